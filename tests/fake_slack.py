@@ -16,12 +16,10 @@ from watcher.runtime.clock import Clock
 
 TOKEN = "xoxb-17653672481-19874698323-pdFZKVeTuE8sk7oOcBrzbqgy"
 CHANNEL, OTHER_CHANNEL = "C0123456789", "C9876543210"
-SCOPES = "chat:write,channels:read"
 
 _KNOWN = {
     "chat.postMessage": AsyncWebClient.chat_postMessage,
     "chat.update": AsyncWebClient.chat_update,
-    "conversations.info": AsyncWebClient.conversations_info,
     "auth.test": AsyncWebClient.auth_test,
 }
 
@@ -53,7 +51,6 @@ class FakeSlack:
         self.down = self.hangs = self.resets = False
         self.members = {CHANNEL, OTHER_CHANNEL}
         self.archived: set[str] = set()
-        self.scopes = SCOPES
         self._by = by
         self._last_at: dict[str, float] = {}
 
@@ -104,14 +101,11 @@ class FakeSlack:
             return web.Response()
         if (refusal := self._refusal(request)) is not None:
             return refusal
-        arguments = await request.post() if method == "conversations.info" else json.loads(body or b"{}")
+        arguments = json.loads(body or b"{}")
         assert set(arguments) <= set(inspect.signature(_KNOWN[method]).parameters), arguments
         if method == "auth.test":
-            answer = {"ok": True, "user": "watcher", "team": "Acme", "url": "https://acme.slack.com/"}
-            return _said(answer, headers={"X-OAuth-Scopes": self.scopes})
+            return _said({"ok": True, "user": "watcher", "team": "Acme", "url": "https://acme.slack.com/"})
         channel = str(arguments["channel"])
-        if method == "conversations.info":
-            return _said(self._info(channel))
         assert request.headers["Content-Type"] == "application/json; charset=utf-8"
         if (refusal := self._refusal_in(channel)) is not None:
             return refusal
@@ -126,14 +120,6 @@ class FakeSlack:
         error = self.says.popleft() if self.says else None
         headers = {"Retry-After": "30"} if error and "rate" in error else None
         return None if error is None else _said({"ok": False, "error": error}, headers=headers)
-
-    def _info(self, channel: str) -> dict[str, Any]:
-        if not any(scope.endswith(":read") for scope in self.scopes.split(",")):
-            return {"ok": False, "error": "missing_scope", "needed": "channels:read"}
-        if channel not in {CHANNEL, OTHER_CHANNEL}:
-            return {"ok": False, "error": "channel_not_found"}
-        is_member, is_archived = channel in self.members, channel in self.archived
-        return {"ok": True, "channel": {"id": channel, "is_member": is_member, "is_archived": is_archived}}
 
     def _refusal_in(self, channel: str) -> web.Response | None:
         if channel not in {CHANNEL, OTHER_CHANNEL}:

@@ -19,7 +19,7 @@ from worker_rig import FakeClock, Rig, ScriptedSink
 
 from watcher.delivery.sinks.apprise import AppriseSettings
 from watcher.delivery.sinks.protocol import SinkContext
-from watcher.delivery.sinks.remote_settings import RemoteSettings
+from watcher.delivery.sinks.settings import RemoteSettings
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import Event, EventKey, EventType, OutboxEntry

@@ -158,3 +158,22 @@ async def test_a_channel_that_refuses_says_what_to_do_and_is_tried_until_it_take
     await rig.go(60.0)
     assert slack.heads() == [OPEN_HEAD]
     await rig.kill()
+
+
+async def test_what_is_refused_takes_no_more_than_the_rate_and_is_a_dead_letter_in_the_end(
+    url: str, slack: FakeSlack, clock: FakeClock
+) -> None:
+    rig = SlackRig(url, slack, clock)
+    rig.settings = SlackBotSettings.model_validate(slack.block(rate_limit="1/s"))
+    await rig.open()
+    slack.says.extend(["invalid_blocks"] * 100)
+    for number in range(5):
+        await rig.emit(failed(number))
+    counts = []
+    for _ in range(400):
+        await rig.go(1.0)
+        counts.append(len(slack.calls))
+    backlog = (await rig.real_store.backlog()).get("ops")
+    await rig.kill()
+    assert all(count <= second + 1 for second, count in enumerate(counts, start=1))
+    assert (counts[-1], backlog) == (5 * 5, None)  # each whole message once, then its minimal form

@@ -11,8 +11,8 @@ from watcher.config.models import Settings, WatchSettings
 from watcher.config.silences import SilenceSettings
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.delivery.sinks.remote_settings import RemoteSettings
-from watcher.delivery.sinks.webhook_settings import PRESETS
+from watcher.delivery.sinks.settings import RemoteSettings
+from watcher.delivery.sinks.webhook import PRESETS
 from watcher.runtime.settings import Block, block_of, key_of
 
 HEAD = """\

@@ -16,7 +16,7 @@ from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
 from watcher.delivery.sinks.discord import DiscordTemplate
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.slack import SlackTemplate
-from watcher.delivery.sinks.slack_bot_parts import parts_of
+from watcher.delivery.sinks.slack_bot import parts_of
 from watcher.delivery.sinks.teams import TeamsTemplate
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.envelope import timestamp

@@ -4,7 +4,6 @@ from typing import NamedTuple, Protocol
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
-from watcher.runtime.transport_failures import PROXY_REMEDIES
 
 
 class Reply(NamedTuple):
@@ -23,13 +22,6 @@ class Reply(NamedTuple):
     reason: str | None = None
     body_hash: int | None = None
 
-
-REMEDIES = {
-    **PROXY_REMEDIES,
-    "tls": "its certificate is not trusted here: SSL_CERT_FILE names the CA to trust; or correct base_url",
-    "client_cert": "the server wants a client certificate, which an account cannot show: correct base_url",
-}
-"""What a person has to do, by the `reason` of a reply, where that is known."""
 
 PAGE_ROWS = 50
 """How many rows of a list are asked for at once: the most the API gives."""

@@ -11,7 +11,7 @@ from watcher.config.error_messages import NO_EXECUTIONS
 from watcher.config.models import PollingSettings
 from watcher.config.rules_settings import FailingSettings
 from watcher.config.yaml_tree import Path
-from watcher.delivery.sinks.remote_settings import GroupSettings, RetrySettings
+from watcher.delivery.sinks.settings import GroupSettings, RetrySettings
 from watcher.runtime.settings import Block
 from watcher.runtime.units import parse_duration, write_duration
 

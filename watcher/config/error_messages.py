@@ -16,7 +16,7 @@ from watcher.config.silences import SilenceSettings
 from watcher.config.unsupported_keys import NOT_YET, later_key, later_value
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.delivery.sinks.webhook_settings import PRESETS
+from watcher.delivery.sinks.webhook import PRESETS
 from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
 

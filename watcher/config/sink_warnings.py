@@ -1,6 +1,5 @@
 """What is likely a mistake in a sink: events that never come, a receiver that does not take what is sent."""
 
-import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import NamedTuple
@@ -16,11 +15,9 @@ from watcher.config.problems import Problem
 from watcher.config.yaml_tree import Path
 from watcher.delivery.grouping import key_of
 from watcher.delivery.sinks.apprise import AppriseSettings
-from watcher.delivery.sinks.remote_settings import RemoteSettings
+from watcher.delivery.sinks.settings import RemoteSettings
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
-from watcher.delivery.sinks.template_file import TemplateFile
 from watcher.delivery.sinks.webhook import WebhookSettings
-from watcher.delivery.sinks.webhook_settings import receiver_at
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS
 from watcher.domain.routing import types_matching
@@ -37,9 +34,6 @@ _OPENED_BY: Mapping[EventType, frozenset[EventType]] = {
 
 OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
 _OF_EXECUTIONS = types_matching(("execution.*",)) - {EventType.EXECUTION_OVERDUE}
-
-_AT_MICROSOFT = re.compile(r"(.+\.)?(logic\.azure|powerplatform|powerautomate|teams\.microsoft)\.com")
-"""Where flows run and are made. Any other host may be a relay of one's own."""
 
 _NAMED_COUNT = 2
 _SHORTEST_S = 60.0
@@ -112,18 +106,9 @@ def _of_followers(document: Document, sink: AnySink, *, path: Path) -> Iterator[
 
 
 def _of_webhook(document: Document, sink: WebhookSettings, *, path: Path) -> Iterator[Problem]:
-    url = URL(sink.url.get_secret_value())
-    receiver = receiver_at(url)
-    is_own = isinstance(sink.template, TemplateFile)
-    if receiver is not None and receiver != sink.template and not is_own:
-        problem = f"{url.host} takes only what template: {receiver} makes"
-        yield document.remark((*path, "url"), problem, remedy=f"write template: {receiver}, or another url")
-    elif not sink.secret and sink.template is None:
+    if not sink.secret and sink.template is None:
         problem = "has no secret, so its receiver cannot verify that events are yours"
         yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
-    if sink.template == "teams" and _AT_MICROSOFT.fullmatch((url.host or "").lower()) and not url.query.get("sig"):
-        remedy = "copy the whole URL that the flow shows; where a shell reads it, it needs quotes, for it holds &"
-        yield document.remark((*path, "url"), "has no sig=, without which a flow answers 401", remedy=remedy)
     if host := exposed_host(sink.url.get_secret_value()):
         problem = f"http:// to {host}: whoever is on the way can read the events"
         yield document.remark((*path, "url"), problem, remedy="write https://")

@@ -7,7 +7,7 @@ from watcher.config.file_stamp import FileError
 from watcher.config.unsupported_keys import later_value
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.template_file import TemplateFile
-from watcher.delivery.sinks.webhook_settings import PRESETS
+from watcher.delivery.sinks.webhook import PRESETS
 from watcher.runtime.settings import did_you_mean
 
 TEMPLATE_BYTES = 64 * 1024

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
-from watcher.config.connection_warnings import of_connections, of_trust
 from watcher.config.document import Document
 from watcher.config.exposure import exposed_host
 from watcher.config.locate import DEFAULTS
@@ -34,8 +33,6 @@ def warnings_of(
         *_of_accounts(document, settings),
         *_of_watches(document, settings),
         *of_sinks(document, settings),
-        *of_connections(document, settings, now=now),
-        *of_trust(document, settings, environ=environ),
         *of_silences(document, settings, now=now),
         *_of_listening(document, settings),
         *_of_variables(document, environ=environ),

@@ -128,7 +128,8 @@ class DeliverySender:
         )
         group = deliveries[0].group_id
         parts = [(group, deliveries)]
-        if count > 1 and result.outcome is SendOutcome.REFUSED and decision.state is DeliveryState.WAITING:
+        is_refused = result.outcome is SendOutcome.REFUSED and not result.minimal_left
+        if count > 1 and is_refused and decision.state is DeliveryState.WAITING:
             halves = deliveries[: count // 2], deliveries[count // 2 :]
             parts = [(group_id(each.event_id for each in half), half) for half in halves]
         records = [

@@ -51,6 +51,8 @@ def decide(
     is_refused = result.outcome is SendOutcome.REFUSED
     rejections = delivery.rejections + 1 if is_refused else 0
     expired = rules.give_up_after_s is not None and waited_s >= rules.give_up_after_s
+    if result.minimal_left and not expired:
+        return RetryDecision(DeliveryState.WAITING, delivery.steps, rejections, retry_after_s(result))
     if is_refused and count > 1 and not expired:  # it goes in halves: the trouble is that of a few
         return RetryDecision(DeliveryState.WAITING, delivery.steps, 0, retry_after_s(result))
     state = DeliveryState.DEAD if expired or rejections >= REJECTIONS else DeliveryState.WAITING

@@ -83,9 +83,8 @@ class OutputClosedError(WatcherError):
 class TransportFailedError(Exception):
     """A request got no usable answer.
 
-    `kind` is `timeout`, `dns`, `tls`, `client_cert`, `refused`, `reset`, `truncated`, `too_large`, `headers`,
-    `private`, of a proxy `proxy` and `proxy_auth`, else `connection`. `remedy` says what a person has to do, where that
-    is known.
+    `kind` is `timeout`, `dns`, `tls`, `refused`, `reset`, `truncated`, `too_large`, `private`, of a proxy `proxy` and
+    `proxy_auth`, else `connection`. `remedy` says what a person has to do, where that is known.
     """
 
     def __init__(self, kind: str, *, remedy: str = "") -> None:

@@ -18,7 +18,7 @@ from yarl import URL
 from watcher.domain.errors import ConfigError, TransportFailedError
 from watcher.runtime.body_budget import BodyBudget
 from watcher.runtime.timeout import TimeLimit
-from watcher.runtime.transport_failures import PROXY_AUTH, failure_kind
+from watcher.runtime.transport_failures import PROXY_AUTH, failure, failure_of
 
 BODY_BYTES = 8 * 1024 * 1024
 """An answer larger than this is not read to its end (SPEC 4)."""
@@ -31,7 +31,7 @@ LARGE_BODIES = 3
 """There is room for so many bytes of large bodies, and so many of them are read on in any case."""
 
 limited_session = partial(aiohttp.ClientSession, max_line_size=64 * 1024, max_field_size=64 * 1024, max_headers=2000)
-"""An answer whose status line or header field is longer, or that has more headers, is not read (kind `headers`)."""
+"""An answer whose status line or header field is longer, or that has more headers, is not read."""
 
 USER_AGENT = f"clerk-watcher/{version('clerk-watcher')}"
 
@@ -149,12 +149,12 @@ class Client:
                 )
                 try:
                     if response.status == PROXY_AUTH and self._proxy.url is not None:
-                        raise TransportFailedError("proxy_auth")
+                        raise failure("proxy_auth")
                     return response, await _read(response, hold) if response.status == 200 else None
                 finally:
                     response.release()  # the connection is kept if all of the answer was read
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise TransportFailedError(failure_kind(error, by_proxy=self._proxy.url is not None)) from None
+            raise failure_of(error, by_proxy=self._proxy.url is not None) from None
 
 
 def checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:

@@ -1,8 +1,8 @@
 """Which addresses belong to this machine or its networks, and a socket that is made for no such address.
 
 The address a socket is made for is the one it connects to: no name can mean another one by then (DNS rebinding). The
-list is our own: `ipaddress.is_global` changes between versions of Python. It is that of IANA's registries of special
-addresses (RFC 6890), with what clouds use inside.
+list is our own, for `ipaddress.is_global` changes between versions of Python: IANA's registries of special addresses
+(RFC 6890), with what clouds use inside.
 """
 
 import socket
@@ -19,15 +19,13 @@ _PRIVATE_V4 = tuple(
         "168.63.129.16/32",  # Azure's host, which hands out what a virtual machine is configured with
     )
 )
-_GLOBAL_V6 = ip_network("2000::/3")
+_GLOBAL_V6, _NAT64 = ip_network("2000::/3"), ip_network("64:ff9b::/96")
 _PRIVATE_V6 = tuple(ip_network(each) for each in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"))
 """Within `_GLOBAL_V6`: Teredo and other protocols, examples, and 6to4, which leads to any IPv4 address."""
 
-_NAT64 = ip_network("64:ff9b::/96")
-
 
 class PrivateAddressError(OSError):
-    """A connection would have been opened to a private address. All have the same words."""
+    """A connection would have been opened to a private address."""
 
     def __init__(self) -> None:
         """Name no address: it may be what a stranger wants to learn."""
@@ -38,7 +36,7 @@ def is_private(address: str) -> bool:
     """Return whether this address, as the system writes it, is no public one of a single machine."""
     found = ip_address(address.partition("%")[0])  # behind it is the name of an interface
     if isinstance(found, IPv6Address):
-        within = found.ipv4_mapped or (_last_32_bits(found) if found in _NAT64 else None)
+        within = IPv4Address(int(found) & 0xFFFFFFFF) if found in _NAT64 else found.ipv4_mapped
         if within is None:
             return found not in _GLOBAL_V6 or any(found in network for network in _PRIVATE_V6)
         found = within
@@ -46,17 +44,11 @@ def is_private(address: str) -> bool:
 
 
 def is_private_host(host: str) -> bool:
-    """Return whether a URL's host is private however its name is resolved; of any other name nothing is known.
-
-    An address may be written in any way that resolvers know: `127.1`, `2130706433`, `0x7f000001`.
-    """
-    name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, 6.3
-        return True
+    """Return whether a URL's host is a private address, or this machine; of a name nothing is known."""
     try:
-        return is_private(name if ":" in name else socket.inet_ntoa(socket.inet_aton(name)))
-    except (OSError, ValueError):
-        return False
+        return is_private(host)
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
 
 
 def public_socket(addr_info: AddrInfoType) -> socket.socket:
@@ -65,7 +57,3 @@ def public_socket(addr_info: AddrInfoType) -> socket.socket:
     if is_private(str(address[0])):
         raise PrivateAddressError
     return socket.socket(family=family, type=type_, proto=proto)
-
-
-def _last_32_bits(address: IPv6Address) -> IPv4Address:
-    return IPv4Address(int(address) & 0xFFFFFFFF)

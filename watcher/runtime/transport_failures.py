@@ -1,42 +1,31 @@
-"""What went wrong with a request that got no answer, in a word; what helps if it is the proxy or the certificate."""
+"""What went wrong with a request that got no answer: in a word, and what a person has to do about it."""
 
 import errno
-import re
 import socket
 import ssl
-from collections.abc import Mapping
 
 import aiohttp
 
+from watcher.domain.errors import TransportFailedError
 from watcher.runtime.private_addresses import PrivateAddressError
 
 PROXY_AUTH = 407
 """The status code of a proxy that wants another login, or one at all."""
 
-PROXY_REMEDIES = {
+REMEDIES = {
+    "dns": "no such host is known here: correct the URL, or the DNS of this machine",
+    "refused": "nothing listens there: correct the URL, or start the server",
+    "reset": "it closed the connection without an answer: correct the URL or its port",
+    "timeout": "it may be busy, or a firewall may drop the request: raise timeout, or let this machine reach it",
+    "connection": "correct the URL, or let this machine reach it (HTTPS_PROXY)",
+    "private": "its address is private: correct url, or set allow_private: true if that is meant",
     "proxy": "the proxy cannot be reached: correct its URL in HTTPS_PROXY (HTTP_PROXY for http://), or start it",
     "proxy_auth": "the proxy asks for a user and a password that it knows: write them into its URL in the environment, "
     "HTTPS_PROXY=http://user:password@host:port (HTTP_PROXY for http://)",
+    "tls": "SSL_CERT_FILE, or tls.ca_file of a sink, names the CA to trust; tls.cert_file of a sink the certificate to "
+    "show",
 }
 """What a person has to do, by the kind of a `TransportFailedError`."""
-
-NO_TLS = "it speaks no TLS at that port: correct the port, or write http://"
-_OTHER_NAME = "its certificate is for another name: correct the host"
-_TLS_REMEDIES: Mapping[int | str, str] = {
-    10: "its certificate has expired, or the clock of this machine is wrong: renew it there",  # CERT_HAS_EXPIRED
-    62: _OTHER_NAME,  # HOSTNAME_MISMATCH
-    64: _OTHER_NAME,  # IP_ADDRESS_MISMATCH
-    "WRONG_VERSION_NUMBER": NO_TLS,
-    "HTTP_REQUEST": NO_TLS,
-    "RECORD_LAYER_FAILURE": NO_TLS,
-}
-"""What a person has to do, by the number of OpenSSL's error of a certificate (X509_V_ERR_…), else by its reason."""
-
-_OF_CLIENT_CERT = re.compile(
-    r"ALERT_(?:CERTIFICATE_(?:REQUIRED|EXPIRED|REVOKED|UNKNOWN)|(?:BAD|UNSUPPORTED)_CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)"
-)
-"""What a server says of the client's certificate, or of getting none (RFC 8446, 6.2), in OpenSSL's words. With TLS 1.3
-it comes behind the handshake, in place of an answer."""
 
 _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (TimeoutError, "timeout"),
@@ -56,23 +45,24 @@ _CODES = {
 }
 
 
-def failure_kind(error: Exception, *, by_proxy: bool) -> str:
-    """Name what went wrong without its text, which may hold an address or a path: see `TransportFailedError`.
+def failure(kind: str) -> TransportFailedError:
+    """Return the failure of this kind."""
+    return TransportFailedError(kind, remedy=REMEDIES.get(kind, ""))
 
-    `by_proxy` says that every connection is one to a proxy.
+
+def failure_of(error: Exception, *, by_proxy: bool) -> TransportFailedError:
+    """Return what an error of a request means, without its text, which may hold an address or a path.
+
+    Of TLS the remedy says what OpenSSL says. `by_proxy` says that every connection is one to a proxy.
     """
     if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == PROXY_AUTH:
-        return "proxy_auth"
+        return failure("proxy_auth")
     if by_proxy and isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientConnectorDNSError)):
-        return "proxy"
-    return _kind_of(error)
-
-
-def tls_remedy(error: Exception) -> str:
-    """Return what a person has to do about a failure of the kind `tls`, empty if it does not say what is wrong."""
-    tls = _tls_error(error)
-    code: int | str | None = getattr(tls, "verify_code", None) or getattr(tls, "reason", None)
-    return _TLS_REMEDIES.get(code or "", "")
+        return failure("proxy")
+    if (tls := _tls_error(error)) is not None:
+        said = getattr(tls, "verify_message", "") or (getattr(tls, "reason", None) or "").lower().replace("_", " ")
+        return TransportFailedError("tls", remedy=f"{said}: {REMEDIES['tls']}" if said else REMEDIES["tls"])
+    return failure(_kind_of(error))
 
 
 def _tls_error(error: Exception) -> ssl.SSLError | None:
@@ -81,17 +71,9 @@ def _tls_error(error: Exception) -> ssl.SSLError | None:
 
 
 def _kind_of(error: Exception) -> str:
-    if (tls := _tls_error(error)) is not None:
-        return "client_cert" if _OF_CLIENT_CERT.search(getattr(tls, "reason", None) or "") else "tls"
     for type_, kind in _KINDS:
         if isinstance(error, type_):
             return kind
     if isinstance(error, aiohttp.ClientConnectorError):
         return _kind_of(error.os_error)
-    if isinstance(error, OSError):
-        return _CODES.get(error.errno or 0, "connection")
-    # Told by its words, which aiohttp alone has put together: it has no type for this.
-    too_large = ("Got more than", "Too many headers")
-    if isinstance(error, aiohttp.ClientResponseError) and error.message.startswith(too_large):
-        return "headers"
-    return "connection"
+    return _CODES.get(error.errno or 0, "connection") if isinstance(error, OSError) else "connection"

@@ -10,7 +10,6 @@ from watcher.config.problems import ConfigProblemsError
 SENTINEL = "hunter2hunter2"
 ACCOUNTS = "accounts:\n  a:\n    "
 HOOK = "sinks:\n  ops:\n    type: webhook\n    "
-BOT = "sinks:\n  chat:\n    type: slack_bot\n    channel: C0123456789\n    token: xoxb-1-A\n    url: "
 
 WRITTEN = [
     # a secret written into the file, with every mistake around it
@@ -62,16 +61,12 @@ WRITTEN = [
     f"{HOOK}template: pagerduty\n    routing_key: [{SENTINEL}]",
     f"{HOOK}template: pagerduty\n    routing_key_file: {SENTINEL}",
     f"{HOOK}template: teams\n    url: https://x.webhook.office.com/{SENTINEL}",
-    f"{HOOK}template: discord\n    url: https://discord.com/api/webhooks/1/{SENTINEL}/slack",
     f"{HOOK}template: slack\n    url: https://h/x\n    routing_key: {SENTINEL}",
     f"{HOOK}template: pagerduty\n    routing_key: {SENTINEL}{'x' * (32 - len(SENTINEL))}\n    events: [x]",
     f"sinks:\n  chat:\n    type: slack_bot\n    channel: C0123456789\n    token: {SENTINEL}",
     f"sinks:\n  chat:\n    type: slack_bot\n    channel: C0123456789\n    token: [{SENTINEL}]",
     f"sinks:\n  chat:\n    type: slack_bot\n    channel: C0123456789\n    token_file: {SENTINEL}",
     f"sinks:\n  chat:\n    type: slack_bot\n    channel: '#x'\n    token: xoxb-{SENTINEL}",
-    f"{BOT}https://hooks.slack.com/services/T/B/{SENTINEL}",
-    f"{BOT}https://slack.com/{SENTINEL}",
-    f"{BOT}https://h/{SENTINEL}/chat.update",
     f"store: {{url: 'postgresql://u:{SENTINEL}@h/db'}}",
     f"store: {{url: 'postgresql://h/db?sslpassword={SENTINEL}'}}",
     f"store: {{url: 'postgresql://u:{SENTINEL}@[h/db'}}",

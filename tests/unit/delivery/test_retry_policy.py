@@ -175,6 +175,15 @@ def test_a_group_that_is_refused_goes_on_at_once_and_none_of_it_is_refused_for_t
     assert decision == RetryDecision(DeliveryState.WAITING, 2, 0, wait_s)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("asked_s", "wait_s"), [(None, 0.0), (7.0, 7.0)])
+def test_a_minimal_form_that_is_left_goes_at_once(count: int, asked_s: float | None, wait_s: float) -> None:
+    refused = SendResult(SendOutcome.REFUSED, "400", asked_s, minimal_left=True)
+    delivery = delivery_of(attempts=1, steps=2, rejections=0)
+    decision = decide(delivery, refused, through_at=NEVER, waited_s=0.0, rules=RULES, jitter=lambda: 0.5, count=count)
+    assert decision == RetryDecision(DeliveryState.WAITING, 2, 1, wait_s)
+
+
 def test_a_group_that_is_refused_for_too_long_is_dead() -> None:
     group, result = delivery_of(attempts=1, steps=2, rejections=0), SendResult(SendOutcome.REFUSED, "413")
     decision = decide(group, result, through_at=NEVER, waited_s=100.0, rules=RULES, jitter=lambda: 0.5, count=2)

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
 
 from watcher.delivery import grouping
-from watcher.delivery.sinks.protocol import GroupRules, WorkerRules
+from watcher.delivery.sinks.protocol import GroupRules, SendResult, WorkerRules
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventKey, EventType
 
@@ -182,6 +182,18 @@ async def test_a_refused_group_goes_in_halves_down_to_the_one_that_is_refused(ri
     assert rig.counted("delivered") == 3
     (dead,) = [each for each in logs if each["event"] == "delivery.dead"]
     assert (dead["attempt"], dead["refused"]) == (7, 5)  # two of its attempts were those of a group
+
+
+async def test_a_group_whose_message_is_refused_goes_in_minimal_form_before_it_goes_in_halves(rig: Rig) -> None:
+    def answer(_: Delivery) -> SendResult:
+        first, *others = rig.sink.sent[-len(rig.sink.batches[-1]) :]
+        return replace(REFUSED, minimal_left=not first.rejections) if others else DELIVERED
+
+    rig.sink.answer = answer
+    await rig.record("a", "b", data=of("p"))
+    whole, minimal, *halves = await batches_after(rig, 30)
+    assert (whole, minimal, sorted(halves)) == (["a1", "b1"], ["a1", "b1"], [["a1"], ["b1"]])
+    assert rig.counted("delivered") == 2
 
 
 async def test_halves_keep_the_order_of_an_execution(rig: Rig) -> None:

@@ -11,12 +11,11 @@ from pydantic.fields import FieldInfo
 from tls import key_pair, own_ca
 
 from watcher.config.loader import load_config
+from watcher.delivery.sinks.http_settings import TlsSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.delivery.sinks.remote_settings import GroupSettings
-from watcher.delivery.sinks.settings import SinkSettings
+from watcher.delivery.sinks.settings import GroupSettings, SinkSettings
 from watcher.delivery.sinks.template import ALERT_EVENTS
-from watcher.delivery.sinks.tls_settings import TlsSettings
-from watcher.delivery.sinks.webhook_settings import DEFAULTS
+from watcher.delivery.sinks.webhook import DEFAULTS
 from watcher.runtime.settings import key_of
 
 PAGE = (DOCS / "sinks.md").read_text(encoding="utf-8")

@@ -7,13 +7,14 @@ import pytest
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
-from watcher.clerk.protocol import REMEDIES, Reply
+from watcher.clerk.protocol import Reply
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import Outcome
 from watcher.domain.routing import Router
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.status_reporter import StatusReporter
 from watcher.runtime.metrics import Metrics
+from watcher.runtime.transport_failures import REMEDIES
 from watcher.store.changes import NO_BACKOFF, BackoffState, Lease, SourceChange
 from watcher.store.records import AccountRecord
 
@@ -129,7 +130,7 @@ async def test_failures_are_written_as_they_last_until_they_are_trouble() -> Non
     assert await saved.save() == [NO_BACKOFF]
 
 
-@pytest.mark.parametrize(("cause", "remedy"), [(cause, REMEDIES[cause]) for cause in REMEDIES] + [("refused", None)])
+@pytest.mark.parametrize(("cause", "remedy"), [(cause, REMEDIES[cause]) for cause in REMEDIES] + [("status_500", None)])
 async def test_trouble_is_logged_with_its_cause_and_what_helps_where_that_is_known(
     cause: str, remedy: str | None
 ) -> None:

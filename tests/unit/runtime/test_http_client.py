@@ -28,7 +28,7 @@ from watcher.domain.execution import Outcome
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import USER_AGENT, Client, Proxy, Response, proxy_for
 from watcher.runtime.private_addresses import PrivateAddressError
-from watcher.runtime.transport_failures import failure_kind
+from watcher.runtime.transport_failures import failure_of
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
@@ -279,8 +279,8 @@ def of_alert(reason: str) -> ssl.SSLError:
         (OSError(errno.ENETUNREACH, "secret"), "connection"),
         (socket.gaierror(), "dns"),
         (ssl.SSLError(), "tls"),
-        (of_alert("TLSV1_ALERT_UNKNOWN_CA"), "client_cert"),
-        (caused_by(of_alert("TLSV13_ALERT_CERTIFICATE_REQUIRED"), aiohttp.ClientOSError(1, "secret")), "client_cert"),
+        (of_alert("TLSV1_ALERT_UNKNOWN_CA"), "tls"),
+        (caused_by(of_alert("TLSV13_ALERT_CERTIFICATE_REQUIRED"), aiohttp.ClientOSError(1, "secret")), "tls"),
         (of_alert("SSLV3_ALERT_HANDSHAKE_FAILURE"), "tls"),
         (of_alert("CERTIFICATE_VERIFY_FAILED"), "tls"),
         (caused_by(ssl.SSLError(), aiohttp.ClientOSError(1, "secret")), "tls"),
@@ -290,7 +290,8 @@ def of_alert(reason: str) -> ssl.SSLError:
     ],
 )
 def test_a_failure_is_named_without_its_text(error: Exception, kind: str) -> None:
-    assert failure_kind(error, by_proxy=False) == kind
+    failed = failure_of(error, by_proxy=False)
+    assert (failed.kind, "secret" in failed.remedy) == (kind, False)
 
 
 async def test_cancellation_comes_through() -> None:

@@ -76,8 +76,8 @@ async def test_a_proxy_that_refuses_the_login_leads_nowhere(tmp_path: Path) -> N
 
 
 @pytest.mark.untraced
-async def test_a_server_that_wants_a_client_certificate_is_called_one(tmp_path: Path) -> None:
+async def test_a_server_that_wants_a_client_certificate_is_a_failure_of_tls(tmp_path: Path) -> None:
     server = serving(own_ca(tmp_path), HERE, clients=trustme.CA())  # by TLS 1.3 it says so after the handshake
     with asking(server) as port:
         found = await what_a_process_sees(f"https://{HERE}:{port}", SSL_CERT_FILE=str(tmp_path / "ca.pem"))
-    assert found == ["client_cert"]
+    assert found == ["tls"]

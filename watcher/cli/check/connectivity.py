@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import REMEDIES, Answer
+from watcher.clerk.protocol import Answer
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.daemon.build import open_client
 from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SinkContext
@@ -25,6 +25,7 @@ from watcher.domain.timestamps import NEVER, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.settings import shown_url
+from watcher.runtime.transport_failures import REMEDIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,9 +70,14 @@ class AlertmanagerTemplate(Template):
         return url.with_path(f"{url.raw_path.rstrip('/')}{PATH}", encoded=True, keep_query=True)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one request for each 256 events."""
+        """Return one request for each 256 events; of a test message also one that ends it."""
         parts = [batch[start : start + ALERTS_COUNT] for start in range(0, len(batch), ALERTS_COUNT)]
-        return [self._message(part) for part in parts]
+        messages = [self._message(part) for part in parts]
+        if batch[0].type == EventType.WATCHER_TEST:
+            alert, now = Alert.read(batch[0].body), self._clock.now()
+            span = _Span(alert.type, min(alert.time, alert.seen_at, now), now)
+            messages.append(Message(alert.id, _body([_alert(alert, span)])))
+        return messages
 
     def refresh(self, problems: Sequence[SentProblem]) -> list[Message]:
         """Return the requests that say again of each problem that it is open, or since when it is closed."""

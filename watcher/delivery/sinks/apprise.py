@@ -15,9 +15,8 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from watcher.delivery.sinks.plain_message import PlainMessage, plain_messages
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
-from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
-from watcher.delivery.sinks.settings import EventGlobs
+from watcher.delivery.sinks.settings import EventGlobs, RemoteSettings
 from watcher.delivery.sinks.template import ALERT_EVENTS
 from watcher.domain.delivery import Delivery
 from watcher.runtime.settings import Rate, as_written

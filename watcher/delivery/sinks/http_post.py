@@ -1,4 +1,7 @@
-"""Posts a body to a URL for one sink, once. What is in the body, and what an answer means, is the sink's business."""
+"""Posts a body to a URL for one sink, once, or only connects to it. What an answer means is the sink's business.
+
+No redirect is followed: what is posted, and its signature, would go to a stranger.
+"""
 
 import asyncio
 import ssl
@@ -12,59 +15,47 @@ from yarl import URL
 
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SinkContext
 from watcher.delivery.sinks.request_series import TAKEN
-from watcher.delivery.sinks.status_line import Connector, head_of_answer
+from watcher.delivery.sinks.status_line import Connector, status_of_answer
 from watcher.domain.errors import TransportFailedError
 from watcher.runtime.backoff import parse_retry_after
-from watcher.runtime.http_client import USER_AGENT, checked_request, limited_session, proxy_for
-from watcher.runtime.private_addresses import is_private_host, public_socket
-from watcher.runtime.transport_failures import PROXY_AUTH, PROXY_REMEDIES, failure_kind, tls_remedy
+from watcher.runtime.http_client import USER_AGENT, Proxy, checked_request, limited_session, proxy_for
+from watcher.runtime.private_addresses import is_private, is_private_host, public_socket
+from watcher.runtime.transport_failures import PROXY_AUTH, failure, failure_of
 
 CONNECTIONS = 16
-"""At most so many requests in flight per sink (SPEC 5)."""
+"""At most so many requests in flight per sink."""
 
 SMALL_BODY_BYTES = 4096
 BODY_GRACE_S = 0.1
 """How long a small body may take to arrive after its headers, so that its connection can be used again."""
 
-_SHOW_CERT = "name yours in tls.cert_file, and its key in tls.key_file"
-_CLOSED = "it closed the connection without an answer: correct url, or its port"
-REMEDIES = {
-    **PROXY_REMEDIES,
-    "dns": "no such host is known here: correct url, or the DNS of this machine",
-    "refused": "nothing listens there: correct url, or start the receiver",
-    "reset": _CLOSED,
-    "connection": "correct url, or let this machine reach it (HTTPS_PROXY)",
-    "timeout": "it may be busy, or a firewall may drop the request: raise timeout, or let this machine reach it",
-    "private": "its address is private: correct url, or set allow_private: true if that is meant",
-    "tls": "its certificate is not trusted here, or it asks for yours: tls.ca_file, or SSL_CERT_FILE for all sinks, "
-    "names the CA to trust, tls.cert_file what to show",
-    "client_cert": f"the server wants a client certificate: {_SHOW_CERT}",
-}
-"""What a person has to do, by the kind of a `TransportFailedError`."""
+JUDGED_WITHIN_S = 0.5
+"""How long a server has to refuse a client's certificate, or to miss one: by TLS 1.3 the client is through first."""
 
-CERT_REFUSED = (
-    "the server refuses the client certificate of tls.cert_file: name one that is valid, of a CA that the server trusts"
-)
-"""The same for `client_cert`, if a certificate was shown."""
-
-CERT_MAYBE_WANTED = f"{_CLOSED}; if the server wants a client certificate, {_SHOW_CERT}"
-"""The same for `reset` over TLS, if no certificate was shown."""
+_Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRules:
-    """Which connections may be opened, for one sink."""
+    """Which connections may be opened, for one sink.
+
+    Where no private address is allowed, each one is judged when the socket to it is made. Behind a proxy, which itself
+    may be private, only an address in the URL can be judged: names are resolved by the proxy.
+    """
 
     allow_private: bool = True
     tls: ssl.SSLContext | None = None
     """Whom to trust, and what to show; without it the system's CAs are trusted, and nothing is shown."""
-    shows_cert: bool = False
-    """Whether `tls` has a certificate to show."""
+
+    def check(self, url: URL, proxy: Proxy) -> None:
+        """Raise `TransportFailedError` if a proxy would be asked for a private address that is not allowed."""
+        if not self.allow_private and proxy.url is not None and is_private_host(url.raw_host or ""):
+            raise failure("private")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer: the status code, the headers as far as they could be read, and how the body began."""
+    """An answer: the status code, the headers, and how the body began."""
 
     status: int
     headers: Mapping[str, str]
@@ -72,12 +63,7 @@ class Answer:
 
 
 class Poster:
-    """Posts to one server, through the proxy that the environment names for it, with what goes into every request.
-
-    No redirect is followed: what is posted, and its signature, would go to a stranger. Where no private address is
-    allowed, each one is judged when the socket to it is made. Behind a proxy, which itself may be private, only an
-    address in the URL can be judged: names are resolved by the proxy.
-    """
+    """Posts to one server, through the proxy that the environment names for it, with what goes into every request."""
 
     def __init__(
         self,
@@ -87,27 +73,21 @@ class Poster:
         timeout_s: float,
         context: SinkContext,
         rules: ConnectionRules = ConnectionRules(),
-        request_class: type[aiohttp.ClientRequest] | None = None,
     ) -> None:
-        """Open no connection yet. Needs a running event loop. Raises `ConfigError` for a proxy that cannot be used.
-
-        Requests are of `request_class`, if given, else such as call the context's `check`.
-        """
+        """Open no connection yet. Needs a running event loop. Raises `ConfigError` for a proxy that cannot be used."""
         self._headers = CIMultiDict(headers)
         # aiohttp refuses to choose between two logins.
         self._url = url.with_user(None) if "Authorization" in self._headers else url
         self._headers["User-Agent"] = USER_AGENT
-        self._shows_cert = rules.shows_cert
+        self._rules = rules
         self._proxy = proxy_for(self._url)
         if self._url.scheme == "http":
             self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
-        is_direct = self._proxy.url is None
-        self._is_refused = not rules.allow_private and not is_direct and is_private_host(self._url.raw_host or "")
-        guard = public_socket if is_direct and not rules.allow_private else None
+        guard = public_socket if self._proxy.url is None and not rules.allow_private else None
         self._session = limited_session(
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             connector=Connector(limit=CONNECTIONS, ssl=rules.tls, socket_factory=guard),
-            request_class=request_class or checked_request(context.check),
+            request_class=checked_request(context.check),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=SMALL_BODY_BYTES,
@@ -127,14 +107,12 @@ class Poster:
         The body of an answer is waited for where its status code alone says too little: `judged_by_body`; of it,
         no more than `said_bytes`. If none of it comes, that is no answer.
         """
-        if self._is_refused:
-            raise self._failure("private")
-        url = self._url / path if path else self._url
+        self._rules.check(self._url, self._proxy)
         all_headers = self._headers.copy()
         all_headers.update(headers)
         try:
             async with self._session.post(
-                url,
+                self._url / path if path else self._url,
                 data=body,
                 headers=all_headers,
                 allow_redirects=False,
@@ -142,28 +120,91 @@ class Poster:
                 proxy_headers=self._proxy.headers,
             ) as response:
                 if response.status == PROXY_AUTH and self._proxy.url is not None:
-                    raise self._failure("proxy_auth")
+                    raise failure("proxy_auth")
                 patience_s = None if response.status in judged_by_body else BODY_GRACE_S
                 said = await _beginning(response, patience_s=patience_s, most=said_bytes)
                 return Answer(response.status, response.headers, said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
-            if head is None or head.status in judged_by_body:
-                kind = failure_kind(error, by_proxy=self._proxy.url is not None)
-                raise self._failure(kind, remedy=tls_remedy(error) if kind == "tls" else "") from None
-            return Answer(head.status, {"Retry-After": head.retry_after} if head.retry_after else {})
+            status = status_of_answer()  # its line came: that is an answer, whatever is wrong with the rest
+            if status is None or status in judged_by_body:
+                raise failure_of(error, by_proxy=self._proxy.url is not None) from None
+            return Answer(status, {})
 
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
 
-    def _failure(self, kind: str, *, remedy: str = "") -> TransportFailedError:
-        remedy = remedy or REMEDIES.get(kind, "")
-        if kind == "client_cert" and self._shows_cert:
-            remedy = CERT_REFUSED
-        elif kind == "reset" and self._url.scheme == "https" and not self._shows_cert:
-            remedy = CERT_MAYBE_WANTED
-        return TransportFailedError(kind, remedy=remedy)
+
+async def try_connection(url: URL, *, timeout_s: float, rules: ConnectionRules) -> str:
+    """Connect as for a request, through the proxy as well, send nothing, and say what was done.
+
+    Raises `TransportFailedError`, and `ConfigError` for a proxy that cannot be used.
+    """
+    proxy = proxy_for(url)
+    rules.check(url, proxy)
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await _connection_to(url, proxy, rules)
+        try:
+            if url.scheme == "https":
+                async with asyncio.timeout(JUDGED_WITHIN_S):
+                    if not await reader.read(1):
+                        raise failure("reset")
+        except TimeoutError:
+            pass  # it waits for a request
+        finally:
+            writer.transport.abort()  # nothing is under way: no farewell of TLS has to be waited for
+    except (TimeoutError, OSError, EOFError) as error:
+        raise failure_of(error, by_proxy=False) from None
+    if proxy.url is None:
+        return "connected, nothing sent"
+    return "connected through the proxy, nothing sent" if url.scheme == "https" else "proxy connected, nothing sent"
+
+
+async def _connection_to(url: URL, proxy: Proxy, rules: ConnectionRules) -> _Streams:
+    """Connect to the URL's server; behind a proxy to that, which for https is asked to lead there."""
+    tls = rules.tls or ssl.create_default_context()
+    if proxy.url is None:
+        return await _open(url, tls, address=None if rules.allow_private else await _public_address(url))
+    try:
+        reader, writer = await _open(proxy.url, tls)
+    except (TimeoutError, ssl.SSLError):
+        raise
+    except OSError:
+        raise failure("proxy") from None
+    if url.scheme == "https":
+        try:
+            await _lead_to(url, proxy, reader, writer)
+            await writer.start_tls(tls, server_hostname=url.raw_host)
+        except BaseException:
+            writer.transport.abort()
+            raise
+    return reader, writer
+
+
+async def _lead_to(url: URL, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    there = f"{url.host}:{url.port}"
+    lines = [f"CONNECT {there} HTTP/1.1", f"Host: {there}", *(": ".join(each) for each in proxy.headers.items())]
+    writer.write("\r\n".join([*lines, "", ""]).encode())
+    _, status, *_ = (await reader.readuntil(b"\r\n\r\n")).split(b" ")
+    if status != b"200":
+        raise failure("proxy_auth" if status == b"407" else "connection")
+
+
+async def _open(url: URL, tls: ssl.SSLContext, *, address: str | None = None) -> _Streams:
+    is_tls = url.scheme == "https"
+    return await asyncio.open_connection(
+        address or url.raw_host, url.port, ssl=tls if is_tls else None, server_hostname=url.raw_host if is_tls else None
+    )
+
+
+async def _public_address(url: URL) -> str:
+    """Return the first public address of a URL's host. Raises `TransportFailedError` if it has none."""
+    found = await asyncio.get_running_loop().getaddrinfo(url.raw_host, url.port)
+    public = [str(address[0]) for *_, address in found if not is_private(str(address[0]))]
+    if not public:
+        raise failure("private")
+    return public[0]
 
 
 def result_without_answer(error: TransportFailedError) -> SendResult:

@@ -1,13 +1,137 @@
-"""What the blocks of all sinks that post over HTTP have: which connections they may open."""
+"""What the blocks of all sinks that post over HTTP have: which connections they may open, whom they trust."""
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+import ssl
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PrivateAttr,
+    SecretStr,
+    SerializationInfo,
+    SkipValidation,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from yarl import URL
 
 from watcher.delivery.sinks.http_post import ConnectionRules
-from watcher.delivery.sinks.remote_settings import RemoteSettings
-from watcher.delivery.sinks.tls_settings import TlsSettings
-from watcher.runtime.settings import shown_url
+from watcher.delivery.sinks.settings import RemoteSettings
+from watcher.runtime.settings import Block, shown_url
 from watcher.runtime.units import InvalidValueError
+
+
+@dataclass(frozen=True, slots=True)
+class PemFile:
+    """A file as the configuration names it, where that is, and a hash of what it held: a changed file is another."""
+
+    given: str
+    path: Path
+    digest: str
+
+    @classmethod
+    def of(cls, given: str, path: Path, content: bytes) -> Self:
+        """Return the file with this content."""
+        return cls(given, path, sha256(content).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A context, which is no part of what is compared when the configuration is read again."""
+
+    context: ssl.SSLContext = field(compare=False)
+
+
+def _read(value: object) -> PemFile:
+    if isinstance(value, PemFile):
+        return value
+    raise InvalidValueError("is not a single value", remedy="write one path", quote=False)
+
+
+def _dumped(file: PemFile, info: SerializationInfo) -> str:
+    """Return its name and hash; as JSON its name alone: replicas, whose certificates may differ, compare that."""
+    return file.given if info.mode == "json" else f"{file.given} {file.digest}"
+
+
+PemPath = Annotated[
+    SkipValidation[PemFile],
+    BeforeValidator(_read),
+    PlainSerializer(_dumped, return_type=str),
+    WithJsonSchema({"type": "string"}),
+]
+"""A path, as it is written; the loader puts the `PemFile` in its place."""
+
+
+class TlsSettings(Block):
+    """`{ca_file: …, cert_file: …, key_file: …}`: the first alone, the other two, or all three."""
+
+    ca_file: PemPath | None = Field(
+        default=None,
+        description="The certificates (PEM) of the CAs to trust, instead of the system's.",
+        examples=["/etc/watcher/ca.pem"],
+    )
+    cert_file: PemPath | None = Field(
+        default=None,
+        description="The certificate (PEM) to show, with those between it and its CA; needs `key_file`.",
+        examples=["/etc/watcher/tls/tls.crt"],
+    )
+    key_file: PemPath | None = Field(
+        default=None,
+        description="Its private key (PEM), without a passphrase.",
+        examples=["/etc/watcher/tls/tls.key"],
+    )
+    _made: _Made = PrivateAttr()
+
+    @field_validator("ca_file")
+    @classmethod
+    def _with_certificates(cls, value: PemFile | None) -> PemFile | None:
+        if value is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value.path)
+            except OSError:
+                remedy = "write it as PEM, which begins with -----BEGIN CERTIFICATE-----"
+                raise InvalidValueError("holds no certificate, or a broken one", remedy=remedy, quote=False) from None
+        return value
+
+    @field_validator("key_file")
+    @classmethod
+    def _with_its_certificate(cls, value: PemFile | None, info: ValidationInfo) -> PemFile | None:
+        if "cert_file" not in info.data:  # that has a problem of its own
+            return value
+        certificate = info.data["cert_file"]
+        if (certificate is None) is not (value is None):
+            problem = "is given without cert_file" if certificate is None else "cert_file is given without key_file"
+            raise InvalidValueError(problem, remedy="name both, or none", quote=False)
+        if certificate is not None and value is not None:
+            try:
+                _show(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, value)
+            except OSError as error:
+                reason = (getattr(error, "reason", None) or "not readable").lower().replace("_", " ")
+                remedy = "name a certificate and its own key, both as PEM, the key without a passphrase"
+                raise InvalidValueError(
+                    f"cannot be used with cert_file ({reason})", remedy=remedy, quote=False
+                ) from None
+        return value
+
+    @model_validator(mode="after")
+    def _make(self) -> Self:
+        """Make the context here, in the loader's thread: an event loop is not to read files."""
+        context = ssl.create_default_context(cafile=None if self.ca_file is None else self.ca_file.path)
+        context.set_alpn_protocols(["http/1.1"])
+        if self.cert_file is not None and self.key_file is not None:
+            _show(context, self.cert_file, self.key_file)
+        self._made = _Made(context)
+        return self
+
+    def context(self) -> ssl.SSLContext:
+        """Return how to connect."""
+        return self._made.context
 
 
 class HttpSinkSettings(RemoteSettings):
@@ -47,6 +171,9 @@ class HttpSinkSettings(RemoteSettings):
 
     def connection_rules(self) -> ConnectionRules:
         """Return how its `Poster` is to connect."""
-        if self.tls is None:
-            return ConnectionRules(self.allow_private)
-        return ConnectionRules(self.allow_private, self.tls.context(), shows_cert=self.tls.cert_file is not None)
+        return ConnectionRules(self.allow_private, None if self.tls is None else self.tls.context())
+
+
+def _show(context: ssl.SSLContext, certificate: PemFile, key: PemFile) -> None:
+    """Have a context show a certificate. Raises `OSError` (`SSLError` is one), also for a key with a passphrase."""
+    context.load_cert_chain(certificate.path, key.path, password="")  # which OpenSSL would ask for on the terminal

@@ -2,16 +2,10 @@
 
 import structlog
 
-from watcher.delivery.sinks.alert_text import clean
-from watcher.delivery.sinks.protocol import SendResult
-from watcher.delivery.sinks.request_series import TAKEN
 from watcher.delivery.sinks.template import TemplateFailure
 from watcher.domain.delivery import Delivery
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
-
-SAID_LENGTH = 200
-"""Characters of an answer that are shown."""
 
 LOGGED_EVERY_S = 3600.0
 """A sink whose messages are cut, refused in full form or cannot be made says so once in that time, of each."""
@@ -39,11 +33,10 @@ class _Hourly:
 
 
 class MessageLog:
-    """The log of one sink's messages. `hidden` are texts that nothing that is shown may hold."""
+    """The log of one sink's messages."""
 
-    def __init__(self, clock: Clock, *, hidden: tuple[str, ...]) -> None:
+    def __init__(self, clock: Clock) -> None:
         """Have said nothing yet."""
-        self._hidden = sorted(hidden, key=len, reverse=True)  # of a longer one nothing is to be left by a shorter one
         self._cut, self._rejected, self._failed = (_Hourly(clock) for _ in range(3))
 
     def cut(self, delivery: Delivery) -> None:
@@ -65,21 +58,15 @@ class MessageLog:
                 remedy=f"the plain event was sent instead; {failure.remedy}",
             )
 
-    def rejected(self, delivery: Delivery, *, answer: str, said: bytes, minimal: SendResult) -> None:
-        """Say loudly that the receiver does not take the message as it is, what it says of it, and what was tried."""
-        if not (count := self._rejected.note()):
-            return
-        text = clean(said.decode("utf-8", "replace"))
-        for hidden in self._hidden:
-            text = text.replace(hidden, "…")
-        log.error(
-            "template.rejected",
-            sink=delivery.sink,
-            event_id=str(delivery.event_id),
-            type=delivery.type,
-            answer=answer,
-            said=text[:SAID_LENGTH],
-            count=count,
-            minimal="taken" if minimal.outcome in TAKEN else minimal.answer,
-            remedy="a minimal message was tried instead; check that url is this receiver's, else report a bug",
-        )
+    def rejected(self, delivery: Delivery, *, answer: str) -> None:
+        """Say loudly that the receiver does not take the message as it is."""
+        if count := self._rejected.note():
+            log.error(
+                "template.rejected",
+                sink=delivery.sink,
+                event_id=str(delivery.event_id),
+                type=delivery.type,
+                answer=answer,
+                count=count,
+                remedy="a minimal message is tried next; check that url is this receiver's, else report a bug",
+            )

@@ -13,9 +13,10 @@ from watcher.delivery.sinks.alert_text import Cutter, clean, shorten, to_json
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.template import Message, Template, result_of_status
+from watcher.delivery.sinks.template import Message, Template, json_object, result_of_status, with_code
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
+from watcher.domain.event import EventType
 
 SUMMARY_LENGTH = 1024
 FIELD_LENGTH = 255
@@ -24,11 +25,17 @@ EXECUTIONS_COUNT = 5000
 
 _NEW_KEY = "is routing_key that of an Events API v2 integration, and url that of its region?"
 
+_STATUSES = frozenset({"invalid event", "throttle exceeded"})
+"""The `status` of an answer that is an error."""
+
 Json = dict[str, Any]
 
 
 class PagerDutyTemplate(Template):
-    """A problem's opening and reminders trigger, its closing resolves. What is no problem triggers under its own id."""
+    """A problem's opening and reminders trigger, its closing resolves. What is no problem triggers under its own id.
+
+    A test message triggers and resolves at once.
+    """
 
     defaults: ClassVar = {"rate_limit": "2/s", "url": "https://events.pagerduty.com/v2/enqueue"}
 
@@ -42,8 +49,11 @@ class PagerDutyTemplate(Template):
         others = {False: Digest(), True: Digest()}
         for delivery in batch:
             alert = Alert.read(delivery.body)
-            if alert.closes:
-                messages.append(self._resolve(alert))
+            if alert.type == EventType.WATCHER_TEST:
+                messages += [self._trigger(alert, key=alert.id), self._resolve(alert, key=alert.id)]
+                continue
+            if alert.closes and alert.problem is not None:
+                messages.append(self._resolve(alert, key=alert.problem["id"]))
             if alert.problem is not None and not alert.closes:
                 messages.append(self._trigger(alert, key=alert.problem["id"]))
             elif not alert.closes or (alert.is_trouble and not delivery.closes_only):
@@ -53,11 +63,12 @@ class PagerDutyTemplate(Template):
     def send_result(self, answer: Answer) -> SendResult:
         """Return what its status code means."""
         result = result_of_status(answer.status)
-        return replace(result, remedy=_NEW_KEY) if result.outcome is SendOutcome.REFUSED else result
+        if result.outcome is SendOutcome.REFUSED:
+            result = replace(result, remedy=_NEW_KEY)
+        return with_code(result, json_object(answer.said).get("status"), _STATUSES)
 
-    def _resolve(self, alert: Alert) -> Message:
-        assert alert.problem is not None
-        event = {"routing_key": self._routing_key, "event_action": "resolve", "dedup_key": alert.problem["id"]}
+    def _resolve(self, alert: Alert, *, key: str) -> Message:
+        event = {"routing_key": self._routing_key, "event_action": "resolve", "dedup_key": key}
         return Message(alert.id, _body(event))
 
     def _trigger(self, alert: Alert, *, key: str) -> Message:

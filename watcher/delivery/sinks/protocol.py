@@ -35,7 +35,8 @@ class SendResult:
 
     `pause_s` is for how long the receiver takes nothing more from this sink, which may also be said with a success.
     `remedy` says what a person has to do, where that is known. `messages` are where messages of problems are now,
-    whatever the outcome; they are kept with it.
+    whatever the outcome; they are kept with it. `minimal_left` says of a refusal that the message has a minimal form,
+    which the next attempt sends.
     """
 
     outcome: SendOutcome
@@ -44,6 +45,7 @@ class SendResult:
     pause_s: float = 0.0
     remedy: str = ""
     messages: tuple[ProblemMessage, ...] = ()
+    minimal_left: bool = False
 
 
 def retry_after_s(result: SendResult) -> float:

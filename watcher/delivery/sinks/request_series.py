@@ -52,10 +52,6 @@ class RequestSlots:
         """Note for how long the receiver wants nothing more, as it said with the last one."""
         self._pause_s = max(retry_after_s(result), min(result.pause_s, RETRY_AFTER_CAP_S))
 
-    async def pause(self) -> None:
-        """Return once the receiver takes more. For another try of what was refused, which has its slot by now."""
-        await asyncio.sleep(self._pause_s)
-
     async def wait(self) -> None:
         """Return once the next request may go."""
         if not self._is_first:
@@ -104,7 +100,7 @@ class TakenParts:
             except Exception as error:  # noqa: BLE001 (as for a whole delivery)
                 result = crashed(batch[0], error)
             if result.outcome not in TAKEN:
-                if result.outcome is SendOutcome.REFUSED:  # it goes on in halves
+                if result.outcome is SendOutcome.REFUSED and not result.minimal_left:  # it goes on in halves
                     self._taken.pop(key, None)
                 return replace(result, messages=(*taken.messages, *result.messages))
             taken = taken.and_one(result)

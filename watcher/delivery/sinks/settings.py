@@ -1,7 +1,4 @@
-"""What every sink's block has: which events of which pipelines it gets; and the types of the values of sinks alone.
-
-What a sink does with them is its own file's business.
-"""
+"""What the blocks of sinks have in common: which events they get; of those that send elsewhere, when and how often."""
 
 import base64
 import binascii
@@ -13,27 +10,36 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from watcher.delivery.sinks.protocol import Sink, SinkContext, WorkerRules
+from watcher.delivery.sinks.protocol import GroupRules, RetryRules, Sink, SinkContext, WorkerRules
 from watcher.delivery.sinks.signing import SECRET_PREFIX
 from watcher.domain.event import EventType
-from watcher.runtime.settings import Block, Labels, did_you_mean, one_or_list, split_http_url
+from watcher.runtime.settings import (
+    Block,
+    Duration,
+    Labels,
+    Rate,
+    as_written,
+    did_you_mean,
+    one_or_list,
+    split_http_url,
+)
 from watcher.runtime.units import InvalidValueError
 
-LATER_EVENTS = ("problem.acknowledged",)
-"""Types of SPEC 5 that this version never emits."""
+BATCH_COUNT = 100
+GROUP_COUNT = 10_000
+"""Events in one batch of a plain webhook by default, and in one of anything at most."""
 
 _WRITTEN = tuple(sorted({*EventType, *(f"{type_.partition('.')[0]}.*" for type_ in EventType)}))
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OWN_HEADERS = frozenset({"content-type", "content-length", "user-agent", "host", "transfer-encoding"})
 _SECRET_BYTES = range(24, 65)
+_GROUPED_BY = ("pipeline", "account", "type")
 
 
 def _glob(value: str) -> str:
     if any(fnmatchcase(type_, value) for type_ in EventType):
         return value
-    if any(fnmatchcase(type_, value) for type_ in LATER_EVENTS):
-        raise InvalidValueError("matches only events of a later version", remedy="remove it until then")
     meant = next((type_ for type_ in EventType if type_.endswith(f".{value}")), value)
     rest = 'globs such as "execution.*" work'
     raise InvalidValueError("matches no event type", remedy=did_you_mean(meant, _WRITTEN, rest=rest))
@@ -141,3 +147,101 @@ class SinkSettings(Block):
         Raises `TransportFailedError`, or `NotConnectedError` where its target says why not.
         """
         raise NotImplementedError
+
+
+def _group_field(value: str) -> str:
+    if value in _GROUPED_BY or (value.startswith("labels.") and value != "labels."):
+        return value
+    rest = f"write {', '.join(_GROUPED_BY)} or labels.NAME"
+    raise InvalidValueError(
+        "is nothing to group by", remedy=did_you_mean(value, _GROUPED_BY, rest=rest), blind_remedy=rest
+    )
+
+
+class RetrySettings(Block):
+    """When a failed delivery is tried again: the last step repeats until `give_up_after`."""
+
+    schedule: tuple[Duration, ...] = Field(
+        default=tuple(map(as_written, ("1s", "5s", "30s", "2m", "10m", "1h", "3h"))),
+        min_length=1,
+        description="The waits of a delivery that fails while others get through (±20 %), unless `Retry-After` asks "
+        "for more; the last one repeats.",
+        examples=["[5s, 1m, 10m]"],
+    )
+    give_up_after_s: Duration = Field(
+        default=as_written("3d"),
+        alias="give_up_after",
+        description="How long a delivery is retried, from when it was first due; then it is a dead letter.",
+        examples=["12h"],
+    )
+
+
+class GroupSettings(Block):
+    """Which events are sent together. `max` is absent unless it is given."""
+
+    by: tuple[Annotated[str, AfterValidator(_group_field)], ...] = Field(
+        default=("pipeline",),
+        min_length=1,
+        description="Events alike in all of these share a group: `pipeline`, `account`, `type`, `labels.NAME`. One "
+        "that lacks any of them goes alone.",
+        examples=["[pipeline, labels.team]"],
+    )
+    wait_s: Duration = Field(
+        default=as_written("30s"),
+        alias="wait",
+        description="How long a group is open, from when its first event was recorded; less than "
+        "`retry.give_up_after`.",
+        examples=["2m"],
+    )
+    max: int | None = Field(
+        default=None,
+        ge=1,
+        le=GROUP_COUNT,
+        description=f"The most events in one batch ({BATCH_COUNT} unless given, at most {GROUP_COUNT}). Only of a "
+        "webhook without `template`: one message has room for all.",
+        examples=["500"],
+    )
+
+    def rules(self, *, is_batch: bool) -> GroupRules:
+        """Return how the worker is to group; `is_batch` says that events are posted as they are."""
+        return GroupRules(self.by, self.wait_s, (self.max or BATCH_COUNT) if is_batch else GROUP_COUNT)
+
+
+class RemoteSettings(SinkSettings):
+    """Common to all sinks but stdout: they may be slow, away, or asked too much of."""
+
+    timeout_s: Duration = Field(
+        default=as_written("15s"), alias="timeout", description="How long one request may take.", examples=["5s"]
+    )
+    rate_limit: Rate = Field(
+        default=as_written("100/s"),
+        description="The most requests sent. Slack and Teams: `1/s`, Discord: `30/m`, PagerDuty: `2/s`.",
+        examples=["60/m"],
+    )
+    retry: RetrySettings = Field(default=RetrySettings(), description="When a failed delivery is tried again.")
+    group: GroupSettings | None = Field(
+        default=None,
+        description="Sends events together: a webhook without `template` as a CloudEvents batch, else as one message.",
+        examples=["{by: [pipeline], wait: 30s}"],
+    )
+    remind_every_s: Duration | None = Field(
+        default=None,
+        alias="remind_every",
+        description="How often `problem.reminder` is sent while a problem is open. Without it never.",
+        examples=["4h"],
+    )
+
+    @property
+    def sends_batches(self) -> bool:
+        """Whether a group is sent as a batch of events, not as one message."""
+        return False
+
+    @property
+    def rules(self) -> WorkerRules:
+        """Return how to send to it."""
+        return WorkerRules(
+            RetryRules(self.retry.schedule, self.retry.give_up_after_s),
+            self.rate_limit,
+            group=None if self.group is None else self.group.rules(is_batch=self.sends_batches),
+            remind_every_s=self.remind_every_s,
+        )

@@ -25,7 +25,7 @@ from watcher.delivery.sinks.chat import (
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.template import result_of_status
+from watcher.delivery.sinks.template import result_of_status, with_code
 
 PREVIEW_LENGTH = 300
 
@@ -35,6 +35,18 @@ _REMEDIES = {
     404: _NEW_WEBHOOK,
     410: "the channel is archived: make a webhook for another one and set url",
 }
+
+_CODES = frozenset(
+    {
+        *("invalid_payload", "invalid_blocks", "invalid_token", "no_text", "too_many_attachments", "user_not_found"),
+        *("channel_not_found", "channel_is_archived", "action_prohibited", "posting_to_general_channel_denied"),
+        *("no_service", "no_service_id", "no_team", "team_disabled", "no_active_hooks"),
+    }
+)
+"""What it says with an error.
+
+https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks#handling_errors
+"""
 
 
 class SlackTemplate(ChatTemplate):
@@ -68,7 +80,8 @@ class SlackTemplate(ChatTemplate):
         status, result = answer.status, result_of_status(answer.status)
         if result.outcome is SendOutcome.DELIVERED and (status != 200 or answer.said.strip() != b"ok"):
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
-        return replace(result, remedy=_REMEDIES.get(status, result.remedy))
+        result = replace(result, remedy=_REMEDIES.get(status, result.remedy))
+        return with_code(result, answer.said.decode("ascii", "replace").strip(), _CODES)
 
 
 SLACK = SlackTemplate()

@@ -1,40 +1,60 @@
-"""The settings of a Slack app that posts in one channel: one message for each problem, updated when it is over."""
+"""A Slack app in one channel: one message for each problem, updated when it is over, and what happens in its thread.
+
+`parts_of` is pure: it says what is to be said, in which order. Where the messages are the store knows, which gives it
+with each delivery. `SlackBotSink` posts, updates and answers.
+"""
 
 import re
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
 from typing import Annotated, Literal
+from uuid import UUID
 
+import structlog
 from pydantic import AfterValidator, Field, SecretStr
 
+from watcher.delivery.sinks.alert import Alert
+from watcher.delivery.sinks.alert_text import to_json
+from watcher.delivery.sinks.chat import ChatMessage
+from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.message_log import MessageLog
-from watcher.delivery.sinks.protocol import Sink, SinkContext, WorkerRules
+from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SendResult, Sink, SinkContext, WorkerRules
+from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
 from watcher.delivery.sinks.settings import EventGlobs
-from watcher.delivery.sinks.slack_api import API_URL, SlackApi, check_access
-from watcher.delivery.sinks.slack_bot_sender import SlackBotSink
+from watcher.delivery.sinks.slack import SLACK, message_of_end, message_of_note, message_of_problem
+from watcher.delivery.sinks.slack_api import (
+    API_URL,
+    CANNOT_UPDATE_ERRORS,
+    CHANNEL_ERROR_REMEDIES,
+    GONE_ERRORS,
+    ApiAnswer,
+    SlackApi,
+)
 from watcher.delivery.sinks.template import ALERT_EVENTS
+from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import Rate, as_written, split_http_url
 from watcher.runtime.units import InvalidValueError
 
+POST, UPDATE = "chat.postMessage", "chat.update"
+
 _TOKEN = re.compile(r"xoxb-[A-Za-z0-9-]+")
 _CHANNEL = re.compile(r"[CGD][A-Z0-9]{6,}")
-_SLACK = re.compile(r"(.+\.)?slack(-gov)?\.com")
-_METHOD = re.compile(r".*/(api|auth|chat|conversations)\.[A-Za-z]+")
-_OTHER_TOKENS = {
-    "xoxe.xoxb-": "is a token that expires: make an app without token rotation",
-    "xapp-": "is a token of the app, which may not post",
-    "xoxp-": "is a user's token, whose messages would be that user's",
-}
+_PLACE = re.compile(r"[A-Za-z0-9.]{1,64}")
+"""What a channel or the number of a message looks like: it is kept, and sent back as it is."""
+
+_NOT_FOR_UPDATES = frozenset({"mrkdwn", "unfurl_links", "unfurl_media"})
+
+log = structlog.get_logger()
 
 
 def _bot_token(value: SecretStr) -> SecretStr:
-    token = value.get_secret_value()
-    if _TOKEN.fullmatch(token):
+    if _TOKEN.fullmatch(value.get_secret_value()):
         return value
-    problem = next((words for begin, words in _OTHER_TOKENS.items() if token.startswith(begin)), "is not a bot's token")
-    remedy = "copy the Bot User OAuth Token of the app (OAuth & Permissions), xoxb-…"
-    raise InvalidValueError(problem, remedy=remedy, quote=False)
+    remedy = "copy the Bot User OAuth Token, xoxb-…, of an app without token rotation (OAuth & Permissions)"
+    raise InvalidValueError("is not a bot's token", remedy=remedy, quote=False)
 
 
 def _channel(value: str) -> str:
@@ -50,16 +70,6 @@ def _api_url(value: str) -> str:
     if parts.username is not None or "?" in value or "#" in value:
         remedy = f"write only scheme, host and path, such as {API_URL}"
         raise InvalidValueError("holds more than an address", remedy=remedy, quote=False)
-    host, path = (parts.hostname or "").rstrip("."), parts.path.rstrip("/")
-    if host.startswith("hooks.") and _SLACK.fullmatch(host):
-        remedy = "remove it, for a bot needs only token and channel; or write type: webhook and template: slack"
-        raise InvalidValueError("is that of an incoming webhook", remedy=remedy, quote=False)
-    if _METHOD.fullmatch(path):
-        remedy = f"write where all methods are, such as {API_URL}, or remove it"
-        raise InvalidValueError("ends in a method of Slack's Web API", remedy=remedy, quote=False)
-    if _SLACK.fullmatch(host) and path != "/api":
-        remedy = f"let it end in /api, as {API_URL} does, or remove it"
-        raise InvalidValueError("is not where Slack's Web API is", remedy=remedy, quote=False)
     return value
 
 
@@ -102,17 +112,215 @@ class SlackBotSettings(HttpSinkSettings):
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
-        log = MessageLog(context.clock, hidden=(self.token.get_secret_value(),))
-        return SlackBotSink(self._api(context), channel=self.channel, log=log, context=context)
+        return SlackBotSink(self._api(context), channel=self.channel, context=context)
 
     async def connect(self) -> str:
-        """Ask Slack whose token it is and whether it knows the channel."""
+        """Ask Slack whether it knows the token."""
         api = self._api(SinkContext(SystemClock()))
         try:
-            return await check_access(api, self.channel)
+            result = (await api.call("auth.test", b"{}")).result
         finally:
             await api.close()
+        if result.outcome is not SendOutcome.DELIVERED:
+            raise NotConnectedError(result.answer, remedy=result.remedy)
+        return f"takes the token; whether it may post in {self.channel} is shown by --send; nothing sent"
 
     def _api(self, context: SinkContext) -> SlackApi:
         token, rules = self.token.get_secret_value(), self.connection_rules()
         return SlackApi(self.url, token, timeout_s=self.timeout_s, context=context, rules=rules)
+
+
+class Step(Enum):
+    """What a message is to its problem."""
+
+    OPENING = auto()
+    """The problem's message itself. If there is one, this was sent before, and it is written again."""
+    NEWS = auto()
+    """Goes into its thread; without one it becomes the problem's message."""
+    END = auto()
+    """What the problem's message becomes; without one a message of its own."""
+    NOTE = auto()
+    """Says in its thread that it is over; without one there is nothing left to say."""
+    OTHER = auto()
+    """No problem's: in the thread of the problem that its pipeline keeps failing, else a message of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One message. `problem` is the one whose message it is, changes or answers; `delivery` that of its first event."""
+
+    step: Step
+    message: ChatMessage
+    delivery: Delivery
+    problem: UUID | None
+
+
+class _Others:
+    """What is no problem's, of good news or of bad: one message of all."""
+
+    def __init__(self) -> None:
+        self._digest = Digest()
+        self._deliveries: list[Delivery] = []
+
+    def add(self, alert: Alert, delivery: Delivery) -> None:
+        self._digest.add(alert, event_id=delivery.event_id)
+        self._deliveries.append(delivery)
+
+    def parts(self) -> list[Part]:
+        """Return the part there is, if any: in a thread if all belong in that one."""
+        if not self._deliveries:
+            return []
+        threads = {each.thread.problem if each.thread else None for each in self._deliveries}
+        problem = threads.pop() if len(threads) == 1 else None
+        return [Part(Step.OTHER, SLACK.message_of(self._digest.news), self._deliveries[0], problem)]
+
+
+def parts_of(batch: Sequence[Delivery]) -> list[Part]:
+    """Return the messages in their order: what is of problems, then the rest. Their number depends on the events alone.
+
+    What ends a problem and is trouble itself is both, the end first.
+    """
+    parts: list[Part] = []
+    others = {True: _Others(), False: _Others()}
+    openings = {each.message.problem: each.message.opening for each in batch if each.message is not None}
+    for delivery in batch:
+        alert = Alert.read(delivery.body)
+        if alert.problem is not None:
+            problem = UUID(alert.problem["id"])
+            if alert.type == alert.problem["kind"]:
+                openings[problem] = delivery.body
+            parts += _of_problem(alert, delivery, problem, openings.get(problem))
+        if alert.problem is None or (alert.closes and alert.is_trouble and not delivery.closes_only):
+            others[alert.is_trouble].add(alert, delivery)
+    return [*parts, *others[True].parts(), *others[False].parts()]
+
+
+def _of_problem(alert: Alert, delivery: Delivery, problem: UUID, opening: bytes | None) -> list[Part]:
+    if alert.closes:
+        end = message_of_end(alert, None if opening is None else Alert.read(opening))
+        return [
+            Part(Step.END, end, delivery, problem),
+            Part(Step.NOTE, message_of_note(alert), delivery, problem),
+        ]
+    is_opening = alert.problem is not None and alert.type == alert.problem["kind"]
+    return [Part(Step.OPENING if is_opening else Step.NEWS, message_of_problem(alert), delivery, problem)]
+
+
+class SlackBotSink(Sink):
+    """One app in one channel."""
+
+    def __init__(self, api: SlackApi, *, channel: str, context: SinkContext) -> None:
+        """Post new messages in that channel; those that are kept stay where they are."""
+        self._api = api
+        self._channel = channel
+        self._log = MessageLog(context.clock)
+        self._take_slot = context.take_slot
+        self._taken = TakenParts()
+
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
+        """Send all messages of a delivery or a group; the first that is not taken ends it."""
+        slots = RequestSlots(self._take_slot)
+        attempt = _Attempt(batch, self._api, channel=self._channel, log=self._log, slots=slots)
+        parts = await make_messages(parts_of, batch)
+        for part in parts:
+            if part.message.is_cut:
+                self._log.cut(part.delivery)
+        return await self._taken.send(batch, parts, attempt.send)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._api.close()
+
+
+class _Attempt:
+    """One attempt at a delivery or a group, and where messages are by now."""
+
+    def __init__(
+        self, batch: Sequence[Delivery], api: SlackApi, *, channel: str, log: MessageLog, slots: RequestSlots
+    ) -> None:
+        kept = [message for each in batch for message in (each.message, each.thread) if message is not None]
+        self._places: dict[UUID, MessagePlace] = {each.problem: each.place for each in kept if each.place is not None}
+        self._changes: list[ProblemMessage] = []
+        self._api = api
+        self._channel = channel
+        self._log = log
+        self._slots = slots
+
+    async def send(self, part: Part) -> SendResult:
+        """Send one message where it belongs; the result says what is to be kept."""
+        self._changes = []
+        place = None if part.problem is None else self._places.get(part.problem)
+        result = await (self._post(part) if place is None else self._send_to(part, place))
+        return replace(result, messages=tuple(self._changes))
+
+    async def _post(self, part: Part) -> SendResult:
+        """Post a message of its own."""
+        if part.step is Step.NOTE:
+            return SendResult(SendOutcome.DELIVERED, "200")
+        answer = await self._call(POST, part, {"channel": self._channel})
+        if answer.is_ok:
+            self._keep(part, answer)
+        return answer.result
+
+    async def _send_to(self, part: Part, place: MessagePlace) -> SendResult:
+        """Update a problem's message or answer it; if it is gone, post one of its own."""
+        is_update = part.step in {Step.OPENING, Step.END}
+        where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
+        answer = await self._call(UPDATE if is_update else POST, part, where)
+        word = answer.result.answer
+        if is_update and word in CANNOT_UPDATE_ERRORS:
+            note = "it cannot be updated; what is new stands in its thread"
+            log.warning("message.fixed", **_named(part.delivery), answer=word, note=note)
+            return SendResult(SendOutcome.DELIVERED, word)
+        # Of a channel that is no longer the sink's, the messages are as good as gone.
+        if word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._channel):
+            self._forget(part, word)
+            return await self._post(part)
+        if answer.is_ok and not is_update and _stands_alone(answer):
+            self._forget(part, "not in its thread")
+            self._keep(part, answer)
+        return answer.result
+
+    def _forget(self, part: Part, why: str) -> None:
+        assert part.problem is not None
+        del self._places[part.problem]
+        self._changes.append(ProblemMessage(part.problem, None))
+        note = "its problem's message is gone: a new one is posted"
+        log.warning("message.gone", **_named(part.delivery), answer=why, note=note)
+
+    def _keep(self, part: Part, answer: ApiAnswer) -> None:
+        """Keep where the problem's message is, if that is what was posted."""
+        channel, number = answer.content.get("channel"), answer.content.get("ts")
+        is_place = all(isinstance(text, str) and _PLACE.fullmatch(text) for text in (channel, number))
+        if part.problem is not None and part.step in {Step.OPENING, Step.NEWS} and is_place:
+            place = MessagePlace(str(channel), str(number))
+            self._places[part.problem] = place
+            self._changes.append(ProblemMessage(part.problem, place))
+
+    async def _call(self, method: str, part: Part, where: Mapping[str, str]) -> ApiAnswer:
+        """Call once when its slot has come; in minimal form, where there is one, if the attempt before was refused."""
+        message = part.message
+        is_minimal = message.minimal is not None and part.delivery.rejections > 0
+        content = message.minimal() if message.minimal is not None and is_minimal else message.content
+        left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
+        arguments = {**where, **{name: value for name, value in content.items() if name not in left_out}}
+        await self._slots.wait()
+        answer = await self._api.call(method, to_json(arguments).encode())
+        self._slots.heed(answer.result)
+        if answer.result.outcome is SendOutcome.REFUSED and message.minimal is not None and not is_minimal:
+            self._log.rejected(part.delivery, answer=answer.result.answer)
+            return replace(answer, result=replace(answer.result, minimal_left=True))
+        return answer
+
+
+def _stands_alone(answer: ApiAnswer) -> bool:
+    """Return whether an answer to a message became one of its own: so it does, silently, if that was deleted.
+
+    https://github.com/slack-go/slack/issues/1571
+    """
+    message = answer.content.get("message")
+    return isinstance(message, dict) and "thread_ts" not in message
+
+
+def _named(delivery: Delivery) -> dict[str, str]:
+    return {"sink": delivery.sink, "event_id": str(delivery.event_id), "type": delivery.type}

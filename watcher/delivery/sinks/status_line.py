@@ -1,58 +1,39 @@
-"""Connections that remember how the answer to each request began, whatever becomes of the rest of it.
+"""Connections that remember the status line of each answer, whatever becomes of the rest of it.
 
-A receiver that answered 2xx has the event, even if what follows breaks HTTP: a body after a 204, two lengths, a chunk
-that is none. aiohttp raises an error for such an answer and does not say what its status line was.
+A receiver that answered 2xx has the event, even if what follows breaks HTTP: servers send a 204 with a body (FastAPI:
+encode/httpx#1474, aiohttp: aio-libs/aiohttp#5106). aiohttp raises an error for that, and does not say what the status
+was.
 """
 
 import re
 from contextvars import ContextVar
 from functools import partial
 from ssl import SSLContext
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
-HEAD_BYTES = 64 * 1024
-"""So much of an answer is kept until its headers end."""
-
-_INTERIM = re.compile(rb"HTTP/1\.\d 1\d\d[^\n]*\n(?:[^\r\n][^\n]*\n)*\r?\n")
-_STATUS_LINE = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)(?=[ \r\n])")
-_RETRY_AFTER = re.compile(rb"\nretry-after:[ \t]*([^\r\n]*)", re.IGNORECASE)
-
-
-class Head(NamedTuple):
-    """What is known of an answer by its beginning."""
-
-    status: int
-    retry_after: str | None
+_STATUS_LINE = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
+_LENGTH = 64
+"""More bytes than are looked at."""
 
 
 class _Connection(ResponseHandler):
     """A connection that keeps the beginning of the answer it is receiving."""
 
-    _head = b""
+    beginning = b""
 
     def set_response_params(self, **params: Any) -> None:
         """Begin to wait for an answer."""
-        self._head = b""
+        self.beginning = b""
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what came, as far as it belongs to the head."""
-        if len(self._head) < HEAD_BYTES and b"\r\n\r\n" not in self._head:
-            self._head += data[:HEAD_BYTES]
-            while interim := _INTERIM.match(self._head):  # the answer itself is still to come
-                self._head = self._head[interim.end() :]
+        """Take in what came."""
+        if len(self.beginning) < _LENGTH:
+            self.beginning += data[:_LENGTH]
         super().data_received(data)
-
-    def head(self) -> Head | None:
-        """Return how the answer began, if that is the beginning of one."""
-        status = _STATUS_LINE.match(self._head)
-        if status is None:
-            return None
-        retry_after = _RETRY_AFTER.search(self._head.partition(b"\r\n\r\n")[0])
-        return Head(int(status[1]), retry_after and retry_after[1].decode("latin-1"))
 
 
 _used: ContextVar[_Connection | None] = ContextVar("used", default=None)
@@ -76,7 +57,8 @@ class Connector(aiohttp.TCPConnector):
         return connection
 
 
-def head_of_answer() -> Head | None:
-    """Return how the answer to this task's last request began, `None` if none did."""
+def status_of_answer() -> int | None:
+    """Return the status code that this task's last request was answered with, `None` if it was not."""
     used = _used.get()
-    return None if used is None else used.head()
+    status = None if used is None else _STATUS_LINE.match(used.beginning)
+    return None if status is None else int(status[1])

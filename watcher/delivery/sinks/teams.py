@@ -9,8 +9,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from yarl import URL
-
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter
 from watcher.delivery.sinks.chat import (
@@ -78,14 +76,6 @@ class TeamsTemplate(ChatTemplate):
         if result.outcome is SendOutcome.DELIVERED:
             return replace(result, outcome=SendOutcome.ACCEPTED)
         return replace(result, remedy=_CHECK_FLOW) if answer.status in {401, 403, 404} else result
-
-
-def is_retired(url: URL) -> bool:
-    """Whether this is the address of an Office 365 connector: Microsoft takes nothing there any more."""
-    host = (url.host or "").lower().rstrip(".")
-    if host in {"outlook.office.com", "outlook.office365.com"}:
-        return url.path.startswith("/webhook/")
-    return f".{host}".endswith(".webhook.office.com")
 
 
 def _newest(alert: Alert) -> list[Json]:

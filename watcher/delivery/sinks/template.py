@@ -4,9 +4,10 @@ A template knows its receiver, and nothing of connections, retries or the store.
 events as they are stored.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from yarl import URL
 
@@ -61,7 +62,7 @@ class TemplateFailure(NamedTuple):
 class Message:
     """One request. `id` is the same on every attempt, `is_cut` tells that the receiver's limits left something out.
 
-    `minimal` makes the body to send instead of one that is refused with 400, where there is such a form. Where a
+    `minimal` makes the body to send once this one was refused, where there is such a form. Where a
     template fails, the plain event is sent instead: with its own `content_type`, and `failure` says why.
     """
 
@@ -103,6 +104,20 @@ def result_of_status(status: int) -> SendResult:
     is_success = status // 100 == 2
     outcome = _OUTCOMES.get(status, SendOutcome.DELIVERED if is_success else SendOutcome.RETRY)
     return SendResult(outcome, str(status), remedy=_REMEDIES.get(status) or _REMEDIES.get(status // 100, ""))
+
+
+def with_code(result: SendResult, code: object, known: Container[str]) -> SendResult:
+    """Add the code that a receiver gives to the answer, if its documentation lists it; no other word is passed on."""
+    return replace(result, answer=f"{result.answer} {code}") if isinstance(code, str) and code in known else result
+
+
+def json_object(said: bytes) -> Mapping[str, Any]:
+    """Return the JSON object that an answer holds, an empty one if it holds none."""
+    try:
+        content = json.loads(said)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 class EventTemplate(Template):

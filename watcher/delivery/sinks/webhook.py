@@ -1,43 +1,47 @@
-"""The settings of a webhook sink: where it posts to, signed, and by which template.
+"""A webhook sink: its settings, and how it posts what a template makes of events to one URL, signed.
 
 When to try, and how often, is the worker's. Of the URL only scheme and host are ever shown: its path is a secret.
 """
 
-from typing import Any, Literal, Self
-from urllib.parse import urlsplit
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    PlainSerializer,
+    PlainValidator,
+    SecretStr,
+    TypeAdapter,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 from yarl import URL
 
-from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
-from watcher.delivery.sinks.connection_trial import connect
-from watcher.delivery.sinks.http_post import Poster
+from watcher.delivery.sinks.alertmanager import ALERTS_COUNT, REFRESH_EVERY_S, AlertmanagerTemplate
+from watcher.delivery.sinks.discord import DiscordTemplate
+from watcher.delivery.sinks.http_post import Poster, result_without_answer, try_connection, with_retry_after
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
-from watcher.delivery.sinks.protocol import Sink, SinkContext
-from watcher.delivery.sinks.settings import Headers, SigningSecrets
-from watcher.delivery.sinks.signing import signing_key
-from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.delivery.sinks.request_series import TAKEN, RequestSlots, TakenParts, make_messages
+from watcher.delivery.sinks.settings import Headers, SigningSecrets, SinkUrl
+from watcher.delivery.sinks.signing import sign, signing_key
+from watcher.delivery.sinks.slack import SlackTemplate
+from watcher.delivery.sinks.teams import TeamsTemplate
+from watcher.delivery.sinks.template import ALERT_EVENTS, BatchTemplate, EventTemplate, Message, Template
 from watcher.delivery.sinks.template_file import TemplateFile
-from watcher.delivery.sinks.webhook_sender import WebhookSink
-from watcher.delivery.sinks.webhook_settings import (
-    DEFAULTS,
-    OWN_DEFAULTS,
-    PRESETS,
-    RoutingKey,
-    TemplateChoice,
-    WebhookUrl,
-    check_address,
-)
+from watcher.domain.delivery import Delivery
+from watcher.domain.errors import TransportFailedError
 from watcher.runtime.clock import Clock
 from watcher.runtime.settings import (
     describe_twins,
@@ -46,8 +50,74 @@ from watcher.runtime.settings import (
 )
 from watcher.runtime.units import InvalidValueError
 
-SECRET_LENGTH = 4
-"""What has fewer characters is no secret, and occurs in any text."""
+Preset = Literal["slack", "discord", "teams", "pagerduty", "alertmanager"]
+"""Receivers that there is a template for."""
+
+PRESETS: Mapping[str, type[Template]] = {
+    "slack": SlackTemplate,
+    "discord": DiscordTemplate,
+    "teams": TeamsTemplate,
+    "pagerduty": PagerDutyTemplate,
+    "alertmanager": AlertmanagerTemplate,
+}
+"""Each of them, and its template."""
+
+OWN_DEFAULTS: Mapping[str, Any] = {"events": list(ALERT_EVENTS)}
+"""What a template of one's own brings where the file says nothing: it is for people, as the presets are."""
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    name: {**OWN_DEFAULTS, **template.defaults} for name, template in PRESETS.items()
+}
+"""What each preset brings where the file says nothing."""
+
+_PRESET: TypeAdapter[Preset] = TypeAdapter(Preset)
+
+
+def _preset_or_file(value: object) -> Preset | TemplateFile:
+    return value if isinstance(value, TemplateFile) else _PRESET.validate_python(value)
+
+
+def _dumped(value: Preset | TemplateFile) -> Any:
+    return [value.path, value.source] if isinstance(value, TemplateFile) else value
+
+
+TemplateChoice = Annotated[
+    Preset | TemplateFile,
+    PlainValidator(_preset_or_file, json_schema_input_type=Preset | str),
+    PlainSerializer(_dumped),
+]
+"""A receiver, or a file: what it holds is put in by whoever reads the configuration."""
+
+_ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
+
+
+def _routing_key(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value()
+    if _ROUTING_KEY.fullmatch(key):
+        return value
+    problem = "is not a routing key" if len(key) == 32 else f"has {len(key)} characters"
+    remedy = "copy the Integration Key of an Events API v2 integration: 32 letters and digits"
+    raise InvalidValueError(problem, remedy=remedy, quote=False)
+
+
+RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
+"""Which PagerDuty service an event is for. Whoever has it can page."""
+
+
+def _in_use(value: SecretStr) -> SecretStr:
+    host = (URL(value.get_secret_value()).host or "").lower().rstrip(".")
+    if not f".{host}".endswith(".webhook.office.com"):
+        return value
+    raise InvalidValueError(
+        "is that of an Office 365 connector, which Microsoft has retired",
+        remedy='in Teams, make the workflow "Post to a channel when a webhook request is received" and write its URL, '
+        "with template: teams",
+        quote=False,
+    )
+
+
+WebhookUrl = Annotated[SinkUrl, AfterValidator(_in_use)]
+"""Where a webhook posts to, which is still in use."""
 
 
 def _url_may_be_left_out(schema: dict[str, Any], model: type[BaseModel]) -> None:
@@ -57,16 +127,6 @@ def _url_may_be_left_out(schema: dict[str, Any], model: type[BaseModel]) -> None
     needed = one_of_twins("url")
     schema["allOf"].remove(needed)
     schema["allOf"].append({"if": brings_url, "then": not_both_twins("url"), "else": needed})
-
-
-def _secrets_in(text: str) -> tuple[str, ...]:
-    """Return what gives a URL away: its login, its path, the end of that, and its query's values."""
-    url = URL(text)
-    login = filter(None, (url.raw_user, url.user, url.raw_password, url.password))
-    path = url.raw_path.strip("/")
-    queries = (url.raw_query_string, urlsplit(text).query)  # as it is sent, and as it is written
-    values = [value for query in queries for pair in query.split("&") for value in pair.partition("=")[2:]]
-    return (*login, url.raw_path_qs.strip("/"), path, path.rpartition("/")[2], *values, *url.query.values())
 
 
 class WebhookSettings(HttpSinkSettings):
@@ -142,13 +202,6 @@ class WebhookSettings(HttpSinkSettings):
             )
         return value
 
-    @field_validator("url")
-    @classmethod
-    def _of_receiver(cls, value: WebhookUrl, info: ValidationInfo) -> WebhookUrl:
-        if isinstance(template := info.data.get("template"), str):
-            check_address(URL(value.get_secret_value()), template=template)
-        return value
-
     @property
     def address(self) -> str:
         """Return the whole URL: its path is a secret."""
@@ -162,19 +215,16 @@ class WebhookSettings(HttpSinkSettings):
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
-        words = (word for value in headers.values() for word in value.split())  # a token also stands behind `Bearer`
-        secrets = (*_secrets_in(self.address), self._key(), *headers.values(), *words)
-        log = MessageLog(context.clock, hidden=tuple(text for text in secrets if len(text) >= SECRET_LENGTH))
         template, rules = self.chosen_template(context.clock), self.connection_rules()
         keys = [signing_key(secret.get_secret_value()) for secret in self.secret]
         url = template.post_url(URL(self.address))
         poster = Poster(url, headers=headers, timeout_s=self.timeout_s, context=context, rules=rules)
-        return WebhookSink(poster, template, keys=keys, log=log, context=context)
+        return WebhookSink(poster, template, keys=keys, context=context)
 
     async def connect(self) -> str:
         """Connect to the host, through the proxy that leads there, and say nothing."""
         url = URL(self.address)
-        return await connect(url, timeout_s=self.timeout_s, rules=self.connection_rules())
+        return await try_connection(url, timeout_s=self.timeout_s, rules=self.connection_rules())
 
     def chosen_template(self, clock: Clock) -> Template:
         """Return what makes its requests."""
@@ -191,3 +241,114 @@ class WebhookSettings(HttpSinkSettings):
 
     def _key(self) -> str:
         return "" if self.routing_key is None else self.routing_key.get_secret_value()
+
+
+class WebhookSink(Sink):
+    """Posts to one URL."""
+
+    def __init__(self, poster: Poster, template: Template, *, keys: Sequence[bytes], context: SinkContext) -> None:
+        """Sign with each of the keys, if there are any."""
+        self.refresh_every_s = REFRESH_EVERY_S if isinstance(template, AlertmanagerTemplate) else None
+        self._clock = context.clock
+        self._take_slot = context.take_slot
+        self._poster = poster
+        self._template = template
+        self._keys = keys
+        self._log = MessageLog(context.clock)
+        self._taken = TakenParts()
+        self._refreshing = asyncio.Lock()  # held for each request of a refresh
+        self._closed: set[UUID] = set()  # problems whose end went out, which a refresh may have read as open before
+
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
+        """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
+
+        The next attempt goes on behind what was taken: of a large group no attempt may get all through. After a refusal
+        it sends minimal forms.
+        """
+        if isinstance(self._template, AlertmanagerTemplate):
+            await self._wait_for_refresh(await make_messages(self._template.closed_by, batch))
+        slots = RequestSlots(self._take_slot)
+        messages = await self._template.requests(batch)
+        for message in messages:
+            if message.is_cut:
+                self._log.cut(batch[0])
+
+        async def post(message: Message) -> SendResult:
+            return await self._post_once(message, batch[0], slots)
+
+        return await self._taken.send(batch, messages, post)
+
+    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+        """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`.
+
+        One whose end went out after it was read as open is left out: it would be opened again.
+        """
+        result = SendResult(SendOutcome.DELIVERED, "200")
+        try:
+            for start in range(0, len(problems), ALERTS_COUNT):
+                async with self._refreshing:
+                    result = await self._refresh(problems[start : start + ALERTS_COUNT])
+                if result.outcome not in TAKEN:
+                    break
+        finally:
+            self._closed.clear()  # the next refresh reads them as closed
+        return result
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._poster.close()
+
+    async def _refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+        assert isinstance(self._template, AlertmanagerTemplate)
+        known = [each for each in problems if each.closed_at is not None or each.problem.id not in self._closed]
+        result = SendResult(SendOutcome.DELIVERED, "200")
+        for message in await make_messages(self._template.refresh, known):
+            result = await self._post(message)
+        return result
+
+    async def _wait_for_refresh(self, closed: frozenset[UUID]) -> None:
+        """Return once no request is under way, nor will be, that says of one of these problems that it is open."""
+        if closed:
+            self._closed |= closed
+            async with self._refreshing:
+                pass
+
+    async def _post_once(self, message: Message, delivery: Delivery, slots: RequestSlots) -> SendResult:
+        """Post once when its slot has come; in minimal form, where there is one, if the attempt before was refused."""
+        if message.failure is not None:
+            self._log.failed(delivery, message.failure)
+        is_minimal = message.minimal is not None and delivery.rejections > 0
+        if message.minimal is not None and is_minimal:
+            message = replace(message, body=message.minimal())
+        await slots.wait()
+        result = await self._post(message, replayed=delivery.replayed)
+        slots.heed(result)
+        if result.outcome is SendOutcome.REFUSED and message.minimal is not None and not is_minimal:
+            self._log.rejected(delivery, answer=result.answer)
+            return replace(result, minimal_left=True)
+        return result
+
+    async def _post(self, message: Message, *, replayed: bool = False) -> SendResult:
+        headers = self._headers_of(message, replayed=replayed)
+        try:
+            answer = await self._poster.post(
+                message.body, headers=headers, judged_by_body=self._template.judged_by_body
+            )
+        except TransportFailedError as error:
+            return result_without_answer(error)
+        return with_retry_after(self._template.send_result(answer), answer, now=self._clock.now())
+
+    def _headers_of(self, message: Message, *, replayed: bool) -> dict[str, str]:
+        timestamp = str(int(self._clock.now().timestamp()))
+        headers = {
+            "Content-Type": message.content_type or self._template.content_type,
+            "webhook-id": message.id,
+            "webhook-timestamp": timestamp,
+        }
+        if replayed:
+            headers["webhook-replay"] = "1"
+        if self._keys:
+            headers["webhook-signature"] = sign(
+                message.body, message_id=message.id, timestamp=timestamp, keys=self._keys
+            )
+        return headers

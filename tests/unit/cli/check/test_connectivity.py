@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -281,9 +282,7 @@ async def test_an_api_whose_certificate_is_not_trusted_names_the_way_out() -> No
     async with Receiver(tls=serving(trustme.CA(), "127.0.0.1")) as api:
         trial = await tried(account(api.url))
     assert (trial.works, trial.words) == (False, "cannot be reached (tls)")
-    assert trial.hint == (
-        "its certificate is not trusted here: SSL_CERT_FILE names the CA to trust; or correct base_url"
-    )
+    assert trial.hint.startswith("SSL_CERT_FILE, or tls.ca_file of a sink, names the CA to trust")
 
 
 async def test_a_webhook_is_connected_to_and_sent_nothing(receiver: Receiver) -> None:
@@ -342,7 +341,7 @@ async def test_a_proxy_that_is_not_there_is_not_taken_for_the_target(
 async def test_a_webhook_that_cannot_be_connected_to_says_why(url: str, words: str) -> None:
     trial = await tried(hook(url))
     assert (trial.works, trial.words) == (False, words)
-    assert "correct url" in trial.hint
+    assert "correct the URL" in trial.hint
 
 
 async def test_a_private_target_is_refused_with_the_way_out(receiver: Receiver) -> None:
@@ -373,6 +372,16 @@ async def test_what_is_only_accepted_is_said_to_be_so(receiver: Receiver) -> Non
     receiver.reply = says(answer(202))
     trial = await tried(hook(receiver.url, template="pagerduty", routing_key="k" * 32), send=True)
     assert (trial.works, trial.words) == (True, "accepted a watcher.test, and has yet to show it (202)")
+    actions = [json.loads(request.body)["event_action"] for request in receiver.requests]
+    assert actions == ["trigger", "resolve"]
+
+
+async def test_a_test_alert_at_alertmanager_is_followed_by_its_end(receiver: Receiver) -> None:
+    receiver.reply = says(answer(200))
+    assert (await tried(hook(receiver.url, template="alertmanager"), send=True)).works
+    (first,), (last,) = (json.loads(request.body) for request in receiver.requests)
+    assert first["labels"] == last["labels"]
+    assert datetime.fromisoformat(last["endsAt"]) <= datetime.now(UTC) < datetime.fromisoformat(first["endsAt"])
 
 
 @pytest.mark.parametrize(

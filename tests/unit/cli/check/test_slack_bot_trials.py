@@ -1,10 +1,9 @@
 """Trying a Slack app: whose token it is, and whether it may post in the channel, without posting."""
 
-import json
 from collections.abc import AsyncIterator
 
 import pytest
-from fake_slack import CHANNEL, OTHER_CHANNEL, TOKEN, FakeSlack
+from fake_slack import CHANNEL, TOKEN, FakeSlack
 from receiver import Receiver, answer, says
 
 from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
@@ -30,32 +29,11 @@ async def tried(slack: FakeSlack, *, send: bool = False, **more: object) -> Tria
     return trial
 
 
-async def test_a_token_and_a_channel_that_work_are_named_and_nothing_is_posted(slack: FakeSlack) -> None:
+async def test_a_token_that_works_is_taken_and_nothing_is_posted(slack: FakeSlack) -> None:
     trial = await tried(slack)
     assert trial.code is Exit.DONE
-    assert trial.words == f"takes the token of watcher in Acme, which knows {CHANNEL}; nothing sent"
-    assert slack.calls == ["auth.test", "conversations.info"]
-    assert not slack.messages
-
-
-async def test_without_a_scope_to_read_it_says_what_shows_whether_it_may_post(slack: FakeSlack) -> None:
-    slack.scopes = "chat:write"
-    trial = await tried(slack)
-    assert (trial.code, "is shown by --send, or with the scope channels:read" in trial.words) == (Exit.DONE, True)
-
-
-@pytest.mark.parametrize(
-    ("scopes", "code"),
-    [
-        ("chat:write,channels:read", Exit.UNREACHABLE),
-        ("chat:write.public,chat:write,channels:read", Exit.DONE),
-    ],
-)
-async def test_an_app_must_be_in_the_channel_or_may_post_in_all(slack: FakeSlack, scopes: str, code: Exit) -> None:
-    slack.scopes, slack.members = scopes, set()
-    trial = await tried(slack)
-    assert trial.code is code
-    assert trial.hint == ("" if code is Exit.DONE else "invite the app to the channel: /invite @watcher")
+    assert trial.words == f"takes the token; whether it may post in {CHANNEL} is shown by --send; nothing sent"
+    assert slack.calls == ["auth.test"]
 
 
 @pytest.mark.parametrize("error", ["invalid_auth", "account_inactive", "token_revoked"])
@@ -64,17 +42,6 @@ async def test_a_token_that_is_refused_says_what_to_do(slack: FakeSlack, error: 
     trial = await tried(slack)
     assert (trial.code, trial.words, trial.hint) == (Exit.UNREACHABLE, f"fails ({error})", ERROR_REMEDIES[error])
     assert slack.calls == ["auth.test"]
-
-
-async def test_a_token_that_may_not_write_says_which_scope_it_lacks(slack: FakeSlack) -> None:
-    slack.scopes = "channels:read"
-    assert (await tried(slack)).hint == ERROR_REMEDIES["missing_scope"]
-
-
-async def test_a_channel_that_is_not_there_or_archived_says_what_to_do(slack: FakeSlack) -> None:
-    assert (await tried(slack, channel="C0000000000")).hint == ERROR_REMEDIES["channel_not_found"]
-    slack.archived.add(OTHER_CHANNEL)
-    assert (await tried(slack, channel=OTHER_CHANNEL)).hint == ERROR_REMEDIES["is_archived"]
 
 
 async def test_a_server_that_is_not_slack_or_not_there_says_so(slack: FakeSlack) -> None:
@@ -94,9 +61,6 @@ async def test_a_test_message_is_posted_and_a_refusal_says_what_to_do(slack: Fak
     assert (trial.words, trial.hint) == ("fails (not_in_channel)", ERROR_REMEDIES["not_in_channel"])
 
 
-GOOD = {"ok": True, "user": "watcher", "team": "Acme", "channel": {"is_member": True}}
-
-
 async def tried_with(slack: FakeSlack, body: bytes) -> Trial:
     async with Receiver(says(answer(200, body=body))) as receiver:
         settings = Settings.model_validate({"sinks": {"chat": slack.block(url=f"{receiver.url}/api")}})
@@ -110,19 +74,10 @@ async def tried_with(slack: FakeSlack, body: bytes) -> Trial:
         (b"[" * 4000, "answers 200 without ok"),
         (b"[]", "answers 200 without ok"),
         (b"<html>", "answers 200 without ok"),
-        (json.dumps(GOOD | {"ok": "yes"}).encode(), "answers 200 without ok"),
-        (json.dumps(GOOD | {"user": None}).encode(), "answers 200 without user"),
-        (json.dumps(GOOD | {"team": {"a": 1}}).encode(), "answers 200 without team"),
-        (json.dumps(GOOD | {"team": " "}).encode(), "answers 200 without team"),
-        (json.dumps(GOOD | {"channel": "C1"}).encode(), "answers 200 without channel"),
+        (b'{"ok": "yes"}', "answers 200 without ok"),
+        (b'{"ok": false, "error": "a_word_of_its_own"}', "answers 200 without ok"),
     ],
 )
 async def test_an_answer_of_another_shape_is_not_slacks(slack: FakeSlack, body: bytes, words: str) -> None:
     trial = await tried_with(slack, body)
     assert (trial.code, trial.words, trial.hint) == (Exit.UNREACHABLE, words, "is url that of Slack's Web API?")
-
-
-async def test_names_are_cut_and_control_no_terminal(slack: FakeSlack) -> None:
-    trial = await tried_with(slack, json.dumps(GOOD | {"user": "\x1b[31mred", "team": "x" * 500}).encode())
-    assert trial.code is Exit.DONE
-    assert f"takes the token of \\x1b[31mred in {'x' * 79}…, which" in trial.words

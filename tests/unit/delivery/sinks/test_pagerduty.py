@@ -32,12 +32,18 @@ def pagerduty(*batch: Delivery) -> list[dict[str, Any]]:
     return [check_pagerduty(message.body) for message in PagerDutyTemplate(KEY).messages(batch)]
 
 
-@pytest.mark.parametrize("type_", EventType)
+@pytest.mark.parametrize("type_", set(EventType) - {EventType.WATCHER_TEST})
 def test_pagerduty_triggers_and_resolves_under_the_problems_key(type_: EventType) -> None:
     (event,) = pagerduty(sample(type_))
     has_problem = type_ in {*PROBLEM_KINDS, *KINDS_OF_CLOSINGS, EventType.PROBLEM_REMINDER}
     assert event["dedup_key"] == (PROBLEM if has_problem else str(sample(type_).event_id))
     assert event["event_action"] == ("resolve" if type_ in KINDS_OF_CLOSINGS else "trigger")
+
+
+def test_a_test_message_is_triggered_and_resolved_at_once() -> None:
+    trigger, resolve = pagerduty(sample(EventType.WATCHER_TEST))
+    assert (trigger["event_action"], resolve["event_action"]) == ("trigger", "resolve")
+    assert trigger["dedup_key"] == resolve["dedup_key"] == str(sample(EventType.WATCHER_TEST).event_id)
 
 
 def test_pagerduty_is_sent_both_where_trouble_ends_a_problem_the_closing_first() -> None:

@@ -12,11 +12,11 @@ from sample_events import AT, OPENED_AT, PROBLEM, failed, sample
 from worker_rig import EPOCH, FakeClock
 
 from watcher.delivery.sinks.alertmanager import ALERTS_COUNT
-from watcher.delivery.sinks.http_post import REMEDIES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
+from watcher.runtime.transport_failures import REMEDIES
 
 DELIVERED = SendResult(SendOutcome.DELIVERED, "200")
 OPEN, OVER = True, False

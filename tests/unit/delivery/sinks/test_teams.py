@@ -14,12 +14,11 @@ from sample_events import (
     oversized,
     sample,
 )
-from yarl import URL
 
 from watcher.delivery.sinks.alert_text import clean
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.teams import TeamsTemplate, is_retired
+from watcher.delivery.sinks.teams import TeamsTemplate
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 
@@ -116,20 +115,3 @@ def test_what_a_flow_takes_has_yet_to_be_shown(status: int) -> None:
 def test_of_a_flow_that_does_not_answer_to_its_url_a_person_hears_what_to_do(status: int) -> None:
     result = TeamsTemplate().send_result(Answer(status, {}))
     assert (result.outcome, "flow" in result.remedy) == (SendOutcome.RETRY, True)
-
-
-@pytest.mark.parametrize(
-    ("url", "retired"),
-    [
-        ("https://contoso.webhook.office.com/webhookb2/x", True),
-        ("https://CONTOSO.Webhook.Office.com./webhookb2/x", True),
-        ("https://outlook.office.com/webhook/x/IncomingWebhook/y", True),
-        ("https://outlook.office365.com/webhook/x", True),
-        ("https://outlook.office.com/api/x", False),
-        ("https://mywebhook.office.com.example.com/x", False),
-        ("https://prod-1.westeurope.logic.azure.com/workflows/x?sig=y", False),
-        ("https://0.environment.api.powerplatform.com/powerautomate/x?sig=y", False),
-    ],
-)
-def test_the_addresses_of_office_365_connectors_are_known_and_no_others(url: str, *, retired: bool) -> None:
-    assert is_retired(URL(url)) is retired
