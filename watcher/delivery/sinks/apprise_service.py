@@ -24,7 +24,6 @@ warnings.filterwarnings("ignore", category=urllib3.exceptions.HTTPWarning)  # na
 SERVICES = "https://github.com/caronc/apprise/wiki"
 
 _STATUS = re.compile(r"\berror=(\d{3})\b")
-_PORTS = range(1, 65536)
 _CONNECTION = re.compile(r"connection error", re.IGNORECASE)
 
 _TYPES = {
@@ -48,12 +47,7 @@ _ASSET = apprise.AppriseAsset(
 
 def check_url(url: str) -> None:
     """See whether Apprise can use a URL; send nothing. Raises `InvalidValueError`, which shows the scheme at most."""
-    service = _instantiate(url)
-    if service is not None:
-        # Of a service without a port, what Apprise takes for one may be a part of a token.
-        if "port" in service.template_tokens and service.port is not None and service.port not in _PORTS:
-            remedy = "correct it, or leave it out for the usual one"
-            raise InvalidValueError("has a port that is not from 1 to 65535", remedy=remedy, quote=False)
+    if _instantiate(url) is not None:
         return
     services, scheme = apprise.NotificationManager(), url.partition("://")[0].lower()  # type: ignore[no-untyped-call]
     if scheme not in services:

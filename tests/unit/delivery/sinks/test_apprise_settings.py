@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from watcher.config.json_schema import config_schema
 from watcher.delivery.sinks.apprise import AppriseSettings
 
@@ -20,11 +18,6 @@ def test_only_the_scheme_is_ever_shown() -> None:
     assert ops.target == "ntfys://"
     assert "s3cr3t" not in repr(ops)
     assert "example" not in repr(ops)
-
-
-@pytest.mark.parametrize("url", ["ntfys://ntfy.example.com:65535/t", "discord://123456789:987654/abcdefghijklm"])
-def test_what_is_no_port_for_a_service_is_no_mistake(url: str) -> None:
-    assert settings(url).url.get_secret_value() == url
 
 
 async def test_to_connect_is_left_to_sending() -> None:
