@@ -21,7 +21,7 @@ from watcher.runtime.timeout import TimeLimit
 from watcher.runtime.transport_failures import PROXY_AUTH, failure, failure_of
 
 BODY_BYTES = 8 * 1024 * 1024
-"""An answer larger than this is not read to its end (SPEC 4)."""
+"""An answer larger than this is not read to its end."""
 
 LARGE_BYTES = 256 * 1024
 """A body beyond this is read on only while there is room for it: many that come slowly would fill the memory."""

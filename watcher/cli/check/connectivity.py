@@ -14,7 +14,7 @@ from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Answer
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.daemon.build import open_client
-from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SinkContext
+from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.cloudevents import trial_event
 from watcher.domain.delivery import Delivery
@@ -242,8 +242,6 @@ async def _try_sink(
         result = sent or _TrialResult(Exit.DONE, await settings.connect())
     except TransportFailedError as error:
         result = _failed(error.kind, remedy=error.remedy)
-    except NotConnectedError as error:
-        result = _failed(error.answer, remedy=error.remedy)
     took_ms = (clock.monotonic() - began_at) * 1000
     return Trial(f"sinks.{name}", target, result.code, result.words, took_ms, result.hint)
 

@@ -123,16 +123,6 @@ class SinkContext:
     check: Callable[[], None] = lambda: None
 
 
-class NotConnectedError(Exception):
-    """A sink's target cannot be used as it is configured: its answer, a word or code, and what a person has to do."""
-
-    def __init__(self, answer: str, *, remedy: str = "") -> None:
-        """Hold no secret: both are shown."""
-        super().__init__(answer)
-        self.answer = answer
-        self.remedy = remedy
-
-
 @dataclass(frozen=True, slots=True)
 class SentProblem:
     """A problem whose opening event, with this body, was sent; `closed_at` (wall clock) once it is closed."""

@@ -144,7 +144,7 @@ class SinkSettings(Block):
     async def connect(self) -> str:
         """Connect to its target, send nothing, and say what was done.
 
-        Raises `TransportFailedError`, or `NotConnectedError` where its target says why not.
+        Raises `TransportFailedError`.
         """
         raise NotImplementedError
 

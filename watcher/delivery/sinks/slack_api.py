@@ -27,6 +27,7 @@ ANSWER_BYTES = 128 * 1024
 """More than any answer has: that to a message holds the message."""
 
 _NOT_SLACK = "is url that of Slack's Web API?"
+_UNKNOWN = "see whether url is that of Slack's Web API, and whether the app may post in the channel"
 _NEW_TOKEN = "install the app again and set token to its Bot User OAuth Token (OAuth & Permissions)"  # noqa: S105 (no token)
 _MAY_NOT_POST = "the channel or the workspace lets the app not post there: allow it, or set channel to another one"
 
@@ -73,10 +74,12 @@ _REFUSAL_ERRORS = frozenset(
 
 _OTHER_ERRORS = frozenset(
     {
-        *("access_denied", "accesslimited", "deprecated_endpoint", "ekm_access_denied", "enterprise_is_restricted"),
-        *("fatal_error", "internal_error", "request_timeout", "service_unavailable", "team_added_to_org"),
-        *("invalid_arguments", "invalid_json", "json_not_object", "method_deprecated", "no_permission"),
-        *("org_login_required", "team_not_found", "two_factor_setup_required", "unknown_method"),
+        *("access_denied", "accesslimited", "as_user_not_supported", "deprecated_endpoint", "ekm_access_denied"),
+        *("enterprise_is_restricted", "external_channel_migrating", "fatal_error", "internal_error", "is_inactive"),
+        *("invalid_arg_name", "invalid_arguments", "invalid_json", "invalid_post_type", "json_not_object"),
+        *("messages_tab_disabled", "method_deprecated", "missing_post_type", "no_permission", "org_login_required"),
+        *("request_timeout", "service_unavailable", "team_added_to_org", "team_not_found", "update_failed"),
+        *("two_factor_setup_required", "unknown_method"),
     }
 )
 _CODES = ERROR_REMEDIES.keys() | GONE_ERRORS | CANNOT_UPDATE_ERRORS | _BUSY_ERRORS | _REFUSAL_ERRORS | _OTHER_ERRORS
@@ -135,8 +138,10 @@ def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
         is_odd = outcome is not SendOutcome.BUSY and answer.status // 100 in {2, 4}
         return replace(result, outcome=outcome, remedy=_NOT_SLACK if is_odd else result.remedy)
     code = content.get("error")
-    if not isinstance(code, str) or code not in _CODES:
+    if content.get("ok") is not False or not isinstance(code, str):
         return SendResult(SendOutcome.RETRY, "200 without ok", remedy=_NOT_SLACK)
+    if code not in _CODES:
+        return SendResult(SendOutcome.RETRY, "200 with an unknown error", remedy=_UNKNOWN)
     if code in _BUSY_ERRORS:
         return SendResult(SendOutcome.BUSY, code)
     outcome = SendOutcome.REFUSED if code in _REFUSAL_ERRORS else SendOutcome.RETRY

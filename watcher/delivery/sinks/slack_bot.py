@@ -20,7 +20,7 @@ from watcher.delivery.sinks.chat import ChatMessage
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.message_log import MessageLog
-from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SendResult, Sink, SinkContext, WorkerRules
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
 from watcher.delivery.sinks.settings import EventGlobs
 from watcher.delivery.sinks.slack import SLACK, message_of_end, message_of_note, message_of_problem
@@ -34,6 +34,7 @@ from watcher.delivery.sinks.slack_api import (
 )
 from watcher.delivery.sinks.template import ALERT_EVENTS
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
+from watcher.domain.errors import TransportFailedError
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import Rate, as_written, split_http_url
 from watcher.runtime.units import InvalidValueError
@@ -122,7 +123,7 @@ class SlackBotSettings(HttpSinkSettings):
         finally:
             await api.close()
         if result.outcome is not SendOutcome.DELIVERED:
-            raise NotConnectedError(result.answer, remedy=result.remedy)
+            raise TransportFailedError(result.answer, remedy=result.remedy)
         return f"takes the token; whether it may post in {self.channel} is shown by --send; nothing sent"
 
     def _api(self, context: SinkContext) -> SlackApi:

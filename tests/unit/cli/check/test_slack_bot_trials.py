@@ -75,9 +75,13 @@ async def tried_with(slack: FakeSlack, body: bytes) -> Trial:
         (b"[]", "answers 200 without ok"),
         (b"<html>", "answers 200 without ok"),
         (b'{"ok": "yes"}', "answers 200 without ok"),
-        (b'{"ok": false, "error": "a_word_of_its_own"}', "answers 200 without ok"),
     ],
 )
 async def test_an_answer_of_another_shape_is_not_slacks(slack: FakeSlack, body: bytes, words: str) -> None:
     trial = await tried_with(slack, body)
     assert (trial.code, trial.words, trial.hint) == (Exit.UNREACHABLE, words, "is url that of Slack's Web API?")
+
+
+async def test_a_word_that_slack_does_not_document_is_not_passed_on(slack: FakeSlack) -> None:
+    trial = await tried_with(slack, b'{"ok": false, "error": "a_word_of_its_own"}')
+    assert (trial.code, trial.words, bool(trial.hint)) == (Exit.UNREACHABLE, "answers 200 with an unknown error", True)

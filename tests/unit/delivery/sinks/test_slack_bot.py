@@ -277,7 +277,10 @@ async def test_slack_s_limit_of_one_message_a_second_pauses_the_sink() -> None:
         (says(answer(200, body=b"[]")), ("200 without ok", "is url that of Slack's Web API?")),
         (
             says(answer(200, body=b'{"ok":false,"error":"a_word_of_its_own"}')),
-            ("200 without ok", "is url that of Slack's Web API?"),
+            (
+                "200 with an unknown error",
+                "see whether url is that of Slack's Web API, and whether the app may post in the channel",
+            ),
         ),
         (says(answer(404)), ("404", "is url that of Slack's Web API?")),
         (says(answer(202, body=b'{"ok":true}')), ("202", "is url that of Slack's Web API?")),
