@@ -56,7 +56,7 @@ _KEY_FAILS = {
     Outcome.FORBIDDEN: ("refuses this key (403)", "this key may not read the pipeline; it is read from {key}"),
     Outcome.RATE_LIMITED: ("gets too many requests with this key", "try again later, or lower rate_limit"),
     Outcome.TIMEOUT: ("no answer in time", "raise timeout, or try again later"),
-    Outcome.CONNECTION: ("cannot be reached ({cause})", "correct base_url, or let this machine reach it (HTTPS_PROXY)"),
+    Outcome.CONNECTION: ("cannot be reached ({cause})", ""),  # what helps is said by the cause
     Outcome.REDIRECT: ("answers with a redirect, which is never followed", "correct base_url"),
     Outcome.INVALID: ("does not answer with {wanted}", "correct base_url"),
     Outcome.SERVER_ERROR: ("answers with a server error", "try again later"),

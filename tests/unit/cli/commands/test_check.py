@@ -14,6 +14,7 @@ from receiver import Receiver, answer, hangs, says
 from watcher.config.loader import load_config
 from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.runtime.clock import SystemClock
+from watcher.runtime.transport_failures import REMEDIES
 from watcher.store.changes import SourceChange
 from watcher.store.open import open_store
 
@@ -113,7 +114,7 @@ def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_
     assert line == "    5 | sinks: {ops: {type: webhook, url: …}}"
     assert mark == "      |         ^^^ make one: watcher init --secret"
     assert trial.startswith("✕ accounts.default  http://127.0.0.1:1  cannot be reached (refused) (")
-    assert hint.startswith("  hint: correct base_url")
+    assert hint.startswith("  hint: nothing listens there")
     assert sink.startswith("✕ sinks.ops  http://127.0.0.1:1  fails (refused) (")
 
 
@@ -178,7 +179,7 @@ async def test_a_disabled_sink_is_seen_while_the_daemon_runs(command: Command) -
     await opened.close()
 
 
-UNREACHABLE = "correct base_url, or let this machine reach it (HTTPS_PROXY)"
+UNREACHABLE = REMEDIES["refused"]
 
 
 def test_a_key_that_cannot_be_tried_exits_4(command: Command) -> None:
@@ -257,7 +258,7 @@ def test_a_message_that_is_not_taken_says_what_to_do(receiver: Receiver, on_term
     write(messages(receiver))
     lines = on_terminal("check", "--send", columns=160).splitlines()
     (at,) = (number for number, line in enumerate(lines) if line.startswith("✕ sinks.chat"))
-    assert "  answers 404 (" in lines[at]
+    assert "  answers 404 no_service (" in lines[at]
     assert lines[at + 1] == f"  hint: {NEW_WEBHOOK}"
 
 
