@@ -109,26 +109,31 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Ca
         for index, watch in watches:
             await key.try_watch(watch, target=f"watch[{index}]")
             tried()
-            if key.result is not None:
+            if key.is_settled:
                 break
         return key.trials(len(watches))
 
 
 class _Key:
-    """One account while it is tried, at its pace. `result` is set once more requests would show no more."""
+    """One account while it is tried, at its pace."""
 
     def __init__(self, name: str, account: AccountSettings, clock: Clock, api: ClerkApi) -> None:
-        self.result: _TrialResult | None = None
         self._name = name
         self._account = account
         self._clock = clock
         self._api = api
         # The first request may go at once: nobody waits a minute for it because of a rate of 1/m.
         self._pacer = Pacer(account.rate_limit, now=Monotonic(clock.monotonic() - 1 / (account.rate_limit * SHARE)))
-        self._outcomes: list[Outcome] = []
-        self._took_ms: list[float] = []
+        self._replies: list[tuple[Answer, str]] = []  # to each watch, and what was wanted
         self._of_watches: list[Trial] = []
-        self._troubles: list[_TrialResult] = []  # that may be the watch's or the account's
+        self._took_ms: list[float] = []
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether more requests would show no more."""
+        failures = [reply for reply, _ in self._failures()]
+        in_doubt = [reply for reply in failures if reply.outcome not in _OF_THE_WATCH]
+        return any(reply.outcome in _OF_THE_KEY for reply in failures) or len(in_doubt) == MOST_TROUBLES
 
     async def try_alone(self) -> Trial:
         """Try a key nothing is watched with, by an execution that does not exist: a 404 takes a good key too."""
@@ -140,52 +145,41 @@ class _Key:
 
     async def try_watch(self, watch: WatchSettings, *, target: str) -> None:
         """Ask for the pipeline's list, or for the first execution that is named; if that is not known, for both."""
-        pipeline = str(watch.pipeline)
+        pipeline, wanted = str(watch.pipeline), "an execution" if watch.executions else "a list of executions"
         if not watch.executions:
-            self._note(await self._list(pipeline), pipeline, wanted="a list of executions", target=target)
-            return
-        execution = watch.executions[0]
-        reply = await self._ask(lambda: self._api.get(pipeline=pipeline, execution=execution))
-        if reply.outcome in _UNKNOWN:
-            listed = await self._list(pipeline)
-            if listed.outcome is Outcome.OK:
-                words = f"knows pipeline {pipeline}, but not execution {execution} ({reply.status_code})"
-                self._of_watches.append(self._trial(_TrialResult(Exit.DONE, words), target=target))
-            reply = listed if listed.outcome in {Outcome.OK, *_UNKNOWN} else reply
-        self._note(reply, pipeline, wanted="an execution", target=target)
+            reply = await self._list(pipeline)
+        else:
+            execution = watch.executions[0]
+            reply = await self._ask(lambda: self._api.get(pipeline=pipeline, execution=execution))
+            if reply.outcome in _UNKNOWN:
+                listed = await self._list(pipeline)
+                if listed.outcome is Outcome.OK:
+                    words = f"knows pipeline {pipeline}, but not execution {execution} ({reply.status_code})"
+                    self._of_watches.append(self._trial(_TrialResult(Exit.DONE, words), target=target))
+                reply = listed if listed.outcome in {Outcome.OK, *_UNKNOWN} else reply
+        self._replies.append((reply, wanted))
+        if reply.outcome is not Outcome.OK and reply.outcome not in _OF_THE_KEY:
+            self._of_watches.append(self._trial(self._of_watch(reply, pipeline, wanted), target=target))
 
     def trials(self, watch_count: int) -> list[Trial]:
         """Return the trial of the key and those of its watches."""
-        result = self.result
-        if result is not None and len(self._outcomes) < watch_count:
-            left = f"{watch_count - len(self._outcomes)} more of its pipelines were not tried"
-            result = result._replace(words=f"{result.words}; {left}")
-        if result is None and self._troubles and not self._key_works():
-            result = self._troubles[0]
-            self._of_watches = self._of_watches if watch_count > 1 else []  # it would say the same twice
-        if result is None and set(self._outcomes) == {Outcome.FORBIDDEN}:
-            words, hint = _KEY_FAILS[Outcome.FORBIDDEN]
-            result = _TrialResult(Exit.UNREACHABLE, words, hint.format(key=self._place_of_key()))
-        if result is None:
-            known = self._outcomes.count(Outcome.OK)
-            knows = f" and knows its {known} pipelines" if known == watch_count > 1 else ""
-            result = _TrialResult(Exit.DONE, f"accepts the key{knows}")
+        known = [reply.outcome for reply, _ in self._replies].count(Outcome.OK)
+        result = _TrialResult(Exit.DONE, f"accepts the key and knows its {known} pipelines")
+        if not known == watch_count > 1:
+            result = result._replace(words="accepts the key")
+        for reply, wanted in self._failures()[:1]:
+            result = self._fails(reply, wanted)
+            if (left := watch_count - len(self._replies)) > 0:
+                result = result._replace(words=f"{result.words}; {left} more of its pipelines were not tried")
+            if watch_count == 1 and reply.outcome not in _OF_THE_WATCH:  # it would say the same twice
+                self._of_watches = []
         return [self._trial(result, took_ms=self._took_ms[0]), *self._of_watches]
 
-    def _note(self, reply: Answer, pipeline: str, *, wanted: str, target: str) -> None:
-        """Take in what came of one watch."""
-        self._outcomes.append(reply.outcome)
-        if reply.outcome in _OF_THE_KEY:
-            self.result = self._fails(reply, wanted)
-        elif reply.outcome is not Outcome.OK:
-            self._of_watches.append(self._trial(self._of_watch(reply, pipeline, wanted), target=target))
-            if reply.outcome not in _OF_THE_WATCH:
-                self._troubles.append(self._fails(reply, wanted))
-        if self.result is None and len(self._troubles) == MOST_TROUBLES and not self._key_works():
-            self.result = self._troubles[0]
-
-    def _key_works(self) -> bool:
-        return bool({Outcome.OK, *_UNKNOWN} & set(self._outcomes))
+    def _failures(self) -> list[tuple[Answer, str]]:
+        """Return what speaks against the key: what any watch would be answered, else, if no watch is known, all."""
+        of_key = [each for each in self._replies if each[0].outcome in _OF_THE_KEY]
+        is_known = any(reply.outcome in {Outcome.OK, *_UNKNOWN} for reply, _ in self._replies)
+        return of_key or ([] if is_known else self._replies)
 
     def _of_watch(self, reply: Answer, pipeline: str, wanted: str) -> _TrialResult:
         if reply.outcome in _UNKNOWN:
