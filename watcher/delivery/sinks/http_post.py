@@ -154,7 +154,7 @@ async def try_connection(url: URL, *, timeout_s: float, rules: ConnectionRules) 
             pass  # it waits for a request
         finally:
             writer.transport.abort()  # nothing is under way: no farewell of TLS has to be waited for
-    except (TimeoutError, OSError, EOFError) as error:
+    except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError) as error:
         raise failure_of(error, by_proxy=False) from None
     if proxy.url is None:
         return "connected, nothing sent"
@@ -186,9 +186,9 @@ async def _lead_to(url: URL, proxy: Proxy, reader: asyncio.StreamReader, writer:
     there = f"{url.host}:{url.port}"
     lines = [f"CONNECT {there} HTTP/1.1", f"Host: {there}", *(": ".join(each) for each in proxy.headers.items())]
     writer.write("\r\n".join([*lines, "", ""]).encode())
-    _, status, *_ = (await reader.readuntil(b"\r\n\r\n")).split(b" ")
-    if status != b"200":
-        raise failure("proxy_auth" if status == b"407" else "connection")
+    status = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)[1:2]
+    if status != [b"200"]:
+        raise failure("proxy_auth" if status == [b"407"] else "connection")
 
 
 async def _open(url: URL, tls: ssl.SSLContext, *, address: str | None = None) -> _Streams:

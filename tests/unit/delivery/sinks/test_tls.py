@@ -114,6 +114,18 @@ async def test_a_proxy_that_refuses_the_login_leads_nowhere(
     assert receiver.connections_count == 0
 
 
+@pytest.mark.parametrize("said", [answer(502), b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"x" * 200_000])
+async def test_a_proxy_that_leads_nowhere_is_a_failed_connection(said: bytes, environment: pytest.MonkeyPatch) -> None:
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        writer.close()
+
+    async with Receiver(reply) as proxy:
+        environment.setenv("https_proxy", proxy.url)
+        with pytest.raises(TransportFailedError, match=r"^connection$"):
+            await block(f"https://{NAME}").connect()
+
+
 @pytest.mark.parametrize("is_ours", [True, False])
 async def test_a_proxy_with_a_certificate_is_verified_as_well(
     ca: trustme.CA, tmp_path: Path, environment: pytest.MonkeyPatch, *, is_ours: bool
