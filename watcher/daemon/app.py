@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -35,6 +34,7 @@ from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import ServerClock, SystemClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
+from watcher.runtime.version import VERSION
 from watcher.store.open import is_postgresql
 from watcher.store.sql_store import SqlStore
 from watcher.web.health import Checks
@@ -226,7 +226,7 @@ def _say_started(settings: Settings, store: SqlStore, *, address: str, replica: 
         log.info("store.created", store=url, note="new and empty: right for a first start; else check store.url")
     log.info(
         "started",
-        version=version("clerk-watcher"),
+        version=VERSION,
         accounts=len(settings.accounts),
         watches=len(settings.watch),
         sinks=len(settings.sinks),

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
@@ -19,6 +18,7 @@ from watcher.domain.errors import ConfigError, TransportFailedError
 from watcher.runtime.body_budget import BodyBudget
 from watcher.runtime.timeout import TimeLimit
 from watcher.runtime.transport_failures import PROXY_AUTH, failure, failure_of
+from watcher.runtime.version import VERSION
 
 BODY_BYTES = 8 * 1024 * 1024
 """An answer larger than this is not read to its end."""
@@ -33,7 +33,7 @@ LARGE_BODIES = 3
 limited_session = partial(aiohttp.ClientSession, max_line_size=64 * 1024, max_field_size=64 * 1024, max_headers=2000)
 """An answer whose status line or header field is longer, or that has more headers, is not read."""
 
-USER_AGENT = f"clerk-watcher/{version('clerk-watcher')}"
+USER_AGENT = f"clerk-watcher/{VERSION}"
 
 
 _Found = TypeVar("_Found")
