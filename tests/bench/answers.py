@@ -1,6 +1,8 @@
 """What the load server answers: the documented shape, about 3 kB, the same for every execution but id and status.
 
 A page of a list has the same for every row but id, status and date. Each pipeline has 60 executions, newest first.
+Half of the answers differ from the one before in a field that nobody may tell: an agent that talks and works on changes
+its conversation and its run time, not its status.
 """
 
 import json
@@ -41,16 +43,21 @@ class Answer:
     after: bytes
 
 
-def answer(status: str) -> Answer:
-    """Return the answer of an execution in that status."""
-    before, after = _body(status).split(b"{id}", 1)
+def private_field(nth: int) -> int:
+    """Return what the private field of the nth answer to a question holds: the same in two answers, then the other."""
+    return nth // 2 % 2
+
+
+def answer(status: str, *, private: int = 0) -> Answer:
+    """Return the answer of an execution in that status. Answers of another `private` are as long."""
+    before, after = _body(status, private=private).split(b"{id}", 1)
     return Answer(_head(len(before) + ID_LENGTH + len(after)) + before, after)
 
 
-def page_answer(rows: Sequence[str], *, page: int, status_of: Callable[[str], str]) -> bytes:
+def page_answer(rows: Sequence[str], *, page: int, status_of: Callable[[str], str], private: int) -> bytes:
     """Return the whole HTTP answer of a page with these rows."""
     first = (page - 1) * _PAGE_ROWS
-    data = [_row(each, status_of(each), index=index) for index, each in enumerate(rows, first)]
+    data = [_row(each, status_of(each), index=index, private=private) for index, each in enumerate(rows, first)]
     body = json.dumps({"data": data, "total": PIPELINE_ROWS}, separators=(",", ":")).encode()
     return _head(len(body)) + body
 
@@ -61,13 +68,13 @@ def _head(length: int) -> bytes:
     )
 
 
-def _row(execution: str, status: str, *, index: int) -> dict[str, object]:
+def _row(execution: str, status: str, *, index: int, private: int) -> dict[str, object]:
     return {
         "id": execution,
         "pipelineVersionId": "b5c8f1e0-2c3a-4f1e-9d8a-7e6b5a4c3d2f",
         "status": status,
         "startedAt": (_NEWEST_AT - timedelta(minutes=index)).isoformat(),
-        "runTime": 2000,
+        "runTime": 2000 + private,
         "aiTokensUsed": 512,
         "nodesStarted": 2,
         "finishedAt": None,
@@ -78,12 +85,13 @@ def _row(execution: str, status: str, *, index: int) -> dict[str, object]:
     }
 
 
-def _body(status: str) -> bytes:
+def _body(status: str, *, private: int) -> bytes:
     """Return a body in which `{id}` stands for the execution's id."""
     document = _document(status)
     text = "We would love to see you next week, what day suits you best? "
     missing = BODY_BYTES - len(json.dumps(document, separators=(",", ":")))
-    document["conversationHistory"] = {"messages": [{"role": "contact", "text": (text * 50)[:missing]}]}
+    said = f"{private} {text * 50}"[:missing]
+    document["conversationHistory"] = {"messages": [{"role": "contact", "text": said}]}
     return json.dumps(document, separators=(",", ":")).encode()
 
 

@@ -1,24 +1,57 @@
-"""The API of the bench, as cheap as it can be: executions and pages of them, of which every n-th changes its status."""
+"""The API of the bench, as cheap as it can be: executions and pages of them, of which every n-th changes its status.
+
+Half of its answers differ from the one before in a private field.
+"""
 
 import asyncio
 import re
 import time
+from collections import Counter
 
-from bench.answers import ID_LENGTH, PIPELINE, answer, page_answer, rows_of
+from bench.answers import ID_LENGTH, PIPELINE, Answer, answer, page_answer, private_field, rows_of
 from bench.counters import Counters
 
 _PIPELINE_STARTS = len("GET /public/pipelines/")
 _ID_STARTS = len(f"GET /public/pipelines/{PIPELINE}/executions/")
 _PAGE = re.compile(rb"[?&]page=(\d+)")
-_RUNNING, _PAUSED = answer("running"), answer("paused")
+_ANSWERS = {status: [answer(status, private=private) for private in (0, 1)] for status in ("running", "paused")}
+
+
+class _Api:
+    """What all connections share: which executions are paused, and how often each question was asked."""
+
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
+        self._paused: set[str] = set()
+        self._asked: Counter[tuple[str, int]] = Counter()
+
+    def answer_to(self, execution: str) -> Answer:
+        return _ANSWERS[self._show(execution)][self._private(execution, 0)]
+
+    def page_of(self, pipeline: str, page: int) -> bytes:
+        rows, private = rows_of(pipeline, page=page), self._private(pipeline, page)
+        return page_answer(rows, page=page, status_of=self._show, private=private)
+
+    def _private(self, of: str, page: int) -> int:
+        self._asked[of, page] += 1
+        return private_field(self._asked[of, page])
+
+    def _show(self, execution: str) -> str:
+        """Return the status of an execution, which changes if it is its turn."""
+        counters = self._counters
+        counters.shown_count += 1
+        if counters.change_every and counters.shown_count % counters.change_every < 1:
+            self._paused ^= {execution}
+            counters.changed_count += 1
+        return "paused" if execution in self._paused else "running"
 
 
 class _Connection(asyncio.Protocol):
     """Answers one request at a time: whoever asks waits for the answer, so a segment holds no more than one."""
 
-    def __init__(self, counters: Counters, paused: set[str]) -> None:
+    def __init__(self, counters: Counters, api: _Api) -> None:
         self._counters = counters
-        self._paused = paused
+        self._api = api
         self._begun = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -38,26 +71,16 @@ class _Connection(asyncio.Protocol):
 
     def _execution(self, request: bytes) -> bytes:
         execution = request[_ID_STARTS : _ID_STARTS + ID_LENGTH]
-        body = _PAUSED if self._show(execution.decode()) == "paused" else _RUNNING
+        body = self._api.answer_to(execution.decode())
         return body.before + execution + body.after
 
     def _page(self, request: bytes, page: int) -> bytes:
-        pipeline = request[_PIPELINE_STARTS : _PIPELINE_STARTS + ID_LENGTH].decode()
-        return page_answer(rows_of(pipeline, page=page), page=page, status_of=self._show)
-
-    def _show(self, execution: str) -> str:
-        """Return the status of an execution, which changes if it is its turn."""
-        counters = self._counters
-        counters.shown_count += 1
-        if counters.change_every and counters.shown_count % counters.change_every < 1:
-            self._paused ^= {execution}
-            counters.changed_count += 1
-        return "paused" if execution in self._paused else "running"
+        return self._api.page_of(request[_PIPELINE_STARTS : _PIPELINE_STARTS + ID_LENGTH].decode(), page)
 
 
 async def _serve(counters: Counters) -> None:
-    paused: set[str] = set()
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(counters, paused), "127.0.0.1", 0)
+    api = _Api(counters)
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(counters, api), "127.0.0.1", 0)
     counters.port = server.sockets[0].getsockname()[1]
     await server.serve_forever()
 

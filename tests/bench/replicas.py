@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import quantiles
 
 import psutil
@@ -15,7 +16,7 @@ from bench.answers import execution_ids
 from bench.counters import Counters
 from bench.figures import Figure, at_most, shown
 from bench.load_server import serve_load
-from bench.processes import SERVER_CORES, daemon, server, wait_until
+from bench.processes import SERVER_CORES, daemon, events_of, lines_in, server, wait_until
 from bench.receiver import receive
 from bench.workspaces import ACCOUNT, Wish, Workspaces, fill
 from watcher.runtime.rate_limiter import SHARE
@@ -39,6 +40,7 @@ class Shared:
     """What replicas did together while they were watched, and the CPU of them and of their database (seconds)."""
 
     polled_count: int
+    told_count: int
     wall_s: float
     cpu_s: float
     database_cpu_s: float
@@ -66,9 +68,10 @@ def measure_replicas(workspaces: Workspaces, repetitions: Sequence[int], *, poll
 
 
 def _change_ms(of: tuple[Shared, Shared], what: str) -> float:
-    """Return what a change costs: a poll's costs while some of the answers change, less those while none does."""
-    busy, calm = (getattr(each, what) / each.polled_count for each in of)
-    return float(1000 * CHANGED_ONE_IN * (busy - calm))
+    """Return what a told change costs: what went by while some of the answers changed, less that while none did."""
+    busy, calm = of
+    calm_s = getattr(calm, what) / calm.polled_count * busy.polled_count
+    return float(1000 * (getattr(busy, what) - calm_s) / busy.told_count)
 
 
 def _p99(values: Sequence[float]) -> float:
@@ -116,12 +119,14 @@ def _watch(
         api = stack.enter_context(server(serve_load))
         api.change_every = change_every
         wish = Wish(base_url=_url(api), executions=SOME, account_count=ACCOUNT_COUNT, store_url=url)
-        daemons = [stack.enter_context(daemon(workspaces.make(wish))) for _ in range(count)]
+        configs = [workspaces.make(wish) for _ in range(count)]
+        daemons = [stack.enter_context(daemon(config)) for config in configs]
         wait_until(lambda: postgres.run(_SPREAD, url) == [(ACCOUNT_COUNT // count,)] * count)
         time.sleep(SETTLING_S)
         database = psutil.Process(postgres.pid)
-        polled, at, cpu_s, database_cpu_s = (
+        polled, told, at, cpu_s, database_cpu_s = (
             api.served_count,
+            _told_count(configs),
             time.monotonic(),
             _cpu_s(daemons),
             _with_children(database),
@@ -129,10 +134,15 @@ def _watch(
         time.sleep(poll_s)
         return Shared(
             api.served_count - polled,
+            _told_count(configs) - told,
             time.monotonic() - at,
             _cpu_s(daemons) - cpu_s,
             _with_children(database) - database_cpu_s,
         )
+
+
+def _told_count(configs: Sequence[Path]) -> int:
+    return sum(lines_in(events_of(config)) for config in configs)
 
 
 def _with_children(process: psutil.Process) -> float:
