@@ -4,14 +4,10 @@ from pathlib import Path
 import pytest
 from documents import DOCS
 from documents.messages import MESSAGES
-from documents.pictures import FOLDER, PICTURES, demo_digest, mistakes_picture, record, svg
+from documents.pictures import FOLDER, PICTURES, mistakes_picture, record, svg
 
 PAGES = "".join(page.read_text(encoding="utf-8") for page in (DOCS.parent / "README.md", *DOCS.glob("*.md")))
 DRAWN = sorted(FOLDER.glob("*.svg"))
-
-
-def test_the_picture_of_the_demonstration_is_not_older_than_what_it_prints() -> None:
-    assert f"made from {demo_digest()} " in (FOLDER / "demo.svg").read_text(encoding="utf-8"), "run `make pictures`"
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give

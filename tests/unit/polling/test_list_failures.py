@@ -1,4 +1,4 @@
-"""What a list that cannot be read means: a table of all cases, over a real account."""
+"""What a list that cannot be read means, over a real account: test_policy.py has the table of all answers."""
 
 from dataclasses import replace
 from random import Random
@@ -18,8 +18,7 @@ from watcher.store.sql_store import SqlStore
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
 NAMED = "9a1b0000-0000-4000-8000-000000000001"
 OTHER = Watch("default", "77aa0000-0000-4000-8000-000000000000", (NAMED,))
-FORBIDDEN, NOT_FOUND, REJECTED = Outcome.FORBIDDEN, Outcome.NOT_FOUND, Outcome.REJECTED
-ERROR, INVALID = Outcome.SERVER_ERROR, Outcome.INVALID
+NOT_FOUND, ERROR = Outcome.NOT_FOUND, Outcome.SERVER_ERROR
 
 
 class Rig:
@@ -49,14 +48,11 @@ class Rig:
         self.session.success_at = Monotonic(self.start + at)
 
 
-async def rig_of(store: SqlStore, clock: FakeClock, *, alone: bool = False, **rules: float) -> Rig:
-    watches = [WHOLE] if alone else [WHOLE, OTHER]
-    account = await account_of(store, clock, *(() if alone else (NAMED,)), watches=watches)
+async def rig_of(store: SqlStore, clock: FakeClock, **rules: float) -> Rig:
+    account = await account_of(store, clock, NAMED, watches=[WHOLE, OTHER])
     return Rig(account, lost_after=int(rules.get("lost_after", 3)), lost_grace_s=rules.get("lost_grace_s", 60.0))
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
-@pytest.mark.parametrize("outcome", [FORBIDDEN, NOT_FOUND, REJECTED])
 @pytest.mark.parametrize(
     ("times", "well_at", "gap"),
     [
@@ -70,7 +66,7 @@ async def rig_of(store: SqlStore, clock: FakeClock, *, alone: bool = False, **ru
     ],
 )
 async def test_a_list_is_refused_once_it_was_often_enough_for_long_enough_while_others_are_well(
-    store: SqlStore, clock: FakeClock, outcome: Outcome, times: list[float], well_at: list[float], *, gap: bool
+    store: SqlStore, clock: FakeClock, times: list[float], well_at: list[float], *, gap: bool
 ) -> None:
     rig = await rig_of(store, clock)
     reasons = []
@@ -78,75 +74,8 @@ async def test_a_list_is_refused_once_it_was_often_enough_for_long_enough_while_
         for well in well_at:
             if well < at:
                 rig.other_is_well(at=well)
-        reasons.append(await rig.fails(outcome, at=at))
-    assert reasons == [None] * (len(times) - 1) + [LostReason(outcome.value) if gap else None]
-
-
-@pytest.mark.parametrize(
-    ("outcome", "gap"), [(NOT_FOUND, LostReason.NOT_FOUND), (REJECTED, LostReason.REJECTED), (FORBIDDEN, None)]
-)
-async def test_alone_nothing_else_need_be_well_but_a_403_is_the_accounts(
-    store: SqlStore, clock: FakeClock, outcome: Outcome, gap: LostReason | None
-) -> None:
-    rig = await rig_of(store, clock, alone=True)
-    assert [await rig.fails(outcome, at=at) for at in (0, 30, 60)] == [None, None, gap]
-
-
-async def test_another_answer_in_between_begins_the_count_anew(store: SqlStore, clock: FakeClock) -> None:
-    rig = await rig_of(store, clock, lost_grace_s=0.0)
-    seen = []
-    for at, outcome in enumerate((NOT_FOUND, NOT_FOUND, ERROR, NOT_FOUND, NOT_FOUND, NOT_FOUND)):
-        seen.append(await rig.fails(outcome, at=at))
-        rig.other_is_well(at=at)
-    assert seen == [None] * 5 + [LostReason.NOT_FOUND]
-
-
-@pytest.mark.parametrize(
-    ("after_s", "well_at", "gap"),
-    [(3600, 0, True), (3600, 1800, True), (3600, -1, False), (3600, None, False), (3599, 1800, False)],
-)
-@pytest.mark.parametrize("outcome", [ERROR, INVALID])
-async def test_a_list_is_unreadable_after_an_hour_in_which_something_else_was_read(
-    store: SqlStore, clock: FakeClock, outcome: Outcome, after_s: float, well_at: float | None, *, gap: bool
-) -> None:
-    rig = await rig_of(store, clock)
-    assert await rig.fails(outcome, at=0) is None
-    if well_at is not None:
-        rig.other_is_well(at=well_at)
-    assert await rig.fails(outcome, at=after_s) is (LostReason.UNREADABLE if gap else None)
-
-
-async def test_the_time_for_which_the_process_was_stopped_makes_no_list_unreadable(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    rig = await rig_of(store, clock)
-    await rig.fails(ERROR, at=0)
-    rig.other_is_well(at=1)
-    clock.stop_for(3000)
-    assert await rig.fails(ERROR, at=3600) is None
-    assert await rig.fails(ERROR, at=6599) is None
-    assert await rig.fails(ERROR, at=6600) is LostReason.UNREADABLE
-
-
-@pytest.mark.parametrize(
-    ("times", "asked_at", "wait_s"),
-    [
-        ([0, 1, 3, 7, 15, 31], 31, 29.01),  # the next answer can be the last that it takes
-        ([0, 1, 3, 7, 15, 31], 30.5, 29.51),
-        ([0, 1, 3, 7, 15, 59.5], 59.5, 1),  # not within the shortest interval
-        ([0, 1, 3, 7, 15, 61], 61, 32),  # nothing else was well: it may take longer
-        ([0], 0, 1),
-    ],
-)
-async def test_a_list_is_asked_again_as_soon_as_one_more_refusal_is_a_gap(
-    store: SqlStore, clock: FakeClock, times: list[float], asked_at: float, wait_s: float
-) -> None:
-    rig = await rig_of(store, clock)
-    for at in times:
-        assert await rig.fails(NOT_FOUND, at=at) is None
-    rig.listing.asked_at = Monotonic(rig.start + asked_at)
-    step = await rig.trouble.give_up(rig.listing, None, now=Monotonic(rig.start + times[-1]))
-    assert step.wait_s == pytest.approx(wait_s)
+        reasons.append(await rig.fails(NOT_FOUND, at=at))
+    assert reasons == [None] * (len(times) - 1) + [LostReason.NOT_FOUND if gap else None]
 
 
 async def test_once_it_works_all_is_forgotten(store: SqlStore, clock: FakeClock) -> None:
@@ -161,19 +90,6 @@ async def test_once_it_works_all_is_forgotten(store: SqlStore, clock: FakeClock)
     rig.other_is_well(at=1)
     assert await rig.fails(NOT_FOUND, at=3600) is None
     assert rig.listing.failing_since == rig.start + 3600
-
-
-async def test_the_wait_doubles_up_to_a_minute_and_a_busy_server_does_not_count(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    rig = await rig_of(store, clock)
-    waits = []
-    for at in range(9):
-        reason = await rig.fails(Outcome.RATE_LIMITED if at == 2 else ERROR, at=at, code=429 if at == 2 else 500)
-        step = await rig.trouble.give_up(rig.listing, reason, now=Monotonic(rig.start + at))
-        waits.append(step.wait_s)
-        assert rig.listing.failing_until == rig.start + at + step.wait_s
-    assert waits == [1, 2, 2, 4, 8, 16, 32, 60, 60]
 
 
 @pytest.mark.parametrize(
