@@ -10,6 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
 
+from watcher.clerk.protocol import REMEDIES
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros
@@ -327,27 +328,6 @@ async def test_unchanged_polls_are_written_lazily_and_known_after_a_restart(stor
     await again.run_for(1)
     event = (await again.events())[-1]
     assert event["data"]["observed"]["notBefore"] > "2026-11-24T10:18:00"
-
-
-async def test_what_is_polled_while_that_is_written_is_written_again(
-    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    account = await account_of(store, clock, A)
-    await account.run_for(100)
-    written: list[int] = []
-    save_poll_times = store.save_poll_times
-
-    async def take_time(lease: Lease, polled_at: Mapping[str, Micros]) -> None:
-        written.extend(polled_at.values())
-        if len(written) == 1:
-            await account.run_for(100)
-        await save_poll_times(lease, polled_at)
-
-    monkeypatch.setattr(store, "save_poll_times", take_time)
-    for _ in range(3):
-        await account.watcher.flush()
-    assert len(written) == 2
-    assert written[0] < written[1]
 
 
 async def test_draining_starts_nothing_more_and_waits_for_what_is_in_flight(store: SqlStore, clock: FakeClock) -> None:
@@ -821,6 +801,18 @@ async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_i
     assert (event["data"]["reason"], event["data"]["cause"]) == ("unreachable", "refused")
     (line,) = (line for line in logs if line["event"] == "account.degraded")
     assert (line["reason"], line["cause"]) == ("unreachable", "refused")
+
+
+@pytest.mark.parametrize("cause", REMEDIES)
+async def test_trouble_is_logged_with_what_helps_where_that_is_known(
+    store: SqlStore, clock: FakeClock, cause: str
+) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default, account.api.reason = Outcome.CONNECTION, cause
+    with capture_logs() as logs:
+        await account.run_for(61)
+    (line,) = (line for line in logs if line["event"] == "account.degraded")
+    assert (line["cause"], line["remedy"]) == (cause, REMEDIES[cause])
 
 
 async def test_the_end_of_trouble_has_no_cause(store: SqlStore, clock: FakeClock) -> None:

@@ -78,14 +78,6 @@ def an_account(
     return account
 
 
-def test_a_new_account_is_well_and_everything_may_be_sent() -> None:
-    account = an_account()
-    assert account.check(1000) is None
-    assert account.breaker.state(Monotonic(1000)) is BreakerState.CLOSED
-    assert account.breaker.next_check_at(Monotonic(1000)) == float("inf")
-    assert not account.breaker.suspects(Monotonic(1e9))
-
-
 # Pauses
 
 
@@ -178,12 +170,6 @@ def test_no_outcome_is_forgotten_above() -> None:
         account = an_account()
         account.answer(outcome, at=1000)
         assert account.check(1060) is not None
-
-
-def test_trouble_shows_with_the_answer_that_comes_too_late() -> None:
-    account = an_account()
-    account.answer(Outcome.TIMEOUT, at=1000)
-    assert account.answer(Outcome.TIMEOUT, at=1060) is AccountTrouble.UNREACHABLE
 
 
 def test_one_success_within_the_time_starts_it_anew() -> None:
@@ -310,31 +296,10 @@ def test_a_probe_waits_for_the_pause_too() -> None:
 # Trouble that was recorded before a restart
 
 
-@pytest.mark.parametrize("trouble", [trouble for trouble in AccountTrouble if trouble is not OVER_BUDGET])
-def test_restored_trouble_is_probed_at_once_and_ends_with_a_success(trouble: AccountTrouble) -> None:
-    account = an_account(trouble)
-    assert account.check(1000) is trouble
-    assert account.breaker.state(Monotonic(1000)) is BreakerState.HALF_OPEN
-    assert account.answer(Outcome.OK, at=1001) is None
-
-
-def test_restored_trouble_that_goes_on_is_not_reported_again_as_another() -> None:
-    account = an_account(AccountTrouble.RATE_LIMITED)
-    account.answer(Outcome.CONNECTION, at=1000)
-    assert account.check(2000) is AccountTrouble.RATE_LIMITED
-
-
 def test_a_restored_overrun_stops_no_poll_and_no_success_ends_it() -> None:
     account = an_account(OVER_BUDGET)
     assert account.breaker.state(Monotonic(1000)) is BreakerState.CLOSED
     assert account.answer(Outcome.OK, at=1000) is OVER_BUDGET
-
-
-def test_a_restored_overrun_ends_once_the_budget_was_held_for_one_max_interval() -> None:
-    account = an_account(OVER_BUDGET)
-    assert account.gap(0.0, at=1000) is OVER_BUDGET
-    assert account.gap(60.0, at=1060) is OVER_BUDGET
-    assert account.gap(60.0, at=1066.1) is None
 
 
 def test_a_restored_overrun_that_goes_on_does_not_end() -> None:
@@ -416,43 +381,6 @@ def test_an_overrun_that_ends_leaves_worse_trouble_alone() -> None:
 # What a restart does not forget
 
 
-@pytest.mark.parametrize(("left_s", "pause_s"), [(50, 50), (900, 900), (90_000, 900)])
-def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_one_can_be(left_s: float, pause_s: float) -> None:
-    account = an_account(backoff=BackoffState(pause_s=left_s))
-    assert account.breaker.state(Monotonic(1000 + pause_s - 0.1)) is BreakerState.OPEN
-    assert account.breaker.state(Monotonic(1000 + pause_s)) is BreakerState.CLOSED
-
-
-def test_what_failed_before_a_restart_is_no_trouble_until_something_fails_after_it() -> None:
-    account = an_account(backoff=BackoffState(failing_for_s=40))
-    assert account.check(2000) is None
-    assert account.answer(Outcome.SERVER_ERROR, at=2000) is None
-    assert account.check(2019.9) is None
-    assert account.check(2020) is AccountTrouble.UNREACHABLE
-
-
-def test_a_success_ends_what_failed_before_a_restart() -> None:
-    account = an_account(backoff=BackoffState(failing_for_s=40))
-    account.answer(Outcome.OK, at=1000)
-    account.answer(Outcome.SERVER_ERROR, at=1001)
-    assert account.check(1060.9) is None
-    assert account.check(1061) is AccountTrouble.UNREACHABLE
-
-
-def test_the_backoff_of_an_account_is_what_is_left_of_its_pause_and_for_how_long_it_fails() -> None:
-    account = an_account()
-    assert account.breaker.backoff(Monotonic(1000)) == NO_BACKOFF
-    account.busy(at=1000, retry_after_s=70)
-    assert account.breaker.backoff(Monotonic(1040)) == BackoffState(30, 40)
-    assert account.breaker.backoff(Monotonic(1070)) == BackoffState(None, 60)
-    account.answer(Outcome.OK, at=1071)
-    assert account.breaker.backoff(Monotonic(1071)) == NO_BACKOFF
-
-
-def test_what_failed_before_a_restart_is_remembered_over_the_next_one() -> None:
-    assert an_account(backoff=BackoffState(failing_for_s=40)).breaker.backoff(Monotonic(1500)) == BackoffState(None, 40)
-
-
 def test_a_page_of_a_list_says_of_the_account_what_a_poll_does() -> None:
     account = an_account()
     account.breaker.note(
@@ -466,37 +394,6 @@ def test_a_page_of_a_list_says_of_the_account_what_a_poll_does() -> None:
 
 
 # A process that is stopped for a while
-
-
-def test_what_a_stopped_process_did_not_ask_is_no_failure() -> None:
-    account = an_account()
-    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
-    account.stop_for(3600)
-    assert account.check(4601) is None
-    assert account.breaker.failing_since == 4600.0
-    assert account.answer(Outcome.SERVER_ERROR, at=4630, code=500) is None
-    assert account.check(4659.9) is None
-    assert account.check(4660) is AccountTrouble.UNREACHABLE
-
-
-def test_before_trouble_is_reported_something_is_asked_and_fails_after_the_stop() -> None:
-    account = an_account(degraded_after_s=5)
-    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
-    assert account.check(1004.9) is None
-    account.stop_for(65)
-    assert account.check(1072) is None  # of which the process ran for 7 s, as far as it knows
-    assert account.breaker.next_check_at(Monotonic(1072)) == float("inf")
-    assert account.answer(Outcome.SERVER_ERROR, at=1072.1, sent_at=1005, code=500) is None
-    assert account.answer(Outcome.SERVER_ERROR, at=1073, code=500) is AccountTrouble.UNREACHABLE
-
-
-def test_a_success_after_the_stop_ends_what_failed_before_it() -> None:
-    account = an_account(degraded_after_s=5)
-    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
-    account.stop_for(65)
-    assert account.check(1070) is None
-    assert account.answer(Outcome.OK, at=1071) is None
-    assert account.check(1200) is None
 
 
 def test_what_was_under_way_when_the_process_was_stopped_broke_by_that() -> None:
@@ -527,33 +424,6 @@ def test_a_pause_goes_on_while_the_process_is_stopped() -> None:
     account.stop_for(65)
     account.live(at=1066)
     assert account.breaker.opens_at() == 1070.0
-
-
-def test_the_backoff_counts_no_stop() -> None:
-    account = an_account()
-    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
-    account.stop_for(50)
-    account.live(at=1060)
-    assert account.breaker.backoff(Monotonic(1060)) == BackoffState(None, 10)
-
-
-def test_a_stop_is_no_part_of_the_five_minutes_beyond_the_budget() -> None:
-    account = an_account()
-    account.gap(ALLOWED_S + 1, at=1000)
-    account.gap(ALLOWED_S + 1, at=1050)
-    account.stop_for(400)
-    account.live(at=1460)
-    assert account.gap(ALLOWED_S + 1, at=1460) is None
-    assert account.gap(ALLOWED_S + 1, at=1699) is None
-    assert account.gap(ALLOWED_S + 1, at=1700) is OVER_BUDGET
-
-
-def test_it_is_known_for_how_long_the_process_was_stopped_since() -> None:
-    account = an_account()
-    for at in (1100, 1200):
-        account.stop_for(30)
-        account.live(at=at)
-    assert [account.breaker.stopped_s(since=Monotonic(since)) for since in (1000, 1150, 1200)] == [60, 30, 0]
 
 
 # What went wrong

@@ -773,18 +773,6 @@ async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock
     assert await emitted(account) == [("execution.success", name(1000))]
 
 
-@pytest.mark.parametrize("count", [1, 15])
-async def test_after_a_short_list_without_a_total_too_what_began_later_is_reported(
-    store: SqlStore, clock: FakeClock, count: int
-) -> None:
-    account = await whole_account(store, clock, *history(count))
-    account.api.states_total = False
-    await account.run_for(30)
-    show(account, row(1000, "success", age_s=590, ended_s=580), *history(count))
-    await account.run_for(30)
-    assert await emitted(account) == [("execution.success", name(1000))]
-
-
 @pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(("lie", "at_most"), [(None, 3), (1000, 3)])
 async def test_an_untrue_total_costs_few_requests_once_the_list_is_known(
@@ -932,26 +920,6 @@ async def test_named_and_whole_pipelines_share_an_account(store: SqlStore, clock
 
 class BrokenError(Exception):
     """A bug that nobody foresaw."""
-
-
-@pytest.mark.parametrize(
-    ("part", "method"), [("_poll_queue", "put"), ("_poll_queue", "restore"), ("_registry", "put_back")]
-)
-async def test_what_cannot_be_put_back_after_a_page_ends_the_daemon(
-    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str
-) -> None:
-    account = await whole_account(store, clock, row(2, "running"), row(1, "running"))
-    await account.run_for(5)
-
-    def break_down(*_arguments: object, **_more: object) -> None:
-        raise BrokenError
-
-    show(account, row(1, "running"))  # of the other nothing is learnt: it is put back as it was
-    clock.advance(10.0)
-    await account.watcher.tick()
-    monkeypatch.setattr(getattr(account.watcher, part), method, break_down)
-    await account.settle()
-    assert {type(error) for error in account.fatal} == {BrokenError}
 
 
 async def test_a_crash_over_one_row_loses_no_execution_of_its_page(

@@ -93,6 +93,7 @@ async def pipeline_trouble(account: Account, trouble: str) -> None:
             await account.run_for(10)
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize("trouble", ["server_error", "forbidden", "degraded"])
 async def test_after_trouble_ends_wait_for_a_scan_that_begins_after_it(
     store: SqlStore, clock: FakeClock, trouble: str
@@ -149,6 +150,7 @@ async def test_history_that_is_silent_is_not_judged(store: SqlStore, clock: Fake
     assert await told(account) == []
 
 
+@pytest.mark.untraced
 async def test_silence_counts_from_the_last_start_of_the_history(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, watches=[watch_of(SILENT)], rules=UNCONFIRMED)
     show(account, row(1, "success", at_s=-1800.0), row(2, "success", at_s=-2000.0))
@@ -201,6 +203,7 @@ async def test_silence_ends_with_a_start_and_survives_a_restart(store: SqlStore,
     assert closing["data"]["problem"]["durationSeconds"] > 4000
 
 
+@pytest.mark.untraced
 async def test_a_list_that_cannot_be_read_is_not_silent(store: SqlStore, clock: FakeClock) -> None:
     account = await whole(store, clock, SILENT)
     account.api.pages = {1: Outcome.SERVER_ERROR}
@@ -217,6 +220,7 @@ async def test_a_raised_limit_does_not_end_a_silence_by_itself(store: SqlStore, 
     assert await told(account) == ["pipeline.silent"]
 
 
+@pytest.mark.untraced
 async def test_a_start_that_shows_too_late_ends_no_silence(store: SqlStore, clock: FakeClock) -> None:
     account = await whole(store, clock, SILENT)
     await account.run_for(2000)
