@@ -33,18 +33,9 @@ class Terminal:
         """What was written, without what steers the cursor and the colours."""
         return CONTROL.sub("", self.written)
 
-    @property
-    def colours(self) -> set[str]:
-        """The parameters of every change of style so far."""
-        return {parameters for parameters, final in CONTROL.findall(self.written) if final == "m"}
-
     async def until(self, text: str, *, within_s: float = 15.0) -> None:
         """Wait until a text was written."""
         await self._board.until(lambda: text in self.plain, within_s=within_s, what=f"{text!r} was shown")
-
-    def resize(self, *, columns: int) -> None:
-        """Make it wider or narrower, as dragging a window does."""
-        set_size(self._fd, columns=columns)
 
     async def end(self, *, within_s: float = 15.0) -> int:
         """Wait for the end and return the exit code."""

@@ -64,22 +64,6 @@ async def test_what_a_silence_kept_back_is_sent_once_a_reload_ends_it(
     assert await life.stop() == 0
 
 
-async def test_a_silence_holds_over_a_restart_and_keeps_nothing_from_stdout(
-    stage: Stage, simulator: Simulator, receiver: Receiver
-) -> None:
-    document = document_of({"default": simulator}, {"ops": webhook(receiver)})
-    document |= {"silences": silences(events=["*"])}
-    life = await stage.start(document)
-    pages = await life.started()
-    await life.until(lambda: len(life.events()) >= 3, within_s=10, what="three were told")
-    await is_silenced(life, pages, 3)
-    assert await life.stop() == 0
-    again = await stage.start(document)
-    await again.started()
-    assert await again.stop() == 0
-    assert receiver.attempts == []
-
-
 async def test_a_sink_is_reminded_of_what_is_open_until_it_is_closed(
     stage: Stage, simulator: Simulator, receiver: Receiver
 ) -> None:

@@ -13,6 +13,9 @@ STALLING = "import time\nprint('importing', flush=True)\nwhile True:\n    time.s
 """Not `signal.pause`: a signal in the moment before it begins to wait would be heard only after the next one."""
 
 
+SCRIPT = (str(Path(COMMAND[0]).with_name("watcher")),)
+
+
 @pytest.fixture(autouse=True)
 def hangups_are_not_ignored() -> Iterator[None]:
     """Let programs inherit the default, which `nohup` in front of the tests takes away."""
@@ -37,9 +40,15 @@ async def importing(*words: str, folder: Path) -> asyncio.subprocess.Process:
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", ["run", "demo", "simulate", "--help"])
-@pytest.mark.parametrize("entry", [COMMAND, (str(Path(COMMAND[0]).with_name("watcher")),)])
+@pytest.mark.parametrize(
+    ("entry", "command", "signum"),
+    [
+        (COMMAND, "run", signal.SIGTERM),
+        (COMMAND, "--help", signal.SIGTERM),
+        (SCRIPT, "demo", signal.SIGINT),
+        (SCRIPT, "simulate", signal.SIGINT),
+    ],
+)
 async def test_a_signal_while_modules_are_imported_ends_it_without_a_word(
     entry: tuple[str, ...], command: str, signum: signal.Signals, tmp_path: Path
 ) -> None:

@@ -1,6 +1,5 @@
 """A store that is moved to PostgreSQL and back between the lives of the program: nothing is lost or told twice."""
 
-import asyncio
 import json
 from collections import Counter
 
@@ -81,14 +80,3 @@ async def test_events_that_wait_and_problems_that_are_open_move_along_and_nothin
     problems = [event["data"]["problem"] for event in receiver.events() if "problem" in event["data"]]
     assert {Counter(each["id"] for each in problems)[each["id"]] for each in problems} == {2}, "opened, and closed"
     assert len([each for each in problems if "closedAt" in each]) * 2 == len(problems)
-
-
-async def test_a_store_is_not_copied_while_the_program_uses_it(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(1, ends_within_s=30.0))
-    life = await stage.start(document_of({"default": simulator}))
-    await life.started()
-    outcome = await outcome_of("copy-store", FIRST, LAST, folder=stage.folder)
-    assert (outcome.code, outcome.stdout) == (1, "")
-    assert f"watcher.db is in use by pid {life.pid} on " in outcome.stderr
-    assert not await asyncio.to_thread((stage.folder / "moved.db").exists)
-    assert await life.stop() == 0

@@ -80,20 +80,3 @@ def _check_groups(attempts: list[Attempt]) -> None:
             if int(event["sequence"]) not in numbers:
                 numbers.append(int(event["sequence"]))
     assert all(before < after for numbers in first.values() for before, after in pairwise(numbers))
-
-
-async def test_a_group_that_failed_is_the_same_after_a_kill(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(20, ends_after_s=1.0, ends_within_s=2.0))
-    receiver = await stage.receiver(lambda _: Answer.REFUSE)
-    document = document_of({"default": simulator}, {"ops": grouped(receiver, wait_s=0.5, most=100)})
-    life = await stage.start(document)
-    await life.until(lambda: receiver.attempts, within_s=20, what="a group was tried")
-    await life.kill()
-    failed = list(receiver.attempts)
-    receiver.choose = _take
-    last = await stage.start(document)
-    await last.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all ends were told")
-    assert await last.stop() == 0
-    taken = {attempt.headers["webhook-id"]: attempt.body for attempt in receiver.attempts if attempt.kept}
-    assert [taken[attempt.headers["webhook-id"]] for attempt in failed] == [attempt.body for attempt in failed]
-    _check_groups(receiver.attempts)

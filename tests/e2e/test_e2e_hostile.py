@@ -8,7 +8,6 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-import pytest
 from e2e.stage import Stage, document_of
 from e2e.terminal import on_terminal
 from receiver import Receiver, Reply, answer, says
@@ -96,10 +95,9 @@ async def test_no_receiver_obeys_what_the_api_or_the_file_calls_something(stage:
                 assert all(text.replace("\n", "").isprintable() for text in texts_of(json.loads(request.body)))
 
 
-@pytest.mark.parametrize("code", [200, 400, 404])
-async def test_no_terminal_obeys_what_a_receiver_answers_to_a_test(stage: Stage, code: int) -> None:
-    said = hostile_text(Random(code), count=60).encode()
-    receiver = await stage.enter(Receiver(says(answer(code, body=said))))
+async def test_no_terminal_obeys_what_a_receiver_answers_to_a_test(stage: Stage) -> None:
+    said = hostile_text(Random(400), count=60).encode()
+    receiver = await stage.enter(Receiver(says(answer(400, body=said))))
     sinks = {kind: {"type": "webhook", "url": f"{receiver.url}/hush", **KINDS[kind]} for kind in KINDS}
     document = document_of({}, sinks) | {"watch": [{"pipeline": str(UUID(int=1))}]}
     document["accounts"] = {"default": {"api_key": "k", "base_url": receiver.url}}

@@ -23,16 +23,6 @@ async def test_a_second_daemon_on_the_same_file_says_who_holds_it(stage: Stage) 
     assert not life.is_over
 
 
-async def test_a_port_that_is_taken_is_named(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(2, ends_within_s=60.0))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        outcome = await _run(stage, document_of({"default": simulator}) | {"http": {"listen": listen}})
-    assert (outcome.code, outcome.stdout) == (1, "")
-    assert f"http.listen: cannot listen on {listen}" in outcome.stderr
-    assert not simulator.request_log.entries
-
-
 async def test_what_is_likely_a_mistake_is_logged_at_the_start_and_keeps_nothing_from_starting(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(2, ends_within_s=60.0))
     hook = {"type": "webhook", "url": "http://127.0.0.1:9/hush", "match": {"labels": {"team": "nobody's"}}}

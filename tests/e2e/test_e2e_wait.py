@@ -59,11 +59,11 @@ class Scene:
         await self._begin(lifecycle)
         return life
 
-    async def show(self, lifecycle: Lifecycle, *, columns: int = 100, **variables: str) -> Terminal:
+    async def show(self, lifecycle: Lifecycle, **variables: str) -> Terminal:
         """Wait for a story on a terminal, and let it begin."""
         arguments = self.arguments(lifecycle.execution)
         terminal = await on_terminal(
-            *arguments, folder=self.stage.folder, board=self.stage.board, columns=columns, **variables
+            *arguments, folder=self.stage.folder, board=self.stage.board, columns=100, **variables
         )
         self.stack.push_async_callback(terminal.clear_away)
         await self._begin(lifecycle)
@@ -115,20 +115,6 @@ async def test_a_failure_is_1_and_its_line_says_why(scene: Scene) -> None:
     assert stdout.splitlines()[-1].endswith(r" failed 0.3 \x1b[31m[red]evil line")
 
 
-@pytest.mark.parametrize(
-    "lifecycle",
-    [
-        pytest.param(lifecycle_of(("running", 0.0), ("transferred", 0.5), ends=True), marks=pytest.mark.long),
-        lifecycle_of(("transferred", 0.0), ("running", 0.5), ("transferred", 1.0), ends=True),
-    ],
-    ids=["a word not reported before", "a word that was reported while open"],
-)
-async def test_an_end_that_nobody_documented_is_1(scene: Scene, lifecycle: Lifecycle) -> None:
-    code, stdout, _ = await ended(await scene.play(lifecycle))
-    assert code == 1
-    assert stdout.count(" transferred ") == 1
-
-
 async def test_what_is_lost_after_it_was_seen_is_1_and_only_after_the_grace(scene: Scene) -> None:
     life = await scene.play(OPEN, polling=PATIENT | {"lost_after": 3})
     await life.until(lambda: life.emitted, within_s=15, what="it was seen")
@@ -144,14 +130,6 @@ async def test_what_is_not_known_so_many_times_is_5(scene: Scene) -> None:
     assert (code, stdout) == (5, "")
     assert stderr.startswith("error: Clerk Chat knows no such execution (404)\nhint: are both ids right")
     assert len(requests_of(scene.simulator.request_log, OPEN.execution)) == 3
-
-
-@pytest.mark.long
-async def test_time_that_is_over_is_3(scene: Scene) -> None:
-    code, stdout, stderr = await ended(await scene.play(OPEN, "--timeout", "2s"))
-    assert code == 3
-    assert [line.split(" ")[1] for line in stdout.splitlines()] == ["running"]
-    assert stderr == "error: still running after 2 s (--timeout)\n"
 
 
 async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
@@ -176,19 +154,6 @@ async def test_it_asks_at_its_interval_whatever_is_answered(scene: Scene, timeou
     asked = [entry.at for entry in requests_of(scene.simulator.request_log, OPEN.execution)]
     assert min(later - earlier for earlier, later in pairwise(asked)) >= 0.95
     assert timeout_s - 1 <= len(asked) <= timeout_s + 1
-
-
-@pytest.mark.long
-async def test_a_refused_key_is_not_tried_on_a_terminal_either(scene: Scene) -> None:
-    scene.simulator.faults = Faults(windows=(Window(Fault.UNAUTHORIZED),))
-    arguments = scene.arguments(OPEN.execution)
-    terminal = await on_terminal(*arguments, folder=scene.stage.folder, board=scene.stage.board, columns=100)
-    scene.stack.push_async_callback(terminal.clear_away)
-    assert await terminal.end() == 4
-    assert "trying" not in terminal.plain
-    assert (
-        terminal.plain.replace("\r", "").rstrip().split("\n")[-2].startswith("error: Clerk Chat refuses this key (401)")
-    )
 
 
 async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> None:
@@ -264,30 +229,6 @@ async def test_on_a_terminal_it_redraws_in_place_and_the_end_stays(scene: Scene)
     assert last[3] == r"  \x1b[31m[red]evil line"
     assert "\x1b[2K\x1b[1A" in terminal.written
     assert terminal.written.endswith("\x1b[?25h")
-
-
-@pytest.mark.long
-async def test_on_a_terminal_time_that_is_over_stays_with_the_last_picture(scene: Scene) -> None:
-    arguments = scene.arguments(OPEN.execution, "--timeout", "1500ms")
-    terminal = await on_terminal(*arguments, folder=scene.stage.folder, board=scene.stage.board, columns=100)
-    scene.stack.push_async_callback(terminal.clear_away)
-    assert await terminal.end() == 3
-    *_, counts, error = terminal.plain.replace("\r", "").rstrip().split("\n")
-    assert counts.endswith(" · exit 3")
-    assert error == "error: not seen after 1.5 s (--timeout); the last poll failed: 404"
-
-
-async def test_it_fits_a_terminal_that_becomes_narrow_and_may_be_without_colours(scene: Scene) -> None:
-    terminal = await scene.show(OPEN, NO_COLOR="1")
-    await terminal.until("▶ running")
-    terminal.resize(columns=40)
-    await terminal.until("Sales agent · 0000…")
-    narrow = terminal.plain[terminal.plain.index("Sales agent · 0000…") :]
-    assert max(len(line) for line in narrow.splitlines()) <= 40
-    terminal.process.send_signal(signal.SIGINT)
-    assert await terminal.end() == 130
-    assert "Traceback" not in terminal.plain
-    assert terminal.colours <= {"", "0", "1", "2"}
 
 
 async def test_a_terminal_that_can_do_nothing_gets_lines(scene: Scene) -> None:
