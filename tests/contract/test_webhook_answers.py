@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -53,6 +54,20 @@ CODES: Mapping[int, SendOutcome] = {
     429: SendOutcome.BUSY,
     **dict.fromkeys((500, 501, 502, 503, 504, 505, 507, 508, 511, 520, 524, 599), RETRY),
 }
+
+
+HEEDED_S: Mapping[str, float] = {
+    "30": 30,
+    "Tue, 24 Nov 2026 10:02:00 GMT": 120,
+    "Tue, 24 Nov 2026 09:00:00 GMT": 0,
+    "999999999999": RETRY_AFTER_CAP_S,
+    "Fri, 31 Dec 9999 23:59:59 GMT": RETRY_AFTER_CAP_S,
+    "-5": 0,
+    "1e9": 0,
+    "soon": 0,
+    "": 0,
+}
+"""For how long each `Retry-After` is heeded."""
 
 
 def expected(kind: str, code: int) -> SendResult:
@@ -174,27 +189,12 @@ async def test_slacks_ok_may_come_in_parts(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("code", [429, 503])
-@pytest.mark.parametrize(
-    ("header", "heeded_s"),
-    [
-        ("30", 30),
-        ("Tue, 24 Nov 2026 10:02:00 GMT", 120),
-        ("Tue, 24 Nov 2026 09:00:00 GMT", 0),
-        ("999999999999", RETRY_AFTER_CAP_S),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", RETRY_AFTER_CAP_S),
-        ("-5", 0),
-        ("1e9", 0),
-        ("soon", 0),
-        ("", 0),
-    ],
-)
-async def test_a_receiver_may_ask_to_be_left_alone(
-    receiver: Receiver, kind: str, code: int, header: str, heeded_s: float
-) -> None:
-    receiver.reply = says(answer(code, Retry_After=header))
-    result = await sent(receiver, kind)
-    assert (result.outcome, retry_after_s(result)) == (CODES[code], heeded_s)
+async def test_a_receiver_may_ask_to_be_left_alone(receiver: Receiver, kind: str) -> None:
+    async with sink_to(receiver.url, kind) as sink:
+        for code, (header, heeded_s) in product((429, 503), HEEDED_S.items()):
+            receiver.reply = says(answer(code, Retry_After=header))
+            result = await sink.send([failed()])
+            assert (result.outcome, retry_after_s(result)) == (CODES[code], heeded_s), header
 
 
 async def drips_its_head(writer: asyncio.StreamWriter) -> None:
@@ -216,7 +216,12 @@ async def floods(writer: asyncio.StreamWriter) -> None:
         await writer.drain()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+async def all_sent(receiver: Receiver, *, timeout: str) -> Mapping[str, SendResult]:
+    """Send by all kinds at once: each waits for its time limit."""
+    results = await asyncio.gather(*(sent(receiver, kind, timeout=timeout) for kind in KINDS))
+    return dict(zip(KINDS, results, strict=True))
+
+
 @pytest.mark.parametrize(
     ("reply", "answered"),
     [
@@ -226,19 +231,21 @@ async def floods(writer: asyncio.StreamWriter) -> None:
         (says(b"SSH-2.0-OpenSSH_9.6\r\n"), "connection"),
     ],
 )
-async def test_no_answer_is_a_failed_attempt(receiver: Receiver, kind: str, reply: Reply, answered: str) -> None:
+async def test_no_answer_is_a_failed_attempt(receiver: Receiver, reply: Reply, answered: str) -> None:
     receiver.reply = reply
-    assert await sent(receiver, kind, timeout="200ms") == SendResult(RETRY, answered, remedy=REMEDIES[answered])
+    failure = SendResult(RETRY, answered, remedy=REMEDIES[answered])
+    assert await all_sent(receiver, timeout="400ms") == dict.fromkeys(KINDS, failure)
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reply", [drips_its_head, drips_its_body, floods])
-async def test_a_slow_or_endless_answer_is_one_by_its_status(receiver: Receiver, kind: str, reply: Reply) -> None:
+async def test_a_slow_or_endless_answer_is_one_by_its_status(receiver: Receiver, reply: Reply) -> None:
     receiver.reply = reply
     began = time.perf_counter()
-    result = await sent(receiver, kind, timeout="400ms")
+    results = await all_sent(receiver, timeout="400ms")
     assert time.perf_counter() - began < 2
-    assert result.outcome is expected(kind, 200).outcome
+    assert {kind: each.outcome for kind, each in results.items()} == {
+        kind: expected(kind, 200).outcome for kind in KINDS
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)

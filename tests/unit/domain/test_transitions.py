@@ -351,67 +351,11 @@ def test_only_refusals_and_unknown_ids_may_be_about_the_execution() -> None:
     }
 
 
-# Streaks: an answer every `every_s`, and the moments at which another execution of the account answered.
-
-
-def a_streak(*reasons: LostReason, every_s: float, others_at: tuple[float, ...] = ()) -> Streak:
-    streak: Streak | None = None
-    for count, reason in enumerate(reasons):
-        now = 1000 + count * every_s
-        before = [Monotonic(moment) for moment in others_at if moment <= now]
-        streak = prolong(streak, reason, at=Monotonic(now), other_success_at=max(before, default=None))
-    assert streak is not None
-    return streak
-
-
-def lost(streak: Streak, *, lost_after: int = 3, lost_grace_s: float = 60, alone: bool = False) -> bool:
-    return means_lost(streak, lost_after=lost_after, lost_grace_s=lost_grace_s, alone=alone)
-
-
-GONE = LostReason.NOT_FOUND
-BARRED = LostReason.FORBIDDEN
-
-
-@pytest.mark.parametrize("reason", [LostReason.NOT_FOUND, LostReason.REJECTED, LostReason.FORBIDDEN])
-def test_enough_answers_over_the_grace_while_others_answer_are_a_loss(reason: LostReason) -> None:
-    streak = a_streak(reason, reason, reason, every_s=30, others_at=(1045,))
-    assert lost(streak)
-    assert streak.reason is reason
-
-
-def test_too_few_answers_are_no_loss_however_long_they_take() -> None:
-    assert not lost(a_streak(GONE, GONE, every_s=500, others_at=(1400,)))
-
-
-def test_many_answers_within_the_grace_are_no_loss() -> None:
-    assert not lost(a_streak(*[GONE] * 30, every_s=2, others_at=(1057,)))
-    assert lost(a_streak(*[GONE] * 31, every_s=2, others_at=(1059,)))
-
-
-def test_a_single_answer_can_be_a_loss_when_alone_and_asked_for() -> None:
-    assert lost(a_streak(GONE, every_s=1), lost_after=1, lost_grace_s=0, alone=True)
-
-
-def test_a_gateway_that_refuses_everybody_loses_nobody() -> None:
-    assert not lost(a_streak(*[GONE] * 50, every_s=30, others_at=(999,)))
-    assert not lost(a_streak(*[GONE] * 50, every_s=30))
-
-
-def test_a_success_before_the_last_such_answer_but_one_proves_nothing() -> None:
-    assert not lost(a_streak(GONE, GONE, GONE, GONE, every_s=30, others_at=(1015, 1059)))
-    assert lost(a_streak(GONE, GONE, GONE, GONE, every_s=30, others_at=(1015, 1060)))
-
-
-def test_alone_an_unknown_id_needs_nobody_to_confirm_it() -> None:
-    assert lost(a_streak(GONE, GONE, GONE, every_s=30), alone=True)
-    assert lost(a_streak(*[LostReason.REJECTED] * 3, every_s=30), alone=True)
-
-
-def test_alone_a_403_is_the_accounts_own_trouble() -> None:
-    assert not lost(a_streak(*[BARRED] * 50, every_s=30), alone=True)
-
-
 def test_a_streak_of_several_kinds_is_one_and_ends_with_the_last() -> None:
-    streak = a_streak(GONE, BARRED, LostReason.REJECTED, every_s=30, others_at=(1045,))
-    assert lost(streak)
+    streak: Streak | None = None
+    for at, reason in ((1000, LostReason.NOT_FOUND), (1030, LostReason.FORBIDDEN), (1060, LostReason.REJECTED)):
+        other_success_at = Monotonic(1045) if at > 1045 else None
+        streak = prolong(streak, reason, at=Monotonic(at), other_success_at=other_success_at)
+    assert streak is not None
+    assert means_lost(streak, lost_after=3, lost_grace_s=60, alone=False)
     assert streak.reason is LostReason.REJECTED

@@ -698,15 +698,6 @@ async def test_short_pages_too_answer_for_all_that_are_open(store: SqlStore, clo
     assert sum(asked(account, each.id) for each in rows) == 0
 
 
-async def test_where_a_list_with_short_pages_ends_is_known_to_the_next_scan(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock)
-    show(account, *history(300)[::-1], page_rows=10)
-    await account.run_for(30)
-    before = len(account.api.asked)
-    await account.run_for(20)
-    assert len(account.api.asked) - before <= 2 * 20
-
-
 @pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
 @pytest.mark.parametrize("odd_s", [9000.0, -75 * 365 * DAY_S])
@@ -737,17 +728,13 @@ async def test_what_had_ended_before_by_its_dates_but_was_not_there_is_new_if_al
     ]
 
 
-@pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("rules", [RULES, replace(RULES, first_sight=FirstSight.NOTIFY, lookback_us=60_000_000)])
 @pytest.mark.parametrize(
-    ("count", "order", "states_total"),
+    ("count", "order", "states_total", "restarts"),
     [
-        (0, Order.NEWEST, True),
-        (1, Order.NEWEST, True),
-        (70, Order.NEWEST, True),
-        (70, Order.OLDEST, True),
-        (70, Order.OLDEST, False),
-        (50, Order.OLDEST, True),
+        (0, Order.NEWEST, True, False),
+        (1, Order.NEWEST, True, True),
+        (70, Order.OLDEST, False, True),
     ],
 )
 @pytest.mark.untraced
@@ -797,40 +784,6 @@ async def test_what_was_perhaps_only_late_to_be_seen_is_silent_for_some_seconds(
     assert len(await emitted(account)) == emitted_count
 
 
-async def test_in_the_first_seconds_what_began_long_before_it_was_watched_is_reported(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole_account(store, clock, row(1, "success", age_s=600, ended_s=590))
-    await account.run_for(5)
-    show(account, row(2, "success", age_s=300, ended_s=290), row(1, "success", age_s=600, ended_s=590))
-    await account.run_for(5)
-    assert await emitted(account) == [("execution.success", name(2))]
-
-
-async def test_what_is_younger_than_all_that_later_scans_saw_is_reported(store: SqlStore, clock: FakeClock) -> None:
-    old = row(1, "success", age_s=6000, ended_s=5990)
-    account = await whole_account(store, clock, old)
-    await account.run_for(30)
-    show(account, row(3, "success", age_s=400, ended_s=390), old)
-    await account.run_for(30)
-    show(account, row(3, "success", age_s=400, ended_s=390), row(2, "success", age_s=500, ended_s=480), old)
-    await account.run_for(30)
-    assert await emitted(account) == [("execution.success", name(3)), ("execution.success", name(2))]
-
-
-@pytest.mark.parametrize("states_total", [True, False])
-async def test_what_began_before_others_ended_that_the_first_scan_saw_but_was_not_there_is_new_if_all_was_counted(
-    store: SqlStore, clock: FakeClock, *, states_total: bool
-) -> None:
-    seen = replace(row(1, "success", ended_s=60), started_at=None)
-    account = await whole_account(store, clock, seen)
-    account.api.states_total = states_total
-    await account.run_for(30)
-    show(account, row(2, "success", age_s=300, ended_s=290), seen)
-    await account.run_for(30)
-    assert await emitted(account) == [("execution.success", name(2)) if states_total else ("pipeline.gap", "")]
-
-
 @pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(("total", "states_total"), [(None, True), (100, True), (None, False)])
 async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
@@ -858,19 +811,6 @@ async def test_history_stays_silent_though_the_newest_pages_were_refused_at_firs
     show(account, *old)
     await account.run_for(60)
     assert [type_ for type_, _ in await emitted(account) if type_ != "pipeline.gap"] == []
-
-
-@pytest.mark.parametrize("states_total", [True, False])
-async def test_what_is_no_younger_than_the_first_scan_saw_but_was_not_there_is_new_if_all_was_counted(
-    store: SqlStore, clock: FakeClock, *, states_total: bool
-) -> None:
-    rows = [row(number, "success", age_s=600 - number, ended_s=300 - number) for number in range(30, 0, -1)]
-    account = await whole_account(store, clock, *rows[:10], *rows[11:])
-    account.api.states_total = states_total
-    await account.run_for(30)
-    show(account, *rows)
-    await account.run_for(30)
-    assert await emitted(account) == [("execution.success", name(20)) if states_total else ("pipeline.gap", "")]
 
 
 async def test_a_start_that_asked_for_nothing_has_begun_to_watch(store: SqlStore, clock: FakeClock) -> None:
