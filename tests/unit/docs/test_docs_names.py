@@ -56,7 +56,3 @@ def anchors(page: Path) -> set[str]:
 def test_a_link_to_a_section_leads_to_one(page: Path) -> None:
     links = re.findall(r"\]\(((?!https?:)[^)#]*)#([^)]+)\)", page.read_text(encoding="utf-8"))
     assert [link for link in links if link[1] not in anchors(page.parent / link[0] if link[0] else page)] == []
-
-
-
-
