@@ -105,4 +105,6 @@ class RequestSelector:
         late_s = self._poll_queue.goes(item, now)
         for each in (*entries, listing) if scans else entries:
             self._poll_queue.take(each)
+        if item is listing and not scans:
+            self._poll_queue.restore(listing)  # its scan waits on: the newest rows are read out of turn
         return ListRequest(listing, page, entries, scans, late_s)
