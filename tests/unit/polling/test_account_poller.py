@@ -10,12 +10,12 @@ import pytest
 from structlog.testing import capture_logs
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
 
-from watcher.clerk.protocol import REMEDIES
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
 from watcher.polling.poll_queue import TrackedExecution
+from watcher.runtime.transport_failures import REMEDIES
 from watcher.store.changes import BackoffState, Change, ExecutionChange, Lease
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
