@@ -188,8 +188,11 @@ def expected(lines: Sequence[Line], history: History) -> list[tuple[str, str, in
         if rule.consecutive:
             holds = in_row > 0 or late if is_open else in_row >= rule.consecutive and not late
         else:
-            holds = (is_open or len(last) >= rule.at_least) and sum(last) / len(last) >= (rule.rate or 0)
-        count = count + failed if is_open else 0
+            share = sum(last) / len(last)
+            holds = (
+                share >= (rule.rate or 0) / 2 if is_open else len(last) >= rule.at_least and share >= (rule.rate or 0)
+            )
+        count = count + failed if is_open else in_row if rule.consecutive else sum(last)
         if holds != is_open:
             edges.append(("pipeline.failing" if holds else "pipeline.recovered", line.data["execution"]["id"], count))
         is_open = holds

@@ -57,7 +57,7 @@ def problem_block(kind: EventType, *, closed: bool = False) -> dict[str, Any]:
     }
     if closed:
         block |= {"closedAt": timestamp(AT), "durationSeconds": 2460.0}
-    return block | ({"count": 7 if closed else 0} if kind is EventType.PIPELINE_FAILING else {})
+    return block | ({"count": 7 if closed else 3} if kind is EventType.PIPELINE_FAILING else {})
 
 
 def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:

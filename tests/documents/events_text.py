@@ -67,8 +67,8 @@ FIELDS = {
     "problem.openedAt": "when it was opened",
     "problem.closedAt": "when it was closed; absent while it is open",
     "problem.durationSeconds": "`closedAt` - `openedAt`",
-    "problem.count": "`pipeline.failing` and `.recovered` only: how many executions failed while it was open, not "
-    "counting those that led to it",
+    "problem.count": "of a `pipeline.failing` problem only: how many executions have failed so far, those that opened "
+    "it included",
     "pipeline.id": "the pipeline",
     "pipeline.name": "the watch's `name`, else the API's",
     "pipeline.versionId": "the version of the pipeline that runs",

@@ -57,12 +57,16 @@ class GapEventParams:
 
 @dataclass(frozen=True, slots=True)
 class PipelineEventParams:
-    """All that an event of a pipeline's rules is made from. `execution` is the block of the end that opened it."""
+    """All that an event of a pipeline's rules is made from.
+
+    `execution` is the block of the end that opens a problem, `failed_count` are the failures it is opened for.
+    """
 
     watch: Watch
     pipeline_name: str | None = None
     link: str | None = None
     execution: Json | None = None
+    failed_count: int = 0
 
 
 def execution_event(params: ExecutionEventParams) -> Event:

@@ -4,6 +4,7 @@ It knows neither how something came about nor how it is recorded or sent. `watch
 neither number nor route: `cloudevents` alone makes it.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -58,6 +59,8 @@ class EventFactory:
     ) -> Reported:
         """Return what a pipeline's rules conclude: it opens a problem, or closes that `problem`."""
         edge = _edge(type_, pipeline_source(params.watch), problem, sequence=after + 1, at=at)
+        if edge is not None and edge.is_new:
+            edge = replace(edge, problem=replace(edge.problem, failed_count=params.failed_count))
         event = pipeline_event(type_, params, sequence=after + 1, at=at, problem=edge)
         return Reported(self._routed(event, edge, watch=params.watch), edge)
 

@@ -1,4 +1,4 @@
-"""What begins and ends is a problem (SPEC 5): what is known of an open one, and how severe events are. Pure values."""
+"""What begins and ends is a problem: what is known of an open one, and how severe events are. Pure values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,7 +65,8 @@ def severity_of(type_: EventType) -> Severity:
 class Problem:
     """One problem, open until it is closed. `opened_at` is the wall clock of `opening`, the event that opened it.
 
-    `kind` is that event's type. `failed_count` are the ends that failed while it was open (`pipeline.failing` only).
+    `kind` is that event's type. `failed_count` are the failures so far, those that opened it included
+    (`pipeline.failing` only).
     """
 
     id: UUID

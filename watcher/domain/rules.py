@@ -1,4 +1,4 @@
-"""What the rules of a pipeline conclude from its starts and ends (SPEC 5, "Problems"). Pure.
+"""What the rules of a pipeline conclude from its starts and ends, as docs/alerts.md says. Pure.
 
 Whether a problem is open, and what is written and sent of it, is for whoever asks.
 """
@@ -31,8 +31,8 @@ class UnjudgedEnd(NamedTuple):
 class FailingRule:
     """When a pipeline is failing: at so many failures in a row (`consecutive`), or at a `rate` of failures (0 to 1).
 
-    The rate is that of the last `of_last` ends within `within_us`, of which there must be `at_least` so many to open a
-    problem.
+    The rate is that of the last `of_last` ends within `within_us`. A problem opens at `rate` once there are `at_least`
+    so many, and closes below half of it, however few there are.
     """
 
     consecutive: int | None = None
@@ -112,22 +112,27 @@ def judge_end(state: RuleState, end: End, *, rule: FailingRule, is_open: bool) -
         failed_in_row=in_row,
         newest_at=max(state.newest_at, end.ended_at),
     )
-    if rule.consecutive is not None:
-        opens = in_row >= rule.consecutive and not is_late
+    if rule.rate is None:
+        opens = in_row >= (rule.consecutive or 0) and not is_late
         closes = not in_row and not is_late  # that there are fewer than a limit which was raised closes nothing
     else:
-        count, is_reached = _rate(state, rule)
-        opens = is_reached and count >= rule.at_least
-        closes = not is_reached  # where too few are left to open anything, a failure still is no recovery
+        last = _last_ends(state, rule)
+        rate = sum(each.failed for each in last) / len(last)
+        opens = rate >= rule.rate and len(last) >= rule.at_least
+        closes = rate < rule.rate / 2  # or a pipeline that fails about that often would open and close at each end
     if is_open:
         return state, Edge.CLOSES if closes else None
     return state, Edge.OPENS if opens else None
 
 
-def _rate(state: RuleState, rule: FailingRule) -> tuple[int, bool]:
-    """Return how many ends there are to go by, the newest one at least, and whether as many failed as the rule says."""
-    ends = [end for end in state.ends[-rule.of_last :] if end.ended_at >= state.newest_at - rule.within_us]
-    return len(ends), sum(end.failed for end in ends) / len(ends) >= (rule.rate or 0.0)
+def failed_count(state: RuleState, rule: FailingRule) -> int:
+    """Return how many failures the rule goes by now."""
+    return state.failed_in_row if rule.rate is None else sum(each.failed for each in _last_ends(state, rule))
+
+
+def _last_ends(state: RuleState, rule: FailingRule) -> list[End]:
+    """Return the ends that a rate is taken of: the newest one at least."""
+    return [end for end in state.ends[-rule.of_last :] if end.ended_at >= state.newest_at - rule.within_us]
 
 
 def note_start(state: RuleState, started_at: int) -> RuleState:

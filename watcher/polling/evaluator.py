@@ -74,10 +74,17 @@ class ReplyEvaluator:
         return self._events.gap(params, after=after, at=self._clock.now())
 
     def concluded(
-        self, type_: EventType, watch: Watch, *, execution: Json | None, problem: Problem | None, after: int
+        self,
+        type_: EventType,
+        watch: Watch,
+        *,
+        execution: Json | None,
+        problem: Problem | None,
+        failed_count: int,
+        after: int,
     ) -> Reported:
         """Return what the rules of a pipeline conclude: it closes that `problem`, or opens one."""
-        params = PipelineEventParams(watch, self.pipeline_name(watch.pipeline), self._link, execution)
+        params = PipelineEventParams(watch, self.pipeline_name(watch.pipeline), self._link, execution, failed_count)
         return self._events.pipeline(type_, params, problem=problem, after=after, at=self._clock.now())
 
     def success(self, entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: Monotonic) -> Evaluation:

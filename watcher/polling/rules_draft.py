@@ -9,7 +9,18 @@ from dataclasses import dataclass, replace
 from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_size import Json
 from watcher.domain.problems import CLOSED_BY, Problem, ProblemChange
-from watcher.domain.rules import Edge, End, Rules, RuleState, UnjudgedEnd, is_silent, judge_end, kept_for, note_start
+from watcher.domain.rules import (
+    Edge,
+    End,
+    Rules,
+    RuleState,
+    UnjudgedEnd,
+    failed_count,
+    is_silent,
+    judge_end,
+    kept_for,
+    note_start,
+)
 from watcher.domain.watch import Watch
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.store.changes import ExecutionChange, Lease, RulesChange
@@ -19,12 +30,16 @@ _FAILING, _SILENT = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT
 
 @dataclass(slots=True)
 class JudgedEnd:
-    """An end that is judged now, with its change if that is yet to be written, and what the rule concludes."""
+    """An end that is judged now, with its change if that is yet to be written, and what the rule concludes.
+
+    `failed_count` are the failures it went by.
+    """
 
     execution: str
     end: End
     change: ExecutionChange | None = None
     edge: Edge | None = None
+    failed_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +78,7 @@ class RulesDraft:
             return []
         for each in ends:
             self._state, each.edge = judge_end(self._state, each.end, rule=rule, is_open=is_open)
+            each.failed_count = failed_count(self._state, rule)
             is_open = is_open if each.edge is None else each.edge is Edge.OPENS
         return [each for each in ends if each.edge is Edge.OPENS]
 
@@ -72,7 +88,7 @@ class RulesDraft:
             if each.change is not None:
                 self.changes.append(each.change)
             if each.edge is Edge.OPENS:
-                self._open(_FAILING, execution=blocks.get(each.execution))
+                self._open(_FAILING, execution=blocks.get(each.execution), failed_count=each.failed_count)
                 continue
             if each.end.failed and _FAILING in self._problems:
                 problem = self._problems[_FAILING]
@@ -108,16 +124,23 @@ class RulesDraft:
         if self._state != self._before.state or problems or unjudged or judges_all:
             self._add((), problems, unjudged=unjudged, judges_all=judges_all)
 
-    def _open(self, kind: EventType, *, execution: Json | None = None) -> None:
-        self._problems[kind] = self._report(kind, problem=None, execution=execution)
+    def _open(self, kind: EventType, *, execution: Json | None = None, failed_count: int = 0) -> None:
+        self._problems[kind] = self._report(kind, problem=None, execution=execution, failed_count=failed_count)
 
     def _close(self, kind: EventType) -> None:
         self._report(CLOSED_BY[kind], problem=self._problems.pop(kind))
 
-    def _report(self, type_: EventType, *, problem: Problem | None, execution: Json | None = None) -> Problem:
+    def _report(
+        self, type_: EventType, *, problem: Problem | None, execution: Json | None = None, failed_count: int = 0
+    ) -> Problem:
         """Add an event of the pipeline, which opens a problem or closes that one; return it."""
         entry, change = self._evaluator.concluded(
-            type_, self._watch, execution=execution, problem=problem, after=self._sequence
+            type_,
+            self._watch,
+            execution=execution,
+            problem=problem,
+            failed_count=failed_count,
+            after=self._sequence,
         )
         assert change is not None
         self._add((entry,), (change,))

@@ -1,9 +1,21 @@
 from dataclasses import replace
 from itertools import product
+from random import Random
 
 import pytest
 
-from watcher.domain.rules import Edge, End, FailingRule, Rules, RuleState, is_silent, judge_end, kept_for, note_start
+from watcher.domain.rules import (
+    Edge,
+    End,
+    FailingRule,
+    Rules,
+    RuleState,
+    failed_count,
+    is_silent,
+    judge_end,
+    kept_for,
+    note_start,
+)
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
@@ -76,13 +88,26 @@ def test_a_raised_limit_goes_on_with_the_same_problem_until_a_success() -> None:
     [
         ("FSSS", ""),  # fewer than at_least
         ("FSSSS", "opens"),  # a fifth exactly
-        ("FSSSSS", "closes"),
-        ("FFSSSSSSSS", ""),  # opened before, and still a fifth of the last ten
-        ("FFSSSSSSSSS", "closes"),  # the first is not among the last ten any more
+        ("FSSSSS", ""),  # a sixth is more than half of a fifth
+        ("FSSSSSSSSS", ""),  # a tenth is half of it
+        ("FSSSSSSSSSS", "closes"),  # it is not among the last ten any more
+        ("FFSSSSSSSSS", ""),  # the second one is
     ],
 )
 def test_a_rate_holds_over_the_last_ends(word: str, last: str) -> None:
     assert edges(FIFTH, ends_of(word))[0][-1] == last
+
+
+def test_a_pipeline_that_fails_about_as_often_as_the_rate_is_one_problem() -> None:
+    draw = Random(7)
+    word = "".join("F" if draw.random() < 0.22 else "S" for _ in range(800))
+    rule = FailingRule(rate=0.2, of_last=20, within_us=HOUR, at_least=5)
+    assert edges(rule, ends_of(word))[0].count("opens") <= 12  # some 60 if it closed just below the rate
+
+
+@pytest.mark.parametrize(("rule", "word", "count"), [(THREE, "SFFF", 3), (FIFTH, "FSFSS", 2), (THREE, "FS", 0)])
+def test_a_rule_says_by_how_many_failures_it_goes(rule: FailingRule, word: str, count: int) -> None:
+    assert failed_count(edges(rule, ends_of(word))[1], rule) == count
 
 
 def test_ends_longer_ago_than_the_window_count_no_more() -> None:

@@ -35,12 +35,12 @@ async def test_a_problem_is_opened_with_the_end_that_did_it_and_closed_once(stor
         "kind": "pipeline.failing",
         "severity": "critical",
         "openedAt": opening["time"],
-        "count": 0,
+        "count": 3,
     }
     assert (closing["type"], closing["sequence"], closing["data"]["problem"]["count"]) == (
         "pipeline.recovered",
         "0000000002",
-        1,
+        4,
     )
     assert "execution" not in closing["data"]
 
