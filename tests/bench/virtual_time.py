@@ -40,6 +40,7 @@ class NotedStore:
 
     noted: AccountStore
     heard: Callable[[Change], None]
+    failing_since: None = None
 
     async def load_account(self, lease: Lease) -> AccountRecord:
         return await self.noted.load_account(lease)

@@ -24,8 +24,10 @@ async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage
     emitted_count = len(receiver.events())
     assert await page(f"{pages}/readyz?verbose") == (503, "not ok: the store cannot be written\n")
     assert await page(f"{pages}/livez") == (200, "ok\n")
+    assert "\nwatcher_store_up 0.0\n" in (await page(f"{pages}/metrics"))[1]
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, no_limit)
     await ready(pages, within_s=5.0)
+    assert "\nwatcher_store_up 1.0\n" in (await page(f"{pages}/metrics"))[1]
 
     await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was reported")
     assert await life.stop() == 0

@@ -90,6 +90,7 @@ async def run(
         store = await open_when_ready(settings.store, clock=due_clock, on_recorded=wakeups.wake, stop=stop)
         if store is not None:
             stack.push_async_callback(_let_go, store)
+            store.show_on(metrics)
             clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
             events, load, fatal = EventFactory(Router({})), Backpressure(), shutdown.fail
             shared = OwnerDependencies(

@@ -167,7 +167,12 @@ class AccountSession:
                 self._unflushed.append(entry)
 
     def _last_success(self) -> float:
-        """Return the Unix time of the last success, 0 before the first: worked out only when somebody asks."""
+        """Return the Unix time of the last success, 0 before the first: worked out only when somebody asks.
+
+        It stands still while the store cannot be written: nobody is told of what polls see then.
+        """
         if self.success_at is None:
             return 0.0
-        return self._clock.now().timestamp() - (self._clock.monotonic() - self.success_at)
+        failing_since = self._deps.store.failing_since
+        at = self.success_at if failing_since is None else min(self.success_at, failing_since)
+        return self._clock.now().timestamp() - (self._clock.monotonic() - at)

@@ -1,4 +1,4 @@
-"""Every metric, declared once (SPEC 8). Label sets that are known start at 0; children are kept, for they are hot."""
+"""Every metric, declared once. Label sets that are known start at 0; children are kept, for they are hot."""
 
 from datetime import datetime
 
@@ -92,7 +92,10 @@ class Metrics:
         )
         self.account_up = Gauge("watcher_account_up", "1 while not degraded.", ["account"], registry=registry)
         self.last_successful_poll = Gauge(
-            "watcher_last_successful_poll_timestamp_seconds", "Last answer that counts.", ["account"], registry=registry
+            "watcher_last_successful_poll_timestamp_seconds",
+            "Last answer that counts.",
+            ["account"],
+            registry=registry,
         )
         self._of_accounts = (
             self.api_requests,
@@ -158,6 +161,10 @@ class Metrics:
             "Leases taken from replicas that let them run out.",
             ["kind"],
             registry=registry,
+        )
+        self.store_up = Gauge("watcher_store_up", "1 while the last write went through.", registry=registry)
+        self.store_failures = Counter(
+            "watcher_store_failures_total", "Reads and writes of the store that failed.", registry=registry
         )
         self.loop_lag = Gauge("watcher_loop_lag_seconds", "How late the event loop woke last.", registry=registry)
         self.reload_successful = Gauge(

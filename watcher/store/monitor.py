@@ -1,5 +1,7 @@
 """Whether the store works: all that is asked of it is noted here, each edge logged once, and each cause in between.
 
+Metrics show the same.
+
 What is read proves nothing. Nor does a small write, such as that of a row of no meaning: on a full disk it still fits
 where SQLite's log has a page to spare, and a change does not.
 """
@@ -12,7 +14,7 @@ import structlog
 from sqlalchemy import Connection, insert, update
 
 from watcher.domain.errors import StoreError
-from watcher.domain.timestamps import EARLIEST, Micros
+from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.store.db_errors import DatabaseFault
 from watcher.store.tables import meta
@@ -38,10 +40,16 @@ class Writing(IntEnum):
 
 
 class StoreMonitor:
-    """The trouble with one store, from the first error until a write shows that it has ended."""
+    """The trouble with one store, from the first error until a write shows that it has ended.
+
+    `failing_since` is since when it takes no writes (monotonic seconds); `None` while it does. `on_failure` is called
+    whenever something could not be read or written.
+    """
 
     def __init__(self, where: str, *, explain: Callable[[Exception], DatabaseFault], clock: Clock) -> None:
         """Take the store to be well. `where` names it, `explain` says what an error of it means."""
+        self.failing_since: Monotonic | None = None
+        self.on_failure: Callable[[], None] = lambda: None
         self._where = where
         self._explain = explain
         self._clock = clock
@@ -57,6 +65,7 @@ class StoreMonitor:
         fault = self._explain(error)
         if not fault.concerns_all and fault.kind is not StoreError:
             return fault
+        self.on_failure()
         if self._fault is None or (fault.concerns_all and fault.text not in self._said):
             log.error("store.failed", problem=fault.text)
             self._said.add(fault.text)
@@ -65,6 +74,7 @@ class StoreMonitor:
         if fault.concerns_all:
             self._refused = max(self._refused, min(writing, Writing.A_LITTLE) if fault.is_away else writing)
         self._failed_at = self._clock.monotonic()
+        self._note_state()
         return fault
 
     def worked(self, writing: Writing) -> None:
@@ -75,6 +85,7 @@ class StoreMonitor:
             log.info("store.recovered")
             self._fault, self._refused = None, Writing.NOTHING
             self._said.clear()
+            self._note_state()
 
     @contextmanager
     def asking(self) -> Iterator[None]:
@@ -88,6 +99,7 @@ class StoreMonitor:
             if self._hanging is key:
                 self._hanging = None
                 log.info("store.recovered")
+                self._note_state()
 
     def check_hang(self) -> None:
         """Note that the store hangs, if something has been under way for too long. To be called now and then."""
@@ -96,11 +108,19 @@ class StoreMonitor:
         if now - asked_at >= HANGS_AFTER_S and self._hanging is None:
             self._hanging = key
             log.error("store.failed", problem=f"{self._where} has not answered for {HANGS_AFTER_S:g} s")
+            self.on_failure()
+            self._note_state()
 
     def check(self) -> None:
         """Raise the `StoreError` of what stands in the way of every write, if anything does."""
         if self._fault is not None and self._refused:
             raise self._fault.error()
+
+    def _note_state(self) -> None:
+        if not self._refused and self._hanging is None:
+            self.failing_since = None
+        elif self.failing_since is None:
+            self.failing_since = self._clock.monotonic()
 
 
 def write_probe(connection: Connection, *, now: Micros) -> None:

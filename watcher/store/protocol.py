@@ -8,7 +8,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.store.changes import (
     AttemptRecords,
     BackoffState,
@@ -31,6 +31,11 @@ Keep = Callable[[str, str, str, Micros], bool]
 
 class AccountStore(Protocol):
     """The part of a store that an account's owner uses, who needs no sinks. The rules of `Store` hold."""
+
+    @property
+    def failing_since(self) -> Monotonic | None:
+        """Return since when nothing can be written (monotonic seconds); `None` while it can."""
+        ...
 
     async def load_account(self, lease: Lease) -> AccountRecord:
         """Return what is recorded of the leased account itself."""

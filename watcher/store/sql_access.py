@@ -8,7 +8,9 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError
+from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import Metrics
 from watcher.store import leases
 from watcher.store.changes import Lease
 from watcher.store.database import Database
@@ -29,6 +31,16 @@ class SqlAccess:
         self._monitor = StoreMonitor(database.where, explain=database.explain, clock=clock)
         self._numbers = SourceNumbers(database.write)
         self._closed = False
+
+    @property
+    def failing_since(self) -> Monotonic | None:
+        """Return since when nothing can be written (monotonic seconds); `None` while it can."""
+        return self._monitor.failing_since
+
+    def show_on(self, metrics: Metrics) -> None:
+        """Have metrics say from now on whether it can be written."""
+        metrics.store_up.set_function(lambda: self.failing_since is None)
+        self._monitor.on_failure = metrics.store_failures.inc
 
     def _number(self, lease: Lease) -> int:
         return self._numbers[Source(lease.kind, lease.name)]

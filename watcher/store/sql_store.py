@@ -74,9 +74,10 @@ class SqlStore(SqlSinks):
         self._resources = resources
         self._on_recorded = on_recorded
         self._last_recorded_at = NEVER
+        self._writing = Writing.CHANGES  # what the group is that is written now
         self._group = GroupWriter(
             write=self._write_group,
-            explain=partial(self._monitor.failed, writing=Writing.CHANGES),
+            explain=lambda error: self._monitor.failed(error, self._writing),
             on_written=on_recorded,
         )
 
@@ -269,6 +270,8 @@ class SqlStore(SqlSinks):
         return sorted(self._numbers[each] for each in wanted)
 
     async def _write_group(self, items: Sequence[Item]) -> Collection[str]:
+        is_little = all(isinstance(item, states.PollTimes | BackoffChange) for item in items)
+        self._writing = Writing.A_LITTLE if is_little else Writing.CHANGES
         await self._numbers.provide(sources_of(items))
 
         def write(connection: Connection) -> set[str]:
@@ -279,7 +282,7 @@ class SqlStore(SqlSinks):
 
         with self._monitor.asking():
             emitted = await self._database.write(write)
-        self._monitor.worked(Writing.CHANGES)
+        self._monitor.worked(self._writing)
         return emitted
 
     def _times(self) -> outbox.OutboxTimes:

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch
 
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, Outcome
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.runtime.transport_failures import REMEDIES
@@ -360,6 +361,7 @@ class BrokenStore:
     def __init__(self, store: SqlStore) -> None:
         self._store = store
         self.error: StoreError | None = None
+        self.failing_since: Monotonic | None = None
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         method: Callable[..., object] = getattr(self._store, name)
@@ -531,6 +533,24 @@ async def test_the_metric_of_the_last_success_stays_at_it_while_polls_fail(store
     account.api.script[A] = Outcome.SERVER_ERROR
     await account.run_for(50)
     assert emitted() == pytest.approx(succeeded_at, abs=0.6)
+
+
+async def test_the_metric_of_the_last_success_stands_still_while_nothing_can_be_recorded(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    broken = BrokenStore(store)
+    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    value = partial(
+        account.metrics.registry.get_sample_value,
+        "watcher_last_successful_poll_timestamp_seconds",
+        {"account": "default"},
+    )
+    await account.run_for(50)
+    broken.failing_since, failing_from = clock.monotonic(), clock.now().timestamp()
+    await account.run_for(50)
+    assert value() == pytest.approx(failing_from, abs=10)
+    broken.failing_since = None
+    assert value() == pytest.approx(clock.now().timestamp(), abs=10)
 
 
 async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ CONTRACT = {
     "last_successful_poll_timestamp_seconds": ("gauge", {"account"}),
     "leases_held": ("gauge", set()),  # of replicas on PostgreSQL
     "lease_takeovers_total": ("counter", set()),  # the same
+    "store_up": ("gauge", set()),
+    "store_failures_total": ("counter", set()),
     "loop_lag_seconds": ("gauge", set()),
     "config_last_reload_successful": ("gauge", set()),
     "config_last_reload_success_timestamp_seconds": ("gauge", set()),

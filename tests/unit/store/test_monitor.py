@@ -15,6 +15,7 @@ from virtual import FakeClock
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.timestamps import Micros
+from watcher.runtime.metrics import Metrics
 from watcher.store.changes import NO_BACKOFF, AttemptRecords, Lease
 from watcher.store.db_errors import explain
 from watcher.store.monitor import StoreMonitor, Writing
@@ -233,3 +234,36 @@ async def test_the_store_counts_what_it_is_asked_as_under_way(
         assert [line["event"] for line in logs] == EDGES[:1]
         with pytest.raises(StoreError, match="locked"):
             await writing
+
+
+def shown(metrics: Metrics) -> tuple[float | None, float | None]:
+    """Whether the store is up, and how many failures there were."""
+    value = metrics.registry.get_sample_value
+    return value("watcher_store_up"), value("watcher_store_failures_total")
+
+
+async def test_metrics_show_a_store_that_refuses_writes_until_one_goes_through(
+    store: SqlStore, leases: Leases, path: Path
+) -> None:
+    metrics = Metrics()
+    assert shown(metrics) == (0, 0)  # it is not open yet
+    store.show_on(metrics)
+    await store.record(source_change(leases[0]))
+    assert shown(metrics) == (1, 0)
+    with held(path):
+        await all_fail(store, leases, lambda store, account, _: store.record(source_change(account, sequence=2)))
+        await store.backlog()
+        assert shown(metrics) == (0, 1)
+    await store.record(source_change(leases[0], sequence=2))
+    assert shown(metrics) == (1, 1)
+
+
+async def test_poll_times_that_still_fit_do_not_show_that_changes_do(store: SqlStore, leases: Leases) -> None:
+    pages = "PRAGMA max_page_count = 1"  # as many as there are: what needs one more is refused
+    await store._database.write(lambda connection: connection.exec_driver_sql(pages))
+    account, number = leases[0], 0
+    while store.failing_since is None:
+        with suppress(StoreError):
+            await store.record(change(account, number := number + 1))
+    await store.save_poll_times(account, {execution_id(1): Micros(1)})
+    assert store.failing_since is not None

@@ -165,6 +165,7 @@ class EphemeralStore:
     """A store for a program that needs no memory: each change is passed on at once and kept nowhere."""
 
     heard: Callable[[SingleChange], None]
+    failing_since: None = None
 
     async def load_account(self, lease: Lease) -> AccountRecord:
         """Return that nothing is known."""
