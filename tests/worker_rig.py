@@ -15,8 +15,7 @@ from uuid import UUID, uuid5
 from stores import open_soon
 
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
-from watcher.delivery.worker import DeliveryWorker
-from watcher.delivery.worker_parts import WorkerDependencies
+from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.errors import StoreError
@@ -29,6 +28,7 @@ from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease, SourceChange
+from watcher.store.open import BUSY_TIMEOUT_S
 from watcher.store.records import DueDeliveries
 from watcher.store.sink_protocol import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -130,6 +130,7 @@ class FlakyStore:
         self.broken: set[str] = set()
         self.error = StoreError("broken by the test")
         self.asked: Counter[str] = Counter()
+        self.failing_since: Monotonic | None = None
 
     async def record(self, change: Change) -> None:
         self._ask("record")
@@ -212,8 +213,12 @@ class Rig:
         self._recorded: Counter[str] = Counter()
         self._changes_count = 0
 
-    async def start(self, *, rules: WorkerRules = RULES, fingerprint: str = "as written") -> None:
-        self.real_store = await open_soon(self.path, clock=self.clock, on_recorded=lambda _: None)
+    async def start(
+        self, *, rules: WorkerRules = RULES, fingerprint: str = "as written", busy_timeout_s: float = BUSY_TIMEOUT_S
+    ) -> None:
+        self.real_store = await open_soon(
+            self.path, clock=self.clock, on_recorded=self._recorded_for, busy_timeout_s=busy_timeout_s
+        )
         self._account = await self.real_store.claim("account", "default")
         await self._work(rules=rules, fingerprint=fingerprint)
 
@@ -330,6 +335,9 @@ class Rig:
 
     def is_up(self) -> bool:
         return self.metrics.registry.get_sample_value("watcher_sink_up", {"sink": self.name}) == 1
+
+    def _recorded_for(self, sinks: Collection[str]) -> None:
+        self.woken |= self.name in sinks
 
     def _wake(self) -> None:
         self.woken = True

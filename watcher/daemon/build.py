@@ -14,8 +14,7 @@ from watcher.config.rules_settings import RulesSettings
 from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.delivery.sinks.protocol import Output, SinkContext
 from watcher.delivery.sinks.stdout import StdoutSettings
-from watcher.delivery.worker import DeliveryWorker
-from watcher.delivery.worker_parts import WorkerDependencies
+from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, types_matching

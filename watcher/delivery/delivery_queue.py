@@ -4,14 +4,14 @@ A store error means that nothing was read or written, so the same work comes due
 will not pass and come through: somebody else owns the sink by now, or the store cannot be used at all.
 """
 
-import json
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 from uuid import UUID
 
-from watcher.delivery.kept_messages import with_messages
 from watcher.delivery.silencing import Silencer
-from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.delivery.sinks.alert import TROUBLED_ENDS
+from watcher.domain.delivery import TAKEN, Delivery, DeliveryState
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import CLOSINGS
@@ -24,6 +24,8 @@ from watcher.store.changes import AttemptRecords, BackoffState, Lease, SourceCha
 from watcher.store.records import DueDeliveries
 from watcher.store.sink_protocol import SentOpening, SinkStore
 
+T = TypeVar("T")
+
 BATCH = 256
 """All that is due is taken from the store at once, but no more than so many."""
 
@@ -33,8 +35,6 @@ WAIT_CAP_S = 30.0
 PUT_OFF_US = 1_000_000
 PUT_OFF_AT_MOST_US = 60_000_000
 """What has to wait for another delivery comes so much after that, and is looked at again after so long at most."""
-
-_TOLD = frozenset({DeliveryState.DELIVERED, DeliveryState.ACCEPTED})
 
 
 def hold_key(delivery: Delivery) -> bytes:
@@ -67,36 +67,23 @@ class DeliveryQueue:
         self._silencer = silencer
         self._metrics = metrics
         self._failures = 0
+        self._is_refused = False  # whether the last write of this worker was
         self._owned_from = clock.steady_us()
         self._reminding: dict[EventKey, EventKey] = {}  # reminders that may be on their way: of which openings
         self._released_under: tuple[Silence, ...] | None = None  # the silences when their openings were last looked at
 
     @property
-    def failing(self) -> bool:
-        """Whether the store is in trouble as far as this worker knows."""
-        return self._failures > 0
+    def takes_writes(self) -> bool:
+        """Whether what is sent now can be settled, as far as anybody knows."""
+        return not self._is_refused and self._store.failing_since is None
 
     async def take(self, *, skip: frozenset[bytes]) -> DueDeliveries | None:
         """Return what may be sent now, leaving out what `skip` holds; `None` if the store is in trouble."""
-        try:
-            due = await self._due(skip)
-        except StoreError as error:
-            self._failed(error)
-            return None
-        if not due.deliveries:  # else what is taken shows whether the store can be written, too
-            self._failures = 0
-        return due
+        return await self._ask(self._due(skip), otherwise=None)
 
     async def take_trial(self, *, skip: frozenset[bytes], never_tried: bool) -> Delivery | None:
         """Return what is to show whether the sink works again; `None` also if the store is in trouble."""
-        try:
-            trial = await self._trial(skip, never_tried=never_tried)
-        except StoreError as error:
-            self._failed(error)
-            return None
-        if trial is None:
-            self._failures = 0
-        return trial
+        return await self._ask(self._trial(skip, never_tried=never_tried), otherwise=None)
 
     async def members(self, batch: Sequence[Delivery], *, keeps_messages: bool = False) -> Sequence[Delivery]:
         """Return all that goes with what was taken, itself included, to be sent now.
@@ -107,20 +94,7 @@ class DeliveryQueue:
         no longer applies, and what has to wait for the opening of its problem is put off. With `keeps_messages` they
         say where the message of their problem is.
         """
-        try:
-            members = await self._members(batch)
-            kept_back = await self._kept_back(members)
-            obsolete, early = await self._untimely(members)
-            if kept_back := kept_back | obsolete:
-                await self._silence(kept_back)
-            if early:
-                await self._store.put_off(self.lease, early)
-            rest = [each for each in members if each.event not in kept_back and each.event not in early]
-            if keeps_messages:
-                rest = await with_messages(rest, store=self._store, lease=self.lease)
-        except StoreError as error:
-            self._failed(error)
-            return ()
+        rest = await self._ask(self._timely(batch, keeps_messages=keeps_messages), otherwise=())
         if not self.is_trusted():  # as late as can be
             return ()
         return self._silencer.mark_closings(rest)
@@ -130,39 +104,22 @@ class DeliveryQueue:
 
         It is asked at the start, and again whenever other silences hold than when it was asked last.
         """
-        silences, now = self._silencer.now(), self._clock.steady_us()
-        if silences == self._released_under:
-            return True
-        try:
-            openings = await self._store.silenced_openings(self.lease)
-            kept_back = self._silencer.kept_back(openings)
-            events = [each.event for each in openings if each.event not in kept_back]
-            if events:
-                await self._store.release_silenced(self.lease, events, now=now)
-        except StoreError as error:
-            self._failed(error)
-            return False
-        self._released_under = silences
+        silences = self._silencer.now()
+        if silences != self._released_under:
+            if not await self._ask(self._release(), otherwise=False):
+                return False
+            self._released_under = silences
         return True
 
     async def sent_openings(self, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
         """Return the problems whose opening the sink took; nothing if the store is in trouble."""
-        try:
-            return await self._store.sent_openings(self.lease, closed_from=closed_from)
-        except StoreError as error:
-            self._failed(error)
-            return ()
+        return await self._ask(self._store.sent_openings(self.lease, closed_from=closed_from), otherwise=())
 
     async def give_up(self, *, clock_s: float, after_s: float, skip: frozenset[bytes]) -> int:
         """Make dead letters of what was first due so long ago; return how many are recorded as such."""
         now = self._clock.steady_us()
-        try:
-            count = await self._store.give_up(self.lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
-        except StoreError as error:
-            self._failed(error)
-            return 0
-        self._failures = 0
-        return count
+        giving_up = self._store.give_up(self.lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
+        return await self._ask(giving_up, otherwise=0, writes=True)
 
     async def settle(self, records: AttemptRecords) -> bool:
         """Write how attempts ended; return whether that is recorded."""
@@ -189,18 +146,31 @@ class DeliveryQueue:
         Have `release` look again if other silences hold than it looked under: they may end before the next tick.
         Nothing may be awaited between what the silencer says and this.
         """
-        if kept_back and self._silencer.now() != self._released_under:
+        if not kept_back:
+            return set()
+        if self._silencer.now() != self._released_under:
             self._released_under = None
         ids = {fields.closes for fields in kept_back.values() if fields.closes is not None}
         openings = await self._store.openings(self.lease, ids) if ids else {}
         told = {
             id_
             for id_, opening in openings.items()
-            if opening.state in _TOLD
+            if opening.state in TAKEN
             or (opening.state is DeliveryState.WAITING and opening.event not in kept_back)
             or (opening.state is DeliveryState.SILENCED and opening.tried)
         }
         return {event for event, fields in kept_back.items() if fields.closes not in told}
+
+    async def _timely(self, batch: Sequence[Delivery], *, keeps_messages: bool) -> Sequence[Delivery]:
+        members = await self._members(batch)
+        kept_back = await self._kept_back(members)
+        obsolete, early = await self._untimely(members)
+        if kept_back := kept_back | obsolete:
+            await self._silence(kept_back)
+        if early:
+            await self._store.put_off(self.lease, early)
+        rest = [each for each in members if each.event not in kept_back and each.event not in early]
+        return await self._with_messages(rest) if keeps_messages else rest
 
     async def _untimely(self, deliveries: Sequence[Delivery]) -> tuple[set[EventKey], dict[EventKey, Micros]]:
         """Return what is not to be sent any more, and what is not to be sent before a certain time.
@@ -212,7 +182,7 @@ class DeliveryQueue:
         of_problems = [each for each in deliveries if each.type in CLOSINGS or each.type == EventType.PROBLEM_REMINDER]
         if not of_problems:
             return set(), {}
-        ids = [UUID(json.loads(each.body)["data"]["problem"]["id"]) for each in of_problems]
+        ids = [UUID(each.data["problem"]["id"]) for each in of_problems]
         openings, now = await self._store.openings(self.lease, set(ids)), self._clock.steady_us()
         obsolete: set[EventKey] = set()
         early: dict[EventKey, Micros] = {}
@@ -232,6 +202,20 @@ class DeliveryQueue:
                 early[each.event] = Micros(now + PUT_OFF_US)
         return obsolete, early
 
+    async def _with_messages(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Return deliveries with the messages of their problems, and of a failed execution's pipeline that fails."""
+        problems = {each.event: UUID(each.data["problem"]["id"]) for each in deliveries if "problem" in each.data}
+        pipelines = {
+            each.event: (each.data["account"], each.data["pipeline"]["id"])
+            for each in deliveries
+            if each.type in TROUBLED_ENDS
+        }
+        messages = await self._store.messages_of_problems(self.lease, set(problems.values())) if problems else {}
+        threads = await self._store.messages_of_failing(self.lease, set(pipelines.values())) if pipelines else {}
+        message_of = {event: messages.get(problem) for event, problem in problems.items()}
+        thread_of = {event: threads.get(pipeline) for event, pipeline in pipelines.items()}
+        return [each.but(message=message_of.get(each.event), thread=thread_of.get(each.event)) for each in deliveries]
+
     async def _members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         return batch
 
@@ -250,28 +234,39 @@ class DeliveryQueue:
         now = self._clock.steady_us()
         return await self._store.next_trial(self.lease, now=now, skip=skip, never_tried=never_tried)
 
+    async def _release(self) -> bool:
+        now, openings = self._clock.steady_us(), await self._store.silenced_openings(self.lease)
+        kept_back = self._silencer.kept_back(openings)
+        events = [each.event for each in openings if each.event not in kept_back]
+        if events:
+            await self._store.release_silenced(self.lease, events, now=now)
+        return True
+
     async def _silence(self, events: Collection[EventKey]) -> None:
         """Settle what is kept back."""
         await self._store.silence(self.lease, events, now=self._clock.steady_us(), owned_from=self._owned_from)
         self._metrics.silenced(len(events))
 
     async def _write(self, writing: Awaitable[None]) -> bool:
-        try:
-            await writing
-        except StoreError as error:
-            self._failed(error)
-            return False
-        self._failures = 0
-        return True
+        return await self._ask(writing, otherwise=False, writes=True) is None
 
-    def _failed(self, error: StoreError) -> None:
-        """Raise what will not pass; else wait, longer each time.
+    async def _ask(self, asking: Awaitable[T], *, otherwise: T, writes: bool = False) -> T:
+        """Ask the store. If it is in trouble wait, longer each time, and return `otherwise`; raise what will not pass.
 
-        Failures within one wait, such as of all that was in flight, are one.
+        Failures within one wait, such as of all that was in flight, are one. After a write that was refused what can be
+        read proves nothing.
         """
-        if isinstance(error, OwnershipLostError | StoreUnusableError):
-            raise error
-        now = self._clock.monotonic()
-        if now >= self.retry_at:
-            self._failures += 1
-            self.retry_at = Monotonic(now + doubling(self._failures, base_s=WAIT_S, cap_s=WAIT_CAP_S))
+        try:
+            answer = await asking
+        except (OwnershipLostError, StoreUnusableError):
+            raise
+        except StoreError:
+            self._is_refused |= writes
+            now = self._clock.monotonic()
+            if now >= self.retry_at:
+                self._failures += 1
+                self.retry_at = Monotonic(now + doubling(self._failures, base_s=WAIT_S, cap_s=WAIT_CAP_S))
+            return otherwise
+        if writes or not self._is_refused:
+            self._failures, self._is_refused = 0, False
+        return answer

@@ -7,10 +7,9 @@ can be sent: the slower the sink, the more goes together.
 
 from collections.abc import Callable, Sequence
 
-from watcher.delivery.delivery_fields import fields_of
 from watcher.delivery.delivery_queue import DeliveryQueue
 from watcher.delivery.grouping import Member, OpenGroup, OpenGroups, fixed
-from watcher.delivery.silencing import Silencer
+from watcher.delivery.silencing import Silencer, fields_of
 from watcher.delivery.sinks.protocol import GroupRules
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import StoreError

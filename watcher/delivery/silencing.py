@@ -1,15 +1,28 @@
-"""Which deliveries of one sink are kept back now, as the silences say (SPEC 3)."""
+"""Which deliveries of one sink are kept back now, as the silences of docs/alerts.md say."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import datetime
+from uuid import UUID
 
-from watcher.delivery.delivery_fields import fields_of
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventKey
 from watcher.domain.silences import DeliveryFields, Silence, Silences
 from watcher.domain.timestamps import from_us
 from watcher.runtime.clock import Clock
+
+
+def fields_of(delivery: Delivery) -> DeliveryFields:
+    """Return what the event of a delivery says of what silences and groups go by."""
+    data = delivery.data
+    problem = data.get("problem", {})
+    return DeliveryFields(
+        delivery.sink,
+        delivery.type,
+        data.get("account"),
+        data.get("pipeline", {}).get("id"),
+        data.get("labels", {}),
+        UUID(problem["id"]) if "closedAt" in problem else None,
+    )
 
 
 class Silencer:
@@ -23,7 +36,7 @@ class Silencer:
 
     def now(self) -> tuple[Silence, ...]:
         """Return the silences that keep back anything of this sink now."""
-        return self._silences.on(self._sink, at=self._clock.now())
+        return self._silences.on(self._sink, at=self._clock.now()) if self._silences.all else ()
 
     def keeps_back(self, fields: DeliveryFields, *, begun_by: datetime | None = None) -> bool:
         """Return whether a silence, if given one that had begun by then, keeps such a delivery back now."""
@@ -47,7 +60,7 @@ class Silencer:
         """
         if not self.now():
             return deliveries
-        return [replace(each, closes_only=True) if self._closes_only(each) else each for each in deliveries]
+        return [each.but(closes_only=True) if self._closes_only(each) else each for each in deliveries]
 
     def _closes_only(self, delivery: Delivery) -> bool:
         begun_by = from_us(delivery.recorded_at) if delivery.attempts else None

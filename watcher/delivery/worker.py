@@ -5,20 +5,34 @@ The retry policy says what an answer means, the sink's state how the sink is, th
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
-from watcher.delivery.attempt import Attempt
-from watcher.delivery.delivery_queue import BATCH, hold_key
+from watcher.delivery.delivery_queue import BATCH, DeliveryQueue, hold_key
+from watcher.delivery.group_queue import GroupQueue
+from watcher.delivery.open_problems import OpenProblems
+from watcher.delivery.retries import CircuitBreaker
+from watcher.delivery.sender import Attempt, DeliverySender
+from watcher.delivery.silencing import Silencer
+from watcher.delivery.sink_state import SinkState, SinkStateStore
 from watcher.delivery.sinks.protocol import Sink, WorkerRules
-from watcher.delivery.worker_parts import WorkerDependencies, assemble
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import TAKEN, Delivery
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.silences import Silences
 from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
+from watcher.runtime.backoff import Jitter
+from watcher.runtime.backpressure import Backpressure
+from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.rate_limiter import Pacer
+from watcher.runtime.scheduler import Wake
 from watcher.store.changes import Lease
 from watcher.store.records import SinkRecord
+from watcher.store.sink_protocol import SinkStore
 
 CONCURRENCY = 16
-"""At most so many requests in flight per sink (SPEC 5)."""
+"""At most so many requests in flight per sink."""
 
 UNSETTLED_COUNT = 512
 """At most so many deliveries that were begun and are not settled: a kill repeats no more."""
@@ -27,10 +41,29 @@ REST_S = 10.0
 """The longest a worker asks to be left alone; whatever happens in between wakes it."""
 
 SHARED_REST_S = 1.0
-"""The same where others record too: the word that wakes it may get lost."""
+"""The same where others record too: the word that wakes it may get lost. And while the store takes no writes."""
 
 SENDING_TURNS = 40
 """A request that takes longer than so many turns of the event loop waits for its receiver."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDependencies:
+    """What a worker works with. `fatal` is given what must end the program: a closed stdout, a lost store, a bug.
+
+    `is_trusted` says whether the sink's lease is: while it is not, nothing is sent.
+    """
+
+    store: SinkStore
+    is_trusted: Callable[[], bool]
+    clock: Clock
+    jitter: Jitter
+    wake: Wake
+    events: EventFactory
+    silences: Silences
+    fatal: Callable[[BaseException], None]
+    metrics: SinkMetrics
+    backpressure: Backpressure
 
 
 class DeliveryWorker:
@@ -41,8 +74,10 @@ class DeliveryWorker:
     _settling: asyncio.Task[None] | None = None
     _unsettled_count = 0
     _is_backlog = False
+    _has_noted_backlog = False
     _sending_s = 0.0  # how long the last answer took
     _next_due_at: Micros | None = None
+    _is_unread = True  # whether the store may have something due that was not read
     _nothing_waits = False
     _next_tick_at = EARLIEST
     _stopped = False
@@ -51,22 +86,53 @@ class DeliveryWorker:
         self, lease: Lease, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
     ) -> None:
         """Go on from what is recorded of the sink."""
-        parts = assemble(lease, sink=sink, record=record, rules=rules, deps=deps)
+        clock, metrics = deps.clock, deps.metrics
+        self.sink_name = lease.name
+        self.groups_for_s = 0.0 if rules.group is None else rules.group.wait_s
         self._deps = deps
-        self._clock = deps.clock
-        self._queue = parts.queue
-        self._sink_state = parts.sink_state
-        self._state_store = parts.state_store
-        self._breaker = parts.breaker
-        self._sender = parts.sender
-        self._duties = parts.duties
+        self._clock = clock
+        self._is_grouped = rules.group is not None
+        self._queue = (DeliveryQueue if rules.group is None else partial(GroupQueue, rules=rules.group))(
+            deps.store,
+            lease=lease,
+            is_trusted=deps.is_trusted,
+            clock=clock,
+            silencer=Silencer(deps.silences, sink=lease.name, clock=clock),
+            metrics=metrics,
+        )
+        self._breaker = CircuitBreaker(opens=rules.breaks)
+        self._sink_state = SinkState(record, clock=clock)
+        self._state_store = SinkStateStore(
+            self._sink_state, record, queue=self._queue, events=deps.events, clock=clock, metrics=metrics
+        )
+        self._sender = DeliverySender(
+            sink=sink,
+            queue=self._queue,
+            breaker=self._breaker,
+            sink_state=self._sink_state,
+            retry=rules.retry,
+            clock=clock,
+            jitter=deps.jitter,
+            metrics=metrics,
+            keeps_messages=rules.keeps_messages,
+        )
+        self._problems = OpenProblems(
+            sink,
+            self._sink_state,
+            self._state_store,
+            queue=self._queue,
+            clock=clock,
+            metrics=metrics,
+            remind_every_s=rules.remind_every_s,
+            fatal=deps.fatal,
+        )
         self._longest_rest_s = REST_S if deps.store.exclusive else SHARED_REST_S
-        self._pacer = Pacer(rules.rate_per_s, now=deps.clock.monotonic())
+        self._pacer = Pacer(rules.rate_per_s, now=clock.monotonic())
         self._ready: deque[Delivery] = deque()  # of a group the first, which stands for it
         self._held: set[bytes] = set()  # the streams, or groups, of all these and of what is not settled: one each
         self._taking = asyncio.Lock()  # what is taken from the store is in `_held` before something else is asked of it
         self._sending: set[asyncio.Task[None]] = set()
-        self._answered: list[tuple[list[Delivery], list[Attempt]]] = []  # and not handed to the store yet
+        self._answered: list[tuple[list[Delivery], list[Attempt]]] = []  # and not settled yet
 
     async def tick(self) -> float:
         """Start what is due and allowed; return in how many seconds to be called again.
@@ -79,23 +145,28 @@ class DeliveryWorker:
             return REST_S
         if self._sending:
             self._sink_state.tried()
+        elif not self._queue.takes_writes:
+            self._sink_state.rested()
         self._sink_state.check()
-        if not await self._duties.tick():
+        await self._settle_kept()
+        if not (await self._state_store.report() and await self._problems.tick()):
             self._give_back()
         async with self._taking:
             await self._refill()
         self._start()
         await self._note_backlog()
-        rest_s = min(self._rest_s(), self._duties.rest_s())
+        rest_s = min(self._rest_s(), self._problems.rest_s())
         self._next_tick_at = Monotonic(self._clock.monotonic() + rest_s)
         return rest_s
 
     async def flush(self) -> None:
         """Save how long the sink has been served and failing, and give up what waited too long, while something waits.
 
-        A store that is in trouble is not asked.
+        A store that is in trouble is not asked, but at the end for what was answered.
         """
-        if self._nothing_waits or self._clock.monotonic() < self._queue.retry_at:
+        if self._stopped:
+            await self._settle()
+        if self._clock.monotonic() < self._queue.retry_at or (self._nothing_waits and self._queue.takes_writes):
             return
         if await self._state_store.save():
             async with self._taking:
@@ -126,7 +197,7 @@ class DeliveryWorker:
         self._stopped = True
         for task in (under_way := self._under_way()):
             task.cancel()
-        await asyncio.gather(self._duties.cancel(), *under_way, return_exceptions=True)
+        await asyncio.gather(self._problems.cancel(), *under_way, return_exceptions=True)
 
     async def _refill(self) -> None:
         if self._resting() or self._clock.monotonic() < self._sends_from() or len(self._ready) >= CONCURRENCY:
@@ -138,6 +209,7 @@ class DeliveryWorker:
         else:
             self._hold(due.deliveries, is_trial=False)
             self._next_due_at = due.next_due_at
+            self._is_unread = False
             self._is_backlog = len(due.deliveries) == BATCH
             self._note_rest(not self._held and due.next_due_at is None)
 
@@ -146,14 +218,16 @@ class DeliveryWorker:
 
         It does if its answers take much longer than the turns of the event loop that a request needs.
         """
+        if not (self._is_backlog or self._has_noted_backlog):
+            return
         began_at = self._clock.monotonic()
         sends_from = max(self._sends_from(), self._pacer.ready_at)
         waits = self._is_backlog and not (self._resting() or self._breaker.is_open or sends_from > began_at)
         if waits:
             await asyncio.sleep(0)
         turn_s = self._clock.monotonic() - began_at
-        waits = waits and self._sending_s <= SENDING_TURNS * turn_s
-        self._deps.backpressure.note(self._queue.lease.name, has_backlog=waits, turn_s=turn_s)
+        self._has_noted_backlog = waits and self._sending_s <= SENDING_TURNS * turn_s
+        self._deps.backpressure.note(self.sink_name, has_backlog=self._has_noted_backlog, turn_s=turn_s)
 
     async def _take_trial(self) -> None:
         """Take one delivery once it may be tried while the breaker is open; else note when one may be."""
@@ -167,7 +241,7 @@ class DeliveryWorker:
         trial = await self._queue.take_trial(skip=frozenset(self._held), never_tried=now < tried_from)
         if trial is None:
             self._trial_at = tried_from if now < tried_from else LATEST
-            self._note_rest(now >= tried_from and not self._held and not self._queue.failing)
+            self._note_rest(now >= tried_from and not self._held and self._queue.retry_at <= now)
             return
         self._trial_at = tried_from if trial.attempts else never_tried_from
         if self._trial_at <= now:
@@ -196,13 +270,14 @@ class DeliveryWorker:
         return max(self._sink_state.paused_until, self._queue.retry_at)
 
     def _has_capacity(self, now: Monotonic) -> bool:
-        if self._resting() or now < self._sends_from() or not self._deps.is_trusted():
+        """Return whether something may be sent. What could not be settled would be sent again after a restart."""
+        if self._resting() or now < self._sends_from() or not (self._queue.takes_writes and self._deps.is_trusted()):
             return False
-        if self._queue.failing:  # what it does not take goes out again: one shows whether it does
-            return not self._unsettled_count
         return len(self._sending) < CONCURRENCY and self._unsettled_count < UNSETTLED_COUNT
 
     def _start(self) -> None:
+        if not self._ready:
+            return
         now, is_open = self._clock.monotonic(), self._breaker.is_open
         if is_open and not self._is_trial:  # it was taken before the breaker opened
             self._give_back()
@@ -218,11 +293,11 @@ class DeliveryWorker:
 
     def _next_batch(self) -> list[Delivery]:
         """Take what goes next. What was tried before goes alone: it may be what kept the others from being sent."""
-        is_alone = self._queue.failing or self._ready[0].attempts > 0
-        count = 1 if is_alone else min(self._sender.sink.batch_count, UNSETTLED_COUNT - self._unsettled_count)
         batch = [self._ready.popleft()]
-        while len(batch) < count and self._ready and not self._ready[0].attempts:
-            batch.append(self._ready.popleft())
+        if not batch[0].attempts:
+            count = min(self._sender.sink.batch_count, UNSETTLED_COUNT - self._unsettled_count)
+            while len(batch) < count and self._ready and not self._ready[0].attempts:
+                batch.append(self._ready.popleft())
         return batch
 
     async def _attempt(self, batch: list[Delivery], *, slot: Monotonic, is_trial: bool) -> None:
@@ -232,25 +307,48 @@ class DeliveryWorker:
         finally:
             if is_trial:
                 self._breaker.trial_ends()
-        if not attempts:  # a silence kept it back, or the store lost sight of it: nothing was sent
-            self._pacer.give_back(slot)
         self._sending_s = self._clock.monotonic() - began_at
-        self._answered.append((batch, attempts))
-        if self._settling is None or self._settling.done():
+        if attempts:
+            self._answered.append((batch, attempts))
+        else:  # a silence kept it back, or the store lost sight of it: nothing was sent
+            self._pacer.give_back(slot)
+            self._let_go(batch)
+            self._go_on(is_more=True)
+        if self._answered and not self._is_settling() and self._clock.monotonic() >= self._queue.retry_at:
             self._settling = asyncio.create_task(self._settle())
             self._settling.add_done_callback(self._ended)
 
+    async def _settle_kept(self) -> None:
+        """Settle what was answered while the store could not be written, before anything else is asked of it."""
+        if self._answered and not self._is_settling() and self._clock.monotonic() >= self._queue.retry_at:
+            self._settling = asyncio.create_task(self._settle())
+            self._settling.add_done_callback(self._ended)
+            await asyncio.wait([self._settling])
+
     async def _settle(self) -> None:
-        """Settle what was answered, and what is answered meanwhile: the slower the store, the more at once."""
+        """Settle what was answered, and what is answered meanwhile: the slower the store, the more at once.
+
+        What cannot be written is kept: it is sent again only if the process ends before it can.
+        """
         while self._answered:
             answered, self._answered = self._answered, []
-            recorded = await self._sender.settle([attempt for _, attempts in answered for attempt in attempts])
-            for batch, _ in answered:
-                self._unsettled_count -= _count(batch)
-                self._held.difference_update(map(hold_key, batch))
-            if not recorded:
+            attempts = [attempt for _, each in answered for attempt in each]
+            if not await self._sender.settle(attempts):
+                self._answered = answered + self._answered
                 self._give_back()
-            self._go_on(is_more=True)  # the next of these streams, or the same ones for later
+                return
+            for batch, _ in answered:
+                self._let_go(batch)
+            # What these held back the store wakes the worker for, so that it need not look for it.
+            is_taken = all(attempt.decision.state in TAKEN for attempt in attempts)
+            is_more = self._is_unread or self._is_backlog or self._is_grouped or not is_taken
+            self._go_on(is_more=is_more)
+            if not is_more:
+                self._note_rest(not self._held and self._next_due_at is None)
+
+    def _let_go(self, batch: Sequence[Delivery]) -> None:
+        self._unsettled_count -= _count(batch)
+        self._held.difference_update(map(hold_key, batch))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
@@ -262,20 +360,27 @@ class DeliveryWorker:
     def _go_on(self, *, is_more: bool) -> None:
         """Let the next ones go at once; ask for a tick if the store may have more, or the next tick comes too late."""
         self._start()
+        self._is_unread |= is_more
         if self._stopped:
             return
         is_late = self._clock.monotonic() + self._rest_s() < self._next_tick_at
         if (is_more and len(self._ready) < CONCURRENCY) or is_late or not self._state_store.is_reported:
             self._deps.wake()
 
+    def _is_settling(self) -> bool:
+        return self._settling is not None and not self._settling.done()
+
     def _under_way(self) -> set[asyncio.Task[None]]:
-        settling = self._settling
-        return self._sending | ({settling} if settling is not None and not settling.done() else set())
+        return self._sending | ({self._settling} if self._settling is not None and self._is_settling() else set())
 
     def _rest_s(self) -> float:
         now, from_at, rest_s = self._clock.monotonic(), self._sends_from(), self._longest_rest_s
-        if now < from_at:
+        if self._answered and not self._is_settling():
+            rest_s = self._queue.retry_at - now
+        elif now < from_at:
             rest_s = from_at - now
+        elif not self._queue.takes_writes:
+            rest_s = SHARED_REST_S
         elif self._has_capacity(now) and not (self._breaker.is_open and self._breaker.is_trying):
             if self._ready:
                 rest_s = self._pacer.ready_at - now

@@ -1,11 +1,14 @@
 """Deliveries: an event on its way to a sink. Frozen values."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from watcher.domain.event import EventKey
+from watcher.domain.event_size import Json
 from watcher.domain.timestamps import NEVER, Micros
 
 
@@ -18,6 +21,10 @@ class DeliveryState(StrEnum):
     """The receiver took it and has yet to show it (202)."""
     SILENCED = "silenced"
     DEAD = "dead"
+
+
+TAKEN = frozenset({DeliveryState.DELIVERED, DeliveryState.ACCEPTED})
+"""The receiver has it."""
 
 
 class MessagePlace(NamedTuple):
@@ -39,7 +46,7 @@ class ProblemMessage:
     opening: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Delivery:
     """One event on its way to one sink.
 
@@ -77,3 +84,19 @@ class Delivery:
     def event(self) -> EventKey:
         """Return which event it carries."""
         return EventKey(self.stream, self.sequence)
+
+    @cached_property
+    def content(self) -> Json:
+        """The event, read from its body once for all who look into it: they change nothing of it."""
+        return json.loads(self.body)  # type: ignore[no-any-return] # an event is an object
+
+    @property
+    def data(self) -> Json:
+        """What the event says."""
+        return self.content.get("data", {})  # type: ignore[no-any-return] # so is its data
+
+    def but(self, **fields: Any) -> "Delivery":
+        """Return it with other values of these fields. What was read from its body is shared."""
+        other = replace(self, **fields)
+        other.__dict__["content"] = self.content
+        return other

@@ -1,4 +1,4 @@
-"""Which deliveries are kept back for a time, without being lost (SPEC 3, "Silences"). Pure."""
+"""Which deliveries are kept back for a time, without being lost, as docs/alerts.md says. Pure."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -57,12 +57,12 @@ class Silences:
     """All silences there are. Times are the wall clock's."""
 
     def __init__(self, silences: Collection[Silence] = ()) -> None:
-        self._silences = tuple(silences)
+        self.all = tuple(silences)
 
     def replace(self, silences: Collection[Silence]) -> None:
         """Take these from now on, and no others."""
-        self._silences = tuple(silences)
+        self.all = tuple(silences)
 
     def on(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
         """Return those that may keep back deliveries of that sink at that time."""
-        return tuple(each for each in self._silences if each.starts_at <= at < each.ends_at and each.concerns(sink))
+        return tuple(each for each in self.all if each.starts_at <= at < each.ends_at and each.concerns(sink))

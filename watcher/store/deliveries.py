@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from operator import attrgetter, itemgetter
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, false, func, select, true, union_all, update
+from sqlalchemy import Connection, bindparam, case, false, func, select, true, union_all, update
 
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import Micros
@@ -63,8 +63,8 @@ _NEXT = (
 )
 LET_GO = (
     update(delivery)
-    .where(*OF_SINK, delivery.c.sequence == _NEXT, delivery.c.due_at > bindparam("now"))
-    .values(due_at=bindparam("now"))
+    .where(*OF_SINK, delivery.c.sequence == _NEXT)
+    .values(due_at=case((delivery.c.due_at > bindparam("now"), bindparam("now")), else_=delivery.c.due_at))
 )
 _FORWARD = (
     update(delivery)
@@ -148,7 +148,7 @@ _GIVE_UP = (
 def write_attempt_records(
     connection: Connection, attempt_records: Sequence[AttemptRecords], *, numbers: SourceNumbers, now: Micros
 ) -> set[str]:
-    """Write how attempts ended; return the names of the sinks that may have been held back and now have one due.
+    """Write how attempts ended; return the names of the sinks that may have something due which these held back.
 
     A delivery that is settled already is left as it is: this write was tried before, or the sink was removed
     meanwhile.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from watcher.delivery.circuit_breaker import CircuitBreaker
+from watcher.delivery.retries import CircuitBreaker
 from watcher.domain.timestamps import Monotonic
 
 

@@ -295,10 +295,8 @@ async def test_trouble_with_the_store_loses_and_changes_nothing(rig: Rig, broken
     await rig.go(1)
     assert rig.counted("delivered") == 0
     rig.store.broken = set()
-    sent = (["a1", "b1"], ["a1", "b1"]) if broken == "settle" else (["a1", "b1"],)
-    rig.sink.take_batches() if broken != "settle" else None
     await rig.go(30)
-    assert tuple(rig.sink.take_batches()) == sent
+    assert rig.sink.take_batches() == [["a1", "b1"]]
     assert (rig.counted("delivered"), rig.ends) == (2, [])
 
 

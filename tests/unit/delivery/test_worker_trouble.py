@@ -1,6 +1,7 @@
 """What a worker reports of its sink, and what it does while the store is in trouble."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
 
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
+from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreUnusableError
 
 FOREVER = 10_000.0
@@ -315,18 +317,74 @@ async def waits_a_second_only(rig: Rig) -> None:
     assert await rig.go() == pytest.approx(1.0)
 
 
-async def test_an_answer_that_could_not_be_recorded_comes_due_again_one_delivery_first(rig: Rig) -> None:
+async def test_an_answer_that_could_not_be_recorded_is_kept_and_recorded_once_it_can_be(rig: Rig) -> None:
     rig.store.broken.add("settle")
     names = [f"s{index:02}-" for index in range(20)]
     await rig.record(*names)
-    assert len(await rig.sent_after()) == 16
+    sent = await rig.sent_after()
+    assert len(sent) == 16
+    for asked_count, wait_s in enumerate((1, 2, 4, 8), start=1):
+        assert await rig.sent_after(wait_s - 0.1) == []
+        assert rig.store.asked["settle"] == asked_count
+        assert await rig.sent_after(0.1) == []
     assert rig.counted("delivered") == 0
-    assert await rig.sent_after(0.9) == []
-    assert await rig.sent_after(0.1) == ["s00-1"]
-    assert await rig.sent_after(1.9) == []
+    await rig.record("s00-")
     rig.store.broken.clear()
-    assert sorted(await rig.sent_after(0.1)) == [f"{name}1" for name in names]
-    assert rig.counted("delivered") == 20
+    assert sorted(await rig.sent_after(16)) == sorted({f"{name}1" for name in names} - set(sent) | {"s00-2"})
+    assert rig.counted("delivered") == 21
+    assert rig.row("s00-1")["attempts"] == 1
+
+
+async def test_what_was_answered_and_is_not_recorded_is_sent_again_by_the_next_process_only(rig: Rig) -> None:
+    rig.store.broken.add("settle")
+    await rig.record("a")
+    assert await rig.sent_after() == ["a1"]
+    await rig.kill()
+    await rig.start()
+    assert await rig.sent_after() == ["a1"]
+
+
+async def test_what_is_kept_is_recorded_at_the_end_if_it_can_be(rig: Rig) -> None:
+    rig.store.broken.add("settle")
+    await rig.record("a")
+    assert await rig.sent_after() == ["a1"]
+    rig.store.broken.clear()
+    await rig.worker.drain()
+    await rig.restart()
+    assert await rig.sent_after() == []
+
+
+async def test_nothing_is_sent_while_the_store_refuses_what_others_write(rig: Rig) -> None:
+    rig.store.failing_since = rig.clock.monotonic()
+    await rig.record("a")
+    assert await rig.go() == 1
+    assert await rig.sent_after(400) == []
+    assert (rig.emitted, rig.is_up()) == ([], True)
+    rig.store.failing_since = None
+    assert await rig.sent_after(1) == ["a1"]
+
+
+async def test_a_message_goes_out_once_though_the_disk_is_full_when_it_was_sent(rig: Rig) -> None:
+    await rig.stop()
+    await rig.start(busy_timeout_s=0.01)
+    await rig.record("a", "b")
+    stranger = sqlite3.connect(rig.path, isolation_level=None)
+
+    def answer(_: Delivery) -> SendResult:
+        if not stranger.in_transaction:
+            stranger.execute("BEGIN IMMEDIATE")  # from now on the store can be read, and not written
+        return DELIVERED
+
+    rig.sink.answer = answer
+    assert await rig.sent_after() == ["a1", "b1"]
+    rig.sink.answer = lambda _: DELIVERED
+    for _ in range(60):
+        assert await rig.sent_after(1) == []
+    assert rig.row("a1")["state"] == "waiting"
+    stranger.close()
+    await rig.record("c")
+    assert await rig.sent_after(31) == ["c1"]
+    assert [rig.row(name)["state"] for name in ("a1", "b1", "c1")] == ["delivered"] * 3
 
 
 async def test_a_state_that_could_not_be_recorded_is_reported_later(rig: Rig) -> None:
@@ -357,6 +415,7 @@ async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_
     await rig.worker.tick()
     await rig.sink.arrived.get()
     await rig.real_store.claim("sink", "ops")
+    rig.woken = False
     held.set_result(DELIVERED)
     await rig.settle()
     assert isinstance(rig.ends[0], OwnershipLostError)

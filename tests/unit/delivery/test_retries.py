@@ -4,7 +4,7 @@ from uuid import UUID
 
 import pytest
 
-from watcher.delivery.retry_policy import RetryDecision, decide
+from watcher.delivery.retries import RetryDecision, decide
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import NEVER, Micros

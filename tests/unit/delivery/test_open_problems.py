@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
 from watcher.delivery.delivery_queue import WAIT_S
-from watcher.delivery.duties import REMINDED_COUNT
+from watcher.delivery.open_problems import REMINDED_COUNT
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
 from watcher.delivery.worker import REST_S
 from watcher.domain.errors import LeaseExpiredError
@@ -227,7 +227,7 @@ async def refreshed(rig: Rig, after_s: float = 0.0) -> list[Sequence[SentProblem
 
 
 async def finish_refresh(rig: Rig) -> None:
-    if (task := rig.worker._duties._refreshing) is not None:
+    if (task := rig.worker._problems._refreshing) is not None:
         await asyncio.wait([task])
 
 
@@ -355,8 +355,8 @@ async def test_the_end_breaks_a_refresh_off(forgetful: Rig, monkeypatch: pytest.
     await forgetful.go(60)
     await forgetful.worker.drain()
     await forgetful.worker.cancel()
-    assert forgetful.worker._duties._refreshing is not None
-    assert forgetful.worker._duties._refreshing.cancelled()
+    assert forgetful.worker._problems._refreshing is not None
+    assert forgetful.worker._problems._refreshing.cancelled()
 
 
 async def test_a_receiver_that_is_gone_keeps_no_worker_busy_with_what_it_is_not_told(rig: Rig) -> None:

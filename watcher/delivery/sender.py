@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import structlog
 
-from watcher.delivery.circuit_breaker import CircuitBreaker
 from watcher.delivery.delivery_queue import DeliveryQueue
-from watcher.delivery.retry_policy import RetryDecision, decide
+from watcher.delivery.retries import CircuitBreaker, RetryDecision, decide
 from watcher.delivery.sink_state import SinkState
 from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S, RetryRules, SendOutcome, SendResult, Sink, retry_after_s
 from watcher.delivery.sinks.request_series import crashed
-from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.domain.delivery import TAKEN, Delivery, DeliveryState
 from watcher.domain.errors import LeaseExpiredError, OutputClosedError
 from watcher.domain.event_ids import group_id
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
@@ -175,7 +174,7 @@ class DeliverySender:
         """Count it, and log what did not get through: the first of a row as a warning."""
         delivery, result, decision = attempt.deliveries[0], attempt.result, attempt.decision
         count = len(attempt.deliveries)
-        if decision.state in {DeliveryState.DELIVERED, DeliveryState.ACCEPTED}:
+        if decision.state in TAKEN:
             for each in attempt.deliveries:
                 self.metrics.delivered((attempt.at - each.recorded_at) / 1e6, state=decision.state)
             if self._in_trouble:

@@ -1,6 +1,6 @@
-"""What a sink's worker does beside sending: report how the sink is, remind it of problems, let go what was silenced.
+"""What a sink's worker does for problems that stay open: remind of them, and let go what a silence kept back.
 
-And refresh the problems of a receiver that has them in memory only, in a task of its own.
+And refresh those of a receiver that has them in memory only, in a task of its own.
 """
 
 import asyncio
@@ -10,8 +10,7 @@ from datetime import timedelta
 import structlog
 
 from watcher.delivery.delivery_queue import DeliveryQueue
-from watcher.delivery.sink_state import SinkState
-from watcher.delivery.sink_state_store import SinkStateStore
+from watcher.delivery.sink_state import SinkState, SinkStateStore
 from watcher.delivery.sinks.protocol import SendOutcome, SentProblem, Sink
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
@@ -34,8 +33,8 @@ CLOSED_SHOWN = timedelta(minutes=15)
 log = structlog.get_logger()
 
 
-class SinkDuties:
-    """The duties of one worker. `fatal` is given what must end the program."""
+class OpenProblems:
+    """The open problems that one sink knows of. `fatal` is given what must end the program."""
 
     def __init__(
         self,
@@ -49,7 +48,7 @@ class SinkDuties:
         remind_every_s: float | None,
         fatal: Callable[[BaseException], None],
     ) -> None:
-        """Begin with all of them at once."""
+        """Look at all of them at once."""
         self._sink = sink
         self._sink_state = sink_state
         self._state_store = state_store
@@ -63,8 +62,6 @@ class SinkDuties:
 
     async def tick(self) -> bool:
         """Do what it is time for. Return `False` if the store is in trouble."""
-        if not await self._state_store.report():
-            return False
         now = self._clock.monotonic()
         if now < self._rests_until() or self._sink_state.disabled:
             return True
