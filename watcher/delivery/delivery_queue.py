@@ -35,6 +35,7 @@ WAIT_CAP_S = 30.0
 PUT_OFF_US = 1_000_000
 PUT_OFF_AT_MOST_US = 60_000_000
 """What has to wait for another delivery comes so much after that, and is looked at again after so long at most."""
+_OF_PROBLEMS = frozenset({*CLOSINGS, EventType.PROBLEM_REMINDER})
 
 
 def hold_key(delivery: Delivery) -> bytes:
@@ -94,7 +95,10 @@ class DeliveryQueue:
         no longer applies, and what has to wait for the opening of its problem is put off. With `keeps_messages` they
         say where the message of their problem is.
         """
-        rest = await self._ask(self._timely(batch, keeps_messages=keeps_messages), otherwise=())
+        rest = batch
+        is_plain = batch[0].group_id is None and _OF_PROBLEMS.isdisjoint(each.type for each in batch)
+        if keeps_messages or not is_plain or self._silencer.now():
+            rest = await self._ask(self._timely(batch, keeps_messages=keeps_messages), otherwise=())
         if not self.is_trusted():  # as late as can be
             return ()
         return self._silencer.mark_closings(rest)
@@ -137,17 +141,12 @@ class DeliveryQueue:
         """Write what the sink is going through; return whether that is recorded."""
         return await self._write(self._store.save_sink_state(self.lease, backoff, clock_s=clock_s))
 
-    async def _kept_back(self, deliveries: Sequence[Delivery]) -> set[EventKey]:
-        return await self._without_closings(self._silencer.kept_back(deliveries))
-
     async def _without_closings(self, kept_back: Mapping[EventKey, DeliveryFields]) -> set[EventKey]:
         """Leave out what closes a problem of which the sink was told, or is about to be: a pager waits for it.
 
         Have `release` look again if other silences hold than it looked under: they may end before the next tick.
         Nothing may be awaited between what the silencer says and this.
         """
-        if not kept_back:
-            return set()
         if self._silencer.now() != self._released_under:
             self._released_under = None
         ids = {fields.closes for fields in kept_back.values() if fields.closes is not None}
@@ -163,7 +162,7 @@ class DeliveryQueue:
 
     async def _timely(self, batch: Sequence[Delivery], *, keeps_messages: bool) -> Sequence[Delivery]:
         members = await self._members(batch)
-        kept_back = await self._kept_back(members)
+        kept_back = await self._without_closings(self._silencer.kept_back(members))
         obsolete, early = await self._untimely(members)
         if kept_back := kept_back | obsolete:
             await self._silence(kept_back)
@@ -179,7 +178,7 @@ class DeliveryQueue:
         is over means nothing to whom a silence kept its opening from. It comes after the opening, for `problem.closed`
         has a stream of its own, and after a reminder that is on its way.
         """
-        of_problems = [each for each in deliveries if each.type in CLOSINGS or each.type == EventType.PROBLEM_REMINDER]
+        of_problems = [each for each in deliveries if each.type in _OF_PROBLEMS]
         if not of_problems:
             return set(), {}
         ids = [UUID(each.data["problem"]["id"]) for each in of_problems]
@@ -223,10 +222,11 @@ class DeliveryQueue:
         while True:
             now = self._clock.steady_us()
             due = await self._store.next_deliveries(self.lease, now=now, limit=BATCH, skip=skip)
-            kept_back = await self._kept_back(due.deliveries)
-            if not kept_back:
+            kept_back = self._silencer.kept_back(due.deliveries)
+            silenced = await self._without_closings(kept_back) if kept_back else None
+            if not silenced:
                 return due
-            await self._silence(kept_back)
+            await self._silence(silenced)
 
     async def _trial(self, skip: frozenset[bytes], *, never_tried: bool) -> Delivery | None:
         if self._silencer.now():

@@ -55,8 +55,9 @@ class OpenProblems:
         self._queue = queue
         self._clock = clock
         self._metrics = metrics
-        self._remind_every_us = None if remind_every_s is None else round(remind_every_s * 1e6)
-        self._check_at = self._refresh_at = clock.monotonic()
+        self._remind_every_us = round((remind_every_s or 0.0) * 1e6)
+        self._check_at = LATEST if remind_every_s is None else clock.monotonic()
+        self._refresh_at = LATEST if sink.refresh_every_s is None else clock.monotonic()
         self._fatal = fatal
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -67,16 +68,18 @@ class OpenProblems:
             return True
         if not await self._queue.release():
             return False
-        self._refresh(now)
-        return await self._remind(now)
+        if now >= self._refresh_at and not self._is_refreshing():
+            self._refresh_at = Monotonic(now + (self._sink.refresh_every_s or 0.0))
+            self._refreshing = asyncio.create_task(self._refresh())
+            self._refreshing.add_done_callback(self._ended)
+        return now < self._check_at or await self._remind(now)
 
-    def rest_s(self) -> float:
+    def rest_s(self, now: Monotonic) -> float:
         """Return in how many seconds something is to be done and can be."""
         if self._sink_state.disabled:
             return LATEST
-        times = [self._check_at] if self._remind_every_us is not None else []
-        times += [self._refresh_at] if self._sink.refresh_every_s is not None and not self._is_refreshing() else []
-        return max(0.0, max(self._rests_until(), min(times, default=LATEST)) - self._clock.monotonic())
+        at = self._check_at if self._is_refreshing() else min(self._check_at, self._refresh_at)
+        return max(0.0, max(self._rests_until(), at) - now)
 
     async def cancel(self) -> None:
         """Break off a refresh: the next life does that anew."""
@@ -90,8 +93,6 @@ class OpenProblems:
 
     async def _remind(self, now: Monotonic) -> bool:
         """Remind of each problem that is open for another `remind_every`, while the sink is well."""
-        if self._remind_every_us is None or now < self._check_at:
-            return True
         every_us, rest_s = self._remind_every_us, min(CHECK_EVERY_S, self._remind_every_us / 1e6)
         self._check_at = Monotonic(now + rest_s)
         if self._sink_state.state is not None:
@@ -111,18 +112,10 @@ class OpenProblems:
             self._check_at = min(self._check_at, Monotonic(now + max(APART_S, next_s)))
         return True
 
-    def _refresh(self, now: Monotonic) -> None:
-        every_s = self._sink.refresh_every_s
-        if every_s is None or now < self._refresh_at or self._is_refreshing():
-            return
-        self._refresh_at = Monotonic(now + every_s)
-        self._refreshing = asyncio.create_task(self._refresh_problems())
-        self._refreshing.add_done_callback(self._ended)
-
     def _is_refreshing(self) -> bool:
         return self._refreshing is not None and not self._refreshing.done()
 
-    async def _refresh_problems(self) -> None:
+    async def _refresh(self) -> None:
         openings = await self._queue.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)
         problems = [SentProblem(each.body, each.problem, each.closed_at) for each in openings]
         if not problems or not self._queue.is_trusted():

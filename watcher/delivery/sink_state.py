@@ -140,7 +140,7 @@ class SinkStateStore:
     async def report(self) -> bool:
         """Record a change of how the sink is, and report it to the other sinks. Return `False` if that failed."""
         state, answer = self._sink_state.state, self._sink_state.answer
-        if self.is_reported or self._clock.monotonic() < self._queue.retry_at:
+        if self._clock.monotonic() < self._queue.retry_at:
             return True
         type_, lease, at = _EVENT_TYPES[state], self._queue.lease, self._clock.now()
         entry, problem = self._events.sink(

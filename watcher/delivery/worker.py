@@ -148,15 +148,19 @@ class DeliveryWorker:
         elif not self._queue.takes_writes:
             self._sink_state.rested()
         self._sink_state.check()
-        await self._settle_kept()
-        if not (await self._state_store.report() and await self._problems.tick()):
+        if self._answered:
+            await self._settle_kept()
+        is_reported = self._state_store.is_reported or await self._state_store.report()
+        if not (is_reported and await self._problems.tick()):
             self._give_back()
         async with self._taking:
             await self._refill()
         self._start()
-        await self._note_backlog()
-        rest_s = min(self._rest_s(), self._problems.rest_s())
-        self._next_tick_at = Monotonic(self._clock.monotonic() + rest_s)
+        if self._is_backlog or self._has_noted_backlog:
+            await self._note_backlog()
+        now = self._clock.monotonic()
+        rest_s = min(self._rest_s(now), self._problems.rest_s(now))
+        self._next_tick_at = Monotonic(now + rest_s)
         return rest_s
 
     async def flush(self) -> None:
@@ -218,8 +222,6 @@ class DeliveryWorker:
 
         It does if its answers take much longer than the turns of the event loop that a request needs.
         """
-        if not (self._is_backlog or self._has_noted_backlog):
-            return
         began_at = self._clock.monotonic()
         sends_from = max(self._sends_from(), self._pacer.ready_at)
         waits = self._is_backlog and not (self._resting() or self._breaker.is_open or sends_from > began_at)
@@ -271,9 +273,8 @@ class DeliveryWorker:
 
     def _has_capacity(self, now: Monotonic) -> bool:
         """Return whether something may be sent. What could not be settled would be sent again after a restart."""
-        if self._resting() or now < self._sends_from() or not (self._queue.takes_writes and self._deps.is_trusted()):
-            return False
-        return len(self._sending) < CONCURRENCY and self._unsettled_count < UNSETTLED_COUNT
+        is_full = len(self._sending) >= CONCURRENCY or self._unsettled_count >= UNSETTLED_COUNT
+        return not (is_full or self._resting() or now < self._sends_from()) and self._queue.takes_writes
 
     def _start(self) -> None:
         if not self._ready:
@@ -336,6 +337,7 @@ class DeliveryWorker:
             if not await self._sender.settle(attempts):
                 self._answered = answered + self._answered
                 self._give_back()
+                self._go_on(is_more=False)
                 return
             for batch, _ in answered:
                 self._let_go(batch)
@@ -355,7 +357,8 @@ class DeliveryWorker:
         if not task.cancelled() and (error := task.exception()):
             self._stopped = True
             self._deps.fatal(error)
-        self._go_on(is_more=self._is_backlog)
+        if self._ready or self._is_backlog:  # there is room for one more
+            self._go_on(is_more=self._is_backlog)
 
     def _go_on(self, *, is_more: bool) -> None:
         """Let the next ones go at once; ask for a tick if the store may have more, or the next tick comes too late."""
@@ -363,7 +366,8 @@ class DeliveryWorker:
         self._is_unread |= is_more
         if self._stopped:
             return
-        is_late = self._clock.monotonic() + self._rest_s() < self._next_tick_at
+        now = self._clock.monotonic()
+        is_late = now + self._rest_s(now) < self._next_tick_at
         if (is_more and len(self._ready) < CONCURRENCY) or is_late or not self._state_store.is_reported:
             self._deps.wake()
 
@@ -373,24 +377,23 @@ class DeliveryWorker:
     def _under_way(self) -> set[asyncio.Task[None]]:
         return self._sending | ({self._settling} if self._settling is not None and self._is_settling() else set())
 
-    def _rest_s(self) -> float:
-        now, from_at, rest_s = self._clock.monotonic(), self._sends_from(), self._longest_rest_s
+    def _rest_s(self, now: Monotonic) -> float:
+        rest_s = self._longest_rest_s
         if self._answered and not self._is_settling():
             rest_s = self._queue.retry_at - now
-        elif now < from_at:
+        elif now < (from_at := self._sends_from()):
             rest_s = from_at - now
-        elif not self._queue.takes_writes:
-            rest_s = SHARED_REST_S
-        elif self._has_capacity(now) and not (self._breaker.is_open and self._breaker.is_trying):
-            if self._ready:
-                rest_s = self._pacer.ready_at - now
-            elif self._breaker.is_open:
-                rest_s = self._trial_at - now
-            elif self._next_due_at is not None:
-                rest_s = (self._next_due_at - self._clock.steady_us()) / 1e6
+        elif not self._has_capacity(now):
+            rest_s = rest_s if self._queue.takes_writes else SHARED_REST_S
+        elif self._ready:
+            rest_s = self._pacer.ready_at - now
+        elif self._breaker.is_open:
+            rest_s = rest_s if self._breaker.is_trying else self._trial_at - now
+        elif self._next_due_at is not None:
+            rest_s = (self._next_due_at - self._clock.steady_us()) / 1e6
         return min(self._longest_rest_s, max(0.0, rest_s))
 
 
 def _count(batch: Sequence[Delivery]) -> int:
-    """Return how many deliveries these stand for."""
-    return sum(delivery.group_count for delivery in batch)
+    """Return how many deliveries these stand for: a group goes alone."""
+    return len(batch) if batch[0].group_id is None else batch[0].group_count
