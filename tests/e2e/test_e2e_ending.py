@@ -39,7 +39,9 @@ async def test_what_is_in_flight_is_finished_and_never_sent_again(stage: Stage, 
     asked_at = time.monotonic()
     assert await life.stop(signum) == 0
     assert time.monotonic() - asked_at <= AT_MOST_S
-    assert life.logged("stopped")
+    with closing(sqlite3.connect(stage.folder / "watcher.db")) as database:
+        (waiting,) = database.execute("SELECT count(*) FROM delivery WHERE state = 'waiting'").fetchone()
+    assert life.logged("stopped")[0]["waiting"] == waiting
 
     second = await stage.start(document)
     await second.started()

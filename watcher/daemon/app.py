@@ -20,7 +20,7 @@ from watcher.daemon.leases import Leases, new_identity
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
 from watcher.daemon.ownership import Ownership, SoleOwnership
 from watcher.daemon.pages import Pages
-from watcher.daemon.progress_log import ProgressLog
+from watcher.daemon.progress_log import ProgressLog, waiting_count
 from watcher.daemon.readiness import Readiness
 from watcher.daemon.reload import Reloading
 from watcher.daemon.retention_policy import retention_policy_of
@@ -46,7 +46,7 @@ STOP_S = 8
 """A stop takes no longer: what is in flight has `DRAIN_S`, flushing and closing have the rest."""
 
 LET_GO_S = 0.5
-"""How long the store may take to finish and to let go of its file."""
+"""How long the store may take to say what waits, and to finish and let go of its file."""
 
 OURS = f"{Path(watcher.__file__).parent}{os.sep}"
 """Where our own code is."""
@@ -74,6 +74,7 @@ async def run(
     """
     clock, metrics, shutdown = SystemClock(), Metrics(), _Shutdown(stop)
     due_clock = ServerClock(clock)
+    waiting: int | None = None
     async with AsyncExitStack() as stack:
         stack.enter_context(_nothing_unseen(shutdown.fail))
         schedule = Schedule(clock=clock, fatal=shutdown.fail, lag=metrics.loop_lag.set)
@@ -97,8 +98,8 @@ async def run(
                 store, clock, metrics, events, schedule, load, fatal, silences, wakeups, output, due_clock
             )
             parts = _Parts(shared, store, due_clock, pages, follower, stack)
-            await _work(parts, settings, stop=stop, started=started)
-    log.info("stopped")
+            waiting = await _work(parts, settings, stop=stop, started=started)
+    log.info("stopped", waiting=waiting)
     shutdown.reraise()
 
 
@@ -114,8 +115,10 @@ class _Parts:
     stack: AsyncExitStack
 
 
-async def _work(parts: _Parts, settings: Settings, *, stop: asyncio.Event, started: Callable[[Started], None]) -> None:
-    """Poll and send until `stop` is set, then drain."""
+async def _work(
+    parts: _Parts, settings: Settings, *, stop: asyncio.Event, started: Callable[[Started], None]
+) -> int | None:
+    """Poll and send until `stop` is set, then drain; return how many deliveries wait, if the store says so."""
     shared, store, pages, stack = parts.shared, parts.store, parts.pages, parts.stack
     schedule, replica = shared.schedule, new_identity()
     ownership = _ownership(store, shared, replica=replica, clock=parts.due_clock)
@@ -135,6 +138,7 @@ async def _work(parts: _Parts, settings: Settings, *, stop: asyncio.Event, start
     await stop.wait()
     await parts.follower.end()
     await _drain(schedule, supervisor)
+    return await _waiting_at_the_end(store)
 
 
 def _ownership(store: SqlStore, shared: OwnerDependencies, *, replica: str, clock: ServerClock) -> Ownership:
@@ -172,7 +176,8 @@ def _add_duties(
         return CHECK_STORE_EVERY_S
 
     shared.schedule.add("store", check_store)
-    shared.schedule.add("progress", ProgressLog(supervisor.accounts, store=store, clock=clock, metrics=metrics).tick)
+    progress = ProgressLog(supervisor.accounts, supervisor.workers, store=store, clock=clock, metrics=metrics)
+    shared.schedule.add("progress", progress.tick)
     return maintenance
 
 
@@ -247,6 +252,13 @@ async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
                 await schedule.stop()
 
     await asyncio.gather(supervisor.stop(), rest())
+
+
+async def _waiting_at_the_end(store: SqlStore) -> int | None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LET_GO_S):
+            return await waiting_count(store)
+    return None
 
 
 async def _let_go(store: SqlStore) -> None:

@@ -1,6 +1,7 @@
-"""What the log says while all is well: each account once all of it was seen, and every hour what was done in it."""
+"""What the log says of progress: accounts once all of them was seen, sinks that are behind, and every hour a summary."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import structlog
@@ -9,11 +10,16 @@ from watcher.domain.errors import StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.protocol import Queries
+from watcher.store.records import Backlog
 
 log = structlog.get_logger()
 
 CHECK_EVERY_S = 5.0
+BACKLOG_EVERY_S = 60.0
 SUMMARY_EVERY_S = 3600.0
+
+LATE_S = 300.0
+"""A sink is behind once something has waited for it so long, its groups aside, until nothing has half as long."""
 
 _COUNTED = {
     "requests": ("watcher_api_requests_total", {}),
@@ -33,19 +39,35 @@ class Account(Protocol):
         ...
 
 
+class Sink(Protocol):
+    """A sink as far as the log is concerned: its events wait for `groups_for_s` in any case, to go together."""
+
+    sink: str
+    groups_for_s: float
+
+
 class ProgressLog:
-    """One info line per account, and one per hour."""
+    """One info line per account, one per hour, and one when a sink falls behind and when it has caught up."""
 
     def __init__(
-        self, accounts: Callable[[], Collection[Account]], *, store: Queries, clock: Clock, metrics: Metrics
+        self,
+        accounts: Callable[[], Collection[Account]],
+        sinks: Callable[[], Collection[Sink]],
+        *,
+        store: Queries,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         """Start the first hour."""
         self._accounts = accounts
+        self._sinks = sinks
         self._store = store
         self._clock = clock
         self._metrics = metrics
         self._ready: set[str] = set()
         self._counted = dict.fromkeys(_COUNTED, 0)
+        self._late: set[str] = set()
+        self._backlog_at = clock.monotonic()
         self._summary_at = clock.monotonic() + SUMMARY_EVERY_S
 
     async def tick(self) -> float:
@@ -56,10 +78,29 @@ class ProgressLog:
             if each.account not in self._ready and all(each.lists_read) and not self._open(each, status="unseen"):
                 self._ready.add(each.account)
                 log.info("account.ready", account=each.account, open=self._open(each), lists=len(each.lists_read))
+        if self._clock.monotonic() >= self._backlog_at:
+            self._backlog_at = self._clock.monotonic() + BACKLOG_EVERY_S
+            with suppress(StoreError):
+                self._say_late(await self._store.backlog())
         if self._clock.monotonic() >= self._summary_at:
             self._summary_at += SUMMARY_EVERY_S
             await self._summarize()
         return CHECK_EVERY_S
+
+    def _say_late(self, backlog: Mapping[str, Backlog]) -> None:
+        """Say of each sink when it falls behind, and when it has caught up."""
+        sinks, now = self._sinks(), self._clock.steady_us()
+        self._late &= {each.sink for each in sinks}
+        for each in sinks:
+            waiting = backlog.get(each.sink)
+            oldest_s = (now - waiting.oldest_at) / 1e6 if waiting and waiting.oldest_at else 0.0
+            late_s = oldest_s - each.groups_for_s
+            if each.sink not in self._late and waiting and late_s > LATE_S:
+                self._late.add(each.sink)
+                log.warning("deliveries.late", sink=each.sink, waiting=waiting.pending_count, oldest_s=round(oldest_s))
+            elif each.sink in self._late and late_s < LATE_S / 2:
+                self._late.discard(each.sink)
+                log.info("deliveries.caught_up", sink=each.sink)
 
     def _open(self, account: Account, **labels: str) -> int:
         return self._metrics.total("watcher_open_executions", account=account.account, **labels)
@@ -69,9 +110,14 @@ class ProgressLog:
             self._counted,
             {word: self._metrics.total(name, **labels) for word, (name, labels) in _COUNTED.items()},
         )
-        try:
-            waiting = sum(each.pending_count for each in (await self._store.backlog()).values())
-        except StoreError:
-            waiting = None
+        waiting = await waiting_count(self._store)
         done = {word: count - before[word] for word, count in self._counted.items()}
         log.info("summary", hours=1, **done, open=self._metrics.total("watcher_open_executions"), waiting=waiting)
+
+
+async def waiting_count(store: Queries) -> int | None:
+    """Return how many deliveries wait; `None` if the store cannot say."""
+    try:
+        return sum(each.pending_count for each in (await store.backlog()).values())
+    except StoreError:
+        return None

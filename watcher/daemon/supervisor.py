@@ -70,6 +70,10 @@ class Supervisor:
         """Return the pollers of the accounts."""
         return [part for part in self.owned() if isinstance(part, AccountPoller)]
 
+    def workers(self) -> list[DeliveryWorker]:
+        """Return the workers of the sinks."""
+        return [part for part in self.owned() if isinstance(part, DeliveryWorker)]
+
     def closed(self, problem: OpenProblem) -> None:
         """Let the owner of an overdue execution know that its problem was closed, which no event of it has done."""
         owner = self._owners.get(LeaseKey("account", problem.name))

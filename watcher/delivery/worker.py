@@ -87,7 +87,7 @@ class DeliveryWorker:
     ) -> None:
         """Go on from what is recorded of the sink."""
         clock, metrics = deps.clock, deps.metrics
-        self.sink_name = lease.name
+        self.sink = lease.name
         self.groups_for_s = 0.0 if rules.group is None else rules.group.wait_s
         self._deps = deps
         self._clock = clock
@@ -229,7 +229,7 @@ class DeliveryWorker:
             await asyncio.sleep(0)
         turn_s = self._clock.monotonic() - began_at
         self._has_noted_backlog = waits and self._sending_s <= SENDING_TURNS * turn_s
-        self._deps.backpressure.note(self.sink_name, has_backlog=self._has_noted_backlog, turn_s=turn_s)
+        self._deps.backpressure.note(self.sink, has_backlog=self._has_noted_backlog, turn_s=turn_s)
 
     async def _take_trial(self) -> None:
         """Take one delivery once it may be tried while the breaker is open; else note when one may be."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stores import attempt_record, source_change
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
@@ -25,7 +26,7 @@ async def test_an_account_is_logged_once_when_all_of_it_was_seen(store: SqlStore
     unseen, running = (metrics.open_executions.labels("default", status) for status in ("unseen", "running"))
     unseen.set(3)
     running.set(5)
-    progress = ProgressLog(lambda: present, store=store, clock=clock, metrics=metrics)
+    progress = ProgressLog(lambda: present, list, store=store, clock=clock, metrics=metrics)
     with capture_logs() as logs:
         await progress.tick()
         account.lists_read = [True, True]
@@ -44,7 +45,7 @@ async def test_an_account_is_logged_once_when_all_of_it_was_seen(store: SqlStore
 
 async def test_every_hour_says_what_was_done_in_it(store: SqlStore, clock: FakeClock) -> None:
     metrics = Metrics()
-    progress = ProgressLog(list, store=store, clock=clock, metrics=metrics)
+    progress = ProgressLog(list, list, store=store, clock=clock, metrics=metrics)
     with capture_logs() as logs:
         for _ in range(2):
             metrics.account("default").asked(Outcome.OK, 0.1)
@@ -60,8 +61,36 @@ async def test_every_hour_says_what_was_done_in_it(store: SqlStore, clock: FakeC
     assert logs == [line | {"open": 0, "waiting": 0}] * 2
 
 
+@dataclass
+class Sink:
+    sink: str
+    groups_for_s: float = 0.0
+
+
+async def test_a_sink_that_falls_behind_is_logged_once_and_once_when_it_has_caught_up(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    sinks = [Sink("ops"), Sink("chat", groups_for_s=600.0)]
+    progress = ProgressLog(list, lambda: sinks, store=store, clock=clock, metrics=Metrics())
+    lease, account = await store.claim("sink", "ops"), await store.claim("account", "default")
+    await store.record(source_change(account, sinks=("ops", "chat")))
+    with capture_logs() as logs:
+        for _ in range(8):
+            await progress.tick()
+            clock.advance(60)
+        assert logs == [
+            {"event": "deliveries.late", "log_level": "warning", "sink": "ops", "waiting": 1, "oldest_s": 360}
+        ]
+        (delivery,) = (await store.next_deliveries(lease, now=clock.steady_us(), limit=1)).deliveries
+        await store.settle(attempt_record(lease, delivery))
+        for _ in range(2):
+            await progress.tick()
+            clock.advance(60)
+    assert logs[1:] == [{"event": "deliveries.caught_up", "log_level": "info", "sink": "ops"}]
+
+
 async def test_a_store_that_does_not_answer_leaves_out_what_waits(store: SqlStore, clock: FakeClock) -> None:
-    progress = ProgressLog(list, store=store, clock=clock, metrics=Metrics())
+    progress = ProgressLog(list, list, store=store, clock=clock, metrics=Metrics())
     await store.close()
     clock.advance(3600)
     with capture_logs() as logs:
