@@ -270,14 +270,15 @@ def watches_of(settings: Settings, account: str) -> list[Watch]:
             name=watch.name,
             labels=dict(watch.labels),
             overdue_after_s={str(status): limit_s for status, limit_s in watch.overdue_after_s.items()},
-            rules=None if watch.rules is None else _rules(watch.rules),
+            rules=None if watch.rules is None else rules_of(watch.rules),
         )
         for watch in settings.watch
         if watch.account == account
     ]
 
 
-def _rules(settings: RulesSettings) -> Rules:
+def rules_of(settings: RulesSettings) -> Rules:
+    """Return the rules of one watch."""
     failing = None
     if (given := settings.failing) is not None:
         within_us = round(given.within_s * 1_000_000)

@@ -1,4 +1,4 @@
-"""What the log says of progress: accounts once all of them was seen, sinks that are behind, and every hour a summary."""
+"""What the log says of progress: accounts once all of them was seen, sinks that are behind, a summary every hour."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -7,6 +7,7 @@ from typing import Protocol
 import structlog
 
 from watcher.domain.errors import StoreError
+from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.protocol import Queries
@@ -79,7 +80,7 @@ class ProgressLog:
                 self._ready.add(each.account)
                 log.info("account.ready", account=each.account, open=self._open(each), lists=len(each.lists_read))
         if self._clock.monotonic() >= self._backlog_at:
-            self._backlog_at = self._clock.monotonic() + BACKLOG_EVERY_S
+            self._backlog_at = Monotonic(self._clock.monotonic() + BACKLOG_EVERY_S)
             with suppress(StoreError):
                 self._say_late(await self._store.backlog())
         if self._clock.monotonic() >= self._summary_at:

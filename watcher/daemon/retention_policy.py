@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from functools import partial
 
 from watcher.config.models import Settings, WatchSettings
+from watcher.daemon.build import rules_of
 from watcher.daemon.maintenance import RetentionPolicy
-from watcher.domain.event import EventType
 from watcher.domain.watch import limits_dwell
 from watcher.store.records import OpenProblem
 
@@ -35,5 +35,4 @@ def _watches_for(settings: Settings, watches: Mapping[tuple[str, str], WatchSett
     if problem.execution is not None:
         is_watched = not watch.executions or problem.execution in watch.executions
         return is_watched and problem.status is not None and limits_dwell(watch.overdue_after_s, problem.status)
-    rule = {EventType.PIPELINE_FAILING: "failing", EventType.PIPELINE_SILENT: "silent_s"}[problem.problem.kind]
-    return watch.rules is not None and getattr(watch.rules, rule) is not None
+    return watch.rules is not None and rules_of(watch.rules).watch_for(problem.problem.kind)

@@ -31,18 +31,6 @@ _SEVERITIES: Mapping[EventType, Severity] = {
     EventType.PIPELINE_GAP: Severity.WARNING,
 }
 
-PROBLEM_KINDS = frozenset(
-    {
-        EventType.PIPELINE_FAILING,
-        EventType.PIPELINE_SILENT,
-        EventType.ACCOUNT_DEGRADED,
-        EventType.SINK_FAILING,
-        EventType.SINK_DISABLED,
-        EventType.EXECUTION_OVERDUE,
-    }
-)
-"""The events that open a problem, which is of the kind they are called."""
-
 CLOSED_BY: Mapping[EventType, EventType] = {
     EventType.PIPELINE_FAILING: EventType.PIPELINE_RECOVERED,
     EventType.PIPELINE_SILENT: EventType.PIPELINE_ACTIVE,
@@ -51,6 +39,9 @@ CLOSED_BY: Mapping[EventType, EventType] = {
     EventType.SINK_DISABLED: EventType.SINK_RECOVERED,
 }
 """What closes a problem of which kind; that of an overdue execution its next event does, whatever that is."""
+
+PROBLEM_KINDS = frozenset({*CLOSED_BY, EventType.EXECUTION_OVERDUE})
+"""The events that open a problem, which is of the kind they are called."""
 
 CLOSINGS = frozenset({*CLOSED_BY.values(), EventType.PROBLEM_CLOSED})
 """What only says that a problem is over, to whoever was sent its opening: a pager waits for it, silence or not."""

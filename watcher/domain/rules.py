@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
+from watcher.domain.event import EventType
+
 ENDS_COUNT = 20
 """At least so many ends are kept, so that a rule that is new, or asks for more, does not begin with nothing."""
 
@@ -48,6 +50,11 @@ class Rules:
 
     failing: FailingRule | None = None
     silent_us: int | None = None
+
+    def watch_for(self, kind: EventType) -> bool:
+        """Return whether there is a rule whose problems are of this kind."""
+        by_kind = {EventType.PIPELINE_FAILING: self.failing, EventType.PIPELINE_SILENT: self.silent_us}
+        return by_kind.get(kind) is not None
 
 
 class Edge(Enum):

@@ -1,0 +1,21 @@
+"""What each kind of problem needs to have in all places that know it."""
+
+import pytest
+
+from watcher.domain.event import EventType
+from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS, Severity, severity_of
+from watcher.domain.rules import FailingRule, Rules
+
+RULES = Rules(FailingRule(consecutive=3), silent_us=1)
+
+
+@pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
+def test_every_kind_of_problem_is_trouble_and_ends(kind: EventType) -> None:
+    assert severity_of(kind) is not Severity.INFO
+    assert kind is EventType.EXECUTION_OVERDUE or CLOSED_BY[kind] in CLOSINGS
+
+
+@pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
+def test_every_kind_of_problem_of_a_pipeline_has_its_rule_and_no_other_kind_has(kind: EventType) -> None:
+    assert RULES.watch_for(kind) is kind.startswith("pipeline.")
+    assert not Rules().watch_for(kind)
