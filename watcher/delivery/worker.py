@@ -166,10 +166,12 @@ class DeliveryWorker:
     async def flush(self) -> None:
         """Save how long the sink has been served and failing, and give up what waited too long, while something waits.
 
-        A store that is in trouble is not asked, but at the end for what was answered.
+        What was answered is settled first. A store that is in trouble is not asked, but for that at the end.
         """
         if self._stopped:
             await self._settle()
+        else:
+            await self._settle_kept()
         if self._clock.monotonic() < self._queue.retry_at or (self._nothing_waits and self._queue.takes_writes):
             return
         if await self._state_store.save():
