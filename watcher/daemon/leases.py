@@ -9,19 +9,19 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
 import structlog
 
-from watcher.daemon.holdings import LONG_AGO, Holdings, key_of
 from watcher.daemon.ownership import Notice
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
-from watcher.runtime.clock import ServerClock
+from watcher.runtime.clock import Clock, ServerClock
 from watcher.runtime.metrics import Metrics
+from watcher.store.changes import Lease
 from watcher.store.held_lease import HeldLease
 from watcher.store.lease_protocol import (
     LEASE_S,
@@ -55,6 +55,15 @@ RELEASE_S = 0.5
 """Nobody waits longer for others to be told: at the latest they find it out when the lease has run out."""
 
 
+SHOWN_COUNT = 50
+"""What was taken, in one line of the log."""
+
+LONG_AGO = BootTime(float("-inf"))
+"""Before every other moment: what was trusted until then is not."""
+
+KINDS = ("account", "sink", MAINTENANCE.kind)
+
+
 def new_identity() -> str:
     """Return a name for this process that no other has, before or after it."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -80,7 +89,7 @@ class Leases:
         self._replica = replica
         self._clock = clock
         self._fatal = fatal
-        self._holdings = Holdings(clock=clock, metrics=metrics)
+        self._held = HeldLeases(clock=clock, metrics=metrics)
         self._changed: Notice = lambda _keys: None
         self._trusted: Notice = lambda _keys: None
         self._wanted: frozenset[LeaseKey] = frozenset()
@@ -113,11 +122,11 @@ class Leases:
 
     def may_own(self, key: LeaseKey) -> bool:
         """Return whether this is wanted and held, and to be kept."""
-        return key in self._wanted and key in self._holdings and key not in self._holdings.surplus()
+        return key in self._wanted and key in self._held and key not in self._held.surplus()
 
     def is_current(self, held: HeldLease) -> bool:
         """Return whether this is still the lease on what it names."""
-        return self._holdings.get(key_of(held.lease)) is held
+        return self._held.get(key_of(held.lease)) is held
 
     async def take(self, key: LeaseKey) -> HeldLease:
         """Return the lease for a new owner of what may be owned, under an epoch that no owner before had.
@@ -125,31 +134,31 @@ class Leases:
         Raises `StoreError`.
         """
         until = self._clock.monotonic() + RETAKEN_WITHIN_S
-        while self._holdings.is_used(key) and not await self._alone(partial(self._retake, key)):
+        while self._held.is_used(key) and not await self._alone(partial(self._retake, key)):
             if self._clock.monotonic() >= until:
                 raise StoreError(f"what owned {key.kind} {key.name} before is still writing")
             await asyncio.sleep(RETAKE_EVERY_S)  # meanwhile leases are renewed
-        held = self._holdings.get(key)
+        held = self._held.get(key)
         if held is None:
             raise OwnershipLostError(f"another process owns {key.kind} {key.name} by now")
-        self._holdings.use(key)
+        self._held.use(key)
         return held
 
     async def release(self, key: LeaseKey) -> None:
         """Let others have what is held and may not be owned. Return once they were told, or could not be."""
-        if key in self._holdings and not self.may_own(key):
+        if key in self._held and not self.may_own(key):
             await self._soon(partial(self._release, [key]))
 
     def decline(self, key: LeaseKey) -> None:
         """Own this no longer, though it is wanted and held; it is to be released, and not taken again for a while."""
-        if key in self._holdings:
-            self._holdings.give_up(key)
+        if key in self._held:
+            self._held.give_up(key)
             self._declined[key] = BootTime(self._clock.boot_time() + DECLINED_S)
 
     def lost(self, held: HeldLease) -> None:
         """Take note that the store says somebody else owns this."""
         if self.is_current(held):
-            self._holdings.lose(held.lease)
+            self._held.lose(held.lease)
             self._changed([key_of(held.lease)])
 
     def leave(self) -> None:
@@ -165,7 +174,7 @@ class Leases:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
-        await self._soon(lambda: self._release(list(self._holdings)))
+        await self._soon(lambda: self._release(list(self._held)))
 
     def is_agreed(self) -> bool:
         """Return whether all replicas that are alive go by the same configuration as this one."""
@@ -214,7 +223,7 @@ class Leases:
             await self._renew()
 
     async def _finds_free(self) -> bool:
-        missing = [key for key in self._asked_for() if key not in self._holdings]
+        missing = [key for key in self._asked_for() if key not in self._held]
         try:
             return bool(missing) and await self._store.finds_free(missing, budgets=self._budgets)
         except StoreError:
@@ -227,7 +236,7 @@ class Leases:
     async def _renew(self) -> None:
         sent_at, asked_at, fingerprint = self._clock.boot_time(), self._clock.steady_us(), self._fingerprint
         self._renew_at = BootTime(sent_at + RENEW_EVERY_S)
-        held, wanted = self._holdings.leases(), self._asked_for()
+        held, wanted = self._held.leases(), self._asked_for()
         request = RenewRequest(self._replica, fingerprint, held, wanted, self._budgets)
         try:
             report = await self._store.renew(request)
@@ -235,15 +244,15 @@ class Leases:
             return
         self._renewed_until = BootTime(sent_at + LEASE_S)
         self._clock.follow(report.server_us, asked_at=asked_at)
-        again = self._holdings.take_in(report, trusted_until=BootTime(sent_at + LEASE_S - MARGIN_S))
+        again = self._held.take_in(report, trusted_until=BootTime(sent_at + LEASE_S - MARGIN_S))
         self._note_configurations(report, fingerprint=fingerprint)
         taken = [key_of(each.lease) for each in report.taken]
-        self._changed([*taken, *map(key_of, report.lost), *self._holdings.surplus()])
+        self._changed([*taken, *map(key_of, report.lost), *self._held.surplus()])
         self._trusted(again)
 
     async def _retake(self, key: LeaseKey) -> bool:
         """Return whether the next owner may begin, or has nothing to begin with; `False` while the last one writes."""
-        held = self._holdings.get(key)
+        held = self._held.get(key)
         if held is None:
             return True
         try:
@@ -252,14 +261,14 @@ class Leases:
             self.lost(held)
             return True
         if lease is not None:
-            self._holdings.replace(held, lease)
+            self._held.replace(held, lease)
         return lease is not None
 
     async def _release(self, keys: Collection[LeaseKey]) -> None:
         """Release these; what the store does not hear of runs out. Then the next may be to be given up."""
-        leases = self._holdings.leases(keys)
+        leases = self._held.leases(keys)
         for lease in leases:
-            self._holdings.drop(lease)
+            self._held.drop(lease)
         with suppress(StoreError):
             await self._store.release(leases, leaving=None if self._fingerprint else self._replica)
         if self._fingerprint:
@@ -283,3 +292,110 @@ def _seen(task: asyncio.Task[T]) -> None:
     """Take note of an error that nobody may wait for any more."""
     if not task.cancelled():
         task.exception()
+
+
+class HeldLeases:
+    """What a replica holds, by name: which of it is in use, and what others are to have. It asks nobody anything."""
+
+    def __init__(self, *, clock: Clock, metrics: Metrics) -> None:
+        """Hold nothing yet."""
+        self._surplus: set[LeaseKey] = set()  # what others are to have, and is still held
+        self._clock = clock
+        self._metrics = metrics
+        self._held: dict[LeaseKey, HeldLease] = {}
+        self._used: set[LeaseKey] = set()  # whose lease an owner has had
+        for kind in KINDS:
+            metrics.leases_held.labels(kind).set_function(partial(self._count, kind))
+            metrics.lease_takeovers.labels(kind)
+
+    def __contains__(self, key: LeaseKey) -> bool:
+        return key in self._held
+
+    def __iter__(self) -> Iterator[LeaseKey]:
+        return iter(self._held)
+
+    def get(self, key: LeaseKey) -> HeldLease | None:
+        """Return what is held on this."""
+        return self._held.get(key)
+
+    def leases(self, keys: Collection[LeaseKey] | None = None) -> list[Lease]:
+        """Return what is held, of these keys if they are given."""
+        return [held.lease for key, held in self._held.items() if keys is None or key in keys]
+
+    def surplus(self) -> Collection[LeaseKey]:
+        """Return what others are to have, as soon as its owner here has ended."""
+        return self._surplus
+
+    def give_up(self, key: LeaseKey) -> None:
+        """Let others have this, though it is not too much."""
+        self._surplus.add(key)
+
+    def is_used(self, key: LeaseKey) -> bool:
+        """Return whether an owner has had this lease."""
+        return key in self._used
+
+    def use(self, key: LeaseKey) -> None:
+        """Note that an owner is given this lease."""
+        self._used.add(key)
+
+    def replace(self, held: HeldLease, lease: Lease) -> None:
+        """Hold the same under another epoch; nobody acts under the one before any more."""
+        self._held[key_of(lease)] = HeldLease(lease, clock=self._clock, trusted_until=held.trusted_until)
+        held.trusted_until = LONG_AGO
+
+    def take_in(self, report: LeaseReport, *, trusted_until: BootTime) -> list[LeaseKey]:
+        """Take in what came of a renewal; return what was not trusted before it."""
+        for lease in report.lost:
+            self.lose(lease)
+        again = [key for key, held in self._held.items() if not held.is_trusted()]
+        for held in self._held.values():
+            held.trusted_until = trusted_until
+        for lease, is_takeover in report.taken:
+            self._held[key_of(lease)] = HeldLease(lease, clock=self._clock, trusted_until=trusted_until)
+            self._metrics.lease_takeovers.labels(lease.kind).inc(is_takeover)
+        self._choose_surplus(report.surplus)
+        if report.taken:
+            self._say_taken(report)
+        return again
+
+    def lose(self, lease: Lease) -> None:
+        """Let go of what somebody else owns by now, which is ordinary."""
+        if self.drop(lease):
+            log.info("ownership.lost", **{lease.kind: lease.name})
+
+    def drop(self, lease: Lease) -> bool:
+        """Hold this no more; return whether it was held under that epoch."""
+        key = key_of(lease)
+        held = self._held.get(key)
+        if held is None or held.lease != lease:
+            return False
+        held.trusted_until = LONG_AGO
+        del self._held[key]
+        self._used.discard(key)
+        self._surplus.discard(key)
+        return True
+
+    def _choose_surplus(self, counts: Mapping[str, int]) -> None:
+        """Choose one that others are to have, unless one was chosen before: that may still be in use."""
+        if not self._surplus:
+            candidates = [key for key in self._held if counts.get(key.kind, 0) > 0]
+            self._surplus.update(candidates[-1:])
+
+    def _say_taken(self, report: LeaseReport) -> None:
+        taken = [f"{lease.kind} {lease.name}" for lease, _ in report.taken]
+        log.info(
+            "ownership.taken",
+            taken=taken[:SHOWN_COUNT],
+            more=max(0, len(taken) - SHOWN_COUNT),
+            takeovers=sum(is_takeover for _, is_takeover in report.taken),
+            replicas=report.replica_count,
+        )
+
+    def _count(self, kind: str) -> int:
+        """Return how many of a kind are trusted: what ran out may be another's by now."""
+        return sum(key.kind == kind and held.is_trusted() for key, held in self._held.items())
+
+
+def key_of(lease: Lease) -> LeaseKey:
+    """Return what a lease is on."""
+    return LeaseKey(lease.kind, lease.name)

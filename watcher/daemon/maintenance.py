@@ -88,7 +88,6 @@ class Maintenance:
         self._deps = deps
         self._policy = policy
         self._tidy_at = deps.clock.monotonic()
-        self._was_agreed = True
         self._pruning: AsyncIterator[int] | None = None
         self._pruned_count = 0
         self._backlogged: set[str] = set()
@@ -168,18 +167,14 @@ class Maintenance:
         if self._is_paused:
             return FLUSH_EVERY_S
         lease = await self._lease()
-        if lease is None:
+        if lease is None or not self._deps.ownership.is_agreed():  # or another replica may have what this one has not
             self._begin_anew()  # at once, should it come to that
             return FLUSH_EVERY_S
         if self._pruning is None:
-            is_agreed, was_agreed = self._deps.ownership.is_agreed(), self._was_agreed
-            self._was_agreed = is_agreed
-            is_left = is_agreed and not was_agreed  # what could not be done before all had the same configuration
-            if self._deps.clock.monotonic() < self._tidy_at and not is_left:
+            if self._deps.clock.monotonic() < self._tidy_at:
                 return FLUSH_EVERY_S
             self._tidy_at = Monotonic(self._deps.clock.monotonic() + TIDY_EVERY_S)
-            if is_agreed:  # else another replica may have what is not configured here
-                await self._expire(lease)
+            await self._expire(lease)
             await self._close_problems(lease)
             self._pruning, self._pruned_count = self._prune(lease), 0
         for _ in range(PAGES_COUNT):
@@ -214,8 +209,8 @@ class Maintenance:
 
     def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: Micros) -> bool:
         policy = self._policy  # which may be another by the next page
-        if not self._deps.ownership.is_agreed() or policy.named(account, pipeline, execution):
-            return True  # another replica may name, or list, what this one does not
+        if policy.named(account, pipeline, execution):
+            return True
         ended_ago_us = self._deps.clock.steady_us() - ended_at
         return (account, pipeline) in policy.pipelines and ended_ago_us < policy.listed_s * 1_000_000 + CLOCKS_APART_US
 
@@ -233,12 +228,11 @@ class Maintenance:
 
     async def _close_problems(self, lease: Lease) -> None:
         """Close what nobody watches for any more, and forget what the rules of such pipelines went by."""
-        deps, policy, after, is_agreed = self._deps, self._policy, None, self._deps.ownership.is_agreed
-        if is_agreed():
-            await deps.store.forget_rules(lease, present=policy.ruled)
+        deps, policy, after = self._deps, self._policy, None
+        await deps.store.forget_rules(lease, present=policy.ruled)
         while page := await deps.store.open_problems(after=after):
             after = page[-1].problem.id
-            gone = [each for each in page if each.has_ended or (is_agreed() and not policy.watches_for(each))]
+            gone = [each for each in page if each.has_ended or not policy.watches_for(each)]
             if not gone:
                 continue
             openings = await deps.store.load_events([each.problem.opening for each in gone])

@@ -43,9 +43,14 @@ def hold_key(delivery: Delivery) -> bytes:
     return delivery.stream if delivery.group_id is None else delivery.group_id.bytes
 
 
+class StorePausedError(Exception):
+    """The store is in trouble that may pass. It is asked again from the queue's `retry_at` on."""
+
+
 class DeliveryQueue:
     """The deliveries of one sink in the store. `retry_at` is the monotonic moment before which it is not asked.
 
+    What asks the store raises `StorePausedError`, or what ends the program: `OwnershipLostError`, `StoreUnusableError`.
     `is_trusted` says whether the lease is: else another process may be sending them by now.
     """
 
@@ -78,18 +83,18 @@ class DeliveryQueue:
         """Whether what is sent now can be settled, as far as anybody knows."""
         return not self._is_refused and self._store.failing_since is None
 
-    async def take(self, *, skip: frozenset[bytes]) -> DueDeliveries | None:
-        """Return what may be sent now, leaving out what `skip` holds; `None` if the store is in trouble."""
-        return await self._ask(self._due(skip), otherwise=None)
+    async def take(self, *, skip: frozenset[bytes]) -> DueDeliveries:
+        """Return what may be sent now, leaving out what `skip` holds."""
+        return await self._ask(self._due(skip))
 
     async def take_trial(self, *, skip: frozenset[bytes], never_tried: bool) -> Delivery | None:
-        """Return what is to show whether the sink works again; `None` also if the store is in trouble."""
-        return await self._ask(self._trial(skip, never_tried=never_tried), otherwise=None)
+        """Return what is to show whether the sink works again, if anything can."""
+        return await self._ask(self._trial(skip, never_tried=never_tried))
 
     async def members(self, batch: Sequence[Delivery], *, keeps_messages: bool = False) -> Sequence[Delivery]:
         """Return all that goes with what was taken, itself included, to be sent now.
 
-        Nothing if the store is in trouble, or the lease is trusted no more.
+        Nothing if the lease is trusted no more.
 
         What a silence keeps back by now is settled, and left out: it may have waited long for its turn. So is what
         no longer applies, and what has to wait for the opening of its problem is put off. With `keeps_messages` they
@@ -98,48 +103,44 @@ class DeliveryQueue:
         rest = batch
         is_plain = batch[0].group_id is None and _OF_PROBLEMS.isdisjoint(each.type for each in batch)
         if keeps_messages or not is_plain or self._silencer.now():
-            rest = await self._ask(self._timely(batch, keeps_messages=keeps_messages), otherwise=())
+            rest = await self._ask(self._timely(batch, keeps_messages=keeps_messages))
         if not self.is_trusted():  # as late as can be
             return ()
         return self._silencer.mark_closings(rest)
 
-    async def release(self) -> bool:
-        """Let the openings go that no silence keeps back any more; return `False` if the store is in trouble.
+    async def release(self) -> None:
+        """Let the openings go that no silence keeps back any more.
 
         It is asked at the start, and again whenever other silences hold than when it was asked last.
         """
         silences = self._silencer.now()
         if silences != self._released_under:
-            if not await self._ask(self._release(), otherwise=False):
-                return False
+            await self._ask(self._release())
             self._released_under = silences
-        return True
 
     async def sent_openings(self, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
-        """Return the problems whose opening the sink took; nothing if the store is in trouble."""
-        return await self._ask(self._store.sent_openings(self.lease, closed_from=closed_from), otherwise=())
+        """Return the problems whose opening the sink took."""
+        return await self._ask(self._store.sent_openings(self.lease, closed_from=closed_from))
 
     async def give_up(self, *, clock_s: float, after_s: float, skip: frozenset[bytes]) -> int:
         """Make dead letters of what was first due so long ago; return how many are recorded as such."""
         now = self._clock.steady_us()
         giving_up = self._store.give_up(self.lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
-        return await self._ask(giving_up, otherwise=0, writes=True)
+        return await self._ask(giving_up, writes=True)
 
-    async def settle(self, records: AttemptRecords) -> bool:
-        """Write how attempts ended; return whether that is recorded."""
-        is_recorded = await self._write(self._store.settle(records))
-        if is_recorded:
-            for record in records.attempts:
-                self._reminding.pop(EventKey(record.stream, record.sequence), None)
-        return is_recorded
+    async def settle(self, records: AttemptRecords) -> None:
+        """Write how attempts ended."""
+        await self._ask(self._store.settle(records), writes=True)
+        for record in records.attempts:
+            self._reminding.pop(EventKey(record.stream, record.sequence), None)
 
-    async def record(self, change: SourceChange) -> bool:
-        """Write a new state of the sink and its events; return whether that is recorded."""
-        return await self._write(self._store.record(change))
+    async def record(self, change: SourceChange) -> None:
+        """Write a new state of the sink and its events."""
+        await self._ask(self._store.record(change), writes=True)
 
-    async def save(self, backoff: BackoffState, *, clock_s: float) -> bool:
-        """Write what the sink is going through; return whether that is recorded."""
-        return await self._write(self._store.save_sink_state(self.lease, backoff, clock_s=clock_s))
+    async def save(self, backoff: BackoffState, *, clock_s: float) -> None:
+        """Write what the sink is going through."""
+        await self._ask(self._store.save_sink_state(self.lease, backoff, clock_s=clock_s), writes=True)
 
     async def _without_closings(self, kept_back: Mapping[EventKey, DeliveryFields]) -> set[EventKey]:
         """Leave out what closes a problem of which the sink was told, or is about to be: a pager waits for it.
@@ -234,24 +235,20 @@ class DeliveryQueue:
         now = self._clock.steady_us()
         return await self._store.next_trial(self.lease, now=now, skip=skip, never_tried=never_tried)
 
-    async def _release(self) -> bool:
+    async def _release(self) -> None:
         now, openings = self._clock.steady_us(), await self._store.silenced_openings(self.lease)
         kept_back = self._silencer.kept_back(openings)
         events = [each.event for each in openings if each.event not in kept_back]
         if events:
             await self._store.release_silenced(self.lease, events, now=now)
-        return True
 
     async def _silence(self, events: Collection[EventKey]) -> None:
         """Settle what is kept back."""
         await self._store.silence(self.lease, events, now=self._clock.steady_us(), owned_from=self._owned_from)
         self._metrics.silenced(len(events))
 
-    async def _write(self, writing: Awaitable[None]) -> bool:
-        return await self._ask(writing, otherwise=False, writes=True) is None
-
-    async def _ask(self, asking: Awaitable[T], *, otherwise: T, writes: bool = False) -> T:
-        """Ask the store. If it is in trouble wait, longer each time, and return `otherwise`; raise what will not pass.
+    async def _ask(self, asking: Awaitable[T], *, writes: bool = False) -> T:
+        """Ask the store, and let it rest when it is in trouble, longer each time.
 
         Failures within one wait, such as of all that was in flight, are one. After a write that was refused what can be
         read proves nothing.
@@ -266,7 +263,7 @@ class DeliveryQueue:
             if now >= self.retry_at:
                 self._failures += 1
                 self.retry_at = Monotonic(now + doubling(self._failures, base_s=WAIT_S, cap_s=WAIT_CAP_S))
-            return otherwise
+            raise StorePausedError from None
         if writes or not self._is_refused:
             self._failures, self._is_refused = 0, False
         return answer

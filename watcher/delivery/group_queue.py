@@ -60,11 +60,10 @@ class GroupQueue(DeliveryQueue):
         self._collect_at = self._all_at = EARLIEST
         self._is_behind = False  # whether something may have been recorded since it looked last
 
-    async def settle(self, records: AttemptRecords) -> bool:
+    async def settle(self, records: AttemptRecords) -> None:
         """Write how attempts ended. What waited for these may be collected now."""
-        is_recorded = await super().settle(records)
+        await super().settle(records)
         self._look_again()
-        return is_recorded
 
     async def give_up(self, *, clock_s: float, after_s: float, skip: frozenset[bytes]) -> int:
         """Make dead letters of what was first due so long ago, and collect anew if there was any."""

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import structlog
 
-from watcher.delivery.delivery_queue import DeliveryQueue
+from watcher.delivery.delivery_queue import DeliveryQueue, StorePausedError
 from watcher.delivery.sink_state import SinkState, SinkStateStore
 from watcher.delivery.sinks.protocol import SendOutcome, SentProblem, Sink
 from watcher.domain.errors import LeaseExpiredError
@@ -61,18 +61,18 @@ class OpenProblems:
         self._fatal = fatal
         self._refreshing: asyncio.Task[None] | None = None
 
-    async def tick(self) -> bool:
-        """Do what it is time for. Return `False` if the store is in trouble."""
+    async def tick(self) -> None:
+        """Do what it is time for. Raises `StorePausedError`."""
         now = self._clock.monotonic()
         if now < self._rests_until() or self._sink_state.disabled:
-            return True
-        if not await self._queue.release():
-            return False
+            return
+        await self._queue.release()
         if now >= self._refresh_at and not self._is_refreshing():
             self._refresh_at = Monotonic(now + (self._sink.refresh_every_s or 0.0))
             self._refreshing = asyncio.create_task(self._refresh())
             self._refreshing.add_done_callback(self._ended)
-        return now < self._check_at or await self._remind(now)
+        if now >= self._check_at:
+            await self._remind(now)
 
     def rest_s(self, now: Monotonic) -> float:
         """Return in how many seconds something is to be done and can be."""
@@ -91,12 +91,12 @@ class OpenProblems:
         """Return the monotonic moment before which nothing is done: the end of the sink's pause and of the store's."""
         return max(self._sink_state.paused_until, self._queue.retry_at)
 
-    async def _remind(self, now: Monotonic) -> bool:
+    async def _remind(self, now: Monotonic) -> None:
         """Remind of each problem that is open for another `remind_every`, while the sink is well."""
         every_us, rest_s = self._remind_every_us, min(CHECK_EVERY_S, self._remind_every_us / 1e6)
         self._check_at = Monotonic(now + rest_s)
         if self._sink_state.state is not None:
-            return True
+            return
         reminded_count = 0
         for opening in await self._queue.sent_openings():
             if reminded_count == REMINDED_COUNT:  # the others at once, but with a tick of their own
@@ -105,18 +105,19 @@ class OpenProblems:
             steady_us = self._clock.steady_us()
             due_at = _last_due_at(opening, every_us=every_us, now=steady_us)
             if due_at is not None:
-                if not await self._state_store.remind(opening, due_at=due_at):
-                    return False
+                await self._state_store.remind(opening, due_at=due_at)
                 reminded_count += 1
             next_s = (every_us - (steady_us - opening.recorded_at) % every_us) / 1e6
             self._check_at = min(self._check_at, Monotonic(now + max(APART_S, next_s)))
-        return True
 
     def _is_refreshing(self) -> bool:
         return self._refreshing is not None and not self._refreshing.done()
 
     async def _refresh(self) -> None:
-        openings = await self._queue.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)
+        try:
+            openings = await self._queue.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)
+        except StorePausedError:
+            return
         problems = [SentProblem(each.body, each.problem, each.closed_at) for each in openings]
         if not problems or not self._queue.is_trusted():
             return

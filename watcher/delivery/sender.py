@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from watcher.delivery.delivery_queue import DeliveryQueue
+from watcher.delivery.delivery_queue import DeliveryQueue, StorePausedError
 from watcher.delivery.retries import CircuitBreaker, RetryDecision, decide
 from watcher.delivery.sink_state import SinkState
 from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S, RetryRules, SendOutcome, SendResult, Sink, retry_after_s
@@ -64,30 +64,26 @@ class DeliverySender:
         `waited` is as for `CircuitBreaker.failed`. Raises what ends the program: `OutputClosedError`.
         """
         begun_s = self.sink_state.clock_s()
-        if not (deliveries := await self.queue.members(batch, keeps_messages=self.keeps_messages)):
-            return []
         try:
+            deliveries = await self.queue.members(batch, keeps_messages=self.keeps_messages)
+            if not deliveries:
+                return []
             result = await self._send(deliveries)
-        except LeaseExpiredError:
+        except (LeaseExpiredError, StorePausedError):
             return []
         units = [[each] for each in deliveries] if batch[0].group_id is None else [deliveries]
         attempts = [self._attempt(unit, result, begun_s=begun_s) for unit in units]
         self._learn(batch[0], result, waited=waited)
         return attempts
 
-    async def settle(self, attempts: Sequence[Attempt]) -> bool:
-        """Write how attempts ended, and then say so; return whether that is recorded.
-
-        Raises what ends the program: `OwnershipLostError`, `StoreUnusableError`.
-        """
+    async def settle(self, attempts: Sequence[Attempt]) -> None:
+        """Write how attempts ended, and then say so. Raises as the queue."""
         settled = tuple(record for attempt in attempts for record in attempt.records)
         clock_s, backoff = self.sink_state.clock_s(), self.sink_state.backoff()
         messages = tuple(message for attempt in attempts for message in attempt.result.messages)
-        recorded = await self.queue.settle(AttemptRecords(self.queue.lease, settled, clock_s, backoff, messages))
-        if recorded:
-            for attempt in attempts:
-                self._report(attempt)
-        return recorded
+        await self.queue.settle(AttemptRecords(self.queue.lease, settled, clock_s, backoff, messages))
+        for attempt in attempts:
+            self._report(attempt)
 
     async def give_up(self, *, skip: frozenset[bytes]) -> int:
         """Make dead letters of what was first due too long ago, tried since or not, but for the streams in `skip`.

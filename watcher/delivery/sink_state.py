@@ -137,27 +137,23 @@ class SinkStateStore:
         """Whether the other sinks know how this one is."""
         return self._sink_state.state == self._reported
 
-    async def report(self) -> bool:
-        """Record a change of how the sink is, and report it to the other sinks. Return `False` if that failed."""
+    async def report(self) -> None:
+        """Record a change of how the sink is, and report it to the other sinks. Raises `StorePausedError`."""
         state, answer = self._sink_state.state, self._sink_state.answer
-        if self._clock.monotonic() < self._queue.retry_at:
-            return True
         type_, lease, at = _EVENT_TYPES[state], self._queue.lease, self._clock.now()
         entry, problem = self._events.sink(
             type_, sink=lease.name, answer=answer, problem=self._problem, after=self._sequence, at=at
         )
         problems = () if problem is None else (problem,)
         change = SourceChange(lease, self._sequence, entry.event.sequence, state, (entry,), problems)
-        if not await self._queue.record(change):
-            return False
+        await self._queue.record(change)
         self._reported, self._sequence = state, change.sequence
         self._problem = problem.problem if problem is not None and state else None
         self._metrics.reported(type_, well=state is None, answer=answer)
         (log.info if state is None else log.warning)(type_.value, sink=lease.name, answer=answer)
-        return True
 
-    async def remind(self, opening: SentOpening, *, due_at: Micros) -> bool:
-        """Record a reminder of a problem to the sink, due at that moment. Return `False` if that failed."""
+    async def remind(self, opening: SentOpening, *, due_at: Micros) -> None:
+        """Record a reminder of a problem to the sink, due at that moment. Raises `StorePausedError`."""
         lease = self._queue.lease
         entry = self._events.reminder(
             opening.body, opening.problem, sink=lease.name, after=self._sequence, at=self._clock.now()
@@ -165,20 +161,16 @@ class SinkStateStore:
         reminders = (Reminder(opening.problem.id, due_at),)
         sequence = entry.event.sequence
         change = SourceChange(lease, self._sequence, sequence, self._reported, (entry,), reminders=reminders)
-        if not await self._queue.record(change):
-            return False
+        await self._queue.record(change)
         self._sequence = sequence
         self._metrics.reminded()
-        return True
 
-    async def save(self) -> bool:
-        """Write what time has changed. Return `False` if that failed."""
+    async def save(self) -> None:
+        """Write what time has changed. Raises `StorePausedError`."""
         state = self._state()
         if state != self._saved:
-            if not await self._queue.save(self._sink_state.backoff(), clock_s=state[0]):
-                return False
+            await self._queue.save(self._sink_state.backoff(), clock_s=state[0])
             self._saved = state
-        return True
 
     def _state(self) -> tuple[float, float | None]:
         """Return what time changes; a pause comes with an attempt record."""

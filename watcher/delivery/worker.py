@@ -6,10 +6,11 @@ The retry policy says what an answer means, the sink's state how the sink is, th
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
-from watcher.delivery.delivery_queue import BATCH, DeliveryQueue, hold_key
+from watcher.delivery.delivery_queue import BATCH, DeliveryQueue, StorePausedError, hold_key
 from watcher.delivery.group_queue import GroupQueue
 from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import CircuitBreaker
@@ -150,11 +151,14 @@ class DeliveryWorker:
         self._sink_state.check()
         if self._answered:
             await self._settle_kept()
-        is_reported = self._state_store.is_reported or await self._state_store.report()
-        if not (is_reported and await self._problems.tick()):
+        try:
+            if not self._state_store.is_reported and self._clock.monotonic() >= self._queue.retry_at:
+                await self._state_store.report()
+            await self._problems.tick()
+            async with self._taking:
+                await self._refill()
+        except StorePausedError:
             self._give_back()
-        async with self._taking:
-            await self._refill()
         self._start()
         if self._is_backlog or self._has_noted_backlog:
             await self._note_backlog()
@@ -174,7 +178,8 @@ class DeliveryWorker:
             await self._settle_kept()
         if self._clock.monotonic() < self._queue.retry_at or (self._nothing_waits and self._queue.takes_writes):
             return
-        if await self._state_store.save():
+        with suppress(StorePausedError):
+            await self._state_store.save()
             async with self._taking:
                 if await self._sender.give_up(skip=frozenset(self._held)):
                     self._deps.wake()
@@ -210,9 +215,8 @@ class DeliveryWorker:
             return
         if self._breaker.is_open:
             await self._take_trial()
-        elif (due := await self._queue.take(skip=frozenset(self._held))) is None:
-            self._give_back()
         else:
+            due = await self._queue.take(skip=frozenset(self._held))
             self._hold(due.deliveries, is_trial=False)
             self._next_due_at = due.next_due_at
             self._is_unread = False
@@ -245,7 +249,7 @@ class DeliveryWorker:
         trial = await self._queue.take_trial(skip=frozenset(self._held), never_tried=now < tried_from)
         if trial is None:
             self._trial_at = tried_from if now < tried_from else LATEST
-            self._note_rest(now >= tried_from and not self._held and self._queue.retry_at <= now)
+            self._note_rest(now >= tried_from and not self._held)
             return
         self._trial_at = tried_from if trial.attempts else never_tried_from
         if self._trial_at <= now:
@@ -336,7 +340,9 @@ class DeliveryWorker:
         while self._answered:
             answered, self._answered = self._answered, []
             attempts = [attempt for _, each in answered for attempt in each]
-            if not await self._sender.settle(attempts):
+            try:
+                await self._sender.settle(attempts)
+            except StorePausedError:
                 self._answered = answered + self._answered
                 self._give_back()
                 self._go_on(is_more=False)

@@ -1,4 +1,4 @@
-"""What a change is called outside: the CloudEvents envelope, the ids, the allow-list of fields (SPEC 5)."""
+"""What a change is called outside: the CloudEvents envelope, the ids, the fields that docs/events.md allows."""
 
 import json
 import uuid

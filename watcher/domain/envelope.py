@@ -1,4 +1,4 @@
-"""The CloudEvents envelope around the data of an event (SPEC 5)."""
+"""The CloudEvents envelope around the data of an event."""
 
 import secrets
 import uuid

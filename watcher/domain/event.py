@@ -7,7 +7,7 @@ from uuid import UUID
 
 
 class EventType(StrEnum):
-    """Every event type of this version (SPEC 5)."""
+    """Every event type of this version: docs/events.md."""
 
     EXECUTION_NEW = "execution.new"
     EXECUTION_RUNNING = "execution.running"

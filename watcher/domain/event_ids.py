@@ -1,4 +1,4 @@
-"""Sources, and the ids that are made of them: of streams, problems and groups (SPEC 5)."""
+"""Sources, and the ids that are made of them: of streams, problems and groups."""
 
 import uuid
 from collections.abc import Iterable

@@ -34,7 +34,7 @@ class LostReason(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What became of one request to the API; also the values of the metrics' `outcome` label (SPEC 8)."""
+    """What became of one request to the API; also the values of the metrics' `outcome` label."""
 
     OK = "ok"
     NOT_FOUND = "not_found"
@@ -60,7 +60,7 @@ class FailedNode:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSnapshot:
-    """What one answer of the API said of an execution: the allowed fields and no others (SPEC 5).
+    """What one answer of the API said of an execution: the allowed fields and no others.
 
     `status` is the raw word. Times are aware UTC. Texts are as the API gave them; events cut them.
     """

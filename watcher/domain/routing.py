@@ -1,4 +1,4 @@
-"""Which sinks an event goes to: globs over types, labels and pipelines (SPEC 3)."""
+"""Which sinks an event goes to: globs over types, labels and pipelines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

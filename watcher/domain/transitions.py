@@ -1,4 +1,4 @@
-"""What one answer means for one execution: each rule of SPEC 4 that needs no network. Pure, over `ExecutionRecord`."""
+"""What one answer means for one execution: each rule that needs no network. Pure, over `ExecutionRecord`."""
 
 import math
 from collections.abc import Mapping
@@ -96,7 +96,7 @@ def is_terminal(execution: ExecutionSnapshot) -> bool:
 
 
 def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: bool) -> TransitionResult:
-    """Note another status. A stay begins when it was seen; at first sight at `startedAt`, if given (SPEC 4)."""
+    """Note another status. A stay begins when it was seen; at first sight at `startedAt`, if given."""
     started_at, is_first = poll.execution.started_at, before.status is None and before.lost is None
     known = replace(
         before,

@@ -1,4 +1,4 @@
-"""Records the starts and ends of one pipeline together with what its rules conclude from them (SPEC 5, "Problems").
+"""Records the starts and ends of one pipeline together with what its rules conclude from them: docs/alerts.md.
 
 What a rule concludes the domain says. Here is when it is asked: at once or, after a start, a gap or trouble with the
 list, once a scan is complete; and that no end is judged twice, or never, whenever the process ends.

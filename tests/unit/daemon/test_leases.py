@@ -262,7 +262,7 @@ async def test_surplus_is_given_up_one_at_a_time_and_held_until_it_is(
         await other.look()
     (given,) = set(replica.changed) & set(ACCOUNTS) - set(replica.owned(ACCOUNTS))
     assert table.owned()["one"] == 2
-    held = replica.leases._holdings.get(given)
+    held = replica.leases._held.get(given)
     assert held is not None
     assert held.is_trusted()
     await replica.leases.release(given)

@@ -13,7 +13,7 @@ from stores import PIPELINE, change, executions_of, pipeline_change, upkeep
 from structlog.testing import capture_logs
 from virtual import Account, FakeClock, account_of, said
 
-from watcher.daemon.holdings import LONG_AGO
+from watcher.daemon.leases import LONG_AGO
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.daemon.ownership import SoleOwnership
 from watcher.domain.errors import StoreError, StoreUnusableError

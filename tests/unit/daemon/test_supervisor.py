@@ -446,7 +446,7 @@ async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_t
         setup.clock.advance(5)
         await maintenance.tick()
         assert await readiness.problem() is None
-    assert [line["event"] for line in logs] == ["store.failed", "store.recovered"]
+    assert [line["event"] for line in logs] == ["store.failed", "store.recovered", "delivery.failed"]
     before_s = served_s(path)
     setup.clock.advance(7)
     await setup.supervisor.stop()
