@@ -14,8 +14,9 @@ from uuid import UUID, uuid5
 
 from stores import open_soon
 
+from watcher.delivery.delivery_queue import WorkerDependencies
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
-from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
+from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.errors import StoreError

@@ -12,9 +12,10 @@ from watcher.clerk.protocol import Api
 from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings
 from watcher.config.rules_settings import RulesSettings
 from watcher.daemon.fingerprint import fingerprint_of_sink
+from watcher.delivery.delivery_queue import WorkerDependencies
 from watcher.delivery.sinks.protocol import Output, SinkContext
 from watcher.delivery.sinks.stdout import StdoutSettings
-from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
+from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, types_matching

@@ -5,6 +5,7 @@ will not pass and come through: somebody else owns the sink by now, or the store
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
@@ -14,12 +15,15 @@ from watcher.delivery.sinks.alert import TROUBLED_ENDS
 from watcher.domain.delivery import TAKEN, Delivery, DeliveryState
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import EventKey, EventType
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.problems import CLOSINGS
-from watcher.domain.silences import DeliveryFields, Silence
+from watcher.domain.silences import DeliveryFields, Silence, Silences
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.runtime.backoff import doubling
+from watcher.runtime.backoff import Jitter, doubling
+from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
+from watcher.runtime.scheduler import Wake
 from watcher.store.changes import AttemptRecords, BackoffState, Lease, SourceChange
 from watcher.store.records import DueDeliveries
 from watcher.store.sink_protocol import SentOpening, SinkStore
@@ -43,6 +47,25 @@ def hold_key(delivery: Delivery) -> bytes:
     return delivery.stream if delivery.group_id is None else delivery.group_id.bytes
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerDependencies:
+    """What a worker works with. `fatal` is given what must end the program: a closed stdout, a lost store, a bug.
+
+    `is_trusted` says whether the sink's lease is: while it is not, nothing is sent.
+    """
+
+    store: SinkStore
+    is_trusted: Callable[[], bool]
+    clock: Clock
+    jitter: Jitter
+    wake: Wake
+    events: EventFactory
+    silences: Silences
+    fatal: Callable[[BaseException], None]
+    metrics: SinkMetrics
+    backpressure: Backpressure
+
+
 class StorePausedError(Exception):
     """The store is in trouble that may pass. It is asked again from the queue's `retry_at` on."""
 
@@ -54,27 +77,18 @@ class DeliveryQueue:
     `is_trusted` says whether the lease is: else another process may be sending them by now.
     """
 
-    def __init__(
-        self,
-        store: SinkStore,
-        *,
-        lease: Lease,
-        is_trusted: Callable[[], bool],
-        clock: Clock,
-        silencer: Silencer,
-        metrics: SinkMetrics,
-    ) -> None:
+    def __init__(self, lease: Lease, deps: WorkerDependencies) -> None:
         """Take the store to be well."""
         self.lease = lease
-        self.is_trusted = is_trusted
+        self.is_trusted = deps.is_trusted
         self.retry_at = EARLIEST
-        self._store = store
-        self._clock = clock
-        self._silencer = silencer
-        self._metrics = metrics
+        self._store = deps.store
+        self._clock = deps.clock
+        self._silencer = Silencer(deps.silences, sink=lease.name, clock=deps.clock)
+        self._metrics = deps.metrics
         self._failures = 0
         self._is_refused = False  # whether the last write of this worker was
-        self._owned_from = clock.steady_us()
+        self._owned_from = deps.clock.steady_us()
         self._reminding: dict[EventKey, EventKey] = {}  # reminders that may be on their way: of which openings
         self._released_under: tuple[Silence, ...] | None = None  # the silences when their openings were last looked at
 

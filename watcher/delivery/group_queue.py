@@ -5,22 +5,20 @@ only then sent: from there on it is the same group on every attempt, whatever ha
 can be sent: the slower the sink, the more goes together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from watcher.delivery.delivery_queue import DeliveryQueue
+from watcher.delivery.delivery_queue import DeliveryQueue, WorkerDependencies
 from watcher.delivery.grouping import Member, OpenGroup, OpenGroups, fixed
-from watcher.delivery.silencing import Silencer, fields_of
+from watcher.delivery.silencing import fields_of
 from watcher.delivery.sinks.protocol import GroupRules
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey
 from watcher.domain.silences import DeliveryFields
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import SinkMetrics
 from watcher.store.changes import AttemptRecords, Lease
 from watcher.store.records import DueDeliveries
-from watcher.store.sink_protocol import BEGINNING, Candidate, GroupPosition, SinkStore
+from watcher.store.sink_protocol import BEGINNING, Candidate, GroupPosition
 
 GROUPS_COUNT = 16
 """Groups that are taken at once, as many as may be in flight."""
@@ -41,19 +39,9 @@ ALL_EVERY_S = 60.0
 class GroupQueue(DeliveryQueue):
     """Hands out what stands for each group; `members` returns the group itself."""
 
-    def __init__(
-        self,
-        store: SinkStore,
-        *,
-        lease: Lease,
-        is_trusted: Callable[[], bool],
-        clock: Clock,
-        silencer: Silencer,
-        metrics: SinkMetrics,
-        rules: GroupRules,
-    ) -> None:
+    def __init__(self, lease: Lease, deps: WorkerDependencies, *, rules: GroupRules) -> None:
         """Collect from the beginning."""
-        super().__init__(store, lease=lease, is_trusted=is_trusted, clock=clock, silencer=silencer, metrics=metrics)
+        super().__init__(lease, deps)
         self._groups = OpenGroups(rules)
         self._after = BEGINNING  # what comes due after this was not looked at yet
         self._held_back: GroupPosition | None = None  # before the first that has to wait for one in another group

@@ -4,18 +4,15 @@ And refresh those of a receiver that has them in memory only, in a task of its o
 """
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
 
-from watcher.delivery.delivery_queue import DeliveryQueue, StorePausedError
+from watcher.delivery.delivery_queue import DeliveryQueue, StorePausedError, WorkerDependencies
 from watcher.delivery.sink_state import SinkState, SinkStateStore
-from watcher.delivery.sinks.protocol import SendOutcome, SentProblem, Sink
+from watcher.delivery.sinks.protocol import SendOutcome, SentProblem, Sink, WorkerRules
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
-from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import SinkMetrics
 from watcher.store.sink_protocol import SentOpening
 
 CHECK_EVERY_S = 30.0
@@ -34,7 +31,7 @@ log = structlog.get_logger()
 
 
 class OpenProblems:
-    """The open problems that one sink knows of. `fatal` is given what must end the program."""
+    """The open problems that one sink knows of."""
 
     def __init__(
         self,
@@ -43,22 +40,20 @@ class OpenProblems:
         state_store: SinkStateStore,
         *,
         queue: DeliveryQueue,
-        clock: Clock,
-        metrics: SinkMetrics,
-        remind_every_s: float | None,
-        fatal: Callable[[BaseException], None],
+        rules: WorkerRules,
+        deps: WorkerDependencies,
     ) -> None:
         """Look at all of them at once."""
         self._sink = sink
         self._sink_state = sink_state
         self._state_store = state_store
         self._queue = queue
-        self._clock = clock
-        self._metrics = metrics
-        self._remind_every_us = round((remind_every_s or 0.0) * 1e6)
-        self._check_at = LATEST if remind_every_s is None else clock.monotonic()
-        self._refresh_at = LATEST if sink.refresh_every_s is None else clock.monotonic()
-        self._fatal = fatal
+        self._clock = deps.clock
+        self._metrics = deps.metrics
+        self._fatal = deps.fatal
+        self._remind_every_us = round((rules.remind_every_s or 0.0) * 1e6)
+        self._check_at = LATEST if rules.remind_every_s is None else deps.clock.monotonic()
+        self._refresh_at = LATEST if sink.refresh_every_s is None else deps.clock.monotonic()
         self._refreshing: asyncio.Task[None] | None = None
 
     async def tick(self) -> None:

@@ -5,18 +5,15 @@ from dataclasses import dataclass
 
 import structlog
 
-from watcher.delivery.delivery_queue import DeliveryQueue, StorePausedError
+from watcher.delivery.delivery_queue import DeliveryQueue, StorePausedError, WorkerDependencies
 from watcher.delivery.retries import CircuitBreaker, RetryDecision, decide
 from watcher.delivery.sink_state import SinkState
-from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S, RetryRules, SendOutcome, SendResult, Sink, retry_after_s
+from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
 from watcher.delivery.sinks.request_series import crashed
 from watcher.domain.delivery import TAKEN, Delivery, DeliveryState
 from watcher.domain.errors import LeaseExpiredError, OutputClosedError
 from watcher.domain.event_ids import group_id
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.runtime.backoff import Jitter
-from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import SinkMetrics
 from watcher.store.changes import AttemptRecord, AttemptRecords
 
 WARNED_EVERY_S = 300.0
@@ -45,14 +42,11 @@ class DeliverySender:
     """Makes the attempts of one worker. What an answer says of the sink itself goes to its breaker and its state."""
 
     sink: Sink
+    rules: WorkerRules
+    deps: WorkerDependencies
     queue: DeliveryQueue
     breaker: CircuitBreaker
     sink_state: SinkState
-    retry: RetryRules
-    clock: Clock
-    jitter: Jitter
-    metrics: SinkMetrics
-    keeps_messages: bool = False
     _in_trouble: bool = False
     _quiet_until: Monotonic = EARLIEST
     _give_up_at: Monotonic = EARLIEST
@@ -65,7 +59,7 @@ class DeliverySender:
         """
         begun_s = self.sink_state.clock_s()
         try:
-            deliveries = await self.queue.members(batch, keeps_messages=self.keeps_messages)
+            deliveries = await self.queue.members(batch, keeps_messages=self.rules.keeps_messages)
             if not deliveries:
                 return []
             result = await self._send(deliveries)
@@ -90,13 +84,13 @@ class DeliverySender:
 
         Returns how many died; none before it is time.
         """
-        after_s, now = self.retry.give_up_after_s, self.clock.monotonic()
+        after_s, now = self.rules.retry.give_up_after_s, self.deps.clock.monotonic()
         if after_s is None or self.sink_state.disabled or now < self._give_up_at:
             return 0
         self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
         count = await self.queue.give_up(clock_s=self.sink_state.clock_s(), after_s=after_s, skip=skip)
         if count:
-            self.metrics.dead(count)
+            self.deps.metrics.dead(count)
             log.warning("deliveries.died", sink=self.queue.lease.name, count=count, why="give_up_after has passed")
         return count
 
@@ -110,15 +104,15 @@ class DeliverySender:
 
     def _attempt(self, deliveries: Sequence[Delivery], result: SendResult, *, begun_s: float) -> Attempt:
         """Evaluate all of a group alike, by the one that was due last; a group that is refused goes on in halves."""
-        at, count = self.clock.steady_us(), len(deliveries)
+        at, count = self.deps.clock.steady_us(), len(deliveries)
         first_due_s = max(begun_s if each.first_due_at_s is None else each.first_due_at_s for each in deliveries)
         decision = decide(
             deliveries[0],
             result,
             through_at=self.sink_state.through_at,
             waited_s=self.sink_state.clock_s() - first_due_s,
-            rules=self.retry,
-            jitter=self.jitter,
+            rules=self.rules.retry,
+            jitter=self.deps.jitter,
             count=count,
         )
         group = deliveries[0].group_id
@@ -161,7 +155,7 @@ class DeliverySender:
                 self.sink_state.gone()
             case _:
                 self.sink_state.tried()
-                asked_s, now = retry_after_s(result), self.clock.monotonic()
+                asked_s, now = retry_after_s(result), self.deps.clock.monotonic()
                 self.breaker.failed(delivery.event_id, now=now, retry_after_s=asked_s, waited=waited)
                 if result.outcome is SendOutcome.BUSY and asked_s:
                     self.sink_state.pause(asked_s)
@@ -172,7 +166,7 @@ class DeliverySender:
         count = len(attempt.deliveries)
         if decision.state in TAKEN:
             for each in attempt.deliveries:
-                self.metrics.delivered((attempt.at - each.recorded_at) / 1e6, state=decision.state)
+                self.deps.metrics.delivered((attempt.at - each.recorded_at) / 1e6, state=decision.state)
             if self._in_trouble:
                 log.info("delivery.recovered", sink=self.queue.lease.name)
             self._in_trouble = False
@@ -185,12 +179,12 @@ class DeliverySender:
         if result.remedy:
             known["remedy"] = result.remedy
         if decision.state is DeliveryState.DEAD:
-            self.metrics.dead(count)
+            self.deps.metrics.dead(count)
             log.warning("delivery.dead", **known)
             return
-        self.metrics.retried(count)
+        self.deps.metrics.retried(count)
         known["wait_s"] = round(decision.wait_s, 3)
-        now, is_gone = self.clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
+        now, is_gone = self.deps.clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
         if self._in_trouble or now < self._quiet_until or is_gone:
             log.debug("delivery.failed", **known)
             return

@@ -2,13 +2,11 @@
 
 import structlog
 
-from watcher.delivery.delivery_queue import DeliveryQueue
+from watcher.delivery.delivery_queue import DeliveryQueue, WorkerDependencies
 from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S
 from watcher.domain.event import EventType
-from watcher.domain.event_factory import EventFactory
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import SinkMetrics
 from watcher.store.changes import BackoffState, Reminder, SourceChange
 from watcher.store.records import SinkRecord
 from watcher.store.sink_protocol import SentOpening
@@ -116,19 +114,17 @@ class SinkStateStore:
         record: SinkRecord,
         *,
         queue: DeliveryQueue,
-        events: EventFactory,
-        clock: Clock,
-        metrics: SinkMetrics,
+        deps: WorkerDependencies,
     ) -> None:
         """Take what the state began with as written, and warn if the sink is disabled."""
         self._sink_state = sink_state
         self._queue = queue
-        self._events = events
-        self._clock = clock
-        self._metrics = metrics
+        self._events = deps.events
+        self._clock = deps.clock
+        self._metrics = deps.metrics
         self._reported, self._sequence, self._problem = record.state, record.sequence, record.problem
         self._saved = self._state()
-        metrics.up(record.state is None)
+        deps.metrics.up(record.state is None)
         if sink_state.disabled:
             log.warning("sink.disabled", sink=queue.lease.name, note=DISABLED_NOTE)
 

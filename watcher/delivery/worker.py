@@ -5,32 +5,21 @@ The retry policy says what an answer means, the sink's state how the sink is, th
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 
-from watcher.delivery.delivery_queue import BATCH, DeliveryQueue, StorePausedError, hold_key
+from watcher.delivery.delivery_queue import BATCH, DeliveryQueue, StorePausedError, WorkerDependencies, hold_key
 from watcher.delivery.group_queue import GroupQueue
 from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import CircuitBreaker
 from watcher.delivery.sender import Attempt, DeliverySender
-from watcher.delivery.silencing import Silencer
 from watcher.delivery.sink_state import SinkState, SinkStateStore
 from watcher.delivery.sinks.protocol import Sink, WorkerRules
 from watcher.domain.delivery import TAKEN, Delivery
-from watcher.domain.event_factory import EventFactory
-from watcher.domain.silences import Silences
 from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
-from watcher.runtime.backoff import Jitter
-from watcher.runtime.backpressure import Backpressure
-from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.rate_limiter import Pacer
-from watcher.runtime.scheduler import Wake
 from watcher.store.changes import Lease
 from watcher.store.records import SinkRecord
-from watcher.store.sink_protocol import SinkStore
 
 CONCURRENCY = 16
 """At most so many requests in flight per sink."""
@@ -46,25 +35,6 @@ SHARED_REST_S = 1.0
 
 SENDING_TURNS = 40
 """A request that takes longer than so many turns of the event loop waits for its receiver."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerDependencies:
-    """What a worker works with. `fatal` is given what must end the program: a closed stdout, a lost store, a bug.
-
-    `is_trusted` says whether the sink's lease is: while it is not, nothing is sent.
-    """
-
-    store: SinkStore
-    is_trusted: Callable[[], bool]
-    clock: Clock
-    jitter: Jitter
-    wake: Wake
-    events: EventFactory
-    silences: Silences
-    fatal: Callable[[BaseException], None]
-    metrics: SinkMetrics
-    backpressure: Backpressure
 
 
 class DeliveryWorker:
@@ -87,48 +57,21 @@ class DeliveryWorker:
         self, lease: Lease, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
     ) -> None:
         """Go on from what is recorded of the sink."""
-        clock, metrics = deps.clock, deps.metrics
         self.sink = lease.name
         self.groups_for_s = 0.0 if rules.group is None else rules.group.wait_s
         self._deps = deps
-        self._clock = clock
+        self._clock = deps.clock
         self._is_grouped = rules.group is not None
-        self._queue = (DeliveryQueue if rules.group is None else partial(GroupQueue, rules=rules.group))(
-            deps.store,
-            lease=lease,
-            is_trusted=deps.is_trusted,
-            clock=clock,
-            silencer=Silencer(deps.silences, sink=lease.name, clock=clock),
-            metrics=metrics,
-        )
+        self._queue = DeliveryQueue(lease, deps) if rules.group is None else GroupQueue(lease, deps, rules=rules.group)
         self._breaker = CircuitBreaker(opens=rules.breaks)
-        self._sink_state = SinkState(record, clock=clock)
-        self._state_store = SinkStateStore(
-            self._sink_state, record, queue=self._queue, events=deps.events, clock=clock, metrics=metrics
-        )
-        self._sender = DeliverySender(
-            sink=sink,
-            queue=self._queue,
-            breaker=self._breaker,
-            sink_state=self._sink_state,
-            retry=rules.retry,
-            clock=clock,
-            jitter=deps.jitter,
-            metrics=metrics,
-            keeps_messages=rules.keeps_messages,
-        )
+        self._sink_state = SinkState(record, clock=deps.clock)
+        self._state_store = SinkStateStore(self._sink_state, record, queue=self._queue, deps=deps)
+        self._sender = DeliverySender(sink, rules, deps, self._queue, self._breaker, self._sink_state)
         self._problems = OpenProblems(
-            sink,
-            self._sink_state,
-            self._state_store,
-            queue=self._queue,
-            clock=clock,
-            metrics=metrics,
-            remind_every_s=rules.remind_every_s,
-            fatal=deps.fatal,
+            sink, self._sink_state, self._state_store, queue=self._queue, rules=rules, deps=deps
         )
         self._longest_rest_s = REST_S if deps.store.exclusive else SHARED_REST_S
-        self._pacer = Pacer(rules.rate_per_s, now=clock.monotonic())
+        self._pacer = Pacer(rules.rate_per_s, now=deps.clock.monotonic())
         self._ready: deque[Delivery] = deque()  # of a group the first, which stands for it
         self._held: set[bytes] = set()  # the streams, or groups, of all these and of what is not settled: one each
         self._taking = asyncio.Lock()  # what is taken from the store is in `_held` before something else is asked of it
