@@ -84,6 +84,17 @@ async def test_what_is_not_settled_is_bounded(rig: Rig) -> None:
     assert len(rig.sink.sent) == UNSETTLED_COUNT + 30
 
 
+async def test_what_is_settled_and_held_nothing_back_is_not_looked_for_again(rig: Rig) -> None:
+    await rig.go()
+    for count in (2, 3):
+        await rig.record("a", "b")
+        await rig.go()
+        assert rig.store.asked["next_deliveries"] == count
+    await rig.record("a", "a")
+    await rig.go()
+    assert (len(rig.sink.sent), rig.store.asked["next_deliveries"]) == (6, 5)
+
+
 async def test_a_sink_that_takes_batches_is_sent_all_that_is_due_at_once(rig: Rig) -> None:
     batches = note_batches(rig, batch_count=100)
     await rig.record(*streams(70), "a", "a")

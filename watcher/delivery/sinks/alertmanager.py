@@ -89,7 +89,7 @@ class AlertmanagerTemplate(Template):
 
     def closed_by(self, batch: Sequence[Delivery]) -> frozenset[UUID]:
         """Return which problems these events close."""
-        problems = (alert.problem for alert in (Alert.read(each.body) for each in batch) if alert.closes)
+        problems = (alert.problem for alert in (Alert.of(each.content) for each in batch) if alert.closes)
         return frozenset(UUID(problem["id"]) for problem in problems if problem is not None)
 
     def _message(self, batch: Sequence[Delivery]) -> Message:
@@ -100,7 +100,7 @@ class AlertmanagerTemplate(Template):
 
     def _found(self, delivery: Delivery) -> list[tuple[Alert, _Span]]:
         """Return what an event says: of its problem, of itself, or of both, the closing first."""
-        alert, now = Alert.read(delivery.body), self._clock.now()
+        alert, now = Alert.of(delivery.content), self._clock.now()
         problem, spans = alert.problem, []
         if problem is not None:
             opened_at = datetime.fromisoformat(problem["openedAt"])

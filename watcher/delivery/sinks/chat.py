@@ -73,7 +73,7 @@ def read_batch(batch: Sequence[Delivery]) -> list[Alert | Digest]:
     """
     groups: defaultdict[bool, Digest] = defaultdict(Digest)
     for delivery in batch:
-        alert = Alert.read(delivery.body)
+        alert = Alert.of(delivery.content)
         groups[alert.is_trouble].add(alert, event_id=delivery.event_id)
     return [group.news for group in groups.values()]
 

@@ -48,7 +48,7 @@ class PagerDutyTemplate(Template):
         messages: list[Message] = []
         others = {False: Digest(), True: Digest()}
         for delivery in batch:
-            alert = Alert.read(delivery.body)
+            alert = Alert.of(delivery.content)
             if alert.type == EventType.WATCHER_TEST:
                 messages += [self._trigger(alert, key=alert.id), self._resolve(alert, key=alert.id)]
                 continue

@@ -185,7 +185,7 @@ def parts_of(batch: Sequence[Delivery]) -> list[Part]:
     others = {True: _Others(), False: _Others()}
     openings = {each.message.problem: each.message.opening for each in batch if each.message is not None}
     for delivery in batch:
-        alert = Alert.read(delivery.body)
+        alert = Alert.of(delivery.content)
         if alert.problem is not None:
             problem = UUID(alert.problem["id"])
             if alert.type == alert.problem["kind"]:

@@ -6,7 +6,6 @@ line may be left half written by that end. In a file the next start ends it; out
 
 import errno
 import fcntl
-import json
 import os
 import select
 import stat
@@ -131,7 +130,7 @@ class StdoutSink(Sink):
         """Leave the output to the others."""
 
     def _line(self, delivery: Delivery) -> bytes:
-        return delivery.body if self._console is None else render(json.loads(delivery.body), console=self._console)
+        return delivery.body if self._console is None else render(delivery.content, console=self._console)
 
 
 class StdoutSettings(SinkSettings):

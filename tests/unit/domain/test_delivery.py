@@ -1,0 +1,11 @@
+from sample_events import sample
+
+from watcher.domain.event import EventType
+
+
+def test_a_body_is_read_once_also_for_what_differs_in_other_fields() -> None:
+    delivery = sample(EventType.EXECUTION_FAILED)
+    marked = delivery.but(closes_only=True)
+    assert (marked.closes_only, delivery.closes_only) == (True, False)
+    assert marked.content is delivery.content
+    assert delivery.data["execution"]["status"] == "failed"
