@@ -526,6 +526,18 @@ async def test_a_settled_delivery_lets_the_next_one_go_at_once(
     assert await due(store, ops, now=START_US) == [of(1, sequence=2)]
 
 
+async def test_a_settled_delivery_wakes_also_for_what_was_due_behind_it_all_the_time(
+    store: Store, account: Lease, ops: Lease, woken: Woken
+) -> None:
+    for number, sequence in ((1, 1), (2, 1), (1, 2)):
+        await store.record(change(account, number, sequence=sequence))
+    first, other = (await store.next_deliveries(ops, now=LATER, limit=2)).deliveries
+    woken.names.clear()
+    both = (attempt_record(ops, first), attempt_record(ops, other))
+    await store.settle(replace(both[0], attempts=both[0].attempts + both[1].attempts))
+    assert woken.names == ["ops"]
+
+
 async def test_a_settled_delivery_with_nothing_behind_it_wakes_nobody(
     store: Store, account: Lease, ops: Lease, woken: Woken
 ) -> None:

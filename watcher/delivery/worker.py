@@ -260,6 +260,7 @@ class DeliveryWorker:
         self._sending_s = self._clock.monotonic() - began_at
         if attempts:
             self._answered.append((batch, attempts))
+            self._is_unread |= len(attempts) < len(batch)  # what was left out may have held something back
         else:  # a silence kept it back, or the store lost sight of it: nothing was sent
             self._pacer.give_back(slot)
             self._let_go(batch)

@@ -96,6 +96,8 @@ def test_every_metric_that_is_named_exists(metrics: set[str]) -> None:
 def test_the_alerts_are_rules_prometheus_can_read() -> None:
     (group,) = yaml.safe_load(section("What to alert on").split("```yaml\n")[1].split("```")[0])["groups"]
     assert all({"alert", "expr"} <= set(rule) <= {"alert", "expr", "for"} for rule in group["rules"])
+    fires_on = {rule["expr"] for rule in group["rules"]}
+    assert {f"watcher_{each}_up == 0" for each in ("store", "account", "sink")} <= fires_on
 
 
 def backup_commands() -> list[str]:
