@@ -74,7 +74,7 @@ class AlertmanagerTemplate(Template):
         parts = [batch[start : start + ALERTS_COUNT] for start in range(0, len(batch), ALERTS_COUNT)]
         messages = [self._message(part) for part in parts]
         if batch[0].type == EventType.WATCHER_TEST:
-            alert, now = Alert.read(batch[0].body), self._clock.now()
+            alert, now = Alert.of(batch[0].content), self._clock.now()
             span = _Span(alert.type, min(alert.time, alert.seen_at, now), now)
             messages.append(Message(alert.id, _body([_alert(alert, span)])))
         return messages
