@@ -159,9 +159,9 @@ async def _change_what_hangs(stage: Stage) -> Life:
     account["timeout"] = "59s"
     sinks = {"hung": webhook(hung, timeout="59s"), "new": webhook(new)}
     stage.write({**document, "watch": watches[1:], "sinks": sinks})
-    await life.until(new.events, within_s=4, what="the new watch was reported to the new sink")
+    await life.until(new.events, within_s=6, what="the new watch was reported to the new sink")
     stage.write({**document, "sinks": {**sinks, "newer": webhook(newer)}})
-    await life.until(newer.events, within_s=4, what="the newer watch was reported to the newer sink")
+    await life.until(newer.events, within_s=6, what="the newer watch was reported to the newer sink")
     assert life.logged("config.reloaded") == []
     return life
 

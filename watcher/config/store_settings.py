@@ -1,4 +1,4 @@
-"""The block `store` of the configuration file (SPEC 3)."""
+"""The block `store` of the configuration file."""
 
 import re
 from importlib import import_module

@@ -9,8 +9,7 @@ from yarl import URL
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
-from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings
-from watcher.config.rules_settings import RulesSettings
+from watcher.config.models import AccountSettings, AnySink, PollingSettings, RulesSettings, Settings
 from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.delivery.sinks.protocol import Output, SinkContext
 from watcher.delivery.sinks.stdout import StdoutSettings

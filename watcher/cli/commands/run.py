@@ -16,7 +16,6 @@ from watcher.config.source import ConfigSource
 from watcher.daemon.app import Started
 from watcher.daemon.app import run as run_daemon
 from watcher.daemon.reload import Reloading
-from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.threads import DetachedExecutor
 
@@ -33,7 +32,7 @@ def run(config: ConfigOption = None) -> None:
     requests in flight may finish, for at most 8 s; a second signal exits at once.
     """
     gc.disable()  # what is read at the start stays: to search it for garbage costs a quarter of the start
-    source = ConfigSource(config_path(config), environ=os.environ, clock=SystemClock())
+    source = ConfigSource(config_path(config), environ=os.environ)
     settings = loaded(source.load)
     configure_logs(level=settings.log.level, format_=settings.log.format)
     for warning in source.warnings:
