@@ -35,8 +35,8 @@ from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.version import VERSION
-from watcher.store.open import is_postgresql
 from watcher.store.sql_store import SqlStore
+from watcher.store.store_url import is_postgresql
 from watcher.web.health import Checks
 
 log = structlog.get_logger()

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import WorkerThreads
-from watcher.store import schema_version
+from watcher.store import schema
 from watcher.store.database import OnRecorded, Watched
 from watcher.store.db_errors import DatabaseFault, ErrorNames, cause_of, explain
 from watcher.store.postgresql_commits import CommitLog
@@ -201,11 +201,11 @@ class PostgresDatabase:
     def _prepare(self, connection: Connection) -> bool | None:
         """Bring the schema up to date; return `None` if another process is at it."""
         require_utf8(connection, where=self.where)
-        if schema_version.found_version(connection, where=self.where) < SCHEMA_VERSION:
+        if schema.found_version(connection, where=self.where) < SCHEMA_VERSION:
             if not take_migration_lock(connection):
                 return None
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        created = schema_version.prepare(connection, where=self.where)  # looks again, now that nobody else is at it
+        created = schema.prepare(connection, where=self.where)  # looks again, now that nobody else is at it
         now = server_time(connection)
         self._commits.begin(connection, now=now)
         self.ahead_us = now - self._clock.steady_us()

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.runtime.clock import Clock
-from watcher.store import schema_version
+from watcher.store import schema
 from watcher.store.database_file import DISABLED
 from watcher.store.postgresql import LACKS_SCHEMA, READ, REFUSES_USER, make_engine, opening_error, require_utf8
 from watcher.store.postgresql_connector import Connector
@@ -35,7 +35,7 @@ def state_of(url: str, *, password: str | None, clock: Clock) -> StoreState:
     try:
         with engine.begin() as connection:
             require_utf8(connection, where=where)
-            is_empty = not schema_version.found_version(connection, where=where)
+            is_empty = not schema.found_version(connection, where=where)
             if is_empty:
                 _require_room(connection, where=where)
             disabled = {} if is_empty else {row.name: row.fingerprint for row in connection.execute(text(DISABLED))}

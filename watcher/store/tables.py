@@ -26,8 +26,11 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 8
-"""What this program writes. A migration that older programs cannot live with raises `oldest_reader` in `meta`."""
+FIRST_VERSION = SCHEMA_VERSION = 9
+"""What this program writes, and the oldest that it brings up to date.
+
+A migration that older programs cannot live with raises `oldest_reader` in `meta`.
+"""
 
 metadata = MetaData()
 
@@ -147,7 +150,7 @@ delivery = Table(
     Column("due_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("rejections", Integer, nullable=False, server_default="0"),
-    Column("first_tried_us", BigInteger, key="first_due_us"),  # on the sink's own clock; older programs read it
+    Column("first_due_us", BigInteger),  # on the sink's own clock
     Column("settled_at", BigInteger),
     Column("answer", String),
     Column("steps", Integer, nullable=False, server_default="0"),  # of the schedule
@@ -193,8 +196,8 @@ reminder = Table(
     sqlite_with_rowid=False,
 )
 
-# Where a sink's message of a problem is, which is updated and answered. The problem is no foreign key: a program of an
-# older schema, which does not know this table, deletes problems too.
+# Where a sink's message of a problem is, which is updated and answered. The problem is no foreign key: retention may
+# delete it in the moment in which an attempt is written down.
 problem_message = Table(
     "problem_message",
     metadata,

@@ -93,6 +93,11 @@ async def test_a_database_of_somebody_else_is_left_alone(postgres: PostgresServe
     assert "is a database, but not one of clerk-watcher; name another" in await refusal(empty)
 
 
+async def test_a_database_of_before_the_first_release_is_refused(postgres: PostgresServer, url: str) -> None:
+    postgres.run("UPDATE meta SET value = '8' WHERE key = 'schema_version'", url)
+    assert "is a store of a version before the first release (schema 8)" in await refusal(url)
+
+
 async def test_a_newer_database_is_left_alone(postgres: PostgresServer, url: str) -> None:
     postgres.run("UPDATE meta SET value = '999' WHERE key = 'oldest_reader'", url)
     assert "was written by a newer version of clerk-watcher" in await refusal(url)

@@ -10,7 +10,7 @@ from watcher.daemon.store_opening import password_of
 from watcher.domain.errors import Exit, StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import run_detached
-from watcher.store.open import is_postgresql
+from watcher.store.store_url import is_postgresql
 
 
 async def try_store(settings: StoreSettings, *, clock: Clock) -> tuple[list[Trial], Mapping[str, str]]:
