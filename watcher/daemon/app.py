@@ -14,7 +14,7 @@ import structlog
 
 import watcher
 from watcher.config.models import Settings
-from watcher.daemon.build import OwnerDependencies, SinkWakeups
+from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
 from watcher.daemon.leases import Leases, new_identity
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
 from watcher.daemon.ownership import Ownership, SoleOwnership

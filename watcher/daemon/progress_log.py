@@ -8,7 +8,7 @@ import structlog
 from watcher.domain.errors import StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.store.protocol import Queries
+from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ class ProgressLog:
     """One info line per account, and one per hour."""
 
     def __init__(
-        self, accounts: Callable[[], Collection[Account]], *, store: Queries, clock: Clock, metrics: Metrics
+        self, accounts: Callable[[], Collection[Account]], *, store: SqlStore, clock: Clock, metrics: Metrics
     ) -> None:
         """Start the first hour."""
         self._accounts = accounts

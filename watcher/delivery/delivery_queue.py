@@ -21,8 +21,8 @@ from watcher.runtime.backoff import doubling
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.store.changes import AttemptRecords, BackoffState, Lease, SourceChange
-from watcher.store.records import DueDeliveries
-from watcher.store.sink_protocol import SentOpening, SinkStore
+from watcher.store.records import DueDeliveries, SentOpening
+from watcher.store.sql_store import SqlStore
 
 BATCH = 256
 """All that is due is taken from the store at once, but no more than so many."""
@@ -50,7 +50,7 @@ class DeliveryQueue:
 
     def __init__(
         self,
-        store: SinkStore,
+        store: SqlStore,
         *,
         lease: Lease,
         is_trusted: Callable[[], bool],

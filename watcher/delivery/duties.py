@@ -17,7 +17,7 @@ from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.store.sink_protocol import SentOpening
+from watcher.store.records import SentOpening
 
 CHECK_EVERY_S = 30.0
 """So often the store is asked which problems are open: of one that is new the first reminder is not due before."""

@@ -20,8 +20,8 @@ from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.store.changes import AttemptRecords, Lease
-from watcher.store.records import DueDeliveries
-from watcher.store.sink_protocol import BEGINNING, Candidate, GroupPosition, SinkStore
+from watcher.store.records import BEGINNING, Candidate, DueDeliveries, GroupPosition
+from watcher.store.sql_store import SqlStore
 
 GROUPS_COUNT = 16
 """Groups that are taken at once, as many as may be in flight."""
@@ -44,7 +44,7 @@ class GroupQueue(DeliveryQueue):
 
     def __init__(
         self,
-        store: SinkStore,
+        store: SqlStore,
         *,
         lease: Lease,
         is_trusted: Callable[[], bool],

@@ -9,7 +9,7 @@ from uuid import UUID
 from watcher.delivery.sinks.alert import TROUBLED_ENDS
 from watcher.domain.delivery import Delivery
 from watcher.store.changes import Lease
-from watcher.store.sink_protocol import SinkStore
+from watcher.store.sql_store import SqlStore
 
 
 class _About(NamedTuple):
@@ -19,7 +19,7 @@ class _About(NamedTuple):
     pipeline: tuple[str, str] | None
 
 
-async def with_messages(deliveries: Sequence[Delivery], *, store: SinkStore, lease: Lease) -> list[Delivery]:
+async def with_messages(deliveries: Sequence[Delivery], *, store: SqlStore, lease: Lease) -> list[Delivery]:
     """Return deliveries with the messages that are kept of them. Raises `StoreError`."""
     about = [_about(each) for each in deliveries]
     problems = {each.problem for each in about if each.problem is not None}

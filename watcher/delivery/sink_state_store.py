@@ -10,8 +10,7 @@ from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.store.changes import Reminder, SourceChange
-from watcher.store.records import SinkRecord
-from watcher.store.sink_protocol import SentOpening
+from watcher.store.records import SentOpening, SinkRecord
 
 DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in the configuration to send them"
 

@@ -22,7 +22,7 @@ from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.scheduler import Wake
 from watcher.store.changes import Lease
 from watcher.store.records import SinkRecord
-from watcher.store.sink_protocol import SinkStore
+from watcher.store.sql_store import SqlStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class WorkerDependencies:
     `is_trusted` says whether the sink's lease is: while it is not, nothing is sent.
     """
 
-    store: SinkStore
+    store: SqlStore
     is_trusted: Callable[[], bool]
     clock: Clock
     jitter: Jitter

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, bindparam, false, func, null, select, true, t
 
 from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros
-from watcher.store.sink_protocol import DeadLetter
+from watcher.store.records import DeadLetter
 from watcher.store.tables import DEAD, WAITING, delivery, event, source
 
 _SINK_ID = select(source.c.id).where(source.c.kind == "sink", source.c.name == bindparam("name")).scalar_subquery()

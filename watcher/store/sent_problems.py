@@ -10,7 +10,7 @@ from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros, from_us
 from watcher.store.changes import SourceChange
 from watcher.store.problems import PROBLEM_COLUMNS, problem_of
-from watcher.store.sink_protocol import Opening, SentOpening
+from watcher.store.records import Opening, SentOpening
 from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.tables import delivery, event, problem, reminder
 

@@ -12,8 +12,7 @@ from watcher.runtime.clock import Clock
 from watcher.store import dead_letters, groups, problem_messages, sent_problems, silenced
 from watcher.store.changes import Lease
 from watcher.store.database import Database
-from watcher.store.records import DueDeliveries
-from watcher.store.sink_protocol import Candidate, DeadLetter, GroupPosition, Opening, SentOpening
+from watcher.store.records import Candidate, DeadLetter, DueDeliveries, GroupPosition, Opening, SentOpening
 from watcher.store.sql_access import SqlAccess
 
 REPLAYED_COUNT = 1_000
@@ -41,7 +40,10 @@ class SqlSinks(SqlAccess):
     async def next_groups(
         self, lease: Lease, *, now: Micros, limit: int, skip: Collection[bytes] = ()
     ) -> DueDeliveries:
-        """Return what stands for each group that may be sent, leaving out the groups and streams in `skip`."""
+        """Return what stands for each group that may be sent, leaving out the groups and streams in `skip`.
+
+        What was tried before its sink had groups is a group of its own, and has no `group_id`.
+        """
         sink_id, name = self._number(lease), lease.name
         read = partial(groups.next_groups, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
         return await self._read_held(lease, read)
@@ -60,7 +62,10 @@ class SqlSinks(SqlAccess):
         return await self._read_held(lease, read)
 
     async def silence(self, lease: Lease, events: Collection[EventKey], *, now: Micros, owned_from: Micros) -> None:
-        """Settle as silenced what waits of these for the leased sink, which is served under this lease since then."""
+        """Settle as silenced what waits of these for the leased sink, which is served under this lease since then.
+
+        What was recorded before that counts as tried: whoever served it may have been killed while sending it.
+        """
         work = partial(silenced.silence, sink_id=self._number(lease), keys=events, now=now, owned_from=owned_from)
         await self._write_held(lease, work)
 

@@ -95,12 +95,18 @@ class SqlStore(SqlSinks):
         return await self._read(partial(source_states.load_account, account_id=self._number(lease), now=now))
 
     async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
-        """Return what is recorded of these executions of the leased account, by id."""
+        """Return what is recorded of these executions of the leased account, by id.
+
+        `since_at` and `polled_at` come back no later than now: a clock that was ahead has been set right since.
+        """
         account_id, now = self._number(lease), self._clock.steady_us()
         return await self._read(partial(states.load_executions, account_id=account_id, executions=executions, now=now))
 
     async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
-        """Return what is recorded of a pipeline of the leased account, which is watched whole (again)."""
+        """Return what is recorded of a pipeline of the leased account, which is watched whole (again).
+
+        A cursor is gone once its pipeline was absent for more than 24 h; events go on from their sequence.
+        """
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
         account_id, now = self._number(lease), self._clock.steady_us()
         load = partial(cursors.load_pipeline, account_id=account_id, pipeline_id=pipeline_id, now=now)
@@ -117,13 +123,17 @@ class SqlStore(SqlSinks):
         return await self._read(partial(outbox.load_events, keys=keys))
 
     async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        """Return the executions of these pipelines of the leased account that have not ended."""
+        """Return the executions of these pipelines of the leased account that have not ended. Times as above."""
         pipeline_ids = await self._pipeline_numbers(lease, pipelines)
         now = self._clock.steady_us()
         return await self._read(partial(states.load_open, pipeline_ids=pipeline_ids, now=now))
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
-        """Return what is recorded of the leased sink, which is present again."""
+        """Return what is recorded of the leased sink, which is present again.
+
+        `fingerprint` stands for its block in the configuration: a change of it makes a disabled sink a failing one.
+        What was recorded for it later than now, by a clock that was ahead, is due now.
+        """
         await self._provide(lease)
         sink_id = self._number(lease)
 
@@ -139,7 +149,7 @@ class SqlStore(SqlSinks):
         await self._write_item(change)
 
     async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
-        """Keep when unchanged executions were last polled."""
+        """Keep when unchanged executions were last polled: execution to microseconds UTC, steady."""
         poll_times = list(polled_at.items())
         for start in range(0, len(poll_times), POLL_TIMES_COUNT):
             await self._write_item(states.PollTimes(lease, dict(poll_times[start : start + POLL_TIMES_COUNT])))
@@ -149,13 +159,16 @@ class SqlStore(SqlSinks):
         await self._write_item(BackoffChange(lease, backoff))
 
     async def save_sink_state(self, lease: Lease, backoff: BackoffState, *, clock_s: float) -> None:
-        """Keep what the leased sink is going through, and its own clock."""
+        """Keep what the leased sink is going through, and its own clock, between two attempt records."""
         await self._write_item(BackoffChange(lease, backoff, clock_s))
 
     async def next_deliveries(
         self, lease: Lease, *, now: Micros, limit: int, skip: Collection[bytes] = ()
     ) -> DueDeliveries:
-        """Return what the leased sink may be sent at `now`, leaving out the streams in `skip`."""
+        """Return what the leased sink may be sent at `now`, leaving out the streams in `skip` (in flight).
+
+        Raises `OwnershipLostError` when the lease is not the stored one: what waits is another owner's to send.
+        """
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_deliveries, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
         return await self._read_held(lease, read)
@@ -163,7 +176,11 @@ class SqlStore(SqlSinks):
     async def next_trial(
         self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
     ) -> Delivery | None:
-        """Return what is to show whether the leased sink works again, leaving out the streams in `skip`."""
+        """Return what is to show whether the leased sink works again, leaving out the streams in `skip`.
+
+        The first that is due and was never tried; else, unless it has to be `never_tried`, of those with the fewest
+        steps the one that was tried longest ago, due or not.
+        """
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
         return await self._read_held(lease, read)
@@ -171,19 +188,25 @@ class SqlStore(SqlSinks):
     async def give_up(
         self, lease: Lease, *, now: Micros, clock_s: float, after_s: float, skip: Collection[bytes] = ()
     ) -> int:
-        """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock."""
+        """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.
+
+        Streams in `skip` are left alone. Returns how many died.
+        """
         sink_id, clock_us, after_us = self._number(lease), round(clock_s * 1e6), round(after_s * 1e6)
         write = partial(deliveries.give_up, sink_id=sink_id, now=now, clock_us=clock_us, after_us=after_us, skip=skip)
         return await self._write_held(lease, write)
 
     async def settle(self, attempt_records: AttemptRecords) -> None:
-        """Write how attempts ended."""
+        """Write how attempts ended. Later deliveries of the same stream come due no earlier than this one."""
         await self._write_item(attempt_records)
 
     async def mark_absent_sinks(
         self, lease: Lease, *, present: Collection[str], now: Micros, dead_after_us: int
     ) -> int:
-        """Note which sinks are no longer configured; make dead what waits for those absent that long. Count it."""
+        """Note which sinks are no longer configured; those absent for `dead_after_us` have their deliveries made dead.
+
+        Returns how many died.
+        """
         absent = await self._write_held(lease, partial(retention.mark_absent_sinks, present=present, now=now))
         died_count = 0
         for sink_id in (sink_id for sink_id, since in absent.items() if since <= now - dead_after_us):
@@ -193,7 +216,10 @@ class SqlStore(SqlSinks):
         return died_count
 
     async def close_problems(self, lease: Lease, closings: Sequence[tuple[OutboxEntry, ProblemChange]]) -> int:
-        """Close problems whose owner does so no more, but those that are closed by now. Count them."""
+        """Close problems whose owner does so no more, each with its event, but those that are closed by now.
+
+        Returns how many.
+        """
 
         def close(connection: Connection) -> tuple[int, set[str]]:
             emitted, times = problems.close_problems(connection, closings), self._times()
@@ -206,15 +232,19 @@ class SqlStore(SqlSinks):
         return count
 
     async def forget_rules(self, lease: Lease, *, present: Collection[tuple[str, str]]) -> None:
-        """Forget what rules went by of all pipelines but these."""
+        """Forget what rules went by of all pipelines but these, as (account, pipeline)."""
         await self._write_held(lease, partial(rules.forget_rules, present=present))
 
     async def mark_absent_pipelines(self, lease: Lease, *, present: Collection[tuple[str, str]], now: Micros) -> None:
-        """Note which pipelines are no longer watched whole; forget how far those absent for long were read."""
+        """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline)."""
         await self._write_held(lease, partial(cursors.mark_absent_pipelines, present=present, now=now))
 
     async def prune(self, lease: Lease, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
-        """Delete what ended before that moment, a page at each step: how many executions' events went with it."""
+        """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
+
+        `keep` says whose id must stay behind. In short transactions, one at each step, which yields the number of
+        executions whose events went with it.
+        """
         prune_executions = partial(retention.prune_executions, keep=keep)
         for prune in (retention.prune_source_events, prune_executions, retention.prune_problems):
             after: tuple[Any, ...] | None = retention.FIRST
@@ -224,7 +254,7 @@ class SqlStore(SqlSinks):
                 yield page.gone_count
 
     async def check_database_file(self) -> None:
-        """Raise `StoreUnusableError` if the database is a file that was deleted or replaced."""
+        """Raise `StoreUnusableError` if what is written now will not be found by the next start."""
         if self._database_file is not None:
             self._database_file.check()
 
@@ -233,7 +263,7 @@ class SqlStore(SqlSinks):
         self._database.use_password(password)
 
     async def probe_writable(self) -> None:
-        """Write something, in a transaction of its own; what was just refused proves the contrary."""
+        """Write something of no meaning, durably, as any other write."""
         await self._write(partial(write_probe, now=self._clock.steady_us()))
         self._monitor.check()
 
