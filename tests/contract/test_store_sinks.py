@@ -244,7 +244,7 @@ async def test_what_is_no_dead_letter_of_that_sink_is_not_replayed(
 async def test_all_dead_letters_of_a_sink_are_replayed(
     store: SqlStore, account: Lease, ops: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("watcher.store.sql_sinks.REPLAYED_COUNT", 2)
+    monkeypatch.setattr("watcher.store.sql_store.REPLAYED_COUNT", 2)
     other = await store.claim("sink", "other")
     for number in range(1, 6):
         await store.record(change(account, number, sinks=("ops", "other")))

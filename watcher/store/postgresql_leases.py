@@ -32,6 +32,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -40,9 +41,7 @@ from watcher.domain.errors import OwnershipLostError
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
 from watcher.store.database import Watched
-from watcher.store.lease_budgets import claim_budgets
 from watcher.store.lease_protocol import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
-from watcher.store.lease_shares import surplus_count, target_count
 from watcher.store.tables import lease as table
 
 T = TypeVar("T")
@@ -290,3 +289,80 @@ def _release(connection: Connection, *, leases: Collection[Lease], leaving: str 
         given = _given(leases)
         connection.execute(update(table).where(*_is_of(given)).values(owner=NOBODY, until=server_time(connection)))
     connection.execute(select(func.pg_notify(CHANNEL, "")))
+
+
+_CLAIMING = 7_141_983_064_512_391
+"""The number of the advisory lock under which budgets are claimed: of two at once, neither would see the other."""
+
+
+def claim_budgets(
+    connection: Connection, keys: Collection[LeaseKey], *, budgets: Mapping[LeaseKey, str], owner: str, now: Micros
+) -> set[LeaseKey]:
+    """Note what budgets are spent under these leases; return those whose budget somebody else may be spending.
+
+    The leases are that owner's, or locked and about to be. Another lease on the same budget that has run out is ended
+    for good: else its owner, should it still be alive, could renew it.
+    """
+    claimed = {budgets[key]: key for key in keys if key in budgets}
+    if not claimed:
+        return set()
+    connection.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
+    spent = and_(table.c.fingerprint.in_(claimed), table.c.kind.in_({key.kind for key in keys}), table.c.owner != owner)
+    columns = (table.c.kind, table.c.name, table.c.fingerprint)
+    spending = connection.execute(select(*columns).where(spent)).all()
+    # What is being renewed, or written under, is locked, and passed over.
+    has_ended = or_(table.c.until.is_(None), table.c.until <= now)
+    ended = set(connection.execute(select(*columns).where(spent, has_ended).with_for_update(skip_locked=True)))
+    refused = {claimed[row.fingerprint] for row in spending if row not in ended}
+    ends = [(row.kind, row.name) for row in ended if claimed[row.fingerprint] not in refused]
+    if ends:
+        connection.execute(update(table).where(_named(ends)).values(epoch=secrets.randbits(62), fingerprint=None))
+    for key in claimed.values():
+        if key not in refused:
+            connection.execute(update(table).where(_named([key])).values(fingerprint=budgets[key]))
+    return refused
+
+
+def _named(keys: Collection[tuple[str, str]]) -> ColumnElement[bool]:
+    return tuple_(table.c.kind, table.c.name).in_(keys)
+
+
+def target_count(mine: int, others: Collection[int], *, free: int) -> int:
+    """Return how many a replica that holds `mine` is to hold once all that is free is taken.
+
+    Those who hold fewest take first, and none gives anything up for it. What cannot be divided anybody may have.
+    """
+    level, at_level, left = _filled([mine, *others], free=free)
+    return max(mine, level + _share(left, at_level))
+
+
+def surplus_count(mine: int, others: Collection[int], *, free: int, wanted: int) -> int:
+    """Return how many a replica that holds `mine` of those that are wanted is to give up for others to take.
+
+    Whoever holds most gives up first, and nothing for those who can have what is free.
+    """
+    if not others:
+        return 0
+    beyond = mine - _share(wanted, 1 + len(others))
+    level, at_level, left = _filled(others, free=free)
+    is_uneven = mine >= max(others) and mine - (level + left // at_level) > 1
+    return max(beyond, int(is_uneven), 0)
+
+
+def _filled(counts: Collection[int], *, free: int) -> tuple[int, int, int]:
+    """Give what is free to those who have fewest, as far as it makes them even with the next.
+
+    Return what they have then, how many they are, and how much is left, which is less than makes them even.
+    """
+    level, *above = sorted(counts)
+    for at_level, count in enumerate(above, start=1):
+        needed = (count - level) * at_level
+        if needed > free:
+            return level, at_level, max(0, free)
+        free, level = free - needed, count
+    return level, len(counts), max(0, free)
+
+
+def _share(count: int, replica_count: int) -> int:
+    """Return the part of one replica, rounded up."""
+    return -(-count // replica_count)

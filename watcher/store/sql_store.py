@@ -1,53 +1,66 @@
-"""The store in an SQL database: `protocol.Store` over what writes and what reads.
+"""The store in an SQL database: what may be asked of it, and what goes into one transaction.
 
-Owns what goes into one transaction. The statements are its neighbours'.
+The statements are its neighbours'. A database's error comes out as a `StoreError`, and is noted by the monitor.
 """
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, ProblemMessage
+from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
-from watcher.domain.timestamps import NEVER, Micros
+from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.runtime.clock import Clock
-from watcher.store import cursors, deliveries, leases, outbox, problems, retention, rules, source_states
+from watcher.store import deliveries, groups, leases, problems, recording, retention, sources
 from watcher.store import executions as states
 from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease
 from watcher.store.database import Database
 from watcher.store.database_file import DatabaseFile
 from watcher.store.group_commit import GroupWriter
 from watcher.store.lease_protocol import MAINTENANCE
-from watcher.store.monitor import Writing, write_probe
+from watcher.store.monitor import StoreMonitor, Writing, write_probe
 from watcher.store.protocol import Keep
+from watcher.store.recording import Item, sources_of, write_group
 from watcher.store.records import (
     AccountRecord,
     Backlog,
+    Candidate,
+    DeadLetter,
     DueDeliveries,
+    GroupPosition,
+    Opening,
     OpenProblem,
     PipelineRecord,
     RulesRecord,
+    SentOpening,
     SinkRecord,
 )
-from watcher.store.source_ids import Source
+from watcher.store.source_ids import Source, SourceNumbers
 from watcher.store.source_ids import pipeline as pipeline_source
-from watcher.store.source_states import BackoffChange
-from watcher.store.sql_sinks import SqlSinks
-from watcher.store.transaction import Item, sources_of, write_group
+from watcher.store.sources import BackoffChange
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
 
 POLL_TIMES_COUNT = 1_000
 """How many poll times are written at once: each is its own, and changes need not wait for all of them."""
 
+REPLAYED_COUNT = 1_000
+"""Dead letters that are replayed in one transaction."""
 
-class SqlStore(SqlSinks):
+
+class SqlStore:
     """State, events and deliveries in a database. Made by `open.open_store`."""
 
     def __init__(
@@ -69,7 +82,11 @@ class SqlStore(SqlSinks):
         self.exclusive = database.exclusive
         self.ahead_us = database.ahead_us
         self.leases = database.leases(self._watched)
-        super().__init__(database, clock=clock, on_recorded=on_recorded)
+        self._database = database
+        self._clock = clock
+        self._monitor = StoreMonitor(database.where, explain=database.explain, clock=clock)
+        self._numbers = SourceNumbers(database.write)
+        self._closed = False
         self._database_file = database_file
         self._resources = resources
         self._on_recorded = on_recorded
@@ -92,7 +109,7 @@ class SqlStore(SqlSinks):
         """Return what is recorded of the leased account itself."""
         await self._provide(lease)
         now = self._clock.steady_us()
-        return await self._read(partial(source_states.load_account, account_id=self._number(lease), now=now))
+        return await self._read(partial(sources.load_account, account_id=self._number(lease), now=now))
 
     async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
         """Return what is recorded of these executions of the leased account, by id.
@@ -109,18 +126,18 @@ class SqlStore(SqlSinks):
         """
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
         account_id, now = self._number(lease), self._clock.steady_us()
-        load = partial(cursors.load_pipeline, account_id=account_id, pipeline_id=pipeline_id, now=now)
+        load = partial(sources.load_pipeline, account_id=account_id, pipeline_id=pipeline_id, now=now)
         return await self._write_held(lease, load)
 
     async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
         """Return what is recorded of the rules of a pipeline of the leased account."""
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
-        load = partial(rules.load_rules, account_id=self._number(lease), pipeline_id=pipeline_id)
+        load = partial(sources.load_rules, account_id=self._number(lease), pipeline_id=pipeline_id)
         return await self._read_held(lease, load)
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, as far as they are there still."""
-        return await self._read(partial(outbox.load_events, keys=keys))
+        return await self._read(partial(recording.load_events, keys=keys))
 
     async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         """Return the executions of these pipelines of the leased account that have not ended. Times as above."""
@@ -140,7 +157,7 @@ class SqlStore(SqlSinks):
         def load(connection: Connection) -> SinkRecord:
             now = self._clock.steady_us()
             deliveries.call_forward(connection, sink_id=sink_id, now=now)
-            return source_states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
+            return sources.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
 
         return await self._write_held(lease, load)
 
@@ -223,7 +240,7 @@ class SqlStore(SqlSinks):
 
         def close(connection: Connection) -> tuple[int, set[str]]:
             emitted, times = problems.close_problems(connection, closings), self._times()
-            names = outbox.write_outbox(connection, emitted, numbers=self._numbers, times=times)
+            names = recording.write_outbox(connection, emitted, numbers=self._numbers, times=times)
             self._last_recorded_at = times.next_at
             return len(emitted), names
 
@@ -233,11 +250,11 @@ class SqlStore(SqlSinks):
 
     async def forget_rules(self, lease: Lease, *, present: Collection[tuple[str, str]]) -> None:
         """Forget what rules went by of all pipelines but these, as (account, pipeline)."""
-        await self._write_held(lease, partial(rules.forget_rules, present=present))
+        await self._write_held(lease, partial(sources.forget_rules, present=present))
 
     async def mark_absent_pipelines(self, lease: Lease, *, present: Collection[tuple[str, str]], now: Micros) -> None:
         """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline)."""
-        await self._write_held(lease, partial(cursors.mark_absent_pipelines, present=present, now=now))
+        await self._write_held(lease, partial(sources.mark_absent_pipelines, present=present, now=now))
 
     async def prune(self, lease: Lease, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
         """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
@@ -252,6 +269,112 @@ class SqlStore(SqlSinks):
                 page = await self._write_held(lease, partial(prune, before=ended_before, after=after))
                 after = page.next_after
                 yield page.gone_count
+
+    async def ungrouped(self, lease: Lease, *, now: Micros, after: GroupPosition, limit: int) -> Sequence[Candidate]:
+        """Return what of the leased sink is due after that position, was never tried and is in no group yet."""
+        sink_id, name = self._number(lease), lease.name
+        read = partial(groups.ungrouped, sink_id=sink_id, name=name, now=now, after=after, limit=limit)
+        return await self._read_held(lease, read)
+
+    async def fix_groups(self, lease: Lease, fixed: Collection[tuple[UUID, Collection[EventKey]]]) -> None:
+        """Have these go together from now on, as far as they wait and are in no group."""
+        await self._write_held(lease, partial(groups.fix_groups, sink_id=self._number(lease), groups=fixed))
+
+    async def next_groups(
+        self, lease: Lease, *, now: Micros, limit: int, skip: Collection[bytes] = ()
+    ) -> DueDeliveries:
+        """Return what stands for each group that may be sent, leaving out the groups and streams in `skip`.
+
+        What was tried before its sink had groups is a group of its own, and has no `group_id`.
+        """
+        sink_id, name = self._number(lease), lease.name
+        read = partial(groups.next_groups, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
+        return await self._read_held(lease, read)
+
+    async def next_group_trial(
+        self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
+    ) -> Delivery | None:
+        """Return what stands for the group that is to show whether the leased sink works again, as `next_trial`."""
+        sink_id, name = self._number(lease), lease.name
+        read = partial(groups.next_group_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
+        return await self._read_held(lease, read)
+
+    async def group_members(self, lease: Lease, group_id: UUID) -> Sequence[Delivery]:
+        """Return all that waits in a group of the leased sink, in the order it was recorded."""
+        read = partial(groups.members, sink_id=self._number(lease), name=lease.name, group_id=group_id)
+        return await self._read_held(lease, read)
+
+    async def silence(self, lease: Lease, events: Collection[EventKey], *, now: Micros, owned_from: Micros) -> None:
+        """Settle as silenced what waits of these for the leased sink, which is served under this lease since then.
+
+        What was recorded before that counts as tried: whoever served it may have been killed while sending it.
+        """
+        work = partial(deliveries.silence, sink_id=self._number(lease), keys=events, now=now, owned_from=owned_from)
+        await self._write_held(lease, work)
+
+    async def silenced_openings(self, lease: Lease) -> Sequence[Delivery]:
+        """Return the openings of open problems that a silence kept from the leased sink."""
+        sink_id, name = self._number(lease), lease.name
+        return await self._read_held(lease, partial(deliveries.silenced_openings, sink_id=sink_id, name=name))
+
+    async def release_silenced(self, lease: Lease, events: Collection[EventKey], *, now: Micros) -> None:
+        """Have what was silenced of these wait again."""
+        await self._write_held(lease, partial(deliveries.release, sink_id=self._number(lease), keys=events, now=now))
+
+    async def sent_openings(self, lease: Lease, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
+        """Return the open problems whose opening the leased sink took, and those closed since that moment, if given."""
+        from_us = None if closed_from is None else to_us(closed_from)
+        read = partial(problems.sent_openings, sink_id=self._number(lease), closed_from=from_us)
+        return await self._read_held(lease, read)
+
+    async def openings(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, Opening]:
+        """Return how the openings of these problems stand at the leased sink, without problems that are not there."""
+        read = partial(problems.openings, sink_id=self._number(lease), ids=problem_ids)
+        return await self._read_held(lease, read)
+
+    async def messages_of_problems(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, ProblemMessage]:
+        """Return the messages of these problems in the leased sink, of those that have one."""
+        read = partial(problems.messages_of_problems, sink_id=self._number(lease), ids=problem_ids)
+        return await self._read_held(lease, read)
+
+    async def messages_of_failing(
+        self, lease: Lease, pipelines: Collection[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], ProblemMessage]:
+        """Return the leased sink's messages of open `pipeline.failing` problems of these, by account and pipeline."""
+        read = partial(problems.messages_of_failing, sink_id=self._number(lease), pipelines=pipelines)
+        return await self._read_held(lease, read)
+
+    async def put_off(self, lease: Lease, due_at: Mapping[EventKey, Micros]) -> None:
+        """Have what waits of these for the leased sink come due at those times."""
+        await self._write_held(lease, partial(deliveries.put_off, sink_id=self._number(lease), due_at=due_at))
+
+    async def dead_letters(
+        self, sink: str, *, after: tuple[Micros, EventKey] | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        """Return a page of a sink's dead letters, the oldest death first; `after` is the last one's death and event."""
+        return await self._read(partial(deliveries.dead_letters, name=sink, after=after, limit=limit))
+
+    async def count_dead_letters(self) -> Mapping[str, int]:
+        """Return how many dead letters there are, by sink."""
+        return await self._read(deliveries.count_dead_letters)
+
+    async def replay(self, sink: str, event: EventKey) -> bool:
+        """Have a dead letter wait again. Return `False`, with nothing changed, if it is none: it may wait already."""
+        now = self._clock.steady_us()
+        was_dead = await self._write(partial(deliveries.replay, name=sink, event=event, now=now))
+        if was_dead:
+            self._on_recorded([sink])
+        return was_dead
+
+    async def replay_all(self, sink: str) -> int:
+        """Have all dead letters of a sink wait again; return how many."""
+        rest_count = all_count = (await self.count_dead_letters()).get(sink, 0)  # not those that die again meanwhile
+        while rest_count > 0:
+            now, limit = self._clock.steady_us(), min(rest_count, REPLAYED_COUNT)
+            await self._write(partial(deliveries.replay_some, name=sink, now=now, limit=limit))
+            rest_count -= limit
+            self._on_recorded([sink])
+        return all_count
 
     async def check_database_file(self) -> None:
         """Raise `StoreUnusableError` if what is written now will not be found by the next start."""
@@ -312,11 +435,53 @@ class SqlStore(SqlSinks):
         self._monitor.worked(Writing.CHANGES)
         return emitted
 
-    def _times(self) -> outbox.OutboxTimes:
+    def _times(self) -> recording.OutboxTimes:
         """Return when a transaction's events are recorded: later than those of the one before, which is done."""
         now = self._clock.steady_us()
-        return outbox.OutboxTimes(now, max(now, self._last_recorded_at))
+        return recording.OutboxTimes(now, max(now, self._last_recorded_at))
 
     async def _write_item(self, item: Item) -> None:
         self._check_open()
         await self._group.write(item)
+
+    def _number(self, lease: Lease) -> int:
+        return self._numbers[Source(lease.kind, lease.name)]
+
+    async def _write(self, work: Work[T]) -> T:
+        return await self._watched(partial(self._database.write, work), Writing.A_LITTLE)
+
+    async def _read(self, work: Work[T]) -> T:
+        return await self._watched(partial(self._database.read, work))
+
+    async def _write_held(self, lease: Lease, work: Work[T]) -> T:
+        """Do it unless another process owns the leased by now, or comes to own it before it is committed."""
+        return await self._write(held(lease, work))
+
+    async def _read_held(self, lease: Lease, work: Work[T]) -> T:
+        return await self._read(held(lease, work, for_write=False))
+
+    async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
+        self._check_open()
+        try:
+            with self._monitor.asking():
+                result = await ask()
+        except SQLAlchemyError as error:
+            fault = self._monitor.failed(error, writing)
+        else:
+            self._monitor.worked(writing)
+            return result
+        raise fault.error()  # outside the clause, so that the text of the database's error does not come along
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")
+
+
+def held(lease: Lease, work: Work[T], *, for_write: bool = True) -> Work[T]:
+    """Return the same work, which raises `OwnershipLostError` unless the lease is the stored one."""
+
+    def checked(connection: Connection) -> T:
+        leases.check(connection, [lease], for_write=for_write)
+        return work(connection)
+
+    return checked

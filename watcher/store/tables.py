@@ -19,6 +19,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Row,
     String,
     Table,
     UniqueConstraint,
@@ -33,6 +34,9 @@ A migration that older programs cannot live with raises `oldest_reader` in `meta
 """
 
 metadata = MetaData()
+
+AnyRow = Row[*tuple[Any, ...]]
+"""A row of any columns."""
 
 
 def only_where(condition: str) -> dict[str, Any]:

@@ -10,18 +10,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as numbering_dialect
 from sqlalchemy.dialects.sqlite import dialect
 from stores import SetClock
 
-from watcher.store import cursors as scans
-from watcher.store import (
-    dead_letters,
-    deliveries,
-    groups,
-    leases,
-    outbox,
-    problem_messages,
-    retention,
-    silenced,
-    source_states,
-)
+from watcher.store import deliveries, groups, leases, problems, recording, retention, sources
 from watcher.store import executions as states
 from watcher.store.postgresql import PostgresDatabase
 from watcher.store.tables import metadata
@@ -40,23 +29,23 @@ STATEMENTS = [
     groups._GROUPS,
     groups._ALONE,
     groups._IS_HELD_BACK,
-    silenced._SILENCE,
-    silenced._RELEASE,
-    dead_letters._DEAD,
-    dead_letters._REPLAY,
+    deliveries._SILENCE,
+    deliveries._RELEASE,
+    deliveries._DEAD,
+    deliveries._REPLAY,
     leases._HELD,
-    outbox._SINKS_OF,
-    problem_messages._MOVE,
-    problem_messages._OF_PROBLEM,
-    problem_messages._FAILING,
-    source_states._WRITE_STATE,
-    source_states._WRITE_BACKOFF,
+    recording._SINKS_OF,
+    problems._MOVE,
+    problems._MESSAGE,
+    problems._FAILING,
+    sources._WRITE_SOURCE,
+    sources._WRITE_BACKOFF,
     states._UPDATE,
     states._SAVE_POLL_TIMES,
-    scans._WRITE_SEQUENCE,
-    scans._CURSOR,
-    scans._FORGET,
-    scans._MARK_PIPELINE,
+    sources._WRITE_PIPELINE,
+    sources._CURSOR,
+    sources._FORGET_SCAN,
+    sources._MARK_PIPELINE,
     retention._ENDED,
     retention._DELETE_STREAM_DELIVERIES,
     retention._DELETE_STREAM_EVENTS,
@@ -94,7 +83,7 @@ def test_what_is_due_is_read_off_the_front_of_the_index(connection: Connection) 
 
 
 def test_a_new_delivery_looks_at_those_before_it_only(connection: Connection) -> None:
-    assert plan(connection, outbox._DELIVERY) == [
+    assert plan(connection, recording._DELIVERY) == [
         "SCALAR SUBQUERY 1",
         "SEARCH ahead USING PRIMARY KEY (stream=? AND sequence<?)",
     ]
@@ -137,7 +126,7 @@ async def postgres_plan(database: PostgresDatabase, statement: ClauseElement) ->
     return [row[0].strip(" ->") for row in rows]
 
 
-@pytest.mark.parametrize("statement", [*STATEMENTS, deliveries.HEADS, outbox._DELIVERY, states._OPEN])
+@pytest.mark.parametrize("statement", [*STATEMENTS, deliveries.HEADS, recording._DELIVERY, states._OPEN])
 async def test_no_statement_reads_a_whole_table_or_sorts_on_postgresql(
     database: PostgresDatabase, statement: ClauseElement
 ) -> None:
@@ -152,8 +141,8 @@ BY_STREAM = [
     deliveries.LET_GO,
     deliveries._GIVE_UP,
     groups._FIX,
-    silenced._SILENCE,
-    outbox._DELIVERY,
+    deliveries._SILENCE,
+    recording._DELIVERY,
 ]
 
 

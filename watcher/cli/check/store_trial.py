@@ -17,7 +17,7 @@ async def try_store(settings: StoreSettings, *, clock: Clock) -> tuple[list[Tria
     """Log in and look, writing nothing. Return what came of it, and the sinks that are recorded as disabled."""
     if not is_postgresql(settings.url):
         return [], {}
-    state_of = import_module("watcher.store.postgresql_state").state_of  # what it needs is of an extra
+    state_of = import_module("watcher.store.postgresql").state_of  # what it needs is of an extra
     began_at, where = clock.monotonic(), settings.url.partition("?")[0]
     code, hint, disabled = Exit.DONE, "", {}
     try:
