@@ -16,6 +16,7 @@ from watcher.domain.timestamps import Micros
 from watcher.store.changes import AttemptRecords
 from watcher.store.records import Backlog, DeadLetter, DueDeliveries
 from watcher.store.source_ids import SourceNumbers, sink
+from watcher.store.statement import HotStatement
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, problem, source, waits
 
 OF_SINK = (
@@ -23,7 +24,7 @@ OF_SINK = (
     delivery.c.sink_id == bindparam("of_sink"),
     waits(delivery),
 )
-_WRITE_ATTEMPT = (
+_WRITE_ATTEMPT = HotStatement(
     update(delivery)
     .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
     .values(
@@ -32,7 +33,7 @@ _WRITE_ATTEMPT = (
         due_at=bindparam("new_due_at"),
         steps=bindparam("new_steps"),
         rejections=bindparam("new_rejections"),
-        tried=True,
+        tried=true(),
         tried_at=bindparam("new_tried_at"),
         first_due_us=bindparam("new_first_due_us"),
         settled_at=bindparam("new_settled_at"),
@@ -40,7 +41,7 @@ _WRITE_ATTEMPT = (
         group_id=bindparam("new_group_id"),
     )
 )
-_HOLD_BACK = (
+_HOLD_BACK = HotStatement(
     update(delivery)
     .where(
         *OF_SINK,
@@ -61,7 +62,7 @@ _NEXT = (
     )
     .scalar_subquery()
 )
-LET_GO = (
+LET_GO = HotStatement(
     update(delivery)
     .where(*OF_SINK, delivery.c.sequence == _NEXT, delivery.c.due_at > bindparam("now"))
     .values(due_at=bindparam("now"))
@@ -113,7 +114,7 @@ _DELIVERIES = DELIVERIES.where(*IS_HEAD)
 _HAS_TRIED = delivery.c.tried == true()
 _NEVER_TRIED = _DELIVERIES.where(delivery.c.tried == false()).order_by(*_BY_DUE).limit(bindparam("limit"))
 _TRIED = _DELIVERIES.where(_HAS_TRIED).order_by(*_BY_DUE).limit(bindparam("limit"))
-HEADS = union_all(select(_NEVER_TRIED.subquery("never_tried")), select(_TRIED.subquery("tried")))
+HEADS = HotStatement(union_all(select(_NEVER_TRIED.subquery("never_tried")), select(_TRIED.subquery("tried"))))
 """The heads of a sink, never tried and tried, each in the order they come due.
 
 A test holds that it walks the index and sorts nothing.
@@ -176,11 +177,11 @@ def write_attempt_records(
     if not rows:
         return set()
     rows.sort(key=itemgetter("of_stream", "of_sequence", "of_sink"))
-    connection.execute(_WRITE_ATTEMPT, rows)
+    _WRITE_ATTEMPT.run_many(connection, rows)
     if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
-        connection.execute(_HOLD_BACK, failed)
+        _HOLD_BACK.run_many(connection, failed)
     if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING]:
-        freed = connection.execute(LET_GO, settled)
+        freed = LET_GO.run_many(connection, settled)
         if freed.rowcount:
             return {of_sink.lease.name for of_sink in attempt_records}
     return set()
@@ -196,7 +197,7 @@ def next_deliveries(
 ) -> DueDeliveries:
     """Return the heads of a sink that are due, at most `limit`, without the streams in `skip`, and when the next is."""
     wanted = limit + len(skip) + 1  # a stream has one head, so `skip` hides no more than it names
-    found = connection.execute(HEADS, {"of_sink": sink_id, "limit": wanted})
+    found = HEADS.run(connection, {"of_sink": sink_id, "limit": wanted})
     rows = sorted((row for row in found if row.stream not in skip), key=attrgetter("tried", "due_at", "recorded_at"))
     due = [row for row in rows if row.due_at <= now]
     others = due[limit:] + [row for row in rows if row.due_at > now]
@@ -234,7 +235,7 @@ def give_up(
     rows = [key | {"of_stream": stream, "of_sequence": sequence} for stream, sequence in sorted(dead)]
     if rows:
         connection.execute(_GIVE_UP, rows)
-        connection.execute(LET_GO, rows)
+        LET_GO.run_many(connection, rows)
     return len(rows)
 
 
@@ -327,7 +328,7 @@ def silence(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], n
     rows = [row | {"owned_from": owned_from} for row in _rows(sink_id, keys, now)]
     if rows:
         connection.execute(_SILENCE, rows)
-        connection.execute(LET_GO, rows)
+        LET_GO.run_many(connection, rows)
 
 
 def silenced_openings(connection: Connection, *, sink_id: int, name: str) -> Sequence[Delivery]:

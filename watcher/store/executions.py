@@ -16,6 +16,7 @@ from watcher.domain.timestamps import Micros
 from watcher.store.changes import ExecutionChange, Lease
 from watcher.store.leases import expect_written
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, pipeline_id
+from watcher.store.statement import HotStatement
 from watcher.store.tables import AnyRow, execution, source
 
 KEY_BYTES = 16
@@ -142,8 +143,8 @@ _OPEN = (
     .limit(LOADED_COUNT)
 )
 _NEW: dict[str, BindParameter[Any]] = {column.name: bindparam(f"new_{column.name}") for column in execution.c}
-_INSERT = insert(execution).values(_NEW)
-_UPDATE = (
+_INSERT = HotStatement(insert(execution).values(_NEW))
+_UPDATE = HotStatement(
     update(execution)
     .where(
         execution.c.account_id == bindparam("new_account_id"),
@@ -187,9 +188,9 @@ def write_executions(connection: Connection, changes: Iterable[ExecutionChange],
     # Sorted by key, so that two writers never wait for each other; stable, so one execution's changes keep their order.
     key = itemgetter("new_account_id", "new_execution")
     if added:
-        connection.execute(_INSERT, sorted(added, key=key))
+        _INSERT.run_many(connection, sorted(added, key=key))
     if changed:
-        written = connection.execute(_UPDATE, sorted(changed, key=key))
+        written = _UPDATE.run_many(connection, sorted(changed, key=key))
         expect_written(written.rowcount, wanted=len(changed))
 
 

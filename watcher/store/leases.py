@@ -1,6 +1,5 @@
-"""Who owns an account or a sink: taking ownership, and the check every write begins with."""
+"""Leases in the database: taking one, and the check every write begins with. On SQLite a lock takes their place."""
 
-import secrets
 from collections.abc import Iterable
 from operator import attrgetter
 
@@ -10,36 +9,34 @@ from watcher.domain.errors import OwnershipLostError, SequenceConflictError
 from watcher.store.changes import Lease
 from watcher.store.tables import lease as table
 
-_HELD = select(table.c.epoch).where(
-    table.c.kind == bindparam("kind"), table.c.name == bindparam("name"), table.c.epoch == bindparam("epoch")
+_HELD = (
+    select(table.c.epoch)
+    .where(table.c.kind == bindparam("kind"), table.c.name == bindparam("name"), table.c.epoch == bindparam("epoch"))
+    .with_for_update(read=True, key_share=True)
 )
-"""One lease at a time: a list of any length is expanded anew each time, at the cost of two of these."""
-
-_HELD_TO_THE_END = _HELD.with_for_update(read=True, key_share=True)
-"""Nobody takes it meanwhile, but it may be renewed. The same as the other on SQLite, whose writer is alone."""
+"""Nobody takes it meanwhile, but it may be renewed. One lease at a time: a list of any length is expanded anew each
+time, at the cost of two of these."""
 
 
-def claim(connection: Connection, *, kind: str, name: str, owner: str) -> Lease:
-    """Take ownership, whoever had it. The epoch is random, not a count: a count repeats after a lost commit."""
-    taken = Lease(kind, name, secrets.randbits(62))
-    values = {"owner": owner, "epoch": taken.epoch, "until": None}
-    replaced = connection.execute(update(table).where(table.c.kind == kind, table.c.name == name).values(**values))
-    if not replaced.rowcount:
-        connection.execute(insert(table).values(kind=kind, name=name, **values))
-    return taken
+def claim(connection: Connection, lease: Lease, *, owner: str) -> None:
+    """Take ownership, whoever had it."""
+    values = {"owner": owner, "epoch": lease.epoch, "until": None}
+    of_lease = (table.c.kind == lease.kind, table.c.name == lease.name)
+    if not connection.execute(update(table).where(*of_lease).values(**values)).rowcount:
+        connection.execute(insert(table).values(kind=lease.kind, name=lease.name, **values))
 
 
-def check(connection: Connection, leases: Iterable[Lease], *, for_write: bool = True) -> None:
-    """Raise `OwnershipLostError` unless each lease is the stored one, `for_write` until the transaction ends."""
-    statement = _HELD_TO_THE_END if for_write else _HELD
+def check(connection: Connection, leases: Iterable[Lease]) -> None:
+    """Raise `OwnershipLostError` unless each lease is the stored one, until the transaction ends."""
     # Sorted, so that two writers never wait for each other.
-    lost = [
-        f"{lease.kind} {lease.name}"
-        for lease in sorted(set(leases), key=attrgetter("kind", "name"))
-        if connection.execute(statement, {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}).first() is None
-    ]
-    if lost:
-        raise OwnershipLostError(f"another process owns {', '.join(lost)} by now")
+    for lease in sorted(set(leases), key=attrgetter("kind", "name")):
+        if connection.execute(_HELD, {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}).first() is None:
+            raise lost(lease)
+
+
+def lost(lease: Lease) -> OwnershipLostError:
+    """Return what a write under a lease comes to that is the stored one no more."""
+    return OwnershipLostError(f"another process owns {lease.kind} {lease.name} by now")
 
 
 def expect_written(count: int, *, wanted: int) -> None:

@@ -9,13 +9,14 @@ from sqlalchemy import Connection, bindparam, func, insert, or_, select
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventKey, OutboxEntry
 from watcher.domain.timestamps import Micros
-from watcher.store import leases
 from watcher.store.changes import (
+    NO_BACKOFF,
     AttemptRecords,
     Change,
     ChangeSet,
     Emitted,
     ExecutionChange,
+    Lease,
     PipelineChange,
     RulesChange,
     SingleChange,
@@ -26,10 +27,15 @@ from watcher.store.executions import PollTimes, execution_key, write_executions,
 from watcher.store.problems import write_messages, write_problems, write_reminders
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
 from watcher.store.sources import BackoffChange, write_backoffs, write_pipelines, write_rules, write_sources
-from watcher.store.tables import delivery, source, waits
+from watcher.store.statement import HotStatement
+from watcher.store.tables import WAITING, delivery, source, waits
 from watcher.store.tables import event as events
 
-_EVENT = insert(events)
+_EVENT = HotStatement(
+    insert(events)
+    .values({column.name: bindparam(column.name) for column in events.c if column is not events.c.id})
+    .inline()  # nobody asks for its number
+)
 
 # A follower of a delivery that waits for its next attempt comes due with it, not before: else every search for what is
 # due would pass over all that is held back.
@@ -45,13 +51,15 @@ _LATEST_AHEAD = (
     )
     .scalar_subquery()
 )
-_DELIVERY = insert(delivery).values(
-    stream=bindparam("stream"),
-    sequence=bindparam("sequence"),
-    sink_id=bindparam("sink_id"),
-    state=DeliveryState.WAITING,
-    recorded_at=bindparam("recorded_at"),
-    due_at=func.coalesce(_LATEST_AHEAD, bindparam("now")),
+_DELIVERY = HotStatement(
+    insert(delivery).values(
+        stream=bindparam("stream"),
+        sequence=bindparam("sequence"),
+        sink_id=bindparam("sink_id"),
+        state=WAITING,
+        recorded_at=bindparam("recorded_at"),
+        due_at=func.coalesce(_LATEST_AHEAD, bindparam("now")),
+    )
 )
 
 # Whom a silence kept the earlier event from needs no word of its end, unless an earlier owner may have sent it.
@@ -95,7 +103,7 @@ def write_outbox(
     if not rows:
         return set()
     rows.sort(key=lambda row: (row.entry.event.stream, row.entry.event.sequence))
-    connection.execute(_EVENT, [_event_row(row) for row in rows])
+    _EVENT.run_many(connection, [_event_row(row) for row in rows])
     wanted = [(row, numbers[sink(name)]) for row in rows for name in row.entry.sinks]
     _write_deliveries(connection, wanted, now=times.now)
     names = {name for row in rows for name in row.entry.sinks}
@@ -162,7 +170,7 @@ def _write_deliveries(connection: Connection, wanted: Sequence[tuple[_Row, int]]
         for row, sink_id in wanted
     ]
     if rows:
-        connection.execute(_DELIVERY, rows)
+        _DELIVERY.run_many(connection, rows)
 
 
 Item = Change | AttemptRecords | PollTimes | BackoffChange
@@ -194,20 +202,26 @@ def changes_of(items: Sequence[Item]) -> list[SingleChange]:
 
 
 def write_group(
-    connection: Connection, items: Sequence[Item], *, numbers: SourceNumbers, times: OutboxTimes
+    connection: Connection,
+    items: Sequence[Item],
+    *,
+    numbers: SourceNumbers,
+    times: OutboxTimes,
+    well: Collection[Lease] = (),
 ) -> set[str]:
     """Write all of the items; return the names of the sinks that have something new to send.
 
-    Raises `OwnershipLostError` when a lease is not the stored one, `SequenceConflictError` when a sequence is not: then
-    none of them is to be kept.
+    Of the sinks that are recorded as `well` attempts write nothing more as long as they are.
+
+    Raises `SequenceConflictError` when a sequence is not the stored one: then none of them is to be kept.
     """
-    leases.check(connection, {item.lease for item in items})
     changes, now = changes_of(items), times.now
     records = [item for item in items if isinstance(item, AttemptRecords)]
     backoffs = [
         BackoffChange(item.lease, item.backoff, item.clock_s)
         for item in items
-        if isinstance(item, BackoffChange | AttemptRecords)
+        if isinstance(item, BackoffChange)
+        or (isinstance(item, AttemptRecords) and not (item.backoff == NO_BACKOFF and item.lease in well))
     ]
     write_executions(connection, [each for each in changes if isinstance(each, ExecutionChange)], numbers=numbers)
     write_sources(connection, [each for each in changes if isinstance(each, SourceChange)], numbers=numbers)

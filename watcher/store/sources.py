@@ -19,6 +19,7 @@ from watcher.store.leases import expect_written
 from watcher.store.problems import open_problem_of, open_problems_of_pipeline
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord, SinkRecord
 from watcher.store.source_ids import Source, SourceNumbers, pipeline
+from watcher.store.statement import HotStatement
 from watcher.store.tables import AnyRow, scan, source, unjudged_end
 
 
@@ -36,7 +37,7 @@ _WRITE_SOURCE = (
     .where(source.c.id == bindparam("of_source"), source.c.sequence == bindparam("before"))
     .values(sequence=bindparam("new_sequence"), state=bindparam("new_state"))
 )
-_WRITE_BACKOFF = (
+_WRITE_BACKOFF = HotStatement(
     update(source)
     .where(source.c.id == bindparam("of_source"))
     .values(
@@ -78,7 +79,7 @@ def write_backoffs(
         for source_id, change in sorted(latest.items())
     ]
     if rows:
-        connection.execute(_WRITE_BACKOFF, rows)
+        _WRITE_BACKOFF.run_many(connection, rows)
 
 
 def load_account(connection: Connection, *, account_id: int, now: Micros) -> AccountRecord:

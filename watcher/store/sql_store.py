@@ -4,8 +4,9 @@ The statements are its neighbours'. A database's error comes out as a `StoreErro
 """
 
 import os
+import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
@@ -24,7 +25,7 @@ from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.runtime.clock import Clock
 from watcher.store import deliveries, groups, leases, problems, recording, retention, sources
 from watcher.store import executions as states
-from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease
+from watcher.store.changes import NO_BACKOFF, AttemptRecords, BackoffState, Change, Lease
 from watcher.store.database import Database
 from watcher.store.database_file import DatabaseFile
 from watcher.store.group_commit import GroupWriter
@@ -87,6 +88,8 @@ class SqlStore:
         self._monitor = StoreMonitor(database.where, explain=database.explain, clock=clock)
         self._numbers = SourceNumbers(database.write)
         self._closed = False
+        self._well: set[Lease] = set()  # whose sinks are recorded as having no trouble
+        self._epochs: dict[tuple[str, str], int] = {}  # of the leases, where this process alone uses the database
         self._database_file = database_file
         self._resources = resources
         self._on_recorded = on_recorded
@@ -98,10 +101,16 @@ class SqlStore:
         )
 
     async def claim(self, kind: str, name: str) -> Lease:
-        """Take ownership of an account, a sink or the maintenance, whoever had it before."""
-        owner = f"{os.getpid()}@{socket.gethostname()}"
-        lease = await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
-        if lease.kind != MAINTENANCE.kind:
+        """Take ownership of an account, a sink or the maintenance, whoever had it before.
+
+        The epoch is random, not a count: a count repeats after a lost commit.
+        """
+        lease = Lease(kind, name, secrets.randbits(62))
+        if self.exclusive:
+            self._epochs[kind, name] = lease.epoch
+        else:
+            await self._write(partial(leases.claim, lease=lease, owner=f"{os.getpid()}@{socket.gethostname()}"))
+        if kind != MAINTENANCE.kind:
             await self._provide(lease)
         return lease
 
@@ -133,7 +142,7 @@ class SqlStore:
         """Return what is recorded of the rules of a pipeline of the leased account."""
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
         load = partial(sources.load_rules, account_id=self._number(lease), pipeline_id=pipeline_id)
-        return await self._read_held(lease, load)
+        return await self._read(load)
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, as far as they are there still."""
@@ -184,11 +193,11 @@ class SqlStore:
     ) -> DueDeliveries:
         """Return what the leased sink may be sent at `now`, leaving out the streams in `skip` (in flight).
 
-        Raises `OwnershipLostError` when the lease is not the stored one: what waits is another owner's to send.
+        Whoever sends them asks its lease first, and settling them fails under a lease that is not the stored one.
         """
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_deliveries, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
-        return await self._read_held(lease, read)
+        return await self._read(read)
 
     async def next_trial(
         self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
@@ -200,7 +209,7 @@ class SqlStore:
         """
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
-        return await self._read_held(lease, read)
+        return await self._read(read)
 
     async def give_up(
         self, lease: Lease, *, now: Micros, clock_s: float, after_s: float, skip: Collection[bytes] = ()
@@ -274,7 +283,7 @@ class SqlStore:
         """Return what of the leased sink is due after that position, was never tried and is in no group yet."""
         sink_id, name = self._number(lease), lease.name
         read = partial(groups.ungrouped, sink_id=sink_id, name=name, now=now, after=after, limit=limit)
-        return await self._read_held(lease, read)
+        return await self._read(read)
 
     async def fix_groups(self, lease: Lease, fixed: Collection[tuple[UUID, Collection[EventKey]]]) -> None:
         """Have these go together from now on, as far as they wait and are in no group."""
@@ -289,7 +298,7 @@ class SqlStore:
         """
         sink_id, name = self._number(lease), lease.name
         read = partial(groups.next_groups, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
-        return await self._read_held(lease, read)
+        return await self._read(read)
 
     async def next_group_trial(
         self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
@@ -297,12 +306,12 @@ class SqlStore:
         """Return what stands for the group that is to show whether the leased sink works again, as `next_trial`."""
         sink_id, name = self._number(lease), lease.name
         read = partial(groups.next_group_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
-        return await self._read_held(lease, read)
+        return await self._read(read)
 
     async def group_members(self, lease: Lease, group_id: UUID) -> Sequence[Delivery]:
         """Return all that waits in a group of the leased sink, in the order it was recorded."""
         read = partial(groups.members, sink_id=self._number(lease), name=lease.name, group_id=group_id)
-        return await self._read_held(lease, read)
+        return await self._read(read)
 
     async def silence(self, lease: Lease, events: Collection[EventKey], *, now: Micros, owned_from: Micros) -> None:
         """Settle as silenced what waits of these for the leased sink, which is served under this lease since then.
@@ -315,7 +324,7 @@ class SqlStore:
     async def silenced_openings(self, lease: Lease) -> Sequence[Delivery]:
         """Return the openings of open problems that a silence kept from the leased sink."""
         sink_id, name = self._number(lease), lease.name
-        return await self._read_held(lease, partial(deliveries.silenced_openings, sink_id=sink_id, name=name))
+        return await self._read(partial(deliveries.silenced_openings, sink_id=sink_id, name=name))
 
     async def release_silenced(self, lease: Lease, events: Collection[EventKey], *, now: Micros) -> None:
         """Have what was silenced of these wait again."""
@@ -325,24 +334,24 @@ class SqlStore:
         """Return the open problems whose opening the leased sink took, and those closed since that moment, if given."""
         from_us = None if closed_from is None else to_us(closed_from)
         read = partial(problems.sent_openings, sink_id=self._number(lease), closed_from=from_us)
-        return await self._read_held(lease, read)
+        return await self._read(read)
 
     async def openings(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, Opening]:
         """Return how the openings of these problems stand at the leased sink, without problems that are not there."""
         read = partial(problems.openings, sink_id=self._number(lease), ids=problem_ids)
-        return await self._read_held(lease, read)
+        return await self._read(read)
 
     async def messages_of_problems(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, ProblemMessage]:
         """Return the messages of these problems in the leased sink, of those that have one."""
         read = partial(problems.messages_of_problems, sink_id=self._number(lease), ids=problem_ids)
-        return await self._read_held(lease, read)
+        return await self._read(read)
 
     async def messages_of_failing(
         self, lease: Lease, pipelines: Collection[tuple[str, str]]
     ) -> Mapping[tuple[str, str], ProblemMessage]:
         """Return the leased sink's messages of open `pipeline.failing` problems of these, by account and pipeline."""
         read = partial(problems.messages_of_failing, sink_id=self._number(lease), pipelines=pipelines)
-        return await self._read_held(lease, read)
+        return await self._read(read)
 
     async def put_off(self, lease: Lease, due_at: Mapping[EventKey, Micros]) -> None:
         """Have what waits of these for the leased sink come due at those times."""
@@ -425,14 +434,18 @@ class SqlStore:
         await self._numbers.provide(sources_of(items))
 
         def write(connection: Connection) -> set[str]:
+            self._check_held(connection, {item.lease for item in items})
             times = self._times()
-            names = write_group(connection, items, numbers=self._numbers, times=times)
+            names = write_group(connection, items, numbers=self._numbers, times=times, well=self._well)
             self._last_recorded_at = times.next_at
             return names
 
         with self._monitor.asking():
             emitted = await self._database.write(write)
         self._monitor.worked(Writing.CHANGES)
+        for item in items:
+            if isinstance(item, AttemptRecords | BackoffChange):
+                (self._well.add if item.backoff == NO_BACKOFF else self._well.discard)(item.lease)
         return emitted
 
     def _times(self) -> recording.OutboxTimes:
@@ -455,10 +468,20 @@ class SqlStore:
 
     async def _write_held(self, lease: Lease, work: Work[T]) -> T:
         """Do it unless another process owns the leased by now, or comes to own it before it is committed."""
-        return await self._write(held(lease, work))
 
-    async def _read_held(self, lease: Lease, work: Work[T]) -> T:
-        return await self._read(held(lease, work, for_write=False))
+        def write(connection: Connection) -> T:
+            self._check_held(connection, [lease])
+            return work(connection)
+
+        return await self._write(write)
+
+    def _check_held(self, connection: Connection, held: Iterable[Lease]) -> None:
+        if not self.exclusive:
+            leases.check(connection, held)
+            return
+        for lease in held:
+            if self._epochs.get((lease.kind, lease.name)) != lease.epoch:
+                raise leases.lost(lease)
 
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
         self._check_open()
@@ -475,13 +498,3 @@ class SqlStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("the store is closed")
-
-
-def held(lease: Lease, work: Work[T], *, for_write: bool = True) -> Work[T]:
-    """Return the same work, which raises `OwnershipLostError` unless the lease is the stored one."""
-
-    def checked(connection: Connection) -> T:
-        leases.check(connection, [lease], for_write=for_write)
-        return work(connection)
-
-    return checked

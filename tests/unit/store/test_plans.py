@@ -13,6 +13,7 @@ from stores import SetClock
 from watcher.store import deliveries, groups, leases, problems, recording, retention, sources
 from watcher.store import executions as states
 from watcher.store.postgresql import PostgresDatabase
+from watcher.store.statement import HotStatement
 from watcher.store.tables import metadata
 
 STATEMENTS = [
@@ -67,8 +68,15 @@ def connection() -> Iterator[Connection]:
     engine.dispose()
 
 
-def plan(connection: Connection, statement: ClauseElement) -> list[str]:
-    sql = str(statement.compile(dialect=dialect()))
+Statement = ClauseElement | HotStatement
+
+
+def plain(statement: Statement) -> ClauseElement:
+    return statement.statement if isinstance(statement, HotStatement) else statement
+
+
+def plan(connection: Connection, statement: Statement) -> list[str]:
+    sql = str(plain(statement).compile(dialect=dialect()))
     rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", (1,) * sql.count("?"))
     return [row.detail for row in rows]
 
@@ -96,7 +104,7 @@ def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> Non
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
-def test_no_statement_reads_a_whole_table_or_sorts(connection: Connection, statement: ClauseElement) -> None:
+def test_no_statement_reads_a_whole_table_or_sorts(connection: Connection, statement: Statement) -> None:
     steps = plan(connection, statement)
     assert not [step for step in steps if step.startswith(("SCAN", "USE TEMP B-TREE"))]
 
@@ -117,8 +125,8 @@ async def database(postgres: PostgresServer) -> AsyncIterator[PostgresDatabase]:
         await database.close()
 
 
-async def postgres_plan(database: PostgresDatabase, statement: ClauseElement) -> list[str]:
-    sql = str(statement.compile(dialect=cast("Any", numbering_dialect)()))
+async def postgres_plan(database: PostgresDatabase, statement: Statement) -> list[str]:
+    sql = str(plain(statement).compile(dialect=cast("Any", numbering_dialect)()))
     asked = f"EXPLAIN (GENERIC_PLAN, COSTS OFF) {sql}"
     rows = await database.read(
         lambda found: found.exec_driver_sql(asked, execution_options={"no_parameters": True}).all()
@@ -128,7 +136,7 @@ async def postgres_plan(database: PostgresDatabase, statement: ClauseElement) ->
 
 @pytest.mark.parametrize("statement", [*STATEMENTS, deliveries.HEADS, recording._DELIVERY, states._OPEN])
 async def test_no_statement_reads_a_whole_table_or_sorts_on_postgresql(
-    database: PostgresDatabase, statement: ClauseElement
+    database: PostgresDatabase, statement: Statement
 ) -> None:
     steps = await postgres_plan(database, statement)
     assert not [step for step in steps if step.startswith(("Seq Scan", "Sort  "))]
@@ -148,7 +156,7 @@ BY_STREAM = [
 
 @pytest.mark.parametrize("statement", BY_STREAM)
 async def test_what_is_of_a_stream_is_not_sought_among_all_that_waits_on_postgresql(
-    database: PostgresDatabase, statement: ClauseElement
+    database: PostgresDatabase, statement: Statement
 ) -> None:
     steps = " ".join(await postgres_plan(database, statement))
     assert "delivery_pkey on delivery" in steps
