@@ -152,7 +152,7 @@ async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease
         store.save_sink_state(ops, BackoffState(60.0, 40.0), clock_s=9.0),
         store.settle(attempt_record(ops, delivery)),
         store.load_sink(ops, fingerprint="x"),
-        store.next_deliveries(ops, now=LATER, limit=1),
+        store.give_up(ops, now=LATER, clock_s=10.0, after_s=5.0),
     ):
         with pytest.raises(OwnershipLostError):
             await write
@@ -438,17 +438,6 @@ async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next
     assert await store.give_up(ops, now=Micros(clock.us), clock_s=15.0, after_s=5.0) == 1
     assert await store.give_up(ops, now=Micros(clock.us), clock_s=19.9, after_s=5.0) == 1
     assert (await store.backlog())["ops"].pending_count == 1
-
-
-async def test_the_trials_and_the_end_of_somebody_elses_deliveries_are_not_ours(
-    store: SqlStore, account: Lease, ops: Lease
-) -> None:
-    await store.record(change(account))
-    await store.claim("sink", "ops")
-    with pytest.raises(OwnershipLostError):
-        await store.next_trial(ops, now=LATER)
-    with pytest.raises(OwnershipLostError):
-        await store.give_up(ops, now=LATER, clock_s=10.0, after_s=5.0)
 
 
 async def test_what_the_last_attempt_says_of_the_sink_is_kept(

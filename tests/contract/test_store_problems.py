@@ -138,7 +138,6 @@ async def test_who_lost_the_lease_judges_nothing(store: SqlStore, account: Lease
     for use in (
         store.record(together(account, change(account), rules_change(account))),
         store.record(rules_change(account)),
-        store.load_rules(account, PIPELINE),
     ):
         with pytest.raises(OwnershipLostError):
             await use

@@ -268,16 +268,9 @@ async def test_what_is_replayed_is_not_pruned(store: SqlStore, account: Lease, o
 async def test_who_lost_the_lease_silences_groups_and_releases_nothing(store: SqlStore, ops: Lease) -> None:
     await store.claim("sink", "ops")
     for asked in (
-        store.ungrouped(ops, now=LATER, after=BEGINNING, limit=1),
         store.fix_groups(ops, []),
-        store.next_groups(ops, now=LATER, limit=1),
-        store.next_group_trial(ops, now=LATER),
-        store.group_members(ops, UUID(int=1)),
         store.silence(ops, [], now=LATER, owned_from=LATER),
-        store.silenced_openings(ops),
         store.release_silenced(ops, [], now=LATER),
-        store.sent_openings(ops),
-        store.openings(ops, []),
         store.put_off(ops, {}),
     ):
         with pytest.raises(OwnershipLostError):

@@ -1,8 +1,9 @@
 """What is written together, in one transaction: changes with their events and deliveries, attempts, and the rest."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
@@ -99,21 +100,33 @@ def write_outbox(
     connection: Connection, emitted: Iterable[Emitted], *, numbers: SourceNumbers, times: OutboxTimes
 ) -> set[str]:
     """Write events and their deliveries, recorded in this order; return the names of the sinks that got some."""
-    rows = [_Row(entry, about, times.take()) for entry, about in emitted]
+    rows = [(each.entry, each.about, times.take()) for each in emitted]
     if not rows:
         return set()
-    rows.sort(key=lambda row: (row.entry.event.stream, row.entry.event.sequence))
-    _EVENT.run_many(connection, [_event_row(row) for row in rows])
-    wanted = [(row, numbers[sink(name)]) for row in rows for name in row.entry.sinks]
-    _write_deliveries(connection, wanted, now=times.now)
-    names = {name for row in rows for name in row.entry.sinks}
-    for row in rows:
-        if row.entry.with_sinks_of is not None:  # it goes also to whoever was sent the earlier event that this one ends
-            earlier = {"of_stream": row.entry.with_sinks_of.stream, "of_sequence": row.entry.with_sinks_of.sequence}
-            others = [each for each in connection.execute(_SINKS_OF, earlier) if each.name not in row.entry.sinks]
-            _write_deliveries(connection, [(row, each.sink_id) for each in others], now=times.now)
-            names.update(each.name for each in others)
+    rows.sort(key=lambda row: (row[0].event.stream, row[0].event.sequence))
+    about_events: list[dict[str, Any]] = []
+    deliveries: list[dict[str, Any]] = []
+    for entry, about, recorded_at in rows:
+        event, key = entry.event, _key_of(entry, recorded_at)
+        about_events.append({**about, **key, "event_id": event.id.bytes, "type": event.type, "body": event.body})
+        deliveries += [{**key, "sink_id": numbers[sink(name)], "now": times.now} for name in entry.sinks]
+    _EVENT.run_many(connection, about_events)
+    if deliveries:
+        _DELIVERY.run_many(connection, deliveries)
+    names = {name for entry, _, _ in rows for name in entry.sinks}
+    for entry, _, recorded_at in rows:
+        if entry.with_sinks_of is not None:  # it goes also to whoever was sent the earlier event that this one ends
+            earlier = {"of_stream": entry.with_sinks_of.stream, "of_sequence": entry.with_sinks_of.sequence}
+            key = _key_of(entry, recorded_at)
+            for other in connection.execute(_SINKS_OF, earlier).all():
+                if other.name not in entry.sinks:
+                    _DELIVERY.run(connection, {**key, "sink_id": other.sink_id, "now": times.now})
+                    names.add(other.name)
     return names
+
+
+def _key_of(entry: OutboxEntry, recorded_at: Micros) -> dict[str, Any]:
+    return {"stream": entry.event.stream, "sequence": entry.event.sequence, "recorded_at": recorded_at}
 
 
 def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[EventKey, bytes]:
@@ -138,41 +151,6 @@ def about(change: SingleChange, *, numbers: SourceNumbers) -> dict[str, Any]:
     return {"source_id": source_id, "pipeline_id": pipeline_id, "execution": execution}
 
 
-class _Row(NamedTuple):
-    """An event with when it counts as recorded."""
-
-    entry: OutboxEntry
-    about: dict[str, Any]
-    recorded_at: Micros
-
-
-def _event_row(row: _Row) -> dict[str, Any]:
-    event = row.entry.event
-    return row.about | {
-        "event_id": event.id.bytes,
-        "stream": event.stream,
-        "sequence": event.sequence,
-        "type": event.type,
-        "recorded_at": row.recorded_at,
-        "body": event.body,
-    }
-
-
-def _write_deliveries(connection: Connection, wanted: Sequence[tuple[_Row, int]], *, now: Micros) -> None:
-    rows = [
-        {
-            "stream": row.entry.event.stream,
-            "sequence": row.entry.event.sequence,
-            "sink_id": sink_id,
-            "recorded_at": row.recorded_at,
-            "now": now,
-        }
-        for row, sink_id in wanted
-    ]
-    if rows:
-        _DELIVERY.run_many(connection, rows)
-
-
 Item = Change | AttemptRecords | PollTimes | BackoffChange
 
 
@@ -181,24 +159,19 @@ def sources_of(items: Sequence[Item]) -> set[Source]:
     found: set[Source] = set()
     for item in items:
         found.add(Source(item.lease.kind, item.lease.name))
-    for change in changes_of(items):
-        if isinstance(change, ExecutionChange):
-            found.add(pipeline(change.lease.name, change.known.pipeline))
-        elif isinstance(change, PipelineChange | RulesChange):
-            found.add(pipeline(change.lease.name, change.pipeline))
-        found.update(sink(name) for entry in change.entries for name in entry.sinks)
+        for change in _changes_of(item):
+            if isinstance(change, ExecutionChange):
+                found.add(pipeline(change.lease.name, change.known.pipeline))
+            elif isinstance(change, PipelineChange | RulesChange):
+                found.add(pipeline(change.lease.name, change.pipeline))
+            found.update(sink(name) for entry in change.entries for name in entry.sinks)
     return found
 
 
-def changes_of(items: Sequence[Item]) -> list[SingleChange]:
-    """Return the changes among the items, in order."""
-    changes: list[SingleChange] = []
-    for item in items:
-        if isinstance(item, ChangeSet):
-            changes += item.changes
-        elif isinstance(item, SingleChange):
-            changes.append(item)
-    return changes
+def _changes_of(item: Item) -> Sequence[SingleChange]:
+    if isinstance(item, ChangeSet):
+        return item.changes
+    return (item,) if isinstance(item, SingleChange) else ()
 
 
 def write_group(
@@ -211,30 +184,41 @@ def write_group(
 ) -> set[str]:
     """Write all of the items; return the names of the sinks that have something new to send.
 
-    Of the sinks that are recorded as `well` attempts write nothing more as long as they are.
-
-    Raises `SequenceConflictError` when a sequence is not the stored one: then none of them is to be kept.
+    Of a sink that is recorded as `well` attempts write nothing but themselves, as long as it is. Raises
+    `SequenceConflictError` when a sequence is not the stored one: then none of them is to be kept.
     """
-    changes, now = changes_of(items), times.now
-    records = [item for item in items if isinstance(item, AttemptRecords)]
-    backoffs = [
-        BackoffChange(item.lease, item.backoff, item.clock_s)
-        for item in items
-        if isinstance(item, BackoffChange)
-        or (isinstance(item, AttemptRecords) and not (item.backoff == NO_BACKOFF and item.lease in well))
-    ]
-    write_executions(connection, [each for each in changes if isinstance(each, ExecutionChange)], numbers=numbers)
-    write_sources(connection, [each for each in changes if isinstance(each, SourceChange)], numbers=numbers)
-    write_pipelines(connection, [each for each in changes if isinstance(each, PipelineChange)], numbers=numbers)
-    write_rules(connection, [each for each in changes if isinstance(each, RulesChange)], numbers=numbers)
-    write_poll_times(connection, [item for item in items if isinstance(item, PollTimes)], numbers=numbers)
-    write_backoffs(connection, backoffs, numbers=numbers, now=now)
-    write_problems(
-        connection,
-        [(problem, about(each, numbers=numbers)) for each in changes for problem in each.problems],
-    )
-    write_reminders(connection, [each for each in changes if isinstance(each, SourceChange)], numbers=numbers)
-    write_messages(connection, records, numbers=numbers)
-    emitted = [Emitted(entry, about(each, numbers=numbers)) for each in changes for entry in each.entries]
-    sinks = write_outbox(connection, emitted, numbers=numbers, times=times)
-    return sinks | write_attempt_records(connection, records, numbers=numbers, now=now)
+    of_kind: dict[type, list[Any]] = defaultdict(list)
+    changes: list[SingleChange] = []
+    for item in items:
+        if found := _changes_of(item):
+            changes += found
+        else:
+            of_kind[type(item)].append(item)
+        if isinstance(item, AttemptRecords) and not (item.backoff == NO_BACKOFF and item.lease in well):
+            of_kind[BackoffChange].append(BackoffChange(item.lease, item.backoff, item.clock_s))
+    sinks: set[str] = set()
+    for change in changes:
+        of_kind[type(change)].append(change)
+    if executions := of_kind[ExecutionChange]:
+        write_executions(connection, executions, numbers=numbers)
+    if sources := of_kind[SourceChange]:
+        write_sources(connection, sources, numbers=numbers)
+    if pipelines := of_kind[PipelineChange]:
+        write_pipelines(connection, pipelines, numbers=numbers)
+    if rules := of_kind[RulesChange]:
+        write_rules(connection, rules, numbers=numbers)
+    if poll_times := of_kind[PollTimes]:
+        write_poll_times(connection, poll_times, numbers=numbers)
+    if backoffs := of_kind[BackoffChange]:
+        write_backoffs(connection, backoffs, numbers=numbers, now=times.now)
+    if changes:
+        abouts = [about(change, numbers=numbers) for change in changes]
+        told = list(zip(changes, abouts, strict=True))
+        write_problems(connection, [(problem, of) for change, of in told for problem in change.problems])
+        write_reminders(connection, sources, numbers=numbers)
+        emitted = [Emitted(entry, of) for change, of in told for entry in change.entries]
+        sinks |= write_outbox(connection, emitted, numbers=numbers, times=times)
+    if records := of_kind[AttemptRecords]:
+        write_messages(connection, records, numbers=numbers)
+        sinks |= write_attempt_records(connection, records, numbers=numbers, now=times.now)
+    return sinks

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, CursorResult, Insert, Update
 
-Row = Mapping[str, Any]
+_Values = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
 class HotStatement:
@@ -18,29 +18,25 @@ class HotStatement:
     def __init__(self, statement: CompoundSelect[Any] | Insert | Update) -> None:
         """Compile nothing yet."""
         self.statement = statement
-        self._compiled: dict[str, tuple[str, Callable[[Row], tuple[Any, ...]]]] = {}
+        self._compiled: dict[str, tuple[str, _Values]] = {}
 
-    def run(self, connection: Connection, row: Row) -> CursorResult[Any]:
+    def run(self, connection: Connection, row: Mapping[str, Any]) -> CursorResult[Any]:
         """Carry it out with these values."""
-        text, values_of = self._of(connection)
+        text, values_of = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
         return connection.exec_driver_sql(text, values_of(row))
 
-    def run_many(self, connection: Connection, rows: Iterable[Row]) -> CursorResult[Any]:
+    def run_many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> CursorResult[Any]:
         """Carry it out with each of these, of which there is at least one."""
-        text, values_of = self._of(connection)
-        return connection.exec_driver_sql(text, [values_of(row) for row in rows])
+        text, values_of = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
+        return connection.exec_driver_sql(text, list(map(values_of, rows)))
 
-    def _of(self, connection: Connection) -> tuple[str, Callable[[Row], tuple[Any, ...]]]:
-        dialect: Any = connection.dialect
-        if dialect.name not in self._compiled:
-            positional = type(dialect)(paramstyle="qmark" if dialect.name == "sqlite" else "format")
-            compiled: Any = self.statement.compile(dialect=positional)
-            names = compiled.positiontup
-            assert len(names) > 1, "one value alone would come out as no tuple"
-            fixed = {name: compiled.binds[name].value for name in names if not compiled.binds[name].required}
-            values_of = itemgetter(*names)
-            self._compiled[dialect.name] = (
-                str(compiled),
-                (lambda row: values_of({**fixed, **row})) if fixed else values_of,
-            )
+    def _compile(self, dialect: Any) -> tuple[str, _Values]:
+        compiled: Any = self.statement.compile(
+            dialect=type(dialect)(paramstyle="qmark" if dialect.name == "sqlite" else "format")
+        )
+        binds, names = compiled.binds, compiled.positiontup
+        given = itemgetter(*names)  # several: for one alone it would return no tuple
+        fixed = {name: binds[name].value for name in names if not binds[name].required}
+        values_of: _Values = (lambda row: given({**fixed, **row})) if fixed else given
+        self._compiled[dialect.name] = (str(compiled), values_of)
         return self._compiled[dialect.name]
