@@ -440,6 +440,18 @@ async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next
     assert (await store.backlog())["ops"].pending_count == 1
 
 
+async def test_attempts_at_a_sink_that_is_well_leave_its_row_alone_until_it_is_not(
+    store: SqlStore, account: Lease, ops: Lease
+) -> None:
+    kept = []
+    for number, backoff in enumerate((NO_BACKOFF, NO_BACKOFF, BackoffState(None, 4.0), NO_BACKOFF, NO_BACKOFF)):
+        await store.record(change(account, number))
+        (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+        await store.settle(attempt_record(ops, delivery, backoff=backoff, clock_s=float(number)))
+        kept.append((await store.load_sink(ops, fingerprint="one")).clock_s)
+    assert kept == [0.0, 0.0, 2.0, 3.0, 3.0]
+
+
 async def test_what_the_last_attempt_says_of_the_sink_is_kept(
     store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
