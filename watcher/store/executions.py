@@ -14,9 +14,8 @@ from sqlalchemy import BindParameter, Connection, bindparam, func, insert, selec
 from watcher.domain.execution import Counts, ExecutionRecord, LostReason
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import ExecutionChange, Lease
-from watcher.store.leases import expect_written
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, pipeline_id
-from watcher.store.statement import HotStatement
+from watcher.store.statement import HotStatement, expect_written
 from watcher.store.tables import AnyRow, execution, source
 
 KEY_BYTES = 16

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -165,15 +165,15 @@ class PostgresDatabase:
         return await self._writing.run(partial(self._write, work))
 
     def leases(self, watched: Watched) -> PostgresLeases:
-        """Return the leases that replicas share."""
-        return PostgresLeases(self._write_leases, watched=watched, follow=self._follow_leases)
-
-    async def _write_leases(self, work: Callable[[Connection], T]) -> T:
-        """As `write`, but for leases: no other work holds it up, nor it any other.
+        """Return the leases that replicas share. No other work holds them up, nor they any other.
 
         A connection that breaks at COMMIT is an error here: nobody has to find out how it ended.
         """
-        return await self._keeping.run(partial(_transact, self._keeper, work))
+
+        async def write(work: Callable[[Connection], Any]) -> Any:
+            return await watched(partial(self._keeping.run, partial(_transact, self._keeper, work)))
+
+        return PostgresLeases(write, follow=self._follow_leases)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, which cannot write."""

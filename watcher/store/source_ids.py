@@ -1,11 +1,10 @@
 """The numbers of accounts, pipelines and sinks: given once, never changed, so each is asked for once."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, select, text
 
 from watcher.store.tables import source
 
@@ -34,6 +33,9 @@ def pipeline_id(name: str) -> str:
 
 _Numbers = dict[Source, int]
 
+_INSERT = text("INSERT INTO source (kind, name) VALUES (:kind, :name) ON CONFLICT DO NOTHING")
+"""Another process may number the same in this moment."""
+
 
 class SourceNumbers:
     """Numbers sources and remembers their numbers."""
@@ -48,32 +50,15 @@ class SourceNumbers:
         return self._ids[source]
 
     async def provide(self, wanted: set[Source]) -> None:
-        """Give a number to each source that has none, in a transaction of its own.
+        """Give a number to each source that has none.
 
-        Of its own, so that what is remembered here cannot be rolled back with somebody's write. Other processes may
-        number some of them in the same moment: then those have their number at the next try.
+        In a transaction of its own, so that what is remembered here cannot be rolled back with somebody's write.
         """
-        if wanted <= self._ids.keys():
-            return
-        number = partial(_number, wanted=wanted)
-        for _ in wanted:
-            try:
-                self._ids = await self._write(number)
-            except IntegrityError:
-                continue
-            return
-        self._ids = await self._write(number)
+        if not wanted <= self._ids.keys():
+            self._ids = await self._write(partial(_number, wanted=sorted(wanted - self._ids.keys())))
 
 
-def _number(connection: Connection, *, wanted: set[Source]) -> _Numbers:
-    known = _read(connection)
-    missing = sorted(wanted - known.keys())
-    if not missing:
-        return known
-    connection.execute(insert(source), [each._asdict() for each in missing])
-    return _read(connection)
-
-
-def _read(connection: Connection) -> _Numbers:
+def _number(connection: Connection, *, wanted: Sequence[Source]) -> _Numbers:
+    connection.execute(_INSERT, [each._asdict() for each in wanted])
     rows = connection.execute(select(source.c.kind, source.c.name, source.c.id))
     return {Source(row.kind, row.name): row.id for row in rows}

@@ -15,11 +15,10 @@ from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.changes import BackoffState, Lease, PipelineChange, RulesChange, SourceChange
 from watcher.store.executions import execution_id, execution_key
-from watcher.store.leases import expect_written
 from watcher.store.problems import open_problem_of, open_problems_of_pipeline
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord, SinkRecord
 from watcher.store.source_ids import Source, SourceNumbers, pipeline
-from watcher.store.statement import HotStatement
+from watcher.store.statement import HotStatement, expect_written
 from watcher.store.tables import AnyRow, scan, source, unjudged_end
 
 

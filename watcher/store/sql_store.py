@@ -23,7 +23,7 @@ from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.runtime.clock import Clock
-from watcher.store import deliveries, groups, leases, problems, recording, retention, sources
+from watcher.store import deliveries, groups, postgresql_leases, problems, recording, retention, sources
 from watcher.store import executions as states
 from watcher.store.changes import NO_BACKOFF, AttemptRecords, BackoffState, Change, Lease
 from watcher.store.database import Database
@@ -109,7 +109,9 @@ class SqlStore:
         if self.exclusive:
             self._epochs[kind, name] = lease.epoch
         else:
-            await self._write(partial(leases.claim, lease=lease, owner=f"{os.getpid()}@{socket.gethostname()}"))
+            await self._write(
+                partial(postgresql_leases.claim, lease=lease, owner=f"{os.getpid()}@{socket.gethostname()}")
+            )
         if kind != MAINTENANCE.kind:
             await self._provide(lease)
         return lease
@@ -477,11 +479,11 @@ class SqlStore:
 
     def _check_held(self, connection: Connection, held: Iterable[Lease]) -> None:
         if not self.exclusive:
-            leases.check(connection, held)
+            postgresql_leases.check(connection, held)
             return
         for lease in held:
             if self._epochs.get((lease.kind, lease.name)) != lease.epoch:
-                raise leases.lost(lease)
+                raise postgresql_leases.lost(lease)
 
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
         self._check_open()

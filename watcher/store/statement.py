@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, CursorResult, Insert, Update
 
+from watcher.domain.errors import SequenceConflictError
+
 _Values = Callable[[Mapping[str, Any]], tuple[Any, ...]]
 
 
@@ -40,3 +42,11 @@ class HotStatement:
         values_of: _Values = (lambda row: given({**fixed, **row})) if fixed else given
         self._compiled[dialect.name] = (str(compiled), values_of)
         return self._compiled[dialect.name]
+
+
+def expect_written(count: int, *, wanted: int) -> None:
+    """Raise `SequenceConflictError` when fewer rows than wanted were as their writer believed them recorded."""
+    if count != wanted:
+        raise SequenceConflictError(
+            "the store holds another sequence than its owner believes; this is a bug: start again, and report it"
+        )

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as numbering_dialect
 from sqlalchemy.dialects.sqlite import dialect
 from stores import SetClock
 
-from watcher.store import deliveries, groups, leases, problems, recording, retention, sources
+from watcher.store import deliveries, groups, postgresql_leases, problems, recording, retention, sources
 from watcher.store import executions as states
 from watcher.store.postgresql import PostgresDatabase
 from watcher.store.statement import HotStatement
@@ -34,7 +34,7 @@ STATEMENTS = [
     deliveries._RELEASE,
     deliveries._DEAD,
     deliveries._REPLAY,
-    leases._HELD,
+    postgresql_leases._HELD,
     recording._SINKS_OF,
     problems._MOVE,
     problems._MESSAGE,
