@@ -4,7 +4,7 @@ So a target is never half full: whatever breaks a copy off, it is as empty as be
 the daemon's lock of a file is held, and the tables of a database are locked.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from watcher.store.open import BUSY_TIMEOUT_S
 from watcher.store.postgresql_leases import server_time
 from watcher.store.sqlite import ERROR_NAMES, make_engine
 from watcher.store.store_url import is_postgresql, path_of
-from watcher.store.tables import SCHEMA_VERSION, lease, meta, metadata
+from watcher.store.tables import SCHEMA_VERSION, AnyRow, lease, meta, metadata
 
 _TABLES = [table for table in metadata.sorted_tables if table.name not in {lease.name, meta.name}]
 """In an order in which each row finds what it refers to. The others are of the database and of who uses it."""
@@ -59,6 +59,15 @@ class StoreEnd:
         """Give a transaction in which nobody else writes. What raises inside leaves the store as it was."""
         with self._in_postgresql() if is_postgresql(self.url) else self._in_sqlite() as connection:
             yield connection
+
+    def write_rows(self, connection: Connection, table: Table, rows: Sequence[AnyRow]) -> None:
+        """Add rows that have a value for each column of the table."""
+        if is_postgresql(self.url):
+            from watcher.store.postgresql import copy_rows  # noqa: PLC0415 (of an extra)
+
+            copy_rows(connection, table, rows, where=self.where)
+        else:
+            connection.exec_driver_sql(str(insert(table).compile(connection)), [tuple(row) for row in rows])
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -136,7 +145,7 @@ def copy_all(
                 for page in _pages(source, reading, table):
                     if stopped():
                         raise CopyStoppedError("interrupted")
-                    writing.execute(insert(table), page)
+                    target.write_rows(writing, table, page)
                     done += len(page)
                     copied(table.name, done, total)
             if is_postgresql(target.url):
@@ -166,13 +175,12 @@ def _make_ready(connection: Connection, *, where: str) -> None:
         )
 
 
-def _pages(source: StoreEnd, connection: Connection, table: Table) -> Iterator[list[dict[str, object]]]:
+def _pages(source: StoreEnd, connection: Connection, table: Table) -> Iterator[Sequence[AnyRow]]:
     """Return the rows by key, which is how they lie on disk in SQLite: then each page goes behind the last one."""
     statement = select(table).order_by(*table.primary_key.columns)
     with source.errors():
         result = connection.execution_options(yield_per=PAGE_ROWS).execute(statement)
-        for page in result.mappings().partitions():
-            yield [dict(row) for row in page]
+        yield from result.partitions()
 
 
 def _number_on(connection: Connection) -> None:

@@ -7,7 +7,7 @@ its time limits in the same breath as BEGIN. libpq reads the URL, and what it le
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Event
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, delete, event, func, insert, select, text
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, insert, select, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -30,7 +30,7 @@ from watcher.store.db_errors import DatabaseFault, ErrorNames, cause_of, explain
 from watcher.store.postgresql_connector import RECONNECT_BASE_S, CannotConnectError, Connector
 from watcher.store.postgresql_leases import PostgresLeases, server_time
 from watcher.store.postgresql_notifications import Notifications
-from watcher.store.tables import SCHEMA_VERSION, meta, metadata
+from watcher.store.tables import SCHEMA_VERSION, AnyRow, meta, metadata
 
 _LIMITS = (
     "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 2000;"
@@ -269,6 +269,21 @@ def take_migration_lock(connection: Connection) -> bool:
     Who finds it taken looks again for half a minute, and then says so.
     """
     return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_MIGRATION))))
+
+
+def copy_rows(connection: Connection, table: Table, rows: Iterable[AnyRow], *, where: str) -> None:
+    """Add rows that have a value for each column of the table, by COPY: many times as fast as by INSERT."""
+    columns = ", ".join(f'"{column.name}"' for column in table.columns)
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(f'COPY "{table.name}" ({columns}) FROM STDIN') as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:
+        meaning = opening_error(error, where=where)
+    else:
+        return
+    raise meaning
 
 
 def explain_error(error: Exception, *, where: str) -> DatabaseFault:
