@@ -144,7 +144,7 @@ class SqlStore:
         """Return what is recorded of the rules of a pipeline of the leased account."""
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
         load = partial(sources.load_rules, account_id=self._number(lease), pipeline_id=pipeline_id)
-        return await self._read(load)
+        return await self._read_held(lease, load)
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, as far as they are there still."""
@@ -199,7 +199,7 @@ class SqlStore:
         """
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_deliveries, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
-        return await self._read(read)
+        return await self._read_held(lease, read)
 
     async def next_trial(
         self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
@@ -211,7 +211,7 @@ class SqlStore:
         """
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
-        return await self._read(read)
+        return await self._read_held(lease, read)
 
     async def give_up(
         self, lease: Lease, *, now: Micros, clock_s: float, after_s: float, skip: Collection[bytes] = ()
@@ -285,7 +285,7 @@ class SqlStore:
         """Return what of the leased sink is due after that position, was never tried and is in no group yet."""
         sink_id, name = self._number(lease), lease.name
         read = partial(groups.ungrouped, sink_id=sink_id, name=name, now=now, after=after, limit=limit)
-        return await self._read(read)
+        return await self._read_held(lease, read)
 
     async def fix_groups(self, lease: Lease, fixed: Collection[tuple[UUID, Collection[EventKey]]]) -> None:
         """Have these go together from now on, as far as they wait and are in no group."""
@@ -300,7 +300,7 @@ class SqlStore:
         """
         sink_id, name = self._number(lease), lease.name
         read = partial(groups.next_groups, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
-        return await self._read(read)
+        return await self._read_held(lease, read)
 
     async def next_group_trial(
         self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
@@ -308,12 +308,12 @@ class SqlStore:
         """Return what stands for the group that is to show whether the leased sink works again, as `next_trial`."""
         sink_id, name = self._number(lease), lease.name
         read = partial(groups.next_group_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
-        return await self._read(read)
+        return await self._read_held(lease, read)
 
     async def group_members(self, lease: Lease, group_id: UUID) -> Sequence[Delivery]:
         """Return all that waits in a group of the leased sink, in the order it was recorded."""
         read = partial(groups.members, sink_id=self._number(lease), name=lease.name, group_id=group_id)
-        return await self._read(read)
+        return await self._read_held(lease, read)
 
     async def silence(self, lease: Lease, events: Collection[EventKey], *, now: Micros, owned_from: Micros) -> None:
         """Settle as silenced what waits of these for the leased sink, which is served under this lease since then.
@@ -326,7 +326,7 @@ class SqlStore:
     async def silenced_openings(self, lease: Lease) -> Sequence[Delivery]:
         """Return the openings of open problems that a silence kept from the leased sink."""
         sink_id, name = self._number(lease), lease.name
-        return await self._read(partial(deliveries.silenced_openings, sink_id=sink_id, name=name))
+        return await self._read_held(lease, partial(deliveries.silenced_openings, sink_id=sink_id, name=name))
 
     async def release_silenced(self, lease: Lease, events: Collection[EventKey], *, now: Micros) -> None:
         """Have what was silenced of these wait again."""
@@ -336,24 +336,24 @@ class SqlStore:
         """Return the open problems whose opening the leased sink took, and those closed since that moment, if given."""
         from_us = None if closed_from is None else to_us(closed_from)
         read = partial(problems.sent_openings, sink_id=self._number(lease), closed_from=from_us)
-        return await self._read(read)
+        return await self._read_held(lease, read)
 
     async def openings(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, Opening]:
         """Return how the openings of these problems stand at the leased sink, without problems that are not there."""
         read = partial(problems.openings, sink_id=self._number(lease), ids=problem_ids)
-        return await self._read(read)
+        return await self._read_held(lease, read)
 
     async def messages_of_problems(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, ProblemMessage]:
         """Return the messages of these problems in the leased sink, of those that have one."""
         read = partial(problems.messages_of_problems, sink_id=self._number(lease), ids=problem_ids)
-        return await self._read(read)
+        return await self._read_held(lease, read)
 
     async def messages_of_failing(
         self, lease: Lease, pipelines: Collection[tuple[str, str]]
     ) -> Mapping[tuple[str, str], ProblemMessage]:
         """Return the leased sink's messages of open `pipeline.failing` problems of these, by account and pipeline."""
         read = partial(problems.messages_of_failing, sink_id=self._number(lease), pipelines=pipelines)
-        return await self._read(read)
+        return await self._read_held(lease, read)
 
     async def put_off(self, lease: Lease, due_at: Mapping[EventKey, Micros]) -> None:
         """Have what waits of these for the leased sink come due at those times."""
@@ -477,12 +477,20 @@ class SqlStore:
 
         return await self._write(write)
 
+    async def _read_held(self, lease: Lease, work: Work[T]) -> T:
+        """Do it. In PostgreSQL another owner shows in the writes only: to look at each read would cost a round trip."""
+        self._check_epochs([lease])
+        return await self._read(work)
+
     def _check_held(self, connection: Connection, held: Iterable[Lease]) -> None:
-        if not self.exclusive:
+        if self.exclusive:
+            self._check_epochs(held)
+        else:
             postgresql_leases.check(connection, held)
-            return
+
+    def _check_epochs(self, held: Iterable[Lease]) -> None:
         for lease in held:
-            if self._epochs.get((lease.kind, lease.name)) != lease.epoch:
+            if self.exclusive and self._epochs.get((lease.kind, lease.name)) != lease.epoch:
                 raise postgresql_leases.lost(lease)
 
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
