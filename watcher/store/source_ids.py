@@ -1,7 +1,7 @@
 """The numbers of accounts, pipelines and sinks: given once, never changed, so each is asked for once."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select, text
@@ -16,11 +16,13 @@ class Source(NamedTuple):
     name: str
 
 
+@lru_cache(maxsize=1024)  # asked for with each event
 def sink(name: str) -> Source:
     """Return a sink as a source."""
     return Source("sink", name)
 
 
+@lru_cache(maxsize=1024)
 def pipeline(account: str, pipeline_id: str) -> Source:
     """Return a pipeline of an account as a source. Its id is what stands behind the last slash."""
     return Source("pipeline", f"{account}/{pipeline_id}")
@@ -37,25 +39,21 @@ _INSERT = text("INSERT INTO source (kind, name) VALUES (:kind, :name) ON CONFLIC
 """Another process may number the same in this moment."""
 
 
-class SourceNumbers:
+class SourceNumbers(dict[Source, int]):
     """Numbers sources and remembers their numbers."""
 
     def __init__(self, write: Callable[[Callable[[Connection], _Numbers]], Awaitable[_Numbers]]) -> None:
         """Start knowing none. `write` does a piece of work in a transaction of its own."""
+        super().__init__()
         self._write = write
-        self._ids: _Numbers = {}
-
-    def __getitem__(self, source: Source) -> int:
-        """Return a number that was provided before."""
-        return self._ids[source]
 
     async def provide(self, wanted: set[Source]) -> None:
         """Give a number to each source that has none.
 
         In a transaction of its own, so that what is remembered here cannot be rolled back with somebody's write.
         """
-        if not wanted <= self._ids.keys():
-            self._ids = await self._write(partial(_number, wanted=sorted(wanted - self._ids.keys())))
+        if not wanted <= self.keys():
+            self.update(await self._write(partial(_number, wanted=sorted(wanted - self.keys()))))
 
 
 def _number(connection: Connection, *, wanted: Sequence[Source]) -> _Numbers:
