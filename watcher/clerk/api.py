@@ -1,15 +1,15 @@
 """The Clerk Chat API: what is asked of it, and what its codes mean. What its answers look like, `schemas` knows."""
 
 import asyncio
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from yarl import URL
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
-from watcher.clerk.schemas import HardToReadError, ParseAttempt, UnreadableError, parse_execution, parse_page
+from watcher.clerk.schemas import QUICK_BYTES, NotJsonError, UnreadableError, parse_execution, parse_page
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic
@@ -32,7 +32,7 @@ _FAILURES = {"timeout": Outcome.TIMEOUT, "truncated": Outcome.INVALID, "too_larg
 
 
 def outcome_of(status_code: int) -> Outcome:
-    """Return what a status code other than 200 means (SPEC 4)."""
+    """Return what a status code other than 200 means."""
     return _OUTCOMES.get(status_code) or _CLASSES.get(status_code // 100) or Outcome.INVALID
 
 
@@ -53,7 +53,7 @@ class _Result(NamedTuple, Generic[_Found]):
 
 
 class _Parse(Protocol[_Parsed_co]):
-    def __call__(self, body: bytes, *, attempt: ParseAttempt) -> _Parsed_co: ...
+    def __call__(self, body: bytes, *, forgiving: bool) -> _Parsed_co: ...
 
 
 class ClerkApi:
@@ -104,29 +104,16 @@ class ClerkApi:
         return _Result(outcome_of(code), sent_at, None, code, retry_after_s, f"status_{code}")
 
     async def _read(self, body: bytes, parse: _Parse[_Found], known_hash: int | None) -> tuple[_Found | None, int]:
-        """Read what is quickly read here, and all else in the thread; what is known is not read again.
+        """Read what is small here, and in the thread what is large or has to be forgiven something.
 
-        The hash is keyed anew in each process, so nobody can make two bodies that have the same.
+        What is known is not read again. The hash is keyed anew in each process, so nobody can make two bodies that
+        have the same.
         """
         body_hash = hash(body)
         if body_hash == known_hash:
             return None, body_hash
-        try:
-            return parse(body, attempt=ParseAttempt.FIRST), body_hash
-        except HardToReadError:
-            return await self._in_thread(partial(parse, body, attempt=ParseAttempt.SECOND)), body_hash
-
-    async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
-        """Work aside. Begun, it cannot be stopped and keeps its body: a cancellation comes through when it is done."""
-        begun = self._parser_thread.submit(work)
-        done = asyncio.wrap_future(begun)
-        try:
-            await asyncio.wait([done])
-            return done.result()
-        except asyncio.CancelledError:
-            if not begun.cancel():
-                await asyncio.wait([done])
-                done.exception()  # seen: nobody wants to know any more
-            raise
-        finally:
-            del begun, done  # else what it raises, its traceback and this frame, the body in it, wait for the collector
+        if len(body) <= QUICK_BYTES:
+            with suppress(NotJsonError):
+                return parse(body, forgiving=False), body_hash
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._parser_thread, partial(parse, body, forgiving=True)), body_hash

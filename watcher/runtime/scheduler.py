@@ -121,7 +121,7 @@ class Schedule:
             self._scheduler.shutdown(wait=False)
 
     def stalled(self) -> list[str]:
-        """Return the jobs that have not woken within 30 s (SPEC 7) in which the process ran."""
+        """Return the jobs that have not woken within 30 s in which the process ran."""
         now = self._clock.monotonic()
         self._note_stop(now)
         return [job.name for job in self._jobs.values() if job.asleep_s(now) > ALIVE_WITHIN_S]
