@@ -156,10 +156,10 @@ async def test_where_all_ask_the_oldest_goes() -> None:
     async with a_site(at_most=2) as site:
         site.may_answer.clear()
         streams = []
-        for count in (1, 2, 3):
+        for _ in range(3):
             streams.append(await site.connect())
             streams[-1][1].write(ASK)
-            await until(lambda count=count: site.asked_count == count)
+            await until(lambda: site.asked_count == len(streams))
         assert await until_closed(streams[0][0]) == b""
         site.may_answer.set()
         for stream in streams[1:]:
