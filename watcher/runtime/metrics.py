@@ -1,4 +1,4 @@
-"""Every metric, declared once (SPEC 8). Label sets that are known start at 0; children are kept, for they are hot."""
+"""Every metric, declared once. Label sets that are known start at 0; children are kept, for they are hot."""
 
 from datetime import datetime
 
@@ -73,26 +73,48 @@ class Metrics:
     def _declare_account_metrics(self) -> None:
         labels, registry = ["account", "endpoint"], self.registry
         self.api_requests = FastCounter(
-            "watcher_api_requests_total", "Requests to the API.", [*labels, "outcome"], registry=registry
+            "watcher_api_requests_total",
+            "Requests to the API, by their outcome.",
+            [*labels, "outcome"],
+            registry=registry,
         )
         self.api_request_duration = FastHistogram(
-            "watcher_api_request_duration_seconds", "Time to an answer.", labels, buckets=_SECONDS, registry=registry
+            "watcher_api_request_duration_seconds",
+            "Seconds from a request to the API until its answer.",
+            labels,
+            buckets=_SECONDS,
+            registry=registry,
         )
         self.polls = FastCounter(
             "watcher_polls_total",
-            "Polls of executions; `contradicted` counts some of `ok` again.",
+            "Polls of executions by their outcome; `contradicted` counts some of `ok` again.",
             ["account", "outcome"],
             registry=registry,
         )
         self.open_executions = Gauge(
-            "watcher_open_executions", "Executions watched and not ended.", ["account", "status"], registry=registry
+            "watcher_open_executions",
+            "Executions that are watched and have not ended, by their status.",
+            ["account", "status"],
+            registry=registry,
         )
         self.poll_lateness = FastHistogram(
-            "watcher_poll_lateness_seconds", "Due to sent.", ["account"], buckets=_LONG_SECONDS, registry=registry
+            "watcher_poll_lateness_seconds",
+            "Seconds from when a poll was due until its request was sent.",
+            ["account"],
+            buckets=_LONG_SECONDS,
+            registry=registry,
         )
-        self.account_up = Gauge("watcher_account_up", "1 while not degraded.", ["account"], registry=registry)
+        self.account_up = Gauge(
+            "watcher_account_up",
+            "1 while the API can be used with this account's key, 0 while the account is degraded.",
+            ["account"],
+            registry=registry,
+        )
         self.last_successful_poll = Gauge(
-            "watcher_last_successful_poll_timestamp_seconds", "Last answer that counts.", ["account"], registry=registry
+            "watcher_last_successful_poll_timestamp_seconds",
+            "Time of the last successful poll, in seconds since 1970.",
+            ["account"],
+            registry=registry,
         )
         self._of_accounts = (
             self.api_requests,
@@ -107,16 +129,30 @@ class Metrics:
     def _declare_sink_metrics(self) -> None:
         registry = self.registry
         self.deliveries = Counter(
-            "watcher_deliveries_total", "Attempts at deliveries.", ["sink", "outcome"], registry=registry
+            "watcher_deliveries_total",
+            "Deliveries to the sink by their outcome: settled, or tried and to be retried.",
+            ["sink", "outcome"],
+            registry=registry,
         )
         self.delivery_delay = Histogram(
-            "watcher_delivery_delay_seconds", "Recorded to 2xx.", ["sink"], buckets=_LONG_SECONDS, registry=registry
+            "watcher_delivery_delay_seconds",
+            "Seconds from when an event was recorded until the sink took it.",
+            ["sink"],
+            buckets=_LONG_SECONDS,
+            registry=registry,
         )
-        self.outbox_pending = Gauge("watcher_outbox_pending", "Deliveries that wait.", ["sink"], registry=registry)
+        self.outbox_pending = Gauge(
+            "watcher_outbox_pending", "Deliveries that wait to be sent to the sink.", ["sink"], registry=registry
+        )
         self.outbox_oldest = Gauge(
-            "watcher_outbox_oldest_timestamp_seconds", "When the oldest was recorded.", ["sink"], registry=registry
+            "watcher_outbox_oldest_timestamp_seconds",
+            "Time when the oldest waiting delivery was recorded, in seconds since 1970.",
+            ["sink"],
+            registry=registry,
         )
-        self.sink_up = Gauge("watcher_sink_up", "1 while not failing or disabled.", ["sink"], registry=registry)
+        self.sink_up = Gauge(
+            "watcher_sink_up", "1 while the sink works, 0 while it is failing or disabled.", ["sink"], registry=registry
+        )
         self.sink_trouble = Gauge(
             "watcher_sink_trouble_info",
             "1 for a sink that is failing or disabled, by its last answer.",
@@ -125,7 +161,7 @@ class Metrics:
         )
         self.refreshes = Counter(
             "watcher_alertmanager_refreshes_total",
-            "Posts of all open problems again.",
+            "Times that all open problems were posted to Alertmanager again, by the outcome.",
             ["sink", "outcome"],
             registry=registry,
         )
@@ -141,17 +177,27 @@ class Metrics:
 
     def _declare_daemon_metrics(self) -> None:
         registry = self.registry
-        self.events = Counter("watcher_events_total", "Events recorded.", ["type"], registry=registry)
+        self.events = Counter(
+            "watcher_events_total", "Events that were recorded, by their type.", ["type"], registry=registry
+        )
         for type_ in EventType:
             self.events.labels(type_)
-        self.problems_open = Gauge("watcher_problems_open", "Problems that are open.", ["kind"], registry=registry)
+        self.problems_open = Gauge(
+            "watcher_problems_open", "Problems that are open, by their kind.", ["kind"], registry=registry
+        )
         for kind in PROBLEM_KINDS:
             self.problems_open.labels(kind)
         self.detection_delay = Histogram(
-            "watcher_detection_delay_seconds", "Finished to observed.", buckets=_LONG_SECONDS, registry=registry
+            "watcher_detection_delay_seconds",
+            "Seconds from the end of an execution until the watcher saw it.",
+            buckets=_LONG_SECONDS,
+            registry=registry,
         )
         self.leases_held = Gauge(
-            "watcher_leases_held", "What this replica owns, on PostgreSQL.", ["kind"], registry=registry
+            "watcher_leases_held",
+            "Leases that this replica holds, on PostgreSQL, by what they are for.",
+            ["kind"],
+            registry=registry,
         )
         self.lease_takeovers = Counter(
             "watcher_lease_takeovers_total",
@@ -159,17 +205,27 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
-        self.loop_lag = Gauge("watcher_loop_lag_seconds", "How late the event loop woke last.", registry=registry)
+        self.loop_lag = Gauge(
+            "watcher_loop_lag_seconds", "Seconds by which the event loop last woke too late.", registry=registry
+        )
         self.reload_successful = Gauge(
-            "watcher_config_last_reload_successful", "1 if the file on disk is in use.", registry=registry
+            "watcher_config_last_reload_successful",
+            "1 if the configuration as it is on disk is in use, 0 if it was refused.",
+            registry=registry,
         )
         self.restart_pending = Gauge(
-            "watcher_config_restart_pending", "1 while the file asks for what needs a restart.", registry=registry
+            "watcher_config_restart_pending",
+            "1 while the configuration on disk has a change that needs a restart.",
+            registry=registry,
         )
         self.reload_success_at = Gauge(
-            "watcher_config_last_reload_success_timestamp_seconds", "When it was applied.", registry=registry
+            "watcher_config_last_reload_success_timestamp_seconds",
+            "Time when the configuration was last applied, in seconds since 1970.",
+            registry=registry,
         )
-        build = Gauge("watcher_build_info", "Always 1.", ["version"], registry=registry)
+        build = Gauge(
+            "watcher_build_info", "Always 1; the label says which version runs.", ["version"], registry=registry
+        )
         build.labels(VERSION).set(1)
 
 
