@@ -34,7 +34,7 @@ QUIET_TRIES = 30
 """What changes for longer than so many times that is read as it is; the next change is seen as always."""
 
 SHOWN_COUNT = 50
-"""Problems, or changes, in one line of the log: a file may have 100,000, the rest of them like these."""
+"""So many problems are logged, or changes named: a file may have 100,000, the rest of them like these."""
 
 Apply = Callable[[Settings], Awaitable[None]]
 """Makes the daemon what the settings say. May raise `StoreError`, and is then called again."""
@@ -147,7 +147,10 @@ class ConfigFollower:
         self._is_rejected = True
         self._metrics.reloaded(well=False, at=self._clock.now())
         shown = problems[:SHOWN_COUNT]
-        log.error("config.rejected", problems=shown, more=len(problems) - len(shown), note="the old one stays in use")
+        if more := len(problems) - len(shown):
+            shown.append(f"{more} more problems")
+        for problem in shown:
+            log.error("config.rejected", problem=problem, note="the old configuration stays in use")
 
     async def _take(self, settings: Settings, apply: Apply) -> None:
         """Have it applied, however many tries that takes, and say so."""
