@@ -9,7 +9,6 @@ from typing import Generic, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
@@ -201,11 +200,7 @@ class Client:
 
 
 def checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
-    """Return what aiohttp makes of each request: one that asks once it has its connection, right before it is sent.
-
-    One without a body is written before anything else runs. With a body it may be a turn of the event loop later, after
-    which the process may have slept: so it asks once more.
-    """
+    """Return what aiohttp makes of each request: one that asks once it has its connection, right before it is sent."""
 
     class CheckedRequest(aiohttp.ClientRequest):
         async def send(self, conn: Connection) -> aiohttp.ClientResponse:
@@ -216,17 +211,6 @@ def checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
                     conn.protocol.abort()  # nothing is under way: no farewell of TLS has to be waited for
                 raise
             return await super().send(conn)
-
-        async def write_bytes(
-            self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
-        ) -> None:
-            try:
-                check()
-            except Exception as error:  # noqa: BLE001 (whatever it is, it comes out of the request)
-                if conn.protocol is not None:
-                    conn.protocol.set_exception(error)
-                return
-            await super().write_bytes(writer, conn, content_length)
 
     return CheckedRequest
 
