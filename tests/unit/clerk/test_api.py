@@ -423,7 +423,9 @@ async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
     async with serving(answer) as base_url:
         reply = await ask_list(base_url, page=7)
     assert asked == [f"/public/pipelines/{PIPELINE}/executions?limit=50&page=7"]
-    assert reply == PageReply(Outcome.OK, Monotonic(1000.0), (ExecutionSnapshot(EXECUTION, "running"),), 0, 1, 200)
+    assert reply == PageReply(
+        Outcome.OK, Monotonic(1000.0), (ExecutionSnapshot(EXECUTION, "running"),), 0, 1, 200, body_hash=hash(body())
+    )
 
 
 @pytest.mark.parametrize("order", Order)
