@@ -6,7 +6,6 @@ Answers carry conversations, contacts and environments. The models name the allo
 import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Annotated, Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -207,20 +206,23 @@ def _allowed(members: Sequence[tuple[str, object]]) -> dict[str, object]:
 
 def _of_nodes(executed: Iterable[WireNodeExecution | None]) -> tuple[tuple[FailedNode, ...], tuple[str, ...]]:
     """Return the nodes that failed, and the goals that were reached."""
-    nodes = [node for node in executed if node is not None]
-    failed = (
-        FailedNode(node.id, node.node_name or (node.node or WireNode()).name, node.error_message)
-        for node in nodes
-        if node.status == "failed" or node.error_message
-    )
-    goals = (each.node.goal_name for each in nodes if each.node and each.node.is_goal and each.node.goal_name)
-    return tuple(islice(failed, LIST_LENGTH)), tuple(islice(goals, LIST_LENGTH))
+    failed: list[FailedNode] = []
+    goals: list[str] = []
+    for each in executed:
+        if each is None:
+            continue
+        node = each.node
+        if each.status == "failed" or each.error_message:
+            failed.append(
+                FailedNode(each.id, each.node_name or (None if node is None else node.name), each.error_message)
+            )
+        if node is not None and node.is_goal and node.goal_name:
+            goals.append(node.goal_name)
+    return tuple(failed[:LIST_LENGTH]), tuple(goals[:LIST_LENGTH])
 
 
-def _aware(moment: datetime | None) -> datetime | None:
+def _aware(moment: datetime) -> datetime | None:
     """Read a time without a zone as UTC, as in all documented examples, and a year such as 1 or 9999 as absent."""
-    if moment is None:
-        return None
     try:
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:  # its zone moves it out of the years there are
@@ -234,8 +236,8 @@ def _snapshot(wire: _WireFacts, *, id_: str, **of_one: Any) -> ExecutionSnapshot
         id=id_,
         status=wire.status,
         version_id=wire.pipeline_version_id,
-        started_at=_aware(wire.started_at),
-        finished_at=_aware(wire.finished_at),
+        started_at=wire.started_at and _aware(wire.started_at),
+        finished_at=wire.finished_at and _aware(wire.finished_at),
         error=wire.error,
         ai_tokens_used=wire.ai_tokens_used,
         nodes_started=wire.nodes_started,
