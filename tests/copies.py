@@ -1,6 +1,6 @@
 """Stores of both kinds, full ones and empty ones, and what is in them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,7 @@ from sqlalchemy import (
 )
 from stores import SetClock, Woken, open_soon
 
-from watcher.store.copying.open_end import open_end
-from watcher.store.copying.transfer import copy_all
+from watcher.store.copying import StoreEnd, copy_all
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import metadata
 
@@ -90,29 +89,24 @@ _VALUES: dict[type, Callable[[int], Any]] = {
 
 @dataclass
 class Heard:
-    """Remembers how a copy went on, and can stop it."""
+    """Remembers how a copy went on."""
 
-    counts: dict[str, int] = field(default_factory=dict)
-    copied_counts: dict[str, int] = field(default_factory=dict)
-    is_finished: bool = False
+    tables: list[str] = field(default_factory=list)
+    done: int = 0
+    total: int = 0
     meanwhile: Callable[[], object] = lambda: None
     """Done once rows are under way."""
 
-    def begin(self, counts: Mapping[str, int]) -> None:
-        self.counts = dict(counts)
-
-    def copied(self, table: str, count: int) -> None:
-        if not self.copied_counts:
+    def __call__(self, table: str, done: int, total: int) -> None:
+        if not self.tables:
             self.meanwhile()
-        self.copied_counts[table] = self.copied_counts.get(table, 0) + count
-
-    def finish(self) -> None:
-        self.is_finished = True
+        self.tables.append(table)
+        self.done, self.total = done, total
 
 
 def copy(source: str, target: str, *, heard: Heard | None = None, stopped: Callable[[], bool] = bool) -> Any:
-    ends = [open_end(url, password=None, clock=SetClock()) for url in (source, target)]
-    return copy_all(*ends, progress=heard or Heard(), stopped=stopped)
+    ends = [StoreEnd(url, None, SetClock()) for url in (source, target)]
+    return copy_all(*ends, copied=heard or Heard(), stopped=stopped)
 
 
 async def opened(url: str, clock: SetClock | None = None) -> SqlStore:
@@ -166,5 +160,5 @@ def run(url: str, statement: str) -> list[Any]:
 
 def nothing_is_left(url: str) -> bool:
     if url.startswith("sqlite"):
-        return not path_of(url).exists()
+        return run(url, "SELECT 1 FROM sqlite_master") == []
     return run(url, "SELECT 1 FROM pg_tables WHERE schemaname = 'public'") == []

@@ -11,7 +11,7 @@ from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.store.changes import Lease
 from watcher.store.lease_protocol import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
-from watcher.store.lease_shares import surplus_count, target_count
+from watcher.store.postgresql_leases import surplus_count, target_count
 
 Claim = Callable[[str, str], Awaitable[Lease]]
 

@@ -26,7 +26,6 @@ from watcher.store.changes import (
 )
 from watcher.store.lease_protocol import MAINTENANCE
 from watcher.store.open import open_store
-from watcher.store.protocol import Store
 from watcher.store.sql_store import SqlStore
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -101,12 +100,12 @@ def execution_id(number: int) -> str:
     return str(UUID(int=(7 << 124) | number))
 
 
-async def executions_of(store: Store, account: Lease, *, count: int = 1000) -> list[ExecutionRecord]:
+async def executions_of(store: SqlStore, account: Lease, *, count: int = 1000) -> list[ExecutionRecord]:
     """Return what is recorded of the first so many executions of an account, in the order of their numbers."""
     return list((await store.load_executions(account, [execution_id(number) for number in range(count)])).values())
 
 
-async def upkeep(store: Store) -> Lease:
+async def upkeep(store: SqlStore) -> Lease:
     """Return the lease under which the store is tidied."""
     return await store.claim(*MAINTENANCE)
 

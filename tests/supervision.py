@@ -8,7 +8,7 @@ from stores import source_change
 from virtual import PIPELINE, FakeClock
 
 from watcher.config.models import Settings
-from watcher.daemon.build import OwnerDependencies, SinkWakeups
+from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
 from watcher.daemon.ownership import Ownership, SoleOwnership
 from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput

@@ -28,7 +28,7 @@ from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import Pacer
 from watcher.store.changes import NO_BACKOFF, AttemptRecord, AttemptRecords, Lease
-from watcher.store.protocol import Store
+from watcher.store.sql_store import SqlStore
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -143,7 +143,7 @@ class Account:
     watcher: AccountPoller
     api: ScriptedApi
     clock: FakeClock
-    store: Store
+    store: SqlStore
     metrics: Metrics
     sink: Lease
     fatal: list[BaseException]
@@ -237,7 +237,7 @@ def pages_of(
 
 
 async def account_of(
-    store: Store,
+    store: SqlStore,
     clock: FakeClock,
     *executions: str,
     rate_per_s: float = 1000.0,

@@ -31,7 +31,6 @@ from watcher.runtime.metrics import Metrics
 from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease, SourceChange
 from watcher.store.open import BUSY_TIMEOUT_S
 from watcher.store.records import DueDeliveries
-from watcher.store.sink_protocol import SinkStore
 from watcher.store.sql_store import SqlStore
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -237,7 +236,7 @@ class Rig:
             record=await self.real_store.load_sink(lease, fingerprint=fingerprint),
             rules=rules,
             deps=WorkerDependencies(
-                store=cast("SinkStore", self.store),
+                store=cast("SqlStore", self.store),
                 is_trusted=lambda: self.is_trusted,
                 clock=self.clock,
                 jitter=lambda: 0.5,

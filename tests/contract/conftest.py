@@ -8,7 +8,7 @@ from postgres import PostgresServer
 from stores import SetClock, Woken, open_soon
 
 from watcher.store.changes import Lease
-from watcher.store.sink_protocol import SinkStore
+from watcher.store.sql_store import SqlStore
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -32,17 +32,17 @@ def woken() -> Woken:
 
 
 @pytest.fixture
-async def store(url: str, clock: SetClock, woken: Woken) -> AsyncIterator[SinkStore]:
+async def store(url: str, clock: SetClock, woken: Woken) -> AsyncIterator[SqlStore]:
     opened = await open_soon(url, clock=clock, on_recorded=woken)
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def account(store: SinkStore) -> Lease:
+async def account(store: SqlStore) -> Lease:
     return await store.claim("account", "default")
 
 
 @pytest.fixture
-async def ops(store: SinkStore) -> Lease:
+async def ops(store: SqlStore) -> Lease:
     return await store.claim("sink", "ops")

@@ -1,4 +1,4 @@
-"""What every store promises (`ports.store.Store`), run over each kind of database."""
+"""What every store promises (`ports.store.SqlStore`), run over each kind of database."""
 
 import asyncio
 from collections.abc import Collection
@@ -28,15 +28,16 @@ from watcher.domain.execution import ExecutionRecord, LostReason
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import NO_BACKOFF, BackoffState, Lease
 from watcher.store.open import open_store
-from watcher.store.protocol import Keep, Store
+from watcher.store.protocol import Keep
 from watcher.store.records import Backlog
+from watcher.store.sql_store import SqlStore
 
 DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING
 LATER = Micros(START_US + 3_600 * SECOND_US)
 
 
 async def due(
-    store: Store, lease: Lease, *, now: int = LATER, limit: int = 100, skip: Collection[bytes] = ()
+    store: SqlStore, lease: Lease, *, now: int = LATER, limit: int = 100, skip: Collection[bytes] = ()
 ) -> list[tuple[bytes, int]]:
     found = await store.next_deliveries(lease, now=Micros(now), limit=limit, skip=skip)
     return [(each.stream, each.sequence) for each in found.deliveries]
@@ -54,7 +55,7 @@ def hold(_account: str, _pipeline: str, _execution: str, _ended_at: int) -> bool
     return True
 
 
-async def test_a_recorded_execution_is_loaded_as_it_was(store: Store, account: Lease) -> None:
+async def test_a_recorded_execution_is_loaded_as_it_was(store: SqlStore, account: Lease) -> None:
     known = ExecutionRecord(
         execution=execution_id(1),
         pipeline=PIPELINE,
@@ -75,13 +76,13 @@ async def test_a_recorded_execution_is_loaded_as_it_was(store: Store, account: L
     assert (record.sequence, record.trouble) == (0, None)
 
 
-async def test_an_execution_never_seen_is_loaded_as_it_was(store: Store, account: Lease) -> None:
+async def test_an_execution_never_seen_is_loaded_as_it_was(store: SqlStore, account: Lease) -> None:
     known = ExecutionRecord(execution_id(1), PIPELINE)
     await store.record(replace(change(account), known=known, entries=()))
     assert await executions_of(store, account) == [known]
 
 
-async def test_an_account_sees_its_own_executions_only(store: Store, account: Lease) -> None:
+async def test_an_account_sees_its_own_executions_only(store: SqlStore, account: Lease) -> None:
     other = await store.claim("account", "other/with a slash")
     await store.record(change(account, 1))
     await store.record(change(other, 2))
@@ -90,7 +91,7 @@ async def test_an_account_sees_its_own_executions_only(store: Store, account: Le
     ]
 
 
-async def test_executions_with_the_same_history_share_it(store: Store, account: Lease) -> None:
+async def test_executions_with_the_same_history_share_it(store: SqlStore, account: Lease) -> None:
     for number in (1, 2):
         await store.record(change(account, number, counts=(("running", 1),)))
     one, other = await executions_of(store, account)
@@ -98,14 +99,14 @@ async def test_executions_with_the_same_history_share_it(store: Store, account: 
     assert one.status is other.status
 
 
-async def test_a_change_replaces_what_was_recorded(store: Store, account: Lease) -> None:
+async def test_a_change_replaces_what_was_recorded(store: SqlStore, account: Lease) -> None:
     await store.record(change(account, status="running"))
     await store.record(change(account, sequence=2, status="success", ended_at=9))
     (known,) = await executions_of(store, account)
     assert (known.status, known.sequence, known.ended_at) == ("success", 2, 9)
 
 
-async def test_state_survives_a_restart(store: Store, account: Lease, ops: Lease, url: str, clock: SetClock) -> None:
+async def test_state_survives_a_restart(store: SqlStore, account: Lease, ops: Lease, url: str, clock: SetClock) -> None:
     await store.record(change(account))
     await store.close()
     again = await open_store(url, clock=clock, on_recorded=Woken())
@@ -115,7 +116,7 @@ async def test_state_survives_a_restart(store: Store, account: Lease, ops: Lease
 
 
 async def test_a_first_sight_of_what_is_recorded_is_lost_and_writes_nothing(
-    store: Store, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     await store.record(change(account, status="running"))
     with pytest.raises(SequenceConflictError):
@@ -126,7 +127,7 @@ async def test_a_first_sight_of_what_is_recorded_is_lost_and_writes_nothing(
 
 @pytest.mark.parametrize("sequence", [2, 4])
 async def test_a_change_from_another_sequence_is_lost_and_writes_nothing(
-    store: Store, account: Lease, ops: Lease, sequence: int
+    store: SqlStore, account: Lease, ops: Lease, sequence: int
 ) -> None:
     for recorded in (1, 2):
         await store.record(change(account, sequence=recorded))
@@ -136,7 +137,7 @@ async def test_a_change_from_another_sequence_is_lost_and_writes_nothing(
     assert (await store.backlog())[ops.name].pending_count == 2
 
 
-async def test_who_lost_the_lease_writes_nothing(store: Store, account: Lease, ops: Lease) -> None:
+async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
     winner = await store.claim("account", account.name)
@@ -151,7 +152,7 @@ async def test_who_lost_the_lease_writes_nothing(store: Store, account: Lease, o
         store.save_sink_state(ops, BackoffState(60.0, 40.0), clock_s=9.0),
         store.settle(attempt_record(ops, delivery)),
         store.load_sink(ops, fingerprint="x"),
-        store.next_deliveries(ops, now=LATER, limit=1),
+        store.give_up(ops, now=LATER, clock_s=10.0, after_s=5.0),
     ):
         with pytest.raises(OwnershipLostError):
             await write
@@ -161,12 +162,12 @@ async def test_who_lost_the_lease_writes_nothing(store: Store, account: Lease, o
     assert (await store.next_deliveries(sink_winner, now=LATER, limit=1)).deliveries == [delivery]
 
 
-async def test_epochs_differ_at_each_claim(store: Store) -> None:
+async def test_epochs_differ_at_each_claim(store: SqlStore) -> None:
     epochs = {(await store.claim("account", "default")).epoch for _ in range(4)}
     assert len(epochs) == 4
 
 
-async def test_an_account_remembers_its_trouble_and_its_sequence(store: Store, account: Lease) -> None:
+async def test_an_account_remembers_its_trouble_and_its_sequence(store: SqlStore, account: Lease) -> None:
     await store.record(source_change(account, state="unauthorized"))
     record = await store.load_account(account)
     assert (record.sequence, record.trouble) == (1, "unauthorized")
@@ -175,14 +176,14 @@ async def test_an_account_remembers_its_trouble_and_its_sequence(store: Store, a
     assert (record.sequence, record.trouble) == (2, None)
 
 
-async def test_a_source_change_from_another_sequence_is_lost(store: Store, account: Lease, ops: Lease) -> None:
+async def test_a_source_change_from_another_sequence_is_lost(store: SqlStore, account: Lease, ops: Lease) -> None:
     with pytest.raises(SequenceConflictError):
         await store.record(source_change(account, sequence=2))
     assert await due(store, ops) == []
 
 
 async def test_what_an_account_goes_through_is_kept_and_its_pause_goes_on_ending(
-    store: Store, account: Lease, clock: SetClock
+    store: SqlStore, account: Lease, clock: SetClock
 ) -> None:
     assert (await store.load_account(account)).backoff == NO_BACKOFF
     await store.save_backoff(account, BackoffState(60.0, 40.0))
@@ -193,7 +194,7 @@ async def test_what_an_account_goes_through_is_kept_and_its_pause_goes_on_ending
     assert (await store.load_account(account)).backoff == NO_BACKOFF
 
 
-async def test_of_several_backoffs_of_an_account_the_last_is_kept(store: Store, account: Lease) -> None:
+async def test_of_several_backoffs_of_an_account_the_last_is_kept(store: SqlStore, account: Lease) -> None:
     other = await store.claim("account", "other")
     several = [(account, 1.0), (other, 7.0), (account, 9.0), (account, 2.0)]
     await asyncio.gather(
@@ -203,7 +204,7 @@ async def test_of_several_backoffs_of_an_account_the_last_is_kept(store: Store, 
     assert (await store.load_account(other)).backoff == BackoffState(None, 7.0)
 
 
-async def test_polls_are_kept_and_never_go_back(store: Store, account: Lease, clock: SetClock) -> None:
+async def test_polls_are_kept_and_never_go_back(store: SqlStore, account: Lease, clock: SetClock) -> None:
     clock.us = LATER
     await store.record(change(account, 1))
     await store.record(change(account, 2, polled_at=LATER))
@@ -212,7 +213,7 @@ async def test_polls_are_kept_and_never_go_back(store: Store, account: Lease, cl
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
-async def test_many_polls_are_kept(store: Store, account: Lease, clock: SetClock) -> None:
+async def test_many_polls_are_kept(store: SqlStore, account: Lease, clock: SetClock) -> None:
     clock.us = LATER
     await asyncio.gather(*(store.record(change(account, number)) for number in range(2_500)))
     await store.save_poll_times(account, {execution_id(number): LATER for number in range(2_500)})
@@ -220,7 +221,7 @@ async def test_many_polls_are_kept(store: Store, account: Lease, clock: SetClock
 
 
 async def test_what_a_clock_that_was_ahead_wrote_counts_as_now(
-    store: Store, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     clock.us = LATER
     await store.record(change(account, since_at=LATER, polled_at=LATER))
@@ -232,7 +233,7 @@ async def test_what_a_clock_that_was_ahead_wrote_counts_as_now(
     assert await due(store, ops, now=START_US) == [of(1)]
 
 
-async def test_a_start_leaves_what_is_to_be_tried_later_for_later(store: Store, account: Lease, ops: Lease) -> None:
+async def test_a_start_leaves_what_is_to_be_tried_later_for_later(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     (delivery,) = (await store.next_deliveries(ops, now=START_US, limit=1)).deliveries
     await store.settle(attempt_record(ops, delivery, state=WAITING, due_at=LATER))
@@ -241,7 +242,7 @@ async def test_a_start_leaves_what_is_to_be_tried_later_for_later(store: Store, 
 
 
 async def test_a_delivery_carries_the_event_as_it_was_recorded(
-    store: Store, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     clock.wall_jump_us = DAY_US  # a clock somebody sets does not reach what decides
     recorded = change(account)
@@ -255,7 +256,7 @@ async def test_a_delivery_carries_the_event_as_it_was_recorded(
     assert (delivery.tried_at, delivery.first_due_at_s) == (0, None)
 
 
-async def test_each_sink_of_an_event_has_its_own_delivery(store: Store, account: Lease, ops: Lease) -> None:
+async def test_each_sink_of_an_event_has_its_own_delivery(store: SqlStore, account: Lease, ops: Lease) -> None:
     log = await store.claim("sink", "log")
     await store.record(change(account, sinks=("ops", "log")))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
@@ -264,7 +265,7 @@ async def test_each_sink_of_an_event_has_its_own_delivery(store: Store, account:
     assert await due(store, log) == [of(1)]
 
 
-async def test_an_event_for_nobody_is_recorded_all_the_same(store: Store, account: Lease) -> None:
+async def test_an_event_for_nobody_is_recorded_all_the_same(store: SqlStore, account: Lease) -> None:
     await store.record(change(account, sinks=()))
     assert await store.backlog() == {}
     with pytest.raises(SequenceConflictError):
@@ -272,7 +273,7 @@ async def test_an_event_for_nobody_is_recorded_all_the_same(store: Store, accoun
 
 
 async def test_a_sink_that_was_sent_an_event_is_also_sent_the_one_that_ends_it(
-    store: Store, account: Lease, ops: Lease, woken: Woken
+    store: SqlStore, account: Lease, ops: Lease, woken: Woken
 ) -> None:
     log = await store.claim("sink", "log")
     await store.record(change(account, sinks=("ops", "log")))
@@ -286,7 +287,7 @@ async def test_a_sink_that_was_sent_an_event_is_also_sent_the_one_that_ends_it(
 
 
 async def test_an_event_that_ends_one_nobody_else_was_sent_goes_to_its_own_sinks(
-    store: Store, account: Lease, ops: Lease, woken: Woken
+    store: SqlStore, account: Lease, ops: Lease, woken: Woken
 ) -> None:
     await store.record(change(account, sinks=("ops",)))
     await store.record(change(account, sequence=2, sinks=("ops",), with_sinks_of=1))
@@ -295,7 +296,7 @@ async def test_an_event_that_ends_one_nobody_else_was_sent_goes_to_its_own_sinks
     assert await due(store, ops) == [of(1)]
 
 
-async def test_the_end_of_an_event_of_the_same_group_finds_its_sinks(store: Store, account: Lease) -> None:
+async def test_the_end_of_an_event_of_the_same_group_finds_its_sinks(store: SqlStore, account: Lease) -> None:
     log = await store.claim("sink", "log")
     both = [
         store.record(change(account, sinks=("log",))),
@@ -306,7 +307,7 @@ async def test_the_end_of_an_event_of_the_same_group_finds_its_sinks(store: Stor
 
 
 async def test_deliveries_come_in_the_order_they_came_due(
-    store: Store, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     for number in (3, 1, 2):
         clock.us += SECOND_US
@@ -314,7 +315,7 @@ async def test_deliveries_come_in_the_order_they_came_due(
     assert await due(store, ops) == [of(3), of(1), of(2)]
 
 
-async def test_at_most_one_delivery_per_stream_is_due(store: Store, account: Lease, ops: Lease) -> None:
+async def test_at_most_one_delivery_per_stream_is_due(store: SqlStore, account: Lease, ops: Lease) -> None:
     for sequence in (1, 2, 3):
         await store.record(change(account, sequence=sequence))
     found = await store.next_deliveries(ops, now=LATER, limit=9)
@@ -322,13 +323,15 @@ async def test_at_most_one_delivery_per_stream_is_due(store: Store, account: Lea
     assert found.next_due_at is None
 
 
-async def test_what_is_not_due_yet_says_when_it_is(store: Store, account: Lease, ops: Lease) -> None:
+async def test_what_is_not_due_yet_says_when_it_is(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     found = await store.next_deliveries(ops, now=Micros(START_US - 1), limit=9)
     assert (found.deliveries, found.next_due_at) == ([], START_US)
 
 
-async def test_what_is_beyond_the_limit_is_due_next(store: Store, account: Lease, ops: Lease, clock: SetClock) -> None:
+async def test_what_is_beyond_the_limit_is_due_next(
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
+) -> None:
     for number in (1, 2, 3):
         await store.record(change(account, number))
         clock.us += SECOND_US
@@ -337,7 +340,7 @@ async def test_what_is_beyond_the_limit_is_due_next(store: Store, account: Lease
     assert found.next_due_at == START_US + 2 * SECOND_US
 
 
-async def test_streams_in_flight_are_left_out_with_their_followers(store: Store, account: Lease, ops: Lease) -> None:
+async def test_streams_in_flight_are_left_out_with_their_followers(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account, 1))
     await store.record(change(account, 1, sequence=2))
     await store.record(change(account, 2))
@@ -346,7 +349,7 @@ async def test_streams_in_flight_are_left_out_with_their_followers(store: Store,
 
 
 async def test_a_failed_attempt_is_written_down_and_due_again_later(
-    store: Store, account: Lease, ops: Lease, url: str, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, url: str, clock: SetClock
 ) -> None:
     await store.record(change(account))
     (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
@@ -365,27 +368,27 @@ async def test_a_failed_attempt_is_written_down_and_due_again_later(
     await again.close()
 
 
-async def fail(store: Store, ops: Lease, number: int, **values: object) -> None:
+async def fail(store: SqlStore, ops: Lease, number: int, **values: object) -> None:
     """Settle an attempt at the first event of an execution that failed; it is due again long ago."""
     due_now = (await store.next_deliveries(ops, now=LATER, limit=50)).deliveries
     (delivery,) = [each for each in due_now if (each.stream, each.sequence) == of(number)]
     await store.settle(attempt_record(ops, delivery, state=WAITING, **values))
 
 
-async def test_what_was_never_tried_comes_before_what_was(store: Store, account: Lease, ops: Lease) -> None:
+async def test_what_was_never_tried_comes_before_what_was(store: SqlStore, account: Lease, ops: Lease) -> None:
     for number in (1, 2, 3):
         await store.record(change(account, number=number))
     await fail(store, ops, 1)
     assert await due(store, ops) == [of(2), of(3), of(1)]
 
 
-async def trial(store: Store, ops: Lease, *, now: int = LATER, **options: Any) -> tuple[bytes, int] | None:
+async def trial(store: SqlStore, ops: Lease, *, now: int = LATER, **options: Any) -> tuple[bytes, int] | None:
     found = await store.next_trial(ops, now=Micros(now), **options)
     return None if found is None else (found.stream, found.sequence)
 
 
 async def test_a_trial_is_what_was_never_tried_and_is_due_first(
-    store: Store, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     assert await trial(store, ops) is None
     for number in (1, 2, 3):
@@ -399,7 +402,7 @@ async def test_a_trial_is_what_was_never_tried_and_is_due_first(
 
 
 async def test_else_it_is_the_one_with_the_fewest_steps_that_was_tried_longest_ago_due_or_not(
-    store: Store, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     for number in (1, 2, 3):
         await store.record(change(account, number=number))
@@ -412,7 +415,7 @@ async def test_else_it_is_the_one_with_the_fewest_steps_that_was_tried_longest_a
     assert await trial(store, ops, skip=[of(3)[0], of(2)[0]]) == of(1)
 
 
-async def test_a_trial_is_never_one_that_an_earlier_one_holds_back(store: Store, account: Lease, ops: Lease) -> None:
+async def test_a_trial_is_never_one_that_an_earlier_one_holds_back(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     await store.record(change(account, sequence=2))
     await fail(store, ops, 1)
@@ -421,7 +424,7 @@ async def test_a_trial_is_never_one_that_an_earlier_one_holds_back(store: Store,
 
 
 async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next_of_its_stream_let_go(
-    store: Store, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     await store.record(change(account, number=1))
     await store.record(change(account, sequence=2))
@@ -437,19 +440,20 @@ async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next
     assert (await store.backlog())["ops"].pending_count == 1
 
 
-async def test_the_trials_and_the_end_of_somebody_elses_deliveries_are_not_ours(
-    store: Store, account: Lease, ops: Lease
+async def test_attempts_at_a_sink_that_is_well_leave_its_row_alone_until_it_is_not(
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
-    await store.record(change(account))
-    await store.claim("sink", "ops")
-    with pytest.raises(OwnershipLostError):
-        await store.next_trial(ops, now=LATER)
-    with pytest.raises(OwnershipLostError):
-        await store.give_up(ops, now=LATER, clock_s=10.0, after_s=5.0)
+    kept = []
+    for number, backoff in enumerate((NO_BACKOFF, NO_BACKOFF, BackoffState(None, 4.0), NO_BACKOFF, NO_BACKOFF)):
+        await store.record(change(account, number))
+        (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+        await store.settle(attempt_record(ops, delivery, backoff=backoff, clock_s=float(number)))
+        kept.append((await store.load_sink(ops, fingerprint="one")).clock_s)
+    assert kept == [0.0, 0.0, 2.0, 3.0, 3.0]
 
 
 async def test_what_the_last_attempt_says_of_the_sink_is_kept(
-    store: Store, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     for number in (1, 2):
         await store.record(change(account, number))
@@ -468,7 +472,7 @@ async def test_what_the_last_attempt_says_of_the_sink_is_kept(
 
 
 async def test_how_a_sink_stands_is_kept_without_an_attempt_and_the_last_word_counts(
-    store: Store, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     await store.record(change(account))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
@@ -486,7 +490,7 @@ async def test_how_a_sink_stands_is_kept_without_an_attempt_and_the_last_word_co
 
 
 async def test_a_pause_is_kept_until_the_block_of_its_sink_changes(
-    store: Store, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     await store.load_sink(ops, fingerprint="one")
     await store.record(change(account))
@@ -498,7 +502,7 @@ async def test_a_pause_is_kept_until_the_block_of_its_sink_changes(
 
 
 async def test_a_failing_delivery_holds_back_the_later_ones_of_its_stream_only(
-    store: Store, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     await store.record(change(account, 1))
     await store.record(change(account, 1, sequence=2))
@@ -514,7 +518,7 @@ async def test_a_failing_delivery_holds_back_the_later_ones_of_its_stream_only(
 
 @pytest.mark.parametrize("end", [DeliveryState.DELIVERED, DEAD])
 async def test_a_settled_delivery_lets_the_next_one_go_at_once(
-    store: Store, account: Lease, ops: Lease, woken: Woken, end: DeliveryState
+    store: SqlStore, account: Lease, ops: Lease, woken: Woken, end: DeliveryState
 ) -> None:
     for sequence in (1, 2, 3):
         await store.record(change(account, sequence=sequence))
@@ -527,7 +531,7 @@ async def test_a_settled_delivery_lets_the_next_one_go_at_once(
 
 
 async def test_a_settled_delivery_wakes_also_for_what_was_due_behind_it_all_the_time(
-    store: Store, account: Lease, ops: Lease, woken: Woken
+    store: SqlStore, account: Lease, ops: Lease, woken: Woken
 ) -> None:
     for number, sequence in ((1, 1), (2, 1), (1, 2)):
         await store.record(change(account, number, sequence=sequence))
@@ -539,7 +543,7 @@ async def test_a_settled_delivery_wakes_also_for_what_was_due_behind_it_all_the_
 
 
 async def test_a_settled_delivery_with_nothing_behind_it_wakes_nobody(
-    store: Store, account: Lease, ops: Lease, woken: Woken
+    store: SqlStore, account: Lease, ops: Lease, woken: Woken
 ) -> None:
     await store.record(change(account))
     (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
@@ -548,7 +552,7 @@ async def test_a_settled_delivery_with_nothing_behind_it_wakes_nobody(
     assert woken.names == []
 
 
-async def test_settling_twice_changes_nothing(store: Store, account: Lease, ops: Lease) -> None:
+async def test_settling_twice_changes_nothing(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
     await store.settle(attempt_record(ops, first))
@@ -556,14 +560,16 @@ async def test_settling_twice_changes_nothing(store: Store, account: Lease, ops:
     assert await due(store, ops) == []
 
 
-async def test_the_sinks_of_a_record_are_woken_once_it_is_written(store: Store, account: Lease, woken: Woken) -> None:
+async def test_the_sinks_of_a_record_are_woken_once_it_is_written(
+    store: SqlStore, account: Lease, woken: Woken
+) -> None:
     await asyncio.gather(
         store.record(change(account, 1, sinks=("ops", "log"))), store.record(change(account, 2, sinks=("ops",)))
     )
     assert woken.names == ["log", "ops"]
 
 
-async def test_one_bad_write_of_a_group_harms_no_other(store: Store, account: Lease, ops: Lease) -> None:
+async def test_one_bad_write_of_a_group_harms_no_other(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account, 3))
     stolen = await store.claim("account", "stolen")
     await store.claim("account", "stolen")
@@ -580,7 +586,7 @@ async def test_one_bad_write_of_a_group_harms_no_other(store: Store, account: Le
     assert sorted(await due(store, ops)) == sorted(of(number) for number in (0, 1, 3, 4, 7))
 
 
-async def test_what_a_bad_write_holds_stays_out_of_its_error(store: Store, account: Lease) -> None:
+async def test_what_a_bad_write_holds_stays_out_of_its_error(store: SqlStore, account: Lease) -> None:
     with pytest.raises(StoreError) as caught:
         await store.record(change(account, status="sensitive \ud800"))
     assert "sensitive" not in str(caught.value)
@@ -588,19 +594,19 @@ async def test_what_a_bad_write_holds_stays_out_of_its_error(store: Store, accou
     assert caught.value.__context__ is None
 
 
-async def test_changes_of_one_execution_in_a_group_keep_their_order(store: Store, account: Lease) -> None:
+async def test_changes_of_one_execution_in_a_group_keep_their_order(store: SqlStore, account: Lease) -> None:
     await asyncio.gather(*(store.record(change(account, sequence=sequence)) for sequence in range(1, 9)))
     (known,) = await executions_of(store, account)
     assert known.sequence == 8
 
 
-async def test_more_than_a_group_is_written_in_order(store: Store, account: Lease, ops: Lease) -> None:
+async def test_more_than_a_group_is_written_in_order(store: SqlStore, account: Lease, ops: Lease) -> None:
     await asyncio.gather(*(store.record(change(account, number)) for number in range(700)))
     assert len(await due(store, ops, limit=1_000)) == 700
 
 
 async def test_a_cancelled_caller_leaves_its_write_and_the_store_whole(
-    store: Store, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     writes = [asyncio.create_task(store.record(change(account, number))) for number in range(300)]
     await asyncio.sleep(0)
@@ -612,7 +618,7 @@ async def test_a_cancelled_caller_leaves_its_write_and_the_store_whole(
     assert len(await due(store, ops, limit=999)) == 301
 
 
-async def test_a_cancelled_failing_write_complains_to_nobody(store: Store, account: Lease) -> None:
+async def test_a_cancelled_failing_write_complains_to_nobody(store: SqlStore, account: Lease) -> None:
     await store.record(change(account))
     write = asyncio.create_task(store.record(change(account)))
     await asyncio.sleep(0)
@@ -621,7 +627,7 @@ async def test_a_cancelled_failing_write_complains_to_nobody(store: Store, accou
     await store.record(change(account, sequence=2))
 
 
-async def test_cancelled_readers_leave_the_store_whole(store: Store, account: Lease, ops: Lease) -> None:
+async def test_cancelled_readers_leave_the_store_whole(store: SqlStore, account: Lease, ops: Lease) -> None:
     await asyncio.gather(*(store.record(change(account, number)) for number in range(300)))
     reads = [asyncio.create_task(executions_of(store, account)) for _ in range(20)]
     claims = [asyncio.create_task(store.claim("sink", "ops")) for _ in range(20)]
@@ -636,7 +642,7 @@ async def test_cancelled_readers_leave_the_store_whole(store: Store, account: Le
 
 
 async def test_closing_finishes_what_was_handed_in(
-    store: Store, account: Lease, ops: Lease, url: str, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, url: str, clock: SetClock
 ) -> None:
     writes = [asyncio.create_task(store.record(change(account, number))) for number in range(300)]
     await asyncio.sleep(0)
@@ -647,7 +653,7 @@ async def test_closing_finishes_what_was_handed_in(
     await again.close()
 
 
-async def test_a_closed_store_refuses_and_may_be_closed_again(store: Store, account: Lease) -> None:
+async def test_a_closed_store_refuses_and_may_be_closed_again(store: SqlStore, account: Lease) -> None:
     await store.close()
     for use in (store.record(change(account)), store.load_account(account), store.claim("sink", "ops")):
         with pytest.raises(StoreError):
@@ -655,7 +661,7 @@ async def test_a_closed_store_refuses_and_may_be_closed_again(store: Store, acco
     await store.close()
 
 
-async def test_a_new_sink_is_well(store: Store, ops: Lease) -> None:
+async def test_a_new_sink_is_well(store: SqlStore, ops: Lease) -> None:
     record = await store.load_sink(ops, fingerprint="one")
     assert (record.sequence, record.state, record.clock_s) == (0, None, 0.0)
 
@@ -670,7 +676,7 @@ async def test_a_new_sink_is_well(store: Store, ops: Lease) -> None:
     ],
 )
 async def test_a_disabled_sink_is_failing_until_a_success_once_its_block_changes(
-    store: Store, ops: Lease, state: str, fingerprint: str, after: str
+    store: SqlStore, ops: Lease, state: str, fingerprint: str, after: str
 ) -> None:
     await store.load_sink(ops, fingerprint="one")
     await store.record(source_change(ops, state=state, sinks=()))
@@ -679,7 +685,7 @@ async def test_a_disabled_sink_is_failing_until_a_success_once_its_block_changes
     assert (await store.load_sink(ops, fingerprint=fingerprint)).state == after
 
 
-async def test_the_deliveries_of_a_sink_gone_for_a_day_die(store: Store, account: Lease, ops: Lease) -> None:
+async def test_the_deliveries_of_a_sink_gone_for_a_day_die(store: SqlStore, account: Lease, ops: Lease) -> None:
     log = await store.claim("sink", "log")
     for number in range(3):
         await store.record(change(account, number, sinks=("ops", "log")))
@@ -694,7 +700,7 @@ async def test_the_deliveries_of_a_sink_gone_for_a_day_die(store: Store, account
     assert len(await due(store, log)) == 3
 
 
-async def test_a_sink_that_returns_has_its_whole_day_again(store: Store, account: Lease, ops: Lease) -> None:
+async def test_a_sink_that_returns_has_its_whole_day_again(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     await store.mark_absent_sinks(await upkeep(store), present=[], now=START_US, dead_after_us=DAY_US)
     await store.load_sink(ops, fingerprint="one")
@@ -716,12 +722,12 @@ async def test_a_sink_that_returns_has_its_whole_day_again(store: Store, account
     assert await due(store, ops) == [of(1)]
 
 
-async def test_a_store_without_sinks_has_none_absent(store: Store) -> None:
+async def test_a_store_without_sinks_has_none_absent(store: SqlStore) -> None:
     assert await store.mark_absent_sinks(await upkeep(store), present=["ops"], now=START_US, dead_after_us=0) == 0
 
 
 async def test_the_backlog_counts_what_waits_and_finds_the_oldest(
-    store: Store, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     for number in (1, 2, 3):
         await store.record(change(account, number, sinks=("ops", "log")))
@@ -732,7 +738,7 @@ async def test_the_backlog_counts_what_waits_and_finds_the_oldest(
 
 
 async def emitted_and_settled(
-    store: Store, account: Lease, ops: Lease, *, end: DeliveryState, now: int = LATER
+    store: SqlStore, account: Lease, ops: Lease, *, end: DeliveryState, now: int = LATER
 ) -> None:
     """Record an execution that ends at `START_US` with two events, and settle both."""
     await store.record(change(account))
@@ -742,14 +748,14 @@ async def emitted_and_settled(
         await store.settle(attempt_record(ops, delivery, state=end))
 
 
-async def prune(store: Store, *, ended_before: int, keep: Keep) -> int:
+async def prune(store: SqlStore, *, ended_before: int, keep: Keep) -> int:
     """Return how many executions' events went."""
     return sum(
         [count async for count in store.prune(await upkeep(store), ended_before=Micros(ended_before), keep=keep)]
     )
 
 
-async def test_what_ended_long_ago_goes(store: Store, account: Lease, ops: Lease) -> None:
+async def test_what_ended_long_ago_goes(store: SqlStore, account: Lease, ops: Lease) -> None:
     await emitted_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
     assert await prune(store, ended_before=START_US, keep=drop) == 0
     assert await prune(store, ended_before=START_US + 1, keep=drop) == 1
@@ -758,7 +764,7 @@ async def test_what_ended_long_ago_goes(store: Store, account: Lease, ops: Lease
     assert await due(store, ops) == [of(1)]
 
 
-async def test_what_is_kept_leaves_its_id_behind_and_no_events(store: Store, account: Lease, ops: Lease) -> None:
+async def test_what_is_kept_leaves_its_id_behind_and_no_events(store: SqlStore, account: Lease, ops: Lease) -> None:
     asked = []
 
     def keep(account: str, pipeline: str, execution: str, ended_at: int) -> bool:
@@ -778,7 +784,7 @@ async def test_what_is_kept_leaves_its_id_behind_and_no_events(store: Store, acc
 
 
 async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(
-    store: Store, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     await emitted_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
     await prune(store, ended_before=LATER, keep=hold)
@@ -791,7 +797,7 @@ async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(
 
 
 async def test_an_end_that_reports_nothing_leaves_the_events_before_it_to_be_found(
-    store: Store, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     await store.record(change(account))
     quiet = change(account, ended_at=START_US)
@@ -802,7 +808,7 @@ async def test_an_end_that_reports_nothing_leaves_the_events_before_it_to_be_fou
     await store.record(change(account))
 
 
-async def test_what_waits_stays_for_ever_with_its_execution(store: Store, account: Lease, ops: Lease) -> None:
+async def test_what_waits_stays_for_ever_with_its_execution(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     await store.record(change(account, sequence=2, ended_at=START_US))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
@@ -813,7 +819,7 @@ async def test_what_waits_stays_for_ever_with_its_execution(store: Store, accoun
 
 
 async def test_a_dead_letter_stays_as_long_again_from_its_death(
-    store: Store, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     clock.us = START_US + 5 * DAY_US
     await emitted_and_settled(store, account, ops, end=DEAD, now=clock.us)
@@ -822,13 +828,13 @@ async def test_a_dead_letter_stays_as_long_again_from_its_death(
     assert await prune(store, ended_before=START_US + 5 * DAY_US + 1, keep=drop) == 1
 
 
-async def test_what_is_open_is_never_pruned(store: Store, account: Lease) -> None:
+async def test_what_is_open_is_never_pruned(store: SqlStore, account: Lease) -> None:
     await store.record(change(account, sinks=()))
     assert await prune(store, ended_before=START_US + 999 * DAY_US, keep=drop) == 0
     assert len(await executions_of(store, account)) == 1
 
 
-async def test_many_executions_are_pruned_page_by_page(store: Store, account: Lease) -> None:
+async def test_many_executions_are_pruned_page_by_page(store: SqlStore, account: Lease) -> None:
     await asyncio.gather(*(store.record(change(account, number, sinks=(), ended_at=START_US)) for number in range(600)))
     steps = store.prune(await upkeep(store), ended_before=LATER, keep=lambda _a, _p, name, _at: name == execution_id(1))
     assert [count async for count in steps if count] == [250, 250, 100]
@@ -836,7 +842,7 @@ async def test_many_executions_are_pruned_page_by_page(store: Store, account: Le
 
 
 async def test_old_events_of_accounts_and_sinks_go_once_nothing_of_them_waits(
-    store: Store, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     await store.record(source_change(account))
     clock.us += DAY_US

@@ -23,8 +23,8 @@ from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.changes import ExecutionChange, Lease
-from watcher.store.protocol import Store
 from watcher.store.records import PipelineRecord
+from watcher.store.sql_store import SqlStore
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"
 LATER = Micros(START_US + 3_600 * SECOND_US)
@@ -33,11 +33,11 @@ CURSOR = Cursor(
 )
 
 
-async def test_a_pipeline_never_read_has_no_cursor(store: Store, account: Lease) -> None:
+async def test_a_pipeline_never_read_has_no_cursor(store: SqlStore, account: Lease) -> None:
     assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(0, None)
 
 
-async def test_a_pipeline_remembers_how_far_it_was_read(store: Store, account: Lease) -> None:
+async def test_a_pipeline_remembers_how_far_it_was_read(store: SqlStore, account: Lease) -> None:
     begun = Cursor(START_US)
     await store.record(pipeline_change(account, cursor=begun))
     assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(0, begun)
@@ -46,14 +46,14 @@ async def test_a_pipeline_remembers_how_far_it_was_read(store: Store, account: L
     assert await store.load_pipeline(account, OTHER) == PipelineRecord(0, None)
 
 
-async def test_a_pipeline_of_another_account_is_another(store: Store, account: Lease) -> None:
+async def test_a_pipeline_of_another_account_is_another(store: SqlStore, account: Lease) -> None:
     other = await store.claim("account", "other/with a slash")
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=()))
     assert await store.load_pipeline(other, PIPELINE) == PipelineRecord(0, None)
     assert (await store.load_account(account)).sequence == 0
 
 
-async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: Store, account: Lease) -> None:
+async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: SqlStore, account: Lease) -> None:
     cursors = [Cursor(START_US, Micros(complete_at)) for complete_at in (5, 9, 7)]
     changes = [
         pipeline_change(account, pipeline=pipeline, cursor=cursor)
@@ -65,7 +65,7 @@ async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: Store,
         assert (await store.load_pipeline(account, pipeline)).cursor == cursors[-1]
 
 
-async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(store: Store, account: Lease, ops: Lease) -> None:
+async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(store: SqlStore, account: Lease, ops: Lease) -> None:
     emitted = pipeline_change(account, cursor=CURSOR, sinks=("ops",))
     await store.record(emitted)
     assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, CURSOR)
@@ -75,7 +75,7 @@ async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(store: Store, a
 
 @pytest.mark.parametrize("before", [0, 2])
 async def test_a_pipeline_change_from_another_sequence_is_lost_and_writes_nothing(
-    store: Store, account: Lease, before: int
+    store: SqlStore, account: Lease, before: int
 ) -> None:
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
     with pytest.raises(SequenceConflictError):
@@ -84,7 +84,7 @@ async def test_a_pipeline_change_from_another_sequence_is_lost_and_writes_nothin
     assert (await store.backlog())["ops"].pending_count == 1
 
 
-async def test_who_lost_the_lease_moves_no_cursor_and_sees_none(store: Store, account: Lease) -> None:
+async def test_who_lost_the_lease_moves_no_cursor_and_sees_none(store: SqlStore, account: Lease) -> None:
     winner = await store.claim("account", account.name)
     for use in (store.record(pipeline_change(account, cursor=CURSOR)), store.load_pipeline(account, PIPELINE)):
         with pytest.raises(OwnershipLostError):
@@ -93,7 +93,7 @@ async def test_who_lost_the_lease_moves_no_cursor_and_sees_none(store: Store, ac
 
 
 async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(
-    store: Store, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=9)).deliveries
@@ -104,7 +104,7 @@ async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(
     assert (await store.load_pipeline(account, PIPELINE)).sequence == 2
 
 
-async def test_what_a_list_found_is_recorded_before_it_is_reported(store: Store, account: Lease, ops: Lease) -> None:
+async def test_what_a_list_found_is_recorded_before_it_is_reported(store: SqlStore, account: Lease, ops: Lease) -> None:
     found = ExecutionRecord(execution_id(1), PIPELINE, found_at=START_US)
     await store.record(ExecutionChange(account, None, found, ()))
     assert await executions_of(store, account) == [found]
@@ -115,7 +115,7 @@ async def test_what_a_list_found_is_recorded_before_it_is_reported(store: Store,
     assert len((await store.next_deliveries(ops, now=LATER, limit=9)).deliveries) == 1
 
 
-async def test_when_something_was_found_is_never_moved_to_now(store: Store, account: Lease, clock: SetClock) -> None:
+async def test_when_something_was_found_is_never_moved_to_now(store: SqlStore, account: Lease, clock: SetClock) -> None:
     """It is compared with the cursor, which the same clock wrote."""
     await store.record(ExecutionChange(account, None, ExecutionRecord(execution_id(1), PIPELINE, found_at=LATER), ()))
     await store.record(pipeline_change(account, cursor=CURSOR))
@@ -126,14 +126,14 @@ async def test_when_something_was_found_is_never_moved_to_now(store: Store, acco
     assert known.found_at == record.cursor.complete_at == LATER
 
 
-async def test_a_named_execution_may_be_found_later(store: Store, account: Lease) -> None:
+async def test_a_named_execution_may_be_found_later(store: SqlStore, account: Lease) -> None:
     emitted = change(account)
     await store.record(emitted)
     await store.record(ExecutionChange(account, 1, replace(emitted.known, found_at=LATER), ()))
     assert [each.found_at for each in await executions_of(store, account)] == [LATER]
 
 
-async def test_what_is_open_is_loaded_by_its_pipelines(store: Store, account: Lease) -> None:
+async def test_what_is_open_is_loaded_by_its_pipelines(store: SqlStore, account: Lease) -> None:
     other = await store.claim("account", "other")
     elsewhere = change(account, 3)
     await store.record(change(account, 1, found_at=5))
@@ -150,21 +150,21 @@ async def test_what_is_open_is_loaded_by_its_pipelines(store: Store, account: Le
     assert list(await store.load_open(account, ["88bb0000-0000-4000-8000-000000000000"])) == []
 
 
-async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(store: Store, account: Lease) -> None:
+async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(store: SqlStore, account: Lease) -> None:
     await store.record(change(account, status="failed", ended_at=9))
     assert list(await store.load_open(account, [PIPELINE])) == []
     await store.record(change(account, sequence=2, status="running"))
     assert len(await store.load_open(account, [PIPELINE])) == 1
 
 
-async def test_what_is_open_was_polled_no_later_than_now(store: Store, account: Lease, clock: SetClock) -> None:
+async def test_what_is_open_was_polled_no_later_than_now(store: SqlStore, account: Lease, clock: SetClock) -> None:
     await store.record(change(account, since_at=LATER, polled_at=LATER))
     (known,) = await store.load_open(account, [PIPELINE])
     assert (known.since_at, known.polled_at) == (clock.us, clock.us)
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
-async def test_very_many_open_executions_are_loaded(store: Store, account: Lease) -> None:
+async def test_very_many_open_executions_are_loaded(store: SqlStore, account: Lease) -> None:
     count = 10_001
     changes = [
         ExecutionChange(account, None, ExecutionRecord(execution_id(number), PIPELINE), ()) for number in range(count)
@@ -175,17 +175,17 @@ async def test_very_many_open_executions_are_loaded(store: Store, account: Lease
     }
 
 
-async def absent(store: Store, *, at: int, present: tuple[tuple[str, str], ...] = ()) -> None:
+async def absent(store: SqlStore, *, at: int, present: tuple[tuple[str, str], ...] = ()) -> None:
     await store.mark_absent_pipelines(await upkeep(store), present=present, now=Micros(at))
 
 
-async def cursor_of(store: Store, account: Lease) -> Cursor | None:
+async def cursor_of(store: SqlStore, account: Lease) -> Cursor | None:
     return (await store.load_pipeline(account, PIPELINE)).cursor
 
 
 @pytest.mark.parametrize(("absent_us", "after"), [(DAY_US, CURSOR), (DAY_US + 1, None)])
 async def test_a_pipeline_that_returns_is_read_on_within_a_day_and_anew_after_it(
-    store: Store, account: Lease, clock: SetClock, absent_us: int, after: Cursor | None
+    store: SqlStore, account: Lease, clock: SetClock, absent_us: int, after: Cursor | None
 ) -> None:
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=()))
     await absent(store, at=START_US)
@@ -194,7 +194,9 @@ async def test_a_pipeline_that_returns_is_read_on_within_a_day_and_anew_after_it
     assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, after)
 
 
-async def test_a_pipeline_that_returns_has_its_whole_day_again(store: Store, account: Lease, clock: SetClock) -> None:
+async def test_a_pipeline_that_returns_has_its_whole_day_again(
+    store: SqlStore, account: Lease, clock: SetClock
+) -> None:
     await store.record(pipeline_change(account, cursor=CURSOR))
     await absent(store, at=START_US)
     assert await cursor_of(store, account) == CURSOR
@@ -204,7 +206,7 @@ async def test_a_pipeline_that_returns_has_its_whole_day_again(store: Store, acc
 
 
 async def test_a_pipeline_noted_as_present_is_not_absent_any_more(
-    store: Store, account: Lease, clock: SetClock
+    store: SqlStore, account: Lease, clock: SetClock
 ) -> None:
     await store.record(pipeline_change(account, cursor=CURSOR))
     await absent(store, at=START_US)
@@ -215,7 +217,7 @@ async def test_a_pipeline_noted_as_present_is_not_absent_any_more(
 
 @pytest.mark.parametrize("present", [(), (("default", PIPELINE),)], ids=["absent", "present"])
 async def test_a_long_absence_is_not_forgotten_by_noting_it_first(
-    store: Store, account: Lease, present: tuple[tuple[str, str], ...]
+    store: SqlStore, account: Lease, present: tuple[tuple[str, str], ...]
 ) -> None:
     await store.record(pipeline_change(account, cursor=CURSOR))
     await absent(store, at=START_US)
@@ -224,7 +226,7 @@ async def test_a_long_absence_is_not_forgotten_by_noting_it_first(
 
 
 async def test_the_same_pipeline_of_another_account_is_absent_all_the_same(
-    store: Store, account: Lease, clock: SetClock
+    store: SqlStore, account: Lease, clock: SetClock
 ) -> None:
     await store.record(pipeline_change(account, cursor=CURSOR))
     await absent(store, at=START_US, present=(("other", PIPELINE), ("default", OTHER)))
@@ -232,6 +234,6 @@ async def test_the_same_pipeline_of_another_account_is_absent_all_the_same(
     assert await cursor_of(store, account) is None
 
 
-async def test_a_store_without_pipelines_has_none_absent(store: Store, account: Lease) -> None:
+async def test_a_store_without_pipelines_has_none_absent(store: SqlStore, account: Lease) -> None:
     await absent(store, at=START_US)
     assert await cursor_of(store, account) is None

@@ -1,4 +1,4 @@
-"""What every store promises of groups of deliveries (`sink_protocol.SinkStore`)."""
+"""What every store promises of groups of deliveries (`sink_protocol.SqlStore`)."""
 
 from collections.abc import Collection
 from uuid import UUID
@@ -9,8 +9,8 @@ from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
-from watcher.store.records import DueDeliveries
-from watcher.store.sink_protocol import BEGINNING, GroupPosition, SinkStore
+from watcher.store.records import BEGINNING, DueDeliveries, GroupPosition
+from watcher.store.sql_store import SqlStore
 
 LATER = Micros(START_US + 3_600 * SECOND_US)
 FIRST, SECOND = UUID(int=1), UUID(int=2)
@@ -20,37 +20,37 @@ def of(number: int, *, sequence: int = 1) -> EventKey:
     return EventKey(stream_of(execution_id(number)), sequence)
 
 
-async def record(store: SinkStore, account: Lease, *numbers: int, sequence: int = 1) -> None:
+async def record(store: SqlStore, account: Lease, *numbers: int, sequence: int = 1) -> None:
     for number in numbers:
         await store.record(change(account, number, sequence=sequence))
 
 
-async def fix(store: SinkStore, ops: Lease, id_: UUID, *events: EventKey) -> None:
+async def fix(store: SqlStore, ops: Lease, id_: UUID, *events: EventKey) -> None:
     await store.fix_groups(ops, [(id_, events)])
 
 
 async def next_groups(
-    store: SinkStore, ops: Lease, *, now: Micros = LATER, limit: int = 9, skip: Collection[bytes] = ()
+    store: SqlStore, ops: Lease, *, now: Micros = LATER, limit: int = 9, skip: Collection[bytes] = ()
 ) -> DueDeliveries:
     return await store.next_groups(ops, now=now, limit=limit, skip=skip)
 
 
-async def members_of(store: SinkStore, ops: Lease, id_: UUID) -> list[EventKey]:
+async def members_of(store: SqlStore, ops: Lease, id_: UUID) -> list[EventKey]:
     return [EventKey(each.stream, each.sequence) for each in await store.group_members(ops, id_)]
 
 
-async def settle_group(store: SinkStore, ops: Lease, id_: UUID, **how: object) -> None:
+async def settle_group(store: SqlStore, ops: Lease, id_: UUID, **how: object) -> None:
     for each in await store.group_members(ops, id_):
         await store.settle(attempt_record(ops, each, **({"group_id": id_} | how)))  # type: ignore[arg-type] # fields
 
 
-async def candidates(store: SinkStore, ops: Lease, *, after: GroupPosition = BEGINNING, limit: int = 9) -> list[int]:
+async def candidates(store: SqlStore, ops: Lease, *, after: GroupPosition = BEGINNING, limit: int = 9) -> list[int]:
     found = await store.ungrouped(ops, now=LATER, after=after, limit=limit)
     return [each.delivery.sequence for each in found]
 
 
 async def test_what_is_in_no_group_comes_in_the_order_it_came_due_with_what_is_before_it(
-    store: SinkStore, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     await record(store, account, 1)
     clock.us += SECOND_US
@@ -67,7 +67,7 @@ async def test_what_is_in_no_group_comes_in_the_order_it_came_due_with_what_is_b
     assert await store.ungrouped(ops, now=Micros(START_US - 1), after=BEGINNING, limit=9) == []
 
 
-async def test_what_was_tried_or_is_fixed_is_collected_no_more(store: SinkStore, account: Lease, ops: Lease) -> None:
+async def test_what_was_tried_or_is_fixed_is_collected_no_more(store: SqlStore, account: Lease, ops: Lease) -> None:
     await record(store, account, 1, 2, 3)
     await fix(store, ops, FIRST, of(1))
     (due,) = [each.delivery for each in await store.ungrouped(ops, now=LATER, after=BEGINNING, limit=9)][:1]
@@ -76,7 +76,7 @@ async def test_what_was_tried_or_is_fixed_is_collected_no_more(store: SinkStore,
 
 
 async def test_a_group_goes_as_one_and_its_first_stands_for_it(
-    store: SinkStore, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     await record(store, account, 2)
     clock.us += SECOND_US
@@ -90,7 +90,7 @@ async def test_a_group_goes_as_one_and_its_first_stands_for_it(
     assert (await next_groups(store, ops, skip=[FIRST.bytes])).deliveries == []
 
 
-async def test_a_group_keeps_its_members_over_a_failure(store: SinkStore, account: Lease, ops: Lease) -> None:
+async def test_a_group_keeps_its_members_over_a_failure(store: SqlStore, account: Lease, ops: Lease) -> None:
     await record(store, account, 1, 2)
     await fix(store, ops, FIRST, of(1), of(2))
     await settle_group(store, ops, FIRST, state=DeliveryState.WAITING, due_at=LATER, steps=1)
@@ -103,7 +103,7 @@ async def test_a_group_keeps_its_members_over_a_failure(store: SinkStore, accoun
     assert await members_of(store, ops, FIRST) == []
 
 
-async def test_what_is_settled_or_in_a_group_stays_out_of_another(store: SinkStore, account: Lease, ops: Lease) -> None:
+async def test_what_is_settled_or_in_a_group_stays_out_of_another(store: SqlStore, account: Lease, ops: Lease) -> None:
     await record(store, account, 1, 2)
     await fix(store, ops, FIRST, of(1))
     await fix(store, ops, SECOND, of(1), of(2), of(3))
@@ -112,7 +112,7 @@ async def test_what_is_settled_or_in_a_group_stays_out_of_another(store: SinkSto
 
 
 async def test_the_second_half_of_a_group_waits_for_what_the_first_holds_of_its_streams(
-    store: SinkStore, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     await record(store, account, 1)
     await record(store, account, 1, sequence=2)
@@ -127,7 +127,7 @@ async def test_the_second_half_of_a_group_waits_for_what_the_first_holds_of_its_
 
 
 async def test_what_was_tried_before_its_sink_had_groups_goes_alone(
-    store: SinkStore, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     await record(store, account, 1, 2)
     found = await store.next_deliveries(ops, now=LATER, limit=1)
@@ -138,7 +138,7 @@ async def test_what_was_tried_before_its_sink_had_groups_goes_alone(
 
 
 async def test_groups_never_tried_come_first_and_no_more_than_asked_for(
-    store: SinkStore, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     await record(store, account, 1)
     await fix(store, ops, FIRST, of(1))
@@ -152,7 +152,7 @@ async def test_groups_never_tried_come_first_and_no_more_than_asked_for(
 
 
 async def test_a_trial_is_a_group_never_tried_else_the_one_with_the_fewest_steps_due_or_not(
-    store: SinkStore, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     third = UUID(int=3)
     await record(store, account, 1, 2, 3)
@@ -172,7 +172,7 @@ async def test_a_trial_is_a_group_never_tried_else_the_one_with_the_fewest_steps
     assert trial.group_id == third
 
 
-async def test_a_group_is_given_up_as_a_whole(store: SinkStore, account: Lease, ops: Lease, clock: SetClock) -> None:
+async def test_a_group_is_given_up_as_a_whole(store: SqlStore, account: Lease, ops: Lease, clock: SetClock) -> None:
     await record(store, account, 1)
     await store.give_up(ops, now=clock.steady_us(), clock_s=10.0, after_s=5.0)
     await record(store, account, 1, sequence=2)
@@ -183,7 +183,7 @@ async def test_a_group_is_given_up_as_a_whole(store: SinkStore, account: Lease, 
     assert await members_of(store, ops, FIRST) == []
 
 
-async def test_the_groups_of_a_sink_are_its_own(store: SinkStore, account: Lease, ops: Lease) -> None:
+async def test_the_groups_of_a_sink_are_its_own(store: SqlStore, account: Lease, ops: Lease) -> None:
     other = await store.claim("sink", "other")
     await store.record(source_change(account, sinks=("ops", "other")))
     event = EventKey(stream_of("accounts/default"), 1)

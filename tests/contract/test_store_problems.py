@@ -32,8 +32,8 @@ from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import ChangeSet, ExecutionChange, Lease, RulesChange
 from watcher.store.open import open_store
-from watcher.store.protocol import Store
 from watcher.store.records import OpenProblem, RulesRecord
+from watcher.store.sql_store import SqlStore
 
 AT = from_us(START_US)
 FAILING, OVERDUE = EventType.PIPELINE_FAILING, EventType.EXECUTION_OVERDUE
@@ -74,16 +74,16 @@ def closed(problem: Problem, *, at: datetime = AT) -> tuple[ProblemChange, ...]:
     return (ProblemChange(problem, closed_at=at),)
 
 
-async def due(store: Store, ops: Lease) -> list[tuple[bytes, int]]:
+async def due(store: SqlStore, ops: Lease) -> list[tuple[bytes, int]]:
     found = await store.next_deliveries(ops, now=LATER, limit=100)
     return [(each.stream, each.sequence) for each in found.deliveries]
 
 
-async def test_a_pipeline_that_had_no_rules_has_nothing_to_go_by(store: Store, account: Lease) -> None:
+async def test_a_pipeline_that_had_no_rules_has_nothing_to_go_by(store: SqlStore, account: Lease) -> None:
     assert await store.load_rules(account, PIPELINE) == RulesRecord(0, RuleState(), {}, [])
 
 
-async def test_what_rules_go_by_comes_back_with_problems_and_ends_that_wait(store: Store, account: Lease) -> None:
+async def test_what_rules_go_by_comes_back_with_problems_and_ends_that_wait(store: SqlStore, account: Lease) -> None:
     waiting = (UnjudgedEnd(execution_id(2), End(9, failed=False)), UnjudgedEnd(execution_id(1), End(7, failed=True)))
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of()), unjudged=waiting))
     assert await store.load_rules(account, PIPELINE) == RulesRecord(
@@ -93,14 +93,14 @@ async def test_what_rules_go_by_comes_back_with_problems_and_ends_that_wait(stor
     assert (await store.load_rules(account, PIPELINE)).unjudged == []
 
 
-async def test_what_is_judged_and_what_waits_anew_may_be_written_at_once(store: Store, account: Lease) -> None:
+async def test_what_is_judged_and_what_waits_anew_may_be_written_at_once(store: SqlStore, account: Lease) -> None:
     first, second = (UnjudgedEnd(execution_id(number), End(number, failed=True)) for number in (1, 2))
     await store.record(rules_change(account, unjudged=(first,)))
     await store.record(rules_change(account, judges_all=True, unjudged=(second,)))
     assert (await store.load_rules(account, PIPELINE)).unjudged == [second]
 
 
-async def test_ends_and_what_they_lead_to_are_written_together(store: Store, account: Lease) -> None:
+async def test_ends_and_what_they_lead_to_are_written_together(store: SqlStore, account: Lease) -> None:
     problem = problem_of()
     await store.record(
         together(
@@ -117,7 +117,7 @@ async def test_ends_and_what_they_lead_to_are_written_together(store: Store, acc
 
 @pytest.mark.parametrize("spoiled", ["execution", "rules"])
 async def test_of_changes_that_belong_together_one_that_cannot_be_written_takes_all_along(
-    store: Store, account: Lease, ops: Lease, spoiled: str
+    store: SqlStore, account: Lease, ops: Lease, spoiled: str
 ) -> None:
     end = change(account, 1, sequence=3 if spoiled == "execution" else 1)
     rules = rules_change(
@@ -133,18 +133,17 @@ async def test_of_changes_that_belong_together_one_that_cannot_be_written_takes_
     assert await store.load_rules(account, PIPELINE) == RulesRecord(0, RuleState(), {}, [])
 
 
-async def test_who_lost_the_lease_judges_nothing(store: Store, account: Lease) -> None:
+async def test_who_lost_the_lease_judges_nothing(store: SqlStore, account: Lease) -> None:
     await store.claim("account", account.name)
     for use in (
         store.record(together(account, change(account), rules_change(account))),
         store.record(rules_change(account)),
-        store.load_rules(account, PIPELINE),
     ):
         with pytest.raises(OwnershipLostError):
             await use
 
 
-async def test_what_is_recorded_together_is_due_in_that_order(store: Store, account: Lease, ops: Lease) -> None:
+async def test_what_is_recorded_together_is_due_in_that_order(store: SqlStore, account: Lease, ops: Lease) -> None:
     numbers = [5, 1, 4, 2, 3]
     ends = [change(account, number) for number in numbers]
     await store.record(together(account, *ends[:3], rules_change(account, sinks=("ops",)), *ends[3:]))
@@ -157,14 +156,14 @@ async def test_what_is_recorded_together_is_due_in_that_order(store: Store, acco
 
 
 async def test_what_is_recorded_later_is_due_later_though_the_clock_stands_still(
-    store: Store, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     for number in (3, 1, 2):
         await store.record(change(account, number))
     assert [stream for stream, _ in await due(store, ops)] == [stream_of(execution_id(each)) for each in (3, 1, 2)]
 
 
-async def test_a_problem_may_be_opened_and_closed_in_one_write(store: Store, account: Lease) -> None:
+async def test_a_problem_may_be_opened_and_closed_in_one_write(store: SqlStore, account: Lease) -> None:
     problem = problem_of()
     again = problem_of(2, sequence=3)
     await store.record(
@@ -179,7 +178,7 @@ async def test_a_problem_may_be_opened_and_closed_in_one_write(store: Store, acc
     assert (record.sequence, record.problems) == (3, {FAILING: again})
 
 
-async def test_an_open_problem_counts_on(store: Store, account: Lease) -> None:
+async def test_an_open_problem_counts_on(store: SqlStore, account: Lease) -> None:
     problem = problem_of()
     await store.record(rules_change(account, sinks=(), problems=opened(problem)))
     counted = replace(problem, failed_count=7)
@@ -187,7 +186,7 @@ async def test_an_open_problem_counts_on(store: Store, account: Lease) -> None:
     assert (await store.load_rules(account, PIPELINE)).problems == {FAILING: counted}
 
 
-async def test_open_problems_are_counted_by_kind(store: Store, account: Lease) -> None:
+async def test_open_problems_are_counted_by_kind(store: SqlStore, account: Lease) -> None:
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of())))
     for number in (2, 3):
         await store.record(replace(change(account, number), problems=opened(overdue(number))))
@@ -200,7 +199,7 @@ def overdue(number: int) -> Problem:
     return problem_of(number, kind=OVERDUE, subject=execution_id(number))
 
 
-async def open_ones(store: Store) -> list[OpenProblem]:
+async def open_ones(store: SqlStore) -> list[OpenProblem]:
     found: list[OpenProblem] = []
     after: UUID | None = None
     while page := await store.open_problems(after=after):
@@ -209,7 +208,7 @@ async def open_ones(store: Store) -> list[OpenProblem]:
     return found
 
 
-async def test_open_problems_say_what_they_are_about(store: Store, account: Lease, ops: Lease) -> None:
+async def test_open_problems_say_what_they_are_about(store: SqlStore, account: Lease, ops: Lease) -> None:
     degraded = problem_of(4, kind=EventType.ACCOUNT_DEGRADED, subject="accounts/default")
     failing = problem_of(5, kind=EventType.SINK_FAILING, subject="sinks/ops")
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of(1))))
@@ -226,7 +225,7 @@ async def test_open_problems_say_what_they_are_about(store: Store, account: Leas
     ]
 
 
-async def test_very_many_open_problems_are_read_in_pages(store: Store, account: Lease) -> None:
+async def test_very_many_open_problems_are_read_in_pages(store: SqlStore, account: Lease) -> None:
     numbers = range(1, 2_502)
     await asyncio.gather(
         *(store.record(replace(change(account, each, sinks=()), problems=opened(overdue(each)))) for each in numbers)
@@ -240,7 +239,7 @@ def closing(problem: Problem) -> tuple[OutboxEntry, ProblemChange]:
 
 
 async def test_a_problem_that_nobody_watches_for_is_closed_where_it_was_opened(
-    store: Store, account: Lease, ops: Lease, woken: Woken
+    store: SqlStore, account: Lease, ops: Lease, woken: Woken
 ) -> None:
     chat = await store.claim("sink", "chat")
     await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
@@ -252,28 +251,30 @@ async def test_a_problem_that_nobody_watches_for_is_closed_where_it_was_opened(
     assert await open_ones(store) == []
 
 
-async def test_a_problem_that_is_closed_by_now_is_not_closed_again(store: Store, account: Lease, ops: Lease) -> None:
+async def test_a_problem_that_is_closed_by_now_is_not_closed_again(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
     await store.record(rules_change(account, before=1, sinks=(), problems=closed(problem_of())))
     assert await store.close_problems(await upkeep(store), [closing(problem_of())]) == 0
     assert len(await due(store, ops)) == 1
 
 
-async def test_whoever_closes_a_problem_that_was_closed_for_it_writes_the_rest(store: Store, account: Lease) -> None:
+async def test_whoever_closes_a_problem_that_was_closed_for_it_writes_the_rest(store: SqlStore, account: Lease) -> None:
     await store.record(replace(change(account), problems=opened(overdue(1))))
     await store.close_problems(await upkeep(store), [closing(overdue(1))])
     await store.record(replace(change(account, sequence=2, status="success"), problems=closed(overdue(1))))
     assert [each.status for each in await executions_of(store, account)] == ["success"]
 
 
-async def test_a_stay_that_is_overdue_by_another_event_is_none_of_the_problem_s(store: Store, account: Lease) -> None:
+async def test_a_stay_that_is_overdue_by_another_event_is_none_of_the_problem_s(
+    store: SqlStore, account: Lease
+) -> None:
     await store.record(replace(change(account, 1, overdue_sequence=5), problems=opened(overdue(1))))
     assert await open_ones(store) == [OpenProblem(overdue(1), "account", "default", PIPELINE, execution_id(1))]
 
 
 @pytest.mark.parametrize(("overdue_sequence", "left"), [(1, (None, None)), (5, (5, 7))])
 async def test_an_execution_whose_problem_is_closed_is_overdue_no_more(
-    store: Store, account: Lease, overdue_sequence: int, left: tuple[int | None, int | None]
+    store: SqlStore, account: Lease, overdue_sequence: int, left: tuple[int | None, int | None]
 ) -> None:
     overdue_change = change(account, 1, overdue_sequence=overdue_sequence, overdue_at=7)
     await store.record(replace(overdue_change, problems=opened(overdue(1))))
@@ -285,7 +286,9 @@ async def test_an_execution_whose_problem_is_closed_is_overdue_no_more(
     await store.record(change(account, 1, sequence=2))  # which its owner goes on from
 
 
-async def test_an_account_or_sink_whose_problem_is_closed_begins_anew(store: Store, account: Lease, ops: Lease) -> None:
+async def test_an_account_or_sink_whose_problem_is_closed_begins_anew(
+    store: SqlStore, account: Lease, ops: Lease
+) -> None:
     degraded = problem_of(4, kind=EventType.ACCOUNT_DEGRADED, subject="accounts/default")
     failing = problem_of(5, kind=EventType.SINK_FAILING, subject="sinks/ops")
     await store.record(replace(source_change(account, state="unauthorized"), problems=opened(degraded)))
@@ -298,14 +301,14 @@ async def test_an_account_or_sink_whose_problem_is_closed_begins_anew(store: Sto
     assert (await store.load_sink(ops, fingerprint="")).state is None
 
 
-async def test_events_are_read_by_their_keys(store: Store, account: Lease) -> None:
+async def test_events_are_read_by_their_keys(store: SqlStore, account: Lease) -> None:
     emitted = change(account)
     await store.record(emitted)
     key = EventKey(stream_of(execution_id(1)), 1)
     assert await store.load_events([key, EventKey(key.stream, 2)]) == {key: emitted.entries[0].event.body}
 
 
-async def test_what_rules_went_by_is_forgotten_with_them(store: Store, account: Lease) -> None:
+async def test_what_rules_went_by_is_forgotten_with_them(store: SqlStore, account: Lease) -> None:
     other = "77aa0000-0000-4000-8000-000000000000"
     waiting = (UnjudgedEnd(execution_id(1), End(7, failed=True)),)
     for pipeline in (PIPELINE, other):
@@ -327,7 +330,7 @@ async def test_what_rules_went_by_is_forgotten_with_them(store: Store, account: 
     ids=["close", "forget", "pipelines", "sinks", "prune"],
 )
 async def test_who_tidied_the_store_before_changes_nothing_any_more(
-    store: Store, account: Lease, ops: Lease, tidy: Callable[[Store, Lease], Awaitable[object]]
+    store: SqlStore, account: Lease, ops: Lease, tidy: Callable[[SqlStore, Lease], Awaitable[object]]
 ) -> None:
     lost = await upkeep(store)
     await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
@@ -339,13 +342,13 @@ async def test_who_tidied_the_store_before_changes_nothing_any_more(
     assert len(await due(store, ops)) == 1
 
 
-async def settle_all(store: Store, ops: Lease) -> None:
+async def settle_all(store: SqlStore, ops: Lease) -> None:
     while deliveries := (await store.next_deliveries(ops, now=LATER, limit=100)).deliveries:
         for delivery in deliveries:
             await store.settle(attempt_record(ops, delivery))
 
 
-async def prune(store: Store, clock: SetClock, *, days: int) -> None:
+async def prune(store: SqlStore, clock: SetClock, *, days: int) -> None:
     clock.us = START_US + days * 86_400 * SECOND_US
     async for _ in store.prune(await upkeep(store), ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
         pass
@@ -353,7 +356,7 @@ async def prune(store: Store, clock: SetClock, *, days: int) -> None:
 
 @pytest.mark.parametrize("of", ["pipeline", "execution"])
 async def test_what_opened_a_problem_stays_while_that_is_open_and_says_where_its_end_goes(
-    store: Store, account: Lease, ops: Lease, clock: SetClock, of: str
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock, of: str
 ) -> None:
     if of == "pipeline":
         problem = problem_of()
@@ -371,7 +374,7 @@ async def test_what_opened_a_problem_stays_while_that_is_open_and_says_where_its
     assert await store.load_events([problem.opening]) == {}
 
 
-async def test_a_closed_problem_is_forgotten_in_time(store: Store, account: Lease, clock: SetClock) -> None:
+async def test_a_closed_problem_is_forgotten_in_time(store: SqlStore, account: Lease, clock: SetClock) -> None:
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of())))
     await store.record(rules_change(account, before=1, sinks=(), problems=closed(problem_of())))
     await prune(store, clock, days=1)
@@ -380,7 +383,7 @@ async def test_a_closed_problem_is_forgotten_in_time(store: Store, account: Leas
     assert (await store.load_rules(account, PIPELINE)).problems == {FAILING: again}
 
 
-async def test_problems_survive_a_restart(store: Store, account: Lease, url: str, clock: SetClock) -> None:
+async def test_problems_survive_a_restart(store: SqlStore, account: Lease, url: str, clock: SetClock) -> None:
     await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
     await store.close()
     again = await open_store(url, clock=clock, on_recorded=Woken())

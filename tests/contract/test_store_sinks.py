@@ -1,4 +1,4 @@
-"""What every store promises of silences, reminders and dead letters (`sink_protocol.SinkStore`)."""
+"""What every store promises of silences, reminders and dead letters (`sink_protocol.SqlStore`)."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -25,7 +25,8 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease, Reminder, SourceChange
-from watcher.store.sink_protocol import BEGINNING, Opening, SinkStore
+from watcher.store.records import BEGINNING, Opening
+from watcher.store.sql_store import SqlStore
 
 LATER = Micros(START_US + 3_600 * SECOND_US)
 OPENING = EventKey(stream_of("accounts/default"), 1)
@@ -49,25 +50,25 @@ def closes(account: Lease, problem: Problem, clock: SetClock) -> SourceChange:
     return replace(source_change(account, sequence=2, sinks=()), problems=(closed,))
 
 
-async def due(store: SinkStore, ops: Lease, *, now: Micros = LATER) -> list[Delivery]:
+async def due(store: SqlStore, ops: Lease, *, now: Micros = LATER) -> list[Delivery]:
     return list((await store.next_deliveries(ops, now=now, limit=100)).deliveries)
 
 
-async def settle_all(store: SinkStore, ops: Lease, state: DeliveryState, **how: object) -> None:
+async def settle_all(store: SqlStore, ops: Lease, state: DeliveryState, **how: object) -> None:
     while found := await due(store, ops):
         for each in found:
             await store.settle(attempt_record(ops, each, state=state, **how))
 
 
 @pytest.fixture
-async def problem(store: SinkStore, account: Lease, clock: SetClock) -> Problem:
+async def problem(store: SqlStore, account: Lease, clock: SetClock) -> Problem:
     """An open problem whose opening waits to be sent."""
     opened = problem_at(clock)
     await store.record(opens(account, opened))
     return opened
 
 
-async def test_what_is_silenced_is_settled_and_lets_the_next_go(store: SinkStore, account: Lease, ops: Lease) -> None:
+async def test_what_is_silenced_is_settled_and_lets_the_next_go(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     await store.record(change(account, sequence=2))
     await store.silence(ops, [of(1)], now=START_US, owned_from=START_US)
@@ -77,7 +78,7 @@ async def test_what_is_silenced_is_settled_and_lets_the_next_go(store: SinkStore
 
 
 async def test_whom_a_silence_kept_an_event_from_is_not_sent_its_end(
-    store: SinkStore, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: Lease
 ) -> None:
     log = await store.claim("sink", "log")
     await store.record(change(account, sinks=("ops", "log")))
@@ -88,7 +89,7 @@ async def test_whom_a_silence_kept_an_event_from_is_not_sent_its_end(
 
 
 async def test_what_an_earlier_owner_may_have_sent_is_followed_by_its_end(
-    store: SinkStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     await store.silence(ops, [problem.opening], now=LATER, owned_from=LATER)
     opening = (await store.openings(ops, [problem.id]))[problem.id]
@@ -100,7 +101,7 @@ async def test_what_an_earlier_owner_may_have_sent_is_followed_by_its_end(
 
 
 async def test_an_opening_that_was_silenced_waits_again_while_its_problem_is_open(
-    store: SinkStore, problem: Problem, ops: Lease
+    store: SqlStore, problem: Problem, ops: Lease
 ) -> None:
     assert await store.silenced_openings(ops) == []
     await store.silence(ops, [problem.opening], now=START_US, owned_from=START_US)
@@ -116,7 +117,7 @@ async def test_an_opening_that_was_silenced_waits_again_while_its_problem_is_ope
 
 
 async def test_nothing_of_a_closed_problem_waits_again(
-    store: SinkStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     await store.silence(ops, [problem.opening], now=START_US, owned_from=START_US)
     await store.record(closes(account, problem, clock))
@@ -124,7 +125,7 @@ async def test_nothing_of_a_closed_problem_waits_again(
 
 
 async def test_a_sink_knows_how_the_opening_of_a_problem_stands(
-    store: SinkStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     waits = Opening(OPENING, WAITING, START_US, is_open=True, tried=False)
     assert await store.openings(ops, [problem.id, UUID(int=77)]) == {problem.id: waits}
@@ -137,7 +138,7 @@ async def test_a_sink_knows_how_the_opening_of_a_problem_stands(
     assert await store.openings(log, [problem.id]) == {problem.id: never_sent}
 
 
-async def test_what_waits_can_be_put_off(store: SinkStore, account: Lease, ops: Lease) -> None:
+async def test_what_waits_can_be_put_off(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     await store.put_off(ops, {of(1): LATER, of(2): LATER})
     assert await due(store, ops, now=Micros(LATER - 1)) == []
@@ -148,14 +149,14 @@ async def test_what_waits_can_be_put_off(store: SinkStore, account: Lease, ops: 
     assert await due(store, ops) == []
 
 
-async def test_what_is_no_opening_stays_silenced(store: SinkStore, account: Lease, ops: Lease) -> None:
+async def test_what_is_no_opening_stays_silenced(store: SqlStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     await store.silence(ops, [of(1)], now=START_US, owned_from=START_US)
     assert await store.silenced_openings(ops) == []
 
 
 async def test_a_sink_knows_the_open_problems_whose_opening_it_took(
-    store: SinkStore, problem: Problem, ops: Lease, clock: SetClock
+    store: SqlStore, problem: Problem, ops: Lease, clock: SetClock
 ) -> None:
     assert await store.sent_openings(ops) == []
     clock.us += SECOND_US
@@ -168,13 +169,13 @@ async def test_a_sink_knows_the_open_problems_whose_opening_it_took(
 
 @pytest.mark.parametrize(("state", "is_sent"), [(DeliveryState.ACCEPTED, True), (DEAD, False)])
 @pytest.mark.usefixtures("problem")
-async def test_what_died_was_not_sent(store: SinkStore, ops: Lease, state: DeliveryState, *, is_sent: bool) -> None:
+async def test_what_died_was_not_sent(store: SqlStore, ops: Lease, state: DeliveryState, *, is_sent: bool) -> None:
     await settle_all(store, ops, state)
     assert bool(await store.sent_openings(ops)) is is_sent
 
 
 async def test_a_problem_that_was_closed_lately_is_known_on_request(
-    store: SinkStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     await settle_all(store, ops, DELIVERED)
     clock.us += SECOND_US
@@ -186,7 +187,7 @@ async def test_a_problem_that_was_closed_lately_is_known_on_request(
 
 
 async def test_a_reminder_is_kept_with_its_event_and_the_last_one_counts(
-    store: SinkStore, problem: Problem, ops: Lease
+    store: SqlStore, problem: Problem, ops: Lease
 ) -> None:
     await settle_all(store, ops, DELIVERED)
     for sequence, at in ((1, Micros(7)), (2, Micros(8))):
@@ -198,7 +199,7 @@ async def test_a_reminder_is_kept_with_its_event_and_the_last_one_counts(
 
 
 async def test_dead_letters_are_listed_page_by_page_and_counted(
-    store: SinkStore, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     for number in (1, 2, 3):
         await store.record(change(account, number))
@@ -214,7 +215,7 @@ async def test_dead_letters_are_listed_page_by_page_and_counted(
 
 
 async def test_a_dead_letter_is_replayed_once_and_goes_as_if_it_were_new(
-    store: SinkStore, account: Lease, ops: Lease, clock: SetClock, woken: Woken
+    store: SqlStore, account: Lease, ops: Lease, clock: SetClock, woken: Woken
 ) -> None:
     await store.record(change(account))
     await settle_all(store, ops, DEAD, steps=3, rejections=5, group_id=UUID(int=1))
@@ -232,7 +233,7 @@ async def test_a_dead_letter_is_replayed_once_and_goes_as_if_it_were_new(
 
 @pytest.mark.parametrize("sink", ["ops", "other"])
 async def test_what_is_no_dead_letter_of_that_sink_is_not_replayed(
-    store: SinkStore, account: Lease, ops: Lease, sink: str
+    store: SqlStore, account: Lease, ops: Lease, sink: str
 ) -> None:
     await store.record(change(account))
     await settle_all(store, ops, DEAD if sink == "other" else DELIVERED)
@@ -241,9 +242,9 @@ async def test_what_is_no_dead_letter_of_that_sink_is_not_replayed(
 
 
 async def test_all_dead_letters_of_a_sink_are_replayed(
-    store: SinkStore, account: Lease, ops: Lease, monkeypatch: pytest.MonkeyPatch
+    store: SqlStore, account: Lease, ops: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("watcher.store.sql_sinks.REPLAYED_COUNT", 2)
+    monkeypatch.setattr("watcher.store.sql_store.REPLAYED_COUNT", 2)
     other = await store.claim("sink", "other")
     for number in range(1, 6):
         await store.record(change(account, number, sinks=("ops", "other")))
@@ -254,7 +255,7 @@ async def test_all_dead_letters_of_a_sink_are_replayed(
     assert await store.replay_all("ops") == 0
 
 
-async def test_what_is_replayed_is_not_pruned(store: SinkStore, account: Lease, ops: Lease, clock: SetClock) -> None:
+async def test_what_is_replayed_is_not_pruned(store: SqlStore, account: Lease, ops: Lease, clock: SetClock) -> None:
     await store.record(change(account, ended_at=START_US))
     await settle_all(store, ops, DEAD)
     await store.replay("ops", of(1))
@@ -264,19 +265,12 @@ async def test_what_is_replayed_is_not_pruned(store: SinkStore, account: Lease, 
     assert len(await due(store, ops, now=clock.steady_us())) == 1
 
 
-async def test_who_lost_the_lease_silences_groups_and_releases_nothing(store: SinkStore, ops: Lease) -> None:
+async def test_who_lost_the_lease_silences_groups_and_releases_nothing(store: SqlStore, ops: Lease) -> None:
     await store.claim("sink", "ops")
     for asked in (
-        store.ungrouped(ops, now=LATER, after=BEGINNING, limit=1),
         store.fix_groups(ops, []),
-        store.next_groups(ops, now=LATER, limit=1),
-        store.next_group_trial(ops, now=LATER),
-        store.group_members(ops, UUID(int=1)),
         store.silence(ops, [], now=LATER, owned_from=LATER),
-        store.silenced_openings(ops),
         store.release_silenced(ops, [], now=LATER),
-        store.sent_openings(ops),
-        store.openings(ops, []),
         store.put_off(ops, {}),
     ):
         with pytest.raises(OwnershipLostError):

@@ -27,7 +27,7 @@ reported at once, each with its line, its column and the remedy. A change of the
 ([what changes how](operations.md#changing-the-configuration)).
 
 - **Variables**: `${{VAR}}` and `${{VAR:-default}}` are filled in after the YAML is read, so what a variable holds is
-  always plain text. `$$` is a dollar. A `${{VAR}}` that is not set is an error.
+  always plain text. `$$` is a dollar. A `${{VAR}}` that is not set is an error, and so is `$VAR` without braces.
 - **Secrets in files**: a key with a twin ending in `_file` is given as one of the two, never both. Relative paths start
   beside the configuration file; the last line end of the file does not count.
 - **Durations** are `500ms`, `10s`, `15m`, `48h`, `3d`; **rates** are `5/s`, `300/m`. Both need their unit.

@@ -134,13 +134,15 @@ async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Sign
     assert time.monotonic() - asked_at <= AT_ONCE_S
 
 
-async def test_a_terminal_that_is_closed_ends_it(stage: Stage) -> None:
+async def test_a_terminal_that_is_closed_ends_it_and_a_hangup_before_reloads(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(3, ends_within_s=60.0))
     path = stage.write(document_of({"default": simulator}))
     words = ("run", "--config", str(path))
     terminal = await on_terminal(*words, folder=stage.folder, board=stage.board, columns=100)
     try:
         await terminal.until("started")
+        terminal.process.send_signal(signal.SIGHUP)
+        await terminal.until("config.reloaded")
         terminal.hang_up()
         async with asyncio.timeout(AT_MOST_S):
             assert await terminal.process.wait() == 0

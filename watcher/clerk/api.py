@@ -1,15 +1,16 @@
 """The Clerk Chat API: what is asked of it, and what its codes mean. What its answers look like, `schemas` knows."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from yarl import URL
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
-from watcher.clerk.schemas import HardToReadError, ParseAttempt, UnreadableError, parse_execution, parse_page
+from watcher.clerk.schemas import QUICK_BYTES, NotJsonError, ParsedPage, UnreadableError, parse_execution, parse_page
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic
@@ -32,28 +33,17 @@ _FAILURES = {"timeout": Outcome.TIMEOUT, "truncated": Outcome.INVALID, "too_larg
 
 
 def outcome_of(status_code: int) -> Outcome:
-    """Return what a status code other than 200 means (SPEC 4)."""
+    """Return what a status code other than 200 means."""
     return _OUTCOMES.get(status_code) or _CLASSES.get(status_code // 100) or Outcome.INVALID
 
 
 _Found = TypeVar("_Found")
+_Reply = TypeVar("_Reply", Reply, PageReply)
 _Parsed_co = TypeVar("_Parsed_co", covariant=True)
 
 
-class _Result(NamedTuple, Generic[_Found]):
-    """What came of one request; `found` is there if `outcome` is `ok` and the body's hash is not the known one."""
-
-    outcome: Outcome
-    sent_at: Monotonic
-    found: _Found | None = None
-    status_code: int | None = None
-    retry_after_s: float | None = None
-    reason: str | None = None
-    body_hash: int | None = None
-
-
 class _Parse(Protocol[_Parsed_co]):
-    def __call__(self, body: bytes, *, attempt: ParseAttempt) -> _Parsed_co: ...
+    def __call__(self, body: bytes, *, forgiving: bool) -> _Parsed_co: ...
 
 
 class ClerkApi:
@@ -68,65 +58,65 @@ class ClerkApi:
         # One thread, started when it is needed: answers that are hard to read hold up those of this key alone.
         self._parser_thread = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
 
-    async def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Reply:
+    def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Coroutine[Any, Any, Reply]:
         """Fetch one execution by lower-case ids. Trouble is a `Reply` too."""
         parse = partial(parse_execution, asked=execution)
-        return Reply(*await self._ask(f"{pipeline}/executions/{execution}", parse=parse, known_hash=known_hash))
+        return self._ask(f"{pipeline}/executions/{execution}", parse=parse, known_hash=known_hash, reply=Reply)
 
-    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
+    def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> Coroutine[Any, Any, PageReply]:
         """Fetch one page of a pipeline's list, the first is 1. Trouble is a `PageReply` too."""
         query = f"limit={PAGE_ROWS}&page={page}"
         known_hash = None if known is None else known.body_hash
-        result = await self._ask(f"{pipeline}/executions", query, parse=parse_page, known_hash=known_hash)
-        if known is not None and result.found is None and result.outcome is Outcome.OK:
-            return known._replace(sent_at=result.sent_at)
-        rows, skipped, total = result.found or (None, 0, None)
-        return PageReply(result.outcome, result.sent_at, rows, skipped, total, *result[3:])
+        reply = partial(_page_reply, known)
+        return self._ask(f"{pipeline}/executions", query, parse=parse_page, known_hash=known_hash, reply=reply)
 
     async def _ask(
-        self, what: str, query: str = "", *, parse: _Parse[_Found], known_hash: int | None
-    ) -> _Result[_Found]:
+        self,
+        what: str,
+        query: str = "",
+        *,
+        parse: _Parse[_Found],
+        known_hash: int | None,
+        reply: Callable[..., _Reply],
+    ) -> _Reply:
         url = self._base_url.with_path(f"{self._path}/public/pipelines/{what}", encoded=True)
         sent_at = self._clock.monotonic()
         try:
             response = await self._client.get(
-                url.with_query(query) if query else url, read=lambda body: self._read(body, parse, known_hash)
+                url.with_query(query) if query else url, read=partial(self._read, parse=parse, known_hash=known_hash)
             )
         except TransportFailedError as failure:
-            return _Result(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
+            return reply(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
         except UnreadableError as error:
-            return _Result(Outcome.INVALID, sent_at, status_code=200, reason=error.flaw)
+            return reply(Outcome.INVALID, sent_at, status_code=200, reason=error.flaw)
         code = response.status_code
         if response.found is not None:
             found, body_hash = response.found
-            return _Result(Outcome.OK, sent_at, found, code, body_hash=body_hash)
+            return reply(Outcome.OK, sent_at, found, status_code=code, body_hash=body_hash)
         retry_after_s = parse_retry_after(response.retry_after, now=self._clock.now())
-        return _Result(outcome_of(code), sent_at, None, code, retry_after_s, f"status_{code}")
+        reason = f"status_{code}"
+        return reply(outcome_of(code), sent_at, status_code=code, retry_after_s=retry_after_s, reason=reason)
 
-    async def _read(self, body: bytes, parse: _Parse[_Found], known_hash: int | None) -> tuple[_Found | None, int]:
-        """Read what is quickly read here, and all else in the thread; what is known is not read again.
+    async def _read(self, body: bytes, *, parse: _Parse[_Found], known_hash: int | None) -> tuple[_Found | None, int]:
+        """Read what is small here, and in the thread what is large or has to be forgiven something.
 
-        The hash is keyed anew in each process, so nobody can make two bodies that have the same.
+        What is known is not read again. The hash is keyed anew in each process, so nobody can make two bodies that
+        have the same.
         """
         body_hash = hash(body)
         if body_hash == known_hash:
             return None, body_hash
-        try:
-            return parse(body, attempt=ParseAttempt.FIRST), body_hash
-        except HardToReadError:
-            return await self._in_thread(partial(parse, body, attempt=ParseAttempt.SECOND)), body_hash
+        if len(body) <= QUICK_BYTES:
+            with suppress(NotJsonError):
+                return parse(body, forgiving=False), body_hash
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._parser_thread, partial(parse, body, forgiving=True)), body_hash
 
-    async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
-        """Work aside. Begun, it cannot be stopped and keeps its body: a cancellation comes through when it is done."""
-        begun = self._parser_thread.submit(work)
-        done = asyncio.wrap_future(begun)
-        try:
-            await asyncio.wait([done])
-            return done.result()
-        except asyncio.CancelledError:
-            if not begun.cancel():
-                await asyncio.wait([done])
-                done.exception()  # seen: nobody wants to know any more
-            raise
-        finally:
-            del begun, done  # else what it raises, its traceback and this frame, the body in it, wait for the collector
+
+def _page_reply(
+    known: PageReply | None, outcome: Outcome, sent_at: Monotonic, page: ParsedPage | None = None, **more: Any
+) -> PageReply:
+    """Return what became of a request for a page, which is the known one if its body was."""
+    if page is not None:
+        return PageReply(outcome, sent_at, *page, **more)
+    return known._replace(sent_at=sent_at) if known and outcome is Outcome.OK else PageReply(outcome, sent_at, **more)

@@ -1,14 +1,11 @@
 """What the answers of the Clerk Chat API look like, and which of their fields are read.
 
-Answers carry conversations, contacts and environments; the wire models name the allowed fields, and nothing else is
-ever turned into a Python object. What is small and as it should be is read as it came; all else is cut down to the
-allowed fields first, which bounds the work and forgives whatever is wrong with the others.
+Answers carry conversations, contacts and environments. The models name the allowed fields, and no other is kept.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from enum import Enum, auto
-from itertools import islice
 from typing import Annotated, Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -16,21 +13,21 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Validat
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
-from watcher.clerk.tolerant_json import LEAF, BrokenJsonError, Fields, Rows, Wanted, slim
 from watcher.domain.event_size import LIST_LENGTH
 from watcher.domain.execution import ExecutionSnapshot, FailedNode
 
 QUICK_BYTES = 32 * 1024
-"""What is no larger is read within some 10 ms, however it is made."""
+"""A body that is no larger is parsed within some 10 ms, whatever it holds."""
 
 NUL = rb"\u0000"
 """PostgreSQL keeps it in no text."""
 
-MOST_NODES = 10_000
-"""Of nodes executed no more are read."""
+TEXT_LENGTH = 16 * 1024
+"""A text of a large answer is cut to so many characters: six times what an event holds."""
 
-MOST_ROWS = 2_000
-"""Of one page no more rows are read. It is asked for 50; whoever does not heed that may send all there are."""
+ROWS_COUNT = 10_000
+LISTS_COUNT = 250_000
+"""An answer with longer lists, or with more of them, is junk; to parse it would hold up the event loop."""
 
 
 class _OrNone:
@@ -113,16 +110,8 @@ class WirePage(_Wire):
     total: Count = None
 
 
-def _fields(model: type[_Wire], **nested: Wanted) -> Fields:
-    """Return what a model reads, by the API's names."""
-    return Fields({(field.alias or "").encode(): nested.get(name, LEAF) for name, field in model.model_fields.items()})
-
-
-_NODE = _fields(WireNodeExecution, node=_fields(WireNode))
-_WANTED: dict[type[_Wire], Fields] = {
-    WireExecution: _fields(WireExecution, nodes_executed=Rows(_NODE, MOST_NODES)),
-    WirePage: _fields(WirePage, data=Rows(_fields(WireRow), MOST_ROWS)),
-}
+_MODELS = (WireNode, WireNodeExecution, WireExecution, WireRow, WirePage)
+_READ = frozenset(field.alias for model in _MODELS for field in model.model_fields.values())
 
 
 class UnreadableError(Exception):
@@ -134,19 +123,8 @@ class UnreadableError(Exception):
         self.flaw = flaw
 
 
-class ParseAttempt(Enum):
-    """How a body is read. The first attempt is for the event loop; the second may take seconds."""
-
-    FIRST = auto()
-    """As it came, if it is small. Raises `HardToReadError` if it is not, or is no JSON for our parser."""
-    SECOND = auto()
-    """Cut down to what is wanted, which forgives what is wrong with the rest."""
-    BOTH = auto()
-    """The second if the first fails."""
-
-
-class HardToReadError(Exception):
-    """The first attempt is not enough."""
+class NotJsonError(UnreadableError):
+    """The body is no JSON as pydantic reads it. Read as `forgiving` it may still tell its status."""
 
 
 class ParsedPage(NamedTuple):
@@ -157,9 +135,12 @@ class ParsedPage(NamedTuple):
     total: int | None
 
 
-def parse_execution(body: bytes, *, asked: str, attempt: ParseAttempt = ParseAttempt.BOTH) -> ExecutionSnapshot:
-    """Read one execution straight from the bytes. Raises `UnreadableError`: also if it is not the one asked for."""
-    wire = _parse(WireExecution, body, attempt=attempt, misshapen="no_execution")
+def parse_execution(body: bytes, *, asked: str, forgiving: bool = False) -> ExecutionSnapshot:
+    """Read one execution from the bytes. Raises `UnreadableError`: also if it is not the one asked for.
+
+    `forgiving` is for a thread: it takes longer, and reads texts that are cut within a character.
+    """
+    wire = _parse(WireExecution, body, forgiving=forgiving, misshapen="no_execution")
     if wire.id.lower() != asked:
         raise UnreadableError("wrong_id")
     failed, goals = _of_nodes(wire.nodes_executed) if wire.nodes_executed else ((), ())
@@ -174,51 +155,74 @@ def parse_execution(body: bytes, *, asked: str, attempt: ParseAttempt = ParseAtt
     )
 
 
-def parse_page(body: bytes, *, attempt: ParseAttempt = ParseAttempt.BOTH) -> ParsedPage:
-    """Read one page of a list straight from the bytes. Raises `UnreadableError`: also if no row of it can be read."""
-    wire = _parse(WirePage, body, attempt=attempt, misshapen="no_list")
+def parse_page(body: bytes, *, forgiving: bool = False) -> ParsedPage:
+    """Read one page of a list from the bytes. Raises `UnreadableError`: also if no row of it can be read."""
+    wire = _parse(WirePage, body, forgiving=forgiving, misshapen="no_list")
     rows = tuple(_snapshot(row, id_=str(row.id)) for row in wire.data if row is not None)
     if wire.data and not rows:
         raise UnreadableError("no_rows")
     return ParsedPage(rows, len(wire.data) - len(rows), wire.total)
 
 
-def _parse(model: type[_Shape], body: bytes, *, attempt: ParseAttempt, misshapen: str) -> _Shape:
+def _parse(model: type[_Shape], body: bytes, *, forgiving: bool, misshapen: str) -> _Shape:
     """Read a body as that model. The flaw is `misshapen` if it is JSON at least."""
-    is_quick = len(body) <= QUICK_BYTES and NUL not in body
-    if is_quick and attempt is not ParseAttempt.SECOND:
-        try:
-            return model.model_validate_json(body)
-        except ValidationError as error:
-            flaws = error.errors(include_url=False, include_context=False, include_input=False)
-            if flaws[0]["type"] != "json_invalid":  # the model refused it, not the parser
-                raise UnreadableError(misshapen) from None
-    if attempt is ParseAttempt.FIRST:
-        raise HardToReadError
     try:
-        return model.model_validate_json(slim(body, _WANTED[model]))
-    except BrokenJsonError:
+        if forgiving:
+            return model.model_validate(_load(body))
+        if NUL in body:
+            raise NotJsonError("no_json")
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        flaws = error.errors(include_url=False, include_context=False, include_input=False)
+        raise NotJsonError("no_json") if flaws[0]["type"] == "json_invalid" else UnreadableError(misshapen) from None
+
+
+def _load(body: bytes) -> object:
+    """Parse a body with the standard library, which takes what pydantic does not: half a surrogate pair, for one.
+
+    JavaScript sends that where it cuts a text within an emoji. No object keeps its private fields.
+    """
+    try:
+        if body.count(b"[") > LISTS_COUNT:
+            raise UnreadableError("too_large")
+        found = json.loads(body.decode("utf-8-sig", "replace"), strict=False, object_pairs_hook=_allowed)
+    except (ValueError, RecursionError):
         raise UnreadableError("html" if body.lstrip().startswith(b"<") else "no_json") from None
-    except ValidationError:  # what is small came here because it is no JSON
-        raise UnreadableError("no_json" if is_quick else misshapen) from None
+    if isinstance(found, dict) and any(isinstance(each, list) and len(each) > ROWS_COUNT for each in found.values()):
+        raise UnreadableError("too_large")
+    return found
+
+
+def _allowed(members: Sequence[tuple[str, object]]) -> dict[str, object]:
+    """Return of an object what is read, its texts without NULs and halves of pairs."""
+    return {
+        name: value[:TEXT_LENGTH].replace("\0", "").encode("utf-8", "ignore").decode()
+        if isinstance(value, str)
+        else value
+        for name, value in members
+        if name in _READ
+    }
 
 
 def _of_nodes(executed: Iterable[WireNodeExecution | None]) -> tuple[tuple[FailedNode, ...], tuple[str, ...]]:
     """Return the nodes that failed, and the goals that were reached."""
-    nodes = [node for node in executed if node is not None]
-    failed = (
-        FailedNode(node.id, node.node_name or (node.node or WireNode()).name, node.error_message)
-        for node in nodes
-        if node.status == "failed" or node.error_message
-    )
-    goals = (each.node.goal_name for each in nodes if each.node and each.node.is_goal and each.node.goal_name)
-    return tuple(islice(failed, LIST_LENGTH)), tuple(islice(goals, LIST_LENGTH))
+    failed: list[FailedNode] = []
+    goals: list[str] = []
+    for each in executed:
+        if each is None:
+            continue
+        node = each.node
+        if each.status == "failed" or each.error_message:
+            failed.append(
+                FailedNode(each.id, each.node_name or (None if node is None else node.name), each.error_message)
+            )
+        if node is not None and node.is_goal and node.goal_name:
+            goals.append(node.goal_name)
+    return tuple(failed[:LIST_LENGTH]), tuple(goals[:LIST_LENGTH])
 
 
-def _aware(moment: datetime | None) -> datetime | None:
+def _aware(moment: datetime) -> datetime | None:
     """Read a time without a zone as UTC, as in all documented examples, and a year such as 1 or 9999 as absent."""
-    if moment is None:
-        return None
     try:
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:  # its zone moves it out of the years there are
@@ -232,8 +236,8 @@ def _snapshot(wire: _WireFacts, *, id_: str, **of_one: Any) -> ExecutionSnapshot
         id=id_,
         status=wire.status,
         version_id=wire.pipeline_version_id,
-        started_at=_aware(wire.started_at),
-        finished_at=_aware(wire.finished_at),
+        started_at=wire.started_at and _aware(wire.started_at),
+        finished_at=wire.finished_at and _aware(wire.finished_at),
         error=wire.error,
         ai_tokens_used=wire.ai_tokens_used,
         nodes_started=wire.nodes_started,

@@ -12,7 +12,7 @@ import typer
 from watcher.cli.stdio import fill_gaps, put_all_out, put_error
 from watcher.config.problems import ConfigProblemsError
 from watcher.domain.errors import Exit, WatcherError
-from watcher.runtime.log_writer import flush_logs
+from watcher.runtime.logs import flush_logs
 from watcher.runtime.signals import command_named
 
 COMMANDS = ("run", "demo", "simulate", "wait", "check", "init", "schema", "health", "copy-store")

@@ -1,4 +1,4 @@
-"""A configuration file while it is read: its tree for places, its data for values, and the problems found so far.
+"""A configuration file while it is read: its nodes for places, its data for values, and the problems found so far.
 
 The data is plain: mappings, lists, text and `None`. It knows how to name a place and when not to show a value, and
 no rule about any key.
@@ -7,51 +7,49 @@ no rule about any key.
 import json
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
-from watcher.config.file_stamp import HANGS, Cause, FileError, Files, Stamp
+import yaml
+
+from watcher.config.files import Stamp, in_time, read_file, stamp_of
 from watcher.config.interpolation import fill
 from watcher.config.problems import Problem
-from watcher.config.yaml_tree import Items, Node, Path, Scalar, Table
+from watcher.config.yaml_tree import KNOWN_TAGS, MERGE_TAG, NULL_TAG, Path, compose, place_of
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_VARIABLE_NAME = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
+"""What no secret looks like, though it may begin with a dollar."""
+
 _SHOWN_LIMIT = 60
 
 
 class Document:
-    """One file. A path leads to a value: `("watch", 0, "pipeline")`; it need not be there."""
+    """One file. A path leads to a value, which need not be there."""
 
-    def __init__(self, *, file: str, files: Files | None = None) -> None:
-        """Start empty. `files` reads what is read."""
+    def __init__(self, *, file: str, without_secrets: bool = False) -> None:
+        """Start empty. `without_secrets` makes absent secrets and unset variables warnings: they are in `excused`."""
         self.file = file
-        self.reader = files or Files()
         self.source = ""
         self.problems: list[Problem] = []
         self.data: dict[str, Any] = {}
         self.files: dict[FilePath, Stamp | None] = {}
-        self._root: Table = Table({}, 1, 1)
+        self.without_secrets = without_secrets
+        self.excused: dict[Path, list[Problem]] = {}
+        self._root: yaml.Node = compose("")
         self._reported: set[Path] = set()
         self._hidden: set[Path] = set()
         self._read_from: dict[Path, Path] = {}
         self._environment: dict[Path, str] = {}
 
-    def read(self, path: FilePath, *, limit: int, pipe: bool = False) -> bytes:
+    def read(self, path: FilePath, *, limit: int) -> bytes:
         """Return what a file holds, noting in `files` that it was read, or tried. Raises `FileError`."""
-        hurried = HANGS in self.files.values()
-        # Before reading: what is written meanwhile is a change.
-        self.files |= self.reader.stamps([path], hurried=hurried)
-        if self.files[path] == HANGS:
-            raise FileError(Cause.HANGS, "no answer")
-        try:
-            return self.reader.read(path, limit=limit, pipe=pipe, hurried=hurried)
-        except FileError as error:
-            if error.cause is Cause.HANGS:
-                self.files[path] = HANGS  # so that it is another file once it answers
-            raise
+        self.files[path] = in_time(partial(stamp_of, path))  # before reading: what is written meanwhile is a change
+        return read_file(path, limit=limit)
 
-    def load(self, root: Table, *, environ: Mapping[str, str]) -> None:
-        """Take over a tree, filling in variables; those that are not set are problems."""
+    def load(self, root: yaml.MappingNode, *, environ: Mapping[str, str]) -> None:
+        """Take over a file, filling in variables; those that are not set are problems."""
         self._root = root
         self.data = self._plain(root, (), environ)
 
@@ -73,11 +71,10 @@ class Document:
 
     def written(self, path: Path) -> str:
         """Return the text there as it stands in the file, its variables not filled in."""
-        node: Node | None = self._root
+        node: yaml.Node | None = self._root
         for part in path:
-            found = None if node is None else _step(node, part)
-            node = None if found is None else found[1]
-        return (isinstance(node, Scalar) and node.text) or ""
+            _, node = _child(node, part)
+        return str(node.value) if isinstance(node, yaml.ScalarNode) else ""
 
     def table(self, path: Path) -> dict[str, Any]:
         """Return the mapping there, or an empty one."""
@@ -113,7 +110,7 @@ class Document:
 
     def line(self, path: Path) -> int:
         """Return the line of a value."""
-        return self._place(self._shown(path), key=False).line
+        return self.remark(path, "", remedy="").line
 
     def mark_reported(self, path: Path) -> None:
         """Note that nothing more need be said of this value."""
@@ -126,21 +123,32 @@ class Document:
         """
         if not key:
             self.mark_reported(path)
-        shown = self._shown(path)
-        self.report_at(self._place(shown, key=key), shown[:-1] if block else shown, problem, remedy)
+        self.problems.append(self.remark(path, problem, remedy=remedy, key=key, block=block))
+
+    def report_file(self, problem: str, *, remedy: str, line: int = 0, column: int = 0) -> None:
+        """Add a problem of the file as a whole, or at a place that has no path."""
+        self.problems.append(Problem(self.file, line, column, "", problem, remedy))
+
+    def report_absent(self, path: Path, problem: str, *, remedy: str) -> None:
+        """Report a secret, or a variable, that is not there; it is excused where secrets need not be."""
+        if self.without_secrets:
+            self.excused.setdefault(path, []).append(self.remark(path, problem, remedy=remedy))
+        else:
+            self.report(path, problem, remedy=remedy)
 
     def remark(self, path: Path, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> Problem:
         """Return what is to be said of a value that can be used. `key` and `block` are as for `report`."""
-        shown = self._shown(path)
-        return self._problem(self._place(shown, key=key), shown[:-1] if block else shown, problem, remedy)
+        shown = next(
+            (self._read_from[path[:end]] for end in range(len(path) + 1) if path[:end] in self._read_from), path
+        )
+        if variable := self._environment.get(path):
+            return Problem(f"${variable}", 0, 0, write_path(shown), problem, remedy)
+        line, column = self._place(shown, key=key)
+        return Problem(self.file, line, column, write_path(shown[:-1] if block else shown), problem, remedy)
 
     def is_in_file(self, path: Path) -> bool:
         """Return whether the file itself gives this value."""
         return self.get(path) is not None and path not in self._environment
-
-    def report_at(self, place: Scalar, path: Path, problem: str, remedy: str) -> None:
-        """Add a problem at a place of the file (`line` 0: the whole file)."""
-        self.problems.append(self._problem(place, path, problem, remedy))
 
     def subject(self, path: Path) -> str:
         """Return how to speak of the value there: quoted and cut, or not at all."""
@@ -149,46 +157,66 @@ class Document:
             return "the filled-in value"
         return quoted(value)
 
-    def _problem(self, place: Scalar, path: Path, problem: str, remedy: str) -> Problem:
-        variable = self._environment.get(path)
-        file, line, column = (f"${variable}", 0, 0) if variable else (self.file, place.line, place.column)
-        return Problem(file, line, column, write_path(path), problem, remedy)
-
-    def _shown(self, path: Path) -> Path:
-        for end in range(1, len(path) + 1):
-            if path[:end] in self._read_from:
-                return self._read_from[path[:end]]
-        return path
-
-    def _place(self, path: Path, *, key: bool) -> Scalar:
+    def _place(self, path: Path, *, key: bool) -> tuple[int, int]:
         """Return where a value or its key is; for what is not there, the key of the block that lacks it."""
-        spot: Node = self._root
-        name: Node = self._root
+        name = value = self._root
         for part in path:
-            found = _step(spot, part)
-            if found is None:
+            found, inner = _child(value, part)
+            if found is None or inner is None:
                 key = True
                 break
-            name, spot = found
-        place = name if key else spot
-        return Scalar(None, place.line, place.column)
+            name, value = found, inner
+        return place_of(name if key else value)
 
-    def _plain(self, node: Node, path: Path, environ: Mapping[str, str]) -> Any:
-        if isinstance(node, Scalar):
-            return self._filled(node.text, path, environ) if node.text and "$" in node.text else node.text
-        if isinstance(node, Items):
-            return [self._plain(item, (*path, index), environ) for index, item in enumerate(node.items)]
-        return {name: self._plain(entry.value, (*path, name), environ) for name, entry in node.entries.items()}
+    def _plain(self, node: yaml.Node, path: Path, environ: Mapping[str, str]) -> Any:
+        if node.tag not in KNOWN_TAGS:
+            self.report(path, "has a tag (a word after !) that means nothing here", remedy="remove the tag")
+        if isinstance(node, yaml.ScalarNode):
+            value = None if node.tag == NULL_TAG else node.value
+            return self._filled(value, path, environ) if value and "$" in value else value
+        if isinstance(node, yaml.SequenceNode):
+            return [self._plain(item, (*path, index), environ) for index, item in enumerate(node.value)]
+        self._clean(node, path)
+        return {key.value: self._plain(value, (*path, key.value), environ) for key, value in node.value}
+
+    def _clean(self, node: yaml.Node, path: Path) -> None:
+        """Leave in a mapping each key once, with those that it merges."""
+        entries: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        merged: list[yaml.Node] = []
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                line, column = place_of(key)
+                remedy = "write keys as plain words; quote a value that begins with {"
+                self.report_file("a key that is not text", remedy=remedy, line=line, column=column)
+            elif key.tag == MERGE_TAG:
+                merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
+            elif (first := entries.setdefault(key.value, (key, value))[0]) is not key:
+                line, column = place_of(key)
+                problem = f"given twice, first at line {place_of(first)[0]}"
+                at = write_path((*path, key.value))
+                self.problems.append(Problem(self.file, line, column, at, problem, "remove one of them"))
+        for source in merged:
+            if isinstance(source, yaml.MappingNode):
+                self._clean(source, path)
+                entries = {key.value: (key, value) for key, value in source.value} | entries
+            else:
+                line, column = place_of(source)
+                problem = "merges something that has no keys"
+                self.report_file(problem, remedy="write <<: *name", line=line, column=column)
+        node.value = list(entries.values())
 
     def _filled(self, text: str, path: Path, environ: Mapping[str, str]) -> str:
         filled = fill(text, environ=environ)
         if filled.used:
             self._hidden.add(path)
         for name in filled.unset:
-            self.report(path, f"${{{name}}} is not set", remedy=_how_to_set(name, path))
+            self.report_absent(path, f"${{{name}}} is not set", remedy=_how_to_set(name, path))
         if filled.malformed:
             remedy = "write ${NAME} or ${NAME:-default}; $$ is a dollar"
             self.report(path, "holds a ${ that begins no variable", remedy=remedy)
+        elif found := filled.without_braces:
+            name = found if found in environ or _VARIABLE_NAME.fullmatch(found) else "NAME"
+            self.report(path, f"${name} is not filled in without braces", remedy=f"write ${{{name}}}, or $${name}")
         return filled.text
 
 
@@ -196,7 +224,7 @@ def _how_to_set(name: str, path: Path) -> str:
     match path:  # those that have a twin ending in `_file`
         case (
             ("accounts", _, "api_key" as key)
-            | ("sinks", _, "secret" | "url" | "routing_key" as key)
+            | ("sinks", _, "secret" | "url" | "routing_key" | "token" as key)
             | ("store", "password" as key)
         ):
             return f"export it, or use {key}_file: /run/secrets/{name.lower()}"
@@ -220,11 +248,10 @@ def write_path(path: Path) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def _step(node: Node, part: str | int) -> tuple[Node, Node] | None:
+def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:
     """Return the key (an item stands for its own) and the value of a child."""
-    if isinstance(node, Table) and part in node.entries:
-        entry = node.entries[str(part)]
-        return entry.key, entry.value
-    if isinstance(node, Items) and isinstance(part, int) and part < len(node.items):
-        return node.items[part], node.items[part]
-    return None
+    if isinstance(node, yaml.MappingNode):
+        return next(((key, value) for key, value in node.value if key.value == part), (None, None))
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part]
+    return None, None

@@ -1,43 +1,67 @@
 """What a model's complaint means, in words for people and at its place in the file.
 
-Pydantic's own texts name types and may hold values, so none of them is ever shown.
+Of pydantic's own words only those are shown that hold neither a value of the file nor the name of a type of ours.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from watcher.config.document import Document, is_safe_key, quoted
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.config.silences import SilenceSettings
-from watcher.config.unsupported_keys import NOT_YET, later_key, later_value
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.delivery.sinks.webhook import PRESETS
 from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
 
+VERSION = ".".join(version("clerk-watcher").split(".")[:2])
+NOT_YET = f"not in this version ({VERSION})"
+NO_EXECUTIONS = "give at least one, or remove the key to watch every execution"
+
 _OF_KEY = "[key]"
 _WORDS = re.compile(r"'([^']*)'")
+_ID_OF = "copy the id from the {}'s address in Clerk Chat"
+_EVERY = "name each by its id: one entry watches every execution of one pipeline"
+_CONSOLE, _INSIGHT = "comes with the console", "comes with insight into pipelines"
+_LATER = {
+    "heartbeat": _CONSOLE,
+    **dict.fromkeys((f"watch.rules.{rule}" for rule in ("slow", "tokens", "goal", "new_error", "loop")), _INSIGHT),
+    **dict.fromkeys(("http.public_url", "http.token", "http.token_file"), _CONSOLE),
+    **dict.fromkeys(("watch.runbook", "silences.weekly"), _CONSOLE),
+}
+"""Keys that are promised for later versions."""
+
+_INSTEAD = {
+    "for": "write until: with the moment it ends, such as 2026-12-24T00:00:00Z",
+}
+"""Keys that a silence does not have, and what to write."""
 
 _BLOCK = ("a block of keys", "write key: value lines below it")
 _LIST = ("a list", "write [one, two], or lines that begin with -")
 _VALUE = ("a single value", "write one value behind the key")
-_ID_OF = "copy the id from the {}'s address in Clerk Chat"
-NO_EXECUTIONS = "give at least one, or remove the key to watch every execution"
 _WANTED = {
-    "model_type": _BLOCK,
-    "model_attributes_type": _BLOCK,
-    "dict_type": _BLOCK,
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), _BLOCK),
     "tuple_type": _LIST,
-    "string_type": _VALUE,
-    "uuid_type": _VALUE,
-    "int_type": _VALUE,
-    "bool_type": _VALUE,
+    **dict.fromkeys(("string_type", "uuid_type", "int_type", "bool_type"), _VALUE),
 }
+_REMEDIES = {
+    "int_parsing": "write digits only, such as 3",
+    "int_parsing_size": "write digits only, such as 3",
+    "bool_parsing": "write true or false",
+    "greater_than_equal": None,
+    "less_than_equal": None,
+    "too_short": "give at least one",
+    "too_long": None,
+}
+"""The errors whose words are pydantic's own, and what helps; `None` where these say that, too."""
 
 
 def translate(errors: Iterable[ErrorDetails], *, document: Document) -> None:
@@ -55,76 +79,98 @@ def _path(error: ErrorDetails, *, document: Document) -> Path:
         path = path[:2] + path[3:]
     if error["type"].startswith("union_tag"):
         return (*path, "type")
-    return path[:-1] if isinstance(path[-1], int) and isinstance(document.get(path[:-1]), str) else path
+    return path[:-1] if path and isinstance(path[-1], int) and isinstance(document.get(path[:-1]), str) else path
 
 
 def _report_missing(document: Document, path: Path, _: ErrorDetails) -> None:
-    key = path[-1]
-    model = _model_at(document, path[:-1])
-    twin = f" or {key}_file" if key in file_twins(model) else ""
-    field = next(field for name, field in model.model_fields.items() if key_of(model, name=name) == key)
-    examples = field.examples or ("…",)
-    remedy = _ID_OF.format("pipeline") if key == "pipeline" else f"write {key}: {examples[0]}"
+    key, model, field = path[-1], _model_at(document, path[:-1]), _field_at(document, path)
+    twin = f" or {key}_file" if model and key in file_twins(model) else ""
+    example = field.examples[0] if field and field.examples else "…"
+    remedy = _ID_OF.format("pipeline") if key == "pipeline" else f"write {key}: {example}"
     document.report(path, f"needs {key}{twin}", remedy=remedy, block=True)
 
 
-def _report_unknown(document: Document, path: Path, _: ErrorDetails) -> None:
-    if comes := later_key(path):
+def _report_unknown(document: Document, path: Path, error: ErrorDetails) -> None:
+    if comes := _LATER.get(".".join(part for part in path if isinstance(part, str))):
         document.report(path, NOT_YET, remedy=comes, key=True)
-        return
-    model = _model_at(document, path[:-1])
-    _report_unknown_key(document, path, [key_of(model, name=name) for name in model.model_fields])
+    elif model := _model_at(document, path[:-1]):
+        _report_unknown_key(document, path, [key_of(model, name=name) for name in model.model_fields])
+    else:
+        _report_other(document, path, error)
 
 
 def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> None:
-    key = str(path[-1])
-    if kind := _kind_with(path):
+    key, in_sink = str(path[-1]), path[0] == "sinks" and len(path) == 3
+    problem, remedy = (f'unknown key "{key}"' if is_safe_key(key) else "unknown key"), _allowed(key, allowed)
+    if in_sink and (kind := next((each for each, model in SINK_KINDS.items() if _field_of(model, key)), None)):
         problem = f"is not for a sink of type {document.get((*path[:-1], 'type'))}"
-        document.report(path, problem, remedy=f"remove it, or set it for a sink of type {kind}", key=True)
-        return
-    problem = f'unknown key "{key}"' if is_safe_key(key) else "unknown key"
-    document.report(path, problem, remedy=_allowed(key, allowed), key=True)
+        remedy = f"remove it, or set it for a sink of type {kind}"
+    elif path[0] == "silences" and key in _INSTEAD:
+        remedy = _INSTEAD[key]
+    elif path[-2:-1] == ("match",) and is_safe_key(key) and remedy.startswith("allowed"):
+        remedy = f"write labels: {{{key}: …}}, or one of {', '.join(allowed)}"
+    elif (home := _homes().get(key)) and remedy.startswith("allowed"):
+        remedy = f"write it in {home}; {remedy.replace('allowed', 'allowed here')}"
+    document.report(path, problem, remedy=remedy, key=True)
 
 
-def _kind_with(path: Path) -> str | None:
-    """Return the kind of sinks that has a key which the sink at hand does not."""
-    if path[:1] != ("sinks",) or len(path) != 3:
-        return None
-    keys = {kind: {key_of(model, name=name) for name in model.model_fields} for kind, model in SINK_KINDS.items()}
-    return next((kind for kind in keys if path[-1] in keys[kind]), None)
+@cache
+def _homes() -> Mapping[str, str]:
+    """Return the block that has a key, by the key."""
+    found: dict[str, str] = {}
+
+    def add(home: str, model: type[BaseModel]) -> None:
+        for name, field in model.model_fields.items():
+            found.setdefault(key_of(model, name=name), home)
+            if inner := block_of(field):
+                add(f"{home}.{key_of(model, name=name)}", inner)
+
+    add("accounts.NAME", AccountSettings)
+    add("watch[]", WatchSettings)
+    for model in SINK_KINDS.values():
+        add("sinks.NAME", model)
+    add("silences[]", SilenceSettings)
+    for name, field in Settings.model_fields.items():
+        if block := block_of(field):
+            add(name, block)
+    return found
 
 
 def _allowed(word: str, words: list[str]) -> str:
     return did_you_mean(word, words, rest=f"allowed: {', '.join(words)}")
 
 
-def _model_at(document: Document, path: Path) -> type[BaseModel]:
-    """Return the model of the block at a path."""
+def _model_at(document: Document, path: Path) -> type[BaseModel] | None:
+    """Return the model of the block at a path, if one of ours is meant to be there."""
     model: Any = Settings
+    rest: Iterator[str | int] = iter(path)
     match path:
-        case ("accounts", _):
-            model = AccountSettings
-        case ("watch", _, *rest):
-            model = _inner(WatchSettings, rest)
-        case ("silences", _, *rest):
-            model = _inner(SilenceSettings, rest)
-        case ("sinks", name, *rest):
-            model = _inner(SINK_KINDS[document.get(("sinks", name, "type"))], rest)
-        case (key,):
-            model = Settings.model_fields[str(key)].annotation
-    return model  # type: ignore[no-any-return]  # an annotation; of a block, always a model
+        case ("accounts", _, *inner):
+            model, rest = AccountSettings, iter(inner)
+        case ("watch", int(), *inner):
+            model, rest = WatchSettings, iter(inner)
+        case ("silences", int(), *inner):
+            model, rest = SilenceSettings, iter(inner)
+        case ("sinks", name, *inner):
+            model, rest = SINK_KINDS.get(str(document.get(("sinks", name, "type")))), iter(inner)
+    for key in rest:
+        field = _field_of(model, key)
+        model = None if field is None else block_of(field)
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
-def _inner(model: type[BaseModel], keys: Iterable[str | int]) -> Any:
-    inner: Any = model
-    for key in keys:
-        inner = block_of(inner.model_fields[str(key)])
-    return inner
+def _field_at(document: Document, path: Path) -> FieldInfo | None:
+    return _field_of(_model_at(document, path[:-1]), path[-1]) if path else None
+
+
+def _field_of(model: type[BaseModel] | None, key: str | int) -> FieldInfo | None:
+    fields = {} if model is None else model.model_fields
+    return next((field for name, field in fields.items() if (field.alias or name) == key), None)
 
 
 def _report_unfit(document: Document, path: Path, error: ErrorDetails) -> None:
     reason = error["ctx"]["error"]
-    at_key = error["loc"][-1] == _OF_KEY
+    at_key = error["loc"][-1:] == (_OF_KEY,)
     if not isinstance(reason, InvalidValueError):
         _report_other(document, path, error)
     elif at_key:
@@ -134,7 +180,7 @@ def _report_unfit(document: Document, path: Path, error: ErrorDetails) -> None:
         remedy = reason.blind_remedy if document.is_hidden(path) else reason.remedy
         document.report(path, f"{document.subject(path)} {reason.problem}", remedy=remedy)
     else:
-        document.report(path, reason.problem, remedy=reason.remedy)
+        document.report((*path, reason.at) if reason.at else path, reason.problem, remedy=reason.remedy)
 
 
 def _report_choice(document: Document, path: Path, error: ErrorDetails) -> None:
@@ -160,8 +206,6 @@ def _report_word(document: Document, path: Path, words: list[str]) -> None:
     value = document.get(path)
     if not isinstance(value, str):
         _report_kind(document, path, _VALUE)
-    elif comes := later_value(path, value):
-        document.report(path, f"{quoted(value)} is {NOT_YET}", remedy=comes)
     else:
         word = "" if document.is_hidden(path) else value
         document.report(path, f"{document.subject(path)} is not known", remedy=_allowed(word, words))
@@ -171,42 +215,44 @@ def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> Non
     value = document.get(path)
     if value is None:
         document.report(path, "has no value", remedy="give one or remove the key", key=True)
+    elif path[0] in {"accounts", "sinks"} and len(path) == 2 and path[1] in _homes():
+        remedy = f"write {path[0]}: {{NAME: {{{path[1]}: …}}}}"
+        document.report(path, "stands where a name belongs", remedy=remedy)
+        document.mark_reported(path[:1])  # the other keys stand there as well
     else:
         found = _BLOCK if isinstance(value, dict) else _LIST if isinstance(value, list) else _VALUE
-        document.report(path, f"is {found[0]}, not {wanted[0]}", remedy=wanted[1])
+        remedy = wanted[1] if wanted is _VALUE else _example(document, path) or wanted[1]
+        document.report(path, f"is {found[0]}, not {wanted[0]}", remedy=remedy)
+
+
+def _example(document: Document, path: Path) -> str | None:
+    """Return what a block or a list looks like: by its own example, or by that of its first key."""
+    named = path if isinstance(path[-1], str) else path[:-1]
+    field = _field_at(document, named)
+    if field is None or field.examples:
+        return f"write {named[-1]}: {field.examples[0]}" if field and field.examples else None
+    for name, inner in (block.model_fields if (block := block_of(field)) else {}).items():
+        if inner.examples:
+            return f"write {named[-1]}: {{{inner.alias or name}: {inner.examples[0]}}}"
+    return None
 
 
 def _report_uuid(document: Document, path: Path, _: ErrorDetails) -> None:
     what = "pipeline" if path[-1] == "pipeline" or "pipelines" in path else "execution"
-    document.report(path, f"{document.subject(path)} is not a UUID", remedy=_ID_OF.format(what))
+    remedy = _EVERY if document.get(path) in {"*", "all"} else _ID_OF.format(what)
+    document.report(path, f"{document.subject(path)} is not a UUID", remedy=remedy)
 
 
-def _report_number(document: Document, path: Path, _: ErrorDetails) -> None:
-    document.report(path, f"{document.subject(path)} is not a whole number", remedy="write digits only, such as 3")
-
-
-def _report_boolean(document: Document, path: Path, _: ErrorDetails) -> None:
-    document.report(path, f"{document.subject(path)} is not known", remedy="write true or false")
-
-
-def _report_small(document: Document, path: Path, error: ErrorDetails) -> None:
-    document.report(path, f"{document.subject(path)} is too small", remedy=f"write at least {error['ctx']['ge']}")
-
-
-def _report_large(document: Document, path: Path, error: ErrorDetails) -> None:
-    document.report(path, f"{document.subject(path)} is too large", remedy=f"write at most {error['ctx']['le']}")
-
-
-def _report_short(document: Document, path: Path, _: ErrorDetails) -> None:
-    """Report an empty list; one whose items are all wrong is as good as empty to pydantic, but not to people."""
-    if not document.get(path):
-        remedy = NO_EXECUTIONS if path[-1] == "executions" else "give at least one"
-        document.report(path, "is empty", remedy=remedy)
-
-
-def _report_long(document: Document, path: Path, error: ErrorDetails) -> None:
-    limit = error["ctx"]["max_length"]
-    document.report(path, f"has more than {limit} entries", remedy=f"keep at most {limit}")
+def _report_own_words(document: Document, path: Path, error: ErrorDetails) -> None:
+    """Report what pydantic says. A list whose items are all wrong is as good as empty to it, but not to people."""
+    value, words = document.get(path), error["msg"].partition(" should ")[2].partition(" after validation")[0]
+    if error["type"] == "too_short" and value:
+        return
+    subject = "" if isinstance(value, list | dict) else f"{document.subject(path)} "
+    remedy = _REMEDIES[error["type"]] or f"it should {words}"
+    if path[-1] == "executions":
+        remedy = NO_EXECUTIONS
+    document.report(path, f"{subject}cannot be used" if value else "is empty", remedy=remedy)
 
 
 def _report_other(document: Document, path: Path, _: ErrorDetails) -> None:
@@ -221,12 +267,6 @@ _REPORTS: Mapping[str, Callable[[Document, Path, ErrorDetails], None]] = {
     "union_tag_invalid": _report_sink_type,
     "union_tag_not_found": _report_sink_type,
     "uuid_parsing": _report_uuid,
-    "bool_parsing": _report_boolean,
-    "int_parsing": _report_number,
-    "int_parsing_size": _report_number,
-    "greater_than_equal": _report_small,
-    "less_than_equal": _report_large,
-    "too_short": _report_short,
-    "too_long": _report_long,
+    **dict.fromkeys(_REMEDIES, _report_own_words),
     **dict.fromkeys(_WANTED, lambda document, path, error: _report_kind(document, path, _WANTED[error["type"]])),
 }

@@ -1,14 +1,22 @@
-"""The models of the configuration file (SPEC 3). The attribute of a duration ends in `_s` and is in seconds."""
+"""The models of the configuration file. The attribute of a duration ends in `_s` and is in seconds."""
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal, Self, Union
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, ValidatorFunctionWrapHandler
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    GetPydanticSchema,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_core.core_schema import no_info_wrap_validator_function
 
-from watcher.config.rules_settings import RulesSettings
 from watcher.config.silences import SilenceSettings
 from watcher.config.store_settings import StoreSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
@@ -23,8 +31,10 @@ from watcher.runtime.settings import (
     Labels,
     Name,
     Rate,
+    Share,
     ShortText,
     as_written,
+    key_of,
     split_http_url,
 )
 from watcher.runtime.units import InvalidValueError, parse_address
@@ -33,18 +43,19 @@ _SinkUnion = Annotated[Union[tuple(SINK_KINDS.values())], Field(discriminator="t
 AnySink = Annotated[SinkSettings, GetPydanticSchema(lambda _, handler: handler.generate_schema(_SinkUnion))]
 """The settings of a sink of any kind."""
 
+API = "https://web-api.clerk.chat"
 _PLACEHOLDER = re.compile(r"\{(?:pipelineId|executionId)\}")
 
 
 def _base_url(value: str) -> str:
     """Return the API's address without a trailing slash; a path may lead to a gateway."""
-    parts = split_http_url(value, example="https://web-api.clerk.chat")
-    remedy = "write only scheme, host and perhaps a path, such as https://web-api.clerk.chat"
-    if parts.username is not None or "?" in value or "#" in value:
+    parts = split_http_url(value, example=API)
+    remedy = f"write only scheme and host, such as {API}"
+    if parts.username is not None or parts.query or parts.fragment:
         raise InvalidValueError("holds more than an address", remedy=remedy, quote=False)
     path = parts.path.rstrip("/")
-    if {"", ".", ".."} & set(path.split("/")[1:]) or "%" in path:
-        raise InvalidValueError("has an odd path", remedy=remedy, quote=False)
+    if path and ((parts.hostname or "").endswith("clerk.chat") or path.endswith("/public") or "/pipelines" in path):
+        raise InvalidValueError("has a path, and the watcher adds the API's own", remedy=remedy, quote=False)
     return value.rstrip("/")
 
 
@@ -64,7 +75,7 @@ def _listen(value: str) -> str:
 
 
 def _account_may_be_left_out(schema: dict[str, Any]) -> None:
-    """With one account the loader fills it in (SPEC 3)."""
+    """With one account the loader fills it in."""
     schema["required"].remove("account")
 
 
@@ -79,7 +90,7 @@ class AccountSettings(Block):
         default=None, description="The file that holds the key.", examples=["/run/secrets/clerk_api_key"]
     )
     base_url: Annotated[str, AfterValidator(_base_url)] = Field(
-        default="https://web-api.clerk.chat",
+        default=API,
         description="Where the API is; a path may lead to a gateway.",
         examples=["https://gateway.example.com/clerk"],
     )
@@ -111,6 +122,77 @@ ExecutionId = Annotated[
     GetPydanticSchema(lambda _, handler: no_info_wrap_validator_function(_as_text, handler.generate_schema(UUID))),
 ]
 """A UUID, kept as the text that 100,000 watched executions are known by: one text for each, and no other."""
+
+
+class FailingSettings(Block):
+    """When a pipeline is failing: by one of `consecutive` and `rate`."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["consecutive"]}, {"required": ["rate"]}]})
+
+    consecutive: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="So many executions failed in a row. `pipeline.recovered` follows with the next success.",
+        examples=["3"],
+    )
+    rate: Share | None = Field(
+        default=None,
+        description="Instead of `consecutive`: this share of the last executions failed, or more. `pipeline.recovered` "
+        "follows with an end after which it is less.",
+        examples=["20%"],
+    )
+    of_last: int = Field(
+        default=20, ge=1, le=1000, description="With `rate`: of how many ends, at most.", examples=["50"]
+    )
+    within_s: Duration = Field(
+        default=as_written("24h"),
+        alias="within",
+        description="With `rate`: how old they may be, counted from the newest.",
+        examples=["6h"],
+    )
+    at_least: int = Field(
+        default=5, ge=1, le=1000, description="With `rate`: how many there must be to open a problem.", examples=["10"]
+    )
+
+    @model_validator(mode="after")
+    def _by_one_of_them(self) -> Self:
+        if self.consecutive is None and self.rate is None:
+            remedy = "write consecutive: 3, or rate: 20%"
+            raise InvalidValueError("needs consecutive or rate", remedy=remedy, quote=False)
+        if self.consecutive is not None:
+            for name in ("rate", "of_last", "within_s", "at_least"):
+                if name in self.model_fields_set:
+                    problem = "is not for consecutive, which stands alone"
+                    at = key_of(type(self), name=name)
+                    raise InvalidValueError(problem, remedy="keep one of the two", quote=False, at=at)
+        if self.at_least > self.of_last:
+            problem = f"at_least {self.at_least} is more than of_last {self.of_last}, so it would never hold"
+            at = "at_least" if "at_least" in self.model_fields_set else "of_last"
+            raise InvalidValueError(problem, remedy="raise of_last or lower at_least", quote=False, at=at)
+        return self
+
+
+class RulesSettings(Block):
+    """What is wrong with a pipeline as a whole: each rule opens a problem once and closes it once."""
+
+    failing: FailingSettings | None = Field(
+        default=None,
+        description="Emit `pipeline.failing` when too many executions fail. Give `consecutive` or `rate`.",
+        examples=["{consecutive: 3}"],
+    )
+    silent_s: Duration | None = Field(
+        default=None,
+        alias="silent",
+        description="Emit `pipeline.silent` when no execution has started for this long. For whole pipelines.",
+        examples=["6h"],
+    )
+
+    @model_validator(mode="after")
+    def _hold_a_rule(self) -> Self:
+        if self.failing is None and self.silent_s is None:
+            raise InvalidValueError("holds no rule", remedy="give failing or silent, or remove it", quote=False)
+        return self
 
 
 class WatchSettings(Block):
@@ -155,6 +237,14 @@ class WatchSettings(Block):
         description="What is a [problem](alerts.md) of the pipeline as a whole: `failing`, `silent`.",
         examples=["{failing: {consecutive: 3}}"],
     )
+
+    @field_validator("rules")
+    @classmethod
+    def _of_what_is_watched(cls, value: RulesSettings | None, info: ValidationInfo) -> RulesSettings | None:
+        if value is not None and value.silent_s is not None and info.data.get("executions"):
+            remedy = "remove silent, or remove executions to watch every one"
+            raise InvalidValueError("silent needs a pipeline that is watched whole", remedy=remedy, quote=False)
+        return value
 
 
 class PollingSettings(Block):
@@ -245,9 +335,15 @@ class Settings(Block):
     """The whole file. `sinks` always holds a stdout sink; `watch` entries always name their account."""
 
     accounts: Mapping[Name, AccountSettings] = Field(
-        default_factory=dict, description="One per API key. The names are yours: 1 to 64 of A-Z a-z 0-9 _ . -"
+        default_factory=dict,
+        description="One per API key. The names are yours: 1 to 64 of A-Z a-z 0-9 _ . -",
+        examples=["{default: {api_key: '${CLERK_API_KEY}'}}"],
     )
-    watch: tuple[WatchSettings, ...] = Field(default=(), description="What is watched: one entry per pipeline.")
+    watch: tuple[WatchSettings, ...] = Field(
+        default=(),
+        description="What is watched: one entry per pipeline.",
+        examples=["[{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f}]"],
+    )
     polling: PollingSettings = Field(
         default=PollingSettings(), description="How often to poll, and what failing answers lead to."
     )
@@ -255,6 +351,7 @@ class Settings(Block):
         default_factory=dict,
         description="Where events go. There is always one stdout sink; name it to set its `events`, `match` or "
         "`format`.",
+        examples=["{ops: {type: webhook, url: https://hooks.example.com/clerk}}"],
     )
     silences: tuple[SilenceSettings, ...] = Field(
         default=(),

@@ -1,11 +1,16 @@
-"""Secrets that stand in files of their own: of `api_key` and `api_key_file` exactly one is given (SPEC 3)."""
+"""Secrets that stand in files of their own: of `api_key` and `api_key_file` exactly one is given.
+
+Where secrets need not be there, something stands in for those that are absent, so that the rest can be checked.
+"""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
-from watcher.config.document import Document, quoted
-from watcher.config.file_stamp import SECRET_BYTES, Cause, FileError
+from watcher.config.document import Document, quoted, write_path
+from watcher.config.files import SECRET_BYTES, FileError
 from watcher.config.models import AccountSettings
 from watcher.config.store_settings import StoreSettings
 from watcher.config.yaml_tree import Path
@@ -15,24 +20,22 @@ from watcher.runtime.settings import file_twins
 _LINES = frozenset({"secret"})
 """Keys that may hold several: their file has one a line."""
 
-_PATH = re.compile(r"/|\.\.?(?:/|$)|\$\{\w+\}(?:/|$)")
-"""How a path begins, or a variable that stands for one or its directory. Anything else may be a secret."""
-
-_NAME = re.compile(r"[A-Za-z_-]+(?:\.[a-z]+)*(?:/[A-Za-z_-]+(?:\.[a-z]+)*)*")
-"""A file's name, perhaps in directories, and no secret: these have digits."""
+_PATH = re.compile(
+    r"(?:/|\.\.?/).*|\.\.?|\$\{\w+(?::-[a-z/_]+)?\}(?:/.*)?|[A-Za-z_-]+(?:\.[a-z]+)*(?:/[A-Za-z_-]+(?:\.[a-z]+)*)*"
+)
+"""How a path is written, or the name of a file without digits. Anything else may be a secret in the wrong place."""
 
 _PATH_LIMIT = 1024
 
-FILE_REMEDIES = {
-    Cause.MISSING: "mount it there, or correct the path",
-    Cause.DENIED: "chmod 0440 and the right group",
-    Cause.DIRECTORY: "name a file; Docker makes a directory where the file of a mount is missing",
-    Cause.NOT_REGULAR: "name a regular file",
-    Cause.TOO_LARGE: "name a file that holds this alone",
-    Cause.HANGS: "see why its file system does not answer",
-    Cause.OTHER: "see what is wrong with its file system",
+_STAND_INS: Mapping[str | int, str] = {
+    "secret": "whsec_MDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw",
+    "token": "xoxb-absent",
+    "routing_key": "0" * 32,
+    "channel": "C0000000000",
+    "headers": "absent",
+    "labels": "absent",
 }
-"""What helps where a file cannot be read; `NO_PATH` depends on what the file is."""
+"""What will do for a key."""
 
 
 def read_twins(document: Document, *, directory: FilePath) -> None:
@@ -56,12 +59,9 @@ def read_file(document: Document, path: Path, *, directory: FilePath, limit: int
     try:
         return document.read(directory / given, limit=limit)
     except FileError as error:
-        if error.cause is Cause.NO_PATH:
-            remedy = "write a path such as /run/secrets/name"
-            _refuse(document, path, "{} is no path", remedy=remedy, directory=directory)
-        else:
-            problem = f"cannot read {{}} ({error})"
-            _refuse(document, path, problem, remedy=FILE_REMEDIES[error.cause], directory=directory)
+        document.report_absent(path, f"cannot read {_shown(document, path)} ({error})", remedy=error.remedy)
+        if path in document.excused:
+            stand_in(document, path)
     return None
 
 
@@ -76,37 +76,58 @@ def _secrets(document: Document) -> Iterator[Path]:
 
 def _read(document: Document, path: Path, twin: Path, directory: FilePath) -> None:
     data = read_file(document, twin, directory=directory, limit=SECRET_BYTES)
-    if data is None:
-        document.mark_reported(path)
+    if twin in document.excused:
         return
+    if data is not None and (value := _value(document, data, twin, is_list=path[-1] in _LINES)):
+        document.put_from_file(path, value)
+    else:
+        document.mark_reported(path)
+
+
+def _value(document: Document, data: bytes, twin: Path, *, is_list: bool) -> str | list[str] | None:
+    """Return the secret, or the secrets, in a file; `None` once it is reported why there are none."""
+    shown = _shown(document, twin)
     try:
         text = data.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
-        _refuse(document, twin, "{} is not UTF-8 text", remedy="write the secret into it as text", directory=directory)
+        document.report(twin, f"{shown} is not UTF-8 text", remedy="write the secret into it as text")
+        return None
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        document.report(twin, f"{shown} is empty", remedy="write the secret into it")
+    elif not is_list and re.search(r"[\r\n]", text):
+        document.report(twin, f"{shown} holds more than one line", remedy="write the secret alone into it")
     else:
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if not lines:
-            _refuse(document, twin, "{} is empty", remedy="write the secret into it", directory=directory)
-        elif path[-1] not in _LINES and re.search(r"[\r\n]", text):
-            remedy = "write the secret alone into it"
-            _refuse(document, twin, "{} holds more than one line", remedy=remedy, directory=directory)
-        else:
-            document.put_from_file(path, lines if path[-1] in _LINES else text)
-            return
-    document.mark_reported(path)
+        return lines if is_list else text
+    return None
 
 
-def _refuse(document: Document, twin: Path, problem: str, *, remedy: str, directory: FilePath) -> None:
-    document.report(twin, problem.format(_shown(document, twin, directory)), remedy=remedy)
+def _shown(document: Document, twin: Path) -> str:
+    """Return how to speak of the file a twin names: as it is written, or not at all if that may be a secret."""
+    written = document.written(twin)
+    return quoted(written, limit=_PATH_LIMIT)[1:-1] if _PATH.fullmatch(written) else "this file"
 
 
-def _shown(document: Document, twin: Path, directory: FilePath) -> str:
-    """Return how to speak of the file a twin names: in full, as it is written, or not at all if it may be a secret."""
-    given, written = document.text(twin) or "", document.written(twin)
-    place = directory / FilePath(given).parent
-    is_path = bool(_PATH.match(written) or _NAME.fullmatch(written))
-    if is_path and not document.is_hidden(twin):
-        return quoted(given, limit=_PATH_LIMIT)[1:-1]
-    if place not in {directory, FilePath("/")} and document.reader.is_directory(place):  # which is no chance
-        return quoted(given, limit=_PATH_LIMIT)[1:-1]
-    return quoted(written, limit=_PATH_LIMIT)[1:-1] if is_path else f"this file in {directory.absolute()}"
+def stand_in(document: Document, path: Path) -> None:
+    """Put something in the place of a value that is excused; nothing where a default will do."""
+    if "tls" in path:  # a key file needs its certificate, and the other way round
+        document.table(path[:2]).pop("tls", None)
+        return
+    if str(path[-1]).endswith("_file"):
+        document.table(path[:-1]).pop(str(path[-1]), None)
+        path = (*path[:-1], str(path[-1]).removesuffix("_file"))
+    block: Any = document.get(path[:-1])
+    if block is not None:
+        block[path[-1]] = _value_for(document, path)
+
+
+def _value_for(document: Document, path: Path) -> str | None:
+    match path:
+        case ("accounts", _, "api_key") | ("store", "password"):
+            return f"absent:{write_path(path)}"  # one key under two accounts is a mistake
+        case ("sinks", name, "url"):
+            is_apprise = document.get(("sinks", name, "type")) == "apprise"
+            return "json://absent.invalid" if is_apprise else "https://absent.invalid/"
+        case ("watch", _, "pipeline" | "executions", *_):
+            return str(uuid5(NAMESPACE_URL, write_path(path)))
+    return next((_STAND_INS[part] for part in reversed(path) if part in _STAND_INS), None)

@@ -1,4 +1,4 @@
-"""The block `silences:` of the configuration file (SPEC 3)."""
+"""The block `silences:` of the configuration file."""
 
 import re
 from datetime import UTC, datetime

@@ -1,36 +1,11 @@
-"""The block `store` of the configuration file (SPEC 3)."""
+"""The block `store` of the configuration file."""
 
-import re
-from importlib import import_module
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
 from watcher.runtime.settings import Block, Duration, as_written
-from watcher.runtime.units import InvalidValueError
-
-_SQLITE = re.compile(r"sqlite:///(?!:memory:)[^?#]*[^?#/]")
-_POSTGRESQL = re.compile(r"postgres(?:ql)?://")
-
-
-def check_store_url(value: str) -> str:
-    """Return the URL of a store. Raises `InvalidValueError`, which shows none of it: it may hold a password."""
-    if _SQLITE.fullmatch(value):
-        return value
-    if _POSTGRESQL.match(value):
-        _check_postgresql_url(value)
-        return value
-    remedy = "write sqlite:///watcher.db, sqlite:////var/lib/watcher/watcher.db or postgresql://user@host/db"
-    raise InvalidValueError("is not the address of a SQLite file or a PostgreSQL database", remedy=remedy, quote=False)
-
-
-def _check_postgresql_url(value: str) -> None:
-    try:
-        module = import_module("watcher.store.postgresql_url")
-    except ImportError:
-        remedy = "pip install 'clerk-watcher[postgres]'"
-        raise InvalidValueError("postgresql needs the extra", remedy=remedy, quote=False) from None
-    module.check_postgresql_url(value)
+from watcher.store.store_url import check_store_url
 
 
 class StoreSettings(Block):

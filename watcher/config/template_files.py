@@ -3,8 +3,7 @@
 from pathlib import Path as FilePath
 
 from watcher.config.document import Document, quoted
-from watcher.config.file_stamp import FileError
-from watcher.config.unsupported_keys import later_value
+from watcher.config.files import FileError
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.template_file import TemplateFile
 from watcher.delivery.sinks.webhook import PRESETS
@@ -18,8 +17,7 @@ def read_templates(document: Document, *, directory: FilePath) -> None:
     for name in document.table(("sinks",)):
         path = ("sinks", name, "template")
         given = document.text(path)
-        is_file = given is not None and given not in PRESETS and not later_value(path, given)
-        if given is not None and is_file and document.get((*path[:-1], "type")) == "webhook":
+        if given is not None and given not in PRESETS and document.get((*path[:-1], "type")) == "webhook":
             _read(document, path, directory / given)
 
 

@@ -1,94 +1,225 @@
 """What is allowed in a configuration and is likely a mistake all the same. Nothing here keeps a file from being used.
 
-The rules read validated settings, and the document only for places and for what may be shown. A rule warns only where
-it can name what would be lost or read by strangers: whoever is warned for nothing reads no warning.
+Each warning is of a mistake that people make, and names what would be lost, or read by strangers: whoever is warned
+for nothing reads no warning.
 """
 
+import os
 import re
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Collection, Iterator, Mapping
+from ipaddress import ip_address
+from itertools import chain
+from pathlib import Path as FilePath
+from uuid import UUID
 
+from yarl import URL
+
+from watcher.config.daemon_address import database_of
 from watcher.config.document import Document
-from watcher.config.exposure import exposed_host
-from watcher.config.locate import DEFAULTS
-from watcher.config.models import Settings
+from watcher.config.models import AnySink, Settings, WatchSettings
 from watcher.config.problems import Problem
-from watcher.config.rules_settings import RulesSettings
-from watcher.config.silence_warnings import of_silences
-from watcher.config.sink_warnings import of_sinks
 from watcher.config.yaml_tree import Path
-from watcher.runtime.units import is_loopback, parse_address
+from watcher.delivery.sinks.slack_bot import SlackBotSettings
+from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.domain.event import EventType
+from watcher.domain.problems import PROBLEM_KINDS, Severity, severity_of
+from watcher.domain.routing import types_matching
+from watcher.runtime.settings import did_you_mean
 
 _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")
 """How the ids of our examples look, and next to no id of the API's."""
 
-_SHORTEST_SILENCE_S = 60.0
+_OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
+_OF_RULES = _OF_PIPELINES - types_matching(("execution.*", "pipeline.gap"))
+_ALL = frozenset(EventType)
+_NEVER_CLOSED = {type_ for type_ in _ALL if severity_of(type_) is not Severity.INFO} - PROBLEM_KINDS
+_FOR_PAGERS = 'events: [pipeline.failing, pipeline.silent, execution.overdue, "account.*", "sink.*"]'
+
+_LOCAL_NAMES = ("localhost", "local", "internal", "lan", "home.arpa", "svc")
+"""Where a name ends that is of this machine or network alone; so is one without a dot (`receiver`, in Compose)."""
+
+_MOUNTS = FilePath("/proc/self/mountinfo")
+_NETWORK_DISKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "afs"})
+_NETWORK_DISKS_OVER_FUSE = frozenset({"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone"})
 
 
-def warnings_of(
-    document: Document, settings: Settings, *, environ: Mapping[str, str], now: datetime
-) -> tuple[Problem, ...]:
-    """Return what a person should check, sorted by its place in the file. `now` is the wall clock."""
+def warnings_of(document: Document, settings: Settings) -> tuple[Problem, ...]:
+    """Return what a person should check, sorted by its place in the file."""
     found = (
+        *chain.from_iterable(document.excused.values()),
         *_of_accounts(document, settings),
         *_of_watches(document, settings),
-        *of_sinks(document, settings),
-        *of_silences(document, settings, now=now),
-        *_of_listening(document, settings),
-        *_of_variables(document, environ=environ),
+        *_of_sinks(document, settings),
+        *_of_silences(document, settings),
+        *_of_store(document, settings),
     )
     return tuple(sorted(found, key=lambda each: (each.line, each.column)))
 
 
+def exposed_host(url: str) -> str | None:
+    """Return the host of a URL that sends in clear to somewhere beyond this machine and its network, else `None`."""
+    parts = URL(url)
+    host = (parts.host or "").rstrip(".").lower()
+    return host if parts.scheme == "http" and not _is_local(host) else None
+
+
+def network_disk(folder: FilePath, mounts: str) -> str | None:
+    """Return the kind of network disk that a folder is on, by what `/proc/self/mountinfo` says; `None` if on none."""
+    kind, deepest = "", -1
+    for line in mounts.splitlines():
+        head, _, tail = line.partition(" - ")
+        point = FilePath(head.split(" ")[4].replace(r"\040", " "))
+        if folder.is_relative_to(point) and len(point.parts) >= deepest:  # of two at one place the later one is seen
+            kind, deepest = tail.partition(" ")[0], len(point.parts)
+    return kind if kind in _NETWORK_DISKS | _NETWORK_DISKS_OVER_FUSE else None
+
+
+def _is_local(host: str) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return "." not in host or any(host.endswith(f".{end}") for end in _LOCAL_NAMES)
+    address = getattr(address, "ipv4_mapped", None) or address
+    return address.is_private or address.is_link_local
+
+
+def _of_clear_text(document: Document, path: Path, url: str, *, what: str) -> Iterator[Problem]:
+    if host := exposed_host(url):
+        problem = f"http:// to {host}: whoever is on the way can read the {what}"
+        yield document.remark(path, problem, remedy="write https://")
+
+
 def _of_accounts(document: Document, settings: Settings) -> Iterator[Problem]:
-    named = {watch.account for watch in settings.watch}
     for name, account in settings.accounts.items():
-        if name not in named:
-            remedy = "watch something with it, or remove it"
-            yield document.remark(("accounts", name), "no watch names this account", remedy=remedy, key=True)
-        if host := exposed_host(account.base_url):
-            problem = f"http:// to {host}: whoever is on the way can read the key"
-            yield document.remark(("accounts", name, "base_url"), problem, remedy="write https://")
+        yield from _of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
 
 
 def _of_watches(document: Document, settings: Settings) -> Iterator[Problem]:
     for index, watch in enumerate(settings.watch):
+        path = ("watch", index)
         if _EXAMPLE.fullmatch(str(watch.pipeline)):
             remedy = "copy yours from the pipeline's address in Clerk Chat"
-            yield document.remark(("watch", index, "pipeline"), "looks like the id of an example", remedy=remedy)
+            yield document.remark((*path, "pipeline"), "looks like the id of an example", remedy=remedy)
         if len(watch.executions) == 1 and _EXAMPLE.fullmatch(watch.executions[0]):
             problem = "looks like the id of an example, and nothing else of this pipeline is watched"
             remedy = "remove executions to watch every one, or name yours"
-            yield document.remark(("watch", index, "executions", 0), problem, remedy=remedy)
-        if watch.rules is not None:
-            yield from _of_rules(document, watch.rules, path=("watch", index, "rules"))
+            yield document.remark((*path, "executions", 0), problem, remedy=remedy)
+        failing = None if watch.rules is None else watch.rules.failing
+        if failing is not None and failing.consecutive == 1:
+            at = (*path, "rules", "failing", "consecutive")
+            remedy = "write 3; events: [execution.failed] tells of each"
+            yield document.remark(at, "a single failure opens a problem", remedy=remedy)
+        if failing is not None and failing.rate is not None and failing.rate * failing.of_last < 1:
+            at = (*path, "rules", "failing", "rate")
+            less = f"of {failing.of_last} ends is less than one: a single failure opens a problem"
+            yield document.remark(at, f"{document.subject(at)} {less}", remedy="raise it, or of_last")
 
 
-def _of_rules(document: Document, rules: RulesSettings, *, path: Path) -> Iterator[Problem]:
-    if rules.silent_s is not None and rules.silent_s < _SHORTEST_SILENCE_S:
-        at = (*path, "silent")
-        problem = f"{document.subject(at)} is so short that any pause between two executions opens a problem"
-        yield document.remark(at, problem, remedy="write 6h, or at least 1m")
-    failing = rules.failing
-    if failing is not None and failing.rate is not None and failing.rate * failing.of_last < 1:
-        at = (*path, "failing", "rate")
-        problem = f"{document.subject(at)} of {failing.of_last} ends is less than one: a single failure opens a problem"
-        yield document.remark(at, problem, remedy="raise it, or of_last")
+def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
+    for name, sink in settings.sinks.items():
+        path = ("sinks", name)
+        if types_matching(sink.events) & _OF_PIPELINES:
+            match = sink.match
+            yield from _of_match(document, settings, (*path, "match"), match.labels, match.pipelines)
+        yield from _of_events(document, settings, sink, path=path)
+        if isinstance(sink, WebhookSettings):
+            yield from _of_clear_text(document, (*path, "url"), sink.url.get_secret_value(), what="events")
+            if sink.template is None and not sink.secret:
+                problem = "has no secret, so its receiver cannot verify that events are yours"
+                yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
+            if sink.template == "pagerduty":
+                yield from _of_pager(document, sink, path=path)
+        elif isinstance(sink, SlackBotSettings):
+            yield from _of_clear_text(document, (*path, "url"), sink.url, what="token")
 
 
-def _of_listening(document: Document, settings: Settings) -> Iterator[Problem]:
-    """Warn of a file that opens the pages to others; a variable does so on purpose, as the image's."""
-    path = ("http", "listen")
-    if document.is_in_file(path) and not is_loopback(parse_address(settings.http.listen).host):
-        problem = (
-            f"{settings.http.listen} can be reached from other machines; they may read /livez, /readyz and /metrics"
-        )
-        yield document.remark(path, problem, remedy="write 127.0.0.1 in its place unless they should")
+def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: Path) -> Iterator[Problem]:
+    """Warn of events that are asked for by name, and that no watch can lead to."""
+    fitting = [watch for watch in settings.watch if _fits(watch, sink.match.labels, sink.match.pipelines)]
+    for index, glob in enumerate(sink.events) if document.is_in_file((*path, "events")) else ():
+        at, types = (*path, "events", index), types_matching((glob,))
+        if types & _OF_RULES and types != _ALL and not any(watch.rules for watch in fitting):
+            problem = "only rules lead to pipeline.failing and pipeline.silent, and no watch has any"
+            yield document.remark(at, problem, remedy="add rules: {failing: {consecutive: 3}} to a watch")
+        elif types == {EventType.EXECUTION_OVERDUE} and not any(watch.overdue_after_s for watch in fitting):
+            problem = f"{document.subject(at)} never comes: no watch has overdue_after"
+            yield document.remark(at, problem, remedy="add overdue_after: {running: 15m} to a watch")
 
 
-def _of_variables(document: Document, *, environ: Mapping[str, str]) -> Iterator[Problem]:
-    for variable, path in DEFAULTS.items():
-        value, written = environ.get(variable), document.get(path)
-        if value and document.is_in_file(path) and value.strip() != str(written).strip():
-            problem = f"{document.subject(path)} wins over ${variable}, which says otherwise"
-            yield document.remark(path, problem, remedy="remove the key to use the variable, or unset the variable")
+def _of_pager(document: Document, sink: WebhookSettings, *, path: Path) -> Iterator[Problem]:
+    """Warn of events that open an incident, and that nothing ever closes."""
+    nothing = "opens incidents that nothing closes"
+    if not document.is_in_file((*path, "events")):
+        yield document.remark(path, f"by default a pager {nothing}", remedy=f"add {_FOR_PAGERS}", key=True)
+        return
+    for index, glob in enumerate(sink.events):
+        if found := sorted(types_matching((glob,)) & _NEVER_CLOSED):
+            at = (*path, "events", index)
+            problem = f"{document.subject(at)} {nothing}: {', '.join(found)}"
+            yield document.remark(at, problem, remedy=f"write {_FOR_PAGERS}")
+
+
+def _of_silences(document: Document, settings: Settings) -> Iterator[Problem]:
+    for index, silence in enumerate(settings.silences):
+        path, match = ("silences", index, "match"), silence.match
+        yield from _of_match(document, settings, path, match.labels, match.pipelines, match.accounts)
+
+
+def _of_store(document: Document, settings: Settings) -> Iterator[Problem]:
+    database = database_of(settings.store.url)
+    if database is None:
+        return
+    folder = FilePath(os.path.realpath(database)).parent
+    if not os.path.isdir(folder):  # noqa: PTH112 (`is_dir` raises where it may not look)
+        yield document.remark(("store", "url"), f"there is no folder {folder}", remedy="make it, or correct the path")
+    elif kind := network_disk(folder, _mounts()):
+        problem = f"{folder} is on a network disk ({kind}), where locks may fail and the file be damaged"
+        yield document.remark(("store", "url"), problem, remedy="name a local disk, or use PostgreSQL")
+
+
+def _mounts() -> str:
+    try:
+        return _MOUNTS.read_text()
+    except OSError:  # not Linux
+        return ""
+
+
+def _fits(
+    watch: WatchSettings, labels: Mapping[str, str], pipelines: Collection[UUID], accounts: Collection[str] = ()
+) -> bool:
+    """Return whether a watch has all these labels, and one of these pipelines and accounts, where any are named."""
+    in_pipelines = not pipelines or watch.pipeline in pipelines
+    in_accounts = not accounts or watch.account in accounts
+    return in_pipelines and in_accounts and labels.items() <= watch.labels.items()
+
+
+def _of_match(
+    document: Document,
+    settings: Settings,
+    path: Path,
+    labels: Mapping[str, str],
+    pipelines: Collection[UUID],
+    accounts: Collection[str] = (),
+) -> Iterator[Problem]:
+    """Warn of what no watch has: a pipeline, all the labels, or all of it at once."""
+    watched = {watch.pipeline for watch in settings.watch}
+    strangers = [index for index, pipeline in enumerate(pipelines) if pipeline not in watched]
+    for index in strangers:
+        remedy = "add a watch for it, or remove it here"
+        yield document.remark((*path, "pipelines", index), "no watch has this pipeline", remedy=remedy)
+    if not any(_fits(watch, labels, ()) for watch in settings.watch):
+        remedy = _label_remedy(document, settings, labels=labels, path=(*path, "labels"))
+        yield document.remark((*path, "labels"), "no watch has these labels", remedy=remedy)
+    elif not strangers and not any(_fits(watch, labels, pipelines, accounts) for watch in settings.watch):
+        remedy = "remove a key, or change what it names"
+        yield document.remark(path, "no watch fits all of what is given", remedy=remedy)
+
+
+def _label_remedy(document: Document, settings: Settings, *, labels: Mapping[str, str], path: Path) -> str:
+    rest = "give a watch these labels, or remove them here"
+    if any(document.is_hidden((*path, key)) for key in labels):
+        return rest
+    places = [("watch", index, "labels", key) for index, watch in enumerate(settings.watch) for key in watch.labels]
+    known = {f"{place[-1]}: {document.get(place)}" for place in places if not document.is_hidden(place)}
+    unknown = [word for word in map(": ".join, labels.items()) if word not in known]
+    return did_you_mean(unknown[0], sorted(known), rest=rest) if unknown else rest

@@ -14,17 +14,16 @@ import structlog
 
 import watcher
 from watcher.config.models import Settings
-from watcher.daemon.build import OwnerDependencies, SinkWakeups
-from watcher.daemon.config_follower import ConfigFollower
+from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
 from watcher.daemon.leases import Leases, new_identity
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
 from watcher.daemon.ownership import Ownership, SoleOwnership
 from watcher.daemon.pages import Pages
 from watcher.daemon.progress_log import ProgressLog, waiting_count
 from watcher.daemon.readiness import Readiness
-from watcher.daemon.reload import Reloading
+from watcher.daemon.reload import ConfigFollower, Reloading, apply_settings
 from watcher.daemon.retention_policy import retention_policy_of
-from watcher.daemon.store_opening import open_when_ready
+from watcher.daemon.store_opening import open_when_ready, password_of
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.event_factory import EventFactory
@@ -32,11 +31,12 @@ from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import ServerClock, SystemClock
+from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.version import VERSION
-from watcher.store.open import is_postgresql
 from watcher.store.sql_store import SqlStore
+from watcher.store.store_url import is_postgresql
 from watcher.web.health import Checks
 
 log = structlog.get_logger()
@@ -133,8 +133,14 @@ async def _work(
     _say_started(settings, store, address=pages.address, replica=replica)
     schedule.start()
     started(Started(pages.address))
+
+    async def apply(changed: Settings) -> None:
+        store.use_password(password_of(changed.store))
+        await apply_settings(changed, supervisor=supervisor, maintenance=maintenance)
+        configure_logs(level=changed.log.level, format_=changed.log.format)
+
+    parts.follower.apply_by(apply)
     parts.follower.begin()
-    parts.follower.apply_to(store, supervisor, maintenance)
     await stop.wait()
     await parts.follower.end()
     await _drain(schedule, supervisor)

@@ -1,7 +1,7 @@
-"""From settings to parts: one account's poller, one sink's worker. Each is built in one place."""
+"""From settings to parts: routes, watches, and one account's poller."""
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -9,18 +9,13 @@ from yarl import URL
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
-from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings
-from watcher.config.rules_settings import RulesSettings
-from watcher.daemon.fingerprint import fingerprint_of_sink
-from watcher.delivery.delivery_queue import WorkerDependencies
-from watcher.delivery.sinks.protocol import Output, SinkContext
+from watcher.config.models import AccountSettings, PollingSettings, RulesSettings, Settings
 from watcher.delivery.sinks.stdout import StdoutSettings
-from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, types_matching
 from watcher.domain.rules import FailingRule, Rules
-from watcher.domain.silences import Silence, Silences
+from watcher.domain.silences import Silence
 from watcher.domain.watch import Watch
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
@@ -39,27 +34,12 @@ from watcher.runtime.scheduler import Schedule
 from watcher.store.held_lease import HeldLease
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord
-from watcher.store.sink_protocol import SinkStore
 
 OUTRUN_AFTER_S = 300.0
 """A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
 
 OUTRUN_PAGES = 50
 """But at a small rate no sooner: what comes in a pause of 15 minutes may be that many."""
-
-
-class SinkWakeups:
-    """One wake-up per sink: called when something was recorded for it."""
-
-    def __init__(self) -> None:
-        """Start with none: a store may record before the workers are there."""
-        self.wakes: dict[str, Callable[[], None]] = {}
-
-    def wake(self, sinks: Collection[str]) -> None:
-        """Wake the workers of those sinks."""
-        for name in sinks:
-            if wake := self.wakes.get(name):
-                wake()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +53,6 @@ class AccountOwnerDependencies:
     schedule: Schedule
     backpressure: Backpressure
     fatal: Callable[[BaseException], None]
-
-
-@dataclass(frozen=True, slots=True)
-class OwnerDependencies(AccountOwnerDependencies):
-    """What all owners work with, those of sinks included. By `due_clock` deliveries are due."""
-
-    store: SinkStore
-    silences: Silences
-    wakeups: SinkWakeups
-    output: Output
-    due_clock: Clock
 
 
 def routes_of(settings: Settings) -> dict[str, Route]:
@@ -110,42 +79,6 @@ def silences_of(settings: Settings) -> list[Silence]:
         for silence in settings.silences
         if silenced
     ]
-
-
-async def build_worker(
-    shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, *, settings: AnySink
-) -> DeliveryWorker:
-    """Build the worker of a sink whose lease is held. `stack` closes it. Raises `StoreError`."""
-    lease, name = held.lease, held.lease.name
-    metrics = shared.metrics.sink(name)
-    context = SinkContext(
-        shared.clock,
-        shared.output,
-        retried=lambda why: worker.retried(why),  # noqa: PLW0108 (it is there later)
-        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (as above)
-        check=held.check,
-    )
-    sink = settings.open(context)
-    stack.push_async_callback(sink.close)
-    record = await shared.store.load_sink(lease, fingerprint=fingerprint_of_sink(settings))
-    wake = shared.schedule.waker(f"sink:{name}")
-    shared.wakeups.wakes[name] = wake
-    stack.callback(shared.wakeups.wakes.pop, name)
-    deps = WorkerDependencies(
-        store=shared.store,
-        is_trusted=held.is_trusted,
-        clock=shared.due_clock,
-        jitter=random.random,
-        wake=wake,
-        events=shared.events,
-        silences=shared.silences,
-        fatal=shared.fatal,
-        metrics=metrics,
-        backpressure=shared.backpressure,
-    )
-    stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
-    worker = DeliveryWorker(lease, sink=sink, record=record, rules=settings.rules, deps=deps)
-    return worker
 
 
 async def build_account(

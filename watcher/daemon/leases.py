@@ -29,9 +29,9 @@ from watcher.store.lease_protocol import (
     NO_BUDGETS,
     LeaseKey,
     LeaseReport,
-    LeaseStore,
     RenewRequest,
 )
+from watcher.store.postgresql_leases import PostgresLeases
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class Leases:
 
     def __init__(
         self,
-        store: LeaseStore,
+        store: PostgresLeases,
         *,
         replica: str,
         clock: ServerClock,

@@ -22,8 +22,8 @@ from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease
 from watcher.store.held_lease import HeldLease
 from watcher.store.lease_protocol import MAINTENANCE
-from watcher.store.protocol import Store
 from watcher.store.records import OpenProblem
+from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ class MaintenanceDependencies:
     `closed` hears of each problem that is closed.
     """
 
-    store: Store
+    store: SqlStore
     clock: Clock
     metrics: Metrics
     events: EventFactory

@@ -8,7 +8,7 @@ from watcher.daemon.fingerprint import fingerprint_of_key
 from watcher.runtime.clock import Clock
 from watcher.store.held_lease import HeldLease
 from watcher.store.lease_protocol import MAINTENANCE, NO_BUDGETS, LeaseKey
-from watcher.store.protocol import Store
+from watcher.store.sql_store import SqlStore
 
 Notice = Callable[[Collection[LeaseKey]], None]
 
@@ -73,7 +73,7 @@ class Ownership(Protocol):
 class SoleOwnership:
     """Everything is owned, at once and for ever: the store lets in no other process."""
 
-    def __init__(self, store: Store, *, clock: Clock) -> None:
+    def __init__(self, store: SqlStore, *, clock: Clock) -> None:
         """Want no more than to tidy the store yet."""
         self._store = store
         self._clock = clock

@@ -1,21 +1,18 @@
 """The daemon's pages: the address they are at, and what they say as long as the store is not open."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Sequence
-
-from aiohttp import web
 
 from watcher.domain.errors import ListenDeniedError, ListenError
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.units import parse_address
-from watcher.web.client_connection import throttle
-from watcher.web.connections import RESOLVED_WITHIN_S, Connections, bind
 from watcher.web.health import Checks, health_routes
+from watcher.web.server import HttpServer
 
-LAST_PAGE_S = 0.2
-"""How long a page that is asked for may take still: one that hangs on the store would never come."""
+RESOLVED_WITHIN_S = 5.0
 
 NOT_OPEN = "the store cannot be used yet"
 
@@ -29,32 +26,30 @@ class Pages:
         self.address = ""
         self._metrics = metrics
         self._clock = clock
-        self._connections: Connections | None = None
+        self._server: HttpServer | None = None
 
     async def serve(self, listen: str) -> None:
         """Serve them from now on, unless they are already. Raises `ListenError` if the address cannot be had."""
-        if self._connections is not None:
+        if self._server is not None:
             return
-        application = web.Application(middlewares=[throttle()])
         checks = Checks(self._stalled, self._unready, self._refresh)
-        application.add_routes(health_routes(checks, self._metrics.registry, clock=self._clock))
+        server = HttpServer(health_routes(checks, self._metrics.registry, clock=self._clock), clock=self._clock)
         try:
-            sockets = await bind(parse_address(listen))
+            async with asyncio.timeout(RESOLVED_WITHIN_S):
+                port = await server.listen(parse_address(listen))
         except (OSError, UnicodeError) as error:
+            await server.close()
             kind = ListenDeniedError if isinstance(error, PermissionError | UnicodeError) else ListenError
             text = f"http.listen: cannot listen on {listen} ({_why_not(error)}); choose another address or port"
             raise kind(text) from None
-        runner = web.AppRunner(application, shutdown_timeout=LAST_PAGE_S, handler_cancellation=True)
-        await runner.setup()
-        self._connections = Connections(runner, clock=self._clock)
-        self._connections.open(sockets)
-        self.address = f"{listen.rpartition(':')[0]}:{sockets[0].getsockname()[1]}"
+        self._server = server
+        self.address = f"{listen.rpartition(':')[0]}:{port}"
 
     async def close(self) -> None:
         """Serve nothing more."""
-        connections, self._connections = self._connections, None
-        if connections is not None:
-            await connections.close()
+        server, self._server = self._server, None
+        if server is not None:
+            await server.close()
 
     def _stalled(self) -> Sequence[str]:
         return self.checks.stalled() if self.checks else ()

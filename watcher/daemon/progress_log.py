@@ -10,8 +10,8 @@ from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.store.protocol import Queries
 from watcher.store.records import Backlog
+from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()
 
@@ -55,7 +55,7 @@ class ProgressLog:
         accounts: Callable[[], Collection[Account]],
         sinks: Callable[[], Collection[Sink]],
         *,
-        store: Queries,
+        store: SqlStore,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -116,7 +116,7 @@ class ProgressLog:
         log.info("summary", hours=1, **done, open=self._metrics.total("watcher_open_executions"), waiting=waiting)
 
 
-async def waiting_count(store: Queries) -> int | None:
+async def waiting_count(store: SqlStore) -> int | None:
     """Return how many deliveries wait; `None` if the store cannot say."""
     try:
         return sum(each.pending_count for each in (await store.backlog()).values())

@@ -8,7 +8,7 @@ import asyncio
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.store.protocol import Store
+from watcher.store.sql_store import SqlStore
 
 FRESH_S = 1.0
 """A write to disk a second is cheap, whoever asks for more."""
@@ -19,7 +19,7 @@ TIMEOUT_S = 2.0
 class Readiness:
     """Whether the store is usable, as `/readyz` shows it."""
 
-    def __init__(self, store: Store, *, clock: Clock, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, store: SqlStore, *, clock: Clock, timeout_s: float = TIMEOUT_S) -> None:
         """Know nothing yet. `timeout_s` is how long the store may take to answer."""
         self._store = store
         self._clock = clock

@@ -1,49 +1,43 @@
-"""Reads the configuration anew on SIGHUP and when its files change, and has it applied. A bad one changes nothing.
-
-Files are checked and read aside: their file system may hang, which keeps neither the daemon nor its end waiting.
-"""
+"""Follows the configuration: reads it anew on SIGHUP and when its files change. A bad one changes nothing."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
+from typing import Any
 
 import structlog
-from watchfiles import awatch
 
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
-from watcher.config.source import ConfigSource, changes_between
+from watcher.config.source import ConfigSource, Stamps, changes_between
 from watcher.daemon.maintenance import Maintenance
 from watcher.daemon.retention_policy import retention_policy_of
 from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import ConfigError, StoreError
-from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.threads import run_detached
 
 log = structlog.get_logger()
 
-CHECK_EVERY_S = 5.0
-"""Files are also checked this often: not every file system says when they change, nor can every link be followed."""
-
-Awatch = Callable[..., AsyncGenerator[object]]
-"""Yields when files have changed, as `watchfiles.awatch`."""
-
-SAID_AT_FAILURE = 2
-"""One failure passes by itself: a directory that is just being replaced cannot be watched."""
+CHECK_EVERY_S = 2.0
+RETRY_EVERY_S = 5.0
+"""What the store could not take is applied again this often."""
 
 QUIET_S = 0.1
 """A file is read once nothing has changed for so long: whoever writes it may first make it empty."""
 
-RESTLESS_S = 3.0
-"""What changes for longer than this is read as it is; the next change is seen as always."""
+QUIET_TRIES = 30
+"""What changes for longer than so many times that is read as it is; the next change is seen as always."""
 
 SHOWN_COUNT = 50
-"""Problems, or changes, in one line of the log: a file may have 100,000, the rest of them like these."""
+"""So many problems are logged, or changes named: a file may have 100,000, the rest of them like these."""
+
+Apply = Callable[[Settings], Awaitable[None]]
+"""Makes the daemon what the settings say. May raise `StoreError`, and is then called again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,136 +48,122 @@ class Reloading:
     asked: asyncio.Event
 
 
-class Reloader:
-    """Keeps the daemon at what its configuration says now."""
+class ConfigFollower:
+    """Keeps the daemon at what its configuration says now, also before the store is open: then a good one waits."""
 
     def __init__(
         self,
-        reloading: Reloading,
-        *,
+        reloading: Reloading | None,
         settings: Settings,
-        apply: Callable[[Settings], Awaitable[None]],
+        *,
         metrics: Metrics,
         clock: Clock,
-        watch: Awatch = awatch,
+        fatal: Callable[[BaseException], None],
         check_every_s: float = CHECK_EVERY_S,
+        retry_every_s: float = RETRY_EVERY_S,
     ) -> None:
-        """Begin with these settings, which are applied. `apply` may raise `StoreError`, and is then called again."""
-        self._source = reloading.source
-        self._asked = reloading.asked
+        """Begin with these settings, which are applied; without `reloading` with nothing to follow.
+
+        `fatal` gets what ends the daemon.
+        """
+        self._reloading = reloading
         self._started = self._applied = settings
-        self._apply = apply
         self._metrics = metrics
         self._clock = clock
-        self._watch = watch
+        self._fatal = fatal
         self._check_every_s = check_every_s
-        self._failure_count = 0
-        self._rejected: list[str] = []
+        self._retry_every_s = retry_every_s
+        self._apply: Apply | None = None
+        self._waiting: Settings | None = None
+        self._is_rejected = False
+        self._following: asyncio.Task[None] | None = None
+        self._applying: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
-        """Follow the configuration until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                await self._follow(group)
-        except ExceptionGroup as errors:  # of one: nothing outlives the first
-            raise errors.exceptions[0] from None
+    def begin(self) -> None:
+        """Follow it from now on."""
+        if self._reloading is not None and self._following is None:
+            self._following = self._start(self._follow(self._reloading))
 
-    async def _follow(self, group: asyncio.TaskGroup) -> None:
-        """Have each configuration applied, breaking that off for the next one: it may wait for what hangs."""
-        applying: asyncio.Task[None] | None = None
+    def apply_by(self, apply: Apply) -> None:
+        """Apply in this way what has changed, and what will."""
+        self._apply = apply
+
+    async def end(self) -> None:
+        """Follow it no longer."""
+        await _stop(self._following)
+        await _stop(self._applying)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._fatal(error)
+
+    async def _follow(self, reloading: Reloading) -> None:
+        """Have each configuration applied, breaking that off for the next one: an owner may take long to drain."""
         while True:
-            settings = await self._next()
-            if applying is not None:
-                applying.cancel()
-                await asyncio.wait([applying])
-            applying = group.create_task(self._take(settings))
+            await self._rest(reloading.asked)
+            if reloading.asked.is_set() or reloading.source.changed():
+                reloading.asked.clear()
+                if (settings := await self._read(reloading.source)) is not None:
+                    await _stop(self._applying)
+                    self._waiting = settings
+            if self._waiting is not None and self._apply is not None:
+                self._applying = self._start(self._take(self._waiting, self._apply))
+                self._waiting = None
 
-    async def _next(self) -> Settings:
-        """Return the next configuration that is any good."""
-        while True:
-            await self._await_reason()
-            asked = self._asked.is_set()
-            if asked or await self._changed():
-                self._asked.clear()
-                if (settings := await self._read(asked=asked)) is not None:
-                    return settings
+    async def _rest(self, asked: asyncio.Event) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._check_every_s):
+                await asked.wait()
 
-    async def _changed(self) -> bool:
-        return await run_detached(self._source.changed, name="stat")
-
-    async def _await_reason(self) -> None:
-        """Return when the configuration may be another."""
+    async def _read(self, source: ConfigSource) -> Settings | None:
+        """Read it once it rests. Return it, if it is any good; what is not is loud."""
+        await self._settle(source)
         try:
-            await self._follow_files()
-        except (OSError, RuntimeError) as error:  # the latter from watchfiles: no inotify instance is left
-            self._failure_count += 1
-            if self._failure_count == SAID_AT_FAILURE:
-                reason = getattr(error, "strerror", None) or type(error).__name__
-                note = f"the files are checked every {self._check_every_s:g} s instead"
-                log.warning("config.unwatched", error=reason, note=note)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._check_every_s):
-                    await self._asked.wait()
-
-    async def _follow_files(self) -> None:
-        """As `_await_reason`. Raises if the system does not tell of changes."""
-        directories = await run_detached(self._source.directories, name="stat")
-        if await self._changed():  # since it was read, unnoticed by anybody
-            return
-        watching = self._watch(
-            *directories,
-            watch_filter=None,
-            recursive=False,
-            stop_event=self._asked,
-            rust_timeout=round(self._check_every_s * 1000),
-            yield_on_timeout=True,
-        )
-        async with aclosing(watching):
-            async for _ in watching:
-                self._failure_count = 0
-                if await self._changed():
-                    return
-
-    async def _read(self, *, asked: bool) -> Settings | None:
-        """Read until what was read is what is there. Return it, if it is any good; say it, if that is news."""
-        outcome: Settings | ConfigError | None = None
-        until = Monotonic(self._clock.monotonic() + RESTLESS_S)
-        while outcome is None or (self._clock.monotonic() < until and await self._changed()):
-            await self._await_quiet(until)
-            try:
-                outcome = await run_detached(self._source.load, name="read")
-            except ConfigError as error:
-                outcome = error
-            except Exception as error:  # noqa: BLE001 (the old configuration is good, whatever is wrong with this one)
-                outcome = ConfigError(f"reading it failed ({_place_of(error)}); this is a bug: report it")
-        before, self._rejected = self._rejected, [] if isinstance(outcome, Settings) else _problems(outcome)
-        if isinstance(outcome, Settings):
-            self._metrics.restart_pending.set(bool(_waiting_for_restart(self._started, outcome)))
-            return outcome
-        self._metrics.reloaded(well=False, at=self._clock.now())
-        if asked or not self._source.hangs or self._rejected != before:  # what hangs by turns is tried by turns
-            shown = self._rejected[:SHOWN_COUNT]
-            more = len(self._rejected) - len(shown)
-            log.error("config.rejected", problems=shown, more=more, note="the old one stays in use")
+            settings = await run_detached(source.load, name="read")
+        except ConfigError as error:
+            self._reject(_problems(error))
+        except Exception as error:  # noqa: BLE001 (the old configuration is good, whatever is wrong with this one)
+            self._reject([f"reading it failed ({_place_of(error)}); this is a bug: report it"])
+        else:
+            self._is_rejected = False
+            self._metrics.restart_pending.set(bool(_waiting_for_restart(self._started, settings)))
+            return settings
         return None
 
-    async def _await_quiet(self, until: Monotonic) -> None:
-        before: object = None
-        while (
-            now := await run_detached(self._source.stamps, name="stat")
-        ) != before and self._clock.monotonic() < until:
+    async def _settle(self, source: ConfigSource) -> None:
+        before: Stamps | None = None
+        for _ in range(QUIET_TRIES):
+            if (now := source.stamps()) == before:
+                return
             before = now
             await asyncio.sleep(QUIET_S)
 
-    async def _take(self, settings: Settings) -> None:
-        """Have it applied, however many tries that takes."""
-        while (error := await self._try(settings)) is not None:
+    def _reject(self, problems: list[str]) -> None:
+        self._is_rejected = True
+        self._metrics.reloaded(well=False, at=self._clock.now())
+        shown = problems[:SHOWN_COUNT]
+        if more := len(problems) - len(shown):
+            shown.append(f"{more} more problems")
+        for problem in shown:
+            log.error("config.rejected", problem=problem, note="the old configuration stays in use")
+
+    async def _take(self, settings: Settings, apply: Apply) -> None:
+        """Have it applied, however many tries that takes, and say so."""
+        said = ""
+        while (problem := await _try(settings, apply)) is not None:
             self._metrics.reloaded(well=False, at=self._clock.now())
-            log.error("config.not_applied", problem=str(error), note=f"tried again every {self._check_every_s:g} s")
-            await asyncio.sleep(self._check_every_s)
+            if problem != said:
+                log.error("config.not_applied", problem=problem, note=f"tried again every {self._retry_every_s:g} s")
+            said = problem
+            await asyncio.sleep(self._retry_every_s)
         for key in _waiting_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
-        self._metrics.reloaded(well=not self._rejected, at=self._clock.now())  # a later one may have been, meanwhile
+        self._metrics.reloaded(well=not self._is_rejected, at=self._clock.now())  # a later one may have been, meanwhile
         changes = changes_between(self._applied, settings)
         self._applied = settings
         log.info(
@@ -195,12 +175,20 @@ class Reloader:
             sinks=len(settings.sinks),
         )
 
-    async def _try(self, settings: Settings) -> StoreError | None:
-        try:
-            await self._apply(settings)
-        except StoreError as error:
-            return error
-        return None
+
+async def _try(settings: Settings, apply: Apply) -> str | None:
+    """Return what is wrong, if the store could not take it."""
+    try:
+        await apply(settings)
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+async def _stop(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _place_of(error: Exception) -> str:

@@ -25,8 +25,8 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.scheduler import Wake
 from watcher.store.changes import AttemptRecords, BackoffState, Lease, SourceChange
-from watcher.store.records import DueDeliveries
-from watcher.store.sink_protocol import SentOpening, SinkStore
+from watcher.store.records import DueDeliveries, SentOpening
+from watcher.store.sql_store import SqlStore
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class WorkerDependencies:
     `is_trusted` says whether the sink's lease is: while it is not, nothing is sent.
     """
 
-    store: SinkStore
+    store: SqlStore
     is_trusted: Callable[[], bool]
     clock: Clock
     jitter: Jitter

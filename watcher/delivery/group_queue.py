@@ -17,8 +17,7 @@ from watcher.domain.event import EventKey
 from watcher.domain.silences import DeliveryFields
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.store.changes import AttemptRecords, Lease
-from watcher.store.records import DueDeliveries
-from watcher.store.sink_protocol import BEGINNING, Candidate, GroupPosition
+from watcher.store.records import BEGINNING, Candidate, DueDeliveries, GroupPosition
 
 GROUPS_COUNT = 16
 """Groups that are taken at once, as many as may be in flight."""

@@ -13,7 +13,7 @@ from watcher.delivery.sink_state import SinkState, SinkStateStore
 from watcher.delivery.sinks.protocol import SendOutcome, SentProblem, Sink, WorkerRules
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
-from watcher.store.sink_protocol import SentOpening
+from watcher.store.records import SentOpening
 
 CHECK_EVERY_S = 30.0
 """So often the store is asked which problems are open: of one that is new the first reminder is not due before."""

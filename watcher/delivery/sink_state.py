@@ -8,8 +8,7 @@ from watcher.domain.event import EventType
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.store.changes import BackoffState, Reminder, SourceChange
-from watcher.store.records import SinkRecord
-from watcher.store.sink_protocol import SentOpening
+from watcher.store.records import SentOpening, SinkRecord
 
 FAILING = "failing"
 DISABLED = "disabled"

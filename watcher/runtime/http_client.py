@@ -9,14 +9,11 @@ from typing import Generic, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
 
 from watcher.domain.errors import ConfigError, TransportFailedError
-from watcher.runtime.body_budget import BodyBudget
-from watcher.runtime.timeout import TimeLimit
 from watcher.runtime.transport_failures import PROXY_AUTH, failure, failure_of
 from watcher.runtime.version import VERSION
 
@@ -24,11 +21,8 @@ BODY_BYTES = 8 * 1024 * 1024
 """An answer larger than this is not read to its end."""
 
 LARGE_BYTES = 256 * 1024
-"""A body beyond this is read on only while there is room for it: many that come slowly would fill the memory."""
-
-BODY_BUDGET_BYTES = 16 * 1024 * 1024
-LARGE_BODIES = 3
-"""There is room for so many bytes of large bodies, and so many of them are read on in any case."""
+LARGE_BODIES = 8
+"""Of bodies beyond so many bytes so many are read at a time, 64 MiB together: the others wait on the wire."""
 
 limited_session = partial(aiohttp.ClientSession, max_line_size=64 * 1024, max_field_size=64 * 1024, max_headers=2000)
 """An answer whose status line or header field is longer, or that has more headers, is not read."""
@@ -37,7 +31,6 @@ USER_AGENT = f"clerk-watcher/{VERSION}"
 
 
 _Found = TypeVar("_Found")
-_Hold = Callable[[int], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +75,51 @@ def proxy_for(target: URL) -> Proxy:
     return Proxy(url.with_user(None), {"Proxy-Authorization": login})
 
 
+class TimeLimit:
+    """Limits whatever is done `with` it to so many seconds, after which `TimeoutError` is raised inside it.
+
+    A task may be within it once at a time. It keeps one timer for all tasks, set for the one that began first: a timer
+    for each, started and cancelled, would cost a tenth of a request that takes a millisecond.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        """Limit nothing yet."""
+        self._limit_s = limit_s
+        self._ends_at: dict[asyncio.Task[object], float] = {}  # in the order in which they began, and so end
+        self._expired: set[asyncio.Task[object]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __enter__(self) -> None:
+        """Begin. Needs a running task."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        ends_at = self._ends_at[task] = loop.time() + self._limit_s
+        if self._timer is None:
+            self._timer = loop.call_at(ends_at, self._expire)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """End. A cancellation that came from elsewhere goes through, as with `asyncio.timeout`."""
+        task = asyncio.current_task()
+        assert task is not None
+        del self._ends_at[task]
+        if task in self._expired:
+            self._expired.remove(task)
+            if task.uncancel() == 0 and kind is asyncio.CancelledError:
+                raise TimeoutError from error
+
+    def _expire(self) -> None:
+        """Interrupt what has run out of time, and come back for what is next to."""
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        for task, ends_at in self._ends_at.items():
+            if ends_at > loop.time():
+                self._timer = loop.call_at(ends_at, self._expire)
+                return
+            if task not in self._expired:
+                self._expired.add(task)
+                task.cancel()
+
+
 class Client:
     """One session with one server and one key. CA certificates come from the environment, as OpenSSL reads it."""
 
@@ -110,7 +148,7 @@ class Client:
             request_class=checked_request(check),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-        self._budget = BodyBudget(BODY_BUDGET_BYTES, first=LARGE_BODIES)
+        self._large_bodies = asyncio.Semaphore(LARGE_BODIES)
         # aiohttp sends a GET again by itself when a kept connection turns out dead: a request that nobody paced.
         self._session._retry_connection = False  # noqa: SLF001 (it has no public switch; its own test client does this)
 
@@ -129,40 +167,40 @@ class Client:
 
         Raises `TransportFailedError`, and what `read` raises.
         """
-        holder = object()
+        is_large = False
         try:
-            response, body = await self._ask(url, partial(self._budget.hold, holder))
+            try:
+                with self._limit:
+                    response = await self._session.get(
+                        url,
+                        headers=self._key,
+                        allow_redirects=False,
+                        proxy=self._proxy.url,
+                        proxy_headers=self._proxy.headers,
+                    )
+                    try:
+                        if response.status == PROXY_AUTH and self._proxy.url is not None:
+                            raise failure("proxy_auth")
+                        body = await _read(response, at_most=LARGE_BYTES) if response.status == 200 else None
+                        if body is not None and len(body) > LARGE_BYTES:
+                            is_large = await self._large_bodies.acquire()
+                            body += await _read(response, at_most=BODY_BYTES - len(body))
+                            if len(body) > BODY_BYTES:
+                                response.close()
+                                raise TransportFailedError("too_large")
+                    finally:
+                        response.release()  # the connection is kept if all of the answer was read
+            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+                raise failure_of(error, by_proxy=self._proxy.url is not None) from None
             found = None if body is None else await read(body)
             return Response(response.status, response.headers.get("Retry-After"), found)
         finally:
-            self._budget.leave(holder)
-
-    async def _ask(self, url: URL, hold: _Hold) -> tuple[aiohttp.ClientResponse, bytes | None]:
-        try:
-            with self._limit:
-                response = await self._session.get(
-                    url,
-                    headers=self._key,
-                    allow_redirects=False,
-                    proxy=self._proxy.url,
-                    proxy_headers=self._proxy.headers,
-                )
-                try:
-                    if response.status == PROXY_AUTH and self._proxy.url is not None:
-                        raise failure("proxy_auth")
-                    return response, await _read(response, hold) if response.status == 200 else None
-                finally:
-                    response.release()  # the connection is kept if all of the answer was read
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise failure_of(error, by_proxy=self._proxy.url is not None) from None
+            if is_large:
+                self._large_bodies.release()
 
 
 def checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
-    """Return what aiohttp makes of each request: one that asks once it has its connection, right before it is sent.
-
-    One without a body is written before anything else runs. With a body it may be a turn of the event loop later, after
-    which the process may have slept: so it asks once more.
-    """
+    """Return what aiohttp makes of each request: one that asks once it has its connection, right before it is sent."""
 
     class CheckedRequest(aiohttp.ClientRequest):
         async def send(self, conn: Connection) -> aiohttp.ClientResponse:
@@ -174,32 +212,15 @@ def checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
                 raise
             return await super().send(conn)
 
-        async def write_bytes(
-            self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
-        ) -> None:
-            try:
-                check()
-            except Exception as error:  # noqa: BLE001 (whatever it is, it comes out of the request)
-                if conn.protocol is not None:
-                    conn.protocol.set_exception(error)
-                return
-            await super().write_bytes(writer, conn, content_length)
-
     return CheckedRequest
 
 
-async def _read(response: aiohttp.ClientResponse, hold: _Hold) -> bytes:
-    """Read a body, stopping beyond the limit: it may be endless, or small only while compressed."""
+async def _read(response: aiohttp.ClientResponse, *, at_most: int) -> bytes:
+    """Read on to the end, or beyond so many bytes: a body may be endless."""
     chunks: list[bytes] = []
     size = 0
-    while not response.content.at_eof():
+    while size <= at_most and not response.content.at_eof():
         chunk = await response.content.readany()
         size += len(chunk)
-        if size > BODY_BYTES:
-            response.close()
-            raise TransportFailedError("too_large")
         chunks.append(chunk)
-        if size > LARGE_BYTES:
-            await hold(size)
-            await asyncio.sleep(0)  # what is compressed may all be there: others have their turn between its pieces
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)

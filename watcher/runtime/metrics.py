@@ -1,6 +1,7 @@
 """Every metric, declared once. Label sets that are known start at 0; children are kept, for they are hot."""
 
 from datetime import datetime
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -32,9 +33,9 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client types most, not this
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._declare_account_metrics()
-        self._declare_sink_metrics()
-        self._declare_daemon_metrics()
+        self._declare_account_metrics(self.registry)
+        self._declare_sink_metrics(self.registry)
+        self._declare_daemon_metrics(self.registry)
 
     def reloaded(self, *, well: bool, at: datetime) -> None:
         """Say whether the configuration as it was read at that time is in use."""
@@ -70,32 +71,45 @@ class Metrics:
         for metric in (self.outbox_pending, self.outbox_oldest):
             metric.remove_by_labels({"sink": name})
 
-    def _declare_account_metrics(self) -> None:
-        labels, registry = ["account", "endpoint"], self.registry
-        self.api_requests = FastCounter(
-            "watcher_api_requests_total", "Requests to the API.", [*labels, "outcome"], registry=registry
+    def _declare_account_metrics(self, registry: CollectorRegistry) -> None:
+        gauge = partial(Gauge, registry=registry)
+        fast_counter = partial(FastCounter, registry=registry)
+        fast_histogram = partial(FastHistogram, registry=registry)
+        labels = ["account", "endpoint"]
+        self.api_requests = fast_counter(
+            "watcher_api_requests_total", "Requests to the API, by their outcome.", [*labels, "outcome"]
         )
-        self.api_request_duration = FastHistogram(
-            "watcher_api_request_duration_seconds", "Time to an answer.", labels, buckets=_SECONDS, registry=registry
+        self.api_request_duration = fast_histogram(
+            "watcher_api_request_duration_seconds",
+            "Seconds from a request to the API until its answer.",
+            labels,
+            buckets=_SECONDS,
         )
-        self.polls = FastCounter(
+        self.polls = fast_counter(
             "watcher_polls_total",
-            "Polls of executions; `contradicted` counts some of `ok` again.",
+            "Polls of executions by their outcome; `contradicted` counts some of `ok` again.",
             ["account", "outcome"],
-            registry=registry,
         )
-        self.open_executions = Gauge(
-            "watcher_open_executions", "Executions watched and not ended.", ["account", "status"], registry=registry
+        self.open_executions = gauge(
+            "watcher_open_executions",
+            "Executions that are watched and have not ended, by their status.",
+            ["account", "status"],
         )
-        self.poll_lateness = FastHistogram(
-            "watcher_poll_lateness_seconds", "Due to sent.", ["account"], buckets=_LONG_SECONDS, registry=registry
-        )
-        self.account_up = Gauge("watcher_account_up", "1 while not degraded.", ["account"], registry=registry)
-        self.last_successful_poll = Gauge(
-            "watcher_last_successful_poll_timestamp_seconds",
-            "Last answer that counts.",
+        self.poll_lateness = fast_histogram(
+            "watcher_poll_lateness_seconds",
+            "Seconds from when a poll was due until its request was sent.",
             ["account"],
-            registry=registry,
+            buckets=_LONG_SECONDS,
+        )
+        self.account_up = gauge(
+            "watcher_account_up",
+            "1 while the API can be used with this account's key, 0 while the account is degraded.",
+            ["account"],
+        )
+        self.last_successful_poll = gauge(
+            "watcher_last_successful_poll_timestamp_seconds",
+            "Time of the last successful poll, in seconds since 1970.",
+            ["account"],
         )
         self._of_accounts = (
             self.api_requests,
@@ -107,30 +121,36 @@ class Metrics:
             self.last_successful_poll,
         )
 
-    def _declare_sink_metrics(self) -> None:
-        registry = self.registry
-        self.deliveries = Counter(
-            "watcher_deliveries_total", "Attempts at deliveries.", ["sink", "outcome"], registry=registry
+    def _declare_sink_metrics(self, registry: CollectorRegistry) -> None:
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self.deliveries = counter(
+            "watcher_deliveries_total",
+            "Deliveries to the sink by their outcome: settled, or tried and to be retried.",
+            ["sink", "outcome"],
         )
         self.delivery_delay = Histogram(
-            "watcher_delivery_delay_seconds", "Recorded to 2xx.", ["sink"], buckets=_LONG_SECONDS, registry=registry
+            "watcher_delivery_delay_seconds",
+            "Seconds from when an event was recorded until the sink took it.",
+            ["sink"],
+            buckets=_LONG_SECONDS,
+            registry=registry,
         )
-        self.outbox_pending = Gauge("watcher_outbox_pending", "Deliveries that wait.", ["sink"], registry=registry)
-        self.outbox_oldest = Gauge(
-            "watcher_outbox_oldest_timestamp_seconds", "When the oldest was recorded.", ["sink"], registry=registry
+        self.outbox_pending = gauge("watcher_outbox_pending", "Deliveries that wait to be sent to the sink.", ["sink"])
+        self.outbox_oldest = gauge(
+            "watcher_outbox_oldest_timestamp_seconds",
+            "Time when the oldest waiting delivery was recorded, in seconds since 1970.",
+            ["sink"],
         )
-        self.sink_up = Gauge("watcher_sink_up", "1 while not failing or disabled.", ["sink"], registry=registry)
-        self.sink_trouble = Gauge(
+        self.sink_up = gauge("watcher_sink_up", "1 while the sink works, 0 while it is failing or disabled.", ["sink"])
+        self.sink_trouble = gauge(
             "watcher_sink_trouble_info",
             "1 for a sink that is failing or disabled, by its last answer.",
             ["sink", "answer"],
-            registry=registry,
         )
-        self.refreshes = Counter(
+        self.refreshes = counter(
             "watcher_alertmanager_refreshes_total",
-            "Posts of all open problems again.",
+            "Times that all open problems were posted to Alertmanager again, by the outcome.",
             ["sink", "outcome"],
-            registry=registry,
         )
         self._of_sinks = (
             self.deliveries,
@@ -142,41 +162,41 @@ class Metrics:
             self.sink_trouble,
         )
 
-    def _declare_daemon_metrics(self) -> None:
-        registry = self.registry
-        self.events = Counter("watcher_events_total", "Events recorded.", ["type"], registry=registry)
+    def _declare_daemon_metrics(self, registry: CollectorRegistry) -> None:
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        self.events = counter("watcher_events_total", "Events that were recorded, by their type.", ["type"])
         for type_ in EventType:
             self.events.labels(type_)
-        self.problems_open = Gauge("watcher_problems_open", "Problems that are open.", ["kind"], registry=registry)
+        self.problems_open = gauge("watcher_problems_open", "Problems that are open, by their kind.", ["kind"])
         for kind in PROBLEM_KINDS:
             self.problems_open.labels(kind)
         self.detection_delay = Histogram(
-            "watcher_detection_delay_seconds", "Finished to observed.", buckets=_LONG_SECONDS, registry=registry
-        )
-        self.leases_held = Gauge(
-            "watcher_leases_held", "What this replica owns, on PostgreSQL.", ["kind"], registry=registry
-        )
-        self.lease_takeovers = Counter(
-            "watcher_lease_takeovers_total",
-            "Leases taken from replicas that let them run out.",
-            ["kind"],
+            "watcher_detection_delay_seconds",
+            "Seconds from the end of an execution until the watcher saw it.",
+            buckets=_LONG_SECONDS,
             registry=registry,
         )
-        self.store_up = Gauge("watcher_store_up", "1 while the last write went through.", registry=registry)
-        self.store_failures = Counter(
-            "watcher_store_failures_total", "Reads and writes of the store that failed.", registry=registry
+        self.leases_held = gauge(
+            "watcher_leases_held", "Leases that this replica holds, on PostgreSQL, by what they are for.", ["kind"]
         )
-        self.loop_lag = Gauge("watcher_loop_lag_seconds", "How late the event loop woke last.", registry=registry)
-        self.reload_successful = Gauge(
-            "watcher_config_last_reload_successful", "1 if the file on disk is in use.", registry=registry
+        self.lease_takeovers = counter(
+            "watcher_lease_takeovers_total", "Leases taken from replicas that let them run out.", ["kind"]
         )
-        self.restart_pending = Gauge(
-            "watcher_config_restart_pending", "1 while the file asks for what needs a restart.", registry=registry
+        self.store_up = gauge("watcher_store_up", "1 while the last write to the store went through.")
+        self.store_failures = counter("watcher_store_failures_total", "Reads and writes of the store that failed.")
+        self.loop_lag = gauge("watcher_loop_lag_seconds", "Seconds by which the event loop last woke too late.")
+        self.reload_successful = gauge(
+            "watcher_config_last_reload_successful",
+            "1 if the configuration as it is on disk is in use, 0 if it was refused.",
         )
-        self.reload_success_at = Gauge(
-            "watcher_config_last_reload_success_timestamp_seconds", "When it was applied.", registry=registry
+        self.restart_pending = gauge(
+            "watcher_config_restart_pending", "1 while the configuration on disk has a change that needs a restart."
         )
-        build = Gauge("watcher_build_info", "Always 1.", ["version"], registry=registry)
+        self.reload_success_at = gauge(
+            "watcher_config_last_reload_success_timestamp_seconds",
+            "Time when the configuration was last applied, in seconds since 1970.",
+        )
+        build = gauge("watcher_build_info", "Always 1; the label says which version runs.", ["version"])
         build.labels(VERSION).set(1)
 
 
@@ -200,8 +220,8 @@ class AccountMetrics:
 
     def asked(self, outcome: Outcome, duration_s: float) -> None:
         """Count one poll and how long its answer took."""
-        self.requests[outcome].inc()
-        self.polls[outcome].inc()
+        self.requests[outcome].count += 1
+        self.polls[outcome].count += 1
         self.request_duration.observe(duration_s)
 
     def listed(self, outcome: Outcome, duration_s: float) -> None:

@@ -3,7 +3,7 @@
 from watcher.domain.timestamps import Monotonic
 
 SHARE = 0.98
-"""The part of a rate that is used (SPEC 2.7)."""
+"""The part of a rate that is used."""
 
 LATENESS_S = 0.02
 """How late a timer may wake and still have its slots: above this, unused time is lost.

@@ -1,7 +1,7 @@
 """The daemon's clock: jobs that say when they want to run next. The only file that imports APScheduler.
 
 APScheduler lives on the wall clock, which may be set back or stand still; a guard on the monotonic clock wakes what
-is overdue by it (docs: a clock set back an hour leaves every job waiting for that hour).
+is overdue by it: a clock set back an hour would leave every job waiting for that hour.
 """
 
 import asyncio
@@ -38,24 +38,19 @@ That a job never overlaps itself is ours to see to.
 
 @dataclass(slots=True)
 class _Job:
-    """One job that repeats. Times are monotonic seconds; `again` asks for another run right after this one.
+    """One job that repeats. `due_at` is in monotonic seconds; `again` asks for another run right after this one.
 
-    `stopped_s` is for how long the process was stopped since it woke.
+    `woke_at` is by the clock of running time: a process that was stopped has not let its jobs sleep too long.
     """
 
     name: str
     run: Tick
     due_at: Monotonic
-    woke_at: Monotonic | None = None
-    stopped_s: float = 0.0
+    woke_at: float
     has_run: bool = False
     again: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     scheduled: Job | None = None
-
-    def asleep_s(self, now: Monotonic) -> float:
-        """Return for how long it has not woken, though it could have."""
-        return now - (self.woke_at or self.due_at) - self.stopped_s
 
 
 class Schedule:
@@ -68,14 +63,13 @@ class Schedule:
         self._lag = lag
         self._jobs: dict[str, _Job] = {}
         self._guard: asyncio.TimerHandle | None = None
-        self._stopped_s = clock.monotonic() - clock.running()
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": MAX_INSTANCES}
         )
 
     def add(self, name: str, run: Tick) -> None:
         """Add a job that first runs at once."""
-        job = _Job(name, run, self._clock.monotonic())
+        job = _Job(name, run, self._clock.monotonic(), self._clock.running())
         job.idle.set()
         job.scheduled = self._scheduler.add_job(
             self._run,
@@ -121,10 +115,9 @@ class Schedule:
             self._scheduler.shutdown(wait=False)
 
     def stalled(self) -> list[str]:
-        """Return the jobs that have not woken within 30 s (SPEC 7) in which the process ran."""
-        now = self._clock.monotonic()
-        self._note_stop(now)
-        return [job.name for job in self._jobs.values() if job.asleep_s(now) > ALIVE_WITHIN_S]
+        """Return the jobs that have not woken within 30 s in which the process ran."""
+        now = self._clock.running()
+        return [job.name for job in self._jobs.values() if now - job.woke_at > ALIVE_WITHIN_S]
 
     def not_yet_run(self) -> list[str]:
         """Return the jobs that have not run once."""
@@ -138,7 +131,7 @@ class Schedule:
             return
         job.idle.clear()
         job.again = False
-        job.woke_at, job.stopped_s = self._clock.monotonic(), 0.0
+        job.woke_at = self._clock.running()
         try:
             try:
                 delay_s = min(LONGEST_S, await job.run())
@@ -170,7 +163,7 @@ class Schedule:
         """Wake what the wall clock has left behind, and measure how late this very call is."""
         try:
             now = self._clock.monotonic()
-            self._note_stop(now)  # which reads how long the process ran: that must be read this often
+            self._clock.running()  # it must be read this often
             self._lag(max(0.0, now - expected_at))
             for job in self._jobs.values():
                 if job.idle.is_set() and now - job.due_at > GUARD_EVERY_S:
@@ -178,10 +171,3 @@ class Schedule:
             self._arm_guard()
         except Exception as error:  # noqa: BLE001 (the event loop would only log it, and nobody stood guard any more)
             self._fatal(error)
-
-    def _note_stop(self, now: Monotonic) -> None:
-        """Note for how long the process was stopped: that is charged to no job."""
-        stopped_s = now - self._clock.running()
-        for job in self._jobs.values():
-            job.stopped_s += max(0.0, stopped_s - self._stopped_s)
-        self._stopped_s = stopped_s

@@ -4,7 +4,6 @@ import re
 from typing import NamedTuple
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
-_FRACTION = re.compile(r"0?\.\d*[1-9]\d*", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)", re.ASCII)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
@@ -19,16 +18,20 @@ class InvalidValueError(ValueError):
     """A value that cannot be used: what is wrong with it, and what would be right.
 
     `problem` never holds the value. With `quote` it reads on after the quoted value ("is not a rate"), without it
-    stands alone. `blind_remedy` is for values nobody may see, where `remedy` holds the value itself.
+    stands alone. `blind_remedy` is for values nobody may see, where `remedy` holds the value itself. `at` is the key of
+    a block that has the problem, if it is not all of the block.
     """
 
-    def __init__(self, problem: str, *, remedy: str, quote: bool = True, blind_remedy: str | None = None) -> None:
+    def __init__(
+        self, problem: str, *, remedy: str, quote: bool = True, blind_remedy: str | None = None, at: str = ""
+    ) -> None:
         """Keep the parts; the text of the exception is safe wherever `remedy` is."""
         super().__init__(f"{problem}; {remedy}")
         self.problem = problem
         self.remedy = remedy
         self.quote = quote
         self.blind_remedy = blind_remedy or remedy
+        self.at = at
 
 
 class Address(NamedTuple):
@@ -47,9 +50,8 @@ def parse_duration(text: str) -> float:
             return seconds
         raise InvalidValueError("is longer than a century", remedy="write at most 36500d")
     if _NUMBER.fullmatch(text):
-        raise InvalidValueError(
-            "has no unit", remedy=f"write {text}s", blind_remedy="write it with a unit, such as 10s"
-        )
+        remedy = f"write {text}s, {text}m, {text}h or {text}d"
+        raise InvalidValueError("has no unit", remedy=remedy, blind_remedy="write it with a unit, such as 10s")
     raise InvalidValueError("is not a duration", remedy="write 500ms, 10s, 15m, 48h or 3d")
 
 
@@ -57,19 +59,13 @@ def parse_rate(text: str) -> float:
     """Return a rate per second, above 0. Raises `InvalidValueError`."""
     text = text.strip()
     if match := _RATE.fullmatch(text):
-        return _usable_rate(float(match[1]) / _SECONDS[match[2]])
+        if 0 < (per_s := float(match[1]) / _SECONDS[match[2]]) <= _FASTEST_PER_S:
+            return per_s
+        raise InvalidValueError("is no usable rate", remedy="write more than 0/s, at most 1000000/s, such as 5/s")
     if _NUMBER.fullmatch(text):
         remedy = f"write {text}/s or {60 * float(text):g}/m"
         raise InvalidValueError("has no unit", remedy=remedy, blind_remedy="write it with a unit, such as 5/s")
     raise InvalidValueError("is not a rate", remedy="write 5/s or 300/m")
-
-
-def _usable_rate(per_s: float) -> float:
-    if per_s == 0:
-        raise InvalidValueError("would never send anything", remedy="write a rate above 0, such as 5/s")
-    if per_s > _FASTEST_PER_S:
-        raise InvalidValueError("is faster than anything can be", remedy="write at most 1000000/s")
-    return per_s
 
 
 def parse_share(text: str) -> float:
@@ -79,20 +75,11 @@ def parse_share(text: str) -> float:
         if 0 < (percent := float(match[1])) <= 100:
             return percent / 100
         raise InvalidValueError("is no share of a whole", remedy="write more than 0% and at most 100%")
-    if _FRACTION.fullmatch(text) or _NUMBER.fullmatch(text):
-        meant = f"write {_percentage(text)}"
-        raise InvalidValueError("has no unit", remedy=meant, blind_remedy="write it with %, such as 20%")
+    if _NUMBER.fullmatch(text):
+        percent = float(text) * (100 if float(text) <= 1 else 1)
+        remedy = f"write {percent:.10g}%"
+        raise InvalidValueError("has no unit", remedy=remedy, blind_remedy="write it with %, such as 20%")
     raise InvalidValueError("is not a share", remedy="write a percentage, such as 20%")
-
-
-def _percentage(text: str) -> str:
-    """Return what a number without % is meant to be: one below 1 is a fraction, 1 may be either."""
-    if _FRACTION.fullmatch(text):
-        return f"{100 * float(text):.10g}%"
-    percent = float(text)
-    if percent == 1:
-        return "1% or 100%"
-    return f"{text}%" if 0 < percent <= 100 else "more than 0% and at most 100%"
 
 
 def parse_address(text: str) -> Address:
@@ -103,11 +90,6 @@ def parse_address(text: str) -> Address:
     if int(match["port"]) > 65_535:
         raise InvalidValueError("has a port above 65535", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
     return Address(host=match["v6"] or match["name"] or "", port=int(match["port"]))
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a host to listen on."""
-    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def write_duration(seconds: float) -> str:

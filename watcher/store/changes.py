@@ -1,6 +1,7 @@
 """What is written to the store, and under which lease."""
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from watcher.domain.delivery import DeliveryState, ProblemMessage
@@ -110,6 +111,13 @@ class ChangeSet:
 
 
 Change = SingleChange | ChangeSet
+
+
+class Emitted(NamedTuple):
+    """An event on its way, and what it is about, by column."""
+
+    entry: OutboxEntry
+    about: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

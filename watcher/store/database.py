@@ -1,12 +1,12 @@
 """What the store needs of a database; each kind has a file of its own for all that differs: `sqlite`, `postgresql`."""
 
 from collections.abc import Awaitable, Callable, Collection
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 from watcher.store.db_errors import DatabaseFault
-from watcher.store.lease_protocol import LeaseStore
+from watcher.store.postgresql_leases import PostgresLeases
 
 T = TypeVar("T")
 
@@ -14,12 +14,8 @@ OnRecorded = Callable[[Collection[str]], None]
 """Hears, in the event loop, the names of the sinks that have something new to send. It must not raise."""
 
 
-class Watched(Protocol):
-    """Asks a database, notes how it fares, and has its errors come out as `StoreError`."""
-
-    async def __call__(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Return what `ask` returns."""
-        ...
+Watched = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""Asks a database, notes how it fares, and has its errors come out as `StoreError`."""
 
 
 class Database(Protocol):
@@ -49,7 +45,7 @@ class Database(Protocol):
         """
         ...
 
-    def leases(self, watched: Watched) -> LeaseStore | None:
+    def leases(self, watched: Watched) -> PostgresLeases | None:
         """Return how the processes that use it share what there is to own; `None` where it is but one.
 
         Whatever is asked of the database for that is passed to `watched`.

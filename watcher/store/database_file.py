@@ -5,17 +5,23 @@ the lock when its holder dies. SQLite goes on writing into a file that was delet
 program.
 """
 
+import errno
 import fcntl
 import os
 import socket
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from watcher.domain.errors import StoreHeldError, StoreUnusableError
+from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError
+from watcher.runtime.clock import Clock
+
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE})
+"""Why a file cannot be opened now and may be later. Of the rest (no such folder, no permission) a person must correct
+something."""
 
 READ_TIMEOUT_S = 1.0
 DISABLED = "SELECT name, fingerprint FROM source WHERE kind = 'sink' AND state = 'disabled'"
@@ -83,3 +89,25 @@ class DatabaseFile:
             f" and {name}-shm and restore a copy, then start again (else everything is reported again), and change it"
             " only while the daemon is stopped"
         )
+
+
+@contextmanager
+def hold_file(path: Path, *, clock: Clock) -> Iterator[DatabaseFile]:
+    """Hold the lock of the file, which is made if it is not there. Raises `StoreError`."""
+    with ExitStack() as stack:
+        try:
+            if path.exists() and not path.is_file() and not path.is_dir():  # a device stays open to everybody
+                raise StoreUnusableError(f"{path} is not a file; write sqlite:///watcher.db")
+            stack.enter_context(file_lock(path, now=clock.now()))
+            # Made here rather than by SQLite, so that nobody else may read it; its companions get the same mode.
+            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            opened = os.fstat(fd)
+            if not opened.st_size:  # as good as new, whoever made it
+                os.fchmod(fd, 0o600)
+            os.close(fd)  # before SQLite opens it: to close any descriptor of a file lets go of all locks on it
+        except OSError as error:
+            kind = StoreError if error.errno in _PASSING else StoreUnusableError
+            raise kind(
+                f"{path} cannot be used: {error.strerror}; this user must be able to write the file and its directory"
+            ) from None
+        yield DatabaseFile(path, opened=opened)

@@ -4,26 +4,27 @@ A delivery is a head when no earlier one of its stream waits for the same sink. 
 due no earlier than it is, so that what is due is found at the front of the index, however much is held back.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, case, false, func, select, true, union_all, update
+from sqlalchemy import Connection, bindparam, case, false, func, null, select, true, tuple_, union_all, update
 
 from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import AttemptRecords
-from watcher.store.records import Backlog, DueDeliveries
-from watcher.store.row_mapping import AnyRow
+from watcher.store.records import Backlog, DeadLetter, DueDeliveries
 from watcher.store.source_ids import SourceNumbers, sink
-from watcher.store.tables import WAITING, delivery, event, source, waits
+from watcher.store.statement import HotStatement
+from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, problem, source, waits
 
 OF_SINK = (
     delivery.c.stream == bindparam("of_stream"),
     delivery.c.sink_id == bindparam("of_sink"),
     waits(delivery),
 )
-_WRITE_ATTEMPT = (
+_WRITE_ATTEMPT = HotStatement(
     update(delivery)
     .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
     .values(
@@ -32,7 +33,7 @@ _WRITE_ATTEMPT = (
         due_at=bindparam("new_due_at"),
         steps=bindparam("new_steps"),
         rejections=bindparam("new_rejections"),
-        tried=True,
+        tried=true(),
         tried_at=bindparam("new_tried_at"),
         first_due_us=bindparam("new_first_due_us"),
         settled_at=bindparam("new_settled_at"),
@@ -40,7 +41,7 @@ _WRITE_ATTEMPT = (
         group_id=bindparam("new_group_id"),
     )
 )
-_HOLD_BACK = (
+_HOLD_BACK = HotStatement(
     update(delivery)
     .where(
         *OF_SINK,
@@ -61,7 +62,7 @@ _NEXT = (
     )
     .scalar_subquery()
 )
-LET_GO = (
+LET_GO = HotStatement(
     update(delivery)
     .where(*OF_SINK, delivery.c.sequence == _NEXT)
     .values(due_at=case((delivery.c.due_at > bindparam("now"), bindparam("now")), else_=delivery.c.due_at))
@@ -113,7 +114,7 @@ _DELIVERIES = DELIVERIES.where(*IS_HEAD)
 _HAS_TRIED = delivery.c.tried == true()
 _NEVER_TRIED = _DELIVERIES.where(delivery.c.tried == false()).order_by(*_BY_DUE).limit(bindparam("limit"))
 _TRIED = _DELIVERIES.where(_HAS_TRIED).order_by(*_BY_DUE).limit(bindparam("limit"))
-HEADS = union_all(select(_NEVER_TRIED.subquery("never_tried")), select(_TRIED.subquery("tried")))
+HEADS = HotStatement(union_all(select(_NEVER_TRIED.subquery("never_tried")), select(_TRIED.subquery("tried"))))
 """The heads of a sink, never tried and tried, each in the order they come due.
 
 A test holds that it walks the index and sorts nothing.
@@ -176,11 +177,11 @@ def write_attempt_records(
     if not rows:
         return set()
     rows.sort(key=itemgetter("of_stream", "of_sequence", "of_sink"))
-    connection.execute(_WRITE_ATTEMPT, rows)
+    _WRITE_ATTEMPT.run_many(connection, rows)
     if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
-        connection.execute(_HOLD_BACK, failed)
+        _HOLD_BACK.run_many(connection, failed)
     if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING]:
-        freed = connection.execute(LET_GO, settled)
+        freed = LET_GO.run_many(connection, settled)
         if freed.rowcount:
             return {of_sink.lease.name for of_sink in attempt_records}
     return set()
@@ -196,7 +197,7 @@ def next_deliveries(
 ) -> DueDeliveries:
     """Return the heads of a sink that are due, at most `limit`, without the streams in `skip`, and when the next is."""
     wanted = limit + len(skip) + 1  # a stream has one head, so `skip` hides no more than it names
-    found = connection.execute(HEADS, {"of_sink": sink_id, "limit": wanted})
+    found = HEADS.run(connection, {"of_sink": sink_id, "limit": wanted})
     rows = sorted((row for row in found if row.stream not in skip), key=attrgetter("tried", "due_at", "recorded_at"))
     due = [row for row in rows if row.due_at <= now]
     others = due[limit:] + [row for row in rows if row.due_at > now]
@@ -234,7 +235,7 @@ def give_up(
     rows = [key | {"of_stream": stream, "of_sequence": sequence} for stream, sequence in sorted(dead)]
     if rows:
         connection.execute(_GIVE_UP, rows)
-        connection.execute(LET_GO, rows)
+        LET_GO.run_many(connection, rows)
     return len(rows)
 
 
@@ -272,3 +273,166 @@ def backlog(connection: Connection) -> dict[str, Backlog]:
         select(source.c.name, counted.c.pending, counted.c.oldest).join(counted, counted.c.sink_id == source.c.id)
     )
     return {row.name: Backlog(row.pending, row.oldest) for row in rows}
+
+
+_SILENCE = (
+    update(delivery)
+    .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
+    .values(
+        state=DeliveryState.SILENCED,
+        settled_at=bindparam("now"),
+        answer=null(),
+        group_id=null(),
+        tried=delivery.c.recorded_at < bindparam("owned_from"),
+    )
+)
+_OPENS = (
+    (problem.c.stream == delivery.c.stream)
+    & (problem.c.sequence == delivery.c.sequence)
+    & problem.c.closed_at.is_(None)
+)
+_IS_KEPT_BACK = (delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == DeliveryState.SILENCED)
+_OPENINGS = DELIVERIES.join(problem, _OPENS).where(*_IS_KEPT_BACK)
+# Whoever closes a problem updates its row, and then reads which sinks were sent the opening. So that either this comes
+# first, and is read there, or the problem is found closed here: the sink is not sent the closing then, so it must not
+# be sent the opening. In the order in which problems are written, so that the two never wait in a circle.
+_KEEP_OPEN = (
+    select(problem.c.stream, problem.c.sequence)
+    .join(delivery, _OPENS)
+    .where(*_IS_KEPT_BACK)
+    .order_by(problem.c.id)
+    .with_for_update(of=problem)
+)
+_RELEASE = (
+    update(delivery)
+    .where(
+        delivery.c.stream == bindparam("of_stream"),
+        delivery.c.sequence == bindparam("of_sequence"),
+        delivery.c.sink_id == bindparam("of_sink"),
+        delivery.c.state == DeliveryState.SILENCED,
+    )
+    .values(state=DeliveryState.WAITING, due_at=bindparam("now"), first_due_us=null(), settled_at=null(), tried=False)
+)
+_PUT_OFF = (
+    update(delivery)
+    .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
+    .values(due_at=bindparam("new_due_at"))
+)
+
+
+def silence(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros, owned_from: Micros) -> None:
+    """Settle what waits of these as silenced, and let what comes after it go.
+
+    What was recorded before `owned_from` counts as tried: an owner that was killed in the middle may have sent it.
+    """
+    rows = [row | {"owned_from": owned_from} for row in _rows(sink_id, keys, now)]
+    if rows:
+        connection.execute(_SILENCE, rows)
+        LET_GO.run_many(connection, rows)
+
+
+def silenced_openings(connection: Connection, *, sink_id: int, name: str) -> Sequence[Delivery]:
+    """Return the openings of open problems that a silence kept back."""
+    return [delivery_of(row, name=name) for row in connection.execute(_OPENINGS, {"of_sink": sink_id})]
+
+
+def release(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros) -> None:
+    """Have what is silenced of these and opened a problem that is open wait again, due now, as if it were new."""
+    still_open = {EventKey(*row) for row in connection.execute(_KEEP_OPEN, {"of_sink": sink_id})}
+    rows = _rows(sink_id, still_open & set(keys), now)
+    if rows:
+        connection.execute(_RELEASE, rows)
+
+
+def put_off(connection: Connection, *, sink_id: int, due_at: Mapping[EventKey, Micros]) -> None:
+    """Have what waits of these come due at those times."""
+    rows = [
+        {"of_sink": sink_id, "of_stream": key.stream, "of_sequence": key.sequence, "new_due_at": at}
+        for key, at in sorted(due_at.items())
+    ]
+    if rows:
+        connection.execute(_PUT_OFF, rows)
+
+
+def _rows(sink_id: int, keys: Iterable[EventKey], now: Micros) -> list[dict[str, object]]:
+    return [{"of_sink": sink_id, "of_stream": key[0], "of_sequence": key[1], "now": now} for key in sorted(keys)]
+
+
+_SINK_ID = select(source.c.id).where(source.c.kind == "sink", source.c.name == bindparam("name")).scalar_subquery()
+_IN_ORDER = (delivery.c.settled_at, delivery.c.stream, delivery.c.sequence)
+_DEAD = (
+    select(*_IN_ORDER, delivery.c.attempts, delivery.c.answer, event.c.event_id, event.c.type)
+    .join(event, (event.c.stream == delivery.c.stream) & (event.c.sequence == delivery.c.sequence))
+    .where(
+        delivery.c.sink_id == _SINK_ID,
+        delivery.c.state == DEAD,
+        tuple_(*_IN_ORDER) > tuple_(bindparam("died_at"), bindparam("after_stream"), bindparam("after_sequence")),
+    )
+    .order_by(*_IN_ORDER)
+    .limit(bindparam("limit"))
+)
+_counted = (
+    select(delivery.c.sink_id, func.count().label("dead_count"))
+    .where(delivery.c.state == DEAD)
+    .group_by(delivery.c.sink_id)
+    .subquery()
+)
+_COUNTS = select(source.c.name, _counted.c.dead_count).join(_counted, _counted.c.sink_id == source.c.id)
+_IS_DEAD = (delivery.c.sink_id == _SINK_ID, delivery.c.state == DEAD)
+_THIS = (
+    delivery.c.stream == bindparam("of_stream"),
+    delivery.c.sequence == bindparam("of_sequence"),
+)
+_AGAIN = {
+    "state": WAITING,
+    "due_at": bindparam("now"),
+    "attempts": 0,
+    "steps": 0,
+    "rejections": 0,
+    "tried": false(),
+    "tried_at": 0,
+    "first_due_us": null(),
+    "settled_at": null(),
+    "answer": null(),
+    "group_id": null(),
+    "replayed": true(),
+}
+_REPLAY = update(delivery).where(*_IS_DEAD, *_THIS).values({delivery.c[name]: value for name, value in _AGAIN.items()})
+
+
+def dead_letters(
+    connection: Connection, *, name: str, after: tuple[Micros, EventKey] | None, limit: int
+) -> Sequence[DeadLetter]:
+    """Return a page of a sink's dead letters, the oldest death first."""
+    died_at, (stream, sequence) = after or (-1, EventKey(b"", 0))
+    key = {"died_at": died_at, "after_stream": stream, "after_sequence": sequence, "name": name, "limit": limit}
+    return [
+        DeadLetter(
+            event=EventKey(row.stream, row.sequence),
+            event_id=UUID(bytes=row.event_id),
+            type=row.type,
+            died_at=row.settled_at,
+            attempts=row.attempts,
+            answer=row.answer,
+        )
+        for row in connection.execute(_DEAD, key)
+    ]
+
+
+def count_dead_letters(connection: Connection) -> dict[str, int]:
+    """Return how many there are, by sink; reads the index alone."""
+    return {row.name: row.dead_count for row in connection.execute(_COUNTS)}
+
+
+def replay(connection: Connection, *, name: str, event: EventKey, now: Micros) -> bool:
+    """Have a dead letter wait again; return whether it was one."""
+    key = {"name": name, "of_stream": event.stream, "of_sequence": event.sequence, "now": now}
+    return connection.execute(_REPLAY, key).rowcount > 0
+
+
+def replay_some(connection: Connection, *, name: str, now: Micros, limit: int) -> int:
+    """Have a sink's oldest dead letters wait again; return how many."""
+    rows = dead_letters(connection, name=name, after=None, limit=limit)
+    for row in rows:
+        replay(connection, name=name, event=row.event, now=now)
+    return len(rows)

@@ -26,10 +26,8 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros
 from watcher.store.deliveries import DELIVERIES, IS_HEAD, OF_SINK, delivery_of
-from watcher.store.records import DueDeliveries
-from watcher.store.row_mapping import AnyRow
-from watcher.store.sink_protocol import Candidate, GroupPosition
-from watcher.store.tables import WAITING, delivery, waits
+from watcher.store.records import Candidate, DueDeliveries, GroupPosition
+from watcher.store.tables import WAITING, AnyRow, delivery, waits
 
 _earlier = delivery.alias("earlier")
 _IN_ORDER = (delivery.c.recorded_at, delivery.c.stream, delivery.c.sequence)

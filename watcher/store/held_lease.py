@@ -23,7 +23,7 @@ class HeldLease:
 
     def is_trusted(self) -> bool:
         """Return whether nobody else can own this yet."""
-        return self._clock.boot_time() < self.trusted_until
+        return self.trusted_until == FOR_EVER or self._clock.boot_time() < self.trusted_until
 
     def check(self) -> None:
         """Raise `LeaseExpiredError` if somebody else may own this by now."""

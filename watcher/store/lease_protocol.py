@@ -1,9 +1,9 @@
 """Leases as replicas share them: what one asks of the store every few seconds, and what it is told."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
@@ -61,35 +61,3 @@ class LeaseReport:
     surplus: Mapping[str, int]
     replica_count: int
     differs: bool
-
-
-class LeaseStore(Protocol):
-    """The leases of a store that several replicas share. Each method is one transaction, and raises `StoreError`.
-
-    What it raises means that nothing can be believed renewed, taken or released. None of it waits for other writes, nor
-    they for it.
-    """
-
-    def follow(self, on_released: Callable[[], None]) -> None:
-        """Call this, in the event loop, soon after another replica has released something, if that can be heard."""
-        ...
-
-    async def renew(self, request: RenewRequest) -> LeaseReport:
-        """Renew what is held, and take what is free of what is wanted, up to the replica's share of each kind."""
-        ...
-
-    async def finds_free(self, wanted: Collection[LeaseKey], *, budgets: Mapping[LeaseKey, str] = NO_BUDGETS) -> bool:
-        """Return whether any of these is free, and its budget spent by nobody."""
-        ...
-
-    async def retake(self, lease: Lease) -> Lease | None:
-        """Return the same lease under another epoch: nothing is written any more under the one it had.
-
-        `None` while something is being written under that: it is to be asked again. Raises `OwnershipLostError` if it
-        is held no more.
-        """
-        ...
-
-    async def release(self, leases: Collection[Lease], *, leaving: str | None) -> None:
-        """Let others have these, as far as they are still held, and tell them. A replica that is `leaving` is gone."""
-        ...

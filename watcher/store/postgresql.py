@@ -7,27 +7,30 @@ its time limits in the same breath as BEGIN. libpq reads the URL, and what it le
 
 import asyncio
 import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from threading import Event
+from typing import Any, TypeVar
+from uuid import uuid4
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, insert, select, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
+from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import WorkerThreads
-from watcher.store import schema_version
+from watcher.store import schema
 from watcher.store.database import OnRecorded, Watched
+from watcher.store.database_file import DISABLED
 from watcher.store.db_errors import DatabaseFault, ErrorNames, cause_of, explain
-from watcher.store.postgresql_commits import CommitLog
-from watcher.store.postgresql_connector import CannotConnectError, Connector
+from watcher.store.postgresql_connector import RECONNECT_BASE_S, CannotConnectError, Connector
 from watcher.store.postgresql_leases import PostgresLeases, server_time
 from watcher.store.postgresql_notifications import Notifications
-from watcher.store.tables import SCHEMA_VERSION
+from watcher.store.tables import SCHEMA_VERSION, AnyRow, meta, metadata
 
 _LIMITS = (
     "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 2000;"
@@ -162,15 +165,15 @@ class PostgresDatabase:
         return await self._writing.run(partial(self._write, work))
 
     def leases(self, watched: Watched) -> PostgresLeases:
-        """Return the leases that replicas share."""
-        return PostgresLeases(self._write_leases, watched=watched, follow=self._follow_leases)
-
-    async def _write_leases(self, work: Callable[[Connection], T]) -> T:
-        """As `write`, but for leases: no other work holds it up, nor it any other.
+        """Return the leases that replicas share. No other work holds them up, nor they any other.
 
         A connection that breaks at COMMIT is an error here: nobody has to find out how it ended.
         """
-        return await self._keeping.run(partial(_transact, self._keeper, work))
+
+        async def write(work: Callable[[Connection], Any]) -> Any:
+            return await watched(partial(self._keeping.run, partial(_transact, self._keeper, work)))
+
+        return PostgresLeases(write, follow=self._follow_leases)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, which cannot write."""
@@ -201,11 +204,12 @@ class PostgresDatabase:
     def _prepare(self, connection: Connection) -> bool | None:
         """Bring the schema up to date; return `None` if another process is at it."""
         require_utf8(connection, where=self.where)
-        if schema_version.found_version(connection, where=self.where) < SCHEMA_VERSION:
+        if schema.found_version(connection, where=self.where) < SCHEMA_VERSION:
             if not take_migration_lock(connection):
                 return None
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        created = schema_version.prepare(connection, where=self.where)  # looks again, now that nobody else is at it
+        created = schema.prepare(connection, where=self.where)  # looks again, now that nobody else is at it
+        require_rights(connection, where=self.where)
         now = server_time(connection)
         self._commits.begin(connection, now=now)
         self.ahead_us = now - self._clock.steady_us()
@@ -239,12 +243,47 @@ def require_utf8(connection: Connection, *, where: str) -> None:
         raise StoreUnusableError(f"{where} has the encoding {encoding}, in which not every text can be kept; {remedy}")
 
 
+_MISSING_RIGHTS = f"""
+SELECT of_table, wanted FROM unnest(ARRAY{sorted(metadata.tables)}) AS tables (of_table),
+    unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS rights (wanted)
+WHERE NOT has_table_privilege(of_table, wanted)
+UNION ALL SELECT of_table, 'USAGE of its sequence' FROM unnest(ARRAY['source', 'event']) AS numbered (of_table)
+WHERE NOT has_sequence_privilege(pg_get_serial_sequence(of_table, 'id'), 'USAGE')
+ORDER BY of_table, wanted
+"""
+
+
+def require_rights(connection: Connection, *, where: str) -> None:
+    """Raise `StoreUnusableError` where the user may not do all that is done with the tables, sooner or later."""
+    missing = [f"{right} on {table}" for table, right in connection.exec_driver_sql(_MISSING_RIGHTS)]
+    if missing:
+        raise StoreUnusableError(
+            f"{where} refuses this user {', '.join(missing)}; grant it SELECT, INSERT, UPDATE and DELETE on all tables"
+            " of its schema, and USAGE on all sequences"
+        )
+
+
 def take_migration_lock(connection: Connection) -> bool:
     """Keep back, until the transaction ends, whoever else would bring the schema up to date; return whether it may.
 
     Who finds it taken looks again for half a minute, and then says so.
     """
     return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_MIGRATION))))
+
+
+def copy_rows(connection: Connection, table: Table, rows: Iterable[AnyRow], *, where: str) -> None:
+    """Add rows that have a value for each column of the table, by COPY: many times as fast as by INSERT."""
+    columns = ", ".join(f'"{column.name}"' for column in table.columns)
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(f'COPY "{table.name}" ({columns}) FROM STDIN') as copy:
+            for row in rows:
+                copy.write_row(row)
+    except psycopg.Error as error:
+        meaning = opening_error(error, where=where)
+    else:
+        return
+    raise meaning
 
 
 def explain_error(error: Exception, *, where: str) -> DatabaseFault:
@@ -294,3 +333,98 @@ def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:
     # It broke while it lay idle, so nothing is done yet. By now all that are as old have been thrown away.
     with engine.begin() as connection:
         return work(connection)
+
+
+_PREFIX = "commit:"
+_KEPT_US = 7 * 86_400 * 1_000_000
+"""The rows of processes that were killed go after this time."""
+
+_ASK = "SELECT value FROM meta WHERE key = %s FOR UPDATE"
+"""It waits for a transaction that is still being committed."""
+
+
+class CommitLog:
+    """The number of the last transaction of this process, and where it is written."""
+
+    def __init__(self, connector: Connector, *, clock: Clock) -> None:
+        """Name the row after nobody else's."""
+        self._connector = connector
+        self._clock = clock
+        self._key = f"{_PREFIX}{uuid4()}"
+        self._number = 0
+        self._given_up = Event()
+
+    def begin(self, connection: Connection, *, now: Micros) -> None:
+        """Make the row, and clear away what others left long ago by the server's clock."""
+        old = Micros(now - _KEPT_US)
+        connection.execute(delete(meta).where(meta.c.key.startswith(_PREFIX), meta.c.value < _value(old, 0)))
+        connection.execute(insert(meta), {"key": self._key, "value": _value(now, self._number)})
+
+    def next(self) -> str:
+        """Return the statement that writes the number of the transaction that begins."""
+        self._number += 1
+        return f"UPDATE meta SET value = '{_value(self._clock.steady_us(), self._number)}' WHERE key = '{self._key}'"
+
+    def was_committed(self) -> bool:
+        """Return whether the last transaction was committed, as soon as the server can be asked, however long it takes.
+
+        Whoever waits for that must not be told that nothing was written.
+        """
+        while True:
+            try:
+                with self._connector.connect() as connection:
+                    row = connection.execute(_ASK, (self._key,)).fetchone()
+                    return row is not None and row[0].endswith(f" {self._number}")
+            except psycopg.Error:
+                if self._given_up.wait(RECONNECT_BASE_S):
+                    return False
+
+    def give_up(self) -> None:
+        """Wait for no server any more: the program ends."""
+        self._given_up.set()
+
+
+def _value(now: Micros, number: int) -> str:
+    return f"{now:020d} {number}"
+
+
+_MAY_CREATE = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """What was found. `disabled` has the sinks recorded as disabled, as `disabled_sinks` of a file."""
+
+    is_empty: bool
+    disabled: Mapping[str, str]
+
+
+def state_of(url: str, *, password: str | None, clock: Clock) -> StoreState:
+    """Return the state of the store at a valid URL. Raises `StoreError` if it cannot be had."""
+    where = url.partition("?")[0]
+    connector = Connector(url, password=password, clock=clock)
+    engine = make_engine(connector, begin=lambda: READ, connections=1, is_limited=True)
+    try:
+        with engine.begin() as connection:
+            require_utf8(connection, where=where)
+            is_empty = not schema.found_version(connection, where=where)
+            if is_empty:
+                _require_room(connection, where=where)
+            else:
+                require_rights(connection, where=where)
+            disabled = {} if is_empty else {row.name: row.fingerprint for row in connection.execute(text(DISABLED))}
+            return StoreState(is_empty, disabled)
+    except SQLAlchemyError as error:
+        meaning: StoreError = opening_error(error, where=where)
+    finally:
+        engine.dispose()
+    raise meaning
+
+
+def _require_room(connection: Connection, *, where: str) -> None:
+    """Raise `StoreUnusableError` where no table could be made."""
+    schema, may_create = connection.exec_driver_sql(_MAY_CREATE).one()
+    if schema is None:
+        raise StoreUnusableError(f"{where} {LACKS_SCHEMA}")
+    if not may_create:
+        raise StoreUnusableError(f"{where} {REFUSES_USER}")

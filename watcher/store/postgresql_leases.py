@@ -9,12 +9,12 @@ locks all of its row and passes over what is locked: nothing is taken while its 
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from typing import Protocol, TypeVar
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -32,6 +32,7 @@ from sqlalchemy import (
     func,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -39,13 +40,8 @@ from sqlalchemy.dialects.postgresql import insert
 from watcher.domain.errors import OwnershipLostError
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
-from watcher.store.database import Watched
-from watcher.store.lease_budgets import claim_budgets
 from watcher.store.lease_protocol import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
-from watcher.store.lease_shares import surplus_count, target_count
 from watcher.store.tables import lease as table
-
-T = TypeVar("T")
 
 CHANNEL = "clerk_watcher_leases"
 
@@ -66,44 +62,47 @@ FORGOTTEN_US = 3_600_000_000
 _NOW = select(cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger))
 
 
-class Write(Protocol):
-    """Does a piece of work on a connection of its own, in a thread of its own, in a transaction that is committed."""
-
-    async def __call__(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns; if it raises, nobody knows what is written."""
-        ...
-
-
 class PostgresLeases:
-    """The `LeaseStore` of a PostgreSQL database."""
+    """The leases of a database that several replicas share. Each method is one transaction, and raises `StoreError`.
 
-    def __init__(self, write: Write, *, watched: Watched, follow: Callable[[Callable[[], None]], None]) -> None:
-        """Ask by `write`. `follow` has others' releases noted."""
-        self._do = write
-        self._watched = watched
+    What it raises means that nothing can be believed renewed, taken or released. None of it waits for other writes, nor
+    they for it.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Callable[[Connection], Any]], Awaitable[Any]],
+        *,
+        follow: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """Do each transaction by `write`.
+
+        `follow` is given what to call, in the event loop, soon after another replica has released something.
+        """
+        self._write = write
         self.follow = follow
 
     async def renew(self, request: RenewRequest) -> LeaseReport:
         """Renew what is held, and take what is free of what is wanted, up to the replica's share of each kind."""
-        return await self._write(partial(_renew, request=request))
+        report: LeaseReport = await self._write(partial(_renew, request=request))
+        return report
 
     async def finds_free(self, wanted: Collection[LeaseKey], *, budgets: Mapping[LeaseKey, str] = NO_BUDGETS) -> bool:
         """Return whether any of these is free, and its budget spent by nobody."""
-        return await self._write(partial(_finds_free, wanted=wanted, budgets=budgets))
+        return bool(await self._write(partial(_finds_free, wanted=wanted, budgets=budgets)))
 
     async def retake(self, lease: Lease) -> Lease | None:
-        """Return the same lease under another epoch, `None` while something is being written under the one it has.
+        """Return the same lease under another epoch: nothing is written any more under the one it had.
 
-        Raises `OwnershipLostError` if it is held no more.
+        `None` while something is being written under that: it is to be asked again. Raises `OwnershipLostError` if it
+        is held no more.
         """
-        return await self._write(partial(_retake, lease=lease))
+        taken: Lease | None = await self._write(partial(_retake, lease=lease))
+        return taken
 
     async def release(self, leases: Collection[Lease], *, leaving: str | None) -> None:
-        """Let others have these, as far as they are still held, and tell them."""
+        """Let others have these, as far as they are still held, and tell them. A replica that is `leaving` is gone."""
         await self._write(partial(_release, leases=leases, leaving=leaving))
-
-    async def _write(self, work: Callable[[Connection], T]) -> T:
-        return await self._watched(partial(self._do, work))
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +274,7 @@ def _retake(connection: Connection, *, lease: Lease) -> Lease | None:
     is_held = and_(table.c.kind == lease.kind, table.c.name == lease.name, table.c.epoch == lease.epoch)
     found = select(table.c.name).where(is_held)
     if connection.execute(found).first() is None:
-        raise OwnershipLostError(f"another process owns {lease.kind} {lease.name} by now")
+        raise lost(lease)
     if connection.execute(found.with_for_update(skip_locked=True)).first() is None:
         return None  # its last owner is writing; renewals wait for this connection, so it does not wait for that
     taken = Lease(lease.kind, lease.name, secrets.randbits(62))
@@ -290,3 +289,110 @@ def _release(connection: Connection, *, leases: Collection[Lease], leaving: str 
         given = _given(leases)
         connection.execute(update(table).where(*_is_of(given)).values(owner=NOBODY, until=server_time(connection)))
     connection.execute(select(func.pg_notify(CHANNEL, "")))
+
+
+_CLAIMING = 7_141_983_064_512_391
+"""The number of the advisory lock under which budgets are claimed: of two at once, neither would see the other."""
+
+
+def claim_budgets(
+    connection: Connection, keys: Collection[LeaseKey], *, budgets: Mapping[LeaseKey, str], owner: str, now: Micros
+) -> set[LeaseKey]:
+    """Note what budgets are spent under these leases; return those whose budget somebody else may be spending.
+
+    The leases are that owner's, or locked and about to be. Another lease on the same budget that has run out is ended
+    for good: else its owner, should it still be alive, could renew it.
+    """
+    claimed = {budgets[key]: key for key in keys if key in budgets}
+    if not claimed:
+        return set()
+    connection.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
+    spent = and_(table.c.fingerprint.in_(claimed), table.c.kind.in_({key.kind for key in keys}), table.c.owner != owner)
+    columns = (table.c.kind, table.c.name, table.c.fingerprint)
+    spending = connection.execute(select(*columns).where(spent)).all()
+    # What is being renewed, or written under, is locked, and passed over.
+    has_ended = or_(table.c.until.is_(None), table.c.until <= now)
+    ended = set(connection.execute(select(*columns).where(spent, has_ended).with_for_update(skip_locked=True)))
+    refused = {claimed[row.fingerprint] for row in spending if row not in ended}
+    ends = [(row.kind, row.name) for row in ended if claimed[row.fingerprint] not in refused]
+    if ends:
+        connection.execute(update(table).where(_named(ends)).values(epoch=secrets.randbits(62), fingerprint=None))
+    for key in claimed.values():
+        if key not in refused:
+            connection.execute(update(table).where(_named([key])).values(fingerprint=budgets[key]))
+    return refused
+
+
+def _named(keys: Collection[tuple[str, str]]) -> ColumnElement[bool]:
+    return tuple_(table.c.kind, table.c.name).in_(keys)
+
+
+def target_count(mine: int, others: Collection[int], *, free: int) -> int:
+    """Return how many a replica that holds `mine` is to hold once all that is free is taken.
+
+    Those who hold fewest take first, and none gives anything up for it. What cannot be divided anybody may have.
+    """
+    level, at_level, left = _filled([mine, *others], free=free)
+    return max(mine, level + _share(left, at_level))
+
+
+def surplus_count(mine: int, others: Collection[int], *, free: int, wanted: int) -> int:
+    """Return how many a replica that holds `mine` of those that are wanted is to give up for others to take.
+
+    Whoever holds most gives up first, and nothing for those who can have what is free.
+    """
+    if not others:
+        return 0
+    beyond = mine - _share(wanted, 1 + len(others))
+    level, at_level, left = _filled(others, free=free)
+    is_uneven = mine >= max(others) and mine - (level + left // at_level) > 1
+    return max(beyond, int(is_uneven), 0)
+
+
+def _filled(counts: Collection[int], *, free: int) -> tuple[int, int, int]:
+    """Give what is free to those who have fewest, as far as it makes them even with the next.
+
+    Return what they have then, how many they are, and how much is left, which is less than makes them even.
+    """
+    level, *above = sorted(counts)
+    for at_level, count in enumerate(above, start=1):
+        needed = (count - level) * at_level
+        if needed > free:
+            return level, at_level, max(0, free)
+        free, level = free - needed, count
+    return level, len(counts), max(0, free)
+
+
+def _share(count: int, replica_count: int) -> int:
+    """Return the part of one replica, rounded up."""
+    return -(-count // replica_count)
+
+
+_HELD = (
+    select(table.c.epoch)
+    .where(table.c.kind == bindparam("kind"), table.c.name == bindparam("name"), table.c.epoch == bindparam("epoch"))
+    .with_for_update(read=True, key_share=True)
+)
+"""Nobody takes it meanwhile, but it may be renewed. One lease at a time: a list of any length is expanded anew each
+time, at the cost of two of these."""
+
+
+def claim(connection: Connection, lease: Lease, *, owner: str) -> None:
+    """Take ownership, whoever had it."""
+    values = {"owner": owner, "epoch": lease.epoch, "until": None}
+    of_lease = (table.c.kind == lease.kind, table.c.name == lease.name)
+    if not connection.execute(update(table).where(*of_lease).values(**values)).rowcount:
+        connection.execute(insert(table).values(kind=lease.kind, name=lease.name, **values))
+
+
+def check(connection: Connection, leases: Iterable[Lease]) -> None:
+    """Raise `OwnershipLostError` unless each lease is the stored one, until the transaction ends."""
+    # Sorted, so that two writers never wait for each other.
+    for lease in sorted(set(leases), key=attrgetter("kind", "name")):
+        if connection.execute(_HELD, {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}).first() is None:
+            raise lost(lease)
+
+
+def lost(lease: Lease) -> OwnershipLostError:
+    """Return what a write under a lease comes to that is the stored one no more."""
+    return OwnershipLostError(f"another process owns {lease.kind} {lease.name} by now")

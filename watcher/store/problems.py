@@ -1,19 +1,20 @@
-"""Problems as they are recorded: written with the change that opens or closes them, and read by their owners."""
+"""Problems: written with the change that opens or closes them, read by their owners, and how each stands at a sink."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import BigInteger, Connection, String, bindparam, delete, func, insert, or_, select, update
 
+from watcher.domain.delivery import DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.domain.timestamps import from_us, to_us
-from watcher.store.outbox import Emitted
-from watcher.store.records import OpenProblem
-from watcher.store.row_mapping import AnyRow, execution_id
-from watcher.store.source_ids import pipeline_id
-from watcher.store.tables import execution, problem, source
+from watcher.domain.timestamps import Micros, from_us, to_us
+from watcher.store.changes import AttemptRecords, Emitted, SourceChange
+from watcher.store.executions import execution_id
+from watcher.store.records import Opening, OpenProblem, SentOpening
+from watcher.store.source_ids import SourceNumbers, pipeline, pipeline_id, sink
+from watcher.store.tables import AnyRow, delivery, event, execution, problem, problem_message, reminder, source
 
 PROBLEM_COLUMNS = (
     problem.c.id,
@@ -208,3 +209,174 @@ def problem_of(row: AnyRow) -> Problem:
         opening=EventKey(row.stream, row.sequence),
         failed_count=row.failed_count,
     )
+
+
+_TAKEN = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED)
+_SENT = (
+    select(
+        *PROBLEM_COLUMNS,
+        problem.c.closed_at,
+        delivery.c.recorded_at,
+        delivery.c.settled_at,
+        reminder.c.reminded_at,
+        event.c.body,
+    )
+    .select_from(problem)
+    .join(
+        delivery,
+        (delivery.c.stream == problem.c.stream)
+        & (delivery.c.sequence == problem.c.sequence)
+        & (delivery.c.sink_id == bindparam("of_sink"))
+        & delivery.c.state.in_(_TAKEN),
+    )
+    .join(event, (event.c.stream == problem.c.stream) & (event.c.sequence == problem.c.sequence))
+    .outerjoin(reminder, (reminder.c.problem_id == problem.c.id) & (reminder.c.sink_id == delivery.c.sink_id))
+    .order_by(problem.c.opened_at, problem.c.id)
+)
+_SENT_OPEN = _SENT.where(problem.c.closed_at.is_(None))
+_OPEN_OR_LATE = _SENT.where(or_(problem.c.closed_at.is_(None), problem.c.closed_at >= bindparam("closed_from")))
+_OPENING = (
+    select(
+        problem.c.stream, problem.c.sequence, problem.c.closed_at, delivery.c.state, delivery.c.due_at, delivery.c.tried
+    )
+    .select_from(problem)
+    .outerjoin(
+        delivery,
+        (delivery.c.stream == problem.c.stream)
+        & (delivery.c.sequence == problem.c.sequence)
+        & (delivery.c.sink_id == bindparam("of_sink")),
+    )
+    .where(problem.c.id == bindparam("of_problem"))
+)
+_REMIND = (
+    update(reminder)
+    .where(reminder.c.problem_id == bindparam("of_problem"), reminder.c.sink_id == bindparam("of_sink"))
+    .values(reminded_at=bindparam("at"))
+)
+_BEGIN_REMINDING = insert(reminder)
+
+
+def sent_openings(connection: Connection, *, sink_id: int, closed_from: Micros | None) -> Sequence[SentOpening]:
+    """Return the open problems of which a sink was sent the opening, and those closed since that moment."""
+    key = {"of_sink": sink_id}
+    found = (
+        connection.execute(_SENT_OPEN, key)
+        if closed_from is None
+        else connection.execute(_OPEN_OR_LATE, key | {"closed_from": closed_from})
+    )
+    return [
+        SentOpening(
+            problem=problem_of(row),
+            body=row.body,
+            recorded_at=row.recorded_at,
+            settled_at=row.settled_at,
+            reminded_at=row.reminded_at,
+            closed_at=None if row.closed_at is None else from_us(row.closed_at),
+        )
+        for row in found
+    ]
+
+
+def openings(connection: Connection, *, sink_id: int, ids: Collection[UUID]) -> dict[UUID, Opening]:
+    """Return how the openings of these problems stand at a sink; problems that are not there are left out."""
+    found: dict[UUID, Opening] = {}
+    for id_ in ids:
+        row = connection.execute(_OPENING, {"of_problem": id_.bytes, "of_sink": sink_id}).one_or_none()
+        if row is not None:
+            state = None if row.state is None else DeliveryState(row.state)
+            due_at = row.due_at if state is DeliveryState.WAITING else None
+            key, is_open = EventKey(row.stream, row.sequence), row.closed_at is None
+            found[id_] = Opening(key, state, due_at, is_open=is_open, tried=bool(row.tried))
+    return found
+
+
+def write_reminders(connection: Connection, changes: Iterable[SourceChange], *, numbers: SourceNumbers) -> None:
+    """Write that sinks were reminded of problems."""
+    for change in changes:
+        for each in change.reminders:
+            sink_id = numbers[sink(change.lease.name)]
+            key = {"of_problem": each.problem.bytes, "of_sink": sink_id, "at": each.reminded_at}
+            if not connection.execute(_REMIND, key).rowcount:
+                row = {"problem_id": each.problem.bytes, "sink_id": sink_id, "reminded_at": each.reminded_at}
+                connection.execute(_BEGIN_REMINDING, row)
+
+
+_ITS_MESSAGE = (
+    problem_message.c.problem_id == bindparam("of_problem"),
+    problem_message.c.sink_id == bindparam("of_sink"),
+)
+_MOVE = (
+    update(problem_message)
+    .where(*_ITS_MESSAGE)
+    .values(channel=bindparam("new_channel", type_=String), number=bindparam("new_number", type_=String))
+)
+# A problem that retention has taken by now has no message: the write must not fail for it.
+_KEEP = insert(problem_message).from_select(
+    ["problem_id", "sink_id", "channel", "number"],
+    select(
+        problem.c.id,
+        bindparam("of_sink", type_=BigInteger),
+        bindparam("new_channel", type_=String),
+        bindparam("new_number", type_=String),
+    ).where(problem.c.id == bindparam("of_problem")),
+)
+_FORGET = delete(problem_message).where(*_ITS_MESSAGE)
+_MESSAGES = (
+    select(problem_message.c.problem_id, problem_message.c.channel, problem_message.c.number, event.c.body)
+    .join(problem, problem.c.id == problem_message.c.problem_id)
+    .outerjoin(event, (event.c.stream == problem.c.stream) & (event.c.sequence == problem.c.sequence))
+)
+_MESSAGE = _MESSAGES.where(*_ITS_MESSAGE)
+_FAILING = (
+    _MESSAGES.join(source, source.c.id == problem.c.pipeline_id)
+    .where(
+        source.c.kind == "pipeline",
+        source.c.name == bindparam("of_pipeline"),
+        problem.c.kind == EventType.PIPELINE_FAILING,
+        problem.c.execution.is_(None),
+        problem.c.closed_at.is_(None),
+        problem_message.c.sink_id == bindparam("of_sink"),
+    )
+    .limit(1)
+)
+
+
+def write_messages(connection: Connection, records: Iterable[AttemptRecords], *, numbers: SourceNumbers) -> None:
+    """Write where messages are by now, in this order."""
+    for of_sink in records:
+        for message in of_sink.messages:
+            key = {"of_problem": message.problem.bytes, "of_sink": numbers[sink(of_sink.lease.name)]}
+            if message.place is None:
+                connection.execute(_FORGET, key)
+                continue
+            row = key | {"new_channel": message.place.channel, "new_number": message.place.number}
+            if not connection.execute(_MOVE, row).rowcount:
+                connection.execute(_KEEP, row)
+
+
+def messages_of_problems(connection: Connection, *, sink_id: int, ids: Collection[UUID]) -> dict[UUID, ProblemMessage]:
+    """Return the messages of these problems in a sink, of those that have one."""
+    rows = (_one(connection, _MESSAGE, {"of_problem": id_.bytes, "of_sink": sink_id}) for id_ in ids)
+    return {message.problem: message for row in rows if (message := _message_of(row)) is not None}
+
+
+def messages_of_failing(
+    connection: Connection, *, sink_id: int, pipelines: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], ProblemMessage]:
+    """Return the messages of the problem that a pipeline keeps failing, by account and pipeline, while it is open."""
+    found: dict[tuple[str, str], ProblemMessage] = {}
+    for of_account in pipelines:
+        row = _one(connection, _FAILING, {"of_pipeline": pipeline(*of_account).name, "of_sink": sink_id})
+        if (message := _message_of(row)) is not None:
+            found[of_account] = message
+    return found
+
+
+def _one(connection: Connection, statement: Any, key: dict[str, Any]) -> AnyRow | None:
+    return connection.execute(statement, key).one_or_none()
+
+
+def _message_of(row: AnyRow | None) -> ProblemMessage | None:
+    if row is None:
+        return None
+    return ProblemMessage(UUID(bytes=row.problem_id), MessagePlace(row.channel, row.number), row.body)

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
 
-from watcher.domain.delivery import Delivery
-from watcher.domain.event import EventType
+from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.rules import RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
@@ -87,3 +90,70 @@ class Backlog:
 
     pending_count: int
     oldest_at: Micros | None
+
+
+class GroupPosition(NamedTuple):
+    """A place in the order in which deliveries come due."""
+
+    due_at: Micros
+    recorded_at: Micros
+    stream: bytes
+    sequence: int
+
+
+BEGINNING = GroupPosition(Micros(-1), Micros(-1), b"", 0)
+"""Before all deliveries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A delivery that may join a group. `earlier` is the sequence of the last of its stream that waits before it."""
+
+    delivery: Delivery
+    earlier: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SentOpening:
+    """A problem whose opening event, with this body, the sink took, and when it was reminded of it.
+
+    `closed_at` is the wall clock, the others microseconds UTC, steady.
+    """
+
+    problem: Problem
+    body: bytes
+    recorded_at: Micros
+    settled_at: Micros
+    reminded_at: Micros | None
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The event that opened a problem, and how its delivery to one sink stands: `due_at` if it waits (µs UTC, steady).
+
+    `state` is `None` if it did not go there. What is silenced and `tried` an earlier owner may have sent.
+    """
+
+    event: EventKey
+    state: DeliveryState | None
+    due_at: Micros | None
+    is_open: bool
+    tried: bool
+
+    @property
+    def is_kept_back(self) -> bool:
+        """Return whether the sink certainly does not know of it, for a silence kept it back."""
+        return self.state is DeliveryState.SILENCED and not self.tried
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A delivery that was given up, when (microseconds UTC, steady), and the last answer to it."""
+
+    event: EventKey
+    event_id: UUID
+    type: str
+    died_at: Micros
+    attempts: int
+    answer: str | None

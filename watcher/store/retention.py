@@ -12,10 +12,10 @@ from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import Micros
+from watcher.store.executions import execution_id
 from watcher.store.protocol import Keep
-from watcher.store.row_mapping import AnyRow, execution_id
 from watcher.store.source_ids import pipeline_id
-from watcher.store.tables import WAITING, delivery, event, execution, problem, problem_message, reminder, source
+from watcher.store.tables import WAITING, AnyRow, delivery, event, execution, problem, problem_message, reminder, source
 
 EXECUTIONS_COUNT = 250
 """Executions of one page: with about four events each and two deliveries of each, some thousand rows."""

@@ -1,11 +1,10 @@
 """The numbers of accounts, pipelines and sinks: given once, never changed, so each is asked for once."""
 
-from collections.abc import Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache, partial
 from typing import NamedTuple
 
-from sqlalchemy import Connection, insert, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, select, text
 
 from watcher.store.tables import source
 
@@ -17,11 +16,13 @@ class Source(NamedTuple):
     name: str
 
 
+@lru_cache(maxsize=1024)  # asked for with each event
 def sink(name: str) -> Source:
     """Return a sink as a source."""
     return Source("sink", name)
 
 
+@lru_cache(maxsize=1024)
 def pipeline(account: str, pipeline_id: str) -> Source:
     """Return a pipeline of an account as a source. Its id is what stands behind the last slash."""
     return Source("pipeline", f"{account}/{pipeline_id}")
@@ -34,46 +35,28 @@ def pipeline_id(name: str) -> str:
 
 _Numbers = dict[Source, int]
 
+_INSERT = text("INSERT INTO source (kind, name) VALUES (:kind, :name) ON CONFLICT DO NOTHING")
+"""Another process may number the same in this moment."""
 
-class SourceNumbers:
+
+class SourceNumbers(dict[Source, int]):
     """Numbers sources and remembers their numbers."""
 
     def __init__(self, write: Callable[[Callable[[Connection], _Numbers]], Awaitable[_Numbers]]) -> None:
         """Start knowing none. `write` does a piece of work in a transaction of its own."""
+        super().__init__()
         self._write = write
-        self._ids: _Numbers = {}
-
-    def __getitem__(self, source: Source) -> int:
-        """Return a number that was provided before."""
-        return self._ids[source]
 
     async def provide(self, wanted: set[Source]) -> None:
-        """Give a number to each source that has none, in a transaction of its own.
+        """Give a number to each source that has none.
 
-        Of its own, so that what is remembered here cannot be rolled back with somebody's write. Other processes may
-        number some of them in the same moment: then those have their number at the next try.
+        In a transaction of its own, so that what is remembered here cannot be rolled back with somebody's write.
         """
-        if wanted <= self._ids.keys():
-            return
-        number = partial(_number, wanted=wanted)
-        for _ in wanted:
-            try:
-                self._ids = await self._write(number)
-            except IntegrityError:
-                continue
-            return
-        self._ids = await self._write(number)
+        if not wanted <= self.keys():
+            self.update(await self._write(partial(_number, wanted=sorted(wanted - self.keys()))))
 
 
-def _number(connection: Connection, *, wanted: set[Source]) -> _Numbers:
-    known = _read(connection)
-    missing = sorted(wanted - known.keys())
-    if not missing:
-        return known
-    connection.execute(insert(source), [each._asdict() for each in missing])
-    return _read(connection)
-
-
-def _read(connection: Connection) -> _Numbers:
+def _number(connection: Connection, *, wanted: Sequence[Source]) -> _Numbers:
+    connection.execute(_INSERT, [each._asdict() for each in wanted])
     rows = connection.execute(select(source.c.kind, source.c.name, source.c.id))
     return {Source(row.kind, row.name): row.id for row in rows}

@@ -1,53 +1,68 @@
-"""The store in an SQL database: `protocol.Store` over what writes and what reads.
+"""The store in an SQL database: what may be asked of it, and what goes into one transaction.
 
-Owns what goes into one transaction. The statements are its neighbours'.
+The statements are its neighbours'. A database's error comes out as a `StoreError`, and is noted by the monitor.
 """
 
 import os
+import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, ProblemMessage
+from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
-from watcher.domain.timestamps import NEVER, Micros
+from watcher.domain.timestamps import NEVER, Micros, Monotonic, to_us
 from watcher.runtime.clock import Clock
-from watcher.store import cursors, deliveries, leases, outbox, problems, retention, rules, source_states
+from watcher.runtime.metrics import Metrics
+from watcher.store import deliveries, groups, postgresql_leases, problems, recording, retention, sources
 from watcher.store import executions as states
-from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease
+from watcher.store.changes import NO_BACKOFF, AttemptRecords, BackoffState, Change, Lease
 from watcher.store.database import Database
 from watcher.store.database_file import DatabaseFile
 from watcher.store.group_commit import GroupWriter
 from watcher.store.lease_protocol import MAINTENANCE
-from watcher.store.monitor import Writing, write_probe
+from watcher.store.monitor import StoreMonitor, Writing, write_probe
 from watcher.store.protocol import Keep
+from watcher.store.recording import Item, sources_of, write_group
 from watcher.store.records import (
     AccountRecord,
     Backlog,
+    Candidate,
+    DeadLetter,
     DueDeliveries,
+    GroupPosition,
+    Opening,
     OpenProblem,
     PipelineRecord,
     RulesRecord,
+    SentOpening,
     SinkRecord,
 )
-from watcher.store.source_ids import Source
+from watcher.store.source_ids import Source, SourceNumbers
 from watcher.store.source_ids import pipeline as pipeline_source
-from watcher.store.source_states import BackoffChange
-from watcher.store.sql_sinks import SqlSinks
-from watcher.store.transaction import Item, sources_of, write_group
+from watcher.store.sources import BackoffChange
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
 
 POLL_TIMES_COUNT = 1_000
 """How many poll times are written at once: each is its own, and changes need not wait for all of them."""
 
+REPLAYED_COUNT = 1_000
+"""Dead letters that are replayed in one transaction."""
 
-class SqlStore(SqlSinks):
+
+class SqlStore:
     """State, events and deliveries in a database. Made by `open.open_store`."""
 
     def __init__(
@@ -69,7 +84,13 @@ class SqlStore(SqlSinks):
         self.exclusive = database.exclusive
         self.ahead_us = database.ahead_us
         self.leases = database.leases(self._watched)
-        super().__init__(database, clock=clock, on_recorded=on_recorded)
+        self._database = database
+        self._clock = clock
+        self._monitor = StoreMonitor(database.where, explain=database.explain, clock=clock)
+        self._numbers = SourceNumbers(database.write)
+        self._closed = False
+        self._well: set[Lease] = set()  # whose sinks are recorded as having no trouble
+        self._epochs: dict[tuple[str, str], int] = {}  # of the leases, where this process alone uses the database
         self._database_file = database_file
         self._resources = resources
         self._on_recorded = on_recorded
@@ -81,11 +102,29 @@ class SqlStore(SqlSinks):
             on_written=on_recorded,
         )
 
+    @property
+    def failing_since(self) -> Monotonic | None:
+        """Return since when nothing can be written (monotonic seconds); `None` while it can."""
+        return self._monitor.failing_since
+
+    def show_on(self, metrics: Metrics) -> None:
+        """Have metrics say from now on whether it can be written."""
+        metrics.store_up.set_function(lambda: self.failing_since is None)
+        self._monitor.on_failure = metrics.store_failures.inc
+
     async def claim(self, kind: str, name: str) -> Lease:
-        """Take ownership of an account, a sink or the maintenance, whoever had it before."""
-        owner = f"{os.getpid()}@{socket.gethostname()}"
-        lease = await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
-        if lease.kind != MAINTENANCE.kind:
+        """Take ownership of an account, a sink or the maintenance, whoever had it before.
+
+        The epoch is random, not a count: a count repeats after a lost commit.
+        """
+        lease = Lease(kind, name, secrets.randbits(62))
+        if self.exclusive:
+            self._epochs[kind, name] = lease.epoch
+        else:
+            await self._write(
+                partial(postgresql_leases.claim, lease=lease, owner=f"{os.getpid()}@{socket.gethostname()}")
+            )
+        if kind != MAINTENANCE.kind:
             await self._provide(lease)
         return lease
 
@@ -93,45 +132,55 @@ class SqlStore(SqlSinks):
         """Return what is recorded of the leased account itself."""
         await self._provide(lease)
         now = self._clock.steady_us()
-        return await self._read(partial(source_states.load_account, account_id=self._number(lease), now=now))
+        return await self._read(partial(sources.load_account, account_id=self._number(lease), now=now))
 
     async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
-        """Return what is recorded of these executions of the leased account, by id."""
+        """Return what is recorded of these executions of the leased account, by id.
+
+        `since_at` and `polled_at` come back no later than now: a clock that was ahead has been set right since.
+        """
         account_id, now = self._number(lease), self._clock.steady_us()
         return await self._read(partial(states.load_executions, account_id=account_id, executions=executions, now=now))
 
     async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
-        """Return what is recorded of a pipeline of the leased account, which is watched whole (again)."""
+        """Return what is recorded of a pipeline of the leased account, which is watched whole (again).
+
+        A cursor is gone once its pipeline was absent for more than 24 h; events go on from their sequence.
+        """
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
         account_id, now = self._number(lease), self._clock.steady_us()
-        load = partial(cursors.load_pipeline, account_id=account_id, pipeline_id=pipeline_id, now=now)
+        load = partial(sources.load_pipeline, account_id=account_id, pipeline_id=pipeline_id, now=now)
         return await self._write_held(lease, load)
 
     async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
         """Return what is recorded of the rules of a pipeline of the leased account."""
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
-        load = partial(rules.load_rules, account_id=self._number(lease), pipeline_id=pipeline_id)
+        load = partial(sources.load_rules, account_id=self._number(lease), pipeline_id=pipeline_id)
         return await self._read_held(lease, load)
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, as far as they are there still."""
-        return await self._read(partial(outbox.load_events, keys=keys))
+        return await self._read(partial(recording.load_events, keys=keys))
 
     async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        """Return the executions of these pipelines of the leased account that have not ended."""
+        """Return the executions of these pipelines of the leased account that have not ended. Times as above."""
         pipeline_ids = await self._pipeline_numbers(lease, pipelines)
         now = self._clock.steady_us()
         return await self._read(partial(states.load_open, pipeline_ids=pipeline_ids, now=now))
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
-        """Return what is recorded of the leased sink, which is present again."""
+        """Return what is recorded of the leased sink, which is present again.
+
+        `fingerprint` stands for its block in the configuration: a change of it makes a disabled sink a failing one.
+        What was recorded for it later than now, by a clock that was ahead, is due now.
+        """
         await self._provide(lease)
         sink_id = self._number(lease)
 
         def load(connection: Connection) -> SinkRecord:
             now = self._clock.steady_us()
             deliveries.call_forward(connection, sink_id=sink_id, now=now)
-            return source_states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
+            return sources.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
 
         return await self._write_held(lease, load)
 
@@ -140,7 +189,7 @@ class SqlStore(SqlSinks):
         await self._write_item(change)
 
     async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
-        """Keep when unchanged executions were last polled."""
+        """Keep when unchanged executions were last polled: execution to microseconds UTC, steady."""
         poll_times = list(polled_at.items())
         for start in range(0, len(poll_times), POLL_TIMES_COUNT):
             await self._write_item(states.PollTimes(lease, dict(poll_times[start : start + POLL_TIMES_COUNT])))
@@ -150,13 +199,16 @@ class SqlStore(SqlSinks):
         await self._write_item(BackoffChange(lease, backoff))
 
     async def save_sink_state(self, lease: Lease, backoff: BackoffState, *, clock_s: float) -> None:
-        """Keep what the leased sink is going through, and its own clock."""
+        """Keep what the leased sink is going through, and its own clock, between two attempt records."""
         await self._write_item(BackoffChange(lease, backoff, clock_s))
 
     async def next_deliveries(
         self, lease: Lease, *, now: Micros, limit: int, skip: Collection[bytes] = ()
     ) -> DueDeliveries:
-        """Return what the leased sink may be sent at `now`, leaving out the streams in `skip`."""
+        """Return what the leased sink may be sent at `now`, leaving out the streams in `skip` (in flight).
+
+        Whoever sends them asks its lease first, and settling them fails under a lease that is not the stored one.
+        """
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_deliveries, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
         return await self._read_held(lease, read)
@@ -164,7 +216,11 @@ class SqlStore(SqlSinks):
     async def next_trial(
         self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
     ) -> Delivery | None:
-        """Return what is to show whether the leased sink works again, leaving out the streams in `skip`."""
+        """Return what is to show whether the leased sink works again, leaving out the streams in `skip`.
+
+        The first that is due and was never tried; else, unless it has to be `never_tried`, of those with the fewest
+        steps the one that was tried longest ago, due or not.
+        """
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
         return await self._read_held(lease, read)
@@ -172,19 +228,25 @@ class SqlStore(SqlSinks):
     async def give_up(
         self, lease: Lease, *, now: Micros, clock_s: float, after_s: float, skip: Collection[bytes] = ()
     ) -> int:
-        """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock."""
+        """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.
+
+        Streams in `skip` are left alone. Returns how many died.
+        """
         sink_id, clock_us, after_us = self._number(lease), round(clock_s * 1e6), round(after_s * 1e6)
         write = partial(deliveries.give_up, sink_id=sink_id, now=now, clock_us=clock_us, after_us=after_us, skip=skip)
         return await self._write_held(lease, write)
 
     async def settle(self, attempt_records: AttemptRecords) -> None:
-        """Write how attempts ended."""
+        """Write how attempts ended. Later deliveries of the same stream come due no earlier than this one."""
         await self._write_item(attempt_records)
 
     async def mark_absent_sinks(
         self, lease: Lease, *, present: Collection[str], now: Micros, dead_after_us: int
     ) -> int:
-        """Note which sinks are no longer configured; make dead what waits for those absent that long. Count it."""
+        """Note which sinks are no longer configured; those absent for `dead_after_us` have their deliveries made dead.
+
+        Returns how many died.
+        """
         absent = await self._write_held(lease, partial(retention.mark_absent_sinks, present=present, now=now))
         died_count = 0
         for sink_id in (sink_id for sink_id, since in absent.items() if since <= now - dead_after_us):
@@ -194,11 +256,14 @@ class SqlStore(SqlSinks):
         return died_count
 
     async def close_problems(self, lease: Lease, closings: Sequence[tuple[OutboxEntry, ProblemChange]]) -> int:
-        """Close problems whose owner does so no more, but those that are closed by now. Count them."""
+        """Close problems whose owner does so no more, each with its event, but those that are closed by now.
+
+        Returns how many.
+        """
 
         def close(connection: Connection) -> tuple[int, set[str]]:
             emitted, times = problems.close_problems(connection, closings), self._times()
-            names = outbox.write_outbox(connection, emitted, numbers=self._numbers, times=times)
+            names = recording.write_outbox(connection, emitted, numbers=self._numbers, times=times)
             self._last_recorded_at = times.next_at
             return len(emitted), names
 
@@ -207,15 +272,19 @@ class SqlStore(SqlSinks):
         return count
 
     async def forget_rules(self, lease: Lease, *, present: Collection[tuple[str, str]]) -> None:
-        """Forget what rules went by of all pipelines but these."""
-        await self._write_held(lease, partial(rules.forget_rules, present=present))
+        """Forget what rules went by of all pipelines but these, as (account, pipeline)."""
+        await self._write_held(lease, partial(sources.forget_rules, present=present))
 
     async def mark_absent_pipelines(self, lease: Lease, *, present: Collection[tuple[str, str]], now: Micros) -> None:
-        """Note which pipelines are no longer watched whole; forget how far those absent for long were read."""
-        await self._write_held(lease, partial(cursors.mark_absent_pipelines, present=present, now=now))
+        """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline)."""
+        await self._write_held(lease, partial(sources.mark_absent_pipelines, present=present, now=now))
 
     async def prune(self, lease: Lease, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
-        """Delete what ended before that moment, a page at each step: how many executions' events went with it."""
+        """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
+
+        `keep` says whose id must stay behind. In short transactions, one at each step, which yields the number of
+        executions whose events went with it.
+        """
         prune_executions = partial(retention.prune_executions, keep=keep)
         for prune in (retention.prune_source_events, prune_executions, retention.prune_problems):
             after: tuple[Any, ...] | None = retention.FIRST
@@ -224,8 +293,114 @@ class SqlStore(SqlSinks):
                 after = page.next_after
                 yield page.gone_count
 
+    async def ungrouped(self, lease: Lease, *, now: Micros, after: GroupPosition, limit: int) -> Sequence[Candidate]:
+        """Return what of the leased sink is due after that position, was never tried and is in no group yet."""
+        sink_id, name = self._number(lease), lease.name
+        read = partial(groups.ungrouped, sink_id=sink_id, name=name, now=now, after=after, limit=limit)
+        return await self._read_held(lease, read)
+
+    async def fix_groups(self, lease: Lease, fixed: Collection[tuple[UUID, Collection[EventKey]]]) -> None:
+        """Have these go together from now on, as far as they wait and are in no group."""
+        await self._write_held(lease, partial(groups.fix_groups, sink_id=self._number(lease), groups=fixed))
+
+    async def next_groups(
+        self, lease: Lease, *, now: Micros, limit: int, skip: Collection[bytes] = ()
+    ) -> DueDeliveries:
+        """Return what stands for each group that may be sent, leaving out the groups and streams in `skip`.
+
+        What was tried before its sink had groups is a group of its own, and has no `group_id`.
+        """
+        sink_id, name = self._number(lease), lease.name
+        read = partial(groups.next_groups, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
+        return await self._read_held(lease, read)
+
+    async def next_group_trial(
+        self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
+    ) -> Delivery | None:
+        """Return what stands for the group that is to show whether the leased sink works again, as `next_trial`."""
+        sink_id, name = self._number(lease), lease.name
+        read = partial(groups.next_group_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
+        return await self._read_held(lease, read)
+
+    async def group_members(self, lease: Lease, group_id: UUID) -> Sequence[Delivery]:
+        """Return all that waits in a group of the leased sink, in the order it was recorded."""
+        read = partial(groups.members, sink_id=self._number(lease), name=lease.name, group_id=group_id)
+        return await self._read_held(lease, read)
+
+    async def silence(self, lease: Lease, events: Collection[EventKey], *, now: Micros, owned_from: Micros) -> None:
+        """Settle as silenced what waits of these for the leased sink, which is served under this lease since then.
+
+        What was recorded before that counts as tried: whoever served it may have been killed while sending it.
+        """
+        work = partial(deliveries.silence, sink_id=self._number(lease), keys=events, now=now, owned_from=owned_from)
+        await self._write_held(lease, work)
+
+    async def silenced_openings(self, lease: Lease) -> Sequence[Delivery]:
+        """Return the openings of open problems that a silence kept from the leased sink."""
+        sink_id, name = self._number(lease), lease.name
+        return await self._read_held(lease, partial(deliveries.silenced_openings, sink_id=sink_id, name=name))
+
+    async def release_silenced(self, lease: Lease, events: Collection[EventKey], *, now: Micros) -> None:
+        """Have what was silenced of these wait again."""
+        await self._write_held(lease, partial(deliveries.release, sink_id=self._number(lease), keys=events, now=now))
+
+    async def sent_openings(self, lease: Lease, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
+        """Return the open problems whose opening the leased sink took, and those closed since that moment, if given."""
+        from_us = None if closed_from is None else to_us(closed_from)
+        read = partial(problems.sent_openings, sink_id=self._number(lease), closed_from=from_us)
+        return await self._read_held(lease, read)
+
+    async def openings(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, Opening]:
+        """Return how the openings of these problems stand at the leased sink, without problems that are not there."""
+        read = partial(problems.openings, sink_id=self._number(lease), ids=problem_ids)
+        return await self._read_held(lease, read)
+
+    async def messages_of_problems(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, ProblemMessage]:
+        """Return the messages of these problems in the leased sink, of those that have one."""
+        read = partial(problems.messages_of_problems, sink_id=self._number(lease), ids=problem_ids)
+        return await self._read_held(lease, read)
+
+    async def messages_of_failing(
+        self, lease: Lease, pipelines: Collection[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], ProblemMessage]:
+        """Return the leased sink's messages of open `pipeline.failing` problems of these, by account and pipeline."""
+        read = partial(problems.messages_of_failing, sink_id=self._number(lease), pipelines=pipelines)
+        return await self._read_held(lease, read)
+
+    async def put_off(self, lease: Lease, due_at: Mapping[EventKey, Micros]) -> None:
+        """Have what waits of these for the leased sink come due at those times."""
+        await self._write_held(lease, partial(deliveries.put_off, sink_id=self._number(lease), due_at=due_at))
+
+    async def dead_letters(
+        self, sink: str, *, after: tuple[Micros, EventKey] | None = None, limit: int = 100
+    ) -> Sequence[DeadLetter]:
+        """Return a page of a sink's dead letters, the oldest death first; `after` is the last one's death and event."""
+        return await self._read(partial(deliveries.dead_letters, name=sink, after=after, limit=limit))
+
+    async def count_dead_letters(self) -> Mapping[str, int]:
+        """Return how many dead letters there are, by sink."""
+        return await self._read(deliveries.count_dead_letters)
+
+    async def replay(self, sink: str, event: EventKey) -> bool:
+        """Have a dead letter wait again. Return `False`, with nothing changed, if it is none: it may wait already."""
+        now = self._clock.steady_us()
+        was_dead = await self._write(partial(deliveries.replay, name=sink, event=event, now=now))
+        if was_dead:
+            self._on_recorded([sink])
+        return was_dead
+
+    async def replay_all(self, sink: str) -> int:
+        """Have all dead letters of a sink wait again; return how many."""
+        rest_count = all_count = (await self.count_dead_letters()).get(sink, 0)  # not those that die again meanwhile
+        while rest_count > 0:
+            now, limit = self._clock.steady_us(), min(rest_count, REPLAYED_COUNT)
+            await self._write(partial(deliveries.replay_some, name=sink, now=now, limit=limit))
+            rest_count -= limit
+            self._on_recorded([sink])
+        return all_count
+
     async def check_database_file(self) -> None:
-        """Raise `StoreUnusableError` if the database is a file that was deleted or replaced."""
+        """Raise `StoreUnusableError` if what is written now will not be found by the next start."""
         if self._database_file is not None:
             self._database_file.check()
 
@@ -234,7 +409,7 @@ class SqlStore(SqlSinks):
         self._database.use_password(password)
 
     async def probe_writable(self) -> None:
-        """Write something, in a transaction of its own; what was just refused proves the contrary."""
+        """Write something of no meaning, durably, as any other write."""
         await self._write(partial(write_probe, now=self._clock.steady_us()))
         self._monitor.check()
 
@@ -275,21 +450,75 @@ class SqlStore(SqlSinks):
         await self._numbers.provide(sources_of(items))
 
         def write(connection: Connection) -> set[str]:
+            self._check_held(connection, {item.lease for item in items})
             times = self._times()
-            names = write_group(connection, items, numbers=self._numbers, times=times)
+            names = write_group(connection, items, numbers=self._numbers, times=times, well=self._well)
             self._last_recorded_at = times.next_at
             return names
 
         with self._monitor.asking():
             emitted = await self._database.write(write)
         self._monitor.worked(self._writing)
+        for item in items:
+            if isinstance(item, AttemptRecords | BackoffChange):
+                (self._well.add if item.backoff == NO_BACKOFF else self._well.discard)(item.lease)
         return emitted
 
-    def _times(self) -> outbox.OutboxTimes:
+    def _times(self) -> recording.OutboxTimes:
         """Return when a transaction's events are recorded: later than those of the one before, which is done."""
         now = self._clock.steady_us()
-        return outbox.OutboxTimes(now, max(now, self._last_recorded_at))
+        return recording.OutboxTimes(now, max(now, self._last_recorded_at))
 
     async def _write_item(self, item: Item) -> None:
         self._check_open()
         await self._group.write(item)
+
+    def _number(self, lease: Lease) -> int:
+        return self._numbers[Source(lease.kind, lease.name)]
+
+    async def _write(self, work: Work[T]) -> T:
+        return await self._watched(partial(self._database.write, work), Writing.A_LITTLE)
+
+    async def _read(self, work: Work[T]) -> T:
+        return await self._watched(partial(self._database.read, work))
+
+    async def _write_held(self, lease: Lease, work: Work[T]) -> T:
+        """Do it unless another process owns the leased by now, or comes to own it before it is committed."""
+
+        def write(connection: Connection) -> T:
+            self._check_held(connection, [lease])
+            return work(connection)
+
+        return await self._write(write)
+
+    async def _read_held(self, lease: Lease, work: Work[T]) -> T:
+        """Do it. In PostgreSQL another owner shows in the writes only: to look at each read would cost a round trip."""
+        self._check_epochs([lease])
+        return await self._read(work)
+
+    def _check_held(self, connection: Connection, held: Iterable[Lease]) -> None:
+        if self.exclusive:
+            self._check_epochs(held)
+        else:
+            postgresql_leases.check(connection, held)
+
+    def _check_epochs(self, held: Iterable[Lease]) -> None:
+        for lease in held:
+            if self.exclusive and self._epochs.get((lease.kind, lease.name)) != lease.epoch:
+                raise postgresql_leases.lost(lease)
+
+    async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
+        self._check_open()
+        try:
+            with self._monitor.asking():
+                result = await ask()
+        except SQLAlchemyError as error:
+            fault = self._monitor.failed(error, writing)
+        else:
+            self._monitor.worked(writing)
+            return result
+        raise fault.error()  # outside the clause, so that the text of the database's error does not come along
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")

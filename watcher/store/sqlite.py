@@ -22,7 +22,7 @@ from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.runtime.threads import WorkerThreads
 from watcher.store.database import OnRecorded, Watched
 from watcher.store.db_errors import DatabaseFault, ErrorNames, explain
-from watcher.store.schema_version import prepare
+from watcher.store.schema import prepare
 
 _WRITER = (
     "PRAGMA journal_mode=WAL",

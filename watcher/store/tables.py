@@ -19,6 +19,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Row,
     String,
     Table,
     UniqueConstraint,
@@ -26,10 +27,16 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 8
-"""What this program writes. A migration that older programs cannot live with raises `oldest_reader` in `meta`."""
+FIRST_VERSION = SCHEMA_VERSION = 9
+"""What this program writes, and the oldest that it brings up to date.
+
+A migration that older programs cannot live with raises `oldest_reader` in `meta`.
+"""
 
 metadata = MetaData()
+
+AnyRow = Row[*tuple[Any, ...]]
+"""A row of any columns."""
 
 
 def only_where(condition: str) -> dict[str, Any]:
@@ -147,7 +154,7 @@ delivery = Table(
     Column("due_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("rejections", Integer, nullable=False, server_default="0"),
-    Column("first_tried_us", BigInteger, key="first_due_us"),  # on the sink's own clock; older programs read it
+    Column("first_due_us", BigInteger),  # on the sink's own clock
     Column("settled_at", BigInteger),
     Column("answer", String),
     Column("steps", Integer, nullable=False, server_default="0"),  # of the schedule
@@ -193,8 +200,8 @@ reminder = Table(
     sqlite_with_rowid=False,
 )
 
-# Where a sink's message of a problem is, which is updated and answered. The problem is no foreign key: a program of an
-# older schema, which does not know this table, deletes problems too.
+# Where a sink's message of a problem is, which is updated and answered. The problem is no foreign key: retention may
+# delete it in the moment in which an attempt is written down.
 problem_message = Table(
     "problem_message",
     metadata,

@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz` and `/metrics`: what a container platform and Prometheus ask. No token, no secrets (SPEC 7)."""
+"""`/livez`, `/readyz` and `/metrics`: what a container platform and Prometheus ask. No token, no secrets."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,8 +12,6 @@ from watcher.config.warnings import warnings_of
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]
 Warned = Callable[..., list[str]]
-
-NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -52,7 +49,6 @@ def warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warned:
         path.write_text(text)
         document = Document(file=str(path))
         settings = load_config(path, environ=environ, document=document)
-        warnings = warnings_of(document, settings, environ=environ, now=NOW)
-        return [str(each).removeprefix("watcher.yaml:") for each in warnings]
+        return [str(each).removeprefix("watcher.yaml:") for each in warnings_of(document, settings)]
 
     return warned

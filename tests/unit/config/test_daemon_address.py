@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -24,14 +23,6 @@ def test_what_the_file_says_wins(text: str, tmp_path: Path) -> None:
     file = tmp_path / "watcher.yaml"
     file.write_text(text)
     assert listen_address(file, environ=ENVIRON) == ("127.0.0.1", 7000)
-
-
-def test_a_file_that_is_a_pipe_is_read_to_its_end() -> None:
-    reader, writer = os.pipe()
-    os.write(writer, b"http: {listen: '127.0.0.1:7000'}")
-    os.close(writer)
-    assert listen_address(Path(f"/dev/fd/{reader}"), environ=ENVIRON) == ("127.0.0.1", 7000)
-    os.close(reader)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ FILLED = [
     ("$${A}", "${A}"),
     ("$$${A}", "$a"),
     ("a$", "a$"),
-    ("$A 5$ $.", "$A 5$ $."),
+    ("5$ $. a$B $a", "5$ $. a$B $a"),
     ("${ODD}", "${A} $$ {"),
 ]
 
@@ -120,3 +120,26 @@ def test_a_brace_without_a_name_is_reported_without_the_value(mistakes: Mistakes
 
 def test_a_dollar_alone_hides_nothing(mistakes: Mistakes) -> None:
     assert '"in$fo" is not known' in mistakes("log: {level: in$$fo}")[0]
+
+
+@pytest.mark.parametrize(
+    ("written", "environ", "shown"),
+    [
+        ("$CLERK_API_KEY", {}, "CLERK_API_KEY"),
+        ("Bearer $TOKEN2", {"TOKEN2": "x"}, "TOKEN2"),
+        ("$KEYS/clerk", {"KEYS": "x"}, "KEYS"),
+        ("$S3CR3T", {}, "NAME"),
+    ],
+)
+def test_a_variable_without_braces_is_reported_and_nothing_that_may_be_a_secret_shown(
+    written: str, environ: dict[str, str], shown: str, mistakes: Mistakes
+) -> None:
+    assert mistakes(f"accounts:\n  a:\n    api_key: {written}", **environ)[0] == (
+        f"watcher.yaml:3:14: accounts.a.api_key: ${shown} is not filled in without braces; "
+        f"write ${{{shown}}}, or $${shown}"
+    )
+
+
+@pytest.mark.parametrize("written", ["$$CLERK_API_KEY", "pa$WORD", "$lower", "$5"])
+def test_a_dollar_in_a_password_is_a_dollar(written: str) -> None:
+    assert fill(written, environ={}).without_braces is None

@@ -84,37 +84,30 @@ def test_two_accounts_may_not_share_a_key_through_files(mistakes: Mistakes) -> N
     assert lines[0].startswith("watcher.yaml:3:16: accounts.b.api_key: the same key as another account's at line 2;")
 
 
-UID = os.geteuid()
-MISSING = f"(no such file or directory, running as uid {UID}); mount it there, or correct the path"
-NAME_IT = "name a file; Docker makes a directory where the file of a mount is missing"
-DIRECTORY = f"(is a directory, running as uid {UID}); {NAME_IT}"
-NOT_REGULAR = "not a regular file); name a regular file"
+CORRECT = f", running as uid {os.geteuid()}); correct the path or its permissions"
+MISSING = f"(no such file or directory{CORRECT}"
+DIRECTORY = "(a directory); name a file; Docker makes a directory where the file of a mount is missing"
+NOT_REGULAR = "(not a regular file); name a regular file"
 UNREADABLE = [
     ("./none", f"cannot read ./none {MISSING}"),
     ("/nowhere/key", f"cannot read /nowhere/key {MISSING}"),
     (f"/nowhere/{'long/' * 40}key", f"cannot read /nowhere/{'long/' * 40}key {MISSING}"),
     ("secrets/none", f"cannot read secrets/none {MISSING}"),
-    (
-        "./empty/none",
-        f"cannot read ./empty/none (not a directory, running as uid {UID}); mount it there, or correct the path",
-    ),
-    (
-        "./loop",
-        f"cannot read ./loop {MISSING.replace('no such file or directory', 'too many levels of symbolic links')}",
-    ),
+    ("./empty/none", f"cannot read ./empty/none (not a directory{CORRECT}"),
+    ("./loop", f"cannot read ./loop (too many levels of symbolic links{CORRECT}"),
     (".", f"cannot read . {DIRECTORY}"),
     ("./secrets", f"cannot read ./secrets {DIRECTORY}"),
-    ("./pipe", f"cannot read ./pipe (a named pipe, {NOT_REGULAR}"),
-    ("/dev/zero", f"cannot read /dev/zero (a device or a socket, {NOT_REGULAR}"),
-    ("./large", "cannot read ./large (larger than 64 KiB); name a file that holds this alone"),
+    ("./pipe", f"cannot read ./pipe {NOT_REGULAR}"),
+    ("/dev/zero", f"cannot read /dev/zero {NOT_REGULAR}"),
+    ("./large", "cannot read ./large (larger than 64 KiB); correct the path"),
     ("./empty", "./empty is empty; write the secret into it"),
     ("./latin", "./latin is not UTF-8 text; write the secret into it as text"),
-    ('"./a\\0b"', r"./a\u0000b is no path; write a path such as /run/secrets/name"),
+    ('"./a\\0b"', rf"cannot read ./a\u0000b (no usable path{CORRECT}"),
     ("clerk_api_key", f"cannot read clerk_api_key {MISSING}"),
     ("nowhere/api-key.txt", f"cannot read nowhere/api-key.txt {MISSING}"),
-    ("hunter2", f"cannot read this file in {{here}} {MISSING}"),
-    ("https://h/hunter2", f"cannot read this file in {{here}} {MISSING}"),
-    ("h.example/hunter2", f"cannot read this file in {{here}} {MISSING}"),
+    ("hunter2", f"cannot read this file {MISSING}"),
+    ("https://h/hunter2", f"cannot read this file {MISSING}"),
+    ("h.example/hunter2", f"cannot read this file {MISSING}"),
 ]
 
 
@@ -128,7 +121,7 @@ def test_a_file_without_a_secret_is_one_line(file: str, problem: str, mistakes: 
     Path("loop").symlink_to("loop")
     os.mkfifo("pipe")
     assert mistakes(f"accounts:\n  a:\n    api_key_file: {file}\n") == [
-        f"watcher.yaml:3:19: accounts.a.api_key_file: {problem.format(here=Path.cwd())}",
+        f"watcher.yaml:3:19: accounts.a.api_key_file: {problem}",
         "1 problem in watcher.yaml",
     ]
 
@@ -136,7 +129,7 @@ def test_a_file_without_a_secret_is_one_line(file: str, problem: str, mistakes: 
 def test_every_twin_says_it_alike(mistakes: Mistakes) -> None:
     lines = mistakes("sinks: {ops: {type: webhook, url_file: /dev/zero, secret_file: /nowhere/key}}\n")
     assert [line.split(": ", 1)[1] for line in lines[:-1]] == [
-        f"sinks.ops.url_file: cannot read /dev/zero (a device or a socket, {NOT_REGULAR}",
+        f"sinks.ops.url_file: cannot read /dev/zero {NOT_REGULAR}",
         f"sinks.ops.secret_file: cannot read /nowhere/key {MISSING}",
     ]
 
@@ -151,15 +144,11 @@ def test_a_key_put_where_its_file_belongs_is_not_shown(value: str, mistakes: Mis
 @pytest.mark.parametrize("written", ["${KEY:-/nowhere/hunter2}", "${NONE:-hunter2}", "x${KEY}"])
 def test_neither_is_a_default(written: str, mistakes: Mistakes) -> None:
     lines = mistakes(f"accounts:\n  a:\n    api_key_file: {written}\n", KEY="hunter2")
-    assert "cannot read this file in " in lines[0]
+    assert "cannot read this file (" in lines[0]
     assert "hunter2" not in "".join(lines)
 
 
-def test_a_variable_that_leads_to_a_place_that_is_there_is_shown_filled_in(mistakes: Mistakes) -> None:
-    mistakes("- x")
-    Path("secrets").mkdir()
-    lines = mistakes("accounts:\n  a:\n    api_key_file: ${DIR}/key\n", DIR=f"{Path.cwd()}/secrets")
-    assert f"cannot read {Path.cwd()}/secrets/key (no such file" in lines[0]
+def test_a_variable_that_names_a_directory_is_shown_by_its_name(mistakes: Mistakes) -> None:
     lines = mistakes("accounts:\n  a:\n    api_key_file: ${DIR}/key\n", DIR="/nowhere")
     assert "cannot read ${DIR}/key (no such file" in lines[0]
 
@@ -208,4 +197,4 @@ def test_a_file_one_may_not_read_says_as_whom(locked: Path) -> None:
     assert caught.value.problems[0].problem == (
         f"cannot read {locked}/key (permission denied, running as uid {os.geteuid()})"
     )
-    assert caught.value.problems[0].remedy == "chmod 0440 and the right group"
+    assert caught.value.problems[0].remedy == "correct the path or its permissions"

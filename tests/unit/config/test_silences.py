@@ -79,18 +79,15 @@ def test_without_the_key_there_are_none(load: Load) -> None:
         ((MATCH, "from: [a]", UNTIL), "6:42: silences[0].from: is not a single value; write one value"),
         (
             ("match: {sinks: [opps]}", FROM, UNTIL),
-            '6:22: silences[0].match.sinks[0]: "opps" is not defined; sinks are: ops',
+            '6:22: silences[0].match.sinks[0]: "opps" is no sink that can be silenced; these are: ops',
         ),
         (
             ("match: {sinks: [out]}", FROM, UNTIL),
-            (
-                '6:22: silences[0].match.sinks[0]: "out" is stdout, which is never silenced; '
-                "remove it: stdout is the record of what happened"
-            ),
+            ('6:22: silences[0].match.sinks[0]: "out" is no sink that can be silenced; these are: ops'),
         ),
         (
             ("match: {accounts: [x]}", FROM, UNTIL),
-            '6:25: silences[0].match.accounts[0]: "x" is not defined; accounts are: default',
+            '6:25: silences[0].match.accounts[0]: "x" is no account that can be silenced; these are: default',
         ),
         (
             ("match: {events: [execution.faild]}", FROM, UNTIL),
@@ -125,4 +122,4 @@ def test_a_mistake_is_one_line_with_its_remedy(keys: tuple[str, ...], message: s
 
 def test_a_sink_to_be_silenced_must_be_there(mistakes: Mistakes) -> None:
     text = f"accounts: {{default: {{api_key: k}}}}\nsilences: [{{match: {{sinks: [ops]}}, {FROM}, {UNTIL}}}]"
-    assert mistakes(text)[0].endswith('"ops" is not defined; there are no sinks to silence')
+    assert mistakes(text)[0].endswith('"ops" is no sink that can be silenced; these are: none')

@@ -1,17 +1,14 @@
 """A configuration that is read again, from real files."""
 
-import os
 from pathlib import Path
 from weakref import ref
 
 import pytest
 
 from watcher.config.document import Document
-from watcher.config.file_stamp import Files
 from watcher.config.problems import ConfigProblemsError
 from watcher.config.source import ConfigSource
 from watcher.domain.errors import ConfigError
-from watcher.runtime.clock import SystemClock
 
 TEXT = """
 accounts: {default: {api_key_file: secrets/key}}
@@ -30,7 +27,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def source(file: Path) -> ConfigSource:
-    source = ConfigSource(file, environ={}, clock=SystemClock())
+    source = ConfigSource(file, environ={})
     source.load()
     return source
 
@@ -40,8 +37,8 @@ def test_nothing_is_kept_of_what_was_read_but_which_files_that_took(
 ) -> None:
     read: list[ref[Document]] = []
 
-    def noted(*, file: str, files: Files) -> Document:
-        document = Document(file=file, files=files)
+    def noted(*, file: str) -> Document:
+        document = Document(file=file)
         read.append(ref(document))
         return document
 
@@ -61,26 +58,10 @@ def test_a_change_of_the_file_is_seen_until_it_is_read(source: ConfigSource, fil
     assert not source.changed()
 
 
-def test_a_file_that_is_replaced_by_one_of_the_same_size_and_age_is_another(source: ConfigSource, file: Path) -> None:
-    found = file.stat()
-    other = file.with_name("next")
-    other.write_text(TEXT)
-    os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
-    other.rename(file)
-    assert source.changed()
-
-
 def test_a_secret_in_a_file_of_its_own_is_followed(source: ConfigSource, file: Path) -> None:
     (file.parent / "secrets" / "key").write_text("two\n")
     assert source.changed()
     assert source.load().accounts["default"].api_key.get_secret_value() == "two"
-
-
-def test_a_file_that_others_may_read_from_now_on_is_another(source: ConfigSource, file: Path) -> None:
-    (file.parent / "secrets" / "key").chmod(0o440)
-    assert source.changed()
-    source.load()
-    assert not source.changed()
 
 
 def test_a_file_that_is_missing_is_waited_for(source: ConfigSource, file: Path) -> None:
@@ -97,25 +78,6 @@ def test_a_bad_file_is_read_once(source: ConfigSource, file: Path) -> None:
     with pytest.raises(ConfigProblemsError):
         source.load()
     assert not source.changed()
-
-
-def test_the_directories_are_those_of_the_files_and_of_what_they_link_to(file: Path, tmp_path: Path) -> None:
-    away = tmp_path / "away"
-    away.mkdir()
-    file.rename(away / "real.yaml")
-    file.symlink_to(away / "real.yaml")
-    (away / "real.yaml").write_text(TEXT.replace("secrets", f"{tmp_path}/secrets"))
-    source = ConfigSource(file, environ={}, clock=SystemClock())
-    source.load()
-    assert source.directories() == {tmp_path, away, tmp_path / "secrets"}
-
-
-def test_a_directory_that_is_gone_is_not_among_them(file: Path, tmp_path: Path) -> None:
-    file.write_text(TEXT.replace("secrets", "nowhere"))
-    source = ConfigSource(file, environ={}, clock=SystemClock())
-    with pytest.raises(ConfigProblemsError):
-        source.load()
-    assert source.directories() == {tmp_path}
 
 
 def test_a_file_that_names_nothing_to_watch_is_wrong_whatever_else_it_says(source: ConfigSource, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Certificates and keys that a configuration names, as real files: read, refused, warned of, and rotated in place."""
+"""Certificates and keys that a configuration names, as real files: read, refused, and rotated in place."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +12,6 @@ from watcher.config.models import Settings
 from watcher.config.source import ConfigSource
 from watcher.daemon.fingerprint import fingerprint_of_settings, fingerprint_of_sink
 from watcher.delivery.sinks.webhook import WebhookSettings
-from watcher.runtime.clock import SystemClock
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]
@@ -60,16 +59,16 @@ ZQz8Ny+rLQ==
     ("text", "content", "problem"),
     [
         ("ca_file: nowhere.pem", {}, ("ca_file: cannot read nowhere.pem (no such file or directory, running as uid "
-         f"{os.geteuid()}); mount it there, or correct the path")),
-        ("ca_file: ./pem", {}, ("ca_file: cannot read ./pem (is a directory, running as uid "
-         f"{os.geteuid()}); name a file; Docker makes a directory where the file of a mount is missing")),
+         f"{os.geteuid()}); correct the path or its permissions")),
+        ("ca_file: ./pem", {}, ("ca_file: cannot read ./pem (a directory); "
+         "name a file; Docker makes a directory where the file of a mount is missing")),
         ("ca_file: [a]", {}, "ca_file: is not a single value; write one path"),
         ("ca_file: x", {"x": b""}, f"ca_file: holds no certificate, or a broken one; {AT_PEM}"),
         ("ca_file: pem/tls.key", {}, f"ca_file: holds no certificate, or a broken one; {AT_PEM}"),
         ("ca_file: x", {"x": b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
          f"ca_file: holds no certificate, or a broken one; {AT_PEM}"),
         ("ca_file: x", {"x": b" " * (1024 * 1024 + 1)},
-         "ca_file: cannot read x (larger than 1 MiB); name a file that holds this alone"),
+         "ca_file: cannot read x (larger than 1024 KiB); correct the path"),
         ("cert_file: pem/tls.crt", {},
          "key_file: cert_file is given without key_file; name both, or none"),
         ("key_file: ./pem/tls.key", {}, "key_file: is given without cert_file; name both, or none"),
@@ -114,10 +113,9 @@ def test_a_rotation_in_place_is_another_sink_and_the_same_configuration(tmp_path
     data = tmp_path / "pem"
     data.symlink_to("monday")  # as Kubernetes mounts a secret
     (tmp_path / "watcher.yaml").write_text(PAIR + WATCH)
-    source = ConfigSource(tmp_path / "watcher.yaml", environ={}, clock=SystemClock())
+    source = ConfigSource(tmp_path / "watcher.yaml", environ={})
     before = source.load()
     assert not source.changed()
-    assert tmp_path / "monday" in source.directories()
     (tmp_path / "new").symlink_to("tuesday")
     (tmp_path / "new").replace(data)
     assert source.changed()

@@ -9,7 +9,7 @@ from virtual import FakeClock
 
 from watcher.cli.wait.follower import wait_for
 from watcher.daemon.app import _nothing_unseen, _unready
-from watcher.daemon.build import SinkWakeups
+from watcher.daemon.build_worker import SinkWakeups
 from watcher.daemon.ownership import SoleOwnership
 from watcher.daemon.readiness import Readiness
 from watcher.runtime.scheduler import Schedule

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
+from typing import cast
 
 import pytest
 from lease_store import FakeLeaseStore, LeaseTable
@@ -14,6 +15,7 @@ from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.store.held_lease import HeldLease
 from watcher.store.lease_protocol import LEASE_S, MAINTENANCE, LeaseKey
+from watcher.store.postgresql_leases import PostgresLeases
 
 ACCOUNTS = [LeaseKey("account", name) for name in "abcdef"]
 A, B = ACCOUNTS[:2]
@@ -32,7 +34,11 @@ class Replica:
         self.fatal: list[BaseException] = []
         self.due_clock = ServerClock(table.clock)
         self.leases = Leases(
-            self.store, replica=name, clock=self.due_clock, metrics=self.metrics, fatal=self.fatal.append
+            cast("PostgresLeases", self.store),
+            replica=name,
+            clock=self.due_clock,
+            metrics=self.metrics,
+            fatal=self.fatal.append,
         )
         self.changed: list[LeaseKey] = []
         self.trusted: list[LeaseKey] = []

@@ -13,7 +13,6 @@ from structlog.testing import capture_logs
 
 from watcher.daemon.readiness import Readiness
 from watcher.store.open import open_store
-from watcher.store.protocol import Store
 from watcher.store.sql_store import SqlStore
 
 
@@ -83,7 +82,7 @@ class SlowStore:
 
 async def test_however_many_ask_the_store_writes_once_a_second(clock: SetClock) -> None:
     slow = SlowStore()
-    readiness = Readiness(cast("Store", slow), clock=clock)
+    readiness = Readiness(cast("SqlStore", slow), clock=clock)
     asking = [asyncio.create_task(readiness.problem()) for _ in range(100)]
     slow.gate.set()
     assert await asyncio.gather(*asking) == [None] * 100
@@ -97,7 +96,7 @@ async def test_however_many_ask_the_store_writes_once_a_second(clock: SetClock) 
 
 async def test_a_store_that_does_not_answer_is_not_usable_and_not_asked_again_meanwhile(clock: SetClock) -> None:
     slow = SlowStore()
-    readiness = Readiness(cast("Store", slow), clock=clock, timeout_s=0.01)
+    readiness = Readiness(cast("SqlStore", slow), clock=clock, timeout_s=0.01)
     for _ in range(3):
         clock.us += 60 * SECOND_US
         assert await readiness.problem() == "the store does not answer"
@@ -115,7 +114,7 @@ async def test_a_probe_that_crashes_is_loud_and_asked_again_a_second_later(clock
             raise ZeroDivisionError
 
     crashing = Crashing()
-    readiness = Readiness(cast("Store", crashing), clock=clock)
+    readiness = Readiness(cast("SqlStore", crashing), clock=clock)
     for asked_count in (1, 2):
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):

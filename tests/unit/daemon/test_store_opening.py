@@ -116,7 +116,7 @@ async def test_meanwhile_a_bad_configuration_is_loud_and_a_good_one_waits(
 
     with postgres.database() as url, capture_logs() as logs:
         write(url)
-        source = ConfigSource(file, environ={}, clock=SystemClock())
+        source = ConfigSource(file, environ={})
         settings = source.load()
         await asyncio.to_thread(postgres.stop)
         try:

@@ -75,8 +75,8 @@ def held(path: Path) -> Iterator[None]:
 
 @contextmanager
 def refusing(path: Path, name: str) -> Iterator[None]:
-    """Let the store give nobody the lease of that name meanwhile."""
-    refused = f"BEFORE INSERT ON lease WHEN new.name = '{name}' BEGIN SELECT RAISE(ABORT, ''); END"
+    """Let the store number nothing of that name meanwhile."""
+    refused = f"BEFORE INSERT ON source WHEN new.name = '{name}' BEGIN SELECT RAISE(ABORT, ''); END"
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute(f"CREATE TRIGGER refused {refused}")
         yield

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from typing import cast
 
 import pytest
 from lease_store import FakeLeaseStore, LeaseTable
@@ -18,6 +19,7 @@ from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import StoreError
 from watcher.store.changes import Lease
 from watcher.store.lease_protocol import LEASE_S, LeaseKey
+from watcher.store.postgresql_leases import PostgresLeases
 from watcher.store.sql_store import SqlStore
 
 ACCOUNT, OPS, MORE = LeaseKey("account", "a"), LeaseKey("sink", "ops"), LeaseKey("sink", "more")
@@ -34,7 +36,7 @@ class Shared(Setup):
 
     def make_ownership(self) -> Ownership:
         self.leases = Leases(
-            self.lease_store,
+            cast("PostgresLeases", self.lease_store),
             replica="one",
             clock=self.due_clock,
             metrics=self.metrics,

@@ -161,7 +161,7 @@ async def test_all_of_a_group_share_one_fate(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.record("a", "b", data=of("p"))
     await rig.go(30)
-    same = ("attempts", "steps", "rejections", "due_at", "tried_at", "first_tried_us", "group_id", "state")
+    same = ("attempts", "steps", "rejections", "due_at", "tried_at", "first_due_us", "group_id", "state")
     assert [rig.row("a1")[name] for name in same] == [rig.row("b1")[name] for name in same]
     assert (rig.row("a1")["attempts"], rig.counted("retried")) == (1, 2)
 

@@ -164,9 +164,17 @@ def test_the_secrets_that_are_asked_for_are_those_of_the_examples_which_hold_non
     common = examples["kubernetes"]
     assert (volume["secretName"], keys) == (common["metadata"]["name"], [*common["stringData"]])
     assert set(keys) < set(SECRETS)
-    password = variables_of(read(FOLDER / "postgres/deployment.yaml"))["PGPASSWORD"]["valueFrom"]["secretKeyRef"]
-    example = examples["postgres"]
-    assert password == {"name": example["metadata"]["name"], "key": next(iter(example["stringData"]))}
+    patch, example = read(FOLDER / "postgres/deployment.yaml"), examples["postgres"]
+    (volume,) = (each["secret"] for each in patch["spec"]["template"]["spec"]["volumes"])
+    (mount,) = container_of(patch)["volumeMounts"]
+    assert volume["secretName"] == example["metadata"]["name"]
+    password_file = f"{mount['mountPath']}/{next(iter(example['stringData']))}"
+    assert read(FOLDER / "postgres/watcher.yaml")["store"] == {"password_file": password_file}
+
+
+def test_the_configuration_of_an_overlay_is_the_one_of_the_base_but_for_its_store() -> None:
+    ours, base = read(FOLDER / "postgres/watcher.yaml"), read(CONFIG)
+    assert {key: value for key, value in ours.items() if key != "store"} == base
 
 
 def variables_of(deployment: Manifest) -> dict[str, Manifest]:
@@ -177,7 +185,8 @@ def variables_of(deployment: Manifest) -> dict[str, Manifest]:
 async def test_the_program_accepts_the_configuration_that_is_mounted(overlay: str, tmp_path: Path) -> None:
     variables = variables_of(read(FOLDER / overlay / "deployment.yaml"))
     assert {name for name in variables if name.startswith("WATCHER_")} <= set(DEFAULTS)
-    await check(CONFIG, tmp_path, {name: variable.get("value", "p") for name, variable in variables.items()})
+    config = CONFIG if overlay == "sqlite" else FOLDER / "postgres/watcher.yaml"
+    await check(config, tmp_path, {name: variable.get("value", "p") for name, variable in variables.items()})
 
 
 @needs_kustomize

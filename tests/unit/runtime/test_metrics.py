@@ -90,6 +90,11 @@ def test_the_names_and_labels_are_those_of_the_contract_and_no_others(metrics: M
     assert shown(metrics) == ours | {f"process_{name}": rest for name, rest in PROCESS.items()}
 
 
+def test_the_help_of_a_metric_is_a_phrase(metrics: Metrics) -> None:
+    helps = [family.documentation for family in metrics.registry.collect() if family.name.startswith("watcher_")]
+    assert [each for each in helps if len(each.split()) < 5 or not each.endswith(".")] == []
+
+
 def test_the_process_is_this_one(metrics: Metrics) -> None:
     files = metrics.registry.get_sample_value("process_open_fds")
     assert files == pytest.approx(len(os.listdir("/proc/self/fd")), abs=1)  # noqa: PTH208 (its own included)

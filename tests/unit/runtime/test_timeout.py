@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from watcher.runtime.timeout import TimeLimit
+from watcher.runtime.http_client import TimeLimit
 
 LIMIT_S = 0.02
 

@@ -3,7 +3,6 @@ import pytest
 from watcher.runtime.units import (
     Address,
     InvalidValueError,
-    is_loopback,
     parse_address,
     parse_duration,
     parse_rate,
@@ -24,8 +23,8 @@ def test_a_duration_is_seconds(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("10", "has no unit; write 10s"),
-        ("1.5", "has no unit; write 1.5s"),
+        ("10", "has no unit; write 10s, 10m, 10h or 10d"),
+        ("1.5", "has no unit; write 1.5s, 1.5m, 1.5h or 1.5d"),
         ("", "is not a duration; write 500ms, 10s, 15m, 48h or 3d"),
         ("-1s", "is not a duration; write 500ms, 10s, 15m, 48h or 3d"),
         ("1h30m", "is not a duration; write 500ms, 10s, 15m, 48h or 3d"),
@@ -50,11 +49,11 @@ def test_a_rate_is_per_second(text: str, per_s: float) -> None:
     ("text", "message"),
     [
         ("5", "has no unit; write 5/s or 300/m"),
-        ("0/s", "would never send anything; write a rate above 0, such as 5/s"),
+        ("0/s", "is no usable rate; write more than 0/s, at most 1000000/s, such as 5/s"),
         ("5/d", "is not a rate; write 5/s or 300/m"),
         ("-5/s", "is not a rate; write 5/s or 300/m"),
         ("fast", "is not a rate; write 5/s or 300/m"),
-        ("9" * 400 + "/s", "is faster than anything can be; write at most 1000000/s"),
+        ("9" * 400 + "/s", "is no usable rate; write more than 0/s, at most 1000000/s, such as 5/s"),
     ],
 )
 def test_a_bad_rate_says_what_would_be_right(text: str, message: str) -> None:
@@ -73,10 +72,7 @@ def test_a_share_is_of_a_whole(text: str, share: float) -> None:
     [
         ("20", "has no unit; write 20%"),
         ("0.2", "has no unit; write 20%"),
-        (".075", "has no unit; write 7.5%"),
-        ("1", "has no unit; write 1% or 100%"),
-        ("0", "has no unit; write more than 0% and at most 100%"),
-        ("500", "has no unit; write more than 0% and at most 100%"),
+        ("0.075", "has no unit; write 7.5%"),
         ("0%", "is no share of a whole; write more than 0% and at most 100%"),
         ("101%", "is no share of a whole; write more than 0% and at most 100%"),
         ("-5%", "is not a share; write a percentage, such as 20%"),
@@ -125,14 +121,6 @@ def test_a_bad_address_says_what_would_be_right(text: str) -> None:
 def test_a_duration_is_written_as_people_do_and_reads_the_same(seconds: float, written: str) -> None:
     assert write_duration(seconds) == written
     assert parse_duration(written) == seconds
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("", False), ("::", False)],
-)
-def test_only_this_machine_reaches_a_loopback_address(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize(

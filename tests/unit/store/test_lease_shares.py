@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from watcher.store.lease_shares import surplus_count, target_count
+from watcher.store.postgresql_leases import surplus_count, target_count
 
 
 @pytest.mark.parametrize(

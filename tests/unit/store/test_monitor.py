@@ -38,7 +38,6 @@ CHANGES: list[Use] = [
     lambda store, _account, sink: store.settle(AttemptRecords(sink, (), 1.0, NO_BACKOFF)),
 ]
 SMALL_WRITES: list[Use] = [
-    lambda store, _account, _sink: store.claim("account", "other"),
     lambda store, _account, sink: store.give_up(sink, now=Micros(1), clock_s=1.0, after_s=1.0),
     lambda store, _account, sink: store.mark_absent_sinks(sink, present=("ops",), now=Micros(1), dead_after_us=1),
     lambda store, _account, _sink: store.probe_writable(),

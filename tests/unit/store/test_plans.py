@@ -10,20 +10,10 @@ from sqlalchemy.dialects.postgresql.asyncpg import dialect as numbering_dialect
 from sqlalchemy.dialects.sqlite import dialect
 from stores import SetClock
 
-from watcher.store import cursors as scans
-from watcher.store import (
-    dead_letters,
-    deliveries,
-    groups,
-    leases,
-    outbox,
-    problem_messages,
-    retention,
-    silenced,
-    source_states,
-)
+from watcher.store import deliveries, groups, postgresql_leases, problems, recording, retention, sources
 from watcher.store import executions as states
 from watcher.store.postgresql import PostgresDatabase
+from watcher.store.statement import HotStatement
 from watcher.store.tables import metadata
 
 STATEMENTS = [
@@ -40,23 +30,23 @@ STATEMENTS = [
     groups._GROUPS,
     groups._ALONE,
     groups._IS_HELD_BACK,
-    silenced._SILENCE,
-    silenced._RELEASE,
-    dead_letters._DEAD,
-    dead_letters._REPLAY,
-    leases._HELD,
-    outbox._SINKS_OF,
-    problem_messages._MOVE,
-    problem_messages._OF_PROBLEM,
-    problem_messages._FAILING,
-    source_states._WRITE_STATE,
-    source_states._WRITE_BACKOFF,
+    deliveries._SILENCE,
+    deliveries._RELEASE,
+    deliveries._DEAD,
+    deliveries._REPLAY,
+    postgresql_leases._HELD,
+    recording._SINKS_OF,
+    problems._MOVE,
+    problems._MESSAGE,
+    problems._FAILING,
+    sources._WRITE_SOURCE,
+    sources._WRITE_BACKOFF,
     states._UPDATE,
     states._SAVE_POLL_TIMES,
-    scans._WRITE_SEQUENCE,
-    scans._CURSOR,
-    scans._FORGET,
-    scans._MARK_PIPELINE,
+    sources._WRITE_PIPELINE,
+    sources._CURSOR,
+    sources._FORGET_SCAN,
+    sources._MARK_PIPELINE,
     retention._ENDED,
     retention._DELETE_STREAM_DELIVERIES,
     retention._DELETE_STREAM_EVENTS,
@@ -78,8 +68,15 @@ def connection() -> Iterator[Connection]:
     engine.dispose()
 
 
-def plan(connection: Connection, statement: ClauseElement) -> list[str]:
-    sql = str(statement.compile(dialect=dialect()))
+Statement = ClauseElement | HotStatement
+
+
+def plain(statement: Statement) -> ClauseElement:
+    return statement.statement if isinstance(statement, HotStatement) else statement
+
+
+def plan(connection: Connection, statement: Statement) -> list[str]:
+    sql = str(plain(statement).compile(dialect=dialect()))
     rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", (1,) * sql.count("?"))
     return [row.detail for row in rows]
 
@@ -94,7 +91,7 @@ def test_what_is_due_is_read_off_the_front_of_the_index(connection: Connection) 
 
 
 def test_a_new_delivery_looks_at_those_before_it_only(connection: Connection) -> None:
-    assert plan(connection, outbox._DELIVERY) == [
+    assert plan(connection, recording._DELIVERY) == [
         "SCALAR SUBQUERY 1",
         "SEARCH ahead USING PRIMARY KEY (stream=? AND sequence<?)",
     ]
@@ -107,7 +104,7 @@ def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> Non
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)
-def test_no_statement_reads_a_whole_table_or_sorts(connection: Connection, statement: ClauseElement) -> None:
+def test_no_statement_reads_a_whole_table_or_sorts(connection: Connection, statement: Statement) -> None:
     steps = plan(connection, statement)
     assert not [step for step in steps if step.startswith(("SCAN", "USE TEMP B-TREE"))]
 
@@ -128,8 +125,8 @@ async def database(postgres: PostgresServer) -> AsyncIterator[PostgresDatabase]:
         await database.close()
 
 
-async def postgres_plan(database: PostgresDatabase, statement: ClauseElement) -> list[str]:
-    sql = str(statement.compile(dialect=cast("Any", numbering_dialect)()))
+async def postgres_plan(database: PostgresDatabase, statement: Statement) -> list[str]:
+    sql = str(plain(statement).compile(dialect=cast("Any", numbering_dialect)()))
     asked = f"EXPLAIN (GENERIC_PLAN, COSTS OFF) {sql}"
     rows = await database.read(
         lambda found: found.exec_driver_sql(asked, execution_options={"no_parameters": True}).all()
@@ -137,9 +134,9 @@ async def postgres_plan(database: PostgresDatabase, statement: ClauseElement) ->
     return [row[0].strip(" ->") for row in rows]
 
 
-@pytest.mark.parametrize("statement", [*STATEMENTS, deliveries.HEADS, outbox._DELIVERY, states._OPEN])
+@pytest.mark.parametrize("statement", [*STATEMENTS, deliveries.HEADS, recording._DELIVERY, states._OPEN])
 async def test_no_statement_reads_a_whole_table_or_sorts_on_postgresql(
-    database: PostgresDatabase, statement: ClauseElement
+    database: PostgresDatabase, statement: Statement
 ) -> None:
     steps = await postgres_plan(database, statement)
     assert not [step for step in steps if step.startswith(("Seq Scan", "Sort  "))]
@@ -152,14 +149,14 @@ BY_STREAM = [
     deliveries.LET_GO,
     deliveries._GIVE_UP,
     groups._FIX,
-    silenced._SILENCE,
-    outbox._DELIVERY,
+    deliveries._SILENCE,
+    recording._DELIVERY,
 ]
 
 
 @pytest.mark.parametrize("statement", BY_STREAM)
 async def test_what_is_of_a_stream_is_not_sought_among_all_that_waits_on_postgresql(
-    database: PostgresDatabase, statement: ClauseElement
+    database: PostgresDatabase, statement: Statement
 ) -> None:
     steps = " ".join(await postgres_plan(database, statement))
     assert "delivery_pkey on delivery" in steps

@@ -93,6 +93,11 @@ async def test_a_database_of_somebody_else_is_left_alone(postgres: PostgresServe
     assert "is a database, but not one of clerk-watcher; name another" in await refusal(empty)
 
 
+async def test_a_database_of_before_the_first_release_is_refused(postgres: PostgresServer, url: str) -> None:
+    postgres.run("UPDATE meta SET value = '8' WHERE key = 'schema_version'", url)
+    assert "is a store of a version before the first release (schema 8)" in await refusal(url)
+
+
 async def test_a_newer_database_is_left_alone(postgres: PostgresServer, url: str) -> None:
     postgres.run("UPDATE meta SET value = '999' WHERE key = 'oldest_reader'", url)
     assert "was written by a newer version of clerk-watcher" in await refusal(url)
@@ -105,6 +110,24 @@ async def test_a_database_that_is_not_there_must_be_made(postgres: PostgresServe
 async def test_a_user_without_rights_must_be_given_some(postgres: PostgresServer, empty: str) -> None:
     postgres.run("CREATE ROLE guest LOGIN")
     assert "grant it all rights in its schema (42501)" in await refusal(empty.replace("postgres@", "guest@"))
+
+
+async def test_a_right_that_is_missing_is_named_before_the_first_change(postgres: PostgresServer, url: str) -> None:
+    postgres.run("CREATE ROLE limited LOGIN")
+    grants = (
+        "GRANT USAGE ON SCHEMA public TO limited",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO limited",
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO limited",
+    )
+    for grant in grants:
+        postgres.run(grant, url)
+    limited = url.replace("postgres@", "limited@")
+    await (await opened(limited)).close()
+    postgres.run("REVOKE INSERT ON event FROM limited; REVOKE USAGE ON SEQUENCE event_id_seq FROM limited", url)
+    assert await refusal(limited) == (
+        f"{limited.partition('?')[0]} refuses this user INSERT on event, USAGE of its sequence on event;"
+        " grant it SELECT, INSERT, UPDATE and DELETE on all tables of its schema, and USAGE on all sequences"
+    )
 
 
 async def test_a_schema_that_is_not_there_must_be_made(empty: str) -> None:
@@ -136,7 +159,8 @@ async def test_names_are_kept_whatever_encoding_the_url_asks_for(postgres: Postg
 
 async def test_a_password_that_is_wrong_must_be_corrected_and_is_not_shown(postgres: PostgresServer, url: str) -> None:
     postgres.run(f"CREATE ROLE {WITH_PASSWORD} LOGIN PASSWORD 'right'")
-    postgres.run(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {WITH_PASSWORD}", url)
+    for kind in ("TABLES", "SEQUENCES"):
+        postgres.run(f"GRANT ALL ON ALL {kind} IN SCHEMA public TO {WITH_PASSWORD}", url)
     theirs = url.replace("postgres@", f"{WITH_PASSWORD}@")
     assert "password authentication failed" in (text := await refusal(theirs, password="hunter2"))
     assert "hunter2" not in text

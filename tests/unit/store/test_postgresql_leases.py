@@ -16,10 +16,9 @@ from structlog.testing import capture_logs
 
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.store.changes import Lease
-from watcher.store.lease_protocol import LEASE_S, LeaseKey, LeaseReport, LeaseStore, RenewRequest
-from watcher.store.leases import check
+from watcher.store.lease_protocol import LEASE_S, LeaseKey, LeaseReport, RenewRequest
 from watcher.store.open import open_store
-from watcher.store.postgresql_leases import FORGOTTEN_US, NOBODY, ORPHANED_US
+from watcher.store.postgresql_leases import FORGOTTEN_US, NOBODY, ORPHANED_US, PostgresLeases, check
 from watcher.store.sql_store import SqlStore
 
 ACCOUNTS = [LeaseKey("account", name) for name in "abcdefghijkl"]
@@ -40,7 +39,7 @@ class Replica:
     budgets: dict[LeaseKey, str] = field(default_factory=dict)
 
     @property
-    def leases(self) -> LeaseStore:
+    def leases(self) -> PostgresLeases:
         assert self.store.leases is not None
         return self.store.leases
 

@@ -14,12 +14,11 @@ from stores import START_US, SetClock, Woken, source_change, stream_of
 
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.store import silenced
+from watcher.store import deliveries
 from watcher.store.changes import Lease, SourceChange
 from watcher.store.open import open_store
-from watcher.store.outbox import OutboxTimes
+from watcher.store.recording import OutboxTimes, write_group
 from watcher.store.sql_store import SqlStore
-from watcher.store.transaction import write_group
 
 OPENING = EventKey(stream_of("accounts/default"), 1)
 PROBLEM = Problem(UUID(int=5), EventType.ACCOUNT_DEGRADED, SetClock().now(), OPENING)
@@ -47,7 +46,7 @@ class Replicas:
         write_group(connection, [self.closing()], numbers=self.polls._numbers, times=times)
 
     def releases(self, connection: Connection) -> None:
-        silenced.release(connection, sink_id=self.sends._number(self.ops), keys=[OPENING], now=START_US)
+        deliveries.release(connection, sink_id=self.sends._number(self.ops), keys=[OPENING], now=START_US)
 
     async def at_once(self, first: Work, second: Work, *, by: SqlStore, beside: SqlStore) -> None:
         """Do both in transactions that overlap: the first ends once the second has ended, or waits for it."""

@@ -2,7 +2,7 @@ import uuid
 
 import pytest
 
-from watcher.store.row_mapping import counts_of, counts_text, execution_id, execution_key
+from watcher.store.executions import counts_of, counts_text, execution_id, execution_key
 
 
 def test_an_id_comes_back_from_its_bytes() -> None:

@@ -77,7 +77,7 @@ def _watched(settings: Settings, account: str) -> Watched:
 
 
 def plan_account(name: str, watched: Watched, *, rate_limit: float, polling: PollingSettings) -> AccountPlan:
-    """Return the plan of one account. `rate_limit` is per second, of which 98 % are used (SPEC 2.7).
+    """Return the plan of one account. `rate_limit` is per second, of which 98 % are used (docs/guarantees.md).
 
     While `max_interval` can be held, what is named and what is watched whole go by turns, so that each has half of the
     rate at least, or all it needs. Where it cannot, all take turns, lists three times as often

@@ -10,14 +10,14 @@ from watcher.daemon.store_opening import password_of
 from watcher.domain.errors import Exit, StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import run_detached
-from watcher.store.open import is_postgresql
+from watcher.store.store_url import is_postgresql
 
 
 async def try_store(settings: StoreSettings, *, clock: Clock) -> tuple[list[Trial], Mapping[str, str]]:
     """Log in and look, writing nothing. Return what came of it, and the sinks that are recorded as disabled."""
     if not is_postgresql(settings.url):
         return [], {}
-    state_of = import_module("watcher.store.postgresql_state").state_of  # what it needs is of an extra
+    state_of = import_module("watcher.store.postgresql").state_of  # what it needs is of an extra
     began_at, where = clock.monotonic(), settings.url.partition("?")[0]
     code, hint, disabled = Exit.DONE, "", {}
     try:

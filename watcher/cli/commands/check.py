@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,10 +39,11 @@ from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.store.database_file import disabled_sinks
 
-EXAMPLES = ("watcher check", "watcher check --config watcher.yaml --online --send")
+EXAMPLES = ("watcher check watcher.yaml --without-secrets", "watcher check --online --send")
 
 
 def check(
+    file: Annotated[Path | None, typer.Argument(help="The YAML file, as with --config.", show_default=False)] = None,
     *,
     config: ConfigOption = None,
     online: Annotated[
@@ -49,6 +51,10 @@ def check(
     ] = False,
     send: Annotated[
         bool, typer.Option("--send", help="As --online, and show and send each sink a test message.")
+    ] = False,
+    without_secrets: Annotated[
+        bool,
+        typer.Option("--without-secrets", help="Only warn of unset variables and absent secret files: for CI."),
     ] = False,
 ) -> None:
     """Validate the file and print the plan.
@@ -61,8 +67,12 @@ def check(
     mistakes are warnings on stderr. Exit codes: 2 the file cannot be used, 4 a key, a sink or the store does not
     work, 5 a pipeline is not known.
     """
-    path = config_path(config)
-    document = Document(file=str(path))
+    if file is not None and config is not None:
+        raise typer.BadParameter("FILE and --config are the same; give one of them")
+    if without_secrets and (online or send):
+        raise typer.BadParameter("--online and --send need the secrets; leave out --without-secrets")
+    path = config_path(file or config)
+    document = Document(file=str(path), without_secrets=without_secrets)
     settings = loaded(partial(load_config, path, environ=os.environ, document=document))
     require_usable(settings)
     if sys.stdout.isatty():
@@ -70,7 +80,7 @@ def check(
     else:
         print_plan_rows(plan(settings))
     # What is allowed and likely a mistake, and which sink gets nothing any more.
-    found = warnings_of(document, settings, environ=os.environ, now=SystemClock().now())
+    found = warnings_of(document, settings)
     database = database_of(settings.store.url)
     disabled = {} if database is None else disabled_sinks(database)
     _warn((*found, *_disabled(document, settings, disabled)), document)

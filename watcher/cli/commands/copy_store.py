@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from watcher.cli.commands.options import ConfigOption
 from watcher.cli.config_loading import read_config
 from watcher.cli.console import say, stderr_console
-from watcher.cli.copy_progress import copy_view
 from watcher.cli.interrupt import run_interruptible
 from watcher.config.locate import find_config
-from watcher.config.store_settings import check_store_url
 from watcher.domain.errors import ConfigError, Exit, WatcherError
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.threads import run_detached
 from watcher.runtime.units import InvalidValueError, spell_duration
-from watcher.store.copying.open_end import open_end
-from watcher.store.copying.store_end import StoreEnd
-from watcher.store.copying.transfer import CopyStoppedError, copy_all
-from watcher.store.open import is_postgresql
+from watcher.store.copying import CopyStoppedError, StoreEnd, copy_all
+from watcher.store.store_url import check_store_url, is_postgresql
 
 EXAMPLES = (
     "watcher copy-store sqlite:///watcher.db postgresql://watcher@db/watcher",
@@ -49,7 +46,7 @@ def copy_store(
     """Copy a store into another database, SQLite or PostgreSQL.
 
     Stop every daemon first: a store in use is refused, and while it is copied none can use it. All of it is copied or
-    nothing, and counted at the end; the old store stays as it is. A daemon on the new one then goes on where the old
+    nothing; the old store stays as it is. A daemon on the new one then goes on where the old
     one stopped. PostgreSQL's password is store.password or store.password_file of the file, if there is one, else
     libpq's own (PGPASSWORD, ~/.pgpass). Exit codes: 1 a store is in use, or the copy failed; 2 a person must correct
     something (TO is not empty, FROM is not there); 130 interrupted, and nothing copied.
@@ -57,15 +54,23 @@ def copy_store(
     clock = SystemClock()
     urls = (_checked(source, "FROM"), _checked(target, "TO"))
     password = _password(config) if any(map(is_postgresql, urls)) else None
-    from_end, to_end = (open_end(url, password=password, clock=clock) for url in urls)
-    run_interruptible(lambda stop: _copy(from_end, to_end, url=target, clock=clock, stop=stop))
+    from_end, to_end = (StoreEnd(url, password, clock) for url in urls)
+    run_interruptible(lambda stop: _copy(from_end, to_end, clock=clock, stop=stop))
 
 
-async def _copy(source: StoreEnd, target: StoreEnd, *, url: str, clock: Clock, stop: asyncio.Event) -> None:
+async def _copy(source: StoreEnd, target: StoreEnd, *, clock: Clock, stop: asyncio.Event) -> None:
     console, began_at = stderr_console(), clock.monotonic()
+    rows = TextColumn("{task.completed:,.0f} of {task.total:,.0f} rows")
+    columns = (TextColumn("{task.description}"), BarColumn(), rows, TimeRemainingColumn(compact=True))
+    with_bar = console.is_terminal and not console.is_dumb_terminal
     try:
-        with copy_view(console, clock=clock) as view:
-            work = partial(copy_all, source, target, progress=view, stopped=stop.is_set)
+        with Progress(*columns, console=console, transient=True, disable=not with_bar) as progress:
+            bar = progress.add_task("reading", total=0)
+
+            def show(table: str, done: int, total: int) -> None:
+                progress.update(bar, completed=done, total=total, description=f"copying {table}")
+
+            work = partial(copy_all, source, target, copied=show, stopped=stop.is_set)
             counts = await run_detached(work, name="copy")
     except CopyStoppedError:
         say(console, ("✕ ", "red"), f"interrupted: nothing was copied, {target.where} is as it was", wrap=False)
@@ -73,7 +78,7 @@ async def _copy(source: StoreEnd, target: StoreEnd, *, url: str, clock: Clock, s
     took = spell_duration(clock.monotonic() - began_at)
     done = f"copied {_spell(counts)} from {source.where} to {target.where} in {took}"
     say(console, ("✓ ", "green"), done, wrap=False)
-    say(console, f"Next: set store.url to {url} and start the daemon.", wrap=False)
+    say(console, f"Next: set store.url to {target.url} and start the daemon.", wrap=False)
     say(console, f"{source.where} is left as it is; let no daemon use it any more.", wrap=False)
 
 

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 
 import structlog
 
@@ -16,7 +15,6 @@ from watcher.config.source import ConfigSource
 from watcher.daemon.app import Started
 from watcher.daemon.app import run as run_daemon
 from watcher.daemon.reload import Reloading
-from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.threads import DetachedExecutor
 
@@ -30,10 +28,10 @@ def run(config: ConfigOption = None) -> None:
 
     Each event is one line on stdout, readable on a terminal and JSON otherwise, and a signed POST to each webhook
     that subscribes to it. Logs go to stderr. SIGHUP, or a change of the file, reloads it. Ctrl-C and SIGTERM drain:
-    requests in flight may finish, for at most 8 s; a second signal exits at once.
+    requests in flight may finish, for at most 8 s; a second signal exits at once. Closing its terminal drains, too.
     """
     gc.disable()  # what is read at the start stays: to search it for garbage costs a quarter of the start
-    source = ConfigSource(config_path(config), environ=os.environ, clock=SystemClock())
+    source = ConfigSource(config_path(config), environ=os.environ)
     settings = loaded(source.load)
     configure_logs(level=settings.log.level, format_=settings.log.format)
     for warning in source.warnings:
@@ -45,14 +43,21 @@ async def _run(settings: Settings, *, source: ConfigSource, stop: asyncio.Event)
     reloading = Reloading(source, asyncio.Event())
     loop = asyncio.get_running_loop()
     loop.set_default_executor(DetachedExecutor())
-    had_terminal = sys.stdout.isatty()
+    terminals = _terminals()
 
     def hang_up() -> None:
-        """Reload, or stop if the signal says that the terminal was closed: nobody would see the daemon live on."""
-        (stop if had_terminal and not sys.stdout.isatty() else reloading.asked).set()
+        (stop if _terminals() < terminals else reloading.asked).set()
 
     loop.add_signal_handler(signal.SIGHUP, hang_up)
     await run_daemon(settings, stop=stop, started=_spare_the_collector, reloading=reloading)
+
+
+def _terminals() -> set[int]:
+    """Return which of the standard streams are a terminal; one that was closed is none any more.
+
+    Closing it sends SIGHUP, the signal to reload: the daemon ends then, for nobody would know that it lives on.
+    """
+    return {fd for fd in (0, 1, 2) if os.isatty(fd)}
 
 
 def _spare_the_collector(_started: Started) -> None:

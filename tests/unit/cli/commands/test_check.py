@@ -75,30 +75,95 @@ def test_no_file_at_all_is_refused(command: Command) -> None:
     assert err.startswith("error: no configuration: ")
 
 
+def test_the_file_may_be_named_without_an_option(command: Command) -> None:
+    write(GOOD, name="mine.yaml")
+    assert command("check", "mine.yaml") == (0, ROWS, "")
+
+
 @pytest.mark.parametrize(
-    ("listen", "warned"), [("0.0.0.0:8080", True), ("':80'", True), ("127.0.0.2:1", False), ("'[::1]:80'", False)]
+    ("words", "problem"),
+    [
+        (("mine.yaml", "--config", "mine.yaml"), "FILE and --config are the same; give one of them"),
+        (("--without-secrets", "--online"), "--online and --send need the secrets; leave out --without-secrets"),
+        (("--without-secrets", "--send"), "--online and --send need the secrets; leave out --without-secrets"),
+    ],
 )
-def test_an_address_others_can_reach_is_warned_of(
-    listen: str,
-    warned: bool,
-    command: Command,
-) -> None:
-    write(f"http: {{listen: {listen}}}\n{GOOD}")
-    code, out, err = command("check")
+def test_what_cannot_go_together_is_a_usage_error(words: tuple[str, ...], problem: str, command: Command) -> None:
+    code, out, err = command("check", *words)
+    assert (code, out) == (2, "")
+    assert problem in err
+
+
+ROOT = Path(__file__).parents[4]
+EXAMPLE_FILES = sorted(
+    (*ROOT.glob("config/*.yaml"), *ROOT.glob("deploy/config/*.yaml"), ROOT / "deploy/postgres/watcher.yaml")
+)
+
+
+@pytest.mark.parametrize("path", EXAMPLE_FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_without_secrets_every_example_is_fine_and_each_secret_a_warning(path: Path, command: Command) -> None:
+    code, out, err = command("check", str(path), "--without-secrets")
+    assert code == 0, err
+    assert out.startswith("account\t")
+    lines = err.splitlines()
+    assert all(line.startswith(f"warning: {path}:") for line in lines)
+    absent = [line for line in lines if "is not set" in line or "cannot read" in line]
+    assert absent
+    assert len(absent) + sum("looks like the id of an example" in line for line in lines) == len(lines)
+    assert command("check", str(path)).code == 2
+
+
+ABSENT = """
+accounts:
+  a: {api_key: "${A}", rate_limit: "${RATE}/s"}
+  b: {api_key_file: "${CREDENTIALS_DIRECTORY}/key", base_url: "${URL}"}
+watch:
+  - {pipeline: "${P1}", account: a, labels: {team: "${TEAM}"}}
+  - {pipeline: "${P2}", account: b, executions: ["${E1}", "${E2}"]}
+sinks:
+  ops: {type: webhook, url_file: /none/u, secret: ["${S1}"], headers: {A: "${T} ${U}"}, tls: {ca_file: /none/ca.pem}}
+  chat: {type: slack_bot, token_file: /none/t, channel: "${CH}"}
+  team: {type: apprise, url: "${APPRISE_URL}"}
+  discord: {type: webhook, template: discord, url: "${D}"}
+  phone: {type: webhook, template: pagerduty, routing_key: "${PD}", events: ["account.*"]}
+store: {url: "postgresql://u@${DB}/db", password_file: /none/db}
+"""
+
+
+def test_without_secrets_whatever_is_absent_keeps_nothing_else_from_being_checked(command: Command) -> None:
+    write(ABSENT)
+    code, out, err = command("check", "--without-secrets")
+    assert (code, out.count("\n")) == (0, 3)
+    assert err.count("is not set") == ABSENT.count("${")
+    assert err.count("cannot read /none/") == ABSENT.count("/none/")
+    assert len(err.splitlines()) == ABSENT.count("${") + ABSENT.count("/none/")
+
+
+def test_without_secrets_what_else_is_wrong_is_still_an_error(command: Command) -> None:
+    write(GOOD.replace("api_key: k", "api_key_file: '${CREDENTIALS_DIRECTORY}/key', rate_limit: 5"))
+    code, out, err = command("check", "--without-secrets")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1] == "1 problem in watcher.yaml"
+    assert 'accounts.default.rate_limit: "5" has no unit' in err
+
+
+def test_under_systemd_a_check_by_hand_needs_no_credentials(command: Command) -> None:
+    write(GOOD.replace("api_key: k", "api_key_file: '${CREDENTIALS_DIRECTORY}/key'"))
+    code, out, err = command("check", "--without-secrets")
     assert (code, out) == (0, ROWS)
-    assert err.startswith("warning: watcher.yaml:1:16: http.listen: ") is warned
+    assert err.startswith(
+        "warning: watcher.yaml:1:36: accounts.default.api_key_file: ${CREDENTIALS_DIRECTORY} is not set"
+    )
 
 
 NO_SECRET = "sinks: {ops: {type: webhook, url: 'https://hooks.example.com/hush'}}"
 
 
 def test_what_is_likely_a_mistake_is_a_line_in_a_pipe_and_no_failure(command: Command) -> None:
-    write(f"{GOOD}{NO_SECRET}\nlog: {{level: info}}\n")
-    code, out, err = command("check", WATCHER_LOG_LEVEL="debug")
+    write(f"{GOOD}{NO_SECRET}\n")
+    code, out, err = command("check")
     assert (code, out) == (0, ROWS)
-    first, second = err.splitlines()
-    assert first.startswith("warning: watcher.yaml:5:9: sinks.ops: has no secret")
-    assert second.startswith('warning: watcher.yaml:6:14: log.level: "info" wins over $WATCHER_LOG_LEVEL')
+    assert err.startswith("warning: watcher.yaml:5:9: sinks.ops: has no secret")
 
 
 def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_people(
@@ -163,9 +228,11 @@ def test_a_store_that_is_none_says_nothing(content: bytes | None, command: Comma
     assert command("check") == (0, ROWS, "")
 
 
-def test_a_store_whose_folder_cannot_be_looked_into_says_nothing(command: Command) -> None:
-    write(f"{GOOD}store: {{url: 'sqlite:///{'x' * 300}/w.db'}}\n")
-    assert command("check") == (0, ROWS, "")
+def test_a_store_whose_folder_is_not_there_is_warned_of(command: Command) -> None:
+    write(f"{GOOD}store: {{url: 'sqlite:///nowhere/w.db'}}\n")
+    code, out, err = command("check")
+    assert (code, out) == (0, ROWS)
+    assert err.startswith("warning: watcher.yaml:5:14: store.url: there is no folder ")
 
 
 async def test_a_disabled_sink_is_seen_while_the_daemon_runs(command: Command) -> None:

@@ -102,7 +102,7 @@ def test_a_timeout_ends_it_though_nobody_answers(command: Command) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("10", '--timeout: "10" has no unit; write 10s'),
+        ("10", '--timeout: "10" has no unit; write 10s, 10m, 10h or 10d'),
         ("soon", '--timeout: "soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
     ],
 )

@@ -1,0 +1,89 @@
+"""Files of the configuration, as real ones: read, refused, and seen to change."""
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from watcher.config import files
+from watcher.config.files import FileError, read_file, stamp_of
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "file"
+    file.write_bytes(b"123456")
+    return file
+
+
+def test_a_file_may_be_as_large_as_the_limit_and_no_larger(file: Path) -> None:
+    assert read_file(file, limit=6) == b"123456"
+    with pytest.raises(FileError, match="larger than 0 KiB"):
+        read_file(file, limit=5)
+
+
+def test_a_file_that_says_it_is_empty_and_is_not_is_bounded_too() -> None:
+    with pytest.raises(FileError, match="larger than 0 KiB"):
+        read_file(Path("/proc/self/status"), limit=10)
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileError, match="not a regular file"):
+        read_file(tmp_path / "pipe", limit=9)
+
+
+class HangingPath(type(Path())):  # type: ignore[misc]  # what `Path()` is, is up to the platform
+    """A file on a server that is gone."""
+
+    over = threading.Event()
+
+    def stat(self, **_: Any) -> os.stat_result:
+        self.over.wait()
+        raise OSError
+
+
+def test_a_file_that_hangs_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "WITHIN_S", 0.05)
+    with pytest.raises(FileError, match=r"no answer within 0\.05 s"):
+        read_file(HangingPath("x"), limit=9)
+    HangingPath.over.set()
+
+
+def test_nothing_changes_by_itself(file: Path) -> None:
+    assert stamp_of(file) == stamp_of(file)
+
+
+@pytest.mark.parametrize("path", ["gone", "a\0b", "loop"])
+def test_what_cannot_be_found_has_no_stamp(path: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    assert stamp_of(tmp_path / path) is None
+
+
+def test_a_file_that_others_may_read_from_now_on_is_another(file: Path) -> None:
+    before = stamp_of(file)
+    file.chmod(0o400)
+    assert stamp_of(file) != before
+
+
+def test_a_file_that_is_replaced_by_one_of_the_same_size_and_age_is_another(file: Path) -> None:
+    before, found = stamp_of(file), file.stat()
+    other = file.with_name("next")
+    other.write_bytes(b"654321")
+    os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
+    other.rename(file)
+    assert stamp_of(file) != before
+
+
+def test_a_link_that_leads_elsewhere_is_another_file_as_kubernetes_does_it(tmp_path: Path) -> None:
+    for day in ("monday", "tuesday"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "watcher.yaml").write_text("x")
+    (tmp_path / "..data").symlink_to("monday")
+    (tmp_path / "watcher.yaml").symlink_to("..data/watcher.yaml")
+    before = stamp_of(tmp_path / "watcher.yaml")
+    (tmp_path / "..data_tmp").symlink_to("tuesday")
+    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+    assert stamp_of(tmp_path / "watcher.yaml") != before

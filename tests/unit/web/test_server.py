@@ -1,0 +1,291 @@
+"""Connections over real sockets: silent, slow, greedy, broken and many."""
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+from virtual import FakeClock
+
+from watcher.runtime.units import Address
+from watcher.web.server import HttpServer, connections_at_most
+
+TIMEOUT_S = 0.3
+ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LARGE = b"x" * 20_000_000
+"""More than a system keeps for a client that does not read."""
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Site:
+    """A server and its pages."""
+
+    def __init__(self, *, at_most: int, timeout_s: float) -> None:
+        self.clock = FakeClock()
+        self.asked_count = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        pages = {"/": self.page, "/large": self.large, "/broken": self.broken}
+        routes = [web.get(path, page) for path, page in pages.items()]
+        self.server = HttpServer(routes, clock=self.clock, at_most=at_most, timeout_s=timeout_s)
+        self.port = 0
+
+    async def page(self, _: web.Request) -> web.Response:
+        self.asked_count += 1
+        await self.may_answer.wait()
+        return web.Response(text="here")
+
+    async def large(self, _: web.Request) -> web.Response:
+        return web.Response(body=LARGE)
+
+    async def broken(self, _: web.Request) -> web.Response:
+        raise ZeroDivisionError
+
+    async def connect(self) -> Stream:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def ask(self, data: bytes = ASK) -> bytes:
+        """Send something over a connection of its own; return what comes until it is closed."""
+        reader, writer = await self.connect()
+        writer.write(data)
+        answer = await until_closed(reader)
+        writer.close()
+        return answer
+
+
+async def until_closed(reader: asyncio.StreamReader) -> bytes:
+    received = b""
+    async with asyncio.timeout(10):
+        with suppress(ConnectionResetError):
+            while chunk := await reader.read(65_536):
+                received += chunk
+    return received
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def one_answer(stream: Stream) -> bytes:
+    async with asyncio.timeout(10):
+        return await stream[0].readuntil(b"here")
+
+
+@asynccontextmanager
+async def a_site(*, at_most: int = 4, timeout_s: float = 10.0) -> AsyncIterator[Site]:
+    site = Site(at_most=at_most, timeout_s=timeout_s)
+    site.port = await site.server.listen(Address("127.0.0.1", 0))
+    yield site
+    await site.server.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["silence", "word", "headers"])
+async def test_whoever_asks_nothing_in_time_is_let_go(sent: bytes) -> None:
+    async with a_site(timeout_s=TIMEOUT_S) as site:
+        assert await site.ask(sent) == b""
+
+
+async def test_headers_that_drip_are_given_no_more_time() -> None:
+    async with a_site(timeout_s=TIMEOUT_S) as site:
+        reader, writer = await site.connect()
+
+        async def drip() -> None:
+            with suppress(ConnectionError):
+                for byte in b"GET / HTTP/1.1\r\nHost: " + b"x" * 1000:
+                    writer.write(bytes([byte]))
+                    await asyncio.sleep(TIMEOUT_S / 10)
+
+        dripping = asyncio.create_task(drip())
+        assert await until_closed(reader) == b""
+        dripping.cancel()
+        writer.close()
+
+
+async def test_a_connection_may_ask_again_in_time_and_is_let_go_when_it_does_not() -> None:
+    async with a_site(timeout_s=TIMEOUT_S) as site:
+        stream = await site.connect()
+        for _ in range(3):
+            stream[1].write(ASK)
+            assert b"200 OK" in await one_answer(stream)
+        assert await until_closed(stream[0]) == b""
+        stream[1].close()
+
+
+async def test_of_too_many_connections_the_oldest_that_asks_nothing_goes() -> None:
+    async with a_site(at_most=3) as site:
+        silent = [await site.connect() for _ in range(3)]
+        with capture_logs() as logs:
+            newer = await site.connect()
+            assert await until_closed(silent[0][0]) == b""
+            newest = await site.connect()
+            assert await until_closed(silent[1][0]) == b""
+        assert [(entry["event"], entry["log_level"]) for entry in logs] == [("http.crowded", "warning")]
+        for stream in (silent[2], newer, newest):
+            stream[1].write(ASK)
+            assert b"200 OK" in await one_answer(stream)
+        for stream in (*silent, newer, newest):
+            stream[1].close()
+
+
+async def test_who_is_being_answered_stays_and_who_asks_nothing_goes() -> None:
+    async with a_site(at_most=2) as site:
+        site.may_answer.clear()
+        asking = await site.connect()
+        asking[1].write(ASK)
+        await until(lambda: site.asked_count == 1)
+        silent, newest = await site.connect(), await site.connect()
+        assert await until_closed(silent[0]) == b""
+        newest[1].write(ASK)
+        site.may_answer.set()
+        for stream in (asking, newest):
+            assert b"200 OK" in await one_answer(stream)
+        for stream in (asking, silent, newest):
+            stream[1].close()
+
+
+async def test_where_all_ask_the_oldest_goes() -> None:
+    async with a_site(at_most=2) as site:
+        site.may_answer.clear()
+        streams = []
+        for _ in range(3):
+            streams.append(await site.connect())
+            streams[-1][1].write(ASK)
+            await until(lambda: site.asked_count == len(streams))
+        assert await until_closed(streams[0][0]) == b""
+        site.may_answer.set()
+        for stream in streams[1:]:
+            assert b"200 OK" in await one_answer(stream)
+        for stream in streams:
+            stream[1].close()
+
+
+async def test_who_does_not_take_its_answer_makes_room() -> None:
+    async with a_site(at_most=1) as site:
+        taker = socket.create_connection(("127.0.0.1", site.port))
+        taker.sendall(ASK.replace(b"/ ", b"/large ", 1))
+        await asyncio.sleep(0.1)  # it is answered, and the answer is on its way
+        assert (await site.ask(ASK.replace(b"1.1", b"1.0"))).endswith(b"here")
+        received = 0
+        with suppress(ConnectionResetError):
+            while chunk := taker.recv(1_000_000):
+                received += len(chunk)
+        assert received < len(LARGE)
+        taker.close()
+
+
+async def test_whoever_is_still_connected_at_the_end_is_let_go() -> None:
+    async with a_site() as site:
+        site.may_answer.clear()
+        silent, asking = await site.connect(), await site.connect()
+        asking[1].write(ASK)
+        await until(lambda: site.asked_count == 1)
+    for stream in (silent, asking):
+        assert await until_closed(stream[0]) == b""
+        stream[1].close()
+
+
+async def test_a_crowd_is_said_once_a_minute_with_how_many_had_to_go() -> None:
+    with capture_logs() as logs:
+        async with a_site(at_most=1) as site:
+            streams = [await site.connect() for _ in range(5)]
+            for stream in streams[:4]:
+                await until_closed(stream[0])
+            site.clock.advance(60)
+            streams.append(await site.connect())
+            await until_closed(streams[4][0])
+            for stream in streams:
+                stream[1].close()
+    assert [entry["count"] for entry in logs] == [1, 4]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        os.urandom(512).replace(b"\n", b"") + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 64 + b"\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
+    ],
+    ids=["noise", "tls", "version", "length", "path", "header", "headers"],
+)
+async def test_what_is_no_request_is_refused_and_fills_no_log(sent: bytes) -> None:
+    with capture_logs() as logs:
+        async with a_site(timeout_s=TIMEOUT_S) as site:
+            answers = [await site.ask(sent) for _ in range(3)]
+            assert all(answer == b"" or answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400")) for answer in answers)
+    assert logs == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"GET /none HTTP/1.0\r\n\r\n", b"404: Not Found"),
+        (b"HEAD / HTTP/1.0\r\n\r\n", b"200 OK"),
+        (b"GET / HTTP/1.0\r\n\r\n", b"here"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 1000, b"405: Method Not Allowed"),
+    ],
+    ids=["path", "head", "http-1.0", "body"],
+)
+async def test_an_odd_request_has_a_plain_answer(sent: bytes, answer: bytes) -> None:
+    with capture_logs() as logs:
+        async with a_site() as site:
+            assert answer in await site.ask(sent)
+    assert logs == []
+
+
+async def test_a_page_that_fails_says_so_once_a_minute_and_shows_nothing_of_it() -> None:
+    with capture_logs() as logs:
+        async with a_site() as site:
+            for _ in range(3):
+                answer = await site.ask(b"GET /broken HTTP/1.0\r\n\r\n")
+                assert b"500 Internal Server Error" in answer
+                assert b"ZeroDivision" not in answer
+    assert [(entry["event"], entry["error"]) for entry in logs] == [("http.failed", "ZeroDivisionError")]
+
+
+async def test_a_burst_is_answered_to_the_last() -> None:
+    async with a_site(at_most=100) as site:
+        answers = await asyncio.gather(*(site.ask(ASK.replace(b"1.1", b"1.0")) for _ in range(45)))
+        assert all(answer.endswith(b"here") for answer in answers)
+
+
+async def test_who_is_gone_before_it_is_let_in_harms_nobody() -> None:
+    async with a_site() as site:
+        for _ in range(20):
+            gone = socket.create_connection(("127.0.0.1", site.port))
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset instead of an end
+            gone.close()
+        assert (await site.ask(ASK.replace(b"1.1", b"1.0"))).endswith(b"here")
+
+
+@pytest.fixture
+def files_as_before() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.usefixtures("files_as_before")
+@pytest.mark.parametrize(("files", "connections"), [(4096, 250), (256, 64), (200, 50)])
+def test_connections_take_a_quarter_of_the_files_at_most(files: int, connections: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    assert connections_at_most() == connections
+
+
+async def test_an_address_that_is_taken_is_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use") as caught:
+        await Site(at_most=1, timeout_s=1).server.listen(Address("127.0.0.1", taken.getsockname()[1]))
+    assert caught.value.errno == errno.EADDRINUSE

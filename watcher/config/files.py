@@ -1,0 +1,78 @@
+"""Files of the configuration: what they hold, why that cannot be had, and what shows that they have changed."""
+
+import os
+import stat
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from watcher.runtime.threads import begin
+
+T = TypeVar("T")
+
+WITHIN_S = 5.0
+"""A disk answers within milliseconds, a mounted file within a second."""
+
+SECRET_BYTES = 64 * 1024
+CONFIG_BYTES = 16 * 1024 * 1024
+"""100,000 executions take 4 MiB."""
+
+
+class FileError(Exception):
+    """A file cannot be read: the message is the reason, without the path; `remedy` is what helps."""
+
+    def __init__(self, reason: str, *, remedy: str) -> None:
+        """Keep both."""
+        super().__init__(reason)
+        self.remedy = remedy
+
+
+class Stamp(NamedTuple):
+    """Which file a path led to, links followed, and when it, or who may read it, was last changed."""
+
+    device: int
+    inode: int
+    size: int
+    changed_ns: int
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """Return what is there now; `None` if nothing can be found."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # a path may hold a null character
+        return None
+    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
+
+
+def in_time(work: Callable[[], T]) -> T:
+    """Do what asks a file system, in a thread that is left behind after 5 s. Raises `FileError`."""
+    try:
+        return begin(work, name="read").result(WITHIN_S)
+    except TimeoutError:
+        raise FileError(f"no answer within {WITHIN_S:g} s", remedy="see why its file system does not answer") from None
+
+
+def read_file(path: Path, *, limit: int) -> bytes:
+    """Return what a regular file of at most `limit` bytes holds. Raises `FileError`."""
+    try:
+        return in_time(partial(_read, path, limit))
+    except (OSError, ValueError) as error:  # a path may hold a null character
+        reason = (getattr(error, "strerror", None) or "no usable path").lower()
+        remedy = "correct the path or its permissions"
+        raise FileError(f"{reason}, running as uid {os.geteuid()}", remedy=remedy) from None
+
+
+def _read(path: Path, limit: int) -> bytes:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        remedy = "name a file; Docker makes a directory where the file of a mount is missing"
+        raise FileError("a directory", remedy=remedy)
+    if not stat.S_ISREG(mode):  # to open a pipe or a device may do something, or never end
+        raise FileError("not a regular file", remedy="name a regular file")
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise FileError(f"larger than {limit // 1024} KiB", remedy="correct the path")
+    return data

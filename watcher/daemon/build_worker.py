@@ -1,0 +1,78 @@
+"""From settings to the worker of one sink. Apart from `build`: `check` and `wait` need neither it nor SQLAlchemy."""
+
+import random
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from watcher.config.models import AnySink
+from watcher.daemon.build import AccountOwnerDependencies
+from watcher.daemon.fingerprint import fingerprint_of_sink
+from watcher.delivery.delivery_queue import WorkerDependencies
+from watcher.delivery.sinks.protocol import Output, SinkContext
+from watcher.delivery.worker import DeliveryWorker
+from watcher.domain.silences import Silences
+from watcher.runtime.clock import Clock
+from watcher.store.held_lease import HeldLease
+from watcher.store.sql_store import SqlStore
+
+
+class SinkWakeups:
+    """One wake-up per sink: called when something was recorded for it."""
+
+    def __init__(self) -> None:
+        """Start with none: a store may record before the workers are there."""
+        self.wakes: dict[str, Callable[[], None]] = {}
+
+    def wake(self, sinks: Collection[str]) -> None:
+        """Wake the workers of those sinks."""
+        for name in sinks:
+            if wake := self.wakes.get(name):
+                wake()
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerDependencies(AccountOwnerDependencies):
+    """What all owners work with, those of sinks included. By `due_clock` deliveries are due."""
+
+    store: SqlStore
+    silences: Silences
+    wakeups: SinkWakeups
+    output: Output
+    due_clock: Clock
+
+
+async def build_worker(
+    shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, *, settings: AnySink
+) -> DeliveryWorker:
+    """Build the worker of a sink whose lease is held. `stack` closes it. Raises `StoreError`."""
+    lease, name = held.lease, held.lease.name
+    metrics = shared.metrics.sink(name)
+    context = SinkContext(
+        shared.clock,
+        shared.output,
+        retried=lambda why: worker.retried(why),  # noqa: PLW0108 (it is there later)
+        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (as above)
+        check=held.check,
+    )
+    sink = settings.open(context)
+    stack.push_async_callback(sink.close)
+    record = await shared.store.load_sink(lease, fingerprint=fingerprint_of_sink(settings))
+    wake = shared.schedule.waker(f"sink:{name}")
+    shared.wakeups.wakes[name] = wake
+    stack.callback(shared.wakeups.wakes.pop, name)
+    deps = WorkerDependencies(
+        store=shared.store,
+        is_trusted=held.is_trusted,
+        clock=shared.due_clock,
+        jitter=random.random,
+        wake=wake,
+        events=shared.events,
+        silences=shared.silences,
+        fatal=shared.fatal,
+        metrics=metrics,
+        backpressure=shared.backpressure,
+    )
+    stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
+    worker = DeliveryWorker(lease, sink=sink, record=record, rules=settings.rules, deps=deps)
+    return worker

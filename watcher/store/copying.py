@@ -1,0 +1,203 @@
+"""Copies a store into another, empty one, SQLite or PostgreSQL: in one transaction of the target, or not at all.
+
+So a target is never half full: whatever breaks a copy off, it is as empty as before. Meanwhile nobody else uses either:
+the daemon's lock of a file is held, and the tables of a database are locked.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, Engine, Table, event, func, insert, inspect, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError, WatcherError
+from watcher.runtime.clock import Clock
+from watcher.store import schema
+from watcher.store.database_file import hold_file
+from watcher.store.db_errors import explain
+from watcher.store.open import BUSY_TIMEOUT_S
+from watcher.store.postgresql_leases import server_time
+from watcher.store.sqlite import ERROR_NAMES, make_engine
+from watcher.store.store_url import is_postgresql, path_of
+from watcher.store.tables import SCHEMA_VERSION, AnyRow, lease, meta, metadata
+
+_TABLES = [table for table in metadata.sorted_tables if table.name not in {lease.name, meta.name}]
+"""In an order in which each row finds what it refers to. The others are of the database and of who uses it."""
+
+PAGE_ROWS = 2_000
+"""So few that memory stays small whatever the rows hold (an event has at most 16 KiB), and so many that it is fast."""
+
+_PRAGMAS = ("PRAGMA synchronous=FULL", "PRAGMA cache_size=-65536", "PRAGMA temp_store=MEMORY", "PRAGMA foreign_keys=ON")
+_BEGIN_POSTGRESQL = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED;"
+    " SET LOCAL application_name = 'clerk-watcher copy-store';"  # for who wonders what holds these locks
+    " SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 2000;"
+    " SET LOCAL idle_in_transaction_session_timeout = 600000"  # a copy that was stopped lets go in the end
+)
+
+
+class CopyStoppedError(WatcherError):
+    """Somebody asked for an end of the copy before it was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreEnd:
+    """A store that is copied, or copied into. `password` is PostgreSQL's."""
+
+    url: str
+    password: str | None
+    clock: Clock
+
+    @property
+    def where(self) -> str:
+        """Return what names it in messages; never a secret."""
+        return self.url.partition("?")[0] if is_postgresql(self.url) else str(path_of(self.url))
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Give a transaction in which nobody else writes. What raises inside leaves the store as it was."""
+        with self._in_postgresql() if is_postgresql(self.url) else self._in_sqlite() as connection:
+            yield connection
+
+    def write_rows(self, connection: Connection, table: Table, rows: Sequence[AnyRow]) -> None:
+        """Add rows that have a value for each column of the table."""
+        if is_postgresql(self.url):
+            from watcher.store.postgresql import copy_rows  # noqa: PLC0415 (of an extra)
+
+            copy_rows(connection, table, rows, where=self.where)
+        else:
+            connection.exec_driver_sql(str(insert(table).compile(connection)), [tuple(row) for row in rows])
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Raise what an error of this database means to the user."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            meaning = self._explain(error)
+        else:
+            return
+        raise meaning  # outside the clause, so that the text of the database's error does not come along
+
+    def _explain(self, error: Exception) -> StoreError:
+        if is_postgresql(self.url):
+            from watcher.store.postgresql import opening_error  # noqa: PLC0415 (of an extra)
+
+            return opening_error(error, where=self.where)
+        return explain(error, where=self.where, names=ERROR_NAMES).error()
+
+    @contextmanager
+    def _in_sqlite(self) -> Iterator[Connection]:
+        path = path_of(self.url)
+        with hold_file(path, clock=self.clock):
+            engine = make_engine(path, connections=1, busy_timeout_s=BUSY_TIMEOUT_S, pragmas=_PRAGMAS)
+            event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+            with _disposed(engine), engine.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def _in_postgresql(self) -> Iterator[Connection]:
+        from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
+        from watcher.store.postgresql_connector import Connector  # noqa: PLC0415
+
+        connector = Connector(self.url, password=self.password, clock=self.clock)
+        engine = postgresql.make_engine(connector, begin=lambda: _BEGIN_POSTGRESQL, connections=1)
+        with _disposed(engine), engine.begin() as connection:
+            postgresql.require_utf8(connection, where=self.where)
+            if not postgresql.take_migration_lock(connection):
+                raise StoreHeldError(f"{self.where} is being written by another copy, or by a daemon that starts")
+            there = [table.name for table in metadata.sorted_tables if inspect(connection).has_table(table.name)]
+            if there:
+                connection.execute(text(f"LOCK TABLE {', '.join(there)} IN EXCLUSIVE MODE"))
+            if lease.name in there:
+                live = lease.c.until > server_time(connection)
+                if owner := connection.scalar(select(func.min(lease.c.owner)).where(live)):
+                    raise StoreHeldError(
+                        f"{self.where} is in use by {owner}; stop every daemon that uses it (after a kill, wait 10 s)"
+                    )
+            yield connection
+
+
+def copy_all(
+    source: StoreEnd,
+    target: StoreEnd,
+    *,
+    copied: Callable[[str, int, int], None],
+    stopped: Callable[[], bool],
+) -> Mapping[str, int]:
+    """Copy everything; return how many rows of which table. The source stays as it is.
+
+    `copied` hears the name of a table, how many rows are written of all, and how many there are. Raises `StoreError`,
+    and `CopyStoppedError` once `stopped` says so: then nothing is written.
+    """
+    if source.where == target.where:
+        raise StoreUnusableError(f"{source.where} and {target.where} are the same store; name two")
+    if not is_postgresql(source.url) and not path_of(source.url).exists():
+        raise StoreUnusableError(f"{source.where} is not there; name the file of a store")
+    with source.errors(), source.transaction() as reading:
+        _require_version(reading, where=source.where)
+        counts = {table.name: _count(reading, table) for table in _TABLES}
+        with target.errors(), target.transaction() as writing:
+            _make_ready(writing, where=target.where)
+            done, total = 0, sum(counts.values())
+            for table in _TABLES:
+                for page in _pages(source, reading, table):
+                    if stopped():
+                        raise CopyStoppedError("interrupted")
+                    target.write_rows(writing, table, page)
+                    done += len(page)
+                    copied(table.name, done, total)
+            if is_postgresql(target.url):
+                _number_on(writing)
+    return counts
+
+
+def _require_version(connection: Connection, *, where: str) -> None:
+    version = schema.found_version(connection, where=where)
+    if not version:
+        raise StoreUnusableError(f"{where} is empty, so there is nothing to copy")
+    if version != SCHEMA_VERSION:
+        raise StoreUnusableError(
+            f"{where} has schema {version}, and this program copies schema {SCHEMA_VERSION} alone; copy it with the"
+            " version of clerk-watcher that used it last"
+        )
+
+
+def _make_ready(connection: Connection, *, where: str) -> None:
+    """Make the tables of the target; they may be there, but empty."""
+    schema.prepare(connection, where=where)
+    _require_version(connection, where=where)
+    full = [table.name for table in _TABLES if _count(connection, table)]
+    if full:
+        raise StoreUnusableError(
+            f"{where} is not empty, it has rows of {', '.join(full)}; name an empty one (a copy adds to nothing)"
+        )
+
+
+def _pages(source: StoreEnd, connection: Connection, table: Table) -> Iterator[Sequence[AnyRow]]:
+    """Return the rows by key, which is how they lie on disk in SQLite: then each page goes behind the last one."""
+    statement = select(table).order_by(*table.primary_key.columns)
+    with source.errors():
+        result = connection.execution_options(yield_per=PAGE_ROWS).execute(statement)
+        yield from result.partitions()
+
+
+def _number_on(connection: Connection) -> None:
+    """Have PostgreSQL number what comes next behind what was copied, as SQLite does by itself."""
+    for table in _TABLES:
+        if (column := table.autoincrement_column) is not None:
+            sequence = func.pg_get_serial_sequence(table.name, column.name)
+            connection.execute(select(func.setval(sequence, func.max(column))))
+
+
+def _count(connection: Connection, table: Table) -> int:
+    return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+@contextmanager
+def _disposed(engine: Engine) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        engine.dispose()

@@ -1,0 +1,82 @@
+"""The URL of a store: judged before anything is opened, by the file's check, `run` and `copy-store` alike.
+
+No message shows a part of a URL but the names of its parameters: a password may stand anywhere in it.
+"""
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+from watcher.runtime.units import InvalidValueError
+
+_SQLITE = re.compile(r"sqlite:///(?!:memory:)[^?#\0]*[^?#/\0]")
+_NUMBERS = (
+    "connect_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+)
+"""What libpq reads only while a connection over TCP is made."""
+
+_NOWHERE = "/dev/null"
+"""As a host it is a directory for sockets, and holds none: libpq judges all it is given, tries it, and has failed."""
+
+_RIGHT = "write postgresql://user@host/db"
+_ALLOWED = "correct it as libpq's documentation says"
+
+
+def is_postgresql(url: str) -> bool:
+    """Return whether a store's URL names a PostgreSQL database."""
+    return url.startswith(("postgresql://", "postgres://"))
+
+
+def path_of(url: str) -> Path:
+    """Return the file of a valid URL, links resolved, so that one file has one lock whatever it is called."""
+    return Path(url.removeprefix("sqlite:///")).resolve()
+
+
+def check_store_url(url: str) -> str:
+    """Return the URL of a store. Raises `InvalidValueError` for one that cannot be used, whatever server there is."""
+    if is_postgresql(url):
+        _check_postgresql(url)
+    elif not _SQLITE.fullmatch(url):
+        remedy = "write sqlite:///watcher.db, sqlite:////var/lib/watcher/watcher.db or postgresql://user@host/db"
+        problem = "is not the address of a SQLite file or a PostgreSQL database"
+        raise InvalidValueError(problem, remedy=remedy, quote=False)
+    return url
+
+
+def _check_postgresql(url: str) -> None:
+    """Have libpq itself judge the URL, before anything connects."""
+    try:
+        psycopg, conninfo = import_module("psycopg"), import_module("psycopg.conninfo")
+    except ImportError:
+        remedy = "pip install 'clerk-watcher[postgres]'"
+        raise InvalidValueError("postgresql needs the extra", remedy=remedy, quote=False) from None
+    if re.search(r"\s", url):
+        raise InvalidValueError("is not a URL", remedy=_RIGHT, quote=False)
+    if "#" in url:  # most readers of URLs end there, libpq does not
+        raise InvalidValueError("holds a #", remedy="write %23 for it", quote=False)
+    try:
+        given = conninfo.conninfo_to_dict(url)
+    except psycopg.ProgrammingError as error:
+        odd = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
+        problem = f"has the parameter {odd[1]}, which libpq does not know" if odd else "is not a URL"
+        raise InvalidValueError(problem, remedy=_RIGHT, quote=False) from None
+    if given.get("password") or given.get("sslpassword"):
+        remedy = "write it into a file, and name that in store.password_file"
+        raise InvalidValueError("holds a password", remedy=remedy, quote=False)
+    for name in _NUMBERS:
+        if not re.fullmatch(r"-?\d*", str(given.get(name) or ""), re.ASCII):
+            raise InvalidValueError(f"has a {name} that is no number", remedy=_ALLOWED, quote=False)
+    hosts_count = str(given.get("hostaddr") or given.get("host") or "").count(",") + 1
+    nowhere = {"host": ",".join([_NOWHERE] * hosts_count), "hostaddr": "", "gssencmode": "disable"}  # GSS needs TCP
+    tried = psycopg.pq.PGconn.connect(conninfo.make_conninfo(**{**given, **nowhere}).encode())
+    said = tried.error_message.decode(errors="replace").splitlines()
+    tried.finish()
+    refusal = next((line for line in said if _NOWHERE not in line and not line.startswith("\t")), "")
+    if refusal:
+        problem = re.sub(r':? "([^"]*)"', lambda quoted: f" {quoted[1]}" if quoted[1] in given else "", refusal)
+        raise InvalidValueError(f"is refused by libpq ({problem})", remedy=_ALLOWED, quote=False)

@@ -1,0 +1,133 @@
+"""The HTTP server: aiohttp's, with a bound on open connections, and at most a line a minute in the log.
+
+It knows nothing of the pages.
+"""
+
+import asyncio
+import logging
+import resource
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from watcher.domain.timestamps import EARLIEST, Monotonic
+from watcher.runtime.clock import Clock
+from watcher.runtime.units import Address
+
+log = structlog.get_logger()
+
+CONNECTIONS_COUNT = 250
+FILE_SHARE = 4
+"""Of the files the process may open one in so many is a connection: the rest is for polling, sinks and the store."""
+
+BACKLOG_COUNT = 32
+"""So many connections are accepted in one turn of the event loop: a crowd must not hold up the polls."""
+
+TIMEOUT_S = 10.0
+"""A connection that has sent no whole request for so long is closed."""
+
+SHUTDOWN_S = 0.2
+"""How long an answer may still take at the end: one that hangs on the store would never come."""
+
+SAID_EVERY_S = 60.0
+
+_SILENT = logging.getLogger("watcher.http")
+_SILENT.disabled = True  # aiohttp would log each request that is no HTTP: strangers must not fill the log
+
+
+def connections_at_most() -> int:
+    """Return how many connections this process can spare."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return CONNECTIONS_COUNT if files < 0 else max(1, min(CONNECTIONS_COUNT, files // FILE_SHARE))
+
+
+class HttpServer:
+    """Serves some routes at one address until closed."""
+
+    def __init__(
+        self, routes: list[web.RouteDef], *, clock: Clock, at_most: int | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        """Serve nothing yet."""
+        self._clock = clock
+        self._at_most = at_most or connections_at_most()
+        self._answering: set[web.RequestHandler] = set()
+        self._closed_count = 0
+        self._say_at = dict.fromkeys(("crowded", "failed"), EARLIEST)
+        application = web.Application(middlewares=[self._answer])
+        application.add_routes(routes)
+        self._runner = web.AppRunner(
+            application,
+            shutdown_timeout=SHUTDOWN_S,
+            handler_cancellation=True,
+            keepalive_timeout=timeout_s,  # also of a connection that has not asked yet
+            lingering_time=0,
+            auto_decompress=False,  # nobody reads a body
+            access_log=None,
+            logger=_SILENT,
+        )
+        self._listening: asyncio.Server | None = None
+
+    async def listen(self, address: Address) -> int:
+        """Serve from now on; return the port. Raises `OSError` and `UnicodeError` if the address cannot be had."""
+        await self._runner.setup()
+        self._listening = await asyncio.get_running_loop().create_server(
+            self._connect, address.host or None, address.port, backlog=BACKLOG_COUNT
+        )
+        port: int = self._listening.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Accept nothing more, and close all connections: those that are being answered after a moment."""
+        if self._listening is not None:
+            self._listening.close()
+        await self._runner.cleanup()
+
+    def _connect(self) -> asyncio.Protocol:
+        """Return what serves a connection that was accepted. If there are too many, the oldest makes room."""
+        server = self._runner.server
+        assert server is not None
+        if len(server.connections) >= self._at_most:
+            self._make_room(server)
+        return server()
+
+    def _make_room(self, server: web.Server) -> None:
+        """Close the oldest connections without a whole request; if all have one, the oldest of all."""
+        transports = {each: each.transport for each in server.connections}
+        open_ = [(each, to) for each, to in transports.items() if to is not None and not to.is_closing()]
+        open_.sort(key=lambda pair: pair[0] in self._answering)
+        for _, transport in open_[: len(open_) - self._at_most + 1]:
+            transport.abort()
+            self._closed_count += 1
+        if self._may_say("crowded"):
+            log.warning(
+                "http.crowded",
+                count=self._closed_count,
+                note="too many connections are open; the oldest without a request are closed",
+            )
+            self._closed_count = 0
+
+    @web.middleware
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._answering.add(request.protocol)
+        try:
+            return await handler(request)
+        except web.HTTPException:
+            raise
+        except Exception as error:  # noqa: BLE001 (a page that fails must not end the daemon)
+            self._say_failed(error)
+            raise web.HTTPInternalServerError from None
+        finally:
+            self._answering.discard(request.protocol)
+
+    def _say_failed(self, error: Exception) -> None:
+        if self._may_say("failed"):
+            log.error("http.failed", error=type(error).__name__)
+
+    def _may_say(self, what: str) -> bool:
+        """Return whether the last such line is long ago: strangers decide how often there is a reason for one."""
+        now = self._clock.monotonic()
+        if now < self._say_at[what]:
+            return False
+        self._say_at[what] = Monotonic(now + SAID_EVERY_S)
+        return True
