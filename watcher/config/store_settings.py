@@ -14,7 +14,7 @@ class StoreSettings(Block):
     url: Annotated[str, AfterValidator(check_store_url)] = Field(
         default="sqlite:///watcher.db",
         description="A SQLite file, after three slashes from where the daemon starts, after four from the root; or a "
-        "[PostgreSQL](operations.md#postgresql) database, as libpq reads it. A change needs a restart.",
+        "[PostgreSQL](run.md#postgresql) database, as libpq reads it. A change needs a restart.",
         examples=["sqlite:////var/lib/watcher/watcher.db", "postgresql://watcher@db.example.com/watcher"],
     )
     password: SecretStr | None = Field(

@@ -124,7 +124,7 @@ def test_the_database_is_the_one_the_watcher_asks_for_with_the_password_it_reads
 
 def test_the_server_is_of_the_version_that_is_tested_and_its_volume_where_that_one_keeps_its_files() -> None:
     tested = re.search(
-        r"^Tested with version (\d+)\.", (ROOT / "docs/operations.md").read_text(encoding="utf-8"), re.MULTILINE
+        r"^Tested with version (\d+)\.", (ROOT / "docs/run.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert tested
     assert f"pginstall{tested[1]}" == PROGRAMS

@@ -27,7 +27,7 @@ WHOLE = sorted((*FOLDER.glob("base/[!kw]*.yaml"), FOLDER / "sqlite/volume.yaml",
 """What is complete by itself; the rest are patches, and what kustomize reads."""
 
 VERSIONS = ["1.27", kubernetes_validate.latest_version()]
-"""Of Kubernetes: the oldest that docs/operations.md names, and the newest that is known here."""
+"""Of Kubernetes: the oldest that docs/run.md names, and the newest that is known here."""
 
 KUSTOMIZE = shutil.which("kustomize")
 OVERLAYS = ("sqlite", "postgres")

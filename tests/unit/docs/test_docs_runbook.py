@@ -12,29 +12,38 @@ from pathlib import Path
 
 import pytest
 import yaml
+from copies import KINDS, engine_of, fill
 from documents import DOCS
+from postgres import PostgresServer
 from prometheus_client import Metric
+from sqlalchemy import update
 
-from watcher.clerk.simulator.scenarios import SCENARIOS
 from watcher.domain.errors import Exit
 from watcher.domain.event import AccountTrouble, EventType, GapReason
+from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.metrics import Metrics
+from watcher.store import tables
 from watcher.store.open import open_store
 
-PAGE = (DOCS / "operations.md").read_text(encoding="utf-8")
+RUN, WATCH, NIGHT = ((DOCS / name).read_text(encoding="utf-8") for name in ("run.md", "watch.md", "3am.md"))
 WATCHER = DOCS.parent / "watcher"
 LOUD = {"warning", "error", "critical", "exception"}
 NAME = re.compile(r"[a-z_]+\.[a-z_.]+")
-TROUBLES = {EventType.ACCOUNT_DEGRADED, EventType.SINK_FAILING, EventType.SINK_DISABLED}
+TROUBLES = PROBLEM_KINDS - {EventType.EXECUTION_OVERDUE}
+"""Logged as they begin, under the name of their event."""
 
 
-def section(title: str) -> str:
-    return PAGE.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+def section(page: str, title: str) -> str:
+    return page.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
 
 
-def first_cells(title: str) -> list[str]:
-    return re.findall(r"^\| (?!-|event|code)(.*?) \|", section(title), re.MULTILINE)
+def first_cells(page: str, title: str) -> list[str]:
+    return re.findall(r"^\| (?!-|event|code)(.*?) \|", section(page, title), re.MULTILINE)
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def loud_lines(file: Path) -> Iterator[str | None]:
@@ -60,24 +69,19 @@ def _text(node: ast.AST) -> str | None:
 def test_every_loud_log_line_is_explained() -> None:
     logged = {name for file in WATCHER.rglob("*.py") for name in loud_lines(file)}
     assert None not in logged, "a log line's name stands in the call, so that the runbook can be held against it"
-    explained = {cell.strip("`") for cell in first_cells("Log lines")}
-    assert explained == logged | TROUBLES, "name it in docs/operations.md: what it means, what to do"
+    explained = {name for cell in first_cells(WATCH, "Log lines") for name in re.findall(r"`(.*?)`", cell)}
+    assert explained == logged | TROUBLES, "name it in docs/watch.md: what it means, what to do"
 
 
 def test_every_event_of_the_watcher_itself_is_explained() -> None:
     emitted = {str(type_) for type_ in EventType if not type_.startswith("execution.")}
-    explained = [re.findall(r"[\w.]+", cell) for cell in first_cells("Events about the watcher itself")]
+    explained = [re.findall(r"[\w.]+", cell) for cell in first_cells(WATCH, "Events about the watcher itself")]
     assert {words[0] for words in explained} == emitted
     assert {reason for words in explained for reason in words[1:]} == {*AccountTrouble, *GapReason}
 
 
-def test_every_scenario_of_the_simulator_is_described() -> None:
-    described = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|$", section("Try it without a key"), re.MULTILINE))
-    assert described == {name: each.words for name, each in SCENARIOS.items()}
-
-
 def test_every_exit_code_is_explained() -> None:
-    codes = {int(code) for code in first_cells("Exit codes") if code.isdecimal()}
+    codes = {int(code) for code in first_cells(RUN, "Exit codes") if code.isdecimal()}
     assert codes == set(Exit)
 
 
@@ -89,19 +93,47 @@ def metrics() -> set[str]:
 
 
 def test_every_metric_that_is_named_exists(metrics: set[str]) -> None:
-    named = set(re.findall(r"watcher_[a-z_]+", PAGE))
+    # In a pattern the last part of a name is open.
+    named = set(re.findall(r"watcher_[a-z_]+", RUN + WATCH + NIGHT)) - {"watcher_"}
     assert named <= metrics
 
 
 def test_the_alerts_are_rules_prometheus_can_read() -> None:
-    (group,) = yaml.safe_load(section("What to alert on").split("```yaml\n")[1].split("```")[0])["groups"]
-    assert all({"alert", "expr"} <= set(rule) <= {"alert", "expr", "for"} for rule in group["rules"])
+    always, with_replicas = map(yaml.safe_load, blocks(section(WATCH, "Alert rules"), "yaml"))
+    (group,) = always["groups"]
+    assert all({"alert", "expr"} <= set(rule) <= {"alert", "expr", "for"} for rule in (*group["rules"], *with_replicas))
     fires_on = {rule["expr"] for rule in group["rules"]}
     assert {f"watcher_{each}_up == 0" for each in ("store", "account", "sink")} <= fires_on
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_open_and_what_is_dead_is_found_as_it_says(kind: str, tmp_path: Path, postgres: PostgresServer) -> None:
+    queries = re.findall(r'sqlite3 -readonly watcher\.db "(.*?)"', NIGHT, re.DOTALL)
+    assert len(queries) == 2
+    on_postgresql, on_sqlite = re.findall(r"`(\w+\(body.*?)`", NIGHT)
+    with postgres.database() as database:
+        url = database if kind == "postgresql" else f"sqlite:///{tmp_path}/watcher.db"
+        asyncio.run(_filled(url))
+        engine = engine_of(url)
+        with engine.begin() as connection:
+            connection.execute(update(tables.event).values(body=b"{}"))
+            connection.execute(update(tables.delivery).values(state="dead"))
+            connection.execute(update(tables.source).values(name="ops"))
+            for query in queries:
+                text = query.replace(on_sqlite, on_postgresql) if kind == "postgresql" else query
+                assert connection.exec_driver_sql(text).scalars().all() == ["{}"]
+        engine.dispose()
+
+
+async def _filled(url: str) -> None:
+    """Make a store with a row in each table."""
+    store = await open_store(url, clock=SystemClock(), on_recorded=lambda _: None)
+    await store.close()
+    fill(url, count=1)
+
+
 def backup_commands() -> list[str]:
-    text = section("The store").split("**Backup**", 1)[1].split("```sh\n", 1)[1].split("```", 1)[0]
+    (text,) = blocks(section(RUN, "SQLite"), "sh")
     return [part for part in re.split(r"^#.*\n", text, flags=re.MULTILINE) if part.strip()]
 
 
