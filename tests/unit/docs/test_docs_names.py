@@ -18,7 +18,7 @@ def test_a_test_that_verifies_a_guarantee_exists(name: str) -> None:
     assert name in TESTS
 
 
-@pytest.mark.parametrize("page", ["guarantees.md", "architecture.md", "decisions.md"])
+@pytest.mark.parametrize("page", ["guarantees.md", "architecture.md", "decisions.md", "ownership.md"])
 def test_a_module_that_is_named_exists(page: str) -> None:
     named = set(re.findall(r"`((?:watcher|tests)/[\w/]+\.py)`", (DOCS / page).read_text(encoding="utf-8")))
     assert named
@@ -30,7 +30,7 @@ def test_every_guarantee_is_verified_by_tests() -> None:
     assert [promise.splitlines()[0] for promise in promises if "Verified by `test_" not in promise] == []
 
 
-@pytest.mark.parametrize("page", ["guarantees.md", "architecture.md", "decisions.md"])
+@pytest.mark.parametrize("page", ["guarantees.md", "architecture.md", "decisions.md", "ownership.md"])
 def test_a_function_that_is_named_with_its_module_exists(page: str) -> None:
     text = " ".join((DOCS / page).read_text(encoding="utf-8").split())
     named = re.findall(r"`(?:\w+\.)?(\w+)` (?:\(|in |of )`(watcher/[\w/]+\.py)`", text)
