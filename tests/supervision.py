@@ -9,7 +9,7 @@ from virtual import PIPELINE, FakeClock
 
 from watcher.config.models import Settings
 from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
-from watcher.daemon.ownership import Ownership, SoleOwnership
+from watcher.daemon.ownership import Ownership
 from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
@@ -94,7 +94,7 @@ class Setup:
         self.supervisor = Supervisor(shared, self.ownership, drain_s=LONG_S)
 
     def make_ownership(self) -> Ownership:
-        return SoleOwnership(self.store, clock=self.clock)
+        return Ownership(self.store, clock=self.clock)
 
     def account(self, **more: object) -> Block:
         return {"api_key": "k", "base_url": self.api.receiver.url, "timeout": "60s", **more}

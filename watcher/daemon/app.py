@@ -16,13 +16,11 @@ import watcher
 from watcher.config.models import Settings
 from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
 from watcher.daemon.leases import Leases, new_identity
-from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
-from watcher.daemon.ownership import Ownership, SoleOwnership
-from watcher.daemon.pages import Pages
+from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, retention_policy_of
+from watcher.daemon.ownership import Ownership
+from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import ProgressLog, waiting_count
-from watcher.daemon.readiness import Readiness
 from watcher.daemon.reload import ConfigFollower, Reloading, apply_settings
-from watcher.daemon.retention_policy import retention_policy_of
 from watcher.daemon.store_opening import open_when_ready, password_of
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
@@ -149,7 +147,7 @@ async def _work(
 
 def _ownership(store: SqlStore, shared: OwnerDependencies, *, replica: str, clock: ServerClock) -> Ownership:
     if store.leases is None:
-        return SoleOwnership(store, clock=clock)
+        return Ownership(store, clock=clock)
     return Leases(store.leases, replica=replica, clock=clock, metrics=shared.metrics, fatal=shared.fatal)
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 
-from watcher.daemon.ownership import Notice
+from watcher.daemon.ownership import Notice, Ownership
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
 from watcher.runtime.clock import Clock, ServerClock
@@ -69,8 +69,8 @@ def new_identity() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-class Leases:
-    """What this replica holds of the store's leases: an `Ownership`. `fatal` is given what must end the program.
+class Leases(Ownership):
+    """What this replica holds of the store's leases. `fatal` is given what must end the program.
 
     As it renews them it hears the store's time, which the `clock` follows.
     """
@@ -85,9 +85,9 @@ class Leases:
         fatal: Callable[[BaseException], None],
     ) -> None:
         """Hold nothing, and want nothing yet."""
-        self._store = store
+        self._leases = store
         self._replica = replica
-        self._clock = clock
+        self._due_clock = clock
         self._fatal = fatal
         self._held = HeldLeases(clock=clock, metrics=metrics)
         self._changed: Notice = lambda _keys: None
@@ -133,9 +133,9 @@ class Leases:
 
         Raises `StoreError`.
         """
-        until = self._clock.monotonic() + RETAKEN_WITHIN_S
+        until = self._due_clock.monotonic() + RETAKEN_WITHIN_S
         while self._held.is_used(key) and not await self._alone(partial(self._retake, key)):
-            if self._clock.monotonic() >= until:
+            if self._due_clock.monotonic() >= until:
                 raise StoreError(f"what owned {key.kind} {key.name} before is still writing")
             await asyncio.sleep(RETAKE_EVERY_S)  # meanwhile leases are renewed
         held = self._held.get(key)
@@ -153,7 +153,7 @@ class Leases:
         """Own this no longer, though it is wanted and held; it is to be released, and not taken again for a while."""
         if key in self._held:
             self._held.give_up(key)
-            self._declined[key] = BootTime(self._clock.boot_time() + DECLINED_S)
+            self._declined[key] = BootTime(self._due_clock.boot_time() + DECLINED_S)
 
     def lost(self, held: HeldLease) -> None:
         """Take note that the store says somebody else owns this."""
@@ -182,7 +182,7 @@ class Leases:
 
     def problem(self) -> str | None:
         """Return why this replica cannot be sure of what it owns, if it cannot."""
-        if self._clock.boot_time() < self._renewed_until:
+        if self._due_clock.boot_time() < self._renewed_until:
             return None
         return "the leases were not renewed in time, so other replicas may have taken over"
 
@@ -209,7 +209,7 @@ class Leases:
                 await self._alone(work)
 
     async def _keep(self) -> None:
-        self._store.follow(self._released.set)
+        self._leases.follow(self._released.set)
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
@@ -219,31 +219,35 @@ class Leases:
 
     async def _look(self) -> None:
         """Renew when it is time, or when something is free that is wanted here."""
-        if self._clock.boot_time() >= self._renew_at or await self._finds_free():
+        if self._due_clock.boot_time() >= self._renew_at or await self._finds_free():
             await self._renew()
 
     async def _finds_free(self) -> bool:
         missing = [key for key in self._asked_for() if key not in self._held]
         try:
-            return bool(missing) and await self._store.finds_free(missing, budgets=self._budgets)
+            return bool(missing) and await self._leases.finds_free(missing, budgets=self._budgets)
         except StoreError:
             return False
 
     def _asked_for(self) -> Collection[LeaseKey]:
-        now = self._clock.boot_time()
+        now = self._due_clock.boot_time()
         return [key for key in self._wanted if self._declined.get(key, LONG_AGO) <= now]
 
     async def _renew(self) -> None:
-        sent_at, asked_at, fingerprint = self._clock.boot_time(), self._clock.steady_us(), self._fingerprint
+        sent_at, asked_at, fingerprint = (
+            self._due_clock.boot_time(),
+            self._due_clock.steady_us(),
+            self._fingerprint,
+        )
         self._renew_at = BootTime(sent_at + RENEW_EVERY_S)
         held, wanted = self._held.leases(), self._asked_for()
         request = RenewRequest(self._replica, fingerprint, held, wanted, self._budgets)
         try:
-            report = await self._store.renew(request)
+            report = await self._leases.renew(request)
         except StoreError:  # whatever came of it, nothing is believed renewed
             return
         self._renewed_until = BootTime(sent_at + LEASE_S)
-        self._clock.follow(report.server_us, asked_at=asked_at)
+        self._due_clock.follow(report.server_us, asked_at=asked_at)
         again = self._held.take_in(report, trusted_until=BootTime(sent_at + LEASE_S - MARGIN_S))
         self._note_configurations(report, fingerprint=fingerprint)
         taken = [key_of(each.lease) for each in report.taken]
@@ -256,7 +260,7 @@ class Leases:
         if held is None:
             return True
         try:
-            lease = await self._store.retake(held.lease)
+            lease = await self._leases.retake(held.lease)
         except OwnershipLostError:
             self.lost(held)
             return True
@@ -270,7 +274,7 @@ class Leases:
         for lease in leases:
             self._held.drop(lease)
         with suppress(StoreError):
-            await self._store.release(leases, leaving=None if self._fingerprint else self._replica)
+            await self._leases.release(leases, leaving=None if self._fingerprint else self._replica)
         if self._fingerprint:
             await self._renew()
 

@@ -5,14 +5,21 @@ import os
 import socket
 from collections.abc import Sequence
 
-from watcher.domain.errors import ListenDeniedError, ListenError
+from watcher.domain.errors import ListenDeniedError, ListenError, StoreError
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.units import parse_address
+from watcher.store.sql_store import SqlStore
 from watcher.web.health import Checks, health_routes
 from watcher.web.server import HttpServer
 
 RESOLVED_WITHIN_S = 5.0
+
+FRESH_S = 1.0
+"""A write to disk a second is cheap, whoever asks for more."""
+
+STORE_ANSWERS_WITHIN_S = 2.0
 
 NOT_OPEN = "the store cannot be used yet"
 
@@ -71,3 +78,39 @@ def _why_not(error: OSError | UnicodeError) -> str:
         case socket.gaierror():
             return error.strerror or "its name is not known"
     return os.strerror(error.errno) if error.errno else type(error).__name__
+
+
+class Readiness:
+    """Whether the store is usable, found out by writing: what is read, or was written a while ago, proves nothing.
+
+    Who asks often is told what was found a moment ago, and all who ask at once wait for the same write.
+    """
+
+    def __init__(self, store: SqlStore, *, clock: Clock, timeout_s: float = STORE_ANSWERS_WITHIN_S) -> None:
+        """Know nothing yet. `timeout_s` is how long the store may take to answer."""
+        self._store = store
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._probe: asyncio.Task[str | None] | None = None
+        self._fresh_until = EARLIEST
+
+    async def problem(self) -> str | None:
+        """Return what is wrong with the store, if anything is."""
+        probe = self._current_probe()
+        done, _ = await asyncio.wait([probe], timeout=self._timeout_s)
+        return probe.result() if done else "the store does not answer"
+
+    def _current_probe(self) -> asyncio.Task[str | None]:
+        """Return the last probe while it is under way or fresh, else begin another."""
+        if self._probe is None or (self._probe.done() and self._clock.monotonic() >= self._fresh_until):
+            self._probe = asyncio.create_task(self._probe_writable())
+        return self._probe
+
+    async def _probe_writable(self) -> str | None:
+        try:
+            await self._store.probe_writable()
+        except StoreError:
+            return "the store cannot be written"
+        finally:
+            self._fresh_until = Monotonic(self._clock.monotonic() + FRESH_S)
+        return None

@@ -13,8 +13,7 @@ import structlog
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
 from watcher.config.source import ConfigSource, Stamps, changes_between
-from watcher.daemon.maintenance import Maintenance
-from watcher.daemon.retention_policy import retention_policy_of
+from watcher.daemon.maintenance import Maintenance, retention_policy_of
 from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.runtime.clock import Clock

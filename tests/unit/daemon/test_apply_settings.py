@@ -10,10 +10,9 @@ from stores import PIPELINE, stream_of
 from virtual import EPOCH, FakeClock
 
 from watcher.config.models import Settings
-from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
-from watcher.daemon.ownership import SoleOwnership
+from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, retention_policy_of
+from watcher.daemon.ownership import Ownership
 from watcher.daemon.reload import apply_settings
-from watcher.daemon.retention_policy import retention_policy_of
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.event_factory import EventFactory
@@ -76,7 +75,7 @@ class GatedStore:
 
 def maintenance_of(store: object, clock: FakeClock) -> Maintenance:
     real = cast("SqlStore", store)
-    ownership, events = SoleOwnership(real, clock=clock), EventFactory(Router({}))
+    ownership, events = Ownership(real, clock=clock), EventFactory(Router({}))
     deps = MaintenanceDependencies(
         store=real, clock=clock, metrics=Metrics(), events=events, owners=list, ownership=ownership
     )

@@ -12,7 +12,7 @@ from watcher.config.models import PollingSettings, Settings, WatchSettings
 from watcher.config.store_settings import StoreSettings
 from watcher.daemon.build import silences_of, watches_of
 from watcher.daemon.fingerprint import fingerprint_of_sink
-from watcher.daemon.retention_policy import retention_policy_of
+from watcher.daemon.maintenance import retention_policy_of
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem

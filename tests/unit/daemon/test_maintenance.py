@@ -15,7 +15,7 @@ from virtual import Account, FakeClock, account_of, said
 
 from watcher.daemon.leases import LONG_AGO
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
-from watcher.daemon.ownership import SoleOwnership
+from watcher.daemon.ownership import Ownership
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
@@ -52,7 +52,7 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
             metrics=account.metrics,
             events=EVENTS,
             owners=lambda: [account.watcher],
-            ownership=SoleOwnership(store, clock=clock),
+            ownership=Ownership(store, clock=clock),
         ),
         RetentionPolicy(("ops",), 30 * DAY_S, named=lambda _account, _pipeline, execution: execution == A),
     )
@@ -134,7 +134,7 @@ def pending(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("watcher_outbox_pending", {"sink": "ops"})
 
 
-class SharedOwnership(SoleOwnership):
+class SharedOwnership(Ownership):
     """What is owned where there are other replicas."""
 
     maintains = True
@@ -168,7 +168,7 @@ def maintenance_of(
     clock: FakeClock,
     metrics: Metrics,
     named: Callable[[str, str, str], bool] = lambda *_: True,
-    ownership: SoleOwnership | None = None,
+    ownership: Ownership | None = None,
 ) -> Maintenance:
     return Maintenance(
         MaintenanceDependencies(
@@ -177,7 +177,7 @@ def maintenance_of(
             metrics=metrics,
             events=EVENTS,
             owners=list,
-            ownership=ownership or SoleOwnership(store, clock=clock),
+            ownership=ownership or Ownership(store, clock=clock),
         ),
         RetentionPolicy(("stdout",), 30 * DAY_S, named=named),
     )
@@ -244,7 +244,7 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
         metrics=Metrics(),
         events=EVENTS,
         owners=list,
-        ownership=SoleOwnership(store, clock=clock),
+        ownership=Ownership(store, clock=clock),
     )
     await Maintenance(deps, policy).tick()
     assert bool(await executions_of(store, lease)) is phases
@@ -262,7 +262,7 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
         metrics=Metrics(),
         events=EVENTS,
         owners=list,
-        ownership=SoleOwnership(store, clock=clock),
+        ownership=Ownership(store, clock=clock),
     )
     maintenance = Maintenance(deps, WHOLE)
     await maintenance.tick()

@@ -7,9 +7,8 @@ from virtual import PIPELINE, Account, FakeClock, account_of, said
 
 from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
-from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
-from watcher.daemon.ownership import SoleOwnership
-from watcher.daemon.retention_policy import retention_policy_of
+from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, retention_policy_of
+from watcher.daemon.ownership import Ownership
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, Router
@@ -73,7 +72,7 @@ async def start(store: SqlStore, clock: FakeClock, limit: str | None) -> Daemon:
         metrics=account.metrics,
         events=EVENTS,
         owners=list,
-        ownership=SoleOwnership(store, clock=clock),
+        ownership=Ownership(store, clock=clock),
         closed=closed,
     )
     started = Daemon(store, clock, account, Maintenance(deps, retention_policy_of(settings)))

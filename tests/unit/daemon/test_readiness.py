@@ -11,7 +11,7 @@ import pytest
 from stores import SECOND_US, SetClock, Woken
 from structlog.testing import capture_logs
 
-from watcher.daemon.readiness import Readiness
+from watcher.daemon.pages import Readiness
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
 

@@ -21,7 +21,7 @@ from supervision import LONG_S, A, B, Setup, Slowly
 from virtual import FakeClock
 
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, RetentionPolicy
-from watcher.daemon.readiness import Readiness
+from watcher.daemon.pages import Readiness
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, OwnershipLostError, StoreError
