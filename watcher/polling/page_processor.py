@@ -215,6 +215,7 @@ class PageProcessor:
         recorded as found until then, so that it is reported after a crash, too.
         """
         lease, sent_at = self._deps.lease, page.reply.sent_at
+        is_newer = sent_at >= entry.asked_at  # else a GET was asked for, and answered, while the page was under way
         entry.asked_at = sent_at
         self._deps.metrics.polls[Outcome.OK].inc()
         if not entry.known.found_at:
@@ -223,7 +224,7 @@ class PageProcessor:
                 at = self._clock.steady_us()
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
                 return Evaluation(known, ExecutionChange(lease, None, known, ()), None)
-        if execution is entry.row and not self._deps.evaluator.is_overdue(entry):
+        if is_newer and execution == entry.row and not self._deps.evaluator.is_overdue(entry):
             return self._deps.evaluator.unchanged(entry)
         if not selects(self._rules.details, execution):
             return self._deps.evaluator.success(entry, execution, sent_at=sent_at)
