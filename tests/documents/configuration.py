@@ -1,6 +1,7 @@
 """The configuration reference, from the models themselves."""
 
 from collections.abc import Iterator, Mapping
+from inspect import get_annotations
 from typing import Any, get_args
 
 from pydantic import BaseModel
@@ -11,7 +12,7 @@ from watcher.config.models import Settings, WatchSettings
 from watcher.config.silences import SilenceSettings
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.delivery.sinks.settings import RemoteSettings
+from watcher.delivery.sinks.settings import RemoteSettings, SinkSettings
 from watcher.delivery.sinks.webhook import PRESETS
 from watcher.runtime.settings import Block, block_of, key_of
 
@@ -54,6 +55,13 @@ KINDS = {
 }
 """What a value is, by the validator that reads it."""
 
+SHARED: Mapping[str, type[SinkSettings]] = {
+    "Of every sink:": SinkSettings,
+    "Of every sink but stdout:": RemoteSettings,
+    "Of `webhook` and `slack_bot`:": HttpSinkSettings,
+}
+"""Keys that kinds of sinks have in common, and of which they are."""
+
 TABLE = "| key | value | default | what it does | example |\n|---|---|---|---|---|"
 
 
@@ -76,8 +84,9 @@ def _section(name: str, field: FieldInfo) -> str:
 def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]]]:
     """Yield what stands in a section: what its keys begin with, a line about it, and its model."""
     if name == "sinks":
+        yield from (("sinks.NAME.", note, model) for note, model in SHARED.items())
         for kind, model in SINK_KINDS.items():
-            yield "sinks.NAME.", f"Of `type: {kind}`:", model
+            yield "sinks.NAME.", f"Of `type: {kind}`, its own keys and defaults:", model
     elif name == "silences":
         yield "silences[].", "", SilenceSettings
     elif name == "watch":
@@ -89,9 +98,8 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
 
 
 def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
-    shared = (base for base in (HttpSinkSettings, RemoteSettings) if issubclass(block, base))
-    common = next((base.model_fields for base in shared), {})
-    for name, field in sorted(block.model_fields.items(), key=lambda item: (item[0] != "type", item[0] in common)):
+    own = get_annotations(block) if issubclass(block, SinkSettings) else block.model_fields
+    for name, field in ((name, field) for name, field in block.model_fields.items() if name in own):
         path = f"{prefix}{key_of(block, name=name)}"
         inner = block_of(field)
         if inner is not None:
