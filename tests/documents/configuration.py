@@ -86,7 +86,7 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
     if name == "sinks":
         yield from (("sinks.NAME.", note, model) for note, model in SHARED.items())
         for kind, model in SINK_KINDS.items():
-            yield "sinks.NAME.", f"Of `type: {kind}`, its own keys and defaults:", model
+            yield "sinks.NAME.", f"Of `type: {kind}`, its own:", model
     elif name == "silences":
         yield "silences[].", "", SilenceSettings
     elif name == "watch":
@@ -99,7 +99,7 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
 
 def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
     own = get_annotations(block) if issubclass(block, SinkSettings) else block.model_fields
-    for name, field in ((name, field) for name, field in block.model_fields.items() if name in own):
+    for name, field in ((name, block.model_fields[name]) for name in own):
         path = f"{prefix}{key_of(block, name=name)}"
         inner = block_of(field)
         if inner is not None:

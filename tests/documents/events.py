@@ -11,7 +11,7 @@ from uuid import UUID
 
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
-from documents.events_text import FIELDS, HEAD, TAIL, WHEN
+from documents.events_text import FIELDS, HEAD, TAIL, VERIFY, WHEN
 from watcher.domain.cloudevents import GapEventParams, gap_event, sink_event, trial_event
 from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
 from watcher.domain.event_factory import EventFactory
@@ -43,7 +43,7 @@ def events() -> str:
     examples = asyncio.run(emitted())
     types = [_about(type_, examples[type_]) for type_ in EventType]
     fields = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in FIELDS.items())
-    return "\n".join([HEAD.format(fields=fields), *types, TAIL])
+    return "\n".join([HEAD.format(fields=fields), *types, TAIL + VERIFY])
 
 
 def _about(type_: EventType, example: Event) -> str:

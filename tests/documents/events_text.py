@@ -12,25 +12,21 @@ WHEN = {
     "emitted once per new word. The execution is still polled, unless the API gives it a `finishedAt`.",
     EventType.EXECUTION_OVERDUE: "Longer in one status than its `overdue_after`. Emitted once per stay (again if "
     "the limit was removed and is back), and only after a successful poll past the limit. A sink that was sent this is "
-    "also sent the event that ends it.",
+    "sent the event that ends it, too.",
     EventType.EXECUTION_LOST: "The API keeps answering 404 or an error for it: `lost_after` answers in a row over "
     "`lost_grace`, while the account is well. `reason` is `not_found`, `rejected`, `forbidden` or `unreadable`. It is "
     "polled for another day; if it answers again, its next event has `previousStatus: lost`.",
     EventType.PIPELINE_FAILING: "The pipeline's `failing` rule holds: so many executions failed in a row, or such a "
     "share of the last ones. It opens a [problem](alerts.md); `execution` is the end that did it.",
-    EventType.PIPELINE_RECOVERED: "The rule holds no longer: with `consecutive` an execution succeeded. It closes the "
-    "problem, and goes exactly where `pipeline.failing` went.",
+    EventType.PIPELINE_RECOVERED: "With `consecutive` an execution succeeded; with `rate` less than half of it fail. It "
+    "closes the problem, and goes exactly where `pipeline.failing` went.",
     EventType.PIPELINE_SILENT: "No execution has started for longer than the pipeline's `silent` rule allows. Emitted "
     "only after a complete scan of its list. It opens a problem.",
     EventType.PIPELINE_ACTIVE: "An execution started again. It closes the problem, and goes exactly where "
     "`pipeline.silent` went.",
     EventType.PIPELINE_GAP: "Of a pipeline that is watched whole: a scan of its list may have missed executions. "
-    "`reason` is `not_found`, `rejected` or `forbidden` (the list itself is refused; emitted once until it "
-    "answers again), `unreadable` (for an hour, while other things of the account were well), `deleted` (the list "
-    "ended before anything known: the API forgot what was in between), `lookback` (the last complete scan is longer "
-    "ago than `polling.lookback`), `outrun` (more came than could be read) or `unordered` (the list has no "
-    "order that shows where new rows are, and is too long to be read as a whole). Whatever a list does show "
-    "is reported as usual.",
+    "`reason` is `lookback`, `deleted`, `unordered`, `outrun`, `not_found`, `rejected`, `forbidden` or `unreadable`: "
+    "[what each means](pipelines.md#what-it-can-miss-and-how-you-would-know).",
     EventType.ACCOUNT_DEGRADED: "The API cannot be used with this key. `reason` is `unauthorized` (at once), "
     "`rate_limited`, `unreachable`, `invalid`, or `over_budget` (it cannot hold `max_interval` within `rate_limit`). "
     "Emitted once when it starts; nothing is known of its executions meanwhile.",
@@ -45,8 +41,8 @@ WHEN = {
     EventType.PROBLEM_CLOSED: "A problem ended because nothing watches for it any more: its rule, watch, account or "
     "sink was removed from the configuration (`reason` is `removed`), or an overdue execution ended without an "
     "event (`ended`). It has the data of the event that opened the problem, and goes exactly where that went.",
-    EventType.WATCHER_TEST: "A test, sent by `watcher check --send` to every webhook, whatever its `events`, and "
-    "recorded nowhere. Its `sequence` is always 1.",
+    EventType.WATCHER_TEST: "A test, sent by `watcher check --send` to every sink but stdout, whatever its `events`; to "
+    "PagerDuty and Alertmanager also what closes it. Recorded nowhere. Its `sequence` is always 1.",
 }
 """When each type is emitted."""
 
@@ -99,7 +95,7 @@ HEAD = """\
 Made by `make docs`: every example below was emitted in a run with a clock set by hand.
 
 Each event is a [CloudEvents 1.0](https://cloudevents.io) document in JSON: one line on stdout, one POST to each webhook
-that asked for its type. What the API calls something keeps the API's name. What is absent is left out, never null.
+that asked for its type. What the API names keeps the API's name. What is absent is left out, never null.
 
 ## The envelope
 
@@ -116,13 +112,13 @@ that asked for its type. What the API calls something keeps the API's name. What
 | `data` | below |
 
 **Ids.** An event of an execution has a UUIDv5 of account, pipeline, execution, type and raw status, and its ordinal
-among the events of that type for this execution. So `execution.failed` of one execution has one id for ever: after a
-restart, and even from an empty store. Events without an execution have a UUIDv7 (its random part is zeros below).
+among the events of that type for this execution. So `execution.failed` of one execution has one id for ever, even from
+an empty store. Events without an execution have a UUIDv7 (its random part is zeros below).
 
 **Order.** A sink gets the events of one execution in the order of their `sequence`. A failing delivery blocks
-the later ones of its own execution until it succeeds or is a dead letter, and no others.
+the later ones of its own execution until it succeeds or is a dead letter. It blocks no others.
 
-**Size.** A line stays under 16 KiB. Texts are cut at 2 KiB, lists at 20 entries; where that is not enough, the tails of
+**Size.** A line stays under 16 KiB. Texts are cut at 2 KiB, lists at 20 entries. Where that is not enough, the tails of
 lists and texts go first, then the link, and the labels last. Ids, statuses and times are never cut.
 
 ## The data
@@ -170,16 +166,70 @@ def receive(body: bytes, headers: dict[str, str], *, secret: str, seen: set[str]
 | 3xx | never followed; retried |
 | anything else, or none | retried |
 
-**When it is retried.** If anything else got through to the sink since the attempt before, the trouble is the
-delivery's own: it waits for the next step of `retry.schedule` (±20 %). Otherwise it may be the sink's: it waits 1 s,
-doubling to 60 s, and takes no step. A longer `Retry-After` counts in both cases, up to 1 h.
+**When it is retried.** A delivery that fails while others get through waits for the next step of `retry.schedule`
+(±20 %). While nothing gets through, it waits 1 s, doubling to 60 s, and takes no step. A longer `Retry-After` counts in
+both cases, up to 1 h.
 
-After 5 failures in a row of at least two deliveries the sink is tried with one delivery at a time: one that was never
-tried, at most one a second; else, after 1 s, doubling to 30 s (or the longest `Retry-After` among them), the one with
-the fewest steps that was tried longest ago. 2xx, 400, 413 or 422 ends that. So an event that your receiver can never
-process holds up its own execution only, and about a minute after an outage everything has arrived.
+After 5 failures in a row of at least two deliveries, one delivery at a time is tried: one that was never tried, at most
+one a second; else, after 1 s, doubling to 30 s, one that was. 2xx, 400, 413 or 422 ends that. So an event that your
+receiver can never process holds up its own execution only. After an outage everything arrives within about a minute,
+plus the time to send it at the sink's `rate_limit`.
 
-**When it is given up.** `retry.give_up_after` (3 days) after it was first due, whether or not it was tried since, it
-is a dead letter: kept, counted, logged, and no longer blocking later deliveries. That clock stands still while the
-daemon is off or the sink disabled.
+**When it is given up.** `retry.give_up_after` (3 days) after it was first due, it is a dead letter: kept, counted,
+logged, and no longer blocking later deliveries. That time stands still while the daemon is off or the sink disabled.
+
+"""
+
+VERIFY = r"""## Verify a signature
+
+A sink with a `secret` signs each request as [Standard Webhooks](https://www.standardwebhooks.com): an HMAC-SHA256, with the
+key behind `whsec_`, of `webhook-id`, `webhook-timestamp` and the body, joined by dots. Take the body as it came, before anything
+parses it; compare with every signature in the header, for while a secret is rotated there are two; refuse what is older than five
+minutes, so that nobody can send it again. There are libraries for ten languages; this is all they do.
+
+Python, with `pip install standardwebhooks`. It raises if anything is wrong:
+
+```python
+import json
+
+from standardwebhooks import Webhook
+
+
+def events_of(body: bytes, headers: dict[str, str], secret: str) -> list[dict]:
+    Webhook(secret).verify(body, headers)
+    found = json.loads(body)
+    return found if isinstance(found, list) else [found]  # a sink with a `group` posts lists
+```
+
+Node, without any package. `body` is the Buffer that came (`express.raw({type: "*/*"})`), `headers` have lower-case names:
+
+```js
+import { createHmac, timingSafeEqual } from "node:crypto";
+
+export function verify(body, headers, secret) {
+  const { "webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": signatures = "" } = headers;
+  const isRecent = Math.abs(Date.now() / 1000 - Number(timestamp)) <= 300;
+  const key = Buffer.from(secret.replace("whsec_", ""), "base64");
+  const wanted = createHmac("sha256", key).update(`${id}.${timestamp}.`).update(body).digest();
+  return isRecent && signatures.split(" ").some((signature) => {
+    const given = Buffer.from(signature.replace(/^v1,/, ""), "base64");
+    return given.length === wanted.length && timingSafeEqual(given, wanted);
+  });
+}
+```
+
+A shell, to look into one request by hand. Others on the machine can see the key while `openssl` runs:
+
+```sh
+verify() {  # verify SECRET ID TIMESTAMP SIGNATURES < body
+  key=$(printf %s "${1#whsec_}" | openssl base64 -d -A | od -An -v -tx1 | tr -d ' \n')
+  wanted=$({ printf '%s.%s.' "$2" "$3"; cat; } | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$key" -binary | openssl base64 -A)
+  age=$(($(date +%s) - $3))
+  [ "${age#-}" -le 300 ] || return 1
+  for signature in $4; do
+    [ "$signature" = "v1,$wanted" ] && return 0
+  done
+  return 1
+}
+```
 """

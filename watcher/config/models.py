@@ -139,7 +139,7 @@ class FailingSettings(Block):
     rate: Share | None = Field(
         default=None,
         description="Instead of `consecutive`: this share of the last executions failed, or more. `pipeline.recovered` "
-        "follows with an end after which it is less.",
+        "follows once less than half of that did.",
         examples=["20%"],
     )
     of_last: int = Field(

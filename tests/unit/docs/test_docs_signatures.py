@@ -16,7 +16,7 @@ from standardwebhooks import WebhookVerificationError
 
 from watcher.delivery.sinks.signing import sign, signing_key
 
-PAGE = (DOCS / "sinks.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "events.md").read_text(encoding="utf-8")
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 OTHER = "whsec_QUJDREVGR0hJSktMTU5PUFFSU1RVVldYWVphYmNk"
 BODY = '[{"type": "execution.failed", "data": {"name": "Größe € \'quoted\' $HOME\\n"}}]\n'.encode()

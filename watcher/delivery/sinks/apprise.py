@@ -56,7 +56,7 @@ class AppriseSettings(RemoteSettings):
 
     type: Literal["apprise"] = Field(
         description="Sends messages to a chat, mail or pager service by way of [Apprise](sinks.md#apprise). Needs the "
-        "extra: `pip install 'clerk-watcher[apprise]'`.",
+        "extra: `pip install '.[apprise]'` in a checkout of this project.",
         examples=["apprise"],
     )
     events: EventGlobs = ALERT_EVENTS
@@ -76,7 +76,7 @@ class AppriseSettings(RemoteSettings):
         try:
             from watcher.delivery.sinks import apprise_service  # noqa: F401, PLC0415 (of an extra)
         except ImportError:
-            remedy = "pip install 'clerk-watcher[apprise]'"
+            remedy = "in a checkout of this project: pip install '.[apprise]'"
             raise InvalidValueError("apprise needs the extra", remedy=remedy, quote=False) from None
         return value
 
