@@ -49,9 +49,7 @@ def check(
     online: Annotated[
         bool, typer.Option("--online", help="Poll each watch once; connect to each sink and a PostgreSQL store.")
     ] = False,
-    send: Annotated[
-        bool, typer.Option("--send", help="As --online, and show and send each sink a test message.")
-    ] = False,
+    send: Annotated[bool, typer.Option("--send", help="As --online, and send each sink a test message.")] = False,
     without_secrets: Annotated[
         bool,
         typer.Option("--without-secrets", help="Only warn of unset variables and absent secret files: for CI."),
@@ -63,9 +61,8 @@ def check(
     it is a tab-separated row per account, in seconds and requests per second. With --online a second table shows what
     was tried: a row per key and sink, one per watch that does not work, and one for a PostgreSQL store. No message is
     sent, and nothing written into a store. These requests keep to rate_limit, and are added to those of a daemon
-    with the same key. With --send a terminal first shows the message each sink gets, as its receiver would. Likely
-    mistakes are warnings on stderr. Exit codes: 2 the file cannot be used, 4 a key, a sink or the store does not
-    work, 5 a pipeline is not known.
+    with the same key. Likely mistakes are warnings on stderr. Exit codes: 2 the file cannot be used, 4 a key, a sink
+    or the store does not work, 5 a pipeline is not known.
     """
     if file is not None and config is not None:
         raise typer.BadParameter("FILE and --config are the same; give one of them")

@@ -1,0 +1,51 @@
+"""What a newcomer copies from the README works as it stands there, without a warning."""
+
+import re
+from pathlib import Path
+
+import pytest
+from documents import DOCS
+
+from watcher.config.document import Document
+from watcher.config.loader import load_config
+from watcher.config.models import Settings
+from watcher.config.warnings import warnings_of
+from watcher.domain.problems import CLOSINGS, PROBLEM_KINDS
+from watcher.domain.routing import types_matching
+
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", (DOCS.parent / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+ENVIRON = {
+    "CLERK_API_KEY": "k",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/s3cret",
+    "PAGERDUTY_ROUTING_KEY": "k" * 32,
+    "OPS_WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
+}
+WATCHED = """
+accounts: {default: {api_key: k}}
+watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, overdue_after: {running: 15m}}]
+"""
+
+
+def load(example: str, folder: Path) -> tuple[Settings, Document]:
+    file = folder / "watcher.yaml"
+    file.write_text(example if "watch:" in example else WATCHED + example)
+    document = Document(file=str(file))
+    return load_config(file, environ=ENVIRON, document=document), document
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_can_be_copied_and_leads_to_no_warning(example: str, tmp_path: Path) -> None:
+    settings, document = load(example, tmp_path)
+    assert settings.watch
+    assert warnings_of(document, settings) == ()
+
+
+def test_the_pager_rings_at_three_failures_in_a_row_for_what_also_ends_and_is_quiet_tonight(tmp_path: Path) -> None:
+    settings, _ = load(EXAMPLES[0], tmp_path)
+    (watch,), (silence,) = settings.watch, settings.silences
+    assert watch.rules is not None
+    assert watch.rules.failing is not None
+    assert watch.rules.failing.consecutive == 3
+    assert types_matching(settings.sinks["phone"].events) <= PROBLEM_KINDS | CLOSINGS
+    assert silence.match.sinks == ("phone",)
+    assert silence.from_at < silence.until_at
