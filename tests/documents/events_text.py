@@ -18,8 +18,8 @@ WHEN = {
     "polled for another day; if it answers again, its next event has `previousStatus: lost`.",
     EventType.PIPELINE_FAILING: "The pipeline's `failing` rule holds: so many executions failed in a row, or such a "
     "share of the last ones. It opens a [problem](alerts.md); `execution` is the end that did it.",
-    EventType.PIPELINE_RECOVERED: "With `consecutive` an execution succeeded; with `rate` less than half of it fail. It "
-    "closes the problem, and goes exactly where `pipeline.failing` went.",
+    EventType.PIPELINE_RECOVERED: "With `consecutive` an execution succeeded; with `rate` less than half of it fail. "
+    "It closes the problem, and goes exactly where `pipeline.failing` went.",
     EventType.PIPELINE_SILENT: "No execution has started for longer than the pipeline's `silent` rule allows. Emitted "
     "only after a complete scan of its list. It opens a problem.",
     EventType.PIPELINE_ACTIVE: "An execution started again. It closes the problem, and goes exactly where "
@@ -41,8 +41,8 @@ WHEN = {
     EventType.PROBLEM_CLOSED: "A problem ended because nothing watches for it any more: its rule, watch, account or "
     "sink was removed from the configuration (`reason` is `removed`), or an overdue execution ended without an "
     "event (`ended`). It has the data of the event that opened the problem, and goes exactly where that went.",
-    EventType.WATCHER_TEST: "A test, sent by `watcher check --send` to every sink but stdout, whatever its `events`; to "
-    "PagerDuty and Alertmanager also what closes it. Recorded nowhere. Its `sequence` is always 1.",
+    EventType.WATCHER_TEST: "A test, sent by `watcher check --send` to every sink but stdout, whatever its `events`; "
+    "to PagerDuty and Alertmanager also what closes it. Recorded nowhere. Its `sequence` is always 1.",
 }
 """When each type is emitted."""
 
@@ -182,10 +182,10 @@ logged, and no longer blocking later deliveries. That time stands still while th
 
 VERIFY = r"""## Verify a signature
 
-A sink with a `secret` signs each request as [Standard Webhooks](https://www.standardwebhooks.com): an HMAC-SHA256, with the
-key behind `whsec_`, of `webhook-id`, `webhook-timestamp` and the body, joined by dots. Take the body as it came, before anything
-parses it; compare with every signature in the header, for while a secret is rotated there are two; refuse what is older than five
-minutes, so that nobody can send it again. There are libraries for ten languages; this is all they do.
+A signature is an HMAC-SHA256, with the key behind `whsec_`, of `webhook-id`, `webhook-timestamp` and the body, joined by
+dots. Take the body as it came, before anything parses it. Compare with every signature in the header: while a secret is
+rotated there are two. Refuse what is older than five minutes, so that nobody can send it again. There are
+[libraries for ten languages](https://www.standardwebhooks.com); this is all they do.
 
 Python, with `pip install standardwebhooks`. It raises if anything is wrong:
 
@@ -201,7 +201,8 @@ def events_of(body: bytes, headers: dict[str, str], secret: str) -> list[dict]:
     return found if isinstance(found, list) else [found]  # a sink with a `group` posts lists
 ```
 
-Node, without any package. `body` is the Buffer that came (`express.raw({type: "*/*"})`), `headers` have lower-case names:
+Node, without any package. `body` is the Buffer that came (`express.raw({type: "*/*"})`), `headers` have lower-case
+names:
 
 ```js
 import { createHmac, timingSafeEqual } from "node:crypto";
@@ -223,7 +224,8 @@ A shell, to look into one request by hand. Others on the machine can see the key
 ```sh
 verify() {  # verify SECRET ID TIMESTAMP SIGNATURES < body
   key=$(printf %s "${1#whsec_}" | openssl base64 -d -A | od -An -v -tx1 | tr -d ' \n')
-  wanted=$({ printf '%s.%s.' "$2" "$3"; cat; } | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$key" -binary | openssl base64 -A)
+  wanted=$({ printf '%s.%s.' "$2" "$3"; cat; } | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$key" -binary |
+    openssl base64 -A)
   age=$(($(date +%s) - $3))
   [ "${age#-}" -le 300 ] || return 1
   for signature in $4; do
