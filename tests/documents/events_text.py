@@ -182,9 +182,9 @@ logged, and no longer blocking later deliveries. That time stands still while th
 
 VERIFY = r"""## Verify a signature
 
-A signature is an HMAC-SHA256, with the key behind `whsec_`, of `webhook-id`, `webhook-timestamp` and the body, joined by
-dots. Take the body as it came, before anything parses it. Compare with every signature in the header: while a secret is
-rotated there are two. Refuse what is older than five minutes, so that nobody can send it again. There are
+A signature is an HMAC-SHA256, with the key behind `whsec_`, of `webhook-id`, `webhook-timestamp` and the body, joined
+by dots. Take the body as it came, before anything parses it. Compare with every signature in the header: while a secret
+is rotated there are two. Refuse what is older than five minutes, so that nobody can send it again. There are
 [libraries for ten languages](https://www.standardwebhooks.com); this is all they do.
 
 Python, with `pip install standardwebhooks`. It raises if anything is wrong:

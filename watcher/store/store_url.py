@@ -53,7 +53,7 @@ def _check_postgresql(url: str) -> None:
     try:
         psycopg, conninfo = import_module("psycopg"), import_module("psycopg.conninfo")
     except ImportError:
-        remedy = "in a checkout of this project: pip install '.[postgres]'"
+        remedy = "from a checkout: pip install '.[postgres]'"
         raise InvalidValueError("postgresql needs the extra", remedy=remedy, quote=False) from None
     if re.search(r"\s", url):
         raise InvalidValueError("is not a URL", remedy=_RIGHT, quote=False)

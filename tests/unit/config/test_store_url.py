@@ -51,7 +51,6 @@ def test_a_variable_that_libpq_refuses_is_a_mistake_and_its_value_is_not_shown(
 def test_without_the_driver_it_is_said_how_to_install_it(mistakes: Mistakes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     assert mistakes("store: {url: 'postgresql://db/watcher'}") == [
-        "watcher.yaml:1:14: store.url: postgresql needs the extra; "
-        "in a checkout of this project: pip install '.[postgres]'",
+        "watcher.yaml:1:14: store.url: postgresql needs the extra; from a checkout: pip install '.[postgres]'",
         "1 problem in watcher.yaml",
     ]

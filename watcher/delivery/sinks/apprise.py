@@ -76,7 +76,7 @@ class AppriseSettings(RemoteSettings):
         try:
             from watcher.delivery.sinks import apprise_service  # noqa: F401, PLC0415 (of an extra)
         except ImportError:
-            remedy = "in a checkout of this project: pip install '.[apprise]'"
+            remedy = "from a checkout: pip install '.[apprise]'"
             raise InvalidValueError("apprise needs the extra", remedy=remedy, quote=False) from None
         return value
 

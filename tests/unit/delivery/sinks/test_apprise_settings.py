@@ -64,7 +64,7 @@ def test_without_the_extra_a_file_that_needs_it_is_refused(tmp_path: Path) -> No
     file.write_text(f"{WATCH}sinks:\n{sinks}")
     done = python(WITHOUT, "check", "--config", str(file))
     assert (done.returncode, done.stdout) == (2, "")
-    needs = "apprise needs the extra; in a checkout of this project: pip install '.[apprise]'"
+    needs = "apprise needs the extra; from a checkout: pip install '.[apprise]'"
     assert done.stderr.splitlines() == [
         f"{file}:4:18: sinks.phone0.type: {needs}",
         f"{file}:5:18: sinks.phone1.type: {needs}",
