@@ -60,7 +60,7 @@ class Stage:
         return await self._stack.enter_async_context(Receiver(self.board.notice, choose=choose))
 
     def within_pace(self, simulator: Simulator, *, rate: float, keys_each: int = 1) -> bool:
-        """Say whether no second saw more requests of an account than the rate allows (SPEC 2.7).
+        """Say whether no second saw more requests of an account than the rate allows.
 
         What came while this process had no processor is seen to come at once, so that much longer is the second.
         """

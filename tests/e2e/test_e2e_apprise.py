@@ -1,4 +1,4 @@
-"""The program with sinks by way of Apprise: one that hangs holds up nobody, no URL shows anywhere (SPEC 2.4, 2.8)."""
+"""The program with sinks by way of Apprise: one that hangs holds up nobody, no URL shows anywhere."""
 
 import asyncio
 import ssl

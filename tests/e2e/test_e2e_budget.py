@@ -1,4 +1,4 @@
-"""The rate limit as the server counts it, over starts, kills, pauses and a process that stood still (SPEC 2.7)."""
+"""The rate limit as the server counts it, over starts, kills, pauses and a process that stood still."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""The API at its worst: nothing is reported that is not so, and the account's trouble once per trouble (SPEC 2.5)."""
+"""The API at its worst: nothing is reported that is not so, and the account's trouble once per trouble."""
 
 import asyncio
 from collections import Counter

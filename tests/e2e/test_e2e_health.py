@@ -1,4 +1,4 @@
-"""What the daemon says of itself over its life, and of an account in trouble (SPEC 5, 7, 8)."""
+"""What the daemon says of itself over its life, and of an account in trouble."""
 
 import asyncio
 import re

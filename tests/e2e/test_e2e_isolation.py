@@ -1,4 +1,4 @@
-"""One account's trouble, or one sink's, is nobody else's (SPEC 2.4)."""
+"""One account's trouble, or one sink's, is nobody else's."""
 
 import pytest
 from e2e import checks

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: nothing is lost, nothing is out of order, repetitions are the same bytes (SPEC 2)."""
+"""`kill -9` at random moments: nothing is lost, nothing is out of order, repetitions are the same bytes."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Whole pipelines: every execution is reported once, however short, over faults, restarts and `kill -9` (SPEC 2.9)."""
+"""Whole pipelines: every execution is reported once, however short, over faults, restarts and `kill -9`."""
 
 import asyncio
 from collections import Counter
@@ -32,7 +32,7 @@ RATE = 20
 EMITTED_WITHIN_S = 360.0
 """After the last start, which in a large world falls into the 15 s in which `HARSH` refuses the key.
 
-So the next request is a minute later (SPEC 4), and another for each try that fails for another reason (one in four). Of
+So the next request is a minute later, and another for each try that fails for another reason (one in four). Of
 the time that is left, 503 for everything takes 20 s, and 10 s more for each try after it that fails.
 """
 

@@ -1,4 +1,4 @@
-"""What must never leave the process or reach the store: whatever people said, keys, secrets, paths (SPEC 2.8)."""
+"""What must never leave the process or reach the store: whatever people said, keys, secrets, paths."""
 
 import asyncio
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What the daemon refuses to start with for now: reported on stderr, nothing on stdout, exit code 1 (SPEC 6).
+"""What the daemon refuses to start with for now: reported on stderr, nothing on stdout, exit code 1.
 
 What a person must correct is tested in this process, in `tests/unit/commands`.
 """

@@ -1,4 +1,4 @@
-"""A daemon that is stopped for a while (SIGSTOP, `docker pause`) blames nobody for the time it did not run (SPEC 4)."""
+"""A daemon that is stopped for a while (SIGSTOP, `docker pause`) blames nobody for the time it did not run."""
 
 import asyncio
 import signal

@@ -124,7 +124,7 @@ class AccountCircuitBreaker:
         return max(self.paused_until, Monotonic(self._last_probe_at + every_s))
 
     def probe_at_once(self) -> None:
-        """Let the next probe go without waiting for its interval: the configuration was read anew (SPEC 4, 401)."""
+        """Let the next probe go without waiting for its interval: the configuration was read anew."""
         self._last_probe_at = EARLIEST
 
     def probed(self, now: Monotonic) -> None:
@@ -213,7 +213,7 @@ class AccountCircuitBreaker:
         return self._failed_sent_at >= self._resumed_at
 
     def _fail(self, reply: Answer, *, now: Monotonic) -> None:
-        """Take in a failure. It pauses for as long as the server asks, else 1 s doubling to 60 s (SPEC 4)."""
+        """Take in a failure. It pauses for as long as the server asks, else 1 s doubling to 60 s."""
         if reply.status_code is None and reply.sent_at < self._resumed_at:
             return  # it was under way while the process was stopped, and broke by that for all we know
         self._last_reason = _TROUBLES.get(reply.outcome, AccountTrouble.UNREACHABLE)

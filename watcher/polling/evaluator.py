@@ -1,4 +1,4 @@
-"""From a reply to what is recorded and when to poll next: the rules of SPEC 4, bound to one account."""
+"""From a reply to what is recorded and when to poll next: the rules of one account."""
 
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -120,7 +120,7 @@ class ReplyEvaluator:
     def failure(self, entry: TrackedExecution, reply: Reply, around: AccountState) -> Evaluation:
         """Evaluate any other reply, which `entry` counts as trouble.
 
-        What is lost is polled every 10 minutes, for a day; but what is unreadable as any other execution (SPEC 4).
+        What is lost is polled every 10 minutes, for a day; but what is unreadable as any other execution.
         """
         before, at = entry.known, self._clock.steady_us()
         reason = self._failures.note_failure(entry, reply, around)

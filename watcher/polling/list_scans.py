@@ -93,8 +93,8 @@ class ListScans:
     async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
         """Return the list of a pipeline as it is recorded, with its first scan.
 
-        Since when it is watched is recorded before anything is asked: what has ended by then is history (SPEC 3,
-        `first_sight`), whenever that may be read. Raises `StoreError`.
+        Since when it is watched is recorded before anything is asked: what has ended by then is history
+        (`first_sight`), whenever that may be read. Raises `StoreError`.
         """
         cursor = record.cursor or Cursor(self._clock.steady_us())
         self._deps.evaluator.learn_name(watch.pipeline, cursor.name)

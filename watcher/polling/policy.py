@@ -23,11 +23,11 @@ BACKOFF_SHARE = 0.1
 JITTER_SHARE = 0.1
 
 LOST_EVERY_S = 600.0
-"""What is lost is asked for so often (SPEC 4)."""
+"""What is lost is asked for so often."""
 
 UNREADABLE_AFTER_S = 3600.0
 _UNREADABLE_CODES = frozenset({None, 200})
-"""Of an `invalid` answer: 402 and the like are the API's trouble, however long (SPEC 4, "anything else")."""
+"""Of an `invalid` answer: 402 and the like are the API's trouble, however long."""
 
 ERROR_JITTER = 0.1
 
@@ -38,7 +38,7 @@ def fixed_cadence(*, min_interval_s: float) -> Cadence:
 
 
 def backoff_cadence(*, min_interval_s: float, max_interval_s: float, jitter: Jitter) -> Cadence:
-    """Return the cadence that waits a tenth of the time in this status, ±10 %, within the bounds (SPEC 3)."""
+    """Return the cadence that waits a tenth of the time in this status, ±10 %, within the bounds."""
 
     def interval(dwell_s: float) -> float:
         wanted = spread(max(min_interval_s, dwell_s * BACKOFF_SHARE), share=JITTER_SHARE, jitter=jitter)
