@@ -139,7 +139,7 @@ class FailingSettings(Block):
     rate: Share | None = Field(
         default=None,
         description="Instead of `consecutive`: this share of the last executions failed, or more. `pipeline.recovered` "
-        "follows once less than half of that did.",
+        "follows once the share is below half of that.",
         examples=["20%"],
     )
     of_last: int = Field(
