@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
+from typing import NamedTuple
 
 from watcher.clerk.simulator.server import LoggedRequest, RequestLog
-from watcher.clerk.simulator.world import StatusTime, World
+from watcher.clerk.simulator.world import SimExecution, World
 
 
 def busiest_second(request_log: RequestLog, *, keys_each: int = 1) -> int:
@@ -40,11 +41,24 @@ def _shown_of(entry: LoggedRequest, execution: str) -> str | None:
     return entry.answered if entry.execution == execution else (entry.rows or {}).get(execution)
 
 
+class StatusTime(NamedTuple):
+    """A status and when it began."""
+
+    status: str
+    at_s: float
+
+
+def path(execution: SimExecution, until_s: float) -> tuple[StatusTime, ...]:
+    """Return every status it had up to a moment, or to its deletion, and since when."""
+    moments = (StatusTime(phase.status, execution.begins_s + phase.begins_s) for phase in execution.lifecycle.phases)
+    return tuple(moment for moment in moments if moment.at_s <= min(until_s, execution.deleted_s))
+
+
 def true_path(world: World, execution: str) -> tuple[StatusTime, ...]:
     """Return every status an execution has had so far, and since when."""
     found = world.find(execution)
     assert found is not None
-    return found.path(world.now_s())
+    return path(found, world.now_s())
 
 
 def time_at(world: World, moment_s: float) -> datetime:

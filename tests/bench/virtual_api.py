@@ -9,7 +9,7 @@ from typing import NamedTuple
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
 from watcher.clerk.schemas import parse_execution, parse_page
 from watcher.clerk.simulator.lifecycles import has_ended
-from watcher.clerk.simulator.responses import ResponseCache, encode, row
+from watcher.clerk.simulator.responses import encode, full, row
 from watcher.clerk.simulator.world import SimExecution, World
 from watcher.domain.execution import Outcome
 from watcher.store.changes import Change, ExecutionChange, PipelineChange
@@ -104,7 +104,7 @@ class WorldApi:
         """Answer from that world, to which nothing is added."""
         self._world = world
         self._notes = notes
-        self._book = ResponseCache(world)
+        self._bodies: dict[str, tuple[float, bytes]] = {}
         self._rows: dict[str, tuple[float, bytes]] = {}
         self._shelves: defaultdict[str, _Shelf] = defaultdict(_Shelf)
         for execution in sorted(world.executions(), key=lambda each: each.begins_s):
@@ -116,7 +116,7 @@ class WorldApi:
         found = self._world.find(execution, pipeline=pipeline)
         assert found is not None
         self._notes.asked(GET, [found], now_s=now_s)
-        facts = parse_execution(self._book.answer(found, now_s=now_s).body, asked=execution)
+        facts = parse_execution(self._body(found, now_s=now_s), asked=execution)
         return Reply(Outcome.OK, self._world.clock.monotonic(), facts, 200)
 
     async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
@@ -128,6 +128,14 @@ class WorldApi:
         parsed = parse_page(b'{"data":[%b],"total":%d,"links":{}}' % (rows, shelf.count(now_s)))
         assert parsed is not None
         return PageReply(Outcome.OK, self._world.clock.monotonic(), *parsed, 200)
+
+    def _body(self, execution: SimExecution, *, now_s: float) -> bytes:
+        """Return an answer's bytes, kept until they change."""
+        until_s, body = self._bodies.get(execution.id, (now_s, b""))
+        if now_s >= until_s:
+            body = encode(full(execution, world=self._world, now_s=now_s))
+            self._bodies[execution.id] = (execution.next_change_s(now_s), body)
+        return body
 
     def _row(self, execution: SimExecution, *, now_s: float) -> bytes:
         """Return a row's bytes, kept until they change; its `runTime`, which nobody reads, stands still until then."""

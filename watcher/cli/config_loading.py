@@ -1,24 +1,52 @@
-"""The configuration a command works with: where it is, and what is said when it cannot be used."""
+"""Reading the configuration for a command; on a terminal each mistake is shown in its line, with a mark at the place.
+
+A line of the file may hold secrets. So of a line is shown what is harmless whatever the file is like: known keys,
+durations and the like, ids, and the value the problem itself quotes. The rest becomes `…`,
+as does whatever follows a key of secrets.
+"""
 
 import os
+import re
 import sys
-from collections.abc import Callable, Collection
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import typer
+from rich.console import Console
 
-from watcher.cli.config_errors import report_mistakes
-from watcher.cli.console import stderr_console
+from watcher.cli.console import say, stderr_console
 from watcher.config.loader import load_config
-from watcher.config.locate import find_config
 from watcher.config.models import Settings
-from watcher.config.problems import ConfigProblemsError
+from watcher.config.problems import ConfigProblemsError, Problem
+from watcher.delivery.sinks.registry import SINK_KINDS
+from watcher.domain.execution import OPEN_STATUSES
+
+_TOKEN = re.compile(r"[\"']?\$\{[A-Z_][A-Z0-9_]*\}[\"']?|[^\s,{}\[\]]+")
+_HARMLESS = re.compile(
+    r"[\"']?(?:[-~:]|\d{1,5}(?:\.\d{1,3})?(?:ms|[smhd])?(?:/[smh])?|true|false|null|\$\{[A-Z_][A-Z0-9_]*\}"
+    r"|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})[\"']?"
+)
+"""A variable's name is no secret; what it may fall back on is."""
+_QUOTED = re.compile(r'"(.+)"')
+_MASKED = re.compile(r"…[^\w]*…")
+_SECRET_KEY = re.compile(r"(?:api_?key|routing_?key|secrets?|token|url|password|headers)(?:_file)?:", re.IGNORECASE)
+"""What follows such a key in a line is a secret whatever it looks like."""
+
+_ERROR = ("error: ", "bold red")
+_WARNING = ("warning: ", "bold yellow")
+_MARGIN = 8
+_LEAD = 12
+"""Characters left of the mark that stay when a line is wider than the terminal."""
 
 
-def config_path(explicit: Path | None) -> Path:
-    """Return the file a command reads. Raises `ConfigError` if there is none."""
-    return find_config(explicit, environ=os.environ)
+class _Shown(NamedTuple):
+    """As much of a line as may be shown, and where in it the mark goes."""
+
+    text: str
+    column: int
+    width: int
 
 
 def read_config(path: Path, *, only: Collection[str] | None = None) -> Settings:
@@ -35,3 +63,84 @@ def loaded(load: Callable[[], Settings]) -> Settings:
             raise
         report_mistakes(error, console=stderr_console())
         raise typer.Exit(error.exit_code) from None
+
+
+def report_mistakes(error: ConfigProblemsError, *, console: Console) -> None:
+    """Print every problem with its line of the file, and their number."""
+    _report(error.problems, _ERROR, source=error.source, console=console)
+    say(console, (error.total, "bold"))
+
+
+def report_warnings(warnings: Iterable[Problem], *, source: str, console: Console) -> None:
+    """Print every warning with its line of the file, which is `source`."""
+    _report(warnings, _WARNING, source=source, console=console)
+
+
+def _report(problems: Iterable[Problem], word: tuple[str, str], *, source: str, console: Console) -> None:
+    lines = source.split("\n")
+    for problem in problems:
+        for line in _lines(problem, word, lines, room=console.width - _MARGIN):
+            say(console, *line)
+
+
+def _lines(
+    problem: Problem, word: tuple[str, str], source: list[str], *, room: int
+) -> Iterator[tuple[str | tuple[str, str], ...]]:
+    yield word, ": ".join(part for part in (problem.place, problem.path, problem.problem) if part)
+    if not 0 < problem.line <= len(source):
+        yield ("hint: ", "bold"), problem.remedy
+        return
+    shown = _fit(_show(problem, source[problem.line - 1]), room=room)
+    yield (f"{problem.line:>5} | ", "blue"), shown.text
+    mark = " " * shown.column + "^" * shown.width
+    if len(mark) + len(problem.remedy) < room:
+        yield ("      | ", "blue"), (mark, word[1]), f" {problem.remedy}"
+    else:
+        yield ("      | ", "blue"), (mark, word[1])
+        yield ("      = ", "blue"), problem.remedy
+
+
+def _show(problem: Problem, line: str) -> _Shown:
+    """Mask a line around the place of a problem."""
+    path = re.split(r"[.\[\]]+", problem.path)
+    words = known_words() | set(path)
+
+    def mask(text: str) -> str:
+        if secret := _SECRET_KEY.search(text):
+            text, hidden = text[: secret.end()], text[secret.end() :]
+            return mask_tokens(text) + (" … " if hidden.strip() else hidden)
+        return mask_tokens(text)
+
+    def mask_tokens(text: str) -> str:
+        return _MASKED.sub("…", _TOKEN.sub(mask_token, text))
+
+    def mask_token(match: re.Match[str]) -> str:
+        token = match[0]
+        return token if token.strip("\"':") in words or _HARMLESS.fullmatch(token) else "…"
+
+    line = re.split(r"(?:^|(?<=\s))#", line.replace("\t", " "), maxsplit=1)[0]  # comments say anything
+    head, rest = mask(line[: problem.column - 1]), line[problem.column - 1 :]
+    quoted = _QUOTED.search(problem.problem)
+    written = re.match(rf"[\"']?{re.escape(quoted[1])}[\"']?", rest) if quoted else None
+    found = written or re.match(rf"(?:{_TOKEN.pattern})", rest)
+    culprit = found[0].removesuffix(":") if found else ""
+    is_secret = any(_SECRET_KEY.match(f"{part}:") for part in path) and "${" not in culprit and culprit not in words
+    shown = culprit if written else "…" if is_secret else mask_tokens(culprit)
+    return _Shown(head + shown + mask(rest[len(culprit) :]), len(head), max(1, len(shown)))
+
+
+@cache
+def known_words() -> frozenset[str]:
+    """Return every key of the file that is ours, not the user's, and the kinds of sinks."""
+    schema = Settings.model_json_schema()
+    blocks = (schema, *schema["$defs"].values())
+    return frozenset({*SINK_KINDS, *OPEN_STATUSES}).union(*(block.get("properties", ()) for block in blocks))
+
+
+def _fit(shown: _Shown, *, room: int) -> _Shown:
+    """Cut a line to the terminal's width, so that the mark stays in sight."""
+    text = shown.text.rstrip()
+    if len(text) <= room:
+        return _Shown(text, shown.column, shown.width)
+    start = max(0, min(shown.column - _LEAD, len(text) - room))
+    return _Shown(text[start : start + max(room, 1)], shown.column - start, min(shown.width, max(room - _LEAD, 1)))

@@ -1,7 +1,8 @@
-"""Stdout and stderr of the commands: a reader may leave early, the disk behind may be full, either may be closed."""
+"""What commands write: stdout, stderr and new files. A reader may leave early, a disk be full, a stream be closed."""
 
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from watcher.domain.errors import Exit, WatcherError
@@ -9,6 +10,24 @@ from watcher.domain.errors import Exit, WatcherError
 
 class OutputFailedError(WatcherError):
     """Stdout takes nothing more."""
+
+
+class NotWrittenError(WatcherError):
+    """A file was not written."""
+
+    exit_code = Exit.USAGE
+
+
+def write_file(path: Path, text: str, *, force: bool = False) -> None:
+    """Write a new file, or with `force` any. Raises `NotWrittenError`."""
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise NotWrittenError(f"{path} exists already; name another file, or remove it") from None
+    except OSError as error:
+        reason = (error.strerror or "I/O error").lower()
+        raise NotWrittenError(f"cannot write {path} ({reason}); name a file in a folder of yours") from None
 
 
 def fill_gaps() -> None:

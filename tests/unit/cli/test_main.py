@@ -72,7 +72,7 @@ def test_a_number_the_simulator_cannot_use_is_a_mistake_of_usage(arguments: tupl
 def test_simulate_overwrites_no_file(command: Command) -> None:
     Path("w.yaml").touch()
     code, _, err = command("simulate", "--port", "0", "--write-config", "w.yaml")
-    assert (code, err) == (2, "error: w.yaml exists already; give --write-config another name, or remove it\n")
+    assert (code, err) == (2, "error: w.yaml exists already; name another file, or remove it\n")
 
 
 def test_a_configuration_that_cannot_be_written_is_a_mistake_of_usage(command: Command) -> None:

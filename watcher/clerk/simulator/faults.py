@@ -66,8 +66,6 @@ class Fault(StrEnum):
     """The connection closes in the middle of the body."""
     OVERSIZE = "oversize"
     """The right answer and more than 8 MiB of blanks, of unannounced length."""
-    BOMB = "bomb"
-    """The same, deflated to a few kilobytes."""
 
 
 _REFUSALS = {
@@ -156,12 +154,9 @@ async def misbehave(
             return web.Response(body=_STRANGER, content_type=JSON)
         case Fault.TRUNCATED:
             return web.Response(status=code, body=body[: len(body) // 2], content_type=JSON)
-        case Fault.OVERSIZE | Fault.BOMB:
+        case Fault.OVERSIZE:
             response = web.Response(status=code, body=body + b" " * _OVERSIZE_BYTES, content_type=JSON)
-            if fault is Fault.BOMB:
-                response.enable_compression(web.ContentCoding.deflate)
-            else:
-                response.enable_chunked_encoding()
+            response.enable_chunked_encoding()
             return response
         case Fault.DRIP:
             return await _drip(request, code=code, body=body, over_s=faults.slow_s)

@@ -6,7 +6,6 @@ Whatever a customer said, typed or is stands behind a `PRIVATE-…` mark, so tha
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import NamedTuple
 
 from watcher.clerk.simulator.lifecycles import Node
 from watcher.clerk.simulator.world import SimExecution, World
@@ -25,39 +24,7 @@ PAGE_LIMIT = 50
 BODY_BYTES = 3000
 """About what a real answer weighs."""
 
-KEPT_COUNT = 20_000
-
 JsonObject = dict[str, object]
-
-
-class Rendered(NamedTuple):
-    """An answer's bytes, the status they tell, and the world's second from which they are out of date."""
-
-    body: bytes
-    status: str
-    until_s: float
-
-
-class ResponseCache:
-    """Answers of single executions, kept until they change: a benchmark asks for the same ones over and over."""
-
-    def __init__(self, world: World, *, kept_count: int = KEPT_COUNT) -> None:
-        """Start empty."""
-        self._world = world
-        self._kept_count = kept_count
-        self._kept: dict[str, Rendered] = {}
-
-    def answer(self, execution: SimExecution, *, now_s: float) -> Rendered:
-        """Return the answer at `now_s`, which never goes back."""
-        kept = self._kept.get(execution.id)
-        if kept is not None and now_s < kept.until_s:
-            return kept
-        body = encode(full(execution, world=self._world, now_s=now_s))
-        rendered = Rendered(body, execution.phase_at(now_s).status, execution.next_change_s(now_s))
-        if len(self._kept) >= self._kept_count:
-            self._kept.clear()
-        self._kept[execution.id] = rendered
-        return rendered
 
 
 def encode(document: object) -> bytes:

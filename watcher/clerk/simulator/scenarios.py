@@ -54,8 +54,7 @@ HARSH = Faults(
         Fault.FORBIDDEN: 0.005,
         Fault.NOT_FOUND: 0.01,
         Fault.REDIRECT: 0.005,
-        Fault.OVERSIZE: 0.001,
-        Fault.BOMB: 0.001,
+        Fault.OVERSIZE: 0.002,
     },
     windows=(Window(Fault.UNAUTHORIZED, 60, 75), Window(Fault.UNAVAILABLE, 150, 170)),
 )

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from aiohttp import web
 
 from watcher.clerk.simulator.faults import JSON, Dice, Fault, Faults, misbehave, refusal
-from watcher.clerk.simulator.responses import PAGE_LIMIT, ResponseCache, encode, listing
+from watcher.clerk.simulator.responses import PAGE_LIMIT, encode, full, listing
 from watcher.clerk.simulator.world import World
 
 SIM_KEY = "sim-key"
@@ -134,7 +134,6 @@ class Simulator:
         self.base_url = ""
         self._seed = seed
         self._dice = Dice(faults or Faults(), seed=seed)
-        self._cache = ResponseCache(world)
         self._keys = {key: place for place, key in enumerate(api_keys)}
         now = world.clock.monotonic()
         self._buckets = [TokenBucket(rate_limit, now=now) for _ in api_keys] if rate_limit else []
@@ -222,8 +221,8 @@ class Simulator:
         execution = self.world.find(entry.execution or "", pipeline=entry.pipeline)
         if execution is None or not execution.is_visible(now_s):
             return _error(404)
-        rendered = self._cache.answer(execution, now_s=now_s)
-        return Answer(200, rendered.body, rendered.status)
+        body = encode(full(execution, world=self.world, now_s=now_s))
+        return Answer(200, body, execution.phase_at(now_s).status)
 
     def _page(self, query: Mapping[str, str], *, pipeline: str) -> Answer:
         try:

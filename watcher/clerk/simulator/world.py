@@ -8,7 +8,6 @@ from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NamedTuple
 
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase, has_ended
 from watcher.runtime.clock import Clock
@@ -19,13 +18,6 @@ class Order(StrEnum):
 
     NEWEST = "newest"
     OLDEST = "oldest"
-
-
-class StatusTime(NamedTuple):
-    """A status and when it began."""
-
-    status: str
-    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +66,6 @@ class SimExecution:
         """Return when it ended, if it has."""
         phase = self.phase_at(now_s)
         return self.begins_s + phase.begins_s if has_ended(phase) else None
-
-    def path(self, until_s: float) -> tuple[StatusTime, ...]:
-        """Return every status it had up to a moment, or to its deletion, and since when."""
-        moments = (StatusTime(phase.status, self.begins_s + phase.begins_s) for phase in self.lifecycle.phases)
-        return tuple(moment for moment in moments if moment.at_s <= min(until_s, self.deleted_s))
 
 
 class World:

@@ -19,9 +19,6 @@ TYPICAL_STATUS_S = 60.0
 _ROUNDING = 1 + 1e-9
 """What is held exactly may come out as a hair too much."""
 
-_STEPS = ((1.0, 0.1), (10.0, 1.0), (60.0, 5.0), (600.0, 30.0), (3600.0, 60.0), (math.inf, 600.0))
-"""What people would write: below so many seconds a multiple of so many."""
-
 
 @dataclass(frozen=True, slots=True)
 class Advice:
@@ -34,14 +31,6 @@ class Advice:
     interval_s: float
     longer_s: float
     rate_limit_per_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """What one account watches: executions that are named, and whole pipelines."""
-
-    executions_count: int = 0
-    pipelines_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,78 +54,56 @@ class AccountPlan:
 
 def plan(settings: Settings) -> Sequence[AccountPlan]:
     """Return the plans of all accounts, in the order of the file."""
-    return [
-        plan_account(name, _watched(settings, name), rate_limit=account.rate_limit, polling=settings.polling)
-        for name, account in settings.accounts.items()
-    ]
+    plans = []
+    for name, account in settings.accounts.items():
+        counts = [len(watch.executions) for watch in settings.watch if watch.account == name]
+        watched = (sum(counts), counts.count(0))
+        plans.append(plan_account(name, *watched, rate_limit=account.rate_limit, polling=settings.polling))
+    return plans
 
 
-def _watched(settings: Settings, account: str) -> Watched:
-    counts = [len(watch.executions) for watch in settings.watch if watch.account == account]
-    return Watched(sum(counts), counts.count(0))
+def plan_account(name: str, named: int, whole: int = 0, *, rate_limit: float, polling: PollingSettings) -> AccountPlan:
+    """Return the plan of one account that watches so many named executions and so many whole pipelines.
 
-
-def plan_account(name: str, watched: Watched, *, rate_limit: float, polling: PollingSettings) -> AccountPlan:
-    """Return the plan of one account. `rate_limit` is per second, of which 98 % are used (docs/guarantees.md).
-
-    While `max_interval` can be held, what is named and what is watched whole go by turns, so that each has half of the
-    rate at least, or all it needs. Where it cannot, all take turns, lists three times as often
-    (`watcher/polling/request_selector.py`).
+    `rate_limit` is per second, of which 98 % are used (docs/guarantees.md). While `max_interval` can be held, what is
+    named and what is watched whole go by turns, so that each has half of the rate at least, or all it needs. Where it
+    cannot, all take turns, lists three times as often (`watcher/polling/request_selector.py`).
     """
     budget_per_s = rate_limit * SHARE
-    named, whole = watched.executions_count, watched.pipelines_count
     if not (named or whole):
         return AccountPlan(name, 0.0, budget_per_s)
-    rarest_s = _intervals(polling)[0] if named else polling.max_interval_s
-    turn_s = _turn_s(watched, polling, budget_per_s=budget_per_s)
+    min_s, max_s = polling.min_interval_s, polling.max_interval_s
+    rarest_s = min_s if polling.cadence == "fixed" else max_s
+    turn_s = (named + LIST_WEIGHT * whole) / budget_per_s
+    if not named:
+        turn_s = whole / budget_per_s
+    elif turn_s < LIST_WEIGHT * max_s:  # lists go three times in a turn, but not more often than each `max_interval`
+        turn_s = named / (budget_per_s - whole / max_s)
     return AccountPlan(
         account=name,
-        needed_per_s=named / rarest_s + whole / polling.min_interval_s,
+        needed_per_s=named / rarest_s + whole / min_s,
         budget_per_s=budget_per_s,
-        delay_s=_delay_s(watched, polling, budget_per_s=budget_per_s),
-        longest_s=max(rarest_s, turn_s, polling.max_interval_s if whole else 0.0),
-        advice=_advice(watched, polling, rate_limit=rate_limit),
+        delay_s=_delay_s(named, whole, polling, budget_per_s=budget_per_s, turn_s=turn_s),
+        longest_s=max(rarest_s if named else 0.0, turn_s, max_s if whole else 0.0),
+        advice=_advice(named, whole, polling, budget_per_s=budget_per_s),
     )
 
 
-def _turn_s(watched: Watched, polling: PollingSettings, *, budget_per_s: float) -> float:
-    """Return how long a turn of all takes; lists go three times in it, but not more often than each `max_interval`."""
-    named, whole = watched.executions_count, watched.pipelines_count
-    if not named:
-        return whole / budget_per_s
-    turn_s = (named + LIST_WEIGHT * whole) / budget_per_s
-    if turn_s >= LIST_WEIGHT * polling.max_interval_s:
-        return turn_s
-    return named / (budget_per_s - whole / polling.max_interval_s)
-
-
-def _delay_s(watched: Watched, polling: PollingSettings, *, budget_per_s: float) -> float:
+def _delay_s(named: int, whole: int, polling: PollingSettings, *, budget_per_s: float, turn_s: float) -> float:
     """Return the mean delay: the longer one of executions that are named and of lists, which have what is left."""
-    named, whole = watched.executions_count, watched.pipelines_count
-    turn_s = _turn_s(watched, polling, budget_per_s=budget_per_s)
+    min_s, max_s = polling.min_interval_s, polling.max_interval_s
     if not named:
-        return max(polling.min_interval_s, turn_s) / 2
+        return max(min_s, turn_s) / 2
+    typical_s = min_s if polling.cadence == "fixed" else min(max_s, max(min_s, TYPICAL_STATUS_S * BACKOFF_SHARE))
     # What named executions may spend whatever the others want: half, or what lists leave that want less.
-    share_per_s = max(budget_per_s / 2, budget_per_s - whole / polling.min_interval_s)
-    named_s = max(_intervals(polling)[1], min(named / share_per_s, max(polling.max_interval_s, turn_s)))
-    if not whole:
-        return named_s / 2
-    list_s = max(polling.min_interval_s, whole / (budget_per_s - named / named_s))
+    share_per_s = max(budget_per_s / 2, budget_per_s - whole / min_s)
+    named_s = max(typical_s, min(named / share_per_s, max(max_s, turn_s)))
+    list_s = max(min_s, whole / (budget_per_s - named / named_s)) if whole else 0.0
     return max(named_s, list_s) / 2
 
 
-def _intervals(polling: PollingSettings) -> tuple[float, float]:
-    """Return the longest interval of the cadence, and that after a minute in one status."""
-    if polling.cadence == "fixed":
-        return polling.min_interval_s, polling.min_interval_s
-    wanted_s = max(polling.min_interval_s, TYPICAL_STATUS_S * BACKOFF_SHARE)
-    return polling.max_interval_s, min(polling.max_interval_s, wanted_s)
-
-
-def _advice(watched: Watched, polling: PollingSettings, *, rate_limit: float) -> Advice | None:
+def _advice(named: int, whole: int, polling: PollingSettings, *, budget_per_s: float) -> Advice | None:
     """Return what helps, unless all that is to be held can be: of lists only `max_interval`."""
-    named, whole = watched.executions_count, watched.pipelines_count
-    budget_per_s = rate_limit * SHARE
     fixed = polling.cadence == "fixed" and named > 0
     interval_s = polling.min_interval_s if fixed else polling.max_interval_s
     in_turns = min(2 * named, named + whole) if fixed else 0
@@ -144,14 +111,10 @@ def _advice(watched: Watched, polling: PollingSettings, *, rate_limit: float) ->
     if needed_per_s <= budget_per_s * _ROUNDING:
         return None
     together_s = (named + whole) / budget_per_s
-    longer_s = round_up(in_turns / budget_per_s if fixed and together_s <= polling.max_interval_s else together_s)
+    longer_s = in_turns / budget_per_s if fixed and together_s <= polling.max_interval_s else together_s
+    step_s = 1 if longer_s <= 60 else 30  # as people write it: 84 becomes 90
+    longer_s = float(math.ceil(longer_s / step_s) * step_s)
     keys = ["min_interval"] if fixed else []
     if longer_s > polling.max_interval_s:
         keys.append("max_interval")
     return Advice(tuple(keys), interval_s, longer_s, math.ceil(needed_per_s / SHARE * 10) / 10)
-
-
-def round_up(seconds: float) -> float:
-    """Return the next longer time that people would write: 84 becomes 90."""
-    step = next(step for below, step in _STEPS if seconds < below)
-    return round(math.ceil(seconds / step) * step, 1)

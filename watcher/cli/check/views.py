@@ -1,9 +1,6 @@
 """What `watcher check` prints: the plan, and what became of trying keys and sinks, for people or for programs."""
 
-import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from typing import TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -15,23 +12,17 @@ from watcher.cli.stdio import put, put_error
 from watcher.config.models import Settings
 from watcher.runtime.units import write_duration
 
-NARROW = 60
 _HEADINGS = ("account", "needed", "budget", "expected delay", "longest interval")
-
-PATIENCE_S = 0.4
-"""What takes no longer needs no sign of progress."""
 
 
 def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, console: Console) -> None:
     """Print the plan for people."""
     counts = (("account", settings.accounts), ("watch", settings.watch), ("sink", settings.sinks))
     say(console, ("✓ ", "green"), (file, "bold"), "  ", ", ".join(_count(len(items), word) for word, items in counts))
-    table = Table(box=None, padding=(0, 1 if console.width < NARROW else 2, 0, 0), pad_edge=False, header_style="bold")
-    rows = [_cells(each) for each in plans]
-    for heading, cells in zip(_HEADINGS, zip(*rows, strict=True), strict=True):
-        table.add_column(heading, min_width=max(map(len, (*cells, *heading.split()))))
-    for row in rows:
-        table.add_row(*row)
+    table = Table(*_HEADINGS, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for each in plans:
+        seconds = ("-" if figure is None else f"{roughly(figure)} s" for figure in (each.delay_s, each.longest_s))
+        table.add_row(each.account, f"{roughly(each.needed_per_s)}/s", f"{roughly(each.budget_per_s)}/s", *seconds)
     console.print(table)
     for each in plans:
         if each.advice:
@@ -85,11 +76,6 @@ def _count(count: int, word: str) -> str:
     return f"{count} {word}{'' if count == 1 else plural}"
 
 
-def _cells(each: AccountPlan) -> tuple[str, ...]:
-    seconds = ("-" if figure is None else f"{roughly(figure)} s" for figure in (each.delay_s, each.longest_s))
-    return (each.account, f"{roughly(each.needed_per_s)}/s", f"{roughly(each.budget_per_s)}/s", *seconds)
-
-
 def roughly(figure: float) -> str:
     """Return a figure with as many digits as people read: 0.017, 3.6, 84."""
     digits = next((digits for digits, below in ((3, 0.1), (2, 1.0), (1, 20.0)) if figure < below), 0)
@@ -99,36 +85,6 @@ def roughly(figure: float) -> str:
 def exactly(figure: float) -> str:
     """Return a figure to the thousandth, without needless noughts."""
     return f"{figure:.3f}".rstrip("0").rstrip(".")
-
-
-class TryingLine:
-    """A line on a terminal that says how many of so many watches are tried; elsewhere, and before `show`, nothing."""
-
-    def __init__(self, total: int, *, stream: TextIO) -> None:
-        self._done, self._total = 0, total
-        self._stream = stream
-        self._terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-        self._shown = False
-
-    def show(self) -> None:
-        """Begin to show it."""
-        self._shown = self._terminal
-        self._draw(f"tried {self._done} of {self._total} watches")
-
-    def tried(self) -> None:
-        """Count one more."""
-        self._done += 1
-        self._draw(f"tried {self._done} of {self._total} watches")
-
-    def clear(self) -> None:
-        """Leave the line empty."""
-        self._draw("")
-
-    def _draw(self, text: str) -> None:
-        if self._shown:
-            with suppress(OSError):  # a sign of progress is not worth an error
-                self._stream.write(f"\r\x1b[K{text}")
-                self._stream.flush()
 
 
 def print_trial(trial: Trial, *, console: Console) -> None:

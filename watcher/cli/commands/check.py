@@ -9,25 +9,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import Progress, TextColumn
 
 from watcher.cli.check.capacity import plan
-from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
-from watcher.cli.check.views import (
-    PATIENCE_S,
-    TryingLine,
-    print_plan,
-    print_plan_rows,
-    print_trial,
-    print_trial_rows,
-)
+from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything, try_store
+from watcher.cli.check.views import print_plan, print_plan_rows, print_trial, print_trial_rows
 from watcher.cli.commands.options import ConfigOption
-from watcher.cli.config_errors import report_warnings
-from watcher.cli.config_loading import config_path, loaded
+from watcher.cli.config_loading import loaded, report_warnings
 from watcher.cli.console import stderr_console, stdout_console
 from watcher.cli.stdio import put_error
 from watcher.config.daemon_address import database_of
 from watcher.config.document import Document
 from watcher.config.loader import load_config
+from watcher.config.locate import find_config
 from watcher.config.models import Settings
 from watcher.config.problems import Problem
 from watcher.config.source import require_usable
@@ -68,7 +62,7 @@ def check(
         raise typer.BadParameter("FILE and --config are the same; give one of them")
     if without_secrets and (online or send):
         raise typer.BadParameter("--online and --send need the secrets; leave out --without-secrets")
-    path = config_path(file or config)
+    path = find_config(file or config, environ=os.environ)
     document = Document(file=str(path), without_secrets=without_secrets)
     settings = loaded(partial(load_config, path, environ=os.environ, document=document))
     require_usable(settings)
@@ -122,15 +116,14 @@ async def _try_everything(
     settings: Settings, deliveries: Mapping[str, Delivery], *, clock: Clock
 ) -> tuple[Sequence[Trial], Mapping[str, str]]:
     """Return what came of all that was tried, and the sinks that a store on a server records as disabled."""
-    from watcher.cli.check.store_trial import try_store  # noqa: PLC0415 (it loads SQLAlchemy)
-
-    line = TryingLine(len(settings.watch), stream=sys.stderr)
-    asyncio.get_running_loop().call_later(PATIENCE_S, line.show)
-    try:
+    console = stderr_console()
+    words = TextColumn("tried {task.completed} of {task.total} watches")
+    with Progress(words, console=console, transient=True, disable=not console.is_terminal) as progress:
+        watches = progress.add_task("", total=len(settings.watch))
         trials, (of_store, disabled) = await asyncio.gather(
-            try_everything(settings, clock=clock, deliveries=deliveries, tried=line.tried),
+            try_everything(
+                settings, clock=clock, deliveries=deliveries, tried=lambda: progress.update(watches, advance=1)
+            ),
             try_store(settings.store, clock=clock),
         )
-    finally:
-        line.clear()
     return [*trials, *of_store], disabled

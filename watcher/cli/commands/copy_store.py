@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -26,9 +25,6 @@ EXAMPLES = (
     "watcher copy-store sqlite:///watcher.db postgresql://watcher@db/watcher",
     "watcher copy-store postgresql:///watcher sqlite:////var/lib/watcher/watcher.db",
 )
-
-_NAMED = {"execution": "executions", "event": "events", "delivery": "deliveries", "problem": "problems"}
-"""What people know the rows of a table as; the others count among all."""
 
 
 class WrongUrlError(WatcherError):
@@ -76,15 +72,10 @@ async def _copy(source: StoreEnd, target: StoreEnd, *, clock: Clock, stop: async
         say(console, ("✕ ", "red"), f"interrupted: nothing was copied, {target.where} is as it was", wrap=False)
         return
     took = spell_duration(clock.monotonic() - began_at)
-    done = f"copied {_spell(counts)} from {source.where} to {target.where} in {took}"
+    done = f"copied {sum(counts.values()):,} rows from {source.where} to {target.where} in {took}"
     say(console, ("✓ ", "green"), done, wrap=False)
     say(console, f"Next: set store.url to {target.url} and start the daemon.", wrap=False)
     say(console, f"{source.where} is left as it is; let no daemon use it any more.", wrap=False)
-
-
-def _spell(counts: Mapping[str, int]) -> str:
-    named = ", ".join(f"{counts[table]:,} {name}" for table, name in _NAMED.items() if counts.get(table))
-    return f"{sum(counts.values()):,} rows ({named})" if named else f"{sum(counts.values()):,} rows"
 
 
 def _checked(url: str, argument: str) -> str:

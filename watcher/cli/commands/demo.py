@@ -9,8 +9,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,9 +39,6 @@ LIFECYCLES_FIT_S = 25.0
 REFUSED_SHARE = 0.08
 """The receiver answers so many deliveries with a 500 at first, to show that nothing is lost by it."""
 
-SIGNED = "  signature ok"
-"""What is said of each event: the receiver takes no other."""
-
 SECRET = "whsec_Y2xlcmstd2F0Y2hlciBkZW1vIHNpZ25pbmcgc2VjcmV0"  # noqa: S105 (the demo's own, for its own receiver)
 
 
@@ -61,47 +56,39 @@ def demo(
     run_until_stopped(lambda stop: demonstrate(stop=stop, forever=forever, as_json=plain))
 
 
-@dataclass(slots=True)
-class ReceivedEvents:
-    """What the receiver saw."""
-
-    delivered: set[str] = field(default_factory=set)
-    refused: set[str] = field(default_factory=set)
-    unsigned_count: int = 0
-    statuses: dict[str, str] = field(default_factory=dict)
-    """The status reported last, by execution."""
-
-
 class Receiver:
-    """A webhook endpoint as a user would write it: it checks the signature and takes each id once."""
+    """A webhook endpoint as a user would write it: it checks the signature and takes each id once.
+
+    `statuses` are those reported last, by execution.
+    """
 
     def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
         """Call `report` with every event that arrived for the first time."""
-        self.received = ReceivedEvents()
+        self.delivered: set[str] = set()
+        self.refused: set[str] = set()
+        self.unsigned_count = 0
+        self.statuses: dict[str, str] = {}
         self._report = report
         self._dice = random.Random(7)
 
     async def receive(self, request: web.Request) -> web.Response:
         """Answer one delivery."""
         body, id_ = await request.read(), request.headers["webhook-id"]
-        if id_ not in self.received.refused and self._dice.random() < REFUSED_SHARE:
-            self.received.refused.add(id_)
+        if id_ not in self.refused and self._dice.random() < REFUSED_SHARE:
+            self.refused.add(id_)
             return web.Response(status=500)
         timestamp = request.headers["webhook-timestamp"]
         expected = sign(body, message_id=id_, timestamp=timestamp, keys=[signing_key(SECRET)])
         if request.headers["webhook-signature"] != expected:
-            self.received.unsigned_count += 1
+            self.unsigned_count += 1
             return web.Response(status=401)
-        if id_ not in self.received.delivered:
-            self._take(id_, body)
+        if id_ not in self.delivered:
+            self.delivered.add(id_)
+            event: dict[str, Any] = json.loads(body)
+            if execution := event["data"].get("execution"):
+                self.statuses[execution["id"]] = execution["status"]
+            self._report(event)
         return web.Response(status=204)
-
-    def _take(self, id_: str, body: bytes) -> None:
-        event: dict[str, Any] = json.loads(body)
-        self.received.delivered.add(id_)
-        if execution := event["data"].get("execution"):
-            self.received.statuses[execution["id"]] = execution["status"]
-        self._report(event)
 
 
 async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> None:
@@ -114,7 +101,12 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         world = World(SystemClock())
         populate(world, fit_s=None if forever else LIFECYCLES_FIT_S)
         simulator = await stack.enter_async_context(Simulator(world))
-        receiver = Receiver((lambda _: None) if as_json else partial(print_event, console=console))
+
+        def show(event: Mapping[str, Any]) -> None:
+            if not as_json:
+                console.print(event_line(event, whole_ids=shows_whole_ids(console), note="  signature ok"))
+
+        receiver = Receiver(show)
         sink_url = await _serve(stack, receiver)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clerk-watcher-demo-")))
         settings = _settings(example_config(world, base_url=simulator.base_url), sink_url=sink_url, folder=folder)
@@ -133,7 +125,7 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         await run(settings, stop=stop, stdout_fd=stdout_fd, started=announce)
         due_s = await stopped_at - SEEN_WITHIN_S
         truth = {execution.id: execution.phase_at(due_s).status for execution in world.executions()}
-        console.print(summary(receiver.received, truth=truth))
+        console.print(summary(receiver, truth=truth))
 
 
 async def _when(stop: asyncio.Event, world: World) -> float:
@@ -168,18 +160,14 @@ def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
     return Settings.model_validate(document)
 
 
-def print_event(event: Mapping[str, Any], *, console: Console) -> None:
-    """Print one event that was received."""
-    console.print(event_line(event, whole_ids=shows_whole_ids(console), note=SIGNED))
-
-
-def summary(received: ReceivedEvents, *, truth: Mapping[str, str]) -> str:
+def summary(receiver: Receiver, *, truth: Mapping[str, str]) -> str:
     """Return the last line: what was reported, and how much of what is true was not."""
-    ends = Counter(status for status in received.statuses.values() if status in TERMINAL_STATUSES)
-    missed_count = sum(truth[id_] in TERMINAL_STATUSES and received.statuses.get(id_) != truth[id_] for id_ in truth)
+    statuses = receiver.statuses
+    ends = Counter(status for status in statuses.values() if status in TERMINAL_STATUSES)
+    missed_count = sum(truth[id_] in TERMINAL_STATUSES and statuses.get(id_) != truth[id_] for id_ in truth)
     return (
-        f"{len(received.statuses)} executions: {ends[Status.SUCCESS]} success, {ends[Status.FAILED]} failed, "
-        f"{len(received.statuses) - ends.total()} open, {missed_count} ends missed · "
-        f"{len(received.delivered)} events delivered, {len(received.refused)} after a retry, "
-        f"{received.unsigned_count} with a wrong signature"
+        f"{len(statuses)} executions: {ends[Status.SUCCESS]} success, {ends[Status.FAILED]} failed, "
+        f"{len(statuses) - ends.total()} open, {missed_count} ends missed · "
+        f"{len(receiver.delivered)} events delivered, {len(receiver.refused)} after a retry, "
+        f"{receiver.unsigned_count} with a wrong signature"
     )

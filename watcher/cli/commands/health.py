@@ -15,7 +15,7 @@ EXAMPLES = ("watcher health", "watcher health --config /etc/watcher/watcher.yaml
 
 TIMEOUT_S = 5.0
 ANSWER_BYTES = 64 * 1024
-LOCAL = {"": ("127.0.0.1", "::1"), "0.0.0.0": ("127.0.0.1",), "::": ("::1",)}  # noqa: S104 (asked, not listened on)
+LOCAL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (asked, not listened on)
 """Where a daemon that listens on every interface is asked."""
 
 
@@ -37,34 +37,23 @@ def health(config: ConfigOption = None) -> None:
     host, port = listen_address(file, environ=os.environ)
     if not port:
         raise NoDaemonError("http.listen has port 0, any free one, so nobody knows which; set a port")
-    silent = []
-    for asked in LOCAL.get(host, (host,)):
-        try:
-            code, lines = _ask(asked, port)
-        except (OSError, http.client.HTTPException) as error:
-            reason = (isinstance(error, OSError) and error.strerror) or "no answer"
-            silent.append(f"http://{f'[{asked}]' if ':' in asked else asked}:{port} ({reason.lower()})")
-            continue
-        if code == http.client.OK:
-            put("ready")
-            return
-        put(f"not ready: {_reasons(code, lines)}")
-        raise typer.Exit(Exit.FAILED)
-    raise NoDaemonError(f"no daemon answers at {' or '.join(silent)}; is watcher run up?")
-
-
-def _ask(host: str, port: int) -> tuple[int, list[str]]:
+    host = LOCAL.get(host, host)
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", "/readyz?verbose")
         response = connection.getresponse()
-        return response.status, response.read(ANSWER_BYTES).decode("utf-8", "replace").splitlines()
+        code, lines = response.status, response.read(ANSWER_BYTES).decode("utf-8", "replace").splitlines()
+    except (OSError, http.client.HTTPException) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or "no answer"
+        where = f"http://{f'[{host}]' if ':' in host else host}:{port} ({reason.lower()})"
+        raise NoDaemonError(f"no daemon answers at {where}; is watcher run up?") from None
     finally:
         connection.close()
-
-
-def _reasons(code: int, lines: list[str]) -> str:
-    if code != http.client.SERVICE_UNAVAILABLE:
-        return f"it answers {code}; is clerk-watcher listening there?"
+    if code == http.client.OK:
+        put("ready")
+        return
     reasons = "; ".join(line.removeprefix("not ok: ") for line in lines)
-    return "".join(each if each.isprintable() else " " for each in reasons)
+    if code != http.client.SERVICE_UNAVAILABLE:
+        reasons = f"it answers {code}; is clerk-watcher listening there?"
+    put(f"not ready: {''.join(each if each.isprintable() else ' ' for each in reasons)}")
+    raise typer.Exit(Exit.FAILED)

@@ -8,8 +8,9 @@ import signal
 import structlog
 
 from watcher.cli.commands.options import ConfigOption
-from watcher.cli.config_loading import config_path, loaded
+from watcher.cli.config_loading import loaded
 from watcher.cli.interrupt import run_until_stopped
+from watcher.config.locate import find_config
 from watcher.config.models import Settings
 from watcher.config.source import ConfigSource
 from watcher.daemon.app import Started
@@ -31,7 +32,7 @@ def run(config: ConfigOption = None) -> None:
     requests in flight may finish, for at most 8 s; a second signal exits at once. Closing its terminal drains, too.
     """
     gc.disable()  # what is read at the start stays: to search it for garbage costs a quarter of the start
-    source = ConfigSource(config_path(config), environ=os.environ)
+    source = ConfigSource(find_config(config, environ=os.environ), environ=os.environ)
     settings = loaded(source.load)
     configure_logs(level=settings.log.level, format_=settings.log.format)
     for warning in source.warnings:

@@ -5,6 +5,7 @@ import contextlib
 import errno
 import math
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from watcher.clerk.simulator.scenarios import (
 from watcher.clerk.simulator.server import SIM_KEY, Simulator
 from watcher.clerk.simulator.world import Order, World
 from watcher.cli.interrupt import run_interruptible
-from watcher.cli.stdio import put_error
+from watcher.cli.stdio import put_error, write_file
 from watcher.domain.errors import Exit, WatcherError
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
@@ -97,24 +98,19 @@ def simulate(
     )
 
     async def serve(stop: asyncio.Event) -> None:
-        try:
-            await simulator.__aenter__()
-        except (OSError, UnicodeError) as error:  # the latter for a host no name server would be asked about
-            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            kind = PortTakenError if taken else SimulateError
-            raise kind(f"cannot listen on {host}:{port}; is it in use? --port 0 picks a free one") from None
-        try:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(simulator)
+            except (OSError, UnicodeError) as error:  # the latter for a host no name server would be asked about
+                kind = PortTakenError if getattr(error, "errno", None) == errno.EADDRINUSE else SimulateError
+                raise kind(f"cannot listen on {host}:{port}; is it in use? --port 0 picks a free one") from None
             if write_config is not None:
-                _write(
-                    write_config,
-                    example_config(world, base_url=simulator.base_url, rate_limit=rate_limit, fails=fails),
-                )
+                config = example_config(world, base_url=simulator.base_url, rate_limit=rate_limit, fails=fails)
+                write_file(write_config, config)
             put_error(f"listening on {simulator.base_url} key={SIM_KEY} seed={seed} scenario={scenario}")
             for name, fails_s in fails.items():
                 put_error(f"{name} fails" + ("" if math.isinf(fails_s) else f" for {spell_duration(fails_s)}"))
             await report(simulator, stop=stop)
-        finally:
-            await simulator.__aexit__(None, None, None)
 
     run_interruptible(serve)
 
@@ -132,17 +128,6 @@ def parse_fails(options: list[str], *, names: list[str], seed: int) -> Mapping[s
         except InvalidValueError as error:
             raise SimulateError(f'--fail: "{duration}" {error}') from None
     return fails
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise SimulateError(f"{path} exists already; give --write-config another name, or remove it") from None
-    except OSError as error:
-        reason = (error.strerror or "I/O error").lower()
-        raise SimulateError(f"cannot write {path} ({reason}); --write-config names a file to be written") from None
 
 
 async def report(simulator: Simulator, *, stop: asyncio.Event, every_s: float = REPORT_EVERY_S) -> None:

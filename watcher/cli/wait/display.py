@@ -20,7 +20,6 @@ from watcher.domain.timestamps import Micros
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
 
-WIDE_COLUMNS = 80
 ECHO_COLUMNS = 2
 """Left free at the end of a line: there a terminal shows the `^C` that was typed, which must not begin a new line."""
 
@@ -86,12 +85,11 @@ def change_line(event: Event) -> str:
 
 def picture(progress: Progress, moment: RenderTime, *, columns: int) -> Text:
     """Return up to four lines: where it stands, how it came there, the polls, and what else there is to say."""
-    wide = columns >= WIDE_COLUMNS
     lines = (
-        _standing(progress, moment, wide=wide),
+        _standing(progress, moment),
         Text(_history(progress.periods)),
-        Text(_polls(progress, moment, wide=wide), style="dim"),
-        _remark(progress, wide=wide),
+        Text(_polls(progress, moment), style="dim"),
+        _remark(progress),
     )
     shown = [Text("  " if index else "").append_text(line) for index, line in enumerate(lines) if line]
     for line in shown:
@@ -106,19 +104,18 @@ def sign_of_life(progress: Progress, moment: RenderTime) -> str:
         parts = [f"waiting: {harmless(progress.status)} {_elapsed(progress, moment)}"]
     parts.append(f"polls {progress.poll_count}")
     if progress.failure is not None:
-        parts.append(_complaint(progress.failure, progress, wide=False))
+        parts.append(_complaint(progress.failure, progress))
     return " · ".join(parts)
 
 
-def _standing(progress: Progress, moment: RenderTime, *, wide: bool) -> Text:
+def _standing(progress: Progress, moment: RenderTime) -> Text:
     if progress.status is None:
         line = Text("· not seen yet")
     else:
         glyph, style = SIGNS.get(f"execution.{progress.status}", SIGNS["execution.unrecognized"])
         line = Text(f"{glyph} {harmless(progress.status)} {_elapsed(progress, moment)}", style=f"bold {style}")
-    id_ = progress.execution_id if wide else f"{progress.execution_id[:4]}…{progress.execution_id[-4:]}"
     name = harmless(first_visible(progress.execution.pipeline_name if progress.execution else None))
-    return Text.assemble(line, f"   {name or 'pipeline ' + progress.pipeline_id[:8]} · {id_}")
+    return Text.assemble(line, f"   {name or 'pipeline ' + progress.pipeline_id[:8]} · {progress.execution_id}")
 
 
 def _elapsed(progress: Progress, moment: RenderTime) -> str:
@@ -142,16 +139,16 @@ def _history(periods: tuple[StatusPeriod, ...]) -> str:
     return " → ".join((*before, *(harmless(period.status) for period in periods[-1:])))
 
 
-def _polls(progress: Progress, moment: RenderTime, *, wide: bool) -> str:
+def _polls(progress: Progress, moment: RenderTime) -> str:
     parts = [f"polls {progress.poll_count}"]
     if progress.ending is not None:
         return " · ".join((*parts, f"exit {progress.ending.code.value}"))
     if progress.polled_at is not None:
-        parts.append(f"last {_few(moment.monotonic - progress.polled_at)}{' ago' if wide else ''}")
+        parts.append(f"last {_few(moment.monotonic - progress.polled_at)} ago")
     if moment.next_poll_at is None:
         parts.append("polling")
     else:
-        parts.append(f"next{' in' if wide else ''} {_few(max(0.0, moment.next_poll_at - moment.monotonic))}")
+        parts.append(f"next in {_few(max(0.0, moment.next_poll_at - moment.monotonic))}")
     return " · ".join(parts)
 
 
@@ -159,21 +156,21 @@ def _few(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < _FEW_S else spell_duration(seconds)
 
 
-def _remark(progress: Progress, *, wide: bool) -> Text:
+def _remark(progress: Progress) -> Text:
     """Return why it failed, or what keeps it from being seen."""
     if progress.has_ended:
         return Text("Clerk Chat no longer knows it" if progress.status == LOST else progress.why, style="red")
     if progress.failure is None or progress.ending is not None:  # how a wait ended without it is reported as an error
         return Text()
-    return Text(_complaint(progress.failure, progress, wide=wide), style="yellow")
+    return Text(_complaint(progress.failure, progress), style="yellow")
 
 
-def _complaint(failure: PollFailure, progress: Progress, *, wide: bool) -> str:
+def _complaint(failure: PollFailure, progress: Progress) -> str:
     seen = progress.execution is not None
     if not seen and progress.missing_count and failure.outcome in (Outcome.NOT_FOUND, Outcome.REJECTED):
         return f"not known yet ({failure.word}), {progress.missing_count} of {progress.lost_after} answers"
     if not seen and failure.outcome is Outcome.UNAUTHORIZED:
         return f"API {failure.word}: it refuses this key"
     how = "pausing as requested" if failure.outcome is Outcome.RATE_LIMITED else "retrying"
-    never = " (a passing error never ends this)" if seen and wide else ""
+    never = " (a passing error never ends this)" if seen else ""
     return f"API {failure.word} since {failure.since.astimezone():%H:%M}, {how}{never}"

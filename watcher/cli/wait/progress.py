@@ -11,13 +11,20 @@ from typing import NamedTuple
 from watcher.clerk.protocol import Reply
 from watcher.delivery.sinks.event_line import why
 from watcher.domain.errors import Exit
-from watcher.domain.execution import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
-from watcher.domain.timestamps import Micros, Monotonic, to_us
+from watcher.domain.execution import LOST, ExecutionSnapshot, Outcome, Status
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.store.changes import Change, ExecutionChange, SourceChange
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}
 """Answers that only the API itself gives."""
+
+
+_WORDS = {
+    Outcome.CONNECTION: "no connection",
+    Outcome.TIMEOUT: "no answer in time",
+    Outcome.INVALID: "unreadable answers",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +37,7 @@ class RenderTime:
 
 
 class StatusPeriod(NamedTuple):
-    """A status, and since when (microseconds UTC, steady): as it was seen, or as the API dates a start or an end."""
+    """A status, and since when (microseconds UTC, steady): as it was seen, or as the API dates a start."""
 
     status: str
     since_us: Micros
@@ -95,7 +102,9 @@ class Progress:
             self.execution, self.failure = reply.execution, None
             return
         since = self.failure.since if self.failure else at
-        self.failure = PollFailure(reply.outcome, _word(reply), since)
+        code = reply.status_code
+        word = _WORDS.get(reply.outcome, reply.outcome) if code in {None, 200} else str(code)
+        self.failure = PollFailure(reply.outcome, word, since)
         if self.execution is None:
             self.missing_count += reply.outcome in _MISSING
             self._consider()
@@ -103,28 +112,18 @@ class Progress:
     def recorded(self, change: Change) -> None:
         """Take in one change, of the execution or of the account."""
         if isinstance(change, ExecutionChange):
-            self._move(change.known)
+            known = change.known
+            status = LOST if known.lost else str(known.status)
+            if status != self.status:
+                since_us = known.since_at if known.lost_at is None else known.lost_at
+                self.periods = (*self.periods, StatusPeriod(status, since_us))
+            if known.lost is not None or known.ended_at is not None:
+                self.ending = WaitResult(Exit.DONE if status == Status.SUCCESS else Exit.FAILED)
             for entry in change.entries:
                 self.why = why(json.loads(entry.event.body)["data"])
         elif isinstance(change, SourceChange):
             self._degraded = change.state is not None
             self._consider()
-
-    def _move(self, known: ExecutionRecord) -> None:
-        status = LOST if known.lost else str(known.status)
-        if status != self.status:
-            self.periods = (*self.periods, StatusPeriod(status, self._since(known)))
-        if known.lost is not None or known.ended_at is not None:
-            self.ending = WaitResult(Exit.DONE if status == Status.SUCCESS else Exit.FAILED)
-
-    def _since(self, known: ExecutionRecord) -> Micros:
-        """Return when a stay began; of an end the API says so, and may have been seen much later."""
-        if known.lost_at is not None:
-            return known.lost_at
-        finished_at = self.execution.finished_at if self.execution else None
-        if known.ended_at is None or finished_at is None or not self.periods:
-            return known.since_at
-        return min(known.since_at, max(self.periods[-1].since_us, to_us(finished_at)))
 
     def _consider(self) -> None:
         """End what cannot begin. Once the execution was seen no failed poll ends the wait, however many there are."""
@@ -139,16 +138,3 @@ class Progress:
             self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat refuses this key ({word})", key_refused=True)
         elif self._degraded and not self._reached:
             self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat cannot be reached ({word})")
-
-
-def _word(reply: Reply) -> str:
-    """Return a code, or a word where there was none or it does not tell what was wrong."""
-    wordless = reply.status_code in {None, 200}
-    return _WORDS.get(reply.outcome, reply.outcome) if wordless else str(reply.status_code)
-
-
-_WORDS = {
-    Outcome.CONNECTION: "no connection",
-    Outcome.TIMEOUT: "no answer in time",
-    Outcome.INVALID: "unreadable answers",
-}

@@ -12,7 +12,6 @@ from watcher.clerk.simulator.responses import (
     PRIVATE_MESSAGE,
     PRIVATE_OUTPUT,
     JsonObject,
-    ResponseCache,
     encode,
     full,
     listing,
@@ -238,30 +237,3 @@ def test_pages_shift_when_an_execution_starts_between_two_reads(world: World) ->
     second = page_of(world, number=2, limit=2)
     assert [each["id"] for each in first["data"]] == ["e0", "e1"]
     assert [each["id"] for each in second["data"]] == ["e1", "e2"]
-
-
-def test_the_cache_says_what_a_fresh_answer_would_say(world: World) -> None:
-    cache, execution = ResponseCache(world), failed(world)
-    moment, step_s = 0.0, execution.lifecycle.length_s() / 97
-    while moment < execution.lifecycle.length_s() + 1:
-        rendered = cache.answer(execution, now_s=moment)
-        assert rendered.body == encode(full(execution, world=world, now_s=moment))
-        assert rendered.status == execution.phase_at(moment).status
-        moment += step_s
-
-
-def test_the_cache_keeps_an_answer_until_it_changes(world: World) -> None:
-    cache = ResponseCache(world)
-    execution = world.add(small(StatusPhase("running", 0), StatusPhase("success", 4)), pipeline=PIPELINE)
-    assert cache.answer(execution, now_s=1) is cache.answer(execution, now_s=3.9)
-    assert cache.answer(execution, now_s=4).status == "success"
-
-
-def test_the_cache_forgets_when_it_is_full(world: World) -> None:
-    cache = ResponseCache(world, kept_count=1)
-    one, two = (
-        world.add(Lifecycle(each, phases=(StatusPhase("running", 0),)), pipeline=PIPELINE) for each in ("a", "b")
-    )
-    kept = cache.answer(one, now_s=1)
-    cache.answer(two, now_s=1)
-    assert cache.answer(one, now_s=1) is not kept

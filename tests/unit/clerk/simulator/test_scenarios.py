@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import pytest
 import yaml
+from simulator_facts import path
 
 from watcher.clerk.simulator.lifecycles import Kind, has_ended
 from watcher.clerk.simulator.responses import full
@@ -66,9 +67,9 @@ def test_some_executions_exist_from_the_start_and_all_do_within_forty_seconds() 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_world_that_must_fit_begins_and_ends_in_time(seed: int) -> None:
     executions = list(filled(seed=seed, fit_s=25).executions())
-    assert all(each.begins_s >= 0 and each.path(25.001)[-1].status in {"success", "failed"} for each in executions)
+    assert all(each.begins_s >= 0 and path(each, 25.001)[-1].status in {"success", "failed"} for each in executions)
     assert sum(each.lifecycle.kind is Kind.FAILING for each in executions) == 5
-    assert any(moment.status == Status.PAUSED for each in executions for moment in each.path(25))
+    assert any(moment.status == Status.PAUSED for each in executions for moment in path(each, 25))
 
 
 def has_unknown_status(execution: SimExecution) -> bool:
@@ -122,12 +123,12 @@ def test_a_pipeline_that_is_to_fail_fails_for_its_time_and_succeeds_afterwards()
     world = World(SystemClock())
     populate(world, fails={"Onboarding": 60.0})
     of_it = [each for each in world.executions() if each.pipeline.name == "Onboarding"]
-    ends = [(each.begins_s, each.path(4000)[-1].status) for each in of_it]
+    ends = [(each.begins_s, path(each, 4000)[-1].status) for each in of_it]
     assert [end for end in ends if end[0] < 60] == [(10.0 * nth, "failed") for nth in range(6)]
     assert {end for at_s, end in ends if at_s >= 60} == {"success"}
     lengths = [each.lifecycle.length_s() for each in of_it]
     assert max(lengths) < 10  # so that they end in the order in which they begin
-    others = [each.path(1e6)[-1].status for each in world.executions() if each.pipeline.name != "Onboarding"]
+    others = [path(each, 1e6)[-1].status for each in world.executions() if each.pipeline.name != "Onboarding"]
     assert {"success", "failed"} == set(others)
 
 

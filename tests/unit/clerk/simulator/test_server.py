@@ -297,20 +297,6 @@ async def test_an_oversize_answer_announces_no_length(world: World) -> None:
         assert len(await response.read()) > 8 * 1024 * 1024
 
 
-async def test_a_bomb_is_small_until_it_is_unpacked(world: World) -> None:
-    add(world)
-    simulator = Simulator(world, faults=always(Fault.BOMB))
-    async with client_of(simulator) as client:
-        async with client.get(path()) as response:
-            assert response.headers["Content-Encoding"] == "deflate"
-            assert len(await response.read()) > 8 * 1024 * 1024
-        async with (
-            aiohttp.ClientSession(auto_decompress=False, headers=KEY) as raw,
-            raw.get(simulator.base_url + path()) as response,
-        ):
-            assert len(await response.read()) < 100_000
-
-
 async def test_faults_can_be_set_while_it_runs(world: World) -> None:
     simulator = Simulator(world)
     async with client_of(simulator) as client:

@@ -60,12 +60,6 @@ def test_whole_pipelines_are_explained_beside_what_is_named_or_alone() -> None:
     assert both == f"{printed(settings(), width=200)[-1]}; {words}"
 
 
-def test_a_narrow_terminal_cuts_no_figure() -> None:
-    lines = printed(settings(), width=40)
-    assert all(len(line) <= 40 for line in lines)
-    assert "eu      7.1/s  4.9/s  43 s     87 s" in lines
-
-
 def test_programs_get_rows_without_units(capsys: pytest.CaptureFixture[str]) -> None:
     print_plan_rows(plan(settings()))
     assert capsys.readouterr().out.splitlines() == [

@@ -174,11 +174,11 @@ async def test_what_would_be_answered_again_is_asked_once(receiver: Receiver) ->
     assert len(receiver.requests) == 1
 
 
-async def test_trouble_with_one_pipeline_is_reported_of_that_one(receiver: Receiver) -> None:
-    trials = await of_watches(receiver, {UNKNOWN: 502}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
+async def test_trouble_is_the_accounts_and_what_was_found_before_it_is_reported(receiver: Receiver) -> None:
+    trials = await of_watches(receiver, {PIPELINE: 502, UNKNOWN: 404}, {"pipeline": UNKNOWN}, {"pipeline": PIPELINE})
     assert trials == [
-        ("accounts.eu", 0, "accepts the key"),
-        ("watch[1]", 4, f"pipeline {UNKNOWN}: answers with a server error (502)"),
+        ("accounts.eu", 4, "answers with a server error (502)"),
+        ("watch[0]", 5, f"does not know pipeline {UNKNOWN} (404)"),
     ]
 
 
@@ -191,23 +191,6 @@ async def test_named_executions_are_tried_with_the_first_of_them(receiver: Recei
     assert [request.line.split()[1] for request in receiver.requests] == [
         f"/public/pipelines/{PIPELINE}/executions/{RUN}"
     ]
-
-
-async def test_trouble_with_the_first_pipeline_hides_nothing_of_the_others(receiver: Receiver) -> None:
-    trials = await of_watches(receiver, {PIPELINE: 502, UNKNOWN: 404}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
-    assert trials == [
-        ("accounts.eu", 0, "accepts the key"),
-        ("watch[0]", 4, f"pipeline {PIPELINE}: answers with a server error (502)"),
-        ("watch[1]", 5, f"does not know pipeline {UNKNOWN} (404)"),
-    ]
-
-
-async def test_trouble_with_everything_is_the_accounts_and_soon_believed(receiver: Receiver) -> None:
-    watches = [{"pipeline": f"{number}2222222-3c4d-4e5f-8a9b-0c1d2e3f4a5b"} for number in range(5)]
-    trials = await of_watches(receiver, {"/": 502}, *watches)
-    assert trials[0] == ("accounts.eu", 4, "answers with a server error (502); 2 more of its pipelines were not tried")
-    assert [target for target, _, _ in trials[1:]] == ["watch[0]", "watch[1]", "watch[2]"]
-    assert len(receiver.requests) == 3
 
 
 async def test_an_execution_that_is_not_known_leaves_the_question_whether_its_pipeline_is(receiver: Receiver) -> None:
@@ -224,19 +207,6 @@ async def test_an_execution_that_is_not_known_leaves_the_question_whether_its_pi
         ("accounts.eu", 0, "accepts the key"),
         ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)"),
     ]
-
-
-BUSY = b"HTTP/1.1 429 Busy\r\nRetry-After: %d\r\nContent-Length: 0\r\n\r\n"
-
-
-async def test_too_many_requests_are_waited_out_once_if_that_is_soon(receiver: Receiver) -> None:
-    began_at = SystemClock().monotonic()
-    words = "gets too many requests with this key (429)"
-    assert await of_watches(receiver, {"/": BUSY % 1}, {"pipeline": PIPELINE}) == [("accounts.eu", 4, words)]
-    assert SystemClock().monotonic() - began_at >= 1
-    assert len(receiver.requests) == 2
-    await of_watches(receiver, {"/": BUSY % 900}, {"pipeline": PIPELINE})
-    assert len(receiver.requests) == 3
 
 
 @pytest.mark.parametrize(("watch", "wanted"), [({}, "a list of executions"), ({"executions": [RUN]}, "an execution")])

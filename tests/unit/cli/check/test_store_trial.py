@@ -3,8 +3,7 @@
 import pytest
 from postgres import EMPTY, PostgresServer, shape
 
-from watcher.cli.check.connectivity import Trial
-from watcher.cli.check.store_trial import try_store
+from watcher.cli.check.connectivity import Trial, try_store
 from watcher.config.store_settings import StoreSettings
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock

@@ -11,7 +11,6 @@ from examples import EVENT
 
 from watcher.cli.commands.demo import (
     SECRET,
-    ReceivedEvents,
     Receiver,
     demonstrate,
     summary,
@@ -21,10 +20,10 @@ from watcher.runtime.logs import configure_logs
 
 
 def test_the_summary_counts_what_was_delivered_and_what_was_missed() -> None:
-    received = ReceivedEvents(
-        delivered={"1", "2"}, refused={"1"}, statuses={"a": "success", "b": "running", "c": "failed"}
-    )
-    text = summary(received, truth={"a": "success", "b": "failed", "c": "failed", "d": "running"})
+    receiver = Receiver(lambda _: None)
+    receiver.delivered, receiver.refused = {"1", "2"}, {"1"}
+    receiver.statuses = {"a": "success", "b": "running", "c": "failed"}
+    text = summary(receiver, truth={"a": "success", "b": "failed", "c": "failed", "d": "running"})
     assert text == (
         "3 executions: 1 success, 1 failed, 1 open, 1 ends missed · "
         "2 events delivered, 1 after a retry, 0 with a wrong signature"
@@ -44,7 +43,7 @@ async def test_the_receiver_takes_what_is_signed_and_takes_it_once(*, signed: bo
         codes = [(await client.post("/clerk", data=body, headers=headers)).status for _ in range(3)]
     assert set(codes) - {500} == ({204} if signed else {401})
     assert emitted == ([EVENT] if signed else [])
-    assert bool(receiver.received.unsigned_count) is not signed
+    assert bool(receiver.unsigned_count) is not signed
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give

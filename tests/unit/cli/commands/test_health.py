@@ -68,18 +68,13 @@ def test_a_stranger_on_the_port_is_reported(daemon: Daemon, command: Command) ->
 
 
 @pytest.mark.parametrize(
-    ("listen", "asked"),
-    [
-        ("127.0.0.1:1", ["127.0.0.1:1"]),
-        ("[::]:1", ["[::1]:1"]),
-        (":1", ["127.0.0.1:1", "[::1]:1"]),
-    ],
+    ("listen", "asked"), [("127.0.0.1:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), (":1", "127.0.0.1:1")]
 )
-def test_nobody_there_exits_4(listen: str, asked: list[str], command: Command) -> None:
+def test_nobody_there_exits_4(listen: str, asked: str, command: Command) -> None:
     code, out, err = command("health", WATCHER_HTTP_LISTEN=listen)
     assert (code, out) == (4, "")
     assert err.startswith("error: no daemon answers at http://")
-    assert re.findall(r"http://(\S+) \(", err) == asked
+    assert re.findall(r"http://(\S+) \(", err) == [asked]
 
 
 def test_a_port_that_is_any_free_one_cannot_be_asked(command: Command) -> None:

@@ -53,7 +53,7 @@ def test_a_file_that_is_there_is_never_overwritten(command: Command) -> None:
     Path("watcher.yaml").write_text("mine")
     code, _, err = command("init")
     assert code == 2
-    assert err == "error: watcher.yaml exists already; name another file, or overwrite it with --force\n"
+    assert err == "error: watcher.yaml exists already; name another file, or remove it\n"
     assert Path("watcher.yaml").read_text() == "mine"
 
 

@@ -150,17 +150,6 @@ def test_no_line_is_wider_than_the_terminal_and_what_it_echoes(columns: int) -> 
     assert all(line.cell_len <= columns - 2 for line in lines)
 
 
-def test_a_narrow_terminal_is_shown_fewer_words() -> None:
-    progress = progress_of(("new", 0), ("running", 3), execution=RUNNING)
-    progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
-    assert shown(progress, columns=45) == [
-        "▶ running 2 m 14 s   Sales agent · 9a1b…00…",
-        "  new 3 s → running",
-        "  polls 41 · last 0.8 s · next 3.1 s",
-        f"  API 429 since {NOON.astimezone():%H:%M}, pausing as requested",
-    ]
-
-
 def test_what_the_api_said_is_shown_and_never_obeyed() -> None:
     safe = r"</x> [red]*b*[/red] \x1b[31m next\x9b2J\u202eltr"
     assert harmless(EVIL) == safe

@@ -1,6 +1,6 @@
 """What ends a wait, and what does not: over replies and changes, in the order in which they come."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -36,10 +36,6 @@ def progress_after(*heard: Reply | SourceChange | ExecutionRecord) -> Progress:
         else:
             progress.recorded(one)
     return progress
-
-
-def epoch_plus(microseconds: int) -> datetime:
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
 
 
 def known(status: str | None, *, ended: bool = False, lost: bool = False, since_at: int = 1) -> ExecutionRecord:
@@ -83,22 +79,6 @@ def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> Non
         StatusPeriod("lost", Micros(8)),
     )
     assert Progress("p", "e", lost_after=3).status is None
-
-
-@pytest.mark.parametrize(("finished_us", "since_us"), [(5, 5), (1, 2), (20, 8)])
-def test_an_end_is_dated_by_what_the_api_says_between_the_stay_before_and_its_sight(
-    finished_us: int, since_us: int
-) -> None:
-    finished = ExecutionSnapshot("e", "failed", finished_at=epoch_plus(finished_us))
-    progress = progress_after(known("running", since_at=2), Reply(Outcome.OK, Monotonic(0.0), finished, 200))
-    progress.recorded(ExecutionChange(LEASE, 1, known("failed", ended=True, since_at=8), ()))
-    assert progress.periods == (StatusPeriod("running", Micros(2)), StatusPeriod("failed", Micros(since_us)))
-
-
-def test_an_end_at_first_sight_is_dated_as_a_beginning() -> None:
-    finished = ExecutionSnapshot("e", "failed", finished_at=epoch_plus(5))
-    progress = progress_after(Reply(Outcome.OK, Monotonic(0.0), finished, 200), known("failed", ended=True, since_at=1))
-    assert progress.periods == (StatusPeriod("failed", Micros(1)),)
 
 
 def test_what_is_not_known_so_many_times_before_it_was_seen_is_not_found() -> None:
