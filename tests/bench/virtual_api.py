@@ -1,5 +1,6 @@
 """An API without a network, in virtual time: it answers at once from the world, and notes what it showed and when."""
 
+import math
 from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -97,6 +98,14 @@ class _Shelf:
         return self.executions[max(0, last - PAGE_ROWS) : max(0, last)][::-1]
 
 
+def next_change_s(execution: SimExecution, now_s: float) -> float:
+    """Return the next moment at which anything of an execution changes, infinity if nothing will."""
+    lifecycle, t = execution.lifecycle, now_s - execution.begins_s
+    of_phases = (phase.begins_s for phase in lifecycle.phases)
+    of_nodes = (moment for node in lifecycle.nodes for moment in (node.begins_s, node.ends_s))
+    return execution.begins_s + min((moment for moment in (*of_phases, *of_nodes) if moment > t), default=math.inf)
+
+
 class WorldApi:
     """Answers with the bytes the simulator would send, read by the parser of the real client; newest first."""
 
@@ -134,7 +143,7 @@ class WorldApi:
         until_s, body = self._bodies.get(execution.id, (now_s, b""))
         if now_s >= until_s:
             body = encode(full(execution, world=self._world, now_s=now_s))
-            self._bodies[execution.id] = (execution.next_change_s(now_s), body)
+            self._bodies[execution.id] = (next_change_s(execution, now_s), body)
         return body
 
     def _row(self, execution: SimExecution, *, now_s: float) -> bytes:
@@ -142,5 +151,5 @@ class WorldApi:
         until_s, body = self._rows.get(execution.id, (now_s, b""))
         if now_s >= until_s:
             body = encode(row(execution, world=self._world, now_s=now_s))
-            self._rows[execution.id] = (execution.next_change_s(now_s), body)
+            self._rows[execution.id] = (next_change_s(execution, now_s), body)
         return body

@@ -114,6 +114,6 @@ def _odd_world(length_s: float) -> World:
     for index in range(LASTING_COUNT):
         world.add(
             Lifecycle(execution=make_lifecycle(4, index=index).execution, phases=lasting),
-            pipeline=next(world.pipelines()),
+            pipeline=next(iter(world.pipelines.values())),
         )
     return world

@@ -50,7 +50,7 @@ def world_with(count: int, pipelines_count: int, span_s: float, *, order: Order,
 
 
 def document(simulator: Simulator, sinks: Document, **polling: object) -> Document:
-    watched = [{"pipeline": pipeline.id, "account": "default"} for pipeline in simulator.world.pipelines()]
+    watched = [{"pipeline": pipeline.id, "account": "default"} for pipeline in simulator.world.pipelines.values()]
     whole = document_of({"default": simulator}, sinks, rate_limit=f"{RATE}/s") | {"watch": watched}
     whole["polling"] = {
         "min_interval": f"{MIN_INTERVAL_S * 1000:g}ms",

@@ -34,8 +34,7 @@ _MASKED = re.compile(r"…[^\w]*…")
 _SECRET_KEY = re.compile(r"(?:api_?key|routing_?key|secrets?|token|url|password|headers)(?:_file)?:", re.IGNORECASE)
 """What follows such a key in a line is a secret whatever it looks like."""
 
-_ERROR = ("error: ", "bold red")
-_WARNING = ("warning: ", "bold yellow")
+WARNING = ("warning: ", "bold yellow")
 _MARGIN = 8
 _LEAD = 12
 """Characters left of the mark that stay when a line is wider than the terminal."""
@@ -61,22 +60,16 @@ def loaded(load: Callable[[], Settings]) -> Settings:
     except ConfigProblemsError as error:
         if not sys.stderr.isatty():
             raise
-        report_mistakes(error, console=stderr_console())
+        console = stderr_console()
+        report(error.problems, source=error.source, console=console)
+        say(console, (error.total, "bold"))
         raise typer.Exit(error.exit_code) from None
 
 
-def report_mistakes(error: ConfigProblemsError, *, console: Console) -> None:
-    """Print every problem with its line of the file, and their number."""
-    _report(error.problems, _ERROR, source=error.source, console=console)
-    say(console, (error.total, "bold"))
-
-
-def report_warnings(warnings: Iterable[Problem], *, source: str, console: Console) -> None:
-    """Print every warning with its line of the file, which is `source`."""
-    _report(warnings, _WARNING, source=source, console=console)
-
-
-def _report(problems: Iterable[Problem], word: tuple[str, str], *, source: str, console: Console) -> None:
+def report(
+    problems: Iterable[Problem], *, source: str, console: Console, word: tuple[str, str] = ("error: ", "bold red")
+) -> None:
+    """Print each problem with its line of the file, which is `source`."""
     lines = source.split("\n")
     for problem in problems:
         for line in _lines(problem, word, lines, room=console.width - _MARGIN):

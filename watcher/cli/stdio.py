@@ -5,29 +5,23 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from watcher.domain.errors import Exit, WatcherError
+from watcher.domain.errors import Exit, UsageError, WatcherError
 
 
 class OutputFailedError(WatcherError):
     """Stdout takes nothing more."""
 
 
-class NotWrittenError(WatcherError):
-    """A file was not written."""
-
-    exit_code = Exit.USAGE
-
-
 def write_file(path: Path, text: str, *, force: bool = False) -> None:
-    """Write a new file, or with `force` any. Raises `NotWrittenError`."""
+    """Write a new file, or with `force` any. Raises `UsageError`."""
     try:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise NotWrittenError(f"{path} exists already; name another file, or remove it") from None
+        raise UsageError(f"{path} exists already; name another file, or remove it") from None
     except OSError as error:
         reason = (error.strerror or "I/O error").lower()
-        raise NotWrittenError(f"cannot write {path} ({reason}); name a file in a folder of yours") from None
+        raise UsageError(f"cannot write {path} ({reason}); name a file in a folder of yours") from None
 
 
 def fill_gaps() -> None:

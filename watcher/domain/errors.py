@@ -26,6 +26,12 @@ class ConfigError(WatcherError):
     exit_code = Exit.USAGE
 
 
+class UsageError(WatcherError):
+    """What was asked for on the command line cannot be done."""
+
+    exit_code = Exit.USAGE
+
+
 class StoreError(WatcherError):
     """The store could not be read or written. Nothing was recorded; the same work may be tried again."""
 

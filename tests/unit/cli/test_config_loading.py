@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from unit.config.test_secrecy import SENTINEL, WRITTEN
 
-from watcher.cli.config_loading import report_mistakes
+from watcher.cli.config_loading import report
 from watcher.config.loader import load_config
 from watcher.config.problems import ConfigProblemsError
 
@@ -19,7 +19,11 @@ def emitted(text: str, *, width: int = 100) -> list[str]:
     with pytest.raises(ConfigProblemsError) as caught:
         load_config(path, environ={})
     out = io.StringIO()
-    report_mistakes(caught.value, console=Console(file=out, width=width, highlight=False, markup=False))
+    report(
+        caught.value.problems,
+        source=caught.value.source,
+        console=Console(file=out, width=width, highlight=False, markup=False),
+    )
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -36,7 +40,6 @@ def test_an_unknown_key_is_marked_in_its_line() -> None:
         "      |   ^^^^^^^^^^^^^",
         '      = did you mean "min_interval"? Allowed: cadence, min_interval, max_interval, concurrency,',
         "first_sight, lookback, details, lost_after, lost_grace, degraded_after",
-        "1 problem in watcher.yaml",
     ]
 
 
@@ -53,7 +56,7 @@ def test_what_is_in_no_line_comes_with_a_hint() -> None:
     with pytest.raises(ConfigProblemsError) as caught:
         load_config(path, environ={})
     out = io.StringIO()
-    report_mistakes(caught.value, console=Console(file=out, width=200))
+    report(caught.value.problems, source=caught.value.source, console=Console(file=out, width=200))
     first, second, *_ = out.getvalue().splitlines()
     assert first.startswith("error: gone.yaml: cannot read this file (no such file or directory")
     assert second == "hint: correct the path or its permissions"

@@ -18,7 +18,6 @@ STRANGER_PATH = "/elsewhere"
 """Where redirects lead; a client that follows shows in the request log."""
 
 _OVERSIZE_BYTES = 9 * 1024 * 1024
-_DRIPS = 16
 _PAGE = b"<!doctype html><html><head><title>Error</title></head><body><h1>Something went wrong</h1></body></html>"
 _STRANGER = (
     b'{"id":"ffffffff-0000-4000-8000-000000000001","pipelineId":"ffffffff-0000-4000-8000-000000000000",'
@@ -56,8 +55,6 @@ class Fault(StrEnum):
     """The answer about another execution."""
     SLOW = "slow"
     """The right answer after `slow_s`."""
-    DRIP = "drip"
-    """The right answer, a sixteenth at a time over `slow_s`."""
     HANG = "hang"
     """No answer until the client leaves."""
     RESET = "reset"
@@ -158,36 +155,19 @@ async def misbehave(
             response = web.Response(status=code, body=body + b" " * _OVERSIZE_BYTES, content_type=JSON)
             response.enable_chunked_encoding()
             return response
-        case Fault.DRIP:
-            return await _drip(request, code=code, body=body, over_s=faults.slow_s)
         case Fault.HANG:
             await asyncio.Event().wait()
         case Fault.RESET:
             request.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
             request.protocol.force_close()
         case Fault.DROPPED:
-            dropped = await _begun(request, code=code, body=body)
+            dropped = web.StreamResponse(status=code)
+            dropped.content_type = JSON
+            dropped.content_length = len(body)
+            await dropped.prepare(request)
             await dropped.write(body[: len(body) // 2])
             request.protocol.force_close()
             return dropped
         case _:
             await asyncio.sleep(faults.slow_s)
     return web.Response(status=code, body=body, content_type=JSON)
-
-
-async def _drip(request: web.BaseRequest, *, code: int, body: bytes, over_s: float) -> web.StreamResponse:
-    response = await _begun(request, code=code, body=body)
-    size = -(-len(body) // _DRIPS)
-    for first in range(0, len(body), size):
-        await asyncio.sleep(over_s / _DRIPS)
-        await response.write(body[first : first + size])
-    await response.write_eof()
-    return response
-
-
-async def _begun(request: web.BaseRequest, *, code: int, body: bytes) -> web.StreamResponse:
-    response = web.StreamResponse(status=code)
-    response.content_type = JSON
-    response.content_length = len(body)
-    await response.prepare(request)
-    return response

@@ -3,7 +3,6 @@
 All times are seconds from the lifecycle's own beginning.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -69,12 +68,6 @@ class Lifecycle:
     def started_s(self) -> float | None:
         """Return when it left `new`, or `None` if it never does."""
         return next((phase.begins_s for phase in self.phases if phase.status != Status.NEW), None)
-
-    def next_change_s(self, t: float) -> float:
-        """Return the next moment after `t` at which anything changes, infinity if nothing will."""
-        of_phases = (phase.begins_s for phase in self.phases)
-        of_nodes = (moment for node in self.nodes for moment in (node.begins_s, node.ends_s))
-        return min((moment for moment in (*of_phases, *of_nodes) if moment > t), default=math.inf)
 
     def length_s(self) -> float:
         """Return when the last stay begins."""

@@ -46,8 +46,7 @@ HARSH = Faults(
         Fault.HTML: 0.02,
         Fault.TRUNCATED: 0.02,
         Fault.WRONG_EXECUTION: 0.02,
-        Fault.SLOW: 0.02,
-        Fault.DRIP: 0.005,
+        Fault.SLOW: 0.025,
         Fault.HANG: 0.005,
         Fault.RESET: 0.02,
         Fault.DROPPED: 0.02,
@@ -68,8 +67,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "calm": Scenario("nothing goes wrong", CALM),
     "flaky": Scenario("a third of the answers are errors, 429, resets or rubbish", Faults(odds=_FLAKY)),
     "slow": Scenario(
-        "answers take 3 s, trickle in or never come",
-        Faults(odds={Fault.SLOW: 0.3, Fault.DRIP: 0.1, Fault.HANG: 0.02}),
+        "answers take 3 s or never come",
+        Faults(odds={Fault.SLOW: 0.4, Fault.HANG: 0.02}),
     ),
     "outage": Scenario("no connection from second 15 to 60", Faults(windows=(Window(Fault.RESET, 15, 60),))),
     "unauthorized": Scenario(
@@ -186,7 +185,7 @@ def example_config(world: World, *, base_url: str, rate_limit: float | None = No
     """Return a configuration file that watches every pipeline whole, with a rule for those that are to fail."""
     account = {"api_key": SIM_KEY, "base_url": base_url, "rate_limit": f"{rate_limit or UNLIMITED_RATE:.10g}/s"}
     watches: list[dict[str, object]] = []
-    for pipeline in world.pipelines():
+    for pipeline in world.pipelines.values():
         watches.append({"pipeline": pipeline.id, "name": pipeline.name})
         if pipeline.name in fails:
             watches[-1]["rules"] = {"failing": {"consecutive": 3}}

@@ -23,7 +23,7 @@ KEPT_PAGES_COUNT = 20_000
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _SILENT = frozenset({Fault.RESET, Fault.HANG})
-_HARMLESS = frozenset({None, Fault.SLOW, Fault.DRIP})
+_HARMLESS = frozenset({None, Fault.SLOW})
 
 
 @dataclass(slots=True)
@@ -193,8 +193,6 @@ class Simulator:
         now_s = self.world.now_s()
         answer = self._answer(request, entry=entry, now_s=now_s)
         entry.fault = self._dice.throw(now_s, execution=entry.execution, endpoint=entry.endpoint)
-        if entry.fault is Fault.DRIP:
-            entry.code = answer.code  # it is sent at once: a client that needs no more leaves
         response: web.StreamResponse = web.Response(status=answer.code, body=answer.body, content_type=JSON)
         if entry.fault is not None:
             now = self.world.clock.now()
@@ -216,7 +214,7 @@ class Simulator:
         return refusal(429, headers={"Retry-After": str(math.ceil(wait_s))}) if wait_s else None
 
     def _answer(self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float) -> Answer:
-        if entry.endpoint == "list" and entry.pipeline and self.world.knows_pipeline(entry.pipeline):
+        if entry.endpoint == "list" and entry.pipeline and entry.pipeline in self.world.pipelines:
             return self._page(request.query, pipeline=entry.pipeline)
         execution = self.world.find(entry.execution or "", pipeline=entry.pipeline)
         if execution is None or not execution.is_visible(now_s):

@@ -53,10 +53,6 @@ class SimExecution:
         """Return where it stands."""
         return self.lifecycle.phase_at(now_s - self.begins_s)
 
-    def next_change_s(self, now_s: float) -> float:
-        """Return the next moment at which its answer changes."""
-        return self.begins_s + self.lifecycle.next_change_s(now_s - self.begins_s)
-
     def started_s(self, now_s: float) -> float | None:
         """Return when it left `new`, if it has."""
         offset_s = self.lifecycle.started_s()
@@ -78,7 +74,7 @@ class World:
         self.order = order
         self._time_scale = time_scale
         self._origin = clock.monotonic()
-        self._pipelines: dict[str, SimPipeline] = {}
+        self.pipelines: dict[str, SimPipeline] = {}
         self._ids: dict[str, list[tuple[float, str]]] = {}
         """Those of a pipeline's executions, in the order they begin."""
         self._executions: dict[str, SimExecution] = {}
@@ -98,7 +94,7 @@ class World:
             visible_s=begins_s,
         )
         self._executions[execution.id] = execution
-        self._pipelines[pipeline.id] = pipeline
+        self.pipelines[pipeline.id] = pipeline
         insort(self._ids.setdefault(pipeline.id, []), (begins_s, execution.id))
         return execution
 
@@ -115,10 +111,6 @@ class World:
         found = self._executions.get(execution)
         return found if found and pipeline in {None, found.pipeline.id} else None
 
-    def knows_pipeline(self, pipeline: str) -> bool:
-        """Say whether there is such a pipeline."""
-        return pipeline in self._pipelines
-
     def listed(self, pipeline: str) -> list[SimExecution]:
         """Return what the API shows of a pipeline now, in the order of its lists."""
         now_s = self.now_s()
@@ -126,10 +118,6 @@ class World:
         ordered = reversed(ids) if self.order is Order.NEWEST else iter(ids)
         executions = (self._executions[execution] for _, execution in ordered)
         return [execution for execution in executions if execution.is_visible(now_s)]
-
-    def pipelines(self) -> Iterator[SimPipeline]:
-        """Go through the pipelines."""
-        return iter(self._pipelines.values())
 
     def executions(self) -> Iterator[SimExecution]:
         """Go through all executions: past, present and to come."""

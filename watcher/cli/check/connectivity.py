@@ -64,34 +64,16 @@ _OF_THE_WATCH = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDE
 _UNKNOWN = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 
 
-def trial_deliveries(settings: Settings, *, clock: Clock) -> Mapping[str, Delivery]:
-    """Return a `watcher.test` for each sink but stdout, by its name."""
-    deliveries = {}
-    for name in (name for name, sink in settings.sinks.items() if sink.target is not None):
-        event = trial_event(sink=name, at=clock.now())
-        deliveries[name] = Delivery(
-            sink=name,
-            event_id=event.id,
-            type=EventType.WATCHER_TEST,
-            stream=event.stream,
-            sequence=event.sequence,
-            body=event.body,
-            recorded_at=NEVER,
-            due_at=NEVER,
-        )
-    return deliveries
-
-
 async def try_everything(
-    settings: Settings, *, clock: Clock, deliveries: Mapping[str, Delivery], tried: Callable[[], None] = lambda: None
+    settings: Settings, *, clock: Clock, send: bool, tried: Callable[[], None] = lambda: None
 ) -> Sequence[Trial]:
     """Try every account with all it watches, and every sink but stdout, at the same time.
 
-    A sink with a delivery is sent it, another one connected to. `tried` is called after each watch.
+    With `send` a sink is sent a `watcher.test`, else connected to. `tried` is called after each watch.
     """
     accounts = [_try_account(settings, name, clock=clock, tried=tried) for name in settings.accounts]
     sinks = [
-        _try_sink(name, sink, target=target, clock=clock, delivery=deliveries.get(name))
+        _try_sink(name, sink, target=target, clock=clock, send=send)
         for name, sink in settings.sinks.items()
         if (target := sink.target) is not None
     ]
@@ -196,13 +178,11 @@ def _wanted(watch: WatchSettings) -> str:
     return "an execution" if watch.executions else "a list of executions"
 
 
-async def _try_sink(
-    name: str, settings: SinkSettings, *, target: str, clock: Clock, delivery: Delivery | None
-) -> Trial:
+async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Clock, send: bool) -> Trial:
     began_at = clock.monotonic()
     code, hint = Exit.DONE, ""
     try:
-        sent = None if delivery is None else await _send(delivery, settings, clock=clock)
+        sent = await _send(name, settings, clock=clock) if send else None
         if sent is None:
             words = await settings.connect()
         elif sent.outcome is SendOutcome.DELIVERED:
@@ -220,7 +200,18 @@ def _failed(answer: str) -> str:
     return f"answers {answer}" if answer[:1].isdigit() else f"fails ({answer})"
 
 
-async def _send(delivery: Delivery, settings: SinkSettings, *, clock: Clock) -> SendResult:
+async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> SendResult:
+    event = trial_event(sink=name, at=clock.now())
+    delivery = Delivery(
+        sink=name,
+        event_id=event.id,
+        type=EventType.WATCHER_TEST,
+        stream=event.stream,
+        sequence=event.sequence,
+        body=event.body,
+        recorded_at=NEVER,
+        due_at=NEVER,
+    )
     sink = settings.open(SinkContext(clock))
     try:
         return await sink.send([delivery])

@@ -12,10 +12,10 @@ import typer
 from rich.progress import Progress, TextColumn
 
 from watcher.cli.check.capacity import plan
-from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything, try_store
+from watcher.cli.check.connectivity import Trial, try_everything, try_store
 from watcher.cli.check.views import print_plan, print_plan_rows, print_trial, print_trial_rows
 from watcher.cli.commands.options import ConfigOption
-from watcher.cli.config_loading import loaded, report_warnings
+from watcher.cli.config_loading import WARNING, loaded, report
 from watcher.cli.console import stderr_console, stdout_console
 from watcher.cli.stdio import put_error
 from watcher.config.daemon_address import database_of
@@ -27,9 +27,8 @@ from watcher.config.problems import Problem
 from watcher.config.source import require_usable
 from watcher.config.warnings import warnings_of
 from watcher.daemon.fingerprint import fingerprint_of_sink
-from watcher.domain.delivery import Delivery
 from watcher.domain.errors import Exit
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.store.database_file import disabled_sinks
 
@@ -81,7 +80,7 @@ def check(
 
 def _warn(warnings: Sequence[Problem], document: Document) -> None:
     if sys.stderr.isatty():
-        report_warnings(warnings, source=document.source, console=stderr_console())
+        report(warnings, source=document.source, console=stderr_console(), word=WARNING)
     else:
         for warning in warnings:
             put_error(f"warning: {warning}")
@@ -98,9 +97,7 @@ def _disabled(document: Document, settings: Settings, disabled: Mapping[str, str
 
 def _go_online(document: Document, settings: Settings, *, send: bool) -> None:
     configure_logs(level="error", format_="auto")  # what a sink logs goes to stderr, as in the daemon
-    clock = SystemClock()
-    deliveries = trial_deliveries(settings, clock=clock) if send else {}
-    trials, disabled = asyncio.run(_try_everything(settings, deliveries, clock=clock))
+    trials, disabled = asyncio.run(_try_everything(settings, send=send))
     if sys.stdout.isatty():
         for trial in trials:
             print_trial(trial, console=stdout_console())
@@ -112,18 +109,14 @@ def _go_online(document: Document, settings: Settings, *, send: bool) -> None:
         raise typer.Exit(min(codes))
 
 
-async def _try_everything(
-    settings: Settings, deliveries: Mapping[str, Delivery], *, clock: Clock
-) -> tuple[Sequence[Trial], Mapping[str, str]]:
+async def _try_everything(settings: Settings, *, send: bool) -> tuple[Sequence[Trial], Mapping[str, str]]:
     """Return what came of all that was tried, and the sinks that a store on a server records as disabled."""
-    console = stderr_console()
+    console, clock = stderr_console(), SystemClock()
     words = TextColumn("tried {task.completed} of {task.total} watches")
     with Progress(words, console=console, transient=True, disable=not console.is_terminal) as progress:
         watches = progress.add_task("", total=len(settings.watch))
         trials, (of_store, disabled) = await asyncio.gather(
-            try_everything(
-                settings, clock=clock, deliveries=deliveries, tried=lambda: progress.update(watches, advance=1)
-            ),
+            try_everything(settings, clock=clock, send=send, tried=lambda: progress.update(watches, advance=1)),
             try_store(settings.store, clock=clock),
         )
     return [*trials, *of_store], disabled

@@ -14,7 +14,7 @@ from watcher.cli.config_loading import read_config
 from watcher.cli.console import say, stderr_console
 from watcher.cli.interrupt import run_interruptible
 from watcher.config.locate import find_config
-from watcher.domain.errors import ConfigError, Exit, WatcherError
+from watcher.domain.errors import ConfigError, UsageError
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.threads import run_detached
 from watcher.runtime.units import InvalidValueError, spell_duration
@@ -25,12 +25,6 @@ EXAMPLES = (
     "watcher copy-store sqlite:///watcher.db postgresql://watcher@db/watcher",
     "watcher copy-store postgresql:///watcher sqlite:////var/lib/watcher/watcher.db",
 )
-
-
-class WrongUrlError(WatcherError):
-    """A store was named in a way that cannot be right."""
-
-    exit_code = Exit.USAGE
 
 
 def copy_store(
@@ -82,7 +76,7 @@ def _checked(url: str, argument: str) -> str:
     try:
         return check_store_url(url)
     except InvalidValueError as error:
-        raise WrongUrlError(f"{argument} {error}") from None
+        raise UsageError(f"{argument} {error}") from None
 
 
 def _password(config: Path | None) -> str | None:

@@ -24,7 +24,7 @@ from watcher.clerk.simulator.server import SIM_KEY, Simulator
 from watcher.clerk.simulator.world import Order, World
 from watcher.cli.interrupt import run_interruptible
 from watcher.cli.stdio import put_error, write_file
-from watcher.domain.errors import Exit, WatcherError
+from watcher.domain.errors import ListenError, UsageError
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
 
@@ -36,18 +36,6 @@ EXAMPLES = (
 LAST_PORT = 65_535
 SMALLEST = 0.001
 REPORT_EVERY_S = 10.0
-
-
-class SimulateError(WatcherError):
-    """The simulator was asked for something it cannot do."""
-
-    exit_code = Exit.USAGE
-
-
-class PortTakenError(WatcherError):
-    """Another program listens there; it may end."""
-
-    exit_code = Exit.FAILED
 
 
 def simulate(
@@ -81,7 +69,7 @@ def simulate(
     rule that reports three failures in a row, and their end.
     """
     if scenario not in SCENARIOS:
-        raise SimulateError(f'no scenario is called "{scenario}"; use one of {", ".join(SCENARIOS)}')
+        raise UsageError(f'no scenario is called "{scenario}"; use one of {", ".join(SCENARIOS)}')
     fails = parse_fails(fail or [], names=pipeline_names(pipelines), seed=seed)
     # Before there is an event loop: it may take half a minute, in which a signal ends the program at once.
     world = World(SystemClock(), time_scale=time_scale, order=order)
@@ -102,7 +90,7 @@ def simulate(
             try:
                 await stack.enter_async_context(simulator)
             except (OSError, UnicodeError) as error:  # the latter for a host no name server would be asked about
-                kind = PortTakenError if getattr(error, "errno", None) == errno.EADDRINUSE else SimulateError
+                kind = ListenError if getattr(error, "errno", None) == errno.EADDRINUSE else UsageError
                 raise kind(f"cannot listen on {host}:{port}; is it in use? --port 0 picks a free one") from None
             if write_config is not None:
                 config = example_config(world, base_url=simulator.base_url, rate_limit=rate_limit, fails=fails)
@@ -116,17 +104,17 @@ def simulate(
 
 
 def parse_fails(options: list[str], *, names: list[str], seed: int) -> Mapping[str, float]:
-    """Return for how many seconds each named pipeline fails. Raises `SimulateError`."""
+    """Return for how many seconds each named pipeline fails. Raises `UsageError`."""
     by_word = {name.lower(): name for name in names} | {pipeline_named(name, seed=seed).id: name for name in names}
     fails: dict[str, float] = {}
     for option in options:
         pipeline, is_limited, duration = option.partition("=")
         if pipeline.lower() not in by_word:
-            raise SimulateError(f'--fail: no pipeline is called "{pipeline}"; use one of {", ".join(names)}')
+            raise UsageError(f'--fail: no pipeline is called "{pipeline}"; use one of {", ".join(names)}')
         try:
             fails[by_word[pipeline.lower()]] = parse_duration(duration) if is_limited else math.inf
         except InvalidValueError as error:
-            raise SimulateError(f'--fail: "{duration}" {error}') from None
+            raise UsageError(f'--fail: "{duration}" {error}') from None
     return fails
 
 

@@ -24,7 +24,7 @@ from watcher.cli.wait.progress import Progress, WaitResult
 from watcher.config.document import quoted
 from watcher.config.locate import find_config
 from watcher.config.models import AccountSettings, Settings, WatchSettings
-from watcher.domain.errors import ConfigError, Exit, WatcherError
+from watcher.domain.errors import ConfigError, Exit, UsageError, WatcherError
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
 
@@ -33,12 +33,6 @@ SHORTEST_INTERVAL_S = 1.0
 KEY_VARIABLE = "CLERK_API_KEY"
 ACCOUNT = "default"
 """What the account is called that no file names."""
-
-
-class UsageError(WatcherError):
-    """What was asked for cannot be done."""
-
-    exit_code = Exit.USAGE
 
 
 class WaitError(WatcherError):

@@ -1,4 +1,3 @@
-import math
 from itertools import pairwise
 
 import pytest
@@ -87,16 +86,6 @@ def test_only_terminal_stays_and_those_that_say_so_have_ended() -> None:
     assert has_ended(StatusPhase("failed", 0))
     assert has_ended(StatusPhase("archived", 0, ends=True))
     assert not has_ended(StatusPhase("archived", 0))
-
-
-def test_the_next_change_is_the_next_stay_or_node() -> None:
-    lifecycle = make_lifecycle(7, index=0, kind=Kind.PAUSES)
-    moments = {phase.begins_s for phase in lifecycle.phases}
-    moments |= {node.begins_s for node in lifecycle.nodes} | {node.ends_s for node in lifecycle.nodes}
-    t, seen = -1.0, set()
-    while (t := lifecycle.next_change_s(t)) < math.inf:
-        seen.add(t)
-    assert seen == moments
 
 
 def test_a_stretched_lifecycle_keeps_its_proportions() -> None:

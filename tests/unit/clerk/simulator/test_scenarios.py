@@ -42,20 +42,20 @@ def test_ids_do_not_depend_on_what_is_odd_or_how_fast_it_goes() -> None:
 
 
 def test_pipelines_have_names_people_would_give() -> None:
-    assert [pipeline.name for pipeline in filled().pipelines()] == list(NAMES)
+    assert [pipeline.name for pipeline in filled().pipelines.values()] == list(NAMES)
 
 
 def test_names_are_numbered_when_they_run_out() -> None:
-    assert [pipeline.name for pipeline in filled(pipelines_count=7).pipelines()][5:] == [
+    assert [pipeline.name for pipeline in filled(pipelines_count=7).pipelines.values()][5:] == [
         "Sales agent 2",
         "Onboarding 2",
     ]
 
 
 def test_every_pipeline_has_its_executions() -> None:
-    assert [sum(pipeline == each.pipeline for each in filled().executions()) for pipeline in filled().pipelines()] == [
-        8
-    ] * 5
+    assert [
+        sum(pipeline == each.pipeline for each in filled().executions()) for pipeline in filled().pipelines.values()
+    ] == [8] * 5
 
 
 def test_some_executions_exist_from_the_start_and_all_do_within_forty_seconds() -> None:
@@ -115,7 +115,7 @@ def test_the_example_configuration_watches_everything(rate_limit: float | None, 
     assert (account.base_url, account.rate_limit) == ("http://127.0.0.1:9000", written)
     assert account.api_key.get_secret_value() == "sim-key"
     assert [(str(watch.pipeline), watch.name, watch.executions, watch.rules) for watch in watches] == [
-        (pipeline.id, pipeline.name, (), None) for pipeline in world.pipelines()
+        (pipeline.id, pipeline.name, (), None) for pipeline in world.pipelines.values()
     ]
 
 

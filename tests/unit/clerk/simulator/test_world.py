@@ -111,9 +111,7 @@ def test_a_list_holds_what_is_visible_of_one_pipeline(world: World) -> None:
     world.add(lifecycle("later"), pipeline=SALES, begins_s=5)
     world.add(lifecycle("elsewhere"), pipeline=OTHER)
     assert [execution.id for execution in world.listed(SALES.id)] == ["a"]
-    assert world.knows_pipeline(OTHER.id)
-    assert not world.knows_pipeline("p-none")
-    assert list(world.pipelines()) == [SALES, OTHER]
+    assert list(world.pipelines.values()) == [SALES, OTHER]
 
 
 def test_a_moment_of_the_world_has_a_date(world: World) -> None:

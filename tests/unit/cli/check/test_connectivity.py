@@ -16,7 +16,7 @@ from watcher.clerk.simulator.faults import Fault, Faults, Window
 from watcher.clerk.simulator.scenarios import populate
 from watcher.clerk.simulator.server import SIM_KEY, Simulator
 from watcher.clerk.simulator.world import World
-from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
+from watcher.cli.check.connectivity import Trial, try_everything
 from watcher.config.models import Settings
 from watcher.delivery.sinks.template import REDIRECTED
 from watcher.domain.errors import Exit
@@ -42,8 +42,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 async def all_tried(document: dict[str, Any], *, send: bool = False) -> list[Trial]:
     settings, clock = Settings.model_validate(document), SystemClock()
-    deliveries = trial_deliveries(settings, clock=clock) if send else {}
-    return [*await try_everything(settings, clock=clock, deliveries=deliveries)]
+    return [*await try_everything(settings, clock=clock, send=send)]
 
 
 async def tried(document: dict[str, Any], *, send: bool = False) -> Trial:
@@ -79,7 +78,7 @@ async def test_a_key_that_watches_nothing_is_tried_with_an_execution_nobody_know
 
 async def test_a_whole_pipeline_is_tried_with_its_list() -> None:
     world = filled(pipelines_count=1, executions_count=1)
-    (pipeline,) = world.pipelines()
+    (pipeline,) = world.pipelines.values()
     async with Simulator(world) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": pipeline.id, "account": "eu"}]})
         (entry,) = simulator.request_log.entries
@@ -89,7 +88,7 @@ async def test_a_whole_pipeline_is_tried_with_its_list() -> None:
 
 async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
     world = filled(pipelines_count=3, executions_count=1)
-    ids = [pipeline.id for pipeline in world.pipelines()]
+    ids = [pipeline.id for pipeline in world.pipelines.values()]
     watches = [{"pipeline": pipeline, "account": "eu"} for pipeline in (*ids, PIPELINE)]
     async with Simulator(world) as simulator:
         known = await tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches[:3]})
@@ -105,13 +104,13 @@ async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
 
 async def test_they_are_tried_at_the_pace_of_the_key_and_each_is_reported() -> None:
     world = filled(pipelines_count=4, executions_count=1)
-    watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines()]
+    watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines.values()]
     emitted: list[None] = []
     async with Simulator(world) as simulator:
         document = account(simulator.base_url, rate_limit="20/s") | {"watch": watches}
         began_at = SystemClock().monotonic()
         settings = Settings.model_validate(document)
-        await try_everything(settings, clock=SystemClock(), deliveries={}, tried=lambda: emitted.append(None))
+        await try_everything(settings, clock=SystemClock(), send=False, tried=lambda: emitted.append(None))
     assert SystemClock().monotonic() - began_at >= 3 / 20
     assert len(emitted) == 4
 

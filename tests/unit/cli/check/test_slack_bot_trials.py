@@ -6,7 +6,7 @@ import pytest
 from fake_slack import CHANNEL, TOKEN, FakeSlack
 from receiver import Receiver, answer, says
 
-from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
+from watcher.cli.check.connectivity import Trial, try_everything
 from watcher.config.models import Settings
 from watcher.delivery.sinks.slack_api import ERROR_REMEDIES
 from watcher.domain.errors import Exit
@@ -21,8 +21,7 @@ async def slack() -> AsyncIterator[FakeSlack]:
 
 async def tried(slack: FakeSlack, *, send: bool = False, **more: object) -> Trial:
     settings, clock = Settings.model_validate({"sinks": {"chat": slack.block(**more)}}), SystemClock()
-    deliveries = trial_deliveries(settings, clock=clock) if send else {}
-    (trial,) = await try_everything(settings, clock=clock, deliveries=deliveries)
+    (trial,) = await try_everything(settings, clock=clock, send=send)
     assert trial.target == "sinks.chat"
     assert trial.place == slack.url.removesuffix("/api")
     assert TOKEN not in repr(trial)
@@ -64,7 +63,7 @@ async def test_a_test_message_is_posted_and_a_refusal_says_what_to_do(slack: Fak
 async def tried_with(slack: FakeSlack, body: bytes) -> Trial:
     async with Receiver(says(answer(200, body=body))) as receiver:
         settings = Settings.model_validate({"sinks": {"chat": slack.block(url=f"{receiver.url}/api")}})
-        (trial,) = await try_everything(settings, clock=SystemClock(), deliveries={})
+        (trial,) = await try_everything(settings, clock=SystemClock(), send=False)
     return trial
 
 

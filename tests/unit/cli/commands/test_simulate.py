@@ -11,7 +11,8 @@ from e2e.programme import COMMAND, environment
 from watcher.clerk.simulator.scenarios import NAMES, pipeline_named
 from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import World
-from watcher.cli.commands.simulate import SimulateError, parse_fails, report
+from watcher.cli.commands.simulate import parse_fails, report
+from watcher.domain.errors import UsageError
 from watcher.runtime.clock import SystemClock
 
 Command = Callable[..., tuple[int, str, str]]
@@ -44,7 +45,7 @@ def test_pipelines_that_are_to_fail_are_named_by_name_or_id(words: list[str], fa
     ],
 )
 def test_a_pipeline_that_is_none_and_a_time_that_is_none_are_mistakes(word: str, said: str) -> None:
-    with pytest.raises(SimulateError) as caught:
+    with pytest.raises(UsageError) as caught:
         parse_fails([word], names=list(NAMES), seed=7)
     assert str(caught.value).startswith(said)
 
