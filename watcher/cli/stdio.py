@@ -29,22 +29,14 @@ def fill_gaps() -> None:
 
     Raises `OutputFailedError` if stdout is one of them.
     """
-    closed = [fd for fd in (0, 1, 2) if not _is_open(fd)]
-    for _ in closed:
-        os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # it takes the lowest free number
+        pass
+    os.close(fd)
     if sys.__stderr__ is None:
         sys.stderr = os.fdopen(2, "w")
     if sys.__stdout__ is None:
         sys.stdout = os.fdopen(1, "w")
         raise OutputFailedError("stdout is closed; send it to a file, a pipe or /dev/null")
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def put(*fields: str) -> None:

@@ -65,10 +65,6 @@ class Lifecycle:
         """Return where the execution stands at `t`; before its beginning, its first stay."""
         return next((phase for phase in reversed(self.phases) if phase.begins_s <= t), self.phases[0])
 
-    def started_s(self) -> float | None:
-        """Return when it left `new`, or `None` if it never does."""
-        return next((phase.begins_s for phase in self.phases if phase.status != Status.NEW), None)
-
     def length_s(self) -> float:
         """Return when the last stay begins."""
         return self.phases[-1].begins_s

@@ -145,38 +145,23 @@ def _cast_failing(world: World, *, pipeline: SimPipeline, seed: int, nth: int, f
         world.add(lifecycle, pipeline=pipeline, begins_s=begins_s)
 
 
-def _late(execution: SimExecution) -> SimExecution:
-    return replace(execution, visible_s=execution.begins_s + 5)
-
-
-def _deleted(execution: SimExecution) -> SimExecution:
-    return replace(execution, deleted_s=execution.begins_s + execution.lifecycle.length_s() / 2)
-
-
-def _unrecognized(execution: SimExecution) -> SimExecution:
-    """Let the last open status be a word of tomorrow."""
-    *phases, last_open, end = execution.lifecycle.phases
-    return _lives(execution, phases=(*phases, replace(last_open, status=UNKNOWN_STATUS), end))
-
-
-def _ends_open(execution: SimExecution) -> SimExecution:
-    """Let the last open status come with a `finishedAt`."""
-    *phases, last_open, end = execution.lifecycle.phases
-    return _lives(execution, phases=(*phases, replace(last_open, ends=True), end))
-
-
-def _lives(execution: SimExecution, **changes: Any) -> SimExecution:
-    return replace(execution, lifecycle=replace(execution.lifecycle, **changes))
+def _odd(execution: SimExecution, *, last_open: Mapping[str, Any] | None = None, **changes: Any) -> SimExecution:
+    """Return an execution with another life; `last_open` changes its last open stay."""
+    lifecycle = replace(execution.lifecycle, **changes)
+    if last_open:
+        *phases, before, end = lifecycle.phases
+        lifecycle = replace(lifecycle, phases=(*phases, replace(before, **last_open), end))
+    return replace(execution, lifecycle=lifecycle)
 
 
 _ODD: Sequence[Callable[[SimExecution], SimExecution]] = (
-    _late,
-    _deleted,
-    _unrecognized,
-    _ends_open,
-    lambda execution: _lives(execution, nulls=frozenset({"finishedAt"})),
-    lambda execution: _lives(execution, nulls=NULLABLE_FIELDS),
-    lambda execution: _lives(execution, absent=OPTIONAL_FIELDS),
+    lambda execution: replace(execution, visible_s=execution.begins_s + 5),
+    lambda execution: replace(execution, deleted_s=execution.begins_s + execution.lifecycle.length_s() / 2),
+    lambda execution: _odd(execution, last_open={"status": UNKNOWN_STATUS}),
+    lambda execution: _odd(execution, last_open={"ends": True}),
+    lambda execution: _odd(execution, nulls=frozenset({"finishedAt"})),
+    lambda execution: _odd(execution, nulls=NULLABLE_FIELDS),
+    lambda execution: _odd(execution, absent=OPTIONAL_FIELDS),
 )
 """What the documentation does not promise and may happen to an execution."""
 

@@ -5,7 +5,6 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from aiohttp import web
@@ -162,9 +161,7 @@ class Simulator:
         self.base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop; whoever waits for an answer gets none."""
         await self._listening.aclose()
 
@@ -226,7 +223,7 @@ class Simulator:
         try:
             number, limit = int(query.get("page", "1")), int(query.get("limit", str(PAGE_LIMIT)))
         except ValueError:
-            return _error(400)
+            number = limit = 0
         if number < 1 or not 1 <= limit <= PAGE_LIMIT:
             return _error(400)
         document, statuses = listing(pipeline, number=number, limit=limit, world=self.world, base_url=self.base_url)

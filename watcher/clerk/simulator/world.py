@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase, has_ended
+from watcher.domain.execution import Status
 from watcher.runtime.clock import Clock
 
 
@@ -55,8 +56,8 @@ class SimExecution:
 
     def started_s(self, now_s: float) -> float | None:
         """Return when it left `new`, if it has."""
-        offset_s = self.lifecycle.started_s()
-        return None if offset_s is None or self.begins_s + offset_s > now_s else self.begins_s + offset_s
+        begun = (self.begins_s + phase.begins_s for phase in self.lifecycle.phases if phase.status != Status.NEW)
+        return next((begins_s for begins_s in begun if begins_s <= now_s), None)
 
     def finished_s(self, now_s: float) -> float | None:
         """Return when it ended, if it has."""

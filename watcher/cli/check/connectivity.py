@@ -55,7 +55,7 @@ _KEY_FAILS = {
     Outcome.TIMEOUT: ("no answer in time", "raise timeout, or try again later"),
     Outcome.CONNECTION: ("cannot be reached ({cause})", ""),  # what helps is said by the cause
     Outcome.REDIRECT: ("answers with a redirect, which is never followed", "correct base_url"),
-    Outcome.INVALID: ("does not answer with {wanted}", "correct base_url"),
+    Outcome.INVALID: ("does not answer as Clerk Chat's API does", "correct base_url"),
     Outcome.SERVER_ERROR: ("answers with a server error", "try again later"),
 }
 _OF_THE_WATCH = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN})
@@ -95,11 +95,11 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Ca
             tried()
             if answer.outcome is not Outcome.OK and answer.outcome not in _OF_THE_WATCH:
                 not_tried = f"; {left} more of its pipelines were not tried" if left else ""
-                return [key.fails(answer, wanted=_wanted(watch), more=not_tried), *troubles]
+                return [key.fails(answer, more=not_tried), *troubles]
             known += answer.outcome is Outcome.OK
             troubles += [trouble] if trouble else []
         if all(trial.code is Exit.UNREACHABLE for trial in troubles) and len(troubles) == len(watches):
-            return [key.fails(answer, wanted=_wanted(watch)), *troubles]
+            return [key.fails(answer), *troubles]
         knows = f" and knows its {known} pipelines" if known == len(watches) > 1 else ""
         return [key.trial(Exit.DONE, f"accepts the key{knows}"), *troubles]
 
@@ -122,7 +122,7 @@ class _Key:
         answer = await self._ask(self._api.get(pipeline=nothing, execution=nothing))
         if answer.outcome in {Outcome.OK, *_UNKNOWN}:
             return self.trial(Exit.DONE, "accepts the key; nothing is watched with it")
-        return self.fails(answer, wanted="an execution")
+        return self.fails(answer)
 
     async def try_watch(self, watch: WatchSettings, *, target: str) -> tuple[Answer, Trial | None]:
         """Ask for the pipeline's list, or for the first execution that is named; if that is not known, for both.
@@ -139,8 +139,8 @@ class _Key:
         else:
             answer = await self._list(pipeline)
         if answer.outcome in _UNKNOWN:
-            words, hint = f"does not know pipeline {pipeline} ({answer.status_code})", "correct its id in watch"
-            hint = f"{hint}, or watch it with the key of its own account"
+            words = f"does not know pipeline {pipeline} ({answer.status_code})"
+            hint = "correct its id in watch, or watch it with the key of its own account"
             return answer, self.trial(Exit.NOT_FOUND, words, hint, target=target)
         if answer.outcome is Outcome.FORBIDDEN:
             hint = "let this key read it, or watch it with the key of its own account"
@@ -148,11 +148,11 @@ class _Key:
             return answer, self.trial(Exit.UNREACHABLE, words, hint, target=target)
         return answer, None
 
-    def fails(self, answer: Answer, *, wanted: str, more: str = "") -> Trial:
-        """Return the trial of a key that failed by this answer, where `wanted` was asked for."""
+    def fails(self, answer: Answer, *, more: str = "") -> Trial:
+        """Return the trial of a key that failed by this answer."""
         words, hint = _KEY_FAILS[answer.outcome]
         words = f"{words} ({answer.status_code})" if answer.status_code and "(" not in words else words
-        words = words.format(wanted=wanted, cause=answer.reason) + more
+        words = words.format(cause=answer.reason) + more
         place = f"{self._target}.{'api_key_file' if self._account.api_key_file else 'api_key'}"
         return self.trial(Exit.UNREACHABLE, words, REMEDIES.get(answer.reason or "", hint).format(key=place))
 
@@ -172,10 +172,6 @@ class _Key:
         answer = await request
         self._took_ms = (self._clock.monotonic() - began_at) * 1000
         return answer
-
-
-def _wanted(watch: WatchSettings) -> str:
-    return "an execution" if watch.executions else "a list of executions"
 
 
 async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Clock, send: bool) -> Trial:

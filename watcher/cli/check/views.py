@@ -32,12 +32,10 @@ def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, c
 
 def print_plan_rows(plans: Sequence[AccountPlan]) -> None:
     """Print the plan for programs: tab-separated, seconds and per second; empty where nothing is watched."""
-    rows: list[tuple[str, ...]] = [("account", "needed", "budget", "delay", "interval")]
+    put("account", "needed", "budget", "delay", "interval")
     for each in plans:
         figures = (each.needed_per_s, each.budget_per_s, each.delay_s, each.longest_s)
-        rows.append((each.account, *("" if figure is None else exactly(figure) for figure in figures)))
-    for row in rows:
-        put(*row)
+        put(each.account, *("" if figure is None else exactly(figure) for figure in figures))
 
 
 def advise(advice: Advice) -> str:

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,13 +18,14 @@ from watcher.cli.commands.options import ConfigOption
 from watcher.cli.config_loading import read_config
 from watcher.cli.console import stdout_console
 from watcher.cli.interrupt import run_interruptible
+from watcher.cli.stdio import put_error
 from watcher.cli.wait.display import LinesView, LiveView, View
 from watcher.cli.wait.follower import wait_for
-from watcher.cli.wait.progress import Progress, WaitResult
+from watcher.cli.wait.progress import Progress
 from watcher.config.document import quoted
 from watcher.config.locate import find_config
-from watcher.config.models import AccountSettings, Settings, WatchSettings
-from watcher.domain.errors import ConfigError, Exit, UsageError, WatcherError
+from watcher.config.models import AccountSettings, PollingSettings, Settings, WatchSettings
+from watcher.domain.errors import ConfigError, Exit, UsageError
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
 
@@ -35,22 +36,13 @@ ACCOUNT = "default"
 """What the account is called that no file names."""
 
 
-class WaitError(WatcherError):
-    """The wait ended without the execution."""
-
-    def __init__(self, ending: WaitResult, *, hint: str) -> None:
-        """Say what the matter is, and what may help."""
-        super().__init__(f"{ending.problem}\nhint: {hint}" if hint else ending.problem)
-        self.exit_code = ending.code
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
     """Where an account comes from: its name and settings, how to poll, and where its key stands, for people."""
 
     name: str
     account: AccountSettings
-    settings: Settings
+    polling: PollingSettings
     key_place: str
 
 
@@ -78,8 +70,9 @@ def wait(
     if interval_s < SHORTEST_INTERVAL_S:
         raise UsageError(f"--interval: {quoted(interval)} is too short; write 1s or more")
     source = find_source(config, account, environ=os.environ)
-    settings = _settings(source, pipeline=pipeline, execution=execution)
-    progress = Progress(pipeline, execution, lost_after=settings.polling.lost_after)
+    watch = WatchSettings.model_validate({"pipeline": pipeline, "executions": [execution], "account": source.name})
+    settings = Settings(accounts={source.name: source.account}, watch=(watch,), polling=source.polling)
+    progress = Progress(pipeline, execution, lost_after=source.polling.lost_after)
     configure_logs(level="critical", format_="auto")  # what the log of a daemon would say, is shown in its own way
     with _view(as_json=as_json) as view:
         ending = run_interruptible(
@@ -88,7 +81,14 @@ def wait(
             )
         )
     if ending is not None and ending.problem:
-        raise WaitError(ending, hint=_hint(ending, source))
+        put_error(f"error: {ending.problem}")
+        hints = {
+            Exit.UNREACHABLE: f"polled {source.account.base_url} for {spell_duration(source.polling.degraded_after_s)}",
+            Exit.NOT_FOUND: "are both ids right, and is it an execution of this pipeline and of this key's account?",
+        }
+        hint = f"the key came from {source.key_place}" if ending.key_refused else hints.get(ending.code)
+        if hint:
+            put_error(f"hint: {hint}")
     raise typer.Exit(ending.code if ending else Exit.FAILED)
 
 
@@ -114,46 +114,34 @@ def find_source(config: Path | None, name: str | None, *, environ: Mapping[str, 
 
     Raises `UsageError` and `ConfigError`.
     """
-    try:
-        path = find_config(config, environ=environ)
-    except ConfigError:
-        return _from_environment(Settings(), name, environ=environ)
-    # Neither the sinks nor their secrets are needed here.
-    settings = read_config(path, only=("accounts", "polling"))
-    if not settings.accounts:
-        return _from_environment(settings, name, environ=environ)
-    chosen = _choose(settings, name, file=path)
-    account = settings.accounts[chosen]
-    key = "api_key" if account.api_key_file is None else "api_key_file"
-    return Source(chosen, account, settings, f"accounts.{chosen}.{key} in {path}")
+    settings, file = Settings(), None
+    with suppress(ConfigError):
+        file = find_config(config, environ=environ)
+    if file is not None:  # neither the sinks nor their secrets are needed here
+        settings = read_config(file, only=("accounts", "polling"))
+    accounts = settings.accounts
+    if not accounts:
+        if name is not None:
+            raise UsageError(f"--account: no file defines {quoted(name)}; name the file with --config")
+        return Source(ACCOUNT, _from_environment(environ), settings.polling, f"the environment variable {KEY_VARIABLE}")
+    if name is None and len(accounts) > 1:
+        raise UsageError(f"there are several accounts in {file}; add --account with one of {', '.join(accounts)}")
+    if name is not None and name not in accounts:
+        known = ", ".join(accounts)
+        raise UsageError(f"--account: {quoted(name)} is not defined in {file}; accounts are: {known}")
+    chosen = name or next(iter(accounts))
+    key = "api_key" if accounts[chosen].api_key_file is None else "api_key_file"
+    return Source(chosen, accounts[chosen], settings.polling, f"accounts.{chosen}.{key} in {file}")
 
 
-def _choose(settings: Settings, name: str | None, *, file: Path) -> str:
-    names = ", ".join(settings.accounts)
-    if name is None and len(settings.accounts) > 1:
-        raise UsageError(f"there are several accounts in {file}; add --account with one of {names}")
-    if name is not None and name not in settings.accounts:
-        raise UsageError(f"--account: {quoted(name)} is not defined in {file}; accounts are: {names}")
-    return name or next(iter(settings.accounts))
-
-
-def _from_environment(settings: Settings, name: str | None, *, environ: Mapping[str, str]) -> Source:
-    if name is not None:
-        raise UsageError(f"--account: no file defines {quoted(name)}; name the file with --config")
+def _from_environment(environ: Mapping[str, str]) -> AccountSettings:
     key = environ.get(KEY_VARIABLE)
     if not key:
         raise UsageError(f"no API key; export {KEY_VARIABLE}, or name a file with --config")
     try:
-        account = AccountSettings.model_validate({"api_key": key})
+        return AccountSettings.model_validate({"api_key": key})
     except ValidationError:
         raise UsageError(f"{KEY_VARIABLE} holds characters no key has; copy the key again, without quotes") from None
-    return Source(ACCOUNT, account, settings, f"the environment variable {KEY_VARIABLE}")
-
-
-def _settings(source: Source, *, pipeline: str, execution: str) -> Settings:
-    """Return settings with this account, which watches this execution and nothing else."""
-    watch = WatchSettings.model_validate({"pipeline": pipeline, "executions": [execution], "account": source.name})
-    return Settings(accounts={source.name: source.account}, watch=(watch,), polling=source.settings.polling)
 
 
 @contextmanager
@@ -166,13 +154,3 @@ def _view(*, as_json: bool) -> Iterator[View]:
         return
     with Live(Text(), console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
         yield LiveView(live)
-
-
-def _hint(ending: WaitResult, source: Source) -> str:
-    if ending.key_refused:
-        return f"the key came from {source.key_place}"
-    if ending.code is Exit.UNREACHABLE:
-        return f"polled {source.account.base_url} for {spell_duration(source.settings.polling.degraded_after_s)}"
-    if ending.code is Exit.NOT_FOUND:
-        return "are both ids right, and is it an execution of this pipeline and of this key's account?"
-    return ""

@@ -133,10 +133,9 @@ def _between(begin_us: Micros, end_us: Micros) -> str:
 
 
 def _history(periods: tuple[StatusPeriod, ...]) -> str:
-    before = (
-        f"{harmless(period.status)} {_between(period.since_us, after.since_us)}" for period, after in pairwise(periods)
-    )
-    return " → ".join((*before, *(harmless(period.status) for period in periods[-1:])))
+    """Return every status there was, with how long it lasted."""
+    before = [f"{period.status} {_between(period.since_us, after.since_us)}" for period, after in pairwise(periods)]
+    return harmless(" → ".join((*before, *(period.status for period in periods[-1:]))))
 
 
 def _polls(progress: Progress, moment: RenderTime) -> str:

@@ -74,14 +74,6 @@ def test_a_stay_begins_at_its_second(t: float, status: str) -> None:
     assert LIFECYCLE.phase_at(t).status == status
 
 
-def test_an_execution_starts_when_it_leaves_new() -> None:
-    assert LIFECYCLE.started_s() == 2
-
-
-def test_an_execution_that_stays_new_never_starts() -> None:
-    assert Lifecycle("e", phases=(StatusPhase("new", 0),)).started_s() is None
-
-
 def test_only_terminal_stays_and_those_that_say_so_have_ended() -> None:
     assert has_ended(StatusPhase("failed", 0))
     assert has_ended(StatusPhase("archived", 0, ends=True))

@@ -39,7 +39,7 @@ def test_without_a_file_the_key_is_that_of_the_environment() -> None:
 def test_a_file_without_accounts_gives_how_to_poll_and_leaves_the_key_to_the_environment() -> None:
     source = source_of("polling: {lost_after: 7}\n", CLERK_API_KEY="abc")
     assert key_of(source) == "abc"
-    assert source.settings.polling.lost_after == 7
+    assert source.polling.lost_after == 7
 
 
 def test_the_only_account_of_a_file_goes_before_the_environment() -> None:
