@@ -12,14 +12,13 @@ from watcher.cli.stdio import put, put_error
 from watcher.config.models import Settings
 from watcher.runtime.units import write_duration
 
-_HEADINGS = ("account", "needed", "budget", "expected delay", "longest interval")
-
 
 def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, console: Console) -> None:
     """Print the plan for people."""
     counts = (("account", settings.accounts), ("watch", settings.watch), ("sink", settings.sinks))
     say(console, ("✓ ", "green"), (file, "bold"), "  ", ", ".join(_count(len(items), word) for word, items in counts))
-    table = Table(*_HEADINGS, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    headings = ("account", "needed", "budget", "expected delay", "longest interval")
+    table = Table(*headings, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for each in plans:
         seconds = ("-" if figure is None else f"{roughly(figure)} s" for figure in (each.delay_s, each.longest_s))
         table.add_row(each.account, f"{roughly(each.needed_per_s)}/s", f"{roughly(each.budget_per_s)}/s", *seconds)
