@@ -62,12 +62,6 @@ class ListenDeniedError(ListenError):
     exit_code = Exit.USAGE
 
 
-class StoreStoppedError(StoreUnusableError):
-    """Nothing is written any more: what writes has failed by an error of ours."""
-
-    exit_code = Exit.FAILED
-
-
 class SequenceConflictError(StoreUnusableError):
     """An owner wrote from a sequence that is not the recorded one, under a lease that is its own: an error of ours."""
 

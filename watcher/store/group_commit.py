@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from watcher.domain.errors import StoreError, StoreStoppedError
+from watcher.domain.errors import StoreError
 from watcher.store.db_errors import DatabaseFault
 
 GROUP_COUNT = 256
@@ -60,13 +60,10 @@ class GroupWriter(Generic[ItemT]):
         self._on_written = on_written
         self._queue: Queue[_Handed[ItemT]] = Queue()
         self._group: list[_Handed[ItemT]] = []
-        self._stopped: DatabaseFault | None = None
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
     async def write(self, item: ItemT) -> None:
         """Return when the item is written; raise the `StoreError` that kept it from being written."""
-        if self._stopped is not None:
-            raise self._stopped.error()
         handed = _Handed(item)
         self._queue.put_nowait(handed)
         await handed.written
@@ -78,19 +75,11 @@ class GroupWriter(Generic[ItemT]):
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        try:
-            while True:
-                await self._gather()
-                await self._write_group(self._group)
-                self._let_go()
-        except Exception as error:  # noqa: BLE001 (a bug; whoever writes now, or later, must hear of it, or waits for ever)
-            what = f"what writes the store has failed ({type(error).__name__}); this is a bug"
-            self._stopped = DatabaseFault(StoreStoppedError, what)
-            while not self._queue.empty():
-                self._group.append(self._queue.get_nowait())
-            for handed in self._group:
-                handed.end(self._stopped.error())
-            self._let_go()
+        while True:
+            await self._gather()
+            await self._write_group(self._group)
+            for _ in self._group:
+                self._queue.task_done()
 
     async def _gather(self) -> None:
         """Take what is there: more comes together while this group is written, the busier the more."""
@@ -104,11 +93,6 @@ class GroupWriter(Generic[ItemT]):
                 break
         while len(self._group) < GROUP_COUNT and not self._queue.empty():
             self._group.append(self._queue.get_nowait())
-
-    def _let_go(self) -> None:
-        for _ in self._group:
-            self._queue.task_done()
-        self._group = []
 
     async def _write_group(self, group: Sequence[_Handed[ItemT]]) -> None:
         """Write a group. When a member spoils it, write its halves: one bad write costs the others little, no more."""

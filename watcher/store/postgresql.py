@@ -30,7 +30,7 @@ from watcher.store.db_errors import DatabaseFault, ErrorNames, cause_of, explain
 from watcher.store.postgresql_connector import RECONNECT_BASE_S, CannotConnectError, Connector
 from watcher.store.postgresql_leases import PostgresLeases, server_time
 from watcher.store.postgresql_notifications import Notifications
-from watcher.store.tables import SCHEMA_VERSION, AnyRow, meta, metadata
+from watcher.store.tables import SCHEMA_VERSION, AnyRow, meta
 
 _LIMITS = (
     "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 2000;"
@@ -104,7 +104,7 @@ _NAMES = ErrorNames(
 _TO_BE_CORRECTED = re.compile(
     r"password authentication failed|no password supplied|does not exist|no pg_hba\.conf entry|not permitted to log in"
     r"|certificate verify failed|does not match host name|server does not support SSL|invalid \w+ value"
-    r"|unrecognized configuration parameter|invalid value for parameter"
+    r"|unrecognized configuration parameter|invalid value for parameter|invalid port number|could not match \d+ port"
 )
 """What libpq and the server say (in the language it is set to) when no waiting helps."""
 
@@ -209,7 +209,6 @@ class PostgresDatabase:
                 return None
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         created = schema.prepare(connection, where=self.where)  # looks again, now that nobody else is at it
-        require_rights(connection, where=self.where)
         now = server_time(connection)
         self._commits.begin(connection, now=now)
         self.ahead_us = now - self._clock.steady_us()
@@ -241,26 +240,6 @@ def require_utf8(connection: Connection, *, where: str) -> None:
     if encoding != "UTF8":
         remedy = "create it anew: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
         raise StoreUnusableError(f"{where} has the encoding {encoding}, in which not every text can be kept; {remedy}")
-
-
-_MISSING_RIGHTS = f"""
-SELECT of_table, wanted FROM unnest(ARRAY{sorted(metadata.tables)}) AS tables (of_table),
-    unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS rights (wanted)
-WHERE NOT has_table_privilege(of_table, wanted)
-UNION ALL SELECT of_table, 'USAGE of its sequence' FROM unnest(ARRAY['source', 'event']) AS numbered (of_table)
-WHERE NOT has_sequence_privilege(pg_get_serial_sequence(of_table, 'id'), 'USAGE')
-ORDER BY of_table, wanted
-"""
-
-
-def require_rights(connection: Connection, *, where: str) -> None:
-    """Raise `StoreUnusableError` where the user may not do all that is done with the tables, sooner or later."""
-    missing = [f"{right} on {table}" for table, right in connection.exec_driver_sql(_MISSING_RIGHTS)]
-    if missing:
-        raise StoreUnusableError(
-            f"{where} refuses this user {', '.join(missing)}; grant it SELECT, INSERT, UPDATE and DELETE on all tables"
-            " of its schema, and USAGE on all sequences"
-        )
 
 
 def take_migration_lock(connection: Connection) -> bool:
@@ -410,8 +389,6 @@ def state_of(url: str, *, password: str | None, clock: Clock) -> StoreState:
             is_empty = not schema.found_version(connection, where=where)
             if is_empty:
                 _require_room(connection, where=where)
-            else:
-                require_rights(connection, where=where)
             disabled = {} if is_empty else {row.name: row.fingerprint for row in connection.execute(text(DISABLED))}
             return StoreState(is_empty, disabled)
     except SQLAlchemyError as error:

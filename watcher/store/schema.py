@@ -3,10 +3,10 @@
 from importlib import import_module
 from pathlib import Path
 
-from sqlalchemy import Connection, inspect, select
+from sqlalchemy import Connection, insert, inspect, select
 
 from watcher.domain.errors import StoreUnusableError
-from watcher.store.tables import FIRST_VERSION, SCHEMA_VERSION, meta
+from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, meta, metadata
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -14,16 +14,22 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 def prepare(connection: Connection, *, where: str) -> bool:
     """Bring the schema up to date inside the transaction the connection has begun; return whether it was empty.
 
-    `where` names the database in errors. Raises `StoreUnusableError` as `found_version`.
+    A new database is made as `tables` says, and counts as migrated. `where` names the database in errors. Raises
+    `StoreUnusableError` as `found_version`.
     """
     found = found_version(connection, where=where)
+    if not found:
+        metadata.create_all(connection, checkfirst=False)
+        versions = {"schema_version": SCHEMA_VERSION, "oldest_reader": OLDEST_READER}
+        connection.execute(insert(meta), [{"key": key, "value": str(value)} for key, value in versions.items()])
     if found < SCHEMA_VERSION:
         # Alembic costs 12 MB and 0.1 s for as long as the daemon lives, so it is loaded only when there is work.
         config = import_module("alembic.config").Config()
         config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))  # "%" interpolates there
         config.attributes["connection"] = connection
-        import_module("alembic.command").upgrade(config, "head")
-    return found == 0
+        command = import_module("alembic.command")
+        (command.upgrade if found else command.stamp)(config, "head")
+    return not found
 
 
 def found_version(connection: Connection, *, where: str) -> int:

@@ -1,7 +1,7 @@
 """The tables, in shapes that serve SQLite and PostgreSQL alike. Knows no query and no rule.
 
 Times are microseconds UTC on the steady clock, ids 16 bytes. What is written often (execution, delivery) is narrow and
-apart from what is wide (event); a migration makes what stands here, and a test compares the two.
+apart from what is wide (event). A new database is made from what stands here, an older one migrated to it.
 """
 
 from typing import Any
@@ -27,10 +27,10 @@ from sqlalchemy import (
     text,
 )
 
-FIRST_VERSION = SCHEMA_VERSION = 9
-"""What this program writes, and the oldest that it brings up to date.
+FIRST_VERSION = SCHEMA_VERSION = OLDEST_READER = 9
+"""The oldest schema that this program brings up to date, the one it writes, and the oldest program that can read that.
 
-A migration that older programs cannot live with raises `oldest_reader` in `meta`.
+A migration writes the last two into `meta`.
 """
 
 metadata = MetaData()
@@ -39,7 +39,7 @@ AnyRow = Row[*tuple[Any, ...]]
 """A row of any columns."""
 
 
-def only_where(condition: str) -> dict[str, Any]:
+def _only_where(condition: str) -> dict[str, Any]:
     """Return what makes an index one of those rows alone."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
@@ -104,8 +104,8 @@ execution = Table(
     Column("stream", LargeBinary),  # of its events; NULL once retention took them, or before the first
     Column("found_at", BigInteger, nullable=False, server_default="0"),
     Column("overdue_at", BigInteger),  # the wall clock of `overdue_sequence`
-    Index("execution_ended", "ended_at", **only_where("ended_at IS NOT NULL")),
-    Index("execution_open", "pipeline_id", "execution", **only_where("ended_at IS NULL")),
+    Index("execution_ended", "ended_at", **_only_where("ended_at IS NOT NULL")),
+    Index("execution_open", "pipeline_id", "execution", **_only_where("ended_at IS NULL")),
     sqlite_with_rowid=False,
     postgresql_with=_OFTEN_WRITTEN,
 )
@@ -138,7 +138,7 @@ event = Table(
     Column("recorded_at", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("stream", "sequence", name="event_stream_sequence"),
-    Index("event_without_execution", "recorded_at", **only_where("execution IS NULL")),
+    Index("event_without_execution", "recorded_at", **_only_where("execution IS NULL")),
     sqlite_autoincrement=True,
 )
 
@@ -163,9 +163,9 @@ delivery = Table(
     Column("group_id", LargeBinary),  # what is sent together, once that is settled
     Column("replayed", Boolean, nullable=False, server_default="0"),
     ForeignKeyConstraint(["stream", "sequence"], ["event.stream", "event.sequence"], name="delivery_event"),
-    Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", **only_where("state = 'waiting'")),
-    Index("delivery_group", "sink_id", "group_id", **only_where("state = 'waiting' AND group_id IS NOT NULL")),
-    Index("delivery_dead", "sink_id", "settled_at", **only_where("state = 'dead'")),
+    Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", **_only_where("state = 'waiting'")),
+    Index("delivery_group", "sink_id", "group_id", **_only_where("state = 'waiting' AND group_id IS NOT NULL")),
+    Index("delivery_dead", "sink_id", "settled_at", **_only_where("state = 'dead'")),
     sqlite_with_rowid=False,
     postgresql_with=_OFTEN_WRITTEN,
 )
@@ -184,9 +184,9 @@ problem = Table(
     Column("failed_count", Integer, nullable=False, server_default="0"),  # ends that failed meanwhile
     Column("stream", LargeBinary, nullable=False),  # with the sequence: the event that opened it
     Column("sequence", BigInteger, nullable=False),
-    Index("problem_open", "source_id", **only_where("closed_at IS NULL")),
-    Index("problem_opening", "stream", "sequence", **only_where("closed_at IS NULL")),
-    Index("problem_pipeline", "pipeline_id", **only_where("closed_at IS NULL AND execution IS NULL")),
+    Index("problem_open", "source_id", **_only_where("closed_at IS NULL")),
+    Index("problem_opening", "stream", "sequence", **_only_where("closed_at IS NULL")),
+    Index("problem_pipeline", "pipeline_id", **_only_where("closed_at IS NULL AND execution IS NULL")),
     sqlite_with_rowid=False,
 )
 

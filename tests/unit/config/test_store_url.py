@@ -26,28 +26,6 @@ def test_what_libpq_takes_is_a_store_url_whatever_server_there_is(url: str) -> N
     assert check_store_url(url) == url
 
 
-def test_what_the_environment_adds_is_judged_with_it(mistakes: Mistakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGHOSTADDR", "192.0.2.1")
-    monkeypatch.setenv("PGTARGETSESSIONATTRS", "any")
-    assert check_store_url("postgresql://db/watcher")
-    monkeypatch.setenv("PGPORT", "99999")
-    assert mistakes("store: {url: 'postgresql://db/watcher'}")[0] == (
-        "watcher.yaml:1:14: store.url: is refused by libpq (invalid port number); "
-        "correct it as libpq's documentation says"
-    )
-
-
-@pytest.mark.parametrize("variable", ["PGSSLMODE", "PGSERVICE", "PGTARGETSESSIONATTRS"])
-def test_a_variable_that_libpq_refuses_is_a_mistake_and_its_value_is_not_shown(
-    mistakes: Mistakes, monkeypatch: pytest.MonkeyPatch, variable: str
-) -> None:
-    monkeypatch.setenv("PGUSER", "watcher")
-    monkeypatch.setenv(variable, "hunter2")
-    (mistake, _) = mistakes("store: {url: 'postgresql://db/watcher'}")
-    assert "is refused by libpq" in mistake
-    assert "hunter2" not in mistake
-
-
 def test_without_the_driver_it_is_said_how_to_install_it(mistakes: Mistakes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     assert mistakes("store: {url: 'postgresql://db/watcher'}") == [

@@ -5,7 +5,7 @@ from itertools import chain
 
 import pytest
 
-from watcher.domain.errors import StoreError, StoreStoppedError
+from watcher.domain.errors import StoreError
 from watcher.store.db_errors import DatabaseFault
 from watcher.store.group_commit import GROUP_COUNT, MOST_TURNS, QUIET_TURNS, GroupWriter
 
@@ -137,19 +137,6 @@ async def test_whoever_is_notified_of_a_write_cannot_end_the_writing(disk: Disk)
     await writer.write(2)
     await writer.close()
     assert len(complaints) == 2
-
-
-async def test_writing_that_ends_by_a_bug_ends_so_for_all_who_wait_and_who_come_later(disk: Disk) -> None:
-    def stumble(_error: Exception) -> DatabaseFault:
-        raise RuntimeError
-
-    writer = GroupWriter(write=disk.write, explain=stumble, on_written=disk.emitted.extend)
-    disk.full = True
-    async with asyncio.timeout(5):
-        outcomes = [*await write_all(writer, GROUP_COUNT + 1), *await write_all(writer, 1)]
-        await writer.close()
-    assert {type(outcome) for outcome in outcomes} == {StoreStoppedError}
-    assert "RuntimeError" in str(outcomes[0])
 
 
 async def test_a_full_group_waits_for_nothing_more(disk: Disk, writer: GroupWriter[int]) -> None:
