@@ -1,5 +1,6 @@
-"""What every store promises of silences, reminders and dead letters (`sink_protocol.SqlStore`)."""
+"""What every store promises of silences, reminders and dead letters."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
@@ -25,6 +26,7 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease, Reminder, SourceChange
+from watcher.store.deliveries import REPLAYED_COUNT
 from watcher.store.records import BEGINNING, Opening
 from watcher.store.sql_store import SqlStore
 
@@ -198,22 +200,6 @@ async def test_a_reminder_is_kept_with_its_event_and_the_last_one_counts(
     assert (await store.load_sink(ops, fingerprint="x")).sequence == 2
 
 
-async def test_dead_letters_are_listed_page_by_page_and_counted(
-    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
-) -> None:
-    for number in (1, 2, 3):
-        await store.record(change(account, number))
-        clock.us += SECOND_US
-        await settle_all(store, ops, DEAD, answer="422", attempts=5)
-    first, second = await store.dead_letters("ops", limit=2)
-    assert (first.event, first.type, first.answer, first.attempts) == (of(1), "execution.running", "422", 5)
-    assert (first.died_at, second.event) == (START_US + SECOND_US, of(2))
-    (third,) = await store.dead_letters("ops", after=(second.died_at, second.event), limit=2)
-    assert third.event == of(3)
-    assert await store.dead_letters("ops", after=(third.died_at, third.event)) == []
-    assert (await store.dead_letters("other"), await store.count_dead_letters()) == ([], {"ops": 3})
-
-
 async def test_a_dead_letter_is_replayed_once_and_goes_as_if_it_were_new(
     store: SqlStore, account: Lease, ops: Lease, clock: SetClock, woken: Woken
 ) -> None:
@@ -227,7 +213,6 @@ async def test_a_dead_letter_is_replayed_once_and_goes_as_if_it_were_new(
     assert (again.replayed, again.attempts, again.steps, again.rejections) == (True, 0, 0, 0)
     assert (again.due_at, again.tried_at, again.first_due_at_s) == (LATER, 0, None)
     assert not await store.replay("ops", of(1))
-    assert await store.dead_letters("ops") == []
     assert woken.names == ["ops"]
 
 
@@ -241,18 +226,17 @@ async def test_what_is_no_dead_letter_of_that_sink_is_not_replayed(
     assert await due(store, ops) == []
 
 
-async def test_all_dead_letters_of_a_sink_are_replayed(
-    store: SqlStore, account: Lease, ops: Lease, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("watcher.store.sql_store.REPLAYED_COUNT", 2)
+async def test_all_dead_letters_of_a_sink_are_replayed(store: SqlStore, account: Lease, ops: Lease) -> None:
     other = await store.claim("sink", "other")
-    for number in range(1, 6):
-        await store.record(change(account, number, sinks=("ops", "other")))
+    count = REPLAYED_COUNT + 1
+    changes = [change(account, number, sinks=("ops", "other")) for number in range(count)]
+    await asyncio.gather(*map(store.record, changes))
     for sink in (ops, other):
-        await settle_all(store, sink, DEAD)
-    assert await store.replay_all("ops") == 5
-    assert (len(await due(store, ops)), await store.count_dead_letters()) == (5, {"other": 5})
+        assert await store.give_up(sink, now=START_US, clock_s=1, after_s=0) == count
+    assert await store.replay_all("ops") == count
+    assert {name: each.pending_count for name, each in (await store.backlog()).items()} == {"ops": count}
     assert await store.replay_all("ops") == 0
+    assert await store.replay_all("other") == count
 
 
 async def test_what_is_replayed_is_not_pruned(store: SqlStore, account: Lease, ops: Lease, clock: SetClock) -> None:

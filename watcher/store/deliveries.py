@@ -6,6 +6,7 @@ due no earlier than it is, so that what is due is found at the front of the inde
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, case, false, func, null, select, true, tuple_, union_all, update
@@ -14,10 +15,13 @@ from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import AttemptRecords
-from watcher.store.records import Backlog, DeadLetter, DueDeliveries
+from watcher.store.records import Backlog, DueDeliveries
 from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.statement import HotStatement
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, problem, source, waits
+
+REPLAYED_COUNT = 1_000
+"""Dead letters that are replayed in one transaction."""
 
 OF_SINK = (
     delivery.c.stream == bindparam("of_stream"),
@@ -187,13 +191,13 @@ def write_attempt_records(
     return set()
 
 
-def call_forward(connection: Connection, *, sink_id: int, now: Micros) -> None:
+def call_forward(connection: Connection, sink_id: int, *, now: Micros) -> None:
     """Make due at `now` what was recorded later than that: the clock was ahead then, and has been set right."""
     connection.execute(_FORWARD, {"of_sink": sink_id, "now": now})
 
 
 def next_deliveries(
-    connection: Connection, *, sink_id: int, name: str, now: Micros, limit: int, skip: Collection[bytes]
+    connection: Connection, sink_id: int, *, name: str, now: Micros, limit: int, skip: Collection[bytes]
 ) -> DueDeliveries:
     """Return the heads of a sink that are due, at most `limit`, without the streams in `skip`, and when the next is."""
     wanted = limit + len(skip) + 1  # a stream has one head, so `skip` hides no more than it names
@@ -206,7 +210,7 @@ def next_deliveries(
 
 
 def next_trial(
-    connection: Connection, *, sink_id: int, name: str, now: Micros, skip: Collection[bytes], never_tried: bool
+    connection: Connection, sink_id: int, *, name: str, now: Micros, skip: Collection[bytes], never_tried: bool
 ) -> Delivery | None:
     """Return the head of a sink that is to show whether it works again, without the streams in `skip`."""
     key = {"of_sink": sink_id, "limit": len(skip) + 1}
@@ -219,7 +223,7 @@ def next_trial(
 
 
 def give_up(
-    connection: Connection, *, sink_id: int, now: Micros, clock_us: int, after_us: int, skip: Collection[bytes]
+    connection: Connection, sink_id: int, *, now: Micros, clock_us: int, after_us: int, skip: Collection[bytes]
 ) -> int:
     """Note by the sink's own clock what is first due now; make dead what was so long ago. Return how many died.
 
@@ -320,7 +324,7 @@ _PUT_OFF = (
 )
 
 
-def silence(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros, owned_from: Micros) -> None:
+def silence(connection: Connection, sink_id: int, *, keys: Iterable[EventKey], now: Micros, owned_from: Micros) -> None:
     """Settle what waits of these as silenced, and let what comes after it go.
 
     What was recorded before `owned_from` counts as tried: an owner that was killed in the middle may have sent it.
@@ -331,12 +335,12 @@ def silence(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], n
         LET_GO.run_many(connection, rows)
 
 
-def silenced_openings(connection: Connection, *, sink_id: int, name: str) -> Sequence[Delivery]:
+def silenced_openings(connection: Connection, sink_id: int, *, name: str) -> Sequence[Delivery]:
     """Return the openings of open problems that a silence kept back."""
     return [delivery_of(row, name=name) for row in connection.execute(_OPENINGS, {"of_sink": sink_id})]
 
 
-def release(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros) -> None:
+def release(connection: Connection, sink_id: int, *, keys: Iterable[EventKey], now: Micros) -> None:
     """Have what is silenced of these and opened a problem that is open wait again, due now, as if it were new."""
     still_open = {EventKey(*row) for row in connection.execute(_KEEP_OPEN, {"of_sink": sink_id})}
     rows = _rows(sink_id, still_open & set(keys), now)
@@ -344,7 +348,7 @@ def release(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], n
         connection.execute(_RELEASE, rows)
 
 
-def put_off(connection: Connection, *, sink_id: int, due_at: Mapping[EventKey, Micros]) -> None:
+def put_off(connection: Connection, sink_id: int, *, due_at: Mapping[EventKey, Micros]) -> None:
     """Have what waits of these come due at those times."""
     rows = [
         {"of_sink": sink_id, "of_stream": key.stream, "of_sequence": key.sequence, "new_due_at": at}
@@ -359,31 +363,12 @@ def _rows(sink_id: int, keys: Iterable[EventKey], now: Micros) -> list[dict[str,
 
 
 _SINK_ID = select(source.c.id).where(source.c.kind == "sink", source.c.name == bindparam("name")).scalar_subquery()
-_IN_ORDER = (delivery.c.settled_at, delivery.c.stream, delivery.c.sequence)
-_DEAD = (
-    select(*_IN_ORDER, delivery.c.attempts, delivery.c.answer, event.c.event_id, event.c.type)
-    .join(event, (event.c.stream == delivery.c.stream) & (event.c.sequence == delivery.c.sequence))
-    .where(
-        delivery.c.sink_id == _SINK_ID,
-        delivery.c.state == DEAD,
-        tuple_(*_IN_ORDER) > tuple_(bindparam("died_at"), bindparam("after_stream"), bindparam("after_sequence")),
-    )
-    .order_by(*_IN_ORDER)
-    .limit(bindparam("limit"))
-)
-_counted = (
-    select(delivery.c.sink_id, func.count().label("dead_count"))
-    .where(delivery.c.state == DEAD)
-    .group_by(delivery.c.sink_id)
-    .subquery()
-)
-_COUNTS = select(source.c.name, _counted.c.dead_count).join(_counted, _counted.c.sink_id == source.c.id)
 _IS_DEAD = (delivery.c.sink_id == _SINK_ID, delivery.c.state == DEAD)
 _THIS = (
     delivery.c.stream == bindparam("of_stream"),
     delivery.c.sequence == bindparam("of_sequence"),
 )
-_AGAIN = {
+_AGAIN: dict[str, Any] = {
     "state": WAITING,
     "due_at": bindparam("now"),
     "attempts": 0,
@@ -397,31 +382,14 @@ _AGAIN = {
     "group_id": null(),
     "replayed": true(),
 }
-_REPLAY = update(delivery).where(*_IS_DEAD, *_THIS).values({delivery.c[name]: value for name, value in _AGAIN.items()})
-
-
-def dead_letters(
-    connection: Connection, *, name: str, after: tuple[Micros, EventKey] | None, limit: int
-) -> Sequence[DeadLetter]:
-    """Return a page of a sink's dead letters, the oldest death first."""
-    died_at, (stream, sequence) = after or (-1, EventKey(b"", 0))
-    key = {"died_at": died_at, "after_stream": stream, "after_sequence": sequence, "name": name, "limit": limit}
-    return [
-        DeadLetter(
-            event=EventKey(row.stream, row.sequence),
-            event_id=UUID(bytes=row.event_id),
-            type=row.type,
-            died_at=row.settled_at,
-            attempts=row.attempts,
-            answer=row.answer,
-        )
-        for row in connection.execute(_DEAD, key)
-    ]
-
-
-def count_dead_letters(connection: Connection) -> dict[str, int]:
-    """Return how many there are, by sink; reads the index alone."""
-    return {row.name: row.dead_count for row in connection.execute(_COUNTS)}
+_REPLAYED = update(delivery).values({delivery.c[name]: value for name, value in _AGAIN.items()})
+_REPLAY = _REPLAYED.where(*_IS_DEAD, *_THIS)
+_SOME_DEAD = (
+    select(delivery.c.stream, delivery.c.sequence, delivery.c.sink_id)
+    .where(*_IS_DEAD, delivery.c.settled_at <= bindparam("died_until"))
+    .limit(REPLAYED_COUNT)
+)
+_REPLAY_SOME = _REPLAYED.where(tuple_(delivery.c.stream, delivery.c.sequence, delivery.c.sink_id).in_(_SOME_DEAD))
 
 
 def replay(connection: Connection, *, name: str, event: EventKey, now: Micros) -> bool:
@@ -430,9 +398,6 @@ def replay(connection: Connection, *, name: str, event: EventKey, now: Micros) -
     return connection.execute(_REPLAY, key).rowcount > 0
 
 
-def replay_some(connection: Connection, *, name: str, now: Micros, limit: int) -> int:
-    """Have a sink's oldest dead letters wait again; return how many."""
-    rows = dead_letters(connection, name=name, after=None, limit=limit)
-    for row in rows:
-        replay(connection, name=name, event=row.event, now=now)
-    return len(rows)
+def replay_some(connection: Connection, *, name: str, now: Micros, died_until: Micros) -> int:
+    """Have some of a sink's dead letters wait again; return how many, 0 when none is left that died until then."""
+    return connection.execute(_REPLAY_SOME, {"name": name, "now": now, "died_until": died_until}).rowcount

@@ -206,7 +206,7 @@ def write_poll_times(connection: Connection, several: Iterable[PollTimes], *, nu
 
 
 def load_executions(
-    connection: Connection, *, account_id: int, executions: Collection[str], now: Micros
+    connection: Connection, account_id: int, *, executions: Collection[str], now: Micros
 ) -> dict[str, ExecutionRecord]:
     """Return what is recorded of some executions of an account, by id, no poll of it later than `now`."""
     pipelines = _pipelines(connection)

@@ -117,7 +117,7 @@ _IS_HELD_BACK = (
 
 
 def ungrouped(
-    connection: Connection, *, sink_id: int, name: str, now: Micros, after: GroupPosition, limit: int
+    connection: Connection, sink_id: int, *, name: str, now: Micros, after: GroupPosition, limit: int
 ) -> Sequence[Candidate]:
     """Return what is due after that position, was never tried and is in no group, in the order it came due."""
     due_at, recorded_at, stream, sequence = after
@@ -126,7 +126,7 @@ def ungrouped(
     return [Candidate(delivery_of(row, name=name), row.earlier) for row in rows]
 
 
-def fix_groups(connection: Connection, *, sink_id: int, groups: Iterable[tuple[UUID, Collection[EventKey]]]) -> None:
+def fix_groups(connection: Connection, sink_id: int, *, groups: Iterable[tuple[UUID, Collection[EventKey]]]) -> None:
     """Write which deliveries go together from now on. What does not wait any more is left out."""
     rows = [
         {"of_sink": sink_id, "of_stream": stream, "of_sequence": sequence, "new_group_id": group_id.bytes}
@@ -138,7 +138,7 @@ def fix_groups(connection: Connection, *, sink_id: int, groups: Iterable[tuple[U
 
 
 def next_groups(
-    connection: Connection, *, sink_id: int, name: str, now: Micros, limit: int, skip: Collection[bytes]
+    connection: Connection, sink_id: int, *, name: str, now: Micros, limit: int, skip: Collection[bytes]
 ) -> DueDeliveries:
     """Return what stands for each group that is due, at most `limit`, without those in `skip`; and when the next is."""
     rows = sorted(_not_in(skip, _all(connection, sink_id)), key=lambda row: (row.tried, row.due_at, row.recorded_at))
@@ -151,7 +151,7 @@ def next_groups(
 
 
 def next_group_trial(
-    connection: Connection, *, sink_id: int, name: str, now: Micros, skip: Collection[bytes], never_tried: bool
+    connection: Connection, sink_id: int, *, name: str, now: Micros, skip: Collection[bytes], never_tried: bool
 ) -> Delivery | None:
     """Return what stands for the group that is to show whether the sink works again, without those in `skip`."""
     rows = list(_not_in(skip, _all(connection, sink_id)))
@@ -163,7 +163,7 @@ def next_group_trial(
     return None
 
 
-def members(connection: Connection, *, sink_id: int, name: str, group_id: UUID) -> Sequence[Delivery]:
+def members(connection: Connection, sink_id: int, *, name: str, group_id: UUID) -> Sequence[Delivery]:
     """Return all of a group, in the order they were recorded."""
     rows = connection.execute(_MEMBERS, {"of_sink": sink_id, "of_group": group_id.bytes})
     return [delivery_of(row, name=name, group_id=group_id) for row in rows]

@@ -256,7 +256,7 @@ _REMIND = (
 _BEGIN_REMINDING = insert(reminder)
 
 
-def sent_openings(connection: Connection, *, sink_id: int, closed_from: Micros | None) -> Sequence[SentOpening]:
+def sent_openings(connection: Connection, sink_id: int, *, closed_from: Micros | None) -> Sequence[SentOpening]:
     """Return the open problems of which a sink was sent the opening, and those closed since that moment."""
     key = {"of_sink": sink_id}
     found = (
@@ -277,7 +277,7 @@ def sent_openings(connection: Connection, *, sink_id: int, closed_from: Micros |
     ]
 
 
-def openings(connection: Connection, *, sink_id: int, ids: Collection[UUID]) -> dict[UUID, Opening]:
+def openings(connection: Connection, sink_id: int, *, ids: Collection[UUID]) -> dict[UUID, Opening]:
     """Return how the openings of these problems stand at a sink; problems that are not there are left out."""
     found: dict[UUID, Opening] = {}
     for id_ in ids:
@@ -354,14 +354,14 @@ def write_messages(connection: Connection, records: Iterable[AttemptRecords], *,
                 connection.execute(_KEEP, row)
 
 
-def messages_of_problems(connection: Connection, *, sink_id: int, ids: Collection[UUID]) -> dict[UUID, ProblemMessage]:
+def messages_of_problems(connection: Connection, sink_id: int, *, ids: Collection[UUID]) -> dict[UUID, ProblemMessage]:
     """Return the messages of these problems in a sink, of those that have one."""
     rows = (_one(connection, _MESSAGE, {"of_problem": id_.bytes, "of_sink": sink_id}) for id_ in ids)
     return {message.problem: message for row in rows if (message := _message_of(row)) is not None}
 
 
 def messages_of_failing(
-    connection: Connection, *, sink_id: int, pipelines: Collection[tuple[str, str]]
+    connection: Connection, sink_id: int, *, pipelines: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], ProblemMessage]:
     """Return the messages of the problem that a pipeline keeps failing, by account and pipeline, while it is open."""
     found: dict[tuple[str, str], ProblemMessage] = {}

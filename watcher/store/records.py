@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
-from uuid import UUID
 
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.event import EventKey, EventType
@@ -145,15 +144,3 @@ class Opening:
     def is_kept_back(self) -> bool:
         """Return whether the sink certainly does not know of it, for a silence kept it back."""
         return self.state is DeliveryState.SILENCED and not self.tried
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A delivery that was given up, when (microseconds UTC, steady), and the last answer to it."""
-
-    event: EventKey
-    event_id: UUID
-    type: str
-    died_at: Micros
-    attempts: int
-    answer: str | None

@@ -81,14 +81,14 @@ def write_backoffs(
         _WRITE_BACKOFF.run_many(connection, rows)
 
 
-def load_account(connection: Connection, *, account_id: int, now: Micros) -> AccountRecord:
+def load_account(connection: Connection, account_id: int, *, now: Micros) -> AccountRecord:
     """Return what is recorded of an account itself, its pause as of `now`."""
     row = connection.execute(select(source).where(source.c.id == account_id)).one()
     problem = open_problem_of(connection, source_id=account_id)
     return AccountRecord(row.sequence, row.state, _backoff(row, now=now), problem)
 
 
-def load_sink(connection: Connection, *, sink_id: int, fingerprint: str, now: Micros) -> SinkRecord:
+def load_sink(connection: Connection, sink_id: int, *, fingerprint: str, now: Micros) -> SinkRecord:
     """Return what is recorded of a sink, once its block's fingerprint is noted and it is present again.
 
     Another block may name another receiver, which has not asked for a pause, nor to be left alone; that something gets
@@ -155,7 +155,7 @@ def write_pipelines(connection: Connection, changes: Iterable[PipelineChange], *
         connection.execute(_WRITE_SCAN, latest)
 
 
-def load_pipeline(connection: Connection, *, account_id: int, pipeline_id: int, now: Micros) -> PipelineRecord:
+def load_pipeline(connection: Connection, account_id: int, *, pipeline_id: int, now: Micros) -> PipelineRecord:
     """Return what is recorded of a pipeline, which is present again. Its cursor may have to be forgotten first."""
     itself = {"of_account": account_id, "of_pipeline": pipeline_id}
     columns = (source.c.sequence, source.c.absent_since)
@@ -234,7 +234,7 @@ def write_rules(connection: Connection, changes: Iterable[RulesChange], *, numbe
         expect_written(written.rowcount, wanted=len(rows))
 
 
-def load_rules(connection: Connection, *, account_id: int, pipeline_id: int) -> RulesRecord:
+def load_rules(connection: Connection, account_id: int, *, pipeline_id: int) -> RulesRecord:
     """Return what is recorded of the rules of a pipeline."""
     row = connection.execute(select(source.c.sequence, source.c.rules).where(source.c.id == pipeline_id)).one()
     problems = open_problems_of_pipeline(connection, account_id=account_id, pipeline_id=pipeline_id)

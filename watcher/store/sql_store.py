@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -38,7 +38,6 @@ from watcher.store.records import (
     AccountRecord,
     Backlog,
     Candidate,
-    DeadLetter,
     DueDeliveries,
     GroupPosition,
     Opening,
@@ -53,13 +52,11 @@ from watcher.store.source_ids import pipeline as pipeline_source
 from watcher.store.sources import BackoffChange
 
 T = TypeVar("T")
+P = ParamSpec("P")
 Work = Callable[[Connection], T]
 
 POLL_TIMES_COUNT = 1_000
 """How many poll times are written at once: each is its own, and changes need not wait for all of them."""
-
-REPLAYED_COUNT = 1_000
-"""Dead letters that are replayed in one transaction."""
 
 
 class SqlStore:
@@ -131,16 +128,15 @@ class SqlStore:
     async def load_account(self, lease: Lease) -> AccountRecord:
         """Return what is recorded of the leased account itself."""
         await self._provide(lease)
-        now = self._clock.steady_us()
-        return await self._read(partial(sources.load_account, account_id=self._number(lease), now=now))
+        return await self._read_held(lease, sources.load_account, now=self._clock.steady_us())
 
     async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
         """Return what is recorded of these executions of the leased account, by id.
 
         `since_at` and `polled_at` come back no later than now: a clock that was ahead has been set right since.
         """
-        account_id, now = self._number(lease), self._clock.steady_us()
-        return await self._read(partial(states.load_executions, account_id=account_id, executions=executions, now=now))
+        now = self._clock.steady_us()
+        return await self._read_held(lease, states.load_executions, executions=executions, now=now)
 
     async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
         """Return what is recorded of a pipeline of the leased account, which is watched whole (again).
@@ -148,15 +144,13 @@ class SqlStore:
         A cursor is gone once its pipeline was absent for more than 24 h; events go on from their sequence.
         """
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
-        account_id, now = self._number(lease), self._clock.steady_us()
-        load = partial(sources.load_pipeline, account_id=account_id, pipeline_id=pipeline_id, now=now)
-        return await self._write_held(lease, load)
+        now = self._clock.steady_us()
+        return await self._write_held(lease, sources.load_pipeline, pipeline_id=pipeline_id, now=now)
 
     async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
         """Return what is recorded of the rules of a pipeline of the leased account."""
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
-        load = partial(sources.load_rules, account_id=self._number(lease), pipeline_id=pipeline_id)
-        return await self._read_held(lease, load)
+        return await self._read_held(lease, sources.load_rules, pipeline_id=pipeline_id)
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, as far as they are there still."""
@@ -175,14 +169,9 @@ class SqlStore:
         What was recorded for it later than now, by a clock that was ahead, is due now.
         """
         await self._provide(lease)
-        sink_id = self._number(lease)
-
-        def load(connection: Connection) -> SinkRecord:
-            now = self._clock.steady_us()
-            deliveries.call_forward(connection, sink_id=sink_id, now=now)
-            return sources.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
-
-        return await self._write_held(lease, load)
+        now = self._clock.steady_us()
+        await self._write_held(lease, deliveries.call_forward, now=now)
+        return await self._write_held(lease, sources.load_sink, fingerprint=fingerprint, now=now)
 
     async def record(self, change: Change) -> None:
         """Write a change, its events and their deliveries in one transaction."""
@@ -209,9 +198,9 @@ class SqlStore:
 
         Whoever sends them asks its lease first, and settling them fails under a lease that is not the stored one.
         """
-        sink_id, name = self._number(lease), lease.name
-        read = partial(deliveries.next_deliveries, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
-        return await self._read_held(lease, read)
+        return await self._read_held(
+            lease, deliveries.next_deliveries, name=lease.name, now=now, limit=limit, skip=skip
+        )
 
     async def next_trial(
         self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
@@ -221,9 +210,9 @@ class SqlStore:
         The first that is due and was never tried; else, unless it has to be `never_tried`, of those with the fewest
         steps the one that was tried longest ago, due or not.
         """
-        sink_id, name = self._number(lease), lease.name
-        read = partial(deliveries.next_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
-        return await self._read_held(lease, read)
+        return await self._read_held(
+            lease, deliveries.next_trial, name=lease.name, now=now, skip=skip, never_tried=never_tried
+        )
 
     async def give_up(
         self, lease: Lease, *, now: Micros, clock_s: float, after_s: float, skip: Collection[bytes] = ()
@@ -232,9 +221,10 @@ class SqlStore:
 
         Streams in `skip` are left alone. Returns how many died.
         """
-        sink_id, clock_us, after_us = self._number(lease), round(clock_s * 1e6), round(after_s * 1e6)
-        write = partial(deliveries.give_up, sink_id=sink_id, now=now, clock_us=clock_us, after_us=after_us, skip=skip)
-        return await self._write_held(lease, write)
+        clock_us, after_us = round(clock_s * 1e6), round(after_s * 1e6)
+        return await self._write_held(
+            lease, deliveries.give_up, now=now, clock_us=clock_us, after_us=after_us, skip=skip
+        )
 
     async def settle(self, attempt_records: AttemptRecords) -> None:
         """Write how attempts ended. Later deliveries of the same stream come due no earlier than this one."""
@@ -247,11 +237,11 @@ class SqlStore:
 
         Returns how many died.
         """
-        absent = await self._write_held(lease, partial(retention.mark_absent_sinks, present=present, now=now))
+        absent = await self._tidy(lease, partial(retention.mark_absent_sinks, present=present, now=now))
         died_count = 0
         for sink_id in (sink_id for sink_id, since in absent.items() if since <= now - dead_after_us):
             expire = partial(retention.expire_deliveries, sink_id=sink_id, now=now)
-            while count := await self._write_held(lease, expire):
+            while count := await self._tidy(lease, expire):
                 died_count += count
         return died_count
 
@@ -267,17 +257,17 @@ class SqlStore:
             self._last_recorded_at = times.next_at
             return len(emitted), names
 
-        count, names = await self._write_held(lease, close)
+        count, names = await self._tidy(lease, close)
         self._on_recorded(names)
         return count
 
     async def forget_rules(self, lease: Lease, *, present: Collection[tuple[str, str]]) -> None:
         """Forget what rules went by of all pipelines but these, as (account, pipeline)."""
-        await self._write_held(lease, partial(sources.forget_rules, present=present))
+        await self._tidy(lease, partial(sources.forget_rules, present=present))
 
     async def mark_absent_pipelines(self, lease: Lease, *, present: Collection[tuple[str, str]], now: Micros) -> None:
         """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline)."""
-        await self._write_held(lease, partial(sources.mark_absent_pipelines, present=present, now=now))
+        await self._tidy(lease, partial(sources.mark_absent_pipelines, present=present, now=now))
 
     async def prune(self, lease: Lease, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
         """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
@@ -289,19 +279,17 @@ class SqlStore:
         for prune in (retention.prune_source_events, prune_executions, retention.prune_problems):
             after: tuple[Any, ...] | None = retention.FIRST
             while after is not None:
-                page = await self._write_held(lease, partial(prune, before=ended_before, after=after))
+                page = await self._tidy(lease, partial(prune, before=ended_before, after=after))
                 after = page.next_after
                 yield page.gone_count
 
     async def ungrouped(self, lease: Lease, *, now: Micros, after: GroupPosition, limit: int) -> Sequence[Candidate]:
         """Return what of the leased sink is due after that position, was never tried and is in no group yet."""
-        sink_id, name = self._number(lease), lease.name
-        read = partial(groups.ungrouped, sink_id=sink_id, name=name, now=now, after=after, limit=limit)
-        return await self._read_held(lease, read)
+        return await self._read_held(lease, groups.ungrouped, name=lease.name, now=now, after=after, limit=limit)
 
     async def fix_groups(self, lease: Lease, fixed: Collection[tuple[UUID, Collection[EventKey]]]) -> None:
         """Have these go together from now on, as far as they wait and are in no group."""
-        await self._write_held(lease, partial(groups.fix_groups, sink_id=self._number(lease), groups=fixed))
+        await self._write_held(lease, groups.fix_groups, groups=fixed)
 
     async def next_groups(
         self, lease: Lease, *, now: Micros, limit: int, skip: Collection[bytes] = ()
@@ -310,76 +298,57 @@ class SqlStore:
 
         What was tried before its sink had groups is a group of its own, and has no `group_id`.
         """
-        sink_id, name = self._number(lease), lease.name
-        read = partial(groups.next_groups, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
-        return await self._read_held(lease, read)
+        return await self._read_held(lease, groups.next_groups, name=lease.name, now=now, limit=limit, skip=skip)
 
     async def next_group_trial(
         self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
     ) -> Delivery | None:
         """Return what stands for the group that is to show whether the leased sink works again, as `next_trial`."""
-        sink_id, name = self._number(lease), lease.name
-        read = partial(groups.next_group_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
-        return await self._read_held(lease, read)
+        return await self._read_held(
+            lease, groups.next_group_trial, name=lease.name, now=now, skip=skip, never_tried=never_tried
+        )
 
     async def group_members(self, lease: Lease, group_id: UUID) -> Sequence[Delivery]:
         """Return all that waits in a group of the leased sink, in the order it was recorded."""
-        read = partial(groups.members, sink_id=self._number(lease), name=lease.name, group_id=group_id)
-        return await self._read_held(lease, read)
+        return await self._read_held(lease, groups.members, name=lease.name, group_id=group_id)
 
     async def silence(self, lease: Lease, events: Collection[EventKey], *, now: Micros, owned_from: Micros) -> None:
         """Settle as silenced what waits of these for the leased sink, which is served under this lease since then.
 
         What was recorded before that counts as tried: whoever served it may have been killed while sending it.
         """
-        work = partial(deliveries.silence, sink_id=self._number(lease), keys=events, now=now, owned_from=owned_from)
-        await self._write_held(lease, work)
+        await self._write_held(lease, deliveries.silence, keys=events, now=now, owned_from=owned_from)
 
     async def silenced_openings(self, lease: Lease) -> Sequence[Delivery]:
         """Return the openings of open problems that a silence kept from the leased sink."""
-        sink_id, name = self._number(lease), lease.name
-        return await self._read_held(lease, partial(deliveries.silenced_openings, sink_id=sink_id, name=name))
+        return await self._read_held(lease, deliveries.silenced_openings, name=lease.name)
 
     async def release_silenced(self, lease: Lease, events: Collection[EventKey], *, now: Micros) -> None:
         """Have what was silenced of these wait again."""
-        await self._write_held(lease, partial(deliveries.release, sink_id=self._number(lease), keys=events, now=now))
+        await self._write_held(lease, deliveries.release, keys=events, now=now)
 
     async def sent_openings(self, lease: Lease, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
         """Return the open problems whose opening the leased sink took, and those closed since that moment, if given."""
         from_us = None if closed_from is None else to_us(closed_from)
-        read = partial(problems.sent_openings, sink_id=self._number(lease), closed_from=from_us)
-        return await self._read_held(lease, read)
+        return await self._read_held(lease, problems.sent_openings, closed_from=from_us)
 
     async def openings(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, Opening]:
         """Return how the openings of these problems stand at the leased sink, without problems that are not there."""
-        read = partial(problems.openings, sink_id=self._number(lease), ids=problem_ids)
-        return await self._read_held(lease, read)
+        return await self._read_held(lease, problems.openings, ids=problem_ids)
 
     async def messages_of_problems(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, ProblemMessage]:
         """Return the messages of these problems in the leased sink, of those that have one."""
-        read = partial(problems.messages_of_problems, sink_id=self._number(lease), ids=problem_ids)
-        return await self._read_held(lease, read)
+        return await self._read_held(lease, problems.messages_of_problems, ids=problem_ids)
 
     async def messages_of_failing(
         self, lease: Lease, pipelines: Collection[tuple[str, str]]
     ) -> Mapping[tuple[str, str], ProblemMessage]:
         """Return the leased sink's messages of open `pipeline.failing` problems of these, by account and pipeline."""
-        read = partial(problems.messages_of_failing, sink_id=self._number(lease), pipelines=pipelines)
-        return await self._read_held(lease, read)
+        return await self._read_held(lease, problems.messages_of_failing, pipelines=pipelines)
 
     async def put_off(self, lease: Lease, due_at: Mapping[EventKey, Micros]) -> None:
         """Have what waits of these for the leased sink come due at those times."""
-        await self._write_held(lease, partial(deliveries.put_off, sink_id=self._number(lease), due_at=due_at))
-
-    async def dead_letters(
-        self, sink: str, *, after: tuple[Micros, EventKey] | None = None, limit: int = 100
-    ) -> Sequence[DeadLetter]:
-        """Return a page of a sink's dead letters, the oldest death first; `after` is the last one's death and event."""
-        return await self._read(partial(deliveries.dead_letters, name=sink, after=after, limit=limit))
-
-    async def count_dead_letters(self) -> Mapping[str, int]:
-        """Return how many dead letters there are, by sink."""
-        return await self._read(deliveries.count_dead_letters)
+        await self._write_held(lease, deliveries.put_off, due_at=due_at)
 
     async def replay(self, sink: str, event: EventKey) -> bool:
         """Have a dead letter wait again. Return `False`, with nothing changed, if it is none: it may wait already."""
@@ -391,13 +360,13 @@ class SqlStore:
 
     async def replay_all(self, sink: str) -> int:
         """Have all dead letters of a sink wait again; return how many."""
-        rest_count = all_count = (await self.count_dead_letters()).get(sink, 0)  # not those that die again meanwhile
-        while rest_count > 0:
-            now, limit = self._clock.steady_us(), min(rest_count, REPLAYED_COUNT)
-            await self._write(partial(deliveries.replay_some, name=sink, now=now, limit=limit))
-            rest_count -= limit
+        count, begun_at = 0, self._clock.steady_us()  # not what dies again meanwhile
+        while True:
+            again = partial(deliveries.replay_some, name=sink, now=self._clock.steady_us(), died_until=begun_at)
+            if not (some_count := await self._write(again)):
+                return count
+            count += some_count
             self._on_recorded([sink])
-        return all_count
 
     async def check_database_file(self) -> None:
         """Raise `StoreUnusableError` if what is written now will not be found by the next start."""
@@ -482,7 +451,7 @@ class SqlStore:
     async def _read(self, work: Work[T]) -> T:
         return await self._watched(partial(self._database.read, work))
 
-    async def _write_held(self, lease: Lease, work: Work[T]) -> T:
+    async def _tidy(self, lease: Lease, work: Work[T]) -> T:
         """Do it unless another process owns the leased by now, or comes to own it before it is committed."""
 
         def write(connection: Connection) -> T:
@@ -491,10 +460,23 @@ class SqlStore:
 
         return await self._write(write)
 
-    async def _read_held(self, lease: Lease, work: Work[T]) -> T:
-        """Do it. In PostgreSQL another owner shows in the writes only: to look at each read would cost a round trip."""
+    async def _write_held(
+        self, lease: Lease, work: Callable[Concatenate[Connection, int, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do it, with the number of what is leased, unless another process owns that as above."""
+        number = self._number(lease)
+        return await self._tidy(lease, lambda connection: work(connection, number, *args, **kwargs))
+
+    async def _read_held(
+        self, lease: Lease, work: Callable[Concatenate[Connection, int, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Do it, with the number of what is leased.
+
+        In PostgreSQL another owner shows in the writes only: to look at each read would cost a round trip.
+        """
         self._check_epochs([lease])
-        return await self._read(work)
+        number = self._number(lease)
+        return await self._read(lambda connection: work(connection, number, *args, **kwargs))
 
     def _check_held(self, connection: Connection, held: Iterable[Lease]) -> None:
         if self.exclusive:

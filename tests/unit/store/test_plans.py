@@ -32,7 +32,7 @@ STATEMENTS = [
     groups._IS_HELD_BACK,
     deliveries._SILENCE,
     deliveries._RELEASE,
-    deliveries._DEAD,
+    deliveries._REPLAY_SOME,
     deliveries._REPLAY,
     postgresql_leases._HELD,
     recording._SINKS_OF,

@@ -79,7 +79,7 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is_and_leaves_nothing_behind(on_te
     [
         (("mysql://h/db", NEW), 2, "FROM is not the address of a SQLite file or a PostgreSQL database; write sqlite"),
         ((OLD, "postgresql://u:hunter2@h/db"), 2, "TO holds a password; write it into a file, and name that in"),
-        (("postgresql://127.0.0.1:99999/db", NEW), 2, "cannot be connected to: invalid port number"),
+        (("postgresql://127.0.0.1:99999/db", NEW), 2, "cannot be connected to: connection is bad: invalid port"),
         (("sqlite:///gone.db", NEW), 2, "/gone.db is not there; name the file of a store"),
         ((OLD, OLD), 2, "/old.db are the same store; name two"),
         ((OLD, "sqlite:///gone/new.db"), 2, "/gone/new.db cannot be used: No such file or directory"),
