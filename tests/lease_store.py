@@ -11,7 +11,7 @@ from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.store.changes import Lease
 from watcher.store.lease_protocol import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
-from watcher.store.postgresql_leases import surplus_count, target_count
+from watcher.store.postgresql_leases import share_of
 
 Claim = Callable[[str, str], Awaitable[Lease]]
 
@@ -93,20 +93,18 @@ class FakeLeaseStore:
         else:
             table.replicas[request.replica] = (now + LEASE_S, request.fingerprint)
         alive = {name: print_ for name, (until_s, print_) in table.replicas.items() if until_s > now}
-        others = [name for name in alive if name != request.replica]
         taken: list[TakenLease] = []
         surplus: dict[str, int] = {}
         for kind in sorted({key.kind for key in request.wanted}):
             wanted = sorted(key for key in request.wanted if key.kind == kind)
-            counts, mine = table.owned(kind), sum(lease.kind == kind for lease in held)
-            theirs = [counts[name] for name in others]
-            free = len(wanted) - mine - sum(theirs)
-            target = target_count(mine, theirs, free=free)
-            for key in [key for key in wanted if table.is_free(key, request.budgets.get(key))][: target - mine]:
+            mine = sum(lease.kind == kind for lease in held)
+            share = share_of(len(wanted), replica_count=len(alive))
+            free = [key for key in wanted if table.is_free(key, request.budgets.get(key))]
+            for key in free[: max(0, share - mine)]:
                 is_takeover = key in table.rows and bool(table.rows[key].owner)
                 lease = await table.give(key, owner=request.replica, budget=request.budgets.get(key))
                 taken.append(TakenLease(lease, is_takeover))
-            surplus[kind] = surplus_count(mine, theirs, free=free, wanted=len(wanted))
+            surplus[kind] = max(0, mine - share)
         await self._ask("renewed", before_commit=False)
         lost = [lease for lease in request.held if lease not in held]
         return LeaseReport(table.server_us, lost, taken, surplus, len(alive), len(set(alive.values())) > 1)

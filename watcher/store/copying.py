@@ -13,9 +13,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError, WatcherError
 from watcher.runtime.clock import Clock
-from watcher.store import schema
+from watcher.store.database import explain, found_version, prepare_schema
 from watcher.store.database_file import hold_file
-from watcher.store.db_errors import explain
 from watcher.store.open import BUSY_TIMEOUT_S
 from watcher.store.postgresql_leases import server_time
 from watcher.store.sqlite import ERROR_NAMES, make_engine
@@ -154,7 +153,7 @@ def copy_all(
 
 
 def _require_version(connection: Connection, *, where: str) -> None:
-    version = schema.found_version(connection, where=where)
+    version = found_version(connection, where=where)
     if not version:
         raise StoreUnusableError(f"{where} is empty, so there is nothing to copy")
     if version != SCHEMA_VERSION:
@@ -166,7 +165,7 @@ def _require_version(connection: Connection, *, where: str) -> None:
 
 def _make_ready(connection: Connection, *, where: str) -> None:
     """Make the tables of the target; they may be there, but empty."""
-    schema.prepare(connection, where=where)
+    prepare_schema(connection, where=where)
     _require_version(connection, where=where)
     full = [table.name for table in _TABLES if _count(connection, table)]
     if full:

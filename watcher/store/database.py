@@ -1,12 +1,25 @@
-"""What the store needs of a database; each kind has a file of its own for all that differs: `sqlite`, `postgresql`."""
+"""What the store needs of a database, its schema, and what its errors mean.
 
-from collections.abc import Awaitable, Callable, Collection
-from typing import Any, Protocol, TypeVar
+Each kind has a file of its own for all that differs: `sqlite`, `postgresql`. The text of a statement's error is not
+passed on: it may hold parameters.
+"""
 
-from sqlalchemy import Connection
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any, TypeVar
 
-from watcher.store.db_errors import DatabaseFault
+from sqlalchemy import Connection, insert, inspect, select
+from sqlalchemy.exc import DBAPIError
+
+from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
 from watcher.store.postgresql_leases import PostgresLeases
+from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, meta, metadata
+
+MIGRATIONS = Path(__file__).parent / "migrations"
 
 T = TypeVar("T")
 
@@ -18,52 +31,159 @@ Watched = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Asks a database, notes how it fares, and has its errors come out as `StoreError`."""
 
 
-class Database(Protocol):
+@dataclass(frozen=True, slots=True)
+class DatabaseFault:
+    """What kind of error it is, in words fit to be shown, and whether it stands in the way of every write.
+
+    `is_away` says that the database could not be reached: once it can, there is room for all that was refused.
+    """
+
+    kind: type[StoreError]
+    text: str
+    concerns_all: bool = False
+    is_away: bool = False
+
+    def error(self) -> StoreError:
+        """Return it anew for each who must hear it: what is raised twice carries two tracebacks."""
+        return self.kind(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorNames:
+    """The names that a database has for errors.
+
+    `name_of` returns the name of an error of the driver, or `None`. `of_all` has, by how a name begins, what stands in
+    the way of every write, and `taken` the names that say that a row is there already.
+    """
+
+    name_of: Callable[[BaseException], str | None]
+    of_all: Mapping[str, tuple[type[StoreError], str]]
+    taken: Collection[str]
+
+
+def explain(error: Exception, *, where: str, names: ErrorNames) -> DatabaseFault:
+    """Say what an error while reading or writing means. `where` names the database."""
+    if isinstance(error, StoreError):
+        return DatabaseFault(type(error), str(error))
+    cause = cause_of(error)
+    name = names.name_of(cause) or _line_of(error, cause)
+    if name in names.taken:
+        text = f"{where} already holds what its owner believes new ({name}); this is a bug: start again, and report it"
+        return DatabaseFault(SequenceConflictError, text)
+    for prefix, (kind, text) in names.of_all.items():
+        if name.startswith(prefix):
+            return DatabaseFault(kind, f"{where} {text} ({name})", concerns_all=True)
+    return DatabaseFault(StoreError, f"{where} did not take this ({name})")
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """Return the driver's error in an error of SQLAlchemy; any other as it is."""
+    return (error.orig or error) if isinstance(error, DBAPIError) else error
+
+
+def _line_of(error: Exception, cause: BaseException) -> str:
+    """Return an error's class and the line of ours it came through."""
+    ours = [frame for frame in extract_tb(error.__traceback__) if "watcher" in Path(frame.filename).parts]
+    return (
+        f"{type(cause).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else type(cause).__name__
+    )
+
+
+class Database(ABC):
     """A database. Every piece of work is done in a thread, in the order it is asked for, and to its end."""
 
     where: str
     """Names it in errors. Never a secret."""
 
-    exclusive: bool
+    exclusive = True
     """Whether this process alone uses it, for as long as it runs."""
 
-    ahead_us: int
+    ahead_us = 0
     """By how much its clock was ahead of this process's steady one when it was prepared; 0 where that is the same."""
 
+    @abstractmethod
     def use_password(self, password: str | None) -> None:
         """Log in with it from the next connection on, where there is a login."""
-        ...
 
+    @abstractmethod
     async def prepare(self) -> bool:
         """Bring the schema up to date, and return whether the database was empty. Raises `StoreError`."""
-        ...
 
     def shared(self, on_recorded: OnRecorded) -> OnRecorded:
         """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well.
 
         `on_recorded` is then also called with what they recorded. Neither is called before the schema is prepared.
         """
-        ...
+        return on_recorded
 
     def leases(self, watched: Watched) -> PostgresLeases | None:
         """Return how the processes that use it share what there is to own; `None` where it is but one.
 
         Whatever is asked of the database for that is passed to `watched`.
         """
-        ...
+        return None
 
+    @abstractmethod
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
-        ...
 
+    @abstractmethod
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, which cannot write. Each of its statements may see a later state."""
-        ...
 
+    @abstractmethod
     def explain(self, error: Exception) -> DatabaseFault:
         """Say what an error means that came out of a piece of work, or of an attempt to connect."""
-        ...
 
+    @abstractmethod
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""
-        ...
+
+
+def prepare_schema(connection: Connection, *, where: str) -> bool:
+    """Bring the schema up to date inside the transaction the connection has begun; return whether it was empty.
+
+    A new database is made as `tables` says, and counts as migrated. `where` names the database in errors. Raises
+    `StoreUnusableError` as `found_version`.
+    """
+    found = found_version(connection, where=where)
+    if not found:
+        metadata.create_all(connection, checkfirst=False)
+        versions = {"schema_version": SCHEMA_VERSION, "oldest_reader": OLDEST_READER}
+        connection.execute(insert(meta), [{"key": key, "value": str(value)} for key, value in versions.items()])
+    if found < SCHEMA_VERSION:
+        # Alembic costs 12 MB and 0.1 s for as long as the daemon lives, so it is loaded only when there is work.
+        config = import_module("alembic.config").Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # "%" interpolates there
+        config.attributes["connection"] = connection
+        command = import_module("alembic.command")
+        (command.upgrade if found else command.stamp)(config, "head")
+    return not found
+
+
+def found_version(connection: Connection, *, where: str) -> int:
+    """Return the version of the schema that is there, 0 if the database is empty.
+
+    Raises `StoreUnusableError` for somebody else's database, and for one that is too old or too new.
+    """
+    database = inspect(connection)
+    tables = database.get_table_names()
+    if not tables:
+        return 0
+    columns = {column["name"] for column in database.get_columns("meta")} if "meta" in tables else set()
+    rows = connection.execute(select(meta.c.key, meta.c.value)) if columns >= {"key", "value"} else ()
+    facts = {row.key: row.value for row in rows}
+    if "oldest_reader" not in facts:
+        raise StoreUnusableError(f"{where} is a database, but not one of clerk-watcher; name another")
+    version, oldest_reader = int(facts["schema_version"]), int(facts["oldest_reader"])
+    if version < FIRST_VERSION:
+        raise StoreUnusableError(
+            f"{where} is a store of a version before the first release (schema {version}), which cannot be read any"
+            " more; begin with an empty store: move this one away, or name another in store.url"
+        )
+    if oldest_reader > SCHEMA_VERSION:
+        raise StoreUnusableError(
+            f"{where} was written by a newer version of clerk-watcher (schema {version}, which needs at least"
+            f" {oldest_reader}; this one knows {SCHEMA_VERSION}); start the newer version, or use another store"
+        )
+    return version

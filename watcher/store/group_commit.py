@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from watcher.domain.errors import StoreError
-from watcher.store.db_errors import DatabaseFault
+from watcher.store.database import DatabaseFault
 
 GROUP_COUNT = 256
 """How many are written together at most: beyond this a write costs no less, and the others wait longer."""

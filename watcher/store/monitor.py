@@ -16,7 +16,7 @@ from sqlalchemy import Connection, insert, update
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.store.db_errors import DatabaseFault
+from watcher.store.database import DatabaseFault
 from watcher.store.tables import meta
 
 log = structlog.get_logger()

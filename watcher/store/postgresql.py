@@ -23,10 +23,18 @@ from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableE
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import WorkerThreads
-from watcher.store import schema
-from watcher.store.database import OnRecorded, Watched
+from watcher.store.database import (
+    Database,
+    DatabaseFault,
+    ErrorNames,
+    OnRecorded,
+    Watched,
+    cause_of,
+    explain,
+    found_version,
+    prepare_schema,
+)
 from watcher.store.database_file import DISABLED
-from watcher.store.db_errors import DatabaseFault, ErrorNames, cause_of, explain
 from watcher.store.postgresql_connector import RECONNECT_BASE_S, CannotConnectError, Connector
 from watcher.store.postgresql_leases import PostgresLeases, server_time
 from watcher.store.postgresql_notifications import Notifications
@@ -111,7 +119,7 @@ _TO_BE_CORRECTED = re.compile(
 T = TypeVar("T")
 
 
-class PostgresDatabase:
+class PostgresDatabase(Database):
     """A database on a server, which others use too."""
 
     exclusive = False
@@ -204,11 +212,11 @@ class PostgresDatabase:
     def _prepare(self, connection: Connection) -> bool | None:
         """Bring the schema up to date; return `None` if another process is at it."""
         require_utf8(connection, where=self.where)
-        if schema.found_version(connection, where=self.where) < SCHEMA_VERSION:
+        if found_version(connection, where=self.where) < SCHEMA_VERSION:
             if not take_migration_lock(connection):
                 return None
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        created = schema.prepare(connection, where=self.where)  # looks again, now that nobody else is at it
+        created = prepare_schema(connection, where=self.where)  # looks again, now that nobody else is at it
         now = server_time(connection)
         self._commits.begin(connection, now=now)
         self.ahead_us = now - self._clock.steady_us()
@@ -386,7 +394,7 @@ def state_of(url: str, *, password: str | None, clock: Clock) -> StoreState:
     try:
         with engine.begin() as connection:
             require_utf8(connection, where=where)
-            is_empty = not schema.found_version(connection, where=where)
+            is_empty = not found_version(connection, where=where)
             if is_empty:
                 _require_room(connection, where=where)
             disabled = {} if is_empty else {row.name: row.fingerprint for row in connection.execute(text(DISABLED))}

@@ -10,7 +10,6 @@ locks all of its row and passes over what is locked: nothing is taken while its 
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
@@ -105,41 +104,28 @@ class PostgresLeases:
         await self._write(partial(_release, leases=leases, leaving=leaving))
 
 
-@dataclass(frozen=True, slots=True)
-class _Replicas:
-    """Who is alive: how many leases of each kind each of the others holds, and whether their configurations differ."""
-
-    others: Sequence[str]
-    held: Mapping[tuple[str, str], int]
-    differs: bool
-
-    def counts(self, kind: str) -> list[int]:
-        """Return how many leases of a kind each of the others holds."""
-        return [self.held.get((name, kind), 0) for name in self.others]
-
-
 def _renew(connection: Connection, *, request: RenewRequest) -> LeaseReport:
     now = server_time(connection)
     held = _extend(connection, request, now=now)
     _show(connection, request, now=now)
-    replicas = _replicas(connection, request.replica, now=now)
+    configurations = _configurations(connection, now=now)
+    differs = len(set(configurations)) > 1
     mine = Counter(lease.kind for lease in held)
     taken: list[TakenLease] = []
     surplus: dict[str, int] = {}
     for kind, grouped in groupby(sorted(request.wanted), key=attrgetter("kind")):
-        names, others = [key.name for key in grouped], replicas.counts(kind)
-        free_count = len(names) - mine[kind] - sum(others)
-        target = target_count(mine[kind], others, free=free_count)
-        if target > mine[kind]:
+        names = [key.name for key in grouped]
+        share = share_of(len(names), replica_count=len(configurations))
+        if share > mine[kind]:
             _insert_missing(connection, kind, names, now=now)
-            free = _free(connection, kind, names, since=now, count=target - mine[kind])
+            free = _free(connection, kind, names, since=now, count=share - mine[kind])
             taken += _take(connection, free, request, now=now)
         orphans = _free(connection, kind, names, since=now - ORPHANED_US)
         taken += _take(connection, orphans, request, now=now)
-        if not replicas.differs:  # else whoever lacks some may not know the rest
-            surplus[kind] = surplus_count(mine[kind], others, free=free_count, wanted=len(names))
+        if not differs:  # else whoever lacks some may not know the rest
+            surplus[kind] = max(0, mine[kind] - share)
     lost = [lease for lease in request.held if lease not in held]
-    return LeaseReport(now, lost, taken, surplus, len(replicas.others) + bool(request.fingerprint), replicas.differs)
+    return LeaseReport(now, lost, taken, surplus, len(configurations), differs)
 
 
 def server_time(connection: Connection) -> Micros:
@@ -199,19 +185,9 @@ def _leave(connection: Connection, replica: str) -> None:
     connection.execute(delete(table).where(table.c.kind == REPLICA, table.c.name == replica))
 
 
-def _replicas(connection: Connection, replica: str, *, now: Micros) -> _Replicas:
-    alive = select(table.c.name, table.c.fingerprint).where(table.c.kind == REPLICA, table.c.until > now)
-    fingerprints = {row.name: row.fingerprint for row in connection.execute(alive)}
-    held = (
-        select(table.c.owner, table.c.kind, func.count())
-        .where(table.c.kind != REPLICA, table.c.until > now)
-        .group_by(table.c.owner, table.c.kind)
-    )
-    return _Replicas(
-        others=[name for name in fingerprints if name != replica],
-        held={(owner, kind): count for owner, kind, count in connection.execute(held)},
-        differs=len(set(fingerprints.values())) > 1,
-    )
+def _configurations(connection: Connection, *, now: Micros) -> list[str | None]:
+    """Return the fingerprint of the configuration of each replica that is alive."""
+    return list(connection.scalars(select(table.c.fingerprint).where(table.c.kind == REPLICA, table.c.until > now)))
 
 
 def _insert_missing(connection: Connection, kind: str, names: Sequence[str], *, now: Micros) -> None:
@@ -327,44 +303,8 @@ def _named(keys: Collection[tuple[str, str]]) -> ColumnElement[bool]:
     return tuple_(table.c.kind, table.c.name).in_(keys)
 
 
-def target_count(mine: int, others: Collection[int], *, free: int) -> int:
-    """Return how many a replica that holds `mine` is to hold once all that is free is taken.
-
-    Those who hold fewest take first, and none gives anything up for it. What cannot be divided anybody may have.
-    """
-    level, at_level, left = _filled([mine, *others], free=free)
-    return max(mine, level + _share(left, at_level))
-
-
-def surplus_count(mine: int, others: Collection[int], *, free: int, wanted: int) -> int:
-    """Return how many a replica that holds `mine` of those that are wanted is to give up for others to take.
-
-    Whoever holds most gives up first, and nothing for those who can have what is free.
-    """
-    if not others:
-        return 0
-    beyond = mine - _share(wanted, 1 + len(others))
-    level, at_level, left = _filled(others, free=free)
-    is_uneven = mine >= max(others) and mine - (level + left // at_level) > 1
-    return max(beyond, int(is_uneven), 0)
-
-
-def _filled(counts: Collection[int], *, free: int) -> tuple[int, int, int]:
-    """Give what is free to those who have fewest, as far as it makes them even with the next.
-
-    Return what they have then, how many they are, and how much is left, which is less than makes them even.
-    """
-    level, *above = sorted(counts)
-    for at_level, count in enumerate(above, start=1):
-        needed = (count - level) * at_level
-        if needed > free:
-            return level, at_level, max(0, free)
-        free, level = free - needed, count
-    return level, len(counts), max(0, free)
-
-
-def _share(count: int, replica_count: int) -> int:
-    """Return the part of one replica, rounded up."""
+def share_of(count: int, *, replica_count: int) -> int:
+    """Return how many of these a replica may hold: its part, rounded up."""
     return -(-count // replica_count)
 
 

@@ -20,9 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.runtime.threads import WorkerThreads
-from watcher.store.database import OnRecorded, Watched
-from watcher.store.db_errors import DatabaseFault, ErrorNames, explain
-from watcher.store.schema import prepare
+from watcher.store.database import Database, DatabaseFault, ErrorNames, explain, prepare_schema
 
 _WRITER = (
     "PRAGMA journal_mode=WAL",
@@ -55,11 +53,8 @@ ERROR_NAMES = ErrorNames(
 T = TypeVar("T")
 
 
-class SqliteDatabase:
-    """A database file. Every piece of work is done in a thread, in the order it is asked for, and to its end."""
-
-    exclusive = True  # the lock on the file keeps every other process out
-    ahead_us = 0
+class SqliteDatabase(Database):
+    """A database file, whose lock keeps every other process out."""
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         """Open no connection yet."""
@@ -84,17 +79,10 @@ class SqliteDatabase:
     async def prepare(self) -> bool:
         """Bring the schema up to date, and return whether the database was empty. Raises `StoreError`."""
         try:
-            return await self.write(partial(prepare, where=self.where))
+            return await self.write(partial(prepare_schema, where=self.where))
         except SQLAlchemyError as error:
             fault = self.explain(error)
         raise fault.error()
-
-    def shared(self, on_recorded: OnRecorded) -> OnRecorded:
-        """Return it as it is: nobody else records here."""
-        return on_recorded
-
-    def leases(self, watched: Watched) -> None:
-        """Return `None`: there is one process."""
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""

@@ -6,7 +6,7 @@ from itertools import chain
 import pytest
 
 from watcher.domain.errors import StoreError
-from watcher.store.db_errors import DatabaseFault
+from watcher.store.database import DatabaseFault
 from watcher.store.group_commit import GROUP_COUNT, MOST_TURNS, QUIET_TURNS, GroupWriter
 
 

@@ -10,7 +10,7 @@ import pytest
 from alembic.script import ScriptDirectory
 from stores import SetClock, Woken
 
-from watcher.store import schema
+from watcher.store.database import MIGRATIONS
 from watcher.store.open import open_store
 from watcher.store.tables import OLDEST_READER, metadata
 
@@ -50,8 +50,6 @@ for last_words, url in json.loads(sys.argv[1]).items():
     ends[last_words] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 print(json.dumps(ends))
 """
-
-MIGRATIONS = Path(schema.__file__).parent / "migrations"
 
 FIRST = ["CREATE TABLE meta", "CREATE TABLE delivery", "CREATE INDEX delivery_due", "INTO alembic_version"]
 """What the making of a store says, and last says before the process is killed."""

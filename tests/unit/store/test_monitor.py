@@ -17,7 +17,7 @@ from watcher.domain.errors import OwnershipLostError, SequenceConflictError, Sto
 from watcher.domain.timestamps import Micros
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import NO_BACKOFF, AttemptRecords, Lease
-from watcher.store.db_errors import explain
+from watcher.store.database import explain
 from watcher.store.monitor import StoreMonitor, Writing
 from watcher.store.postgresql import explain_error as explain_postgresql
 from watcher.store.sql_store import SqlStore

@@ -11,7 +11,7 @@ from stores import SECOND_US, SetClock, Woken, change, execution_id, executions_
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
 from watcher.store.changes import Lease
-from watcher.store.db_errors import explain
+from watcher.store.database import explain
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
 from watcher.store.sqlite import ERROR_NAMES
