@@ -59,7 +59,6 @@ class GroupWriter(Generic[ItemT]):
         self._explain = explain
         self._on_written = on_written
         self._queue: Queue[_Handed[ItemT]] = Queue()
-        self._group: list[_Handed[ItemT]] = []
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
     async def write(self, item: ItemT) -> None:
@@ -76,23 +75,24 @@ class GroupWriter(Generic[ItemT]):
 
     async def _run(self) -> None:
         while True:
-            await self._gather()
-            await self._write_group(self._group)
-            for _ in self._group:
+            group = await self._gather()
+            await self._write_group(group)
+            for _ in group:
                 self._queue.task_done()
 
-    async def _gather(self) -> None:
+    async def _gather(self) -> list[_Handed[ItemT]]:
         """Take what is there: more comes together while this group is written, the busier the more."""
-        self._group = [await self._queue.get()]
+        group = [await self._queue.get()]
         quiet_count = 0
         for _ in range(MOST_TURNS):
             count = self._queue.qsize()
             await asyncio.sleep(0)  # whatever else is handed in meanwhile comes along
             quiet_count = quiet_count + 1 if self._queue.qsize() == count else 0
-            if quiet_count == QUIET_TURNS or len(self._group) + self._queue.qsize() >= GROUP_COUNT:
+            if quiet_count == QUIET_TURNS or len(group) + self._queue.qsize() >= GROUP_COUNT:
                 break
-        while len(self._group) < GROUP_COUNT and not self._queue.empty():
-            self._group.append(self._queue.get_nowait())
+        while len(group) < GROUP_COUNT and not self._queue.empty():
+            group.append(self._queue.get_nowait())
+        return group
 
     async def _write_group(self, group: Sequence[_Handed[ItemT]]) -> None:
         """Write a group. When a member spoils it, write its halves: one bad write costs the others little, no more."""

@@ -5,10 +5,9 @@ pooler that gives each transaction another connection: it keeps nothing in a ses
 its time limits in the same breath as BEGIN. libpq reads the URL, and what it leaves out from its environment.
 """
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import Any, TypeVar
@@ -61,9 +60,6 @@ READERS_COUNT = 2
 
 RECYCLED_AFTER_S = 1800
 """Connections are made anew now and then, so that they spread over the servers behind an address."""
-
-MIGRATION_POLL_S, MIGRATION_POLLS = 0.1, 300
-"""While another process brings the schema up to date, this one looks again so often, and so many times."""
 
 _MIGRATION = 7_141_983_064_512_390
 """The number of the advisory lock under which one process brings the schema up to date."""
@@ -152,15 +148,12 @@ class PostgresDatabase(Database):
         Raises `StoreUnusableError` for what a person must correct, `StoreNotReadyError` for what may pass.
         """
         try:
-            for _ in range(MIGRATION_POLLS):
-                created = await self._writing.run(partial(_transact, self._opening, self._prepare))
-                if created is not None:
-                    self._opening.dispose()
-                    return created
-                await asyncio.sleep(MIGRATION_POLL_S)
-            raise StoreNotReadyError(f"{self.where} is being brought up to date by another process")
+            created = await self._writing.run(partial(_transact, self._opening, self._prepare))
         except SQLAlchemyError as error:
             meaning = opening_error(error, where=self.where)
+        else:
+            self._opening.dispose()
+            return created
         raise meaning
 
     def shared(self, on_recorded: OnRecorded) -> OnRecorded:
@@ -209,12 +202,10 @@ class PostgresDatabase(Database):
     def _released(self) -> None:
         self._on_released()
 
-    def _prepare(self, connection: Connection) -> bool | None:
-        """Bring the schema up to date; return `None` if another process is at it."""
+    def _prepare(self, connection: Connection) -> bool:
         require_utf8(connection, where=self.where)
         if found_version(connection, where=self.where) < SCHEMA_VERSION:
-            if not take_migration_lock(connection):
-                return None
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION)))  # no longer than for any lock
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         created = prepare_schema(connection, where=self.where)  # looks again, now that nobody else is at it
         now = server_time(connection)
@@ -251,10 +242,7 @@ def require_utf8(connection: Connection, *, where: str) -> None:
 
 
 def take_migration_lock(connection: Connection) -> bool:
-    """Keep back, until the transaction ends, whoever else would bring the schema up to date; return whether it may.
-
-    Who finds it taken looks again for half a minute, and then says so.
-    """
+    """Keep back, until the transaction ends, whoever else would bring the schema up to date; return whether it may."""
     return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_MIGRATION))))
 
 
@@ -378,27 +366,21 @@ def _value(now: Micros, number: int) -> str:
 _MAY_CREATE = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
 
 
-@dataclass(frozen=True, slots=True)
-class StoreState:
-    """What was found. `disabled` has the sinks recorded as disabled, as `disabled_sinks` of a file."""
+def disabled_sinks(url: str, *, password: str | None, clock: Clock) -> Mapping[str, str] | None:
+    """Return the sinks that are recorded as disabled, as for a file; `None` for an empty database.
 
-    is_empty: bool
-    disabled: Mapping[str, str]
-
-
-def state_of(url: str, *, password: str | None, clock: Clock) -> StoreState:
-    """Return the state of the store at a valid URL. Raises `StoreError` if it cannot be had."""
+    Raises `StoreError` for a store that cannot be used.
+    """
     where = url.partition("?")[0]
     connector = Connector(url, password=password, clock=clock)
     engine = make_engine(connector, begin=lambda: READ, connections=1, is_limited=True)
     try:
         with engine.begin() as connection:
             require_utf8(connection, where=where)
-            is_empty = not found_version(connection, where=where)
-            if is_empty:
-                _require_room(connection, where=where)
-            disabled = {} if is_empty else {row.name: row.fingerprint for row in connection.execute(text(DISABLED))}
-            return StoreState(is_empty, disabled)
+            if found_version(connection, where=where):
+                return {row.name: row.fingerprint for row in connection.execute(text(DISABLED))}
+            _require_room(connection, where=where)
+            return None
     except SQLAlchemyError as error:
         meaning: StoreError = opening_error(error, where=where)
     finally:

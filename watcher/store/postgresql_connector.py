@@ -83,9 +83,4 @@ class Connector:
             raise CannotConnectError(self._last_failure) from None
         self._failures = 0
         connection.answers_within_s = answers_within_s
-        connection.add_notify_handler(_ignore)
         return connection
-
-
-def _ignore(_notify: psycopg.Notify) -> None:
-    """Keep nothing of it: without anybody who hears them the driver would keep them all."""

@@ -1,14 +1,14 @@
 """What goes in the end, and when: ended executions with their events, old events of sources, deliveries of sinks gone.
 
-Each function writes one short page of it in the transaction of its caller, and says how to go on.
+Each function writes one short page of it in the transaction of its caller. Those that prune return how many executions'
+events went, and where the next page begins (`None` after the last).
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, Table, bindparam, delete, or_, select, tuple_, update
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import Micros
@@ -27,15 +27,10 @@ SINK_REMOVED = "sink_removed"
 """The answer in deliveries that died because their sink is gone from the configuration."""
 
 
-@dataclass(frozen=True, slots=True)
-class PruneStep:
-    """What one page came to: how many executions' events went, and where the next begins (`None` after the last)."""
+Position = tuple[Any, ...]
+Pruned = tuple[int, Position | None]
 
-    gone_count: int
-    next_after: tuple[Any, ...] | None
-
-
-FIRST: tuple[Any, ...] = (-1, -1, b"")
+FIRST: Position = (-1, -1, b"")
 """Where the first page begins: before every moment."""
 
 _account = source.alias("account")
@@ -60,24 +55,18 @@ _ENDED = (
     .limit(EXECUTIONS_COUNT)
 )
 
+
 # What opened a problem stays while that is open, and says where its closing goes.
-_OPENS_NOTHING = (
-    ~select(problem.c.id)
-    .where(
-        problem.c.stream == delivery.c.stream,
-        problem.c.sequence == delivery.c.sequence,
-        problem.c.closed_at.is_(None),
+def _opens_nothing(of: Table) -> ColumnElement[bool]:
+    opened = select(problem.c.id).where(
+        problem.c.stream == of.c.stream, problem.c.sequence == of.c.sequence, problem.c.closed_at.is_(None)
     )
-    .exists()
-)
-_IS_NO_OPENING = (
-    ~select(problem.c.id)
-    .where(problem.c.stream == event.c.stream, problem.c.sequence == event.c.sequence, problem.c.closed_at.is_(None))
-    .exists()
-)
+    return ~opened.exists()
+
+
 # A dead letter can be replayed, so it stays as long again, from its death.
 _PAST_USE = (
-    _OPENS_NOTHING,
+    _opens_nothing(delivery),
     delivery.c.state != WAITING,
     or_(delivery.c.state != DeliveryState.DEAD, delivery.c.settled_at < bindparam("before")),
 )
@@ -88,7 +77,7 @@ _WITHOUT_DELIVERY = (
 )
 _OF_STREAM: BindParameter[Any] = bindparam("of_stream")
 _DELETE_STREAM_DELIVERIES = delete(delivery).where(delivery.c.stream == _OF_STREAM, *_PAST_USE)
-_DELETE_STREAM_EVENTS = delete(event).where(event.c.stream == _OF_STREAM, _WITHOUT_DELIVERY, _IS_NO_OPENING)
+_DELETE_STREAM_EVENTS = delete(event).where(event.c.stream == _OF_STREAM, _WITHOUT_DELIVERY, _opens_nothing(event))
 _OF_EXECUTION = (
     execution.c.account_id == bindparam("of_account"),
     execution.c.execution == bindparam("of_execution"),
@@ -101,7 +90,7 @@ _NOTE_EMPTY = (
 _DELETE_EMPTY = delete(execution).where(*_OF_EXECUTION, execution.c.stream.is_(None))
 
 
-def prune_executions(connection: Connection, *, before: int, after: tuple[Any, ...], keep: Keep) -> PruneStep:
+def prune_executions(connection: Connection, *, before: int, after: Position, keep: Keep) -> Pruned:
     """Delete what may go of a page of executions that ended before that moment; count those whose events all went.
 
     A row whose events are not all gone stays: another first sight of it would emit sequence 1 again.
@@ -114,7 +103,7 @@ def prune_executions(connection: Connection, *, before: int, after: tuple[Any, .
     if forgotten:
         connection.execute(_DELETE_EMPTY, _keys(forgotten))
     last = rows[-1] if len(rows) == EXECUTIONS_COUNT else None
-    return PruneStep(gone_count, last and (last.ended_at, last.account_id, last.execution))
+    return gone_count, last and (last.ended_at, last.account_id, last.execution)
 
 
 def _is_kept(row: AnyRow, *, keep: Keep) -> bool:
@@ -148,10 +137,10 @@ _OLD_EVENTS = (
 _DELETE_EVENT_DELIVERIES = delete(delivery).where(
     delivery.c.stream == _OF_STREAM, delivery.c.sequence == bindparam("of_sequence"), *_PAST_USE
 )
-_DELETE_EVENT = delete(event).where(event.c.id == bindparam("of_event"), _WITHOUT_DELIVERY, _IS_NO_OPENING)
+_DELETE_EVENT = delete(event).where(event.c.id == bindparam("of_event"), _WITHOUT_DELIVERY, _opens_nothing(event))
 
 
-def prune_source_events(connection: Connection, *, before: int, after: tuple[Any, ...]) -> PruneStep:
+def prune_source_events(connection: Connection, *, before: int, after: Position) -> Pruned:
     """Delete what may go of a page of events of accounts and sinks reported before that moment."""
     recorded_at, event_id, *_ = after
     rows = connection.execute(_OLD_EVENTS, {"before": before, "recorded_at": recorded_at, "after": event_id}).all()
@@ -161,7 +150,7 @@ def prune_source_events(connection: Connection, *, before: int, after: tuple[Any
         connection.execute(_DELETE_EVENT_DELIVERIES, deliveries)
         connection.execute(_DELETE_EVENT, [{"of_event": row.id} for row in rows])
     last = rows[-1] if len(rows) == ROWS_COUNT else None
-    return PruneStep(0, last and (last.recorded_at, last.id))
+    return 0, last and (last.recorded_at, last.id)
 
 
 _CLOSED = (
@@ -175,7 +164,7 @@ _DELETE_MESSAGES = delete(problem_message).where(problem_message.c.problem_id ==
 _DELETE_PROBLEM = delete(problem).where(problem.c.id == bindparam("of_problem"))
 
 
-def prune_problems(connection: Connection, *, before: int, after: tuple[Any, ...]) -> PruneStep:
+def prune_problems(connection: Connection, *, before: int, after: Position) -> Pruned:
     """Delete a page of the problems that were closed before that moment."""
     *_, last_id = after
     ids = connection.execute(_CLOSED, {"before": before, "after": last_id}).scalars().all()
@@ -184,7 +173,7 @@ def prune_problems(connection: Connection, *, before: int, after: tuple[Any, ...
         connection.execute(_DELETE_REMINDERS, keys)
         connection.execute(_DELETE_MESSAGES, keys)
         connection.execute(_DELETE_PROBLEM, keys)
-    return PruneStep(0, (ids[-1],) if len(ids) == ROWS_COUNT else None)
+    return 0, (ids[-1],) if len(ids) == ROWS_COUNT else None
 
 
 _MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))

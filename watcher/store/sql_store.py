@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -277,11 +277,10 @@ class SqlStore:
         """
         prune_executions = partial(retention.prune_executions, keep=keep)
         for prune in (retention.prune_source_events, prune_executions, retention.prune_problems):
-            after: tuple[Any, ...] | None = retention.FIRST
+            after: retention.Position | None = retention.FIRST
             while after is not None:
-                page = await self._tidy(lease, partial(prune, before=ended_before, after=after))
-                after = page.next_after
-                yield page.gone_count
+                gone_count, after = await self._tidy(lease, partial(prune, before=ended_before, after=after))
+                yield gone_count
 
     async def ungrouped(self, lease: Lease, *, now: Micros, after: GroupPosition, limit: int) -> Sequence[Candidate]:
         """Return what of the leased sink is due after that position, was never tried and is in no group yet."""

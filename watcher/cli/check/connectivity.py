@@ -222,16 +222,17 @@ async def try_store(settings: StoreSettings, *, clock: Clock) -> tuple[list[Tria
     """
     if not is_postgresql(settings.url):
         return [], {}
-    from watcher.store.postgresql import state_of  # noqa: PLC0415 (what it needs is of an extra)
+    from watcher.store.postgresql import disabled_sinks  # noqa: PLC0415 (what it needs is of an extra)
 
     began_at, where = clock.monotonic(), settings.url.partition("?")[0]
     code, hint = Exit.DONE, ""
-    disabled: Mapping[str, str] = {}
+    disabled: Mapping[str, str] | None = None
     try:
         password = None if settings.password is None else settings.password.get_secret_value()
-        state = await run_detached(partial(state_of, settings.url, password=password, clock=clock), name="store")
-        words, disabled = "can be used; it is empty" if state.is_empty else "can be used", state.disabled
+        look = partial(disabled_sinks, settings.url, password=password, clock=clock)
+        disabled = await run_detached(look, name="store")
+        words = "can be used; it is empty" if disabled is None else "can be used"
     except StoreError as error:
         code = Exit.UNREACHABLE
         words, _, hint = str(error).removeprefix(f"{where} ").rpartition("; ")
-    return [Trial("store.url", where, code, words, (clock.monotonic() - began_at) * 1000, hint)], disabled
+    return [Trial("store.url", where, code, words, (clock.monotonic() - began_at) * 1000, hint)], disabled or {}
