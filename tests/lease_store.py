@@ -10,7 +10,7 @@ from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.store.changes import Lease
-from watcher.store.lease_protocol import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
+from watcher.store.leases import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
 from watcher.store.postgresql_leases import share_of
 
 Claim = Callable[[str, str], Awaitable[Lease]]

@@ -24,7 +24,7 @@ from watcher.store.changes import (
     PipelineChange,
     SourceChange,
 )
-from watcher.store.lease_protocol import MAINTENANCE
+from watcher.store.leases import MAINTENANCE
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
 

@@ -24,7 +24,7 @@ from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Wake
 from watcher.store.changes import BackoffState, Change, Lease
-from watcher.store.held_lease import HeldLease
+from watcher.store.leases import HeldLease
 from watcher.store.open import open_store
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord

@@ -12,7 +12,7 @@ from e2e.replicas import Fleet, Replica
 from e2e.stage import Stage, webhook, world_of
 from postgres import PostgresServer
 
-from watcher.store.lease_protocol import LEASE_S
+from watcher.store.leases import LEASE_S
 
 pytestmark = [pytest.mark.untraced, pytest.mark.long]
 

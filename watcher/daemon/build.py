@@ -31,7 +31,7 @@ from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
-from watcher.store.held_lease import HeldLease
+from watcher.store.leases import HeldLease
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord
 

@@ -13,7 +13,7 @@ from watcher.delivery.sinks.protocol import Output, SinkContext
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.silences import Silences
 from watcher.runtime.clock import Clock
-from watcher.store.held_lease import HeldLease
+from watcher.store.leases import HeldLease
 from watcher.store.sql_store import SqlStore
 
 

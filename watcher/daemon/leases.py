@@ -22,11 +22,11 @@ from watcher.domain.timestamps import BootTime
 from watcher.runtime.clock import Clock, ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease
-from watcher.store.held_lease import HeldLease
-from watcher.store.lease_protocol import (
+from watcher.store.leases import (
     LEASE_S,
     MAINTENANCE,
     NO_BUDGETS,
+    HeldLease,
     LeaseKey,
     LeaseReport,
     RenewRequest,

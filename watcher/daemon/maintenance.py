@@ -24,8 +24,7 @@ from watcher.domain.watch import limits_dwell
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease
-from watcher.store.held_lease import HeldLease
-from watcher.store.lease_protocol import MAINTENANCE
+from watcher.store.leases import MAINTENANCE, HeldLease
 from watcher.store.records import OpenProblem
 from watcher.store.sql_store import SqlStore
 

@@ -5,8 +5,7 @@ from collections.abc import Callable, Collection, Mapping
 from watcher.config.models import Settings
 from watcher.daemon.fingerprint import fingerprint_of_key
 from watcher.runtime.clock import Clock
-from watcher.store.held_lease import HeldLease
-from watcher.store.lease_protocol import MAINTENANCE, NO_BUDGETS, LeaseKey
+from watcher.store.leases import MAINTENANCE, NO_BUDGETS, HeldLease, LeaseKey
 from watcher.store.sql_store import SqlStore
 
 Notice = Callable[[Collection[LeaseKey]], None]

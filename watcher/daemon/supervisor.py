@@ -23,8 +23,7 @@ from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.scheduler import LONGEST_S
-from watcher.store.held_lease import HeldLease
-from watcher.store.lease_protocol import LeaseKey
+from watcher.store.leases import HeldLease, LeaseKey
 from watcher.store.records import OpenProblem
 
 log = structlog.get_logger()

@@ -39,7 +39,7 @@ from sqlalchemy.dialects.postgresql import insert
 from watcher.domain.errors import OwnershipLostError
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
-from watcher.store.lease_protocol import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
+from watcher.store.leases import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
 from watcher.store.tables import lease as table
 
 CHANNEL = "clerk_watcher_leases"

@@ -30,7 +30,7 @@ from watcher.store.changes import NO_BACKOFF, AttemptRecords, BackoffState, Chan
 from watcher.store.database import Database
 from watcher.store.database_file import DatabaseFile
 from watcher.store.group_commit import GroupWriter
-from watcher.store.lease_protocol import MAINTENANCE
+from watcher.store.leases import MAINTENANCE
 from watcher.store.monitor import StoreMonitor, Writing, write_probe
 from watcher.store.protocol import Keep
 from watcher.store.recording import Item, sources_of, write_group

@@ -13,8 +13,7 @@ from watcher.daemon.leases import LOOK_EVERY_S, RENEW_EVERY_S, Leases, new_ident
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
-from watcher.store.held_lease import HeldLease
-from watcher.store.lease_protocol import LEASE_S, MAINTENANCE, LeaseKey
+from watcher.store.leases import LEASE_S, MAINTENANCE, HeldLease, LeaseKey
 from watcher.store.postgresql_leases import PostgresLeases
 
 ACCOUNTS = [LeaseKey("account", name) for name in "abcdef"]

@@ -26,8 +26,7 @@ from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import ExecutionChange, RulesChange
-from watcher.store.held_lease import FOR_EVER, HeldLease
-from watcher.store.lease_protocol import MAINTENANCE, LeaseKey
+from watcher.store.leases import FOR_EVER, MAINTENANCE, HeldLease, LeaseKey
 from watcher.store.retention import EXECUTIONS_COUNT
 from watcher.store.sql_store import SqlStore
 

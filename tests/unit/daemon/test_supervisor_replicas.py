@@ -18,7 +18,7 @@ from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import StoreError
 from watcher.store.changes import Lease
-from watcher.store.lease_protocol import LEASE_S, LeaseKey
+from watcher.store.leases import LEASE_S, LeaseKey
 from watcher.store.postgresql_leases import PostgresLeases
 from watcher.store.sql_store import SqlStore
 

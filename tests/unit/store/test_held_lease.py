@@ -6,7 +6,7 @@ from stores import SECOND_US, SetClock
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import BootTime
 from watcher.store.changes import Lease
-from watcher.store.held_lease import HeldLease
+from watcher.store.leases import HeldLease
 
 
 def test_a_lease_is_trusted_until_its_moment_and_then_it_says_whose_it_is() -> None:

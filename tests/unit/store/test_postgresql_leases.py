@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.store.changes import Lease
-from watcher.store.lease_protocol import LEASE_S, LeaseKey, LeaseReport, RenewRequest
+from watcher.store.leases import LEASE_S, LeaseKey, LeaseReport, RenewRequest
 from watcher.store.open import open_store
 from watcher.store.postgresql_leases import FORGOTTEN_US, NOBODY, ORPHANED_US, PostgresLeases, check
 from watcher.store.sql_store import SqlStore

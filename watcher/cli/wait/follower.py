@@ -28,7 +28,7 @@ from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import spell_duration
 from watcher.store.changes import NO_BACKOFF, BackoffState, Change, ChangeSet, Lease, SingleChange
-from watcher.store.held_lease import HeldLease
+from watcher.store.leases import HeldLease
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 
 REDRAW_EVERY_S = 0.25

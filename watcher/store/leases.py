@@ -1,12 +1,16 @@
-"""Leases as replicas share them: what one asks of the store every few seconds, and what it is told."""
+"""Leases as their holders have them, and what replicas that share them ask of the store every few seconds."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from watcher.domain.timestamps import Micros
+from watcher.domain.errors import LeaseExpiredError
+from watcher.domain.timestamps import LATEST, BootTime, Micros
+from watcher.runtime.clock import Clock
 from watcher.store.changes import Lease
+
+FOR_EVER = BootTime(LATEST)
 
 LEASE_S = 9.0
 """A lease that nobody renews for so long, by the store's clock, is free."""
@@ -23,6 +27,30 @@ NO_BUDGETS: Mapping[LeaseKey, str] = MappingProxyType({})
 
 MAINTENANCE = LeaseKey("maintenance", "store")
 """Whoever holds this tidies the store."""
+
+
+class HeldLease:
+    """A lease that is trusted until a moment of this machine's boot time, which each renewal puts off.
+
+    Whoever holds it asks before each request: whatever is written under it the store checks itself, but it cannot call
+    a request back.
+    """
+
+    def __init__(self, lease: Lease, *, clock: Clock, trusted_until: BootTime = FOR_EVER) -> None:
+        """Trust it until then: for ever where nobody else can own anything."""
+        self.lease = lease
+        self.trusted_until = trusted_until
+        self._clock = clock
+
+    def is_trusted(self) -> bool:
+        """Return whether nobody else can own this yet."""
+        return self.trusted_until == FOR_EVER or self._clock.boot_time() < self.trusted_until
+
+    def check(self) -> None:
+        """Raise `LeaseExpiredError` if somebody else may own this by now."""
+        if not self.is_trusted():
+            name = f"{self.lease.kind} {self.lease.name}"
+            raise LeaseExpiredError(f"the lease on {name} was not renewed in time; another process may own it by now")
 
 
 @dataclass(frozen=True, slots=True)
