@@ -167,7 +167,10 @@ def close_problems(connection: Connection, closings: Iterable[tuple[OutboxEntry,
     Nothing says any more that they are open: what it was about may get into another one, if it is watched for again.
     """
     emitted: list[Emitted] = []
-    found = [(_about(connection, change), entry, change) for entry, change in closings]
+    found = [
+        (connection.execute(_ABOUT, {"of_problem": change.problem.id.bytes}).one(), entry, change)
+        for entry, change in closings
+    ]
     _lock(connection, [about for about, _, _ in found])
     for about, entry, change in sorted(found, key=lambda each: each[2].problem.id.bytes):
         assert change.closed_at is not None
@@ -177,10 +180,6 @@ def close_problems(connection: Connection, closings: Iterable[tuple[OutboxEntry,
             columns = {"source_id": about.source_id, "pipeline_id": about.pipeline_id, "execution": None}
             emitted.append(Emitted(entry, columns))  # of no execution: it goes by its own age
     return emitted
-
-
-def _about(connection: Connection, change: ProblemChange) -> AnyRow:
-    return connection.execute(_ABOUT, {"of_problem": change.problem.id.bytes}).one()
 
 
 def _lock(connection: Connection, abouts: Sequence[AnyRow]) -> None:
@@ -356,7 +355,7 @@ def write_messages(connection: Connection, records: Iterable[AttemptRecords], *,
 
 def messages_of_problems(connection: Connection, sink_id: int, *, ids: Collection[UUID]) -> dict[UUID, ProblemMessage]:
     """Return the messages of these problems in a sink, of those that have one."""
-    rows = (_one(connection, _MESSAGE, {"of_problem": id_.bytes, "of_sink": sink_id}) for id_ in ids)
+    rows = (connection.execute(_MESSAGE, {"of_problem": id_.bytes, "of_sink": sink_id}).one_or_none() for id_ in ids)
     return {message.problem: message for row in rows if (message := _message_of(row)) is not None}
 
 
@@ -366,14 +365,11 @@ def messages_of_failing(
     """Return the messages of the problem that a pipeline keeps failing, by account and pipeline, while it is open."""
     found: dict[tuple[str, str], ProblemMessage] = {}
     for of_account in pipelines:
-        row = _one(connection, _FAILING, {"of_pipeline": pipeline(*of_account).name, "of_sink": sink_id})
+        key = {"of_pipeline": pipeline(*of_account).name, "of_sink": sink_id}
+        row = connection.execute(_FAILING, key).one_or_none()
         if (message := _message_of(row)) is not None:
             found[of_account] = message
     return found
-
-
-def _one(connection: Connection, statement: Any, key: dict[str, Any]) -> AnyRow | None:
-    return connection.execute(statement, key).one_or_none()
 
 
 def _message_of(row: AnyRow | None) -> ProblemMessage | None:
