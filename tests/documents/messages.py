@@ -12,6 +12,7 @@ from sample_events import AT, OPENED_AT, PROBLEM, data_of, failed, problem_block
 from worker_rig import FakeClock
 
 from documents.canvas import LEFT, LINE, LINK, MUTED, TEXT, WIDTH, Canvas
+from watcher.delivery.sinks.alert_text import Cutter
 from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
 from watcher.delivery.sinks.discord import DiscordTemplate
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
@@ -42,18 +43,18 @@ def slack_picture(*batch: Delivery, title: str) -> str:
 def slack_bot_picture() -> str:
     """Draw the message of a problem that is over, with its thread."""
     message = ProblemMessage(UUID(PROBLEM), MessagePlace("C0123456789", "1"), _failing().body)
-    end, note = parts_of([replace(sample(EventType.PIPELINE_RECOVERED), message=message)])
-    reminder, *_ = parts_of([_reminder()])
-    failure, *_ = parts_of([failed()])
+    end, note = parts_of([replace(sample(EventType.PIPELINE_RECOVERED), message=message)], Cutter())
+    reminder, *_ = parts_of([_reminder()], Cutter())
+    failure, *_ = parts_of([failed()], Cutter())
     canvas = Canvas()
     canvas.sender("APP  11:19  (edited)")
     canvas.y += 26
-    for block in end.message.content["blocks"]:
+    for block in end.content["blocks"]:
         _draw_block(canvas, block)
     canvas.y += 6
     canvas.paragraph("3 replies", bold=True, colour=LINK)
     for reply in (failure, reminder, note):
-        canvas.reply(reply.message.content["text"].split("\n")[0])
+        canvas.reply(reply.content["text"].split("\n")[0])
     return canvas.svg("A problem that is over, in Slack as an app")
 
 

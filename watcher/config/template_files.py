@@ -5,8 +5,7 @@ from pathlib import Path as FilePath
 from watcher.config.document import Document, quoted
 from watcher.config.files import FileError
 from watcher.config.yaml_tree import Path
-from watcher.delivery.sinks.template_file import TemplateFile
-from watcher.delivery.sinks.webhook import PRESETS
+from watcher.delivery.sinks.webhook import PRESETS, TemplateFile
 from watcher.runtime.settings import did_you_mean
 
 TEMPLATE_BYTES = 64 * 1024

@@ -9,7 +9,6 @@ from watcher.delivery.delivery_queue import DeliveryQueue, StorePausedError, Wor
 from watcher.delivery.retries import CircuitBreaker, RetryDecision, decide
 from watcher.delivery.sink_state import SinkState
 from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
-from watcher.delivery.sinks.request_series import crashed
 from watcher.domain.delivery import TAKEN, Delivery, DeliveryState
 from watcher.domain.errors import LeaseExpiredError, OutputClosedError
 from watcher.domain.event_ids import group_id
@@ -100,7 +99,11 @@ class DeliverySender:
         except (OutputClosedError, LeaseExpiredError):
             raise
         except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
-            return crashed(batch[0], error)
+            return self._crashed(batch[0], error)
+
+    def _crashed(self, delivery: Delivery, error: Exception) -> SendResult:
+        log.error("delivery.crashed", **self._named(delivery), error=type(error).__name__)  # texts may hold secrets
+        return SendResult(SendOutcome.RETRY, "error")
 
     def _attempt(self, deliveries: Sequence[Delivery], result: SendResult, *, begun_s: float) -> Attempt:
         """Evaluate all of a group alike, by the one that was due last; a group that is refused goes on in halves."""

@@ -12,8 +12,7 @@ from watcher.config.loader import load_config
 from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
 from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.delivery.sinks.template_file import TemplateFile
-from watcher.delivery.sinks.webhook import Preset, WebhookSettings
+from watcher.delivery.sinks.webhook import Preset, TemplateFile, WebhookSettings
 from watcher.runtime.settings import Block, key_of
 
 CONFIG = Path(__file__).parents[3] / "config"

@@ -9,8 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 from uuid import UUID
 
 from yarl import URL
@@ -43,6 +42,7 @@ NODES_COUNT = 4
 _UNFIT = re.compile(r"[^a-zA-Z0-9_]")
 
 Json = dict[str, Any]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +71,17 @@ class AlertmanagerTemplate(Template):
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one request for each 256 events; of a test message also one that ends it."""
-        parts = [batch[start : start + ALERTS_COUNT] for start in range(0, len(batch), ALERTS_COUNT)]
-        messages = [self._message(part) for part in parts]
+        messages = [self._message(part) for part in parts_of(batch)]
         if batch[0].type == EventType.WATCHER_TEST:
             alert, now = Alert.of(batch[0].content), self._clock.now()
             span = _Span(alert.type, min(alert.time, alert.seen_at, now), now)
             messages.append(Message(alert.id, _body([_alert(alert, span)])))
         return messages
 
-    def refresh(self, problems: Sequence[SentProblem]) -> list[Message]:
-        """Return the requests that say again of each problem that it is open, or since when it is closed."""
-        parts = [problems[start : start + ALERTS_COUNT] for start in range(0, len(problems), ALERTS_COUNT)]
-        return [
-            Message(str(group_id(each.problem.id for each in part)), _body([self._again(each) for each in part]))
-            for part in parts
-        ]
+    def refresh(self, problems: Sequence[SentProblem]) -> Message:
+        """Return the request that says again of each problem that it is open, or since when it is closed."""
+        body = _body([self._again(each) for each in problems])
+        return Message(str(group_id(each.problem.id for each in problems)), body)
 
     def closed_by(self, batch: Sequence[Delivery]) -> frozenset[UUID]:
         """Return which problems these events close."""
@@ -93,10 +89,9 @@ class AlertmanagerTemplate(Template):
         return frozenset(UUID(problem["id"]) for problem in problems if problem is not None)
 
     def _message(self, batch: Sequence[Delivery]) -> Message:
-        found = [pair for each in batch for pair in self._found(each)]
-        body = _body([_alert(alert, span) for alert, span in found])
+        body = _body([_alert(alert, span) for each in batch for alert, span in self._found(each)])
         ids = [each.event_id for each in batch]
-        return Message(str(ids[0] if len(ids) == 1 else group_id(ids)), body, partial(_minimal, found))
+        return Message(str(ids[0] if len(ids) == 1 else group_id(ids)), body)
 
     def _found(self, delivery: Delivery) -> list[tuple[Alert, _Span]]:
         """Return what an event says: of its problem, of itself, or of both, the closing first."""
@@ -117,6 +112,11 @@ class AlertmanagerTemplate(Template):
         return _alert(Alert.read(sent.opening), span)
 
 
+def parts_of(items: Sequence[Item]) -> list[Sequence[Item]]:
+    """Return what goes into one request each."""
+    return [items[start : start + ALERTS_COUNT] for start in range(0, len(items), ALERTS_COUNT)]
+
+
 def _of_problem(kind: EventType, opened_at: datetime, closed_at: datetime | None, *, now: datetime) -> _Span:
     """Return when a problem holds. No alert may end before it starts, whatever the wall clock did meanwhile."""
     ends_at = now + LASTS if closed_at is None else closed_at
@@ -124,30 +124,19 @@ def _of_problem(kind: EventType, opened_at: datetime, closed_at: datetime | None
 
 
 def _alert(alert: Alert, span: _Span) -> Json:
-    minimal = _minimal_alert(alert, span)
-    nodes = () if _ends_only(alert, span) else alert.nodes
-    more = [": ".join(filter(None, node)) for node in nodes[1 : 1 + NODES_COUNT]]
-    texts = () if _ends_only(alert, span) else (alert.error, *more)
-    annotations = {
-        **minimal["annotations"],
-        "description": "\n".join(filter(None, map(clean, texts))),
-        "node": clean(nodes[0][0]) if nodes else "",
-    }
-    shown = {name: text for name, text in annotations.items() if text}
-    return minimal | {"annotations": shown} | ({"generatorURL": alert.link} if alert.link else {})
-
-
-def _ends_only(alert: Alert, span: _Span) -> bool:
-    """Return whether an alert is but the end of a problem: what ended it is trouble itself, and another alert."""
-    return alert.closes and alert.is_trouble and span.kind is not alert.type
-
-
-def _minimal_alert(alert: Alert, span: _Span) -> Json:
+    annotations = {"summary": alert.title, "event_id": alert.id}
+    if alert.closes and alert.is_trouble and span.kind is not alert.type:
+        annotations["summary"] = alert.ending  # what ended the problem is trouble itself, and another alert
+    else:
+        more = [": ".join(filter(None, node)) for node in alert.nodes[1 : 1 + NODES_COUNT]]
+        annotations["description"] = "\n".join(filter(None, map(clean, (alert.error, *more))))
+        annotations["node"] = clean(alert.nodes[0][0]) if alert.nodes else ""
     return {
         "labels": _labels(alert, span.kind),
-        "annotations": {"summary": alert.ending if _ends_only(alert, span) else alert.title, "event_id": alert.id},
+        "annotations": {name: text for name, text in annotations.items() if text},
         "startsAt": timestamp(span.starts_at),
         "endsAt": timestamp(span.ends_at),
+        **({"generatorURL": alert.link} if alert.link else {}),
     }
 
 
@@ -170,10 +159,6 @@ def _labels(alert: Alert, kind: EventType) -> dict[str, str]:
 def _label_name(name: str) -> str:
     fit = _UNFIT.sub("_", name)
     return f"_{fit}" if fit[:1].isdigit() else fit
-
-
-def _minimal(found: Sequence[tuple[Alert, _Span]]) -> bytes:
-    return _body([_minimal_alert(alert, span) for alert, span in found])
 
 
 def _body(alerts: Sequence[Json]) -> bytes:

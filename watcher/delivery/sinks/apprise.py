@@ -1,24 +1,33 @@
 """Sends by way of Apprise, which knows some 180 chat, mail and pager services. One URL, one sink, one result.
 
+Some services read mentions and markup in any text. The texts of others mention nobody; whether markup in them is shown
+as it is, is up to the service.
+
 Apprise blocks, so it works in a thread: one per sink at a time, which nobody waits for at the end. Of the URL only the
 scheme is ever shown. Apprise itself is an extra; without it only a file that asks for it is refused.
 """
 
 import asyncio
+import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 
-from watcher.delivery.sinks.plain_message import PlainMessage, plain_messages
+from watcher.delivery.sinks.alert import Alert
+from watcher.delivery.sinks.alert_text import Cutter, in_utc
+from watcher.delivery.sinks.chat import details_of, facts_of, link_in_group, other_nodes, read_batch
+from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
 from watcher.delivery.sinks.settings import EventGlobs, RemoteSettings
 from watcher.delivery.sinks.template import ALERT_EVENTS
 from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
+from watcher.domain.problems import Severity
 from watcher.runtime.settings import Rate, as_written
 from watcher.runtime.threads import begin
 from watcher.runtime.units import InvalidValueError
@@ -30,6 +39,17 @@ CALL_TIMEOUTS = 4
 """A message may take so many times `timeout`, which is for each of its connections and answers: mail has a dozen. One
 that is given up too soon arrives all the same, and again with each retry."""
 
+ERROR_LENGTH = 900
+
+_TYPES: Mapping[Severity, str] = {
+    Severity.CRITICAL: "failure",
+    Severity.ERROR: "failure",
+    Severity.WARNING: "warning",
+    Severity.INFO: "info",
+}
+
+_MENTION = re.compile(r"(?<!\w)@(?=\S)")
+_BROKEN_MENTION = "@\N{ZERO WIDTH SPACE}"
 _SEVERAL = re.compile(r"[\s,]+[A-Za-z0-9]+://")
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://.*", re.DOTALL)
 _HANGS = "Apprise has not come back from an earlier message; a restart lets go of it"
@@ -87,35 +107,35 @@ class AppriseSettings(RemoteSettings):
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet."""
-        return AppriseSink(self._service(), timeout_s=self.timeout_s, context=context)
+        from watcher.delivery.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
+
+        service = AppriseService(self.url.get_secret_value(), timeout_s=self.timeout_s)
+        return AppriseSink(service.notify, body_length=service.body_length, timeout_s=self.timeout_s, context=context)
 
     async def connect(self) -> str:
         """Do nothing: Apprise can only send."""
         return "not tried, for Apprise can only send: use --send"
 
-    def _service(self) -> "Service":
-        from watcher.delivery.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
 
-        return AppriseService(self.url.get_secret_value(), timeout_s=self.timeout_s)
+class PlainMessage(NamedTuple):
+    """A title, a body, and how bad it is, as Apprise calls that."""
+
+    title: str
+    body: str
+    type: str
 
 
-class Service(Protocol):
-    """What sends. `body_length` is how many characters it takes."""
-
-    body_length: int
-
-    def notify(self, message: PlainMessage) -> str | None:
-        """Send once, blocking. Return `None` if it was taken, else why not."""
-        ...
+Notify = Callable[[str, str, str], str | None]
+"""Sends once, blocking: title, body, and how bad it is. Returns `None` if the service took it, else why not."""
 
 
 class AppriseSink(Sink):
     """Sends one message at a time. While one hangs, though nobody waits for it any more, nothing else is sent."""
 
-    def __init__(self, service: Service, *, timeout_s: float, context: SinkContext) -> None:
-        """Send to this service."""
-        self._service = service
-        self._most_bytes = _most_bytes(service)
+    def __init__(self, notify: Notify, *, body_length: int, timeout_s: float, context: SinkContext) -> None:
+        """Send by `notify` to a service that takes so many characters."""
+        self._service_notify = notify
+        self._most_bytes = min(MESSAGE_BYTES, body_length)
         self._call_timeout_s = CALL_TIMEOUTS * timeout_s
         self._context = context
         self._turn = asyncio.Lock()
@@ -153,8 +173,74 @@ class AppriseSink(Sink):
 
     def _checked_notify(self, message: PlainMessage) -> str | None:
         self._context.check()
-        return self._service.notify(message)
+        return self._service_notify(*message)
 
 
-def _most_bytes(service: Service) -> int:
-    return min(MESSAGE_BYTES, service.body_length)
+def plain_messages(batch: Sequence[Delivery], *, most_bytes: int) -> list[PlainMessage]:
+    """Return a message for a delivery, or one or two for a group, each of that size at most.
+
+    The size is what title and body take in UTF-8 with `& < >` and quotes escaped. What is too long loses its end.
+    """
+    return [_message(news, most_bytes=most_bytes) for news in read_batch(batch)]
+
+
+def _message(news: Alert | Digest, *, most_bytes: int) -> PlainMessage:
+    title, type_ = _harmless(news.headline), _TYPES[news.severity]
+    if isinstance(news, Alert):
+        body = _single(news)
+        if not news.is_trouble and (news.closes or news.type is EventType.EXECUTION_SUCCESS):
+            type_ = "success"
+    else:
+        body = _grouped(news)
+    return PlainMessage(title, _within(body, most_bytes - _size(f"{title}\n")), type_)
+
+
+def _single(alert: Alert) -> str:
+    """Return what matters most first: the end is what may be cut."""
+    cut = Cutter()
+    nodes = other_nodes(alert, cut)
+    when, moment = alert.moment
+    facts = {when: in_utc(moment), **facts_of(alert, cut)}
+    return _joined(
+        _harmless(cut(alert.error, ERROR_LENGTH)),
+        _harmless(alert.ids),
+        alert.link or "",
+        _harmless(" · ".join(f"{name}: {value}" for name, value in facts.items())),
+        _harmless("\n".join(["Also failed:", *nodes])) if nodes else "",
+    )
+
+
+def _grouped(group: Digest) -> str:
+    newest = [[alert.headline, *details_of(alert), link_in_group(alert)] for alert in group.newest]
+    return _joined(
+        _harmless("\n".join(group.clusters)),
+        group.rest,
+        f"The newest {len(newest)}:",
+        *(_harmless("\n".join(filter(None, lines))) for lines in newest),
+    )
+
+
+def _joined(*sections: str) -> str:
+    return "\n\n".join(filter(None, sections))
+
+
+def _within(text: str, most_bytes: int) -> str:
+    """Return as much of a text as has room."""
+    if _size(text) <= most_bytes:
+        return text
+    kept, left = 0, most_bytes - _size("…")
+    for character in text:
+        left -= _size(character)
+        if left < 0:
+            break
+        kept += 1
+    return f"{text[:kept]}…"
+
+
+def _size(text: str) -> int:
+    return len(html.escape(text).encode())
+
+
+def _harmless(text: str) -> str:
+    """Return a text in which no `@everyone` or `<@id>` is a mention; addresses of mail stay as they are."""
+    return _MENTION.sub(_BROKEN_MENTION, text)

@@ -12,8 +12,6 @@ import warnings
 import apprise
 import urllib3
 
-from watcher.delivery.sinks.plain_message import PlainMessage
-from watcher.domain.problems import Severity
 from watcher.runtime.units import InvalidValueError
 
 LOG = logging.getLogger(apprise.LOGGER_NAME)
@@ -25,13 +23,6 @@ SERVICES = "https://github.com/caronc/apprise/wiki"
 
 _STATUS = re.compile(r"\berror=(\d{3})\b")
 _CONNECTION = re.compile(r"connection error", re.IGNORECASE)
-
-_TYPES = {
-    Severity.CRITICAL: apprise.NotifyType.FAILURE,
-    Severity.ERROR: apprise.NotifyType.FAILURE,
-    Severity.WARNING: apprise.NotifyType.WARNING,
-    Severity.INFO: apprise.NotifyType.INFO,
-}
 
 _ASSET = apprise.AppriseAsset(
     app_id="clerk-watcher",
@@ -80,14 +71,14 @@ class AppriseService:
         self._apprise = apprise.Apprise(asset=_ASSET)
         self._apprise.add(service)
 
-    def notify(self, message: PlainMessage) -> str | None:
+    def notify(self, title: str, body: str, type_: str) -> str | None:
         """Send once. Return `None` if the service took it, else why not, as far as is known."""
         said: list[str] = []
         began_at = time.monotonic()
         result = self._apprise.notify(
-            message.body,
-            title=message.title,
-            notify_type=apprise.NotifyType.SUCCESS if message.is_good else _TYPES[message.severity],
+            body,
+            title=title,
+            notify_type=type_,
             body_format=apprise.NotifyFormat.TEXT,
             log_callback=lambda entry, _: said.append(entry.message),
         )

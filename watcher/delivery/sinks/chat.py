@@ -5,9 +5,7 @@ quoting, stays below what Slack (13,200 characters), Discord (6,000) and Teams (
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from watcher.delivery.sinks.alert import ID_LENGTH, Alert
@@ -27,19 +25,6 @@ GROUP_LINK_LENGTH = 300
 """Of one of the newest in a group: a longer link is left out."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChatMessage:
-    """One message as the object that is to be sent as JSON; `minimal` makes the one to send if that is refused.
-
-    `id` is the same on every attempt, `is_cut` tells that something was left out.
-    """
-
-    id: str
-    content: Json
-    minimal: Callable[[], Json] | None
-    is_cut: bool = False
-
-
 class ChatTemplate(Template):
     """One message per event or per group; good news and bad never share one."""
 
@@ -51,19 +36,18 @@ class ChatTemplate(Template):
         """Return the message of a group."""
         raise NotImplementedError
 
-    def minimal(self, news: Alert | Digest) -> Json:
-        """Return the message with headline and ids alone."""
-        raise NotImplementedError
-
-    def message_of(self, news: Alert | Digest) -> ChatMessage:
+    def content_of(self, news: Alert | Digest, cut: Cutter) -> Json:
         """Return the message of an event or a group."""
-        cut = Cutter()
-        content = self.single(news, cut) if isinstance(news, Alert) else self.grouped(news)
-        return ChatMessage(news.id, content, partial(self.minimal, news), cut.has_cut)
+        return self.single(news, cut) if isinstance(news, Alert) else self.grouped(news)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
-        return [_request_of(self.message_of(news)) for news in read_batch(batch)]
+        messages = []
+        for news in read_batch(batch):
+            cut = Cutter()
+            body = to_json(self.content_of(news, cut)).encode()
+            messages.append(Message(news.id, body, cut.has_cut))
+        return messages
 
 
 def read_batch(batch: Sequence[Delivery]) -> list[Alert | Digest]:
@@ -109,9 +93,3 @@ def details_of(alert: Alert) -> list[str]:
 def link_in_group(alert: Alert) -> str:
     """Return the link of one of a group's newest, if there is room for it."""
     return alert.link if alert.link and len(alert.link) <= GROUP_LINK_LENGTH else ""
-
-
-def _request_of(message: ChatMessage) -> Message:
-    minimal = message.minimal
-    less = None if minimal is None else lambda: to_json(minimal()).encode()
-    return Message(message.id, to_json(message.content).encode(), less, message.is_cut)

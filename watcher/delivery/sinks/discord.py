@@ -76,11 +76,6 @@ class DiscordTemplate(ChatTemplate):
             footer={"text": group.rest},
         )
 
-    def minimal(self, news: Alert | Digest) -> Json:
-        """Return headline and ids, without an embed."""
-        content = f"{_escape(news.headline)}\n{_code(news.ids)}"
-        return {"content": content, "allowed_mentions": {"parse": []}}
-
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with a message is a success, and 202 as ever.
 

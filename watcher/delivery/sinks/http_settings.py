@@ -1,7 +1,9 @@
 """What the blocks of all sinks that post over HTTP have: which connections they may open, whom they trust."""
 
 import ssl
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Self
@@ -10,7 +12,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
-    PrivateAttr,
     SecretStr,
     SerializationInfo,
     SkipValidation,
@@ -21,7 +22,7 @@ from pydantic import (
 )
 from yarl import URL
 
-from watcher.delivery.sinks.http_post import ConnectionRules
+from watcher.delivery.sinks.http_post import Poster
 from watcher.delivery.sinks.settings import RemoteSettings
 from watcher.runtime.settings import Block, shown_url
 from watcher.runtime.units import InvalidValueError
@@ -39,13 +40,6 @@ class PemFile:
     def of(cls, given: str, path: Path, content: bytes) -> Self:
         """Return the file with this content."""
         return cls(given, path, sha256(content).hexdigest())
-
-
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """A context, which is no part of what is compared when the configuration is read again."""
-
-    context: ssl.SSLContext = field(compare=False)
 
 
 def _read(value: object) -> PemFile:
@@ -86,7 +80,6 @@ class TlsSettings(Block):
         description="Its private key (PEM), without a passphrase.",
         examples=["/etc/watcher/tls/tls.key"],
     )
-    _made: _Made = PrivateAttr()
 
     @field_validator("ca_file")
     @classmethod
@@ -122,20 +115,21 @@ class TlsSettings(Block):
     @model_validator(mode="after")
     def _make(self) -> Self:
         """Make the context here, in the loader's thread: an event loop is not to read files."""
+        assert self.context
+        return self
+
+    @cached_property
+    def context(self) -> ssl.SSLContext:
+        """Return how to connect. It is no part of what is compared when the configuration is read again."""
         context = ssl.create_default_context(cafile=None if self.ca_file is None else self.ca_file.path)
         context.set_alpn_protocols(["http/1.1"])
         if self.cert_file is not None and self.key_file is not None:
             _show(context, self.cert_file, self.key_file)
-        self._made = _Made(context)
-        return self
-
-    def context(self) -> ssl.SSLContext:
-        """Return how to connect."""
-        return self._made.context
+        return context
 
 
 class HttpSinkSettings(RemoteSettings):
-    """Common to all sinks with a `Poster`, which is given what `connection_rules` returns."""
+    """Common to all sinks with a `Poster`."""
 
     allow_private: bool = Field(
         default=True,
@@ -169,9 +163,16 @@ class HttpSinkSettings(RemoteSettings):
         """Return scheme and host, with the port where there is one: the path may be a secret."""
         return shown_url(self.address)
 
-    def connection_rules(self) -> ConnectionRules:
-        """Return how its `Poster` is to connect."""
-        return ConnectionRules(self.allow_private, None if self.tls is None else self.tls.context())
+    def poster(self, url: URL, *, headers: Mapping[str, str], check: Callable[[], None]) -> Poster:
+        """Return what posts to this URL."""
+        return Poster(
+            url,
+            headers=headers,
+            timeout_s=self.timeout_s,
+            check=check,
+            allow_private=self.allow_private,
+            tls=None if self.tls is None else self.tls.context,
+        )
 
 
 def _show(context: ssl.SSLContext, certificate: PemFile, key: PemFile) -> None:

@@ -5,7 +5,6 @@ https://developer.pagerduty.com/docs/events-api-v2-overview
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, ClassVar
 
 from watcher.delivery.sinks.alert import Alert
@@ -85,8 +84,7 @@ class PagerDutyTemplate(Template):
             "custom_details": _cleaned(alert.data),
         }
         event = self._event(key, payload, links=[alert.link] if alert.link else [])
-        less = {"event": alert.id, "execution": alert.execution}
-        return Message(alert.id, _body(event), partial(_minimal, event, less), cut.has_cut)
+        return Message(alert.id, _body(event), cut.has_cut)
 
     def _trigger_others(self, group: Digest) -> Message:
         news = group.news
@@ -107,7 +105,7 @@ class PagerDutyTemplate(Template):
         }
         event = self._event(group.id, payload, links=[alert.link for alert in group.newest if alert.link])
         is_cut = cut.has_cut or group.count > EXECUTIONS_COUNT
-        return Message(group.id, _body(event), partial(_minimal, event, {"count": group.count}), is_cut)
+        return Message(group.id, _body(event), is_cut)
 
     def _event(self, key: str, payload: Json, *, links: Sequence[str]) -> Json:
         event = {
@@ -131,13 +129,6 @@ def _cleaned(value: Any) -> Any:
         case list():
             return [_cleaned(item) for item in value]
     return value
-
-
-def _minimal(event: Json, details: Json) -> bytes:
-    """Leave what PagerDuty requires, and what is known by ids."""
-    kept = {name: event["payload"][name] for name in ("summary", "source", "severity")}
-    head = {name: event[name] for name in ("routing_key", "event_action", "dedup_key")}
-    return _body(head | {"payload": kept | {"custom_details": details}})
 
 
 def _body(event: Json) -> bytes:

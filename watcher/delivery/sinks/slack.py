@@ -7,25 +7,25 @@ markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from functools import partial
 from typing import ClassVar
 
 from watcher.delivery.sinks.alert import HEADLINE_LENGTH, Alert
-from watcher.delivery.sinks.alert_text import Cutter, in_utc, shorten
+from watcher.delivery.sinks.alert_text import Cutter, in_utc, shorten, to_json
 from watcher.delivery.sinks.chat import (
     ERROR_LENGTH,
-    ChatMessage,
     ChatTemplate,
     Json,
     details_of,
     facts_of,
     link_in_group,
     other_nodes,
+    read_batch,
 )
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.template import result_of_status, with_code
+from watcher.delivery.sinks.template import Message, result_of_status, with_code
+from watcher.domain.delivery import Delivery
 
 PREVIEW_LENGTH = 300
 
@@ -53,6 +53,7 @@ class SlackTemplate(ChatTemplate):
     """One message per event or per group, for an incoming webhook."""
 
     judged_by_body = frozenset({200})
+    has_minimal = True
     defaults: ClassVar = {"rate_limit": "1/s"}
 
     def single(self, alert: Alert, cut: Cutter) -> Json:
@@ -71,9 +72,11 @@ class SlackTemplate(ChatTemplate):
         ]
         return _payload(group.headline, clusters[0], blocks)
 
-    def minimal(self, news: Alert | Digest) -> Json:
-        """Return headline and ids, without blocks."""
-        return _payload(news.headline, news.ids, [])
+    def messages(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return one message, or two; in minimal form once they were refused, for Slack refuses some long blocks."""
+        if not batch[0].rejections:
+            return super().messages(batch)
+        return [Message(news.id, to_json(minimal(news.headline, news.ids)).encode()) for news in read_batch(batch)]
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
@@ -87,23 +90,25 @@ class SlackTemplate(ChatTemplate):
 SLACK = SlackTemplate()
 
 
-def message_of_problem(alert: Alert) -> ChatMessage:
-    """Return the message of a problem, which may be updated."""
-    return replace(SLACK.message_of(alert), minimal=partial(_minimal_block, alert.headline, alert.ids))
+def minimal(headline: str, ids: str) -> Json:
+    """Return both in one short block: the text alone would be read as markup, for `chat.update` has no `mrkdwn`."""
+    return _payload(headline, ids, [_section(f"{headline}\n{ids}")])
 
 
-def message_of_end(alert: Alert, opening: Alert | None) -> ChatMessage:
+def end_of_problem(alert: Alert, opening: Alert | None, cut: Cutter) -> Json:
     """Return what the message of a problem becomes when that is over: for how long it lasted, and what it was."""
-    headline = shorten(f"✓ {alert.ending}", HEADLINE_LENGTH)
     was = "" if opening is None else ": ".join(filter(None, (f"It was: {opening.title}", opening.error)))
-    cut = Cutter()
-    content = _single(alert, cut, headline=headline, error=was)
-    return ChatMessage(alert.id, content, partial(_minimal_block, headline, alert.ids), cut.has_cut)
+    return _single(alert, cut, headline=headline_of_end(alert), error=was)
 
 
-def message_of_note(alert: Alert) -> ChatMessage:
-    """Return the one line that says in a thread that its problem is over."""
-    return ChatMessage(alert.id, _payload(f"✓ {alert.ending}", "", []), minimal=None)
+def headline_of_end(alert: Alert) -> str:
+    """Return the one line that says that a problem is over."""
+    return shorten(f"✓ {alert.ending}", HEADLINE_LENGTH)
+
+
+def one_line(headline: str) -> Json:
+    """Return a message of one line."""
+    return _payload(headline, "", [])
 
 
 def _single(alert: Alert, cut: Cutter, *, headline: str, error: str, nodes: Sequence[str] = ()) -> Json:
@@ -129,11 +134,6 @@ def _newest(alert: Alert) -> Json:
     block = _section("\n".join([alert.headline, *details_of(alert)]))
     link = link_in_group(alert)
     return block | {"accessory": _button(link)} if link else block
-
-
-def _minimal_block(headline: str, ids: str) -> Json:
-    """Return both in a block: the text alone would be read as markup, for `chat.update` has no `mrkdwn`."""
-    return _payload(headline, ids, [_section(f"{headline}\n{ids}")])
 
 
 def _payload(headline: str, detail: str, blocks: Sequence[Json]) -> Json:

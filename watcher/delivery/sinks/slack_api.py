@@ -7,24 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from yarl import URL
-
-from watcher.delivery.sinks.http_post import (
-    Answer,
-    ConnectionRules,
-    Poster,
-    result_without_answer,
-    with_retry_after,
-)
-from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SinkContext
+from watcher.delivery.sinks.http_post import Answer, Poster, result_without_answer, with_retry_after
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.request_series import TAKEN
 from watcher.delivery.sinks.template import json_object, result_of_status
 from watcher.domain.errors import TransportFailedError
+from watcher.runtime.clock import Clock
 
 API_URL = "https://slack.com/api"
-
-ANSWER_BYTES = 128 * 1024
-"""More than any answer has: that to a message holds the message."""
 
 _NOT_SLACK = "is url that of Slack's Web API?"
 _UNKNOWN = "see whether url is that of Slack's Web API, and whether the app may post in the channel"
@@ -99,33 +89,15 @@ class ApiAnswer:
         return self.result.outcome in TAKEN
 
 
-class SlackApi:
-    """Calls methods with one token, each once."""
-
-    def __init__(self, url: str, token: str, *, timeout_s: float, context: SinkContext, rules: ConnectionRules) -> None:
-        """Open no connection yet. Needs a running event loop."""
-        headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
-        self._clock = context.clock
-        self._poster = Poster(URL(url), headers=headers, timeout_s=timeout_s, context=context, rules=rules)
-
-    async def call(self, method: str, arguments: bytes) -> ApiAnswer:
-        """Call a method with these arguments, in JSON."""
-        try:
-            answer = await self._poster.post(
-                arguments,
-                path=method,
-                headers={"Content-Type": "application/json; charset=utf-8"},
-                judged_by_body={200},
-                said_bytes=ANSWER_BYTES,
-            )
-        except TransportFailedError as error:
-            return ApiAnswer(result_without_answer(error), {})
-        content = json_object(answer.said) if answer.status == 200 else {}
-        return ApiAnswer(with_retry_after(_result(answer, content), answer, now=self._clock.now()), content)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._poster.close()
+async def call(poster: Poster, method: str, arguments: bytes, *, clock: Clock) -> ApiAnswer:
+    """Call a method once with these arguments, in JSON."""
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    try:
+        answer = await poster.post(arguments, path=method, headers=headers, judged_by_body={200})
+    except TransportFailedError as error:
+        return ApiAnswer(result_without_answer(error), {})
+    content = json_object(answer.said) if answer.status == 200 else {}
+    return ApiAnswer(with_retry_after(_result(answer, content), answer, now=clock.now()), content)
 
 
 def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:

@@ -5,32 +5,34 @@ with each delivery. `SlackBotSink` posts, updates and answers.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 from typing import Annotated, Literal
 from uuid import UUID
 
 import structlog
 from pydantic import AfterValidator, Field, SecretStr
+from yarl import URL
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import to_json
-from watcher.delivery.sinks.chat import ChatMessage
-from watcher.delivery.sinks.digest import Digest
+from watcher.delivery.sinks.alert_text import Cutter, to_json
+from watcher.delivery.sinks.chat import Json, read_batch
+from watcher.delivery.sinks.http_post import Poster
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
 from watcher.delivery.sinks.settings import EventGlobs
-from watcher.delivery.sinks.slack import SLACK, message_of_end, message_of_note, message_of_problem
+from watcher.delivery.sinks.slack import SLACK, end_of_problem, headline_of_end, minimal, one_line
 from watcher.delivery.sinks.slack_api import (
     API_URL,
     CANNOT_UPDATE_ERRORS,
     CHANNEL_ERROR_REMEDIES,
     GONE_ERRORS,
     ApiAnswer,
-    SlackApi,
+    call,
 )
 from watcher.delivery.sinks.template import ALERT_EVENTS
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
@@ -113,22 +115,22 @@ class SlackBotSettings(HttpSinkSettings):
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
-        return SlackBotSink(self._api(context), channel=self.channel, context=context)
+        return SlackBotSink(self._opened(context.check), channel=self.channel, context=context)
 
     async def connect(self) -> str:
         """Ask Slack whether it knows the token."""
-        api = self._api(SinkContext(SystemClock()))
+        poster = self._opened(lambda: None)
         try:
-            result = (await api.call("auth.test", b"{}")).result
+            result = (await call(poster, "auth.test", b"{}", clock=SystemClock())).result
         finally:
-            await api.close()
+            await poster.close()
         if result.outcome is not SendOutcome.DELIVERED:
             raise TransportFailedError(result.answer, remedy=result.remedy)
         return f"takes the token; whether it may post in {self.channel} is shown by --send; nothing sent"
 
-    def _api(self, context: SinkContext) -> SlackApi:
-        token, rules = self.token.get_secret_value(), self.connection_rules()
-        return SlackApi(self.url, token, timeout_s=self.timeout_s, context=context, rules=rules)
+    def _opened(self, check: Callable[[], None]) -> Poster:
+        headers = {"Authorization": f"Bearer {self.token.get_secret_value()}", "Accept-Encoding": "identity"}
+        return self.poster(URL(self.url), headers=headers, check=check)
 
 
 class Step(Enum):
@@ -151,38 +153,18 @@ class Part:
     """One message. `problem` is the one whose message it is, changes or answers; `delivery` that of its first event."""
 
     step: Step
-    message: ChatMessage
+    content: Json
     delivery: Delivery
     problem: UUID | None
 
 
-class _Others:
-    """What is no problem's, of good news or of bad: one message of all."""
-
-    def __init__(self) -> None:
-        self._digest = Digest()
-        self._deliveries: list[Delivery] = []
-
-    def add(self, alert: Alert, delivery: Delivery) -> None:
-        self._digest.add(alert, event_id=delivery.event_id)
-        self._deliveries.append(delivery)
-
-    def parts(self) -> list[Part]:
-        """Return the part there is, if any: in a thread if all belong in that one."""
-        if not self._deliveries:
-            return []
-        threads = {each.thread.problem if each.thread else None for each in self._deliveries}
-        problem = threads.pop() if len(threads) == 1 else None
-        return [Part(Step.OTHER, SLACK.message_of(self._digest.news), self._deliveries[0], problem)]
-
-
-def parts_of(batch: Sequence[Delivery]) -> list[Part]:
+def parts_of(batch: Sequence[Delivery], cut: Cutter) -> list[Part]:
     """Return the messages in their order: what is of problems, then the rest. Their number depends on the events alone.
 
-    What ends a problem and is trouble itself is both, the end first.
+    What ends a problem and is trouble itself is both, the end first. What was refused comes in minimal form.
     """
     parts: list[Part] = []
-    others = {True: _Others(), False: _Others()}
+    others: Mapping[bool, list[Delivery]] = {True: [], False: []}
     openings = {each.message.problem: each.message.opening for each in batch if each.message is not None}
     for delivery in batch:
         alert = Alert.of(delivery.content)
@@ -190,62 +172,88 @@ def parts_of(batch: Sequence[Delivery]) -> list[Part]:
             problem = UUID(alert.problem["id"])
             if alert.type == alert.problem["kind"]:
                 openings[problem] = delivery.body
-            parts += _of_problem(alert, delivery, problem, openings.get(problem))
+            parts += _of_problem(alert, delivery, problem, openings.get(problem), cut)
         if alert.problem is None or (alert.closes and alert.is_trouble and not delivery.closes_only):
-            others[alert.is_trouble].add(alert, delivery)
-    return [*parts, *others[True].parts(), *others[False].parts()]
+            others[alert.is_trouble].append(delivery)
+    return [*parts, *(_of_none(each, cut) for each in others.values() if each)]
 
 
-def _of_problem(alert: Alert, delivery: Delivery, problem: UUID, opening: bytes | None) -> list[Part]:
+def _of_problem(alert: Alert, delivery: Delivery, problem: UUID, opening: bytes | None, cut: Cutter) -> list[Part]:
+    is_whole = not delivery.rejections
     if alert.closes:
-        end = message_of_end(alert, None if opening is None else Alert.read(opening))
+        headline = headline_of_end(alert)
+        was = None if opening is None else Alert.read(opening)
+        content = end_of_problem(alert, was, cut) if is_whole else minimal(headline, alert.ids)
         return [
-            Part(Step.END, end, delivery, problem),
-            Part(Step.NOTE, message_of_note(alert), delivery, problem),
+            Part(Step.END, content, delivery, problem),
+            Part(Step.NOTE, one_line(headline), delivery, problem),
         ]
     is_opening = alert.problem is not None and alert.type == alert.problem["kind"]
-    return [Part(Step.OPENING if is_opening else Step.NEWS, message_of_problem(alert), delivery, problem)]
+    content = SLACK.single(alert, cut) if is_whole else minimal(alert.headline, alert.ids)
+    return [Part(Step.OPENING if is_opening else Step.NEWS, content, delivery, problem)]
+
+
+def _of_none(deliveries: Sequence[Delivery], cut: Cutter) -> Part:
+    """Return the one message of what is no problem's, of good news or of bad: in a thread if all belong in that one."""
+    threads = {each.thread.problem if each.thread else None for each in deliveries}
+    (news,) = read_batch(deliveries)
+    is_whole = not deliveries[0].rejections
+    content = SLACK.content_of(news, cut) if is_whole else minimal(news.headline, news.ids)
+    return Part(Step.OTHER, content, deliveries[0], threads.pop() if len(threads) == 1 else None)
+
+
+Request = Callable[[str, Part, Mapping[str, str]], Awaitable[ApiAnswer]]
+"""Sends a message by a method, with where it belongs."""
 
 
 class SlackBotSink(Sink):
     """One app in one channel."""
 
-    def __init__(self, api: SlackApi, *, channel: str, context: SinkContext) -> None:
+    def __init__(self, poster: Poster, *, channel: str, context: SinkContext) -> None:
         """Post new messages in that channel; those that are kept stay where they are."""
-        self._api = api
+        self._poster = poster
         self._channel = channel
+        self._context = context
         self._log = MessageLog(context.clock)
-        self._take_slot = context.take_slot
         self._taken = TakenParts()
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Send all messages of a delivery or a group; the first that is not taken ends it."""
-        slots = RequestSlots(self._take_slot)
-        attempt = _Attempt(batch, self._api, channel=self._channel, log=self._log, slots=slots)
-        parts = await make_messages(parts_of, batch)
-        for part in parts:
-            if part.message.is_cut:
-                self._log.cut(part.delivery)
+        cut, slots = Cutter(), RequestSlots(self._context.take_slot)
+        parts = await make_messages(partial(parts_of, cut=cut), batch)
+        if cut.has_cut:
+            self._log.cut(batch[0])
+
+        async def request(method: str, part: Part, where: Mapping[str, str]) -> ApiAnswer:
+            await slots.wait()
+            return await self._request(method, part, where)
+
+        attempt = _Attempt(batch, request, channel=self._channel)
         return await self._taken.send(batch, parts, attempt.send)
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._api.close()
+        await self._poster.close()
+
+    async def _request(self, method: str, part: Part, where: Mapping[str, str]) -> ApiAnswer:
+        left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
+        arguments = {**where, **{name: value for name, value in part.content.items() if name not in left_out}}
+        answer = await call(self._poster, method, to_json(arguments).encode(), clock=self._context.clock)
+        if answer.result.outcome is SendOutcome.REFUSED and not part.delivery.rejections:
+            self._log.rejected(part.delivery, answer=answer.result.answer)
+            return replace(answer, result=replace(answer.result, minimal_left=True))
+        return answer
 
 
 class _Attempt:
     """One attempt at a delivery or a group, and where messages are by now."""
 
-    def __init__(
-        self, batch: Sequence[Delivery], api: SlackApi, *, channel: str, log: MessageLog, slots: RequestSlots
-    ) -> None:
+    def __init__(self, batch: Sequence[Delivery], request: Request, *, channel: str) -> None:
         kept = [message for each in batch for message in (each.message, each.thread) if message is not None]
         self._places: dict[UUID, MessagePlace] = {each.problem: each.place for each in kept if each.place is not None}
         self._changes: list[ProblemMessage] = []
-        self._api = api
+        self._request = request
         self._channel = channel
-        self._log = log
-        self._slots = slots
 
     async def send(self, part: Part) -> SendResult:
         """Send one message where it belongs; the result says what is to be kept."""
@@ -258,7 +266,7 @@ class _Attempt:
         """Post a message of its own."""
         if part.step is Step.NOTE:
             return SendResult(SendOutcome.DELIVERED, "200")
-        answer = await self._call(POST, part, {"channel": self._channel})
+        answer = await self._request(POST, part, {"channel": self._channel})
         if answer.is_ok:
             self._keep(part, answer)
         return answer.result
@@ -267,7 +275,7 @@ class _Attempt:
         """Update a problem's message or answer it; if it is gone, post one of its own."""
         is_update = part.step in {Step.OPENING, Step.END}
         where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
-        answer = await self._call(UPDATE if is_update else POST, part, where)
+        answer = await self._request(UPDATE if is_update else POST, part, where)
         word = answer.result.answer
         if is_update and word in CANNOT_UPDATE_ERRORS:
             note = "it cannot be updated; what is new stands in its thread"
@@ -297,21 +305,6 @@ class _Attempt:
             place = MessagePlace(str(channel), str(number))
             self._places[part.problem] = place
             self._changes.append(ProblemMessage(part.problem, place))
-
-    async def _call(self, method: str, part: Part, where: Mapping[str, str]) -> ApiAnswer:
-        """Call once when its slot has come; in minimal form, where there is one, if the attempt before was refused."""
-        message = part.message
-        is_minimal = message.minimal is not None and part.delivery.rejections > 0
-        content = message.minimal() if message.minimal is not None and is_minimal else message.content
-        left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
-        arguments = {**where, **{name: value for name, value in content.items() if name not in left_out}}
-        await self._slots.wait()
-        answer = await self._api.call(method, to_json(arguments).encode())
-        self._slots.heed(answer.result)
-        if answer.result.outcome is SendOutcome.REFUSED and message.minimal is not None and not is_minimal:
-            self._log.rejected(part.delivery, answer=answer.result.answer)
-            return replace(answer, result=replace(answer.result, minimal_left=True))
-        return answer
 
 
 def _stands_alone(answer: ApiAnswer) -> bool:

@@ -66,10 +66,6 @@ class TeamsTemplate(ChatTemplate):
         ]
         return _payload(body)
 
-    def minimal(self, news: Alert | Digest) -> Json:
-        """Return headline and ids."""
-        return _payload([_headline(news), _small(news.ids)])
-
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: with any success the flow has the card and has yet to post it."""
         result = result_of_status(answer.status)

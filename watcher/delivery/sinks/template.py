@@ -5,7 +5,7 @@ events as they are stored.
 """
 
 import json
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -62,23 +62,25 @@ class TemplateFailure(NamedTuple):
 class Message:
     """One request. `id` is the same on every attempt, `is_cut` tells that the receiver's limits left something out.
 
-    `minimal` makes the body to send once this one was refused, where there is such a form. Where a
-    template fails, the plain event is sent instead: with its own `content_type`, and `failure` says why.
+    Where a template fails, the plain event is sent instead: with its own `content_type`, and `failure` says why.
     """
 
     id: str
     body: bytes
-    minimal: Callable[[], bytes] | None = None
     is_cut: bool = False
     content_type: str | None = None
     failure: TemplateFailure | None = None
 
 
 class Template(Protocol):
-    """Posts for one kind of receiver. `judged_by_body` are the status codes that alone say too little."""
+    """Posts for one kind of receiver. `judged_by_body` are the status codes that alone say too little.
+
+    One that `has_minimal` makes messages without blocks for a delivery whose message was refused.
+    """
 
     content_type: str = "application/json; charset=utf-8"
     judged_by_body: frozenset[int] = frozenset()
+    has_minimal: bool = False
     defaults: ClassVar[Mapping[str, str]] = {}
     """Settings that the receiver wants where the file says nothing, beside `events`."""
 

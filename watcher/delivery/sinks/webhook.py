@@ -6,7 +6,7 @@ When to try, and how often, is the worker's. Of the URL only scheme and host are
 import asyncio
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -26,9 +26,9 @@ from pydantic import (
 )
 from yarl import URL
 
-from watcher.delivery.sinks.alertmanager import ALERTS_COUNT, REFRESH_EVERY_S, AlertmanagerTemplate
+from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTemplate, parts_of
 from watcher.delivery.sinks.discord import DiscordTemplate
-from watcher.delivery.sinks.http_post import Poster, result_without_answer, try_connection, with_retry_after
+from watcher.delivery.sinks.http_post import Poster, result_without_answer, stop, with_retry_after
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
@@ -38,16 +38,18 @@ from watcher.delivery.sinks.settings import Headers, SigningSecrets, SinkUrl
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.delivery.sinks.slack import SlackTemplate
 from watcher.delivery.sinks.teams import TeamsTemplate
-from watcher.delivery.sinks.template import ALERT_EVENTS, BatchTemplate, EventTemplate, Message, Template
-from watcher.delivery.sinks.template_file import TemplateFile
+from watcher.delivery.sinks.template import (
+    ALERT_EVENTS,
+    BatchTemplate,
+    EventTemplate,
+    Message,
+    Template,
+    TemplateFailure,
+)
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import TransportFailedError
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import (
-    describe_twins,
-    not_both_twins,
-    one_of_twins,
-)
+from watcher.runtime.settings import describe_twins, not_both_twins, one_of_twins
 from watcher.runtime.units import InvalidValueError
 
 Preset = Literal["slack", "discord", "teams", "pagerduty", "alertmanager"]
@@ -69,6 +71,30 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     name: {**OWN_DEFAULTS, **template.defaults} for name, template in PRESETS.items()
 }
 """What each preset brings where the file says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateFile:
+    """A template of the operator's own: its path, as the configuration has it, and what it holds, which may be secret.
+
+    jinja2 is imported only once there is one: that takes time, and most configurations have none.
+    """
+
+    path: str
+    source: str = field(repr=False)
+
+    def check(self, *, with_group: bool) -> TemplateFailure | None:
+        """Return what is wrong with it: as a template, or with what it makes of examples."""
+        from watcher.delivery.sinks.own_template import check  # noqa: PLC0415 (it imports jinja2)
+
+        return check(self.source, with_group=with_group)
+
+    def template(self, *, timeout_s: float) -> Template:
+        """Return what makes messages by it, once it is checked."""
+        from watcher.delivery.sinks.own_template import OwnTemplate  # noqa: PLC0415 (it imports jinja2)
+
+        return OwnTemplate(self.source, timeout_s=timeout_s)
+
 
 _PRESET: TypeAdapter[Preset] = TypeAdapter(Preset)
 
@@ -215,16 +241,18 @@ class WebhookSettings(HttpSinkSettings):
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
-        template, rules = self.chosen_template(context.clock), self.connection_rules()
+        template = self.chosen_template(context.clock)
         keys = [signing_key(secret.get_secret_value()) for secret in self.secret]
-        url = template.post_url(URL(self.address))
-        poster = Poster(url, headers=headers, timeout_s=self.timeout_s, context=context, rules=rules)
+        poster = self.poster(template.post_url(URL(self.address)), headers=headers, check=context.check)
         return WebhookSink(poster, template, keys=keys, context=context)
 
     async def connect(self) -> str:
         """Connect to the host, through the proxy that leads there, and say nothing."""
-        url = URL(self.address)
-        return await try_connection(url, timeout_s=self.timeout_s, rules=self.connection_rules())
+        poster = self.poster(URL(self.address), headers={}, check=stop)
+        try:
+            return await poster.try_connection()
+        finally:
+            await poster.close()
 
     def chosen_template(self, clock: Clock) -> Template:
         """Return what makes its requests."""
@@ -262,8 +290,7 @@ class WebhookSink(Sink):
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
 
-        The next attempt goes on behind what was taken: of a large group no attempt may get all through. After a refusal
-        it sends minimal forms.
+        The next attempt goes on behind what was taken: of a large group no attempt may get all through.
         """
         if isinstance(self._template, AlertmanagerTemplate):
             await self._wait_for_refresh(await make_messages(self._template.closed_by, batch))
@@ -283,11 +310,14 @@ class WebhookSink(Sink):
 
         One whose end went out after it was read as open is left out: it would be opened again.
         """
+        assert isinstance(self._template, AlertmanagerTemplate)
         result = SendResult(SendOutcome.DELIVERED, "200")
         try:
-            for start in range(0, len(problems), ALERTS_COUNT):
+            for part in parts_of(problems):
                 async with self._refreshing:
-                    result = await self._refresh(problems[start : start + ALERTS_COUNT])
+                    known = [each for each in part if each.closed_at is not None or each.problem.id not in self._closed]
+                    if known:
+                        result = await self._post(await make_messages(self._template.refresh, known))
                 if result.outcome not in TAKEN:
                     break
         finally:
@@ -298,14 +328,6 @@ class WebhookSink(Sink):
         """Close all connections."""
         await self._poster.close()
 
-    async def _refresh(self, problems: Sequence[SentProblem]) -> SendResult:
-        assert isinstance(self._template, AlertmanagerTemplate)
-        known = [each for each in problems if each.closed_at is not None or each.problem.id not in self._closed]
-        result = SendResult(SendOutcome.DELIVERED, "200")
-        for message in await make_messages(self._template.refresh, known):
-            result = await self._post(message)
-        return result
-
     async def _wait_for_refresh(self, closed: frozenset[UUID]) -> None:
         """Return once no request is under way, nor will be, that says of one of these problems that it is open."""
         if closed:
@@ -314,16 +336,12 @@ class WebhookSink(Sink):
                 pass
 
     async def _post_once(self, message: Message, delivery: Delivery, slots: RequestSlots) -> SendResult:
-        """Post once when its slot has come; in minimal form, where there is one, if the attempt before was refused."""
+        """Post once when its slot has come."""
         if message.failure is not None:
             self._log.failed(delivery, message.failure)
-        is_minimal = message.minimal is not None and delivery.rejections > 0
-        if message.minimal is not None and is_minimal:
-            message = replace(message, body=message.minimal())
         await slots.wait()
         result = await self._post(message, replayed=delivery.replayed)
-        slots.heed(result)
-        if result.outcome is SendOutcome.REFUSED and message.minimal is not None and not is_minimal:
+        if result.outcome is SendOutcome.REFUSED and self._template.has_minimal and not delivery.rejections:
             self._log.rejected(delivery, answer=result.answer)
             return replace(result, minimal_left=True)
         return result

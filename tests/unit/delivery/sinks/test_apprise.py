@@ -20,7 +20,6 @@ from sample_events import HOSTILE, HOSTILE_PARTS, data_of, sample
 from worker_rig import DELIVERED, FakeClock
 
 from watcher.delivery.sinks.apprise import AppriseSettings, AppriseSink
-from watcher.delivery.sinks.plain_message import PlainMessage
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import LeaseExpiredError
@@ -126,7 +125,7 @@ async def test_what_takes_little_is_sent_one_message_that_begins_with_the_headli
     url = f"json://{HOST}:{receiver.port}?overflow=split"
     service = settings(url).open(SinkContext(FakeClock()))
     assert isinstance(service, AppriseSink)
-    plugin = cast("Any", service)._service._apprise.services[0]
+    plugin = cast("Any", service)._service_notify.__self__._apprise.services[0]
     plugin.body_maxlen, plugin.title_maxlen = 160, 0  # as those of an SMS
     assert (await service.send([hostile("x" * 2000)])).outcome is SendOutcome.DELIVERED
     (request,) = receiver.requests
@@ -235,23 +234,21 @@ async def test_without_the_lease_nothing_goes_out(receiver: Receiver) -> None:
 class BlockingService:
     """Hangs until it is let go, then answers by `answer`."""
 
-    body_length = 1000
-
-    def __init__(self, answer: Callable[[PlainMessage], str | None] = lambda _: None) -> None:
+    def __init__(self, answer: Callable[[str], str | None] = lambda _: None) -> None:
         self.answer = answer
         self.asked: list[str] = []
         self.begun = asyncio.Event()
         self.go_on = threading.Event()
         self._loop = asyncio.get_running_loop()
 
-    def notify(self, message: PlainMessage) -> str | None:
-        self.asked.append(message.title)
+    def notify(self, title: str, _body: str, _type: str) -> str | None:
+        self.asked.append(title)
         self._loop.call_soon_threadsafe(self.begun.set)
         self.go_on.wait(30)
-        return self.answer(message)
+        return self.answer(title)
 
     def open(self, *, timeout_s: float) -> AppriseSink:
-        return AppriseSink(self, timeout_s=timeout_s, context=SinkContext(FakeClock()))
+        return AppriseSink(self.notify, body_length=1000, timeout_s=timeout_s, context=SinkContext(FakeClock()))
 
 
 def threads() -> list[threading.Thread]:
@@ -297,8 +294,8 @@ async def test_a_server_that_never_answers_is_a_timeout(receiver: Receiver) -> N
 
 
 async def test_of_a_group_what_was_taken_is_not_sent_again_but_by_a_replay() -> None:
-    def refuses_good_news(message: PlainMessage) -> str | None:
-        return "503" if message.title.startswith("✓") else None
+    def refuses_good_news(title: str) -> str | None:
+        return "503" if title.startswith("✓") else None
 
     service = BlockingService(refuses_good_news)
     service.go_on.set()
@@ -315,11 +312,12 @@ async def test_of_a_group_what_was_taken_is_not_sent_again_but_by_a_replay() -> 
 
 
 async def test_what_was_taken_of_a_group_before_an_error_is_not_sent_again() -> None:
-    service = BlockingService(lambda message: str(1 / 0) if message.title.startswith("✓") else None)
+    service = BlockingService(lambda title: str(1 / 0) if title.startswith("✓") else None)
     service.go_on.set()
     ops = service.open(timeout_s=30)
     batch = [sample(type_, number=number) for type_ in (FAILED, EventType.EXECUTION_SUCCESS) for number in (1, 2)]
-    assert await ops.send(batch) == SendResult(SendOutcome.RETRY, "error")
+    with pytest.raises(ZeroDivisionError):
+        await ops.send(batch)
     service.answer = lambda _: None
     assert (await ops.send(batch)).outcome is SendOutcome.DELIVERED
     assert [title[0] for title in service.asked] == ["✕", "✓", "✓"]

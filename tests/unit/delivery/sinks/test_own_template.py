@@ -15,8 +15,7 @@ from watcher.delivery.sinks.own_template import EXAMPLES, MESSAGE_BYTES, OwnTemp
 from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.delivery.sinks.template import TemplateFailure
-from watcher.delivery.sinks.template_file import TemplateFile
-from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.delivery.sinks.webhook import TemplateFile, WebhookSettings
 from watcher.domain.event import EventType
 from watcher.domain.event_ids import group_id
 

@@ -5,7 +5,7 @@ from html import escape
 import pytest
 from sample_events import HOSTILE_PARTS, data_of, sample
 
-from watcher.delivery.sinks.plain_message import plain_messages
+from watcher.delivery.sinks.apprise import plain_messages
 from watcher.domain.event import EventType
 
 FAILED = EventType.EXECUTION_FAILED

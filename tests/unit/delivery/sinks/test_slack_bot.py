@@ -372,34 +372,6 @@ async def test_what_was_posted_of_a_group_is_kept_though_the_rest_was_not_taken(
     assert (again.outcome, again.messages) == (SendOutcome.RETRY, first.messages)
 
 
-async def test_where_a_message_is_is_kept_though_a_bug_ends_the_attempt(slack: FakeSlack) -> None:
-    crashes = iter([KeyError("a text that may hold a secret")])
-
-    def take_slot() -> float:
-        for crash in crashes:
-            raise crash
-        return 0.0
-
-    group = [replace(each, group_id=UUID(int=7)) for each in (sample(EventType.EXECUTION_OVERDUE), failed())]
-    async with sink_of(slack.block(), take_slot=take_slot) as sink:
-        with capture_logs() as logs:
-            first = await sink.send(group)
-        assert (first.outcome, first.answer, len(first.messages)) == (SendOutcome.RETRY, "error", 1)
-        again = await sink.send([replace(each, attempts=1) for each in group])
-    assert again == replace(DELIVERED, messages=first.messages)
-    assert len(slack.messages) == 2
-    assert logs == [
-        {
-            "event": "delivery.crashed",
-            "log_level": "error",
-            "sink": "ops",
-            "event_id": str(group[0].event_id),
-            "type": group[0].type,
-            "error": "KeyError",
-        }
-    ]
-
-
 async def test_a_message_that_is_cut_is_counted_once_also_if_it_is_not_reached_at_first(slack: FakeSlack) -> None:
     clock = FakeClock()
     data = data_of(FAILED) | {"problem": problem_block(EventType.EXECUTION_OVERDUE, closed=True)}

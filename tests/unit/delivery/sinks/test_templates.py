@@ -54,12 +54,11 @@ EVERYTHING = [*map(sample, EventType), *OVERDUE_ENDS]
 def test_a_receiver_takes_every_event_also_in_minimal_form(
     template: Template, check: Callable[[bytes], Any], delivery: Delivery
 ) -> None:
-    for message in template.messages([delivery]):
-        check(message.body)
-        assert not message.is_cut
-        assert message.id == str(delivery.event_id)
-        if message.minimal is not None:
-            check(message.minimal())
+    for each in (delivery, replace(delivery, rejections=1)):
+        for message in template.messages([each]):
+            check(message.body)
+            assert not message.is_cut
+            assert message.id == str(delivery.event_id)
 
 
 def huge(type_: EventType, number: int = 1, *, link_length: int = 2000) -> Delivery:
@@ -126,7 +125,6 @@ def of_emoji(type_: EventType, number: int = 1) -> Delivery:
 def test_a_receiver_takes_texts_of_emoji(template: Template, check: Callable[[bytes], Any], type_: EventType) -> None:
     for message in template.messages([of_emoji(type_)]):
         check(message.body)
-        assert message.minimal is None or check(message.minimal())
 
 
 @pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
@@ -136,7 +134,6 @@ def test_a_receiver_takes_a_group_with_texts_of_emoji(
 ) -> None:
     for message in template.messages([of_emoji(EventType.EXECUTION_FAILED, number) for number in range(count)]):
         check(message.body)
-        assert message.minimal is None or check(message.minimal())
 
 
 @pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
@@ -145,8 +142,6 @@ def test_a_receiver_takes_a_group_of_any_size(template: Template, check: Callabl
     messages = template.messages([failed(number) for number in range(count)])
     for message in messages:
         check(message.body)
-        assert message.minimal is not None
-        check(message.minimal())
     assert len(messages) == (-(-count // 256) if isinstance(template, AlertmanagerTemplate) else 1)
 
 
@@ -177,8 +172,6 @@ def test_constant_cuts_leave_room_for_whatever_is_written(
     for each in (batch, [replace(batch[0], body=json.dumps(longest).encode())]):
         for message in template.messages(each):
             check(message.body)
-            assert message.minimal is not None
-            check(message.minimal())
 
 
 def event_of(delivery: Delivery, data: dict[str, Any]) -> dict[str, Any]:
@@ -197,10 +190,15 @@ def test_an_event_is_posted_as_it_is_and_a_batch_is_an_array_of_them() -> None:
     assert (plain.body, plain.id) == (batch[0].body, str(batch[0].event_id))
 
 
-@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
-def test_the_minimal_form_is_made_only_when_it_is_asked_for(template: Template, check: Callable[[bytes], Any]) -> None:
-    for batch in ([failed()], [failed(1), failed(2)]):
-        (message,) = template.messages(batch)
-        assert callable(message.minimal)
-        assert len(message.minimal()) < len(message.body)
-        check(message.minimal())
+@pytest.mark.parametrize("count", [1, 2, 200])
+@pytest.mark.parametrize("make", [failed, lambda number: huge(EventType.EXECUTION_FAILED, number)])
+def test_what_slack_refused_comes_in_one_short_block(make: Callable[[int], Delivery], count: int) -> None:
+    batch = [make(number) for number in range(count)]
+    (whole,), (minimal,) = (
+        SlackTemplate().messages([replace(each, rejections=rejections) for each in batch]) for rejections in (0, 1)
+    )
+    check_slack(minimal.body)
+    assert (minimal.id, minimal.is_cut) == (whole.id, False)
+    assert len(minimal.body) < len(whole.body)
+    (block,) = json.loads(minimal.body)["blocks"]
+    assert len(block["text"]["text"]) < 1000

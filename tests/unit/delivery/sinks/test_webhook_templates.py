@@ -143,17 +143,6 @@ async def test_each_further_request_takes_a_slot_of_the_rate_and_waits_for_it(re
     assert taken_after == [1, 2, 3]
 
 
-async def test_a_further_request_waits_for_the_pause_that_came_with_the_one_before(receiver: Receiver) -> None:
-    body = b'{"embeds":[]}'
-    receiver.reply = says(answer(200, body=body, X_RateLimit_Remaining="0", X_RateLimit_Reset_After="0.05"))
-    both = [failed(), closing_overdue(EventType.EXECUTION_SUCCESS, 2)]
-    async with sink_to(receiver.url, template="discord", group={}) as sink:
-        began_at = asyncio.get_running_loop().time()
-        assert await sink.send(both) == SendResult(SendOutcome.DELIVERED, "200", pause_s=0.05)
-        assert asyncio.get_running_loop().time() - began_at >= 0.05
-    assert len(receiver.requests) == 2
-
-
 async def test_an_answer_with_large_headers_is_read(receiver: Receiver) -> None:
     many = {f"X_{number}": "x" for number in range(1500)}
     receiver.reply = says(answer(200, body=b"ok", X_Large="x" * 60_000, **many))
