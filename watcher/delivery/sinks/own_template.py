@@ -161,13 +161,13 @@ def _example(type_: str, data: object) -> bytes:
 def _values_of(bodies: Sequence[bytes], ids: Sequence[UUID]) -> dict[str, Any]:
     """Return what the template sees: of a group what a digest says, and its newest event."""
     events = [json.loads(body) for body in bodies]
-    newest = Alert.read(bodies[-1])
+    newest = Alert.of(events[-1])
     seen: Alert | Digest = newest
     error = clean(newest.error)
     if len(bodies) > 1:
         seen = Digest()
-        for body, id_ in zip(bodies, ids, strict=True):
-            seen.add(Alert.read(body), event_id=id_)
+        for event, id_ in zip(events, ids, strict=True):
+            seen.add(Alert.of(event), event_id=id_)
         error = "\n".join(seen.clusters)
     return {
         "event": events[-1],

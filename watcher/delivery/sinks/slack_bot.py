@@ -5,7 +5,7 @@ with each delivery. `SlackBotSink` posts, updates and answers.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
@@ -21,7 +21,6 @@ from watcher.delivery.sinks.alert_text import Cutter, to_json
 from watcher.delivery.sinks.chat import Json, read_batch
 from watcher.delivery.sinks.http_post import Poster
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
-from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
 from watcher.delivery.sinks.settings import EventGlobs
@@ -34,7 +33,7 @@ from watcher.delivery.sinks.slack_api import (
     ApiAnswer,
     call,
 )
-from watcher.delivery.sinks.template import ALERT_EVENTS
+from watcher.delivery.sinks.template import ALERT_EVENTS, MessageLog
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.errors import TransportFailedError
 from watcher.runtime.clock import SystemClock
@@ -202,40 +201,31 @@ def _of_none(deliveries: Sequence[Delivery], cut: Cutter) -> Part:
     return Part(Step.OTHER, content, deliveries[0], threads.pop() if len(threads) == 1 else None)
 
 
-Request = Callable[[str, Part, Mapping[str, str]], Awaitable[ApiAnswer]]
-"""Sends a message by a method, with where it belongs."""
-
-
 class SlackBotSink(Sink):
     """One app in one channel."""
 
     def __init__(self, poster: Poster, *, channel: str, context: SinkContext) -> None:
         """Post new messages in that channel; those that are kept stay where they are."""
+        self.channel = channel
         self._poster = poster
-        self._channel = channel
         self._context = context
         self._log = MessageLog(context.clock)
         self._taken = TakenParts()
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Send all messages of a delivery or a group; the first that is not taken ends it."""
-        cut, slots = Cutter(), RequestSlots(self._context.take_slot)
+        cut, attempt = Cutter(), _Attempt(batch, self, RequestSlots(self._context.take_slot))
         parts = await make_messages(partial(parts_of, cut=cut), batch)
         if cut.has_cut:
             self._log.cut(batch[0])
-
-        async def request(method: str, part: Part, where: Mapping[str, str]) -> ApiAnswer:
-            await slots.wait()
-            return await self._request(method, part, where)
-
-        attempt = _Attempt(batch, request, channel=self._channel)
         return await self._taken.send(batch, parts, attempt.send)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._poster.close()
 
-    async def _request(self, method: str, part: Part, where: Mapping[str, str]) -> ApiAnswer:
+    async def request(self, method: str, part: Part, where: Mapping[str, str]) -> ApiAnswer:
+        """Send a message once, with where it belongs."""
         left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
         arguments = {**where, **{name: value for name, value in part.content.items() if name not in left_out}}
         answer = await call(self._poster, method, to_json(arguments).encode(), clock=self._context.clock)
@@ -248,12 +238,12 @@ class SlackBotSink(Sink):
 class _Attempt:
     """One attempt at a delivery or a group, and where messages are by now."""
 
-    def __init__(self, batch: Sequence[Delivery], request: Request, *, channel: str) -> None:
+    def __init__(self, batch: Sequence[Delivery], sink: SlackBotSink, slots: RequestSlots) -> None:
         kept = [message for each in batch for message in (each.message, each.thread) if message is not None]
         self._places: dict[UUID, MessagePlace] = {each.problem: each.place for each in kept if each.place is not None}
         self._changes: list[ProblemMessage] = []
-        self._request = request
-        self._channel = channel
+        self._sink = sink
+        self._slots = slots
 
     async def send(self, part: Part) -> SendResult:
         """Send one message where it belongs; the result says what is to be kept."""
@@ -266,7 +256,8 @@ class _Attempt:
         """Post a message of its own."""
         if part.step is Step.NOTE:
             return SendResult(SendOutcome.DELIVERED, "200")
-        answer = await self._request(POST, part, {"channel": self._channel})
+        await self._slots.wait()
+        answer = await self._sink.request(POST, part, {"channel": self._sink.channel})
         if answer.is_ok:
             self._keep(part, answer)
         return answer.result
@@ -275,14 +266,15 @@ class _Attempt:
         """Update a problem's message or answer it; if it is gone, post one of its own."""
         is_update = part.step in {Step.OPENING, Step.END}
         where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
-        answer = await self._request(UPDATE if is_update else POST, part, where)
+        await self._slots.wait()
+        answer = await self._sink.request(UPDATE if is_update else POST, part, where)
         word = answer.result.answer
         if is_update and word in CANNOT_UPDATE_ERRORS:
             note = "it cannot be updated; what is new stands in its thread"
             log.warning("message.fixed", **_named(part.delivery), answer=word, note=note)
             return SendResult(SendOutcome.DELIVERED, word)
         # Of a channel that is no longer the sink's, the messages are as good as gone.
-        if word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._channel):
+        if word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._sink.channel):
             self._forget(part, word)
             return await self._post(part)
         if answer.is_ok and not is_update and _stands_alone(answer):

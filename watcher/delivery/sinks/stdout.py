@@ -45,10 +45,6 @@ _WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-def _nobody(_why: str) -> None:
-    """Count nothing: it is no delivery that is being written."""
-
-
 class StdoutOutput:
     """Writes lines to a file descriptor, blocking or not. All sinks share one, or their lines would mix."""
 
@@ -64,7 +60,7 @@ class StdoutOutput:
         """Whether people read it."""
         return os.isatty(self.fd)
 
-    async def write(self, lines: Iterable[bytes], *, sink: str = "", retried: Callable[[str], None] = _nobody) -> None:
+    async def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
         """Return once the lines, which are `sink`'s, are written in full.
 
         The thread takes the lines from the iterable, and calls `retried` at each further try on a full disk. Raises
@@ -81,11 +77,9 @@ class StdoutOutput:
 
     def _end_half_line(self) -> None:
         if _stands_in_mid_line(self.fd):
-            self._write([b""])
+            self._write([b""], sink="", retried=lambda _why: None)  # it is no delivery that is written
 
-    def _write(
-        self, lines: Iterable[bytes], *, sink: str = "", retried: Callable[[str], None] = _nobody
-    ) -> OSError | None:
+    def _write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> OSError | None:
         """Write all of them, however long that takes. Return why that is impossible, if it is."""
         rest, full = memoryview(b"".join(line + b"\n" for line in lines)), False
         while rest:
@@ -113,7 +107,9 @@ class StdoutSink(Sink):
 
     batch_count = BATCH_COUNT
 
-    def __init__(self, output: Output, *, format_: str = "json", retried: Callable[[str], None] = _nobody) -> None:
+    def __init__(
+        self, output: Output, *, format_: str = "json", retried: Callable[[str], None] = lambda _why: None
+    ) -> None:
         """Call `retried` at each further try on a full disk."""
         readable = format_ == "text" or (format_ == "auto" and output.is_terminal)
         self._console = event_console(output.fd) if readable else None

@@ -5,10 +5,12 @@ events as they are stored.
 """
 
 import json
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import structlog
 from yarl import URL
 
 from watcher.delivery.sinks.http_post import Answer
@@ -17,6 +19,12 @@ from watcher.delivery.sinks.request_series import make_messages
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.event_ids import group_id
+from watcher.domain.timestamps import EARLIEST, Monotonic
+from watcher.runtime.clock import Clock
+
+LOGGED_EVERY_S = 3600.0
+
+log = structlog.get_logger()
 
 ALERT_EVENTS = (
     *(EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST),
@@ -70,6 +78,45 @@ class Message:
     is_cut: bool = False
     content_type: str | None = None
     failure: TemplateFailure | None = None
+
+
+class MessageLog:
+    """What a sink says of its messages in the log, once an hour each: what is cut, refused, or could not be made.
+
+    Each line says how many there were since the last such line.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Have said nothing yet."""
+        self._clock = clock
+        self._counts = Counter[str]()
+        self._quiet_until: dict[str, Monotonic] = {}
+
+    def cut(self, delivery: Delivery) -> None:
+        """Note that the receiver's limits left something out of a message; it is told so again with each attempt."""
+        if not delivery.attempts and (known := self._due("cut", delivery)):
+            log.warning("message.cut", **known)
+
+    def failed(self, delivery: Delivery, failure: TemplateFailure) -> None:
+        """Say loudly that a template of one's own could not make a message, and which line is to blame."""
+        remedy = f"the plain event was sent instead; {failure.remedy}"
+        if known := self._due("failed", delivery, type=delivery.type, reason=failure.reason, remedy=remedy):
+            log.error("template.failed", line=failure.line or None, **known)
+
+    def rejected(self, delivery: Delivery, *, answer: str) -> None:
+        """Say loudly that the receiver does not take the message as it is."""
+        remedy = "a minimal message is tried next; check that url is this receiver's, else report a bug"
+        if known := self._due("rejected", delivery, type=delivery.type, answer=answer, remedy=remedy):
+            log.error("template.rejected", **known)
+
+    def _due(self, kind: str, delivery: Delivery, **known: str) -> dict[str, Any]:
+        """Count one more; return what is to be said if it is time to say it."""
+        self._counts[kind] += 1
+        now = self._clock.monotonic()
+        if now < self._quiet_until.get(kind, EARLIEST):
+            return {}
+        self._quiet_until[kind] = Monotonic(now + LOGGED_EVERY_S)
+        return {"sink": delivery.sink, "event_id": str(delivery.event_id), "count": self._counts.pop(kind), **known}
 
 
 class Template(Protocol):

@@ -30,7 +30,6 @@ from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTem
 from watcher.delivery.sinks.discord import DiscordTemplate
 from watcher.delivery.sinks.http_post import Poster, result_without_answer, stop, with_retry_after
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
-from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.request_series import TAKEN, RequestSlots, TakenParts, make_messages
@@ -43,6 +42,7 @@ from watcher.delivery.sinks.template import (
     BatchTemplate,
     EventTemplate,
     Message,
+    MessageLog,
     Template,
     TemplateFailure,
 )

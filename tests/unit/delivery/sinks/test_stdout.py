@@ -311,7 +311,7 @@ async def test_the_thread_that_writes_lines_makes_them_too(pipe: Pipe) -> None:
         yield b"{}"
 
     makers: list[str] = []
-    await StdoutOutput(pipe.writing).write(lines())
+    await StdoutOutput(pipe.writing).write(lines(), sink="console", retried=print)
     pipe.close(pipe.writing)
     assert (makers, pipe.read_to_end()) == (["stdout"], b"{}\n")
 
