@@ -62,7 +62,7 @@ HEEDED_S: Mapping[str, float] = {
     "999999999999": RETRY_AFTER_CAP_S,
     "Fri, 31 Dec 9999 23:59:59 GMT": RETRY_AFTER_CAP_S,
     "-5": 0,
-    "1e9": 0,
+    "1e9": RETRY_AFTER_CAP_S,
     "soon": 0,
     "": 0,
 }

@@ -71,7 +71,6 @@ WRITTEN = [
     f"store: {{url: 'postgresql://h/db?sslpassword={SENTINEL}'}}",
     f"store: {{url: 'postgresql://u:{SENTINEL}@[h/db'}}",
     f"store: {{url: 'postgresql://u:{SENTINEL}/db'}}",
-    f"store: {{url: 'postgresql://h/db?sslmode={SENTINEL}'}}",
     f"store: {{password: [{SENTINEL}]}}",
     f"store: {{password: {SENTINEL}, password_file: {SENTINEL}}}",
     f"store: {{password_file: {SENTINEL}}}",

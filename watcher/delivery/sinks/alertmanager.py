@@ -37,6 +37,9 @@ POINT_LASTS = timedelta(minutes=15)
 POINT_LASTS_AT_LEAST = timedelta(minutes=5)
 """From when a point in time was seen; from when it is posted, if that was much later: it would be over unseen."""
 
+TEST_LASTS = timedelta(minutes=1)
+"""Longer than the usual `group_wait`, so that somebody is notified of a test, and then of its end."""
+
 NODES_COUNT = 4
 
 _UNFIT = re.compile(r"[^a-zA-Z0-9_]")
@@ -70,13 +73,8 @@ class AlertmanagerTemplate(Template):
         return url.with_path(f"{url.raw_path.rstrip('/')}{PATH}", encoded=True, keep_query=True)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one request for each 256 events; of a test message also one that ends it."""
-        messages = [self._message(part) for part in parts_of(batch)]
-        if batch[0].type == EventType.WATCHER_TEST:
-            alert, now = Alert.of(batch[0].content), self._clock.now()
-            span = _Span(alert.type, min(alert.time, alert.seen_at, now), now)
-            messages.append(Message(alert.id, _body([_alert(alert, span)])))
-        return messages
+        """Return one request for each 256 events."""
+        return [self._message(part) for part in parts_of(batch)]
 
     def refresh(self, problems: Sequence[SentProblem]) -> Message:
         """Return the request that says again of each problem that it is open, or since when it is closed."""
@@ -103,6 +101,8 @@ class AlertmanagerTemplate(Template):
             spans.append(_of_problem(EventType(problem["kind"]), opened_at, closed_at, now=now))
         if problem is None or (alert.closes and alert.is_trouble and not delivery.closes_only):
             ends_at = max(alert.seen_at + POINT_LASTS, now + POINT_LASTS_AT_LEAST)
+            if alert.type is EventType.WATCHER_TEST:
+                ends_at = max(alert.seen_at, now) + TEST_LASTS
             spans.append(_Span(alert.type, min(alert.time, alert.seen_at), ends_at))
         return [(alert, span) for span in spans]
 
