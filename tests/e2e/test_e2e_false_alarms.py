@@ -16,7 +16,7 @@ from watcher.clerk.simulator.world import World
 
 pytestmark = pytest.mark.untraced
 
-PAUSING = {Fault.RATE_LIMITED, Fault.RATE_LIMITED_SECONDS, Fault.RATE_LIMITED_DATE}
+PAUSING = {Fault.UNAVAILABLE, Fault.RATE_LIMITED, Fault.RATE_LIMITED_SECONDS, Fault.RATE_LIMITED_DATE}
 AT_RANDOM = Faults(odds={fault: odds for fault, odds in HARSH.odds.items() if fault not in PAUSING}, slow_s=0.5)
 """Nothing that makes the whole account wait."""
 
@@ -54,7 +54,7 @@ class SparingDice(Dice):
 @pytest.mark.parametrize(
     ("faults", "length_s", "polling"),
     [
-        (AT_RANDOM, 5.0, {"lost_grace": "2s", "degraded_after": "6s"}),
+        (AT_RANDOM, 5.0, {"lost_grace": "6s", "degraded_after": "6s"}),
         pytest.param(SHORT, 30.0, {"lost_grace": "9s", "degraded_after": "6s"}, marks=pytest.mark.long),
         pytest.param(HARSH, 600.0, {"lost_grace": "9s", "degraded_after": "10s"}, marks=pytest.mark.soak),
     ],

@@ -40,7 +40,7 @@ CHECKS: Mapping[str, Callable[[bytes], Any]] = {
 }
 COUNT = 40
 OBEYED = re.compile(rb"[\x00-\x1f\x7f]")
-STYLE = re.compile(r"\x1b\[[0-9;]*m|\x1b\[K|\r")
+STYLE = re.compile(r"\x1b\[[0-9;]*m|\x1b\[[012]?K|\x1b\[1A|\x1b\[[?]25[lh]|\r")
 
 
 def hostile_world(seed: int) -> World:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
@@ -114,7 +115,8 @@ def make_engine(
 ) -> Engine:
     """Return an engine whose connections begin nothing by themselves, each set up by these pragmas."""
     engine = create_engine(
-        URL.create("sqlite", database=str(path)),
+        # rw: a connection that is opened later makes no new file in place of one that was deleted meanwhile.
+        URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"}),
         pool_size=connections,
         max_overflow=0,
         hide_parameters=True,

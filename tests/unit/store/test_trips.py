@@ -18,6 +18,7 @@ from watcher.store.sqlite import SqliteDatabase
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    (tmp_path / "a.db").touch()
     database = SqliteDatabase(tmp_path / "a.db", busy_timeout_s=1)
     await database.write(lambda connection: connection.execute(text("CREATE TABLE t (n INTEGER PRIMARY KEY)")))
     yield database
