@@ -7,7 +7,7 @@ import heapq
 from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
@@ -104,7 +104,7 @@ class TrackedExecution(PollItem):
     denied_until: Monotonic = Monotonic(0.0)
 
 
-Heap = list[tuple[Any, int, PollItem]]
+Heap = list[tuple[Monotonic, int, PollItem]]
 
 
 class PollQueue:
@@ -119,7 +119,7 @@ class PollQueue:
         """Start empty."""
         self._max_interval_s = max_interval_s
         self._waiting: Heap = []  # by `due_at`
-        self._due: dict[tuple[QueueKind, float], Heap] = {}  # of each kind and weight, by `asked_at` and `due_at`
+        self._due: dict[tuple[QueueKind, float], Heap] = {}  # of each kind and weight, by `asked_at`
         self._begun: Heap = []  # by `due_at`
         self._put_count = 0
         self._scan_went = False
@@ -151,10 +151,10 @@ class PollQueue:
         """
         waiting = self._waiting
         while waiting and waiting[0][0] <= now:
-            due_at, number, item = heapq.heappop(waiting)
+            _, number, item = heapq.heappop(waiting)
             if item.queued and item.number == number:
                 due = self._due.setdefault((item.queue, item.weight), [])
-                heapq.heappush(due, ((item.asked_at, due_at), number, item))
+                heapq.heappush(due, (item.asked_at, number, item))
         first: PollItem | None = None
         rank = (False, False, 0.0)
         for due in self._due.values():
@@ -190,7 +190,6 @@ def _peek(heap: Heap) -> PollItem | None:
     while heap:
         _, number, item = heap[0]
         if item.queued and item.number == number:
-            found: PollItem = item
-            return found
+            return item
         heapq.heappop(heap)
     return None
