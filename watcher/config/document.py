@@ -45,6 +45,7 @@ class Document:
 
     def read(self, path: FilePath, *, limit: int) -> bytes:
         """Return what a file holds, noting in `files` that it was read, or tried. Raises `FileError`."""
+        self.files[path] = None  # it is followed, too, if its file system does not answer now
         self.files[path] = in_time(partial(stamp_of, path))  # before reading: what is written meanwhile is a change
         return read_file(path, limit=limit)
 

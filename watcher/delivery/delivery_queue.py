@@ -178,7 +178,7 @@ class DeliveryQueue:
     async def _timely(self, batch: Sequence[Delivery], *, keeps_messages: bool) -> Sequence[Delivery]:
         members = await self._members(batch)
         kept_back = await self._without_closings(self._silencer.kept_back(members))
-        obsolete, early = await self._untimely(members)
+        obsolete, early = await self._untimely([each for each in members if each.event not in kept_back])
         if kept_back := kept_back | obsolete:
             await self._silence(kept_back)
         if early:

@@ -154,7 +154,10 @@ class DeliveryWorker:
         await asyncio.gather(self._problems.cancel(), *under_way, return_exceptions=True)
 
     async def _refill(self) -> None:
-        if self._resting() or self._clock.monotonic() < self._sends_from() or len(self._ready) >= CONCURRENCY:
+        if self._resting() or self._clock.monotonic() < self._sends_from():
+            return
+        if len(self._ready) >= CONCURRENCY:
+            self._is_unread = True  # what it was woken for is read once there is room
             return
         if self._breaker.is_open:
             await self._take_trial()
@@ -210,6 +213,7 @@ class DeliveryWorker:
 
     def _give_back(self) -> None:
         """Forget what was taken but not begun."""
+        self._is_unread |= bool(self._ready)
         self._held.difference_update(map(hold_key, self._ready))
         self._ready.clear()
 

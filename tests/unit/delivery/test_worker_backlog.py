@@ -95,6 +95,28 @@ async def test_what_is_settled_and_held_nothing_back_is_not_looked_for_again(rig
     assert (len(rig.sink.sent), rig.store.asked["next_deliveries"]) == (6, 5)
 
 
+async def test_what_is_recorded_while_enough_is_at_hand_is_read_once_there_is_room(rig: Rig) -> None:
+    go_on = asyncio.Event()
+
+    async def answer_later() -> SendResult:
+        await go_on.wait()
+        return DELIVERED
+
+    rig.sink.answer = lambda _: answer_later()
+    await rig.record(*streams(60))
+    await rig.worker.tick()
+    await rig.record("new")
+    await rig.worker.tick()
+    go_on.set()
+    rig.woken = False
+    await rig.settle()
+    while rig.woken:
+        rig.woken = False
+        await rig.worker.tick()
+        await rig.settle()
+    assert len(rig.sink.sent) == 61
+
+
 async def test_a_sink_that_takes_batches_is_sent_all_that_is_due_at_once(rig: Rig) -> None:
     batches = note_batches(rig, batch_count=100)
     await rig.record(*streams(70), "a", "a")

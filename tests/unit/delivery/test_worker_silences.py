@@ -420,6 +420,24 @@ async def test_a_closing_waits_no_more_than_a_minute_longer_than_its_opening(rig
     assert [name for _ in range(7) for name in await rig.sent_after(10)] == ["c1"]
 
 
+async def test_a_reminder_that_a_silence_kept_back_holds_up_no_closing(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, rate_per_s=1.0))
+    await open_problem(rig)
+    await rig.go(2.0)
+    block = {"account": "default", "problem": {"id": str(PROBLEM.id)}}
+    await rig.record("x")
+    await rig.record("r", type_=EventType.PROBLEM_REMINDER, data=block)
+    await rig.go()  # the reminder waits for its turn
+    silence(rig, types=frozenset({EventType.PROBLEM_REMINDER}))
+    await rig.go(2.0)
+    await rig.go(2.0)
+    assert rig.row("r1")["state"] == "silenced"
+    await rig.record("c", type_=EventType.PROBLEM_CLOSED, problem=PROBLEM, closed=True)
+    await rig.go(2.0)
+    await rig.go(2.0)
+    assert rig.sink.take_sent() == ["a1", "x1", "c1"]
+
+
 async def test_what_cannot_be_asked_of_the_store_is_asked_again(rig: Rig) -> None:
     await open_overdue(rig)
     await rig.go()
