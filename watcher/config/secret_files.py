@@ -34,8 +34,17 @@ _STAND_INS: Mapping[str | int, str] = {
     "channel": "C0000000000",
     "headers": "absent",
     "labels": "absent",
+    "events": "account.*",
+    "schedule": "1s",
+    "by": "account",
+    "overdue_after": "1h",
+    "silent": "6h",
+    "consecutive": "3",
+    "rate": "20%",
+    "from": "2000-01-01T00:00:00Z",
+    "until": "2000-01-02T00:00:00Z",
 }
-"""What will do for a key."""
+"""What will do for a key, or in it."""
 
 
 def read_twins(document: Document, *, directory: FilePath) -> None:
@@ -128,6 +137,10 @@ def _value_for(document: Document, path: Path) -> str | None:
         case ("sinks", name, "url"):
             is_apprise = document.get(("sinks", name, "type")) == "apprise"
             return "json://absent.invalid" if is_apprise else "https://absent.invalid/"
-        case ("watch", _, "pipeline" | "executions", *_):
+        case ("watch", _, "pipeline" | "executions", *_) | (*_, "pipelines", int()):
             return str(uuid5(NAMESPACE_URL, write_path(path)))
+        case (*_, "match", "accounts" | "sinks" as named, int()):
+            return next(iter(document.table((named,))), None)
+        case (*_, "headers" | "labels"):  # the whole block
+            return None
     return next((_STAND_INS[part] for part in reversed(path) if part in _STAND_INS), None)

@@ -139,6 +139,29 @@ def test_without_secrets_whatever_is_absent_keeps_nothing_else_from_being_checke
     assert len(err.splitlines()) == ABSENT.count("${") + ABSENT.count("/none/")
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        "    overdue_after: {running: '${V}'}",
+        "    rules: {silent: '${V}'}",
+        "    rules: {failing: {consecutive: '${V}'}}",
+        "    rules: {failing: {rate: '${V}'}}",
+        "    labels: '${V}'",
+        "sinks: {o: {type: webhook, url: 'https://h/', events: ['${V}', account.degraded], headers: '${V}'}}",
+        "sinks: {o: {type: webhook, url: 'https://h/', match: {pipelines: ['${V}'], labels: {a: '${V}'}}}}",
+        "sinks: {o: {type: webhook, url: 'https://h/', retry: {schedule: ['${V}']}, group: {wait: 1s}}}",
+        "silences: [{match: {labels: {a: '${V}'}, accounts: ['${V}']}, from: '${V}', until: '${V}'}]",
+    ],
+)
+def test_without_secrets_a_variable_may_be_unset_wherever_a_value_stands(command: Command, block: str) -> None:
+    write(
+        f"accounts: {{default: {{api_key: k}}}}\nwatch:\n  - pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2a\n{block}\n"
+    )
+    code, _, err = command("check", "--without-secrets")
+    assert code == 0
+    assert "${V} is not set" in err
+
+
 def test_without_secrets_what_else_is_wrong_is_still_an_error(command: Command) -> None:
     write(GOOD.replace("api_key: k", "api_key_file: '${CREDENTIALS_DIRECTORY}/key', rate_limit: 5"))
     code, out, err = command("check", "--without-secrets")
