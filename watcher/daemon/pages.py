@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from errno import EADDRNOTAVAIL
 
 from watcher.domain.errors import ListenDeniedError, ListenError, StoreError
 from watcher.domain.timestamps import EARLIEST, Monotonic
@@ -77,7 +78,8 @@ def _why_not(error: OSError | UnicodeError) -> str:
             return f"its name was not resolved within {RESOLVED_WITHIN_S:g} s"
         case socket.gaierror():
             return error.strerror or "its name is not known"
-    return os.strerror(error.errno) if error.errno else type(error).__name__
+    # From Python 3.12 on asyncio gives no number where the host has none of the addresses.
+    return os.strerror(error.errno or EADDRNOTAVAIL)
 
 
 class Readiness:

@@ -58,7 +58,6 @@ ODD = "holds a character no text has; save the file as UTF-8 text"
         ("log:\n  level: in\x00fo\n", ODD),
         ("log:\n  level: \x1b[31minfo\n", ODD),
         ("log: &log\n  level: *log\n", DEEP),
-        ("a: " + "[" * 900 + "]" * 900, DEEP),
     ],
 )
 def test_what_has_no_place_names_the_file(text: str, problem: str, mistakes: Mistakes) -> None:
