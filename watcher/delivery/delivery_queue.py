@@ -1,4 +1,4 @@
-"""The store as one worker uses it: what a store error means there. It decides nothing about deliveries.
+"""The store as one worker uses it: what a store error means there, and what is kept back, obsolete or put off.
 
 A store error means that nothing was read or written, so the same work comes due again, after a growing wait. Two kinds
 will not pass and come through: somebody else owns the sink by now, or the store cannot be used at all.

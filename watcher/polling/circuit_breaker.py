@@ -195,7 +195,7 @@ class AccountCircuitBreaker:
     def note_gap(self, gap_s: float, *, allowed_s: float, now: Monotonic) -> None:
         """Note how long an execution went without a poll; beyond `allowed_s` the budget was too small for it.
 
-        Whoever cannot hold `max_interval` for 5 minutes is over budget, until it was held for one `max_interval`.
+        An account that cannot hold `max_interval` for 5 minutes is over budget, until it held it for one.
         Restored trouble goes on until then too, from the first poll.
         """
         restored = self.trouble is AccountTrouble.OVER_BUDGET and self._over_since is None

@@ -44,7 +44,7 @@ _BOOT_TIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Linux stops CLOCK_MONOTONIC while the machine sleeps; macOS does not, and has no other."""
 
 STOPPED_AFTER_S = 2.0
-"""Whoever runs reads the clock more often than this: of a longer time between two readings no more counts as run."""
+"""A process that runs reads the clock more often: of a longer time between two readings no more counts as run."""
 
 
 class SystemClock:

@@ -26,13 +26,13 @@ class LeaseKey(NamedTuple):
 NO_BUDGETS: Mapping[LeaseKey, str] = MappingProxyType({})
 
 MAINTENANCE = LeaseKey("maintenance", "store")
-"""Whoever holds this tidies the store."""
+"""Its holder tidies the store."""
 
 
 class HeldLease:
     """A lease that is trusted until a moment of this machine's boot time, which each renewal puts off.
 
-    Whoever holds it asks before each request: whatever is written under it the store checks itself, but it cannot call
+    Its holder asks before each request: whatever is written under it the store checks itself, but it cannot call
     a request back.
     """
 

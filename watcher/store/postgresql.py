@@ -364,7 +364,7 @@ class CommitLog:
     def was_committed(self) -> bool:
         """Return whether the last transaction was committed, as soon as the server can be asked, however long it takes.
 
-        Whoever waits for that must not be told that nothing was written.
+        The caller must not be told that nothing was written.
         """
         while True:
             try:

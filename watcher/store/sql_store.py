@@ -196,7 +196,7 @@ class SqlStore:
     ) -> DueDeliveries:
         """Return what the leased sink may be sent at `now`, leaving out the streams in `skip` (in flight).
 
-        Whoever sends them asks its lease first, and settling them fails under a lease that is not the stored one.
+        The worker asks its lease before it sends them; to settle them fails under a lease that is not the stored one.
         """
         return await self._read_held(
             lease, deliveries.next_deliveries, name=lease.name, now=now, limit=limit, skip=skip

@@ -2,8 +2,8 @@
 
 The writer says BEGIN IMMEDIATE itself: the driver would begin at the first row that is written, too late for what was
 read before (a reader that turns writer fails at once, whatever the timeout), and not at all for a CREATE TABLE, so a
-kill inside a migration would leave half of it. Readers never
-begin: each statement is its own short read, so no reader keeps the write-ahead log from being emptied.
+kill inside a migration would leave half of it. Readers never begin: each statement is its own short read, so no reader
+keeps the write-ahead log from being emptied.
 
 A whole piece of work, all statements of a transaction with their beginning and end, is one trip to a thread. A trip
 wakes two threads, and each of them then waits for the other to let go of the interpreter.

@@ -34,7 +34,7 @@ from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 REDRAW_EVERY_S = 0.25
 PATIENT_AFTER_S = 3600.0
 PATIENT_INTERVAL_S = 10.0
-"""Whoever has waited for an hour need not know within two seconds."""
+"""After an hour nobody needs to know within two seconds."""
 
 Heard = asyncio.Queue[Reply | SingleChange | BaseException]
 """What goes on in the account, in order; an exception is what would end the daemon."""
@@ -156,7 +156,7 @@ class ObservedApi:
         return reply
 
     async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
-        """Fetch a page of a list, as the API behind it does. Whoever follows one execution asks for none."""
+        """Fetch a page of a list, as the API behind it does. A wait for one execution asks for none."""
         return await self.api.list(pipeline=pipeline, page=page, known=known)
 
 

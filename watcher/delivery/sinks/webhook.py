@@ -127,7 +127,7 @@ def _routing_key(value: SecretStr) -> SecretStr:
 
 
 RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
-"""Which PagerDuty service an event is for. Whoever has it can page."""
+"""Which PagerDuty service an event is for. Everybody who has it can page."""
 
 
 def _in_use(value: SecretStr) -> SecretStr:
