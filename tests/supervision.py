@@ -11,7 +11,6 @@ from watcher.config.models import Settings
 from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
 from watcher.daemon.ownership import Ownership
 from watcher.daemon.supervisor import Supervisor
-from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
@@ -21,6 +20,7 @@ from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Tick
+from watcher.sinks.stdout import StdoutOutput
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")

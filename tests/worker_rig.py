@@ -15,7 +15,6 @@ from uuid import UUID, uuid5
 from stores import open_soon
 
 from watcher.delivery.delivery_queue import WorkerDependencies
-from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
@@ -28,6 +27,7 @@ from watcher.domain.silences import Silences
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
+from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
 from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease, SourceChange
 from watcher.store.open import BUSY_TIMEOUT_S
 from watcher.store.records import DueDeliveries

@@ -16,14 +16,14 @@ from e2e.programme import Board
 from receiver import Receiver, answer, says
 from sample_events import PROBLEM, data_of, hostile_failures, problem_block, sample
 
-from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
-from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.transport_failures import REMEDIES
+from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.sinks.webhook import WebhookSettings
 
 pytestmark = installed
 

@@ -17,13 +17,13 @@ from receiver import Receiver, answer, resets
 from sample_events import PROBLEM, data_of, sample
 from worker_rig import FakeClock, Rig, ScriptedSink
 
-from watcher.delivery.sinks.apprise import AppriseSettings
-from watcher.delivery.sinks.protocol import SinkContext
-from watcher.delivery.sinks.settings import RemoteSettings
-from watcher.delivery.sinks.slack_bot import SlackBotSettings
-from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
+from watcher.sinks.apprise import AppriseSettings
+from watcher.sinks.protocol import SinkContext
+from watcher.sinks.settings import RemoteSettings
+from watcher.sinks.slack_bot import SlackBotSettings
+from watcher.sinks.webhook import WebhookSettings
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
 

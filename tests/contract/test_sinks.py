@@ -14,14 +14,14 @@ from receiver import Receiver, answer, hangs, says
 from sample_events import sample
 from worker_rig import FakeClock
 
-from watcher.delivery.sinks.apprise import AppriseSettings
-from watcher.delivery.sinks.protocol import SendOutcome, Sink, SinkContext
-from watcher.delivery.sinks.slack_bot import SlackBotSettings
-from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
-from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import Micros
+from watcher.sinks.apprise import AppriseSettings
+from watcher.sinks.protocol import SendOutcome, Sink, SinkContext
+from watcher.sinks.slack_bot import SlackBotSettings
+from watcher.sinks.stdout import StdoutOutput, StdoutSink
+from watcher.sinks.webhook import WebhookSettings
 
 BODIES = [b"{}", '{"name": "Größe € 🦉"}'.encode(), b'{"x": "' + b"y" * 16_000 + b'"}', b'{"line": "a\\nb"}']
 

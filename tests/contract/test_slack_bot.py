@@ -12,12 +12,12 @@ from sample_events import PIPELINE, PROBLEM, failed, sample
 from structlog.testing import capture_logs
 from worker_rig import NAMESPACE, FakeClock, Rig, ScriptedSink
 
-from watcher.delivery.sinks.protocol import SinkContext, WorkerRules
-from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import RuleState
+from watcher.sinks.protocol import SinkContext, WorkerRules
+from watcher.sinks.slack_bot import SlackBotSettings
 from watcher.store.changes import RulesChange
 
 FAILING, RECOVERED = EventType.PIPELINE_FAILING, EventType.PIPELINE_RECOVERED

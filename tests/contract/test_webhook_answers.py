@@ -16,10 +16,10 @@ from sample_events import failed
 from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
-from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, SinkContext, retry_after_s
-from watcher.delivery.sinks.slack_bot import SlackBotSettings
-from watcher.delivery.sinks.webhook import TemplateFile, WebhookSettings
 from watcher.runtime.transport_failures import REMEDIES
+from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, SinkContext, retry_after_s
+from watcher.sinks.slack_bot import SlackBotSettings
+from watcher.sinks.webhook import TemplateFile, WebhookSettings
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
 

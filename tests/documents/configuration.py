@@ -10,11 +10,11 @@ from pydantic.fields import FieldInfo
 from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import Settings, WatchSettings
 from watcher.config.silences import SilenceSettings
-from watcher.delivery.sinks.http_settings import HttpSinkSettings
-from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.delivery.sinks.settings import RemoteSettings, SinkSettings
-from watcher.delivery.sinks.webhook import PRESETS
 from watcher.runtime.settings import Block, block_of, key_of
+from watcher.sinks.http_settings import HttpSinkSettings
+from watcher.sinks.registry import SINK_KINDS
+from watcher.sinks.settings import RemoteSettings, SinkSettings
+from watcher.sinks.webhook import PRESETS
 
 HEAD = """\
 # Configuration

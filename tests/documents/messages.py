@@ -12,16 +12,16 @@ from sample_events import AT, OPENED_AT, PROBLEM, data_of, failed, problem_block
 from worker_rig import FakeClock
 
 from documents.canvas import LEFT, LINE, LINK, MUTED, TEXT, WIDTH, Canvas
-from watcher.delivery.sinks.alert_text import Cutter
-from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
-from watcher.delivery.sinks.discord import DiscordTemplate
-from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
-from watcher.delivery.sinks.slack import SlackTemplate
-from watcher.delivery.sinks.slack_bot import parts_of
-from watcher.delivery.sinks.teams import TeamsTemplate
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
+from watcher.sinks.alert_text import Cutter
+from watcher.sinks.alertmanager import AlertmanagerTemplate
+from watcher.sinks.discord import DiscordTemplate
+from watcher.sinks.pagerduty import PagerDutyTemplate
+from watcher.sinks.slack import SlackTemplate
+from watcher.sinks.slack_bot import parts_of
+from watcher.sinks.teams import TeamsTemplate
 
 SEVERITIES = {"critical": "#960a20", "error": "#960a20", "warning": "#9f5f02", "info": "#067d51"}
 DATE = re.compile(r"<!date\^\d+\^[^|]*\|([^>]*)>")

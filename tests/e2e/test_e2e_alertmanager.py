@@ -12,8 +12,8 @@ from e2e.stage import Stage, all_have_ended, document_of, world_of
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.scenarios import pipeline_named
 from watcher.clerk.simulator.world import World
-from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S
 from watcher.runtime.clock import SystemClock
+from watcher.sinks.alertmanager import REFRESH_EVERY_S
 
 pytestmark = installed
 

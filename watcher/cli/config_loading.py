@@ -20,8 +20,8 @@ from watcher.cli.console import say, stderr_console
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError, Problem
-from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.domain.execution import OPEN_STATUSES
+from watcher.sinks.registry import SINK_KINDS
 
 _TOKEN = re.compile(r"[\"']?\$\{[A-Z_][A-Z0-9_]*\}[\"']?|[^\s,{}\[\]]+")
 _HARMLESS = re.compile(

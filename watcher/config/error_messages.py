@@ -17,10 +17,10 @@ from watcher.config.document import Document, is_safe_key, quoted
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.config.silences import SilenceSettings
 from watcher.config.yaml_tree import Path
-from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.delivery.sinks.webhook import PRESETS
 from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
+from watcher.sinks.registry import SINK_KINDS
+from watcher.sinks.webhook import PRESETS
 
 VERSION = ".".join(version("clerk-watcher").split(".")[:2])
 NOT_YET = f"not in this version ({VERSION})"

@@ -19,8 +19,6 @@ from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from watcher.config.silences import SilenceSettings
 from watcher.config.store_settings import StoreSettings
-from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.execution import Status
 from watcher.domain.watch import Details, FirstSight
 from watcher.runtime.settings import (
@@ -38,6 +36,8 @@ from watcher.runtime.settings import (
     split_http_url,
 )
 from watcher.runtime.units import InvalidValueError, parse_address
+from watcher.sinks.registry import SINK_KINDS
+from watcher.sinks.settings import SinkSettings
 
 _SinkUnion = Annotated[Union[tuple(SINK_KINDS.values())], Field(discriminator="type")]  # type: ignore[valid-type] # noqa: UP007 (of what the registry has)
 AnySink = Annotated[SinkSettings, GetPydanticSchema(lambda _, handler: handler.generate_schema(_SinkUnion))]

@@ -14,8 +14,8 @@ from watcher.config.files import SECRET_BYTES, FileError
 from watcher.config.models import AccountSettings
 from watcher.config.store_settings import StoreSettings
 from watcher.config.yaml_tree import Path
-from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.runtime.settings import file_twins
+from watcher.sinks.registry import SINK_KINDS
 
 _LINES = frozenset({"secret"})
 """Keys that may hold several: their file has one a line."""

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field, StrictStr, ValidationInfo, field_validator, model_validator
 
-from watcher.delivery.sinks.settings import EventGlob
 from watcher.runtime.settings import Block, Labels, Name, ShortText
 from watcher.runtime.units import InvalidValueError
+from watcher.sinks.settings import EventGlob
 
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?(?P<zone>[Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 _WRITE_MOMENT = "write date, time and zone, such as 2026-12-24T00:00:00Z or 2026-12-24T00:00:00+01:00"

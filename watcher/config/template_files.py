@@ -5,8 +5,8 @@ from pathlib import Path as FilePath
 from watcher.config.document import Document, quoted
 from watcher.config.files import FileError
 from watcher.config.yaml_tree import Path
-from watcher.delivery.sinks.webhook import PRESETS, TemplateFile
 from watcher.runtime.settings import did_you_mean
+from watcher.sinks.webhook import PRESETS, TemplateFile
 
 TEMPLATE_BYTES = 64 * 1024
 

@@ -19,12 +19,12 @@ from watcher.config.document import Document
 from watcher.config.models import AnySink, Settings, WatchSettings
 from watcher.config.problems import Problem
 from watcher.config.yaml_tree import Path
-from watcher.delivery.sinks.slack_bot import SlackBotSettings
-from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity, severity_of
 from watcher.domain.routing import types_matching
 from watcher.runtime.settings import did_you_mean
+from watcher.sinks.slack_bot import SlackBotSettings
+from watcher.sinks.webhook import WebhookSettings
 
 _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")
 """How the ids of our examples look, and next to no id of the API's."""

@@ -23,7 +23,6 @@ from watcher.daemon.progress_log import ProgressLog, waiting_count
 from watcher.daemon.reload import ConfigFollower, Reloading, apply_settings
 from watcher.daemon.store_opening import open_when_ready, password_of
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
-from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
@@ -33,6 +32,7 @@ from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.version import VERSION
+from watcher.sinks.stdout import StdoutOutput
 from watcher.store.sql_store import SqlStore
 from watcher.store.store_url import is_postgresql
 from watcher.web.health import Checks

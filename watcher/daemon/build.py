@@ -10,7 +10,6 @@ from yarl import URL
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
 from watcher.config.models import AccountSettings, PollingSettings, RulesSettings, Settings
-from watcher.delivery.sinks.stdout import StdoutSettings
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, types_matching
@@ -31,6 +30,7 @@ from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
+from watcher.sinks.stdout import StdoutSettings
 from watcher.store.leases import HeldLease
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord

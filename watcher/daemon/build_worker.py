@@ -9,10 +9,10 @@ from watcher.config.models import AnySink
 from watcher.daemon.build import AccountOwnerDependencies
 from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.delivery.delivery_queue import WorkerDependencies
-from watcher.delivery.sinks.protocol import Output, SinkContext
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.silences import Silences
 from watcher.runtime.clock import Clock
+from watcher.sinks.protocol import Output, SinkContext
 from watcher.store.leases import HeldLease
 from watcher.store.sql_store import SqlStore
 

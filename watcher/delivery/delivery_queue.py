@@ -11,7 +11,6 @@ from typing import TypeVar
 from uuid import UUID
 
 from watcher.delivery.silencing import Silencer
-from watcher.delivery.sinks.alert import TROUBLED_ENDS
 from watcher.domain.delivery import TAKEN, Delivery, DeliveryState
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import EventKey, EventType
@@ -24,6 +23,7 @@ from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.scheduler import Wake
+from watcher.sinks.alert import TROUBLED_ENDS
 from watcher.store.changes import AttemptRecords, BackoffState, Lease, SourceChange
 from watcher.store.records import DueDeliveries, SentOpening
 from watcher.store.sql_store import SqlStore

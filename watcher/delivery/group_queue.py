@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from watcher.delivery.delivery_queue import DeliveryQueue, WorkerDependencies
 from watcher.delivery.grouping import Member, OpenGroup, OpenGroups, fixed
 from watcher.delivery.silencing import fields_of
-from watcher.delivery.sinks.protocol import GroupRules
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey
 from watcher.domain.silences import DeliveryFields
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
+from watcher.sinks.protocol import GroupRules
 from watcher.store.changes import AttemptRecords, Lease
 from watcher.store.records import BEGINNING, Candidate, DueDeliveries, GroupPosition
 

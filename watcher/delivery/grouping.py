@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
-from watcher.delivery.sinks.protocol import GroupRules
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.event_ids import group_id
 from watcher.domain.silences import DeliveryFields
 from watcher.domain.timestamps import NEVER, Micros
+from watcher.sinks.protocol import GroupRules
 
 MEMBERS_COUNT = 20_000
 """In all open groups of a sink at most, so that what is collected takes a few megabytes: then the oldest is closed."""

@@ -10,9 +10,9 @@ import structlog
 
 from watcher.delivery.delivery_queue import DeliveryQueue, StorePausedError, WorkerDependencies
 from watcher.delivery.sink_state import SinkState, SinkStateStore
-from watcher.delivery.sinks.protocol import SendOutcome, SentProblem, Sink, WorkerRules
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
+from watcher.sinks.protocol import SendOutcome, SentProblem, Sink, WorkerRules
 from watcher.store.records import SentOpening
 
 CHECK_EVERY_S = 30.0

@@ -6,10 +6,10 @@ The breaker says when something may be tried; which delivery that is, the worker
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.backoff import Jitter, doubling, spread
+from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
 
 REJECTIONS = 5
 """So many refusals of a body in a row, and it will never be taken."""

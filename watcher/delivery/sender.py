@@ -8,11 +8,11 @@ import structlog
 from watcher.delivery.delivery_queue import DeliveryQueue, StorePausedError, WorkerDependencies
 from watcher.delivery.retries import CircuitBreaker, RetryDecision, decide
 from watcher.delivery.sink_state import SinkState
-from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
 from watcher.domain.delivery import TAKEN, Delivery, DeliveryState
 from watcher.domain.errors import LeaseExpiredError, OutputClosedError
 from watcher.domain.event_ids import group_id
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
+from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
 from watcher.store.changes import AttemptRecord, AttemptRecords
 
 WARNED_EVERY_S = 300.0

@@ -3,10 +3,10 @@
 import structlog
 
 from watcher.delivery.delivery_queue import DeliveryQueue, WorkerDependencies
-from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.runtime.clock import Clock
+from watcher.sinks.protocol import RETRY_AFTER_CAP_S
 from watcher.store.changes import BackoffState, Reminder, SourceChange
 from watcher.store.records import SentOpening, SinkRecord
 

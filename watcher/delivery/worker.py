@@ -14,10 +14,10 @@ from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import CircuitBreaker
 from watcher.delivery.sender import Attempt, DeliverySender
 from watcher.delivery.sink_state import SinkState, SinkStateStore
-from watcher.delivery.sinks.protocol import Sink, WorkerRules
 from watcher.domain.delivery import TAKEN, Delivery
 from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
 from watcher.runtime.rate_limiter import Pacer
+from watcher.sinks.protocol import Sink, WorkerRules
 from watcher.store.changes import Lease
 from watcher.store.records import SinkRecord
 

@@ -11,9 +11,9 @@ from tls import key_pair, own_ca
 from watcher.config.loader import load_config
 from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
-from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.delivery.sinks.webhook import Preset, TemplateFile, WebhookSettings
 from watcher.runtime.settings import Block, key_of
+from watcher.sinks.registry import SINK_KINDS
+from watcher.sinks.webhook import Preset, TemplateFile, WebhookSettings
 
 CONFIG = Path(__file__).parents[3] / "config"
 EXAMPLES = sorted(CONFIG.glob("*.yaml"))

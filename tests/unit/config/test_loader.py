@@ -10,10 +10,10 @@ from watcher.config.locate import find_config
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
 from watcher.daemon.build import watches_of
-from watcher.delivery.sinks.stdout import StdoutSettings
-from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.errors import ConfigError, Exit
 from watcher.domain.watch import Details, FirstSight
+from watcher.sinks.stdout import StdoutSettings
+from watcher.sinks.webhook import WebhookSettings
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]

@@ -8,7 +8,7 @@ import pytest
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
-from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.sinks.webhook import WebhookSettings
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]

@@ -6,8 +6,8 @@ import pytest
 
 from watcher.config.models import Settings
 from watcher.config.source import ConfigSource, changes_between
-from watcher.delivery.sinks.template import ALERT_EVENTS
-from watcher.delivery.sinks.webhook import TemplateFile, WebhookSettings
+from watcher.sinks.template import ALERT_EVENTS
+from watcher.sinks.webhook import TemplateFile, WebhookSettings
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]

@@ -11,7 +11,7 @@ from tls import key_pair, own_ca
 from watcher.config.models import Settings
 from watcher.config.source import ConfigSource
 from watcher.daemon.fingerprint import fingerprint_of_settings, fingerprint_of_sink
-from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.sinks.webhook import WebhookSettings
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]

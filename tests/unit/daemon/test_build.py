@@ -13,10 +13,10 @@ from watcher.config.store_settings import StoreSettings
 from watcher.daemon.build import silences_of, watches_of
 from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.daemon.maintenance import retention_policy_of
-from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.rules import FailingRule, Rules
+from watcher.sinks.webhook import WebhookSettings
 from watcher.store.records import OpenProblem
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"

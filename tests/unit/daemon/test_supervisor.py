@@ -22,7 +22,6 @@ from virtual import FakeClock
 
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.daemon.pages import Readiness
-from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, OwnershipLostError, StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
@@ -30,6 +29,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.rate_limiter import LATENESS_S
+from watcher.sinks.stdout import StdoutOutput
 from watcher.store.changes import SourceChange
 from watcher.store.sql_store import SqlStore
 

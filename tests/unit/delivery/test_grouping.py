@@ -9,11 +9,11 @@ from sample_events import PIPELINE, sample
 from watcher.delivery import grouping
 from watcher.delivery.grouping import Member, OpenGroups, fixed, key_of
 from watcher.delivery.silencing import fields_of
-from watcher.delivery.sinks.protocol import GroupRules
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.event_ids import group_id
 from watcher.domain.silences import DeliveryFields
 from watcher.domain.timestamps import Micros
+from watcher.sinks.protocol import GroupRules
 
 FAILED = DeliveryFields("ops", EventType.EXECUTION_FAILED, "default", "p", {"team": "sales"})
 RULES = GroupRules(("pipeline",), wait_s=1.0, max_count=3)

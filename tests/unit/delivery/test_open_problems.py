@@ -14,12 +14,12 @@ from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
 from watcher.delivery.delivery_queue import WAIT_S
 from watcher.delivery.open_problems import REMINDED_COUNT
-from watcher.delivery.sinks.protocol import SendResult, SentProblem
 from watcher.delivery.worker import REST_S
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.silences import Silence
+from watcher.sinks.protocol import SendResult, SentProblem
 from watcher.store.changes import SourceChange
 
 REMINDED = replace(RULES, remind_every_s=3600.0)

@@ -5,9 +5,9 @@ from uuid import UUID
 import pytest
 
 from watcher.delivery.retries import RetryDecision, decide
-from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import NEVER, Micros
+from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
 
 RULES = RetryRules((1.0, 5.0, 30.0), give_up_after_s=100.0)
 FAILURES = [SendOutcome.RETRY, SendOutcome.BUSY]

@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of
 
-from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
+from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.store.sqlite import SqliteDatabase
 
 

@@ -9,9 +9,9 @@ import pytest
 from worker_rig import BUSY, DELIVERED, GONE, RULES, Rig, name_of
 
 from watcher.delivery.delivery_queue import BATCH
-from watcher.delivery.sinks.protocol import SendResult
 from watcher.delivery.worker import CONCURRENCY, REST_S, UNSETTLED_COUNT
 from watcher.domain.delivery import Delivery
+from watcher.sinks.protocol import SendResult
 from watcher.store.changes import AttemptRecords
 
 

@@ -12,11 +12,11 @@ import pytest
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, HASTY, REFUSED, RULES, Rig, name_of
 
 from watcher.delivery.delivery_queue import BATCH
-from watcher.delivery.sinks.protocol import GroupRules, WorkerRules
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.silences import Silence
 from watcher.domain.timestamps import Micros
+from watcher.sinks.protocol import GroupRules, WorkerRules
 
 OF_P = {"account": "default", "pipeline": {"id": "p"}, "labels": {"team": "sales"}}
 GROUPED = replace(RULES, group=GroupRules(("account",), wait_s=30.0, max_count=100))

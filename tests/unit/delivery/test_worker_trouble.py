@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
 
-from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreUnusableError
+from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult
 
 FOREVER = 10_000.0
 

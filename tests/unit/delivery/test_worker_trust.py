@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from worker_rig import FAILED, Rig
 
-from watcher.delivery.sinks.protocol import SendResult
 from watcher.delivery.worker import REST_S
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import LeaseExpiredError
+from watcher.sinks.protocol import SendResult
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from tls import own_ca
 
 from watcher.config.loader import load_config
 from watcher.config.models import AccountSettings, Settings, WatchSettings
-from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.runtime.settings import Block, key_of
+from watcher.sinks.registry import SINK_KINDS
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 ENVIRON = {

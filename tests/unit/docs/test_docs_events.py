@@ -9,12 +9,12 @@ from documents import DOCS
 from documents.events_text import FIELDS
 from receiver import Receiver
 
-from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
-from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import SystemClock
+from watcher.sinks.protocol import SendOutcome, SinkContext
+from watcher.sinks.webhook import WebhookSettings
 
 PAGE = (DOCS / "events.md").read_text(encoding="utf-8")
 EXAMPLES = [

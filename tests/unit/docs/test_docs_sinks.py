@@ -11,12 +11,12 @@ from pydantic.fields import FieldInfo
 from tls import key_pair, own_ca
 
 from watcher.config.loader import load_config
-from watcher.delivery.sinks.http_settings import TlsSettings
-from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.delivery.sinks.settings import GroupSettings, SinkSettings
-from watcher.delivery.sinks.template import ALERT_EVENTS
-from watcher.delivery.sinks.webhook import DEFAULTS
 from watcher.runtime.settings import key_of
+from watcher.sinks.http_settings import TlsSettings
+from watcher.sinks.registry import SINK_KINDS
+from watcher.sinks.settings import GroupSettings, SinkSettings
+from watcher.sinks.template import ALERT_EVENTS
+from watcher.sinks.webhook import DEFAULTS
 
 PAGE = (DOCS / "sinks.md").read_text(encoding="utf-8")
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"

@@ -15,8 +15,6 @@ from watcher.clerk.protocol import Answer
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.config.store_settings import StoreSettings
 from watcher.daemon.build import open_client
-from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SinkContext
-from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.cloudevents import trial_event
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import Exit, StoreError, TransportFailedError
@@ -28,6 +26,8 @@ from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.settings import shown_url
 from watcher.runtime.threads import run_detached
 from watcher.runtime.transport_failures import REMEDIES
+from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
+from watcher.sinks.settings import SinkSettings
 from watcher.store.store_url import is_postgresql
 
 

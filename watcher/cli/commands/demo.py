@@ -23,11 +23,11 @@ from watcher.clerk.simulator.world import World
 from watcher.cli.interrupt import run_until_stopped
 from watcher.config.models import Settings
 from watcher.daemon.app import Started, run
-from watcher.delivery.sinks.event_line import event_line, shows_whole_ids
-from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.domain.execution import TERMINAL_STATUSES, Status
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
+from watcher.sinks.event_line import event_line, shows_whole_ids
+from watcher.sinks.signing import sign, signing_key
 
 EXAMPLES = ("watcher demo", "watcher demo --json | jq .type")
 

@@ -12,13 +12,13 @@ from rich.text import Text
 
 from watcher.cli.stdio import put, put_all_out, put_error
 from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod
-from watcher.delivery.sinks.alert import SIGNS
-from watcher.delivery.sinks.event_line import why
 from watcher.domain.event import Event
 from watcher.domain.execution import LOST, Outcome
 from watcher.domain.timestamps import Micros
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
+from watcher.sinks.alert import SIGNS
+from watcher.sinks.event_line import why
 
 ECHO_COLUMNS = 2
 """Left free at the end of a line: there a terminal shows the `^C` that was typed, which must not begin a new line."""

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import NamedTuple
 
 from watcher.clerk.protocol import Reply
-from watcher.delivery.sinks.event_line import why
 from watcher.domain.errors import Exit
 from watcher.domain.execution import LOST, ExecutionSnapshot, Outcome, Status
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.sinks.event_line import why
 from watcher.store.changes import Change, ExecutionChange, SourceChange
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})

@@ -18,9 +18,9 @@ from watcher.clerk.simulator.server import SIM_KEY, Simulator
 from watcher.clerk.simulator.world import World
 from watcher.cli.check.connectivity import Trial, try_everything
 from watcher.config.models import Settings
-from watcher.delivery.sinks.template import REDIRECTED
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock
+from watcher.sinks.template import REDIRECTED
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"

@@ -8,9 +8,9 @@ from receiver import Receiver, answer, says
 
 from watcher.cli.check.connectivity import Trial, try_everything
 from watcher.config.models import Settings
-from watcher.delivery.sinks.slack_api import ERROR_REMEDIES
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock
+from watcher.sinks.slack_api import ERROR_REMEDIES
 
 
 @pytest.fixture

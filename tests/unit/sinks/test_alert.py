@@ -1,0 +1,344 @@
+import time
+from datetime import datetime
+from typing import Any
+
+import pytest
+from sample_events import (
+    AT,
+    BLANKS,
+    HOSTILE,
+    PIPELINE,
+    closing_overdue,
+    data_of,
+    execution_id,
+    failed,
+    problem_block,
+    sample,
+)
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import AccountTrouble, EventType, GapReason
+from watcher.domain.execution import LostReason
+from watcher.domain.problems import Severity
+from watcher.sinks.alert import HEADLINE_LENGTH, Alert
+from watcher.sinks.alert_text import Cutter, clean, in_words, length, mask, shorten, span, usable_link
+from watcher.sinks.digest import Digest
+
+HEADLINES = {
+    EventType.EXECUTION_NEW: "○ Sales agent: a new execution",
+    EventType.EXECUTION_RUNNING: "▶ Sales agent is running",
+    EventType.EXECUTION_PAUSED: "‖ Sales agent is paused",
+    EventType.EXECUTION_SUCCESS: "✓ Sales agent succeeded",
+    EventType.EXECUTION_FAILED: "✕ Sales agent failed at Greeting",
+    EventType.EXECUTION_UNRECOGNIZED: "! Sales agent has the undocumented status unrecognized",
+    EventType.EXECUTION_OVERDUE: "◷ Sales agent has been running too long (2 m 5 s over its limit)",
+    EventType.EXECUTION_LOST: "? Sales agent: an execution is lost",
+    EventType.PIPELINE_FAILING: "✕ Sales agent keeps failing",
+    EventType.PIPELINE_RECOVERED: "✓ Sales agent recovered after 41 m (7 failed)",
+    EventType.PIPELINE_SILENT: "◷ Sales agent is silent: nothing starts",
+    EventType.PIPELINE_ACTIVE: "✓ Sales agent is active again after 41 m",
+    EventType.PIPELINE_GAP: "! Sales agent: executions may have been missed",
+    EventType.ACCOUNT_DEGRADED: "✕ Account default: the API cannot be used",
+    EventType.ACCOUNT_RECOVERED: "✓ Account default recovered after 41 m",
+    EventType.SINK_FAILING: "✕ Sink ops is failing (503)",
+    EventType.SINK_RECOVERED: "✓ Sink ops recovered after 41 m",
+    EventType.SINK_DISABLED: "✕ Sink ops is disabled (503)",
+    EventType.PROBLEM_REMINDER: "✕ Still open after 41 m: Sales agent keeps failing",
+    EventType.PROBLEM_CLOSED: "✓ Closed, no longer watched: Sales agent keeps failing",
+    EventType.WATCHER_TEST: "✓ Test message from clerk-watcher to its sink ops",
+}
+
+
+def read(delivery: Delivery) -> Alert:
+    return Alert.read(delivery.body)
+
+
+@pytest.mark.parametrize("type_", EventType)
+def test_every_event_has_its_headline(type_: EventType) -> None:
+    assert read(sample(type_)).headline == HEADLINES[type_]
+
+
+@pytest.mark.parametrize("type_", EventType)
+def test_no_headline_has_more_than_150_characters_or_one_that_is_obeyed(type_: EventType) -> None:
+    data = data_of(type_)
+    long = HOSTILE * 40
+    for block, key in (("pipeline", "name"), ("execution", "status")):
+        if block in data:
+            data[block][key] = long
+    for key in ("reason", "answer"):
+        data[key] = long
+    if "execution" in data:
+        data["execution"]["failedNodes"] = [{"name": long, "error": long}]
+    headline = read(sample(type_, data=data)).headline
+    assert length(headline) <= HEADLINE_LENGTH
+    assert headline.isprintable()
+
+
+def test_news_is_bad_or_good() -> None:
+    good = {type_ for type_ in EventType if not read(sample(type_)).is_trouble}
+    assert good == {type_ for type_, headline in HEADLINES.items() if headline[0] in "○▶‖✓"}
+
+
+@pytest.mark.parametrize(
+    ("type_", "headline", "is_trouble", "severity"),
+    [
+        (EventType.EXECUTION_PAUSED, "✓ Sales agent is paused, no longer overdue", False, Severity.INFO),
+        (EventType.EXECUTION_SUCCESS, "✓ Sales agent succeeded, no longer overdue", False, Severity.INFO),
+        (EventType.EXECUTION_FAILED, "✕ Sales agent failed at Greeting", True, Severity.ERROR),
+        (EventType.EXECUTION_LOST, "? Sales agent: an execution is lost", True, Severity.ERROR),
+    ],
+)
+def test_what_ends_an_overdue_execution_is_good_news_unless_it_is_trouble(
+    type_: EventType,
+    headline: str,
+    is_trouble: bool,
+    severity: Severity,
+) -> None:
+    alert = read(closing_overdue(type_))
+    assert (alert.headline, alert.is_trouble, alert.severity) == (headline, is_trouble, severity)
+    assert alert.closes
+    assert alert.overdue_text == "41 m"
+
+
+def test_what_is_no_longer_watched_still_names_its_execution() -> None:
+    closed = {"problem": problem_block(EventType.EXECUTION_OVERDUE, closed=True), "reason": "removed"}
+    data = data_of(EventType.EXECUTION_OVERDUE) | closed
+    alert = read(sample(EventType.PROBLEM_CLOSED, data=data))
+    assert (alert.execution, alert.overdue_text) == (execution_id(), "41 m")
+    assert (
+        alert.headline == "✓ Closed, no longer watched: Sales agent has been running too long (2 m 5 s over its limit)"
+    )
+
+
+def test_a_reminder_is_as_severe_as_its_problem() -> None:
+    assert read(sample(EventType.PROBLEM_REMINDER)).severity is Severity.CRITICAL
+
+
+@pytest.mark.parametrize(
+    ("execution", "error"),
+    [
+        ({"failedNodes": [{"name": "Greeting", "error": "of the node"}], "error": "of it"}, "of the node"),
+        ({"failedNodes": [{"name": "Greeting"}], "error": "of it"}, "of it"),
+        ({"error": "of it"}, "of it"),
+        ({}, ""),
+    ],
+)
+def test_the_error_is_the_nodes_or_the_executions(execution: dict[str, object], error: str) -> None:
+    data = data_of(EventType.EXECUTION_FAILED) | {"execution": {"id": "x", "status": "failed", **execution}}
+    assert read(sample(EventType.EXECUTION_FAILED, data=data)).error == error
+
+
+def test_a_gap_says_how_many_at_most() -> None:
+    data = data_of(EventType.PIPELINE_GAP) | {"atMost": 1234}
+    assert read(sample(EventType.PIPELINE_GAP, data=data)).error == "the API does not know it, at most 1,234 of them"
+
+
+@pytest.mark.parametrize("reason", [*AccountTrouble, *GapReason, *LostReason])
+def test_no_reason_is_shown_by_its_code(reason: str) -> None:
+    data = data_of(EventType.PIPELINE_GAP) | {"reason": reason}
+    assert " " in read(sample(EventType.PIPELINE_GAP, data=data)).error
+
+
+@pytest.mark.parametrize(
+    ("type_", "error"),
+    [
+        (EventType.ACCOUNT_DEGRADED, "it cannot be reached (timeout)"),
+        (EventType.ACCOUNT_RECOVERED, ""),
+        (EventType.EXECUTION_LOST, "the API does not know it"),
+        (EventType.SINK_FAILING, ""),
+        (EventType.SINK_DISABLED, "its receiver is gone: what is sent to it waits until it has a new url"),
+        (EventType.PROBLEM_CLOSED, ""),
+    ],
+)
+def test_why_is_in_words_and_what_is_over_has_none(type_: EventType, error: str) -> None:
+    assert read(sample(type_)).error == error
+
+
+def test_a_pipeline_that_keeps_failing_says_at_which_node_and_why() -> None:
+    last = data_of(EventType.EXECUTION_FAILED)["execution"]
+    alert = read(sample(EventType.PIPELINE_FAILING, data=data_of(EventType.PIPELINE_FAILING) | {"execution": last}))
+    assert alert.headline == "✕ Sales agent keeps failing, last at Greeting"
+    assert alert.error == "upstream timeout after 30 s"
+
+
+def test_a_pipeline_without_a_name_is_called_by_its_id() -> None:
+    data = data_of(EventType.EXECUTION_SUCCESS)
+    del data["pipeline"]["name"]
+    assert read(sample(EventType.EXECUTION_SUCCESS, data=data)).headline.startswith("✓ 0b5c8f1e-")
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_a_name_or_an_error_that_nobody_sees_is_as_none(blank: str) -> None:
+    data = data_of(EventType.EXECUTION_FAILED)
+    data["pipeline"]["name"] = blank
+    data["execution"] |= {"error": "out of credit", "failedNodes": [{"id": "n1", "name": blank, "error": blank}]}
+    alert = read(sample(EventType.EXECUTION_FAILED, data=data))
+    assert (alert.headline, alert.error) == (f"✕ {PIPELINE} failed at n1", "out of credit")
+    data["execution"] |= {"error": blank, "failedNodes": []}
+    alert = read(sample(EventType.EXECUTION_FAILED, data=data))
+    assert (alert.headline, alert.error) == (f"✕ {PIPELINE} failed", "")
+
+
+@pytest.mark.parametrize(
+    ("link", "usable"),
+    [
+        ("https://example.com/runs/9a1b?x=1&y=[2]#a%20b", True),
+        ("http://[::1]:8080/x", True),
+        ("https://example.com/a b", False),
+        ("https://example.com/<!channel>", False),
+        ('https://example.com/"', False),
+        ("https://example.com/ä", False),
+        ("javascript:alert(1)", False),
+        ("https://example.com/" + "x" * 3000, False),
+        (None, False),
+    ],
+)
+def test_a_link_that_a_receiver_would_refuse_is_left_out(link: str | None, usable: bool) -> None:
+    assert usable_link(link) == (link if usable else None)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0.0 s"),
+        (5.14, "5.1 s"),
+        (59.4, "59.4 s"),
+        (59.7, "1 m"),
+        (151, "2 m 31 s"),
+        (3599.6, "1 h"),
+        (15_120, "4 h 12 m"),
+        (86_400, "1 d"),
+        (273_600, "3 d 4 h"),
+    ],
+)
+def test_a_duration_is_in_words(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
+
+
+def test_a_text_is_cut_to_its_limit_and_says_what_is_missing() -> None:
+    cut = Cutter()
+    assert (cut("x" * 1500, 1500), cut.has_cut) == ("x" * 1500, False)
+    text = cut("x" * 2704, 1500)
+    kept, _, mark = text.partition("…")
+    assert (len(text), cut.has_cut) == (1500, True)
+    assert mark == f" (+{2704 - len(kept):,} chars)"
+
+
+@pytest.mark.parametrize("limit", range(150, 154))
+def test_an_emoji_counts_as_two_characters_and_is_never_cut_in_half(limit: int) -> None:
+    text, cut = "\U0001f600" * 200, Cutter()
+    kept, _, mark = cut(text, limit).partition("…")
+    assert limit - 3 <= length(f"{kept}…{mark}") <= limit
+    assert (set(kept), mark) == ({"\U0001f600"}, f" (+{200 - len(kept)} chars)")
+    name = shorten(text, limit)
+    assert limit - 1 <= length(name) <= limit
+    assert set(name) == {"\U0001f600", "…"}
+    assert (shorten(text[:75], 150), cut(text[:75], 150)) == (text[:75], text[:75])
+
+
+def test_a_name_is_cut_and_cleaned() -> None:
+    assert shorten("abcdef", 5) == "abcd…"
+    assert clean("a\x1b[31m\nb") == r"a\x1b[31m b"
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("upstream timeout after 30 s", "upstream timeout after # s"),
+        ("no contact 9a1b0000-0000-4000-8000-000000000001", "no contact #"),
+        ("request req_8f3a9c2d failed", "request # failed"),
+        ("422 slot taken", "# slot taken"),
+        ("nothing varies", "nothing varies"),
+        ("node-a- of 2-b", "node-a- of #"),
+        ("a-long-name-2-", "#"),
+    ],
+)
+def test_numbers_and_ids_are_masked(text: str, masked: str) -> None:
+    assert mask(text) == masked
+
+
+@pytest.mark.parametrize("text", ["a-" * 20_000, "1-" * 20_000, "a1" + "-" * 40_000, "1" + "-a" * 20_000])
+def test_the_longest_words_are_masked_at_once(text: str) -> None:
+    began_at = time.process_time()
+    mask(text)
+    assert time.process_time() - began_at < 1.0
+
+
+def test_times_of_two_days_have_their_dates() -> None:
+    day, next_day = datetime.fromisoformat("2026-11-24T23:59:59Z"), datetime.fromisoformat("2026-11-25T00:00:01Z")
+    assert span(day, next_day) == "2026-11-24 23:59:59 to 2026-11-25 00:00:01 UTC"
+    assert span(day, day) == "23:59:59-23:59:59 UTC"
+
+
+def digest_of(*deliveries: Delivery) -> Digest:
+    digest = Digest()
+    for delivery in deliveries:
+        digest.add(read(delivery), event_id=delivery.event_id)
+    return digest
+
+
+def test_a_group_of_one_is_its_event() -> None:
+    news = digest_of(failed()).news
+    assert isinstance(news, Alert)
+    assert news.id == str(failed().event_id)
+    two = digest_of(failed(1), failed(2))
+    assert two.news is two
+
+
+def test_errors_alike_are_one_cluster_in_the_words_of_all_of_them() -> None:
+    digest = digest_of(
+        *(failed(number, error="422 slot taken") for number in range(8)),
+        *(failed(number, error=f"upstream timeout after {number} s") for number in range(8, 27)),
+    )
+    assert digest.headline == "✕ 27 failed in Sales agent (12:00:31-12:00:31 UTC)"
+    assert digest.clusters == [
+        "19 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 8 s (numbers and ids vary)",
+        "8 \N{MULTIPLICATION SIGN} Greeting: 422 slot taken",
+    ]
+
+
+def test_of_many_clusters_the_rest_is_one_and_the_counts_add_up() -> None:
+    words = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu")
+    digest = digest_of(*(failed(number, error=words[number % len(words)]) for number in range(1_000)))
+    assert len(digest.clusters) == 7
+    assert digest.clusters[-1].endswith(" other, of 6 kinds")
+    assert sum(int(line.partition(" ")[0]) for line in digest.clusters) == digest.count == 1_000
+
+
+def test_the_same_error_at_two_nodes_is_two_clusters() -> None:
+    data = data_of(EventType.EXECUTION_FAILED)
+    data["execution"]["failedNodes"][0]["name"] = "Step 2"
+    other = data_of(EventType.EXECUTION_FAILED)
+    other["execution"]["failedNodes"][0]["name"] = "Step 3"
+    digest = digest_of(*(sample(EventType.EXECUTION_FAILED, data=each) for each in (data, other, other)))
+    assert [line.partition(":")[0][-6:] for line in digest.clusters] == ["Step 3", "Step 2"]
+
+
+def test_a_group_says_how_many_of_what() -> None:
+    digest = digest_of(
+        *(failed(number) for number in range(3)),
+        failed(3, pipeline={"id": "p", "name": "Other"}),
+        sample(EventType.EXECUTION_OVERDUE),
+        sample(EventType.EXECUTION_LOST),
+        sample(EventType.EXECUTION_UNRECOGNIZED),
+    )
+    assert digest.title == "4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
+    assert digest.severity is Severity.ERROR
+    assert [alert.type for alert in digest.newest][:2] == [EventType.EXECUTION_UNRECOGNIZED, EventType.EXECUTION_LOST]
+
+
+@pytest.mark.parametrize("other", [{"pipeline": {"id": "p", "name": "Sales agent"}}, {"account": "staging"}])
+def test_pipelines_of_one_name_are_counted_by_their_ids(other: dict[str, Any]) -> None:
+    title = digest_of(failed(1), failed(2), failed(3, **other)).title
+    assert title == "3 failed in 2 pipelines (12:00:31-12:00:31 UTC)"
+
+
+def test_a_pipeline_that_was_renamed_is_counted_once_by_its_newest_name() -> None:
+    title = digest_of(failed(1), failed(2, pipeline={"id": PIPELINE, "name": "Sales"})).title
+    assert title == "2 failed in Sales (12:00:31-12:00:31 UTC)"
+
+
+def test_no_headline_of_a_group_has_more_than_150_characters() -> None:
+    digest = digest_of(*(failed(number, pipeline={"id": "p", "name": HOSTILE * 9}) for number in range(2)))
+    assert length(digest.headline) <= HEADLINE_LENGTH
+    assert read(failed()).seen_at == AT

@@ -1,0 +1,323 @@
+"""Sinks by way of Apprise: its real library, to receivers on real sockets."""
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any, cast
+
+import pytest
+from aiosmtpd.smtp import SMTP, Envelope
+from pydantic import ValidationError
+from receiver import Receiver, answer, hangs, says
+from sample_events import HOSTILE, HOSTILE_PARTS, data_of, sample
+from worker_rig import DELIVERED, FakeClock
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.errors import LeaseExpiredError
+from watcher.domain.event import EventType
+from watcher.sinks.apprise import AppriseSettings, AppriseSink
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
+
+FAILED, RECOVERED = EventType.EXECUTION_FAILED, EventType.PIPELINE_RECOVERED
+HOST = "127.0.0.1"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver(says(answer(200, body=b"{}"))) as receiver:
+        yield receiver
+
+
+def settings(url: str, **keys: Any) -> AppriseSettings:
+    return AppriseSettings.model_validate({"type": "apprise", "url": url, **keys})
+
+
+def sink(url: str, *, context: SinkContext | None = None, **keys: Any) -> Sink:
+    return settings(url, **keys).open(context or SinkContext(FakeClock()))
+
+
+async def sent(url: str, delivery: Delivery, **keys: Any) -> SendResult:
+    return await sink(url, **keys).send([delivery])
+
+
+def hostile(error: str) -> Delivery:
+    """Return a failure in which all that others write is hostile."""
+    data = data_of(FAILED)
+    data["pipeline"]["name"] = HOSTILE
+    data["labels"] = {"team": HOSTILE}
+    data["execution"]["failedNodes"] = [{"id": "n", "name": "@everyone", "error": error}] * 9
+    return sample(FAILED, data=data)
+
+
+# what arrives
+
+
+async def test_a_message_has_headline_error_facts_ids_and_link(receiver: Receiver) -> None:
+    data = data_of(FAILED) | {"link": "https://example.com/@sales/runs/1"}
+    assert await sent(f"json://{HOST}:{receiver.port}/hook", sample(FAILED, data=data)) == SendResult(
+        SendOutcome.DELIVERED, "ok"
+    )
+    (request,) = receiver.requests
+    body = json.loads(request.body)
+    assert (body["title"], body["type"]) == ("✕ Sales agent failed at Greeting", "failure")
+    error, ids, link, facts = body["message"].split("\n\n")
+    assert error == "upstream timeout after 30 s"
+    assert facts == (
+        "Ended: 2026-11-24 12:00:31 UTC · Status: failed, was running · Ran: 2 m 31 s · Labels: team=sales · "
+        "Account: default"
+    )
+    assert data["execution"]["id"] in ids
+    assert sample(FAILED).event_id.hex in ids.replace("-", "")
+    assert link == "https://example.com/@sales/runs/1"
+
+
+@pytest.mark.parametrize(
+    ("type_", "kind"),
+    [
+        (EventType.PIPELINE_FAILING, "failure"),
+        (EventType.EXECUTION_OVERDUE, "warning"),
+        (EventType.EXECUTION_SUCCESS, "success"),
+        (RECOVERED, "success"),
+        (EventType.EXECUTION_RUNNING, "info"),
+        (EventType.WATCHER_TEST, "info"),
+    ],
+)
+async def test_how_bad_it_is_goes_with_it(receiver: Receiver, type_: EventType, kind: str) -> None:
+    await sent(f"json://{HOST}:{receiver.port}", sample(type_))
+    assert json.loads(receiver.requests[0].body)["type"] == kind
+
+
+async def test_a_group_is_one_message_for_bad_news_and_one_for_good(receiver: Receiver) -> None:
+    batch = [sample(FAILED, number=number) for number in range(30)]
+    batch += [sample(EventType.EXECUTION_SUCCESS, number=number) for number in (40, 41)]
+    ops = sink(f"json://{HOST}:{receiver.port}")
+    assert (await ops.send(batch)).outcome is SendOutcome.DELIVERED
+    bad, good = (json.loads(request.body) for request in receiver.requests)
+    assert bad["title"].startswith("✕ 30 failed in Sales agent")
+    assert "30 \N{MULTIPLICATION SIGN} Greeting: upstream timeout" in bad["message"]
+    assert "The newest 5:" in bad["message"]
+    assert good["title"].startswith("✓ 2 succeeded in Sales agent")
+
+
+async def test_ntfy_gets_no_more_than_it_takes(receiver: Receiver) -> None:
+    for part in HOSTILE_PARTS:
+        assert (await sent(f"ntfy://{HOST}:{receiver.port}/topic", hostile(part * 2000))).outcome is DELIVERED.outcome
+    for request in receiver.requests:
+        body = json.loads(request.body)
+        assert len(body["message"].encode()) <= 4096
+        assert len(body["title"].encode()) <= 1024
+        assert str(sample(FAILED).event_id) in body["message"]  # what is cut is the error
+
+
+async def test_what_takes_little_is_sent_one_message_that_begins_with_the_headline(receiver: Receiver) -> None:
+    url = f"json://{HOST}:{receiver.port}?overflow=split"
+    service = settings(url).open(SinkContext(FakeClock()))
+    assert isinstance(service, AppriseSink)
+    plugin = cast("Any", service)._service_notify.__self__._apprise.services[0]
+    plugin.body_maxlen, plugin.title_maxlen = 160, 0  # as those of an SMS
+    assert (await service.send([hostile("x" * 2000)])).outcome is SendOutcome.DELIVERED
+    (request,) = receiver.requests
+    assert json.loads(request.body)["message"].startswith("✕ ")
+    assert len(json.loads(request.body)["message"]) <= 160
+
+
+# mail
+
+
+ADDRESSES = "from=watcher@a.example&to=ops@b.example&mode=insecure"
+
+
+@dataclass
+class Mailbox:
+    reply: str = "250 OK"
+    mails: list[EmailMessage] = field(default_factory=list)
+
+    async def handle_DATA(self, _server: SMTP, _session: object, envelope: Envelope) -> str:  # noqa: N802 (aiosmtpd's)
+        assert isinstance(envelope.content, bytes)
+        self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
+        return self.reply
+
+
+@asynccontextmanager
+async def mail_server(mailbox: Mailbox) -> AsyncIterator[int]:
+    server = await asyncio.get_running_loop().create_server(lambda: SMTP(mailbox), HOST, 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def test_a_mail_is_plain_text_or_shows_markup_as_it_is() -> None:
+    mailbox = Mailbox()
+    async with mail_server(mailbox) as port:
+        for more in ("", "&format=html"):
+            url = f"mailto://{HOST}:{port}?{ADDRESSES}{more}"
+            assert (await sent(url, hostile("<script>x</script>"))).outcome is SendOutcome.DELIVERED
+    text, html = mailbox.mails
+    assert text["To"] == "ops@b.example"
+    assert text["Subject"].startswith("✕ </x> *b* <!channel>")
+    assert text.get_content_type() == "text/plain"
+    assert text.get_content().startswith("<script>x</script>")
+    part = html.get_body(("html",))
+    assert part is not None
+    assert "&lt;script&gt;x&lt;/script&gt;" in part.get_content()
+    assert "<script>" not in part.get_content()
+
+
+# what does not get through
+
+
+@pytest.mark.parametrize(("code", "more"), [(503, {}), (400, {}), (404, {}), (302, {"Location": "/there"})])
+async def test_a_code_is_all_that_is_said_of_a_failure(receiver: Receiver, code: int, more: dict[str, str]) -> None:
+    receiver.reply = says(answer(code, body=b"no", **more))
+    result = await sent(f"json://{HOST}:{receiver.port}/hook?retry=3&optional=yes", sample(FAILED))
+    assert (result.outcome, result.answer) == (SendOutcome.RETRY, str(code))
+    assert result.remedy
+    assert len(receiver.requests) == 1  # tried again by the worker alone, and no redirect is followed
+
+
+async def test_a_service_that_is_not_there_is_a_failed_connection() -> None:
+    result = await sent(f"json://{HOST}:1/hook", sample(FAILED))
+    assert (result.outcome, result.answer) == (SendOutcome.RETRY, "connection")
+
+
+async def test_what_fails_without_a_reason_says_so() -> None:
+    async with mail_server(Mailbox(reply="554 no")) as port:
+        result = await sent(f"mailto://{HOST}:{port}?{ADDRESSES}", sample(FAILED))
+    assert (result.outcome, result.answer) == (SendOutcome.RETRY, "no cause given")
+
+
+class Kept(logging.Handler):
+    """Keeps what reaches the program's own logging."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+async def test_nothing_that_apprise_says_reaches_a_log(receiver: Receiver) -> None:
+    kept, root = Kept(), logging.getLogger()
+    root.addHandler(kept)
+    receiver.reply = says(answer(500))
+    assert (await sent(f"json://user:s3cr3t@{HOST}:{receiver.port}/s3cr3t", sample(FAILED))).answer == "500"
+    with pytest.raises(ValidationError):
+        settings("tgram://s3cr3t")
+    assert kept.records == []
+
+
+async def test_without_the_lease_nothing_goes_out(receiver: Receiver) -> None:
+    def refuse() -> None:
+        raise LeaseExpiredError("gone")
+
+    ops = sink(f"json://{HOST}:{receiver.port}", context=SinkContext(FakeClock(), check=refuse))
+    with pytest.raises(LeaseExpiredError):
+        await ops.send([sample(FAILED)])
+    assert receiver.requests == []
+
+
+# what hangs
+
+
+class BlockingService:
+    """Hangs until it is let go, then answers by `answer`."""
+
+    def __init__(self, answer: Callable[[str], str | None] = lambda _: None) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+        self.begun = asyncio.Event()
+        self.go_on = threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def notify(self, title: str, _body: str, _type: str) -> str | None:
+        self.asked.append(title)
+        self._loop.call_soon_threadsafe(self.begun.set)
+        self.go_on.wait(30)
+        return self.answer(title)
+
+    def open(self, *, timeout_s: float) -> AppriseSink:
+        return AppriseSink(self.notify, body_length=1000, timeout_s=timeout_s, context=SinkContext(FakeClock()))
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "apprise"]
+
+
+async def test_while_a_message_hangs_nothing_else_is_sent_and_no_threads_pile_up() -> None:
+    service = BlockingService()
+    ops = service.open(timeout_s=0.05)
+    before = set(threads())  # of other tests, which may end meanwhile
+    answers = await asyncio.gather(*(ops.send([sample(FAILED, number=number)]) for number in range(16)))
+    assert {(result.outcome, result.answer) for result in answers} == {(SendOutcome.RETRY, "timeout")}
+    assert (len(service.asked), len(set(threads()) - before)) == (1, 1)
+    service.go_on.set()
+    for thread in threads():
+        await asyncio.to_thread(thread.join)
+    assert (await ops.send([sample(FAILED)])).outcome is SendOutcome.DELIVERED
+
+
+async def test_a_message_may_take_longer_than_each_of_its_answers() -> None:
+    service = BlockingService(lambda _: time.sleep(0.15))
+    service.go_on.set()
+    assert (await service.open(timeout_s=0.1).send([sample(FAILED)])).outcome is SendOutcome.DELIVERED
+    assert len(service.asked) == 1
+
+
+async def test_an_attempt_that_is_broken_off_waits_for_no_thread() -> None:
+    service = BlockingService()
+    ops = service.open(timeout_s=30)
+    sending = asyncio.create_task(ops.send([sample(FAILED)]))
+    await service.begun.wait()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert all(thread.daemon for thread in threads())  # nor does the process at its end
+    service.go_on.set()
+
+
+async def test_a_server_that_never_answers_is_a_timeout(receiver: Receiver) -> None:
+    receiver.reply = hangs
+    result = await sent(f"json://{HOST}:{receiver.port}?rto=60", sample(FAILED), timeout="100ms")
+    assert (result.outcome, result.answer) == (SendOutcome.RETRY, "timeout")
+
+
+async def test_of_a_group_what_was_taken_is_not_sent_again_but_by_a_replay() -> None:
+    def refuses_good_news(title: str) -> str | None:
+        return "503" if title.startswith("✓") else None
+
+    service = BlockingService(refuses_good_news)
+    service.go_on.set()
+    ops = service.open(timeout_s=30)
+    batch = [sample(type_, number=number) for type_ in (FAILED, EventType.EXECUTION_SUCCESS) for number in (1, 2)]
+    assert (await ops.send(batch)).answer == "503"
+    again = [replace(each, attempts=1) for each in batch]
+    assert (await ops.send(again)).answer == "503"
+    assert [title[0] for title in service.asked] == ["✕", "✓", "✓"]
+    service.answer = lambda _: None
+    replay = [replace(each, replayed=True) for each in batch]
+    assert (await ops.send(replay)).outcome is SendOutcome.DELIVERED
+    assert [title[0] for title in service.asked[3:]] == ["✕", "✓"]
+
+
+async def test_what_was_taken_of_a_group_before_an_error_is_not_sent_again() -> None:
+    service = BlockingService(lambda title: str(1 / 0) if title.startswith("✓") else None)
+    service.go_on.set()
+    ops = service.open(timeout_s=30)
+    batch = [sample(type_, number=number) for type_ in (FAILED, EventType.EXECUTION_SUCCESS) for number in (1, 2)]
+    with pytest.raises(ZeroDivisionError):
+        await ops.send(batch)
+    service.answer = lambda _: None
+    assert (await ops.send(batch)).outcome is SendOutcome.DELIVERED
+    assert [title[0] for title in service.asked] == ["✕", "✓", "✓"]

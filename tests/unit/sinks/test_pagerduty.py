@@ -1,0 +1,89 @@
+"""What PagerDuty is sent: triggers and resolves."""
+
+import json
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from receivers_rules import check_pagerduty
+from sample_events import (
+    AT,
+    KINDS_OF_CLOSINGS,
+    PIPELINE,
+    PROBLEM,
+    closing_overdue,
+    execution_id,
+    failed,
+    sample,
+)
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import timestamp
+from watcher.domain.event import EventType
+from watcher.domain.event_ids import group_id
+from watcher.domain.problems import PROBLEM_KINDS
+from watcher.sinks.pagerduty import PagerDutyTemplate
+
+KEY = "k" * 32
+
+
+def pagerduty(*batch: Delivery) -> list[dict[str, Any]]:
+    return [check_pagerduty(message.body) for message in PagerDutyTemplate(KEY).messages(batch)]
+
+
+@pytest.mark.parametrize("type_", set(EventType) - {EventType.WATCHER_TEST})
+def test_pagerduty_triggers_and_resolves_under_the_problems_key(type_: EventType) -> None:
+    (event,) = pagerduty(sample(type_))
+    has_problem = type_ in {*PROBLEM_KINDS, *KINDS_OF_CLOSINGS, EventType.PROBLEM_REMINDER}
+    assert event["dedup_key"] == (PROBLEM if has_problem else str(sample(type_).event_id))
+    assert event["event_action"] == ("resolve" if type_ in KINDS_OF_CLOSINGS else "trigger")
+
+
+def test_a_test_message_is_triggered_and_resolved_at_once() -> None:
+    trigger, resolve = pagerduty(sample(EventType.WATCHER_TEST))
+    assert (trigger["event_action"], resolve["event_action"]) == ("trigger", "resolve")
+    assert trigger["dedup_key"] == resolve["dedup_key"] == str(sample(EventType.WATCHER_TEST).event_id)
+
+
+def test_pagerduty_is_sent_both_where_trouble_ends_a_problem_the_closing_first() -> None:
+    resolve, trigger = pagerduty(closing_overdue(EventType.EXECUTION_FAILED))
+    assert (resolve["event_action"], resolve["dedup_key"]) == ("resolve", PROBLEM)
+    assert trigger["event_action"] == "trigger"
+    assert trigger["dedup_key"] == str(closing_overdue(EventType.EXECUTION_FAILED).event_id)
+    (only,) = pagerduty(closing_overdue(EventType.EXECUTION_SUCCESS))
+    assert only["event_action"] == "resolve"
+    (only,) = pagerduty(replace(closing_overdue(EventType.EXECUTION_FAILED), closes_only=True))
+    assert only["event_action"] == "resolve"
+
+
+def test_pagerduty_gets_all_that_is_known() -> None:
+    (event,) = pagerduty(failed(link="https://example.com/runs/1"))
+    assert event["links"] == [{"href": "https://example.com/runs/1", "text": "Open execution"}]
+    assert event["client"] == "clerk-watcher"
+    assert event["payload"] == {
+        "summary": "Sales agent failed at Greeting: upstream timeout after 30 s",
+        "source": f"default/{PIPELINE}",
+        "severity": "error",
+        "timestamp": timestamp(AT),
+        "component": "Greeting",
+        "group": "Sales agent",
+        "class": "execution.failed",
+        "custom_details": json.loads(failed(link="https://example.com/runs/1").body)["data"],
+    }
+
+
+def test_a_group_at_pagerduty_is_one_event_with_all_ids_and_each_problem_its_own() -> None:
+    batch = [failed(1), sample(EventType.EXECUTION_OVERDUE, number=2), failed(3), sample(EventType.EXECUTION_SUCCESS)]
+    overdue, good, bad = pagerduty(*batch)
+    assert overdue["dedup_key"] == PROBLEM
+    assert good["payload"]["class"] == "execution.success"
+    assert bad["payload"]["custom_details"]["executions"] == [execution_id(3), execution_id(1)]
+    assert UUID(bad["dedup_key"]) == group_id([failed(1).event_id, failed(3).event_id])
+
+
+def test_of_the_largest_group_pagerduty_gets_the_newest_executions() -> None:
+    (message,) = PagerDutyTemplate(KEY).messages([failed(number) for number in range(10_000)])
+    details = check_pagerduty(message.body)["payload"]["custom_details"]
+    assert (details["count"], len(details["executions"]), message.is_cut) == (10_000, 5_000, True)
+    assert details["executions"][0] == execution_id(9_999)

@@ -1,0 +1,102 @@
+import base64
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from watcher.domain.event import EventType
+from watcher.sinks.webhook import WebhookSettings
+
+
+def settings(**more: object) -> WebhookSettings:
+    return WebhookSettings.model_validate({"type": "webhook", "url": "https://h.example", **more})
+
+
+def secret(byte_count: int) -> str:
+    return f"whsec_{base64.b64encode(bytes(byte_count)).decode()}"
+
+
+@pytest.mark.parametrize("glob", ["*", "execution.*", "account.degraded", "*.failing", "execution.[rp]*", *EventType])
+def test_a_glob_matches_a_type(glob: str) -> None:
+    assert settings(events=[glob]).events == (glob,)
+
+
+@pytest.mark.parametrize("glob", ["", "Execution.failed", "executions.*", "failed", "problem.acknowledged"])
+def test_other_globs_are_refused(glob: str) -> None:
+    with pytest.raises(ValidationError):
+        settings(events=[glob])
+
+
+@pytest.mark.parametrize("byte_count", [24, 32, 64])
+def test_a_signing_secret_has_24_to_64_bytes(byte_count: int) -> None:
+    assert settings(secret=secret(byte_count)).secret == (SecretStr(secret(byte_count)),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "whsec_",
+        secret(23),
+        secret(65),
+        secret(32).removeprefix("whsec_"),
+        f"{secret(32)}=",
+        secret(31)[:-1],
+        f"{secret(32)} ",
+        f"{secret(32)[:-2]}!=",
+        "whsec_é",
+        f"WHSEC_{secret(32)[6:]}",
+        secret(32).replace("A", "-"),
+    ],
+)
+def test_other_signing_secrets_are_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        settings(secret=[text])
+
+
+@pytest.mark.parametrize("name", ["Authorization", "X-Team", "x_1.2"])
+def test_a_header_has_a_name_and_a_value(name: str) -> None:
+    assert settings(headers={name: "a\tb é"}).headers[name].get_secret_value() == "a\tb é"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "a b",
+        "a:",
+        "é",
+        "a\n",
+        "webhook-id",
+        "Webhook-Signature",
+        "CONTENT-TYPE",
+        "Content-Length",
+        "user-agent",
+        "Host",
+    ],
+)
+def test_other_headers_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        settings(headers={name: "x"})
+
+
+@pytest.mark.parametrize("value", ["a\nb", "a\r", "\x00", "\x7f"])
+def test_a_header_that_would_begin_another_is_refused(value: str) -> None:
+    with pytest.raises(ValidationError):
+        settings(headers={"X-A": value})
+
+
+@pytest.mark.parametrize(
+    ("host", "retired"),
+    [
+        *(("contoso.webhook.office.com", True), ("CONTOSO.Webhook.Office.com.", True)),
+        *(("mywebhook.office.com.example.com", False), ("prod-1.westeurope.logic.azure.com", False)),
+        *(("0.environment.api.powerplatform.com", False), ("hooks.slack.com", False), ("discord.com", False)),
+    ],
+)
+def test_only_the_retired_connectors_of_teams_are_refused(host: str, *, retired: bool) -> None:
+    url = f"https://{host}/x?sig=y"
+    if retired:
+        with pytest.raises(ValidationError, match="which Microsoft has retired"):
+            settings(url=url)
+    else:
+        assert settings(url=url).address == url

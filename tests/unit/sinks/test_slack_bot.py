@@ -1,0 +1,443 @@
+"""One message for each problem: posted, updated, answered in its thread, over a real socket to Slack's Web API."""
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+import trustme
+from fake_slack import CHANNEL, OTHER_CHANNEL, TOKEN, FakeSlack
+from receiver import Receiver, answer, closes, says
+from sample_events import PROBLEM, closing_overdue, data_of, failed, hostile_failures, problem_block, sample
+from structlog.testing import capture_logs
+from tls import own_ca, serving
+from worker_rig import FakeClock
+
+from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
+from watcher.domain.errors import LeaseExpiredError
+from watcher.domain.event import EventType
+from watcher.runtime.transport_failures import REMEDIES as CONNECTION_REMEDIES
+from watcher.sinks.http_post import SMALL_BODY_BYTES
+from watcher.sinks.http_settings import PemFile
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
+from watcher.sinks.slack_api import ERROR_REMEDIES
+from watcher.sinks.slack_bot import SlackBotSettings
+from watcher.sinks.template import REDIRECTED
+
+FAILING, FAILED = EventType.PIPELINE_FAILING, EventType.EXECUTION_FAILED
+ANOTHER = UUID(int=9)
+DELIVERED = SendResult(SendOutcome.DELIVERED, "200")
+TOO_MANY = "it gets too many requests: wait, or lower rate_limit"
+GONE = ProblemMessage(UUID(PROBLEM), None)
+HEAD = "✕ Sales agent keeps failing, last at Greeting"
+FAILURE = "✕ Sales agent failed at Greeting"
+RECOVERED = "✓ Sales agent recovered after 41 m (7 failed)"
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[FakeSlack]:
+    async with FakeSlack() as slack:
+        yield slack
+
+
+@asynccontextmanager
+async def sink_of(
+    block: dict[str, Any],
+    take_slot: Callable[[], float] = lambda: 0.0,
+    check: Callable[[], None] = lambda: None,
+    clock: FakeClock | None = None,
+) -> AsyncIterator[Sink]:
+    context = SinkContext(clock or FakeClock(), take_slot=take_slot, check=check)
+    sink = SlackBotSettings.model_validate(block).open(context)
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+@pytest.fixture
+async def sink(slack: FakeSlack) -> AsyncIterator[Sink]:
+    async with sink_of(slack.block()) as sink:
+        yield sink
+
+
+def opening() -> Delivery:
+    last = data_of(FAILED)["execution"]
+    return sample(FAILING, data=data_of(FAILING) | {"execution": last})
+
+
+async def opened(sink: Sink) -> ProblemMessage:
+    """Post a problem; return what is kept of it, as the store gives it back."""
+    result = await sink.send([opening()])
+    (message,) = result.messages
+    assert result == replace(DELIVERED, messages=(message,))
+    return replace(message, opening=opening().body)
+
+
+def of(message: ProblemMessage | None, type_: EventType = EventType.PIPELINE_RECOVERED) -> Delivery:
+    return replace(sample(type_), message=message)
+
+
+def overdue_end(type_: EventType, message: ProblemMessage | None, **more: Any) -> Delivery:
+    return replace(closing_overdue(type_), message=message, **more)
+
+
+def of_another(delivery: Delivery) -> Delivery:
+    """Return an event of another problem."""
+    return replace(delivery, body=delivery.body.replace(PROBLEM.encode(), str(ANOTHER).encode()))
+
+
+async def test_what_opens_a_problem_is_posted_and_where_it_is_is_kept(slack: FakeSlack, sink: Sink) -> None:
+    message = await opened(sink)
+    assert message.problem == UUID(PROBLEM)
+    assert message.place is not None
+    assert slack.messages[message.place].lines[:2] == [HEAD, "upstream timeout after 30 s"]
+
+
+async def test_a_reminder_goes_into_the_thread(slack: FakeSlack, sink: Sink) -> None:
+    message = await opened(sink)
+    assert await sink.send([of(message, EventType.PROBLEM_REMINDER)]) == DELIVERED
+    assert slack.heads() == [HEAD, "  ✕ Still open after 41 m: Sales agent keeps failing"]
+
+
+async def test_the_end_becomes_the_message_and_its_thread_says_so(slack: FakeSlack, sink: Sink) -> None:
+    message = await opened(sink)
+    assert await sink.send([of(message)]) == DELIVERED
+    assert slack.heads() == [RECOVERED, f"  {RECOVERED}"]
+    (first,) = slack.posted()
+    assert first.lines[1] == "It was: Sales agent keeps failing, last at Greeting: upstream timeout after 30 s"
+    assert slack.calls == ["chat.postMessage", "chat.update", "chat.postMessage"]
+
+
+async def test_of_a_problem_without_a_message_the_end_is_a_message_of_its_own(slack: FakeSlack, sink: Sink) -> None:
+    assert await sink.send([of(None)]) == DELIVERED
+    assert slack.heads() == [RECOVERED]
+
+
+@pytest.mark.parametrize("word", ["failed", "lost", "unrecognized"])
+async def test_an_end_that_is_trouble_itself_is_both_the_end_first(slack: FakeSlack, sink: Sink, word: str) -> None:
+    (message,) = (await sink.send([sample(EventType.EXECUTION_OVERDUE)])).messages
+    assert await sink.send([overdue_end(EventType(f"execution.{word}"), message)]) == DELIVERED
+    end = "✓ Sales agent is no longer overdue, after 41 m"
+    first, note, own = slack.heads()
+    assert (first, note) == (end, f"  {end}")
+    assert own[:1] in "✕?!"
+    assert slack.calls == ["chat.postMessage", "chat.update", *["chat.postMessage"] * 2]
+
+
+async def test_of_what_a_silence_lets_through_only_the_end_is_sent(slack: FakeSlack, sink: Sink) -> None:
+    (message,) = (await sink.send([sample(EventType.EXECUTION_OVERDUE)])).messages
+    await sink.send([overdue_end(FAILED, message, closes_only=True)])
+    assert len(slack.posted()) == 1
+
+
+async def test_failures_of_a_pipeline_that_keeps_failing_go_into_its_thread(slack: FakeSlack, sink: Sink) -> None:
+    await sink.send([failed(1)])
+    thread = await opened(sink)
+    assert await sink.send([replace(failed(2), thread=thread)]) == DELIVERED
+    group = [replace(failed(number), thread=thread) for number in (3, 4)]
+    assert await sink.send(group) == DELIVERED
+    assert slack.heads()[:3] == [FAILURE, HEAD, f"  {FAILURE}"]
+    assert slack.heads()[3].startswith("  ✕ 2 failed in Sales agent")
+
+
+async def test_a_group_is_one_message_beside_its_problems(slack: FakeSlack, sink: Sink) -> None:
+    thread = await opened(sink)
+    late, end = (of_another(each) for each in (sample(EventType.EXECUTION_OVERDUE), closing_overdue(FAILED)))
+    group = [failed(1), replace(failed(2), thread=thread), late, end, sample(EventType.EXECUTION_SUCCESS)]
+    result = await sink.send(group)
+    assert [message.problem for message in result.messages] == [ANOTHER]
+    ended, good = "✓ Sales agent is no longer overdue, after 41 m", "✓ Sales agent succeeded"
+    first, overdue, note, bad, success = slack.heads()
+    assert (first, overdue, note, success) == (HEAD, ended, f"  {ended}", good)
+    assert bad.startswith("✕ 3 failed in Sales agent")
+
+
+async def test_a_large_answer_is_read_whole(slack: FakeSlack, sink: Sink) -> None:
+    nodes = [{"id": "n", "name": "Greeting", "error": "x" * 1500}, *[{"name": "Booking", "error": "x" * 300}] * 3]
+    data = data_of(EventType.EXECUTION_FAILED) | {"link": f"https://example.com/{'x' * 1500}"}
+    data["execution"]["failedNodes"] = nodes
+    assert await sink.send([sample(EventType.EXECUTION_FAILED, data=data)]) == DELIVERED
+    assert len(json.dumps(slack.posted()[0].content)) > SMALL_BODY_BYTES
+
+
+async def test_a_problem_that_gets_worse_says_so_in_its_thread(slack: FakeSlack, sink: Sink) -> None:
+    (message,) = (await sink.send([sample(EventType.SINK_FAILING)])).messages
+    worse = data_of(EventType.SINK_DISABLED) | {"problem": problem_block(EventType.SINK_FAILING)}
+    await sink.send([replace(sample(EventType.SINK_DISABLED, data=worse), message=message)])
+    assert slack.heads() == ["✕ Sink ops is failing (503)", "  ✕ Sink ops is disabled (503)"]
+
+
+async def test_an_opening_that_was_sent_before_is_written_again(slack: FakeSlack, sink: Sink) -> None:
+    message = await opened(sink)
+    assert await sink.send([replace(opening(), message=message)]) == DELIVERED
+    assert slack.heads() == [HEAD]
+
+
+async def test_news_of_a_problem_without_a_message_becomes_its_message(slack: FakeSlack, sink: Sink) -> None:
+    result = await sink.send([of(None, EventType.PROBLEM_REMINDER)])
+    (message,) = result.messages
+    await sink.send([of(message)])
+    assert slack.heads() == [RECOVERED, f"  {RECOVERED}"]
+
+
+async def test_hostile_texts_stay_texts(sink: Sink) -> None:
+    message = await opened(sink)
+    for delivery in hostile_failures(3, count=20):
+        end = of(replace(message, opening=delivery.body))
+        assert await sink.send([delivery]) == await sink.send([end]) == DELIVERED  # the fake refuses markup
+
+
+@pytest.mark.parametrize(
+    ("type_", "kept"),
+    [
+        (EventType.PIPELINE_RECOVERED, (GONE,)),
+        (EventType.PROBLEM_REMINDER, (GONE, "new")),
+        (FAILED, (GONE,)),
+        (FAILING, (GONE, "new")),
+    ],
+)
+@pytest.mark.parametrize("how", ["deleted", "refused", "archived"])
+async def test_for_a_message_that_is_gone_there_is_one_new_one(
+    slack: FakeSlack, type_: EventType, kept: tuple[Any, ...], how: str
+) -> None:
+    async with sink_of(slack.block(channel=OTHER_CHANNEL)) as other:
+        message = await opened(other)
+    if how == "archived":
+        slack.archived.add(OTHER_CHANNEL)
+    else:
+        slack.messages.clear()
+        slack.says.append("thread_not_found" if how == "refused" else None)
+    delivery = failed() if type_ is FAILED else sample(type_)
+    is_failure = type_ is FAILED
+    delivery = replace(delivery, thread=message if is_failure else None, message=None if is_failure else message)
+    channel = OTHER_CHANNEL if how == "deleted" else CHANNEL  # a reply to what was deleted is a message there
+    async with sink_of(slack.block(channel=channel)) as sink:
+        with capture_logs() as logs:
+            result = await sink.send([delivery])
+    assert result.outcome is SendOutcome.DELIVERED
+    ((place_of_new, new),) = [
+        (place, each) for place, each in slack.messages.items() if how != "archived" or place[0] == CHANNEL
+    ]
+    assert new.thread is None
+    assert result.messages == tuple(
+        ProblemMessage(UUID(PROBLEM), MessagePlace(*place_of_new)) if each == "new" else each for each in kept
+    )
+    assert [log["event"] for log in logs] == ["message.gone"]
+
+
+async def test_ends_stay_where_their_opening_was_when_the_channel_changes(slack: FakeSlack, sink: Sink) -> None:
+    message = await opened(sink)
+    async with sink_of(slack.block(channel=OTHER_CHANNEL)) as moved:
+        await moved.send([of(message)])
+        await moved.send([failed()])
+    assert [channel for channel, _ in slack.messages] == [CHANNEL, CHANNEL, OTHER_CHANNEL]
+
+
+@pytest.mark.parametrize("error", ["edit_window_closed", "cant_update_message"])
+async def test_of_what_cannot_be_updated_the_thread_says_that_it_is_over(
+    slack: FakeSlack, sink: Sink, error: str
+) -> None:
+    message = await opened(sink)
+    slack.says.append(error)
+    with capture_logs() as logs:
+        assert (await sink.send([of(message)])).outcome is SendOutcome.DELIVERED
+    assert slack.heads() == [HEAD, f"  {RECOVERED}"]
+    assert [log["event"] for log in logs] == ["message.fixed"]
+
+
+@pytest.mark.parametrize("error", [*ERROR_REMEDIES, "internal_error"])
+async def test_an_error_of_slack_says_what_to_do(slack: FakeSlack, sink: Sink, error: str) -> None:
+    slack.says.append(error)
+    result = await sink.send([failed()])
+    assert result == SendResult(SendOutcome.RETRY, error, remedy=ERROR_REMEDIES.get(error, ""))
+    assert not slack.messages
+
+
+@pytest.mark.parametrize("error", ["ratelimited", "rate_limited"])
+async def test_too_many_requests_pause_the_sink(slack: FakeSlack, sink: Sink, error: str) -> None:
+    slack.says.append(error)
+    assert await sink.send([failed()]) == SendResult(SendOutcome.BUSY, error, 30)
+
+
+async def test_slack_s_limit_of_one_message_a_second_pauses_the_sink() -> None:
+    async with FakeSlack(by=FakeClock()) as slack, sink_of(slack.block()) as sink:
+        await sink.send([failed(1)])
+        assert await sink.send([failed(2)]) == SendResult(SendOutcome.BUSY, "429", 1, remedy=TOO_MANY)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        (says(answer(200, body=b"<html>")), ("200 without ok", "is url that of Slack's Web API?")),
+        (says(answer(200, body=b"[]")), ("200 without ok", "is url that of Slack's Web API?")),
+        (
+            says(answer(200, body=b'{"ok":false,"error":"a_word_of_its_own"}')),
+            (
+                "200 with an unknown error",
+                "see whether url is that of Slack's Web API, and whether the app may post in the channel",
+            ),
+        ),
+        (says(answer(404)), ("404", "is url that of Slack's Web API?")),
+        (says(answer(202, body=b'{"ok":true}')), ("202", "is url that of Slack's Web API?")),
+        (says(answer(302, Location="https://elsewhere.example")), ("302", REDIRECTED)),
+        (says(answer(503)), ("503", "it has trouble of its own: wait, or ask who runs it")),
+        (closes, ("reset", CONNECTION_REMEDIES["reset"])),
+    ],
+)
+async def test_what_is_no_answer_of_slack_is_tried_again(reply: Any, expected: tuple[str, str]) -> None:
+    async with Receiver(reply) as receiver, sink_of(FakeSlack.block_at(receiver.url)) as sink:
+        result = await sink.send([failed()])
+        assert (result.outcome, result.answer, result.remedy) == (SendOutcome.RETRY, *expected)
+        assert len(receiver.requests) == 1
+
+
+async def test_410_disables_the_sink_as_any_webhook() -> None:
+    async with Receiver(says(answer(410))) as receiver, sink_of(FakeSlack.block_at(receiver.url)) as sink:
+        result = await sink.send([failed()])
+    assert (result.outcome, result.answer) == (SendOutcome.GONE, "410")
+    assert "url" in result.remedy
+
+
+@pytest.mark.parametrize("place", [{}, {"channel": CHANNEL, "ts": 1}, {"channel": CHANNEL, "ts": "1\0"}])
+async def test_where_a_message_is_is_kept_only_if_it_looks_like_that(place: dict[str, object]) -> None:
+    said = json.dumps({"ok": True, **place}).encode()
+    async with Receiver(says(answer(200, body=said))) as receiver, sink_of(FakeSlack.block_at(receiver.url)) as sink:
+        assert await sink.send([opening()]) == DELIVERED
+
+
+def again(delivery: Delivery, **more: Any) -> Delivery:
+    """Return a delivery whose message was refused."""
+    return replace(delivery, attempts=1, rejections=1, **more)
+
+
+@pytest.mark.parametrize("error", ["invalid_blocks", "msg_too_long"])
+async def test_what_is_refused_goes_in_minimal_form_by_the_next_attempt(
+    slack: FakeSlack, sink: Sink, error: str
+) -> None:
+    message = await opened(sink)
+    slack.says.extend([error, None, error, None, None, error, error])
+    refused = SendResult(SendOutcome.REFUSED, error, minimal_left=True)
+    with capture_logs() as logs:
+        assert await sink.send([failed()]) == refused
+        assert await sink.send([again(failed())]) == DELIVERED
+        assert await sink.send([of(message)]) == refused
+        assert await sink.send([again(of(message))]) == DELIVERED  # the end in the message itself, then its note
+        assert await sink.send([failed()]) == refused
+        assert await sink.send([again(failed())]) == replace(refused, minimal_left=False)
+    first, own, note = slack.messages.values()
+    assert (first.lines[0], len(first.lines)) == (RECOVERED, 2)
+    assert (own.lines[0].startswith(FAILURE), note.lines) == (True, [RECOVERED])
+    assert [log["answer"] for log in logs] == [error]  # once an hour
+    assert TOKEN not in json.dumps(logs)
+
+
+async def test_what_was_taken_before_a_refusal_is_not_sent_again(slack: FakeSlack, sink: Sink) -> None:
+    (message,) = (await sink.send([sample(EventType.EXECUTION_OVERDUE)])).messages
+    both = overdue_end(FAILED, message)
+    slack.says.extend([None, None, "invalid_blocks"])  # to the trouble itself, after the end and its note
+    assert (await sink.send([both])).minimal_left
+    assert await sink.send([again(both)]) == DELIVERED
+    assert slack.calls == ["chat.postMessage", "chat.update", *["chat.postMessage"] * 3]
+
+
+async def test_the_next_attempt_goes_on_behind_what_was_taken(slack: FakeSlack) -> None:
+    slots: list[int] = []
+
+    def take_slot() -> float:
+        slots.append(len(slack.calls))
+        return 0.0
+
+    async with sink_of(slack.block(), take_slot=take_slot) as sink:
+        (message,) = (await sink.send([sample(EventType.EXECUTION_OVERDUE)])).messages
+        both = overdue_end(FAILED, message)
+        slack.says.extend([None, "internal_error", None, "ratelimited"])
+        assert (await sink.send([both])).outcome is SendOutcome.RETRY
+        assert (await sink.send([replace(both, attempts=1)])).outcome is SendOutcome.BUSY
+        assert await sink.send([replace(both, attempts=2)]) == DELIVERED
+    assert [len(slack.messages[place].earlier) for place in slack.messages] == [1, 0, 0]
+    assert slots == [2, 4]
+
+
+async def test_what_was_posted_of_a_group_is_kept_though_the_rest_was_not_taken(slack: FakeSlack, sink: Sink) -> None:
+    group = [replace(each, group_id=UUID(int=7)) for each in (sample(EventType.EXECUTION_OVERDUE), failed())]
+    slack.says.extend([None, "internal_error", "internal_error"])
+    first = await sink.send(group)
+    assert (first.outcome, len(first.messages)) == (SendOutcome.RETRY, 1)
+    again = await sink.send([replace(each, attempts=1) for each in group])
+    assert (again.outcome, again.messages) == (SendOutcome.RETRY, first.messages)
+
+
+async def test_a_message_that_is_cut_is_counted_once_also_if_it_is_not_reached_at_first(slack: FakeSlack) -> None:
+    clock = FakeClock()
+    data = data_of(FAILED) | {"problem": problem_block(EventType.EXECUTION_OVERDUE, closed=True)}
+    data["execution"] |= {"failedNodes": [{"id": "n1", "name": "Greeting", "error": "x" * 2000}]}
+    both = sample(FAILED, data=data)
+    async with sink_of(slack.block(), clock=clock) as sink:
+        with capture_logs() as logs:
+            slack.says.extend(["internal_error", None, "internal_error"])  # first to the end, which is not cut
+            for attempts in range(3):
+                await sink.send([replace(both, attempts=attempts)])
+            clock.passed_s = 3600.0
+            await sink.send([both])
+    assert [(line["event"], line["count"]) for line in logs] == [("message.cut", 1)] * 2
+    assert len(slack.calls) == 6
+
+
+async def test_nothing_is_posted_once_the_lease_is_gone(slack: FakeSlack) -> None:
+    def check() -> None:
+        raise LeaseExpiredError("ops")
+
+    async with sink_of(slack.block(), check=check) as sink:
+        with pytest.raises(LeaseExpiredError):
+            await sink.send([failed()])
+    assert slack.calls == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://slack.com/api/", "https://slack-gov.com/api", "https://acme.slack.com/api"),
+        *("http://relay:8080", "https://relay.example/slack.com", "https://hooks.example.com/chat"),
+    ],
+)
+def test_its_api_may_be_behind_a_relay_of_one_s_own(url: str) -> None:
+    block = {"type": "slack_bot", "token": TOKEN, "channel": CHANNEL, "url": url}
+    assert SlackBotSettings.model_validate(block).address == url
+
+
+def test_it_asks_for_what_is_worth_a_message_at_one_a_second() -> None:
+    settings = SlackBotSettings.model_validate({"type": "slack_bot", "token": TOKEN, "channel": CHANNEL})
+    assert settings.rules.rate_per_s == 1
+    assert settings.rules.keeps_messages
+    assert "execution.failed" in settings.events
+    assert "execution.success" not in settings.events
+    assert settings.target == "https://slack.com"
+    assert TOKEN not in repr(settings)
+
+
+@pytest.mark.parametrize("error", ["not_in_channel", "channel_not_found", "is_archived"])
+async def test_an_error_of_its_own_channel_does_not_make_a_message_gone(
+    slack: FakeSlack, sink: Sink, error: str
+) -> None:
+    message = await opened(sink)
+    slack.says.append(error)
+    assert await sink.send([of(message)]) == SendResult(SendOutcome.RETRY, error, remedy=ERROR_REMEDIES[error])
+    assert slack.heads() == [HEAD]
+
+
+async def test_slack_is_reached_as_the_rules_of_its_connections_say(slack: FakeSlack, tmp_path: Path) -> None:
+    own_ca(tmp_path)
+    tls = {"ca_file": PemFile.of("ca.pem", tmp_path / "ca.pem", (tmp_path / "ca.pem").read_bytes())}
+    async with Receiver(tls=serving(trustme.CA(), "127.0.0.1")) as foreign:
+        for more, kind in (({"allow_private": "false"}, "private"), ({"url": f"{foreign.url}/api", "tls": tls}, "tls")):
+            async with sink_of(slack.block() | more) as sink:
+                result = await sink.send([failed()])
+            assert (result.outcome, result.answer) == (SendOutcome.RETRY, kind)
+            assert result.remedy.endswith(CONNECTION_REMEDIES[kind])
+    assert not slack.calls
+    assert not foreign.requests

@@ -1,0 +1,364 @@
+"""Lines on a real pipe, read slowly, never, or by nobody."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from structlog.testing import capture_logs
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.errors import OutputClosedError
+from watcher.domain.timestamps import Micros
+from watcher.runtime.logs import configure_logs
+from watcher.sinks.protocol import SendOutcome, SendResult
+from watcher.sinks.stdout import StdoutOutput, StdoutSink
+
+WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
+
+
+class Pipe:
+    """Both ends, closed at the end of the test."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, 4096)
+
+    def close(self, *fds: int) -> None:
+        for fd in fds or (self.reading, self.writing):
+            with suppress(OSError):
+                os.close(fd)
+
+    def read_to_end(self) -> bytes:
+        """Read until the writing end is closed."""
+        with os.fdopen(self.reading, "rb", closefd=False) as file:
+            return file.read()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def delivery(body: bytes) -> Delivery:
+    return Delivery("console", UUID(int=1), "execution.failed", b"s", 1, body, Micros(0), Micros(0))
+
+
+def is_ready(task: asyncio.Task[SendResult]) -> bool:
+    return task.done()
+
+
+async def test_each_event_is_one_line_and_nothing_else(pipe: Pipe) -> None:
+    sink = StdoutSink(StdoutOutput(pipe.writing))
+    bodies = [f'{{"number": {number}}}'.encode() for number in range(40)]
+    assert await asyncio.gather(*(sink.send([delivery(body)]) for body in bodies)) == [WRITTEN] * 40
+    pipe.close(pipe.writing)
+    assert pipe.read_to_end().splitlines() == bodies
+
+
+EVENT = (
+    b'{"id":"1","type":"execution.new","time":"2026-11-24T10:00:01.000Z",'
+    b'"data":{"account":"eu","observed":{"at":"2026-11-24T10:00:01.000Z"}}}'
+)
+
+
+@pytest.mark.parametrize(
+    ("format_", "on_terminal", "readable"),
+    [("auto", True, True), ("auto", False, False), ("json", True, False), ("text", False, True)],
+)
+async def test_people_on_a_terminal_read_a_line_and_programs_the_event(
+    format_: str,
+    on_terminal: bool,
+    readable: bool,
+) -> None:
+    ours, theirs = pty.openpty() if on_terminal else os.pipe()
+    await StdoutSink(StdoutOutput(theirs), format_=format_).send([delivery(EVENT)])
+    line = await asyncio.to_thread(os.read, ours, 4096)
+    assert (b"\xe2\x97\x8b new      eu" in line) is readable
+    assert (EVENT in line) is not readable
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_slow_reader_delays_lines_and_neither_tears_them_nor_stops_the_loop(
+    pipe: Pipe, *, blocking: bool
+) -> None:
+    os.set_blocking(pipe.writing, blocking)
+    sink = StdoutSink(StdoutOutput(pipe.writing))
+    body = b"x" * 16_000  # four times what the pipe holds
+    sending = [asyncio.create_task(sink.send([delivery(body)])) for _ in range(3)]
+    first = await asyncio.to_thread(os.read, pipe.reading, 1)  # the thread has begun, and the loop goes on
+    assert not any(map(is_ready, sending))
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
+    assert await asyncio.gather(*sending) == [WRITTEN] * 3
+    pipe.close(pipe.writing)
+    assert first + await reading == (body + b"\n") * 3
+
+
+async def test_a_reader_that_is_gone_ends_the_program(pipe: Pipe) -> None:
+    sink = StdoutSink(StdoutOutput(pipe.writing))
+    pipe.close(pipe.reading)
+    for _ in range(2):
+        with pytest.raises(OutputClosedError, match=r"^stdout was closed by its reader$"):
+            await sink.send([delivery(b"{}")])
+
+
+async def test_a_reader_that_goes_while_a_line_waits_ends_the_program(pipe: Pipe) -> None:
+    os.set_blocking(pipe.writing, False)
+    sink = StdoutSink(StdoutOutput(pipe.writing))
+    sending = asyncio.create_task(sink.send([delivery(b"x" * 16_000)]))
+    await asyncio.to_thread(os.read, pipe.reading, 1)
+    pipe.close(pipe.reading)
+    with pytest.raises(OutputClosedError):
+        await sending
+
+
+async def test_an_output_closed_by_the_program_itself_ends_it(pipe: Pipe) -> None:
+    pipe.close()
+    with pytest.raises(OutputClosedError, match=r"^stdout cannot be written: Bad file descriptor$"):
+        await StdoutSink(StdoutOutput(pipe.writing)).send([delivery(b"{}")])
+
+
+async def test_a_file_that_may_not_grow_any_more_ends_the_program_and_the_error_says_so(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+    try:
+        with pytest.raises(OutputClosedError, match=r"^stdout cannot be written: File too large$"):
+            await StdoutSink(StdoutOutput(fd)).send([delivery(b"{}")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        os.close(fd)
+
+
+async def test_a_terminal_that_is_gone_ends_the_program_and_the_error_says_so() -> None:
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    with pytest.raises(OutputClosedError, match=r"^stdout cannot be written: Input/output error$"):
+        await StdoutSink(StdoutOutput(theirs)).send([delivery(b"{}")])
+    os.close(theirs)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_is_waited_for(pipe: Pipe) -> None:
+    waiting, gone_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def sleep(_: float) -> None:
+        loop.call_soon_threadsafe(waiting.set)
+        assert gone_on.wait(10)
+
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        sending = asyncio.create_task(StdoutSink(StdoutOutput(full, sleep=sleep)).send([delivery(b"{}")]))
+        await waiting.wait()
+        assert not sending.done()
+        os.dup2(pipe.writing, full)
+        gone_on.set()
+        assert await sending == WRITTEN
+    finally:
+        os.close(full)
+    pipe.close(pipe.writing)
+    assert pipe.read_to_end() == b"{}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(pipe: Pipe) -> None:
+    full, sleeps, tries = os.open("/dev/full", os.O_WRONLY), list[float](), list[str]()
+
+    def sleep(wait_s: float) -> None:
+        sleeps.append(wait_s)
+        if len(sleeps) == 3:
+            os.dup2(pipe.writing, full)
+
+    with capture_logs() as logs:
+        sink = StdoutSink(StdoutOutput(full, sleep=sleep), retried=tries.append)
+        try:
+            assert await asyncio.gather(*(sink.send([delivery(b"{}")]) for _ in range(2))) == [WRITTEN] * 2
+        finally:
+            os.close(full)
+    assert [(line["event"], line["log_level"], line["sink"]) for line in logs] == [
+        ("stdout.full", "warning", "console"),
+        ("stdout.recovered", "info", "console"),
+    ]
+    assert "make room" in logs[0]["note"]
+    assert tries == ["disk_full"] * len(sleeps) == ["disk_full"] * 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_is_waited_for_even_where_the_logs_are_on_it(pipe: Pipe) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+
+    def make_space(_: float) -> None:
+        os.dup2(pipe.writing, full)
+
+    with os.fdopen(os.open("/dev/full", os.O_WRONLY), "w", buffering=1) as logs:
+        configure_logs(level="info", format_="json", stream=logs)
+        assert await StdoutSink(StdoutOutput(full, sleep=make_space)).send([delivery(b"{}")]) == WRITTEN
+        os.dup2(pipe.writing, logs.fileno())  # it is closed with what it could not write
+    os.close(full)
+
+
+# A file that an earlier life was killed over
+
+
+async def print_to(fd: int, *bodies: bytes) -> None:
+    output = StdoutOutput(fd)
+    for body in bodies:
+        await StdoutSink(output).send([delivery(body)])
+    output.close()
+    os.close(fd)
+
+
+@pytest.mark.parametrize("mode", [os.O_WRONLY, os.O_RDWR])
+@pytest.mark.parametrize(
+    ("found", "left"),
+    [
+        (b'{"a":1}\n{"b"', b'{"a":1}\n{"b"\n{"c":3}\n'),
+        (b'{"a":1}\n', b'{"a":1}\n{"c":3}\n'),
+        (b"", b'{"c":3}\n'),
+    ],
+)
+async def test_a_line_that_was_left_half_written_is_ended_first(
+    tmp_path: Path, found: bytes, left: bytes, mode: int
+) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(found)
+    await print_to(os.open(file, mode | os.O_APPEND), b'{"c":3}')
+    assert file.read_bytes() == left
+
+
+async def test_without_appending_what_counts_is_where_writing_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(b"half")
+    await print_to(os.open(file, os.O_WRONLY), b"{}")
+    assert file.read_bytes() == b"{}\nf"
+    fd = os.open(file, os.O_WRONLY)
+    os.lseek(fd, 0, os.SEEK_END)
+    await print_to(fd, b"{}")
+    assert file.read_bytes() == b"{}\nf\n{}\n"
+
+
+async def test_a_file_that_cannot_be_read_is_gone_on_with_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(b"half")
+    fd = os.open(file, os.O_WRONLY | os.O_APPEND)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+    try:
+        await print_to(fd, b"{}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert file.read_bytes() == b"half{}\n"
+
+
+async def test_a_cancelled_line_is_written_whole_and_the_others_are_reported(pipe: Pipe) -> None:
+    sink = StdoutSink(StdoutOutput(pipe.writing))
+    cancelled, kept = (asyncio.create_task(sink.send([delivery(b"x" * 16_000)])) for _ in range(2))
+    await asyncio.to_thread(os.read, pipe.reading, 1)
+    cancelled.cancel()
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
+    assert await kept == WRITTEN
+    pipe.close(pipe.writing)
+    assert len(await reading) == 2 * 16_001 - 1
+
+
+async def test_after_closing_its_thread_ends(pipe: Pipe) -> None:
+    before = set(threading.enumerate())
+    output = StdoutOutput(pipe.writing)
+    (thread,) = set(threading.enumerate()) - before
+    sink = StdoutSink(output)
+    await sink.send([delivery(b"{}")])
+    await sink.close()
+    await sink.send([delivery(b"{}")])  # the output is the others', too
+    output.close()
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+
+
+class IdleOutput:
+    """Takes lines and makes none of them."""
+
+    fd = 2
+    is_terminal = True
+
+    async def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
+        """Write nothing."""
+
+
+async def test_lines_for_people_are_not_rendered_in_the_event_loop(pipe: Pipe) -> None:
+    unreadable = delivery(b"not JSON")
+    assert await StdoutSink(IdleOutput(), format_="text").send([unreadable]) == WRITTEN
+    with pytest.raises(ValueError, match="Expecting value"):
+        await StdoutSink(StdoutOutput(pipe.writing), format_="text").send([unreadable])
+
+
+async def test_the_thread_that_writes_lines_makes_them_too(pipe: Pipe) -> None:
+    def lines() -> Iterator[bytes]:
+        makers.append(threading.current_thread().name)
+        yield b"{}"
+
+    makers: list[str] = []
+    await StdoutOutput(pipe.writing).write(lines(), sink="console", retried=print)
+    pipe.close(pipe.writing)
+    assert (makers, pipe.read_to_end()) == (["stdout"], b"{}\n")
+
+
+STUCK = """
+import asyncio, os
+from uuid import UUID
+from watcher.domain.delivery import Delivery
+from watcher.sinks.stdout import StdoutOutput, StdoutSink
+
+async def main():
+    output = StdoutOutput(1)
+    delivery = Delivery("console", UUID(int=1), "execution.failed", b"s", 1, b"x" * 1_000_000, 0, 0)
+    sending = asyncio.create_task(StdoutSink(output).send([delivery]))
+    os.write(2, b"ready")
+    try:
+        async with asyncio.timeout(0.2):
+            await sending
+    except TimeoutError:
+        output.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_reader_that_never_reads_does_not_keep_the_program_from_ending() -> None:
+    with subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.wait(timeout=30) == 0
+
+
+async def test_a_line_written_after_the_loop_ended_troubles_nobody(pipe: Pipe) -> None:
+    def one_life() -> threading.Thread:
+        before = set(threading.enumerate())
+
+        async def live() -> None:
+            output = StdoutOutput(pipe.writing)
+            sending = asyncio.create_task(StdoutSink(output).send([delivery(b"x" * 16_000)]))
+            await asyncio.to_thread(os.read, pipe.reading, 1)
+            sending.cancel()
+            output.close()
+
+        asyncio.run(live())
+        return next(thread for thread in set(threading.enumerate()) - before if thread.name == "stdout")
+
+    thread = await asyncio.to_thread(one_life)
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+    pipe.close(pipe.writing)
+    await reading

@@ -1,0 +1,204 @@
+"""What each template makes of events, judged by what its receiver accepts."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
+from sample_events import (
+    AT,
+    BLANKS,
+    HOSTILE,
+    OVERDUE_ENDS,
+    PIPELINE,
+    data_of,
+    failed,
+    sample,
+)
+from worker_rig import EPOCH, FakeClock
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
+from watcher.domain.event_ids import group_id
+from watcher.sinks.alert_text import clean
+from watcher.sinks.alertmanager import AlertmanagerTemplate
+from watcher.sinks.discord import DiscordTemplate
+from watcher.sinks.pagerduty import PagerDutyTemplate
+from watcher.sinks.slack import SlackTemplate
+from watcher.sinks.teams import TeamsTemplate
+from watcher.sinks.template import BatchTemplate, EventTemplate, Template
+
+pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+
+KEY = "k" * 32
+CLOCK = FakeClock((AT - EPOCH).total_seconds())
+"""Stands at when the samples were seen."""
+
+
+CHECKS: Sequence[tuple[Template, Callable[[bytes], Any]]] = (
+    (SlackTemplate(), check_slack),
+    (DiscordTemplate(), check_discord),
+    (TeamsTemplate(), check_teams),
+    (PagerDutyTemplate(KEY), check_pagerduty),
+    (AlertmanagerTemplate(CLOCK), check_alertmanager),
+)
+NAMES = ("slack", "discord", "teams", "pagerduty", "alertmanager")
+EVERYTHING = [*map(sample, EventType), *OVERDUE_ENDS]
+
+
+@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+@pytest.mark.parametrize("delivery", EVERYTHING, ids=lambda delivery: delivery.type)
+def test_a_receiver_takes_every_event_also_in_minimal_form(
+    template: Template, check: Callable[[bytes], Any], delivery: Delivery
+) -> None:
+    for each in (delivery, replace(delivery, rejections=1)):
+        for message in template.messages([each]):
+            check(message.body)
+            assert not message.is_cut
+            assert message.id == str(delivery.event_id)
+
+
+def huge(type_: EventType, number: int = 1, *, link_length: int = 2000) -> Delivery:
+    """Return an event with as much in it as one may hold, all of it hostile."""
+    data = data_of(type_, number)
+    text = (HOSTILE + '"\\' * 10) * 30
+    data["labels"] = {f"{number}.{HOSTILE}"[:256]: HOSTILE * 4 for number in range(32)}
+    data["link"] = "https://example.com/".ljust(link_length, "x")
+    if "pipeline" in data:
+        data["pipeline"]["name"] = text[:2000]
+    if "execution" in data:
+        data["execution"] |= {"error": text[:2000], "failedNodes": [{"id": "n", "name": text, "error": text}] * 20}
+    data["cause"] = text
+    return sample(type_, number=number, data=data)
+
+
+@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+@pytest.mark.parametrize("type_", EventType)
+def test_a_receiver_takes_the_largest_and_most_hostile_event(
+    template: Template, check: Callable[[bytes], Any], type_: EventType
+) -> None:
+    for message in template.messages([huge(type_)]):
+        check(message.body)
+        assert all(
+            clean(text.replace("\n", "")) == text.replace("\n", "") for text in texts_of(json.loads(message.body))
+        )
+
+
+@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+@pytest.mark.parametrize("blank", BLANKS)
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_receiver_is_shown_a_name_or_an_error_that_nobody_sees(
+    template: Template, check: Callable[[bytes], Any], blank: str, count: int
+) -> None:
+    data = data_of(EventType.EXECUTION_FAILED)
+    data["pipeline"]["name"] = blank
+    data["execution"] |= {"error": blank, "failedNodes": [{"id": blank, "name": blank, "error": blank}] * 3}
+    batch = [sample(EventType.EXECUTION_FAILED, number=number, data=data) for number in range(count)]
+    for message in template.messages(batch):
+        check(message.body)
+        content = json.loads(message.body)
+        if "payload" in content:
+            del content["payload"]["custom_details"]  # holds all as the API said it
+        texts = [line for text in texts_of(content) for line in text.split("\n")]
+        assert any(PIPELINE in text for text in texts)
+        assert all(clean(blank).strip() not in text.split() for text in texts)
+
+
+def of_emoji(type_: EventType, number: int = 1) -> Delivery:
+    """Return an event with texts that UTF-16 takes twice as many characters for."""
+    data, text = data_of(type_, number), "\U0001f600" * 400
+    data["labels"] = {str(number): text[:200] for number in range(3)}
+    data |= {"cause": text} | ({"answer": text} if "answer" in data else {})
+    if "pipeline" in data:
+        data["pipeline"]["name"] = text
+    if "execution" in data:
+        data["execution"] |= {"status": text[:100], "error": text}
+        data["execution"]["failedNodes"] = [{"id": "n", "name": text[:40], "error": text}] * 5
+    return sample(type_, number=number, data=data)
+
+
+@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+@pytest.mark.parametrize("type_", EventType)
+def test_a_receiver_takes_texts_of_emoji(template: Template, check: Callable[[bytes], Any], type_: EventType) -> None:
+    for message in template.messages([of_emoji(type_)]):
+        check(message.body)
+
+
+@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+@pytest.mark.parametrize("count", [2, 40])
+def test_a_receiver_takes_a_group_with_texts_of_emoji(
+    template: Template, check: Callable[[bytes], Any], count: int
+) -> None:
+    for message in template.messages([of_emoji(EventType.EXECUTION_FAILED, number) for number in range(count)]):
+        check(message.body)
+
+
+@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+@pytest.mark.parametrize("count", [2, 100, 5_000])
+def test_a_receiver_takes_a_group_of_any_size(template: Template, check: Callable[[bytes], Any], count: int) -> None:
+    messages = template.messages([failed(number) for number in range(count)])
+    for message in messages:
+        check(message.body)
+    assert len(messages) == (-(-count // 256) if isinstance(template, AlertmanagerTemplate) else 1)
+
+
+@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+def test_a_receiver_takes_a_group_of_the_largest_and_most_hostile_events(
+    template: Template, check: Callable[[bytes], Any]
+) -> None:
+    batch = [huge(EventType.EXECUTION_FAILED, number, link_length=300) for number in range(40)]
+    for message in template.messages(batch):
+        check(message.body)
+
+
+@pytest.mark.parametrize(("template", "check"), CHECKS[:3], ids=NAMES[:3])
+@pytest.mark.parametrize("character", ['"', "\\", "*", "`", "漢", "🎉", "x"])
+def test_constant_cuts_leave_room_for_whatever_is_written(
+    template: Template, check: Callable[[bytes], Any], character: str
+) -> None:
+    text, batch = character * 2000, []
+    for number in range(40):
+        data = data_of(EventType.EXECUTION_FAILED, number) | {"link": "https://example.com/".ljust(300, "x")}
+        data["labels"] = {str(label): text[:256] for label in range(32)}
+        data["pipeline"]["name"] = text
+        data["execution"] |= {"status": text, "id": text, "previousStatus": text}
+        data["execution"]["failedNodes"] = [{"name": text[:100], "error": f"{chr(97 + number % 26)}{text}"}] * 20
+        batch.append(replace(failed(number), body=json.dumps(event_of(failed(number), data)).encode()))
+    longest = json.loads(batch[0].body)
+    longest["data"]["link"] = "https://example.com/".ljust(2048, "x")
+    for each in (batch, [replace(batch[0], body=json.dumps(longest).encode())]):
+        for message in template.messages(each):
+            check(message.body)
+
+
+def event_of(delivery: Delivery, data: dict[str, Any]) -> dict[str, Any]:
+    return {**json.loads(delivery.body), "data": data}
+
+
+def test_an_event_is_posted_as_it_is_and_a_batch_is_an_array_of_them() -> None:
+    batch = [failed(1), failed(2)]
+    (message,) = BatchTemplate().messages(batch)
+    assert json.loads(message.body) == [json.loads(delivery.body) for delivery in batch]
+    assert message.body == b"[%b,%b]" % (batch[0].body, batch[1].body)
+    assert UUID(message.id) == group_id([batch[0].event_id, batch[1].event_id])
+    (single,) = BatchTemplate().messages(batch[:1])
+    assert (json.loads(single.body), single.id != str(batch[0].event_id)) == ([json.loads(batch[0].body)], True)
+    (plain,) = EventTemplate().messages(batch[:1])
+    assert (plain.body, plain.id) == (batch[0].body, str(batch[0].event_id))
+
+
+@pytest.mark.parametrize("count", [1, 2, 200])
+@pytest.mark.parametrize("make", [failed, lambda number: huge(EventType.EXECUTION_FAILED, number)])
+def test_what_slack_refused_comes_in_one_short_block(make: Callable[[int], Delivery], count: int) -> None:
+    batch = [make(number) for number in range(count)]
+    (whole,), (minimal,) = (
+        SlackTemplate().messages([replace(each, rejections=rejections) for each in batch]) for rejections in (0, 1)
+    )
+    check_slack(minimal.body)
+    assert (minimal.id, minimal.is_cut) == (whole.id, False)
+    assert len(minimal.body) < len(whole.body)
+    (block,) = json.loads(minimal.body)["blocks"]
+    assert len(block["text"]["text"]) < 1000

@@ -1,0 +1,451 @@
+"""Real requests to a real socket: what is sent, and what each answer means."""
+
+import asyncio
+import base64
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Any
+from uuid import UUID
+
+import pytest
+from receiver import Receiver, Reply, answer, closes, hangs, resets, says
+from standardwebhooks import Webhook
+from worker_rig import FakeClock
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.errors import LeaseExpiredError
+from watcher.domain.timestamps import Micros
+from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.settings import shown_url
+from watcher.runtime.transport_failures import REMEDIES
+from watcher.sinks.http_post import Answer
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
+from watcher.sinks.template import REDIRECTED, EventTemplate
+from watcher.sinks.webhook import WebhookSettings
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+OTHER = "whsec_" + base64.b64encode(bytes(range(64))).decode()
+BODY = '{"type": "execution.failed", "data": {"name": "Größe €"}}'.encode()
+DELIVERY = Delivery("ops", UUID(int=7), "execution.failed", b"s", 1, BODY, Micros(0), Micros(0))
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as receiver:
+        yield receiver
+
+
+@asynccontextmanager
+async def sink_to(
+    url: str, *, clock: Clock | None = None, check: Callable[[], None] = lambda: None, **settings: object
+) -> AsyncIterator[Sink]:
+    block = WebhookSettings.model_validate({"type": "webhook", "url": url, **settings})
+    sink = block.open(SinkContext(clock or FakeClock(), check=check))
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def sent(url: str, *, clock: Clock | None = None, **settings: Any) -> SendResult:
+    async with sink_to(url, clock=clock, **settings) as sink:
+        return await sink.send([DELIVERY])
+
+
+def failure(kind: str) -> SendResult:
+    return SendResult(SendOutcome.RETRY, kind, remedy=REMEDIES[kind])
+
+
+async def test_a_request_is_what_the_contract_says(receiver: Receiver) -> None:
+    await sent(receiver.url + "/clerk?team=sales", headers={"Authorization": "Bearer t", "X-Team": "sales"})
+    (request,) = receiver.requests
+    assert (request.line, request.body) == ("POST /clerk?team=sales HTTP/1.1", BODY)
+    assert request.headers["content-type"] == "application/cloudevents+json; charset=utf-8"
+    assert request.headers["user-agent"] == f"clerk-watcher/{version('clerk-watcher')}"
+    assert request.headers["webhook-id"] == str(UUID(int=7))
+    assert request.headers["webhook-timestamp"] == str(int(FakeClock().now().timestamp()))
+    assert (request.headers["authorization"], request.headers["x-team"]) == ("Bearer t", "sales")
+    assert "webhook-signature" not in request.headers
+
+
+async def test_nothing_is_sent_once_the_lease_has_run_out_while_it_was_connected(receiver: Receiver) -> None:
+    def expire() -> None:
+        raise LeaseExpiredError("by the test")
+
+    async with sink_to(receiver.url, check=expire) as sink:
+        with pytest.raises(LeaseExpiredError):
+            await sink.send([DELIVERY])
+    assert receiver.requests == []
+
+
+async def test_the_timestamp_is_that_of_the_attempt_and_the_id_stays(receiver: Receiver) -> None:
+    clock = FakeClock()
+    async with sink_to(receiver.url, clock=clock) as sink:
+        await sink.send([DELIVERY])
+        clock.passed_s = 60
+        await sink.send([DELIVERY])
+    first, second = (request.headers for request in receiver.requests)
+    assert int(second["webhook-timestamp"]) - int(first["webhook-timestamp"]) == 60
+    assert first["webhook-id"] == second["webhook-id"]
+
+
+@pytest.mark.parametrize("secrets", [SECRET, [SECRET, OTHER], [OTHER, SECRET]])
+async def test_the_library_of_the_standard_accepts_a_request(receiver: Receiver, secrets: object) -> None:
+    await sent(receiver.url, clock=SystemClock(), secret=secrets)
+    (request,) = receiver.requests
+    Webhook(SECRET).verify(request.body, request.headers)
+
+
+REFUSED_CODES = {400, 413, 422}
+
+
+def expected(code: int) -> SendOutcome:
+    if 200 <= code < 300:
+        return SendOutcome.DELIVERED
+    if code == 410:
+        return SendOutcome.GONE
+    if code in REFUSED_CODES:
+        return SendOutcome.REFUSED
+    return SendOutcome.BUSY if code == 429 else SendOutcome.RETRY
+
+
+def test_every_status_code_has_its_outcome() -> None:
+    codes = range(100, 1000)
+    assert {code: EventTemplate().send_result(Answer(code, {})).outcome for code in codes} == {
+        code: expected(code) for code in codes
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (200, ""),
+        (202, ""),
+        (401, "correct headers or secret"),
+        (403, "correct headers or secret"),
+        (404, "nothing takes messages at this url: correct it, or make a new webhook if that one was deleted"),
+        (405, "it does not take what is sent to it: correct url, or template"),
+        (410, "the receiver says that this is gone for good: set url to a new one"),
+        (429, "it gets too many requests: wait, or lower rate_limit"),
+        (503, "it has trouble of its own: wait, or ask who runs it"),
+    ],
+)
+async def test_a_status_code_says_what_to_do(receiver: Receiver, code: int, remedy: str) -> None:
+    receiver.reply = says(answer(code))
+    assert (await sent(receiver.url)).remedy == remedy
+
+
+async def test_the_answer_is_the_code_over_a_real_connection(receiver: Receiver) -> None:
+    async with sink_to(receiver.url) as sink:
+        for code in (200, 202, 204, 299, 301, 302, 304, 308, 400, 401, 404, 410, 413, 422, 429, 500, 502, 503, 504):
+            receiver.reply = says(answer(code, Location=receiver.url))
+            sent = await sink.send([DELIVERY])
+            assert (sent.outcome, sent.answer) == (expected(code), str(code))
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_not_followed_and_says_what_to_do(receiver: Receiver, code: int) -> None:
+    receiver.reply = says(answer(code, Location=f"{receiver.url}/elsewhere?sig=s3cret"))
+    assert await sent(receiver.url) == SendResult(SendOutcome.RETRY, str(code), remedy=REDIRECTED)
+    assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "wish_s"),
+    [
+        ("30", 30),
+        ("0", 0),
+        ("Tue, 24 Nov 2026 10:02:00 GMT", 120),
+        ("Tue, 24 Nov 2026 09:00:00 GMT", 0),
+        ("soon", None),
+    ],
+)
+@pytest.mark.parametrize("code", [429, 503, 500, 422, 302])
+async def test_a_wish_to_be_left_alone_is_passed_on(
+    receiver: Receiver, code: int, header: str, wish_s: float | None
+) -> None:
+    receiver.reply = says(answer(code, Retry_After=header))
+    assert (await sent(receiver.url)).retry_after_s == wish_s
+
+
+def with_body(status: str, *headers: str, body: bytes) -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode() + body
+
+
+ODD_ANSWERS = {
+    "204 with a length": with_body("204 No Content", "Content-Length: 2", body=b"{}"),
+    "204 with no length": with_body("204 No Content", body=b"{}"),
+    "204 chunked": with_body("204 No Content", "Transfer-Encoding: chunked", body=b"2\r\n{}\r\n0\r\n\r\n"),
+    "204 chunked and empty": with_body("204 No Content", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    "205 with a length": with_body("205 Reset Content", "Content-Length: 2", body=b"{}"),
+    "200 chunked and with a length": with_body(
+        "200 OK", "Content-Length: 2", "Transfer-Encoding: chunked", body=b"2\r\n{}\r\n0\r\n\r\n"
+    ),
+    "200 with two lengths": with_body("200 OK", "Content-Length: 2", "Content-Length: 3", body=b"{}"),
+    "200 with a length that is none": with_body("200 OK", "Content-Length: many", body=b"{}"),
+    "200 with more than its length": with_body("200 OK", "Content-Length: 2", body=b"{}{}{}"),
+    "200 with a chunk that is none": with_body("200 OK", "Transfer-Encoding: chunked", body=b"zz\r\n{}\r\n"),
+    "200 with a header that is none": with_body("200 OK", "no header", "Content-Length: 2", body=b"{}"),
+    "200 with a large header": with_body("200 OK", f"X-Large: {'x' * 200_000}", "Content-Length: 0", body=b""),
+    "200 with many headers": with_body("200 OK", *(f"X-{n}: y" for n in range(500)), "Content-Length: 0", body=b""),
+    "200 that says it is compressed": with_body("200 OK", "Content-Encoding: gzip", "Content-Length: 2", body=b"{}"),
+    "200 without a reason": b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\n{}",
+    "200 after a 103": with_body("103 Early Hints", "Link: </a>", body=with_body("200 OK", body=b"")),
+    "200 that breaks off after its status line": b"HTTP/1.1 200 OK\r\n",
+    "202 that breaks off in its headers": b"HTTP/1.1 202 Accepted\r\nContent-Len",
+}
+
+
+def breaks_off(reply: bytes) -> Reply:
+    async def reply_and_close(writer: asyncio.StreamWriter) -> None:
+        writer.write(reply)
+        await writer.drain()
+        writer.close()
+
+    return reply_and_close
+
+
+@pytest.mark.parametrize("reply", ODD_ANSWERS.values(), ids=ODD_ANSWERS.keys())
+async def test_the_status_line_settles_however_the_rest_is_framed(receiver: Receiver, reply: bytes) -> None:
+    receiver.reply = says(reply) if b"\r\n\r\n" in reply else breaks_off(reply)
+    async with sink_to(receiver.url, timeout="2s") as sink:
+        receipts = [await sink.send([DELIVERY]) for _ in range(4)]
+    assert [result.outcome for result in receipts] == [SendOutcome.DELIVERED] * 4
+    assert len(receiver.requests) == 4
+
+
+@pytest.mark.parametrize("split_at", [5, 12, 13, 30, 60])
+async def test_an_odd_answer_may_come_in_parts(receiver: Receiver, split_at: int) -> None:
+    odd = ODD_ANSWERS["200 chunked and with a length"]
+    receiver.reply = says(odd[:split_at], odd[split_at:])
+    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
+
+
+@pytest.mark.parametrize("reply", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 2", b"{}HTTP/1.1 204 No Content\r\n\r\n"])
+async def test_what_does_not_begin_with_a_status_line_is_no_answer(receiver: Receiver, reply: bytes) -> None:
+    receiver.reply = breaks_off(reply)
+    assert (await sent(receiver.url)).outcome is SendOutcome.RETRY
+
+
+async def test_an_answer_that_came_before_is_not_taken_for_the_next(receiver: Receiver) -> None:
+    async with sink_to(receiver.url) as sink:
+        assert await sink.send([DELIVERY]) == SendResult(SendOutcome.DELIVERED, "204")
+        receiver.reply = closes
+        assert (await sink.send([DELIVERY])).outcome is SendOutcome.RETRY
+
+
+async def test_what_a_proxy_answers_is_not_the_receivers_answer(
+    receiver: Receiver, no_proxy: pytest.MonkeyPatch
+) -> None:
+    receiver.reply = breaks_off(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    no_proxy.setenv("https_proxy", receiver.url)
+    assert (await sent("https://hooks.example.com/clerk")).outcome is SendOutcome.RETRY
+    receiver.reply = says(b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n{}")
+    assert (await sent("https://hooks.example.com/clerk")).outcome is SendOutcome.RETRY
+
+
+async def test_a_success_has_no_wish(receiver: Receiver) -> None:
+    receiver.reply = says(answer(200, Retry_After="30"))
+    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
+
+
+async def drips_its_head(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nX-Padding: ")
+    while True:
+        await says(b"x")(writer)
+
+
+@pytest.mark.parametrize(
+    ("reply", "result"),
+    [(hangs, failure("timeout")), (drips_its_head, SendResult(SendOutcome.DELIVERED, "200"))],
+)
+async def test_the_timeout_is_total(receiver: Receiver, reply: Reply, result: SendResult) -> None:
+    receiver.reply = reply
+    assert await sent(receiver.url, timeout="200ms") == result
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (closes, "reset"),
+        (resets, "reset"),
+        (says(b"SSH-2.0-OpenSSH_9.6\r\n"), "connection"),
+    ],
+)
+async def test_no_usable_answer_is_a_failed_attempt(receiver: Receiver, reply: Reply, kind: str) -> None:
+    receiver.reply = reply
+    assert await sent(receiver.url) == failure(kind)
+
+
+async def test_nobody_listening_is_a_failed_attempt() -> None:
+    async with Receiver() as receiver:
+        url = receiver.url
+    assert await sent(url) == failure("refused")
+
+
+async def test_an_unknown_host_is_a_failed_attempt() -> None:
+    assert await sent("http://nowhere.invalid/") == failure("dns")
+
+
+async def test_a_broken_handshake_is_a_failed_attempt() -> None:
+    async def speak_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer(400))
+        writer.close()
+
+    async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        result = await sent(f"https://127.0.0.1:{port}/")
+    assert result == replace(failure("tls"), remedy=f"wrong version number: {REMEDIES['tls']}")
+
+
+async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_our_back(receiver: Receiver) -> None:
+    async with sink_to(receiver.url) as sink:
+        await sink.send([DELIVERY])
+        receiver.reply = closes
+        assert await sink.send([DELIVERY]) == failure("reset")
+    assert (len(receiver.requests), receiver.connections_count) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        says(answer()),
+        says(answer(200, body=b"ok")),
+        says(*(answer(200, body=b"ok")[:-2], b"o", b"k")),
+        says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nok\r\n", b"0\r\n\r\n"),
+        says(answer(200, Content_Encoding="gzip", body=b"not gzip at all")),
+        says(answer(500, body=b"x" * 4096)),
+    ],
+)
+async def test_a_connection_is_used_again_after_a_small_answer(
+    receiver: Receiver, reply: Reply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.sinks.http_post.BODY_GRACE_S", 5.0)  # a busy machine may take its time
+    receiver.reply = reply
+    async with sink_to(receiver.url) as sink:
+        for _ in range(3):
+            await sink.send([DELIVERY])
+    assert receiver.connections_count == 1
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+async def floods(writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+        await writer.drain()
+
+
+async def drips_its_body(writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD + b"Content-Length: 100\r\n\r\n")
+    while True:
+        await says(b"x")(writer)
+
+
+@pytest.mark.parametrize(
+    "reply", [floods, drips_its_body, says(HEAD + b"Content-Length: 99999999999\r\n\r\nx"), says(HEAD + b"\r\nendless")]
+)
+async def test_a_body_without_end_costs_neither_time_nor_the_success(receiver: Receiver, reply: Reply) -> None:
+    receiver.reply = reply
+    began = time.perf_counter()
+    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
+    assert time.perf_counter() - began < 2
+
+
+async def test_a_body_that_breaks_off_does_not_undo_a_success(receiver: Receiver) -> None:
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        await says(HEAD + b"Content-Length: 100\r\n\r\nx")(writer)
+        writer.close()
+
+    receiver.reply = reply
+    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
+
+
+async def test_cookies_are_not_kept(receiver: Receiver) -> None:
+    receiver.reply = says(answer(Set_Cookie="session=1"))
+    async with sink_to(receiver.url.replace("127.0.0.1", "localhost")) as sink:
+        await sink.send([DELIVERY])
+        await sink.send([DELIVERY])
+    assert "cookie" not in receiver.requests[1].headers
+
+
+async def test_credentials_in_the_url_are_sent(receiver: Receiver) -> None:
+    await sent(receiver.url.replace("//", "//user:pass@"))
+    assert receiver.requests[0].headers["authorization"] == "Basic dXNlcjpwYXNz"
+
+
+async def test_an_authorization_of_the_users_own_goes_before_that_of_the_url(receiver: Receiver) -> None:
+    await sent(receiver.url.replace("//", "//user:pass@"), headers={"authorization": "Bearer t"})
+    assert receiver.requests[0].headers["authorization"] == "Bearer t"
+
+
+async def test_a_plain_request_goes_through_the_proxy(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
+    no_proxy.setenv("http_proxy", receiver.url.replace("//", "//user:pass@"))
+    assert (await sent("http://hooks.example.com/clerk")).answer == "204"
+    (request,) = receiver.requests
+    assert request.line == "POST http://hooks.example.com/clerk HTTP/1.1"
+    assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
+
+
+async def test_a_tunnel_is_asked_of_the_proxy(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
+    no_proxy.setenv("https_proxy", receiver.url.replace("//", "//user:pass@"))
+    receiver.reply = says(answer(502))
+    assert await sent("https://hooks.example.com/clerk") == failure("connection")
+    (request,) = receiver.requests
+    assert request.line == "CONNECT hooks.example.com:443 HTTP/1.1"
+    assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
+
+
+PRIVATE = failure("private")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"])
+async def test_no_private_address_is_connected_to_where_that_is_not_allowed(receiver: Receiver, host: str) -> None:
+    result = await sent(receiver.url.replace("127.0.0.1", host), allow_private="false")
+    assert result == PRIVATE
+    assert receiver.connections_count == 0
+
+
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "127。0。0。1"])
+async def test_an_address_in_disguise_is_not_connected_to_either(receiver: Receiver, host: str) -> None:
+    assert (await sent(receiver.url.replace("127.0.0.1", host), allow_private="false")).outcome is SendOutcome.RETRY
+    assert receiver.connections_count == 0
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "localhost", "[::1]"])
+async def test_a_proxy_is_not_asked_for_a_private_address(
+    receiver: Receiver, no_proxy: pytest.MonkeyPatch, host: str
+) -> None:
+    no_proxy.setenv("http_proxy", receiver.url)
+    assert await sent(f"http://{host}/clerk", allow_private="false") == PRIVATE
+    assert receiver.connections_count == 0
+
+
+async def test_the_proxy_itself_may_be_private(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
+    no_proxy.setenv("http_proxy", receiver.url)
+    assert (await sent("http://hooks.example.com/clerk", allow_private="false")).answer == "204"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://hooks.example.com/services/T0/B0/secret?token=secret#secret", "https://hooks.example.com"),
+        ("https://user:secret@hooks.example.com:8443/secret", "https://hooks.example.com:8443"),
+        ("http://[::1]:8080/secret", "http://[::1]:8080"),
+    ],
+)
+def test_of_a_url_only_scheme_and_host_are_shown(url: str, shown: str) -> None:
+    assert shown_url(url) == shown

@@ -1,0 +1,328 @@
+"""Templates and groups over a real socket, and the settings that choose them."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, get_args
+from uuid import UUID
+
+import pytest
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+from pydantic import ValidationError
+from receiver import Receiver, answer, says
+from receivers_rules import check_alertmanager, check_pagerduty
+from sample_events import OPENED_AT, PROBLEM, closing_overdue, failed, replayed, sample
+from standardwebhooks import Webhook
+from structlog.testing import capture_logs
+from worker_rig import FakeClock
+
+from watcher.daemon.fingerprint import fingerprint_of_sink
+from watcher.domain.event import EventKey, EventType
+from watcher.domain.event_ids import group_id
+from watcher.domain.problems import Problem
+from watcher.domain.routing import types_matching
+from watcher.runtime.clock import Clock, SystemClock
+from watcher.sinks import request_series
+from watcher.sinks.protocol import GroupRules, SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.sinks.template import result_of_status
+from watcher.sinks.webhook import PRESETS, Preset, WebhookSettings
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+KEY = "k" * 32
+PAGERDUTY: dict[str, Any] = {"template": "pagerduty", "routing_key": KEY}
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as receiver:
+        yield receiver
+
+
+def settings(url: str = "https://h.example/x", **more: Any) -> WebhookSettings:
+    return WebhookSettings.model_validate({"type": "webhook", "url": url, **more})
+
+
+@asynccontextmanager
+async def sink_to(
+    url: str,
+    *,
+    clock: Clock | None = None,
+    take_slot: Callable[[], float] = lambda: 0.0,
+    **more: Any,
+) -> AsyncIterator[Sink]:
+    sink = settings(url, **more).open(SinkContext(clock or FakeClock(), take_slot=take_slot))
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def test_a_batch_is_signed_like_any_request_and_read_by_the_libraries(receiver: Receiver) -> None:
+    batch = [failed(number) for number in range(100)]
+    async with sink_to(receiver.url, group={}, secret=SECRET, clock=SystemClock()) as sink:
+        assert (await sink.send(batch)).outcome is SendOutcome.DELIVERED
+    (request,) = receiver.requests
+    Webhook(SECRET).verify(request.body, request.headers)
+    assert request.headers["content-type"] == "application/cloudevents-batch+json; charset=utf-8"
+    assert UUID(request.headers["webhook-id"]) == group_id(delivery.event_id for delivery in batch)
+    events = [JSONFormat().read(CloudEvent, json.dumps(each)) for each in json.loads(request.body)]
+    assert [event.get_id() for event in events] == [str(delivery.event_id) for delivery in batch]
+
+
+@pytest.mark.parametrize("type_", EventType)
+async def test_every_event_is_read_by_the_library_of_cloudevents(receiver: Receiver, type_: EventType) -> None:
+    async with sink_to(receiver.url) as sink:
+        await sink.send([sample(type_)])
+    (request,) = receiver.requests
+    event = JSONFormat().read(CloudEvent, request.body)
+    assert (event.get_type(), event.get_data()) == (type_, json.loads(sample(type_).body)["data"])
+
+
+@pytest.mark.parametrize("more", [{}, {"group": {}}, {"template": "alertmanager"}])
+async def test_a_replay_says_so(receiver: Receiver, more: dict[str, Any]) -> None:
+    async with sink_to(receiver.url, **more) as sink:
+        await sink.send([failed()])
+        await sink.send([replayed(failed())])
+    assert [request.headers.get("webhook-replay") for request in receiver.requests] == [None, "1"]
+
+
+async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receiver: Receiver) -> None:
+    both = closing_overdue(EventType.EXECUTION_FAILED)
+    answers = [202, 202, 202, 500]
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        await says(answer(answers.pop(0)))(writer)
+
+    receiver.reply = reply
+    async with sink_to(receiver.url, **PAGERDUTY) as sink:
+        assert await sink.send([both]) == SendResult(SendOutcome.ACCEPTED, "202")
+        assert await sink.send([both]) == result_of_status(500)
+    actions = [check_pagerduty(request.body)["event_action"] for request in receiver.requests]
+    assert actions == ["resolve", "trigger"] * 2
+
+
+async def test_the_next_attempt_goes_on_behind_what_was_taken_and_a_replay_begins_anew(receiver: Receiver) -> None:
+    group = [replace(sample(EventType.EXECUTION_OVERDUE, number=number), group_id=UUID(int=7)) for number in range(5)]
+    answers = [202, 202, 429, 202, 500, *[202] * 7]
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        await says(answer(answers.pop(0)))(writer)
+
+    receiver.reply = reply
+    async with sink_to(receiver.url, **PAGERDUTY, group={}) as sink:
+        outcomes = [
+            (await sink.send([replace(each, attempts=attempts) for each in group])).outcome for attempts in (0, 1, 2, 0)
+        ]
+    taken = SendOutcome.ACCEPTED
+    assert outcomes == [SendOutcome.BUSY, SendOutcome.RETRY, taken, taken]
+    ids = [UUID(request.headers["webhook-id"]) for request in receiver.requests]
+    first, second, third, fourth, fifth = (each.event_id for each in group)
+    assert ids[:3] == [first, second, third]
+    assert ids[3:5] == [third, fourth]
+    assert ids[5:] == [fourth, fifth, first, second, third, fourth, fifth]
+
+
+async def test_each_further_request_takes_a_slot_of_the_rate_and_waits_for_it(receiver: Receiver) -> None:
+    receiver.reply = says(answer(202))
+    taken_after: list[int] = []
+
+    def take_slot() -> float:
+        taken_after.append(len(receiver.requests))
+        return 0.02
+
+    group = [sample(EventType.EXECUTION_OVERDUE, number=number) for number in range(4)]
+    async with sink_to(receiver.url, **PAGERDUTY, group={}, take_slot=take_slot) as sink:
+        began_at = asyncio.get_running_loop().time()
+        await sink.send(group)
+        assert asyncio.get_running_loop().time() - began_at >= 0.06
+        await sink.send(group[:1])
+    assert taken_after == [1, 2, 3]
+
+
+async def test_an_answer_with_large_headers_is_read(receiver: Receiver) -> None:
+    many = {f"X_{number}": "x" for number in range(1500)}
+    receiver.reply = says(answer(200, body=b"ok", X_Large="x" * 60_000, **many))
+    async with sink_to(receiver.url, template="slack") as sink:
+        assert await sink.send([failed()]) == SendResult(SendOutcome.DELIVERED, "200")
+
+
+async def test_what_was_taken_in_part_is_forgotten_when_too_much_is(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request_series, "TAKEN_COUNT", 2)
+    both = [closing_overdue(EventType.EXECUTION_FAILED, number=number) for number in range(3)]
+    answers = [202, 503] * 3 + [202] * 6
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        await says(answer(answers.pop(0)))(writer)
+
+    receiver.reply = reply
+    async with sink_to(receiver.url, **PAGERDUTY) as sink:
+        for delivery in both:
+            assert (await sink.send([delivery])).outcome is SendOutcome.RETRY
+        receiver.requests.clear()
+        for delivery in reversed(both):
+            assert (await sink.send([replace(delivery, attempts=1)])).outcome is SendOutcome.ACCEPTED
+    actions = [check_pagerduty(request.body)["event_action"] for request in receiver.requests]
+    assert actions == ["trigger", "trigger", "resolve", "trigger"]
+
+
+async def test_nothing_more_is_sent_once_a_request_is_not_taken(receiver: Receiver) -> None:
+    receiver.reply = says(answer(503, Retry_After="30"))
+    async with sink_to(receiver.url, **PAGERDUTY) as sink:
+        result = await sink.send([closing_overdue(EventType.EXECUTION_FAILED)])
+    assert (result, len(receiver.requests)) == (replace(result_of_status(503), retry_after_s=30), 1)
+
+
+async def test_a_large_group_is_made_aside_and_sent_in_one_request(receiver: Receiver) -> None:
+    receiver.reply = says(answer(200, body=b"ok"))
+    async with sink_to(receiver.url, template="slack", group={}) as sink:
+        assert (await sink.send([failed(number) for number in range(500)])).outcome is SendOutcome.DELIVERED
+    assert len(receiver.requests) == 1
+
+
+async def test_a_sink_that_cuts_says_so_once_an_hour(receiver: Receiver) -> None:
+    clock = FakeClock()
+    receiver.reply = says(answer(200, body=b"ok"))
+    long = failed(error="x" * 2000)
+    async with sink_to(receiver.url, template="slack", clock=clock) as sink:
+        with capture_logs() as logs:
+            for passed_s in (0.0, 3599.0, 3600.0):
+                clock.passed_s = passed_s
+                await sink.send([failed()])
+                await sink.send([long])
+    cut = [line for line in logs if line["event"] == "message.cut"]
+    assert [(line["sink"], line["event_id"]) for line in cut] == [("ops", str(long.event_id))] * 2
+    assert [line["count"] for line in cut] == [1, 2]
+
+
+async def test_a_message_that_is_cut_is_counted_once_however_often_it_is_tried(receiver: Receiver) -> None:
+    clock = FakeClock()
+    receiver.reply = says(answer(503))
+    long = failed(error="x" * 2000)
+    async with sink_to(receiver.url, template="slack", clock=clock) as sink:
+        with capture_logs() as logs:
+            for attempts in range(3):
+                await sink.send([replace(long, attempts=attempts)])
+            clock.passed_s = 3600.0
+            await sink.send([long])
+    assert [(line["event"], line["count"]) for line in logs] == [("message.cut", 1)] * 2
+
+
+async def test_a_sink_whose_messages_are_refused_says_so_once_an_hour(receiver: Receiver) -> None:
+    clock = FakeClock()
+    receiver.reply = says(answer(400, body=b"invalid_blocks"))
+    async with sink_to(receiver.url, template="slack", clock=clock) as sink:
+        with capture_logs() as logs:
+            for passed_s in (0.0, 1.0, 3599.0, 3600.0):
+                clock.passed_s = passed_s
+                await sink.send([failed()])
+    rejected = [line for line in logs if line["event"] == "template.rejected"]
+    assert [(line["answer"], line["count"]) for line in rejected] == [("400 invalid_blocks", n) for n in (1, 3)]
+    assert len(receiver.requests) == 4
+
+
+async def test_alertmanager_is_refreshed_by_its_url_and_nothing_else_asks_for_that(receiver: Receiver) -> None:
+    problem = Problem(UUID(PROBLEM), EventType.PIPELINE_SILENT, OPENED_AT, EventKey(b"s", 1))
+    receiver.reply = says(answer(200))
+    async with sink_to(receiver.url, template="alertmanager") as sink:
+        sent = SentProblem(sample(EventType.PIPELINE_SILENT).body, problem)
+        assert sink.refresh_every_s == 60
+        assert (await sink.refresh([sent])).outcome is SendOutcome.DELIVERED
+        receiver.reply = says(answer(500))
+        assert await sink.refresh([sent]) == result_of_status(500)
+    assert receiver.requests[0].line == "POST /api/v2/alerts HTTP/1.1"
+    check_alertmanager(receiver.requests[0].body)
+    async with sink_to(receiver.url, template="slack") as other:
+        assert other.refresh_every_s is None
+
+
+@pytest.mark.parametrize(
+    ("path", "posted_to"),
+    [
+        ("", "/api/v2/alerts"),
+        ("/", "/api/v2/alerts"),
+        ("/alertmanager", "/alertmanager/api/v2/alerts"),
+        ("/alertmanager/?tenant=a", "/alertmanager/api/v2/alerts?tenant=a"),
+        ("/a%2Fb/api/v2/alerts", "/a%2Fb/api/v2/alerts"),
+        ("/api/v2/alerts/", "/api/v2/alerts/"),
+    ],
+)
+async def test_alertmanagers_url_may_be_that_of_its_pages(receiver: Receiver, path: str, posted_to: str) -> None:
+    async with sink_to(receiver.url + path, template="alertmanager") as sink:
+        await sink.send([failed()])
+    assert receiver.requests[0].line == f"POST {posted_to} HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    ("template", "rate"),
+    [("slack", 1.0), ("discord", 0.5), ("teams", 1.0), ("pagerduty", 2.0), ("alertmanager", 100.0)],
+)
+def test_a_template_brings_its_receivers_events_and_rate(template: str, rate: float) -> None:
+    key = {"routing_key": KEY} if template == "pagerduty" else {}
+    chosen = settings(template=template, **key)
+    quiet = {"execution.new", "execution.running", "execution.paused", "execution.success"}
+    assert types_matching(chosen.events) == set(EventType) - quiet
+    assert chosen.rate_limit == rate
+    own = settings(template=template, events=["execution.new"], rate_limit="7/s", **key)
+    assert (own.events, own.rate_limit) == (("execution.new",), 7.0)
+
+
+def test_every_preset_that_may_be_written_has_its_template() -> None:
+    assert tuple(PRESETS) == get_args(Preset)
+    for name, template in PRESETS.items():
+        key = {"routing_key": KEY} if name == "pagerduty" else {}
+        assert type(settings(template=name, **key).chosen_template(SystemClock())) is template
+
+
+def test_pagerduty_needs_no_url() -> None:
+    chosen = WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY})
+    assert (chosen.target, chosen.url.get_secret_value()) == (
+        "https://events.pagerduty.com",
+        "https://events.pagerduty.com/v2/enqueue",
+    )
+    assert settings("https://events.eu.pagerduty.com/v2/enqueue", **PAGERDUTY).target == (
+        "https://events.eu.pagerduty.com"
+    )
+    assert KEY not in repr(chosen)
+
+
+def test_what_a_template_brings_does_not_count_as_written() -> None:
+    chosen = WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY})
+    assert chosen.model_fields_set == {"type", "template", "routing_key"}
+    assert fingerprint_of_sink(chosen) != fingerprint_of_sink(
+        WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY, "routing_key": "l" * 32})
+    )
+
+
+@pytest.mark.parametrize(
+    "more", [{"template": "slack", "routing_key": KEY}, {"routing_key": KEY}, PAGERDUTY | {"routing_key": "k"}]
+)
+def test_a_routing_key_is_pagerdutys_alone(more: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        settings(**more)
+
+
+@pytest.mark.parametrize(
+    ("more", "group"),
+    [
+        ({}, None),
+        ({"group": {}}, GroupRules(("pipeline",), 30.0, 100)),
+        (
+            {"group": {"by": ["type", "labels.team"], "wait": "2m", "max": 5}},
+            GroupRules(("type", "labels.team"), 120.0, 5),
+        ),
+        ({"group": {}, "template": "slack"}, GroupRules(("pipeline",), 30.0, 10_000)),
+    ],
+)
+def test_groups_are_as_the_file_says(more: dict[str, Any], group: GroupRules | None) -> None:
+    assert settings(**more).rules.group == group
+
+
+def test_reminders_are_as_the_file_says() -> None:
+    assert settings().rules.remind_every_s is None
+    assert settings(remind_every="4h").rules.remind_every_s == 14_400

@@ -1,0 +1,259 @@
+"""An event as the person on call is to understand it: what, where, why, how bad, and which problem it belongs to.
+
+One grammar for all receivers (headline, error, facts, ids). Knows no receiver: texts are cleaned and cut where used.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason
+from watcher.domain.problems import Severity, severity_of
+from watcher.runtime.terminal import first_visible
+from watcher.sinks.alert_text import clean, in_words, shorten, usable_link
+
+HEADLINE_LENGTH = 150
+NAME_LENGTH = 70
+NODE_LENGTH = 35
+"""Characters of a headline, and of the names in it, which leave room for what is said of them."""
+
+ID_LENGTH = 100
+
+TROUBLED_ENDS = frozenset(
+    {EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST, EventType.EXECUTION_UNRECOGNIZED},
+)
+"""What may close a problem, and is trouble itself."""
+
+TROUBLE, GOOD = ("✕", "red"), ("✓", "green")
+SIGNS: Mapping[str, tuple[str, str]] = {
+    EventType.EXECUTION_NEW: ("○", ""),
+    EventType.EXECUTION_RUNNING: ("▶", "blue"),
+    EventType.EXECUTION_PAUSED: ("‖", "yellow"),
+    EventType.EXECUTION_SUCCESS: GOOD,
+    EventType.EXECUTION_FAILED: TROUBLE,
+    EventType.EXECUTION_LOST: ("?", "magenta"),
+    EventType.EXECUTION_OVERDUE: ("◷", "yellow"),
+    EventType.EXECUTION_UNRECOGNIZED: ("!", "magenta"),
+    EventType.PIPELINE_SILENT: ("◷", "yellow"),
+    EventType.PIPELINE_GAP: ("!", "yellow"),
+}
+"""How events are shown, and in which style on a terminal. Else trouble is a cross, and good news a tick."""
+
+_TITLES: Mapping[EventType, str] = {
+    EventType.EXECUTION_NEW: "{who}: a new execution",
+    EventType.EXECUTION_RUNNING: "{who} is running",
+    EventType.EXECUTION_PAUSED: "{who} is paused",
+    EventType.EXECUTION_SUCCESS: "{who} succeeded",
+    EventType.EXECUTION_FAILED: "{who} failed{node}",
+    EventType.EXECUTION_UNRECOGNIZED: "{who} has the undocumented status {status}",
+    EventType.EXECUTION_OVERDUE: "{who} has been {status} too long{over}",
+    EventType.EXECUTION_LOST: "{who}: an execution is lost",
+    EventType.PIPELINE_FAILING: "{who} keeps failing{last}",
+    EventType.PIPELINE_RECOVERED: "{who} recovered{after}",
+    EventType.PIPELINE_SILENT: "{who} is silent: nothing starts",
+    EventType.PIPELINE_ACTIVE: "{who} is active again{after}",
+    EventType.PIPELINE_GAP: "{who}: executions may have been missed",
+    EventType.ACCOUNT_DEGRADED: "Account {who}: the API cannot be used",
+    EventType.ACCOUNT_RECOVERED: "Account {who} recovered{after}",
+    EventType.SINK_FAILING: "Sink {who} is failing{answer}",
+    EventType.SINK_RECOVERED: "Sink {who} recovered{after}",
+    EventType.SINK_DISABLED: "Sink {who} is disabled{answer}",
+    EventType.WATCHER_TEST: "Test message from clerk-watcher to its sink {who}",
+}
+
+_REASONS: Mapping[str, str] = {
+    AccountTrouble.UNAUTHORIZED: "it refuses the key",
+    AccountTrouble.RATE_LIMITED: "it gets too many requests with this key",
+    AccountTrouble.UNREACHABLE: "it cannot be reached",
+    AccountTrouble.INVALID: "its answers are not those of the API",
+    AccountTrouble.OVER_BUDGET: "rate_limit is too low to hold max_interval",
+    GapReason.NOT_FOUND: "the API does not know it",
+    GapReason.REJECTED: "the API rejects the request for it",
+    GapReason.FORBIDDEN: "this key may not read it",
+    GapReason.UNREADABLE: "the API's answers for it cannot be read",
+    GapReason.LOOKBACK: "the watcher was off for longer than polling.lookback",
+    GapReason.DELETED: "the API deleted some before they were seen",
+    GapReason.OUTRUN: "more came than could be read",
+    GapReason.UNORDERED: "its list has no order and is too long",
+    ClosedReason.REMOVED: "no longer watched",
+    ClosedReason.ENDED: "the execution ended without an event",
+}
+"""What the words in `data.reason` mean; those of lost executions are among those of gaps."""
+
+_DISABLED = "its receiver is gone: what is sent to it waits until it has a new url"
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One event. `data` is the event's own; of each of its `nodes` that failed name and error are known."""
+
+    id: str
+    type: EventType
+    time: datetime
+    execution: str | None
+    data: Mapping[str, Any]
+    nodes: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def read(cls, body: bytes) -> "Alert":
+        """Return what a stored event says."""
+        return cls.of(json.loads(body))
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> "Alert":
+        """Return what an event says."""
+        data = event["data"]
+        execution = data.get("execution", {})
+        nodes = tuple(
+            (first_visible(each.get("name"), each.get("id")), first_visible(each.get("error")))
+            for each in execution.get("failedNodes", ())
+        )
+        time = datetime.fromisoformat(event["time"])
+        return cls(event["id"], EventType(event["type"]), time, execution.get("id"), data, nodes)
+
+    @property
+    def problem(self) -> Mapping[str, Any] | None:
+        """Return the problem it opens, changes, reminds of or closes, if there is one."""
+        return self.data.get("problem")
+
+    @property
+    def closes(self) -> bool:
+        """Whether it closes its problem."""
+        return self.problem is not None and "closedAt" in self.problem
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether it is bad news, though it may close a problem."""
+        if self.closes:
+            return self.type in TROUBLED_ENDS
+        return severity_of(self.kind) is not Severity.INFO
+
+    @property
+    def kind(self) -> EventType:
+        """Return what the event is about: of a reminder and of `problem.closed` what opened the problem."""
+        if self.problem is not None and self.type in {EventType.PROBLEM_REMINDER, EventType.PROBLEM_CLOSED}:
+            return EventType(self.problem["kind"])
+        return self.type
+
+    @property
+    def severity(self) -> Severity:
+        """Return how bad it is."""
+        return Severity.INFO if self.closes and not self.is_trouble else severity_of(self.kind)
+
+    @property
+    def seen_at(self) -> datetime:
+        """Return when it was seen."""
+        return datetime.fromisoformat(self.data["observed"]["at"])
+
+    @property
+    def moment(self) -> tuple[str, datetime]:
+        """Return the moment that matters and what to call it: since when its problem is open, else when it was."""
+        if self.problem and not self.closes:
+            return "Since", datetime.fromisoformat(self.problem["openedAt"])
+        return "Ended" if "finishedAt" in self.data.get("execution", {}) else "At", self.time
+
+    @property
+    def ids(self) -> str:
+        """Return the ids of the event and of what it is about."""
+        pipeline = self.data.get("pipeline", {}).get("id", "")
+        names = {"pipeline": pipeline, "execution": self.execution or "", "event": self.id}
+        return " · ".join(f"{name} {shorten(id_, ID_LENGTH)}" for name, id_ in names.items() if id_)
+
+    @property
+    def link(self) -> str | None:
+        """Return the link to the execution or the pipeline, if it can be used."""
+        return usable_link(self.data.get("link"))
+
+    @property
+    def pipeline(self) -> str | None:
+        """Return the pipeline's name, else its id."""
+        pipeline: Mapping[str, str] = self.data.get("pipeline", {})
+        return first_visible(pipeline.get("name"), pipeline.get("id")) or None
+
+    @property
+    def error(self) -> str:
+        """Return why, in the words of whoever says so: the first node's error, the execution's, else what is known.
+
+        What is over has none: the news is that it is over.
+        """
+        if self.closes and not self.is_trouble:
+            return ""
+        of_node = self.nodes[0][1] if self.nodes else ""
+        return first_visible(of_node, self.data.get("execution", {}).get("error")) or self._known()
+
+    @property
+    def headline(self) -> str:
+        """Return the one line that has to do, with a sign for how it is."""
+        return shorten(f"{self.sign[0]} {self.title}", HEADLINE_LENGTH)
+
+    @property
+    def sign(self) -> tuple[str, str]:
+        """Return the sign for how it is, and its style on a terminal."""
+        if self.closes and not self.is_trouble:
+            return GOOD
+        return SIGNS.get(self.kind) or (TROUBLE if self.is_trouble else GOOD)
+
+    @property
+    def title(self) -> str:
+        """Return that line without the sign."""
+        title = self._title()
+        if self.type is EventType.PROBLEM_REMINDER and self.problem is not None:
+            open_s = (self.time - datetime.fromisoformat(self.problem["openedAt"])).total_seconds()
+            return f"Still open after {in_words(max(0.0, open_s))}: {title}"
+        if self.type is EventType.PROBLEM_CLOSED:
+            return f"Closed, {self._reason()}: {title}"
+        if self.overdue_text is not None and not self.is_trouble:
+            return f"{title}, no longer overdue"
+        return title
+
+    @property
+    def ending(self) -> str:
+        """Return the line for the end of its problem alone, though it may be trouble itself."""
+        if self.overdue_text is not None and self.is_trouble:
+            return f"{self._who()} is no longer overdue, after {self.overdue_text}"
+        return self.title
+
+    @property
+    def overdue_text(self) -> str | None:
+        """Return for how long an execution was overdue that no longer is."""
+        problem = self.problem or {}
+        is_over = self.closes and problem["kind"] == EventType.EXECUTION_OVERDUE
+        return in_words(problem["durationSeconds"]) if is_over else None
+
+    def _title(self) -> str:
+        execution, over_s = self.data.get("execution", {}), self.data.get("overdueSeconds")
+        node = shorten(self.nodes[0][0], NODE_LENGTH) if self.nodes else ""
+        answer = shorten(self.data.get("answer", ""), NODE_LENGTH)
+        return _TITLES[self.kind].format(
+            who=self._who(),
+            node=f" at {node}" if node else "",
+            last=f", last at {node}" if node else "",
+            status=shorten(execution.get("status", ""), NODE_LENGTH),
+            over="" if over_s is None else f" ({in_words(over_s)} over its limit)",
+            answer=f" ({answer})" if answer else "",
+            after=self._after(),
+        )
+
+    def _who(self) -> str:
+        if self.pipeline is not None:
+            return shorten(self.pipeline, NAME_LENGTH)
+        return clean(self.data.get("sink") or self.data.get("account") or "")
+
+    def _after(self) -> str:
+        problem = self.problem or {}
+        after = f" after {in_words(problem['durationSeconds'])}" if "durationSeconds" in problem else ""
+        return f"{after} ({problem['count']:,} failed)" if problem.get("count") else after
+
+    def _known(self) -> str:
+        """Return what the watcher itself knows of why."""
+        if self.kind is EventType.SINK_DISABLED:
+            return _DISABLED
+        cause, count = self.data.get("cause"), self.data.get("atMost")
+        at_most = None if count is None else f"at most {count:,} of them"
+        return ", ".join(filter(None, (f"{self._reason()} ({cause})" if cause else self._reason(), at_most)))
+
+    def _reason(self) -> str:
+        reason = self.data.get("reason", "")
+        return _REASONS.get(reason, reason)

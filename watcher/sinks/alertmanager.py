@@ -1,0 +1,165 @@
+"""Alerts for Alertmanager, which lie in its memory alone: those of open problems are posted again and again.
+
+A problem is one alert, named by its kind and what it is about, so its opening, its refreshes and its closing have the
+same labels. What is no problem is a point in time, and an alert for a quarter of an hour.
+https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, TypeVar
+from uuid import UUID
+
+from yarl import URL
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import timestamp
+from watcher.domain.event import EventType
+from watcher.domain.event_ids import group_id
+from watcher.domain.problems import severity_of
+from watcher.runtime.clock import Clock
+from watcher.sinks.alert import Alert
+from watcher.sinks.alert_text import clean, to_json
+from watcher.sinks.protocol import SentProblem
+from watcher.sinks.template import Message, Template
+
+PATH = "/api/v2/alerts"
+ALERTS_COUNT = 256
+"""In one request at most: as many as Prometheus sends."""
+
+REFRESH_EVERY_S = 60.0
+LASTS = timedelta(minutes=3)
+"""An alert of an open problem ends so long after it was posted last: two refreshes may fail."""
+
+POINT_LASTS = timedelta(minutes=15)
+POINT_LASTS_AT_LEAST = timedelta(minutes=5)
+"""From when a point in time was seen; from when it is posted, if that was much later: it would be over unseen."""
+
+TEST_LASTS = timedelta(minutes=1)
+"""Longer than the usual `group_wait`, so that somebody is notified of a test, and then of its end."""
+
+NODES_COUNT = 4
+
+_UNFIT = re.compile(r"[^a-zA-Z0-9_]")
+
+Json = dict[str, Any]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """What an alert is about, and from when to when it holds."""
+
+    kind: EventType
+    starts_at: datetime
+    ends_at: datetime
+
+
+class AlertmanagerTemplate(Template):
+    """One alert per event, all of a batch in one request."""
+
+    defaults: ClassVar = {"rate_limit": "100/s"}
+
+    def __init__(self, clock: Clock) -> None:
+        """Date alerts by the wall clock."""
+        self._clock = clock
+
+    def post_url(self, url: URL) -> URL:
+        """Return the URL of the API. Its path may be left out."""
+        if url.path.rstrip("/").endswith(PATH):
+            return url
+        return url.with_path(f"{url.raw_path.rstrip('/')}{PATH}", encoded=True, keep_query=True)
+
+    def messages(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return one request for each 256 events."""
+        return [self._message(part) for part in parts_of(batch)]
+
+    def refresh(self, problems: Sequence[SentProblem]) -> Message:
+        """Return the request that says again of each problem that it is open, or since when it is closed."""
+        body = _body([self._again(each) for each in problems])
+        return Message(str(group_id(each.problem.id for each in problems)), body)
+
+    def closed_by(self, batch: Sequence[Delivery]) -> frozenset[UUID]:
+        """Return which problems these events close."""
+        problems = (alert.problem for alert in (Alert.of(each.content) for each in batch) if alert.closes)
+        return frozenset(UUID(problem["id"]) for problem in problems if problem is not None)
+
+    def _message(self, batch: Sequence[Delivery]) -> Message:
+        body = _body([_alert(alert, span) for each in batch for alert, span in self._found(each)])
+        ids = [each.event_id for each in batch]
+        return Message(str(ids[0] if len(ids) == 1 else group_id(ids)), body)
+
+    def _found(self, delivery: Delivery) -> list[tuple[Alert, _Span]]:
+        """Return what an event says: of its problem, of itself, or of both, the closing first."""
+        alert, now = Alert.of(delivery.content), self._clock.now()
+        problem, spans = alert.problem, []
+        if problem is not None:
+            opened_at = datetime.fromisoformat(problem["openedAt"])
+            closed_at = datetime.fromisoformat(problem["closedAt"]) if alert.closes else None
+            spans.append(_of_problem(EventType(problem["kind"]), opened_at, closed_at, now=now))
+        if problem is None or (alert.closes and alert.is_trouble and not delivery.closes_only):
+            ends_at = max(alert.seen_at + POINT_LASTS, now + POINT_LASTS_AT_LEAST)
+            if alert.type is EventType.WATCHER_TEST:
+                ends_at = max(alert.seen_at, now) + TEST_LASTS
+            spans.append(_Span(alert.type, min(alert.time, alert.seen_at), ends_at))
+        return [(alert, span) for span in spans]
+
+    def _again(self, sent: SentProblem) -> Json:
+        problem = sent.problem
+        span = _of_problem(problem.kind, problem.opened_at, sent.closed_at, now=self._clock.now())
+        return _alert(Alert.read(sent.opening), span)
+
+
+def parts_of(items: Sequence[Item]) -> list[Sequence[Item]]:
+    """Return what goes into one request each."""
+    return [items[start : start + ALERTS_COUNT] for start in range(0, len(items), ALERTS_COUNT)]
+
+
+def _of_problem(kind: EventType, opened_at: datetime, closed_at: datetime | None, *, now: datetime) -> _Span:
+    """Return when a problem holds. No alert may end before it starts, whatever the wall clock did meanwhile."""
+    ends_at = now + LASTS if closed_at is None else closed_at
+    return _Span(kind, min(opened_at, ends_at), ends_at)
+
+
+def _alert(alert: Alert, span: _Span) -> Json:
+    annotations = {"summary": alert.title, "event_id": alert.id}
+    if alert.closes and alert.is_trouble and span.kind is not alert.type:
+        annotations["summary"] = alert.ending  # what ended the problem is trouble itself, and another alert
+    else:
+        more = [": ".join(filter(None, node)) for node in alert.nodes[1 : 1 + NODES_COUNT]]
+        annotations["description"] = "\n".join(filter(None, map(clean, (alert.error, *more))))
+        annotations["node"] = clean(alert.nodes[0][0]) if alert.nodes else ""
+    return {
+        "labels": _labels(alert, span.kind),
+        "annotations": {name: text for name, text in annotations.items() if text},
+        "startsAt": timestamp(span.starts_at),
+        "endsAt": timestamp(span.ends_at),
+        **({"generatorURL": alert.link} if alert.link else {}),
+    }
+
+
+def _labels(alert: Alert, kind: EventType) -> dict[str, str]:
+    """Return what makes an alert the same one: nothing in it may change while it lasts. Ours win over the user's."""
+    data = alert.data
+    labels = {_label_name(name): clean(value) for name, value in sorted(data.get("labels", {}).items())}
+    own = {
+        "alertname": f"Clerk{''.join(part.capitalize() for part in kind.split('.'))}",
+        "severity": severity_of(kind),
+        "account": data.get("account"),
+        "pipeline": data.get("pipeline", {}).get("id"),
+        "execution": data.get("execution", {}).get("id") if kind.startswith("execution.") else None,
+        "sink": data.get("sink"),
+    }
+    labels |= {name: clean(value) for name, value in own.items() if value is not None}
+    return {name: value for name, value in labels.items() if value}
+
+
+def _label_name(name: str) -> str:
+    fit = _UNFIT.sub("_", name)
+    return f"_{fit}" if fit[:1].isdigit() else fit
+
+
+def _body(alerts: Sequence[Json]) -> bytes:
+    return to_json(alerts).encode()

@@ -1,0 +1,246 @@
+"""Sends by way of Apprise, which knows some 180 chat, mail and pager services. One URL, one sink, one result.
+
+Some services read mentions and markup in any text. The texts of others mention nobody; whether markup in them is shown
+as it is, is up to the service.
+
+Apprise blocks, so it works in a thread: one per sink at a time, which nobody waits for at the end. Of the URL only the
+scheme is ever shown. Apprise itself is an extra; without it only a file that asks for it is refused.
+"""
+
+import asyncio
+import html
+import re
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
+from watcher.domain.problems import Severity
+from watcher.runtime.settings import Rate, as_written
+from watcher.runtime.threads import begin
+from watcher.runtime.units import InvalidValueError
+from watcher.sinks.alert import Alert
+from watcher.sinks.alert_text import Cutter, in_utc
+from watcher.sinks.chat import details_of, facts_of, link_in_group, other_nodes, read_batch
+from watcher.sinks.digest import Digest
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
+from watcher.sinks.request_series import RequestSlots, TakenParts, make_messages
+from watcher.sinks.settings import EventGlobs, RemoteSettings
+from watcher.sinks.template import ALERT_EVENTS
+
+MESSAGE_BYTES = 3800
+"""Title and body together, escaped as HTML: ntfy takes 4,096 bytes, Telegram as many characters."""
+
+CALL_TIMEOUTS = 4
+"""A message may take so many times `timeout`, which is for each of its connections and answers: mail has a dozen. One
+that is given up too soon arrives all the same, and again with each retry."""
+
+ERROR_LENGTH = 900
+
+_TYPES: Mapping[Severity, str] = {
+    Severity.CRITICAL: "failure",
+    Severity.ERROR: "failure",
+    Severity.WARNING: "warning",
+    Severity.INFO: "info",
+}
+
+_MENTION = re.compile(r"(?<!\w)@(?=\S)")
+_BROKEN_MENTION = "@\N{ZERO WIDTH SPACE}"
+_SEVERAL = re.compile(r"[\s,]+[A-Za-z0-9]+://")
+_SCHEME = re.compile(r"([A-Za-z0-9]+)://.*", re.DOTALL)
+_HANGS = "Apprise has not come back from an earlier message; a restart lets go of it"
+_REMEDY = "check its URL, and whether this machine reaches the service (HTTPS_PROXY)"
+_EXAMPLE = "write it like ntfys://ntfy.sh/topic"
+
+
+def _apprise_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if _SEVERAL.search(url):
+        raise InvalidValueError("holds several URLs", remedy="write a sink for each", quote=False)
+    if not _SCHEME.fullmatch(url):
+        raise InvalidValueError("does not begin with the scheme of a service", remedy=_EXAMPLE, quote=False)
+    try:
+        from watcher.sinks.apprise_service import check_url  # noqa: PLC0415 (of an extra)
+    except ImportError:
+        return value  # `type` says so
+    check_url(url)
+    return value
+
+
+class AppriseSettings(RemoteSettings):
+    """`{type: apprise, url: …}`."""
+
+    type: Literal["apprise"] = Field(
+        description="Sends messages to a chat, mail or pager service by way of [Apprise](sinks.md#apprise). Needs the "
+        "extra: `pip install '.[apprise]'` in a checkout of this project.",
+        examples=["apprise"],
+    )
+    events: EventGlobs = ALERT_EVENTS
+    url: Annotated[SecretStr, AfterValidator(_apprise_url)] = Field(
+        description="The Apprise URL of one service. Required, unless `url_file` is given. Only its scheme is ever "
+        "shown.",
+        examples=["${APPRISE_URL}"],
+    )
+    url_file: str | None = Field(
+        default=None, description="The file that holds the URL.", examples=["/run/secrets/apprise_url"]
+    )
+    rate_limit: Rate = Field(default=as_written("1/s"), description="The most messages sent.", examples=["10/m"])
+
+    @field_validator("type")
+    @classmethod
+    def _extra_is_there(cls, value: str) -> str:
+        try:
+            from watcher.sinks import apprise_service  # noqa: F401, PLC0415 (of an extra)
+        except ImportError:
+            remedy = "from a checkout: pip install '.[apprise]'"
+            raise InvalidValueError("apprise needs the extra", remedy=remedy, quote=False) from None
+        return value
+
+    @property
+    def target(self) -> str:
+        """Return the scheme: all the rest is a secret."""
+        return f"{self.url.get_secret_value().partition('://')[0].lower()}://"
+
+    def open(self, context: SinkContext) -> Sink:
+        """Return the sink, with no connection yet."""
+        from watcher.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
+
+        service = AppriseService(self.url.get_secret_value(), timeout_s=self.timeout_s)
+        return AppriseSink(service.notify, body_length=service.body_length, timeout_s=self.timeout_s, context=context)
+
+    async def connect(self) -> str:
+        """Do nothing: Apprise can only send."""
+        return "not tried, for Apprise can only send: use --send"
+
+
+class PlainMessage(NamedTuple):
+    """A title, a body, and how bad it is, as Apprise calls that."""
+
+    title: str
+    body: str
+    type: str
+
+
+Notify = Callable[[str, str, str], str | None]
+"""Sends once, blocking: title, body, and how bad it is. Returns `None` if the service took it, else why not."""
+
+
+class AppriseSink(Sink):
+    """Sends one message at a time. While one hangs, though nobody waits for it any more, nothing else is sent."""
+
+    def __init__(self, notify: Notify, *, body_length: int, timeout_s: float, context: SinkContext) -> None:
+        """Send by `notify` to a service that takes so many characters."""
+        self._service_notify = notify
+        self._most_bytes = min(MESSAGE_BYTES, body_length)
+        self._call_timeout_s = CALL_TIMEOUTS * timeout_s
+        self._context = context
+        self._turn = asyncio.Lock()
+        self._call: Future[str | None] | None = None
+        self._taken = TakenParts()
+
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
+        """Send the messages of a delivery or a group; the first that is not taken ends it."""
+        slots = RequestSlots(self._context.take_slot)
+
+        async def notify(message: PlainMessage) -> SendResult:
+            await slots.wait()
+            return await self._notify(message)
+
+        make = partial(plain_messages, most_bytes=self._most_bytes)
+        return await self._taken.send(batch, await make_messages(make, batch), notify)
+
+    async def close(self) -> None:
+        """Hold nothing: a thread that hangs ends with its call or with the process."""
+
+    async def _notify(self, message: PlainMessage) -> SendResult:
+        """Send one message; while an earlier one hangs, do not."""
+        async with self._turn:
+            if self._call is not None and not self._call.done():
+                return SendResult(SendOutcome.RETRY, "timeout", remedy=_HANGS)
+            self._call = begin(partial(self._checked_notify, message), name="apprise")
+            try:
+                async with asyncio.timeout(self._call_timeout_s):
+                    answer = await asyncio.wrap_future(self._call)
+            except TimeoutError:
+                answer = "timeout"
+        if answer is None:
+            return SendResult(SendOutcome.DELIVERED, "ok")
+        return SendResult(SendOutcome.RETRY, answer, remedy=_REMEDY)
+
+    def _checked_notify(self, message: PlainMessage) -> str | None:
+        self._context.check()
+        return self._service_notify(*message)
+
+
+def plain_messages(batch: Sequence[Delivery], *, most_bytes: int) -> list[PlainMessage]:
+    """Return a message for a delivery, or one or two for a group, each of that size at most.
+
+    The size is what title and body take in UTF-8 with `& < >` and quotes escaped. What is too long loses its end.
+    """
+    return [_message(news, most_bytes=most_bytes) for news in read_batch(batch)]
+
+
+def _message(news: Alert | Digest, *, most_bytes: int) -> PlainMessage:
+    title, type_ = _harmless(news.headline), _TYPES[news.severity]
+    if isinstance(news, Alert):
+        body = _single(news)
+        if not news.is_trouble and (news.closes or news.type is EventType.EXECUTION_SUCCESS):
+            type_ = "success"
+    else:
+        body = _grouped(news)
+    return PlainMessage(title, _within(body, most_bytes - _size(f"{title}\n")), type_)
+
+
+def _single(alert: Alert) -> str:
+    """Return what matters most first: the end is what may be cut."""
+    cut = Cutter()
+    nodes = other_nodes(alert, cut)
+    when, moment = alert.moment
+    facts = {when: in_utc(moment), **facts_of(alert, cut)}
+    return _joined(
+        _harmless(cut(alert.error, ERROR_LENGTH)),
+        _harmless(alert.ids),
+        alert.link or "",
+        _harmless(" · ".join(f"{name}: {value}" for name, value in facts.items())),
+        _harmless("\n".join(["Also failed:", *nodes])) if nodes else "",
+    )
+
+
+def _grouped(group: Digest) -> str:
+    newest = [[alert.headline, *details_of(alert), link_in_group(alert)] for alert in group.newest]
+    return _joined(
+        _harmless("\n".join(group.clusters)),
+        group.rest,
+        f"The newest {len(newest)}:",
+        *(_harmless("\n".join(filter(None, lines))) for lines in newest),
+    )
+
+
+def _joined(*sections: str) -> str:
+    return "\n\n".join(filter(None, sections))
+
+
+def _within(text: str, most_bytes: int) -> str:
+    """Return as much of a text as has room."""
+    if _size(text) <= most_bytes:
+        return text
+    kept, left = 0, most_bytes - _size("…")
+    for character in text:
+        left -= _size(character)
+        if left < 0:
+            break
+        kept += 1
+    return f"{text[:kept]}…"
+
+
+def _size(text: str) -> int:
+    return len(html.escape(text).encode())
+
+
+def _harmless(text: str) -> str:
+    """Return a text in which no `@everyone` or `<@id>` is a mention; addresses of mail stay as they are."""
+    return _MENTION.sub(_BROKEN_MENTION, text)

@@ -1,0 +1,132 @@
+"""Messages for Discord's webhooks, as embeds. Also what Discord's answers and rate headers mean.
+
+Discord reads Markdown everywhere but in an embed's footer: names stand escaped, all else of others in code. Nothing
+pings anybody. https://docs.discord.com/developers/resources/webhook#execute-webhook
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from yarl import URL
+
+from watcher.domain.envelope import timestamp
+from watcher.domain.problems import Severity
+from watcher.sinks.alert import Alert
+from watcher.sinks.alert_text import Cutter
+from watcher.sinks.chat import (
+    ERROR_LENGTH,
+    ChatTemplate,
+    Json,
+    details_of,
+    facts_of,
+    link_in_group,
+    other_nodes,
+)
+from watcher.sinks.digest import Digest
+from watcher.sinks.http_post import Answer
+from watcher.sinks.protocol import SendOutcome, SendResult
+from watcher.sinks.template import result_of_status
+
+_COLOURS: Mapping[Severity, int] = {
+    Severity.CRITICAL: 0x960A20,
+    Severity.ERROR: 0x960A20,
+    Severity.WARNING: 0x9F5F02,
+    Severity.INFO: 0x067D51,
+}
+_MARKUP = re.compile(r"[\\*_~|`<>@#\[\]()]|:(?=\S)")
+_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
+_NEW_WEBHOOK = "Discord no longer knows this webhook: it was deleted, or url is not whole; make a new one and set url"
+
+
+class DiscordTemplate(ChatTemplate):
+    """One message per event or per group."""
+
+    judged_by_body = frozenset({200})
+    defaults: ClassVar = {"rate_limit": "30/m"}
+
+    def post_url(self, url: URL) -> URL:
+        """Return the URL with the wish for a true answer: without it a message that is not saved is no error."""
+        return url.update_query(wait="true")
+
+    def single(self, alert: Alert, cut: Cutter) -> Json:
+        """Return the message of an event."""
+        error, nodes = _block([cut(alert.error, ERROR_LENGTH)]), _block(other_nodes(alert, cut))
+        facts = {name: _code(value) for name, value in facts_of(alert, cut).items()}
+        when, since = alert.moment
+        facts[when] = f"<t:{int(since.timestamp())}:R>"
+        return _payload(
+            title=_escape(alert.headline),
+            url=alert.link or "",
+            color=_COLOURS[alert.severity],
+            description="\n".join(filter(None, (error, nodes and f"Also failed:\n{nodes}"))),
+            fields=[{"name": name, "value": value, "inline": True} for name, value in facts.items()],
+            footer={"text": alert.ids},
+            timestamp=timestamp(alert.time),
+        )
+
+    def grouped(self, group: Digest) -> Json:
+        """Return the message of a group."""
+        return _payload(
+            title=_escape(group.headline),
+            color=_COLOURS[group.severity],
+            description=f"{_block(group.clusters)}\nThe newest {len(group.newest)}:",
+            fields=list(map(_newest, group.newest)),
+            footer={"text": group.rest},
+        )
+
+    def send_result(self, answer: Answer) -> SendResult:
+        """Return what an answer means: of the 2xx only 200 with a message is a success, and 202 as ever.
+
+        With any answer Discord may say that it takes no more for a time.
+        """
+        result = replace(result_of_status(answer.status), pause_s=_pause_s(answer.headers))
+        if result.outcome is SendOutcome.DELIVERED and not _is_message(answer):
+            remedy = "is url that of a Discord webhook?"
+            return replace(
+                result, outcome=SendOutcome.RETRY, answer=f"{answer.status} without a message", remedy=remedy
+            )
+        return replace(result, remedy=_NEW_WEBHOOK) if answer.status in {401, 403, 404} else result
+
+
+def _is_message(answer: Answer) -> bool:
+    """Whether it looks like a message: of a long one only the beginning was read."""
+    return answer.status == 200 and answer.said.lstrip().startswith(b"{") and b'"embeds"' in answer.said
+
+
+def _pause_s(headers: Mapping[str, str]) -> float:
+    """Return for how long nothing more may be sent, by the headers that come with every answer."""
+    reset_after = headers.get("X-RateLimit-Reset-After", "")
+    is_spent = headers.get("X-RateLimit-Remaining") == "0" and _SECONDS.fullmatch(reset_after)
+    return float(reset_after) if is_spent else 0.0
+
+
+def _newest(alert: Alert) -> Json:
+    value = "\n".join(map(_code, details_of(alert)))
+    link = link_in_group(alert)
+    return {"name": _escape(alert.headline), "value": f"{value}\n[Open](<{link}>)" if link else value}
+
+
+def _payload(**embed: object) -> Json:
+    given = {name: value for name, value in embed.items() if value != ""}
+    return {"embeds": [given], "allowed_mentions": {"parse": []}}
+
+
+def _escape(headline: str) -> str:
+    """Return a headline that no Markdown is read in. The names in it are so short that it always has room."""
+    return _MARKUP.sub(r"\\\g<0>", headline)
+
+
+def _code(text: str) -> str:
+    return f"`{_without_backticks(text)}`"
+
+
+def _block(lines: Sequence[str]) -> str:
+    text = "\n".join(filter(None, lines))
+    return f"```\n{_without_backticks(text)}\n```" if text else ""
+
+
+def _without_backticks(text: str) -> str:
+    """Return a text that no code ends in: the sign that looks alike is none to Discord."""
+    return text.replace("`", "\N{MODIFIER LETTER GRAVE ACCENT}")

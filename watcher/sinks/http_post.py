@@ -1,0 +1,173 @@
+"""Posts a body to a URL for one sink, once, or only connects to it. What an answer means is the sink's business.
+
+No redirect is followed: what is posted, and its signature, would go to a stranger.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from watcher.domain.errors import TransportFailedError
+from watcher.runtime.backoff import parse_retry_after
+from watcher.runtime.http_client import USER_AGENT, checked_request, limited_session, proxy_for
+from watcher.runtime.private_addresses import is_private_host, public_socket
+from watcher.runtime.transport_failures import PROXY_AUTH, failure, failure_of
+from watcher.sinks.protocol import SendOutcome, SendResult
+from watcher.sinks.request_series import TAKEN
+from watcher.sinks.status_line import Connector, status_of_answer
+
+CONNECTIONS = 16
+"""At most so many requests in flight per sink."""
+
+SMALL_BODY_BYTES = 4096
+JUDGED_BODY_BYTES = 128 * 1024
+"""More than any answer has that is judged by its body: Slack's to a message holds the message."""
+
+BODY_GRACE_S = 0.1
+"""How long a small body may take to arrive after its headers, so that its connection can be used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer: the status code, the headers, and how the body began."""
+
+    status: int
+    headers: Mapping[str, str]
+    said: bytes = b""
+
+
+class Poster:
+    """Posts to one server, through the proxy that the environment names for it, with what goes into every request."""
+
+    def __init__(
+        self,
+        url: URL,
+        *,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        check: Callable[[], None],
+        allow_private: bool = True,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Open no connection yet. Needs a running event loop. Raises `ConfigError` for a proxy that cannot be used.
+
+        `check` is called right before each request goes out; what it raises comes out of `post`. Where no private
+        address is allowed, each one is judged when the socket to it is made. Behind a proxy, which itself may be
+        private, only an address in the URL can be judged: names are resolved by the proxy. Without `tls` the system's
+        CAs are trusted, and no certificate is shown.
+        """
+        self._headers = CIMultiDict(headers)
+        # aiohttp refuses to choose between two logins.
+        self._url = url.with_user(None) if "Authorization" in self._headers else url
+        self._headers["User-Agent"] = USER_AGENT
+        self._proxy = proxy_for(self._url)
+        if self._url.scheme == "http":
+            self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
+        self._is_private = not allow_private and self._proxy.url is not None and is_private_host(url.raw_host or "")
+        self._session = limited_session(
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            connector=Connector(
+                limit=CONNECTIONS,
+                ssl=tls,
+                socket_factory=public_socket if self._proxy.url is None and not allow_private else None,
+            ),
+            request_class=checked_request(check),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=SMALL_BODY_BYTES,
+        )
+
+    async def post(
+        self,
+        body: bytes,
+        *,
+        path: str = "",
+        headers: Mapping[str, str],
+        judged_by_body: Container[int] = (),
+    ) -> Answer:
+        """Post once, to the URL or a path behind it. Raises `TransportFailedError` if there is no answer.
+
+        The body of an answer is waited for where its status code alone says too little: `judged_by_body`. If none of
+        it comes, that is no answer.
+        """
+        if self._is_private:
+            raise failure("private")
+        all_headers = self._headers.copy()
+        all_headers.update(headers)
+        try:
+            async with self._session.post(
+                self._url / path if path else self._url,
+                data=body,
+                headers=all_headers,
+                allow_redirects=False,
+                proxy=self._proxy.url,
+                proxy_headers=self._proxy.headers,
+            ) as response:
+                if response.status == PROXY_AUTH and self._proxy.url is not None:
+                    raise failure("proxy_auth")
+                said = await _beginning(response, is_judged=response.status in judged_by_body)
+                return Answer(response.status, response.headers, said)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            status = status_of_answer()  # its line came: that is an answer, whatever is wrong with the rest
+            if status is None or status in judged_by_body:
+                raise failure_of(error, by_proxy=self._proxy.url is not None) from None
+            return Answer(status, {})
+
+    async def try_connection(self) -> str:
+        """Connect as for a request, through the proxy as well, and say what was done. Its `check` is `stop`."""
+        with suppress(NothingSentError):
+            await self.post(b"", headers={})
+        if self._proxy.url is None:
+            return "connected, nothing sent"
+        is_led_through = self._url.scheme == "https"
+        return f"{'connected through the proxy' if is_led_through else 'proxy connected'}, nothing sent"
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+
+class NothingSentError(Exception):
+    """A connection stands, and no request goes out on it."""
+
+
+def stop() -> None:
+    """Send nothing, as the `check` of what only connects."""
+    raise NothingSentError
+
+
+def result_without_answer(error: TransportFailedError) -> SendResult:
+    """Return what a request means that got no answer."""
+    return SendResult(SendOutcome.RETRY, error.kind, remedy=error.remedy)
+
+
+def with_retry_after(result: SendResult, answer: Answer, *, now: datetime) -> SendResult:
+    """Add the `Retry-After` of an answer to what it means, if that is not that all is well."""
+    if result.outcome in TAKEN:
+        return result
+    return replace(result, retry_after_s=parse_retry_after(answer.headers.get("Retry-After"), now=now))
+
+
+async def _beginning(response: aiohttp.ClientResponse, *, is_judged: bool) -> bytes:
+    """Return the beginning of an answer's body, as much as comes in a short time, and let go of the rest.
+
+    A connection can be used again once the body is through, which is waited for if it is small and all but there.
+    One that is judged is waited for; if nothing of it comes, what went wrong is raised.
+    """
+    said, most = b"", JUDGED_BODY_BYTES if is_judged else SMALL_BODY_BYTES
+    try:
+        async with asyncio.timeout(None if is_judged else BODY_GRACE_S):
+            while len(said) < most and (part := await response.content.readany()):
+                said += part
+    except (aiohttp.ClientError, TimeoutError):
+        if is_judged and not said:
+            raise
+    response.close()
+    return said[:most]

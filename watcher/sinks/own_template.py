@@ -1,0 +1,215 @@
+"""A template of the operator's own: a Jinja2 file that makes JSON of an event or a group. Imports jinja2.
+
+It is tried when the configuration is read. What it cannot render all the same goes out as the plain event.
+"""
+
+import asyncio
+import json
+import traceback
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.event_ids import group_id
+from watcher.runtime.threads import run_detached
+from watcher.sinks.alert import Alert
+from watcher.sinks.alert_text import clean, to_json
+from watcher.sinks.digest import Digest
+from watcher.sinks.template import (
+    BatchTemplate,
+    EventTemplate,
+    Message,
+    Template,
+    TemplateFailure,
+)
+
+NAMES = ("event", "events", "id", "headline", "error", "severity", "is_trouble", "link")
+"""What a template sees (docs/sinks.md)."""
+
+MESSAGE_BYTES = 256 * 1024
+
+_USE_TOJSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
+_HANDLE_ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/sinks.md'
+
+_EXECUTION = {
+    "id": "9a1b0000-0000-4000-8000-000000000001",
+    "status": "failed",
+    "previousStatus": "running",
+    "startedAt": "2026-11-24T11:58:00.000Z",
+    "finishedAt": "2026-11-24T12:00:31.000Z",
+    "durationSeconds": 151.0,
+    "error": 'upstream "timeout" after 30 s\nat C:\\new <b>Größe</b>',
+    "aiTokensUsed": 512,
+    "nodesStarted": 3,
+    "triggeredBy": "message_received",
+    "triggeredByEntityId": "5e6f0000-0000-4000-8000-000000000003",
+    "conversationId": "7a8b0000-0000-4000-8000-000000000004",
+    "failedNodes": [
+        {"id": "2d3e0000-0000-4000-8000-000000000005", "name": 'Say "hello"', "error": 'upstream "timeout"'},
+    ],
+    "goals": ['Booked "it"'],
+}
+_PROBLEM = {
+    "id": "7d0c0000-0000-5000-8000-000000000001",
+    "kind": "account.degraded",
+    "severity": "critical",
+    "openedAt": "2026-11-24T12:00:31.000Z",
+}
+_PIPELINE = {
+    "id": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f",
+    "name": 'Sales "agent"',
+    "versionId": "1c2d0000-0000-4000-8000-000000000002",
+    "versionNumber": 7,
+}
+_OBSERVED = {"at": "2026-11-24T12:00:31.800Z", "notBefore": "2026-11-24T12:00:30.000Z", "delaySeconds": 0.8}
+EXAMPLES = {
+    "execution.failed": {
+        "account": "default",
+        "labels": {"team": 'the "A" team'},
+        "link": "https://example.com/runs/1",
+        "pipeline": _PIPELINE,
+        "execution": _EXECUTION,
+        "observed": _OBSERVED,
+    },
+    "account.degraded": {"account": "default", "reason": "unreachable", "problem": _PROBLEM, "observed": _OBSERVED},
+}
+"""The data of what a template is tried with: an event of an execution, and one of a problem that has none. The texts
+hold what breaks JSON between quotes."""
+
+
+class BadMessageError(Exception):
+    """What was rendered cannot be sent; the text holds nothing of an event."""
+
+
+class OwnTemplate(Template):
+    """One message per event or per group: what the file makes of it, else the event as it is."""
+
+    def __init__(self, source: str, *, timeout_s: float) -> None:
+        """Compile the file. Raises what Jinja does for a file that is no template."""
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+        environment.filters["tojson"] = _tojson
+        self._template = environment.from_string(source)
+        self._timeout_s = timeout_s
+
+    def messages(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return one message, also for a group."""
+        ids = [delivery.event_id for delivery in batch]
+        try:
+            body = self.render([delivery.body for delivery in batch], ids)
+        except Exception as error:  # noqa: BLE001 (a template may raise anything)
+            return _plain(batch, _failure_of(error, f"cannot be rendered ({type(error).__name__})"))
+        return [Message(_id_of(ids), body)]
+
+    async def requests(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return the same, made in a thread and within the sink's timeout."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await run_detached(partial(self.messages, batch), name="template")
+        except TimeoutError:
+            return _plain(batch, TemplateFailure(0, "takes longer than the sink's timeout"))
+
+    def render(self, bodies: Sequence[bytes], ids: Sequence[UUID]) -> bytes:
+        """Return the body for one event or a group. Raises what Jinja does, and `BadMessageError`."""
+        body = self._template.render(_values_of(bodies, ids)).strip().encode()
+        if len(body) > MESSAGE_BYTES:
+            raise BadMessageError(f"renders more than {MESSAGE_BYTES // 1024} KiB")
+        try:
+            json.loads(body)
+        except json.JSONDecodeError as error:
+            raise BadMessageError(f"renders no JSON: {error}") from None
+        if body[:1] not in {b"{", b"["}:
+            raise BadMessageError("renders no JSON object or list")
+        return body
+
+
+def check(source: str, *, with_group: bool) -> TemplateFailure | None:
+    """Return what is wrong with a template, or with what it makes of the examples."""
+    about = ""
+    try:
+        template = OwnTemplate(source, timeout_s=0.0)
+        events = [_example(type_, data) for type_, data in EXAMPLES.items()]
+        trials = {type_: [event] for type_, event in zip(EXAMPLES, events, strict=True)}
+        if with_group:
+            trials["a group"] = [events[0]] * 2
+        for what, bodies in trials.items():
+            about = f"for {what}: "
+            template.render(bodies, [UUID(int=number) for number, _ in enumerate(bodies)])
+    except Exception as error:  # noqa: BLE001 (a template may raise anything)
+        return _failure_of(error, f"{type(error).__name__}: {error}", about=about)
+    return None
+
+
+def _example(type_: str, data: object) -> bytes:
+    event = {
+        "specversion": "1.0",
+        "id": "5f0c0000-0000-5000-8000-000000000001",
+        "source": "/accounts/default",
+        "type": type_,
+        "time": "2026-11-24T12:00:31.000Z",
+        "datacontenttype": "application/json",
+        "sequence": "0000000001",
+        "data": data,
+    }
+    return json.dumps(event).encode()
+
+
+def _values_of(bodies: Sequence[bytes], ids: Sequence[UUID]) -> dict[str, Any]:
+    """Return what the template sees: of a group what a digest says, and its newest event."""
+    events = [json.loads(body) for body in bodies]
+    newest = Alert.of(events[-1])
+    seen: Alert | Digest = newest
+    error = clean(newest.error)
+    if len(bodies) > 1:
+        seen = Digest()
+        for event, id_ in zip(events, ids, strict=True):
+            seen.add(Alert.of(event), event_id=id_)
+        error = "\n".join(seen.clusters)
+    return {
+        "event": events[-1],
+        "events": events,
+        "id": _id_of(ids),
+        "headline": seen.headline,
+        "error": error,
+        "severity": str(seen.severity),
+        "is_trouble": seen.is_trouble,
+        "link": newest.link or "",
+    }
+
+
+def _id_of(ids: Sequence[UUID]) -> str:
+    return str(ids[0] if len(ids) == 1 else group_id(ids))
+
+
+def _plain(batch: Sequence[Delivery], failure: TemplateFailure) -> list[Message]:
+    """Return the events as they are stored: one, or all of a group in a batch."""
+    template: Template = EventTemplate() if len(batch) == 1 else BatchTemplate()
+    return [
+        Message(message.id, message.body, content_type=template.content_type, failure=failure)
+        for message in template.messages(batch)
+    ]
+
+
+def _tojson(value: object) -> str:
+    """Return JSON with every character as it is: Jinja's own escapes some for HTML."""
+    if isinstance(value, Undefined):
+        str(value)  # says that it is absent
+    return to_json(value)
+
+
+def _failure_of(error: Exception, reason: str, *, about: str = "") -> TemplateFailure:
+    """Return what went wrong and in which line; `reason` is for errors whose text may hold an event's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line = next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == "<template>"), 0)
+    match error:
+        case TemplateSyntaxError():
+            return TemplateFailure(error.lineno, about + (error.message or reason))
+        case BadMessageError():
+            return TemplateFailure(0, f"{about}{error}", _USE_TOJSON)
+        case UndefinedError():
+            return TemplateFailure(line, about + reason, _HANDLE_ABSENT)
+    return TemplateFailure(line, about + reason)

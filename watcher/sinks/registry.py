@@ -1,0 +1,17 @@
+"""The kinds of sinks: a new one is a file of its own and a line here."""
+
+from collections.abc import Mapping
+
+from watcher.sinks.apprise import AppriseSettings
+from watcher.sinks.settings import SinkSettings
+from watcher.sinks.slack_bot import SlackBotSettings
+from watcher.sinks.stdout import StdoutSettings
+from watcher.sinks.webhook import WebhookSettings
+
+SINK_KINDS: Mapping[str, type[SinkSettings]] = {
+    "stdout": StdoutSettings,
+    "webhook": WebhookSettings,
+    "slack_bot": SlackBotSettings,
+    "apprise": AppriseSettings,
+}
+"""The settings of each, by the word in `type`."""

@@ -1,0 +1,163 @@
+"""Messages for Slack, in Block Kit: what an incoming webhook and an app post alike. Also what a webhook's answers mean.
+
+Names, errors and labels stand in `plain_text` alone, which Slack reads no markup in. `text`, which phones preview, has
+markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-kit/blocks
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import ClassVar
+
+from watcher.domain.delivery import Delivery
+from watcher.sinks.alert import HEADLINE_LENGTH, Alert
+from watcher.sinks.alert_text import Cutter, in_utc, shorten, to_json
+from watcher.sinks.chat import (
+    ERROR_LENGTH,
+    ChatTemplate,
+    Json,
+    details_of,
+    facts_of,
+    link_in_group,
+    other_nodes,
+    read_batch,
+)
+from watcher.sinks.digest import Digest
+from watcher.sinks.http_post import Answer
+from watcher.sinks.protocol import SendOutcome, SendResult
+from watcher.sinks.template import Message, result_of_status, with_code
+
+PREVIEW_LENGTH = 300
+
+_NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
+_REMEDIES = {
+    403: _NEW_WEBHOOK,
+    404: _NEW_WEBHOOK,
+    410: "the channel is archived: make a webhook for another one and set url",
+}
+
+_CODES = frozenset(
+    {
+        *("invalid_payload", "invalid_blocks", "invalid_token", "no_text", "too_many_attachments", "user_not_found"),
+        *("channel_not_found", "channel_is_archived", "action_prohibited", "posting_to_general_channel_denied"),
+        *("no_service", "no_service_id", "no_team", "team_disabled", "no_active_hooks"),
+    }
+)
+"""What it says with an error.
+
+https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks#handling_errors
+"""
+
+
+class SlackTemplate(ChatTemplate):
+    """One message per event or per group, for an incoming webhook."""
+
+    judged_by_body = frozenset({200})
+    has_minimal = True
+    defaults: ClassVar = {"rate_limit": "1/s"}
+
+    def single(self, alert: Alert, cut: Cutter) -> Json:
+        """Return the message of an event."""
+        return _single(alert, cut, headline=alert.headline, error=alert.error, nodes=other_nodes(alert, cut))
+
+    def grouped(self, group: Digest) -> Json:
+        """Return the message of a group."""
+        clusters = group.clusters
+        blocks = [
+            {"type": "header", "text": _plain(group.headline)},
+            _section("\n".join(clusters)),
+            _section(f"The newest {len(group.newest)}:"),
+            *map(_newest, group.newest),
+            {"type": "context", "elements": [_plain(group.rest)]},
+        ]
+        return _payload(group.headline, clusters[0], blocks)
+
+    def messages(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return one message, or two; in minimal form once they were refused, for Slack refuses some long blocks."""
+        if not batch[0].rejections:
+            return super().messages(batch)
+        return [Message(news.id, to_json(minimal(news.headline, news.ids)).encode()) for news in read_batch(batch)]
+
+    def send_result(self, answer: Answer) -> SendResult:
+        """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
+        status, result = answer.status, result_of_status(answer.status)
+        if result.outcome is SendOutcome.DELIVERED and (status != 200 or answer.said.strip() != b"ok"):
+            return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
+        result = replace(result, remedy=_REMEDIES.get(status, result.remedy))
+        return with_code(result, answer.said.decode("ascii", "replace").strip(), _CODES)
+
+
+SLACK = SlackTemplate()
+
+
+def minimal(headline: str, ids: str) -> Json:
+    """Return both in one short block: the text alone would be read as markup, for `chat.update` has no `mrkdwn`."""
+    return _payload(headline, ids, [_section(f"{headline}\n{ids}")])
+
+
+def end_of_problem(alert: Alert, opening: Alert | None, cut: Cutter) -> Json:
+    """Return what the message of a problem becomes when that is over: for how long it lasted, and what it was."""
+    was = "" if opening is None else ": ".join(filter(None, (f"It was: {opening.title}", opening.error)))
+    return _single(alert, cut, headline=headline_of_end(alert), error=was)
+
+
+def headline_of_end(alert: Alert) -> str:
+    """Return the one line that says that a problem is over."""
+    return shorten(f"✓ {alert.ending}", HEADLINE_LENGTH)
+
+
+def one_line(headline: str) -> Json:
+    """Return a message of one line."""
+    return _payload(headline, "", [])
+
+
+def _single(alert: Alert, cut: Cutter, *, headline: str, error: str, nodes: Sequence[str] = ()) -> Json:
+    error = cut(error, ERROR_LENGTH)
+    blocks = [
+        {"type": "header", "text": _plain(headline)},
+        *([_section(error)] if error else []),
+        *([_section("\n".join(["Also failed:", *nodes]))] if nodes else []),
+        {"type": "section", "fields": _fields(alert, cut)},
+        {"type": "context", "elements": [_plain(alert.ids)]},
+        *([{"type": "actions", "elements": [_button(alert.link)]}] if alert.link else []),
+    ]
+    return _payload(headline, error, blocks)
+
+
+def _fields(alert: Alert, cut: Cutter) -> list[Json]:
+    texts = [_plain(f"{name}\n{value}") for name, value in facts_of(alert, cut).items()]
+    when, since = alert.moment
+    return [*texts, {"type": "mrkdwn", "text": f"{when}\n{_date(since)}"}]
+
+
+def _newest(alert: Alert) -> Json:
+    block = _section("\n".join([alert.headline, *details_of(alert)]))
+    link = link_in_group(alert)
+    return block | {"accessory": _button(link)} if link else block
+
+
+def _payload(headline: str, detail: str, blocks: Sequence[Json]) -> Json:
+    preview = f"{headline}\n{shorten(detail, PREVIEW_LENGTH)}" if detail else headline
+    payload: Json = {"text": _escape(preview), "mrkdwn": False, "unfurl_links": False, "unfurl_media": False}
+    return payload | {"blocks": blocks} if blocks else payload
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _date(moment: datetime) -> str:
+    """Return Slack's own form of a time, which each reader sees in their zone; there is nothing of others in it."""
+    return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{in_utc(moment)}>"
+
+
+def _plain(text: str) -> Json:
+    return {"type": "plain_text", "text": text, "emoji": False}
+
+
+def _section(text: str) -> Json:
+    return {"type": "section", "text": _plain(text)}
+
+
+def _button(link: str) -> Json:
+    return {"type": "button", "text": _plain("Open"), "url": link}

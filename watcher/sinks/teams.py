@@ -1,0 +1,119 @@
+"""Messages for Microsoft Teams: an Adaptive Card that a flow of Workflows posts. Also what the flow's answers mean.
+
+Teams reads Markdown in a `TextBlock` and in a `Fact`, and none in a `TextRun`: all but words of ours stand in runs.
+https://learn.microsoft.com/microsoftteams/platform/task-modules-and-cards/cards/cards-format
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from watcher.domain.problems import Severity
+from watcher.sinks.alert import Alert
+from watcher.sinks.alert_text import Cutter
+from watcher.sinks.chat import (
+    ERROR_LENGTH,
+    ChatTemplate,
+    Json,
+    details_of,
+    facts_of,
+    link_in_group,
+    other_nodes,
+)
+from watcher.sinks.digest import Digest
+from watcher.sinks.http_post import Answer
+from watcher.sinks.protocol import SendOutcome, SendResult
+from watcher.sinks.template import result_of_status
+
+_COLOURS: Mapping[Severity, str] = {
+    Severity.CRITICAL: "Attention",
+    Severity.ERROR: "Attention",
+    Severity.WARNING: "Warning",
+    Severity.INFO: "Good",
+}
+_CHECK_FLOW = "is the flow turned on, may anyone trigger it, and is url the whole one that it shows?"
+
+
+class TeamsTemplate(ChatTemplate):
+    """One card per event or per group."""
+
+    defaults: ClassVar = {"rate_limit": "1/s"}
+
+    def single(self, alert: Alert, cut: Cutter) -> Json:
+        """Return the card of an event."""
+        error, nodes, facts = cut(alert.error, ERROR_LENGTH), other_nodes(alert, cut), facts_of(alert, cut)
+        when, since = alert.moment
+        body = [
+            _headline(alert),
+            *([_line(_run(error, fontType="Monospace"))] if error else []),
+            *([_line(_run("Also failed:"))] if nodes else []),
+            *(_line(_run(each, fontType="Monospace"), spacing="None") for each in nodes),
+            *(_line(_run(f"{name}: ", isSubtle=True), _run(value)) for name, value in facts.items()),
+            {"type": "FactSet", "facts": [{"title": when, "value": _date(since)}]},
+            _small(alert.ids),
+        ]
+        return _payload(body, link=alert.link)
+
+    def grouped(self, group: Digest) -> Json:
+        """Return the card of a group."""
+        body = [
+            _headline(group),
+            *(_line(_run(line, fontType="Monospace")) for line in group.clusters),
+            _line(_run(f"The newest {len(group.newest)}:", weight="Bolder")),
+            *(line for alert in group.newest for line in _newest(alert)),
+            _small(group.rest),
+        ]
+        return _payload(body)
+
+    def send_result(self, answer: Answer) -> SendResult:
+        """Return what an answer means: with any success the flow has the card and has yet to post it."""
+        result = result_of_status(answer.status)
+        if result.outcome is SendOutcome.DELIVERED:
+            return replace(result, outcome=SendOutcome.ACCEPTED)
+        return replace(result, remedy=_CHECK_FLOW) if answer.status in {401, 403, 404} else result
+
+
+def _newest(alert: Alert) -> list[Json]:
+    link = link_in_group(alert)
+    action = {"selectAction": {"type": "Action.OpenUrl", "url": link}} if link else {}
+    return [
+        _line(_run(alert.headline, **action)),
+        *(_line(_run(each, fontType="Monospace"), spacing="None") for each in details_of(alert)),
+    ]
+
+
+def _payload(body: Sequence[Json], *, link: str | None = None) -> Json:
+    card: Json = {
+        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+        "type": "AdaptiveCard",
+        "version": "1.4",
+        "msteams": {"width": "Full"},
+        "body": list(body),
+    }
+    if link:
+        card["actions"] = [{"type": "Action.OpenUrl", "title": "Open", "url": link}]
+    attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
+    return {"type": "message", "attachments": [attachment]}
+
+
+def _headline(news: Alert | Digest) -> Json:
+    return _line(_run(news.headline, size="Large", weight="Bolder", color=_COLOURS[news.severity]))
+
+
+def _small(text: str) -> Json:
+    return _line(_run(text, size="Small", isSubtle=True))
+
+
+def _line(*runs: Json, **style: object) -> Json:
+    return {"type": "RichTextBlock", "inlines": list(runs), **style}
+
+
+def _run(text: str, **style: object) -> Json:
+    return {"type": "TextRun", "text": text, **style}
+
+
+def _date(moment: datetime) -> str:
+    """Return the form of a time that each reader sees in their zone; there is nothing of others in it."""
+    in_utc = moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return f"{{{{DATE({in_utc}, SHORT)}}}} {{{{TIME({in_utc})}}}}"
