@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import EventKey
 from watcher.domain.silences import DeliveryFields, Silence, Silences
 from watcher.domain.timestamps import from_us
@@ -60,7 +60,7 @@ class Silencer:
         """
         if not self.now():
             return deliveries
-        return [each.but(closes_only=True) if self._closes_only(each) else each for each in deliveries]
+        return [each.but(part=Part.CLOSING) if self._closes_only(each) else each for each in deliveries]
 
     def _closes_only(self, delivery: Delivery) -> bool:
         begun_by = from_us(delivery.recorded_at) if delivery.attempts else None

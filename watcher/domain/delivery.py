@@ -27,6 +27,16 @@ TAKEN = frozenset({DeliveryState.DELIVERED, DeliveryState.ACCEPTED})
 """The receiver has it."""
 
 
+class Part(StrEnum):
+    """How much of an event a sink is to hear."""
+
+    WHOLE = "whole"
+    CLOSING = "closing"
+    """Only that its problem is closed: a silence keeps back the rest."""
+    NEWS = "news"
+    """Only the event itself: the sink was not sent the opening of the problem that it closes."""
+
+
 class MessagePlace(NamedTuple):
     """Where a message is that a receiver took: in which channel, and its number there, in the receiver's words."""
 
@@ -55,7 +65,7 @@ class Delivery:
     when it was first due, as far as that was noted. Of its `attempts` it took `steps` of its schedule, for the trouble
     was its own; `rejections` counts the answers in a row that said the body itself is unacceptable. Deliveries of one
     `group_id` are sent together; of the first, which stands for them all, `group_count` says how many. `replayed` marks
-    what was a dead letter and is sent again. `closes_only` marks what a silence lets through for the problem it closes.
+    what was a dead letter and is sent again. `part` says how much of the event the sink is to hear.
     Of a sink that keeps messages, `message` is that of the event's own problem, `thread` that of the problem that its
     pipeline keeps failing, in whose thread a single failure belongs.
     """
@@ -76,7 +86,7 @@ class Delivery:
     group_id: UUID | None = None
     group_count: int = 1
     replayed: bool = False
-    closes_only: bool = False
+    part: Part = Part.WHOLE
     message: ProblemMessage | None = None
     thread: ProblemMessage | None = None
 

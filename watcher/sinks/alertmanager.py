@@ -14,7 +14,7 @@ from uuid import UUID
 
 from yarl import URL
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
 from watcher.domain.event_ids import group_id
@@ -99,7 +99,7 @@ class AlertmanagerTemplate(Template):
             opened_at = datetime.fromisoformat(problem["openedAt"])
             closed_at = datetime.fromisoformat(problem["closedAt"]) if alert.closes else None
             spans.append(_of_problem(EventType(problem["kind"]), opened_at, closed_at, now=now))
-        if problem is None or (alert.closes and alert.is_trouble and not delivery.closes_only):
+        if problem is None or (alert.closes and alert.is_trouble and delivery.part is not Part.CLOSING):
             ends_at = max(alert.seen_at + POINT_LASTS, now + POINT_LASTS_AT_LEAST)
             if alert.type is EventType.WATCHER_TEST:
                 ends_at = max(alert.seen_at, now) + TEST_LASTS

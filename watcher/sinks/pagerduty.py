@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
 from watcher.sinks.alert import Alert
@@ -55,7 +55,7 @@ class PagerDutyTemplate(Template):
                 messages.append(self._resolve(alert, key=alert.problem["id"]))
             if alert.problem is not None and not alert.closes:
                 messages.append(self._trigger(alert, key=alert.problem["id"]))
-            elif not alert.closes or (alert.is_trouble and not delivery.closes_only):
+            elif not alert.closes or (alert.is_trouble and delivery.part is not Part.CLOSING):
                 others[alert.is_trouble].add(alert, event_id=delivery.event_id)
         return [*messages, *(self._trigger_others(part) for part in others.values() if part.count)]
 

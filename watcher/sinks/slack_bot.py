@@ -16,7 +16,7 @@ import structlog
 from pydantic import AfterValidator, Field, SecretStr
 from yarl import URL
 
-from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
+from watcher.domain.delivery import Delivery, MessagePlace, Part, ProblemMessage
 from watcher.domain.errors import TransportFailedError
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import Rate, as_written, split_http_url
@@ -148,7 +148,7 @@ class Step(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class _Message:
     """One message. `problem` is the one whose message it is, changes or answers; `delivery` that of its first event."""
 
     step: Step
@@ -157,12 +157,12 @@ class Part:
     problem: UUID | None
 
 
-def parts_of(batch: Sequence[Delivery], cut: Cutter) -> list[Part]:
+def parts_of(batch: Sequence[Delivery], cut: Cutter) -> list[_Message]:
     """Return the messages in their order: what is of problems, then the rest. Their number depends on the events alone.
 
     What ends a problem and is trouble itself is both, the end first. What was refused comes in minimal form.
     """
-    parts: list[Part] = []
+    parts: list[_Message] = []
     others: Mapping[bool, list[Delivery]] = {True: [], False: []}
     openings = {each.message.problem: each.message.opening for each in batch if each.message is not None}
     for delivery in batch:
@@ -172,33 +172,33 @@ def parts_of(batch: Sequence[Delivery], cut: Cutter) -> list[Part]:
             if alert.type == alert.problem["kind"]:
                 openings[problem] = delivery.body
             parts += _of_problem(alert, delivery, problem, openings.get(problem), cut)
-        if alert.problem is None or (alert.closes and alert.is_trouble and not delivery.closes_only):
+        if alert.problem is None or (alert.closes and alert.is_trouble and delivery.part is not Part.CLOSING):
             others[alert.is_trouble].append(delivery)
     return [*parts, *(_of_none(each, cut) for each in others.values() if each)]
 
 
-def _of_problem(alert: Alert, delivery: Delivery, problem: UUID, opening: bytes | None, cut: Cutter) -> list[Part]:
+def _of_problem(alert: Alert, delivery: Delivery, problem: UUID, opening: bytes | None, cut: Cutter) -> list[_Message]:
     is_whole = not delivery.rejections
     if alert.closes:
         headline = headline_of_end(alert)
         was = None if opening is None else Alert.read(opening)
         content = end_of_problem(alert, was, cut) if is_whole else minimal(headline, alert.ids)
         return [
-            Part(Step.END, content, delivery, problem),
-            Part(Step.NOTE, one_line(headline), delivery, problem),
+            _Message(Step.END, content, delivery, problem),
+            _Message(Step.NOTE, one_line(headline), delivery, problem),
         ]
     is_opening = alert.problem is not None and alert.type == alert.problem["kind"]
     content = SLACK.single(alert, cut) if is_whole else minimal(alert.headline, alert.ids)
-    return [Part(Step.OPENING if is_opening else Step.NEWS, content, delivery, problem)]
+    return [_Message(Step.OPENING if is_opening else Step.NEWS, content, delivery, problem)]
 
 
-def _of_none(deliveries: Sequence[Delivery], cut: Cutter) -> Part:
+def _of_none(deliveries: Sequence[Delivery], cut: Cutter) -> _Message:
     """Return the one message of what is no problem's, of good news or of bad: in a thread if all belong in that one."""
     threads = {each.thread.problem if each.thread else None for each in deliveries}
     (news,) = read_batch(deliveries)
     is_whole = not deliveries[0].rejections
     content = SLACK.content_of(news, cut) if is_whole else minimal(news.headline, news.ids)
-    return Part(Step.OTHER, content, deliveries[0], threads.pop() if len(threads) == 1 else None)
+    return _Message(Step.OTHER, content, deliveries[0], threads.pop() if len(threads) == 1 else None)
 
 
 class SlackBotSink(Sink):
@@ -224,7 +224,7 @@ class SlackBotSink(Sink):
         """Close all connections."""
         await self._poster.close()
 
-    async def request(self, method: str, part: Part, where: Mapping[str, str]) -> ApiAnswer:
+    async def request(self, method: str, part: _Message, where: Mapping[str, str]) -> ApiAnswer:
         """Send a message once, with where it belongs."""
         left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
         arguments = {**where, **{name: value for name, value in part.content.items() if name not in left_out}}
@@ -245,14 +245,14 @@ class _Attempt:
         self._sink = sink
         self._slots = slots
 
-    async def send(self, part: Part) -> SendResult:
+    async def send(self, part: _Message) -> SendResult:
         """Send one message where it belongs; the result says what is to be kept."""
         self._changes = []
         place = None if part.problem is None else self._places.get(part.problem)
         result = await (self._post(part) if place is None else self._send_to(part, place))
         return replace(result, messages=tuple(self._changes))
 
-    async def _post(self, part: Part) -> SendResult:
+    async def _post(self, part: _Message) -> SendResult:
         """Post a message of its own."""
         if part.step is Step.NOTE:
             return SendResult(SendOutcome.DELIVERED, "200")
@@ -262,7 +262,7 @@ class _Attempt:
             self._keep(part, answer)
         return answer.result
 
-    async def _send_to(self, part: Part, place: MessagePlace) -> SendResult:
+    async def _send_to(self, part: _Message, place: MessagePlace) -> SendResult:
         """Update a problem's message or answer it; if it is gone, post one of its own."""
         is_update = part.step in {Step.OPENING, Step.END}
         where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
@@ -282,14 +282,14 @@ class _Attempt:
             self._keep(part, answer)
         return answer.result
 
-    def _forget(self, part: Part, why: str) -> None:
+    def _forget(self, part: _Message, why: str) -> None:
         assert part.problem is not None
         del self._places[part.problem]
         self._changes.append(ProblemMessage(part.problem, None))
         note = "its problem's message is gone: a new one is posted"
         log.warning("message.gone", **_named(part.delivery), answer=why, note=note)
 
-    def _keep(self, part: Part, answer: ApiAnswer) -> None:
+    def _keep(self, part: _Message, answer: ApiAnswer) -> None:
         """Keep where the problem's message is, if that is what was posted."""
         channel, number = answer.content.get("channel"), answer.content.get("ts")
         is_place = all(isinstance(text, str) and _PLACE.fullmatch(text) for text in (channel, number))

@@ -23,7 +23,7 @@ from sample_events import (
 )
 from worker_rig import EPOCH, FakeClock
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import PROBLEM_KINDS, Problem
@@ -86,7 +86,7 @@ def test_alertmanager_is_sent_both_where_trouble_ends_a_problem_the_closing_firs
     assert lost["annotations"]["summary"] == "Sales agent: an execution is lost"
     (only,) = alertmanager(closing_overdue(EventType.EXECUTION_SUCCESS))
     assert only["labels"] == overdue["labels"]
-    (only,) = alertmanager(replace(closing_overdue(EventType.EXECUTION_LOST), closes_only=True))
+    (only,) = alertmanager(replace(closing_overdue(EventType.EXECUTION_LOST), part=Part.CLOSING))
     assert only["labels"] == overdue["labels"]
 
 

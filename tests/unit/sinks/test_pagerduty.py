@@ -18,7 +18,7 @@ from sample_events import (
     sample,
 )
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
 from watcher.domain.event_ids import group_id
@@ -53,7 +53,7 @@ def test_pagerduty_is_sent_both_where_trouble_ends_a_problem_the_closing_first()
     assert trigger["dedup_key"] == str(closing_overdue(EventType.EXECUTION_FAILED).event_id)
     (only,) = pagerduty(closing_overdue(EventType.EXECUTION_SUCCESS))
     assert only["event_action"] == "resolve"
-    (only,) = pagerduty(replace(closing_overdue(EventType.EXECUTION_FAILED), closes_only=True))
+    (only,) = pagerduty(replace(closing_overdue(EventType.EXECUTION_FAILED), part=Part.CLOSING))
     assert only["event_action"] == "resolve"
 
 

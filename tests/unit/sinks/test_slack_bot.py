@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from tls import own_ca, serving
 from worker_rig import FakeClock
 
-from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
+from watcher.domain.delivery import Delivery, MessagePlace, Part, ProblemMessage
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventType
 from watcher.runtime.transport_failures import REMEDIES as CONNECTION_REMEDIES
@@ -131,7 +131,7 @@ async def test_an_end_that_is_trouble_itself_is_both_the_end_first(slack: FakeSl
 
 async def test_of_what_a_silence_lets_through_only_the_end_is_sent(slack: FakeSlack, sink: Sink) -> None:
     (message,) = (await sink.send([sample(EventType.EXECUTION_OVERDUE)])).messages
-    await sink.send([overdue_end(FAILED, message, closes_only=True)])
+    await sink.send([overdue_end(FAILED, message, part=Part.CLOSING)])
     assert len(slack.posted()) == 1
 
 
