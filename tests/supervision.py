@@ -19,7 +19,7 @@ from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.scheduler import Schedule, Tick
+from watcher.runtime.scheduler import Schedule, Tick, Wake
 from watcher.sinks.stdout import StdoutOutput
 from watcher.store.sql_store import SqlStore
 
@@ -55,11 +55,15 @@ class Endpoint:
 
 
 class NotedSchedule(Schedule):
-    """Says which ticks are added. It is not started: nothing runs by itself."""
+    """Says which ticks are added, and which are woken. It is not started: nothing runs by itself."""
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
+        self.woken: set[str] = set()
         self._added: asyncio.Queue[str] = asyncio.Queue()
+
+    def waker(self, name: str) -> Wake:
+        return lambda: self.woken.add(name)
 
     def add(self, name: str, run: Tick) -> None:
         super().add(name, run)

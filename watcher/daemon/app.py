@@ -16,10 +16,10 @@ import watcher
 from watcher.config.models import Settings
 from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
 from watcher.daemon.leases import Leases, new_identity
-from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, retention_policy_of
+from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, MaintenanceDependencies, retention_policy_of
 from watcher.daemon.ownership import Ownership
 from watcher.daemon.pages import Pages, Readiness
-from watcher.daemon.progress_log import ProgressLog, waiting_count
+from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
 from watcher.daemon.reload import ConfigFollower, Reloading, apply_settings
 from watcher.daemon.store_opening import open_when_ready, password_of
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
@@ -173,15 +173,14 @@ def _add_duties(
         ),
         retention_policy_of(settings),
     )
-    shared.schedule.add("maintenance", maintenance.tick)
+    shared.schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
 
-    async def check_store() -> float:
+    async def check_store() -> None:
         check_hang()
-        return CHECK_STORE_EVERY_S
 
-    shared.schedule.add("store", check_store)
+    shared.schedule.repeat("store", check_store, every_s=CHECK_STORE_EVERY_S)
     progress = ProgressLog(supervisor.accounts, supervisor.workers, store=store, clock=clock, metrics=metrics)
-    shared.schedule.add("progress", progress.tick)
+    shared.schedule.repeat("progress", progress.tick, every_s=PROGRESS_EVERY_S)
     return maintenance
 
 

@@ -114,24 +114,19 @@ class Maintenance:
         self._tidy_at = self._deps.clock.monotonic()
         self._is_paused = False
 
-    async def tick(self) -> float:
-        """Flush, and once an hour tidy up; return the seconds until the next tick.
-
-        Raises `StoreUnusableError` for trouble that no next time will mend.
-        """
-        rest_s = FLUSH_EVERY_S
+    async def tick(self) -> None:
+        """Flush, and once an hour tidy up. Raises `StoreUnusableError` for trouble that no next time will mend."""
         try:
             await self._check_database_file()
             await self.flush()
             async with self._tidying:
-                rest_s = await self._tidy()
+                await self._tidy()
         except StoreUnusableError:
             raise
         except StoreError as error:
             self._begin_anew()
             if isinstance(error, OwnershipLostError) and self._held is not None:
                 self._deps.ownership.lost(self._held)
-        return rest_s
 
     async def flush(self) -> None:
         """Write what is written lazily. Raises `StoreError`."""
@@ -165,17 +160,17 @@ class Maintenance:
             log.error("store.replaced", problem=str(error))  # noqa: TRY400 (our own text says it all)
             raise
 
-    async def _tidy(self) -> float:
-        """Expire and prune when it is time; return the seconds until the next tick: there may be more to prune."""
+    async def _tidy(self) -> None:
+        """Expire when it is time, and prune so much that the rest is left for the next tick, if there is more."""
         if self._is_paused:
-            return FLUSH_EVERY_S
+            return
         lease = await self._lease()
         if lease is None or not self._deps.ownership.is_agreed():  # or another replica may have what this one has not
             self._begin_anew()  # at once, should it come to that
-            return FLUSH_EVERY_S
+            return
         if self._pruning is None:
             if self._deps.clock.monotonic() < self._tidy_at:
-                return FLUSH_EVERY_S
+                return
             self._tidy_at = Monotonic(self._deps.clock.monotonic() + TIDY_EVERY_S)
             await self._expire(lease)
             await self._close_problems(lease)
@@ -184,9 +179,8 @@ class Maintenance:
             count = await anext(self._pruning, None)
             if count is None:
                 self._tidied()
-                return FLUSH_EVERY_S
+                return
             self._pruned_count += count
-        return 0.0
 
     async def _lease(self) -> Lease | None:
         """Return the lease that the store is tidied under, if that is for this process to do. Raises `StoreError`."""

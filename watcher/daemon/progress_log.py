@@ -15,7 +15,7 @@ from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()
 
-CHECK_EVERY_S = 5.0
+PROGRESS_EVERY_S = 5.0
 BACKLOG_EVERY_S = 60.0
 SUMMARY_EVERY_S = 3600.0
 
@@ -71,8 +71,8 @@ class ProgressLog:
         self._backlog_at = clock.monotonic()
         self._summary_at = clock.monotonic() + SUMMARY_EVERY_S
 
-    async def tick(self) -> float:
-        """Log what is due; return the seconds until the next tick."""
+    async def tick(self) -> None:
+        """Log what is due."""
         accounts = self._accounts()
         self._ready &= {each.account for each in accounts}
         for each in accounts:
@@ -86,7 +86,6 @@ class ProgressLog:
         if self._clock.monotonic() >= self._summary_at:
             self._summary_at += SUMMARY_EVERY_S
             await self._summarize()
-        return CHECK_EVERY_S
 
     def _say_late(self, backlog: Mapping[str, Backlog]) -> None:
         """Say of each sink when it falls behind, and when it has caught up."""

@@ -1,56 +1,65 @@
-"""The daemon's clock: jobs that say when they want to run next. The only file that imports APScheduler.
+"""When what runs all the time runs next: owners on the monotonic clock, periodic work by APScheduler.
 
-APScheduler lives on the wall clock, which may be set back or stand still; a guard on the monotonic clock wakes what
-is overdue by it: a clock set back an hour would leave every job waiting for that hour.
+The only file that imports APScheduler, which lives on the wall clock: set back an hour, it would wait for that hour. So
+only periodic work depends on it, and a guard on the monotonic clock has that run at once when the wall clock was set
+back.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-import structlog
-from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.interval import IntervalTrigger
+from apscheduler.triggers.base import BaseTrigger
 
-from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock
-
-log = structlog.get_logger()
 
 Wake = Callable[[], None]
 """Asks a job to run now; never blocks."""
 
-Tick = Callable[[], Awaitable[float]]
-"""Does what is due and returns the seconds until it wants to run again."""
+Tick = Callable[[], Awaitable[float | None]]
+"""Does what is due and returns the seconds until it wants to run again, `None` for not before it is woken."""
 
 LONGEST_S = 10.0
+BEAT_EVERY_S = 1.0
 GUARD_EVERY_S = 0.5
 ALIVE_WITHIN_S = 30.0
 
-MAX_INSTANCES = 3
-"""APScheduler counts a run as running until a moment after it returned, and would skip the next one in that moment.
-
-That a job never overlaps itself is ours to see to.
-"""
+SET_BACK_S = 0.25
+"""A wall clock that is adjusted moves by less between two looks of the guard."""
 
 
 @dataclass(slots=True)
 class _Job:
-    """One job that repeats. `due_at` is in monotonic seconds; `again` asks for another run right after this one.
+    """What runs again and again, in a task of its own, so it never overlaps itself.
 
     `woke_at` is by the clock of running time: a process that was stopped has not let its jobs sleep too long.
     """
 
     name: str
     run: Tick
-    due_at: Monotonic
     woke_at: float
+    repeats: bool = False
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    is_ending: bool = False
     has_run: bool = False
-    again: bool = False
-    idle: asyncio.Event = field(default_factory=asyncio.Event)
-    scheduled: Job | None = None
+    task: asyncio.Task[None] | None = None
+
+
+class Every(BaseTrigger):  # type: ignore[misc]
+    """Fires so long after each time it fired.
+
+    APScheduler's own goes through all the times that were missed, which are a billion when the clock of a machine that
+    began in 1970 is set.
+    """
+
+    def __init__(self, every_s: float) -> None:
+        self._every = timedelta(seconds=every_s)
+
+    def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime:
+        """Return when it fires next."""
+        return now + self._every
 
 
 class Schedule:
@@ -62,57 +71,55 @@ class Schedule:
         self._fatal = fatal
         self._lag = lag
         self._jobs: dict[str, _Job] = {}
+        self._is_started = False
         self._guard: asyncio.TimerHandle | None = None
+        self._wall_ahead_s = clock.now().timestamp() - clock.monotonic()
         self._scheduler = AsyncIOScheduler(
-            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": MAX_INSTANCES}
+            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         )
+        self._scheduler.add_job(self._beat, Every(BEAT_EVERY_S))
 
     def add(self, name: str, run: Tick) -> None:
-        """Add a job that first runs at once."""
-        job = _Job(name, run, self._clock.monotonic(), self._clock.running())
-        job.idle.set()
-        job.scheduled = self._scheduler.add_job(
-            self._run,
-            IntervalTrigger(seconds=int(LONGEST_S), timezone=UTC),
-            args=(job,),
-            id=name,
-            next_run_time=datetime.now(UTC),
-        )
-        self._jobs[name] = job
+        """Add a job that runs at once, and again when it is woken, once a second, and after the time it asks for."""
+        self._begin(_Job(name, run, self._clock.running()))
+
+    def repeat(self, name: str, run: Callable[[], Awaitable[None]], *, every_s: float) -> None:
+        """Add a job that runs at once, when it is woken, and every so often for as long as the schedule runs."""
+        job = _Job(name, run, self._clock.running(), repeats=True)
+        self._scheduler.add_job(_wake, Every(every_s), args=(job,))
+        self._begin(job)
 
     async def remove(self, name: str) -> None:
-        """Run that job no more, if it is there; return once it is not under way."""
+        """Run the job of that name no more, if it is there; return once it is not under way."""
         job = self._jobs.pop(name, None)
-        if job is None or job.scheduled is None:
-            return
-        job.scheduled.remove()
-        job.scheduled = None
-        await job.idle.wait()
+        if job is not None:
+            await _end([job])
 
     def waker(self, name: str) -> Wake:
         """Return what wakes the job of that name early, once it was added."""
 
         def wake() -> None:
             if name in self._jobs:
-                self._wake(self._jobs[name])
+                self._jobs[name].woken.set()
 
         return wake
 
     def start(self) -> None:
         """Let the jobs run."""
+        self._is_started = True
+        for job in self._jobs.values():
+            self._begin(job)
         self._scheduler.start()
-        self._arm_guard()
+        self._stand_guard(self._clock.monotonic())
 
     async def stop(self) -> None:
         """Start no more jobs and wait for those under way. What the jobs started is theirs to drain."""
+        self._is_started = False
         if self._guard is not None:
             self._guard.cancel()
-        if self._scheduler.running:
-            self._scheduler.pause()
-            for job in list(self._jobs.values()):
-                await job.idle.wait()
-                job.scheduled = None  # which goes with the scheduler: whoever removes the job now finds it gone
+            self._guard = None
             self._scheduler.shutdown(wait=False)
+        await _end(self._jobs.values())
 
     def stalled(self) -> list[str]:
         """Return the jobs that have not woken within 30 s in which the process ran."""
@@ -123,51 +130,64 @@ class Schedule:
         """Return the jobs that have not run once."""
         return [job.name for job in self._jobs.values() if not job.has_run]
 
-    async def _run(self, job: _Job) -> None:
-        if self._jobs.get(job.name) is not job:  # removed after APScheduler had begun to start it
-            return
-        if not job.idle.is_set():
-            job.again = True
-            return
-        job.idle.clear()
-        job.again = False
-        job.woke_at = self._clock.running()
+    def _begin(self, job: _Job) -> None:
+        self._jobs[job.name] = job
+        if self._is_started:
+            job.task = asyncio.create_task(self._work(job), name=job.name)
+
+    async def _work(self, job: _Job) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            try:
-                delay_s = min(LONGEST_S, await job.run())
-            finally:
-                job.idle.set()
-            job.has_run = True
-            # What woke it while it ran may have come too late for this run to see: it runs again at once.
-            self._run_in(job, 0.0 if job.again else delay_s)
-        except Exception as error:  # noqa: BLE001 (APScheduler would swallow it: a dead job must end the daemon)
+            while not job.is_ending:
+                job.woken.clear()
+                job.woke_at = self._clock.running()
+                delay_s = await job.run()
+                job.has_run = True
+                if job.woken.is_set():  # it may have come too late for this run to see; first it is others' turn
+                    await asyncio.sleep(0)
+                elif delay_s is None:
+                    await job.woken.wait()
+                else:
+                    timer = loop.call_later(min(LONGEST_S, delay_s), job.woken.set)
+                    await job.woken.wait()
+                    timer.cancel()
+        except Exception as error:  # noqa: BLE001 (nobody waits for the task: a dead job must end the daemon)
             self._fatal(error)
 
-    def _wake(self, job: _Job) -> None:
-        if not job.idle.is_set():
-            job.again = True
-        elif job.due_at > self._clock.monotonic():
-            self._run_in(job, 0.0)
-
-    def _run_in(self, job: _Job, delay_s: float) -> None:
-        job.due_at = Monotonic(self._clock.monotonic() + delay_s)
-        if self._scheduler.running and job.scheduled is not None:
-            job.scheduled.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=delay_s))
-
-    def _arm_guard(self) -> None:
-        self._guard = asyncio.get_running_loop().call_later(
-            GUARD_EVERY_S, self._stand_guard, self._clock.monotonic() + GUARD_EVERY_S
-        )
+    async def _beat(self) -> None:
+        """Wake every owner: a wake that was lost costs no more than a second."""
+        for job in self._jobs.values():
+            if not job.repeats:
+                job.woken.set()
 
     def _stand_guard(self, expected_at: float) -> None:
-        """Wake what the wall clock has left behind, and measure how late this very call is."""
+        """Measure how late this very call is, and have all run now that waits for a wall clock that was set back."""
         try:
             now = self._clock.monotonic()
             self._clock.running()  # it must be read this often
             self._lag(max(0.0, now - expected_at))
-            for job in self._jobs.values():
-                if job.idle.is_set() and now - job.due_at > GUARD_EVERY_S:
-                    self._run_in(job, 0.0)
-            self._arm_guard()
+            wall_ahead_s = self._clock.now().timestamp() - now
+            if wall_ahead_s < self._wall_ahead_s - SET_BACK_S:
+                for scheduled in self._scheduler.get_jobs():
+                    scheduled.modify(next_run_time=datetime.now(UTC))
+            self._wall_ahead_s = wall_ahead_s
+            loop = asyncio.get_running_loop()
+            self._guard = loop.call_later(GUARD_EVERY_S, self._stand_guard, now + GUARD_EVERY_S)
         except Exception as error:  # noqa: BLE001 (the event loop would only log it, and nobody stood guard any more)
             self._fatal(error)
+
+
+async def _wake(job: _Job) -> None:
+    job.woken.set()
+
+
+async def _end(jobs: Iterable[_Job]) -> None:
+    """Let these run no more; return once none of them is under way."""
+    tasks: list[asyncio.Task[None]] = []
+    for job in jobs:
+        job.is_ending = True
+        job.woken.set()
+        if job.task is not None:
+            tasks.append(job.task)
+    if tasks:
+        await asyncio.wait(tasks)

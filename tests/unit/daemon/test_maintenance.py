@@ -58,7 +58,7 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
     await maintenance.tick()
     assert set(await record_of(store)) == {A, B}
     clock.advance(31 * DAY_S)
-    assert await maintenance.tick() == 5.0
+    await maintenance.tick()
     assert set(await record_of(store)) == {A}
 
 
@@ -70,8 +70,9 @@ async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: 
     await asyncio.gather(*map(store.record, ended))
     maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False)
     with capture_logs() as logs:
-        assert await maintenance.tick() == 0.0
-        assert await maintenance.tick() == 5.0
+        await maintenance.tick()
+        assert logs == []
+        await maintenance.tick()
     assert logs == [{"event": "store.pruned", "log_level": "info", "executions": count}]
     assert await executions_of(store, lease) == []
     await store.record(change(lease, sinks=(), ended_at=1))
@@ -89,8 +90,8 @@ async def test_pruning_that_failed_begins_anew(store: SqlStore, clock: FakeClock
     maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False)
     with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
-        assert await maintenance.tick() == 5.0
-    assert await maintenance.tick() == 5.0
+        await maintenance.tick()
+    await maintenance.tick()
     assert await executions_of(store, lease) == []
 
 
@@ -195,8 +196,8 @@ class UnreadableStore:
 async def test_trouble_with_the_store_ends_nothing(clock: FakeClock, store: SqlStore) -> None:
     account = await account_of(store, clock, A)
     maintenance = maintenance_of(UnreadableStore(), clock, account.metrics)  # type: ignore[arg-type]
-    assert await maintenance.tick() == 5.0
-    assert await maintenance.tick() == 5.0
+    await maintenance.tick()
+    await maintenance.tick()
     await maintenance.refresh_gauges()
 
 
@@ -343,10 +344,10 @@ async def test_only_the_replica_that_maintains_tidies_the_store_and_does_so_once
     await store.record(change(lease, sinks=(), ended_at=1))
     maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
     ownership.maintains = False
-    assert await maintenance.tick() == 5.0
+    await maintenance.tick()
     assert len(await executions_of(store, lease)) == 1
     ownership.maintains = True
-    assert await maintenance.tick() == 5.0
+    await maintenance.tick()
     assert await executions_of(store, lease) == []
 
 
@@ -360,7 +361,7 @@ async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this
     before = ownership.held
     await upkeep(store)  # by the other
     clock.advance(3600.0)
-    assert await maintenance.tick() == 5.0
+    await maintenance.tick()
     assert (len(await executions_of(store, lease)), ownership.noted_as_lost) == (1, [before])
     await maintenance.tick()
     assert await executions_of(store, lease) == []

@@ -8,7 +8,7 @@ import pytest
 from virtual import FakeClock
 
 from watcher.runtime.clock import SystemClock
-from watcher.runtime.scheduler import Schedule
+from watcher.runtime.scheduler import Every, Schedule
 
 
 class Failures(list[BaseException]):
@@ -44,6 +44,23 @@ class CountedTick:
     async def reached(self, count: int) -> None:
         async with asyncio.timeout(5), self._ran:
             await self._ran.wait_for(lambda: self.count >= count)
+
+
+class Periodic:
+    """Periodic work that says when it ran."""
+
+    def __init__(self) -> None:
+        self._ran = CountedTick(0.0)
+
+    async def __call__(self) -> None:
+        await self._ran()
+
+    @property
+    def count(self) -> int:
+        return self._ran.count
+
+    async def reached(self, count: int) -> None:
+        await self._ran.reached(count)
 
 
 async def test_a_job_runs_at_once_and_again_after_the_delay_it_asks_for(schedule: Schedule) -> None:
@@ -107,9 +124,7 @@ async def test_a_job_never_overlaps_itself(schedule: Schedule) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        ours = schedule._jobs["account:a"]
-        assert ours.scheduled is not None
-        ours.scheduled.modify(next_run_time=datetime.now(UTC))
+        schedule.waker("account:a")()
         for _ in range(5):
             await asyncio.sleep(0)
         running -= 1
@@ -123,15 +138,63 @@ async def test_a_job_never_overlaps_itself(schedule: Schedule) -> None:
     assert most == 1
 
 
-async def test_a_job_that_the_wall_clock_left_behind_is_run_by_the_guard(schedule: Schedule) -> None:
-    ran = CountedTick(0.2)
+async def test_a_job_that_is_woken_in_each_run_lets_others_run(schedule: Schedule) -> None:
+    wake, count = schedule.waker("account:a"), 0
+
+    async def restless_job() -> float:
+        nonlocal count
+        count += 1
+        wake()
+        return 10.0
+
+    schedule.add("account:a", restless_job)
+    schedule.start()
+    while count < 5:
+        before = count
+        await asyncio.sleep(0)
+        assert count <= before + 1
+
+
+async def test_a_wake_that_was_lost_costs_a_second(schedule: Schedule) -> None:
+    ran = CountedTick(10.0)
     schedule.add("account:a", ran)
     schedule.start()
+    await ran.reached(3)
+
+
+async def test_periodic_work_runs_at_once_and_then_every_so_often(schedule: Schedule) -> None:
+    ran = Periodic()
+    schedule.repeat("upkeep", ran, every_s=0.01)
+    assert schedule.not_yet_run() == ["upkeep"]
+    schedule.start()
+    await ran.reached(5)
+    assert schedule.not_yet_run() == []
+
+
+@pytest.mark.parametrize(("set_by_s", "runs_again"), [(-3600.0, True), (0.0, False), (3600.0, False)])
+async def test_periodic_work_that_a_clock_set_back_would_leave_behind_runs_at_once(
+    set_by_s: float, runs_again: bool
+) -> None:
+    clock, clocks_read = FakeClock(), asyncio.Event()
+    schedule = Schedule(clock=clock, fatal=_never, lag=lambda _lag_s: clocks_read.set())
+    ran = Periodic()
+    schedule.repeat("upkeep", ran, every_s=60.0)
+    schedule.start()
     await ran.reached(1)
-    job = schedule._jobs["account:a"].scheduled
-    assert job is not None
-    job.modify(next_run_time=datetime.now(UTC) + timedelta(hours=1))
-    await ran.reached(2)
+    clock.wall_offset_s += set_by_s
+    clocks_read.clear()
+    async with asyncio.timeout(5):
+        await clocks_read.wait()
+    for _ in range(20):
+        await asyncio.sleep(0.005)
+    assert ran.count == 1 + runs_again
+    await schedule.stop()
+
+
+def test_periodic_work_does_not_go_through_the_times_that_a_clock_set_forward_has_missed() -> None:
+    began = datetime(1970, 1, 1, tzinfo=UTC)
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert Every(5.0).get_next_fire_time(began, now) == now + timedelta(seconds=5)
 
 
 async def test_a_job_that_raises_is_fatal(schedule: Schedule, failures: Failures) -> None:
@@ -144,7 +207,6 @@ async def test_a_job_that_raises_is_fatal(schedule: Schedule, failures: Failures
     schedule.add("account:a", broken_job)
     schedule.start()
     await raised.wait()
-    await asyncio.sleep(0)
     assert [type(error) for error in failures] == [RuntimeError]
     assert schedule.not_yet_run() == ["account:a"]
 
