@@ -19,9 +19,9 @@ OnTerminal = Callable[..., str]
 
 OLD, NEW = "sqlite:///old.db", "sqlite:///new.db"
 MANY = """
-WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 300000)
+WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 50000)
 INSERT INTO event (event_id, stream, sequence, type, source_id, recorded_at, body)
-SELECT randomblob(16), randomblob(16), n, 'execution.new', 1, n, zeroblob(500) FROM number
+SELECT randomblob(16), randomblob(16), n, 'execution.new', 1, n, zeroblob(1) FROM number
 """
 
 
@@ -132,12 +132,17 @@ def until_written(path: Path) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_copies_nothing_and_says_so(old: Path, signum: signal.Signals) -> None:
     run(OLD, MANY)
-    with subprocess.Popen(
-        [*COMMAND, "copy-store", OLD, NEW], env=environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr
-        until_written(old.parent / "new.db-journal")
+    with (
+        closing(sqlite3.connect("new.db", isolation_level=None)) as other,
+        subprocess.Popen(
+            [*COMMAND, "copy-store", OLD, NEW], env=environment(), stderr=subprocess.PIPE, text=True
+        ) as process,
+    ):
+        other.execute("BEGIN IMMEDIATE")  # so that it waits before its first row until the signal is sent
+        until_written(old.parent / "new.db.lock")
         process.send_signal(signum)
+        other.rollback()
+        assert process.stderr
         said = process.stderr.read()
     assert process.returncode == 128 + signum
     assert said == f"✕ interrupted: nothing was copied, {old.parent}/new.db is as it was\n"
