@@ -3,11 +3,13 @@
 import asyncio
 import json
 import re
+import time
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psutil
-from e2e.endpoint import Receiver
+from e2e.endpoint import Attempt, Receiver
 from e2e.pages import page
 from e2e.programme import Life
 from e2e.stage import ENDS, POLLING, Document, Stage, all_have_ended, document_of, webhook, world_of
@@ -20,6 +22,16 @@ _COUNTED = re.compile(r"✕ ([\d,]+) failed ")
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """The events of one request by id, when the oldest and the newest were observed, and when they arrived (Unix s)."""
+
+    ids: list[str]
+    oldest_at: float
+    newest_at: float
+    arrived_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Storm:
     """What came of one: what each receiver has, the share of polls that were in time, and the memory it took (MB)."""
 
@@ -28,6 +40,18 @@ class Storm:
     slack_counts: list[int]
     in_time_share: float
     memory_mb: float
+
+    def batches(self) -> list[Batch]:
+        """Return what was sent in groups, by the oldest event of each."""
+        began_at = time.time() - time.monotonic()
+        batches = [_batch(attempt, began_at) for attempt in self.grouped.attempts]
+        return sorted(batches, key=lambda batch: batch.oldest_at)
+
+
+def _batch(attempt: Attempt, began_at: float) -> Batch:
+    observed = [datetime.fromisoformat(event["data"]["observed"]["at"]).timestamp() for event in attempt.events]
+    ids = [event["id"] for event in attempt.events]
+    return Batch(ids, min(observed), max(observed), began_at + attempt.at)
 
 
 def grouped(receiver: Receiver, *, wait_s: float, most: int, **settings: object) -> Document:

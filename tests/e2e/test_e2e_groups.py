@@ -1,20 +1,18 @@
 """A storm arrives in few requests, whole and in order, whatever is killed meanwhile."""
 
 import asyncio
-from datetime import datetime
 from itertools import pairwise
 from random import Random
 
 import pytest
 from e2e.endpoint import Answer, Attempt
 from e2e.stage import Stage, all_have_ended, document_of, world_of
-from e2e.storm import grouped, storm
+from e2e.storm import Batch, grouped, storm
 
 pytestmark = pytest.mark.untraced
 
 BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"
-
-
+LATE_S = 5.0
 MEMORY_MB = 200
 
 
@@ -26,19 +24,31 @@ async def test_a_storm_of_ends_arrives_in_few_batches_with_all_of_them(
     stage: Stage, count: int, within_s: float, wait_s: float, most: int, rate: int
 ) -> None:
     told = await storm(stage, count=count, within_s=within_s, wait_s=wait_s, most=most, rate=rate)
-    batches = told.grouped.attempts
-    sent = [event["id"] for attempt in batches for event in attempt.events]
-    seen_at = sorted(datetime.fromisoformat(event["data"]["observed"]["at"]) for event in told.grouped.events())
-    lasted_s = (seen_at[-1] - seen_at[0]).total_seconds()
+    batches = told.batches()
+    sent = [event_id for batch in batches for event_id in batch.ids]
+    lasted_s = max(batch.newest_at for batch in batches) - batches[0].oldest_at
     assert (len(sent), len(set(sent))) == (count, count)
-    assert len(batches) <= max(1 + lasted_s / wait_s, count / most + 1)
-    assert all(len(attempt.events) <= most for attempt in batches)
-    assert {attempt.headers["Content-Type"] for attempt in batches} == {BATCH_TYPE}
+    assert {attempt.headers["Content-Type"] for attempt in told.grouped.attempts} == {BATCH_TYPE}
+    _check_rhythm(batches, wait_s=wait_s, most=most)
     assert len(told.alone.attempts) == count
     assert len(told.slack_counts) <= 1 + lasted_s / wait_s + 1
     assert sum(told.slack_counts) == len(told.alone.events("execution.failed"))
     assert told.memory_mb < MEMORY_MB
     assert told.grouped.forgeries == told.alone.forgeries == []
+
+
+def _check_rhythm(batches: list[Batch], *, wait_s: float, most: int) -> None:
+    """Check that each batch is full, or went `wait_s` after its oldest event and took all that waited then.
+
+    An event is recorded a moment after it was observed, and a batch arrives a moment after it was sent.
+    """
+    slack_s = wait_s / 2
+    for batch in batches:
+        assert len(batch.ids) <= most
+        assert len(batch.ids) == most or batch.arrived_at - batch.oldest_at >= wait_s
+        assert batch.arrived_at - batch.oldest_at <= wait_s + LATE_S
+    for batch, following in pairwise(batches):
+        assert len(batch.ids) == most or following.oldest_at > batch.arrived_at - slack_s
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.soak)])
