@@ -43,6 +43,7 @@ class _Job:
     repeats: bool = False
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_ending: bool = False
+    is_resting: bool = False
     has_run: bool = False
     task: asyncio.Task[None] | None = None
 
@@ -73,6 +74,7 @@ class Schedule:
         self._jobs: dict[str, _Job] = {}
         self._is_started = False
         self._guard: asyncio.TimerHandle | None = None
+        self._ran_s = clock.running()
         self._wall_ahead_s = clock.now().timestamp() - clock.monotonic()
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
@@ -80,12 +82,12 @@ class Schedule:
         self._scheduler.add_job(self._beat, Every(BEAT_EVERY_S))
 
     def add(self, name: str, run: Tick) -> None:
-        """Add a job that runs at once, and again when it is woken, once a second, and after the time it asks for."""
-        self._begin(_Job(name, run, self._clock.running()))
+        """Add a job that runs at once, and again when it is woken, after the time it asks for, and once a second."""
+        self._begin(_Job(name, run, self._ran_s))
 
     def repeat(self, name: str, run: Callable[[], Awaitable[None]], *, every_s: float) -> None:
         """Add a job that runs at once, when it is woken, and every so often for as long as the schedule runs."""
-        job = _Job(name, run, self._clock.running(), repeats=True)
+        job = _Job(name, run, self._ran_s, repeats=True)
         self._scheduler.add_job(_wake, Every(every_s), args=(job,))
         self._begin(job)
 
@@ -140,7 +142,7 @@ class Schedule:
         try:
             while not job.is_ending:
                 job.woken.clear()
-                job.woke_at = self._clock.running()
+                job.woke_at, job.is_resting = self._ran_s, False
                 delay_s = await job.run()
                 job.has_run = True
                 if job.woken.is_set():  # it may have come too late for this run to see; first it is others' turn
@@ -155,16 +157,17 @@ class Schedule:
             self._fatal(error)
 
     async def _beat(self) -> None:
-        """Wake every owner: a wake that was lost costs no more than a second."""
+        """Wake every owner that has not run since the last beat: a wake that was lost costs a second, or two."""
         for job in self._jobs.values():
-            if not job.repeats:
+            if job.is_resting and not job.repeats:
                 job.woken.set()
+            job.is_resting = True
 
     def _stand_guard(self, expected_at: float) -> None:
         """Measure how late this very call is, and have all run now that waits for a wall clock that was set back."""
         try:
             now = self._clock.monotonic()
-            self._clock.running()  # it must be read this often
+            self._ran_s = self._clock.running()  # it must be read this often
             self._lag(max(0.0, now - expected_at))
             wall_ahead_s = self._clock.now().timestamp() - now
             if wall_ahead_s < self._wall_ahead_s - SET_BACK_S:
