@@ -1,19 +1,22 @@
-"""What a sink's worker does for problems that stay open: remind of them, and let go what a silence kept back.
+"""What a sink's worker does for problems that stay open: remind of them.
 
 And refresh those of a receiver that has them in memory only, in a task of its own.
 """
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
 
-from watcher.delivery.delivery_queue import DeliveryQueue, StorePausedError, WorkerDependencies
-from watcher.delivery.sink_state import SinkState, SinkStateStore
-from watcher.domain.errors import LeaseExpiredError
+from watcher.delivery.sink_state import SinkReporter, SinkState
+from watcher.domain.errors import LeaseExpiredError, StoreError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
+from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import SinkMetrics
 from watcher.sinks.protocol import SendOutcome, SentProblem, Sink, WorkerRules
 from watcher.store.records import SentOpening
+from watcher.store.sink_store import SinkStore
 
 CHECK_EVERY_S = 30.0
 """So often the store is asked which problems are open: of one that is new the first reminder is not due before."""
@@ -36,32 +39,32 @@ class OpenProblems:
     def __init__(
         self,
         sink: Sink,
-        sink_state: SinkState,
-        state_store: SinkStateStore,
+        state: SinkState,
+        reporter: SinkReporter,
         *,
-        queue: DeliveryQueue,
+        store: SinkStore,
         rules: WorkerRules,
-        deps: WorkerDependencies,
+        clock: Clock,
+        metrics: SinkMetrics,
+        is_trusted: Callable[[], bool],
+        fatal: Callable[[BaseException], None],
     ) -> None:
         """Look at all of them at once."""
         self._sink = sink
-        self._sink_state = sink_state
-        self._state_store = state_store
-        self._queue = queue
-        self._clock = deps.clock
-        self._metrics = deps.metrics
-        self._fatal = deps.fatal
+        self._state = state
+        self._reporter = reporter
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._is_trusted = is_trusted
+        self._fatal = fatal
         self._remind_every_us = round((rules.remind_every_s or 0.0) * 1e6)
-        self._check_at = LATEST if rules.remind_every_s is None else deps.clock.monotonic()
-        self._refresh_at = LATEST if sink.refresh_every_s is None else deps.clock.monotonic()
+        self._check_at = LATEST if rules.remind_every_s is None else clock.monotonic()
+        self._refresh_at = LATEST if sink.refresh_every_s is None else clock.monotonic()
         self._refreshing: asyncio.Task[None] | None = None
 
-    async def tick(self) -> None:
-        """Do what it is time for. Raises `StorePausedError`."""
-        now = self._clock.monotonic()
-        if now < self._rests_until() or self._sink_state.disabled:
-            return
-        await self._queue.release()
+    async def tick(self, now: Monotonic) -> None:
+        """Do what it is time for. Raises `StoreError`."""
         if now >= self._refresh_at and not self._is_refreshing():
             self._refresh_at = Monotonic(now + (self._sink.refresh_every_s or 0.0))
             self._refreshing = asyncio.create_task(self._refresh())
@@ -69,12 +72,9 @@ class OpenProblems:
         if now >= self._check_at:
             await self._remind(now)
 
-    def rest_s(self, now: Monotonic) -> float:
-        """Return in how many seconds something is to be done and can be."""
-        if self._sink_state.disabled:
-            return LATEST
-        at = self._check_at if self._is_refreshing() else min(self._check_at, self._refresh_at)
-        return max(0.0, max(self._rests_until(), at) - now)
+    def next_at(self) -> Monotonic:
+        """Return when something is to be done."""
+        return self._check_at if self._is_refreshing() else min(self._check_at, self._refresh_at)
 
     async def cancel(self) -> None:
         """Break off a refresh: the next life does that anew."""
@@ -82,25 +82,21 @@ class OpenProblems:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
 
-    def _rests_until(self) -> Monotonic:
-        """Return the monotonic moment before which nothing is done: the end of the sink's pause and of the store's."""
-        return max(self._sink_state.paused_until, self._queue.retry_at)
-
     async def _remind(self, now: Monotonic) -> None:
         """Remind of each problem that is open for another `remind_every`, while the sink is well."""
         every_us, rest_s = self._remind_every_us, min(CHECK_EVERY_S, self._remind_every_us / 1e6)
         self._check_at = Monotonic(now + rest_s)
-        if self._sink_state.state is not None:
+        if self._state.state is not None:
             return
         reminded_count = 0
-        for opening in await self._queue.sent_openings():
+        for opening in await self._store.sent_openings():
             if reminded_count == REMINDED_COUNT:  # the others at once, but with a tick of their own
                 self._check_at = now
                 break
             steady_us = self._clock.steady_us()
             due_at = _last_due_at(opening, every_us=every_us, now=steady_us)
             if due_at is not None:
-                await self._state_store.remind(opening, due_at=due_at)
+                await self._reporter.remind(opening, due_at=due_at)
                 reminded_count += 1
             next_s = (every_us - (steady_us - opening.recorded_at) % every_us) / 1e6
             self._check_at = min(self._check_at, Monotonic(now + max(APART_S, next_s)))
@@ -110,24 +106,24 @@ class OpenProblems:
 
     async def _refresh(self) -> None:
         try:
-            openings = await self._queue.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)
-        except StorePausedError:
+            openings = await self._store.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)
+        except StoreError:  # the next one comes soon
             return
         problems = [SentProblem(each.body, each.problem, each.closed_at) for each in openings]
-        if not problems or not self._queue.is_trusted():
+        if not problems or not self._is_trusted():
             return
         try:
             result = await self._sink.refresh(problems)
         except LeaseExpiredError:
             return
         except Exception as error:  # noqa: BLE001 (as for a delivery: its trouble must not stop the others)
-            log.error("refresh.crashed", sink=self._queue.lease.name, error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
+            log.error("refresh.crashed", sink=self._store.lease.name, error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
             self._metrics.refreshed(well=False)
             return
         is_well = result.outcome in {SendOutcome.DELIVERED, SendOutcome.ACCEPTED}
         self._metrics.refreshed(well=is_well)
         if not is_well:
-            log.debug("refresh.failed", sink=self._queue.lease.name, answer=result.answer, count=len(problems))
+            log.debug("refresh.failed", sink=self._store.lease.name, answer=result.answer, count=len(problems))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):

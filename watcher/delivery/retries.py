@@ -3,11 +3,11 @@
 The breaker says when something may be tried; which delivery that is, the worker asks the store.
 """
 
-from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Literal
 
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.backoff import Jitter, doubling, spread
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
 
@@ -16,14 +16,10 @@ REJECTIONS = 5
 
 STEP_SPREAD = 0.2
 
-WAIT_S = 1.0
-WAIT_CAP_S = 60.0
-"""The waits after failures that may be the sink's: they take no step of the schedule."""
-
 FAILURES_COUNT = 5
-DELIVERIES_COUNT = 2
-"""So many failures in a row, of so many deliveries at least, open the breaker: one delivery may be to blame itself."""
+"""So many failures in a row open the breaker."""
 
+OPEN_S = 1.0
 OPEN_CAP_S = 30.0
 NEVER_TRIED_EVERY_S = 1.0
 
@@ -35,52 +31,36 @@ class RetryDecision:
     """Where the delivery stands now, and in how many seconds it may be tried again."""
 
     state: DeliveryState
-    steps: int
-    rejections: int
-    wait_s: float
+    rejections: int = 0
+    wait_s: float = 0.0
 
 
 def decide(
-    delivery: Delivery,
-    result: SendResult,
-    *,
-    through_at: Micros,
-    waited_s: float,
-    rules: RetryRules,
-    jitter: Jitter,
-    count: int = 1,
+    delivery: Delivery, result: SendResult, *, waited_s: float, rules: RetryRules, jitter: Jitter
 ) -> RetryDecision:
-    """Return what follows from an answer for a delivery, or for a group of so many.
+    """Return what follows from an answer for a delivery.
 
-    `through_at` is when anything last got through to the sink (microseconds UTC, steady; 0: nothing yet), `waited_s`
-    the time since the delivery was first due, on the sink's own clock.
+    `waited_s` is the time since it was first due, on the sink's own clock.
     """
     if taken := _TAKEN.get(result.outcome):
-        return RetryDecision(taken, delivery.steps, 0, 0.0)
+        return RetryDecision(taken)
     if result.outcome is SendOutcome.GONE:
-        return RetryDecision(DeliveryState.WAITING, delivery.steps, 0, 0.0)
-    is_refused = result.outcome is SendOutcome.REFUSED
-    rejections = delivery.rejections + 1 if is_refused else 0
-    expired = rules.give_up_after_s is not None and waited_s >= rules.give_up_after_s
-    if result.minimal_left and not expired:
-        return RetryDecision(DeliveryState.WAITING, delivery.steps, rejections, retry_after_s(result))
-    if is_refused and count > 1 and not expired:  # it goes in halves: the trouble is that of a few
-        return RetryDecision(DeliveryState.WAITING, delivery.steps, 0, retry_after_s(result))
-    state = DeliveryState.DEAD if expired or rejections >= REJECTIONS else DeliveryState.WAITING
-    is_own = is_refused or (delivery.attempts > 0 and through_at > delivery.tried_at)
-    if is_own:
-        step_s = rules.schedule_s[min(delivery.steps, len(rules.schedule_s) - 1)]
-        wait_s = spread(step_s, share=STEP_SPREAD, jitter=jitter)
-    else:
-        wait_s = doubling(delivery.attempts - delivery.steps + 1, base_s=WAIT_S, cap_s=WAIT_CAP_S)
-    return RetryDecision(state, delivery.steps + is_own, rejections, max(wait_s, retry_after_s(result)))
+        return RetryDecision(DeliveryState.WAITING)
+    rejections = delivery.rejections + 1 if result.outcome is SendOutcome.REFUSED else 0
+    if rules.give_up_after_s is not None and waited_s >= rules.give_up_after_s:
+        return RetryDecision(DeliveryState.DEAD, rejections)
+    if result.minimal_left:
+        return RetryDecision(DeliveryState.WAITING, rejections, retry_after_s(result))
+    step_s = rules.schedule_s[min(delivery.attempts, len(rules.schedule_s) - 1)]
+    wait_s = max(spread(step_s, share=STEP_SPREAD, jitter=jitter), retry_after_s(result))
+    state = DeliveryState.DEAD if rejections >= REJECTIONS else DeliveryState.WAITING
+    return RetryDecision(state, rejections, wait_s)
 
 
 class CircuitBreaker:
     """Open while a sink takes nothing. Moments are monotonic seconds.
 
     While it `is_open` what is due has to wait, but for one delivery at a time, and `is_trying` while that is under way.
-    A restart forgets it.
     """
 
     def __init__(self, *, opens: bool = True) -> None:
@@ -89,15 +69,19 @@ class CircuitBreaker:
         self.is_trying = False
         self._opens = opens
         self._failures_count = 0
-        self._failed: set[Hashable] = set()  # which deliveries, as many as are needed to open it
-        self._asked_s = 0.0
         self._waits_count = 0
         self._tried_from = EARLIEST
         self._never_tried_from = EARLIEST
 
-    def opens_at(self, *, never_tried: bool) -> Monotonic:
-        """Return the moment from which a delivery may be tried that never was, or one that was."""
-        return self._never_tried_from if never_tried else self._tried_from
+    def trial_at(self) -> Monotonic:
+        """Return the moment from which some delivery may be tried while it is open."""
+        return min(self._tried_from, self._never_tried_from)
+
+    def trial(self, now: Monotonic) -> Literal["never_tried", "tried_longest_ago"] | None:
+        """Return what may be tried while it is open: what was never tried first, but not more often than its wait."""
+        if now >= self._never_tried_from:
+            return "never_tried"
+        return "tried_longest_ago" if now >= self._tried_from else None
 
     def trial_begins(self, *, never_tried: bool, now: Monotonic) -> None:
         """Note that a delivery is tried while it is open."""
@@ -109,24 +93,24 @@ class CircuitBreaker:
         """Note that its answer is there, or will never be."""
         self.is_trying = False
 
-    def failed(self, delivery: Hashable, *, now: Monotonic, retry_after_s: float, waited: bool) -> None:
-        """Note a failure. `waited` says it is that of a trial which had to wait, so that the next waits longer.
+    def nothing_new(self, now: Monotonic) -> None:
+        """Note that nothing waits that was never tried."""
+        self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
 
-        `retry_after_s` is what the answer asked for, 0 if nothing.
-        """
+    def open(self, now: Monotonic) -> None:
+        """Let nothing through but one delivery at a time, for longer after each trial that had to wait and failed."""
+        self.is_open = True
+        self._waits_count += 1
+        self._tried_from = Monotonic(now + doubling(self._waits_count, base_s=OPEN_S, cap_s=OPEN_CAP_S))
+
+    def failed(self, now: Monotonic, *, waited: bool) -> None:
+        """Note a failure. `waited` says it is that of a trial which had to wait."""
         self._failures_count += 1
-        self._asked_s = max(self._asked_s, retry_after_s)
-        if len(self._failed) < DELIVERIES_COUNT:
-            self._failed.add(delivery)
-        is_row = self._failures_count >= FAILURES_COUNT and len(self._failed) >= DELIVERIES_COUNT
-        if (waited and self.is_open) or (is_row and self._opens and not self.is_open):
-            self.is_open = True
-            self._waits_count += 1
-            wait_s = doubling(self._waits_count, base_s=WAIT_S, cap_s=OPEN_CAP_S)
-            self._tried_from = Monotonic(now + max(wait_s, self._asked_s))
+        is_row = self._opens and self._failures_count >= FAILURES_COUNT
+        if waited if self.is_open else is_row:
+            self.open(now)
 
     def works(self) -> None:
         """Close: the sink took something, or refused a body, which shows that it works."""
         self.is_open = False
-        self._failures_count, self._waits_count, self._asked_s = 0, 0, 0.0
-        self._failed.clear()
+        self._failures_count = self._waits_count = 0

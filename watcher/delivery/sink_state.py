@@ -1,14 +1,17 @@
-"""How one sink is: well, failing or disabled, with its own clock; and what is written of that, also for other sinks."""
+"""How one sink is: well, failing or disabled, with its own clock; and what is recorded of that, also for other sinks."""
 
 import structlog
 
-from watcher.delivery.delivery_queue import DeliveryQueue, WorkerDependencies
+from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import SinkMetrics
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S
 from watcher.store.changes import BackoffState, Reminder, SourceChange
 from watcher.store.records import SentOpening, SinkRecord
+from watcher.store.sink_store import SinkStore
 
 FAILING = "failing"
 DISABLED = "disabled"
@@ -42,6 +45,7 @@ class SinkState:
         self.through_at = NEVER
         self.answer = NO_ANSWER
         self._is_through = False  # whether the last answer was a success
+        self._own_trouble: set[int] = set()  # what was tried, and failed, while others got through
         self._clock = clock
         self._served_s = record.clock_s
         self._served_since = now = clock.running()
@@ -70,10 +74,20 @@ class SinkState:
         """Note what came back. May be called from any thread."""
         self.answer, self._is_through = answer, False
 
-    def tried(self) -> None:
-        """Note that something is being tried and has not got through."""
-        if self._trying_since is None:
+    def trying(self, delivery: Delivery) -> None:
+        """Note that a delivery is being tried, which says nothing of the sink once it failed while others got through."""
+        if self._trying_since is None and delivery.number not in self._own_trouble:
             self._trying_since = self._clock.running()
+
+    def failed(self, delivery: Delivery) -> None:
+        """Note that a delivery was tried and has not got through."""
+        if delivery.attempts and self.through_at > delivery.tried_at:
+            self._own_trouble.add(delivery.number)
+        self.trying(delivery)
+
+    def settled(self, delivery: Delivery) -> None:
+        """Note that a delivery is tried no more."""
+        self._own_trouble.discard(delivery.number)
 
     def got_through(self) -> None:
         """Note a success. A disabled sink stays disabled: only its configuration or a command ends that."""
@@ -104,69 +118,59 @@ class SinkState:
             self.answer = NO_ANSWER if self._is_through else self.answer
 
 
-class SinkStateStore:
-    """Writes how one sink is, whenever that has changed or time has moved it on; its attempts write the latter, too."""
+class SinkReporter:
+    """Records how one sink is when that has changed, for the other sinks to be told, and what it is reminded of."""
 
     def __init__(
         self,
-        sink_state: SinkState,
+        state: SinkState,
         record: SinkRecord,
         *,
-        queue: DeliveryQueue,
-        deps: WorkerDependencies,
+        store: SinkStore,
+        events: EventFactory,
+        clock: Clock,
+        metrics: SinkMetrics,
     ) -> None:
-        """Take what the state began with as written, and warn if the sink is disabled."""
-        self._sink_state = sink_state
-        self._queue = queue
-        self._events = deps.events
-        self._clock = deps.clock
-        self._metrics = deps.metrics
+        """Take what the state began with as recorded, and warn if the sink is disabled."""
+        self._state = state
+        self._store = store
+        self._events = events
+        self._clock = clock
+        self._metrics = metrics
         self._reported, self._sequence, self._problem = record.state, record.sequence, record.problem
-        self._saved = self._state()
-        deps.metrics.up(record.state is None)
-        if sink_state.disabled:
-            log.warning("sink.disabled", sink=queue.lease.name, note=DISABLED_NOTE)
+        metrics.up(record.state is None)
+        if state.disabled:
+            log.warning("sink.disabled", sink=store.lease.name, note=DISABLED_NOTE)
 
     @property
-    def is_reported(self) -> bool:
-        """Whether the other sinks know how this one is."""
-        return self._sink_state.state == self._reported
+    def is_due(self) -> bool:
+        """Whether the other sinks do not know yet how this one is."""
+        return self._state.state != self._reported
 
     async def report(self) -> None:
-        """Record a change of how the sink is, and report it to the other sinks. Raises `StorePausedError`."""
-        state, answer = self._sink_state.state, self._sink_state.answer
-        type_, lease, at = _EVENT_TYPES[state], self._queue.lease, self._clock.now()
+        """Record a change of how the sink is, and report it to the other sinks. Raises `StoreError`."""
+        state, answer, lease = self._state.state, self._state.answer, self._store.lease
+        type_ = _EVENT_TYPES[state]
         entry, problem = self._events.sink(
-            type_, sink=lease.name, answer=answer, problem=self._problem, after=self._sequence, at=at
+            type_, sink=lease.name, answer=answer, problem=self._problem, after=self._sequence, at=self._clock.now()
         )
         problems = () if problem is None else (problem,)
         change = SourceChange(lease, self._sequence, entry.event.sequence, state, (entry,), problems)
-        await self._queue.record(change)
+        await self._store.record(change)
         self._reported, self._sequence = state, change.sequence
         self._problem = problem.problem if problem is not None and state else None
         self._metrics.reported(type_, well=state is None, answer=answer)
         (log.info if state is None else log.warning)(type_.value, sink=lease.name, answer=answer)
 
     async def remind(self, opening: SentOpening, *, due_at: Micros) -> None:
-        """Record a reminder of a problem to the sink, due at that moment. Raises `StorePausedError`."""
-        lease = self._queue.lease
+        """Record a reminder of a problem to the sink, due at that moment. Raises `StoreError`."""
+        lease = self._store.lease
         entry = self._events.reminder(
             opening.body, opening.problem, sink=lease.name, after=self._sequence, at=self._clock.now()
         )
         reminders = (Reminder(opening.problem.id, due_at),)
         sequence = entry.event.sequence
         change = SourceChange(lease, self._sequence, sequence, self._reported, (entry,), reminders=reminders)
-        await self._queue.record(change)
+        await self._store.record(change)
         self._sequence = sequence
         self._metrics.reminded()
-
-    async def save(self) -> None:
-        """Write what time has changed. Raises `StorePausedError`."""
-        state = self._state()
-        if state != self._saved:
-            await self._queue.save(self._sink_state.backoff(), clock_s=state[0])
-            self._saved = state
-
-    def _state(self) -> tuple[float, float | None]:
-        """Return what time changes; a pause comes with an attempt record."""
-        return self._sink_state.clock_s(), self._sink_state.backoff().failing_for_s

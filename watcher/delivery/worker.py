@@ -1,28 +1,48 @@
-"""The worker of one sink: which of its deliveries goes when. It owns concurrency, pace, pauses and order in a stream.
+"""The worker of one sink: it takes what is due from the store, sends it within pace and breaker, and settles it.
 
-The retry policy says what an answer means, the sink's state how the sink is, the queue what a store error means.
+Each turn is one transaction: what was answered is settled, and what may go next is taken. Only the first of a lane is
+taken, so what happens to one execution, or to one problem, arrives in order.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from watcher.delivery.delivery_queue import BATCH, DeliveryQueue, StorePausedError, WorkerDependencies, hold_key
-from watcher.delivery.group_queue import GroupQueue
+import structlog
+
 from watcher.delivery.open_problems import OpenProblems
-from watcher.delivery.retries import CircuitBreaker
-from watcher.delivery.sender import Attempt, DeliverySender
-from watcher.delivery.sink_state import SinkState, SinkStateStore
-from watcher.domain.delivery import TAKEN, Delivery
-from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
+from watcher.delivery.retries import CircuitBreaker, RetryDecision, decide
+from watcher.delivery.sink_state import SinkReporter, SinkState
+from watcher.domain.delivery import TAKEN, Delivery, DeliveryState, Part
+from watcher.domain.errors import (
+    LeaseExpiredError,
+    OutputClosedError,
+    OwnershipLostError,
+    StoreError,
+    StoreUnusableError,
+)
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.silences import Silence, Silences, part_to_send
+from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
+from watcher.runtime.backoff import Jitter, doubling
+from watcher.runtime.backpressure import Backpressure
+from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.rate_limiter import Pacer
-from watcher.sinks.protocol import Sink, WorkerRules
-from watcher.store.changes import Lease
-from watcher.store.records import SinkRecord
+from watcher.runtime.scheduler import Wake
+from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
+from watcher.store.changes import AttemptRecord, Take, Turn
+from watcher.store.records import SinkRecord, Taken
+from watcher.store.sink_store import SinkStore
 
 CONCURRENCY = 16
 """At most so many requests in flight per sink."""
+
+BATCH = 256
+"""So many requests are taken from the store at once, or as many as go in `TAKEN_FOR_S`."""
+
+TAKEN_FOR_S = 10.0
 
 UNSETTLED_COUNT = 512
 """At most so many deliveries that were begun and are not settled: a kill repeats no more."""
@@ -33,141 +53,479 @@ REST_S = 10.0
 SHARED_REST_S = 1.0
 """The same where others record too: the word that wakes it may get lost. And while the store takes no writes."""
 
+STORE_WAIT_S = 1.0
+STORE_WAIT_CAP_S = 30.0
+"""A store in trouble is left alone for so long, doubling."""
+
 SENDING_TURNS = 40
 """A request that takes longer than so many turns of the event loop waits for its receiver."""
+
+TOGETHER_COUNT = 3
+"""A group that failed so often goes event by event, if others got through meanwhile."""
+
+GIVE_UP_EVERY_S = 60.0
+GIVE_UP_SHARE = 0.05
+"""What has waited too long is given up so often, and at least so often within `give_up_after`."""
+
+WARNED_EVERY_S = 300.0
+"""A sink that takes some and not others is warned of so often at most."""
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDependencies:
+    """What a worker works with. `fatal` is given what must end the program: a closed stdout, a lost store, a bug.
+
+    `is_trusted` says whether the sink's lease is: while it is not, nothing is sent.
+    """
+
+    is_trusted: Callable[[], bool]
+    clock: Clock
+    jitter: Jitter
+    wake: Wake
+    events: EventFactory
+    silences: Silences
+    fatal: Callable[[BaseException], None]
+    metrics: SinkMetrics
+    backpressure: Backpressure
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """How a request ended at that time, and what follows for each of its deliveries."""
+
+    batch: Sequence[Delivery]
+    result: SendResult
+    decisions: Sequence[RetryDecision]
+    records: Sequence[AttemptRecord]
+    at: Micros
 
 
 class DeliveryWorker:
     """The deliveries of one sink whose lease is held. Call `tick` when it asks to be, and whenever it calls `wake`."""
 
-    _is_trial = False  # whether what is ready was taken to be tried while the breaker is open
-    _trial_at = EARLIEST  # when the next of those may be taken
-    _settling: asyncio.Task[None] | None = None
-    _unsettled_count = 0
+    _stopped = False
+    _is_unread = True  # whether the store may have something due that was not read
     _is_backlog = False
     _has_noted_backlog = False
-    _sending_s = 0.0  # how long the last answer took
+    _is_trial = False  # whether what is ready was taken to be tried while the breaker is open
+    _calls_forward = False
     _next_due_at: Micros | None = None
-    _is_unread = True  # whether the store may have something due that was not read
-    _nothing_waits = False
-    _next_tick_at = EARLIEST
-    _stopped = False
+    _sending_s = 0.0  # how long the last answer took
+    _unsettled_count = 0
+    _store_failures = 0  # in a row
+    _store_retry_at = EARLIEST
+    _in_trouble = False
+    _quiet_until = EARLIEST
+    _give_up_at = EARLIEST
 
     def __init__(
-        self, lease: Lease, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
+        self, store: SinkStore, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
     ) -> None:
-        """Go on from what is recorded of the sink."""
-        self.sink = lease.name
+        """Go on from what is recorded."""
+        self.sink = store.lease.name
         self.groups_for_s = 0.0 if rules.group is None else rules.group.wait_s
+        self._store = store
+        self._receiver = sink
+        self._rules = rules
         self._deps = deps
         self._clock = deps.clock
-        self._is_grouped = rules.group is not None
-        self._queue = DeliveryQueue(lease, deps) if rules.group is None else GroupQueue(lease, deps, rules=rules.group)
-        self._breaker = CircuitBreaker(opens=rules.breaks)
-        self._sink_state = SinkState(record, clock=deps.clock)
-        self._state_store = SinkStateStore(self._sink_state, record, queue=self._queue, deps=deps)
-        self._sender = DeliverySender(sink, rules, deps, self._queue, self._breaker, self._sink_state)
-        self._problems = OpenProblems(
-            sink, self._sink_state, self._state_store, queue=self._queue, rules=rules, deps=deps
+        self._state = SinkState(record, clock=deps.clock)
+        self._reporter = SinkReporter(
+            self._state, record, store=store, events=deps.events, clock=deps.clock, metrics=deps.metrics
         )
-        self._longest_rest_s = REST_S if deps.store.exclusive else SHARED_REST_S
-        self._pacer = Pacer(rules.rate_per_s, now=deps.clock.monotonic())
-        self._ready: deque[Delivery] = deque()  # of a group the first, which stands for it
-        self._held: set[bytes] = set()  # the streams, or groups, of all these and of what is not settled: one each
-        self._taking = asyncio.Lock()  # what is taken from the store is in `_held` before something else is asked of it
-        self._sending: set[asyncio.Task[None]] = set()
-        self._answered: list[tuple[list[Delivery], list[Attempt]]] = []  # and not settled yet
+        self._problems = OpenProblems(
+            sink,
+            self._state,
+            self._reporter,
+            store=store,
+            rules=rules,
+            clock=deps.clock,
+            metrics=deps.metrics,
+            is_trusted=deps.is_trusted,
+            fatal=deps.fatal,
+        )
+        now = deps.clock.monotonic()
+        self._breaker = CircuitBreaker(opens=rules.breaks)
+        if rules.breaks and record.backoff.failing_for_s is not None:  # what waits for its step is tried before that
+            self._breaker.open(now)
+        self._pacer = Pacer(rules.rate_per_s, now=now)
+        self._owned_from = deps.clock.steady_us()
+        self._released_under: tuple[Silence, ...] | None = None  # the silences when openings were released last
+        self._ready: deque[Sequence[Delivery]] = deque()  # batches that may go
+        self._held: set[bytes] = set()  # the lanes of what is ready, on its way, or not settled
+        self._sending: dict[asyncio.Task[None], Sequence[Delivery]] = {}
+        self._answered: list[_Answer] = []  # and not settled
+        self._kept_back: list[Delivery] = []  # by silences, and not settled
+        self._asking = asyncio.Lock()  # what is taken from the store is in `_held` before something else is asked of it
+        self._saved = self._state.backoff()
+
+    def wake(self) -> None:
+        """Note that something was recorded for this sink."""
+        self._is_unread = True
+        self._deps.wake()
 
     async def tick(self) -> float:
-        """Start what is due and allowed; return in how many seconds to be called again.
+        """Settle what was answered, start what is due and allowed; return in how many seconds to be called again.
 
-        While the lease is not trusted, nothing is: the worker is woken once it is again.
+        While the lease is not trusted, nothing is sent: the worker is woken once it is again.
         """
         if not self._deps.is_trusted():
             self._give_back()
-            self._sink_state.rested()  # nothing is tried, so that time is no failure of the sink
+            self._state.rested()  # nothing is tried, so that time is no failure of the sink
             return REST_S
-        if self._sending:
-            self._sink_state.tried()
-        elif not self._queue.takes_writes:
-            self._sink_state.rested()
-        self._sink_state.check()
-        if self._answered:
-            await self._settle_kept()
-        try:
-            if not self._state_store.is_reported and self._clock.monotonic() >= self._queue.retry_at:
-                await self._state_store.report()
-            await self._problems.tick()
-            async with self._taking:
-                await self._refill()
-        except StorePausedError:
-            self._give_back()
+        self._note_trying()
+        self._state.check()
+        if self._clock.monotonic() >= self._store_retry_at:
+            await self._ask(self._go_on)
         self._start()
         if self._is_backlog or self._has_noted_backlog:
             await self._note_backlog()
-        now = self._clock.monotonic()
-        rest_s = min(self._rest_s(now), self._problems.rest_s(now))
-        self._next_tick_at = Monotonic(now + rest_s)
-        return rest_s
+        return self._rest_s()
 
     async def flush(self) -> None:
         """Save how long the sink has been served and failing, and give up what waited too long, while something waits.
 
-        What was answered is settled first. A store that is in trouble is not asked, but for that at the end.
+        A store that is in trouble is not asked, but at the end for what was answered.
         """
-        if self._stopped:
-            await self._settle()
-        else:
-            await self._settle_kept()
-        if self._clock.monotonic() < self._queue.retry_at or (self._nothing_waits and self._queue.takes_writes):
-            return
-        with suppress(StorePausedError):
-            await self._state_store.save()
-            async with self._taking:
-                if await self._sender.give_up(skip=frozenset(self._held)):
-                    self._deps.wake()
+        if self._stopped or (self._clock.monotonic() >= self._store_retry_at and not self._is_at_rest()):
+            await self._ask(self._save)
 
     def retried(self, why: str) -> None:
         """Note that the sink tries again by itself. May be called from any thread."""
         self._deps.metrics.retried()
-        self._sink_state.answered(why)
+        self._state.answered(why)
 
     def take_slot(self) -> float:
         """Take the slot of one more request of what is being sent; return in how many seconds it may go."""
-        self._sink_state.went_on()
+        self._state.went_on()
         now = self._clock.monotonic()
-        at = max(now, self._pacer.ready_at, self._sink_state.paused_until)
+        at = max(now, self._pacer.ready_at, self._state.paused_until)
         self._pacer.spend(at)
         return at - now
 
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
         self._stopped = True
-        while under_way := self._under_way():
-            await asyncio.wait(under_way)
+        while self._sending:
+            await asyncio.wait(list(self._sending))
 
     async def cancel(self) -> None:
         """Break off what is in flight: it comes due again, under the same id."""
         self._stopped = True
-        for task in (under_way := self._under_way()):
+        for task in (under_way := list(self._sending)):
             task.cancel()
         await asyncio.gather(self._problems.cancel(), *under_way, return_exceptions=True)
 
-    async def _refill(self) -> None:
-        if self._resting() or self._clock.monotonic() < self._sends_from():
+    # What is asked of the store
+
+    async def _ask(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Ask the store, and let it rest when it is in trouble, longer each time.
+
+        Two kinds of trouble will not pass: somebody else owns the sink by now, or the store cannot be used at all.
+        """
+        async with self._asking:
+            try:
+                await work()
+            except (OwnershipLostError, StoreUnusableError):
+                raise
+            except StoreError:
+                self._give_back()
+                self._store_failures += 1
+                wait_s = doubling(self._store_failures, base_s=STORE_WAIT_S, cap_s=STORE_WAIT_CAP_S)
+                self._store_retry_at = Monotonic(self._clock.monotonic() + wait_s)
+
+    async def _go_on(self) -> None:
+        """Do what it is time for."""
+        if self._reporter.is_due:
+            await self._reporter.report()
+        silences = self._silences()
+        if silences != self._released_under:
+            await self._store.release()
+            self._released_under, self._is_unread = silences, True
+        now = self._clock.monotonic()
+        if not self._stopped and not self._state.disabled and now >= self._state.paused_until:
+            await self._problems.tick(now)
+        await self._turn(self._request(now))
+
+    async def _save(self) -> None:
+        await self._turn(None)
+        await self._store.save(self._state.backoff(), clock_s=self._state.clock_s())
+        now, after_s = self._clock.monotonic(), self._rules.retry.give_up_after_s
+        if after_s is None or self._stopped or self._state.disabled or now < self._give_up_at:
             return
-        if len(self._ready) >= CONCURRENCY:
-            self._is_unread = True  # what it was woken for is read once there is room
+        self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
+        count = await self._store.give_up(clock_s=self._state.clock_s(), after_s=after_s, skip=self._held)
+        if count:
+            self._deps.metrics.dead(count)
+            log.warning("deliveries.died", sink=self.sink, count=count, why="give_up_after has passed")
+            self.wake()
+
+    async def _turn(self, request: Take | None) -> None:
+        """Settle what was answered or kept back, and take what is asked for: one transaction."""
+        answered, kept_back, calls_forward = self._answered, self._kept_back, self._calls_forward
+        backoff = self._state.backoff()
+        is_moved = (backoff.pause_s is None, backoff.failing_for_s is None) != self._saved
+        settled = [record for answer in answered for record in answer.records]
+        turn = Turn(
+            self._store.lease,
+            attempts=(*settled, *map(self._silenced, kept_back)),
+            messages=tuple(message for answer in answered for message in answer.result.messages),
+            backoff=backoff if is_moved else None,
+            clock_s=self._state.clock_s() if is_moved else None,
+            calls_forward=calls_forward,
+            group_wait_us=round(self.groups_for_s * 1e6),
+            take=request,
+        )
+        if not (turn.writes or request):
             return
+        self._answered, self._kept_back, self._calls_forward = [], [], False
+        self._is_unread &= request is None
+        try:
+            taken = await self._store.turn(turn)
+        except StoreError:  # it is settled first once that can be written: not sent again, unless the process ends
+            self._answered, self._kept_back = answered + self._answered, kept_back + self._kept_back
+            self._calls_forward |= calls_forward
+            self._is_unread = True
+            raise
+        self._store_failures = 0
+        if is_moved:
+            self._saved = backoff.pause_s is None, backoff.failing_for_s is None
+        for answer in answered:
+            self._let_go(answer.batch)
+            self._unsettled_count -= len(answer.batch)
+            self._report(answer)
+        if kept_back:
+            self._let_go(kept_back)
+            self._deps.metrics.silenced(len(kept_back))
+        if request is not None and taken is not None:
+            self._take_in(taken, request)
+
+    def _request(self, now: Monotonic) -> Take | None:
+        """Return what to take now, if there is room for it and something may be due."""
+        if self._stopped or self._is_held_up(now) or len(self._ready) >= CONCURRENCY:
+            return None
+        trial = None
         if self._breaker.is_open:
-            await self._take_trial()
-        else:
-            due = await self._queue.take(skip=frozenset(self._held))
-            self._hold(due.deliveries, is_trial=False)
-            self._next_due_at = due.next_due_at
-            self._is_unread = False
-            self._is_backlog = len(due.deliveries) == BATCH
-            self._note_rest(not self._held and due.next_due_at is None)
+            trial = None if self._breaker.is_trying or self._ready else self._breaker.trial(now)
+            if trial is None:
+                return None
+        elif not (self._is_unread or self._is_backlog or self._answered or self._kept_back or self._is_due()):
+            return None
+        going = {each.lane for batch in (*self._ready, *self._sending.values()) for each in batch}
+        group = self._rules.group
+        return Take(
+            now=self._clock.steady_us(),
+            count=1 if trial else self._take_count,
+            skip=frozenset(going),
+            group_count=1 if group is None else group.max_count,
+            trial=trial,
+            with_messages=self._rules.keeps_messages,
+        )
+
+    def _take_in(self, taken: Taken, request: Take) -> None:
+        self._ready.extend(taken.batches)
+        for batch in taken.batches:
+            self._held.update(each.lane for each in batch)
+        self._is_trial = request.trial is not None
+        if request.trial == "never_tried" and not taken.batches:
+            self._breaker.nothing_new(self._clock.monotonic())
+            return
+        self._is_backlog = request.trial is None and len(taken.batches) == request.count
+        self._next_due_at = taken.next_due_at
+        if self._is_at_rest():
+            self._state.rested()
+
+    def _silenced(self, delivery: Delivery) -> AttemptRecord:
+        """Return what is written of a delivery that is kept back.
+
+        What was recorded for an earlier owner may have been sent by it, which was killed before it settled that.
+        """
+        return AttemptRecord(
+            delivery.number,
+            delivery.lane,
+            DeliveryState.SILENCED,
+            delivery.attempts,
+            delivery.due_at,
+            delivery.rejections,
+            tried=delivery.recorded_at < self._owned_from,
+            tried_at=delivery.tried_at,
+            first_due_at_s=delivery.first_due_at_s,
+            answer=None,
+        )
+
+    # What is sent
+
+    def _start(self) -> None:
+        """Send what is ready, as far as it may go."""
+        if self._breaker.is_open and not self._is_trial:  # it was taken before the breaker opened
+            self._give_back()
+        now = self._clock.monotonic()
+        while self._ready and self._may_send(now):
+            batch = self._next_batch()
+            if not batch:
+                continue
+            is_trial = self._breaker.is_open
+            if is_trial:
+                self._breaker.trial_begins(never_tried=not batch[0].attempts, now=now)
+            self._pacer.spend(now)
+            self._unsettled_count += len(batch)
+            task = asyncio.create_task(self._send(batch, is_trial=is_trial))
+            self._sending[task] = batch
+            task.add_done_callback(self._ended)
+            if is_trial:
+                return
+
+    def _next_batch(self) -> Sequence[Delivery]:
+        """Take what goes next, without what is kept back. What was tried before goes alone, or with its group."""
+        batch = list(self._ready.popleft())
+        count = min(self._receiver.batch_count, UNSETTLED_COUNT - self._unsettled_count)
+        while len(batch) < count and self._ready and not (batch[0].attempts or self._ready[0][0].attempts):
+            batch += self._ready.popleft()
+        silences = self._silences()
+        parts = [(each, part_to_send(each, silences)) for each in batch]
+        self._kept_back += [each for each, part in parts if part is None]
+        return [each if part is Part.WHOLE else replace(each, part=part) for each, part in parts if part is not None]
+
+    async def _send(self, batch: Sequence[Delivery], *, is_trial: bool) -> None:
+        begun_s, began_at = self._state.clock_s(), self._clock.monotonic()
+        try:
+            result = await self._receiver.send(batch)
+        except OutputClosedError:
+            raise
+        except LeaseExpiredError:  # it was not sent, or not in full: another process does that
+            self._let_go(batch)
+            self._unsettled_count -= len(batch)
+            self._is_unread = True
+            return
+        except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
+            log.error("delivery.crashed", **self._named(batch[0]), error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
+            result = SendResult(SendOutcome.RETRY, "error")
+        finally:
+            if is_trial:
+                self._breaker.trial_ends()
+        self._sending_s = self._clock.monotonic() - began_at
+        self._answered.append(self._answer(batch, result, begun_s=begun_s))
+        self._learn(batch[0], result, waited=is_trial and batch[0].attempts > 0)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        del self._sending[task]
+        if not task.cancelled() and (error := task.exception()):
+            self._stopped = True
+            self._deps.fatal(error)
+        self._start()  # there is room for one more
+        if not self._stopped:
+            self._deps.wake()
+
+    def _answer(self, batch: Sequence[Delivery], result: SendResult, *, begun_s: float) -> _Answer:
+        """Return what follows from an answer. What is in a group comes due together, or from now on alone."""
+        at, clock_s = self._clock.steady_us(), self._state.clock_s()
+        goes_apart = self._goes_apart(batch, result)
+        decisions: list[RetryDecision] = []
+        records: list[AttemptRecord] = []
+        for each in batch:
+            first_due_at_s = begun_s if each.first_due_at_s is None else each.first_due_at_s
+            waited_s = clock_s - first_due_at_s
+            decision = decide(each, result, waited_s=waited_s, rules=self._rules.retry, jitter=self._deps.jitter)
+            if goes_apart and len(batch) > 1 and result.outcome is SendOutcome.REFUSED:  # the trouble is that of a few
+                decision = RetryDecision(DeliveryState.WAITING, wait_s=retry_after_s(result))
+            elif each.group_key is not None and decisions:
+                decision = replace(decision, wait_s=decisions[0].wait_s)
+            decisions.append(decision)
+            records.append(
+                AttemptRecord(
+                    each.number,
+                    each.lane,
+                    decision.state,
+                    each.attempts + 1,
+                    Micros(at + round(decision.wait_s * 1e6)),
+                    decision.rejections,
+                    tried=True,
+                    tried_at=at,
+                    first_due_at_s=first_due_at_s,
+                    answer=result.answer,
+                    group_key=None if goes_apart else each.group_key,
+                )
+            )
+        return _Answer(batch, result, decisions, records, at)
+
+    def _goes_apart(self, batch: Sequence[Delivery], result: SendResult) -> bool:
+        """Return whether a group goes event by event from now on: it was refused, or is what others got through beside."""
+        if result.outcome is SendOutcome.REFUSED:
+            return not result.minimal_left
+        oldest = batch[0]
+        return oldest.attempts + 1 >= TOGETHER_COUNT and self._state.through_at > oldest.tried_at
+
+    def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool) -> None:
+        """Take from an answer how the sink is."""
+        self._state.answered(result.answer)
+        if result.pause_s:
+            self._state.pause(min(result.pause_s, RETRY_AFTER_CAP_S))
+        match result.outcome:
+            case SendOutcome.DELIVERED | SendOutcome.ACCEPTED:
+                self._calls_forward |= self._breaker.is_open
+                self._state.got_through()
+                self._breaker.works()
+            case SendOutcome.REFUSED:
+                self._state.failed(delivery)
+                self._breaker.works()
+            case SendOutcome.GONE:
+                self._state.gone()
+            case _:
+                self._state.failed(delivery)
+                self._breaker.failed(self._clock.monotonic(), waited=waited)
+                if result.outcome is SendOutcome.BUSY:
+                    self._state.pause(retry_after_s(result))
+
+    # What is known
+
+    @property
+    def _take_count(self) -> int:
+        return round(min(BATCH, max(CONCURRENCY, self._rules.rate_per_s * TAKEN_FOR_S)))
+
+    def _silences(self) -> tuple[Silence, ...]:
+        """Return the silences that may keep back anything of this sink now."""
+        silences = self._deps.silences
+        return silences.on(self.sink, at=self._clock.now()) if silences.all else ()
+
+    def _takes_writes(self) -> bool:
+        """Return whether what is sent now can be settled, as far as anybody knows."""
+        return not self._store_failures and self._store.failing_since is None
+
+    def _is_held_up(self, now: Monotonic) -> bool:
+        """Return whether nothing may be sent: the receiver is gone or asked for a pause, or the store is in trouble."""
+        return self._state.disabled or now < self._state.paused_until or not self._takes_writes()
+
+    def _may_send(self, now: Monotonic) -> bool:
+        is_full = len(self._sending) >= CONCURRENCY or self._unsettled_count >= UNSETTLED_COUNT
+        return not (is_full or self._stopped or self._is_held_up(now)) and self._pacer.ready_at <= now
+
+    def _is_due(self) -> bool:
+        """Return whether the store has something due, for all that is known; where others record too, it may."""
+        is_due = self._next_due_at is not None and self._next_due_at <= self._clock.steady_us()
+        return is_due or not self._store.exclusive
+
+    def _is_at_rest(self) -> bool:
+        """Return whether nothing waits for this sink."""
+        return not (self._held or self._is_unread or self._is_backlog) and self._next_due_at is None
+
+    def _note_trying(self) -> None:
+        """Note that something was begun and has no answer yet, or that the store is what holds it up."""
+        if not self._takes_writes() and not self._sending:
+            self._state.rested()
+        for batch in self._sending.values():
+            self._state.trying(batch[0])
+
+    def _let_go(self, batch: Iterable[Delivery]) -> None:
+        self._held.difference_update(each.lane for each in batch)
+
+    def _give_back(self) -> None:
+        """Forget what was taken but not begun."""
+        for batch in self._ready:
+            self._let_go(batch)
+            self._is_unread = True
+        self._ready.clear()
 
     async def _note_backlog(self) -> None:
         """Let polling make room while more waits than one read takes, unless the sink itself holds it up.
@@ -175,181 +533,74 @@ class DeliveryWorker:
         It does if its answers take much longer than the turns of the event loop that a request needs.
         """
         began_at = self._clock.monotonic()
-        sends_from = max(self._sends_from(), self._pacer.ready_at)
-        waits = self._is_backlog and not (self._resting() or self._breaker.is_open or sends_from > began_at)
+        is_slow = self._is_held_up(began_at) or self._breaker.is_open or self._pacer.ready_at > began_at
+        waits = self._is_backlog and not is_slow
         if waits:
             await asyncio.sleep(0)
         turn_s = self._clock.monotonic() - began_at
         self._has_noted_backlog = waits and self._sending_s <= SENDING_TURNS * turn_s
         self._deps.backpressure.note(self.sink, has_backlog=self._has_noted_backlog, turn_s=turn_s)
 
-    async def _take_trial(self) -> None:
-        """Take one delivery once it may be tried while the breaker is open; else note when one may be."""
-        now, breaker = self._clock.monotonic(), self._breaker
-        if breaker.is_trying or self._ready:
-            return
-        never_tried_from, tried_from = breaker.opens_at(never_tried=True), breaker.opens_at(never_tried=False)
-        self._trial_at = min(never_tried_from, tried_from)
-        if now < self._trial_at:
-            return
-        trial = await self._queue.take_trial(skip=frozenset(self._held), never_tried=now < tried_from)
-        if trial is None:
-            self._trial_at = tried_from if now < tried_from else LATEST
-            self._note_rest(now >= tried_from and not self._held)
-            return
-        self._trial_at = tried_from if trial.attempts else never_tried_from
-        if self._trial_at <= now:
-            self._hold([trial], is_trial=True)
-
-    def _hold(self, taken: Sequence[Delivery], *, is_trial: bool) -> None:
-        self._is_trial = is_trial
-        self._ready.extend(taken)
-        self._held.update(map(hold_key, taken))
-
-    def _note_rest(self, nothing_waits: bool) -> None:
-        self._nothing_waits = nothing_waits
-        if nothing_waits:
-            self._sink_state.rested()
-
-    def _give_back(self) -> None:
-        """Forget what was taken but not begun."""
-        self._is_unread |= bool(self._ready)
-        self._held.difference_update(map(hold_key, self._ready))
-        self._ready.clear()
-
-    def _resting(self) -> bool:
-        return self._stopped or self._sink_state.disabled
-
-    def _sends_from(self) -> Monotonic:
-        """Return the monotonic moment before which nothing goes: the end of the sink's pause and of the store's."""
-        return max(self._sink_state.paused_until, self._queue.retry_at)
-
-    def _has_capacity(self, now: Monotonic) -> bool:
-        """Return whether something may be sent. What could not be settled would be sent again after a restart."""
-        is_full = len(self._sending) >= CONCURRENCY or self._unsettled_count >= UNSETTLED_COUNT
-        return not (is_full or self._resting() or now < self._sends_from()) and self._queue.takes_writes
-
-    def _start(self) -> None:
-        if not self._ready:
-            return
-        now, is_open = self._clock.monotonic(), self._breaker.is_open
-        if is_open and not self._is_trial:  # it was taken before the breaker opened
-            self._give_back()
-        while self._ready and self._has_capacity(now) and self._pacer.ready_at <= now:
-            batch = self._next_batch()
-            if is_open:
-                self._breaker.trial_begins(never_tried=not batch[0].attempts, now=now)
-            slot = self._pacer.spend(now)
-            self._unsettled_count += _count(batch)
-            task = asyncio.create_task(self._attempt(batch, slot=slot, is_trial=is_open))
-            self._sending.add(task)
-            task.add_done_callback(self._ended)
-
-    def _next_batch(self) -> list[Delivery]:
-        """Take what goes next. What was tried before goes alone: it may be what kept the others from being sent."""
-        batch = [self._ready.popleft()]
-        if not batch[0].attempts:
-            count = min(self._sender.sink.batch_count, UNSETTLED_COUNT - self._unsettled_count)
-            while len(batch) < count and self._ready and not self._ready[0].attempts:
-                batch.append(self._ready.popleft())
-        return batch
-
-    async def _attempt(self, batch: list[Delivery], *, slot: Monotonic, is_trial: bool) -> None:
-        began_at = self._clock.monotonic()
-        try:
-            attempts = await self._sender.send(batch, waited=is_trial and batch[0].attempts > 0)
-        finally:
-            if is_trial:
-                self._breaker.trial_ends()
-        self._sending_s = self._clock.monotonic() - began_at
-        if attempts:
-            self._answered.append((batch, attempts))
-            self._is_unread |= len(attempts) < len(batch)  # what was left out may have held something back
-        else:  # a silence kept it back, or the store lost sight of it: nothing was sent
-            self._pacer.give_back(slot)
-            self._let_go(batch)
-            self._go_on(is_more=True)
-        if self._answered and not self._is_settling() and self._clock.monotonic() >= self._queue.retry_at:
-            self._settling = asyncio.create_task(self._settle())
-            self._settling.add_done_callback(self._ended)
-
-    async def _settle_kept(self) -> None:
-        """Settle what was answered while the store could not be written, before anything else is asked of it."""
-        if self._answered and not self._is_settling() and self._clock.monotonic() >= self._queue.retry_at:
-            self._settling = asyncio.create_task(self._settle())
-            self._settling.add_done_callback(self._ended)
-            await asyncio.wait([self._settling])
-
-    async def _settle(self) -> None:
-        """Settle what was answered, and what is answered meanwhile: the slower the store, the more at once.
-
-        What cannot be written is kept: it is sent again only if the process ends before it can.
-        """
-        while self._answered:
-            answered, self._answered = self._answered, []
-            attempts = [attempt for _, each in answered for attempt in each]
-            try:
-                await self._sender.settle(attempts)
-            except StorePausedError:
-                self._answered = answered + self._answered
-                self._give_back()
-                self._go_on(is_more=False)
-                return
-            for batch, _ in answered:
-                self._let_go(batch)
-            # What these held back the store wakes the worker for, so that it need not look for it.
-            is_taken = all(attempt.decision.state in TAKEN for attempt in attempts)
-            is_more = self._is_unread or self._is_backlog or self._is_grouped or not is_taken
-            self._go_on(is_more=is_more)
-            if not is_more:
-                self._note_rest(not self._held and self._next_due_at is None)
-
-    def _let_go(self, batch: Sequence[Delivery]) -> None:
-        self._unsettled_count -= _count(batch)
-        self._held.difference_update(map(hold_key, batch))
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            self._stopped = True
-            self._deps.fatal(error)
-        if self._ready or self._is_backlog:  # there is room for one more
-            self._go_on(is_more=self._is_backlog)
-
-    def _go_on(self, *, is_more: bool) -> None:
-        """Let the next ones go at once; ask for a tick if the store may have more, or the next tick comes too late."""
-        self._start()
-        self._is_unread |= is_more
-        if self._stopped:
-            return
+    def _rest_s(self) -> float:
+        """Return in how many seconds there is something to do, unless it is woken before."""
         now = self._clock.monotonic()
-        is_late = now + self._rest_s(now) < self._next_tick_at
-        if (is_more and len(self._ready) < CONCURRENCY) or is_late or not self._state_store.is_reported:
-            self._deps.wake()
-
-    def _is_settling(self) -> bool:
-        return self._settling is not None and not self._settling.done()
-
-    def _under_way(self) -> set[asyncio.Task[None]]:
-        return self._sending | ({self._settling} if self._settling is not None and self._is_settling() else set())
-
-    def _rest_s(self, now: Monotonic) -> float:
-        rest_s = self._longest_rest_s
-        if self._answered and not self._is_settling():
-            rest_s = self._queue.retry_at - now
-        elif now < (from_at := self._sends_from()):
-            rest_s = from_at - now
-        elif not self._has_capacity(now):
-            rest_s = rest_s if self._queue.takes_writes else SHARED_REST_S
-        elif self._ready:
-            rest_s = self._pacer.ready_at - now
+        longest_s = REST_S if self._store.exclusive and self._takes_writes() else SHARED_REST_S
+        at = Monotonic(now + longest_s)
+        if self._answered or self._kept_back:
+            return min(longest_s, max(0.0, self._store_retry_at - now))
+        if self._stopped or self._state.disabled or not self._takes_writes():
+            return longest_s
+        if self._ready:
+            is_full = len(self._sending) >= CONCURRENCY or self._unsettled_count >= UNSETTLED_COUNT
+            at = at if is_full else self._pacer.ready_at  # an answer wakes it
         elif self._breaker.is_open:
-            rest_s = rest_s if self._breaker.is_trying else self._trial_at - now
+            at = at if self._breaker.is_trying else self._breaker.trial_at()
+        elif self._is_unread or self._is_backlog:
+            at = now
         elif self._next_due_at is not None:
-            rest_s = (self._next_due_at - self._clock.steady_us()) / 1e6
-        return min(self._longest_rest_s, max(0.0, rest_s))
+            at = Monotonic(now + (self._next_due_at - self._clock.steady_us()) / 1e6)
+        at = max(self._state.paused_until, min(at, self._problems.next_at()))
+        return min(longest_s, max(0.0, at - now))
 
+    # What is said
 
-def _count(batch: Sequence[Delivery]) -> int:
-    """Return how many deliveries these stand for: a group goes alone."""
-    return len(batch) if batch[0].group_id is None else batch[0].group_count
+    def _report(self, answer: _Answer) -> None:
+        """Count a request's deliveries, and log what did not get through: the first of a row as a warning."""
+        delivery, result, metrics = answer.batch[0], answer.result, self._deps.metrics
+        decision, count = answer.decisions[0], len(answer.batch)
+        if decision.state in TAKEN:
+            for each in answer.batch:
+                self._state.settled(each)
+                metrics.delivered((answer.at - each.recorded_at) / 1e6, state=decision.state)
+            if self._in_trouble:
+                log.info("delivery.recovered", sink=self.sink)
+            self._in_trouble = False
+            return
+        known = {**self._named(delivery), "answer": result.answer, "attempt": delivery.attempts + 1}
+        if count > 1:
+            known["count"] = count
+        if decision.rejections:
+            known["refused"] = decision.rejections  # in a row; the refusal of a group counts for none of its events
+        if result.remedy:
+            known["remedy"] = result.remedy
+        dead = [
+            each for each, its in zip(answer.batch, answer.decisions, strict=True) if its.state is DeliveryState.DEAD
+        ]
+        if dead:
+            for each in dead:
+                self._state.settled(each)
+            metrics.dead(len(dead))
+            log.warning("delivery.dead", **known)
+        if len(dead) == count:
+            return
+        metrics.retried(count - len(dead))
+        known["wait_s"] = round(decision.wait_s, 3)
+        now, is_gone = self._clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
+        if self._in_trouble or now < self._quiet_until or is_gone:
+            log.debug("delivery.failed", **known)
+            return
+        log.warning("delivery.failed", **known)
+        self._in_trouble, self._quiet_until = True, Monotonic(now + WARNED_EVERY_S)
+
+    def _named(self, delivery: Delivery) -> dict[str, object]:
+        return {"sink": self.sink, "event_id": str(delivery.event_id), "type": delivery.type}

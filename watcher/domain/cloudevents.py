@@ -10,6 +10,7 @@ from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType,
 from watcher.domain.event_ids import (
     NAMESPACE,
     account_source,
+    lane_of,
     pipeline_source,
     sink_source,
 )
@@ -132,7 +133,8 @@ def closed_event(opening: bytes | None, *, reason: ClosedReason, at: datetime, p
     """Build `problem.closed` with the data of the event that opened it, as far as that is there."""
     data: Json = {} if opening is None else json.loads(opening)["data"]
     data |= {"reason": reason, "problem": _problem(problem), "observed": {"at": timestamp(at)}}
-    return event_of(EventType.PROBLEM_CLOSED, f"/problems/{problem.problem.id}", at, sequence=1, data=data)
+    source, lane = f"/problems/{problem.problem.id}", _lane_of_problem(problem.problem)
+    return event_of(EventType.PROBLEM_CLOSED, source, at, sequence=1, data=data, lane=lane)
 
 
 def execution_block(body: bytes) -> Json:
@@ -175,13 +177,19 @@ def sink_event(
 def reminder_event(opening: bytes, problem: Problem, *, sink: str, sequence: int, at: datetime) -> Event:
     """Build `problem.reminder` for one sink from the body of the event that opened the problem."""
     data = json.loads(opening)["data"] | {"problem": _problem(ProblemChange(problem))}
-    return event_of(EventType.PROBLEM_REMINDER, sink_source(sink), at, sequence=sequence, data=data)
+    source, lane = sink_source(sink), _lane_of_problem(problem)
+    return event_of(EventType.PROBLEM_REMINDER, source, at, sequence=sequence, data=data, lane=lane)
 
 
 def trial_event(*, sink: str, at: datetime) -> Event:
     """Build `watcher.test` for one sink. It is recorded nowhere, so it is always the first of its own count."""
     data = {"sink": sink, "observed": {"at": timestamp(at)}}
     return event_of(EventType.WATCHER_TEST, sink_source(sink), at, sequence=1, data=data)
+
+
+def _lane_of_problem(problem: Problem) -> bytes:
+    """Return the lane of the event that opened it: what else is told of it comes after that."""
+    return lane_of(problem.kind, problem.opening.stream, id_=problem.id)
 
 
 def _where(params: ExecutionEventParams) -> Json:

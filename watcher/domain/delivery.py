@@ -1,13 +1,13 @@
 """Deliveries: an event on its way to a sink. Frozen values."""
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
-from watcher.domain.event import EventKey
 from watcher.domain.event_size import Json
 from watcher.domain.timestamps import NEVER, Micros
 
@@ -25,16 +25,6 @@ class DeliveryState(StrEnum):
 
 TAKEN = frozenset({DeliveryState.DELIVERED, DeliveryState.ACCEPTED})
 """The receiver has it."""
-
-
-class Part(StrEnum):
-    """How much of an event a sink is to hear."""
-
-    WHOLE = "whole"
-    CLOSING = "closing"
-    """Only that its problem is closed: a silence keeps back the rest."""
-    NEWS = "news"
-    """Only the event itself: the sink was not sent the opening of the problem that it closes."""
 
 
 class MessagePlace(NamedTuple):
@@ -56,44 +46,55 @@ class ProblemMessage:
     opening: bytes | None = None
 
 
+class Part(StrEnum):
+    """What of an event is for its receiver."""
+
+    WHOLE = "whole"
+    CLOSING = "closing"
+    """Only that a problem is over: a silence keeps the rest back."""
+    NEWS = "news"
+    """All but that a problem is over: the receiver was not sent its opening."""
+
+
 @dataclass(frozen=True)
 class Delivery:
     """One event on its way to one sink.
 
-    `recorded_at`, `due_at` and `tried_at`, when the last attempt ended (0: never tried), are microseconds UTC on the
-    steady clock. `first_due_at_s` is the reading of the sink's own clock (seconds during which the sink was served)
-    when it was first due, as far as that was noted. Of its `attempts` it took `steps` of its schedule, for the trouble
-    was its own; `rejections` counts the answers in a row that said the body itself is unacceptable. Deliveries of one
-    `group_id` are sent together; of the first, which stands for them all, `group_count` says how many. `replayed` marks
-    what was a dead letter and is sent again. `part` says how much of the event the sink is to hear.
-    Of a sink that keeps messages, `message` is that of the event's own problem, `thread` that of the problem that its
-    pipeline keeps failing, in whose thread a single failure belongs.
+    `number` is that of its event in the order of recording; of one `lane` only the first that waits is sent. `recorded_at`,
+    `due_at` and `tried_at`, when the last attempt ended (0: never tried), are microseconds UTC on the steady clock.
+    `first_due_at_s` is the reading of the sink's own clock (seconds during which the sink was served) when it was first
+    due, as far as that was noted. `rejections` counts the answers in a row that said the body itself is unacceptable. What
+    has a `group_key` goes with others of that. `replayed` marks what was a dead letter and is sent again. `part` is what
+    of it is to be sent. `account`, `pipeline` and `labels` are the event's. Of the `problem` that it `closes` or reminds of
+    it is known whether the opening was sent to this sink, or may have been, and whether it is open still. Of a sink that
+    keeps messages, `message` is that of the event's own problem, `thread` that of the problem that its pipeline keeps
+    failing, in whose thread a single failure belongs.
     """
 
     sink: str
+    number: int
+    lane: bytes
     event_id: UUID
     type: str
-    stream: bytes
-    sequence: int
     body: bytes
     recorded_at: Micros
     due_at: Micros
     attempts: int = 0
-    steps: int = 0
     rejections: int = 0
     tried_at: Micros = NEVER
     first_due_at_s: float | None = None
-    group_id: UUID | None = None
-    group_count: int = 1
+    group_key: bytes | None = None
     replayed: bool = False
     part: Part = Part.WHOLE
+    account: str | None = None
+    pipeline: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    problem: UUID | None = None
+    closes: bool = False
+    is_opening_sent: bool = True
+    is_problem_open: bool = True
     message: ProblemMessage | None = None
     thread: ProblemMessage | None = None
-
-    @property
-    def event(self) -> EventKey:
-        """Return which event it carries."""
-        return EventKey(self.stream, self.sequence)
 
     @cached_property
     def content(self) -> Json:
@@ -104,9 +105,3 @@ class Delivery:
     def data(self) -> Json:
         """What the event says."""
         return self.content.get("data", {})  # type: ignore[no-any-return] # so is its data
-
-    def but(self, **fields: Any) -> "Delivery":
-        """Return it with other values of these fields. What was read from its body is shared."""
-        other = replace(self, **fields)
-        other.__dict__["content"] = self.content
-        return other

@@ -5,7 +5,7 @@ import uuid
 from datetime import UTC, datetime
 
 from watcher.domain.event import Event, EventType
-from watcher.domain.event_ids import stream_of
+from watcher.domain.event_ids import lane_of, stream_of
 from watcher.domain.event_size import Json, truncate
 
 
@@ -18,8 +18,12 @@ def event_of(
     data: Json,
     subject: str | None = None,
     id_: uuid.UUID | None = None,
+    lane: bytes | None = None,
 ) -> Event:
-    """Build the envelope. What has no id that stays the same for ever gets one of its time."""
+    """Build the envelope. What has no id that stays the same for ever gets one of its time.
+
+    `lane` is given where it is not that of the event's own source and type.
+    """
     id_ = id_ or uuid7(int(time.timestamp() * 1000))
     envelope = {
         "specversion": "1.0",
@@ -32,7 +36,20 @@ def event_of(
         "sequence": f"{sequence:010d}",
         "data": data,
     }
-    return Event(id_, type_, stream_of(source, subject or ""), sequence, truncate(present(envelope)))
+    stream, problem = stream_of(source, subject or ""), data.get("problem")
+    return Event(
+        id_,
+        type_,
+        stream,
+        sequence,
+        truncate(present(envelope)),
+        lane=lane or lane_of(type_, stream, id_=id_),
+        problem=problem and uuid.UUID(problem["id"]),
+        closes=bool(problem and problem.get("closedAt")),
+        account=data.get("account"),
+        pipeline=data.get("pipeline", {}).get("id"),
+        labels=data.get("labels", {}),
+    )
 
 
 def present(value: Json) -> Json:

@@ -1,6 +1,7 @@
 """Events: their types, the reasons they give, and where they go. Frozen values."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
@@ -81,7 +82,9 @@ class EventKey(NamedTuple):
 class Event:
     """One event, ready to be stored and sent: `body` is the CloudEvents JSON, byte for byte what is signed.
 
-    `stream` is the key of (source, subject), by which events are ordered; `sequence` counts within it from 1.
+    `stream` is the key of (source, subject), within which `sequence` counts from 1. A sink gets the events of one `lane`
+    in the order in which they were recorded: by default its stream is its lane. `problem` is the one it opens, reminds
+    of or `closes`. With `account`, `pipeline` and `labels` it is what silences and groups go by.
     """
 
     id: UUID
@@ -89,12 +92,33 @@ class Event:
     stream: bytes
     sequence: int
     body: bytes
+    lane: bytes = b""
+    problem: UUID | None = None
+    closes: bool = False
+    account: str | None = None
+    pipeline: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.lane:
+            object.__setattr__(self, "lane", self.stream)
+
+
+class Group(NamedTuple):
+    """What an event waits for at one sink: others of that `key`, for so many seconds from its recording."""
+
+    key: bytes
+    wait_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """An event and the sinks it goes to. `with_sinks_of` adds those that another event went to."""
+    """An event and the sinks it goes to. `with_sinks_of` adds those that another event went to.
+
+    `groups` has those of the sinks that it is to go to with others.
+    """
 
     event: Event
     sinks: tuple[str, ...]
     with_sinks_of: EventKey | None = None
+    groups: Mapping[str, Group] = field(default_factory=dict)

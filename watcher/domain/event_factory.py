@@ -47,12 +47,14 @@ class EventFactory:
         """Return an event of an execution, which its status change numbers."""
         event, problem = execution_event(params), params.problem
         opening = None if problem is None or problem.closed_at is None else problem.problem.opening
-        return OutboxEntry(event, self.router.sinks_for(event.type, watch=params.watch), with_sinks_of=opening)
+        sinks = self.router.sinks_for(event.type, watch=params.watch)
+        return OutboxEntry(event, sinks, opening, self.router.groups_of(event, sinks))
 
     def gap(self, params: GapEventParams, *, after: int, at: datetime) -> OutboxEntry:
         """Return `pipeline.gap`."""
         event = gap_event(params, sequence=after + 1, at=at)
-        return OutboxEntry(event, self.router.sinks_for(event.type, watch=params.watch))
+        sinks = self.router.sinks_for(event.type, watch=params.watch)
+        return OutboxEntry(event, sinks, groups=self.router.groups_of(event, sinks))
 
     def pipeline(
         self, type_: EventType, params: PipelineEventParams, *, problem: Problem | None, after: int, at: datetime

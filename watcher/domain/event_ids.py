@@ -1,11 +1,11 @@
 """Sources, and the ids that are made of them: of streams, problems and groups."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import Problem
+from watcher.domain.problems import CLOSED_BY, Problem
 from watcher.domain.watch import Watch
 
 NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
@@ -24,6 +24,28 @@ def new_problem(kind: EventType, source: str, *, subject: str = "", nth: int, se
 def stream_of(source: str, subject: str = "") -> bytes:
     """Return the key of the stream of events with this source and subject."""
     return uuid.uuid5(NAMESPACE, f"{source}#{subject}").bytes
+
+
+def lane_of(type_: EventType, stream: bytes, *, id_: uuid.UUID) -> bytes:
+    """Return the key of the lane of an event: what a sink gets one after the other.
+
+    What happens to an execution is one lane, and so is what opens and closes each kind of problem of a pipeline, an
+    account or a sink. What opens and closes nothing waits for nothing.
+    """
+    if type_.startswith("execution."):
+        return stream
+    opening = _OPENED_BY.get(type_)
+    return id_.bytes if opening is None else uuid.uuid5(NAMESPACE, f"lane/{stream.hex()}/{opening}").bytes
+
+
+_OPENED_BY: Mapping[EventType, EventType] = {
+    **{kind: kind for kind in CLOSED_BY},
+    **{closing: kind for kind, closing in CLOSED_BY.items()},
+    **dict.fromkeys(
+        (EventType.SINK_FAILING, EventType.SINK_DISABLED, EventType.SINK_RECOVERED), EventType.SINK_FAILING
+    ),
+}
+"""What the lane of an event is named by; a sink has one problem at a time."""
 
 
 def group_id(event_ids: Iterable[uuid.UUID]) -> uuid.UUID:

@@ -47,6 +47,12 @@ CLOSINGS = frozenset({*CLOSED_BY.values(), EventType.PROBLEM_CLOSED})
 """What only says that a problem is over, to whoever was sent its opening: a pager waits for it, silence or not."""
 
 
+TROUBLED_ENDS = frozenset(
+    {EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST, EventType.EXECUTION_UNRECOGNIZED},
+)
+"""What may close a problem, and is trouble itself."""
+
+
 def severity_of(type_: EventType) -> Severity:
     """Return how severe an event of that type, or a problem of that kind, is."""
     return _SEVERITIES.get(type_, Severity.INFO)

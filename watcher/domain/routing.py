@@ -1,20 +1,57 @@
-"""Which sinks an event goes to: globs over types, labels and pipelines."""
+"""Which sinks an event goes to, and with which others: globs over types, labels and pipelines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from uuid import uuid5
 
-from watcher.domain.event import EventType
+from watcher.domain.event import Event, EventType, Group
+from watcher.domain.event_ids import NAMESPACE
 from watcher.domain.watch import Watch
+
+_LABEL = "labels."
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRules:
+    """Which events go together: those alike in each of `by` (`pipeline`, `account`, `type`, `labels.NAME`).
+
+    Each waits `wait_s` from its recording; at most `max_count` go in one request. With `problems` what opens or closes a
+    problem of an execution goes with others, too.
+    """
+
+    by: tuple[str, ...]
+    wait_s: float
+    max_count: int
+    problems: bool = True
+
+    def group_of(self, event: Event) -> Group | None:
+        """Return what an event goes with; `None` if it goes alone.
+
+        What tells of a problem of a pipeline, an account or a sink goes alone, and so does what lacks a field.
+        """
+        is_grouped = event.type.startswith("execution.") or event.type == EventType.PIPELINE_GAP
+        if not is_grouped or not (self.problems or event.problem is None):
+            return None
+        values = [self._value(event, name) for name in self.by]
+        if None in values:
+            return None
+        return Group(uuid5(NAMESPACE, "\0".join(["group", *map(str, values)])).bytes, self.wait_s)
+
+    def _value(self, event: Event, name: str) -> str | None:
+        if name.startswith(_LABEL):
+            return event.labels.get(name.removeprefix(_LABEL))
+        return {"pipeline": event.pipeline, "account": event.account, "type": event.type}[name]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What one sink wants: event types, and labels and pipelines that restrict events of a pipeline."""
+    """What one sink wants: event types, and labels and pipelines that restrict events of a pipeline; how to group."""
 
     types: frozenset[EventType]
     labels: Mapping[str, str]
     pipelines: frozenset[str]
+    group: GroupRules | None = None
 
     def wants(self, type_: EventType, watch: Watch | None) -> bool:
         """Return whether an event goes there; `watch` is absent for events without a pipeline, which pass by type."""
@@ -36,11 +73,17 @@ class Router:
 
     def __init__(self, routes: Mapping[str, Route]) -> None:
         """Keep the routes in the order of the configuration."""
-        self._routes = dict(routes)
+        self.replace(routes)
 
     def replace(self, routes: Mapping[str, Route]) -> None:
         """Take these routes from now on, and no others."""
         self._routes = dict(routes)
+        self._groups = {name: route.group for name, route in routes.items() if route.group is not None}
+
+    def groups_of(self, event: Event, sinks: tuple[str, ...]) -> dict[str, Group]:
+        """Return in which of these sinks an event goes with others."""
+        groups = {name: rules.group_of(event) for name, rules in self._groups.items() if name in sinks}
+        return {name: group for name, group in groups.items() if group is not None}
 
     def sinks_for(self, type_: EventType, *, watch: Watch | None = None, but: str | None = None) -> tuple[str, ...]:
         """Return the sinks an event goes to, leaving out `but`: a sink is not sent its own trouble."""

@@ -1,27 +1,13 @@
 """Which deliveries are kept back for a time, without being lost, as docs/alerts.md says. Pure."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from uuid import UUID
 
+from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSINGS
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryFields:
-    """What of a delivery silences and groups go by. What its event does not have is absent, and matches nothing.
-
-    `closes` is the problem that it closes.
-    """
-
-    sink: str
-    type: str
-    account: str | None = None
-    pipeline: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-    closes: UUID | None = None
+from watcher.domain.timestamps import from_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +22,17 @@ class Silence:
     sinks: Collection[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def concerns(self, sink: str) -> bool:
-        """Return whether it may keep back deliveries of that sink."""
-        return not self.sinks or sink in self.sinks
+    def is_on(self, sink: str, *, at: datetime) -> bool:
+        """Return whether it may keep back deliveries of that sink at that time."""
+        return self.starts_at <= at < self.ends_at and (not self.sinks or sink in self.sinks)
 
-    def holds(self, delivery: DeliveryFields, *, at: datetime) -> bool:
-        """Return whether it keeps this delivery back at that time."""
+    def matches(self, delivery: Delivery) -> bool:
+        """Return whether it keeps this delivery back while it is on. What only says that a problem is over passes."""
         return (
-            self.starts_at <= at < self.ends_at
-            and delivery.type not in CLOSINGS
+            delivery.type not in CLOSINGS
             and (self.types is None or delivery.type in self.types)
             and (not self.accounts or delivery.account in self.accounts)
             and (not self.pipelines or delivery.pipeline in self.pipelines)
-            and self.concerns(delivery.sink)
             and all(delivery.labels.get(key) == value for key, value in self.labels.items())
         )
 
@@ -65,4 +49,29 @@ class Silences:
 
     def on(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
         """Return those that may keep back deliveries of that sink at that time."""
-        return tuple(each for each in self.all if each.starts_at <= at < each.ends_at and each.concerns(sink))
+        return tuple(each for each in self.all if each.is_on(sink, at=at))
+
+
+def part_to_send(delivery: Delivery, silences: Iterable[Silence]) -> Part | None:
+    """Return what of a delivery is to be sent while these silences are on; `None` if nothing is.
+
+    The end of a problem goes where its opening went, silenced or not. A reminder of what is over says nothing any more.
+    A silence keeps back what was never tried; what is replayed somebody asked for.
+    """
+    if delivery.type == EventType.PROBLEM_REMINDER and not delivery.is_problem_open:
+        return None
+    part = Part.WHOLE
+    if delivery.closes and not delivery.is_opening_sent:
+        if delivery.type in CLOSINGS:
+            return None
+        part = Part.NEWS
+    if delivery.replayed:
+        return part
+    # What was tried before a silence began was not kept back by it, and goes on as it is.
+    begun_by = from_us(delivery.recorded_at) if delivery.attempts else None
+    is_silenced = any(each.matches(delivery) for each in silences if begun_by is None or each.starts_at <= begun_by)
+    if not is_silenced:
+        return part
+    if delivery.closes and delivery.is_opening_sent:
+        return Part.CLOSING
+    return part if delivery.attempts else None

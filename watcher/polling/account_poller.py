@@ -161,7 +161,7 @@ class AccountPoller:
     async def _end_overdue_elsewhere(self, watches: Sequence[Watch]) -> None:
         """Take in whose problem was closed while its limit was not asked for: by another process, which told nobody."""
         overdue = self._registry.overdue_by_other_limits(watches)
-        found = await self._deps.store.load_executions(self._deps.lease, list(overdue)) if overdue else {}
+        found = await self._deps.store.load_executions(list(overdue)) if overdue else {}
         for execution, known in found.items():
             if known.overdue_sequence is None:
                 self._registry.end_overdue(execution, sequence=overdue[execution])
@@ -177,8 +177,8 @@ class AccountPoller:
             while self._asked_lists[watch.pipeline]:
                 self._list_answered.clear()
                 await self._list_answered.wait()
-        listings = [await self._scans.begin(watch, await store.load_pipeline(lease, watch.pipeline)) for watch in whole]
-        found = await store.load_open(lease, [watch.pipeline for watch in whole]) if whole else ()
+        listings = [await self._scans.begin(watch, await store.load_pipeline(watch.pipeline)) for watch in whole]
+        found = await store.load_open([watch.pipeline for watch in whole]) if whole else ()
         return Additions((*map(as_if_new, named.values()), *found), unrecorded, listings)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:

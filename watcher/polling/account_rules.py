@@ -44,7 +44,7 @@ class AccountRules:
                 continue
             recorder = self.recorders.get(watch.pipeline)
             if recorder is None:
-                record = await self._deps.store.load_rules(self._deps.lease, watch.pipeline)
+                record = await self._deps.store.load_rules(watch.pipeline)
                 stream = self.stream(watch.pipeline, sequence=record.sequence)
                 recorder = PipelineRecorder(self._deps, watch, stream)
             is_same = (recorder.watch.rules, recorder.watch.whole) == (watch.rules, watch.whole)

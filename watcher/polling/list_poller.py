@@ -199,7 +199,7 @@ class ListPoller:
         unknown = listing.rows.unknown(executions)
         if not unknown:
             return {}
-        recorded = await self._deps.store.load_executions(self._deps.lease, unknown)
+        recorded = await self._deps.store.load_executions(unknown)
         ended = [known for known in recorded.values() if known.ended_at is not None]
         # a list shows what was named, and reported, before
         changes = [

@@ -72,7 +72,7 @@ class PipelineRecorder:
         """Go by the rules of this watch, from where the record ends. Raises `StoreError`: then it is to be repeated."""
         self.has_begun = False
         async with self._stream.writing:
-            record = await self._deps.store.load_rules(self._deps.lease, watch.pipeline)
+            record = await self._deps.store.load_rules(watch.pipeline)
             is_new_list, self.watch = watch.whole and not self.watch.whole, watch
             self._before = RulesState(record.state, record.problems, record.sequence)
             self._held = list(record.unjudged)
@@ -200,7 +200,7 @@ class PipelineRecorder:
             else:
                 bodies[each.execution] = each.change.entries[-1].event.body
         if held:
-            known = await self._deps.store.load_executions(self._deps.lease, held)
+            known = await self._deps.store.load_executions(held)
             source = pipeline_source(self.watch)
             keys = {EventKey(stream_of(source, name), each.sequence): name for name, each in known.items()}
             found = await self._deps.store.load_events(list(keys))

@@ -158,7 +158,7 @@ class AccountSession:
         entries = [entry for entry in islice(self._unflushed, FLUSH_COUNT) if entry.unflushed]
         polled_at = {entry.known.execution: entry.polled_at for entry in entries}
         if polled_at:
-            await self._deps.store.save_poll_times(self._deps.lease, polled_at)
+            await self._deps.store.save_poll_times(polled_at)
         for _ in range(min(FLUSH_COUNT, len(self._unflushed))):
             entry = self._unflushed.popleft()
             if entry.unflushed and polled_at.get(entry.known.execution) == entry.polled_at:

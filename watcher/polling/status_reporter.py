@@ -101,7 +101,7 @@ class StatusReporter:
                 self._breaker.note_running(now=now, ran_s=self._clock.running())
             state = self._backoff_state(now)
             if state != self._saved:
-                await self._store.save_backoff(self._lease, self._breaker.backoff(now))
+                await self._store.save_backoff(self._breaker.backoff(now))
                 self._saved = state
 
     def _backoff_state(self, now: Monotonic) -> tuple[float | None, float | None]:

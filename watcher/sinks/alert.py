@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason
-from watcher.domain.problems import Severity, severity_of
+from watcher.domain.problems import TROUBLED_ENDS, Severity, severity_of
 from watcher.runtime.terminal import first_visible
 from watcher.sinks.alert_text import clean, in_words, shorten, usable_link
 
@@ -20,11 +20,6 @@ NODE_LENGTH = 35
 """Characters of a headline, and of the names in it, which leave room for what is said of them."""
 
 ID_LENGTH = 100
-
-TROUBLED_ENDS = frozenset(
-    {EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST, EventType.EXECUTION_UNRECOGNIZED},
-)
-"""What may close a problem, and is trouble itself."""
 
 TROUBLE, GOOD = ("✕", "red"), ("✓", "green")
 SIGNS: Mapping[str, tuple[str, str]] = {

@@ -1,7 +1,7 @@
 """What is written to the store, and under which lease."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from watcher.domain.delivery import DeliveryState, ProblemMessage
@@ -132,37 +132,63 @@ class BackoffState:
     failing_for_s: float | None = None
 
 
-NO_BACKOFF = BackoffState()
-
-
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """How one attempt at a delivery ended, and what is next. Fields as in `Delivery`; `answer` is a word or code."""
+    """How one delivery stands after an attempt, or after a silence kept it back. Fields as in `Delivery`.
 
-    stream: bytes
-    sequence: int
+    `answer` is a word or code. With `tried` the receiver may have got it.
+    """
+
+    number: int
+    lane: bytes
     state: DeliveryState
     attempts: int
     due_at: Micros
-    steps: int
     rejections: int
+    tried: bool
     tried_at: Micros
-    first_due_at_s: float
-    answer: str
-    group_id: UUID | None = None
+    first_due_at_s: float | None
+    answer: str | None
+    group_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptRecords:
-    """How attempts at deliveries of the leased sink ended, written together or not at all.
+class Take:
+    """What the owner of a sink asks for: what is due at `now`, in at most `count` requests.
+
+    Lanes in `skip` are on their way. At most `group_count` go together. While the breaker is open one delivery goes as a
+    `trial`: one that was never tried, or the one that was tried longest ago, due or not.
+    """
+
+    now: Micros
+    count: int
+    skip: frozenset[bytes]
+    group_count: int = 1
+    trial: Literal["never_tried", "tried_longest_ago"] | None = None
+    with_messages: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the owner of a sink has to write, and what it would send next: one transaction, in this order.
 
     No attempt can be refused alone: by their keys rows are only found, and what is written are numbers within bounds
-    and words of ours. `clock_s`, the sink's own clock, and `backoff` are how the sink is now, kept with the sink.
+    and words of ours. `clock_s`, the sink's own clock, and `backoff` are how the sink is now, kept where they are given.
     `messages` are where messages of problems are now; a later one of the same problem replaces an earlier one.
+    `calls_forward` has all that was tried come due within a minute. What was held back in a group is due `group_wait_us`
+    after its recording.
     """
 
     lease: Lease
-    attempts: tuple[AttemptRecord, ...]
-    clock_s: float
-    backoff: BackoffState
+    attempts: tuple[AttemptRecord, ...] = ()
     messages: tuple[ProblemMessage, ...] = ()
+    backoff: BackoffState | None = None
+    clock_s: float | None = None
+    calls_forward: bool = False
+    group_wait_us: int = 0
+    take: Take | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything is to be written."""
+        return bool(self.attempts or self.calls_forward or self.backoff is not None)

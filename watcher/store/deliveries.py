@@ -1,403 +1,300 @@
-"""The deliveries of a sink: which may be sent, in which order, how an attempt is written down, and which are given up.
+"""The deliveries of a sink: how attempts are written down, and what may be sent next.
 
-A delivery is a head when no earlier one of its stream waits for the same sink. Only heads are sent. Its followers are
+A delivery is a head when no earlier one of its lane waits for the same sink. Only heads are sent. Its followers are
 due no earlier than it is, so that what is due is found at the front of the index, however much is held back.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import lru_cache
 from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, case, false, func, null, select, true, tuple_, union_all, update
+from sqlalchemy import Connection, and_, bindparam, case, false, func, or_, select, true, union_all, update
 
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.event import EventKey
+from watcher.domain.event import EventType
+from watcher.domain.problems import CLOSINGS, TROUBLED_ENDS
 from watcher.domain.timestamps import Micros
-from watcher.store.changes import AttemptRecords
-from watcher.store.records import Backlog, DueDeliveries
+from watcher.store.changes import AttemptRecord, Take, Turn
+from watcher.store.problems import message_of_failing, message_of_problem
+from watcher.store.records import Taken
 from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.statement import HotStatement
-from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, problem, source, waits
+from watcher.store.tables import WAITING, AnyRow, delivery, event, problem, waits
 
-REPLAYED_COUNT = 1_000
-"""Dead letters that are replayed in one transaction."""
+CALLED_WITHIN_US = 60_000_000
+_SPREAD = 7919
+"""A prime: what waits is called forward evenly over that time, whatever the numbers of its events."""
 
-OF_SINK = (
-    delivery.c.stream == bindparam("of_stream"),
-    delivery.c.sink_id == bindparam("of_sink"),
-    waits(delivery),
-)
+_THIS = (delivery.c.sink_id == bindparam("of_sink"), delivery.c.number == bindparam("of_number"), waits(delivery))
 _WRITE_ATTEMPT = HotStatement(
     update(delivery)
-    .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
+    .where(*_THIS)
     .values(
         state=bindparam("new_state"),
         attempts=bindparam("new_attempts"),
         due_at=bindparam("new_due_at"),
-        steps=bindparam("new_steps"),
         rejections=bindparam("new_rejections"),
-        tried=true(),
+        tried=bindparam("new_tried"),
         tried_at=bindparam("new_tried_at"),
         first_due_us=bindparam("new_first_due_us"),
         settled_at=bindparam("new_settled_at"),
         answer=bindparam("new_answer"),
-        group_id=bindparam("new_group_id"),
+        group_key=bindparam("new_group_key"),
     )
+)
+_FOLLOWERS = (
+    delivery.c.sink_id == bindparam("of_sink"),
+    delivery.c.state == WAITING,
+    delivery.c.lane == bindparam("of_lane"),
+    delivery.c.number > bindparam("of_number"),
 )
 _HOLD_BACK = HotStatement(
     update(delivery)
-    .where(
-        *OF_SINK,
-        delivery.c.sequence > bindparam("of_sequence"),
-        delivery.c.due_at < bindparam("new_due_at"),
-    )
+    .where(*_FOLLOWERS, delivery.c.due_at < bindparam("new_due_at"))
     .values(due_at=bindparam("new_due_at"))
 )
-# The next one only: those after it are held back by it.
-_waiting = delivery.alias("waiting")
-_NEXT = (
-    select(func.min(_waiting.c.sequence))
-    .where(
-        _waiting.c.stream == bindparam("of_stream"),
-        _waiting.c.sink_id == bindparam("of_sink"),
-        waits(_waiting),
-        _waiting.c.sequence > bindparam("of_sequence"),
-    )
-    .scalar_subquery()
-)
-LET_GO = HotStatement(
+_WAITED = delivery.c.recorded_at + bindparam("group_wait_us")
+_LET_GO = HotStatement(
     update(delivery)
-    .where(*OF_SINK, delivery.c.sequence == _NEXT)
-    .values(due_at=case((delivery.c.due_at > bindparam("now"), bindparam("now")), else_=delivery.c.due_at))
+    .where(*_FOLLOWERS, delivery.c.due_at > bindparam("now"))
+    .values(
+        due_at=case(
+            (and_(delivery.c.group_key.is_not(None), bindparam("now") < _WAITED), _WAITED), else_=bindparam("now")
+        )
+    )
 )
-_FORWARD = (
+_called_at = bindparam("now") + (delivery.c.number * _SPREAD % (CALLED_WITHIN_US // 1_000)) * 1_000
+_CALL_FORWARD = (
     update(delivery)
     .where(
         delivery.c.sink_id == bindparam("of_sink"),
         delivery.c.state == WAITING,
-        delivery.c.due_at > bindparam("now"),
-        delivery.c.recorded_at > bindparam("now"),
+        delivery.c.tried == true(),
+        delivery.c.due_at > _called_at,
     )
-    .values(due_at=bindparam("now"))
+    .values(due_at=_called_at)
 )
 
 _earlier = delivery.alias("earlier")
-IS_HEAD = (
-    delivery.c.sink_id == bindparam("of_sink"),
-    delivery.c.state == WAITING,
-    ~select(_earlier.c.sequence)
+_EARLIER = (
+    select(func.max(_earlier.c.number))
     .where(
-        _earlier.c.stream == delivery.c.stream,
-        _earlier.c.sequence < delivery.c.sequence,
         _earlier.c.sink_id == delivery.c.sink_id,
-        waits(_earlier),
+        _earlier.c.lane == delivery.c.lane,
+        _earlier.c.number < delivery.c.number,
+        _earlier.c.state == WAITING,
     )
-    .exists(),
+    .scalar_subquery()
 )
-_BY_DUE = (delivery.c.due_at, delivery.c.recorded_at)
-DELIVERIES = select(
-    delivery.c.stream,
-    delivery.c.sequence,
+IS_HEAD = (delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, _EARLIER.is_(None))
+_DELIVERIES = select(
+    delivery.c.number,
+    delivery.c.lane,
+    delivery.c.group_key,
     delivery.c.recorded_at,
     delivery.c.due_at,
     delivery.c.tried,
     delivery.c.attempts,
-    delivery.c.steps,
     delivery.c.rejections,
     delivery.c.tried_at,
     delivery.c.first_due_us,
     delivery.c.replayed,
     event.c.event_id,
     event.c.type,
+    event.c.account,
+    event.c.pipeline,
+    event.c.labels,
+    event.c.problem_id,
+    event.c.closes,
     event.c.body,
-).join(event, (event.c.stream == delivery.c.stream) & (event.c.sequence == delivery.c.sequence))
-"""What `delivery_of` reads."""
-
-_DELIVERIES = DELIVERIES.where(*IS_HEAD)
-_HAS_TRIED = delivery.c.tried == true()
-_NEVER_TRIED = _DELIVERIES.where(delivery.c.tried == false()).order_by(*_BY_DUE).limit(bindparam("limit"))
-_TRIED = _DELIVERIES.where(_HAS_TRIED).order_by(*_BY_DUE).limit(bindparam("limit"))
+).join(event, event.c.id == delivery.c.number)
+_BY_DUE = (delivery.c.due_at, delivery.c.recorded_at)
+_HEADS = _DELIVERIES.where(*IS_HEAD)
+_NEVER_TRIED = _HEADS.where(delivery.c.tried == false()).order_by(*_BY_DUE).limit(bindparam("limit"))
+_TRIED = _HEADS.where(delivery.c.tried == true()).order_by(*_BY_DUE).limit(bindparam("limit"))
 HEADS = HotStatement(union_all(select(_NEVER_TRIED.subquery("never_tried")), select(_TRIED.subquery("tried"))))
 """The heads of a sink, never tried and tried, each in the order they come due.
 
 A test holds that it walks the index and sorts nothing.
 """
-_TRIED_LONGEST_AGO = (
-    _DELIVERIES.where(_HAS_TRIED).order_by(delivery.c.steps, delivery.c.tried_at).limit(bindparam("limit"))
-)
-_NOTE_FIRST_DUE = (
-    update(delivery)
-    .where(*IS_HEAD, delivery.c.due_at <= bindparam("now"), delivery.c.first_due_us.is_(None))
-    .values(first_due_us=bindparam("clock_us"))
-)
-_TOO_OLD = select(delivery.c.stream, delivery.c.sequence, delivery.c.group_id).where(
-    *IS_HEAD, delivery.c.first_due_us <= bindparam("due_before_us")
-)
-_OF_GROUP = select(delivery.c.stream, delivery.c.sequence).where(
-    delivery.c.sink_id == bindparam("of_sink"),
-    delivery.c.state == WAITING,
-    delivery.c.group_id == bindparam("of_group"),
-)
-_GIVE_UP = (
-    update(delivery)
-    .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
-    .values(
-        state=DeliveryState.DEAD,
-        settled_at=bindparam("now"),
-        answer=func.coalesce(delivery.c.answer, "never_tried"),
+_TRIED_LONGEST_AGO = _HEADS.where(delivery.c.tried == true()).order_by(delivery.c.tried_at).limit(bindparam("limit"))
+_MEMBERS = (
+    _DELIVERIES.add_columns(_EARLIER.label("earlier"))
+    .where(
+        delivery.c.sink_id == bindparam("of_sink"),
+        delivery.c.state == WAITING,
+        delivery.c.group_key == bindparam("of_group"),
+        or_(delivery.c.tried == false(), delivery.c.due_at <= bindparam("now")),
     )
+    .order_by(delivery.c.number)
+    .limit(bindparam("limit"))
+)
+_OPENING = (
+    select(problem.c.closed_at, delivery.c.state, delivery.c.tried)
+    .select_from(problem)
+    .outerjoin(event, and_(event.c.stream == problem.c.stream, event.c.sequence == problem.c.sequence))
+    .outerjoin(delivery, and_(delivery.c.number == event.c.id, delivery.c.sink_id == bindparam("of_sink")))
+    .where(problem.c.id == bindparam("of_problem"))
 )
 
 
-def write_attempt_records(
-    connection: Connection, attempt_records: Sequence[AttemptRecords], *, numbers: SourceNumbers, now: Micros
-) -> set[str]:
-    """Write how attempts ended; return the names of the sinks that may have something due which these held back.
+def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumbers, now: Micros) -> None:
+    """Write how attempts ended.
 
     A delivery that is settled already is left as it is: this write was tried before, or the sink was removed
     meanwhile.
     """
-    rows = [
-        {
-            "of_stream": attempt.stream,
-            "of_sink": numbers[sink(of_sink.lease.name)],
-            "of_sequence": attempt.sequence,
-            "new_state": attempt.state,
-            "new_attempts": attempt.attempts,
-            "new_due_at": attempt.due_at,
-            "new_steps": attempt.steps,
-            "new_rejections": attempt.rejections,
-            "new_tried_at": attempt.tried_at,
-            "new_first_due_us": round(attempt.first_due_at_s * 1e6),
-            "new_settled_at": None if attempt.state == DeliveryState.WAITING else now,
-            "new_answer": attempt.answer,
-            "new_group_id": attempt.group_id and attempt.group_id.bytes,
-            "now": now,
-        }
-        for of_sink in attempt_records
-        for attempt in of_sink.attempts
-    ]
+    rows: list[dict[str, Any]] = []
+    for turn in turns:
+        of_sink = {"of_sink": numbers[sink(turn.lease.name)], "now": now, "group_wait_us": turn.group_wait_us}
+        rows += [of_sink | _row(attempt, now=now) for attempt in turn.attempts]
     if not rows:
-        return set()
-    rows.sort(key=itemgetter("of_stream", "of_sequence", "of_sink"))
+        return
+    rows.sort(key=itemgetter("of_number", "of_sink"))
     _WRITE_ATTEMPT.run_many(connection, rows)
     if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
         _HOLD_BACK.run_many(connection, failed)
-    if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING]:
-        freed = LET_GO.run_many(connection, settled)
-        if freed.rowcount:
-            return {of_sink.lease.name for of_sink in attempt_records}
-    return set()
+    # One that got through at once has held nothing back.
+    if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING and row["new_attempts"] > 1]:
+        _LET_GO.run_many(connection, settled)
+
+
+def _row(attempt: AttemptRecord, *, now: Micros) -> dict[str, Any]:
+    first_due_at_s = attempt.first_due_at_s
+    return {
+        "of_number": attempt.number,
+        "of_lane": attempt.lane,
+        "new_state": attempt.state,
+        "new_attempts": attempt.attempts,
+        "new_due_at": attempt.due_at,
+        "new_rejections": attempt.rejections,
+        "new_tried": attempt.tried,
+        "new_tried_at": attempt.tried_at,
+        "new_first_due_us": None if first_due_at_s is None else round(first_due_at_s * 1e6),
+        "new_settled_at": None if attempt.state == DeliveryState.WAITING else now,
+        "new_answer": attempt.answer,
+        "new_group_key": attempt.group_key,
+    }
 
 
 def call_forward(connection: Connection, sink_id: int, *, now: Micros) -> None:
-    """Make due at `now` what was recorded later than that: the clock was ahead then, and has been set right."""
-    connection.execute(_FORWARD, {"of_sink": sink_id, "now": now})
+    """Have all that was tried and waits come due within a minute, evenly spread."""
+    connection.execute(_CALL_FORWARD, {"of_sink": sink_id, "now": now})
 
 
-def next_deliveries(
-    connection: Connection, sink_id: int, *, name: str, now: Micros, limit: int, skip: Collection[bytes]
-) -> DueDeliveries:
-    """Return the heads of a sink that are due, at most `limit`, without the streams in `skip`, and when the next is."""
-    wanted = limit + len(skip) + 1  # a stream has one head, so `skip` hides no more than it names
-    found = HEADS.run(connection, {"of_sink": sink_id, "limit": wanted})
-    rows = sorted((row for row in found if row.stream not in skip), key=attrgetter("tried", "due_at", "recorded_at"))
-    due = [row for row in rows if row.due_at <= now]
-    others = due[limit:] + [row for row in rows if row.due_at > now]
-    next_due_at = min((row.due_at for row in others), default=None)
-    return DueDeliveries([delivery_of(row, name=name) for row in due[:limit]], next_due_at)
+def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> Taken:
+    """Return what a sink may be sent: heads that are due, each with what is grouped with it."""
+    rows = list(_heads(connection, sink_id, request))
+    due = [row for row in rows if _is_due(row, request)]
+    batches: list[list[Delivery]] = []
+    taken: set[int] = set()
+    groups: set[bytes] = set()  # of which a batch is taken: the rest of it goes with the next
+    for row in due:
+        if len(batches) == request.count:
+            break
+        if row.group_key in groups:
+            continue
+        members = [row]
+        if row.group_key is not None:
+            members = _members(connection, sink_id, row, request)
+            groups.add(row.group_key)
+        taken.update(member.number for member in members)
+        batches.append([_complete(connection, sink_id, _delivery(each, name), request) for each in members])
+    left = [row.due_at for row in rows if row.number not in taken]
+    return Taken(batches, min(left, default=None))
 
 
-def next_trial(
-    connection: Connection, sink_id: int, *, name: str, now: Micros, skip: Collection[bytes], never_tried: bool
-) -> Delivery | None:
-    """Return the head of a sink that is to show whether it works again, without the streams in `skip`."""
-    key = {"of_sink": sink_id, "limit": len(skip) + 1}
-    statements = (_NEVER_TRIED,) if never_tried else (_NEVER_TRIED, _TRIED_LONGEST_AGO)
-    for statement in statements:
-        for row in connection.execute(statement, key):
-            if row.stream not in skip and (row.tried or row.due_at <= now):
-                return delivery_of(row, name=name)
-    return None
+def _heads(connection: Connection, sink_id: int, request: Take) -> Iterator[AnyRow]:
+    """Yield heads in the order in which they go, and some that are not due yet."""
+    of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # a lane has one head
+    if request.trial is None:
+        found = sorted(HEADS.run(connection, of_sink), key=attrgetter("tried", "due_at", "recorded_at"))
+    elif request.trial == "never_tried":
+        found = connection.execute(_NEVER_TRIED, of_sink).all()
+    else:
+        found = connection.execute(_TRIED_LONGEST_AGO, of_sink).all()
+    return (row for row in found if row.lane not in request.skip)
 
 
-def give_up(
-    connection: Connection, sink_id: int, *, now: Micros, clock_us: int, after_us: int, skip: Collection[bytes]
-) -> int:
-    """Note by the sink's own clock what is first due now; make dead what was so long ago. Return how many died.
-
-    What is sent together dies together. `skip` names streams, and groups.
-    """
-    key = {"of_sink": sink_id, "now": now}
-    connection.execute(_NOTE_FIRST_DUE, key | {"clock_us": clock_us})
-    found = connection.execute(_TOO_OLD, {"of_sink": sink_id, "due_before_us": clock_us - after_us})
-    old = [row for row in found if row.stream not in skip and row.group_id not in skip]
-    dead = {(row.stream, row.sequence) for row in old}
-    for group in {row.group_id for row in old} - {None}:
-        dead.update((row.stream, row.sequence) for row in connection.execute(_OF_GROUP, key | {"of_group": group}))
-    rows = [key | {"of_stream": stream, "of_sequence": sequence} for stream, sequence in sorted(dead)]
-    if rows:
-        connection.execute(_GIVE_UP, rows)
-        LET_GO.run_many(connection, rows)
-    return len(rows)
+def _is_due(row: AnyRow, request: Take) -> bool:
+    """Return whether a head may go. What waits for no others was due when it was recorded, whatever clock said so."""
+    is_new = not row.tried and row.group_key is None
+    return is_new or row.due_at <= request.now or request.trial == "tried_longest_ago"
 
 
-def delivery_of(row: AnyRow, *, name: str, group_id: UUID | None = None, group_count: int = 1) -> Delivery:
-    """Return a row of `DELIVERIES`."""
+def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:
+    """Return what goes with a head: what of its group was never tried, or is due, and waits for nothing elsewhere."""
+    limit = request.group_count + len(request.skip)
+    key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "limit": limit}
+    members = [first]
+    numbers = {first.number}
+    for row in connection.execute(_MEMBERS, key):
+        is_free = row.earlier is None or row.earlier in numbers
+        if row.number not in numbers and is_free and row.lane not in request.skip:
+            members.append(row)
+            numbers.add(row.number)
+    return sorted(members, key=attrgetter("number"))[: request.group_count]
+
+
+def _delivery(row: AnyRow, name: str) -> Delivery:
     return Delivery(
         sink=name,
+        number=row.number,
+        lane=row.lane,
         event_id=UUID(bytes=row.event_id),
         type=row.type,
-        stream=row.stream,
-        sequence=row.sequence,
         body=row.body,
         recorded_at=row.recorded_at,
         due_at=row.due_at,
         attempts=row.attempts,
-        steps=row.steps,
         rejections=row.rejections,
         tried_at=row.tried_at,
         first_due_at_s=None if row.first_due_us is None else row.first_due_us / 1_000_000,
-        group_id=group_id,
-        group_count=group_count,
+        group_key=row.group_key,
         replayed=row.replayed,
+        account=row.account,
+        pipeline=row.pipeline,
+        labels=labels_of(row.labels),
+        problem=None if row.problem_id is None else UUID(bytes=row.problem_id),
+        closes=row.closes,
     )
 
 
-def backlog(connection: Connection) -> dict[str, Backlog]:
-    """Return what waits, by sink; reads the index alone."""
-    counted = (
-        select(delivery.c.sink_id, func.count().label("pending"), func.min(delivery.c.recorded_at).label("oldest"))
-        .where(delivery.c.state == WAITING)
-        .group_by(delivery.c.sink_id)
-        .subquery()
-    )
-    rows = connection.execute(
-        select(source.c.name, counted.c.pending, counted.c.oldest).join(counted, counted.c.sink_id == source.c.id)
-    )
-    return {row.name: Backlog(row.pending, row.oldest) for row in rows}
+@lru_cache(maxsize=1024)
+def labels_text(labels: tuple[tuple[str, str], ...]) -> str | None:
+    """Return labels as they are kept."""
+    return json.dumps(dict(labels)) if labels else None
 
 
-_SILENCE = (
-    update(delivery)
-    .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
-    .values(
-        state=DeliveryState.SILENCED,
-        settled_at=bindparam("now"),
-        answer=null(),
-        group_id=null(),
-        tried=delivery.c.recorded_at < bindparam("owned_from"),
-    )
-)
-_OPENS = (
-    (problem.c.stream == delivery.c.stream)
-    & (problem.c.sequence == delivery.c.sequence)
-    & problem.c.closed_at.is_(None)
-)
-_IS_KEPT_BACK = (delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == DeliveryState.SILENCED)
-_OPENINGS = DELIVERIES.join(problem, _OPENS).where(*_IS_KEPT_BACK)
-# Whoever closes a problem updates its row, and then reads which sinks were sent the opening. So that either this comes
-# first, and is read there, or the problem is found closed here: the sink is not sent the closing then, so it must not
-# be sent the opening. In the order in which problems are written, so that the two never wait in a circle.
-_KEEP_OPEN = (
-    select(problem.c.stream, problem.c.sequence)
-    .join(delivery, _OPENS)
-    .where(*_IS_KEPT_BACK)
-    .order_by(problem.c.id)
-    .with_for_update(of=problem)
-)
-_RELEASE = (
-    update(delivery)
-    .where(
-        delivery.c.stream == bindparam("of_stream"),
-        delivery.c.sequence == bindparam("of_sequence"),
-        delivery.c.sink_id == bindparam("of_sink"),
-        delivery.c.state == DeliveryState.SILENCED,
-    )
-    .values(state=DeliveryState.WAITING, due_at=bindparam("now"), first_due_us=null(), settled_at=null(), tried=False)
-)
-_PUT_OFF = (
-    update(delivery)
-    .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
-    .values(due_at=bindparam("new_due_at"))
-)
+@lru_cache(maxsize=1024)
+def labels_of(text: str | None) -> dict[str, str]:
+    """Return the labels of that text."""
+    return {} if text is None else json.loads(text)  # type: ignore[no-any-return] # as `labels_text` made it
 
 
-def silence(connection: Connection, sink_id: int, *, keys: Iterable[EventKey], now: Micros, owned_from: Micros) -> None:
-    """Settle what waits of these as silenced, and let what comes after it go.
-
-    What was recorded before `owned_from` counts as tried: an owner that was killed in the middle may have sent it.
-    """
-    rows = [row | {"owned_from": owned_from} for row in _rows(sink_id, keys, now)]
-    if rows:
-        connection.execute(_SILENCE, rows)
-        LET_GO.run_many(connection, rows)
-
-
-def silenced_openings(connection: Connection, sink_id: int, *, name: str) -> Sequence[Delivery]:
-    """Return the openings of open problems that a silence kept back."""
-    return [delivery_of(row, name=name) for row in connection.execute(_OPENINGS, {"of_sink": sink_id})]
+def _complete(connection: Connection, sink_id: int, sent: Delivery, request: Take) -> Delivery:
+    """Add how the problem of a delivery stands, and where its message is."""
+    if sent.problem is not None and (sent.closes or sent.type == EventType.PROBLEM_REMINDER):
+        sent = _with_opening(connection, sink_id, sent)
+    if request.with_messages and sent.problem is not None:
+        sent = replace(sent, message=message_of_problem(connection, sink_id, sent.problem))
+    if request.with_messages and sent.type in TROUBLED_ENDS:
+        sent = replace(sent, thread=message_of_failing(connection, sink_id, sent.account, sent.pipeline))
+    return sent
 
 
-def release(connection: Connection, sink_id: int, *, keys: Iterable[EventKey], now: Micros) -> None:
-    """Have what is silenced of these and opened a problem that is open wait again, due now, as if it were new."""
-    still_open = {EventKey(*row) for row in connection.execute(_KEEP_OPEN, {"of_sink": sink_id})}
-    rows = _rows(sink_id, still_open & set(keys), now)
-    if rows:
-        connection.execute(_RELEASE, rows)
-
-
-def put_off(connection: Connection, sink_id: int, *, due_at: Mapping[EventKey, Micros]) -> None:
-    """Have what waits of these come due at those times."""
-    rows = [
-        {"of_sink": sink_id, "of_stream": key.stream, "of_sequence": key.sequence, "new_due_at": at}
-        for key, at in sorted(due_at.items())
-    ]
-    if rows:
-        connection.execute(_PUT_OFF, rows)
-
-
-def _rows(sink_id: int, keys: Iterable[EventKey], now: Micros) -> list[dict[str, object]]:
-    return [{"of_sink": sink_id, "of_stream": key[0], "of_sequence": key[1], "now": now} for key in sorted(keys)]
-
-
-_SINK_ID = select(source.c.id).where(source.c.kind == "sink", source.c.name == bindparam("name")).scalar_subquery()
-_IS_DEAD = (delivery.c.sink_id == _SINK_ID, delivery.c.state == DEAD)
-_THIS = (
-    delivery.c.stream == bindparam("of_stream"),
-    delivery.c.sequence == bindparam("of_sequence"),
-)
-_AGAIN: dict[str, Any] = {
-    "state": WAITING,
-    "due_at": bindparam("now"),
-    "attempts": 0,
-    "steps": 0,
-    "rejections": 0,
-    "tried": false(),
-    "tried_at": 0,
-    "first_due_us": null(),
-    "settled_at": null(),
-    "answer": null(),
-    "group_id": null(),
-    "replayed": true(),
-}
-_REPLAYED = update(delivery).values({delivery.c[name]: value for name, value in _AGAIN.items()})
-_REPLAY = _REPLAYED.where(*_IS_DEAD, *_THIS)
-_SOME_DEAD = (
-    select(delivery.c.stream, delivery.c.sequence, delivery.c.sink_id)
-    .where(*_IS_DEAD, delivery.c.settled_at <= bindparam("died_until"))
-    .limit(REPLAYED_COUNT)
-)
-_REPLAY_SOME = _REPLAYED.where(tuple_(delivery.c.stream, delivery.c.sequence, delivery.c.sink_id).in_(_SOME_DEAD))
-
-
-def replay(connection: Connection, *, name: str, event: EventKey, now: Micros) -> bool:
-    """Have a dead letter wait again; return whether it was one."""
-    key = {"name": name, "of_stream": event.stream, "of_sequence": event.sequence, "now": now}
-    return connection.execute(_REPLAY, key).rowcount > 0
-
-
-def replay_some(connection: Connection, *, name: str, now: Micros, died_until: Micros) -> int:
-    """Have some of a sink's dead letters wait again; return how many, 0 when none is left that died until then."""
-    return connection.execute(_REPLAY_SOME, {"name": name, "now": now, "died_until": died_until}).rowcount
+def _with_opening(connection: Connection, sink_id: int, sent: Delivery) -> Delivery:
+    assert sent.problem is not None
+    row = connection.execute(_OPENING, {"of_problem": sent.problem.bytes, "of_sink": sink_id}).one_or_none()
+    if row is None:  # retention took it, which it does long after it was closed
+        return replace(sent, is_problem_open=False)
+    if row.state is None:
+        # What only closes went where the opening had gone, which retention may have taken since.
+        is_sent = sent.type in CLOSINGS
+    else:
+        is_sent = row.state != DeliveryState.SILENCED or bool(row.tried)
+    return replace(sent, is_opening_sent=is_sent, is_problem_open=row.closed_at is None)

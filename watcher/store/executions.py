@@ -1,22 +1,21 @@
 """The states of executions: as rows, written under their guards, and read back when an owner begins."""
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from operator import itemgetter
 from sys import intern
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, func, insert, update
 
 from watcher.domain.execution import Counts, ExecutionRecord, LostReason
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import ExecutionChange, Lease
-from watcher.store.source_ids import Source, SourceNumbers, pipeline, pipeline_id
+from watcher.store.source_ids import Source, SourceNumbers, pipeline
 from watcher.store.statement import HotStatement, expect_written
-from watcher.store.tables import AnyRow, execution, source
+from watcher.store.tables import AnyRow, execution
 
 KEY_BYTES = 16
 
@@ -105,22 +104,6 @@ class PollTimes:
     polled_at: Mapping[str, Micros]
 
 
-LOADED_COUNT = 5_000
-"""Executions asked for in one statement; SQLite binds at most 32,766 values."""
-
-_RECORDS = select(*RECORD_COLUMNS).where(
-    execution.c.account_id == bindparam("of_account"), execution.c.execution.in_(bindparam("keys", expanding=True))
-)
-_OPEN = (
-    select(*RECORD_COLUMNS)
-    .where(
-        execution.c.pipeline_id == bindparam("of_pipeline"),  # which has one account only
-        execution.c.ended_at.is_(None),
-        execution.c.execution > bindparam("after"),
-    )
-    .order_by(execution.c.execution)
-    .limit(LOADED_COUNT)
-)
 _NEW: dict[str, BindParameter[Any]] = {column.name: bindparam(f"new_{column.name}") for column in execution.c}
 _INSERT = HotStatement(insert(execution).values(_NEW))
 _UPDATE = HotStatement(
@@ -183,41 +166,3 @@ def write_poll_times(connection: Connection, several: Iterable[PollTimes], *, nu
     if rows:
         rows.sort(key=itemgetter("of_account", "of_execution"))
         connection.execute(_SAVE_POLL_TIMES, rows)
-
-
-def load_executions(
-    connection: Connection, account_id: int, *, executions: Collection[str], now: Micros
-) -> dict[str, ExecutionRecord]:
-    """Return what is recorded of some executions of an account, by id, no poll of it later than `now`."""
-    pipelines = _pipelines(connection)
-    found: dict[str, ExecutionRecord] = {}
-    wanted = iter(sorted(executions))
-    while part := tuple(islice(wanted, LOADED_COUNT)):
-        names = {execution_key(name): name for name in part}  # the caller's: 100,000 ids take 9 MB
-        for row in connection.execute(_RECORDS, {"of_account": account_id, "keys": list(names)}).all():
-            name = names[row.execution]
-            found[name] = record_of(row, name=name, pipelines=pipelines, now=now)
-    return found
-
-
-def load_open(connection: Connection, *, pipeline_ids: Iterable[int], now: Micros) -> list[ExecutionRecord]:
-    """Return the executions of some pipelines that have not ended, no poll of them later than `now`."""
-    pipelines = _pipelines(connection)
-    return [
-        record_of(row, name=execution_id(row.execution), pipelines=pipelines, now=now)
-        for pipeline_id in pipeline_ids
-        for row in _open_rows(connection, pipeline_id=pipeline_id)
-    ]
-
-
-def _open_rows(connection: Connection, *, pipeline_id: int) -> Iterator[AnyRow]:
-    after: bytes | None = b""
-    while after is not None:  # in parts, so that not all of the rows are in memory at once
-        page = connection.execute(_OPEN, {"of_pipeline": pipeline_id, "after": after}).all()
-        yield from page
-        after = page[-1].execution if len(page) == LOADED_COUNT else None
-
-
-def _pipelines(connection: Connection) -> dict[int, str]:
-    rows = connection.execute(select(source.c.id, source.c.name).where(source.c.kind == "pipeline"))
-    return {row.id: pipeline_id(row.name) for row in rows}

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from watcher.domain.errors import StoreError
 from watcher.store.database import DatabaseFault
 
 GROUP_COUNT = 256
@@ -28,44 +27,40 @@ MOST_TURNS = 40
 """But for no more turns: where the event loop is busy each takes about 10 ms."""
 
 ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True, slots=True)
-class _Handed(Generic[ItemT]):
+class _Handed(Generic[ItemT, ResultT]):
     item: ItemT
-    written: Future[None] = field(default_factory=Future)
-
-    def end(self, error: StoreError | None = None) -> None:
-        if self.written.done():  # a caller that was cancelled took its future along
-            return
-        if error is None:
-            self.written.set_result(None)
-        else:
-            self.written.set_exception(error)
+    written: Future[ResultT] = field(default_factory=Future)
 
 
-class GroupWriter(Generic[ItemT]):
+class GroupWriter(Generic[ItemT, ResultT]):
     """Writes what is handed in, in order, in as few transactions as it can."""
 
     def __init__(
         self,
         *,
-        write: Callable[[Sequence[ItemT]], Awaitable[Collection[str]]],
+        write: Callable[[Sequence[ItemT]], Awaitable[tuple[Collection[str], Sequence[ResultT]]]],
         explain: Callable[[Exception], DatabaseFault],
         on_written: Callable[[Collection[str]], None],
     ) -> None:
-        """Start the writing task. What `write` returns for a group goes to `on_written` once it is committed."""
+        """Start the writing task.
+
+        `write` returns what goes to `on_written` once the group is committed, and the result of each of its items.
+        """
         self._write = write
         self._explain = explain
         self._on_written = on_written
-        self._queue: Queue[_Handed[ItemT]] = Queue()
+        self._queue: Queue[_Handed[ItemT, ResultT]] = Queue()
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
-    async def write(self, item: ItemT) -> None:
-        """Return when the item is written; raise the `StoreError` that kept it from being written."""
-        handed = _Handed(item)
+    async def write(self, item: ItemT) -> ResultT:
+        """Return the item's result once it is written; raise the `StoreError` that kept it from being written."""
+        handed: _Handed[ItemT, ResultT] = _Handed(item)
         self._queue.put_nowait(handed)
-        await handed.written
+        return await handed.written
 
     async def close(self) -> None:
         """Write what was handed in, then stop."""
@@ -80,7 +75,7 @@ class GroupWriter(Generic[ItemT]):
             for _ in group:
                 self._queue.task_done()
 
-    async def _gather(self) -> list[_Handed[ItemT]]:
+    async def _gather(self) -> list[_Handed[ItemT, ResultT]]:
         """Take what is there: more comes together while this group is written, the busier the more."""
         group = [await self._queue.get()]
         quiet_count = 0
@@ -94,21 +89,23 @@ class GroupWriter(Generic[ItemT]):
             group.append(self._queue.get_nowait())
         return group
 
-    async def _write_group(self, group: Sequence[_Handed[ItemT]]) -> None:
+    async def _write_group(self, group: Sequence[_Handed[ItemT, ResultT]]) -> None:
         """Write a group. When a member spoils it, write its halves: one bad write costs the others little, no more."""
         try:
-            emitted = await self._write([handed.item for handed in group])
+            emitted, results = await self._write([handed.item for handed in group])
         except Exception as error:  # noqa: BLE001 - whatever it is goes to who handed it in; else all would wait for ever
             trouble = self._explain(error)
         else:
             if emitted:  # in a turn of its own, so that what it raises cannot end the writing
                 asyncio.get_running_loop().call_soon(self._on_written, emitted)
-            for handed in group:
-                handed.end()
+            for handed, result in zip(group, results, strict=True):
+                if not handed.written.done():  # a caller that was cancelled took its future along
+                    handed.written.set_result(result)
             return
         if trouble.concerns_all or len(group) == 1:
             for handed in group:
-                handed.end(trouble.error())
+                if not handed.written.done():
+                    handed.written.set_exception(trouble.error())
             return
         middle = len(group) // 2
         await self._write_group(group[:middle])

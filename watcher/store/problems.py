@@ -1,6 +1,6 @@
 """Problems: written with the change that opens or closes them, read by their owners, and how each stands at a sink."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +10,9 @@ from watcher.domain.delivery import DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, from_us, to_us
-from watcher.store.changes import AttemptRecords, Emitted, SourceChange
+from watcher.store.changes import Emitted, SourceChange, Turn
 from watcher.store.executions import execution_id
-from watcher.store.records import Opening, OpenProblem, SentOpening
+from watcher.store.records import OpenProblem, SentOpening
 from watcher.store.source_ids import SourceNumbers, pipeline, pipeline_id, sink
 from watcher.store.tables import AnyRow, delivery, event, execution, problem, problem_message, reminder, source
 
@@ -221,32 +221,16 @@ _SENT = (
         event.c.body,
     )
     .select_from(problem)
+    .join(event, (event.c.stream == problem.c.stream) & (event.c.sequence == problem.c.sequence))
     .join(
         delivery,
-        (delivery.c.stream == problem.c.stream)
-        & (delivery.c.sequence == problem.c.sequence)
-        & (delivery.c.sink_id == bindparam("of_sink"))
-        & delivery.c.state.in_(_TAKEN),
+        (delivery.c.number == event.c.id) & (delivery.c.sink_id == bindparam("of_sink")) & delivery.c.state.in_(_TAKEN),
     )
-    .join(event, (event.c.stream == problem.c.stream) & (event.c.sequence == problem.c.sequence))
     .outerjoin(reminder, (reminder.c.problem_id == problem.c.id) & (reminder.c.sink_id == delivery.c.sink_id))
     .order_by(problem.c.opened_at, problem.c.id)
 )
 _SENT_OPEN = _SENT.where(problem.c.closed_at.is_(None))
 _OPEN_OR_LATE = _SENT.where(or_(problem.c.closed_at.is_(None), problem.c.closed_at >= bindparam("closed_from")))
-_OPENING = (
-    select(
-        problem.c.stream, problem.c.sequence, problem.c.closed_at, delivery.c.state, delivery.c.due_at, delivery.c.tried
-    )
-    .select_from(problem)
-    .outerjoin(
-        delivery,
-        (delivery.c.stream == problem.c.stream)
-        & (delivery.c.sequence == problem.c.sequence)
-        & (delivery.c.sink_id == bindparam("of_sink")),
-    )
-    .where(problem.c.id == bindparam("of_problem"))
-)
 _REMIND = (
     update(reminder)
     .where(reminder.c.problem_id == bindparam("of_problem"), reminder.c.sink_id == bindparam("of_sink"))
@@ -274,19 +258,6 @@ def sent_openings(connection: Connection, sink_id: int, *, closed_from: Micros |
         )
         for row in found
     ]
-
-
-def openings(connection: Connection, sink_id: int, *, ids: Collection[UUID]) -> dict[UUID, Opening]:
-    """Return how the openings of these problems stand at a sink; problems that are not there are left out."""
-    found: dict[UUID, Opening] = {}
-    for id_ in ids:
-        row = connection.execute(_OPENING, {"of_problem": id_.bytes, "of_sink": sink_id}).one_or_none()
-        if row is not None:
-            state = None if row.state is None else DeliveryState(row.state)
-            due_at = row.due_at if state is DeliveryState.WAITING else None
-            key, is_open = EventKey(row.stream, row.sequence), row.closed_at is None
-            found[id_] = Opening(key, state, due_at, is_open=is_open, tried=bool(row.tried))
-    return found
 
 
 def write_reminders(connection: Connection, changes: Iterable[SourceChange], *, numbers: SourceNumbers) -> None:
@@ -340,11 +311,11 @@ _FAILING = (
 )
 
 
-def write_messages(connection: Connection, records: Iterable[AttemptRecords], *, numbers: SourceNumbers) -> None:
+def write_messages(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumbers) -> None:
     """Write where messages are by now, in this order."""
-    for of_sink in records:
-        for message in of_sink.messages:
-            key = {"of_problem": message.problem.bytes, "of_sink": numbers[sink(of_sink.lease.name)]}
+    for turn in turns:
+        for message in turn.messages:
+            key = {"of_problem": message.problem.bytes, "of_sink": numbers[sink(turn.lease.name)]}
             if message.place is None:
                 connection.execute(_FORGET, key)
                 continue
@@ -353,23 +324,19 @@ def write_messages(connection: Connection, records: Iterable[AttemptRecords], *,
                 connection.execute(_KEEP, row)
 
 
-def messages_of_problems(connection: Connection, sink_id: int, *, ids: Collection[UUID]) -> dict[UUID, ProblemMessage]:
-    """Return the messages of these problems in a sink, of those that have one."""
-    rows = (connection.execute(_MESSAGE, {"of_problem": id_.bytes, "of_sink": sink_id}).one_or_none() for id_ in ids)
-    return {message.problem: message for row in rows if (message := _message_of(row)) is not None}
+def message_of_problem(connection: Connection, sink_id: int, problem_id: UUID) -> ProblemMessage | None:
+    """Return the message of a problem in a sink, if it has one."""
+    return _message_of(connection.execute(_MESSAGE, {"of_problem": problem_id.bytes, "of_sink": sink_id}).one_or_none())
 
 
-def messages_of_failing(
-    connection: Connection, sink_id: int, *, pipelines: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], ProblemMessage]:
-    """Return the messages of the problem that a pipeline keeps failing, by account and pipeline, while it is open."""
-    found: dict[tuple[str, str], ProblemMessage] = {}
-    for of_account in pipelines:
-        key = {"of_pipeline": pipeline(*of_account).name, "of_sink": sink_id}
-        row = connection.execute(_FAILING, key).one_or_none()
-        if (message := _message_of(row)) is not None:
-            found[of_account] = message
-    return found
+def message_of_failing(
+    connection: Connection, sink_id: int, account: str | None, pipeline_id: str | None
+) -> ProblemMessage | None:
+    """Return the message of the problem that a pipeline keeps failing, while it is open."""
+    if account is None or pipeline_id is None:
+        return None
+    key = {"of_pipeline": pipeline(account, pipeline_id).name, "of_sink": sink_id}
+    return _message_of(connection.execute(_FAILING, key).one_or_none())
 
 
 def _message_of(row: AnyRow | None) -> ProblemMessage | None:

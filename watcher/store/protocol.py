@@ -1,6 +1,6 @@
 """The store as an account's owner uses it. `watcher wait` has one in memory, which needs no database."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from watcher.domain.event import EventKey
@@ -9,46 +9,45 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.store.changes import BackoffState, Change, Lease
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 
-Keep = Callable[[str, str, str, Micros], bool]
-"""Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
-
-
 class AccountStore(Protocol):
-    """The part of a store that an account's owner uses, who needs no sinks. The rules of `SqlStore` hold."""
+    """The part of a store that an account's owner uses, who needs no sinks."""
+
+    lease: Lease
+    """Under which everything is written."""
 
     @property
     def failing_since(self) -> Monotonic | None:
         """Return since when nothing can be written (monotonic seconds); `None` while it can."""
 
-    async def load_account(self, lease: Lease) -> AccountRecord:
-        """Return what is recorded of the leased account itself."""
+    async def load_account(self) -> AccountRecord:
+        """Return what is recorded of the account itself."""
 
-    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
-        """Return what is recorded of these executions of the leased account, by id.
+    async def load_executions(self, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
+        """Return what is recorded of these executions, by id.
 
         `since_at` and `polled_at` come back no later than now: a clock that was ahead has been set right since.
         """
 
-    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
-        """Return what is recorded of a pipeline of the leased account, which is watched whole (again).
+    async def load_pipeline(self, pipeline: str) -> PipelineRecord:
+        """Return what is recorded of a pipeline, which is watched whole (again).
 
         A cursor is gone once its pipeline was absent for more than 24 h; events go on from their sequence.
         """
 
-    async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
-        """Return what is recorded of the rules of a pipeline of the leased account."""
+    async def load_rules(self, pipeline: str) -> RulesRecord:
+        """Return what is recorded of the rules of a pipeline."""
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, as far as they are there still."""
 
-    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        """Return the executions of these pipelines of the leased account that have not ended. Times as above."""
+    async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
+        """Return the executions of these pipelines that have not ended. Times as above."""
 
     async def record(self, change: Change) -> None:
         """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
 
-    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
+    async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:
         """Keep when unchanged executions were last polled: execution to microseconds UTC, steady."""
 
-    async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
-        """Keep what the leased account is going through."""
+    async def save_backoff(self, backoff: BackoffState) -> None:
+        """Keep what the account is going through."""

@@ -1,35 +1,34 @@
 """What is written together, in one transaction: changes with their events and deliveries, attempts, and the rest."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.event import EventKey, OutboxEntry
+from watcher.domain.event import Event, EventKey, Group, OutboxEntry
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import (
-    NO_BACKOFF,
-    AttemptRecords,
     Change,
     ChangeSet,
     Emitted,
     ExecutionChange,
-    Lease,
     PipelineChange,
     RulesChange,
     SingleChange,
     SourceChange,
+    Turn,
 )
-from watcher.store.deliveries import write_attempt_records
+from watcher.store.deliveries import call_forward, labels_text, settle, take
 from watcher.store.executions import PollTimes, execution_key, write_executions, write_poll_times
 from watcher.store.problems import write_messages, write_problems, write_reminders
+from watcher.store.records import Taken
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
 from watcher.store.sources import BackoffChange, write_backoffs, write_pipelines, write_rules, write_sources
 from watcher.store.statement import HotStatement
-from watcher.store.tables import WAITING, delivery, source, waits
+from watcher.store.tables import WAITING, delivery, source
 from watcher.store.tables import event as events
 
 _EVENT = HotStatement(
@@ -40,26 +39,31 @@ _EVENT = HotStatement(
 
 # A follower of a delivery that waits for its next attempt comes due with it, not before: else every search for what is
 # due would pass over all that is held back.
+_number = (
+    select(events.c.id)
+    .where(events.c.stream == bindparam("stream"), events.c.sequence == bindparam("sequence"))
+    .scalar_subquery()
+)
 _ahead = delivery.alias("ahead")
 _LATEST_AHEAD = (
     select(func.max(_ahead.c.due_at))
     .where(
-        _ahead.c.stream == bindparam("stream"),
-        _ahead.c.sequence < bindparam("sequence"),
         _ahead.c.sink_id == bindparam("sink_id"),
-        waits(_ahead),
-        _ahead.c.due_at > bindparam("now"),
+        _ahead.c.state == WAITING,
+        _ahead.c.lane == bindparam("lane"),
+        _ahead.c.due_at > bindparam("due"),
     )
     .scalar_subquery()
 )
 _DELIVERY = HotStatement(
     insert(delivery).values(
-        stream=bindparam("stream"),
-        sequence=bindparam("sequence"),
+        number=_number,
         sink_id=bindparam("sink_id"),
+        lane=bindparam("lane"),
+        group_key=bindparam("group_key"),
         state=WAITING,
         recorded_at=bindparam("recorded_at"),
-        due_at=func.coalesce(_LATEST_AHEAD, bindparam("now")),
+        due_at=func.coalesce(_LATEST_AHEAD, bindparam("due")),
     )
 )
 
@@ -67,9 +71,10 @@ _DELIVERY = HotStatement(
 _SINKS_OF = (
     select(delivery.c.sink_id, source.c.name)
     .join(source, source.c.id == delivery.c.sink_id)
+    .join(events, events.c.id == delivery.c.number)
     .where(
-        delivery.c.stream == bindparam("of_stream"),
-        delivery.c.sequence == bindparam("of_sequence"),
+        events.c.stream == bindparam("of_stream"),
+        events.c.sequence == bindparam("of_sequence"),
         or_(delivery.c.state != DeliveryState.SILENCED, delivery.c.tried),
     )
 )
@@ -103,30 +108,54 @@ def write_outbox(
     rows = [(each.entry, each.about, times.take()) for each in emitted]
     if not rows:
         return set()
-    rows.sort(key=lambda row: (row[0].event.stream, row[0].event.sequence))
-    about_events: list[dict[str, Any]] = []
+    _EVENT.run_many(connection, [_event_row(entry.event, recorded_at) | about for entry, about, recorded_at in rows])
     deliveries: list[dict[str, Any]] = []
-    for entry, about, recorded_at in rows:
-        event, key = entry.event, _key_of(entry, recorded_at)
-        about_events.append({**about, **key, "event_id": event.id.bytes, "type": event.type, "body": event.body})
-        deliveries += [{**key, "sink_id": numbers[sink(name)], "now": times.now} for name in entry.sinks]
-    _EVENT.run_many(connection, about_events)
-    if deliveries:
-        _DELIVERY.run_many(connection, deliveries)
-    names = {name for entry, _, _ in rows for name in entry.sinks}
+    names: set[str] = set()
     for entry, _, recorded_at in rows:
+        names.update(entry.sinks)
+        deliveries += [
+            _delivery_row(entry, numbers[sink(name)], entry.groups.get(name), recorded_at, now=times.now)
+            for name in entry.sinks
+        ]
         if entry.with_sinks_of is not None:  # it goes also to whoever was sent the earlier event that this one ends
             earlier = {"of_stream": entry.with_sinks_of.stream, "of_sequence": entry.with_sinks_of.sequence}
-            key = _key_of(entry, recorded_at)
             for other in connection.execute(_SINKS_OF, earlier).all():
                 if other.name not in entry.sinks:
-                    _DELIVERY.run(connection, {**key, "sink_id": other.sink_id, "now": times.now})
+                    deliveries.append(_delivery_row(entry, other.sink_id, None, recorded_at, now=times.now))
                     names.add(other.name)
+    if deliveries:
+        _DELIVERY.run_many(connection, deliveries)
     return names
 
 
-def _key_of(entry: OutboxEntry, recorded_at: Micros) -> dict[str, Any]:
-    return {"stream": entry.event.stream, "sequence": entry.event.sequence, "recorded_at": recorded_at}
+def _event_row(event: Event, recorded_at: Micros) -> dict[str, Any]:
+    return {
+        "stream": event.stream,
+        "sequence": event.sequence,
+        "event_id": event.id.bytes,
+        "type": event.type,
+        "recorded_at": recorded_at,
+        "account": event.account,
+        "pipeline": event.pipeline,
+        "labels": labels_text(tuple(event.labels.items())),
+        "problem_id": None if event.problem is None else event.problem.bytes,
+        "closes": event.closes,
+        "body": event.body,
+    }
+
+
+def _delivery_row(
+    entry: OutboxEntry, sink_id: int, group: Group | None, recorded_at: Micros, *, now: Micros
+) -> dict[str, Any]:
+    return {
+        "stream": entry.event.stream,
+        "sequence": entry.event.sequence,
+        "sink_id": sink_id,
+        "lane": entry.event.lane,
+        "group_key": None if group is None else group.key,
+        "recorded_at": recorded_at,
+        "due": now if group is None else recorded_at + round(group.wait_s * 1e6),
+    }
 
 
 def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[EventKey, bytes]:
@@ -151,7 +180,7 @@ def about(change: SingleChange, *, numbers: SourceNumbers) -> dict[str, Any]:
     return {"source_id": source_id, "pipeline_id": pipeline_id, "execution": execution}
 
 
-Item = Change | AttemptRecords | PollTimes | BackoffChange
+Item = Change | Turn | PollTimes | BackoffChange
 
 
 def sources_of(items: Sequence[Item]) -> set[Source]:
@@ -175,17 +204,11 @@ def _changes_of(item: Item) -> Sequence[SingleChange]:
 
 
 def write_group(
-    connection: Connection,
-    items: Sequence[Item],
-    *,
-    numbers: SourceNumbers,
-    times: OutboxTimes,
-    well: Collection[Lease] = (),
-) -> set[str]:
-    """Write all of the items; return the names of the sinks that have something new to send.
+    connection: Connection, items: Sequence[Item], *, numbers: SourceNumbers, times: OutboxTimes
+) -> tuple[set[str], list[Taken | None]]:
+    """Write all of the items; return which sinks have something new to send, and what each item takes.
 
-    Of a sink that is recorded as `well` attempts write nothing but themselves, as long as it is. Raises
-    `SequenceConflictError` when a sequence is not the stored one: then none of them is to be kept.
+    Raises `SequenceConflictError` when a sequence is not the stored one: then none of them is to be kept.
     """
     of_kind: dict[type, list[Any]] = defaultdict(list)
     changes: list[SingleChange] = []
@@ -194,31 +217,43 @@ def write_group(
             changes += found
         else:
             of_kind[type(item)].append(item)
-        if isinstance(item, AttemptRecords) and not (item.backoff == NO_BACKOFF and item.lease in well):
-            of_kind[BackoffChange].append(BackoffChange(item.lease, item.backoff, item.clock_s))
-    sinks: set[str] = set()
+    turns: list[Turn] = of_kind[Turn]
+    of_kind[BackoffChange] += [
+        BackoffChange(turn.lease, turn.backoff, turn.clock_s) for turn in turns if turn.backoff is not None
+    ]
     for change in changes:
         of_kind[type(change)].append(change)
-    if executions := of_kind[ExecutionChange]:
-        write_executions(connection, executions, numbers=numbers)
-    if sources := of_kind[SourceChange]:
-        write_sources(connection, sources, numbers=numbers)
-    if pipelines := of_kind[PipelineChange]:
-        write_pipelines(connection, pipelines, numbers=numbers)
-    if rules := of_kind[RulesChange]:
-        write_rules(connection, rules, numbers=numbers)
-    if poll_times := of_kind[PollTimes]:
-        write_poll_times(connection, poll_times, numbers=numbers)
+    for kind, write in _WRITERS:
+        if of_kind[kind]:
+            write(connection, of_kind[kind], numbers=numbers)
     if backoffs := of_kind[BackoffChange]:
         write_backoffs(connection, backoffs, numbers=numbers, now=times.now)
+    sinks: set[str] = set()
     if changes:
-        abouts = [about(change, numbers=numbers) for change in changes]
-        told = list(zip(changes, abouts, strict=True))
+        told = [(change, about(change, numbers=numbers)) for change in changes]
         write_problems(connection, [(problem, of) for change, of in told for problem in change.problems])
-        write_reminders(connection, sources, numbers=numbers)
+        write_reminders(connection, of_kind[SourceChange], numbers=numbers)
         emitted = [Emitted(entry, of) for change, of in told for entry in change.entries]
-        sinks |= write_outbox(connection, emitted, numbers=numbers, times=times)
-    if records := of_kind[AttemptRecords]:
-        write_messages(connection, records, numbers=numbers)
-        sinks |= write_attempt_records(connection, records, numbers=numbers, now=times.now)
-    return sinks
+        sinks = write_outbox(connection, emitted, numbers=numbers, times=times)
+    write_messages(connection, turns, numbers=numbers)
+    settle(connection, turns, numbers=numbers, now=times.now)
+    return sinks, [
+        _take(connection, item, numbers, now=times.now) if isinstance(item, Turn) else None for item in items
+    ]
+
+
+def _take(connection: Connection, turn: Turn, numbers: SourceNumbers, *, now: Micros) -> Taken | None:
+    sink_id = numbers[sink(turn.lease.name)]
+    if turn.calls_forward:
+        call_forward(connection, sink_id, now=now)
+    return None if turn.take is None else take(connection, sink_id, name=turn.lease.name, request=turn.take)
+
+
+_WRITERS: Sequence[tuple[type, Callable[..., None]]] = (
+    (ExecutionChange, write_executions),
+    (SourceChange, write_sources),
+    (PipelineChange, write_pipelines),
+    (RulesChange, write_rules),
+    (PollTimes, write_poll_times),
+)
+"""In the order in which rows are locked, so that two writers never wait for each other."""

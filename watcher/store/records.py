@@ -3,10 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
 
-from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.event import EventKey, EventType
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
 from watcher.domain.problems import Problem
 from watcher.domain.rules import RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
@@ -73,13 +72,14 @@ class SinkRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class DueDeliveries:
-    """Deliveries that may be tried now, at most one per stream, and when the next one after them is due (or `None`).
+class Taken:
+    """What may be sent now, each batch in one request, at most one delivery of a lane outside a batch.
 
-    First those never tried, then the others, each in the order they came due.
+    First what was never tried, then the others, in the order they came due. `next_due_at` is when more is due (`None`:
+    nothing waits).
     """
 
-    deliveries: Sequence[Delivery]
+    batches: Sequence[Sequence[Delivery]]
     next_due_at: Micros | None
 
 
@@ -89,27 +89,6 @@ class Backlog:
 
     pending_count: int
     oldest_at: Micros | None
-
-
-class GroupPosition(NamedTuple):
-    """A place in the order in which deliveries come due."""
-
-    due_at: Micros
-    recorded_at: Micros
-    stream: bytes
-    sequence: int
-
-
-BEGINNING = GroupPosition(Micros(-1), Micros(-1), b"", 0)
-"""Before all deliveries."""
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A delivery that may join a group. `earlier` is the sequence of the last of its stream that waits before it."""
-
-    delivery: Delivery
-    earlier: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +104,3 @@ class SentOpening:
     settled_at: Micros
     reminded_at: Micros | None
     closed_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Opening:
-    """The event that opened a problem, and how its delivery to one sink stands: `due_at` if it waits (µs UTC, steady).
-
-    `state` is `None` if it did not go there. What is silenced and `tried` an earlier owner may have sent.
-    """
-
-    event: EventKey
-    state: DeliveryState | None
-    due_at: Micros | None
-    is_open: bool
-    tried: bool
-
-    @property
-    def is_kept_back(self) -> bool:
-        """Return whether the sink certainly does not know of it, for a silence kept it back."""
-        return self.state is DeliveryState.SILENCED and not self.tried

@@ -1,4 +1,4 @@
-"""What is kept of accounts, sinks and pipelines: their states, how far lists were read, what rules go by.
+"""What is written of accounts, sinks and pipelines: their states, how far lists were read, what rules go by.
 
 A pause is a length outside and a moment here, for time goes on.
 """
@@ -8,15 +8,12 @@ from dataclasses import dataclass, fields
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, case, delete, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, update
 
-from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.changes import BackoffState, Lease, PipelineChange, RulesChange, SourceChange
-from watcher.store.executions import execution_id, execution_key
-from watcher.store.problems import open_problem_of, open_problems_of_pipeline
-from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord, SinkRecord
+from watcher.store.executions import execution_key
 from watcher.store.source_ids import Source, SourceNumbers, pipeline
 from watcher.store.statement import HotStatement, expect_written
 from watcher.store.tables import AnyRow, scan, source, unjudged_end
@@ -81,30 +78,8 @@ def write_backoffs(
         _WRITE_BACKOFF.run_many(connection, rows)
 
 
-def load_account(connection: Connection, account_id: int, *, now: Micros) -> AccountRecord:
-    """Return what is recorded of an account itself, its pause as of `now`."""
-    row = connection.execute(select(source).where(source.c.id == account_id)).one()
-    problem = open_problem_of(connection, source_id=account_id)
-    return AccountRecord(row.sequence, row.state, _backoff(row, now=now), problem)
-
-
-def load_sink(connection: Connection, sink_id: int, *, fingerprint: str, now: Micros) -> SinkRecord:
-    """Return what is recorded of a sink, once its block's fingerprint is noted and it is present again.
-
-    Another block may name another receiver, which has not asked for a pause, nor to be left alone; that something gets
-    through to it is still to be seen, so a disabled sink is a failing one from then on.
-    """
-    same_block = source.c.fingerprint == fingerprint
-    state = case((same_block, source.c.state), (source.c.state == "disabled", "failing"), else_=source.c.state)
-    values = {"fingerprint": fingerprint, "absent_since": None, "state": state}
-    paused_until = case((same_block, source.c.paused_until), else_=None)
-    connection.execute(update(source).where(source.c.id == sink_id).values(**values, paused_until=paused_until))
-    row = connection.execute(select(source).where(source.c.id == sink_id)).one()
-    problem = open_problem_of(connection, source_id=sink_id)
-    return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, _backoff(row, now=now), problem)
-
-
-def _backoff(row: AnyRow, *, now: Micros) -> BackoffState:
+def backoff_of(row: AnyRow, *, now: Micros) -> BackoffState:
+    """Return what an account or a sink was going through, its pause as of `now`."""
     pause_s = None if row.paused_until is None else (row.paused_until - now) / 1e6
     return BackoffState(pause_s, row.failing_for_s)
 
@@ -114,20 +89,19 @@ FORGOTTEN_AFTER_US = 24 * 3600 * 1_000_000
 
 _PIPELINE: BindParameter[Any] = bindparam("of_pipeline")
 _ITS_SCAN = (scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == _PIPELINE)
-_FIELDS = tuple(field.name for field in fields(Cursor))  # each has a column of its name
-_CURSOR = select(*(scan.c[name] for name in _FIELDS)).where(*_ITS_SCAN)
-_FORGET_SCAN = delete(scan).where(*_ITS_SCAN)
+CURSOR_FIELDS = tuple(field.name for field in fields(Cursor))  # each has a column of its name
+FORGET_SCAN = delete(scan).where(*_ITS_SCAN)
 _WRITE_SCAN = insert(scan).values(
     account_id=bindparam("of_account"),
     pipeline_id=_PIPELINE,
-    **{name: bindparam(f"new_{name}") for name in _FIELDS},
+    **{name: bindparam(f"new_{name}") for name in CURSOR_FIELDS},
 )
 _WRITE_PIPELINE = (
     update(source)
     .where(source.c.id == _PIPELINE, source.c.sequence == bindparam("before"))
     .values(sequence=bindparam("new_sequence"))
 )
-_MARK_PIPELINE = update(source).where(source.c.id == _PIPELINE).values(absent_since=bindparam("since"))
+MARK_PIPELINE = update(source).where(source.c.id == _PIPELINE).values(absent_since=bindparam("since"))
 _SCANNED = select(
     scan.c.account_id.label("of_account"), scan.c.pipeline_id.label("of_pipeline"), source.c.name, source.c.absent_since
 ).join(source, source.c.id == scan.c.pipeline_id)
@@ -142,7 +116,7 @@ def write_pipelines(connection: Connection, changes: Iterable[PipelineChange], *
             "of_account": numbers[Source("account", change.lease.name)],
             "of_pipeline": numbers[pipeline(change.lease.name, change.pipeline)],
         }
-        | {f"new_{name}": getattr(change.cursor, name) for name in _FIELDS}
+        | {f"new_{name}": getattr(change.cursor, name) for name in CURSOR_FIELDS}
         for change in changes
     ]
     if rows:
@@ -151,20 +125,8 @@ def write_pipelines(connection: Connection, changes: Iterable[PipelineChange], *
         written = connection.execute(_WRITE_PIPELINE, rows)
         expect_written(written.rowcount, wanted=len(rows))
         latest = list({row["of_pipeline"]: row for row in rows}.values())
-        connection.execute(_FORGET_SCAN, latest)
+        connection.execute(FORGET_SCAN, latest)
         connection.execute(_WRITE_SCAN, latest)
-
-
-def load_pipeline(connection: Connection, account_id: int, *, pipeline_id: int, now: Micros) -> PipelineRecord:
-    """Return what is recorded of a pipeline, which is present again. Its cursor may have to be forgotten first."""
-    itself = {"of_account": account_id, "of_pipeline": pipeline_id}
-    columns = (source.c.sequence, source.c.absent_since)
-    row = connection.execute(select(*columns).where(source.c.id == pipeline_id)).one()
-    connection.execute(_MARK_PIPELINE, itself | {"since": None})
-    if _is_forgotten(row, now=now):
-        connection.execute(_FORGET_SCAN, itself)
-    cursor = connection.execute(_CURSOR, itself).one_or_none()
-    return PipelineRecord(row.sequence, None if cursor is None else Cursor(*cursor))
 
 
 def mark_absent_pipelines(connection: Connection, *, present: Collection[tuple[str, str]], now: Micros) -> None:
@@ -175,18 +137,19 @@ def mark_absent_pipelines(connection: Connection, *, present: Collection[tuple[s
     names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
     # The same order as in `write_pipelines`, so that two writers never wait for each other.
     rows = sorted(connection.execute(_SCANNED), key=attrgetter("of_pipeline"))
-    forgotten = [row._asdict() for row in rows if _is_forgotten(row, now=now)]
+    forgotten = [row._asdict() for row in rows if is_forgotten(row, now=now)]
     marks = [
         {"of_pipeline": row.of_pipeline, "since": None if row.name in names else row.absent_since or now}
         for row in rows
     ]
     if marks:
-        connection.execute(_MARK_PIPELINE, marks)
+        connection.execute(MARK_PIPELINE, marks)
     if forgotten:
-        connection.execute(_FORGET_SCAN, forgotten)
+        connection.execute(FORGET_SCAN, forgotten)
 
 
-def _is_forgotten(row: AnyRow, *, now: Micros) -> bool:
+def is_forgotten(row: AnyRow, *, now: Micros) -> bool:
+    """Return whether a pipeline with that `absent_since` has been absent for so long that it begins anew."""
     return row.absent_since is not None and now - row.absent_since > FORGOTTEN_AFTER_US
 
 
@@ -198,11 +161,6 @@ _WRITE_RULES = (
 _ITS_ENDS = unjudged_end.c.pipeline_id == bindparam("of_pipeline")
 _WAIT = insert(unjudged_end)
 _JUDGED = delete(unjudged_end).where(_ITS_ENDS)
-_UNJUDGED = (
-    select(unjudged_end.c.execution, unjudged_end.c.ended_at, unjudged_end.c.failed)
-    .where(_ITS_ENDS)
-    .order_by(unjudged_end.c.ended_at)
-)
 _WITH_RULES = select(source.c.id.label("of_pipeline"), source.c.name).where(
     source.c.kind == "pipeline", source.c.rules.is_not(None)
 )
@@ -232,19 +190,6 @@ def write_rules(connection: Connection, changes: Iterable[RulesChange], *, numbe
     if rows:
         written = connection.execute(_WRITE_RULES, rows)
         expect_written(written.rowcount, wanted=len(rows))
-
-
-def load_rules(connection: Connection, account_id: int, *, pipeline_id: int) -> RulesRecord:
-    """Return what is recorded of the rules of a pipeline."""
-    row = connection.execute(select(source.c.sequence, source.c.rules).where(source.c.id == pipeline_id)).one()
-    problems = open_problems_of_pipeline(connection, account_id=account_id, pipeline_id=pipeline_id)
-    unjudged = connection.execute(_UNJUDGED, {"of_pipeline": pipeline_id})
-    return RulesRecord(
-        row.sequence,
-        RuleState() if row.rules is None else RuleState.from_json(row.rules),
-        {problem.kind: problem for problem in problems},
-        [UnjudgedEnd(execution_id(each.execution), End(each.ended_at, each.failed)) for each in unjudged],
-    )
 
 
 def forget_rules(connection: Connection, *, present: Collection[tuple[str, str]]) -> None:

@@ -13,7 +13,6 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     ForeignKey,
-    ForeignKeyConstraint,
     FromClause,
     Index,
     Integer,
@@ -27,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-FIRST_VERSION = SCHEMA_VERSION = OLDEST_READER = 9
+FIRST_VERSION = SCHEMA_VERSION = OLDEST_READER = 10
 """The oldest schema that this program brings up to date, the one it writes, and the oldest program that can read that.
 
 A migration writes the last two into `meta`.
@@ -136,19 +135,25 @@ event = Table(
     Column("pipeline_id", ForeignKey("source.id")),
     Column("execution", LargeBinary),
     Column("recorded_at", BigInteger, nullable=False),
+    Column("account", String),  # with the next two: what silences match on
+    Column("pipeline", String),
+    Column("labels", String),  # JSON
+    Column("problem_id", LargeBinary),  # which it opens, reminds of or closes
+    Column("closes", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("stream", "sequence", name="event_stream_sequence"),
     Index("event_without_execution", "recorded_at", **_only_where("execution IS NULL")),
     sqlite_autoincrement=True,
 )
 
-# The stream leads the key: an event's deliveries lie together, and so do the earlier ones that hold a later one back.
+# `number` is that of its event, and the order in a lane.
 delivery = Table(
     "delivery",
     metadata,
-    Column("stream", LargeBinary, primary_key=True),
-    Column("sequence", BigInteger, primary_key=True),
+    Column("number", ForeignKey("event.id"), primary_key=True, autoincrement=False),
     Column("sink_id", ForeignKey("source.id"), primary_key=True),
+    Column("lane", LargeBinary, nullable=False),  # of what waits in one only the first is sent
+    Column("group_key", LargeBinary),  # what is alike goes together
     Column("state", String, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
@@ -157,14 +162,14 @@ delivery = Table(
     Column("first_due_us", BigInteger),  # on the sink's own clock
     Column("settled_at", BigInteger),
     Column("answer", String),
-    Column("steps", Integer, nullable=False, server_default="0"),  # of the schedule
     Column("tried_at", BigInteger, nullable=False, server_default="0"),
-    Column("tried", Boolean, nullable=False, server_default="0"),  # whether it was, for the index
-    Column("group_id", LargeBinary),  # what is sent together, once that is settled
+    Column("tried", Boolean, nullable=False, server_default="0"),  # whether it was, or may have been
     Column("replayed", Boolean, nullable=False, server_default="0"),
-    ForeignKeyConstraint(["stream", "sequence"], ["event.stream", "event.sequence"], name="delivery_event"),
     Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", **_only_where("state = 'waiting'")),
-    Index("delivery_group", "sink_id", "group_id", **_only_where("state = 'waiting' AND group_id IS NOT NULL")),
+    Index("delivery_lane", "sink_id", "lane", "number", **_only_where("state = 'waiting'")),
+    Index(
+        "delivery_group", "sink_id", "group_key", "number", **_only_where("state = 'waiting' AND group_key IS NOT NULL")
+    ),
     Index("delivery_dead", "sink_id", "settled_at", **_only_where("state = 'dead'")),
     sqlite_with_rowid=False,
     postgresql_with=_OFTEN_WRITTEN,
@@ -231,7 +236,7 @@ DEAD: ColumnElement[str] = literal_column("'dead'")
 
 
 def waits(deliveries: FromClause) -> ColumnElement[bool]:
-    """Return whether deliveries wait, for those that are found by their stream.
+    """Return whether deliveries wait, for those that are found by their event.
 
     The empty text keeps a database from finding them in an index of all that waits, which may be a million.
     """

@@ -1,20 +1,29 @@
-"""What goes in the end, and when: ended executions with their events, old events of sources, deliveries of sinks gone.
+"""The store as its upkeep uses it: what goes in the end, and when, and what is closed that nobody watches any more.
+
+What goes: ended executions with their events, old events of sources, deliveries of sinks that are gone.
 
 Each function writes one short page of it in the transaction of its caller. Those that prune return how many executions'
 events went, and where the next page begins (`None` after the last).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from functools import partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, Table, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select, tuple_, update
 
 from watcher.domain.delivery import DeliveryState
+from watcher.domain.event import OutboxEntry
+from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
+from watcher.store.changes import Lease
 from watcher.store.executions import execution_id
-from watcher.store.protocol import Keep
+from watcher.store.problems import close_problems
+from watcher.store.recording import write_outbox
 from watcher.store.source_ids import pipeline_id
+from watcher.store.sources import forget_rules, mark_absent_pipelines
+from watcher.store.sql_store import SqlStore
 from watcher.store.tables import WAITING, AnyRow, delivery, event, execution, problem, problem_message, reminder, source
 
 EXECUTIONS_COUNT = 250
@@ -26,6 +35,11 @@ ROWS_COUNT = 1_000
 SINK_REMOVED = "sink_removed"
 """The answer in deliveries that died because their sink is gone from the configuration."""
 
+
+T = TypeVar("T")
+
+Keep = Callable[[str, str, str, Micros], bool]
+"""Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
 
 Position = tuple[Any, ...]
 Pruned = tuple[int, Position | None]
@@ -57,27 +71,22 @@ _ENDED = (
 
 
 # What opened a problem stays while that is open, and says where its closing goes.
-def _opens_nothing(of: Table) -> ColumnElement[bool]:
-    opened = select(problem.c.id).where(
-        problem.c.stream == of.c.stream, problem.c.sequence == of.c.sequence, problem.c.closed_at.is_(None)
-    )
-    return ~opened.exists()
-
-
+_OPENS_NOTHING = (
+    ~select(problem.c.id)
+    .where(problem.c.stream == event.c.stream, problem.c.sequence == event.c.sequence, problem.c.closed_at.is_(None))
+    .exists()
+)
 # A dead letter can be replayed, so it stays as long again, from its death.
 _PAST_USE = (
-    _opens_nothing(delivery),
     delivery.c.state != WAITING,
     or_(delivery.c.state != DeliveryState.DEAD, delivery.c.settled_at < bindparam("before")),
 )
-_WITHOUT_DELIVERY = (
-    ~select(delivery.c.sink_id)
-    .where(delivery.c.stream == event.c.stream, delivery.c.sequence == event.c.sequence)
-    .exists()
-)
+_WITHOUT_DELIVERY = ~select(delivery.c.sink_id).where(delivery.c.number == event.c.id).exists()
 _OF_STREAM: BindParameter[Any] = bindparam("of_stream")
-_DELETE_STREAM_DELIVERIES = delete(delivery).where(delivery.c.stream == _OF_STREAM, *_PAST_USE)
-_DELETE_STREAM_EVENTS = delete(event).where(event.c.stream == _OF_STREAM, _WITHOUT_DELIVERY, _opens_nothing(event))
+_DELETE_STREAM_DELIVERIES = delete(delivery).where(
+    delivery.c.number.in_(select(event.c.id).where(event.c.stream == _OF_STREAM, _OPENS_NOTHING)), *_PAST_USE
+)
+_DELETE_STREAM_EVENTS = delete(event).where(event.c.stream == _OF_STREAM, _WITHOUT_DELIVERY, _OPENS_NOTHING)
 _OF_EXECUTION = (
     execution.c.account_id == bindparam("of_account"),
     execution.c.execution == bindparam("of_execution"),
@@ -125,7 +134,7 @@ def _keys(rows: Sequence[AnyRow]) -> list[dict[str, Any]]:
 
 
 _OLD_EVENTS = (
-    select(event.c.id, event.c.recorded_at, event.c.stream, event.c.sequence)
+    select(event.c.id, event.c.recorded_at)
     .where(
         event.c.execution.is_(None),
         event.c.recorded_at < bindparam("before"),
@@ -135,9 +144,9 @@ _OLD_EVENTS = (
     .limit(ROWS_COUNT)
 )
 _DELETE_EVENT_DELIVERIES = delete(delivery).where(
-    delivery.c.stream == _OF_STREAM, delivery.c.sequence == bindparam("of_sequence"), *_PAST_USE
+    delivery.c.number.in_(select(event.c.id).where(event.c.id == bindparam("of_event"), _OPENS_NOTHING)), *_PAST_USE
 )
-_DELETE_EVENT = delete(event).where(event.c.id == bindparam("of_event"), _WITHOUT_DELIVERY, _opens_nothing(event))
+_DELETE_EVENT = delete(event).where(event.c.id == bindparam("of_event"), _WITHOUT_DELIVERY, _OPENS_NOTHING)
 
 
 def prune_source_events(connection: Connection, *, before: int, after: Position) -> Pruned:
@@ -145,10 +154,9 @@ def prune_source_events(connection: Connection, *, before: int, after: Position)
     recorded_at, event_id, *_ = after
     rows = connection.execute(_OLD_EVENTS, {"before": before, "recorded_at": recorded_at, "after": event_id}).all()
     if rows:
-        keys = sorted((row.stream, row.sequence) for row in rows)
-        deliveries = [{"of_stream": stream, "of_sequence": number, "before": before} for stream, number in keys]
-        connection.execute(_DELETE_EVENT_DELIVERIES, deliveries)
-        connection.execute(_DELETE_EVENT, [{"of_event": row.id} for row in rows])
+        keys = [{"of_event": number, "before": before} for number in sorted(row.id for row in rows)]
+        connection.execute(_DELETE_EVENT_DELIVERIES, keys)
+        connection.execute(_DELETE_EVENT, keys)
     last = rows[-1] if len(rows) == ROWS_COUNT else None
     return 0, last and (last.recorded_at, last.id)
 
@@ -191,13 +199,13 @@ def mark_absent_sinks(connection: Connection, *, present: Collection[str], now: 
 
 
 _SOME_WAITING = (
-    select(delivery.c.stream, delivery.c.sequence, delivery.c.sink_id)
+    select(delivery.c.number, delivery.c.sink_id)
     .where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING)
     .limit(ROWS_COUNT)
 )
 _EXPIRE = (
     update(delivery)
-    .where(tuple_(delivery.c.stream, delivery.c.sequence, delivery.c.sink_id).in_(_SOME_WAITING))
+    .where(tuple_(delivery.c.number, delivery.c.sink_id).in_(_SOME_WAITING))
     .values(state=DeliveryState.DEAD, settled_at=bindparam("now"), answer=SINK_REMOVED)
 )
 
@@ -205,3 +213,64 @@ _EXPIRE = (
 def expire_deliveries(connection: Connection, *, sink_id: int, now: Micros) -> int:
     """Make some of a sink's waiting deliveries dead letters; return how many, 0 when none is left."""
     return connection.execute(_EXPIRE, {"of_sink": sink_id, "now": now}).rowcount
+
+
+class MaintenanceStore:
+    """What whoever holds the lease of the upkeep does. Nothing is done once another process holds it."""
+
+    def __init__(self, store: SqlStore, lease: Lease) -> None:
+        """Ask nothing yet."""
+        self._store = store
+        self._lease = lease
+
+    async def mark_absent_sinks(self, *, present: Collection[str], now: Micros, dead_after_us: int) -> int:
+        """Note which sinks are not configured; those absent for `dead_after_us` have their deliveries made dead.
+
+        Returns how many died.
+        """
+        absent = await self._write(partial(mark_absent_sinks, present=present, now=now))
+        died_count = 0
+        for sink_id in (sink_id for sink_id, since in absent.items() if since <= now - dead_after_us):
+            expire = partial(expire_deliveries, sink_id=sink_id, now=now)
+            while count := await self._write(expire):
+                died_count += count
+        return died_count
+
+    async def close_problems(self, closings: Sequence[tuple[OutboxEntry, ProblemChange]]) -> int:
+        """Close problems whose owner does so no more, each with its event, but those that are closed by now.
+
+        Returns how many.
+        """
+
+        def close(connection: Connection) -> tuple[int, set[str]]:
+            emitted, times = close_problems(connection, closings), self._store.times()
+            names = write_outbox(connection, emitted, numbers=self._store.numbers, times=times)
+            self._store.recorded(times)
+            return len(emitted), names
+
+        count, names = await self._write(close)
+        self._store.on_recorded(names)
+        return count
+
+    async def forget_rules(self, *, present: Collection[tuple[str, str]]) -> None:
+        """Forget what rules went by of all pipelines but these, as (account, pipeline)."""
+        await self._write(partial(forget_rules, present=present))
+
+    async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: Micros) -> None:
+        """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline)."""
+        await self._write(partial(mark_absent_pipelines, present=present, now=now))
+
+    async def prune(self, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
+        """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
+
+        `keep` says whose id must stay behind. In short transactions, one at each step, which yields the number of
+        executions whose events went with it.
+        """
+        for prune in (prune_source_events, partial(prune_executions, keep=keep), prune_problems):
+            after: Position | None = FIRST
+            while after is not None:
+                gone_count, after = await self._write(partial(prune, before=ended_before, after=after))
+                yield gone_count
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        return await self._store.write(work, lease=self._lease)

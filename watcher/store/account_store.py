@@ -1,0 +1,190 @@
+"""The store as the owner of an account uses it: each method is what it asks, under its lease."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from sqlalchemy import Connection, bindparam, select
+
+from watcher.domain.event import EventKey
+from watcher.domain.execution import ExecutionRecord
+from watcher.domain.rules import End, RuleState, UnjudgedEnd
+from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Cursor
+from watcher.store.changes import BackoffState, Change, Lease
+from watcher.store.executions import RECORD_COLUMNS, PollTimes, execution_id, execution_key, record_of
+from watcher.store.problems import open_problem_of, open_problems_of_pipeline
+from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
+from watcher.store.source_ids import Source, pipeline, pipeline_id
+from watcher.store.sources import CURSOR_FIELDS, FORGET_SCAN, MARK_PIPELINE, BackoffChange, backoff_of, is_forgotten
+from watcher.store.sql_store import SqlStore
+from watcher.store.tables import AnyRow, execution, scan, source, unjudged_end
+
+T = TypeVar("T")
+
+LOADED_COUNT = 5_000
+"""Executions asked for in one statement; SQLite binds at most 32,766 values."""
+
+POLL_TIMES_COUNT = 1_000
+"""How many poll times are written at once: each is its own, and changes need not wait for all of them."""
+
+_RECORDS = select(*RECORD_COLUMNS).where(
+    execution.c.account_id == bindparam("of_account"), execution.c.execution.in_(bindparam("keys", expanding=True))
+)
+_OPEN = (
+    select(*RECORD_COLUMNS)
+    .where(
+        execution.c.pipeline_id == bindparam("of_pipeline"),  # which has one account only
+        execution.c.ended_at.is_(None),
+        execution.c.execution > bindparam("after"),
+    )
+    .order_by(execution.c.execution)
+    .limit(LOADED_COUNT)
+)
+_CURSOR = select(*(scan.c[name] for name in CURSOR_FIELDS)).where(
+    scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == bindparam("of_pipeline")
+)
+_UNJUDGED = (
+    select(unjudged_end.c.execution, unjudged_end.c.ended_at, unjudged_end.c.failed)
+    .where(unjudged_end.c.pipeline_id == bindparam("of_pipeline"))
+    .order_by(unjudged_end.c.ended_at)
+)
+
+
+class SqlAccountStore:
+    """What is recorded of the leased account, its pipelines and executions."""
+
+    def __init__(self, store: SqlStore, lease: Lease) -> None:
+        """Ask nothing yet."""
+        self.lease = lease
+        self._store = store
+
+    @property
+    def failing_since(self) -> Monotonic | None:
+        """Return since when nothing can be written (monotonic seconds); `None` while it can."""
+        return self._store.failing_since
+
+    async def load_account(self) -> AccountRecord:
+        """Return what is recorded of the account itself, its pause as of now."""
+        now = self._store.clock.steady_us()
+
+        def load(connection: Connection, account_id: int) -> AccountRecord:
+            row = connection.execute(select(source).where(source.c.id == account_id)).one()
+            problem = open_problem_of(connection, source_id=account_id)
+            return AccountRecord(row.sequence, row.state, backoff_of(row, now=now), problem)
+
+        return await self._read(load)
+
+    async def load_executions(self, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
+        """Return what is recorded of these executions, by id.
+
+        `since_at` and `polled_at` come back no later than now: a clock that was ahead has been set right since.
+        """
+        now = self._store.clock.steady_us()
+
+        def load(connection: Connection, account_id: int) -> dict[str, ExecutionRecord]:
+            pipelines = _pipelines(connection)
+            found: dict[str, ExecutionRecord] = {}
+            wanted = iter(sorted(executions))
+            while part := tuple(islice(wanted, LOADED_COUNT)):
+                names = {execution_key(name): name for name in part}  # the caller's: 100,000 ids take 9 MB
+                for row in connection.execute(_RECORDS, {"of_account": account_id, "keys": list(names)}).all():
+                    name = names[row.execution]
+                    found[name] = record_of(row, name=name, pipelines=pipelines, now=now)
+            return found
+
+        return await self._read(load)
+
+    async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
+        """Return the executions of these pipelines that have not ended. Times as above."""
+        numbers = sorted([await self._number(each) for each in pipelines])
+        now = self._store.clock.steady_us()
+
+        def load(connection: Connection, _account_id: int) -> list[ExecutionRecord]:
+            names = _pipelines(connection)
+            return [
+                record_of(row, name=execution_id(row.execution), pipelines=names, now=now)
+                for number in numbers
+                for row in _open_rows(connection, number)
+            ]
+
+        return await self._read(load)
+
+    async def load_pipeline(self, pipeline: str) -> PipelineRecord:
+        """Return what is recorded of a pipeline, which is watched whole (again).
+
+        A cursor is gone once its pipeline was absent for more than 24 h; events go on from their sequence.
+        """
+        number, now = await self._number(pipeline), self._store.clock.steady_us()
+
+        def load(connection: Connection, account_id: int) -> PipelineRecord:
+            itself = {"of_account": account_id, "of_pipeline": number}
+            columns = (source.c.sequence, source.c.absent_since)
+            row = connection.execute(select(*columns).where(source.c.id == number)).one()
+            connection.execute(MARK_PIPELINE, itself | {"since": None})
+            if is_forgotten(row, now=now):
+                connection.execute(FORGET_SCAN, itself)
+            cursor = connection.execute(_CURSOR, itself).one_or_none()
+            return PipelineRecord(row.sequence, None if cursor is None else Cursor(*cursor))
+
+        account_id = await self._account_id()
+        return await self._store.write(lambda connection: load(connection, account_id), lease=self.lease)
+
+    async def load_rules(self, pipeline: str) -> RulesRecord:
+        """Return what is recorded of the rules of a pipeline."""
+        number = await self._number(pipeline)
+
+        def load(connection: Connection, account_id: int) -> RulesRecord:
+            row = connection.execute(select(source.c.sequence, source.c.rules).where(source.c.id == number)).one()
+            problems = open_problems_of_pipeline(connection, account_id=account_id, pipeline_id=number)
+            unjudged = connection.execute(_UNJUDGED, {"of_pipeline": number})
+            return RulesRecord(
+                row.sequence,
+                RuleState() if row.rules is None else RuleState.from_json(row.rules),
+                {problem.kind: problem for problem in problems},
+                [UnjudgedEnd(execution_id(each.execution), End(each.ended_at, each.failed)) for each in unjudged],
+            )
+
+        return await self._read(load)
+
+    async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
+        """Return the bodies of these events, as far as they are there still."""
+        return await self._store.load_events(keys)
+
+    async def record(self, change: Change) -> None:
+        """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
+        await self._store.write_item(change)
+
+    async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:
+        """Keep when unchanged executions were last polled: execution to microseconds UTC, steady."""
+        poll_times = list(polled_at.items())
+        for start in range(0, len(poll_times), POLL_TIMES_COUNT):
+            part = dict(poll_times[start : start + POLL_TIMES_COUNT])
+            await self._store.write_item(PollTimes(self.lease, part))
+
+    async def save_backoff(self, backoff: BackoffState) -> None:
+        """Keep what the account is going through."""
+        await self._store.write_item(BackoffChange(self.lease, backoff))
+
+    async def _account_id(self) -> int:
+        return await self._store.number_of(Source("account", self.lease.name))
+
+    async def _number(self, pipeline_id: str) -> int:
+        return await self._store.number_of(pipeline(self.lease.name, pipeline_id))
+
+    async def _read(self, work: Callable[[Connection, int], T]) -> T:
+        account_id = await self._account_id()
+        return await self._store.read(lambda connection: work(connection, account_id), lease=self.lease)
+
+
+def _open_rows(connection: Connection, number: int) -> Iterator[AnyRow]:
+    after: bytes | None = b""
+    while after is not None:  # in parts, so that not all of the rows are in memory at once
+        page = connection.execute(_OPEN, {"of_pipeline": number, "after": after}).all()
+        yield from page
+        after = page[-1].execution if len(page) == LOADED_COUNT else None
+
+
+def _pipelines(connection: Connection) -> dict[int, str]:
+    rows = connection.execute(select(source.c.id, source.c.name).where(source.c.kind == "pipeline"))
+    return {row.id: pipeline_id(row.name) for row in rows}

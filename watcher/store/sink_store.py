@@ -1,0 +1,169 @@
+"""The store as the owner of a sink uses it: each method is what it asks, under its lease."""
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Connection, bindparam, case, func, null, select, update
+
+from watcher.domain.delivery import DeliveryState
+from watcher.domain.timestamps import Micros, Monotonic, to_us
+from watcher.store.changes import BackoffState, Lease, SourceChange, Turn
+from watcher.store.deliveries import IS_HEAD
+from watcher.store.problems import open_problem_of, sent_openings
+from watcher.store.records import SentOpening, SinkRecord, Taken
+from watcher.store.source_ids import sink
+from watcher.store.sources import backoff_of
+from watcher.store.sql_store import SqlStore
+from watcher.store.tables import WAITING, delivery, event, problem, source
+
+T = TypeVar("T")
+
+_NOTE_FIRST_DUE = (
+    update(delivery)
+    .where(*IS_HEAD, delivery.c.due_at <= bindparam("now"), delivery.c.first_due_us.is_(None))
+    .values(first_due_us=bindparam("clock_us"))
+)
+_TOO_OLD = select(delivery.c.number, delivery.c.lane).where(
+    *IS_HEAD, delivery.c.first_due_us <= bindparam("due_before_us")
+)
+_GIVE_UP = (
+    update(delivery)
+    .where(
+        delivery.c.sink_id == bindparam("of_sink"),
+        delivery.c.number == bindparam("of_number"),
+        delivery.c.state == WAITING,
+    )
+    .values(
+        state=DeliveryState.DEAD,
+        settled_at=bindparam("now"),
+        answer=func.coalesce(delivery.c.answer, "never_tried"),
+    )
+)
+# The next of a lane that has lost its head was due no later than that.
+_LET_GO = (
+    update(delivery)
+    .where(
+        delivery.c.sink_id == bindparam("of_sink"),
+        delivery.c.lane == bindparam("of_lane"),
+        delivery.c.state == WAITING,
+        delivery.c.due_at > bindparam("now"),
+    )
+    .values(due_at=bindparam("now"))
+)
+_KEPT_BACK = (
+    select(delivery.c.number)
+    .join(event, event.c.id == delivery.c.number)
+    .join(problem, (problem.c.stream == event.c.stream) & (problem.c.sequence == event.c.sequence))
+    .where(
+        delivery.c.sink_id == bindparam("of_sink"),
+        delivery.c.state == DeliveryState.SILENCED,
+        problem.c.closed_at.is_(None),
+    )
+    # Whoever closes a problem updates its row, and then reads which sinks were sent the opening. So that either this
+    # comes first, and is read there, or the problem is found closed here: the sink is not sent the closing then, so it
+    # must not be sent the opening. In the order in which problems are written, so that none waits in a circle.
+    .order_by(problem.c.id)
+    .with_for_update(of=problem)
+)
+_RELEASE = (
+    update(delivery)
+    .where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.number == bindparam("of_number"))
+    .values(state=DeliveryState.WAITING, due_at=bindparam("now"), first_due_us=null(), settled_at=null(), tried=False)
+)
+
+
+class SinkStore:
+    """The deliveries of the leased sink, and how it is."""
+
+    def __init__(self, store: SqlStore, lease: Lease) -> None:
+        """Ask nothing yet."""
+        self.lease = lease
+        self._store = store
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether this process alone records what is to be sent."""
+        return self._store.exclusive
+
+    @property
+    def failing_since(self) -> Monotonic | None:
+        """Return since when nothing can be written (monotonic seconds); `None` while it can."""
+        return self._store.failing_since
+
+    async def load(self, *, fingerprint: str) -> SinkRecord:
+        """Return what is recorded of the sink, which is present again.
+
+        `fingerprint` stands for its block in the configuration. Another block may name another receiver, which has not
+        asked for a pause, nor to be left alone; that something gets through to it is still to be seen, so a disabled
+        sink is a failing one from then on.
+        """
+        same_block = source.c.fingerprint == fingerprint
+        state = case((same_block, source.c.state), (source.c.state == "disabled", "failing"), else_=source.c.state)
+        paused_until = case((same_block, source.c.paused_until), else_=None)
+        values = {"fingerprint": fingerprint, "absent_since": None, "state": state, "paused_until": paused_until}
+        now = self._store.clock.steady_us()
+
+        def load(connection: Connection, sink_id: int) -> SinkRecord:
+            connection.execute(update(source).where(source.c.id == sink_id).values(**values))
+            row = connection.execute(select(source).where(source.c.id == sink_id)).one()
+            opened = open_problem_of(connection, source_id=sink_id)
+            return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, backoff_of(row, now=now), opened)
+
+        return await self._write(load)
+
+    async def turn(self, turn: Turn) -> Taken | None:
+        """Write how attempts ended, and return what may be sent next, if that is asked for."""
+        return await self._store.write_item(turn)
+
+    async def record(self, change: SourceChange) -> None:
+        """Write a new state of the sink and its events."""
+        await self._store.write_item(change)
+
+    async def save(self, backoff: BackoffState, *, clock_s: float) -> None:
+        """Keep what the sink is going through, and its own clock."""
+        await self._store.write_item(Turn(self.lease, backoff=backoff, clock_s=clock_s))
+
+    async def give_up(self, *, clock_s: float, after_s: float, skip: Collection[bytes]) -> int:
+        """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.
+
+        Lanes in `skip` are left alone. Returns how many died.
+        """
+        now, clock_us = self._store.clock.steady_us(), round(clock_s * 1e6)
+
+        def give_up(connection: Connection, sink_id: int) -> int:
+            key = {"of_sink": sink_id, "now": now}
+            connection.execute(_NOTE_FIRST_DUE, key | {"clock_us": clock_us})
+            due_before_us = clock_us - round(after_s * 1e6)
+            found = connection.execute(_TOO_OLD, {"of_sink": sink_id, "due_before_us": due_before_us})
+            old = sorted((row.number, row.lane) for row in found if row.lane not in skip)
+            if old:
+                connection.execute(_GIVE_UP, [key | {"of_number": number} for number, _ in old])
+                connection.execute(_LET_GO, [key | {"of_lane": lane} for _, lane in old])
+            return len(old)
+
+        return await self._write(give_up)
+
+    async def release(self) -> None:
+        """Have the openings that a silence kept back wait again, as if they were new, of problems that are still open."""
+        now = self._store.clock.steady_us()
+
+        def release(connection: Connection, sink_id: int) -> None:
+            kept_back = connection.scalars(_KEPT_BACK, {"of_sink": sink_id}).all()
+            if kept_back:
+                rows = [{"of_sink": sink_id, "of_number": number, "now": now} for number in sorted(kept_back)]
+                connection.execute(_RELEASE, rows)
+
+        await self._write(release)
+
+    async def sent_openings(self, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
+        """Return the open problems whose opening the sink took, and those closed since that moment, if given."""
+        from_us: Micros | None = None if closed_from is None else to_us(closed_from)
+        number = await self._store.number_of(sink(self.lease.name))
+        return await self._store.read(
+            lambda connection: sent_openings(connection, number, closed_from=from_us), lease=self.lease
+        )
+
+    async def _write(self, work: Callable[[Connection, int], T]) -> T:
+        number = await self._store.number_of(sink(self.lease.name))
+        return await self._store.write(lambda connection: work(connection, number), lease=self.lease)
