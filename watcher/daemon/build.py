@@ -31,6 +31,7 @@ from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
 from watcher.sinks.stdout import StdoutSettings
+from watcher.store.changes import Lease
 from watcher.store.leases import HeldLease
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord
@@ -46,7 +47,7 @@ OUTRUN_PAGES = 50
 class AccountOwnerDependencies:
     """What the owner of an account works with: one of each in a process. `fatal` ends it."""
 
-    store: AccountStore
+    account_store: Callable[[Lease], AccountStore]
     clock: Clock
     metrics: Metrics
     events: EventFactory
@@ -58,7 +59,12 @@ class AccountOwnerDependencies:
 def routes_of(settings: Settings) -> dict[str, Route]:
     """Return the routes of all sinks."""
     return {
-        name: Route(types_matching(sink.events), dict(sink.match.labels), frozenset(map(str, sink.match.pipelines)))
+        name: Route(
+            types_matching(sink.events),
+            dict(sink.match.labels),
+            frozenset(map(str, sink.match.pipelines)),
+            sink.rules.group,
+        )
         for name, sink in settings.sinks.items()
     }
 
@@ -97,7 +103,8 @@ async def build_account(
     `wrap_api` may put something between the account and its API, `cadence` stand for that of `polling`.
     """
     client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency, check=held.check))
-    record = await shared.store.load_account(held.lease)
+    store = shared.account_store(held.lease)
+    record = await store.load_account()
     api = wrap_api(ClerkApi(client, base_url=settings.base_url, clock=shared.clock))
     evaluator = ReplyEvaluator(
         lease=held.lease,
@@ -107,13 +114,16 @@ async def build_account(
         cadence=cadence or _cadence(polling),
         link=settings.link,
     )
-    deps = _account_dependencies(shared, held, record, api=api, evaluator=evaluator, settings=settings, polling=polling)
+    deps = _account_dependencies(
+        shared, held, store, record, api=api, evaluator=evaluator, settings=settings, polling=polling
+    )
     return AccountPoller(deps, _scan_rules(polling, rate_per_s=settings.rate_limit, retention_s=retention_s))
 
 
 def _account_dependencies(
     shared: AccountOwnerDependencies,
     held: HeldLease,
+    store: AccountStore,
     record: AccountRecord,
     *,
     api: Api,
@@ -121,7 +131,7 @@ def _account_dependencies(
     settings: AccountSettings,
     polling: PollingSettings,
 ) -> AccountDependencies:
-    lease, store, clock, now = held.lease, shared.store, shared.clock, shared.clock.monotonic()
+    lease, clock, now = held.lease, shared.clock, shared.clock.monotonic()
     metrics = shared.metrics.account(lease.name)
     breaker = AccountCircuitBreaker(
         degraded_after_s=polling.degraded_after_s,

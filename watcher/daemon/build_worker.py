@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from watcher.config.models import AnySink
 from watcher.daemon.build import AccountOwnerDependencies
 from watcher.daemon.fingerprint import fingerprint_of_sink
-from watcher.delivery.delivery_queue import WorkerDependencies
-from watcher.delivery.worker import DeliveryWorker
+from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.silences import Silences
 from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import Output, SinkContext
 from watcher.store.leases import HeldLease
+from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 
@@ -57,22 +57,21 @@ async def build_worker(
     )
     sink = settings.open(context)
     stack.push_async_callback(sink.close)
-    record = await shared.store.load_sink(lease, fingerprint=fingerprint_of_sink(settings))
-    wake = shared.schedule.waker(f"sink:{name}")
-    shared.wakeups.wakes[name] = wake
-    stack.callback(shared.wakeups.wakes.pop, name)
+    store = SinkStore(shared.store, lease)
+    record = await store.load(fingerprint=fingerprint_of_sink(settings))
     deps = WorkerDependencies(
-        store=shared.store,
         is_trusted=held.is_trusted,
         clock=shared.due_clock,
         jitter=random.random,
-        wake=wake,
+        wake=shared.schedule.waker(f"sink:{name}"),
         events=shared.events,
         silences=shared.silences,
         fatal=shared.fatal,
         metrics=metrics,
         backpressure=shared.backpressure,
     )
+    worker = DeliveryWorker(store, sink=sink, record=record, rules=settings.rules, deps=deps)
+    shared.wakeups.wakes[name] = worker.wake
+    stack.callback(shared.wakeups.wakes.pop, name)
     stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
-    worker = DeliveryWorker(lease, sink=sink, record=record, rules=settings.rules, deps=deps)
     return worker

@@ -25,6 +25,7 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease
 from watcher.store.leases import MAINTENANCE, HeldLease
+from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.records import OpenProblem
 from watcher.store.sql_store import SqlStore
 
@@ -202,7 +203,7 @@ class Maintenance:
 
     def _prune(self, lease: Lease) -> AsyncIterator[int]:
         ended_before = self._deps.clock.steady_us() - round(self._policy.retention_s * 1_000_000)
-        return self._deps.store.prune(lease, ended_before=Micros(ended_before), keep=self._is_kept)
+        return MaintenanceStore(self._deps.store, lease).prune(ended_before=Micros(ended_before), keep=self._is_kept)
 
     def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: Micros) -> bool:
         policy = self._policy  # which may be another by the next page
@@ -213,9 +214,9 @@ class Maintenance:
 
     async def _expire(self, lease: Lease) -> None:
         now = self._deps.clock.steady_us()
-        await self._deps.store.mark_absent_pipelines(lease, present=self._policy.pipelines, now=now)
-        died = await self._deps.store.mark_absent_sinks(
-            lease,
+        store = MaintenanceStore(self._deps.store, lease)
+        await store.mark_absent_pipelines(present=self._policy.pipelines, now=now)
+        died = await store.mark_absent_sinks(
             present=self._policy.sinks,
             now=now,
             dead_after_us=ABSENT_SINK_DEAD_AFTER_US,
@@ -226,7 +227,8 @@ class Maintenance:
     async def _close_problems(self, lease: Lease) -> None:
         """Close what nobody watches for any more, and forget what the rules of such pipelines went by."""
         deps, policy, after = self._deps, self._policy, None
-        await deps.store.forget_rules(lease, present=policy.ruled)
+        store = MaintenanceStore(deps.store, lease)
+        await store.forget_rules(present=policy.ruled)
         while page := await deps.store.open_problems(after=after):
             after = page[-1].problem.id
             gone = [each for each in page if each.has_ended or not policy.watches_for(each)]
@@ -242,8 +244,8 @@ class Maintenance:
                 )
                 for each in gone
             ]
-            closed_count = await deps.store.close_problems(
-                lease, [(entry, change) for entry, change in closings if change is not None]
+            closed_count = await store.close_problems(
+                [(entry, change) for entry, change in closings if change is not None]
             )
             for each in gone:
                 deps.closed(each)

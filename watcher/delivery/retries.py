@@ -4,12 +4,12 @@ The breaker says when something may be tried; which delivery that is, the worker
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.backoff import Jitter, doubling, spread
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
+from watcher.store.changes import Trial
 
 REJECTIONS = 5
 """So many refusals of a body in a row, and it will never be taken."""
@@ -77,7 +77,7 @@ class CircuitBreaker:
         """Return the moment from which some delivery may be tried while it is open."""
         return min(self._tried_from, self._never_tried_from)
 
-    def trial(self, now: Monotonic) -> Literal["never_tried", "tried_longest_ago"] | None:
+    def trial(self, now: Monotonic) -> Trial | None:
         """Return what may be tried while it is open: what was never tried first, but not more often than its wait."""
         if now >= self._never_tried_from:
             return "never_tried"
@@ -93,9 +93,12 @@ class CircuitBreaker:
         """Note that its answer is there, or will never be."""
         self.is_trying = False
 
-    def nothing_new(self, now: Monotonic) -> None:
-        """Note that nothing waits that was never tried."""
-        self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
+    def nothing_waits(self, trial: Trial, *, now: Monotonic) -> None:
+        """Note that there is nothing for such a trial."""
+        if trial == "never_tried":
+            self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
+        else:
+            self._tried_from = Monotonic(now + OPEN_S)
 
     def open(self, now: Monotonic) -> None:
         """Let nothing through but one delivery at a time, for longer after each trial that had to wait and failed."""

@@ -1,4 +1,4 @@
-"""How one sink is: well, failing or disabled, with its own clock; and what is recorded of that, also for other sinks."""
+"""How one sink is: well, failing or disabled, with its own clock; and what is recorded of that for other sinks."""
 
 import structlog
 
@@ -66,6 +66,10 @@ class SinkState:
         failing_for_s = None if since is None else min(FAILING_AFTER_S, self._clock.running() - since)
         return BackoffState(pause_s if pause_s > 0 else None, failing_for_s)
 
+    def lasting(self) -> tuple[float, bool]:
+        """Return what of that changes otherwise than by the passing of time."""
+        return self.paused_until, self._trying_since is None
+
     def pause(self, pause_s: float) -> None:
         """Note that the receiver asked for a pause. An earlier, longer one stays."""
         self.paused_until = max(self.paused_until, Monotonic(self._clock.monotonic() + pause_s))
@@ -75,7 +79,7 @@ class SinkState:
         self.answer, self._is_through = answer, False
 
     def trying(self, delivery: Delivery) -> None:
-        """Note that a delivery is being tried, which says nothing of the sink once it failed while others got through."""
+        """Note that a delivery is tried. Once it failed while others got through, that says nothing of the sink."""
         if self._trying_since is None and delivery.number not in self._own_trouble:
             self._trying_since = self._clock.running()
 

@@ -6,7 +6,7 @@ taken, so what happens to one execution, or to one problem, arrives in order.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -154,12 +154,11 @@ class DeliveryWorker:
         self._owned_from = deps.clock.steady_us()
         self._released_under: tuple[Silence, ...] | None = None  # the silences when openings were released last
         self._ready: deque[Sequence[Delivery]] = deque()  # batches that may go
-        self._held: set[bytes] = set()  # the lanes of what is ready, on its way, or not settled
         self._sending: dict[asyncio.Task[None], Sequence[Delivery]] = {}
         self._answered: list[_Answer] = []  # and not settled
         self._kept_back: list[Delivery] = []  # by silences, and not settled
-        self._asking = asyncio.Lock()  # what is taken from the store is in `_held` before something else is asked of it
-        self._saved = self._state.backoff()
+        self._asking = asyncio.Lock()  # what is taken from the store is here before something else is asked of it
+        self._saved = self._state.lasting()
 
     def wake(self) -> None:
         """Note that something was recorded for this sink."""
@@ -256,7 +255,7 @@ class DeliveryWorker:
         if after_s is None or self._stopped or self._state.disabled or now < self._give_up_at:
             return
         self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
-        count = await self._store.give_up(clock_s=self._state.clock_s(), after_s=after_s, skip=self._held)
+        count = await self._store.give_up(clock_s=self._state.clock_s(), after_s=after_s, skip=self._going())
         if count:
             self._deps.metrics.dead(count)
             log.warning("deliveries.died", sink=self.sink, count=count, why="give_up_after has passed")
@@ -265,14 +264,14 @@ class DeliveryWorker:
     async def _turn(self, request: Take | None) -> None:
         """Settle what was answered or kept back, and take what is asked for: one transaction."""
         answered, kept_back, calls_forward = self._answered, self._kept_back, self._calls_forward
-        backoff = self._state.backoff()
-        is_moved = (backoff.pause_s is None, backoff.failing_for_s is None) != self._saved
+        lasting = self._state.lasting()
+        is_moved = lasting != self._saved
         settled = [record for answer in answered for record in answer.records]
         turn = Turn(
             self._store.lease,
             attempts=(*settled, *map(self._silenced, kept_back)),
             messages=tuple(message for answer in answered for message in answer.result.messages),
-            backoff=backoff if is_moved else None,
+            backoff=self._state.backoff() if is_moved else None,
             clock_s=self._state.clock_s() if is_moved else None,
             calls_forward=calls_forward,
             group_wait_us=round(self.groups_for_s * 1e6),
@@ -289,15 +288,11 @@ class DeliveryWorker:
             self._calls_forward |= calls_forward
             self._is_unread = True
             raise
-        self._store_failures = 0
-        if is_moved:
-            self._saved = backoff.pause_s is None, backoff.failing_for_s is None
+        self._store_failures, self._saved = 0, lasting
         for answer in answered:
-            self._let_go(answer.batch)
             self._unsettled_count -= len(answer.batch)
             self._report(answer)
         if kept_back:
-            self._let_go(kept_back)
             self._deps.metrics.silenced(len(kept_back))
         if request is not None and taken is not None:
             self._take_in(taken, request)
@@ -313,12 +308,11 @@ class DeliveryWorker:
                 return None
         elif not (self._is_unread or self._is_backlog or self._answered or self._kept_back or self._is_due()):
             return None
-        going = {each.lane for batch in (*self._ready, *self._sending.values()) for each in batch}
         group = self._rules.group
         return Take(
             now=self._clock.steady_us(),
             count=1 if trial else self._take_count,
-            skip=frozenset(going),
+            skip=self._going(),
             group_count=1 if group is None else group.max_count,
             trial=trial,
             with_messages=self._rules.keeps_messages,
@@ -326,12 +320,11 @@ class DeliveryWorker:
 
     def _take_in(self, taken: Taken, request: Take) -> None:
         self._ready.extend(taken.batches)
-        for batch in taken.batches:
-            self._held.update(each.lane for each in batch)
         self._is_trial = request.trial is not None
-        if request.trial == "never_tried" and not taken.batches:
-            self._breaker.nothing_new(self._clock.monotonic())
-            return
+        if request.trial is not None and not taken.batches:
+            self._breaker.nothing_waits(request.trial, now=self._clock.monotonic())
+            if request.trial == "never_tried":
+                return
         self._is_backlog = request.trial is None and len(taken.batches) == request.count
         self._next_due_at = taken.next_due_at
         if self._is_at_rest():
@@ -395,7 +388,6 @@ class DeliveryWorker:
         except OutputClosedError:
             raise
         except LeaseExpiredError:  # it was not sent, or not in full: another process does that
-            self._let_go(batch)
             self._unsettled_count -= len(batch)
             self._is_unread = True
             return
@@ -451,7 +443,7 @@ class DeliveryWorker:
         return _Answer(batch, result, decisions, records, at)
 
     def _goes_apart(self, batch: Sequence[Delivery], result: SendResult) -> bool:
-        """Return whether a group goes event by event from now on: it was refused, or is what others got through beside."""
+        """Return whether a group goes event by event from now on: it was refused, or fails while others get through."""
         if result.outcome is SendOutcome.REFUSED:
             return not result.minimal_left
         oldest = batch[0]
@@ -460,11 +452,12 @@ class DeliveryWorker:
     def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool) -> None:
         """Take from an answer how the sink is."""
         self._state.answered(result.answer)
+        was_open = self._breaker.is_open
         if result.pause_s:
             self._state.pause(min(result.pause_s, RETRY_AFTER_CAP_S))
         match result.outcome:
             case SendOutcome.DELIVERED | SendOutcome.ACCEPTED:
-                self._calls_forward |= self._breaker.is_open
+                self._calls_forward |= was_open
                 self._state.got_through()
                 self._breaker.works()
             case SendOutcome.REFUSED:
@@ -477,6 +470,7 @@ class DeliveryWorker:
                 self._breaker.failed(self._clock.monotonic(), waited=waited)
                 if result.outcome is SendOutcome.BUSY:
                     self._state.pause(retry_after_s(result))
+        self._is_unread |= was_open and not self._breaker.is_open
 
     # What is known
 
@@ -508,7 +502,8 @@ class DeliveryWorker:
 
     def _is_at_rest(self) -> bool:
         """Return whether nothing waits for this sink."""
-        return not (self._held or self._is_unread or self._is_backlog) and self._next_due_at is None
+        is_going = self._ready or self._sending or self._answered or self._kept_back
+        return not (is_going or self._is_unread or self._is_backlog) and self._next_due_at is None
 
     def _note_trying(self) -> None:
         """Note that something was begun and has no answer yet, or that the store is what holds it up."""
@@ -517,14 +512,13 @@ class DeliveryWorker:
         for batch in self._sending.values():
             self._state.trying(batch[0])
 
-    def _let_go(self, batch: Iterable[Delivery]) -> None:
-        self._held.difference_update(each.lane for each in batch)
+    def _going(self) -> frozenset[bytes]:
+        """Return the lanes of what is ready or on its way."""
+        return frozenset(each.lane for batch in (*self._ready, *self._sending.values()) for each in batch)
 
     def _give_back(self) -> None:
         """Forget what was taken but not begun."""
-        for batch in self._ready:
-            self._let_go(batch)
-            self._is_unread = True
+        self._is_unread |= bool(self._ready)
         self._ready.clear()
 
     async def _note_backlog(self) -> None:

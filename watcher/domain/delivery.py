@@ -60,15 +60,15 @@ class Part(StrEnum):
 class Delivery:
     """One event on its way to one sink.
 
-    `number` is that of its event in the order of recording; of one `lane` only the first that waits is sent. `recorded_at`,
-    `due_at` and `tried_at`, when the last attempt ended (0: never tried), are microseconds UTC on the steady clock.
-    `first_due_at_s` is the reading of the sink's own clock (seconds during which the sink was served) when it was first
-    due, as far as that was noted. `rejections` counts the answers in a row that said the body itself is unacceptable. What
-    has a `group_key` goes with others of that. `replayed` marks what was a dead letter and is sent again. `part` is what
-    of it is to be sent. `account`, `pipeline` and `labels` are the event's. Of the `problem` that it `closes` or reminds of
-    it is known whether the opening was sent to this sink, or may have been, and whether it is open still. Of a sink that
-    keeps messages, `message` is that of the event's own problem, `thread` that of the problem that its pipeline keeps
-    failing, in whose thread a single failure belongs.
+    `number` is that of its event in the order of recording; of one `lane` only the first that waits is sent.
+    `recorded_at`, `due_at` and `tried_at`, when the last attempt ended (0: never tried), are microseconds UTC on the
+    steady clock. `first_due_at_s` is the reading of the sink's own clock (seconds during which the sink was served)
+    when it was first due, as far as that was noted. `rejections` counts the answers in a row that said the body itself
+    is unacceptable. What has a `group_key` goes with others of that. `replayed` marks what was a dead letter and is
+    sent again. `part` is what of it is to be sent. `account`, `pipeline` and `labels` are the event's. Of the `problem`
+    that it `closes` or reminds of it is known whether the opening was sent to this sink, or may have been, and whether
+    it is open still. Of a sink that keeps messages, `message` is that of the event's own problem, `thread` that of the
+    problem that its pipeline keeps failing, in whose thread a single failure belongs.
     """
 
     sink: str

@@ -82,9 +82,9 @@ class EventKey(NamedTuple):
 class Event:
     """One event, ready to be stored and sent: `body` is the CloudEvents JSON, byte for byte what is signed.
 
-    `stream` is the key of (source, subject), within which `sequence` counts from 1. A sink gets the events of one `lane`
-    in the order in which they were recorded: by default its stream is its lane. `problem` is the one it opens, reminds
-    of or `closes`. With `account`, `pipeline` and `labels` it is what silences and groups go by.
+    `stream` is the key of (source, subject), within which `sequence` counts from 1. A sink gets the events of one
+    `lane` in the order in which they were recorded: by default its stream is its lane. `problem` is the one it opens,
+    reminds of or `closes`. With `account`, `pipeline` and `labels` it is what silences and groups go by.
     """
 
     id: UUID

@@ -16,8 +16,8 @@ _LABEL = "labels."
 class GroupRules:
     """Which events go together: those alike in each of `by` (`pipeline`, `account`, `type`, `labels.NAME`).
 
-    Each waits `wait_s` from its recording; at most `max_count` go in one request. With `problems` what opens or closes a
-    problem of an execution goes with others, too.
+    Each waits `wait_s` from its recording; at most `max_count` go in one request. With `problems` what opens or closes
+    a problem of an execution goes with others, too.
     """
 
     by: tuple[str, ...]

@@ -168,9 +168,9 @@ class AccountPoller:
 
     async def _load_additions(self, watches: Sequence[Watch]) -> Additions:
         """Load what the store knows of what is new in these watches."""
-        store, lease = self._deps.store, self._deps.lease
+        store = self._deps.store
         unknown = self._registry.unknown(watches)
-        named = await store.load_executions(lease, list(unknown))
+        named = await store.load_executions(list(unknown))
         unrecorded = [ExecutionRecord(name, pipeline) for name, pipeline in unknown.items() if name not in named]
         whole = [watch for watch in watches if watch.whole and watch.pipeline not in self._registry.listings]
         for watch in whole:  # what is recorded of a list holds once nothing of it is asked or written any more

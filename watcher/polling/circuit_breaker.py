@@ -12,7 +12,7 @@ from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.runtime.backoff import doubling
-from watcher.store.changes import NO_BACKOFF, BackoffState
+from watcher.store.changes import BackoffState
 
 PAUSING_CODES = frozenset({429, 503})
 PAUSE_CAP_S = 15 * 60.0
@@ -67,7 +67,7 @@ class AccountCircuitBreaker:
         degraded_after_s: float,
         now: Monotonic,
         trouble: AccountTrouble | None = None,
-        backoff: BackoffState = NO_BACKOFF,
+        backoff: BackoffState | None = None,
     ) -> None:
         """Start with what was recorded last. A pause longer than any was written by a wrong clock."""
         self.trouble = trouble
@@ -80,7 +80,8 @@ class AccountCircuitBreaker:
         self._troubled_at = EARLIEST
         self._key_refused = trouble is AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
         self._success_sent_at = EARLIEST
-        self.paused_until = EARLIEST if backoff.pause_s is None else Monotonic(now + min(backoff.pause_s, PAUSE_CAP_S))
+        pause_s = None if backoff is None else backoff.pause_s
+        self.paused_until = EARLIEST if pause_s is None else Monotonic(now + min(pause_s, PAUSE_CAP_S))
         self._pause_began_at = EARLIEST
         self._pause_count = 0
         self._failed_before_s = backoff.failing_for_s

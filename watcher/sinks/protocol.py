@@ -8,6 +8,7 @@ from typing import Protocol
 
 from watcher.domain.delivery import Delivery, ProblemMessage
 from watcher.domain.problems import Problem
+from watcher.domain.routing import GroupRules
 from watcher.runtime.clock import Clock
 
 
@@ -59,18 +60,6 @@ class RetryRules:
 
     schedule_s: tuple[float, ...]
     give_up_after_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class GroupRules:
-    """Which deliveries go together: those alike in each of `by` (`pipeline`, `account`, `type`, `labels.NAME`).
-
-    A group is complete `wait_s` after its first event was recorded, or once it has `max_count`.
-    """
-
-    by: tuple[str, ...]
-    wait_s: float
-    max_count: int
 
 
 @dataclass(frozen=True, slots=True)

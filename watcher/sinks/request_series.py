@@ -57,7 +57,7 @@ class TakenParts:
         The next attempt goes on behind what was taken: of a large group no attempt may get all through. So it does
         after a part that raised or was cancelled.
         """
-        key = batch[0].group_id or batch[0].event_id
+        key = batch[0].event_id
         if batch[0].replayed and not batch[0].attempts:  # a replay begins anew
             self._taken.pop(key, None)
         taken = self._taken.get(key, [])

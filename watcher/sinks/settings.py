@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from watcher.domain.event import EventType
+from watcher.domain.routing import GroupRules
 from watcher.runtime.settings import (
     Block,
     Duration,
@@ -22,7 +23,7 @@ from watcher.runtime.settings import (
     split_http_url,
 )
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.protocol import GroupRules, RetryRules, Sink, SinkContext, WorkerRules
+from watcher.sinks.protocol import RetryRules, Sink, SinkContext, WorkerRules
 from watcher.sinks.signing import SECRET_PREFIX
 
 BATCH_COUNT = 100

@@ -152,19 +152,23 @@ class AttemptRecord:
     group_key: bytes | None = None
 
 
+Trial = Literal["never_tried", "tried_longest_ago"]
+"""Which delivery is to show whether a sink works again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Take:
     """What the owner of a sink asks for: what is due at `now`, in at most `count` requests.
 
-    Lanes in `skip` are on their way. At most `group_count` go together. While the breaker is open one delivery goes as a
-    `trial`: one that was never tried, or the one that was tried longest ago, due or not.
+    Lanes in `skip` are on their way. At most `group_count` go together. While the breaker is open one delivery goes as
+    a `trial`: one that was never tried, or the one that was tried longest ago, due or not.
     """
 
     now: Micros
     count: int
     skip: frozenset[bytes]
     group_count: int = 1
-    trial: Literal["never_tried", "tried_longest_ago"] | None = None
+    trial: Trial | None = None
     with_messages: bool = False
 
 
@@ -173,10 +177,10 @@ class Turn:
     """What the owner of a sink has to write, and what it would send next: one transaction, in this order.
 
     No attempt can be refused alone: by their keys rows are only found, and what is written are numbers within bounds
-    and words of ours. `clock_s`, the sink's own clock, and `backoff` are how the sink is now, kept where they are given.
-    `messages` are where messages of problems are now; a later one of the same problem replaces an earlier one.
-    `calls_forward` has all that was tried come due within a minute. What was held back in a group is due `group_wait_us`
-    after its recording.
+    and words of ours. `clock_s`, the sink's own clock, and `backoff` are how the sink is now, kept where they are
+    given. `messages` are where messages of problems are now; a later one of the same problem replaces an earlier one.
+    `calls_forward` has all that was tried come due within a minute. What was held back in a group is due
+    `group_wait_us` after its recording.
     """
 
     lease: Lease

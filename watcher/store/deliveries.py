@@ -12,7 +12,20 @@ from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, bindparam, case, false, func, or_, select, true, union_all, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    false,
+    func,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
 
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.event import EventType
@@ -67,7 +80,7 @@ _LET_GO = HotStatement(
         )
     )
 )
-_called_at = bindparam("now") + (delivery.c.number * _SPREAD % (CALLED_WITHIN_US // 1_000)) * 1_000
+_called_at: ColumnElement[int] = bindparam("now") + (delivery.c.number * _SPREAD % (CALLED_WITHIN_US // 1_000)) * 1_000
 _CALL_FORWARD = (
     update(delivery)
     .where(
@@ -211,12 +224,13 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
 def _heads(connection: Connection, sink_id: int, request: Take) -> Iterator[AnyRow]:
     """Yield heads in the order in which they go, and some that are not due yet."""
     of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # a lane has one head
+    found: Iterable[AnyRow]
     if request.trial is None:
         found = sorted(HEADS.run(connection, of_sink), key=attrgetter("tried", "due_at", "recorded_at"))
     elif request.trial == "never_tried":
-        found = connection.execute(_NEVER_TRIED, of_sink).all()
+        found = connection.execute(_NEVER_TRIED, of_sink)
     else:
-        found = connection.execute(_TRIED_LONGEST_AGO, of_sink).all()
+        found = connection.execute(_TRIED_LONGEST_AGO, of_sink)
     return (row for row in found if row.lane not in request.skip)
 
 
@@ -273,7 +287,7 @@ def labels_text(labels: tuple[tuple[str, str], ...]) -> str | None:
 @lru_cache(maxsize=1024)
 def labels_of(text: str | None) -> dict[str, str]:
     """Return the labels of that text."""
-    return {} if text is None else json.loads(text)  # type: ignore[no-any-return] # as `labels_text` made it
+    return {} if text is None else json.loads(text)
 
 
 def _complete(connection: Connection, sink_id: int, sent: Delivery, request: Take) -> Delivery:
@@ -292,9 +306,7 @@ def _with_opening(connection: Connection, sink_id: int, sent: Delivery) -> Deliv
     row = connection.execute(_OPENING, {"of_problem": sent.problem.bytes, "of_sink": sink_id}).one_or_none()
     if row is None:  # retention took it, which it does long after it was closed
         return replace(sent, is_problem_open=False)
-    if row.state is None:
-        # What only closes went where the opening had gone, which retention may have taken since.
+    is_sent = row.state != DeliveryState.SILENCED or bool(row.tried)
+    if row.state is None:  # what only closes went where the opening had gone, which retention may have taken since
         is_sent = sent.type in CLOSINGS
-    else:
-        is_sent = row.state != DeliveryState.SILENCED or bool(row.tried)
     return replace(sent, is_opening_sent=is_sent, is_problem_open=row.closed_at is None)

@@ -9,6 +9,7 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.store.changes import BackoffState, Change, Lease
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 
+
 class AccountStore(Protocol):
     """The part of a store that an account's owner uses, who needs no sinks."""
 

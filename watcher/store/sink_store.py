@@ -145,7 +145,7 @@ class SinkStore:
         return await self._write(give_up)
 
     async def release(self) -> None:
-        """Have the openings that a silence kept back wait again, as if they were new, of problems that are still open."""
+        """Have the openings that a silence kept back wait again, as if new, of problems that are still open."""
         now = self._store.clock.steady_us()
 
         def release(connection: Connection, sink_id: int) -> None:

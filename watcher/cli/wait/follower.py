@@ -19,7 +19,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
 from watcher.domain.rules import RuleState
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.policy import ERROR_JITTER, Cadence
 from watcher.runtime.backpressure import Backpressure
@@ -27,7 +27,7 @@ from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import spell_duration
-from watcher.store.changes import NO_BACKOFF, BackoffState, Change, ChangeSet, Lease, SingleChange
+from watcher.store.changes import BackoffState, Change, ChangeSet, Lease, SingleChange
 from watcher.store.leases import HeldLease
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 
@@ -120,9 +120,16 @@ async def _start(
     """Let the account be watched until `stack` closes; what is in flight then is given up."""
     metrics = Metrics()
     schedule = Schedule(clock=clock, fatal=heard.put_nowait, lag=metrics.loop_lag.set)
-    store = EphemeralStore(heard.put_nowait)
     events = EventFactory(Router(routes_of(settings)))
-    shared = AccountOwnerDependencies(store, clock, metrics, events, schedule, Backpressure(), heard.put_nowait)
+    shared = AccountOwnerDependencies(
+        lambda lease: EphemeralStore(lease, heard.put_nowait),
+        clock,
+        metrics,
+        events,
+        schedule,
+        Backpressure(),
+        heard.put_nowait,
+    )
     ((name, account),) = settings.accounts.items()
     poller = await build_account(
         shared,
@@ -160,26 +167,27 @@ class ObservedApi:
         return await self.api.list(pipeline=pipeline, page=page, known=known)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EphemeralStore:
     """A store for a program that needs no memory: each change is passed on at once and kept nowhere."""
 
+    lease: Lease
     heard: Callable[[SingleChange], None]
-    failing_since: None = None
+    failing_since: Monotonic | None = None
 
-    async def load_account(self, lease: Lease) -> AccountRecord:
+    async def load_account(self) -> AccountRecord:
         """Return that nothing is known."""
-        return AccountRecord(0, None, NO_BACKOFF)
+        return AccountRecord(0, None, BackoffState())
 
-    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
+    async def load_executions(self, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
         """Return that nothing is known."""
         return {}
 
-    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
+    async def load_pipeline(self, pipeline: str) -> PipelineRecord:
         """Return that nothing is known."""
         return PipelineRecord(0, None)
 
-    async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
+    async def load_rules(self, pipeline: str) -> RulesRecord:
         """Return that nothing is known."""
         return RulesRecord(0, RuleState(), {}, ())
 
@@ -187,7 +195,7 @@ class EphemeralStore:
         """Return that nothing is known."""
         return {}
 
-    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
+    async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         """Return that nothing is known."""
         return ()
 
@@ -196,8 +204,8 @@ class EphemeralStore:
         for each in change.changes if isinstance(change, ChangeSet) else (change,):
             self.heard(each)
 
-    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
+    async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:
         """Keep nothing."""
 
-    async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
+    async def save_backoff(self, backoff: BackoffState) -> None:
         """Keep nothing."""
