@@ -84,7 +84,7 @@ class AccountCircuitBreaker:
         self.paused_until = EARLIEST if pause_s is None else Monotonic(now + min(pause_s, PAUSE_CAP_S))
         self._pause_began_at = EARLIEST
         self._pause_count = 0
-        self._failed_before_s = backoff.failing_for_s
+        self._failed_before_s = None if backoff is None else backoff.failing_for_s
         self._over_since: Monotonic | None = None
         self._over_last_at = EARLIEST
         self._stopped_s: float | None = None
