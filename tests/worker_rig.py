@@ -14,8 +14,7 @@ from uuid import UUID, uuid5
 
 from stores import open_soon
 
-from watcher.delivery.delivery_queue import WorkerDependencies
-from watcher.delivery.worker import DeliveryWorker
+from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.errors import StoreError
@@ -28,10 +27,10 @@ from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
-from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease, SourceChange
+from watcher.store.changes import SourceChange, Turn
 from watcher.store.open import BUSY_TIMEOUT_S
-from watcher.store.records import DueDeliveries
-from watcher.store.sql_store import SqlStore
+from watcher.store.records import Taken
+from watcher.store.sink_store import SinkStore
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 NAMESPACE = UUID("5d9f6a0e-0000-4000-8000-000000000000")
@@ -88,7 +87,7 @@ class ScriptedSink:
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         delivery = batch[0]
-        assert len(batch) == 1 or delivery.group_id is not None
+        assert len(batch) == 1 or delivery.group_key is not None
         self.sent.extend(batch)
         self.batches.append([name_of(each) for each in batch])
         self.arrived.put_nowait(name_of(delivery))
@@ -122,45 +121,25 @@ class ScriptedSink:
 
 
 class FlakyStore:
-    """What a worker asks of a store, of which some methods fail while they are named in `broken`."""
+    """The store of a worker, of which some methods, or parts of a turn, fail while they are named in `broken`."""
 
-    def __init__(self, inner: SqlStore) -> None:
+    def __init__(self, inner: SinkStore) -> None:
         self.inner = inner
+        self.lease = inner.lease
         self.exclusive = inner.exclusive
         self.broken: set[str] = set()
         self.error = StoreError("broken by the test")
         self.asked: Counter[str] = Counter()
         self.failing_since: Monotonic | None = None
 
-    async def record(self, change: Change) -> None:
-        self._ask("record")
-        await self.inner.record(change)
-
-    async def settle(self, records: AttemptRecords) -> None:
-        self._ask("settle")
-        await self.inner.settle(records)
-
-    async def save_sink_state(self, lease: Lease, backoff: BackoffState, *, clock_s: float) -> None:
-        self._ask("save_sink_state")
-        await self.inner.save_sink_state(lease, backoff, clock_s=clock_s)
-
-    async def next_deliveries(self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes]) -> DueDeliveries:
-        self._ask("next_deliveries")
-        return await self.inner.next_deliveries(lease, now=Micros(now), limit=limit, skip=skip)
-
-    async def next_trial(
-        self, lease: Lease, *, now: int, skip: Collection[bytes], never_tried: bool
-    ) -> Delivery | None:
-        self._ask("next_trial")
-        return await self.inner.next_trial(lease, now=Micros(now), skip=skip, never_tried=never_tried)
-
-    async def give_up(self, lease: Lease, *, now: int, clock_s: float, after_s: float, skip: Collection[bytes]) -> int:
-        self._ask("give_up")
-        return await self.inner.give_up(lease, now=Micros(now), clock_s=clock_s, after_s=after_s, skip=skip)
+    async def turn(self, turn: Turn) -> Taken | None:
+        if turn.attempts:
+            self._ask("settle")
+        if turn.take is not None:
+            self._ask("take" if turn.take.trial is None else "trial")
+        return await self.inner.turn(turn)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        """Pass on what is asked of no other sink than those that are silenced, reminded, or sent groups."""
-
         async def ask(*args: Any, **kwargs: Any) -> Any:
             self._ask(name)
             return await getattr(self.inner, name)(*args, **kwargs)
@@ -174,8 +153,9 @@ class FlakyStore:
 
 
 def name_of(delivery: Delivery) -> str:
-    """Return `a2` for the second event of stream `a`."""
-    return f"{delivery.stream.decode(errors='replace')}{delivery.sequence}"
+    """Return `a2` for the second event of stream `a`, and its type for what no test has recorded."""
+    content = delivery.content
+    return f"{content['of']}{content['sequence']}" if "of" in content else delivery.type
 
 
 class NotedEvents(EventFactory):
@@ -228,15 +208,15 @@ class Rig:
         await self._work(rules=rules, fingerprint="as written")
 
     async def _work(self, *, rules: WorkerRules, fingerprint: str) -> None:
-        self.store = FlakyStore(self.real_store)
-        lease = await self.real_store.claim("sink", self.name)
+        self.rules = rules
+        store = SinkStore(self.real_store, await self.real_store.claim("sink", self.name))
+        self.store = FlakyStore(store)
         self.worker = DeliveryWorker(
-            lease,
+            cast("SinkStore", self.store),
             sink=self.sink,
-            record=await self.real_store.load_sink(lease, fingerprint=fingerprint),
+            record=await store.load(fingerprint=fingerprint),
             rules=rules,
             deps=WorkerDependencies(
-                store=cast("SqlStore", self.store),
                 is_trusted=lambda: self.is_trusted,
                 clock=self.clock,
                 jitter=lambda: 0.5,
@@ -268,9 +248,10 @@ class Rig:
         self,
         *streams: str,
         type_: EventType = EventType.EXECUTION_FAILED,
-        data: Mapping[str, object] | None = None,
+        data: Mapping[str, Any] | None = None,
         problem: Problem | None = None,
         closed: bool = False,
+        lane: bytes = b"",
     ) -> None:
         """Record the next event of each stream, in this order, with that data. It may open or close a problem."""
         for stream in streams:
@@ -280,9 +261,11 @@ class Rig:
             if problem is not None:
                 block = {"id": str(problem.id)} | ({} if closed_at is None else {"closedAt": timestamp(closed_at)})
                 data = {**(data or {}), "problem": block}
-            event = _event(stream, self._recorded[stream], type_=type_, data=data)
+            event = _event(stream, self._recorded[stream], type_=type_, data=data, lane=lane)
             problems = () if problem is None else (ProblemChange(problem, closed_at, is_new=not closed),)
-            await self.write(OutboxEntry(event, (self.name,)), *problems)
+            group = None if self.rules.group is None else self.rules.group.group_of(event)
+            groups = {} if group is None else {self.name: group}
+            await self.write(OutboxEntry(event, (self.name,), groups=groups), *problems)
 
     async def write(self, entry: OutboxEntry, *problems: ProblemChange) -> None:
         """Record an event, with the problems that it opens or closes."""
@@ -301,8 +284,8 @@ class Rig:
         return rest_s
 
     async def settle(self) -> None:
-        """Wait until all that was sent is settled."""
-        while under_way := self.worker._under_way():
+        """Wait until all that was sent is answered."""
+        while under_way := list(self.worker._sending):
             await asyncio.wait(under_way)
 
     async def sent_after(self, after_s: float = 0.0) -> list[str]:
@@ -311,16 +294,11 @@ class Rig:
         await self.go(after_s)
         return self.sink.take_sent()
 
-    def trial(self) -> Delivery | None:
-        """Return what was taken to be tried while the breaker is open, and waits."""
-        ready = self.worker._ready
-        return ready[0] if ready and self.worker._breaker.is_open and self.worker._is_trial else None
-
     def row(self, name: str) -> dict[str, Any]:
         """Return what is stored of a delivery."""
         with closing(sqlite3.connect(self.path)) as connection:
             connection.row_factory = sqlite3.Row
-            query = "SELECT * FROM delivery WHERE stream = ? AND sequence = ?"
+            query = "SELECT * FROM delivery JOIN event ON event.id = number WHERE stream = ? AND sequence = ?"
             return dict(connection.execute(query, (name[:-1].encode(), int(name[-1]))).fetchone())
 
     def sink_state(self) -> str | None:
@@ -337,15 +315,27 @@ class Rig:
         return self.metrics.registry.get_sample_value("watcher_sink_up", {"sink": self.name}) == 1
 
     def _recorded_for(self, sinks: Collection[str]) -> None:
-        self.woken |= self.name in sinks
+        if self.name in sinks:
+            self.worker.wake()
 
     def _wake(self) -> None:
         self.woken = True
 
 
-def _event(stream: str, sequence: int, *, type_: EventType, data: Mapping[str, object] | None) -> Event:
-    body: dict[str, object] = {"of": stream, "sequence": sequence}
-    if data is not None:
-        body["data"] = data
-    id_ = uuid5(NAMESPACE, f"{stream}{sequence}")
-    return Event(id_, type_, stream.encode(), sequence, json.dumps(body).encode())
+def _event(stream: str, sequence: int, *, type_: EventType, data: Mapping[str, Any] | None, lane: bytes = b"") -> Event:
+    data = data or {}
+    body = {"of": stream, "sequence": sequence, "data": data}
+    problem = data.get("problem", {})
+    return Event(
+        uuid5(NAMESPACE, f"{stream}{sequence}"),
+        type_,
+        stream.encode(),
+        sequence,
+        json.dumps(body).encode(),
+        lane=lane,
+        problem=UUID(problem["id"]) if problem else None,
+        closes="closedAt" in problem,
+        account=data.get("account"),
+        pipeline=data.get("pipeline", {}).get("id"),
+        labels=data.get("labels", {}),
+    )

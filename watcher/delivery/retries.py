@@ -73,6 +73,12 @@ class CircuitBreaker:
         self._tried_from = EARLIEST
         self._never_tried_from = EARLIEST
 
+    def resume(self, failures_count: int, *, now: Monotonic) -> None:
+        """Go on from so many failures since anything got through, of an earlier life."""
+        self._failures_count = failures_count
+        if self._opens and failures_count >= FAILURES_COUNT:
+            self._open(now)
+
     def trial_at(self) -> Monotonic:
         """Return the moment from which some delivery may be tried while it is open."""
         return min(self._tried_from, self._never_tried_from)
@@ -100,20 +106,20 @@ class CircuitBreaker:
         else:
             self._tried_from = Monotonic(now + OPEN_S)
 
-    def open(self, now: Monotonic) -> None:
-        """Let nothing through but one delivery at a time, for longer after each trial that had to wait and failed."""
-        self.is_open = True
-        self._waits_count += 1
-        self._tried_from = Monotonic(now + doubling(self._waits_count, base_s=OPEN_S, cap_s=OPEN_CAP_S))
-
     def failed(self, now: Monotonic, *, waited: bool) -> None:
         """Note a failure. `waited` says it is that of a trial which had to wait."""
         self._failures_count += 1
         is_row = self._opens and self._failures_count >= FAILURES_COUNT
         if waited if self.is_open else is_row:
-            self.open(now)
+            self._open(now)
 
     def works(self) -> None:
         """Close: the sink took something, or refused a body, which shows that it works."""
         self.is_open = False
         self._failures_count = self._waits_count = 0
+
+    def _open(self, now: Monotonic) -> None:
+        """Let nothing through but one delivery at a time, for longer after each trial that had to wait and failed."""
+        self.is_open = True
+        self._waits_count += 1
+        self._tried_from = Monotonic(now + doubling(self._waits_count, base_s=OPEN_S, cap_s=OPEN_CAP_S))

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -148,8 +149,8 @@ class DeliveryWorker:
         )
         now = deps.clock.monotonic()
         self._breaker = CircuitBreaker(opens=rules.breaks)
-        if rules.breaks and record.backoff.failing_for_s is not None:  # what waits for its step is tried before that
-            self._breaker.open(now)
+        if record.backoff.failing_for_s is not None:
+            self._breaker.resume(record.failures_count, now=now)
         self._pacer = Pacer(rules.rate_per_s, now=now)
         self._owned_from = deps.clock.steady_us()
         self._released_under: tuple[Silence, ...] | None = None  # the silences when openings were released last
@@ -158,7 +159,7 @@ class DeliveryWorker:
         self._answered: list[_Answer] = []  # and not settled
         self._kept_back: list[Delivery] = []  # by silences, and not settled
         self._asking = asyncio.Lock()  # what is taken from the store is here before something else is asked of it
-        self._saved = self._state.lasting()
+        self._saved = (self._state.lasting(), self._state.clock_s())
 
     def wake(self) -> None:
         """Note that something was recorded for this sink."""
@@ -205,10 +206,11 @@ class DeliveryWorker:
         return at - now
 
     async def drain(self) -> None:
-        """Start nothing more and wait for what is in flight."""
+        """Start nothing more, wait for what is in flight, and settle it."""
         self._stopped = True
         while self._sending:
             await asyncio.wait(list(self._sending))
+        await self._ask(partial(self._turn, None))
 
     async def cancel(self) -> None:
         """Break off what is in flight: it comes due again, under the same id."""
@@ -250,12 +252,16 @@ class DeliveryWorker:
 
     async def _save(self) -> None:
         await self._turn(None)
-        await self._store.save(self._state.backoff(), clock_s=self._state.clock_s())
+        state = self._state.lasting(), self._state.clock_s()
+        if state != self._saved:
+            await self._store.save(self._state.backoff(), clock_s=state[1])
+            self._store_failures, self._saved = 0, state
         now, after_s = self._clock.monotonic(), self._rules.retry.give_up_after_s
         if after_s is None or self._stopped or self._state.disabled or now < self._give_up_at:
             return
         self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
         count = await self._store.give_up(clock_s=self._state.clock_s(), after_s=after_s, skip=self._going())
+        self._store_failures = 0
         if count:
             self._deps.metrics.dead(count)
             log.warning("deliveries.died", sink=self.sink, count=count, why="give_up_after has passed")
@@ -264,15 +270,15 @@ class DeliveryWorker:
     async def _turn(self, request: Take | None) -> None:
         """Settle what was answered or kept back, and take what is asked for: one transaction."""
         answered, kept_back, calls_forward = self._answered, self._kept_back, self._calls_forward
-        lasting = self._state.lasting()
-        is_moved = lasting != self._saved
+        lasting, clock_s = self._state.lasting(), self._state.clock_s()
+        is_moved = lasting != self._saved[0]
         settled = [record for answer in answered for record in answer.records]
         turn = Turn(
             self._store.lease,
             attempts=(*settled, *map(self._silenced, kept_back)),
             messages=tuple(message for answer in answered for message in answer.result.messages),
             backoff=self._state.backoff() if is_moved else None,
-            clock_s=self._state.clock_s() if is_moved else None,
+            clock_s=clock_s if is_moved else None,
             calls_forward=calls_forward,
             group_wait_us=round(self.groups_for_s * 1e6),
             take=request,
@@ -288,7 +294,9 @@ class DeliveryWorker:
             self._calls_forward |= calls_forward
             self._is_unread = True
             raise
-        self._store_failures, self._saved = 0, lasting
+        self._store_failures = 0
+        if is_moved:
+            self._saved = (lasting, clock_s)
         for answer in answered:
             self._unsettled_count -= len(answer.batch)
             self._report(answer)
@@ -323,7 +331,8 @@ class DeliveryWorker:
         self._is_trial = request.trial is not None
         if request.trial is not None and not taken.batches:
             self._breaker.nothing_waits(request.trial, now=self._clock.monotonic())
-            if request.trial == "never_tried":
+            if request.trial == "never_tried":  # then something else may be tried
+                self._deps.wake()
                 return
         self._is_backlog = request.trial is None and len(taken.batches) == request.count
         self._next_due_at = taken.next_due_at
@@ -352,7 +361,9 @@ class DeliveryWorker:
 
     def _start(self) -> None:
         """Send what is ready, as far as it may go."""
-        if self._breaker.is_open and not self._is_trial:  # it was taken before the breaker opened
+        if not self._ready:
+            return
+        if not self._deps.is_trusted() or (self._breaker.is_open and not self._is_trial):  # no more, since it was taken
             self._give_back()
         now = self._clock.monotonic()
         while self._ready and self._may_send(now):
@@ -488,12 +499,13 @@ class DeliveryWorker:
         return not self._store_failures and self._store.failing_since is None
 
     def _is_held_up(self, now: Monotonic) -> bool:
-        """Return whether nothing may be sent: the receiver is gone or asked for a pause, or the store is in trouble."""
-        return self._state.disabled or now < self._state.paused_until or not self._takes_writes()
+        """Return whether the receiver is gone, or asked for a pause."""
+        return self._state.disabled or now < self._state.paused_until
 
     def _may_send(self, now: Monotonic) -> bool:
         is_full = len(self._sending) >= CONCURRENCY or self._unsettled_count >= UNSETTLED_COUNT
-        return not (is_full or self._stopped or self._is_held_up(now)) and self._pacer.ready_at <= now
+        rests = self._stopped or self._is_held_up(now) or self._pacer.ready_at > now
+        return not (is_full or rests) and self._takes_writes()
 
     def _is_due(self) -> bool:
         """Return whether the store has something due, for all that is known; where others record too, it may."""
@@ -528,6 +540,7 @@ class DeliveryWorker:
         """
         began_at = self._clock.monotonic()
         is_slow = self._is_held_up(began_at) or self._breaker.is_open or self._pacer.ready_at > began_at
+        is_slow |= not self._takes_writes()
         waits = self._is_backlog and not is_slow
         if waits:
             await asyncio.sleep(0)

@@ -62,13 +62,17 @@ class OpenProblem:
 
 @dataclass(frozen=True, slots=True)
 class SinkRecord:
-    """What the store knows of a sink: its own events' sequence, `failing`, `disabled` or `None`, and its clock."""
+    """What the store knows of a sink: its own events' sequence, `failing`, `disabled` or `None`, and its clock.
+
+    `failures_count` are the attempts so far at what waits.
+    """
 
     sequence: int
     state: str | None
     clock_s: float
     backoff: BackoffState
     problem: Problem | None = None
+    failures_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

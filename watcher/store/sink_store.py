@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import Connection, bindparam, case, func, null, select, update
+from sqlalchemy import Connection, bindparam, case, func, null, select, true, update
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import Micros, Monotonic, to_us
@@ -19,6 +19,9 @@ from watcher.store.tables import WAITING, delivery, event, problem, source
 
 T = TypeVar("T")
 
+_FAILURES = select(func.coalesce(func.sum(delivery.c.attempts), 0)).where(
+    delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, delivery.c.tried == true()
+)
 _NOTE_FIRST_DUE = (
     update(delivery)
     .where(*IS_HEAD, delivery.c.due_at <= bindparam("now"), delivery.c.first_due_us.is_(None))
@@ -108,7 +111,9 @@ class SinkStore:
             connection.execute(update(source).where(source.c.id == sink_id).values(**values))
             row = connection.execute(select(source).where(source.c.id == sink_id)).one()
             opened = open_problem_of(connection, source_id=sink_id)
-            return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, backoff_of(row, now=now), opened)
+            failures_count = connection.scalars(_FAILURES, {"of_sink": sink_id}).one()
+            backoff = backoff_of(row, now=now)
+            return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, backoff, opened, failures_count)
 
         return await self._write(load)
 

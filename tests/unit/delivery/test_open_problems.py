@@ -384,7 +384,7 @@ async def test_nor_does_a_refresh_that_takes_long(forgetful: Rig, monkeypatch: p
 
 async def test_nor_does_a_store_in_trouble(rig: Rig) -> None:
     await open_problem(rig)
-    rig.store.broken = {"next_deliveries"}
+    rig.store.broken = {"take"}
     await rig.go(29.5)
     rig.clock.passed_s += 0.7  # a look at what is open is due by now
     assert await rig.worker.tick() == pytest.approx(WAIT_S - 0.7)

@@ -89,10 +89,10 @@ async def test_what_is_settled_and_held_nothing_back_is_not_looked_for_again(rig
     for count in (2, 3):
         await rig.record("a", "b")
         await rig.go()
-        assert rig.store.asked["next_deliveries"] == count
+        assert rig.store.asked["take"] == count
     await rig.record("a", "a")
     await rig.go()
-    assert (len(rig.sink.sent), rig.store.asked["next_deliveries"]) == (6, 5)
+    assert (len(rig.sink.sent), rig.store.asked["take"]) == (6, 5)
 
 
 async def test_what_is_recorded_while_enough_is_at_hand_is_read_once_there_is_room(rig: Rig) -> None:

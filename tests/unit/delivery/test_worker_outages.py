@@ -287,7 +287,7 @@ async def test_a_store_in_trouble_while_the_breaker_is_open_is_asked_again_and_h
     away(rig)
     await rig.record(*"abcde")
     await rig.go()
-    rig.store.broken.add("next_trial")
+    rig.store.broken.add("trial")
     await rig.go(1)
     rig.store.broken.clear()
     back(rig)
