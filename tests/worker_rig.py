@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID, uuid5
 
@@ -130,7 +131,7 @@ class FlakyStore:
         self.broken: set[str] = set()
         self.error = StoreError("broken by the test")
         self.asked: Counter[str] = Counter()
-        self.failing_since: Monotonic | None = None
+        self.monitor = SimpleNamespace(failing_since=None)
 
     async def turn(self, turn: Turn) -> Taken | None:
         if turn.attempts:

@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 
 class OpenProblems:
-    """The open problems that one sink knows of."""
+    """The open problems that one sink knows of. At `next_at` (monotonic seconds) something is to be done."""
 
     def __init__(
         self,
@@ -62,19 +62,20 @@ class OpenProblems:
         self._check_at = LATEST if rules.remind_every_s is None else clock.monotonic()
         self._refresh_at = LATEST if sink.refresh_every_s is None else clock.monotonic()
         self._refreshing: asyncio.Task[None] | None = None
+        self.next_at = min(self._check_at, self._refresh_at)
 
     async def tick(self, now: Monotonic) -> None:
         """Do what it is time for. Raises `StoreError`."""
-        if now >= self._refresh_at and not self._is_refreshing():
+        if now >= self._refresh_at:
             self._refresh_at = Monotonic(now + (self._sink.refresh_every_s or 0.0))
-            self._refreshing = asyncio.create_task(self._refresh())
-            self._refreshing.add_done_callback(self._ended)
-        if now >= self._check_at:
-            await self._remind(now)
-
-    def next_at(self) -> Monotonic:
-        """Return when something is to be done."""
-        return self._check_at if self._is_refreshing() else min(self._check_at, self._refresh_at)
+            if self._refreshing is None or self._refreshing.done():
+                self._refreshing = asyncio.create_task(self._refresh())
+                self._refreshing.add_done_callback(self._ended)
+        try:
+            if now >= self._check_at:
+                await self._remind(now)
+        finally:
+            self.next_at = min(self._check_at, self._refresh_at)
 
     async def cancel(self) -> None:
         """Break off a refresh: the next life does that anew."""
@@ -100,9 +101,6 @@ class OpenProblems:
                 reminded_count += 1
             next_s = (every_us - (steady_us - opening.recorded_at) % every_us) / 1e6
             self._check_at = min(self._check_at, Monotonic(now + max(APART_S, next_s)))
-
-    def _is_refreshing(self) -> bool:
-        return self._refreshing is not None and not self._refreshing.done()
 
     async def _refresh(self) -> None:
         try:

@@ -32,15 +32,16 @@ log = structlog.get_logger()
 class SinkState:
     """The state of a sink as its attempts show it. Pure.
 
-    `paused_until` is the end of the last pause it asked for (monotonic seconds), `through_at` when anything last got
-    through (microseconds UTC, steady; 0: not since the start), `answer` the last one to anything sent. Time in which
-    the process was stopped does not count.
+    It is `disabled` once the receiver is gone for good. `paused_until` is the end of the last pause it asked for
+    (monotonic seconds), `through_at` when anything last got through (microseconds UTC, steady; 0: not since the start),
+    `answer` the last one to anything sent. Time in which the process was stopped does not count.
     """
 
     def __init__(self, record: SinkRecord, *, clock: Clock) -> None:
         """Go on from what is recorded. A pause longer than a receiver can ask for was written by a wrong clock."""
         backoff = record.backoff
         self.state = record.state
+        self.disabled = record.state == DISABLED
         self.paused_until = Monotonic(clock.monotonic() + min(backoff.pause_s or 0.0, RETRY_AFTER_CAP_S))
         self.through_at = NEVER
         self.answer = NO_ANSWER
@@ -50,11 +51,6 @@ class SinkState:
         self._served_s = record.clock_s
         self._served_since = now = clock.running()
         self._trying_since = None if backoff.failing_for_s is None else now - backoff.failing_for_s
-
-    @property
-    def disabled(self) -> bool:
-        """Return whether the receiver is gone for good."""
-        return self.state == DISABLED
 
     def clock_s(self) -> float:
         """Return for how long this sink has been served, in all; it stands still while it is disabled."""
@@ -66,9 +62,10 @@ class SinkState:
         failing_for_s = None if since is None else min(FAILING_AFTER_S, self._clock.running() - since)
         return BackoffState(pause_s if pause_s > 0 else None, failing_for_s)
 
-    def lasting(self) -> tuple[float, bool]:
-        """Return what of that changes otherwise than by the passing of time."""
-        return self.paused_until, self._trying_since is None
+    @property
+    def is_trying(self) -> bool:
+        """Return whether something was tried, and nothing has got through since."""
+        return self._trying_since is not None
 
     def pause(self, pause_s: float) -> None:
         """Note that the receiver asked for a pause. An earlier, longer one stays."""
@@ -112,7 +109,7 @@ class SinkState:
     def gone(self) -> None:
         """Note that the receiver is gone for good."""
         self._served_s = self.clock_s()
-        self.state = DISABLED
+        self.state, self.disabled = DISABLED, True
 
     def check(self) -> None:
         """Find the sink failing if it has been for long enough."""

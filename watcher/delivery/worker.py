@@ -6,16 +6,15 @@ taken, so what happens to one execution, or to one problem, arrives in order.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import structlog
 
 from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import CircuitBreaker, RetryDecision, decide
 from watcher.delivery.sink_state import SinkReporter, SinkState
-from watcher.domain.delivery import TAKEN, Delivery, DeliveryState, Part
+from watcher.domain.delivery import TAKEN, Delivery, DeliveryState, Part, ProblemMessage
 from watcher.domain.errors import (
     LeaseExpiredError,
     OutputClosedError,
@@ -159,7 +158,13 @@ class DeliveryWorker:
         self._answered: list[_Answer] = []  # and not settled
         self._kept_back: list[Delivery] = []  # by silences, and not settled
         self._asking = asyncio.Lock()  # what is taken from the store is here before something else is asked of it
-        self._saved = (self._state.lasting(), self._state.clock_s())
+        self._saved: tuple[float, bool, float | None] = (
+            self._state.paused_until,
+            self._state.is_trying,
+            record.clock_s,
+        )
+        self._group_wait_us = round(self.groups_for_s * 1e6)
+        self._take_count = round(min(BATCH, max(CONCURRENCY, rules.rate_per_s * TAKEN_FOR_S)))
 
     def wake(self) -> None:
         """Note that something was recorded for this sink."""
@@ -175,10 +180,19 @@ class DeliveryWorker:
             self._give_back()
             self._state.rested()  # nothing is tried, so that time is no failure of the sink
             return REST_S
-        self._note_trying()
-        self._state.check()
-        if self._clock.monotonic() >= self._store_retry_at:
-            await self._ask(self._go_on)
+        for batch in self._sending.values():
+            self._state.trying(batch[0])
+        if self._state.is_trying:
+            if not (self._sending or self._takes_writes()):  # the store is what holds it up
+                self._state.rested()
+            self._state.check()
+        now = self._clock.monotonic()
+        if now >= self._store_retry_at:
+            async with self._asking:
+                try:
+                    await self._go_on(now)
+                except StoreError as error:
+                    self._rest_store(error)
         self._start()
         if self._is_backlog or self._has_noted_backlog:
             await self._note_backlog()
@@ -190,7 +204,11 @@ class DeliveryWorker:
         A store that is in trouble is not asked, but at the end for what was answered.
         """
         if self._stopped or (self._clock.monotonic() >= self._store_retry_at and not self._is_at_rest()):
-            await self._ask(self._save)
+            async with self._asking:
+                try:
+                    await self._save()
+                except StoreError as error:
+                    self._rest_store(error)
 
     def retried(self, why: str) -> None:
         """Note that the sink tries again by itself. May be called from any thread."""
@@ -210,7 +228,7 @@ class DeliveryWorker:
         self._stopped = True
         while self._sending:
             await asyncio.wait(list(self._sending))
-        await self._ask(partial(self._turn, None))
+        await self.flush()
 
     async def cancel(self) -> None:
         """Break off what is in flight: it comes due again, under the same id."""
@@ -221,23 +239,19 @@ class DeliveryWorker:
 
     # What is asked of the store
 
-    async def _ask(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Ask the store, and let it rest when it is in trouble, longer each time.
+    def _rest_store(self, error: StoreError) -> None:
+        """Let the store rest, longer each time.
 
         Two kinds of trouble will not pass: somebody else owns the sink by now, or the store cannot be used at all.
         """
-        async with self._asking:
-            try:
-                await work()
-            except (OwnershipLostError, StoreUnusableError):
-                raise
-            except StoreError:
-                self._give_back()
-                self._store_failures += 1
-                wait_s = doubling(self._store_failures, base_s=STORE_WAIT_S, cap_s=STORE_WAIT_CAP_S)
-                self._store_retry_at = Monotonic(self._clock.monotonic() + wait_s)
+        if isinstance(error, OwnershipLostError | StoreUnusableError):
+            raise error
+        self._give_back()
+        self._store_failures += 1
+        wait_s = doubling(self._store_failures, base_s=STORE_WAIT_S, cap_s=STORE_WAIT_CAP_S)
+        self._store_retry_at = Monotonic(self._clock.monotonic() + wait_s)
 
-    async def _go_on(self) -> None:
+    async def _go_on(self, now: Monotonic) -> None:
         """Do what it is time for."""
         if self._reporter.is_due:
             await self._reporter.report()
@@ -245,16 +259,16 @@ class DeliveryWorker:
         if silences != self._released_under:
             await self._store.release()
             self._released_under, self._is_unread = silences, True
-        now = self._clock.monotonic()
-        if not self._stopped and not self._state.disabled and now >= self._state.paused_until:
+        is_held_up = self._stopped or self._state.disabled or now < self._state.paused_until
+        if not is_held_up and now >= self._problems.next_at:
             await self._problems.tick(now)
-        await self._turn(self._request(now))
+        await self._turn(None if is_held_up else self._request(now))
 
     async def _save(self) -> None:
         await self._turn(None)
-        state = self._state.lasting(), self._state.clock_s()
+        state = self._state.paused_until, self._state.is_trying, self._state.clock_s()
         if state != self._saved:
-            await self._store.save(self._state.backoff(), clock_s=state[1])
+            await self._store.save(self._state.backoff(), clock_s=state[2])
             self._store_failures, self._saved = 0, state
         now, after_s = self._clock.monotonic(), self._rules.retry.give_up_after_s
         if after_s is None or self._stopped or self._state.disabled or now < self._give_up_at:
@@ -270,21 +284,25 @@ class DeliveryWorker:
     async def _turn(self, request: Take | None) -> None:
         """Settle what was answered or kept back, and take what is asked for: one transaction."""
         answered, kept_back, calls_forward = self._answered, self._kept_back, self._calls_forward
-        lasting, clock_s = self._state.lasting(), self._state.clock_s()
-        is_moved = lasting != self._saved[0]
-        settled = [record for answer in answered for record in answer.records]
+        lasting = self._state.paused_until, self._state.is_trying
+        is_moved = lasting != self._saved[:2]
+        if not (answered or kept_back or is_moved or request):
+            return
+        attempts = list(map(self._silenced, kept_back))
+        messages: list[ProblemMessage] = []
+        for answer in answered:
+            attempts += answer.records
+            messages += answer.result.messages
         turn = Turn(
             self._store.lease,
-            attempts=(*settled, *map(self._silenced, kept_back)),
-            messages=tuple(message for answer in answered for message in answer.result.messages),
+            tuple(attempts),
+            tuple(messages),
             backoff=self._state.backoff() if is_moved else None,
-            clock_s=clock_s if is_moved else None,
+            clock_s=self._state.clock_s() if is_moved else None,
             calls_forward=calls_forward,
-            group_wait_us=round(self.groups_for_s * 1e6),
+            group_wait_us=self._group_wait_us,
             take=request,
         )
-        if not (turn.writes or request):
-            return
         self._answered, self._kept_back, self._calls_forward = [], [], False
         self._is_unread &= request is None
         try:
@@ -296,7 +314,7 @@ class DeliveryWorker:
             raise
         self._store_failures = 0
         if is_moved:
-            self._saved = (lasting, clock_s)
+            self._saved = (*lasting, turn.clock_s)
         for answer in answered:
             self._unsettled_count -= len(answer.batch)
             self._report(answer)
@@ -307,15 +325,17 @@ class DeliveryWorker:
 
     def _request(self, now: Monotonic) -> Take | None:
         """Return what to take now, if there is room for it and something may be due."""
-        if self._stopped or self._is_held_up(now) or len(self._ready) >= CONCURRENCY:
+        if len(self._ready) >= CONCURRENCY:
             return None
         trial = None
         if self._breaker.is_open:
             trial = None if self._breaker.is_trying or self._ready else self._breaker.trial(now)
             if trial is None:
                 return None
-        elif not (self._is_unread or self._is_backlog or self._answered or self._kept_back or self._is_due()):
-            return None
+        elif not (self._is_unread or self._is_backlog or self._answered or self._kept_back):
+            is_due = self._next_due_at is not None and self._next_due_at <= self._clock.steady_us()
+            if self._store.exclusive and not is_due:  # where others record too, it may have something
+                return None
         group = self._rules.group
         return Take(
             now=self._clock.steady_us(),
@@ -485,10 +505,6 @@ class DeliveryWorker:
 
     # What is known
 
-    @property
-    def _take_count(self) -> int:
-        return round(min(BATCH, max(CONCURRENCY, self._rules.rate_per_s * TAKEN_FOR_S)))
-
     def _silences(self) -> tuple[Silence, ...]:
         """Return the silences that may keep back anything of this sink now."""
         silences = self._deps.silences
@@ -496,7 +512,7 @@ class DeliveryWorker:
 
     def _takes_writes(self) -> bool:
         """Return whether what is sent now can be settled, as far as anybody knows."""
-        return not self._store_failures and self._store.failing_since is None
+        return not self._store_failures and self._store.monitor.failing_since is None
 
     def _is_held_up(self, now: Monotonic) -> bool:
         """Return whether the receiver is gone, or asked for a pause."""
@@ -507,25 +523,15 @@ class DeliveryWorker:
         rests = self._stopped or self._is_held_up(now) or self._pacer.ready_at > now
         return not (is_full or rests) and self._takes_writes()
 
-    def _is_due(self) -> bool:
-        """Return whether the store has something due, for all that is known; where others record too, it may."""
-        is_due = self._next_due_at is not None and self._next_due_at <= self._clock.steady_us()
-        return is_due or not self._store.exclusive
-
     def _is_at_rest(self) -> bool:
         """Return whether nothing waits for this sink."""
         is_going = self._ready or self._sending or self._answered or self._kept_back
         return not (is_going or self._is_unread or self._is_backlog) and self._next_due_at is None
 
-    def _note_trying(self) -> None:
-        """Note that something was begun and has no answer yet, or that the store is what holds it up."""
-        if not self._takes_writes() and not self._sending:
-            self._state.rested()
-        for batch in self._sending.values():
-            self._state.trying(batch[0])
-
     def _going(self) -> frozenset[bytes]:
         """Return the lanes of what is ready or on its way."""
+        if not (self._ready or self._sending):
+            return frozenset()
         return frozenset(each.lane for batch in (*self._ready, *self._sending.values()) for each in batch)
 
     def _give_back(self) -> None:
@@ -566,7 +572,7 @@ class DeliveryWorker:
             at = now
         elif self._next_due_at is not None:
             at = Monotonic(now + (self._next_due_at - self._clock.steady_us()) / 1e6)
-        at = max(self._state.paused_until, min(at, self._problems.next_at()))
+        at = max(self._state.paused_until, min(at, self._problems.next_at))
         return min(longest_s, max(0.0, at - now))
 
     # What is said

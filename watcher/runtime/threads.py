@@ -45,11 +45,11 @@ class WorkerThreads:
         """Have a piece of work done. It must not raise: nobody would hear of it."""
         self._work.put(work)
 
-    async def run(self, work: Callable[[], T]) -> T:
-        """Return what `work` returns, or raise what it raises. A caller that is cancelled leaves; the work goes on."""
+    def run(self, work: Callable[[], T]) -> "asyncio.Future[T]":
+        """Have this done; what it returns can be awaited. A caller that is cancelled leaves; the work goes on."""
         outcome: Future[T] = _pending()
         self._work.put(partial(_run, work, outcome))
-        return await asyncio.wrap_future(outcome)
+        return asyncio.wrap_future(outcome)
 
     def close(self) -> None:
         """Let the threads end after what was handed in."""

@@ -62,7 +62,7 @@ class SqlAccountStore:
     @property
     def failing_since(self) -> Monotonic | None:
         """Return since when nothing can be written (monotonic seconds); `None` while it can."""
-        return self._store.failing_since
+        return self._store.monitor.failing_since
 
     async def load_account(self) -> AccountRecord:
         """Return what is recorded of the account itself, its pause as of now."""

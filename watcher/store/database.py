@@ -124,12 +124,12 @@ class Database(ABC):
         return None
 
     @abstractmethod
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
+    def write(self, work: Callable[[Connection], T]) -> Awaitable[T]:
+        """Do this in a transaction; what it returns can be awaited. If it raises, nothing is written."""
 
     @abstractmethod
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns, which cannot write. Each of its statements may see a later state."""
+    def read(self, work: Callable[[Connection], T]) -> Awaitable[T]:
+        """Do this, which cannot write; what it returns can be awaited. Each statement may see a later state."""
 
     @abstractmethod
     def explain(self, error: Exception) -> DatabaseFault:

@@ -5,7 +5,7 @@ due no earlier than it is, so that what is due is found at the front of the inde
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter, itemgetter
@@ -31,7 +31,7 @@ from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSINGS, TROUBLED_ENDS
 from watcher.domain.timestamps import Micros
-from watcher.store.changes import AttemptRecord, Take, Turn
+from watcher.store.changes import Take, Turn
 from watcher.store.problems import message_of_failing, message_of_problem
 from watcher.store.records import Taken
 from watcher.store.source_ids import SourceNumbers, sink
@@ -162,36 +162,42 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
     meanwhile.
     """
     rows: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    freed: list[dict[str, Any]] = []
     for turn in turns:
-        of_sink = {"of_sink": numbers[sink(turn.lease.name)], "now": now, "group_wait_us": turn.group_wait_us}
-        rows += [of_sink | _row(attempt, now=now) for attempt in turn.attempts]
-    if not rows:
-        return
-    rows.sort(key=itemgetter("of_number", "of_sink"))
-    _WRITE_ATTEMPT.run_many(connection, rows)
-    if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
+        sink_id = numbers[sink(turn.lease.name)]
+        for attempt in turn.attempts:
+            is_waiting = attempt.state is DeliveryState.WAITING
+            first_due_at_s = attempt.first_due_at_s
+            row = {
+                "of_sink": sink_id,
+                "of_number": attempt.number,
+                "of_lane": attempt.lane,
+                "new_state": attempt.state,
+                "new_attempts": attempt.attempts,
+                "new_due_at": attempt.due_at,
+                "new_rejections": attempt.rejections,
+                "new_tried": attempt.tried,
+                "new_tried_at": attempt.tried_at,
+                "new_first_due_us": None if first_due_at_s is None else round(first_due_at_s * 1e6),
+                "new_settled_at": None if is_waiting else now,
+                "new_answer": attempt.answer,
+                "new_group_key": attempt.group_key,
+                "now": now,
+                "group_wait_us": turn.group_wait_us,
+            }
+            rows.append(row)
+            if is_waiting:
+                failed.append(row)
+            elif attempt.attempts > 1:  # one that got through at once has held nothing back
+                freed.append(row)
+    if rows:
+        rows.sort(key=itemgetter("of_number", "of_sink"))
+        _WRITE_ATTEMPT.run_many(connection, rows)
+    if failed:
         _HOLD_BACK.run_many(connection, failed)
-    # One that got through at once has held nothing back.
-    if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING and row["new_attempts"] > 1]:
-        _LET_GO.run_many(connection, settled)
-
-
-def _row(attempt: AttemptRecord, *, now: Micros) -> dict[str, Any]:
-    first_due_at_s = attempt.first_due_at_s
-    return {
-        "of_number": attempt.number,
-        "of_lane": attempt.lane,
-        "new_state": attempt.state,
-        "new_attempts": attempt.attempts,
-        "new_due_at": attempt.due_at,
-        "new_rejections": attempt.rejections,
-        "new_tried": attempt.tried,
-        "new_tried_at": attempt.tried_at,
-        "new_first_due_us": None if first_due_at_s is None else round(first_due_at_s * 1e6),
-        "new_settled_at": None if attempt.state == DeliveryState.WAITING else now,
-        "new_answer": attempt.answer,
-        "new_group_key": attempt.group_key,
-    }
+    if freed:
+        _LET_GO.run_many(connection, freed)
 
 
 def call_forward(connection: Connection, sink_id: int, *, now: Micros) -> None:
@@ -201,43 +207,39 @@ def call_forward(connection: Connection, sink_id: int, *, now: Micros) -> None:
 
 def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> Taken:
     """Return what a sink may be sent: heads that are due, each with what is grouped with it."""
-    rows = list(_heads(connection, sink_id, request))
-    due = [row for row in rows if _is_due(row, request)]
     batches: list[list[Delivery]] = []
     taken: set[int] = set()
     groups: set[bytes] = set()  # of which a batch is taken: the rest of it goes with the next
-    for row in due:
-        if len(batches) == request.count:
-            break
-        if row.group_key in groups:
+    next_due_at: Micros | None = None
+    for row in _heads(connection, sink_id, request):
+        if row.lane in request.skip or row.number in taken:
+            continue
+        # What waits for no others was due when it was recorded, whatever clock said so.
+        is_due = row.due_at <= request.now or not (row.tried or row.group_key)
+        if (
+            not (is_due or request.trial == "tried_longest_ago")
+            or row.group_key in groups
+            or len(batches) == request.count
+        ):
+            next_due_at = row.due_at if next_due_at is None else min(next_due_at, row.due_at)
             continue
         members = [row]
         if row.group_key is not None:
             members = _members(connection, sink_id, row, request)
             groups.add(row.group_key)
-        taken.update(member.number for member in members)
+            taken.update(member.number for member in members)
         batches.append([_complete(connection, sink_id, _delivery(each, name), request) for each in members])
-    left = [row.due_at for row in rows if row.number not in taken]
-    return Taken(batches, min(left, default=None))
+    return Taken(batches, next_due_at)
 
 
-def _heads(connection: Connection, sink_id: int, request: Take) -> Iterator[AnyRow]:
-    """Yield heads in the order in which they go, and some that are not due yet."""
+def _heads(connection: Connection, sink_id: int, request: Take) -> Sequence[AnyRow]:
+    """Return heads in the order in which they go, and some that are not due yet."""
     of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # a lane has one head
-    found: Iterable[AnyRow]
-    if request.trial is None:
-        found = sorted(HEADS.run(connection, of_sink), key=attrgetter("tried", "due_at", "recorded_at"))
-    elif request.trial == "never_tried":
-        found = connection.execute(_NEVER_TRIED, of_sink)
-    else:
-        found = connection.execute(_TRIED_LONGEST_AGO, of_sink)
-    return (row for row in found if row.lane not in request.skip)
-
-
-def _is_due(row: AnyRow, request: Take) -> bool:
-    """Return whether a head may go. What waits for no others was due when it was recorded, whatever clock said so."""
-    is_new = not row.tried and row.group_key is None
-    return is_new or row.due_at <= request.now or request.trial == "tried_longest_ago"
+    if request.trial == "never_tried":
+        return connection.execute(_NEVER_TRIED, of_sink).all()
+    if request.trial == "tried_longest_ago":
+        return connection.execute(_TRIED_LONGEST_AGO, of_sink).all()
+    return sorted(HEADS.run(connection, of_sink), key=attrgetter("tried", "due_at", "recorded_at"))
 
 
 def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:

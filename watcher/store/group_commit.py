@@ -5,9 +5,8 @@ what writes a group, and what an error means, are passed in.
 """
 
 import asyncio
-from asyncio import Future, Queue
+from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from watcher.store.database import DatabaseFault
@@ -30,12 +29,6 @@ ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 
-@dataclass(frozen=True, slots=True)
-class _Handed(Generic[ItemT, ResultT]):
-    item: ItemT
-    written: Future[ResultT] = field(default_factory=Future)
-
-
 class GroupWriter(Generic[ItemT, ResultT]):
     """Writes what is handed in, in order, in as few transactions as it can."""
 
@@ -46,66 +39,67 @@ class GroupWriter(Generic[ItemT, ResultT]):
         explain: Callable[[Exception], DatabaseFault],
         on_written: Callable[[Collection[str]], None],
     ) -> None:
-        """Start the writing task.
+        """Write nothing yet. Needs a running event loop.
 
         `write` returns what goes to `on_written` once the group is committed, and the result of each of its items.
         """
         self._write = write
         self._explain = explain
         self._on_written = on_written
-        self._queue: Queue[_Handed[ItemT, ResultT]] = Queue()
-        self._task = asyncio.create_task(self._run(), name="store-writer")
+        self._loop = asyncio.get_running_loop()
+        self._handed: list[tuple[ItemT, Future[ResultT]]] = []
+        self._is_gathering = False
+        self._writing: Task[None] | None = None
 
-    async def write(self, item: ItemT) -> ResultT:
-        """Return the item's result once it is written; raise the `StoreError` that kept it from being written."""
-        handed: _Handed[ItemT, ResultT] = _Handed(item)
-        self._queue.put_nowait(handed)
-        return await handed.written
+    def write(self, item: ItemT) -> "Future[ResultT]":
+        """Hand in an item; its result can be awaited, or the `StoreError` that kept it from being written."""
+        result: Future[ResultT] = self._loop.create_future()
+        self._handed.append((item, result))
+        if not self._is_gathering and self._writing is None:
+            self._is_gathering = True
+            self._loop.call_soon(self._gather, 1, 0, 1)
+        return result
 
     async def close(self) -> None:
-        """Write what was handed in, then stop."""
-        await self._queue.join()
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        """Write what was handed in."""
+        while self._is_gathering or self._writing is not None:
+            await (asyncio.sleep(0) if self._writing is None else asyncio.wait([self._writing]))
 
-    async def _run(self) -> None:
-        while True:
-            group = await self._gather()
-            await self._write_group(group)
-            for _ in group:
-                self._queue.task_done()
+    def _gather(self, count: int, quiet_count: int, turns_count: int) -> None:
+        """Begin to write once nothing more comes: more comes together while a group is written, the busier the more."""
+        now_count = len(self._handed)
+        quiet_count = quiet_count + 1 if now_count == count else 0
+        if quiet_count < QUIET_TURNS and now_count < GROUP_COUNT and turns_count < MOST_TURNS:
+            self._loop.call_soon(self._gather, now_count, quiet_count, turns_count + 1)
+            return
+        self._is_gathering = False
+        group, self._handed = self._handed[:GROUP_COUNT], self._handed[GROUP_COUNT:]
+        self._writing = self._loop.create_task(self._write_group(group), name="store-writer")
+        self._writing.add_done_callback(self._written)
 
-    async def _gather(self) -> list[_Handed[ItemT, ResultT]]:
-        """Take what is there: more comes together while this group is written, the busier the more."""
-        group = [await self._queue.get()]
-        quiet_count = 0
-        for _ in range(MOST_TURNS):
-            count = self._queue.qsize()
-            await asyncio.sleep(0)  # whatever else is handed in meanwhile comes along
-            quiet_count = quiet_count + 1 if self._queue.qsize() == count else 0
-            if quiet_count == QUIET_TURNS or len(group) + self._queue.qsize() >= GROUP_COUNT:
-                break
-        while len(group) < GROUP_COUNT and not self._queue.empty():
-            group.append(self._queue.get_nowait())
-        return group
+    def _written(self, _task: "Task[None]") -> None:
+        self._writing = None
+        if self._handed:
+            self._is_gathering = True
+            self._loop.call_soon(self._gather, len(self._handed), 0, 1)
 
-    async def _write_group(self, group: Sequence[_Handed[ItemT, ResultT]]) -> None:
+    async def _write_group(self, group: "Sequence[tuple[ItemT, Future[ResultT]]]") -> None:
         """Write a group. When a member spoils it, write its halves: one bad write costs the others little, no more."""
         try:
-            emitted, results = await self._write([handed.item for handed in group])
+            emitted, results = await self._write([item for item, _ in group])
         except Exception as error:  # noqa: BLE001 - whatever it is goes to who handed it in; else all would wait for ever
             trouble = self._explain(error)
         else:
             if emitted:  # in a turn of its own, so that what it raises cannot end the writing
-                asyncio.get_running_loop().call_soon(self._on_written, emitted)
-            for handed, result in zip(group, results, strict=True):
-                if not handed.written.done():  # a caller that was cancelled took its future along
-                    handed.written.set_result(result)
+                self._loop.call_soon(self._on_written, emitted)
+            for (_, future), result in zip(group, results, strict=True):
+                if not future.done():  # a caller that was cancelled took its future along
+                    future.set_result(result)
             return
         if trouble.concerns_all or len(group) == 1:
-            for handed in group:
-                if not handed.written.done():
-                    handed.written.set_exception(trouble.error())
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(trouble.error())
             return
         middle = len(group) // 2
         await self._write_group(group[:middle])

@@ -23,6 +23,7 @@ from watcher.store.changes import (
 )
 from watcher.store.deliveries import call_forward, labels_text, settle, take
 from watcher.store.executions import PollTimes, execution_key, write_executions, write_poll_times
+from watcher.store.monitor import Writing
 from watcher.store.problems import write_messages, write_problems, write_reminders
 from watcher.store.records import Taken
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
@@ -183,67 +184,77 @@ def about(change: SingleChange, *, numbers: SourceNumbers) -> dict[str, Any]:
 Item = Change | Turn | PollTimes | BackoffChange
 
 
-def sources_of(items: Sequence[Item]) -> set[Source]:
-    """Return every source the items speak of."""
-    found: set[Source] = set()
-    for item in items:
-        found.add(Source(item.lease.kind, item.lease.name))
-        for change in _changes_of(item):
-            if isinstance(change, ExecutionChange):
-                found.add(pipeline(change.lease.name, change.known.pipeline))
-            elif isinstance(change, PipelineChange | RulesChange):
-                found.add(pipeline(change.lease.name, change.pipeline))
-            found.update(sink(name) for entry in change.entries for name in entry.sinks)
-    return found
+class GroupWork:
+    """What is written together, sorted once: by kind, with its leases, its sources and how much it is."""
 
+    def __init__(self, items: Sequence[Item]) -> None:
+        """Sort these."""
+        self.items = items
+        self.changes: list[SingleChange] = []
+        self.of_kind: dict[type, list[Any]] = defaultdict(list)
+        self.turns: list[Turn] = []
+        self.leases = {item.lease for item in items}
+        self.sources = {Source(lease.kind, lease.name) for lease in self.leases}
+        self.size = Writing.NOTHING
+        for item in items:
+            if isinstance(item, Turn):
+                self._add_turn(item)
+            elif isinstance(item, PollTimes | BackoffChange):
+                self.of_kind[type(item)].append(item)
+                self.size = max(self.size, Writing.A_LITTLE)
+            else:
+                for change in item.changes if isinstance(item, ChangeSet) else (item,):
+                    self._add_change(change)
 
-def _changes_of(item: Item) -> Sequence[SingleChange]:
-    if isinstance(item, ChangeSet):
-        return item.changes
-    return (item,) if isinstance(item, SingleChange) else ()
+    def _add_turn(self, turn: Turn) -> None:
+        self.turns.append(turn)
+        if turn.backoff is not None:
+            self.of_kind[BackoffChange].append(BackoffChange(turn.lease, turn.backoff, turn.clock_s))
+        if turn.writes:
+            self.size = max(self.size, Writing.CHANGES if turn.attempts else Writing.A_LITTLE)
+
+    def _add_change(self, change: SingleChange) -> None:
+        self.size = Writing.CHANGES
+        self.changes.append(change)
+        self.of_kind[type(change)].append(change)
+        if isinstance(change, ExecutionChange):
+            self.sources.add(pipeline(change.lease.name, change.known.pipeline))
+        elif isinstance(change, PipelineChange | RulesChange):
+            self.sources.add(pipeline(change.lease.name, change.pipeline))
+        for entry in change.entries:
+            self.sources.update(map(sink, entry.sinks))
 
 
 def write_group(
-    connection: Connection, items: Sequence[Item], *, numbers: SourceNumbers, times: OutboxTimes
+    connection: Connection, work: GroupWork, *, numbers: SourceNumbers, times: OutboxTimes
 ) -> tuple[set[str], list[Taken | None]]:
-    """Write all of the items; return which sinks have something new to send, and what each item takes.
+    """Write all of it; return which sinks have something new to send, and what each item takes.
 
-    Raises `SequenceConflictError` when a sequence is not the stored one: then none of them is to be kept.
+    Raises `SequenceConflictError` when a sequence is not the stored one: then none of it is to be kept.
     """
-    of_kind: dict[type, list[Any]] = defaultdict(list)
-    changes: list[SingleChange] = []
-    for item in items:
-        if found := _changes_of(item):
-            changes += found
-        else:
-            of_kind[type(item)].append(item)
-    turns: list[Turn] = of_kind[Turn]
-    of_kind[BackoffChange] += [
-        BackoffChange(turn.lease, turn.backoff, turn.clock_s) for turn in turns if turn.backoff is not None
-    ]
-    for change in changes:
-        of_kind[type(change)].append(change)
+    of_kind, turns = work.of_kind, work.turns
     for kind, write in _WRITERS:
-        if of_kind[kind]:
+        if kind in of_kind:
             write(connection, of_kind[kind], numbers=numbers)
-    if backoffs := of_kind[BackoffChange]:
-        write_backoffs(connection, backoffs, numbers=numbers, now=times.now)
+    if BackoffChange in of_kind:
+        write_backoffs(connection, of_kind[BackoffChange], numbers=numbers, now=times.now)
     sinks: set[str] = set()
-    if changes:
-        told = [(change, about(change, numbers=numbers)) for change in changes]
+    if work.changes:
+        told = [(change, about(change, numbers=numbers)) for change in work.changes]
         write_problems(connection, [(problem, of) for change, of in told for problem in change.problems])
-        write_reminders(connection, of_kind[SourceChange], numbers=numbers)
+        write_reminders(connection, of_kind.get(SourceChange, ()), numbers=numbers)
         emitted = [Emitted(entry, of) for change, of in told for entry in change.entries]
         sinks = write_outbox(connection, emitted, numbers=numbers, times=times)
-    write_messages(connection, turns, numbers=numbers)
-    settle(connection, turns, numbers=numbers, now=times.now)
-    return sinks, [
-        _take(connection, item, numbers, now=times.now) if isinstance(item, Turn) else None for item in items
-    ]
+    taken: dict[int, Taken | None] = {}
+    if turns:
+        write_messages(connection, turns, numbers=numbers)
+        settle(connection, turns, numbers=numbers, now=times.now)
+        for turn in turns:
+            taken[id(turn)] = _take(connection, turn, numbers[sink(turn.lease.name)], now=times.now)
+    return sinks, [taken.get(id(item)) for item in work.items]
 
 
-def _take(connection: Connection, turn: Turn, numbers: SourceNumbers, *, now: Micros) -> Taken | None:
-    sink_id = numbers[sink(turn.lease.name)]
+def _take(connection: Connection, turn: Turn, sink_id: int, *, now: Micros) -> Taken | None:
     if turn.calls_forward:
         call_forward(connection, sink_id, now=now)
     return None if turn.take is None else take(connection, sink_id, name=turn.lease.name, request=turn.take)

@@ -1,13 +1,13 @@
 """The store as the owner of a sink uses it: each method is what it asks, under its lease."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import TypeVar
 
 from sqlalchemy import Connection, bindparam, case, func, null, select, true, update
 
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.timestamps import Micros, Monotonic, to_us
+from watcher.domain.timestamps import Micros, to_us
 from watcher.store.changes import BackoffState, Lease, SourceChange, Turn
 from watcher.store.deliveries import IS_HEAD
 from watcher.store.problems import open_problem_of, sent_openings
@@ -82,17 +82,9 @@ class SinkStore:
     def __init__(self, store: SqlStore, lease: Lease) -> None:
         """Ask nothing yet."""
         self.lease = lease
+        self.exclusive = store.exclusive  # whether this process alone records what is to be sent
+        self.monitor = store.monitor
         self._store = store
-
-    @property
-    def exclusive(self) -> bool:
-        """Whether this process alone records what is to be sent."""
-        return self._store.exclusive
-
-    @property
-    def failing_since(self) -> Monotonic | None:
-        """Return since when nothing can be written (monotonic seconds); `None` while it can."""
-        return self._store.failing_since
 
     async def load(self, *, fingerprint: str) -> SinkRecord:
         """Return what is recorded of the sink, which is present again.
@@ -117,9 +109,9 @@ class SinkStore:
 
         return await self._write(load)
 
-    async def turn(self, turn: Turn) -> Taken | None:
-        """Write how attempts ended, and return what may be sent next, if that is asked for."""
-        return await self._store.write_item(turn)
+    def turn(self, turn: Turn) -> Awaitable[Taken | None]:
+        """Write how attempts ended; what may be sent next can be awaited, if it is asked for."""
+        return self._store.write_item(turn)
 
     async def record(self, change: SourceChange) -> None:
         """Write a new state of the sink and its events."""

@@ -18,21 +18,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.timestamps import NEVER, Monotonic
+from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store import postgresql_leases, problems
-from watcher.store.changes import Change, Lease, Turn
+from watcher.store.changes import Change, Lease
 from watcher.store.database import Database
 from watcher.store.database_file import DatabaseFile
 from watcher.store.dead_letters import backlog, replay, replay_some
-from watcher.store.executions import PollTimes
 from watcher.store.group_commit import GroupWriter
 from watcher.store.monitor import StoreMonitor, Writing, write_probe
-from watcher.store.recording import Item, OutboxTimes, load_events, sources_of, write_group
+from watcher.store.recording import GroupWork, Item, OutboxTimes, load_events, write_group
 from watcher.store.records import Backlog, OpenProblem, Taken
 from watcher.store.source_ids import Source, SourceNumbers
-from watcher.store.sources import BackoffChange
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -64,7 +62,7 @@ class SqlStore:
         self.numbers = SourceNumbers(database.write)
         self.on_recorded = on_recorded
         self._database = database
-        self._monitor = StoreMonitor(database.where, explain=database.explain, clock=clock)
+        self.monitor = StoreMonitor(database.where, explain=database.explain, clock=clock)
         self._closed = False
         self._epochs: dict[tuple[str, str], int] = {}  # of the leases, where this process alone uses the database
         self._database_file = database_file
@@ -73,19 +71,14 @@ class SqlStore:
         self._writing = Writing.CHANGES  # what the group is that is written now
         self._group: GroupWriter[Item, Taken | None] = GroupWriter(
             write=self._write_group,
-            explain=lambda error: self._monitor.failed(error, self._writing),
+            explain=lambda error: self.monitor.failed(error, self._writing),
             on_written=on_recorded,
         )
 
-    @property
-    def failing_since(self) -> Monotonic | None:
-        """Return since when nothing can be written (monotonic seconds); `None` while it can."""
-        return self._monitor.failing_since
-
     def show_on(self, metrics: Metrics) -> None:
         """Have metrics say from now on whether it can be written."""
-        metrics.store_up.set_function(lambda: self.failing_since is None)
-        self._monitor.on_failure = metrics.store_failures.inc
+        metrics.store_up.set_function(lambda: self.monitor.failing_since is None)
+        self.monitor.on_failure = metrics.store_failures.inc
 
     async def claim(self, kind: str, name: str) -> Lease:
         """Take ownership of an account, a sink or the maintenance, whoever had it before.
@@ -104,10 +97,10 @@ class SqlStore:
         """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
         await self.write_item(change)
 
-    async def write_item(self, item: Item) -> Taken | None:
-        """Write this with what comes together with it, and return what it takes."""
+    def write_item(self, item: Item) -> Awaitable[Taken | None]:
+        """Write this with what comes together with it; what it takes can be awaited."""
         self._check_open()
-        return await self._group.write(item)
+        return self._group.write(item)
 
     async def number_of(self, source: Source) -> int:
         """Return the number of an account, a pipeline or a sink, which is given one if it has none."""
@@ -191,11 +184,11 @@ class SqlStore:
     async def probe_writable(self) -> None:
         """Write something of no meaning, durably, as any other write."""
         await self.write(partial(write_probe, now=self.clock.steady_us()))
-        self._monitor.check()
+        self.monitor.check()
 
     def check_hang(self) -> None:
         """Log it, once, if the store hangs. To be called every few seconds."""
-        self._monitor.check_hang()
+        self.monitor.check_hang()
 
     async def close(self) -> None:
         """Finish what was handed in, then let go of the files."""
@@ -204,25 +197,24 @@ class SqlStore:
         await self._resources.aclose()
 
     async def _write_group(self, items: Sequence[Item]) -> tuple[Collection[str], Sequence[Taken | None]]:
-        self._writing = _size_of(items)
-        sources = sources_of(items)
-        if not sources <= self.numbers.keys():
-            await self.numbers.provide(sources)
-
+        work = GroupWork(items)
+        self._writing = work.size
+        if not work.sources <= self.numbers.keys():
+            await self.numbers.provide(work.sources)
         # Where others write too a transaction that writes is one more round trip, and a commit that is awaited.
         is_read = self._writing is Writing.NOTHING and not self.exclusive
 
         def write(connection: Connection) -> tuple[Collection[str], Sequence[Taken | None]]:
             if not is_read:
-                self._check_held(connection, {item.lease for item in items})
+                self._check_held(connection, work.leases)
             times = self.times()
-            written = write_group(connection, items, numbers=self.numbers, times=times)
+            written = write_group(connection, work, numbers=self.numbers, times=times)
             self.recorded(times)
             return written
 
-        with self._monitor.asking():
+        with self.monitor.asking():
             written = await (self._database.read if is_read else self._database.write)(write)
-        self._monitor.worked(self._writing)
+        self.monitor.worked(self._writing)
         return written
 
     def _check_held(self, connection: Connection, held: Iterable[Lease]) -> None:
@@ -239,26 +231,15 @@ class SqlStore:
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
         self._check_open()
         try:
-            with self._monitor.asking():
+            with self.monitor.asking():
                 result = await ask()
         except SQLAlchemyError as error:
-            fault = self._monitor.failed(error, writing)
+            fault = self.monitor.failed(error, writing)
         else:
-            self._monitor.worked(writing)
+            self.monitor.worked(writing)
             return result
         raise fault.error()  # outside the clause, so that the text of the database's error does not come along
 
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("the store is closed")
-
-
-def _size_of(items: Sequence[Item]) -> Writing:
-    """Return how much these write."""
-    if all(isinstance(item, Turn) and not item.writes for item in items):
-        return Writing.NOTHING
-    if all(
-        isinstance(item, PollTimes | BackoffChange) or (isinstance(item, Turn) and not item.attempts) for item in items
-    ):
-        return Writing.A_LITTLE
-    return Writing.CHANGES

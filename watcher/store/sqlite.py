@@ -9,7 +9,7 @@ A whole piece of work, all statements of a transaction with their beginning and 
 wakes two threads, and each of them then waits for the other to let go of the interpreter.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -85,13 +85,13 @@ class SqliteDatabase(Database):
             fault = self.explain(error)
         raise fault.error()
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
-        return await self._writing.run(partial(_within, self._writer.begin, work))
+    def write(self, work: Callable[[Connection], T]) -> Awaitable[T]:
+        """Do this in a transaction; what it returns can be awaited. If it raises, nothing is written."""
+        return self._writing.run(partial(_within, self._writer.begin, work))
 
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns, which cannot write."""
-        return await self._reading.run(partial(_within, self._reader.connect, work))
+    def read(self, work: Callable[[Connection], T]) -> Awaitable[T]:
+        """Do this, which cannot write; what it returns can be awaited."""
+        return self._reading.run(partial(_within, self._reader.connect, work))
 
     def explain(self, error: Exception) -> DatabaseFault:
         """Say what an error means that came out of a piece of work."""
