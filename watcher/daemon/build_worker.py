@@ -73,5 +73,7 @@ async def build_worker(
     worker = DeliveryWorker(store, sink=sink, record=record, rules=settings.rules, deps=deps)
     shared.wakeups.wakes[name] = worker.wake
     stack.callback(shared.wakeups.wakes.pop, name)
+    shared.store.takers[name] = worker.offer
+    stack.callback(shared.store.takers.pop, name)
     stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
     return worker

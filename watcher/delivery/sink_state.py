@@ -34,7 +34,8 @@ class SinkState:
 
     It is `disabled` once the receiver is gone for good. `paused_until` is the end of the last pause it asked for
     (monotonic seconds), `through_at` when anything last got through (microseconds UTC, steady; 0: not since the start),
-    `answer` the last one to anything sent. Time in which the process was stopped does not count.
+    `answer` the last one to anything sent, `trying_since` since when something was tried and nothing got through, by
+    the clock of running time: time in which the process was stopped does not count.
     """
 
     def __init__(self, record: SinkRecord, *, clock: Clock) -> None:
@@ -50,7 +51,7 @@ class SinkState:
         self._clock = clock
         self._served_s = record.clock_s
         self._served_since = now = clock.running()
-        self._trying_since = None if backoff.failing_for_s is None else now - backoff.failing_for_s
+        self.trying_since = None if backoff.failing_for_s is None else now - backoff.failing_for_s
 
     def clock_s(self) -> float:
         """Return for how long this sink has been served, in all; it stands still while it is disabled."""
@@ -58,14 +59,9 @@ class SinkState:
 
     def backoff(self) -> BackoffState:
         """Return what a restart must not forget."""
-        pause_s, since = self.paused_until - self._clock.monotonic(), self._trying_since
+        pause_s, since = self.paused_until - self._clock.monotonic(), self.trying_since
         failing_for_s = None if since is None else min(FAILING_AFTER_S, self._clock.running() - since)
         return BackoffState(pause_s if pause_s > 0 else None, failing_for_s)
-
-    @property
-    def is_trying(self) -> bool:
-        """Return whether something was tried, and nothing has got through since."""
-        return self._trying_since is not None
 
     def pause(self, pause_s: float) -> None:
         """Note that the receiver asked for a pause. An earlier, longer one stays."""
@@ -77,8 +73,8 @@ class SinkState:
 
     def trying(self, delivery: Delivery) -> None:
         """Note that a delivery is tried. Once it failed while others got through, that says nothing of the sink."""
-        if self._trying_since is None and delivery.number not in self._own_trouble:
-            self._trying_since = self._clock.running()
+        if self.trying_since is None and delivery.number not in self._own_trouble:
+            self.trying_since = self._clock.running()
 
     def failed(self, delivery: Delivery) -> None:
         """Note that a delivery was tried and has not got through."""
@@ -92,7 +88,7 @@ class SinkState:
 
     def got_through(self) -> None:
         """Note a success. A disabled sink stays disabled: only its configuration or a command ends that."""
-        self._trying_since = None
+        self.trying_since = None
         self._is_through = True
         self.through_at = self._clock.steady_us()
         if self.state == FAILING:
@@ -100,11 +96,11 @@ class SinkState:
 
     def went_on(self) -> None:
         """Note that part of what is being sent got through: the sink works, though nothing is settled yet."""
-        self._trying_since = None
+        self.trying_since = None
 
     def rested(self) -> None:
         """Note that nothing is left to try: last week's dead letter does not make today's first failure a long one."""
-        self._trying_since = None
+        self.trying_since = None
 
     def gone(self) -> None:
         """Note that the receiver is gone for good."""
@@ -113,14 +109,17 @@ class SinkState:
 
     def check(self) -> None:
         """Find the sink failing if it has been for long enough."""
-        since = self._trying_since
+        since = self.trying_since
         if self.state is None and since is not None and self._clock.running() - since >= FAILING_AFTER_S:
             self.state = FAILING
             self.answer = NO_ANSWER if self._is_through else self.answer
 
 
 class SinkReporter:
-    """Records how one sink is when that has changed, for the other sinks to be told, and what it is reminded of."""
+    """Records how one sink is when that has changed, for the other sinks to be told, and what it is reminded of.
+
+    `reported` is the state that they know of.
+    """
 
     def __init__(
         self,
@@ -138,15 +137,10 @@ class SinkReporter:
         self._events = events
         self._clock = clock
         self._metrics = metrics
-        self._reported, self._sequence, self._problem = record.state, record.sequence, record.problem
+        self.reported, self._sequence, self._problem = record.state, record.sequence, record.problem
         metrics.up(record.state is None)
         if state.disabled:
             log.warning("sink.disabled", sink=store.lease.name, note=DISABLED_NOTE)
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the other sinks do not know yet how this one is."""
-        return self._state.state != self._reported
 
     async def report(self) -> None:
         """Record a change of how the sink is, and report it to the other sinks. Raises `StoreError`."""
@@ -158,7 +152,7 @@ class SinkReporter:
         problems = () if problem is None else (problem,)
         change = SourceChange(lease, self._sequence, entry.event.sequence, state, (entry,), problems)
         await self._store.record(change)
-        self._reported, self._sequence = state, change.sequence
+        self.reported, self._sequence = state, change.sequence
         self._problem = problem.problem if problem is not None and state else None
         self._metrics.reported(type_, well=state is None, answer=answer)
         (log.info if state is None else log.warning)(type_.value, sink=lease.name, answer=answer)
@@ -171,7 +165,7 @@ class SinkReporter:
         )
         reminders = (Reminder(opening.problem.id, due_at),)
         sequence = entry.event.sequence
-        change = SourceChange(lease, self._sequence, sequence, self._reported, (entry,), reminders=reminders)
+        change = SourceChange(lease, self._sequence, sequence, self.reported, (entry,), reminders=reminders)
         await self._store.record(change)
         self._sequence = sequence
         self._metrics.reminded()

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
@@ -158,9 +159,10 @@ class DeliveryWorker:
         self._answered: list[_Answer] = []  # and not settled
         self._kept_back: list[Delivery] = []  # by silences, and not settled
         self._asking = asyncio.Lock()  # what is taken from the store is here before something else is asked of it
+        self._offered: asyncio.Future[None] | None = None  # while something is taken with what is recorded
         self._saved: tuple[float, bool, float | None] = (
             self._state.paused_until,
-            self._state.is_trying,
+            (self._state.trying_since is not None),
             record.clock_s,
         )
         self._group_wait_us = round(self.groups_for_s * 1e6)
@@ -170,6 +172,31 @@ class DeliveryWorker:
         """Note that something was recorded for this sink."""
         self._is_unread = True
         self._deps.wake()
+
+    def offer(self) -> tuple[Turn, Callable[[Taken | None], None]] | None:
+        """Return what may go along with what is recorded for this sink now, if nothing else is asked for it."""
+        now = self._clock.monotonic()
+        is_busy = self._asking.locked() or self._offered is not None or self._stopped or self._is_backlog
+        if is_busy or self._is_held_up(now) or self._breaker.is_open or not self._deps.is_trusted():
+            return None
+        self._is_unread = True
+        request = self._request(now)
+        if request is None:
+            return None
+        self._is_unread = False  # what is recorded from now on wakes it
+        self._offered = asyncio.get_running_loop().create_future()
+        return Turn(self._store.lease, take=request), partial(self._take_offered, request=request)
+
+    def _take_offered(self, taken: Taken | None, *, request: Take) -> None:
+        """Send what was recorded; of what was not recorded after all nothing is known."""
+        assert self._offered is not None
+        self._offered.set_result(None)
+        self._offered = None
+        if taken is None:
+            self.wake()
+            return
+        self._take_in(taken, request)
+        self._start()
 
     async def tick(self) -> float:
         """Settle what was answered, start what is due and allowed; return in how many seconds to be called again.
@@ -182,13 +209,15 @@ class DeliveryWorker:
             return REST_S
         for batch in self._sending.values():
             self._state.trying(batch[0])
-        if self._state.is_trying:
+        if self._state.trying_since is not None:
             if not (self._sending or self._takes_writes()):  # the store is what holds it up
                 self._state.rested()
             self._state.check()
         now = self._clock.monotonic()
         if now >= self._store_retry_at:
             async with self._asking:
+                if self._offered is not None:
+                    await self._offered
                 try:
                     await self._go_on(now)
                 except StoreError as error:
@@ -205,6 +234,8 @@ class DeliveryWorker:
         """
         if self._stopped or (self._clock.monotonic() >= self._store_retry_at and not self._is_at_rest()):
             async with self._asking:
+                if self._offered is not None:
+                    await self._offered
                 try:
                     await self._save()
                 except StoreError as error:
@@ -253,7 +284,7 @@ class DeliveryWorker:
 
     async def _go_on(self, now: Monotonic) -> None:
         """Do what it is time for."""
-        if self._reporter.is_due:
+        if self._state.state != self._reporter.reported:
             await self._reporter.report()
         silences = self._silences()
         if silences != self._released_under:
@@ -266,7 +297,7 @@ class DeliveryWorker:
 
     async def _save(self) -> None:
         await self._turn(None)
-        state = self._state.paused_until, self._state.is_trying, self._state.clock_s()
+        state = self._state.paused_until, (self._state.trying_since is not None), self._state.clock_s()
         if state != self._saved:
             await self._store.save(self._state.backoff(), clock_s=state[2])
             self._store_failures, self._saved = 0, state
@@ -284,7 +315,7 @@ class DeliveryWorker:
     async def _turn(self, request: Take | None) -> None:
         """Settle what was answered or kept back, and take what is asked for: one transaction."""
         answered, kept_back, calls_forward = self._answered, self._kept_back, self._calls_forward
-        lasting = self._state.paused_until, self._state.is_trying
+        lasting = self._state.paused_until, (self._state.trying_since is not None)
         is_moved = lasting != self._saved[:2]
         if not (answered or kept_back or is_moved or request):
             return
@@ -356,7 +387,7 @@ class DeliveryWorker:
                 return
         self._is_backlog = request.trial is None and len(taken.batches) == request.count
         self._next_due_at = taken.next_due_at
-        if self._is_at_rest():
+        if self._state.trying_since is not None and self._is_at_rest():
             self._state.rested()
 
     def _silenced(self, delivery: Delivery) -> AttemptRecord:

@@ -6,8 +6,7 @@ What is read proves nothing. Nor does a small write, such as that of a row of no
 where SQLite's log has a page to spare, and a change does not.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import IntEnum
 
 import structlog
@@ -87,19 +86,19 @@ class StoreMonitor:
             self._said.clear()
             self._note_state()
 
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        """Count what is asked meanwhile as under way. If it is what hangs, its answer ends that, whatever it is."""
-        key = object()
-        self._asked_at[key] = self._clock.running()
-        try:
-            yield
-        finally:
-            del self._asked_at[key]
-            if self._hanging is key:
-                self._hanging = None
-                log.info("store.recovered")
-                self._note_state()
+    def ask(self) -> object:
+        """Note that something is asked, until `answered` is given the same."""
+        asked = object()
+        self._asked_at[asked] = self._clock.running()
+        return asked
+
+    def answered(self, asked: object) -> None:
+        """Note that it was answered. If it is what hangs, its answer ends that, whatever it is."""
+        del self._asked_at[asked]
+        if self._hanging is asked:
+            self._hanging = None
+            log.info("store.recovered")
+            self._note_state()
 
     def check_hang(self) -> None:
         """Note that the store hangs, if something has been under way for too long. To be called now and then."""

@@ -195,6 +195,7 @@ class GroupWork:
         self.turns: list[Turn] = []
         self.leases = {item.lease for item in items}
         self.sources = {Source(lease.kind, lease.name) for lease in self.leases}
+        self.sinks: set[str] = set()  # that something is recorded for
         self.size = Writing.NOTHING
         for item in items:
             if isinstance(item, Turn):
@@ -222,13 +223,16 @@ class GroupWork:
         elif isinstance(change, PipelineChange | RulesChange):
             self.sources.add(pipeline(change.lease.name, change.pipeline))
         for entry in change.entries:
+            self.sinks.update(entry.sinks)
             self.sources.update(map(sink, entry.sinks))
 
 
-def write_group(
-    connection: Connection, work: GroupWork, *, numbers: SourceNumbers, times: OutboxTimes
-) -> tuple[set[str], list[Taken | None]]:
-    """Write all of it; return which sinks have something new to send, and what each item takes.
+Written = tuple[set[str], list[Taken | None], dict[int, Taken | None]]
+"""Which sinks have something new to send, what each item takes, and what each turn does, by its identity."""
+
+
+def write_group(connection: Connection, work: GroupWork, *, numbers: SourceNumbers, times: OutboxTimes) -> Written:
+    """Write all of it.
 
     Raises `SequenceConflictError` when a sequence is not the stored one: then none of it is to be kept.
     """
@@ -251,7 +255,7 @@ def write_group(
         settle(connection, turns, numbers=numbers, now=times.now)
         for turn in turns:
             taken[id(turn)] = _take(connection, turn, numbers[sink(turn.lease.name)], now=times.now)
-    return sinks, [taken.get(id(item)) for item in work.items]
+    return sinks, [taken.get(id(item)) for item in work.items], taken
 
 
 def _take(connection: Connection, turn: Turn, sink_id: int, *, now: Micros) -> Taken | None:

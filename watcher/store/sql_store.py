@@ -22,18 +22,24 @@ from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store import postgresql_leases, problems
-from watcher.store.changes import Change, Lease
+from watcher.store.changes import Change, Lease, Turn
 from watcher.store.database import Database
 from watcher.store.database_file import DatabaseFile
 from watcher.store.dead_letters import backlog, replay, replay_some
 from watcher.store.group_commit import GroupWriter
 from watcher.store.monitor import StoreMonitor, Writing, write_probe
-from watcher.store.recording import GroupWork, Item, OutboxTimes, load_events, write_group
+from watcher.store.recording import GroupWork, Item, OutboxTimes, Written, load_events, write_group
 from watcher.store.records import Backlog, OpenProblem, Taken
 from watcher.store.source_ids import Source, SourceNumbers
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
+
+Taker = Callable[[], tuple[Turn, Callable[[Taken | None], None]] | None]
+"""Asked right before something is recorded for a sink: what its worker takes with it, and whom that is handed to.
+
+`None` is handed over if nothing was written; it is asked for nothing while the worker has something else to do.
+"""
 
 
 class SqlStore:
@@ -60,6 +66,7 @@ class SqlStore:
         self.leases = database.leases(self._watched)
         self.clock = clock
         self.numbers = SourceNumbers(database.write)
+        self.takers: dict[str, Taker] = {}  # by sink: who takes at once what is recorded for it here
         self.on_recorded = on_recorded
         self._database = database
         self.monitor = StoreMonitor(database.where, explain=database.explain, clock=clock)
@@ -99,7 +106,8 @@ class SqlStore:
 
     def write_item(self, item: Item) -> Awaitable[Taken | None]:
         """Write this with what comes together with it; what it takes can be awaited."""
-        self._check_open()
+        if self._closed:
+            raise StoreError("the store is closed")
         return self._group.write(item)
 
     async def number_of(self, source: Source) -> int:
@@ -198,24 +206,36 @@ class SqlStore:
 
     async def _write_group(self, items: Sequence[Item]) -> tuple[Collection[str], Sequence[Taken | None]]:
         work = GroupWork(items)
+        offers = [offer for name in work.sinks if name in self.takers and (offer := self.takers[name]()) is not None]
+        work.turns += [turn for turn, _ in offers]
         self._writing = work.size
         if not work.sources <= self.numbers.keys():
             await self.numbers.provide(work.sources)
         # Where others write too a transaction that writes is one more round trip, and a commit that is awaited.
         is_read = self._writing is Writing.NOTHING and not self.exclusive
 
-        def write(connection: Connection) -> tuple[Collection[str], Sequence[Taken | None]]:
+        def write(connection: Connection) -> Written:
             if not is_read:
                 self._check_held(connection, work.leases)
             times = self.times()
             written = write_group(connection, work, numbers=self.numbers, times=times)
-            self.recorded(times)
+            self._last_recorded_at = times.next_at
             return written
 
-        with self.monitor.asking():
-            written = await (self._database.read if is_read else self._database.write)(write)
+        asked = self.monitor.ask()
+        try:
+            names, results, taken = await (self._database.read if is_read else self._database.write)(write)
+        except BaseException:
+            for _, hand_over in offers:
+                hand_over(None)
+            raise
+        finally:
+            self.monitor.answered(asked)
         self.monitor.worked(self._writing)
-        return written
+        for turn, hand_over in offers:
+            hand_over(taken[id(turn)])
+            names.discard(turn.lease.name)
+        return names, results
 
     def _check_held(self, connection: Connection, held: Iterable[Lease]) -> None:
         if self.exclusive:
@@ -229,17 +249,17 @@ class SqlStore:
                 raise postgresql_leases.lost(lease)
 
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
-        self._check_open()
+        if self._closed:
+            raise StoreError("the store is closed")
         try:
-            with self.monitor.asking():
+            asked = self.monitor.ask()
+            try:
                 result = await ask()
+            finally:
+                self.monitor.answered(asked)
         except SQLAlchemyError as error:
             fault = self.monitor.failed(error, writing)
         else:
             self.monitor.worked(writing)
             return result
         raise fault.error()  # outside the clause, so that the text of the database's error does not come along
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreError("the store is closed")
