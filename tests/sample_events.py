@@ -118,8 +118,22 @@ def sample(type_: EventType, *, number: int = 1, data: Mapping[str, Any] | None 
         "sequence": f"{number:010d}",
         "data": data,
     }
-    stream = uuid5(NAMESPACE, f"{type_}{number}").bytes
-    return Delivery(sink, id_, type_, stream, number, truncate(envelope), recorded_at=NEVER, due_at=NEVER)
+    lane, problem = uuid5(NAMESPACE, f"{type_}{number}").bytes, data.get("problem", {})
+    return Delivery(
+        sink,
+        number,
+        lane,
+        id_,
+        type_,
+        truncate(envelope),
+        recorded_at=NEVER,
+        due_at=NEVER,
+        account=data.get("account"),
+        pipeline=data.get("pipeline", {}).get("id"),
+        labels=data.get("labels", {}),
+        problem=UUID(problem["id"]) if problem else None,
+        closes="closedAt" in problem,
+    )
 
 
 def failed(number: int = 1, *, error: str = "upstream timeout after 30 s", **more: Any) -> Delivery:

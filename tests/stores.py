@@ -10,27 +10,33 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
+from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
+from watcher.domain.event import Event, EventKey, EventType, Group, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Cursor
+from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import (
-    NO_BACKOFF,
     AttemptRecord,
-    AttemptRecords,
+    BackoffState,
     ExecutionChange,
     Lease,
     PipelineChange,
     SourceChange,
+    Take,
+    Turn,
 )
 from watcher.store.leases import MAINTENANCE
+from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.open import open_store
+from watcher.store.records import Taken
+from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 START_US = Micros(int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000)
 SECOND_US = 1_000_000
+LATER = Micros(START_US + 3_600 * SECOND_US)
 DAY_US = 86_400 * SECOND_US
 
 
@@ -102,21 +108,27 @@ def execution_id(number: int) -> str:
 
 async def executions_of(store: SqlStore, account: Lease, *, count: int = 1000) -> list[ExecutionRecord]:
     """Return what is recorded of the first so many executions of an account, in the order of their numbers."""
-    return list((await store.load_executions(account, [execution_id(number) for number in range(count)])).values())
+    owned = SqlAccountStore(store, account)
+    return list((await owned.load_executions([execution_id(number) for number in range(count)])).values())
 
 
-async def upkeep(store: SqlStore) -> Lease:
-    """Return the lease under which the store is tidied."""
-    return await store.claim(*MAINTENANCE)
+async def upkeep(store: SqlStore) -> MaintenanceStore:
+    """Return the store under a lease of its upkeep that is claimed now."""
+    return MaintenanceStore(store, await store.claim(*MAINTENANCE))
+
+
+async def sink_of(store: SqlStore, name: str = "ops") -> SinkStore:
+    """Return the store of a sink that is claimed now."""
+    return SinkStore(store, await store.claim("sink", name))
 
 
 def stream_of(subject: str) -> bytes:
     return blake2b(subject.encode(), digest_size=16).digest()
 
 
-def event(subject: str, *, sequence: int, type_: EventType = EventType.EXECUTION_RUNNING) -> Event:
+def event(subject: str, *, sequence: int, type_: EventType = EventType.EXECUTION_RUNNING, **more: Any) -> Event:
     body = b'{"id":"%s-%d"}' % (subject.encode(), sequence)
-    return Event(uuid5(UUID(int=0), f"{subject}-{sequence}"), type_, stream_of(subject), sequence, body)
+    return Event(uuid5(UUID(int=0), f"{subject}-{sequence}"), type_, stream_of(subject), sequence, body, **more)
 
 
 def change(
@@ -126,17 +138,19 @@ def change(
     sequence: int = 1,
     sinks: tuple[str, ...] = ("ops",),
     with_sinks_of: int | None = None,
+    group: Group | None = None,
     **known: object,
 ) -> ExecutionChange:
-    """Return the next change of an execution, which emits one event."""
+    """Return the next change of an execution, which emits one event. Of a `group` it is at each sink."""
     name = execution_id(number)
+    groups = {} if group is None else dict.fromkeys(sinks, group)
     values: dict[str, Any] = {"status": "running", "since_at": START_US, "polled_at": START_US} | known
     opening = None if with_sinks_of is None else EventKey(stream_of(name), with_sinks_of)
     return ExecutionChange(
         lease=lease,
         before=sequence - 1 or None,
         known=ExecutionRecord(name, PIPELINE, sequence=sequence, **values),
-        entries=(OutboxEntry(event(name, sequence=sequence), sinks, opening),),
+        entries=(OutboxEntry(event(name, sequence=sequence), sinks, opening, groups),),
     )
 
 
@@ -163,21 +177,66 @@ def pipeline_change(
     return PipelineChange(lease, pipeline, before, before + 1, cursor, (OutboxEntry(emitted, sinks),))
 
 
+def of(number: int, *, sequence: int = 1) -> str:
+    """Return what an event of an execution is named in its body."""
+    return f"{execution_id(number)}-{sequence}"
+
+
+def names(deliveries: Iterable[Delivery]) -> list[str]:
+    """Return what the events of these deliveries are named."""
+    return [each.content["id"] for each in deliveries]
+
+
+async def taken(
+    sink: SinkStore, *, now: int = LATER, count: int = 100, skip: Iterable[bytes] = (), **how: Any
+) -> Taken:
+    """Return what a sink may be sent."""
+    found = await sink.turn(Turn(sink.lease, take=Take(Micros(now), count, frozenset(skip), **how)))
+    assert found is not None
+    return found
+
+
+async def due(sink: SinkStore, **how: Any) -> list[Delivery]:
+    """Return what a sink may be sent, whatever goes together."""
+    return [each for batch in (await taken(sink, **how)).batches for each in batch]
+
+
 def attempt_record(
-    lease: Lease, delivery: Delivery, *, state: DeliveryState = DeliveryState.DELIVERED, **changes: object
-) -> AttemptRecords:
+    delivery: Delivery, *, state: DeliveryState = DeliveryState.DELIVERED, **changes: object
+) -> AttemptRecord:
     """Return how an attempt at a delivery ended."""
     values: dict[str, Any] = {
         "attempts": delivery.attempts + 1,
         "due_at": delivery.due_at,
-        "steps": delivery.steps,
         "rejections": 0,
+        "tried": True,
         "tried_at": delivery.due_at,
         "first_due_at_s": 1.5,
         "answer": "204",
-        "clock_s": 2.5,
-        "backoff": NO_BACKOFF,
+        "group_key": delivery.group_key,
     } | changes
-    clock_s, backoff = values.pop("clock_s"), values.pop("backoff")
-    attempt = AttemptRecord(stream=delivery.stream, sequence=delivery.sequence, state=state, **values)
-    return AttemptRecords(lease, (attempt,), clock_s, backoff)
+    return AttemptRecord(delivery.number, delivery.lane, state, **values)
+
+
+async def settle(
+    sink: SinkStore,
+    *deliveries: Delivery,
+    backoff: BackoffState | None = None,
+    clock_s: float | None = None,
+    messages: tuple[ProblemMessage, ...] = (),
+    **attempt: Any,
+) -> None:
+    """Write down how an attempt at each of these ended, and how the sink is since."""
+    attempts = tuple(attempt_record(each, **attempt) for each in deliveries)
+    await sink.turn(Turn(sink.lease, attempts, messages, backoff, clock_s))
+
+
+async def settle_all(sink: SinkStore, *, now: int = LATER, **attempt: Any) -> None:
+    """Settle all that waits, once it is due."""
+    while found := await due(sink, now=now):
+        await settle(sink, *found, **attempt)
+
+
+async def silence(sink: SinkStore, *deliveries: Delivery, tried: bool = False) -> None:
+    """Note that a silence keeps these back; with `tried` an earlier owner may have sent them."""
+    await settle(sink, *deliveries, state=DeliveryState.SILENCED, attempts=0, answer=None, tried=tried)

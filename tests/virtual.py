@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from stores import due, settle, sink_of
+
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
-from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionSnapshot, Outcome
@@ -27,7 +28,8 @@ from watcher.runtime.backoff import Jitter
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import Pacer
-from watcher.store.changes import NO_BACKOFF, AttemptRecord, AttemptRecords, Lease
+from watcher.store.account_store import SqlAccountStore
+from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -145,7 +147,7 @@ class Account:
     clock: FakeClock
     store: SqlStore
     metrics: Metrics
-    sink: Lease
+    sink: SinkStore
     fatal: list[BaseException]
     wakes: list[float]
 
@@ -173,12 +175,11 @@ class Account:
         """Return all that was emitted so far, settling it."""
         from_store: list[dict[str, Any]] = []
         while True:
-            due = await self.store.next_deliveries(self.sink, now=Micros(self.clock.steady_us() + 10**15), limit=500)
-            if not due.deliveries:
+            found = await due(self.sink, now=self.clock.steady_us() + 10**15, count=500)
+            if not found:
                 return from_store
-            for delivery in due.deliveries:
-                from_store.append(json.loads(delivery.body))
-                await self.store.settle(delivered(self.sink, delivery.stream, delivery.sequence))
+            from_store += [json.loads(delivery.body) for delivery in found]
+            await settle(self.sink, *found)
 
     async def emitted(self) -> list[tuple[str, str | None, str | None]]:
         """Return type, status (or reason of the account's) and previous status of all reported since the last call."""
@@ -190,23 +191,6 @@ class Account:
             )
             for event in await self.events()
         ]
-
-
-def delivered(lease: Lease, stream: bytes, sequence: int) -> AttemptRecords:
-    """Settle a delivery that got through."""
-    attempt = AttemptRecord(
-        stream=stream,
-        sequence=sequence,
-        state=DeliveryState.DELIVERED,
-        attempts=1,
-        due_at=Micros(0),
-        steps=0,
-        rejections=0,
-        tried_at=Micros(0),
-        first_due_at_s=0.0,
-        answer="204",
-    )
-    return AttemptRecords(lease, (attempt,), 0.0, NO_BACKOFF)
 
 
 def watch_of(*executions: str, overdue_after_s: Mapping[str, float] | None = None) -> Watch:
@@ -253,9 +237,10 @@ async def account_of(
     """Build an account over that store, as a start of the daemon would. It asks `api`, else one that is scripted."""
     events = EventFactory(Router({"ops": Route(frozenset(EventType), {}, frozenset())}))
     metrics, fatal, wakes = Metrics(), list[BaseException](), list[float]()
-    lease, sink = await store.claim("account", "default"), await store.claim("sink", "ops")
-    record = await store.load_account(lease)
-    await store.load_sink(sink, fingerprint="")
+    lease, sink = await store.claim("account", "default"), await sink_of(store)
+    owned = SqlAccountStore(store, lease)
+    record = await owned.load_account()
+    await sink.load(fingerprint="")
     children = metrics.account("default")
     failures = FailurePolicy(
         min_interval_s=rules.min_interval_s,
@@ -280,12 +265,12 @@ async def account_of(
         trouble=AccountTrouble(record.trouble) if record.trouble else None,
         backoff=record.backoff,
     )
-    reporter = StatusReporter(lease, record, breaker, store=store, events=events, clock=clock, metrics=children)
+    reporter = StatusReporter(lease, record, breaker, store=owned, events=events, clock=clock, metrics=children)
     deps = AccountDependencies(
         lease=lease,
         is_trusted=is_trusted,
         api=api,
-        store=store,
+        store=owned,
         clock=clock,
         pacer=Pacer(rate_per_s, now=Monotonic(clock.monotonic() - 60.0)),  # the gap after the start is over
         breaker=breaker,

@@ -18,11 +18,12 @@ from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Wake
+from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import BackoffState, Change, Lease
 from watcher.store.leases import HeldLease
 from watcher.store.open import open_store
@@ -34,41 +35,42 @@ from watcher.store.sqlite import SqliteDatabase
 ACCOUNT = "default"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NotedStore:
-    """A store of which is noted what was recorded."""
+    """The store of an account, of which is noted what was recorded."""
 
     noted: AccountStore
+    lease: Lease
     heard: Callable[[Change], None]
-    failing_since: None = None
+    failing_since: Monotonic | None = None
 
-    async def load_account(self, lease: Lease) -> AccountRecord:
-        return await self.noted.load_account(lease)
+    async def load_account(self) -> AccountRecord:
+        return await self.noted.load_account()
 
-    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
-        return await self.noted.load_executions(lease, executions)
+    async def load_executions(self, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
+        return await self.noted.load_executions(executions)
 
-    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
-        return await self.noted.load_pipeline(lease, pipeline)
+    async def load_pipeline(self, pipeline: str) -> PipelineRecord:
+        return await self.noted.load_pipeline(pipeline)
 
-    async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
-        return await self.noted.load_rules(lease, pipeline)
+    async def load_rules(self, pipeline: str) -> RulesRecord:
+        return await self.noted.load_rules(pipeline)
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         return await self.noted.load_events(keys)
 
-    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        return await self.noted.load_open(lease, pipelines)
+    async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
+        return await self.noted.load_open(pipelines)
 
     async def record(self, change: Change) -> None:
         await self.noted.record(change)
         self.heard(change)
 
-    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
-        await self.noted.save_poll_times(lease, polled_at)
+    async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:
+        await self.noted.save_poll_times(polled_at)
 
-    async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
-        await self.noted.save_backoff(lease, backoff)
+    async def save_backoff(self, backoff: BackoffState) -> None:
+        await self.noted.save_backoff(backoff)
 
 
 class HandSchedule(Schedule):
@@ -132,7 +134,12 @@ async def enter_stage(
     store = await open_store(f"sqlite:///{directory / 'watcher.db'}", clock=clock, on_recorded=lambda _sinks: None)
     stack.push_async_callback(store.close)
     await write_without_waiting(store)
-    noted = NotedStore(store, lambda change: notes.recorded(change, now_s=world.now_s()))
+
+    def noted(lease: Lease) -> NotedStore:
+        return NotedStore(
+            SqlAccountStore(store, lease), lease, lambda change: notes.recorded(change, now_s=world.now_s())
+        )
+
     fatal: list[BaseException] = []
     schedule = HandSchedule(clock=clock, fatal=fatal.append, lag=metrics.loop_lag.set)
     watcher = await build_account(

@@ -125,7 +125,7 @@ async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
 
 
 def delivery(body: bytes) -> Delivery:
-    return Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, body, Micros(0), Micros(0))
+    return Delivery("ops", 1, b"s", UUID(int=1), "execution.failed", body, Micros(0), Micros(0))
 
 
 @pytest.mark.parametrize("target", EVENTS, indirect=True)

@@ -20,6 +20,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.rules import RuleState
 from watcher.runtime.metrics import Metrics
+from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import RulesChange
 from watcher.store.records import OpenProblem
 from watcher.store.sql_store import SqlStore
@@ -84,7 +85,7 @@ def maintenance_of(store: object, clock: FakeClock) -> Maintenance:
 
 async def kept(store: SqlStore) -> tuple[list[Problem], RuleState]:
     """Return the problems that are open still, and what the rules go by still."""
-    record = await store.load_rules(await store.claim("account", "default"), PIPELINE)
+    record = await SqlAccountStore(store, await store.claim("account", "default")).load_rules(PIPELINE)
     return [each.problem for each in await store.open_problems()], record.state
 
 

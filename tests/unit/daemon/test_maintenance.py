@@ -25,9 +25,10 @@ from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.runtime.metrics import Metrics
+from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import ExecutionChange, RulesChange
 from watcher.store.leases import FOR_EVER, MAINTENANCE, HeldLease, LeaseKey
-from watcher.store.retention import EXECUTIONS_COUNT
+from watcher.store.maintenance_store import EXECUTIONS_COUNT
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
@@ -36,7 +37,7 @@ EVENTS = EventFactory(Router({}))
 
 
 async def record_of(store: SqlStore) -> Mapping[str, ExecutionRecord]:
-    return await store.load_executions(await store.claim("account", "default"), (A, B))
+    return await SqlAccountStore(store, await store.claim("account", "default")).load_executions((A, B))
 
 
 async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(store: SqlStore, clock: FakeClock) -> None:
@@ -267,13 +268,13 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
     maintenance = Maintenance(deps, WHOLE)
     await maintenance.tick()
     clock.advance(3 * DAY_S)
-    assert (await store.load_pipeline(lease, PIPELINE)).cursor == Cursor(Micros(1), Micros(2))
+    assert (await SqlAccountStore(store, lease).load_pipeline(PIPELINE)).cursor == Cursor(Micros(1), Micros(2))
     maintenance.replace_policy(replace(WHOLE, pipelines=()))
     await maintenance.tick()
     clock.advance(returns_after_s)
     maintenance.replace_policy(WHOLE)
     await maintenance.tick()
-    assert ((await store.load_pipeline(lease, PIPELINE)).cursor is not None) is read_on
+    assert ((await SqlAccountStore(store, lease).load_pipeline(PIPELINE)).cursor is not None) is read_on
 
 
 async def closings(account: Account) -> list[tuple[str, str, str]]:
@@ -422,7 +423,7 @@ async def test_an_overdue_execution_that_ended_without_an_event_is_overdue_no_mo
 ) -> None:
     account = await overdue_ones(store, clock)
     lease = await store.claim("account", "default")
-    known = (await store.load_executions(lease, [B]))[B]
+    known = (await SqlAccountStore(store, lease).load_executions([B]))[B]
     await store.record(ExecutionChange(lease, known.sequence, replace(known, ended_at=clock.steady_us()), ()))
     await maintenance_of(store, clock, account.metrics).tick()
     assert await closings(account) == [("execution.overdue", "ended", B)]
@@ -436,7 +437,7 @@ async def test_what_the_rules_of_a_pipeline_went_by_is_forgotten_with_them(store
     ruled = RetentionPolicy((), DAY_S, named=lambda *_: True, ruled={("default", PIPELINE)})
     maintenance.replace_policy(ruled)
     await maintenance.tick()
-    assert (await store.load_rules(lease, PIPELINE)).state == state
+    assert (await SqlAccountStore(store, lease).load_rules(PIPELINE)).state == state
     maintenance.replace_policy(replace(ruled, ruled=()))
     await maintenance.tick()
-    assert (await store.load_rules(lease, PIPELINE)).state == RuleState()
+    assert (await SqlAccountStore(store, lease).load_rules(PIPELINE)).state == RuleState()

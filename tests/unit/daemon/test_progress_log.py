@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from stores import attempt_record, source_change
+from stores import settle_all, sink_of, source_change
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
@@ -72,7 +72,7 @@ async def test_a_sink_that_falls_behind_is_logged_once_and_once_when_it_has_caug
 ) -> None:
     sinks = [Sink("ops"), Sink("chat", groups_for_s=600.0)]
     progress = ProgressLog(list, lambda: sinks, store=store, clock=clock, metrics=Metrics())
-    lease, account = await store.claim("sink", "ops"), await store.claim("account", "default")
+    ops, account = await sink_of(store), await store.claim("account", "default")
     await store.record(source_change(account, sinks=("ops", "chat")))
     with capture_logs() as logs:
         for _ in range(8):
@@ -81,8 +81,7 @@ async def test_a_sink_that_falls_behind_is_logged_once_and_once_when_it_has_caug
         assert logs == [
             {"event": "deliveries.late", "log_level": "warning", "sink": "ops", "waiting": 1, "oldest_s": 360}
         ]
-        (delivery,) = (await store.next_deliveries(lease, now=clock.steady_us(), limit=1)).deliveries
-        await store.settle(attempt_record(lease, delivery))
+        await settle_all(ops, now=clock.steady_us())
         for _ in range(2):
             await progress.tick()
             clock.advance(60)

@@ -110,7 +110,7 @@ async def test_the_requests_of_one_delivery_keep_to_the_rate_of_its_sink(setup: 
     pager = setup.webhook(template="pagerduty", routing_key="k" * 32, rate_limit="5/s")
     await setup.apply(sinks={"ops": pager})
     both = closing_overdue(EventType.EXECUTION_FAILED)
-    event = Event(both.event_id, EventType.EXECUTION_FAILED, both.stream, 1, both.body)
+    event = Event(both.event_id, EventType.EXECUTION_FAILED, both.lane, 1, both.body)
     lease = await setup.store.claim("account", "teller")
     await setup.store.record(SourceChange(lease, 0, 1, None, (OutboxEntry(event, ("ops",)),)))
     assert (await setup.deliver(), await setup.hook.asked()) == (str(event.id), str(event.id))
@@ -417,8 +417,8 @@ async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
 
 
 async def until_settled(worker: DeliveryWorker) -> None:
-    while under_way := worker._under_way():
-        await asyncio.wait(under_way)
+    while worker._sending:
+        await asyncio.wait(worker._sending)
 
 
 async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_though_a_sink_is_paused(

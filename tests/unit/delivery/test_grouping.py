@@ -5,10 +5,10 @@ from uuid import UUID
 
 import pytest
 from sample_events import PIPELINE, sample
-
-from watcher.delivery import grouping
 from watcher.delivery.grouping import Member, OpenGroups, fixed, key_of
 from watcher.delivery.silencing import fields_of
+
+from watcher.delivery import grouping
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.event_ids import group_id
 from watcher.domain.silences import DeliveryFields

@@ -10,9 +10,9 @@ from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
+from watcher.delivery.delivery_queue import WAIT_S
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
-from watcher.delivery.delivery_queue import WAIT_S
 from watcher.delivery.open_problems import REMINDED_COUNT
 from watcher.delivery.worker import REST_S
 from watcher.domain.errors import LeaseExpiredError

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from watcher.delivery.delivery_queue import BATCH
 from worker_rig import BUSY, DELIVERED, GONE, RULES, Rig, name_of
 
-from watcher.delivery.delivery_queue import BATCH
 from watcher.delivery.worker import CONCURRENCY, REST_S, UNSETTLED_COUNT
 from watcher.domain.delivery import Delivery
 from watcher.sinks.protocol import SendResult

@@ -9,9 +9,9 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from watcher.delivery.delivery_queue import BATCH
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, HASTY, REFUSED, RULES, Rig, name_of
 
-from watcher.delivery.delivery_queue import BATCH
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.silences import Silence

@@ -1,32 +1,30 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from sample_events import AT, OVERDUE_ENDS, replayed, sample
 
+from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSINGS
-from watcher.domain.silences import DeliveryFields, Silence, Silences
+from watcher.domain.silences import Silence, Silences, part_to_send
+from watcher.domain.timestamps import Micros
 
-START = datetime(2026, 12, 24, tzinfo=UTC)
+START = datetime(2026, 11, 24, tzinfo=UTC)
 END = START + timedelta(days=3)
-FAILED = DeliveryFields("ops", EventType.EXECUTION_FAILED, "default", "p1", {"team": "sales", "env": "live"})
-DEGRADED = DeliveryFields("ops", EventType.ACCOUNT_DEGRADED, "default")
+FAILED = replace(sample(EventType.EXECUTION_FAILED), labels={"team": "sales", "env": "live"}, pipeline="p1")
+DEGRADED = sample(EventType.ACCOUNT_DEGRADED)
+LONE_CLOSING = sample(EventType.PIPELINE_RECOVERED)
+BOTH = next(each for each in OVERDUE_ENDS if each.type == EventType.EXECUTION_FAILED)
+REMINDER = sample(EventType.PROBLEM_REMINDER)
 
 
-def silence(**wanted: object) -> Silence:
-    return Silence(START, END, **wanted)  # type: ignore[arg-type] # each a field of it
+def silence(**wanted: Any) -> Silence:
+    return Silence(START, END, **wanted)
 
 
-@pytest.mark.parametrize(
-    ("at", "holds"),
-    [
-        (START - timedelta(microseconds=1), False),
-        (START, True),
-        (END - timedelta(microseconds=1), True),
-        (END, False),
-    ],
-)
-def test_a_silence_holds_from_its_start_until_its_end(at: datetime, *, holds: bool) -> None:
-    assert silence(sinks=("ops",)).holds(FAILED, at=at) is holds
+EVERYTHING = silence(accounts=("default",))
 
 
 @pytest.mark.parametrize(
@@ -37,29 +35,64 @@ def test_a_silence_holds_from_its_start_until_its_end(at: datetime, *, holds: bo
         ({"accounts": ("eu",)}, False, False),
         ({"pipelines": ("p1",)}, True, False),
         ({"pipelines": ("p2",)}, False, False),
-        ({"sinks": ("ops",)}, True, True),
-        ({"sinks": ("other",)}, False, False),
         ({"labels": {"team": "sales"}}, True, False),
         ({"labels": {"team": "sales", "env": "test"}}, False, False),
         ({"labels": {"team": "sales"}, "types": {EventType.ACCOUNT_DEGRADED}}, False, False),
     ],
 )
 def test_all_that_is_given_must_match(wanted: dict[str, object], *, failed: bool, degraded: bool) -> None:
-    assert silence(**wanted).holds(FAILED, at=START) is failed
-    assert silence(**wanted).holds(DEGRADED, at=START) is degraded
+    assert silence(**wanted).matches(FAILED) is failed
+    assert silence(**wanted).matches(DEGRADED) is degraded
+
+
+def test_those_that_are_on_and_may_concern_a_sink_are_found_and_replaced() -> None:
+    there = silence(sinks=("ops",))
+    silences = Silences([EVERYTHING, there])
+    for at in (START, END - timedelta(microseconds=1)):
+        assert silences.on("ops", at=at) == (EVERYTHING, there)
+    assert silences.on("other", at=START) == (EVERYTHING,)
+    assert silences.on("ops", at=START - timedelta(microseconds=1)) == silences.on("ops", at=END) == ()
+    silences.replace([there])
+    assert silences.on("other", at=START) == ()
+
+
+def tried(delivery: Delivery, *, recorded: datetime) -> Delivery:
+    return replace(delivery, attempts=1, recorded_at=Micros(round(recorded.timestamp() * 1e6)))
+
+
+def unsent(delivery: Delivery) -> Delivery:
+    """Return it to a sink that was not sent the opening of its problem."""
+    return replace(delivery, is_opening_sent=False)
+
+
+@pytest.mark.parametrize(
+    ("delivery", "in_peace", "silenced"),
+    [
+        (FAILED, Part.WHOLE, None),
+        (tried(FAILED, recorded=AT), Part.WHOLE, Part.WHOLE),
+        (tried(FAILED, recorded=START - timedelta(seconds=1)), Part.WHOLE, Part.WHOLE),
+        (replayed(FAILED), Part.WHOLE, Part.WHOLE),
+        (LONE_CLOSING, Part.WHOLE, Part.WHOLE),
+        (unsent(LONE_CLOSING), None, None),
+        (BOTH, Part.WHOLE, Part.CLOSING),
+        (unsent(BOTH), Part.NEWS, None),
+        (replayed(unsent(BOTH)), Part.NEWS, Part.NEWS),
+        (REMINDER, Part.WHOLE, None),
+        (replace(REMINDER, is_problem_open=False), None, None),
+    ],
+)
+def test_a_silence_keeps_back_what_was_never_tried_but_for_the_end_of_what_was_sent(
+    delivery: Delivery, in_peace: Part | None, silenced: Part | None
+) -> None:
+    assert part_to_send(delivery, []) is in_peace
+    assert part_to_send(delivery, [EVERYTHING]) is silenced
 
 
 @pytest.mark.parametrize("type_", sorted(CLOSINGS))
 def test_what_only_says_that_a_problem_is_over_is_never_kept_back(type_: EventType) -> None:
-    everything = silence(accounts=("default",))
-    assert not everything.holds(DeliveryFields("ops", type_, "default", "p1", {"team": "sales"}), at=START)
+    assert part_to_send(sample(type_), [EVERYTHING]) is Part.WHOLE
 
 
-def test_those_that_hold_now_and_may_concern_a_sink_are_found_and_replaced() -> None:
-    everywhere, there = silence(accounts=("default",)), silence(sinks=("ops",))
-    silences = Silences([everywhere, there])
-    assert silences.on("ops", at=START) == (everywhere, there)
-    assert silences.on("other", at=START) == (everywhere,)
-    assert silences.on("ops", at=END) == ()
-    silences.replace([there])
-    assert silences.on("other", at=START) == ()
+def test_what_was_begun_before_a_silence_goes_on_with_its_end() -> None:
+    assert part_to_send(tried(BOTH, recorded=START - timedelta(seconds=1)), [EVERYTHING]) is Part.WHOLE
+    assert part_to_send(tried(BOTH, recorded=AT), [EVERYTHING]) is Part.CLOSING

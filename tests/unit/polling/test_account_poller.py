@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,10 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.runtime.transport_failures import REMEDIES
-from watcher.store.changes import BackoffState, Change, ExecutionChange, Lease
+from watcher.store.changes import ExecutionChange, Turn
 from watcher.store.open import open_store
+from watcher.store.recording import Item
+from watcher.store.records import Taken
 from watcher.store.sql_store import SqlStore
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
@@ -367,21 +369,10 @@ class BrokenStore:
         method: Callable[..., object] = getattr(self._store, name)
         return method
 
-    async def record(self, change: Change) -> None:
-        self._fail()
-        await self._store.record(change)
-
-    async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
-        self._fail()
-        await self._store.save_backoff(lease, backoff)
-
-    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
-        self._fail()
-        await self._store.save_poll_times(lease, polled_at)
-
-    def _fail(self) -> None:
-        if self.error is not None:
+    async def write_item(self, item: Item) -> Taken | None:
+        if self.error is not None and not isinstance(item, Turn):
             raise self.error
+        return await self._store.write_item(item)
 
 
 async def test_what_the_store_cannot_take_is_seen_again_once_it_can(store: SqlStore, clock: FakeClock) -> None:

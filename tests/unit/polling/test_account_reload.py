@@ -1,7 +1,7 @@
 """Watches that change while the store is asked what it knows of them, and all goes on meanwhile."""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -9,10 +9,12 @@ from typing import TypeVar
 import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said, watch_of
 
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
+from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.watch import FirstSight, Watch
-from watcher.store.changes import Change, Lease, PipelineChange, SourceChange
-from watcher.store.sql_store import SqlStore
+from watcher.store.changes import Lease, PipelineChange, SourceChange
+from watcher.store.recording import Item
+from watcher.store.records import Taken
+from watcher.store.sql_store import SqlStore, Work
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
@@ -28,7 +30,7 @@ class HeldStore:
 
     store: SqlStore
     may: asyncio.Event = field(default_factory=asyncio.Event)
-    read: asyncio.Event = field(default_factory=asyncio.Event)
+    was_read: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.may.set()
@@ -37,19 +39,16 @@ class HeldStore:
         method: Callable[..., object] = getattr(self.store, name)
         return method
 
-    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
-        return await self._held(await self.store.load_executions(lease, executions))
+    async def read(self, work: Work[T], *, lease: Lease | None = None) -> T:
+        return await self._held(await self.store.read(work, lease=lease))
 
-    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        return await self._held(await self.store.load_open(lease, pipelines))
-
-    async def record(self, change: Change) -> None:
-        await self._held(change, holds=isinstance(change, PipelineChange | SourceChange) and bool(change.entries))
-        await self.store.record(change)
+    async def write_item(self, item: Item) -> Taken | None:
+        await self._held(item, holds=isinstance(item, PipelineChange | SourceChange) and bool(item.entries))
+        return await self.store.write_item(item)
 
     async def _held(self, found: T, *, holds: bool = True) -> T:
         if holds and not self.may.is_set():
-            self.read.set()
+            self.was_read.set()
             await self.may.wait()
         return found
 
@@ -57,9 +56,9 @@ class HeldStore:
 async def changed(account: Account, held: HeldStore, *watches: Watch) -> asyncio.Task[None]:
     """Begin to change what is watched; return once the store was read."""
     held.may.clear()
-    held.read.clear()
+    held.was_read.clear()
     changing = asyncio.create_task(account.watcher.watch(watches))
-    await held.read.wait()
+    await held.was_read.wait()
     return changing
 
 
@@ -90,11 +89,11 @@ async def test_what_a_list_shows_while_it_is_being_named_is_watched_once(
 ) -> None:
     account = await account_over(held, clock, WHOLE)
     changing = await changed(account, held, watch_of(A))
-    held.read.clear()
+    held.was_read.clear()
     account.api.pages, account.api.script[A] = pages_of(row(A, status)), said(A, status)
     clock.advance(2.0)
     await account.watcher.tick()
-    await held.read.wait()  # now the scan has read as well, and waits as the change does
+    await held.was_read.wait()  # now the scan has read as well, and waits as the change does
     await ended(changing, held)
     await follow_to_its_end(account)
     expected = ["execution.success"] if status == "success" else ["execution.running", "execution.success"]
@@ -192,10 +191,10 @@ async def test_a_list_that_is_watched_again_goes_on_behind_what_was_still_being_
         await account.run_for(620)  # a list that was refused is asked again
         account.api.pages = {1: Outcome.NOT_FOUND}  # a gap is to be reported
         held.may.clear()
-        held.read.clear()
+        held.was_read.clear()
         running = asyncio.create_task(account.run_for(300))
         async with asyncio.timeout(10):
-            await held.read.wait()
+            await held.was_read.wait()
         held.may, first = asyncio.Event(), held.may
         held.may.set()
         await account.watcher.watch([OTHER])

@@ -9,7 +9,7 @@ from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.circuit_breaker import AccountCircuitBreaker, BreakerState
-from watcher.store.changes import NO_BACKOFF, BackoffState
+from watcher.store.changes import BackoffState
 
 UNAUTHORIZED = AccountTrouble.UNAUTHORIZED
 OVER_BUDGET = AccountTrouble.OVER_BUDGET
@@ -68,7 +68,7 @@ def an_account(
     *,
     alone: bool = False,
     degraded_after_s: float = 60,
-    backoff: BackoffState = NO_BACKOFF,
+    backoff: BackoffState | None = None,
 ) -> Account:
     account = Account(
         AccountCircuitBreaker(degraded_after_s=degraded_after_s, now=Monotonic(1000), trouble=trouble, backoff=backoff),

@@ -442,7 +442,7 @@ async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_ane
     account = await whole_account(store, clock, row(1, "success", age_s=10, ended_s=5))
     await account.run_for(5)
     await account.watcher.watch([])
-    await store.mark_absent_pipelines(await upkeep(store), present=(), now=clock.steady_us())
+    await (await upkeep(store)).mark_absent_pipelines(present=(), now=clock.steady_us())
     for hours, number in ((23, 2), (25, 3)):
         clock.advance(hours * 3600)
         ended = row(number, "success", age_s=-hours * 3600.0, ended_s=-hours * 3600.0 - 1)
@@ -451,7 +451,7 @@ async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_ane
         await account.run_for(5)
         assert len(await emitted(account)) == (1 if hours == 23 else 0)
         await account.watcher.watch([])
-        await store.mark_absent_pipelines(await upkeep(store), present=(), now=clock.steady_us())
+        await (await upkeep(store)).mark_absent_pipelines(present=(), now=clock.steady_us())
 
 
 @pytest.mark.untraced
@@ -465,9 +465,8 @@ async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_an
         assert await emitted(account) == []
         assert asked(account, "page 2") <= 1
     clock.advance(40 * DAY_S)
-    async for _ in store.prune(
-        await upkeep(store), ended_before=Micros(clock.steady_us() - 30 * DAY_US), keep=lambda *_: False
-    ):
+    tidied = await upkeep(store)
+    async for _ in tidied.prune(ended_before=Micros(clock.steady_us() - 30 * DAY_US), keep=lambda *_: False):
         pass
     account = await whole_account(store, clock, *old)
     await account.run_for(60)

@@ -364,7 +364,7 @@ async def test_the_next_attempt_goes_on_behind_what_was_taken(slack: FakeSlack) 
 
 
 async def test_what_was_posted_of_a_group_is_kept_though_the_rest_was_not_taken(slack: FakeSlack, sink: Sink) -> None:
-    group = [replace(each, group_id=UUID(int=7)) for each in (sample(EventType.EXECUTION_OVERDUE), failed())]
+    group = [replace(each, group_key=b"a") for each in (sample(EventType.EXECUTION_OVERDUE), failed())]
     slack.says.extend([None, "internal_error", "internal_error"])
     first = await sink.send(group)
     assert (first.outcome, len(first.messages)) == (SendOutcome.RETRY, 1)

@@ -52,7 +52,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 def delivery(body: bytes) -> Delivery:
-    return Delivery("console", UUID(int=1), "execution.failed", b"s", 1, body, Micros(0), Micros(0))
+    return Delivery("console", 1, b"s", UUID(int=1), "execution.failed", body, Micros(0), Micros(0))
 
 
 def is_ready(task: asyncio.Task[SendResult]) -> bool:

@@ -29,7 +29,7 @@ from watcher.sinks.webhook import WebhookSettings
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER = "whsec_" + base64.b64encode(bytes(range(64))).decode()
 BODY = '{"type": "execution.failed", "data": {"name": "Größe €"}}'.encode()
-DELIVERY = Delivery("ops", UUID(int=7), "execution.failed", b"s", 1, BODY, Micros(0), Micros(0))
+DELIVERY = Delivery("ops", 1, b"s", UUID(int=7), "execution.failed", BODY, Micros(0), Micros(0))
 
 
 @pytest.fixture(autouse=True)

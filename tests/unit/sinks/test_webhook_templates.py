@@ -24,10 +24,10 @@ from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.event_ids import group_id
 from watcher.domain.problems import Problem
-from watcher.domain.routing import types_matching
+from watcher.domain.routing import GroupRules, types_matching
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.sinks import request_series
-from watcher.sinks.protocol import GroupRules, SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.sinks.template import result_of_status
 from watcher.sinks.webhook import PRESETS, Preset, WebhookSettings
 
@@ -106,7 +106,7 @@ async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receive
 
 
 async def test_the_next_attempt_goes_on_behind_what_was_taken_and_a_replay_begins_anew(receiver: Receiver) -> None:
-    group = [replace(sample(EventType.EXECUTION_OVERDUE, number=number), group_id=UUID(int=7)) for number in range(5)]
+    group = [replace(sample(EventType.EXECUTION_OVERDUE, number=number), group_key=b"a") for number in range(5)]
     answers = [202, 202, 429, 202, 500, *[202] * 7]
 
     async def reply(writer: asyncio.StreamWriter) -> None:

@@ -16,12 +16,24 @@ import psycopg
 import pytest
 from copies import COPIED, KINDS, Databases, Heard, copy, nothing_is_left, opened, path_of, rows_of, run
 from postgres import EMPTY, PostgresServer
-from stores import START_US, SetClock, attempt_record, change, pipeline_change, stream_of
+from stores import (
+    PIPELINE,
+    START_US,
+    SetClock,
+    change,
+    due,
+    names,
+    of,
+    pipeline_change,
+    settle,
+    sink_of,
+)
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import Exit, StoreError, StoreHeldError, StoreNotReadyError
 from watcher.domain.watch import Cursor
 from watcher.store import copying
+from watcher.store.account_store import SqlAccountStore
 from watcher.store.copying import CopyStoppedError
 from watcher.store.tables import metadata
 
@@ -99,12 +111,12 @@ async def test_what_a_daemon_left_behind_it_finds_in_the_copy_and_goes_on_from(
 ) -> None:
     source, target, clock = databases.nothing(pair[0]), databases.nothing(pair[1]), SetClock()
     store = await opened(source, clock)
-    account, ops = await store.claim("account", "default"), await store.claim("sink", "ops")
+    account, ops = await store.claim("account", "default"), await sink_of(store)
     for number in (1, 2, 3):
         await store.record(change(account, number))
-    delivered, dead, _ = (await store.next_deliveries(ops, now=clock.steady_us(), limit=10)).deliveries
-    await store.settle(attempt_record(ops, delivered))
-    await store.settle(attempt_record(ops, dead, state=DeliveryState.DEAD))
+    delivered, dead, _ = await due(ops)
+    await settle(ops, delivered)
+    await settle(ops, dead, state=DeliveryState.DEAD)
     cursor = Cursor(since_at=START_US, complete_at=START_US, refused=None, found=True, name="Sales", newest_at=START_US)
     await store.record(pipeline_change(account, cursor=cursor))
     await store.close()
@@ -113,12 +125,9 @@ async def test_what_a_daemon_left_behind_it_finds_in_the_copy_and_goes_on_from(
     copy(source, target)
     again = await opened(target, clock)
     assert not again.created
-    account, ops = await again.claim("account", "default"), await again.claim("sink", "ops")
-    due = (await again.next_deliveries(ops, now=clock.steady_us(), limit=10)).deliveries
-    assert [(each.stream, each.sequence) for each in due] == [
-        (stream, 1) for stream in map(stream_of, ("70000000-0000-0000-0000-000000000003",))
-    ]
-    assert (await again.load_pipeline(account, pipeline_change(account, cursor=cursor).pipeline)).cursor == cursor
+    account = await again.claim("account", "default")
+    assert names(await due(await sink_of(again))) == [of(3)]
+    assert (await SqlAccountStore(again, account).load_pipeline(PIPELINE)).cursor == cursor
     await again.record(change(account, 1, sequence=2))
     assert max(run(target, "SELECT id FROM event"))[0] == last_number + 1
     await again.close()

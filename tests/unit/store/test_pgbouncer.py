@@ -9,10 +9,9 @@ import pytest
 from copies import Databases, copy, rows_of
 from pgbouncer import installed, pooled
 from postgres import PostgresServer
-from stores import change, executions_of
+from stores import change, due, executions_of, sink_of
 from virtual import FakeClock
 
-from watcher.domain.timestamps import Micros
 from watcher.store.open import open_store
 
 pytestmark = installed
@@ -28,14 +27,13 @@ def url(postgres: PostgresServer) -> Iterator[str]:
 async def test_many_write_and_read_through_it(url: str) -> None:
     stores = [await open_store(url, clock=FakeClock(), on_recorded=lambda _: None) for _ in range(3)]
     accounts = [await store.claim("account", f"of-{number}") for number, store in enumerate(stores)]
-    ops = await stores[0].claim("sink", "ops")
+    ops = await sink_of(stores[0])
     owners = list(zip(stores, accounts, (0, 100, 200), strict=True))
     for number in range(20):
         await asyncio.gather(*(store.record(change(account, first + number)) for store, account, first in owners))
         await asyncio.gather(*(store.backlog() for store in stores))
     assert [len(await executions_of(store, account)) for store, account, _ in owners] == [20, 20, 20]
-    found = await stores[0].next_deliveries(ops, now=Micros(FakeClock().steady_us()), limit=100)
-    assert len(found.deliveries) == 60
+    assert len(await due(ops, now=FakeClock().steady_us())) == 60
     for store in stores:
         await store.close()
 

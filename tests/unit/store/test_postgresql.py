@@ -24,6 +24,7 @@ from watcher.domain.errors import (
 )
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.store import postgresql
+from watcher.store.account_store import SqlAccountStore
 from watcher.store.open import open_store
 from watcher.store.postgresql import PostgresDatabase
 from watcher.store.postgresql_connector import RECONNECT_CAP_S, Connection, Connector
@@ -364,7 +365,7 @@ async def test_so_have_several_that_as_many_processes_number(
     with psycopg.connect(url) as one, psycopg.connect(url) as other:
         for name, stranger in (("a", one), ("b", other)):
             stranger.execute("INSERT INTO source (kind, name) VALUES ('pipeline', 'default/' || %s)", [name])
-        load = asyncio.create_task(shared.load_open(account, ["a", "b"]))
+        load = asyncio.create_task(SqlAccountStore(shared, account).load_open(["a", "b"]))
         for stranger in (one, other):
             pid = stranger.info.backend_pid
             waits = f"SELECT 1 FROM pg_stat_activity WHERE {pid} = ANY(pg_blocking_pids(pid))"

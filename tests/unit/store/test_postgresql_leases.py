@@ -15,6 +15,7 @@ from stores import SECOND_US, START_US, SetClock, Woken, change, executions_of
 from structlog.testing import capture_logs
 
 from watcher.domain.errors import OwnershipLostError, StoreError
+from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import Lease
 from watcher.store.leases import LEASE_S, LeaseKey, LeaseReport, RenewRequest
 from watcher.store.open import open_store
@@ -182,7 +183,7 @@ async def test_an_epoch_that_was_taken_over_writes_nothing(replicas: Replicas) -
     one, other = await replicas.start("one", A), await replicas.start("other", A)
     await one.renew()
     (lease,) = one.held
-    await one.store.load_account(lease)
+    await SqlAccountStore(one.store, lease).load_account()
     await one.store.record(change(lease, 1))
     replicas.age(LEASE_S, "one")
     await other.renew()
@@ -191,7 +192,7 @@ async def test_an_epoch_that_was_taken_over_writes_nothing(replicas: Replicas) -
         await one.store.record(change(lease, 2))
     report = await one.renew()
     assert (report.lost, one.held) == ([lease], [])
-    await other.store.load_account(taken)
+    await SqlAccountStore(other.store, taken).load_account()
     assert len(await executions_of(other.store, taken)) == 1
     await other.store.record(change(taken, 2))
 

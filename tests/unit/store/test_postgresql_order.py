@@ -29,7 +29,8 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
-from watcher.store.changes import Lease, RulesChange
+from watcher.store.changes import RulesChange
+from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
 
@@ -46,9 +47,9 @@ OVERDUE = problem(EventType.EXECUTION_OVERDUE, execution_id(1))
 DEGRADED = problem(EventType.ACCOUNT_DEGRADED, "accounts/default")
 
 
-async def close(store: SqlStore, lease: Lease, closed: Problem) -> None:
+async def close(tidied: MaintenanceStore, closed: Problem) -> None:
     emitted = event(f"problems/{closed.id}", sequence=1, type_=EventType.PROBLEM_CLOSED)
-    assert await store.close_problems(lease, [(OutboxEntry(emitted, ()), ProblemChange(closed, closed_at=AT))]) == 1
+    assert await tidied.close_problems([(OutboxEntry(emitted, ()), ProblemChange(closed, closed_at=AT))]) == 1
 
 
 async def an_overdue_execution(store: SqlStore) -> None:
@@ -72,7 +73,7 @@ async def a_pipeline_with_rules(store: SqlStore) -> None:
 async def a_pipeline_absent_for_long(store: SqlStore) -> None:
     account = await store.claim("account", "default")
     await store.record(pipeline_change(account, cursor=Cursor(START_US)))
-    await store.mark_absent_pipelines(await upkeep(store), present=(), now=START_US)
+    await (await upkeep(store)).mark_absent_pipelines(present=(), now=START_US)
 
 
 async def two_sinks(store: SqlStore) -> None:
@@ -81,7 +82,7 @@ async def two_sinks(store: SqlStore) -> None:
 
 
 Prepare = Callable[[SqlStore], Awaitable[None]]
-Tidy = Callable[[SqlStore, Lease], Awaitable[object]]
+Tidy = Callable[[MaintenanceStore], Awaitable[object]]
 
 
 @pytest.mark.parametrize(
@@ -91,31 +92,31 @@ Tidy = Callable[[SqlStore, Lease], Awaitable[object]]
             an_overdue_execution,
             "UPDATE execution SET status = status",
             "UPDATE problem SET failed_count = 1",
-            lambda store, lease: close(store, lease, OVERDUE),
+            lambda tidied: close(tidied, OVERDUE),
         ),
         (
             a_degraded_account,
             "UPDATE source SET state = state WHERE kind = 'account'",
             "UPDATE problem SET failed_count = 1",
-            lambda store, lease: close(store, lease, DEGRADED),
+            lambda tidied: close(tidied, DEGRADED),
         ),
         (
             a_pipeline_with_rules,
             "DELETE FROM unjudged_end",
             "UPDATE source SET rules = rules WHERE kind = 'pipeline'",
-            lambda store, lease: store.forget_rules(lease, present=()),
+            lambda tidied: tidied.forget_rules(present=()),
         ),
         (
             a_pipeline_absent_for_long,
             "UPDATE source SET sequence = sequence WHERE kind = 'pipeline'",
             "DELETE FROM scan",
-            lambda store, lease: store.mark_absent_pipelines(lease, present=(), now=LATER),
+            lambda tidied: tidied.mark_absent_pipelines(present=(), now=LATER),
         ),
         (
             two_sinks,
             "UPDATE source SET state = state WHERE name = 'zebra'",
             "UPDATE source SET state = state WHERE name = 'ant'",
-            lambda store, lease: store.mark_absent_sinks(lease, present=(), now=LATER, dead_after_us=DAY_US),
+            lambda tidied: tidied.mark_absent_sinks(present=(), now=LATER, dead_after_us=DAY_US),
         ),
     ],
     ids=["execution", "account", "rules", "pipeline", "sinks"],
@@ -126,10 +127,10 @@ async def test_maintenance_waits_for_an_owner_that_writes_the_same_and_keeps_not
     with postgres.database() as url:
         store = await open_store(url, clock=SetClock(), on_recorded=Woken())
         await prepare(store)
-        lease = await upkeep(store)
+        tidied = await upkeep(store)
         with psycopg.connect(url) as owner:
             owner.execute(first.encode())
-            tidying = asyncio.ensure_future(tidy(store, lease))
+            tidying = asyncio.ensure_future(tidy(tidied))
             await asyncio.to_thread(postgres.wait_for_lock, url)
             await asyncio.to_thread(owner.execute, then.encode())
             owner.commit()

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
-from stores import SetClock, Woken, attempt_record, change
+from stores import LATER, SetClock, Woken, attempt_record, change, due, sink_of
 
-from watcher.domain.timestamps import Micros
 from watcher.runtime.threads import WorkerThreads
+from watcher.store.changes import Take, Turn
 from watcher.store.open import open_store
 from watcher.store.sqlite import SqliteDatabase
 
@@ -52,7 +52,7 @@ async def test_an_event_that_is_recorded_and_delivered_takes_three_trips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await open_store(f"sqlite:///{tmp_path / 'b.db'}", clock=SetClock(), on_recorded=Woken())
-    account, ops = await store.claim("account", "default"), await store.claim("sink", "ops")
+    account, ops = await store.claim("account", "default"), await sink_of(store)
     await store.record(change(account, 1))
     trips: list[object] = []
     run = WorkerThreads.run
@@ -63,7 +63,8 @@ async def test_an_event_that_is_recorded_and_delivered_takes_three_trips(
 
     monkeypatch.setattr(WorkerThreads, "run", count)
     await store.record(change(account, 2))
-    found = await store.next_deliveries(ops, now=Micros(SetClock().us), limit=2)
-    await store.settle(attempt_record(ops, found.deliveries[1]))
-    assert len(trips) == len(("record", "read", "settle"))
+    one, other = await due(ops)
+    attempts = (attempt_record(one), attempt_record(other))
+    await ops.turn(Turn(ops.lease, attempts, take=Take(LATER, 1, frozenset())))
+    assert len(trips) == len(("record", "take", "settle and take"))
     await store.close()

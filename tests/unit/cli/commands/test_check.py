@@ -10,6 +10,7 @@ import pytest
 from e2e.programme import Board, begin
 from postgres import PostgresServer
 from receiver import Receiver, answer, hangs, says
+from stores import sink_of
 
 from watcher.config.loader import load_config
 from watcher.daemon.fingerprint import fingerprint_of_sink
@@ -214,9 +215,9 @@ async def disable(sink: str, *, store: str) -> None:
     """Have a store record what a 410 leads to, under the block that the file has now."""
     settings = load_config(Path("watcher.yaml"), environ={})
     opened = await open_store(store, clock=SystemClock(), on_recorded=lambda _: None)
-    lease = await opened.claim("sink", sink)
-    await opened.load_sink(lease, fingerprint=fingerprint_of_sink(settings.sinks[sink]))
-    await opened.record(SourceChange(lease, 0, 1, "disabled", ()))
+    owned = await sink_of(opened, sink)
+    await owned.load(fingerprint=fingerprint_of_sink(settings.sinks[sink]))
+    await owned.record(SourceChange(owned.lease, 0, 1, "disabled", ()))
     await opened.close()
 
 
@@ -265,10 +266,10 @@ def test_a_store_whose_folder_is_not_there_is_warned_of(command: Command) -> Non
 async def test_a_disabled_sink_is_seen_while_the_daemon_runs(command: Command) -> None:
     write(GOOD + f"sinks:\n  ops: {{type: webhook, url: 'https://hooks.example.com/hush', secret: {SECRET}}}\n")
     opened = await open_store("sqlite:///watcher.db", clock=SystemClock(), on_recorded=lambda _: None)
-    lease = await opened.claim("sink", "ops")
+    ops = await sink_of(opened)
     settings = load_config(Path("watcher.yaml"), environ={})
-    await opened.load_sink(lease, fingerprint=fingerprint_of_sink(settings.sinks["ops"]))
-    await opened.record(SourceChange(lease, 0, 1, "disabled", ()))
+    await ops.load(fingerprint=fingerprint_of_sink(settings.sinks["ops"]))
+    await ops.record(SourceChange(ops.lease, 0, 1, "disabled", ()))
     assert "sinks.ops: is disabled since its receiver answered 410 Gone" in command("check").err
     await opened.close()
 

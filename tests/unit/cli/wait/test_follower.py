@@ -12,7 +12,7 @@ from watcher.domain.errors import StoreError
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.policy import ERROR_JITTER
-from watcher.store.changes import NO_BACKOFF, Change, ExecutionChange, Lease
+from watcher.store.changes import BackoffState, Change, ExecutionChange, Lease
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord, PipelineRecord
 
@@ -80,14 +80,14 @@ async def test_a_page_of_a_list_is_passed_on_unheard() -> None:
 
 async def test_a_change_is_heard_and_kept_nowhere() -> None:
     heard: list[Change] = []
-    ledger: AccountStore = EphemeralStore(heard.append)
     lease = Lease("account", "default", 1)
+    ledger: AccountStore = EphemeralStore(lease, heard.append)
     change = ExecutionChange(lease, None, ExecutionRecord("e", PIPELINE, "running"), ())
     await ledger.record(change)
-    await ledger.save_poll_times(lease, {"e": Micros(1)})
-    await ledger.save_backoff(lease, NO_BACKOFF)
+    await ledger.save_poll_times({"e": Micros(1)})
+    await ledger.save_backoff(BackoffState())
     assert heard == [change]
-    assert await ledger.load_account(lease) == AccountRecord(0, None, NO_BACKOFF)
-    assert await ledger.load_executions(lease, ["e"]) == {}
-    assert await ledger.load_pipeline(lease, PIPELINE) == PipelineRecord(0, None)
-    assert list(await ledger.load_open(lease, [PIPELINE])) == []
+    assert await ledger.load_account() == AccountRecord(0, None, BackoffState())
+    assert await ledger.load_executions(["e"]) == {}
+    assert await ledger.load_pipeline(PIPELINE) == PipelineRecord(0, None)
+    assert list(await ledger.load_open([PIPELINE])) == []
