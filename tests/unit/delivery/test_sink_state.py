@@ -1,11 +1,18 @@
+"""Whether a sink is well, failing or disabled, as its attempts show it."""
+
 from collections.abc import Callable
+from uuid import UUID
 
 import pytest
-from virtual import FakeClock
+from worker_rig import FakeClock
 
 from watcher.delivery.sink_state import SinkState
-from watcher.store.changes import NO_BACKOFF, BackoffState
+from watcher.domain.delivery import Delivery
+from watcher.domain.timestamps import NEVER, Micros
+from watcher.store.changes import BackoffState
 from watcher.store.records import SinkRecord
+
+NO_BACKOFF = BackoffState()
 
 
 @pytest.fixture
@@ -19,17 +26,21 @@ def sink_state(
     return SinkState(SinkRecord(0, state, clock_s, backoff), clock=clock)
 
 
+def delivery(number: int = 1, *, attempts: int = 0, tried_at: Micros = NEVER) -> Delivery:
+    return Delivery("ops", number, b"", UUID(int=1), "", b"", NEVER, NEVER, attempts=attempts, tried_at=tried_at)
+
+
 def state_after(sink: SinkState, clock: FakeClock, seconds: float) -> str | None:
-    clock.advance(seconds)
+    clock.passed_s += seconds
     sink.check()
     return sink.state
 
 
 def test_a_sink_fails_once_nothing_got_through_for_five_minutes(clock: FakeClock) -> None:
     sink = sink_state(clock)
-    sink.tried()
-    clock.advance(200)
-    sink.tried()
+    sink.failed(delivery())
+    clock.passed_s += 200
+    sink.failed(delivery())
     assert state_after(sink, clock, 99.9) is None
     assert state_after(sink, clock, 0.1) == "failing"
 
@@ -46,17 +57,17 @@ def test_a_sink_fails_with_the_last_answer_since_its_last_success(
         sink.answered(answer)
         if answer == "written":
             sink.got_through()
-    sink.tried()
+    sink.failed(delivery())
     assert state_after(sink, clock, 300) == "failing"
     assert sink.answer == reported
 
 
 def test_a_sink_that_takes_one_part_after_the_other_does_not_fail(clock: FakeClock) -> None:
     sink = sink_state(clock)
-    sink.tried()
-    clock.advance(200)
+    sink.failed(delivery())
+    clock.passed_s += 200
     sink.went_on()
-    sink.tried()
+    sink.failed(delivery())
     assert state_after(sink, clock, 299) is None
     assert state_after(sink, clock, 1) == "failing"
 
@@ -67,8 +78,9 @@ def test_a_sink_that_was_not_tried_does_not_fail(clock: FakeClock) -> None:
 
 def test_time_in_which_the_process_was_stopped_is_no_failure_and_no_service(clock: FakeClock) -> None:
     sink = sink_state(clock, clock_s=50)
-    sink.tried()
-    clock.stop_for(5000)
+    sink.failed(delivery())
+    clock.passed_s += 5000
+    clock.stopped_s += 5000
     assert state_after(sink, clock, 299.9) is None
     assert sink.backoff().failing_for_s == pytest.approx(299.9)
     assert sink.clock_s() == pytest.approx(349.9)
@@ -80,10 +92,10 @@ def test_five_minutes_begin_anew_after_a_success_or_with_nothing_to_try(
     clock: FakeClock, way: Callable[[SinkState], None]
 ) -> None:
     sink = sink_state(clock)
-    sink.tried()
+    sink.failed(delivery())
     way(sink)
-    clock.advance(200)
-    sink.tried()
+    clock.passed_s += 200
+    sink.failed(delivery())
     assert state_after(sink, clock, 299) is None
     assert state_after(sink, clock, 1) == "failing"
 
@@ -105,26 +117,26 @@ def test_gone_disables(clock: FakeClock, before: str | None) -> None:
 
 def test_a_disabled_sink_does_not_begin_to_fail(clock: FakeClock) -> None:
     sink = sink_state(clock, "disabled")
-    sink.tried()
+    sink.failed(delivery())
     assert state_after(sink, clock, 9999) == "disabled"
 
 
 def test_its_clock_goes_on_from_what_is_recorded_and_stands_still_while_disabled(clock: FakeClock) -> None:
     sink, disabled = sink_state(clock, clock_s=50), sink_state(clock, "disabled", clock_s=50)
-    clock.advance(7)
+    clock.passed_s += 7
     assert sink.clock_s() == 57
-    clock.advance(3)
+    clock.passed_s += 3
     sink.gone()
     assert sink.clock_s() == 60
-    clock.advance(5000)
+    clock.passed_s += 5000
     sink.gone()
     assert (sink.clock_s(), disabled.clock_s()) == (60, 50)
 
 
 def test_five_minutes_go_on_after_a_restart(clock: FakeClock) -> None:
     sink = sink_state(clock, backoff=BackoffState(failing_for_s=200))
-    clock.advance(50)
-    sink.tried()
+    clock.passed_s += 50
+    sink.failed(delivery())
     assert state_after(sink, clock, 49.9) is None
     assert state_after(sink, clock, 0.1) == "failing"
 
@@ -140,10 +152,39 @@ def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_can_be_asked_for
 def test_the_backoff_of_a_sink_is_what_is_left_of_its_pause_and_for_how_long_it_fails(clock: FakeClock) -> None:
     sink = sink_state(clock)
     assert sink.backoff() == NO_BACKOFF
-    sink.tried()
+    sink.failed(delivery())
     sink.pause(100)
     sink.pause(90)
-    clock.advance(40)
+    clock.passed_s += 40
     assert sink.backoff() == BackoffState(60, 40)
-    clock.advance(460)
+    clock.passed_s += 460
     assert sink.backoff() == BackoffState(None, 300)
+
+
+def test_what_failed_while_others_got_through_says_nothing_of_the_sink_until_it_is_settled(clock: FakeClock) -> None:
+    sink, tried_at = sink_state(clock), clock.steady_us()
+    clock.passed_s += 1
+    sink.got_through()
+    sink.failed(delivery(1, attempts=1, tried_at=tried_at))
+    for _ in range(3):
+        clock.passed_s += 600
+        sink.trying(delivery(1, attempts=2, tried_at=clock.steady_us()))
+        sink.failed(delivery(1, attempts=2, tried_at=clock.steady_us()))
+    assert state_after(sink, clock, 600) is None
+    sink.failed(delivery(2, attempts=1, tried_at=clock.steady_us()))
+    assert state_after(sink, clock, 300) == "failing"
+    sink.got_through()
+    sink.settled(delivery(1))
+    sink.failed(delivery(1))
+    assert state_after(sink, clock, 300) == "failing"
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_failure_is_the_sinks_unless_something_got_through_since_the_one_before(
+    clock: FakeClock, attempts: int
+) -> None:
+    sink = sink_state(clock)
+    sink.got_through()
+    clock.passed_s += 1
+    sink.failed(delivery(1, attempts=attempts, tried_at=clock.steady_us()))
+    assert state_after(sink, clock, 300) == "failing"
