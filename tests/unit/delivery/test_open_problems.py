@@ -14,7 +14,7 @@ from watcher.delivery.delivery_queue import WAIT_S
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
 from watcher.delivery.open_problems import REMINDED_COUNT
-from watcher.delivery.worker import REST_S
+from watcher.delivery.worker import REST_S, STORE_WAIT_S
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
@@ -387,7 +387,7 @@ async def test_nor_does_a_store_in_trouble(rig: Rig) -> None:
     rig.store.broken = {"take"}
     await rig.go(29.5)
     rig.clock.passed_s += 0.7  # a look at what is open is due by now
-    assert await rig.worker.tick() == pytest.approx(WAIT_S - 0.7)
+    assert await rig.worker.tick() == pytest.approx(STORE_WAIT_S - 0.7)
 
 
 async def test_a_problem_that_is_closed_while_its_reminder_is_on_its_way_is_closed_after_that(rig: Rig) -> None:

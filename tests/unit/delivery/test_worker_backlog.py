@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from watcher.delivery.delivery_queue import BATCH
 from worker_rig import BUSY, DELIVERED, GONE, RULES, Rig, name_of
 
-from watcher.delivery.worker import CONCURRENCY, REST_S, UNSETTLED_COUNT
+from watcher.delivery.worker import BATCH, CONCURRENCY, REST_S, UNSETTLED_COUNT
 from watcher.domain.delivery import Delivery
 from watcher.sinks.protocol import SendResult
-from watcher.store.changes import AttemptRecords
+from watcher.store.changes import Turn
+from watcher.store.records import Taken
 
 
 @pytest.fixture
@@ -30,14 +30,15 @@ def streams(count: int) -> list[str]:
 def hold_settling(rig: Rig) -> tuple[asyncio.Event, list[int]]:
     """Let no attempt record be written until the event is set; return how many each write has, too."""
     go_on, counts = asyncio.Event(), list[int]()
-    settle = rig.store.settle
+    turn = rig.store.turn
 
-    async def settle_later(records: AttemptRecords) -> None:
-        counts.append(len(records.attempts))
-        await go_on.wait()
-        await settle(records)
+    async def turn_later(asked: Turn) -> Taken | None:
+        if asked.attempts:
+            counts.append(len(asked.attempts))
+            await go_on.wait()
+        return await turn(asked)
 
-    rig.store.settle = settle_later  # type: ignore[method-assign]
+    rig.store.turn = turn_later  # type: ignore[method-assign]
     return go_on, counts
 
 

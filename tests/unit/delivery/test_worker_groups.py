@@ -11,10 +11,10 @@ import pytest
 from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
 
-from watcher.delivery import grouping
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventKey, EventType
-from watcher.sinks.protocol import GroupRules, SendResult, WorkerRules
+from watcher.domain.routing import GroupRules
+from watcher.sinks.protocol import SendResult, WorkerRules
 
 GROUPED = replace(RULES, group=GroupRules(("pipeline",), wait_s=30.0, max_count=4))
 

@@ -9,7 +9,8 @@ from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
-from watcher.sinks.protocol import GroupRules, SendResult, WorkerRules
+from watcher.domain.routing import GroupRules
+from watcher.sinks.protocol import SendResult, WorkerRules
 from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines

@@ -12,7 +12,6 @@ from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 
 from watcher.domain.delivery import Delivery
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult
-from watcher.store.records import DueDeliveries
 
 DEFAULTS = replace(RULES, retry=RetryRules((1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 10_800.0), give_up_after_s=259_200.0))
 PACED = replace(DEFAULTS, rate_per_s=100.0)
