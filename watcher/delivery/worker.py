@@ -33,7 +33,7 @@ from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.rate_limiter import Pacer
 from watcher.runtime.scheduler import Wake
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
-from watcher.store.changes import AttemptRecord, Take, Turn
+from watcher.store.changes import AttemptRecord, Take, Trial, Turn
 from watcher.store.records import SinkRecord, Taken
 from watcher.store.sink_store import SinkStore
 
@@ -110,7 +110,7 @@ class DeliveryWorker:
     _is_unread = True  # whether the store may have something due that was not read
     _is_backlog = False
     _has_noted_backlog = False
-    _is_trial = False  # whether what is ready was taken to be tried while the breaker is open
+    _trial: Trial | None = None  # what is ready was taken to be tried while the breaker is open
     _calls_forward = False
     _next_due_at: Micros | None = None
     _sending_s = 0.0  # how long the last answer took
@@ -379,7 +379,7 @@ class DeliveryWorker:
 
     def _take_in(self, taken: Taken, request: Take) -> None:
         self._ready.extend(taken.batches)
-        self._is_trial = request.trial is not None
+        self._trial = request.trial
         if request.trial is not None and not taken.batches:
             self._breaker.nothing_waits(request.trial, now=self._clock.monotonic())
             if request.trial == "never_tried":  # then something else may be tried
@@ -414,22 +414,23 @@ class DeliveryWorker:
         """Send what is ready, as far as it may go."""
         if not self._ready:
             return
-        if not self._deps.is_trusted() or (self._breaker.is_open and not self._is_trial):  # no more, since it was taken
+        is_stopped_by_breaker = self._breaker.is_open and self._trial is None  # since it was taken
+        if is_stopped_by_breaker or not self._deps.is_trusted():
             self._give_back()
         now = self._clock.monotonic()
         while self._ready and self._may_send(now):
             batch = self._next_batch()
             if not batch:
                 continue
-            is_trial = self._breaker.is_open
-            if is_trial:
-                self._breaker.trial_begins(never_tried=not batch[0].attempts, now=now)
+            trial = self._trial if self._breaker.is_open else None
+            if trial is not None:
+                self._breaker.trial_begins(never_tried=trial == "never_tried", now=now)
             self._pacer.spend(now)
             self._unsettled_count += len(batch)
-            task = asyncio.create_task(self._send(batch, is_trial=is_trial))
+            task = asyncio.create_task(self._send(batch, trial))
             self._sending[task] = batch
             task.add_done_callback(self._ended)
-            if is_trial:
+            if trial is not None:
                 return
 
     def _next_batch(self) -> Sequence[Delivery]:
@@ -443,7 +444,7 @@ class DeliveryWorker:
         self._kept_back += [each for each, part in parts if part is None]
         return [each if part is Part.WHOLE else replace(each, part=part) for each, part in parts if part is not None]
 
-    async def _send(self, batch: Sequence[Delivery], *, is_trial: bool) -> None:
+    async def _send(self, batch: Sequence[Delivery], trial: Trial | None) -> None:
         begun_s, began_at = self._state.clock_s(), self._clock.monotonic()
         try:
             result = await self._receiver.send(batch)
@@ -457,11 +458,11 @@ class DeliveryWorker:
             log.error("delivery.crashed", **self._named(batch[0]), error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
             result = SendResult(SendOutcome.RETRY, "error")
         finally:
-            if is_trial:
+            if trial is not None:
                 self._breaker.trial_ends()
         self._sending_s = self._clock.monotonic() - began_at
         self._answered.append(self._answer(batch, result, begun_s=begun_s))
-        self._learn(batch[0], result, waited=is_trial and batch[0].attempts > 0)
+        self._learn(batch[0], result, waited=trial == "tried_longest_ago")
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._sending[task]
