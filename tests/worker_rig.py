@@ -47,6 +47,9 @@ HASTY = replace(RULES, retry=replace(RULES.retry, give_up_after_s=100.0))
 
 Answer = SendResult | Exception
 
+MOST_TICKS = 10_000
+"""A worker that wants as many at one moment would keep a processor busy."""
+
 
 class FakeClock:
     """Stands still until it is moved."""
@@ -252,9 +255,13 @@ class Rig:
         data: Mapping[str, Any] | None = None,
         problem: Problem | None = None,
         closed: bool = False,
+        is_new: bool = True,
         lane: bytes = b"",
     ) -> None:
-        """Record the next event of each stream, in this order, with that data. It may open or close a problem."""
+        """Record the next event of each stream, in this order, with that data.
+
+        It may open a problem, or close it, or (neither `is_new` nor `closed`) remind of it.
+        """
         for stream in streams:
             self.clock.passed_s += 0.001
             self._recorded[stream] += 1
@@ -263,7 +270,7 @@ class Rig:
                 block = {"id": str(problem.id)} | ({} if closed_at is None else {"closedAt": timestamp(closed_at)})
                 data = {**(data or {}), "problem": block}
             event = _event(stream, self._recorded[stream], type_=type_, data=data, lane=lane)
-            problems = () if problem is None else (ProblemChange(problem, closed_at, is_new=not closed),)
+            problems = () if problem is None else (ProblemChange(problem, closed_at, is_new=is_new and not closed),)
             group = None if self.rules.group is None else self.rules.group.group_of(event)
             groups = {} if group is None else {self.name: group}
             await self.write(OutboxEntry(event, (self.name,), groups=groups), *problems)
@@ -277,17 +284,28 @@ class Rig:
     async def go(self, after_s: float = 0.0) -> float:
         """Let time pass, then do as the daemon's clock would until nothing moves. Return when it is to go on."""
         self.clock.passed_s += after_s
-        self.woken = True
-        while self.woken:
+        for _ in range(MOST_TICKS):
             self.woken = False
             rest_s = await self.worker.tick()
             await self.settle()
-        return rest_s
+            if rest_s > 0 and not self.woken:
+                return rest_s
+        raise AssertionError("the worker never rests")
 
     async def settle(self) -> None:
         """Wait until all that was sent is answered."""
         while under_way := list(self.worker._sending):
             await asyncio.wait(under_way)
+
+    async def go_for(self, seconds: float) -> list[str]:
+        """Call the worker whenever it asks for it, so long; return what goes out."""
+        end = self.clock.passed_s + seconds
+        self.sink.take_sent()
+        rest_s = await self.go()
+        while self.clock.passed_s + rest_s < end:
+            rest_s = await self.go(rest_s)
+        await self.go(end - self.clock.passed_s)
+        return self.sink.take_sent()
 
     async def sent_after(self, after_s: float = 0.0) -> list[str]:
         """Return what goes out if so much time passes."""

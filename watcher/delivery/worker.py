@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from uuid import UUID
 
 import structlog
 
@@ -288,6 +289,7 @@ class DeliveryWorker:
             await self._reporter.report()
         silences = self._silences()
         if silences != self._released_under:
+            await self._turn(None)  # what was kept back until now is let go, too
             await self._store.release()
             self._released_under, self._is_unread = silences, True
         is_held_up = self._stopped or self._state.disabled or now < self._state.paused_until
@@ -391,10 +393,7 @@ class DeliveryWorker:
             self._state.rested()
 
     def _silenced(self, delivery: Delivery) -> AttemptRecord:
-        """Return what is written of a delivery that is kept back.
-
-        What was recorded for an earlier owner may have been sent by it, which was killed before it settled that.
-        """
+        """Return what is written of a delivery that is kept back."""
         return AttemptRecord(
             delivery.number,
             delivery.lane,
@@ -402,11 +401,18 @@ class DeliveryWorker:
             delivery.attempts,
             delivery.due_at,
             delivery.rejections,
-            tried=delivery.recorded_at < self._owned_from,
+            tried=self._may_be_sent(delivery),
             tried_at=delivery.tried_at,
             first_due_at_s=delivery.first_due_at_s,
             answer=None,
         )
+
+    def _may_be_sent(self, delivery: Delivery) -> bool:
+        """Return whether an earlier owner may have sent it, which was killed before it settled that.
+
+        Not if a silence had kept it back and this owner let it go.
+        """
+        return delivery.attempts > 0 or max(delivery.recorded_at, delivery.tried_at) < self._owned_from
 
     # What is sent
 
@@ -440,9 +446,20 @@ class DeliveryWorker:
         while len(batch) < count and self._ready and not (batch[0].attempts or self._ready[0][0].attempts):
             batch += self._ready.popleft()
         silences = self._silences()
-        parts = [(each, part_to_send(each, silences)) for each in batch]
-        self._kept_back += [each for each, part in parts if part is None]
-        return [each if part is Part.WHOLE else replace(each, part=part) for each, part in parts if part is not None]
+        to_send: list[Delivery] = []
+        unknown: set[UUID] = set()  # problems whose openings are kept back right now
+        for each in batch:
+            each_now = replace(each, is_opening_sent=False) if each.closes and each.problem in unknown else each
+            part = part_to_send(each_now, silences)
+            if part is not None:
+                to_send.append(each_now if part is Part.WHOLE else replace(each_now, part=part))
+                continue
+            self._kept_back.append(each_now)
+            if silences != self._released_under:  # they began since openings were let go, and may end before it is done
+                self._released_under = None
+            if each.problem is not None and not self._may_be_sent(each):
+                unknown.add(each.problem)
+        return to_send
 
     async def _send(self, batch: Sequence[Delivery], trial: Trial | None) -> None:
         begun_s, began_at = self._state.clock_s(), self._clock.monotonic()

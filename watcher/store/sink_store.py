@@ -72,7 +72,14 @@ _KEPT_BACK = (
 _RELEASE = (
     update(delivery)
     .where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.number == bindparam("of_number"))
-    .values(state=DeliveryState.WAITING, due_at=bindparam("now"), first_due_us=null(), settled_at=null(), tried=False)
+    .values(
+        state=DeliveryState.WAITING,
+        due_at=bindparam("now"),
+        tried=False,
+        tried_at=case((delivery.c.tried, delivery.c.tried_at), else_=bindparam("now")),  # until now nobody sent it
+        first_due_us=null(),
+        settled_at=null(),
+    )
 )
 
 
