@@ -120,6 +120,9 @@ def write_outbox(
         ]
         if entry.with_sinks_of is not None:  # it goes also to whoever was sent the earlier event that this one ends
             earlier = {"of_stream": entry.with_sinks_of.stream, "of_sequence": entry.with_sinks_of.sequence}
+            if deliveries:  # the earlier one may be of this transaction
+                _DELIVERY.run_many(connection, deliveries)
+                deliveries = []
             for other in connection.execute(_SINKS_OF, earlier).all():
                 if other.name not in entry.sinks:
                     deliveries.append(_delivery_row(entry, other.sink_id, None, recorded_at, now=times.now))
