@@ -271,12 +271,12 @@ def _delivery(row: AnyRow, name: str) -> Delivery:
         tried_at=row.tried_at,
         first_due_at_s=None if row.first_due_us is None else row.first_due_us / 1_000_000,
         group_key=row.group_key,
-        replayed=row.replayed,
+        replayed=bool(row.replayed),
         account=row.account,
         pipeline=row.pipeline,
         labels=labels_of(row.labels),
         problem=None if row.problem_id is None else UUID(bytes=row.problem_id),
-        closes=row.closes,
+        closes=bool(row.closes),
     )
 
 
