@@ -113,7 +113,7 @@ class SqlStore:
     async def number_of(self, source: Source) -> int:
         """Return the number of an account, a pipeline or a sink, which is given one if it has none."""
         if source not in self.numbers:
-            await self._watched(partial(self.numbers.provide, {source}))
+            await self._watched(partial(self.numbers.provide, {source}), Writing.A_LITTLE)
         return self.numbers[source]
 
     async def read(self, work: Work[T], *, lease: Lease | None = None) -> T:
@@ -209,10 +209,8 @@ class SqlStore:
         offers = [offer for name in work.sinks if name in self.takers and (offer := self.takers[name]()) is not None]
         work.turns += [turn for turn, _ in offers]
         self._writing = work.size
-        if not work.sources <= self.numbers.keys():
-            await self.numbers.provide(work.sources)
         # Where others write too a transaction that writes is one more round trip, and a commit that is awaited.
-        is_read = self._writing is Writing.NOTHING and not self.exclusive
+        is_read = work.size is Writing.NOTHING and not self.exclusive
 
         def write(connection: Connection) -> Written:
             if not is_read:
@@ -224,6 +222,8 @@ class SqlStore:
 
         asked = self.monitor.ask()
         try:
+            if not work.sources <= self.numbers.keys():
+                await self.numbers.provide(work.sources)
             names, results, taken = await (self._database.read if is_read else self._database.write)(write)
         except BaseException:
             for _, hand_over in offers:
@@ -231,7 +231,7 @@ class SqlStore:
             raise
         finally:
             self.monitor.answered(asked)
-        self.monitor.worked(self._writing)
+        self.monitor.worked(work.size)
         for turn, hand_over in offers:
             hand_over(taken[id(turn)])
             names.discard(turn.lease.name)
