@@ -500,7 +500,7 @@ class DeliveryWorker:
             first_due_at_s = begun_s if each.first_due_at_s is None else each.first_due_at_s
             waited_s = clock_s - first_due_at_s
             decision = decide(each, result, waited_s=waited_s, rules=self._rules.retry, jitter=self._deps.jitter)
-            if goes_apart and len(batch) > 1 and result.outcome is SendOutcome.REFUSED:  # the trouble is that of a few
+            if goes_apart and len(batch) > 1:  # the trouble is that of a few: the others have waited long enough
                 decision = RetryDecision(DeliveryState.WAITING, wait_s=retry_after_s(result))
             elif each.group_key is not None and decisions:
                 decision = replace(decision, wait_s=decisions[0].wait_s)
@@ -526,8 +526,8 @@ class DeliveryWorker:
         """Return whether a group goes event by event from now on: it was refused, or fails while others get through."""
         if result.outcome is SendOutcome.REFUSED:
             return not result.minimal_left
-        oldest = batch[0]
-        return oldest.attempts + 1 >= TOGETHER_COUNT and self._state.through_at > oldest.tried_at
+        oldest, has_failed = batch[0], result.outcome in {SendOutcome.RETRY, SendOutcome.BUSY}
+        return has_failed and oldest.attempts + 1 >= TOGETHER_COUNT and self._state.through_at > oldest.tried_at
 
     def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool) -> None:
         """Take from an answer how the sink is."""
