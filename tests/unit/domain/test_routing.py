@@ -1,9 +1,12 @@
 """Which sinks an event goes to."""
 
+from dataclasses import replace
+from uuid import UUID
+
 import pytest
 
-from watcher.domain.event import EventType
-from watcher.domain.routing import Route, Router, types_matching
+from watcher.domain.event import Event, EventType, Group
+from watcher.domain.routing import GroupRules, Route, Router, types_matching
 from watcher.domain.watch import Watch
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -93,3 +96,58 @@ def test_an_event_goes_to_every_sink_that_wants_it_in_the_order_of_the_file() ->
 def test_a_sink_is_not_sent_its_own_trouble() -> None:
     router = Router({"console": a_route(), "ops": a_route()})
     assert router.sinks_for(EventType.SINK_FAILING, but="ops") == ("console",)
+
+
+FAILED = Event(
+    *(UUID(int=1), EventType.EXECUTION_FAILED, b"s", 1, b"{}"),
+    account="default",
+    pipeline="p",
+    labels={"team": "sales"},
+)
+
+
+@pytest.mark.parametrize(
+    ("by", "same", "other"),
+    [
+        (("pipeline",), {"account": "eu"}, {"pipeline": "q"}),
+        (("account",), {"pipeline": "q"}, {"account": "eu"}),
+        (("type",), {"pipeline": "q"}, {"type": EventType.EXECUTION_LOST}),
+        (("pipeline", "labels.team"), {"labels": {"team": "sales", "env": "live"}}, {"labels": {"team": "support"}}),
+    ],
+)
+def test_events_go_together_that_are_alike_in_all_that_is_named(
+    by: tuple[str, ...], same: dict[str, object], other: dict[str, object]
+) -> None:
+    rules = GroupRules(by, wait_s=30.0, max_count=100)
+    group = rules.group_of(FAILED)
+    assert group is not None
+    assert (len(group.key), group.wait_s) == (16, 30.0)
+    assert rules.group_of(replace(FAILED, **same)) == group  # type: ignore[arg-type] # each a field of it
+    assert rules.group_of(replace(FAILED, **other)) not in {group, None}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("lacks", ["pipeline", "labels"])
+def test_an_event_that_lacks_a_field_goes_alone(lacks: str) -> None:
+    rules = GroupRules(("pipeline", "labels.team"), wait_s=30.0, max_count=100)
+    lacking = replace(FAILED, **{lacks: {} if lacks == "labels" else None})  # type: ignore[arg-type]
+    assert rules.group_of(lacking) is None
+
+
+@pytest.mark.parametrize("type_", EventType)
+def test_what_happens_to_executions_is_grouped_and_a_gap_and_at_some_sinks_no_problem(type_: EventType) -> None:
+    event = replace(FAILED, type=type_)
+    is_grouped = type_.startswith("execution.") or type_ is EventType.PIPELINE_GAP
+    for problems, problem in ((True, None), (True, UUID(int=5)), (False, None), (False, UUID(int=5))):
+        rules = GroupRules(("pipeline",), wait_s=30.0, max_count=100, problems=problems)
+        group = rules.group_of(replace(event, problem=problem))
+        assert (group is not None) is (is_grouped and (problems or problem is None))
+
+
+def test_an_event_is_grouped_where_a_sink_groups_it() -> None:
+    rules = GroupRules(("pipeline",), wait_s=5.0, max_count=100)
+    router = Router({"a": replace(a_route(), group=rules), "b": a_route(), "c": replace(a_route(), group=rules)})
+    groups = router.groups_of(FAILED, ("a", "b"))
+    assert {name: group.wait_s for name, group in groups.items()} == {"a": 5.0}
+    assert isinstance(groups["a"], Group)
+    router.replace({"a": a_route()})
+    assert router.groups_of(FAILED, ("a", "b")) == {}
