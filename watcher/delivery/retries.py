@@ -23,8 +23,6 @@ OPEN_S = 1.0
 OPEN_CAP_S = 30.0
 NEVER_TRIED_EVERY_S = 1.0
 
-_TAKEN = {SendOutcome.DELIVERED: DeliveryState.DELIVERED, SendOutcome.ACCEPTED: DeliveryState.ACCEPTED}
-
 
 @dataclass(frozen=True, slots=True)
 class RetryDecision:
@@ -38,12 +36,10 @@ class RetryDecision:
 def decide(
     delivery: Delivery, result: SendResult, *, waited_s: float, rules: RetryRules, jitter: Jitter
 ) -> RetryDecision:
-    """Return what follows from an answer for a delivery.
+    """Return what follows for a delivery that its receiver did not take.
 
     `waited_s` is the time since it was first due, on the sink's own clock.
     """
-    if taken := _TAKEN.get(result.outcome):
-        return RetryDecision(taken)
     if result.outcome is SendOutcome.GONE:
         return RetryDecision(DeliveryState.WAITING)
     rejections = delivery.rejections + 1 if result.outcome is SendOutcome.REFUSED else 0

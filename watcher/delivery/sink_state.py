@@ -86,11 +86,14 @@ class SinkState:
         """Note that a delivery is tried no more."""
         self._own_trouble.discard(delivery.number)
 
-    def got_through(self) -> None:
-        """Note a success. A disabled sink stays disabled: only its configuration or a command ends that."""
+    def got_through(self, at: Micros) -> None:
+        """Note a success at that time (microseconds UTC, steady).
+
+        A disabled sink stays disabled: only its configuration or a command ends that.
+        """
         self.trying_since = None
         self._is_through = True
-        self.through_at = self._clock.steady_us()
+        self.through_at = at
         if self.state == FAILING:
             self.state = None
 

@@ -13,10 +13,11 @@ from uuid import UUID
 
 import structlog
 
+from watcher.delivery.attempts import TAKEN_OUTCOMES, Attempt, AttemptLog, failed, taken
 from watcher.delivery.open_problems import OpenProblems
-from watcher.delivery.retries import CircuitBreaker, RetryDecision, decide
+from watcher.delivery.retries import CircuitBreaker
 from watcher.delivery.sink_state import SinkReporter, SinkState
-from watcher.domain.delivery import TAKEN, Delivery, DeliveryState, Part, ProblemMessage
+from watcher.domain.delivery import Delivery, DeliveryState, Part, ProblemMessage
 from watcher.domain.errors import (
     LeaseExpiredError,
     OutputClosedError,
@@ -62,15 +63,9 @@ STORE_WAIT_CAP_S = 30.0
 SENDING_TURNS = 40
 """A request that takes longer than so many turns of the event loop waits for its receiver."""
 
-TOGETHER_COUNT = 3
-"""A group that failed so often goes event by event, if others got through meanwhile."""
-
 GIVE_UP_EVERY_S = 60.0
 GIVE_UP_SHARE = 0.05
 """What has waited too long is given up so often, and at least so often within `give_up_after`."""
-
-WARNED_EVERY_S = 300.0
-"""A sink that takes some and not others is warned of so often at most."""
 
 log = structlog.get_logger()
 
@@ -93,17 +88,6 @@ class WorkerDependencies:
     backpressure: Backpressure
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """How a request ended at that time, and what follows for each of its deliveries."""
-
-    batch: Sequence[Delivery]
-    result: SendResult
-    decisions: Sequence[RetryDecision]
-    records: Sequence[AttemptRecord]
-    at: Micros
-
-
 class DeliveryWorker:
     """The deliveries of one sink whose lease is held. Call `tick` when it asks to be, and whenever it calls `wake`."""
 
@@ -118,8 +102,6 @@ class DeliveryWorker:
     _unsettled_count = 0
     _store_failures = 0  # in a row
     _store_retry_at = EARLIEST
-    _in_trouble = False
-    _quiet_until = EARLIEST
     _give_up_at = EARLIEST
 
     def __init__(
@@ -137,6 +119,7 @@ class DeliveryWorker:
         self._reporter = SinkReporter(
             self._state, record, store=store, events=deps.events, clock=deps.clock, metrics=deps.metrics
         )
+        self._log = AttemptLog(self.sink, clock=deps.clock, metrics=deps.metrics, settled=self._state.settled)
         self._problems = OpenProblems(
             sink,
             self._state,
@@ -157,7 +140,7 @@ class DeliveryWorker:
         self._released_under: tuple[Silence, ...] | None = None  # the silences when openings were released last
         self._ready: deque[Sequence[Delivery]] = deque()  # batches that may go
         self._sending: dict[asyncio.Task[None], Sequence[Delivery]] = {}
-        self._answered: list[_Answer] = []  # and not settled
+        self._answered: list[Attempt] = []  # and not settled
         self._kept_back: list[Delivery] = []  # by silences, and not settled
         self._asking = asyncio.Lock()  # what is taken from the store is here before something else is asked of it
         self._offered: asyncio.Future[None] | None = None  # while something is taken with what is recorded
@@ -350,7 +333,7 @@ class DeliveryWorker:
             self._saved = (*lasting, turn.clock_s)
         for answer in answered:
             self._unsettled_count -= len(answer.batch)
-            self._report(answer)
+            self._log.report(answer)
         if kept_back:
             self._deps.metrics.silenced(len(kept_back))
         if request is not None and taken is not None:
@@ -462,7 +445,7 @@ class DeliveryWorker:
         return to_send
 
     async def _send(self, batch: Sequence[Delivery], trial: Trial | None) -> None:
-        begun_s, began_at = self._state.clock_s(), self._clock.monotonic()
+        began_at = self._clock.monotonic()
         try:
             result = await self._receiver.send(batch)
         except OutputClosedError:
@@ -472,14 +455,30 @@ class DeliveryWorker:
             self._is_unread = True
             return
         except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
-            log.error("delivery.crashed", **self._named(batch[0]), error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
+            self._log.crashed(batch[0], error)
             result = SendResult(SendOutcome.RETRY, "error")
         finally:
             if trial is not None:
                 self._breaker.trial_ends()
         self._sending_s = self._clock.monotonic() - began_at
-        self._answered.append(self._answer(batch, result, begun_s=begun_s))
-        self._learn(batch[0], result, waited=trial == "tried_longest_ago")
+        at = self._clock.steady_us()
+        if result.outcome in TAKEN_OUTCOMES:
+            attempt = taken(batch, result, at=at)
+        else:
+            clock_s = self._state.clock_s()
+            begun_s, through_at, jitter = clock_s - self._sending_s, self._state.through_at, self._deps.jitter
+            attempt = failed(
+                batch,
+                result,
+                self._rules.retry,
+                at=at,
+                clock_s=clock_s,
+                begun_s=begun_s,
+                through_at=through_at,
+                jitter=jitter,
+            )
+        self._answered.append(attempt)
+        self._learn(batch[0], result, waited=trial == "tried_longest_ago", at=at)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._sending[task]
@@ -490,46 +489,7 @@ class DeliveryWorker:
         if not self._stopped:
             self._deps.wake()
 
-    def _answer(self, batch: Sequence[Delivery], result: SendResult, *, begun_s: float) -> _Answer:
-        """Return what follows from an answer. What is in a group comes due together, or from now on alone."""
-        at, clock_s = self._clock.steady_us(), self._state.clock_s()
-        goes_apart = self._goes_apart(batch, result)
-        decisions: list[RetryDecision] = []
-        records: list[AttemptRecord] = []
-        for each in batch:
-            first_due_at_s = begun_s if each.first_due_at_s is None else each.first_due_at_s
-            waited_s = clock_s - first_due_at_s
-            decision = decide(each, result, waited_s=waited_s, rules=self._rules.retry, jitter=self._deps.jitter)
-            if goes_apart and len(batch) > 1:  # the trouble is that of a few: the others have waited long enough
-                decision = RetryDecision(DeliveryState.WAITING, wait_s=retry_after_s(result))
-            elif each.group_key is not None and decisions:
-                decision = replace(decision, wait_s=decisions[0].wait_s)
-            decisions.append(decision)
-            records.append(
-                AttemptRecord(
-                    each.number,
-                    each.lane,
-                    decision.state,
-                    each.attempts + 1,
-                    Micros(at + round(decision.wait_s * 1e6)),
-                    decision.rejections,
-                    tried=True,
-                    tried_at=at,
-                    first_due_at_s=first_due_at_s,
-                    answer=result.answer,
-                    group_key=None if goes_apart else each.group_key,
-                )
-            )
-        return _Answer(batch, result, decisions, records, at)
-
-    def _goes_apart(self, batch: Sequence[Delivery], result: SendResult) -> bool:
-        """Return whether a group goes event by event from now on: it was refused, or fails while others get through."""
-        if result.outcome is SendOutcome.REFUSED:
-            return not result.minimal_left
-        oldest, has_failed = batch[0], result.outcome in {SendOutcome.RETRY, SendOutcome.BUSY}
-        return has_failed and oldest.attempts + 1 >= TOGETHER_COUNT and self._state.through_at > oldest.tried_at
-
-    def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool) -> None:
+    def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool, at: Micros) -> None:
         """Take from an answer how the sink is."""
         self._state.answered(result.answer)
         was_open = self._breaker.is_open
@@ -538,7 +498,7 @@ class DeliveryWorker:
         match result.outcome:
             case SendOutcome.DELIVERED | SendOutcome.ACCEPTED:
                 self._calls_forward |= was_open
-                self._state.got_through()
+                self._state.got_through(at)
                 self._breaker.works()
             case SendOutcome.REFUSED:
                 self._state.failed(delivery)
@@ -623,46 +583,3 @@ class DeliveryWorker:
             at = Monotonic(now + (self._next_due_at - self._clock.steady_us()) / 1e6)
         at = max(self._state.paused_until, min(at, self._problems.next_at))
         return min(longest_s, max(0.0, at - now))
-
-    # What is said
-
-    def _report(self, answer: _Answer) -> None:
-        """Count a request's deliveries, and log what did not get through: the first of a row as a warning."""
-        delivery, result, metrics = answer.batch[0], answer.result, self._deps.metrics
-        decision, count = answer.decisions[0], len(answer.batch)
-        if decision.state in TAKEN:
-            for each in answer.batch:
-                self._state.settled(each)
-                metrics.delivered((answer.at - each.recorded_at) / 1e6, state=decision.state)
-            if self._in_trouble:
-                log.info("delivery.recovered", sink=self.sink)
-            self._in_trouble = False
-            return
-        known = {**self._named(delivery), "answer": result.answer, "attempt": delivery.attempts + 1}
-        if count > 1:
-            known["count"] = count
-        if decision.rejections:
-            known["refused"] = decision.rejections  # in a row; the refusal of a group counts for none of its events
-        if result.remedy:
-            known["remedy"] = result.remedy
-        dead = [
-            each for each, its in zip(answer.batch, answer.decisions, strict=True) if its.state is DeliveryState.DEAD
-        ]
-        if dead:
-            for each in dead:
-                self._state.settled(each)
-            metrics.dead(len(dead))
-            log.warning("delivery.dead", **known)
-        if len(dead) == count:
-            return
-        metrics.retried(count - len(dead))
-        known["wait_s"] = round(decision.wait_s, 3)
-        now, is_gone = self._clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
-        if self._in_trouble or now < self._quiet_until or is_gone:
-            log.debug("delivery.failed", **known)
-            return
-        log.warning("delivery.failed", **known)
-        self._in_trouble, self._quiet_until = True, Monotonic(now + WARNED_EVERY_S)
-
-    def _named(self, delivery: Delivery) -> dict[str, object]:
-        return {"sink": self.sink, "event_id": str(delivery.event_id), "type": delivery.type}
