@@ -11,9 +11,8 @@ from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import Settings, WatchSettings
 from watcher.config.silences import SilenceSettings
 from watcher.runtime.settings import Block, block_of, key_of
-from watcher.sinks.http_settings import HttpSinkSettings
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import RemoteSettings, SinkSettings
+from watcher.sinks.settings import HttpSinkSettings, RemoteSettings, SinkSettings
 from watcher.sinks.webhook import PRESETS
 
 HEAD = """\

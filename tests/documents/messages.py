@@ -20,7 +20,7 @@ from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.pagerduty import PagerDutyTemplate
 from watcher.sinks.slack import SlackTemplate
-from watcher.sinks.slack_bot import parts_of
+from watcher.sinks.slack_bot import messages_of
 from watcher.sinks.teams import TeamsTemplate
 
 SEVERITIES = {"critical": "#960a20", "error": "#960a20", "warning": "#9f5f02", "info": "#067d51"}
@@ -43,9 +43,9 @@ def slack_picture(*batch: Delivery, title: str) -> str:
 def slack_bot_picture() -> str:
     """Draw the message of a problem that is over, with its thread."""
     message = ProblemMessage(UUID(PROBLEM), MessagePlace("C0123456789", "1"), _failing().body)
-    end, note = parts_of([replace(sample(EventType.PIPELINE_RECOVERED), message=message)], Cutter())
-    reminder, *_ = parts_of([_reminder()], Cutter())
-    failure, *_ = parts_of([failed()], Cutter())
+    end, note = messages_of([replace(sample(EventType.PIPELINE_RECOVERED), message=message)], Cutter())
+    reminder, *_ = messages_of([_reminder()], Cutter())
+    failure, *_ = messages_of([failed()], Cutter())
     canvas = Canvas()
     canvas.sender("APP  11:19  (edited)")
     canvas.y += 26

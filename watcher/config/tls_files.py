@@ -4,8 +4,8 @@ from pathlib import Path as FilePath
 
 from watcher.config.document import Document
 from watcher.config.secret_files import read_file
-from watcher.sinks.http_settings import HttpSinkSettings, PemFile, TlsSettings
 from watcher.sinks.registry import SINK_KINDS
+from watcher.sinks.settings import HttpSinkSettings, PemFile, TlsSettings
 
 PEM_BYTES = 1024 * 1024
 """All CAs that a system trusts take 220 KiB."""

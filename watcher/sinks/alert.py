@@ -5,10 +5,11 @@ One grammar for all receivers (headline, error, facts, ids). Knows no receiver: 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason
 from watcher.domain.problems import TROUBLED_ENDS, Severity, severity_of
 from watcher.runtime.terminal import first_visible
@@ -82,7 +83,10 @@ _DISABLED = "its receiver is gone: what is sent to it waits until it has a new u
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One event. `data` is the event's own; of each of its `nodes` that failed name and error are known."""
+    """One event. `data` is the event's own; of each of its `nodes` that failed name and error are known.
+
+    With `only_closes` it is about nothing but the end of its problem.
+    """
 
     id: str
     type: EventType
@@ -90,6 +94,7 @@ class Alert:
     execution: str | None
     data: Mapping[str, Any]
     nodes: tuple[tuple[str, str], ...]
+    only_closes: bool = False
 
     @classmethod
     def read(cls, body: bytes) -> "Alert":
@@ -108,6 +113,26 @@ class Alert:
         time = datetime.fromisoformat(event["time"])
         return cls(event["id"], EventType(event["type"]), time, execution.get("id"), data, nodes)
 
+    @classmethod
+    def told(cls, delivery: Delivery) -> "Alert":
+        """Return what a sink is to hear of an event."""
+        alert = cls.of(delivery.content)
+        if not alert.closes or delivery.part is Part.WHOLE:
+            return alert
+        return alert.closing() if delivery.part is Part.CLOSING else alert.news()
+
+    def apart(self) -> tuple["Alert", ...]:
+        """Return the end of its problem and the event itself apart, the end first, if it is both and trouble itself."""
+        return (self.closing(), self.news()) if self.closes and self.is_trouble else (self,)
+
+    def closing(self) -> "Alert":
+        """Return the end of its problem alone."""
+        return replace(self, only_closes=True, nodes=()) if self.type in TROUBLED_ENDS else self
+
+    def news(self) -> "Alert":
+        """Return the event itself, as if it closed no problem."""
+        return replace(self, data={name: value for name, value in self.data.items() if name != "problem"})
+
     @property
     def problem(self) -> Mapping[str, Any] | None:
         """Return the problem it opens, changes, reminds of or closes, if there is one."""
@@ -122,7 +147,7 @@ class Alert:
     def is_trouble(self) -> bool:
         """Whether it is bad news, though it may close a problem."""
         if self.closes:
-            return self.type in TROUBLED_ENDS
+            return self.type in TROUBLED_ENDS and not self.only_closes
         return severity_of(self.kind) is not Severity.INFO
 
     @property
@@ -193,6 +218,8 @@ class Alert:
     @property
     def title(self) -> str:
         """Return that line without the sign."""
+        if self.only_closes:
+            return f"{self._who()} is no longer overdue, after {self.overdue_text}"
         title = self._title()
         if self.type is EventType.PROBLEM_REMINDER and self.problem is not None:
             open_s = (self.time - datetime.fromisoformat(self.problem["openedAt"])).total_seconds()
@@ -202,13 +229,6 @@ class Alert:
         if self.overdue_text is not None and not self.is_trouble:
             return f"{title}, no longer overdue"
         return title
-
-    @property
-    def ending(self) -> str:
-        """Return the line for the end of its problem alone, though it may be trouble itself."""
-        if self.overdue_text is not None and self.is_trouble:
-            return f"{self._who()} is no longer overdue, after {self.overdue_text}"
-        return self.title
 
     @property
     def overdue_text(self) -> str | None:

@@ -9,15 +9,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, ClassVar, TypeVar
-from uuid import UUID
+from typing import ClassVar
 
 from yarl import URL
 
-from watcher.domain.delivery import Delivery, Part
+from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
 from watcher.domain.event_ids import group_id
+from watcher.domain.event_size import Json
 from watcher.domain.problems import severity_of
 from watcher.runtime.clock import Clock
 from watcher.sinks.alert import Alert
@@ -27,7 +27,7 @@ from watcher.sinks.template import Message, Template
 
 PATH = "/api/v2/alerts"
 ALERTS_COUNT = 256
-"""In one request at most: as many as Prometheus sends."""
+"""In one request at most, and in a group: as many as Prometheus sends."""
 
 REFRESH_EVERY_S = 60.0
 LASTS = timedelta(minutes=3)
@@ -44,9 +44,6 @@ NODES_COUNT = 4
 
 _UNFIT = re.compile(r"[^a-zA-Z0-9_]")
 
-Json = dict[str, Any]
-Item = TypeVar("Item")
-
 
 @dataclass(frozen=True, slots=True)
 class _Span:
@@ -60,6 +57,8 @@ class _Span:
 class AlertmanagerTemplate(Template):
     """One alert per event, all of a batch in one request."""
 
+    refresh_every_s = REFRESH_EVERY_S
+    group_count: ClassVar = ALERTS_COUNT
     defaults: ClassVar = {"rate_limit": "100/s"}
 
     def __init__(self, clock: Clock) -> None:
@@ -73,48 +72,35 @@ class AlertmanagerTemplate(Template):
         return url.with_path(f"{url.raw_path.rstrip('/')}{PATH}", encoded=True, keep_query=True)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one request for each 256 events."""
-        return [self._message(part) for part in parts_of(batch)]
-
-    def refresh(self, problems: Sequence[SentProblem]) -> Message:
-        """Return the request that says again of each problem that it is open, or since when it is closed."""
-        body = _body([self._again(each) for each in problems])
-        return Message(str(group_id(each.problem.id for each in problems)), body)
-
-    def closed_by(self, batch: Sequence[Delivery]) -> frozenset[UUID]:
-        """Return which problems these events close."""
-        problems = (alert.problem for alert in (Alert.of(each.content) for each in batch) if alert.closes)
-        return frozenset(UUID(problem["id"]) for problem in problems if problem is not None)
-
-    def _message(self, batch: Sequence[Delivery]) -> Message:
-        body = _body([_alert(alert, span) for each in batch for alert, span in self._found(each)])
+        """Return one request."""
+        alerts = [part for delivery in batch for part in Alert.told(delivery).apart()]
         ids = [each.event_id for each in batch]
-        return Message(str(ids[0] if len(ids) == 1 else group_id(ids)), body)
+        id_ = ids[0] if len(ids) == 1 else group_id(ids)
+        return [Message(str(id_), _body([_alert(each, self._span(each)) for each in alerts]))]
 
-    def _found(self, delivery: Delivery) -> list[tuple[Alert, _Span]]:
-        """Return what an event says: of its problem, of itself, or of both, the closing first."""
-        alert, now = Alert.of(delivery.content), self._clock.now()
-        problem, spans = alert.problem, []
+    def refreshes(self, problems: Sequence[SentProblem]) -> list[Message]:
+        """Return one request for each 256 problems."""
+        parts = [problems[start : start + ALERTS_COUNT] for start in range(0, len(problems), ALERTS_COUNT)]
+        return [
+            Message(str(group_id(each.problem.id for each in part)), _body([self._again(each) for each in part]))
+            for part in parts
+        ]
+
+    def _span(self, alert: Alert) -> _Span:
+        now, problem = self._clock.now(), alert.problem
         if problem is not None:
             opened_at = datetime.fromisoformat(problem["openedAt"])
             closed_at = datetime.fromisoformat(problem["closedAt"]) if alert.closes else None
-            spans.append(_of_problem(EventType(problem["kind"]), opened_at, closed_at, now=now))
-        if problem is None or (alert.closes and alert.is_trouble and delivery.part is not Part.CLOSING):
-            ends_at = max(alert.seen_at + POINT_LASTS, now + POINT_LASTS_AT_LEAST)
-            if alert.type is EventType.WATCHER_TEST:
-                ends_at = max(alert.seen_at, now) + TEST_LASTS
-            spans.append(_Span(alert.type, min(alert.time, alert.seen_at), ends_at))
-        return [(alert, span) for span in spans]
+            return _of_problem(EventType(problem["kind"]), opened_at, closed_at, now=now)
+        ends_at = max(alert.seen_at + POINT_LASTS, now + POINT_LASTS_AT_LEAST)
+        if alert.type is EventType.WATCHER_TEST:
+            ends_at = max(alert.seen_at, now) + TEST_LASTS
+        return _Span(alert.type, min(alert.time, alert.seen_at), ends_at)
 
     def _again(self, sent: SentProblem) -> Json:
         problem = sent.problem
         span = _of_problem(problem.kind, problem.opened_at, sent.closed_at, now=self._clock.now())
         return _alert(Alert.read(sent.opening), span)
-
-
-def parts_of(items: Sequence[Item]) -> list[Sequence[Item]]:
-    """Return what goes into one request each."""
-    return [items[start : start + ALERTS_COUNT] for start in range(0, len(items), ALERTS_COUNT)]
 
 
 def _of_problem(kind: EventType, opened_at: datetime, closed_at: datetime | None, *, now: datetime) -> _Span:
@@ -124,13 +110,13 @@ def _of_problem(kind: EventType, opened_at: datetime, closed_at: datetime | None
 
 
 def _alert(alert: Alert, span: _Span) -> Json:
-    annotations = {"summary": alert.title, "event_id": alert.id}
-    if alert.closes and alert.is_trouble and span.kind is not alert.type:
-        annotations["summary"] = alert.ending  # what ended the problem is trouble itself, and another alert
-    else:
-        more = [": ".join(filter(None, node)) for node in alert.nodes[1 : 1 + NODES_COUNT]]
-        annotations["description"] = "\n".join(filter(None, map(clean, (alert.error, *more))))
-        annotations["node"] = clean(alert.nodes[0][0]) if alert.nodes else ""
+    more = [": ".join(filter(None, node)) for node in alert.nodes[1 : 1 + NODES_COUNT]]
+    annotations = {
+        "summary": alert.title,
+        "event_id": alert.id,
+        "description": "\n".join(filter(None, map(clean, (alert.error, *more)))),
+        "node": clean(alert.nodes[0][0]) if alert.nodes else "",
+    }
     return {
         "labels": _labels(alert, span.kind),
         "annotations": {name: text for name, text in annotations.items() if text},

@@ -25,12 +25,10 @@ from watcher.runtime.threads import begin
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter, in_utc
-from watcher.sinks.chat import details_of, facts_of, link_in_group, other_nodes, read_batch
-from watcher.sinks.digest import Digest
+from watcher.sinks.chat import Digest, details_of, facts_of, link_in_group, other_nodes, read_batch
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
-from watcher.sinks.request_series import RequestSlots, TakenParts, make_messages
 from watcher.sinks.settings import EventGlobs, RemoteSettings
-from watcher.sinks.template import ALERT_EVENTS
+from watcher.sinks.template import ALERT_EVENTS, make_messages
 
 MESSAGE_BYTES = 3800
 """Title and body together, escaped as HTML: ntfy takes 4,096 bytes, Telegram as many characters."""
@@ -140,24 +138,10 @@ class AppriseSink(Sink):
         self._context = context
         self._turn = asyncio.Lock()
         self._call: Future[str | None] | None = None
-        self._taken = TakenParts()
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Send the messages of a delivery or a group; the first that is not taken ends it."""
-        slots = RequestSlots(self._context.take_slot)
-
-        async def notify(message: PlainMessage) -> SendResult:
-            await slots.wait()
-            return await self._notify(message)
-
-        make = partial(plain_messages, most_bytes=self._most_bytes)
-        return await self._taken.send(batch, await make_messages(make, batch), notify)
-
-    async def close(self) -> None:
-        """Hold nothing: a thread that hangs ends with its call or with the process."""
-
-    async def _notify(self, message: PlainMessage) -> SendResult:
-        """Send one message; while an earlier one hangs, do not."""
+        """Send the message of a delivery or a group; while an earlier one hangs, do not."""
+        message = await make_messages(partial(plain_message, most_bytes=self._most_bytes), batch)
         async with self._turn:
             if self._call is not None and not self._call.done():
                 return SendResult(SendOutcome.RETRY, "timeout", remedy=_HANGS)
@@ -171,20 +155,20 @@ class AppriseSink(Sink):
             return SendResult(SendOutcome.DELIVERED, "ok")
         return SendResult(SendOutcome.RETRY, answer, remedy=_REMEDY)
 
+    async def close(self) -> None:
+        """Hold nothing: a thread that hangs ends with its call or with the process."""
+
     def _checked_notify(self, message: PlainMessage) -> str | None:
         self._context.check()
         return self._service_notify(*message)
 
 
-def plain_messages(batch: Sequence[Delivery], *, most_bytes: int) -> list[PlainMessage]:
-    """Return a message for a delivery, or one or two for a group, each of that size at most.
+def plain_message(batch: Sequence[Delivery], *, most_bytes: int) -> PlainMessage:
+    """Return the message for a delivery or a group, of that size at most.
 
     The size is what title and body take in UTF-8 with `& < >` and quotes escaped. What is too long loses its end.
     """
-    return [_message(news, most_bytes=most_bytes) for news in read_batch(batch)]
-
-
-def _message(news: Alert | Digest, *, most_bytes: int) -> PlainMessage:
+    news = read_batch(batch)
     title, type_ = _harmless(news.headline), _TYPES[news.severity]
     if isinstance(news, Alert):
         body = _single(news)

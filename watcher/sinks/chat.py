@@ -1,32 +1,99 @@
-"""What every message for a chat says of an event or a group, and what goes into one message. Knows no receiver.
+"""What a message for people says of an event or a group, and how much of it. Knows no receiver.
 
 Each text is cut to a length of its own. The lengths are such that all of a message, with what JSON and Markdown add for
 quoting, stays below what Slack (13,200 characters), Discord (6,000) and Teams (28 KB) take.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
+from uuid import UUID
 
 from watcher.domain.delivery import Delivery
-from watcher.sinks.alert import ID_LENGTH, Alert
-from watcher.sinks.alert_text import Cutter, clean, in_words, shorten, to_json
-from watcher.sinks.digest import Digest
+from watcher.domain.event import EventType
+from watcher.domain.event_ids import group_id
+from watcher.domain.event_size import Json
+from watcher.domain.problems import Severity
+from watcher.sinks.alert import HEADLINE_LENGTH, ID_LENGTH, NAME_LENGTH, Alert
+from watcher.sinks.alert_text import Cutter, clean, in_words, mask, shorten, span, to_json
 from watcher.sinks.template import Message, Template
-
-Json = dict[str, Any]
 
 ERROR_LENGTH = 1500
 NODES_COUNT = 3
 NODE_LENGTH = 200
 LABELS_LENGTH = 300
-GROUP_ERROR_LENGTH = 150
-GROUP_LINK_LENGTH = 300
+NEWEST_COUNT = 5
+NEWEST_ERROR_LENGTH = 150
+NEWEST_LINK_LENGTH = 300
 """Of one of the newest in a group: a longer link is left out."""
+
+CLUSTERS_COUNT = 6
+CLUSTER_LENGTH = 140
+_WORDS_COUNT = 3
+
+_WORDS = {EventType.EXECUTION_SUCCESS: "succeeded", EventType.WATCHER_TEST: "tests"}
+_SEVERITIES = tuple(Severity)
+
+
+class Digest:
+    """A group of events as one message tells of it: how many of what, the kinds of errors, the newest."""
+
+    def __init__(self, alerts: Sequence[Alert]) -> None:
+        """Take the events in the order in which they were recorded, one at least."""
+        self.id = str(group_id(UUID(alert.id) for alert in alerts))
+        self.is_trouble = any(alert.is_trouble for alert in alerts)
+        self.severity = min((alert.severity for alert in alerts), key=_SEVERITIES.index)
+        self.newest = alerts[: -NEWEST_COUNT - 1 : -1]
+        self.clusters = _clusters(alerts)
+        seen = [alert.seen_at for alert in alerts]
+        times = span(min(seen), max(seen))
+        title = f"{_counted(alerts)}{_where(alerts)} ({times})"
+        self.headline = shorten(f"{'✕' if self.is_trouble else '✓'} {title}", HEADLINE_LENGTH)
+        self.rest = f"{len(alerts):,} events, {times}. All of them are on the watcher's stdout."
+
+
+def _clusters(alerts: Sequence[Alert]) -> list[str]:
+    """Return a line for each kind of error, the most frequent first. Their counts add up to all events."""
+    clusters: defaultdict[tuple[str, str], list[str]] = defaultdict(list)  # by node, and error without what varies
+    for alert in alerts:
+        node = alert.nodes[0][0] if alert.nodes else ""
+        text = clean(": ".join(filter(None, (node, alert.error)))) or alert.title
+        clusters[node, mask(text)].append(text)
+    ranked = sorted(clusters.values(), key=len, reverse=True)
+    lines = []
+    for texts in ranked[:CLUSTERS_COUNT]:
+        note = " (numbers and ids vary)" if len(set(texts)) > 1 else ""
+        lines.append(f"{len(texts):,} \N{MULTIPLICATION SIGN} {shorten(texts[0], CLUSTER_LENGTH)}{note}")
+    if rest := ranked[CLUSTERS_COUNT:]:
+        lines.append(f"{sum(map(len, rest)):,} \N{MULTIPLICATION SIGN} other, of {len(rest):,} kinds")
+    return lines
+
+
+def _counted(alerts: Sequence[Alert]) -> str:
+    ranked = Counter(_WORDS.get(alert.type) or alert.type.rpartition(".")[2] for alert in alerts).most_common()
+    parts = [f"{count:,} {word}" for word, count in ranked[:_WORDS_COUNT]]
+    rest = sum(count for _, count in ranked[_WORDS_COUNT:])
+    return ", ".join([*parts, f"{rest:,} more"] if rest else parts)
+
+
+def _where(alerts: Sequence[Alert]) -> str:
+    names = {}
+    for alert in alerts:
+        account, pipeline = alert.data.get("account", ""), alert.data.get("pipeline", {}).get("id", "")
+        names[account, pipeline] = alert.pipeline or account
+    if len(names) > 1:
+        return f" in {len(names):,} pipelines"
+    (name,) = names.values()
+    return f" in {shorten(name, NAME_LENGTH)}" if name else ""
+
+
+def read_batch(batch: Sequence[Delivery]) -> Alert | Digest:
+    """Return what the message is about: an event, or a group."""
+    alerts = [Alert.told(delivery) for delivery in batch]
+    return alerts[0] if len(alerts) == 1 else Digest(alerts)
 
 
 class ChatTemplate(Template):
-    """One message per event or per group; good news and bad never share one."""
+    """One message per event or per group."""
 
     def single(self, alert: Alert, cut: Cutter) -> Json:
         """Return the message of an event."""
@@ -36,30 +103,11 @@ class ChatTemplate(Template):
         """Return the message of a group."""
         raise NotImplementedError
 
-    def content_of(self, news: Alert | Digest, cut: Cutter) -> Json:
-        """Return the message of an event or a group."""
-        return self.single(news, cut) if isinstance(news, Alert) else self.grouped(news)
-
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one message, or two: first that of which the oldest event is."""
-        messages = []
-        for news in read_batch(batch):
-            cut = Cutter()
-            body = to_json(self.content_of(news, cut)).encode()
-            messages.append(Message(news.id, body, cut.has_cut))
-        return messages
-
-
-def read_batch(batch: Sequence[Delivery]) -> list[Alert | Digest]:
-    """Return what each message is about, an event or a group, that of which the oldest event is first.
-
-    Good news and bad never share one.
-    """
-    groups: defaultdict[bool, Digest] = defaultdict(Digest)
-    for delivery in batch:
-        alert = Alert.of(delivery.content)
-        groups[alert.is_trouble].add(alert, event_id=delivery.event_id)
-    return [group.news for group in groups.values()]
+        """Return the one message."""
+        news, cut = read_batch(batch), Cutter()
+        content = self.single(news, cut) if isinstance(news, Alert) else self.grouped(news)
+        return [Message(news.id, to_json(content).encode(), cut.has_cut)]
 
 
 def facts_of(alert: Alert, cut: Cutter) -> dict[str, str]:
@@ -86,10 +134,10 @@ def other_nodes(alert: Alert, cut: Cutter) -> list[str]:
 
 def details_of(alert: Alert) -> list[str]:
     """Return what a group says of one of its newest below the headline: the error and the id."""
-    texts = (shorten(alert.error, GROUP_ERROR_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
+    texts = (shorten(alert.error, NEWEST_ERROR_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
     return [text for text in texts if text]
 
 
 def link_in_group(alert: Alert) -> str:
     """Return the link of one of a group's newest, if there is room for it."""
-    return alert.link if alert.link and len(alert.link) <= GROUP_LINK_LENGTH else ""
+    return alert.link if alert.link and len(alert.link) <= NEWEST_LINK_LENGTH else ""

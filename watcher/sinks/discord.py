@@ -12,19 +12,19 @@ from typing import ClassVar
 from yarl import URL
 
 from watcher.domain.envelope import timestamp
+from watcher.domain.event_size import Json
 from watcher.domain.problems import Severity
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter
 from watcher.sinks.chat import (
     ERROR_LENGTH,
     ChatTemplate,
-    Json,
+    Digest,
     details_of,
     facts_of,
     link_in_group,
     other_nodes,
 )
-from watcher.sinks.digest import Digest
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import result_of_status

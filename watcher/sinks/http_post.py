@@ -4,13 +4,18 @@ No redirect is followed: what is posted, and its signature, would go to a strang
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -20,8 +25,6 @@ from watcher.runtime.http_client import USER_AGENT, checked_request, limited_ses
 from watcher.runtime.private_addresses import is_private_host, public_socket
 from watcher.runtime.transport_failures import PROXY_AUTH, failure, failure_of
 from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.sinks.request_series import TAKEN
-from watcher.sinks.status_line import Connector, status_of_answer
 
 CONNECTIONS = 16
 """At most so many requests in flight per sink."""
@@ -33,6 +36,10 @@ JUDGED_BODY_BYTES = 128 * 1024
 BODY_GRACE_S = 0.1
 """How long a small body may take to arrive after its headers, so that its connection can be used again."""
 
+_STATUS_LINE = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
+_STATUS_LINE_BYTES = 64
+"""More than are looked at."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -41,6 +48,56 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     said: bytes = b""
+
+
+class _Connection(ResponseHandler):
+    """A connection that keeps the beginning of the answer it is receiving, whatever becomes of the rest.
+
+    A receiver that answered 2xx has the event, even if what follows breaks HTTP: servers send a 204 with a body
+    (FastAPI: encode/httpx#1474, aiohttp: aio-libs/aiohttp#5106). aiohttp raises an error for that, and does not say
+    what the status was.
+    """
+
+    beginning = b""
+
+    def set_response_params(self, **params: Any) -> None:
+        """Begin to wait for an answer."""
+        self.beginning = b""
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came."""
+        if len(self.beginning) < _STATUS_LINE_BYTES:
+            self.beginning += data[:_STATUS_LINE_BYTES]
+        super().data_received(data)
+
+
+_used: ContextVar[_Connection | None] = ContextVar("used", default=None)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Makes connections that remember; each request of a task notes which one it uses."""
+
+    def __init__(self, *, tls: ssl.SSLContext | None, socket_factory: aiohttp.SocketFactoryType | None) -> None:
+        """Open none yet. Needs a running event loop. `socket_factory` may refuse an address, for each attempt."""
+        super().__init__(limit=CONNECTIONS, ssl=tls or True, socket_factory=socket_factory)
+        # There is no public way to choose what a connection is made of.
+        self._factory = partial(_Connection, loop=self._loop)  # type: ignore[assignment] # a subclass will do
+
+    async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
+        """Connect, and note that with the task: what a proxy answered on the way there is no answer."""
+        _used.set(None)
+        connection = await super().connect(*args, **options)
+        if isinstance(connection.protocol, _Connection):
+            _used.set(connection.protocol)
+        return connection
+
+
+def _status_of_answer() -> int | None:
+    """Return the status code that this task's last request was answered with, `None` if it was not."""
+    used = _used.get()
+    status = None if used is None else _STATUS_LINE.match(used.beginning)
+    return None if status is None else int(status[1])
 
 
 class Poster:
@@ -73,9 +130,8 @@ class Poster:
         self._is_private = not allow_private and self._proxy.url is not None and is_private_host(url.raw_host or "")
         self._session = limited_session(
             timeout=aiohttp.ClientTimeout(total=timeout_s),
-            connector=Connector(
-                limit=CONNECTIONS,
-                ssl=tls,
+            connector=_Connector(
+                tls=tls,
                 socket_factory=public_socket if self._proxy.url is None and not allow_private else None,
             ),
             request_class=checked_request(check),
@@ -115,7 +171,7 @@ class Poster:
                 said = await _beginning(response, is_judged=response.status in judged_by_body)
                 return Answer(response.status, response.headers, said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            status = status_of_answer()  # its line came: that is an answer, whatever is wrong with the rest
+            status = _status_of_answer()  # its line came: that is an answer, whatever is wrong with the rest
             if status is None or status in judged_by_body:
                 raise failure_of(error, by_proxy=self._proxy.url is not None) from None
             return Answer(status, {})
@@ -150,7 +206,7 @@ def result_without_answer(error: TransportFailedError) -> SendResult:
 
 def with_retry_after(result: SendResult, answer: Answer, *, now: datetime) -> SendResult:
     """Add the `Retry-After` of an answer to what it means, if that is not that all is well."""
-    if result.outcome in TAKEN:
+    if result.is_taken:
         return result
     return replace(result, retry_after_s=parse_retry_after(answer.headers.get("Retry-After"), now=now))
 

@@ -7,19 +7,18 @@ import asyncio
 import json
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
-from uuid import UUID
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.event_ids import group_id
+from watcher.domain.event_size import Json
 from watcher.runtime.threads import run_detached
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import clean, to_json
-from watcher.sinks.digest import Digest
+from watcher.sinks.chat import Digest
 from watcher.sinks.template import (
     BatchTemplate,
     EventTemplate,
@@ -81,6 +80,15 @@ EXAMPLES = {
 """The data of what a template is tried with: an event of an execution, and one of a problem that has none. The texts
 hold what breaks JSON between quotes."""
 
+_EXAMPLE: Json = {
+    "specversion": "1.0",
+    "id": "5f0c0000-0000-5000-8000-000000000001",
+    "source": "/accounts/default",
+    "time": "2026-11-24T12:00:31.000Z",
+    "datacontenttype": "application/json",
+    "sequence": "0000000001",
+}
+
 
 class BadMessageError(Exception):
     """What was rendered cannot be sent; the text holds nothing of an event."""
@@ -98,12 +106,11 @@ class OwnTemplate(Template):
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, also for a group."""
-        ids = [delivery.event_id for delivery in batch]
+        events, alerts = [each.content for each in batch], [Alert.told(each) for each in batch]
         try:
-            body = self.render([delivery.body for delivery in batch], ids)
+            return [self.message(events, alerts)]
         except Exception as error:  # noqa: BLE001 (a template may raise anything)
             return _plain(batch, _failure_of(error, f"cannot be rendered ({type(error).__name__})"))
-        return [Message(_id_of(ids), body)]
 
     async def requests(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return the same, made in a thread and within the sink's timeout."""
@@ -113,9 +120,21 @@ class OwnTemplate(Template):
         except TimeoutError:
             return _plain(batch, TemplateFailure(0, "takes longer than the sink's timeout"))
 
-    def render(self, bodies: Sequence[bytes], ids: Sequence[UUID]) -> bytes:
-        """Return the body for one event or a group. Raises what Jinja does, and `BadMessageError`."""
-        body = self._template.render(_values_of(bodies, ids)).strip().encode()
+    def message(self, events: Sequence[Json], alerts: Sequence[Alert]) -> Message:
+        """Return the message for one event or a group. Raises what Jinja does, and `BadMessageError`."""
+        newest = alerts[-1]
+        seen = newest if len(alerts) == 1 else Digest(alerts)
+        values = {
+            "event": events[-1],
+            "events": events,
+            "id": seen.id,
+            "headline": seen.headline,
+            "error": clean(newest.error) if isinstance(seen, Alert) else "\n".join(seen.clusters),
+            "severity": str(seen.severity),
+            "is_trouble": seen.is_trouble,
+            "link": newest.link or "",
+        }
+        body = self._template.render(values).strip().encode()
         if len(body) > MESSAGE_BYTES:
             raise BadMessageError(f"renders more than {MESSAGE_BYTES // 1024} KiB")
         try:
@@ -124,7 +143,7 @@ class OwnTemplate(Template):
             raise BadMessageError(f"renders no JSON: {error}") from None
         if body[:1] not in {b"{", b"["}:
             raise BadMessageError("renders no JSON object or list")
-        return body
+        return Message(seen.id, body)
 
 
 def check(source: str, *, with_group: bool) -> TemplateFailure | None:
@@ -132,65 +151,22 @@ def check(source: str, *, with_group: bool) -> TemplateFailure | None:
     about = ""
     try:
         template = OwnTemplate(source, timeout_s=0.0)
-        events = [_example(type_, data) for type_, data in EXAMPLES.items()]
-        trials = {type_: [event] for type_, event in zip(EXAMPLES, events, strict=True)}
+        trials = {type_: [_EXAMPLE | {"type": type_, "data": data}] for type_, data in EXAMPLES.items()}
         if with_group:
-            trials["a group"] = [events[0]] * 2
-        for what, bodies in trials.items():
+            trials["a group"] = [events[0] for events in trials.values()]
+        for what, events in trials.items():
             about = f"for {what}: "
-            template.render(bodies, [UUID(int=number) for number, _ in enumerate(bodies)])
+            template.message(events, list(map(Alert.of, events)))
     except Exception as error:  # noqa: BLE001 (a template may raise anything)
         return _failure_of(error, f"{type(error).__name__}: {error}", about=about)
     return None
 
 
-def _example(type_: str, data: object) -> bytes:
-    event = {
-        "specversion": "1.0",
-        "id": "5f0c0000-0000-5000-8000-000000000001",
-        "source": "/accounts/default",
-        "type": type_,
-        "time": "2026-11-24T12:00:31.000Z",
-        "datacontenttype": "application/json",
-        "sequence": "0000000001",
-        "data": data,
-    }
-    return json.dumps(event).encode()
-
-
-def _values_of(bodies: Sequence[bytes], ids: Sequence[UUID]) -> dict[str, Any]:
-    """Return what the template sees: of a group what a digest says, and its newest event."""
-    events = [json.loads(body) for body in bodies]
-    newest = Alert.of(events[-1])
-    seen: Alert | Digest = newest
-    error = clean(newest.error)
-    if len(bodies) > 1:
-        seen = Digest()
-        for event, id_ in zip(events, ids, strict=True):
-            seen.add(Alert.of(event), event_id=id_)
-        error = "\n".join(seen.clusters)
-    return {
-        "event": events[-1],
-        "events": events,
-        "id": _id_of(ids),
-        "headline": seen.headline,
-        "error": error,
-        "severity": str(seen.severity),
-        "is_trouble": seen.is_trouble,
-        "link": newest.link or "",
-    }
-
-
-def _id_of(ids: Sequence[UUID]) -> str:
-    return str(ids[0] if len(ids) == 1 else group_id(ids))
-
-
 def _plain(batch: Sequence[Delivery], failure: TemplateFailure) -> list[Message]:
     """Return the events as they are stored: one, or all of a group in a batch."""
-    template: Template = EventTemplate() if len(batch) == 1 else BatchTemplate()
+    template = EventTemplate() if len(batch) == 1 else BatchTemplate()
     return [
-        Message(message.id, message.body, content_type=template.content_type, failure=failure)
-        for message in template.messages(batch)
+        replace(message, content_type=template.content_type, failure=failure) for message in template.messages(batch)
     ]
 
 

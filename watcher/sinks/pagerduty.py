@@ -7,27 +7,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from watcher.domain.delivery import Delivery, Part
+from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
+from watcher.domain.event_size import Json
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter, clean, shorten, to_json
-from watcher.sinks.digest import Digest
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import Message, Template, json_object, result_of_status, with_code
 
 SUMMARY_LENGTH = 1024
 FIELD_LENGTH = 255
-EXECUTIONS_COUNT = 5000
-"""So many ids at most, for PagerDuty takes 512 kB."""
 
 _NEW_KEY = "is routing_key that of an Events API v2 integration, and url that of its region?"
 
 _STATUSES = frozenset({"invalid event", "throttle exceeded"})
 """The `status` of an answer that is an error."""
-
-Json = dict[str, Any]
 
 
 class PagerDutyTemplate(Template):
@@ -43,21 +39,15 @@ class PagerDutyTemplate(Template):
         self._routing_key = routing_key
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one event for each problem; of a group, the others share one event for bad news, one for good."""
+        """Return one event, or two: the end of a problem that is trouble itself resolves first, then triggers."""
         messages: list[Message] = []
-        others = {False: Digest(), True: Digest()}
-        for delivery in batch:
-            alert = Alert.of(delivery.content)
-            if alert.type == EventType.WATCHER_TEST:
-                messages += [self._trigger(alert, key=alert.id), self._resolve(alert, key=alert.id)]
-                continue
-            if alert.closes and alert.problem is not None:
-                messages.append(self._resolve(alert, key=alert.problem["id"]))
-            if alert.problem is not None and not alert.closes:
-                messages.append(self._trigger(alert, key=alert.problem["id"]))
-            elif not alert.closes or (alert.is_trouble and delivery.part is not Part.CLOSING):
-                others[alert.is_trouble].add(alert, event_id=delivery.event_id)
-        return [*messages, *(self._trigger_others(part) for part in others.values() if part.count)]
+        for alert in (part for delivery in batch for part in Alert.told(delivery).apart()):
+            key = alert.id if alert.problem is None else alert.problem["id"]
+            if not alert.closes:
+                messages.append(self._trigger(alert, key=key))
+            if alert.closes or alert.type == EventType.WATCHER_TEST:
+                messages.append(self._resolve(alert, key=key))
+        return messages
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what its status code means."""
@@ -83,40 +73,15 @@ class PagerDutyTemplate(Template):
             "class": alert.type,
             "custom_details": _cleaned(alert.data),
         }
-        event = self._event(key, payload, links=[alert.link] if alert.link else [])
-        return Message(alert.id, _body(event), cut.has_cut)
-
-    def _trigger_others(self, group: Digest) -> Message:
-        news = group.news
-        if isinstance(news, Alert):
-            return self._trigger(news, key=news.id)
-        cut, newest, clusters = Cutter(), group.newest[0], group.clusters
-        payload = {
-            "summary": cut(f"{group.title}: {clusters[0]}", SUMMARY_LENGTH),
-            "source": shorten(newest.data.get("account", ""), FIELD_LENGTH),
-            "severity": group.severity,
-            "timestamp": timestamp(newest.time),
-            "class": newest.type,
-            "custom_details": {
-                "count": group.count,
-                "clusters": clusters,
-                "executions": group.executions[::-1][:EXECUTIONS_COUNT],
-            },
-        }
-        event = self._event(group.id, payload, links=[alert.link for alert in group.newest if alert.link])
-        is_cut = cut.has_cut or group.count > EXECUTIONS_COUNT
-        return Message(group.id, _body(event), is_cut)
-
-    def _event(self, key: str, payload: Json, *, links: Sequence[str]) -> Json:
         event = {
             "routing_key": self._routing_key,
             "event_action": "trigger",
             "dedup_key": key,
             "client": "clerk-watcher",
-            "links": [{"href": link, "text": "Open execution"} for link in links],
+            **({"links": [{"href": alert.link, "text": "Open execution"}]} if alert.link else {}),
             "payload": {name: value for name, value in payload.items() if value is not None},
         }
-        return {name: value for name, value in event.items() if value != []}
+        return Message(alert.id, _body(event), cut.has_cut)
 
 
 def _cleaned(value: Any) -> Any:

@@ -48,6 +48,11 @@ class SendResult:
     messages: tuple[ProblemMessage, ...] = ()
     minimal_left: bool = False
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether the receiver has it."""
+        return self.outcome in {SendOutcome.DELIVERED, SendOutcome.ACCEPTED}
+
 
 def retry_after_s(result: SendResult) -> float:
     """Return for how long the receiver asked to be sent nothing, up to the cap."""
@@ -60,6 +65,10 @@ class RetryRules:
 
     schedule_s: tuple[float, ...]
     give_up_after_s: float | None
+
+
+GROUP_COUNT = 10_000
+"""Events that are sent together at most."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,19 +10,18 @@ from datetime import datetime
 from typing import ClassVar
 
 from watcher.domain.delivery import Delivery
-from watcher.sinks.alert import HEADLINE_LENGTH, Alert
+from watcher.domain.event_size import Json
+from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter, in_utc, shorten, to_json
 from watcher.sinks.chat import (
     ERROR_LENGTH,
     ChatTemplate,
-    Json,
+    Digest,
     details_of,
     facts_of,
     link_in_group,
     other_nodes,
-    read_batch,
 )
-from watcher.sinks.digest import Digest
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import Message, result_of_status, with_code
@@ -58,7 +57,7 @@ class SlackTemplate(ChatTemplate):
 
     def single(self, alert: Alert, cut: Cutter) -> Json:
         """Return the message of an event."""
-        return _single(alert, cut, headline=alert.headline, error=alert.error, nodes=other_nodes(alert, cut))
+        return _single(alert, cut, error=alert.error, nodes=other_nodes(alert, cut))
 
     def grouped(self, group: Digest) -> Json:
         """Return the message of a group."""
@@ -73,10 +72,11 @@ class SlackTemplate(ChatTemplate):
         return _payload(group.headline, clusters[0], blocks)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one message, or two; in minimal form once they were refused, for Slack refuses some long blocks."""
-        if not batch[0].rejections:
+        """Return the one message; of an event that was refused the minimal form, for Slack refuses some long blocks."""
+        if len(batch) > 1 or not batch[0].rejections:
             return super().messages(batch)
-        return [Message(news.id, to_json(minimal(news.headline, news.ids)).encode()) for news in read_batch(batch)]
+        alert = Alert.told(batch[0])
+        return [Message(alert.id, to_json(minimal(alert)).encode())]
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
@@ -90,20 +90,15 @@ class SlackTemplate(ChatTemplate):
 SLACK = SlackTemplate()
 
 
-def minimal(headline: str, ids: str) -> Json:
-    """Return both in one short block: the text alone would be read as markup, for `chat.update` has no `mrkdwn`."""
-    return _payload(headline, ids, [_section(f"{headline}\n{ids}")])
+def minimal(alert: Alert) -> Json:
+    """Return headline and ids in one short block: the text alone would be read as markup by `chat.update`."""
+    return _payload(alert.headline, alert.ids, [_section(f"{alert.headline}\n{alert.ids}")])
 
 
 def end_of_problem(alert: Alert, opening: Alert | None, cut: Cutter) -> Json:
     """Return what the message of a problem becomes when that is over: for how long it lasted, and what it was."""
     was = "" if opening is None else ": ".join(filter(None, (f"It was: {opening.title}", opening.error)))
-    return _single(alert, cut, headline=headline_of_end(alert), error=was)
-
-
-def headline_of_end(alert: Alert) -> str:
-    """Return the one line that says that a problem is over."""
-    return shorten(f"✓ {alert.ending}", HEADLINE_LENGTH)
+    return _single(alert, cut, error=was)
 
 
 def one_line(headline: str) -> Json:
@@ -111,17 +106,17 @@ def one_line(headline: str) -> Json:
     return _payload(headline, "", [])
 
 
-def _single(alert: Alert, cut: Cutter, *, headline: str, error: str, nodes: Sequence[str] = ()) -> Json:
+def _single(alert: Alert, cut: Cutter, *, error: str, nodes: Sequence[str] = ()) -> Json:
     error = cut(error, ERROR_LENGTH)
     blocks = [
-        {"type": "header", "text": _plain(headline)},
+        {"type": "header", "text": _plain(alert.headline)},
         *([_section(error)] if error else []),
         *([_section("\n".join(["Also failed:", *nodes]))] if nodes else []),
         {"type": "section", "fields": _fields(alert, cut)},
         {"type": "context", "elements": [_plain(alert.ids)]},
         *([{"type": "actions", "elements": [_button(alert.link)]}] if alert.link else []),
     ]
-    return _payload(headline, error, blocks)
+    return _payload(alert.headline, error, blocks)
 
 
 def _fields(alert: Alert, cut: Cutter) -> list[Json]:

@@ -1,7 +1,8 @@
 """A Slack app in one channel: one message for each problem, updated when it is over, and what happens in its thread.
 
-`parts_of` is pure: it says what is to be said, in which order. Where the messages are the store knows, which gives it
-with each delivery. `SlackBotSink` posts, updates and answers.
+`messages_of` is pure: it says what is to be said, in which order. Where the messages are the store knows, which gives
+it with each delivery. `SlackBotSink` posts, updates and answers by Slack's Web API, whose answer of 200 may say
+`ok: false` and a word for what is wrong. https://docs.slack.dev/apis/web-api
 """
 
 import re
@@ -9,44 +10,102 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import structlog
 from pydantic import AfterValidator, Field, SecretStr
 from yarl import URL
 
-from watcher.domain.delivery import Delivery, MessagePlace, Part, ProblemMessage
+from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.errors import TransportFailedError
-from watcher.runtime.clock import SystemClock
+from watcher.domain.event_size import Json
+from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.settings import Rate, as_written, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter, to_json
-from watcher.sinks.chat import Json, read_batch
-from watcher.sinks.http_post import Poster
-from watcher.sinks.http_settings import HttpSinkSettings
+from watcher.sinks.chat import read_batch
+from watcher.sinks.http_post import Answer, Poster, result_without_answer, with_retry_after
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
-from watcher.sinks.request_series import RequestSlots, TakenParts, make_messages
-from watcher.sinks.settings import EventGlobs
-from watcher.sinks.slack import SLACK, end_of_problem, headline_of_end, minimal, one_line
-from watcher.sinks.slack_api import (
-    API_URL,
-    CANNOT_UPDATE_ERRORS,
-    CHANNEL_ERROR_REMEDIES,
-    GONE_ERRORS,
-    ApiAnswer,
-    call,
+from watcher.sinks.settings import EventGlobs, HttpSinkSettings
+from watcher.sinks.slack import SLACK, end_of_problem, minimal, one_line
+from watcher.sinks.template import (
+    ALERT_EVENTS,
+    MessageLog,
+    RequestSeries,
+    RequestSlots,
+    json_object,
+    make_messages,
+    result_of_status,
 )
-from watcher.sinks.template import ALERT_EVENTS, MessageLog
+
+API_URL = "https://slack.com/api"
+
+_NOT_SLACK = "is url that of Slack's Web API?"
+_UNKNOWN = "see whether url is that of Slack's Web API, and whether the app may post in the channel"
+_NEW_TOKEN = "install the app again and set token to its Bot User OAuth Token (OAuth & Permissions)"  # noqa: S105 (no token)
+_MAY_NOT_POST = "the channel or the workspace lets the app not post there: allow it, or set channel to another one"
+
+CHANNEL_ERROR_REMEDIES: Mapping[str, str] = {
+    "channel_not_found": "correct channel, which is an id such as C0123456789; a private channel is known only to an "
+    "app that was invited to it: /invite @its-name",
+    "not_in_channel": "invite the app to the channel: /invite @its-name",
+    "is_archived": "unarchive the channel, or set channel to another one",
+    "restricted_action": _MAY_NOT_POST,
+    "restricted_action_read_only_channel": _MAY_NOT_POST,
+    "restricted_action_thread_only_channel": _MAY_NOT_POST,
+    "restricted_action_non_threadable_channel": _MAY_NOT_POST,
+    "team_access_not_granted": _MAY_NOT_POST,
+}
+"""What a person has to do about an error of a whole channel."""
+
+ERROR_REMEDIES: Mapping[str, str] = {
+    **CHANNEL_ERROR_REMEDIES,
+    "invalid_auth": "Slack does not know this token, or not from this address: copy the Bot User OAuth Token again",
+    "not_authed": "Slack got no token: copy the Bot User OAuth Token again",
+    "account_inactive": f"the app or its workspace is gone: {_NEW_TOKEN}",
+    "token_revoked": f"the token was revoked: {_NEW_TOKEN}",
+    "token_expired": "the token expires: make an app without token rotation and set token to its Bot User OAuth Token",
+    "not_allowed_token_type": "token must be a Bot User OAuth Token, xoxb-…",
+    "missing_scope": "add the scope chat:write to the app (OAuth & Permissions), and install it again",
+    "message_limit_exceeded": "the workspace is at Slack's limit of messages: remove some, or change its plan",
+}
+"""What a person has to do about an error."""
+
+GONE_ERRORS = frozenset({"message_not_found", "thread_not_found", "cannot_reply_to_message"})
+"""What is said of a message that is not there any more, or was never one to answer."""
+
+CANNOT_UPDATE_ERRORS = frozenset({"edit_window_closed", "cant_update_message"})
+"""What is said of a message that stays as it is: the workspace forbids it, or another app posted it."""
+
+_BUSY_ERRORS = frozenset({"ratelimited", "rate_limited"})
+_REFUSAL_ERRORS = frozenset(
+    {
+        *("msg_too_long", "msg_blocks_too_long", "no_text", "too_many_attachments"),
+        *("invalid_blocks", "invalid_blocks_format", "block_mismatch"),
+    }
+)
+"""What is said of a message that will never be taken."""
+
+_OTHER_ERRORS = frozenset(
+    {
+        *("access_denied", "accesslimited", "as_user_not_supported", "deprecated_endpoint", "ekm_access_denied"),
+        *("enterprise_is_restricted", "external_channel_migrating", "fatal_error", "internal_error", "is_inactive"),
+        *("invalid_arg_name", "invalid_arguments", "invalid_json", "invalid_post_type", "json_not_object"),
+        *("messages_tab_disabled", "method_deprecated", "missing_post_type", "no_permission", "org_login_required"),
+        *("request_timeout", "service_unavailable", "team_added_to_org", "team_not_found", "update_failed"),
+        *("two_factor_setup_required", "unknown_method"),
+    }
+)
+_CODES = ERROR_REMEDIES.keys() | GONE_ERRORS | CANNOT_UPDATE_ERRORS | _BUSY_ERRORS | _REFUSAL_ERRORS | _OTHER_ERRORS
+"""What may be wrong with `chat.postMessage`, `chat.update` and `auth.test`. No other word is passed on."""
+
 
 POST, UPDATE = "chat.postMessage", "chat.update"
 
 _TOKEN = re.compile(r"xoxb-[A-Za-z0-9-]+")
 _CHANNEL = re.compile(r"[CGD][A-Z0-9]{6,}")
-_PLACE = re.compile(r"[A-Za-z0-9.]{1,64}")
-"""What a channel or the number of a message looks like: it is kept, and sent back as it is."""
-
 _NOT_FOR_UPDATES = frozenset({"mrkdwn", "unfurl_links", "unfurl_media"})
 
 log = structlog.get_logger()
@@ -132,6 +191,50 @@ class SlackBotSettings(HttpSinkSettings):
         return self.poster(URL(self.url), headers=headers, check=check)
 
 
+@dataclass(frozen=True, slots=True)
+class ApiAnswer:
+    """What an answer means, and its content."""
+
+    result: SendResult
+    content: Mapping[str, Any]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether Slack did what was asked."""
+        return self.result.is_taken
+
+
+async def call(poster: Poster, method: str, arguments: bytes, *, clock: Clock) -> ApiAnswer:
+    """Call a method once with these arguments, in JSON."""
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    try:
+        answer = await poster.post(arguments, path=method, headers=headers, judged_by_body={200})
+    except TransportFailedError as error:
+        return ApiAnswer(result_without_answer(error), {})
+    content = json_object(answer.said) if answer.status == 200 else {}
+    return ApiAnswer(with_retry_after(_result(answer, content), answer, now=clock.now()), content)
+
+
+def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
+    """Return what an answer means: 200 by its content, any other status as for webhooks, but never as a success."""
+    result = result_of_status(answer.status)
+    if content.get("ok") is True:
+        return result
+    if answer.status != 200:
+        outcome = SendOutcome.RETRY if result.is_taken else result.outcome
+        is_odd = outcome is not SendOutcome.BUSY and answer.status // 100 in {2, 4}
+        return replace(result, outcome=outcome, remedy=_NOT_SLACK if is_odd else result.remedy)
+    code = content.get("error")
+    if content.get("ok") is not False or not isinstance(code, str):
+        return SendResult(SendOutcome.RETRY, "200 without ok", remedy=_NOT_SLACK)
+    if code not in _CODES:
+        return SendResult(SendOutcome.RETRY, "200 with an unknown error", remedy=_UNKNOWN)
+    if code in _BUSY_ERRORS:
+        return SendResult(SendOutcome.BUSY, code)
+    outcome = SendOutcome.REFUSED if code in _REFUSAL_ERRORS else SendOutcome.RETRY
+    return SendResult(outcome, code, remedy=ERROR_REMEDIES.get(code, ""))
+
+
 class Step(Enum):
     """What a message is to its problem."""
 
@@ -148,57 +251,41 @@ class Step(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Message:
-    """One message. `problem` is the one whose message it is, changes or answers; `delivery` that of its first event."""
+class Message:
+    """One message. `problem` is the one whose message it is, changes or answers."""
 
     step: Step
     content: Json
-    delivery: Delivery
     problem: UUID | None
 
 
-def parts_of(batch: Sequence[Delivery], cut: Cutter) -> list[_Message]:
-    """Return the messages in their order: what is of problems, then the rest. Their number depends on the events alone.
+def messages_of(batch: Sequence[Delivery], cut: Cutter) -> list[Message]:
+    """Return the messages in their order. An event that was refused comes in minimal form.
 
-    What ends a problem and is trouble itself is both, the end first. What was refused comes in minimal form.
+    What ends a problem and is trouble itself is both, the end first.
     """
-    parts: list[_Message] = []
-    others: Mapping[bool, list[Delivery]] = {True: [], False: []}
-    openings = {each.message.problem: each.message.opening for each in batch if each.message is not None}
-    for delivery in batch:
-        alert = Alert.of(delivery.content)
-        if alert.problem is not None:
-            problem = UUID(alert.problem["id"])
-            if alert.type == alert.problem["kind"]:
-                openings[problem] = delivery.body
-            parts += _of_problem(alert, delivery, problem, openings.get(problem), cut)
-        if alert.problem is None or (alert.closes and alert.is_trouble and delivery.part is not Part.CLOSING):
-            others[alert.is_trouble].append(delivery)
-    return [*parts, *(_of_none(each, cut) for each in others.values() if each)]
+    if len(batch) == 1:
+        return [each for alert in Alert.told(batch[0]).apart() for each in _messages(alert, batch[0], cut)]
+    group, threads = read_batch(batch), set(map(_thread_of, batch))
+    assert not isinstance(group, Alert)
+    return [Message(Step.OTHER, SLACK.grouped(group), threads.pop() if len(threads) == 1 else None)]
 
 
-def _of_problem(alert: Alert, delivery: Delivery, problem: UUID, opening: bytes | None, cut: Cutter) -> list[_Message]:
-    is_whole = not delivery.rejections
-    if alert.closes:
-        headline = headline_of_end(alert)
-        was = None if opening is None else Alert.read(opening)
-        content = end_of_problem(alert, was, cut) if is_whole else minimal(headline, alert.ids)
-        return [
-            _Message(Step.END, content, delivery, problem),
-            _Message(Step.NOTE, one_line(headline), delivery, problem),
-        ]
-    is_opening = alert.problem is not None and alert.type == alert.problem["kind"]
-    content = SLACK.single(alert, cut) if is_whole else minimal(alert.headline, alert.ids)
-    return [_Message(Step.OPENING if is_opening else Step.NEWS, content, delivery, problem)]
+def _messages(alert: Alert, delivery: Delivery, cut: Cutter) -> list[Message]:
+    content = minimal(alert) if delivery.rejections else SLACK.single(alert, cut)
+    if alert.problem is None:
+        return [Message(Step.OTHER, content, _thread_of(delivery))]
+    problem = UUID(alert.problem["id"])
+    if not alert.closes:
+        return [Message(Step.OPENING if alert.type == alert.problem["kind"] else Step.NEWS, content, problem)]
+    if not delivery.rejections:
+        opening = delivery.message and delivery.message.opening
+        content = end_of_problem(alert, Alert.read(opening) if opening else None, cut)
+    return [Message(Step.END, content, problem), Message(Step.NOTE, one_line(alert.headline), problem)]
 
 
-def _of_none(deliveries: Sequence[Delivery], cut: Cutter) -> _Message:
-    """Return the one message of what is no problem's, of good news or of bad: in a thread if all belong in that one."""
-    threads = {each.thread.problem if each.thread else None for each in deliveries}
-    (news,) = read_batch(deliveries)
-    is_whole = not deliveries[0].rejections
-    content = SLACK.content_of(news, cut) if is_whole else minimal(news.headline, news.ids)
-    return _Message(Step.OTHER, content, deliveries[0], threads.pop() if len(threads) == 1 else None)
+def _thread_of(delivery: Delivery) -> UUID | None:
+    return None if delivery.thread is None else delivery.thread.problem
 
 
 class SlackBotSink(Sink):
@@ -208,29 +295,31 @@ class SlackBotSink(Sink):
         """Post new messages in that channel; those that are kept stay where they are."""
         self.channel = channel
         self._poster = poster
-        self._context = context
+        self._clock = context.clock
         self._log = MessageLog(context.clock)
-        self._taken = TakenParts()
+        self._series = RequestSeries(context.take_slot)
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Send all messages of a delivery or a group; the first that is not taken ends it."""
-        cut, attempt = Cutter(), _Attempt(batch, self, RequestSlots(self._context.take_slot))
-        parts = await make_messages(partial(parts_of, cut=cut), batch)
+        """Send all messages of a delivery, or the one of a group; the first that is not taken ends it."""
+        cut, attempt = Cutter(), _Attempt(batch, self)
+        messages = await make_messages(partial(messages_of, cut=cut), batch)
         if cut.has_cut:
             self._log.cut(batch[0])
-        return await self._taken.send(batch, parts, attempt.send)
+        return await self._series.send(batch[0], [partial(attempt.send, each) for each in messages])
 
     async def close(self) -> None:
         """Close all connections."""
         await self._poster.close()
 
-    async def request(self, method: str, part: _Message, where: Mapping[str, str]) -> ApiAnswer:
+    async def request(
+        self, method: str, message: Message, where: Mapping[str, str], *, batch: Sequence[Delivery]
+    ) -> ApiAnswer:
         """Send a message once, with where it belongs."""
         left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
-        arguments = {**where, **{name: value for name, value in part.content.items() if name not in left_out}}
-        answer = await call(self._poster, method, to_json(arguments).encode(), clock=self._context.clock)
-        if answer.result.outcome is SendOutcome.REFUSED and not part.delivery.rejections:
-            self._log.rejected(part.delivery, answer=answer.result.answer)
+        arguments = {**where, **{name: value for name, value in message.content.items() if name not in left_out}}
+        answer = await call(self._poster, method, to_json(arguments).encode(), clock=self._clock)
+        if answer.result.outcome is SendOutcome.REFUSED and len(batch) == 1 and not batch[0].rejections:
+            self._log.rejected(batch[0], answer=answer.result.answer)
             return replace(answer, result=replace(answer.result, minimal_left=True))
         return answer
 
@@ -238,65 +327,64 @@ class SlackBotSink(Sink):
 class _Attempt:
     """One attempt at a delivery or a group, and where messages are by now."""
 
-    def __init__(self, batch: Sequence[Delivery], sink: SlackBotSink, slots: RequestSlots) -> None:
+    def __init__(self, batch: Sequence[Delivery], sink: SlackBotSink) -> None:
         kept = [message for each in batch for message in (each.message, each.thread) if message is not None]
         self._places: dict[UUID, MessagePlace] = {each.problem: each.place for each in kept if each.place is not None}
         self._changes: list[ProblemMessage] = []
+        self._batch = batch
         self._sink = sink
-        self._slots = slots
 
-    async def send(self, part: _Message) -> SendResult:
+    async def send(self, message: Message, slots: RequestSlots) -> SendResult:
         """Send one message where it belongs; the result says what is to be kept."""
         self._changes = []
-        place = None if part.problem is None else self._places.get(part.problem)
-        result = await (self._post(part) if place is None else self._send_to(part, place))
+        place = None if message.problem is None else self._places.get(message.problem)
+        result = await (self._post(message, slots) if place is None else self._send_to(message, place, slots))
         return replace(result, messages=tuple(self._changes))
 
-    async def _post(self, part: _Message) -> SendResult:
+    async def _post(self, message: Message, slots: RequestSlots) -> SendResult:
         """Post a message of its own."""
-        if part.step is Step.NOTE:
+        if message.step is Step.NOTE:
             return SendResult(SendOutcome.DELIVERED, "200")
-        await self._slots.wait()
-        answer = await self._sink.request(POST, part, {"channel": self._sink.channel})
+        await slots.wait()
+        answer = await self._sink.request(POST, message, {"channel": self._sink.channel}, batch=self._batch)
         if answer.is_ok:
-            self._keep(part, answer)
+            self._keep(message, answer)
         return answer.result
 
-    async def _send_to(self, part: _Message, place: MessagePlace) -> SendResult:
+    async def _send_to(self, message: Message, place: MessagePlace, slots: RequestSlots) -> SendResult:
         """Update a problem's message or answer it; if it is gone, post one of its own."""
-        is_update = part.step in {Step.OPENING, Step.END}
+        is_update = message.step in {Step.OPENING, Step.END}
         where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
-        await self._slots.wait()
-        answer = await self._sink.request(UPDATE if is_update else POST, part, where)
+        await slots.wait()
+        answer = await self._sink.request(UPDATE if is_update else POST, message, where, batch=self._batch)
         word = answer.result.answer
         if is_update and word in CANNOT_UPDATE_ERRORS:
             note = "it cannot be updated; what is new stands in its thread"
-            log.warning("message.fixed", **_named(part.delivery), answer=word, note=note)
+            log.warning("message.fixed", **_named(self._batch[0]), answer=word, note=note)
             return SendResult(SendOutcome.DELIVERED, word)
         # Of a channel that is no longer the sink's, the messages are as good as gone.
         if word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._sink.channel):
-            self._forget(part, word)
-            return await self._post(part)
+            self._forget(message, word)
+            return await self._post(message, slots)
         if answer.is_ok and not is_update and _stands_alone(answer):
-            self._forget(part, "not in its thread")
-            self._keep(part, answer)
+            self._forget(message, "not in its thread")
+            self._keep(message, answer)
         return answer.result
 
-    def _forget(self, part: _Message, why: str) -> None:
-        assert part.problem is not None
-        del self._places[part.problem]
-        self._changes.append(ProblemMessage(part.problem, None))
+    def _forget(self, message: Message, why: str) -> None:
+        assert message.problem is not None
+        del self._places[message.problem]
+        self._changes.append(ProblemMessage(message.problem, None))
         note = "its problem's message is gone: a new one is posted"
-        log.warning("message.gone", **_named(part.delivery), answer=why, note=note)
+        log.warning("message.gone", **_named(self._batch[0]), answer=why, note=note)
 
-    def _keep(self, part: _Message, answer: ApiAnswer) -> None:
+    def _keep(self, message: Message, answer: ApiAnswer) -> None:
         """Keep where the problem's message is, if that is what was posted."""
         channel, number = answer.content.get("channel"), answer.content.get("ts")
-        is_place = all(isinstance(text, str) and _PLACE.fullmatch(text) for text in (channel, number))
-        if part.problem is not None and part.step in {Step.OPENING, Step.NEWS} and is_place:
-            place = MessagePlace(str(channel), str(number))
-            self._places[part.problem] = place
-            self._changes.append(ProblemMessage(part.problem, place))
+        is_kept = message.problem is not None and message.step in {Step.OPENING, Step.NEWS}
+        if message.problem and is_kept and isinstance(channel, str) and isinstance(number, str):
+            self._places[message.problem] = MessagePlace(channel, number)
+            self._changes.append(ProblemMessage(message.problem, self._places[message.problem]))
 
 
 def _stands_alone(answer: ApiAnswer) -> bool:

@@ -1,28 +1,38 @@
-"""What a webhook sink posts for a batch of events, and what the answer to that means: the seam between the two.
+"""What a sink posts for an event or a group, in which requests, and what the answer to each means.
 
 A template knows its receiver, and nothing of connections, retries or the store. Here are the plain ones, which post
 events as they are stored.
 """
 
+import asyncio
 import json
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from uuid import UUID
 
 import structlog
 from yarl import URL
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, ProblemMessage
 from watcher.domain.event import EventType
 from watcher.domain.event_ids import group_id
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.sinks.http_post import Answer
-from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.sinks.request_series import make_messages
+from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult, SentProblem
 
 LOGGED_EVERY_S = 3600.0
+
+AT_ONCE_COUNT = 16
+"""Of so many events, a few milliseconds' work, messages are made at once."""
+
+REMEMBERED_COUNT = 1000
+"""Of so many deliveries that were taken in part it is remembered; any other begins anew, under its ids."""
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 log = structlog.get_logger()
 
@@ -119,15 +129,62 @@ class MessageLog:
         return {"sink": delivery.sink, "event_id": str(delivery.event_id), "count": self._counts.pop(kind), **known}
 
 
+class RequestSlots:
+    """The slots of the requests of one attempt, which go one after the other. The worker has taken the first."""
+
+    def __init__(self, take_slot: Callable[[], float]) -> None:
+        """Take none yet."""
+        self._take_slot = take_slot
+        self._is_first = True
+
+    async def wait(self) -> None:
+        """Return once the next request may go."""
+        if not self._is_first:
+            await asyncio.sleep(self._take_slot())
+        self._is_first = False
+
+
+class RequestSeries:
+    """Sends what takes several requests. The next attempt goes on behind what was taken."""
+
+    def __init__(self, take_slot: Callable[[], float]) -> None:
+        """Remember nothing yet."""
+        self._take_slot = take_slot
+        self._taken: dict[UUID, int] = {}  # how many requests of a delivery
+
+    async def send(
+        self, delivery: Delivery, requests: Sequence[Callable[[RequestSlots], Awaitable[SendResult]]]
+    ) -> SendResult:
+        """Send all requests in their order; the first that is not taken ends it."""
+        slots, result = RequestSlots(self._take_slot), SendResult(SendOutcome.DELIVERED, "200")
+        messages: list[ProblemMessage] = []
+        for taken, request in enumerate(requests):
+            if taken < self._taken.get(delivery.event_id, 0):
+                continue
+            result = await request(slots)
+            messages += result.messages
+            if not result.is_taken:
+                return replace(result, messages=tuple(messages))
+            self._taken[delivery.event_id] = taken + 1
+            if len(self._taken) > REMEMBERED_COUNT:  # such as those that died since
+                del self._taken[next(iter(self._taken))]
+        self._taken.pop(delivery.event_id, None)
+        return replace(result, messages=tuple(messages))
+
+
 class Template(Protocol):
     """Posts for one kind of receiver. `judged_by_body` are the status codes that alone say too little.
 
-    One that `has_minimal` makes messages without blocks for a delivery whose message was refused.
+    One that `has_minimal` makes a message without blocks for a delivery whose message was refused. One that has to hear
+    of open problems again and again asks for that every `refresh_every_s`.
     """
 
     content_type: str = "application/json; charset=utf-8"
     judged_by_body: frozenset[int] = frozenset()
     has_minimal: bool = False
+    refresh_every_s: float | None = None
+    group_count: ClassVar[int] = GROUP_COUNT
+    """Events in one group at most."""
     defaults: ClassVar[Mapping[str, str]] = {}
     """Settings that the receiver wants where the file says nothing, beside `events`."""
 
@@ -143,9 +200,18 @@ class Template(Protocol):
         """Return the same, without holding up the event loop."""
         return await make_messages(self.messages, batch)
 
+    def refreshes(self, problems: Sequence[SentProblem]) -> list[Message]:
+        """Return the requests that say again of each problem that it is open, or since when it is closed."""
+        raise AssertionError("it never asks for this")
+
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means, which most say by the status code. `Retry-After` is read by the sink."""
         return result_of_status(answer.status)
+
+
+async def make_messages(make: Callable[[Sequence[Item]], Made], items: Sequence[Item]) -> Made:
+    """Return the messages for these items. Those for many are made in a thread: the event loop has others to serve."""
+    return make(items) if len(items) <= AT_ONCE_COUNT else await asyncio.to_thread(make, items)
 
 
 def result_of_status(status: int) -> SendResult:

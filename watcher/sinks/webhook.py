@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -19,8 +20,8 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     SecretStr,
-    TypeAdapter,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -29,17 +30,16 @@ from yarl import URL
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import TransportFailedError
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import describe_twins, not_both_twins, one_of_twins
+from watcher.runtime.settings import describe_twins, not_both_twins, one_of_twins, split_http_url
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTemplate, parts_of
+from watcher.sinks.alert import Alert
+from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.http_post import Poster, result_without_answer, stop, with_retry_after
-from watcher.sinks.http_settings import HttpSinkSettings
 from watcher.sinks.pagerduty import PagerDutyTemplate
 from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
-from watcher.sinks.request_series import TAKEN, RequestSlots, TakenParts, make_messages
-from watcher.sinks.settings import Headers, SigningSecrets, SinkUrl
-from watcher.sinks.signing import sign, signing_key
+from watcher.sinks.settings import BATCH_COUNT, HttpSinkSettings
+from watcher.sinks.signing import SigningSecrets, sign, signing_key
 from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.teams import TeamsTemplate
 from watcher.sinks.template import (
@@ -48,12 +48,11 @@ from watcher.sinks.template import (
     EventTemplate,
     Message,
     MessageLog,
+    RequestSeries,
+    RequestSlots,
     Template,
     TemplateFailure,
 )
-
-Preset = Literal["slack", "discord", "teams", "pagerduty", "alertmanager"]
-"""Receivers that there is a template for."""
 
 PRESETS: Mapping[str, type[Template]] = {
     "slack": SlackTemplate,
@@ -62,7 +61,7 @@ PRESETS: Mapping[str, type[Template]] = {
     "pagerduty": PagerDutyTemplate,
     "alertmanager": AlertmanagerTemplate,
 }
-"""Each of them, and its template."""
+"""Receivers that there is a template for, and that template."""
 
 OWN_DEFAULTS: Mapping[str, Any] = {"events": list(ALERT_EVENTS)}
 """What a template of one's own brings where the file says nothing: it is for people, as the presets are."""
@@ -96,23 +95,46 @@ class TemplateFile:
         return OwnTemplate(self.source, timeout_s=timeout_s)
 
 
-_PRESET: TypeAdapter[Preset] = TypeAdapter(Preset)
+def _preset_or_file(value: object) -> str | TemplateFile:
+    if isinstance(value, TemplateFile) or (isinstance(value, str) and value in PRESETS):
+        return value
+    raise InvalidValueError("is no template", remedy=f"write {', '.join(PRESETS)} or the path of a Jinja2 file")
 
 
-def _preset_or_file(value: object) -> Preset | TemplateFile:
-    return value if isinstance(value, TemplateFile) else _PRESET.validate_python(value)
-
-
-def _dumped(value: Preset | TemplateFile) -> Any:
+def _dumped(value: str | TemplateFile) -> Any:
     return [value.path, value.source] if isinstance(value, TemplateFile) else value
 
 
+_PRESET_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string", "enum": list(PRESETS)}, {"type": "string"}]})
 TemplateChoice = Annotated[
-    Preset | TemplateFile,
-    PlainValidator(_preset_or_file, json_schema_input_type=Preset | str),
-    PlainSerializer(_dumped),
+    str | TemplateFile, PlainValidator(_preset_or_file), PlainSerializer(_dumped), _PRESET_SCHEMA
 ]
 """A receiver, or a file: what it holds is put in by whoever reads the configuration."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_OWN_HEADERS = frozenset({"content-type", "content-length", "user-agent", "host", "transfer-encoding"})
+
+
+def _header_name(value: str) -> str:
+    if not _HEADER_NAME.fullmatch(value):
+        raise InvalidValueError("is not a header's name", remedy="write it like X-Team", quote=False)
+    if value.lower() in _OWN_HEADERS or value.lower().startswith("webhook-"):
+        raise InvalidValueError("is set by the watcher itself", remedy="remove it or choose another header")
+    return value
+
+
+def _header_value(value: SecretStr) -> SecretStr:
+    if _CONTROL.search(value.get_secret_value()):
+        raise InvalidValueError("holds a line end or control character", remedy="write it on one line", quote=False)
+    return value
+
+
+Headers = Mapping[
+    Annotated[str, AfterValidator(_header_name)],
+    Annotated[SecretStr, AfterValidator(_header_value)],
+]
+"""Headers added to each request. Their values are secrets."""
 
 _ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
 
@@ -130,8 +152,9 @@ RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
 """Which PagerDuty service an event is for. Everybody who has it can page."""
 
 
-def _in_use(value: SecretStr) -> SecretStr:
-    host = (URL(value.get_secret_value()).host or "").lower().rstrip(".")
+def _sink_url(value: SecretStr) -> SecretStr:
+    parts = split_http_url(value.get_secret_value(), example="https://hooks.example.com/clerk")
+    host = (parts.hostname or "").rstrip(".")
     if not f".{host}".endswith(".webhook.office.com"):
         return value
     raise InvalidValueError(
@@ -142,23 +165,20 @@ def _in_use(value: SecretStr) -> SecretStr:
     )
 
 
-WebhookUrl = Annotated[SinkUrl, AfterValidator(_in_use)]
-"""Where a webhook posts to, which is still in use."""
-
-
-def _url_may_be_left_out(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Let the JSON Schema do without a URL where the template brings one."""
+def _pagerduty_differs(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Let the JSON Schema do without a URL for PagerDuty, whose template brings one, and refuse a group there."""
     describe_twins(schema, model)
-    brings_url = {"properties": {"template": {"const": "pagerduty"}}, "required": ["template"]}
+    is_pagerduty = {"properties": {"template": {"const": "pagerduty"}}, "required": ["template"]}
+    then = not_both_twins("url") | {"properties": {"group": {"type": "null"}}}
     needed = one_of_twins("url")
     schema["allOf"].remove(needed)
-    schema["allOf"].append({"if": brings_url, "then": not_both_twins("url"), "else": needed})
+    schema["allOf"].append({"if": is_pagerduty, "then": then, "else": needed})
 
 
 class WebhookSettings(HttpSinkSettings):
     """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
 
-    model_config = ConfigDict(json_schema_extra=_url_may_be_left_out)
+    model_config = ConfigDict(json_schema_extra=_pagerduty_differs)
 
     type: Literal["webhook"] = Field(description="Posts each event to a URL, signed.", examples=["webhook"])
     template: TemplateChoice | None = Field(
@@ -176,7 +196,7 @@ class WebhookSettings(HttpSinkSettings):
     routing_key_file: str | None = Field(
         default=None, description="The file that holds the routing key.", examples=["/run/secrets/pagerduty_key"]
     )
-    url: WebhookUrl = Field(
+    url: Annotated[SecretStr, AfterValidator(_sink_url)] = Field(
         description="The URL to post to. Required, unless `url_file` is given or `template` is `pagerduty`. Only "
         "scheme and host are ever shown.",
         examples=["https://hooks.example.com/clerk"],
@@ -228,15 +248,25 @@ class WebhookSettings(HttpSinkSettings):
             )
         return value
 
+    @model_validator(mode="after")
+    def _one_incident_a_problem(self) -> Self:
+        if self.template == "pagerduty" and self.group is not None:
+            problem = "is not for template pagerduty, where each problem has an incident of its own"
+            remedy = "remove it; PagerDuty groups alerts by itself"
+            raise InvalidValueError(problem, remedy=remedy, quote=False, at="group")
+        return self
+
     @property
     def address(self) -> str:
         """Return the whole URL: its path is a secret."""
         return self.url.get_secret_value()
 
     @property
-    def sends_batches(self) -> bool:
-        """Whether a group goes as a CloudEvents batch."""
-        return self.template is None
+    def group_count(self) -> int:
+        """Return how many events may be sent together."""
+        if self.template is None:
+            return (self.group and self.group.max) or BATCH_COUNT
+        return Template.group_count if isinstance(self.template, TemplateFile) else PRESETS[self.template].group_count
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
@@ -276,72 +306,62 @@ class WebhookSink(Sink):
 
     def __init__(self, poster: Poster, template: Template, *, keys: Sequence[bytes], context: SinkContext) -> None:
         """Sign with each of the keys, if there are any."""
-        self.refresh_every_s = REFRESH_EVERY_S if isinstance(template, AlertmanagerTemplate) else None
+        self.refresh_every_s = template.refresh_every_s
         self._clock = context.clock
-        self._take_slot = context.take_slot
         self._poster = poster
         self._template = template
         self._keys = keys
         self._log = MessageLog(context.clock)
-        self._taken = TakenParts()
-        self._refreshing = asyncio.Lock()  # held for each request of a refresh
+        self._series = RequestSeries(context.take_slot)
+        self._refreshing = asyncio.Lock()
         self._closed: set[UUID] = set()  # problems whose end went out, which a refresh may have read as open before
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
-
-        The next attempt goes on behind what was taken: of a large group no attempt may get all through.
-        """
-        if isinstance(self._template, AlertmanagerTemplate):
-            await self._wait_for_refresh(await make_messages(self._template.closed_by, batch))
-        slots = RequestSlots(self._take_slot)
+        """Post a delivery or a group once, as its template says; the first request that is not taken ends it."""
+        if self.refresh_every_s is not None:
+            await self._wait_for_refresh(batch)
         messages = await self._template.requests(batch)
         for message in messages:
             if message.is_cut:
                 self._log.cut(batch[0])
-
-        async def post(message: Message) -> SendResult:
-            return await self._post_once(message, batch[0], slots)
-
-        return await self._taken.send(batch, messages, post)
+        return await self._series.send(batch[0], [partial(self._post_once, message, batch) for message in messages])
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
         """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`.
 
         One whose end went out after it was read as open is left out: it would be opened again.
         """
-        assert isinstance(self._template, AlertmanagerTemplate)
         result = SendResult(SendOutcome.DELIVERED, "200")
-        try:
-            for part in parts_of(problems):
-                async with self._refreshing:
-                    known = [each for each in part if each.closed_at is not None or each.problem.id not in self._closed]
-                    if known:
-                        result = await self._post(await make_messages(self._template.refresh, known))
-                if result.outcome not in TAKEN:
-                    break
-        finally:
+        async with self._refreshing:
+            known = [each for each in problems if each.closed_at is not None or each.problem.id not in self._closed]
             self._closed.clear()  # the next refresh reads them as closed
+            for message in await asyncio.to_thread(self._template.refreshes, known):
+                result = await self._post(message)
+                if not result.is_taken:
+                    break
         return result
 
     async def close(self) -> None:
         """Close all connections."""
         await self._poster.close()
 
-    async def _wait_for_refresh(self, closed: frozenset[UUID]) -> None:
-        """Return once no request is under way, nor will be, that says of one of these problems that it is open."""
-        if closed:
+    async def _wait_for_refresh(self, batch: Sequence[Delivery]) -> None:
+        """Return once no refresh is under way, nor will be, that says of a problem which these events close: open."""
+        alerts = (Alert.told(each) for each in batch)
+        if closed := {UUID(alert.problem["id"]) for alert in alerts if alert.problem is not None and alert.closes}:
             self._closed |= closed
             async with self._refreshing:
                 pass
 
-    async def _post_once(self, message: Message, delivery: Delivery, slots: RequestSlots) -> SendResult:
+    async def _post_once(self, message: Message, batch: Sequence[Delivery], slots: RequestSlots) -> SendResult:
         """Post once when its slot has come."""
+        delivery = batch[0]
         if message.failure is not None:
             self._log.failed(delivery, message.failure)
         await slots.wait()
         result = await self._post(message, replayed=delivery.replayed)
-        if result.outcome is SendOutcome.REFUSED and self._template.has_minimal and not delivery.rejections:
+        is_whole = len(batch) == 1 and not delivery.rejections
+        if result.outcome is SendOutcome.REFUSED and self._template.has_minimal and is_whole:
             self._log.rejected(delivery, answer=result.answer)
             return replace(result, minimal_left=True)
         return result
@@ -366,7 +386,6 @@ class WebhookSink(Sink):
         if replayed:
             headers["webhook-replay"] = "1"
         if self._keys:
-            headers["webhook-signature"] = sign(
-                message.body, message_id=message.id, timestamp=timestamp, keys=self._keys
-            )
+            signature = sign(message.body, message_id=message.id, timestamp=timestamp, keys=self._keys)
+            headers["webhook-signature"] = signature
         return headers

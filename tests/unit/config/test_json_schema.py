@@ -29,7 +29,8 @@ def test_a_webhook_needs_its_url_unless_it_is_pagerdutys() -> None:
     (rule,) = [rule for rule in BLOCKS["WebhookSettings"]["allOf"] if "if" in rule]
     assert rule["if"]["properties"]["template"] == {"const": "pagerduty"}
     assert rule["else"] == {"oneOf": [{"required": ["url"]}, {"required": ["url_file"]}]}
-    assert rule["then"] == {"not": {"required": ["url", "url_file"]}}
+    no_group = {"properties": {"group": {"type": "null"}}}
+    assert rule["then"] == {"not": {"required": ["url", "url_file"]}} | no_group
 
 
 def test_a_watch_need_not_name_its_account() -> None:

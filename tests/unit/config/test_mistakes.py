@@ -372,6 +372,9 @@ TABLE = [
      '5:13: sinks.ops.group.waits: unknown key "waits"; did you mean "wait"? Allowed: by, wait, max'),
     (HOOK + "    group: 30s",
      f"5:12: sinks.ops.group: is a single value, {NO_BLOCK}; write group: {{by: [pipeline], wait: 30s}}"),
+    (HOOK + "    template: pagerduty\n    routing_key: " + "k" * 32 + "\n    group: {wait: 1m}",
+     ("7:12: sinks.ops.group: is not for template pagerduty, where each problem has an incident of its own; remove it; "
+     "PagerDuty groups alerts by itself")),
     (HOOK + "    template: slack\n    group: {max: 500}", ("6:13: sinks.ops.group.max: max is of batches, and here one "
      "message tells of all events of a group; remove it")),
     (HOOK + "    remind_every: 4", '5:19: sinks.ops.remind_every: "4" has no unit; write 4s, 4m, 4h or 4d'),

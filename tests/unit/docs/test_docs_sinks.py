@@ -12,9 +12,8 @@ from tls import key_pair, own_ca
 
 from watcher.config.loader import load_config
 from watcher.runtime.settings import key_of
-from watcher.sinks.http_settings import TlsSettings
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import GroupSettings, SinkSettings
+from watcher.sinks.settings import GroupSettings, SinkSettings, TlsSettings
 from watcher.sinks.template import ALERT_EVENTS
 from watcher.sinks.webhook import DEFAULTS
 

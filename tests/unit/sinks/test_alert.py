@@ -16,13 +16,13 @@ from sample_events import (
     sample,
 )
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import AccountTrouble, EventType, GapReason
 from watcher.domain.execution import LostReason
 from watcher.domain.problems import Severity
-from watcher.sinks.alert import HEADLINE_LENGTH, Alert
+from watcher.sinks.alert import HEADLINE_LENGTH, TROUBLED_ENDS, Alert
 from watcher.sinks.alert_text import Cutter, clean, in_words, length, mask, shorten, span, usable_link
-from watcher.sinks.digest import Digest
+from watcher.sinks.chat import Digest, read_batch
 
 HEADLINES = {
     EventType.EXECUTION_NEW: "○ Sales agent: a new execution",
@@ -98,6 +98,25 @@ def test_what_ends_an_overdue_execution_is_good_news_unless_it_is_trouble(
     assert (alert.headline, alert.is_trouble, alert.severity) == (headline, is_trouble, severity)
     assert alert.closes
     assert alert.overdue_text == "41 m"
+
+
+@pytest.mark.parametrize("type_", sorted(TROUBLED_ENDS))
+def test_of_an_end_that_is_trouble_itself_a_sink_may_hear_one_part_alone(type_: EventType) -> None:
+    whole = closing_overdue(type_)
+    closing, news = (Alert.told(whole.but(part=part)) for part in (Part.CLOSING, Part.NEWS))
+    assert Alert.told(whole).apart() == (closing, news)
+    assert closing.headline == "✓ Sales agent is no longer overdue, after 41 m"
+    assert (closing.closes, closing.is_trouble, closing.error, closing.severity) == (True, False, "", Severity.INFO)
+    alone = read(sample(type_))
+    assert (news.headline, news.severity) == (alone.headline, alone.severity)
+    assert (news.problem, news.closes, news.overdue_text) == (None, False, None)
+
+
+def test_what_opens_a_problem_or_belongs_to_none_has_one_part() -> None:
+    for type_ in EventType:
+        alert = read(sample(type_))
+        assert alert.apart() == (alert,)
+        assert Alert.told(sample(type_).but(part=Part.CLOSING)) == alert
 
 
 def test_what_is_no_longer_watched_still_names_its_execution() -> None:
@@ -271,18 +290,22 @@ def test_times_of_two_days_have_their_dates() -> None:
 
 
 def digest_of(*deliveries: Delivery) -> Digest:
-    digest = Digest()
-    for delivery in deliveries:
-        digest.add(read(delivery), event_id=delivery.event_id)
+    digest = read_batch(deliveries)
+    assert isinstance(digest, Digest)
     return digest
 
 
 def test_a_group_of_one_is_its_event() -> None:
-    news = digest_of(failed()).news
+    news = read_batch([failed()])
     assert isinstance(news, Alert)
     assert news.id == str(failed().event_id)
-    two = digest_of(failed(1), failed(2))
-    assert two.news is two
+
+
+def test_good_news_and_bad_share_one_message() -> None:
+    digest = digest_of(failed(1), sample(EventType.EXECUTION_SUCCESS, number=2), sample(EventType.EXECUTION_SUCCESS))
+    assert digest.headline == "✕ 2 succeeded, 1 failed in Sales agent (12:00:31-12:00:31 UTC)"
+    assert (digest.is_trouble, digest.severity) == (True, Severity.ERROR)
+    assert digest.clusters[0] == "2 \N{MULTIPLICATION SIGN} Sales agent succeeded"
 
 
 def test_errors_alike_are_one_cluster_in_the_words_of_all_of_them() -> None:
@@ -302,7 +325,7 @@ def test_of_many_clusters_the_rest_is_one_and_the_counts_add_up() -> None:
     digest = digest_of(*(failed(number, error=words[number % len(words)]) for number in range(1_000)))
     assert len(digest.clusters) == 7
     assert digest.clusters[-1].endswith(" other, of 6 kinds")
-    assert sum(int(line.partition(" ")[0]) for line in digest.clusters) == digest.count == 1_000
+    assert sum(int(line.partition(" ")[0]) for line in digest.clusters) == 1_000
 
 
 def test_the_same_error_at_two_nodes_is_two_clusters() -> None:
@@ -322,20 +345,20 @@ def test_a_group_says_how_many_of_what() -> None:
         sample(EventType.EXECUTION_LOST),
         sample(EventType.EXECUTION_UNRECOGNIZED),
     )
-    assert digest.title == "4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
+    assert digest.headline == "✕ 4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
     assert digest.severity is Severity.ERROR
     assert [alert.type for alert in digest.newest][:2] == [EventType.EXECUTION_UNRECOGNIZED, EventType.EXECUTION_LOST]
 
 
 @pytest.mark.parametrize("other", [{"pipeline": {"id": "p", "name": "Sales agent"}}, {"account": "staging"}])
 def test_pipelines_of_one_name_are_counted_by_their_ids(other: dict[str, Any]) -> None:
-    title = digest_of(failed(1), failed(2), failed(3, **other)).title
-    assert title == "3 failed in 2 pipelines (12:00:31-12:00:31 UTC)"
+    headline = digest_of(failed(1), failed(2), failed(3, **other)).headline
+    assert headline == "✕ 3 failed in 2 pipelines (12:00:31-12:00:31 UTC)"
 
 
 def test_a_pipeline_that_was_renamed_is_counted_once_by_its_newest_name() -> None:
-    title = digest_of(failed(1), failed(2, pipeline={"id": PIPELINE, "name": "Sales"})).title
-    assert title == "2 failed in Sales (12:00:31-12:00:31 UTC)"
+    headline = digest_of(failed(1), failed(2, pipeline={"id": PIPELINE, "name": "Sales"})).headline
+    assert headline == "✕ 2 failed in Sales (12:00:31-12:00:31 UTC)"
 
 
 def test_no_headline_of_a_group_has_more_than_150_characters() -> None:

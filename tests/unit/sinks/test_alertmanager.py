@@ -27,7 +27,7 @@ from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import PROBLEM_KINDS, Problem
-from watcher.sinks.alertmanager import AlertmanagerTemplate, parts_of
+from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.protocol import SentProblem
 
 
@@ -88,6 +88,8 @@ def test_alertmanager_is_sent_both_where_trouble_ends_a_problem_the_closing_firs
     assert only["labels"] == overdue["labels"]
     (only,) = alertmanager(replace(closing_overdue(EventType.EXECUTION_LOST), part=Part.CLOSING))
     assert only["labels"] == overdue["labels"]
+    (only,) = alertmanager(replace(closing_overdue(EventType.EXECUTION_LOST), part=Part.NEWS))
+    assert only["labels"] == lost["labels"]
 
 
 def test_a_sink_that_is_disabled_while_it_fails_is_the_same_alert() -> None:
@@ -134,10 +136,10 @@ def test_a_refresh_is_the_alert_of_the_opening_for_longer_or_until_it_was_closed
     template = AlertmanagerTemplate(now)
     opened = alertmanager(sample(kind))[0]
     now.passed_s += 60
-    message = template.refresh([SentProblem(sample(kind).body, problem(kind))])
+    (message,) = template.refreshes([SentProblem(sample(kind).body, problem(kind))])
     (refreshed,) = check_alertmanager(message.body)
     assert refreshed == opened | {"endsAt": timestamp(AT + timedelta(minutes=4))}
-    message = template.refresh([SentProblem(sample(kind).body, problem(kind), closed_at=AT)])
+    (message,) = template.refreshes([SentProblem(sample(kind).body, problem(kind), closed_at=AT)])
     (closed,) = check_alertmanager(message.body)
     assert closed == opened | {"endsAt": timestamp(AT)}
 
@@ -146,11 +148,11 @@ def test_a_problem_opened_by_an_event_of_an_earlier_version_is_refreshed() -> No
     data = data_of(EventType.ACCOUNT_DEGRADED)
     del data["problem"]
     sent = SentProblem(sample(EventType.ACCOUNT_DEGRADED, data=data).body, problem(EventType.ACCOUNT_DEGRADED))
-    message = AlertmanagerTemplate(clock()).refresh([sent])
+    (message,) = AlertmanagerTemplate(clock()).refreshes([sent])
     assert check_alertmanager(message.body)[0]["labels"]["alertname"] == "ClerkAccountDegraded"
 
 
 def test_many_problems_are_refreshed_in_several_requests() -> None:
     sent = SentProblem(sample(EventType.PIPELINE_SILENT).body, problem(EventType.PIPELINE_SILENT))
-    messages = map(AlertmanagerTemplate(clock()).refresh, parts_of([sent] * 600))
+    messages = AlertmanagerTemplate(clock()).refreshes([sent] * 600)
     assert [len(check_alertmanager(message.body)) for message in messages] == [256, 256, 88]

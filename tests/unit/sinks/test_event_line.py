@@ -10,7 +10,7 @@ import pytest
 from examples import EVENT
 from sample_events import BLANKS
 
-from watcher.sinks.event_line import event_console, event_line, render
+from watcher.sinks.stdout import event_console, event_line, render
 
 
 def test_a_line_says_what_failed_where_why_and_how_soon_it_was_seen() -> None:

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
 import pytest
 from receivers_rules import check_pagerduty
@@ -13,7 +12,6 @@ from sample_events import (
     PIPELINE,
     PROBLEM,
     closing_overdue,
-    execution_id,
     failed,
     sample,
 )
@@ -21,7 +19,6 @@ from sample_events import (
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
-from watcher.domain.event_ids import group_id
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.sinks.pagerduty import PagerDutyTemplate
 
@@ -57,6 +54,14 @@ def test_pagerduty_is_sent_both_where_trouble_ends_a_problem_the_closing_first()
     assert only["event_action"] == "resolve"
 
 
+def test_of_a_problem_whose_opening_was_not_sent_nothing_is_resolved() -> None:
+    delivery = replace(closing_overdue(EventType.EXECUTION_FAILED), part=Part.NEWS)
+    (only,) = pagerduty(delivery)
+    assert (only["event_action"], only["dedup_key"]) == ("trigger", str(delivery.event_id))
+    assert only["payload"]["summary"] == "Sales agent failed at Greeting: upstream timeout after 30 s"
+    assert "problem" not in only["payload"]["custom_details"]
+
+
 def test_pagerduty_gets_all_that_is_known() -> None:
     (event,) = pagerduty(failed(link="https://example.com/runs/1"))
     assert event["links"] == [{"href": "https://example.com/runs/1", "text": "Open execution"}]
@@ -71,19 +76,3 @@ def test_pagerduty_gets_all_that_is_known() -> None:
         "class": "execution.failed",
         "custom_details": json.loads(failed(link="https://example.com/runs/1").body)["data"],
     }
-
-
-def test_a_group_at_pagerduty_is_one_event_with_all_ids_and_each_problem_its_own() -> None:
-    batch = [failed(1), sample(EventType.EXECUTION_OVERDUE, number=2), failed(3), sample(EventType.EXECUTION_SUCCESS)]
-    overdue, good, bad = pagerduty(*batch)
-    assert overdue["dedup_key"] == PROBLEM
-    assert good["payload"]["class"] == "execution.success"
-    assert bad["payload"]["custom_details"]["executions"] == [execution_id(3), execution_id(1)]
-    assert UUID(bad["dedup_key"]) == group_id([failed(1).event_id, failed(3).event_id])
-
-
-def test_of_the_largest_group_pagerduty_gets_the_newest_executions() -> None:
-    (message,) = PagerDutyTemplate(KEY).messages([failed(number) for number in range(10_000)])
-    details = check_pagerduty(message.body)["payload"]["custom_details"]
-    assert (details["count"], len(details["executions"]), message.is_cut) == (10_000, 5_000, True)
-    assert details["executions"][0] == execution_id(9_999)

@@ -6,7 +6,7 @@ import pytest
 from sample_events import HOSTILE_PARTS, data_of, sample
 
 from watcher.domain.event import EventType
-from watcher.sinks.apprise import plain_messages
+from watcher.sinks.apprise import plain_message
 
 FAILED = EventType.EXECUTION_FAILED
 
@@ -17,7 +17,7 @@ def test_nobody_is_mentioned_by_what_others_write(part: str) -> None:
     text = f"{part} @here <@!1> me@example.com"
     data["pipeline"]["name"], data["labels"] = text, {"team": text}
     data["execution"]["failedNodes"] = [{"id": "n", "name": "@everyone", "error": text}] * 3
-    (message,) = plain_messages([sample(FAILED, data=data)], most_bytes=3800)
+    message = plain_message([sample(FAILED, data=data)], most_bytes=3800)
     shown = f"{message.title}\n{message.body}"
     assert not any(mention in shown for mention in ("@everyone", "@here", "<@!1>", "<@U0>"))
     assert "me@example.com" in shown
@@ -26,7 +26,7 @@ def test_nobody_is_mentioned_by_what_others_write(part: str) -> None:
 
 @pytest.mark.parametrize("type_", EventType)
 def test_every_event_has_a_title_and_a_body_with_its_id(type_: EventType) -> None:
-    (message,) = plain_messages([sample(type_)], most_bytes=3800)
+    message = plain_message([sample(type_)], most_bytes=3800)
     assert message.title
     assert str(sample(type_).event_id) in message.body
 
@@ -39,7 +39,7 @@ def test_what_is_too_long_loses_its_end(most_bytes: int, text: str, count: int) 
     data["labels"] = {f"label{number}": text * 50 for number in range(10)}
     data["execution"]["failedNodes"] = [{"id": "n", "name": "Node", "error": text * 900}] * 5
     batch = [sample(FAILED, number=number, data=data) for number in range(count)]
-    (message,) = plain_messages(batch, most_bytes=most_bytes)
+    message = plain_message(batch, most_bytes=most_bytes)
     assert len(escape(f"{message.title}\n{message.body}").encode()) <= most_bytes
     assert message.body[0] == (text if count == 1 else "5") or message.body.startswith("Node")
 
@@ -47,7 +47,7 @@ def test_what_is_too_long_loses_its_end(most_bytes: int, text: str, count: int) 
 def test_error_ids_and_link_come_before_what_may_be_cut() -> None:
     data = data_of(FAILED) | {"link": "https://example.com/runs/1"}
     data["execution"]["failedNodes"] += [{"id": "n", "name": "Booking", "error": "no slot"}]
-    (message,) = plain_messages([sample(FAILED, data=data)], most_bytes=3800)
+    message = plain_message([sample(FAILED, data=data)], most_bytes=3800)
     error, ids, link, facts, nodes = message.body.split("\n\n")
     assert (error, link) == ("upstream timeout after 30 s", "https://example.com/runs/1")
     assert data["execution"]["id"] in ids
@@ -56,6 +56,6 @@ def test_error_ids_and_link_come_before_what_may_be_cut() -> None:
 
 
 def test_a_group_says_what_the_others_do() -> None:
-    (message,) = plain_messages([sample(FAILED, number=number) for number in range(50)], most_bytes=3800)
+    message = plain_message([sample(FAILED, number=number) for number in range(50)], most_bytes=3800)
     assert message.body.startswith("50 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 30 s\n\n50 events, ")
     assert "The newest 5:" in message.body

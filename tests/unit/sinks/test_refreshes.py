@@ -14,7 +14,6 @@ from worker_rig import EPOCH, FakeClock
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.runtime.transport_failures import REMEDIES
-from watcher.sinks.alertmanager import ALERTS_COUNT
 from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.sinks.webhook import WebhookSettings
 
@@ -106,22 +105,6 @@ async def test_an_end_goes_behind_the_refresh_that_is_under_way_and_nothing_else
     assert await asyncio.gather(refreshing, *ending) == [DELIVERED] * 3
     failures, over = [[("ClerkExecutionFailed", OPEN)]] * 3, [[(FAILING, OVER)]] * 2
     assert said(receiver) == [[(FAILING, OPEN)], *failures, *over]
-
-
-async def test_what_is_closed_during_a_large_refresh_is_left_out_of_its_further_requests(
-    receiver: Receiver, sink: Sink
-) -> None:
-    receiver.reply = held = Held()
-    problems = [*map(another, range(ALERTS_COUNT)), sent(), another(ALERTS_COUNT)]
-    refreshing = asyncio.create_task(sink.refresh(problems))
-    await held.arrived.wait()
-    ending = asyncio.create_task(sink.send([sample(EventType.PIPELINE_RECOVERED)]))
-    assert await sink.send([failed()]) == DELIVERED  # the end waits by now
-    held.go_on.set()
-    assert [await refreshing, await ending] == [DELIVERED] * 2
-    first, _, *rest = said(receiver)
-    assert len(first) == ALERTS_COUNT
-    assert sorted(rest) == [[(FAILING, OVER)], [(SILENT, OPEN)]]  # at the same time
 
 
 async def test_an_end_waits_for_a_refresh_that_hangs_no_longer_than_its_timeout(receiver: Receiver, sink: Sink) -> None:

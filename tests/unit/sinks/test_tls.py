@@ -16,8 +16,8 @@ from worker_rig import FakeClock
 
 from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.domain.errors import TransportFailedError
-from watcher.sinks.http_settings import PemFile
 from watcher.sinks.protocol import SendOutcome, SinkContext
+from watcher.sinks.settings import PemFile
 from watcher.sinks.webhook import WebhookSettings
 
 HERE = "127.0.0.1"

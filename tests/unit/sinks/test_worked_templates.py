@@ -15,7 +15,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.sinks.own_template import NAMES, OwnTemplate, check
 
-FOLDER = Path(__file__).parents[4] / "config/templates"
+FOLDER = Path(__file__).parents[3] / "config/templates"
 
 
 class Tags(HTMLParser):

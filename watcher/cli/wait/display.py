@@ -18,7 +18,7 @@ from watcher.domain.timestamps import Micros
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
 from watcher.sinks.alert import SIGNS
-from watcher.sinks.event_line import why
+from watcher.sinks.stdout import why
 
 ECHO_COLUMNS = 2
 """Left free at the end of a line: there a terminal shows the `^C` that was typed, which must not begin a new line."""

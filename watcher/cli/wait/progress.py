@@ -12,7 +12,7 @@ from watcher.clerk.protocol import Reply
 from watcher.domain.errors import Exit
 from watcher.domain.execution import LOST, ExecutionSnapshot, Outcome, Status
 from watcher.domain.timestamps import Micros, Monotonic
-from watcher.sinks.event_line import why
+from watcher.sinks.stdout import why
 from watcher.store.changes import Change, ExecutionChange, SourceChange
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})

@@ -10,7 +10,7 @@ from watcher.cli.check.connectivity import Trial, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock
-from watcher.sinks.slack_api import ERROR_REMEDIES
+from watcher.sinks.slack_bot import ERROR_REMEDIES
 
 
 @pytest.fixture
