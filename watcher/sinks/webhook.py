@@ -20,8 +20,8 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     SecretStr,
+    TypeAdapter,
     ValidationInfo,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -95,19 +95,22 @@ class TemplateFile:
         return OwnTemplate(self.source, timeout_s=timeout_s)
 
 
+_Preset: Any = Literal[tuple(PRESETS)]
+_PRESET: TypeAdapter[str] = TypeAdapter(_Preset)
+
+
 def _preset_or_file(value: object) -> str | TemplateFile:
-    if isinstance(value, TemplateFile) or (isinstance(value, str) and value in PRESETS):
-        return value
-    raise InvalidValueError("is no template", remedy=f"write {', '.join(PRESETS)} or the path of a Jinja2 file")
+    return value if isinstance(value, TemplateFile) else _PRESET.validate_python(value)
 
 
 def _dumped(value: str | TemplateFile) -> Any:
     return [value.path, value.source] if isinstance(value, TemplateFile) else value
 
 
-_PRESET_SCHEMA = WithJsonSchema({"anyOf": [{"type": "string", "enum": list(PRESETS)}, {"type": "string"}]})
 TemplateChoice = Annotated[
-    str | TemplateFile, PlainValidator(_preset_or_file), PlainSerializer(_dumped), _PRESET_SCHEMA
+    str | TemplateFile,
+    PlainValidator(_preset_or_file, json_schema_input_type=_Preset | str),
+    PlainSerializer(_dumped),
 ]
 """A receiver, or a file: what it holds is put in by whoever reads the configuration."""
 
