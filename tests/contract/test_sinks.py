@@ -18,9 +18,10 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import Micros
 from watcher.sinks.apprise import AppriseSettings
+from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SendOutcome, Sink, SinkContext
 from watcher.sinks.slack_bot import SlackBotSettings
-from watcher.sinks.stdout import StdoutOutput, StdoutSink
+from watcher.sinks.stdout import StdoutSink
 from watcher.sinks.webhook import WebhookSettings
 
 BODIES = [b"{}", '{"name": "Größe € 🦉"}'.encode(), b'{"x": "' + b"y" * 16_000 + b'"}', b'{"line": "a\\nb"}']

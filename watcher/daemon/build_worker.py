@@ -11,7 +11,8 @@ from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.silences import Silences
 from watcher.runtime.clock import Clock
-from watcher.sinks.protocol import Output, SinkContext
+from watcher.sinks.output import StdoutOutput
+from watcher.sinks.protocol import SinkContext
 from watcher.store.leases import HeldLease
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -38,7 +39,7 @@ class OwnerDependencies(AccountOwnerDependencies):
     store: SqlStore
     silences: Silences
     wakeups: SinkWakeups
-    output: Output
+    output: StdoutOutput
     due_clock: Clock
 
 

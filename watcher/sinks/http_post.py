@@ -10,7 +10,6 @@ from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -24,7 +23,7 @@ from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.http_client import USER_AGENT, checked_request, limited_session, proxy_for
 from watcher.runtime.private_addresses import is_private_host, public_socket
 from watcher.runtime.transport_failures import PROXY_AUTH, failure, failure_of
-from watcher.sinks.protocol import SendOutcome, SendResult
+from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
 
 CONNECTIONS = 16
 """At most so many requests in flight per sink."""
@@ -109,17 +108,17 @@ class Poster:
         *,
         headers: Mapping[str, str],
         timeout_s: float,
-        check: Callable[[], None],
+        context: SinkContext,
         allow_private: bool = True,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Open no connection yet. Needs a running event loop. Raises `ConfigError` for a proxy that cannot be used.
 
-        `check` is called right before each request goes out; what it raises comes out of `post`. Where no private
-        address is allowed, each one is judged when the socket to it is made. Behind a proxy, which itself may be
-        private, only an address in the URL can be judged: names are resolved by the proxy. Without `tls` the system's
-        CAs are trusted, and no certificate is shown.
+        Where no private address is allowed, each one is judged when the socket to it is made. Behind a proxy, which
+        itself may be private, only an address in the URL can be judged: names are resolved by the proxy. Without `tls`
+        the system's CAs are trusted, and no certificate is shown.
         """
+        self._clock = context.clock
         self._headers = CIMultiDict(headers)
         # aiohttp refuses to choose between two logins.
         self._url = url.with_user(None) if "Authorization" in self._headers else url
@@ -134,7 +133,7 @@ class Poster:
                 tls=tls,
                 socket_factory=public_socket if self._proxy.url is None and not allow_private else None,
             ),
-            request_class=checked_request(check),
+            request_class=checked_request(context.check),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=SMALL_BODY_BYTES,
@@ -144,15 +143,30 @@ class Poster:
         self,
         body: bytes,
         *,
+        judge: Callable[[Answer], SendResult],
         path: str = "",
         headers: Mapping[str, str],
         judged_by_body: Container[int] = (),
-    ) -> Answer:
-        """Post once, to the URL or a path behind it. Raises `TransportFailedError` if there is no answer.
+    ) -> SendResult:
+        """Post once, to the URL or a path behind it, and return what the answer means, of which `judge` knows most.
 
         The body of an answer is waited for where its status code alone says too little: `judged_by_body`. If none of
         it comes, that is no answer.
         """
+        try:
+            answer = await self._post(body, path, headers, judged_by_body)
+        except TransportFailedError as error:
+            return SendResult(SendOutcome.RETRY, error.kind, remedy=error.remedy)
+        result = judge(answer)
+        if result.is_taken:
+            return result
+        after_s = parse_retry_after(answer.headers.get("Retry-After"), now=self._clock.now())
+        return replace(result, retry_after_s=after_s)
+
+    async def _post(
+        self, body: bytes, path: str, headers: Mapping[str, str], judged_by_body: Container[int] = ()
+    ) -> Answer:
+        """Return the answer. Raises `TransportFailedError` if there is none."""
         if self._is_private:
             raise failure("private")
         all_headers = self._headers.copy()
@@ -177,9 +191,9 @@ class Poster:
             return Answer(status, {})
 
     async def try_connection(self) -> str:
-        """Connect as for a request, through the proxy as well, and say what was done. Its `check` is `stop`."""
+        """Connect as for a request, through the proxy as well, and say what was done. `check` is `stop`."""
         with suppress(NothingSentError):
-            await self.post(b"", headers={})
+            await self._post(b"", "", {})
         if self._proxy.url is None:
             return "connected, nothing sent"
         is_led_through = self._url.scheme == "https"
@@ -197,18 +211,6 @@ class NothingSentError(Exception):
 def stop() -> None:
     """Send nothing, as the `check` of what only connects."""
     raise NothingSentError
-
-
-def result_without_answer(error: TransportFailedError) -> SendResult:
-    """Return what a request means that got no answer."""
-    return SendResult(SendOutcome.RETRY, error.kind, remedy=error.remedy)
-
-
-def with_retry_after(result: SendResult, answer: Answer, *, now: datetime) -> SendResult:
-    """Add the `Retry-After` of an answer to what it means, if that is not that all is well."""
-    if result.is_taken:
-        return result
-    return replace(result, retry_after_s=parse_retry_after(answer.headers.get("Retry-After"), now=now))
 
 
 async def _beginning(response: aiohttp.ClientResponse, *, is_judged: bool) -> bytes:

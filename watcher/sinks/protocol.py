@@ -1,6 +1,6 @@
 """A sink, as its worker sees it: one attempt, one result."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -10,6 +10,7 @@ from watcher.domain.delivery import Delivery, ProblemMessage
 from watcher.domain.problems import Problem
 from watcher.domain.routing import GroupRules
 from watcher.runtime.clock import Clock
+from watcher.sinks.output import StdoutOutput
 
 
 class SendOutcome(Enum):
@@ -87,24 +88,6 @@ class WorkerRules:
     keeps_messages: bool = False
 
 
-class Output(Protocol):
-    """The program's own output, which all sinks that write to it share. `fd` is its file descriptor."""
-
-    fd: int
-
-    @property
-    def is_terminal(self) -> bool:
-        """Whether people read it."""
-        ...
-
-    async def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
-        """Return once the lines are written in full. Raises `OutputClosedError` if they can never be.
-
-        Where making them takes long, they are made one by one in the thread that writes.
-        """
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class SinkContext:
     """What a sink may work with. It calls `retried`, from any thread, with why it tries again by itself.
@@ -115,7 +98,7 @@ class SinkContext:
     """
 
     clock: Clock
-    output: Output | None = None
+    output: StdoutOutput | None = None
     retried: Callable[[str], None] = lambda _why: None
     take_slot: Callable[[], float] = lambda: 0.0
     check: Callable[[], None] = lambda: None

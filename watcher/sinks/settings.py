@@ -5,7 +5,7 @@ connections they may open, and whom they trust.
 """
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -260,50 +260,33 @@ class TlsSettings(Block):
         examples=["/etc/watcher/tls/tls.key"],
     )
 
-    @field_validator("ca_file")
-    @classmethod
-    def _with_certificates(cls, value: PemFile | None) -> PemFile | None:
-        if value is not None:
-            try:
-                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(value.path)
-            except OSError:
-                remedy = "write it as PEM, which begins with -----BEGIN CERTIFICATE-----"
-                raise InvalidValueError("holds no certificate, or a broken one", remedy=remedy, quote=False) from None
-        return value
-
-    @field_validator("key_file")
-    @classmethod
-    def _with_its_certificate(cls, value: PemFile | None, info: ValidationInfo) -> PemFile | None:
-        if "cert_file" not in info.data:  # that has a problem of its own
-            return value
-        certificate = info.data["cert_file"]
-        if (certificate is None) is not (value is None):
-            problem = "is given without cert_file" if certificate is None else "cert_file is given without key_file"
-            raise InvalidValueError(problem, remedy="name both, or none", quote=False)
-        if certificate is not None and value is not None:
-            try:
-                _show(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, value)
-            except OSError as error:
-                reason = (getattr(error, "reason", None) or "not readable").lower().replace("_", " ")
-                remedy = "name a certificate and its own key, both as PEM, the key without a passphrase"
-                raise InvalidValueError(
-                    f"cannot be used with cert_file ({reason})", remedy=remedy, quote=False
-                ) from None
-        return value
-
     @model_validator(mode="after")
-    def _make(self) -> Self:
+    def _can_be_used(self) -> Self:
         """Make the context here, in the loader's thread: an event loop is not to read files."""
+        if (self.cert_file is None) is not (self.key_file is None):
+            problem = "is given without cert_file" if self.cert_file is None else "cert_file is given without key_file"
+            raise InvalidValueError(problem, remedy="name both, or none", quote=False, at="key_file")
         assert self.context
         return self
 
     @cached_property
     def context(self) -> ssl.SSLContext:
         """Return how to connect. It is no part of what is compared when the configuration is read again."""
-        context = ssl.create_default_context(cafile=None if self.ca_file is None else self.ca_file.path)
+        try:
+            context = ssl.create_default_context(cafile=None if self.ca_file is None else self.ca_file.path)
+        except OSError:
+            remedy = "write it as PEM, which begins with -----BEGIN CERTIFICATE-----"
+            problem = "holds no certificate, or a broken one"
+            raise InvalidValueError(problem, remedy=remedy, quote=False, at="ca_file") from None
         context.set_alpn_protocols(["http/1.1"])
         if self.cert_file is not None and self.key_file is not None:
-            _show(context, self.cert_file, self.key_file)
+            try:  # without a password OpenSSL would ask for one on the terminal
+                context.load_cert_chain(self.cert_file.path, self.key_file.path, password="")
+            except OSError as error:
+                reason = (getattr(error, "reason", None) or "not readable").lower().replace("_", " ")
+                remedy = "name a certificate and its own key, both as PEM, the key without a passphrase"
+                problem = f"cannot be used with cert_file ({reason})"
+                raise InvalidValueError(problem, remedy=remedy, quote=False, at="key_file") from None
         return context
 
 
@@ -342,18 +325,13 @@ class HttpSinkSettings(RemoteSettings):
         """Return scheme and host, with the port where there is one: the path may be a secret."""
         return shown_url(self.address)
 
-    def poster(self, url: URL, *, headers: Mapping[str, str], check: Callable[[], None]) -> Poster:
+    def poster(self, url: URL, *, headers: Mapping[str, str], context: SinkContext) -> Poster:
         """Return what posts to this URL."""
         return Poster(
             url,
             headers=headers,
             timeout_s=self.timeout_s,
-            check=check,
+            context=context,
             allow_private=self.allow_private,
             tls=None if self.tls is None else self.tls.context,
         )
-
-
-def _show(context: ssl.SSLContext, certificate: PemFile, key: PemFile) -> None:
-    """Have a context show a certificate. Raises `OSError` (`SSLError` is one), also for a key with a passphrase."""
-    context.load_cert_chain(certificate.path, key.path, password="")  # which OpenSSL would ask for on the terminal

@@ -6,7 +6,7 @@ it with each delivery. `SlackBotSink` posts, updates and answers by Slack's Web 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
@@ -20,13 +20,13 @@ from yarl import URL
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.event_size import Json
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import Rate, as_written, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter, to_json
 from watcher.sinks.chat import read_batch
-from watcher.sinks.http_post import Answer, Poster, result_without_answer, with_retry_after
+from watcher.sinks.http_post import Answer, Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import EventGlobs, HttpSinkSettings
 from watcher.sinks.slack import SLACK, end_of_problem, minimal, one_line
@@ -173,46 +173,34 @@ class SlackBotSettings(HttpSinkSettings):
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
-        return SlackBotSink(self._opened(context.check), channel=self.channel, context=context)
+        return SlackBotSink(self._opened(context), channel=self.channel, context=context)
 
     async def connect(self) -> str:
         """Ask Slack whether it knows the token."""
-        poster = self._opened(lambda: None)
+        poster = self._opened(SinkContext(SystemClock()))
         try:
-            result = (await call(poster, "auth.test", b"{}", clock=SystemClock())).result
+            result, _ = await call(poster, "auth.test", b"{}")
         finally:
             await poster.close()
         if result.outcome is not SendOutcome.DELIVERED:
             raise TransportFailedError(result.answer, remedy=result.remedy)
         return f"takes the token; whether it may post in {self.channel} is shown by --send; nothing sent"
 
-    def _opened(self, check: Callable[[], None]) -> Poster:
+    def _opened(self, context: SinkContext) -> Poster:
         headers = {"Authorization": f"Bearer {self.token.get_secret_value()}", "Accept-Encoding": "identity"}
-        return self.poster(URL(self.url), headers=headers, check=check)
+        return self.poster(URL(self.url), headers=headers, context=context)
 
 
-@dataclass(frozen=True, slots=True)
-class ApiAnswer:
-    """What an answer means, and its content."""
+async def call(poster: Poster, method: str, arguments: bytes) -> tuple[SendResult, Json]:
+    """Call a method once with these arguments, in JSON. Return what the answer means, and its content."""
+    content: Json = {}
 
-    result: SendResult
-    content: Mapping[str, Any]
+    def judge(answer: Answer) -> SendResult:
+        content.update(json_object(answer.said) if answer.status == 200 else {})
+        return _result(answer, content)
 
-    @property
-    def is_ok(self) -> bool:
-        """Whether Slack did what was asked."""
-        return self.result.is_taken
-
-
-async def call(poster: Poster, method: str, arguments: bytes, *, clock: Clock) -> ApiAnswer:
-    """Call a method once with these arguments, in JSON."""
     headers = {"Content-Type": "application/json; charset=utf-8"}
-    try:
-        answer = await poster.post(arguments, path=method, headers=headers, judged_by_body={200})
-    except TransportFailedError as error:
-        return ApiAnswer(result_without_answer(error), {})
-    content = json_object(answer.said) if answer.status == 200 else {}
-    return ApiAnswer(with_retry_after(_result(answer, content), answer, now=clock.now()), content)
+    return await poster.post(arguments, judge=judge, path=method, headers=headers, judged_by_body={200}), content
 
 
 def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
@@ -295,7 +283,6 @@ class SlackBotSink(Sink):
         """Post new messages in that channel; those that are kept stay where they are."""
         self.channel = channel
         self._poster = poster
-        self._clock = context.clock
         self._log = MessageLog(context.clock)
         self._series = RequestSeries(context.take_slot)
 
@@ -313,15 +300,15 @@ class SlackBotSink(Sink):
 
     async def request(
         self, method: str, message: Message, where: Mapping[str, str], *, batch: Sequence[Delivery]
-    ) -> ApiAnswer:
-        """Send a message once, with where it belongs."""
+    ) -> tuple[SendResult, Json]:
+        """Send a message once, with where it belongs. Return what the answer means, and its content."""
         left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
         arguments = {**where, **{name: value for name, value in message.content.items() if name not in left_out}}
-        answer = await call(self._poster, method, to_json(arguments).encode(), clock=self._clock)
-        if answer.result.outcome is SendOutcome.REFUSED and len(batch) == 1 and not batch[0].rejections:
-            self._log.rejected(batch[0], answer=answer.result.answer)
-            return replace(answer, result=replace(answer.result, minimal_left=True))
-        return answer
+        result, content = await call(self._poster, method, to_json(arguments).encode())
+        if result.outcome is SendOutcome.REFUSED and len(batch) == 1 and not batch[0].rejections:
+            self._log.rejected(batch[0], answer=result.answer)
+            result = replace(result, minimal_left=True)
+        return result, content
 
 
 class _Attempt:
@@ -346,18 +333,18 @@ class _Attempt:
         if message.step is Step.NOTE:
             return SendResult(SendOutcome.DELIVERED, "200")
         await slots.wait()
-        answer = await self._sink.request(POST, message, {"channel": self._sink.channel}, batch=self._batch)
-        if answer.is_ok:
-            self._keep(message, answer)
-        return answer.result
+        result, content = await self._sink.request(POST, message, {"channel": self._sink.channel}, batch=self._batch)
+        if result.is_taken:
+            self._keep(message, content)
+        return result
 
     async def _send_to(self, message: Message, place: MessagePlace, slots: RequestSlots) -> SendResult:
         """Update a problem's message or answer it; if it is gone, post one of its own."""
         is_update = message.step in {Step.OPENING, Step.END}
         where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
         await slots.wait()
-        answer = await self._sink.request(UPDATE if is_update else POST, message, where, batch=self._batch)
-        word = answer.result.answer
+        result, content = await self._sink.request(UPDATE if is_update else POST, message, where, batch=self._batch)
+        word = result.answer
         if is_update and word in CANNOT_UPDATE_ERRORS:
             note = "it cannot be updated; what is new stands in its thread"
             log.warning("message.fixed", **_named(self._batch[0]), answer=word, note=note)
@@ -366,10 +353,10 @@ class _Attempt:
         if word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._sink.channel):
             self._forget(message, word)
             return await self._post(message, slots)
-        if answer.is_ok and not is_update and _stands_alone(answer):
+        if result.is_taken and not is_update and _stands_alone(content):
             self._forget(message, "not in its thread")
-            self._keep(message, answer)
-        return answer.result
+            self._keep(message, content)
+        return result
 
     def _forget(self, message: Message, why: str) -> None:
         assert message.problem is not None
@@ -378,21 +365,21 @@ class _Attempt:
         note = "its problem's message is gone: a new one is posted"
         log.warning("message.gone", **_named(self._batch[0]), answer=why, note=note)
 
-    def _keep(self, message: Message, answer: ApiAnswer) -> None:
+    def _keep(self, message: Message, posted: Json) -> None:
         """Keep where the problem's message is, if that is what was posted."""
-        channel, number = answer.content.get("channel"), answer.content.get("ts")
+        channel, number = posted.get("channel"), posted.get("ts")
         is_kept = message.problem is not None and message.step in {Step.OPENING, Step.NEWS}
         if message.problem and is_kept and isinstance(channel, str) and isinstance(number, str):
             self._places[message.problem] = MessagePlace(channel, number)
             self._changes.append(ProblemMessage(message.problem, self._places[message.problem]))
 
 
-def _stands_alone(answer: ApiAnswer) -> bool:
+def _stands_alone(posted: Json) -> bool:
     """Return whether an answer to a message became one of its own: so it does, silently, if that was deleted.
 
     https://github.com/slack-go/slack/issues/1571
     """
-    message = answer.content.get("message")
+    message = posted.get("message")
     return isinstance(message, dict) and "thread_ts" not in message
 
 

@@ -28,14 +28,13 @@ from pydantic import (
 from yarl import URL
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.errors import TransportFailedError
-from watcher.runtime.clock import Clock
+from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.settings import describe_twins, not_both_twins, one_of_twins, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
-from watcher.sinks.http_post import Poster, result_without_answer, stop, with_retry_after
+from watcher.sinks.http_post import Poster, stop
 from watcher.sinks.pagerduty import PagerDutyTemplate
 from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.sinks.settings import BATCH_COUNT, HttpSinkSettings
@@ -276,12 +275,12 @@ class WebhookSettings(HttpSinkSettings):
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
         template = self.chosen_template(context.clock)
         keys = [signing_key(secret.get_secret_value()) for secret in self.secret]
-        poster = self.poster(template.post_url(URL(self.address)), headers=headers, check=context.check)
+        poster = self.poster(template.post_url(URL(self.address)), headers=headers, context=context)
         return WebhookSink(poster, template, keys=keys, context=context)
 
     async def connect(self) -> str:
         """Connect to the host, through the proxy that leads there, and say nothing."""
-        poster = self.poster(URL(self.address), headers={}, check=stop)
+        poster = self.poster(URL(self.address), headers={}, context=SinkContext(SystemClock(), check=stop))
         try:
             return await poster.try_connection()
         finally:
@@ -370,16 +369,6 @@ class WebhookSink(Sink):
         return result
 
     async def _post(self, message: Message, *, replayed: bool = False) -> SendResult:
-        headers = self._headers_of(message, replayed=replayed)
-        try:
-            answer = await self._poster.post(
-                message.body, headers=headers, judged_by_body=self._template.judged_by_body
-            )
-        except TransportFailedError as error:
-            return result_without_answer(error)
-        return with_retry_after(self._template.send_result(answer), answer, now=self._clock.now())
-
-    def _headers_of(self, message: Message, *, replayed: bool) -> dict[str, str]:
         timestamp = str(int(self._clock.now().timestamp()))
         headers = {
             "Content-Type": message.content_type or self._template.content_type,
@@ -391,4 +380,7 @@ class WebhookSink(Sink):
         if self._keys:
             signature = sign(message.body, message_id=message.id, timestamp=timestamp, keys=self._keys)
             headers["webhook-signature"] = signature
-        return headers
+        template = self._template
+        return await self._poster.post(
+            message.body, judge=template.send_result, headers=headers, judged_by_body=template.judged_by_body
+        )

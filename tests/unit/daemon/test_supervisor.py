@@ -29,7 +29,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.rate_limiter import LATENESS_S
-from watcher.sinks.stdout import StdoutOutput
+from watcher.sinks.output import StdoutOutput
 from watcher.store.changes import SourceChange
 from watcher.store.sql_store import SqlStore
 

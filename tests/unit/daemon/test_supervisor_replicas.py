@@ -16,7 +16,7 @@ from watcher.daemon.leases import DECLINED_S, LOOK_EVERY_S, Leases
 from watcher.daemon.ownership import Ownership
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import StoreError
-from watcher.sinks.stdout import StdoutOutput
+from watcher.sinks.output import StdoutOutput
 from watcher.store.changes import Lease
 from watcher.store.leases import LEASE_S, LeaseKey
 from watcher.store.postgresql_leases import PostgresLeases

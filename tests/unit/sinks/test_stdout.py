@@ -20,8 +20,9 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.timestamps import Micros
 from watcher.runtime.logs import configure_logs
+from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.sinks.stdout import StdoutOutput, StdoutSink
+from watcher.sinks.stdout import StdoutSink
 
 WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
 
@@ -288,11 +289,8 @@ async def test_after_closing_its_thread_ends(pipe: Pipe) -> None:
     assert not thread.is_alive()
 
 
-class IdleOutput:
+class IdleOutput(StdoutOutput):
     """Takes lines and makes none of them."""
-
-    fd = 2
-    is_terminal = True
 
     async def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
         """Write nothing."""
@@ -300,7 +298,7 @@ class IdleOutput:
 
 async def test_lines_for_people_are_not_rendered_in_the_event_loop(pipe: Pipe) -> None:
     unreadable = delivery(b"not JSON")
-    assert await StdoutSink(IdleOutput(), format_="text").send([unreadable]) == WRITTEN
+    assert await StdoutSink(IdleOutput(pipe.writing), format_="text").send([unreadable]) == WRITTEN
     with pytest.raises(ValueError, match="Expecting value"):
         await StdoutSink(StdoutOutput(pipe.writing), format_="text").send([unreadable])
 
@@ -320,7 +318,8 @@ STUCK = """
 import asyncio, os
 from uuid import UUID
 from watcher.domain.delivery import Delivery
-from watcher.sinks.stdout import StdoutOutput, StdoutSink
+from watcher.sinks.output import StdoutOutput
+from watcher.sinks.stdout import StdoutSink
 
 async def main():
     output = StdoutOutput(1)
