@@ -3,6 +3,9 @@ from collections.abc import Callable
 
 import pytest
 
+from watcher.sinks.registry import SINK_KINDS
+from watcher.sinks.webhook import PRESETS
+
 Mistakes = Callable[..., list[str]]
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -267,10 +270,10 @@ TABLE = [
     ("polling: {cadence: [fixed]}",
      "1:20: polling.cadence: is a list, not a single value; write one value behind the key"),
     # sinks
-    ("sinks: {ops: {}}", "1:9: sinks.ops: needs type; write type: stdout or webhook or slack_bot or apprise"),
+    ("sinks: {ops: {}}", f"1:9: sinks.ops: needs type; write type: {' or '.join(SINK_KINDS)}"),
     ("sinks: {ops: {type: webhok}}",
      ('1:21: sinks.ops.type: "webhok" is not known; did you mean "webhook"? '
-      'Allowed: stdout, webhook, slack_bot, apprise')),
+      f'Allowed: {", ".join(SINK_KINDS)}')),
     ("sinks: {ops: {type: [webhook]}}",
      "1:21: sinks.ops.type: is a list, not a single value; write one value behind the key"),
     ("sinks: {ops: x}", f"1:14: sinks.ops: is a single value, {BLOCK}"),
@@ -324,7 +327,7 @@ TABLE = [
     ("sinks: {chat: {type: slack, url: x}}",
      '1:22: sinks.chat.type: "slack" is a template of webhooks; write type: webhook and template: slack'),
     (HOOK + "    template: slak", ('5:15: sinks.ops.template: cannot read "slak" (no such file or directory, running '
-     f'as uid {os.geteuid()}); did you mean "slack"? Write slack, discord, teams, pagerduty, alertmanager or the path '
+     f'as uid {os.geteuid()}); did you mean "slack"? Write {", ".join(PRESETS)} or the path '
      'of a Jinja2 file, which begins beside this file')),
     ("sinks: {chat: {type: webhook, template: teams, url: 'https://x.webhook.office.com/webhookb2/y'}}",
      "1:53: sinks.chat.url: " + RETIRED),

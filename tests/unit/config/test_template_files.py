@@ -7,7 +7,7 @@ import pytest
 from watcher.config.models import Settings
 from watcher.config.source import ConfigSource, changes_between
 from watcher.sinks.template import ALERT_EVENTS
-from watcher.sinks.webhook import TemplateFile, WebhookSettings
+from watcher.sinks.webhook import PRESETS, TemplateFile, WebhookSettings
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]
@@ -17,7 +17,7 @@ ACCOUNT = "accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4
 HOOK = "sinks:\n  chat:\n    type: webhook\n    url: https://h.example\n    template: "
 GOOD = '{"text": {{ headline | tojson }}}'
 UID = f"running as uid {os.geteuid()}"
-REST = "rite slack, discord, teams, pagerduty, alertmanager or the path of a Jinja2 file, which begins beside this file"
+REST = f"rite {', '.join(PRESETS)} or the path of a Jinja2 file, which begins beside this file"
 COMMA = "Expecting ',' delimiter: line 1 column 21 (char 20)"
 JSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
 ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/sinks.md'
