@@ -260,16 +260,17 @@ def messages_of(batch: Sequence[Delivery], cut: Cutter) -> list[Message]:
 
 
 def _messages(alert: Alert, delivery: Delivery, cut: Cutter) -> list[Message]:
-    content = minimal(alert) if delivery.rejections else SLACK.single(alert, cut)
+    is_whole = not delivery.rejections
+    if alert.problem is not None and alert.closes:
+        problem, opening = UUID(alert.problem["id"]), delivery.message and delivery.message.opening
+        was = Alert.read(opening) if opening else None
+        content = end_of_problem(alert, was, cut) if is_whole else minimal(alert)
+        return [Message(Step.END, content, problem), Message(Step.NOTE, one_line(alert.headline), problem)]
+    content = SLACK.single(alert, cut) if is_whole else minimal(alert)
     if alert.problem is None:
         return [Message(Step.OTHER, content, _thread_of(delivery))]
-    problem = UUID(alert.problem["id"])
-    if not alert.closes:
-        return [Message(Step.OPENING if alert.type == alert.problem["kind"] else Step.NEWS, content, problem)]
-    if not delivery.rejections:
-        opening = delivery.message and delivery.message.opening
-        content = end_of_problem(alert, Alert.read(opening) if opening else None, cut)
-    return [Message(Step.END, content, problem), Message(Step.NOTE, one_line(alert.headline), problem)]
+    step = Step.OPENING if alert.type == alert.problem["kind"] else Step.NEWS
+    return [Message(step, content, UUID(alert.problem["id"]))]
 
 
 def _thread_of(delivery: Delivery) -> UUID | None:
@@ -282,8 +283,8 @@ class SlackBotSink(Sink):
     def __init__(self, poster: Poster, *, channel: str, context: SinkContext) -> None:
         """Post new messages in that channel; those that are kept stay where they are."""
         self.channel = channel
-        self._poster = poster
-        self._log = MessageLog(context.clock)
+        self.poster = poster
+        self.log = MessageLog(context.clock)
         self._series = RequestSeries(context.take_slot)
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
@@ -291,24 +292,12 @@ class SlackBotSink(Sink):
         cut, attempt = Cutter(), _Attempt(batch, self)
         messages = await make_messages(partial(messages_of, cut=cut), batch)
         if cut.has_cut:
-            self._log.cut(batch[0])
+            self.log.cut(batch[0])
         return await self._series.send(batch[0], [partial(attempt.send, each) for each in messages])
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._poster.close()
-
-    async def request(
-        self, method: str, message: Message, where: Mapping[str, str], *, batch: Sequence[Delivery]
-    ) -> tuple[SendResult, Json]:
-        """Send a message once, with where it belongs. Return what the answer means, and its content."""
-        left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
-        arguments = {**where, **{name: value for name, value in message.content.items() if name not in left_out}}
-        result, content = await call(self._poster, method, to_json(arguments).encode())
-        if result.outcome is SendOutcome.REFUSED and len(batch) == 1 and not batch[0].rejections:
-            self._log.rejected(batch[0], answer=result.answer)
-            result = replace(result, minimal_left=True)
-        return result, content
+        await self.poster.close()
 
 
 class _Attempt:
@@ -318,7 +307,8 @@ class _Attempt:
         kept = [message for each in batch for message in (each.message, each.thread) if message is not None]
         self._places: dict[UUID, MessagePlace] = {each.problem: each.place for each in kept if each.place is not None}
         self._changes: list[ProblemMessage] = []
-        self._batch = batch
+        self._delivery = batch[0]
+        self._is_whole = len(batch) == 1 and not batch[0].rejections
         self._sink = sink
 
     async def send(self, message: Message, slots: RequestSlots) -> SendResult:
@@ -328,12 +318,24 @@ class _Attempt:
         result = await (self._post(message, slots) if place is None else self._send_to(message, place, slots))
         return replace(result, messages=tuple(self._changes))
 
+    async def _request(
+        self, method: str, where: Mapping[str, str], message: Message, slots: RequestSlots
+    ) -> tuple[SendResult, Json]:
+        """Send a message once, with where it belongs. Return what the answer means, and its content."""
+        left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
+        arguments = {**where, **{name: value for name, value in message.content.items() if name not in left_out}}
+        await slots.wait()
+        result, content = await call(self._sink.poster, method, to_json(arguments).encode())
+        if result.outcome is SendOutcome.REFUSED and self._is_whole:
+            self._sink.log.rejected(self._delivery, answer=result.answer)
+            result = replace(result, minimal_left=True)
+        return result, content
+
     async def _post(self, message: Message, slots: RequestSlots) -> SendResult:
         """Post a message of its own."""
         if message.step is Step.NOTE:
             return SendResult(SendOutcome.DELIVERED, "200")
-        await slots.wait()
-        result, content = await self._sink.request(POST, message, {"channel": self._sink.channel}, batch=self._batch)
+        result, content = await self._request(POST, {"channel": self._sink.channel}, message, slots)
         if result.is_taken:
             self._keep(message, content)
         return result
@@ -342,12 +344,11 @@ class _Attempt:
         """Update a problem's message or answer it; if it is gone, post one of its own."""
         is_update = message.step in {Step.OPENING, Step.END}
         where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
-        await slots.wait()
-        result, content = await self._sink.request(UPDATE if is_update else POST, message, where, batch=self._batch)
+        result, content = await self._request(UPDATE if is_update else POST, where, message, slots)
         word = result.answer
         if is_update and word in CANNOT_UPDATE_ERRORS:
             note = "it cannot be updated; what is new stands in its thread"
-            log.warning("message.fixed", **_named(self._batch[0]), answer=word, note=note)
+            log.warning("message.fixed", **_named(self._delivery), answer=word, note=note)
             return SendResult(SendOutcome.DELIVERED, word)
         # Of a channel that is no longer the sink's, the messages are as good as gone.
         if word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._sink.channel):
@@ -363,15 +364,16 @@ class _Attempt:
         del self._places[message.problem]
         self._changes.append(ProblemMessage(message.problem, None))
         note = "its problem's message is gone: a new one is posted"
-        log.warning("message.gone", **_named(self._batch[0]), answer=why, note=note)
+        log.warning("message.gone", **_named(self._delivery), answer=why, note=note)
 
     def _keep(self, message: Message, posted: Json) -> None:
         """Keep where the problem's message is, if that is what was posted."""
-        channel, number = posted.get("channel"), posted.get("ts")
-        is_kept = message.problem is not None and message.step in {Step.OPENING, Step.NEWS}
-        if message.problem and is_kept and isinstance(channel, str) and isinstance(number, str):
-            self._places[message.problem] = MessagePlace(channel, number)
-            self._changes.append(ProblemMessage(message.problem, self._places[message.problem]))
+        channel, number, problem = posted.get("channel"), posted.get("ts"), message.problem
+        if problem is None or message.step not in {Step.OPENING, Step.NEWS}:
+            return
+        if isinstance(channel, str) and isinstance(number, str):
+            self._places[problem] = MessagePlace(channel, number)
+            self._changes.append(ProblemMessage(problem, self._places[problem]))
 
 
 def _stands_alone(posted: Json) -> bool:
