@@ -3,14 +3,18 @@
 https://developer.pagerduty.com/docs/events-api-v2-overview
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, SecretStr
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
 from watcher.domain.event_size import Json
+from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter, clean, shorten, to_json
 from watcher.sinks.http_post import Answer
@@ -24,6 +28,22 @@ _NEW_KEY = "is routing_key that of an Events API v2 integration, and url that of
 
 _STATUSES = frozenset({"invalid event", "throttle exceeded"})
 """The `status` of an answer that is an error."""
+
+
+_ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
+
+
+def _routing_key(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value()
+    if _ROUTING_KEY.fullmatch(key):
+        return value
+    problem = "is not a routing key" if len(key) == 32 else f"has {len(key)} characters"
+    remedy = "copy the Integration Key of an Events API v2 integration: 32 letters and digits"
+    raise InvalidValueError(problem, remedy=remedy, quote=False)
+
+
+RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
+"""Which PagerDuty service an event is for. Everybody who has it can page."""
 
 
 class PagerDutyTemplate(Template):

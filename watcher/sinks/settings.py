@@ -30,6 +30,7 @@ from pydantic import (
 from yarl import URL
 
 from watcher.domain.event import EventType
+from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import (
     Block,
     Duration,
@@ -40,7 +41,7 @@ from watcher.runtime.settings import (
     shown_url,
 )
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.http_post import Poster
+from watcher.sinks.http_post import Poster, stop
 from watcher.sinks.protocol import GROUP_COUNT, GroupRules, RetryRules, Sink, SinkContext, WorkerRules
 
 BATCH_COUNT = 100
@@ -324,6 +325,14 @@ class HttpSinkSettings(RemoteSettings):
     def target(self) -> str:
         """Return scheme and host, with the port where there is one: the path may be a secret."""
         return shown_url(self.address)
+
+    async def connect(self) -> str:
+        """Connect to the host, through the proxy that leads there, and say nothing."""
+        poster = self.poster(URL(self.address), headers={}, context=SinkContext(SystemClock(), check=stop))
+        try:
+            return await poster.try_connection()
+        finally:
+            await poster.close()
 
     def poster(self, url: URL, *, headers: Mapping[str, str], context: SinkContext) -> Poster:
         """Return what posts to this URL."""

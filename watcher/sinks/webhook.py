@@ -28,14 +28,14 @@ from pydantic import (
 from yarl import URL
 
 from watcher.domain.delivery import Delivery
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.settings import describe_twins, not_both_twins, one_of_twins, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
-from watcher.sinks.http_post import Poster, stop
-from watcher.sinks.pagerduty import PagerDutyTemplate
+from watcher.sinks.http_post import Poster
+from watcher.sinks.pagerduty import PagerDutyTemplate, RoutingKey
 from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.sinks.settings import BATCH_COUNT, HttpSinkSettings
 from watcher.sinks.signing import SigningSecrets, sign, signing_key
@@ -137,21 +137,6 @@ Headers = Mapping[
     Annotated[SecretStr, AfterValidator(_header_value)],
 ]
 """Headers added to each request. Their values are secrets."""
-
-_ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
-
-
-def _routing_key(value: SecretStr) -> SecretStr:
-    key = value.get_secret_value()
-    if _ROUTING_KEY.fullmatch(key):
-        return value
-    problem = "is not a routing key" if len(key) == 32 else f"has {len(key)} characters"
-    remedy = "copy the Integration Key of an Events API v2 integration: 32 letters and digits"
-    raise InvalidValueError(problem, remedy=remedy, quote=False)
-
-
-RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
-"""Which PagerDuty service an event is for. Everybody who has it can page."""
 
 
 def _sink_url(value: SecretStr) -> SecretStr:
@@ -278,14 +263,6 @@ class WebhookSettings(HttpSinkSettings):
         poster = self.poster(template.post_url(URL(self.address)), headers=headers, context=context)
         return WebhookSink(poster, template, keys=keys, context=context)
 
-    async def connect(self) -> str:
-        """Connect to the host, through the proxy that leads there, and say nothing."""
-        poster = self.poster(URL(self.address), headers={}, context=SinkContext(SystemClock(), check=stop))
-        try:
-            return await poster.try_connection()
-        finally:
-            await poster.close()
-
     def chosen_template(self, clock: Clock) -> Template:
         """Return what makes its requests."""
         if self.template is None:
@@ -294,13 +271,10 @@ class WebhookSettings(HttpSinkSettings):
             return self.template.template(timeout_s=self.timeout_s)
         template = PRESETS[self.template]
         if issubclass(template, PagerDutyTemplate):
-            return template(self._key())
+            return template("" if self.routing_key is None else self.routing_key.get_secret_value())
         if issubclass(template, AlertmanagerTemplate):
             return template(clock)
         return template()
-
-    def _key(self) -> str:
-        return "" if self.routing_key is None else self.routing_key.get_secret_value()
 
 
 class WebhookSink(Sink):
