@@ -241,7 +241,7 @@ class Alert:
         execution, over_s = self.data.get("execution", {}), self.data.get("overdueSeconds")
         node = shorten(self.nodes[0][0], NODE_LENGTH) if self.nodes else ""
         answer = shorten(self.data.get("answer", ""), NODE_LENGTH)
-        return _TITLES[self.kind].format(
+        return _TITLES.get(self.kind, f"{{who}}: {self.kind}").format(
             who=self._who(),
             node=f" at {node}" if node else "",
             last=f", last at {node}" if node else "",

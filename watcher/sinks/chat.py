@@ -76,14 +76,10 @@ def _counted(alerts: Sequence[Alert]) -> str:
 
 
 def _where(alerts: Sequence[Alert]) -> str:
-    names = {}
-    for alert in alerts:
-        account, pipeline = alert.data.get("account", ""), alert.data.get("pipeline", {}).get("id", "")
-        names[account, pipeline] = alert.pipeline or account
-    if len(names) > 1:
-        return f" in {len(names):,} pipelines"
-    (name,) = names.values()
-    return f" in {shorten(name, NAME_LENGTH)}" if name else ""
+    account, newest = alerts[-1].data.get("account", ""), alerts[-1].pipeline
+    count = len({(alert.data.get("account"), alert.data.get("pipeline", {}).get("id")) for alert in alerts})
+    name = f"{count:,} pipelines" if count > 1 else shorten(newest or account, NAME_LENGTH)
+    return f" in {name}" if name else ""
 
 
 def read_batch(batch: Sequence[Delivery]) -> Alert | Digest:
