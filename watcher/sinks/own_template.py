@@ -27,9 +27,6 @@ from watcher.sinks.template import (
     TemplateFailure,
 )
 
-NAMES = ("event", "events", "id", "headline", "error", "severity", "is_trouble", "link")
-"""What a template sees (docs/sinks.md)."""
-
 MESSAGE_BYTES = 256 * 1024
 
 _USE_TOJSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
@@ -122,7 +119,7 @@ class OwnTemplate(Template):
 
     def message(self, events: Sequence[Json], alerts: Sequence[Alert]) -> Message:
         """Return the message for one event or a group. Raises what Jinja does, and `BadMessageError`."""
-        newest = alerts[-1]
+        newest = alerts[-1]  # what a template sees is in docs/sinks.md
         seen = newest if len(alerts) == 1 else Digest(alerts)
         values = {
             "event": events[-1],

@@ -13,7 +13,10 @@ from sample_events import HOSTILE, OVERDUE_ENDS, data_of, failed, hostile_failur
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
-from watcher.sinks.own_template import NAMES, OwnTemplate, check
+from watcher.sinks.own_template import OwnTemplate, check
+
+NAMES = ("event", "events", "id", "headline", "error", "severity", "is_trouble", "link")
+"""What a template sees."""
 
 FOLDER = Path(__file__).parents[3] / "config/templates"
 
