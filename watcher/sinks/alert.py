@@ -114,7 +114,7 @@ class Alert:
         return cls(event["id"], EventType(event["type"]), time, execution.get("id"), data, nodes)
 
     @classmethod
-    def told(cls, delivery: Delivery) -> "Alert":
+    def of_delivery(cls, delivery: Delivery) -> "Alert":
         """Return what a sink is to hear of an event."""
         alert = cls.of(delivery.content)
         if not alert.closes or delivery.part is Part.WHOLE:

@@ -73,7 +73,7 @@ class AlertmanagerTemplate(Template):
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one request."""
-        alerts = [part for delivery in batch for part in Alert.told(delivery).apart()]
+        alerts = [part for delivery in batch for part in Alert.of_delivery(delivery).apart()]
         ids = [each.event_id for each in batch]
         id_ = ids[0] if len(ids) == 1 else group_id(ids)
         return [Message(str(id_), _body([_alert(each, self._span(each)) for each in alerts]))]

@@ -84,7 +84,7 @@ def _where(alerts: Sequence[Alert]) -> str:
 
 def read_batch(batch: Sequence[Delivery]) -> Alert | Digest:
     """Return what the message is about: an event, or a group."""
-    alerts = [Alert.told(delivery) for delivery in batch]
+    alerts = [Alert.of_delivery(delivery) for delivery in batch]
     return alerts[0] if len(alerts) == 1 else Digest(alerts)
 
 

@@ -103,7 +103,7 @@ class OwnTemplate(Template):
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, also for a group."""
-        events, alerts = [each.content for each in batch], [Alert.told(each) for each in batch]
+        events, alerts = [each.content for each in batch], [Alert.of_delivery(each) for each in batch]
         try:
             return [self.message(events, alerts)]
         except Exception as error:  # noqa: BLE001 (a template may raise anything)

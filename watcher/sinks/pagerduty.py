@@ -61,7 +61,7 @@ class PagerDutyTemplate(Template):
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one event, or two: the end of a problem that is trouble itself resolves first, then triggers."""
         messages: list[Message] = []
-        for alert in (part for delivery in batch for part in Alert.told(delivery).apart()):
+        for alert in (part for delivery in batch for part in Alert.of_delivery(delivery).apart()):
             key = alert.id if alert.problem is None else alert.problem["id"]
             if not alert.closes:
                 messages.append(self._trigger(alert, key=key))

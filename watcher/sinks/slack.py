@@ -75,7 +75,7 @@ class SlackTemplate(ChatTemplate):
         """Return the one message; of an event that was refused the minimal form, for Slack refuses some long blocks."""
         if len(batch) > 1 or not batch[0].rejections:
             return super().messages(batch)
-        alert = Alert.told(batch[0])
+        alert = Alert.of_delivery(batch[0])
         return [Message(alert.id, to_json(minimal(alert)).encode())]
 
     def send_result(self, answer: Answer) -> SendResult:

@@ -253,7 +253,7 @@ def messages_of(batch: Sequence[Delivery], cut: Cutter) -> list[Message]:
     What ends a problem and is trouble itself is both, the end first.
     """
     if len(batch) == 1:
-        return [each for alert in Alert.told(batch[0]).apart() for each in _messages(alert, batch[0], cut)]
+        return [each for alert in Alert.of_delivery(batch[0]).apart() for each in _messages(alert, batch[0], cut)]
     group, threads = read_batch(batch), set(map(_thread_of, batch))
     assert not isinstance(group, Alert)
     return [Message(Step.OTHER, SLACK.grouped(group), threads.pop() if len(threads) == 1 else None)]

@@ -323,7 +323,7 @@ class WebhookSink(Sink):
 
     async def _wait_for_refresh(self, batch: Sequence[Delivery]) -> None:
         """Return once no refresh is under way, nor will be, that says of a problem which these events close: open."""
-        alerts = (Alert.told(each) for each in batch)
+        alerts = (Alert.of_delivery(each) for each in batch)
         if closed := {UUID(alert.problem["id"]) for alert in alerts if alert.problem is not None and alert.closes}:
             self._closed |= closed
             async with self._refreshing:

@@ -103,8 +103,8 @@ def test_what_ends_an_overdue_execution_is_good_news_unless_it_is_trouble(
 @pytest.mark.parametrize("type_", sorted(TROUBLED_ENDS))
 def test_of_an_end_that_is_trouble_itself_a_sink_may_hear_one_part_alone(type_: EventType) -> None:
     whole = closing_overdue(type_)
-    closing, news = (Alert.told(whole.but(part=part)) for part in (Part.CLOSING, Part.NEWS))
-    assert Alert.told(whole).apart() == (closing, news)
+    closing, news = (Alert.of_delivery(whole.but(part=part)) for part in (Part.CLOSING, Part.NEWS))
+    assert Alert.of_delivery(whole).apart() == (closing, news)
     assert closing.headline == "✓ Sales agent is no longer overdue, after 41 m"
     assert (closing.closes, closing.is_trouble, closing.error, closing.severity) == (True, False, "", Severity.INFO)
     alone = read(sample(type_))
@@ -116,7 +116,7 @@ def test_what_opens_a_problem_or_belongs_to_none_has_one_part() -> None:
     for type_ in EventType:
         alert = read(sample(type_))
         assert alert.apart() == (alert,)
-        assert Alert.told(sample(type_).but(part=Part.CLOSING)) == alert
+        assert Alert.of_delivery(sample(type_).but(part=Part.CLOSING)) == alert
 
 
 def test_what_is_no_longer_watched_still_names_its_execution() -> None:
