@@ -4,6 +4,9 @@ When to try, and how often, is the worker's. Of the URL only scheme and host are
 """
 
 import asyncio
+import base64
+import binascii
+import hmac
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +17,7 @@ from uuid import UUID
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -29,7 +33,7 @@ from yarl import URL
 
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import describe_twins, not_both_twins, one_of_twins, split_http_url
+from watcher.runtime.settings import describe_twins, not_both_twins, one_of_twins, one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert
 from watcher.sinks.alertmanager import AlertmanagerTemplate
@@ -38,7 +42,6 @@ from watcher.sinks.http_post import Poster
 from watcher.sinks.pagerduty import PagerDutyTemplate, RoutingKey
 from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.sinks.settings import BATCH_COUNT, HttpSinkSettings
-from watcher.sinks.signing import SigningSecrets, sign, signing_key
 from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.teams import TeamsTemplate
 from watcher.sinks.template import (
@@ -137,6 +140,29 @@ Headers = Mapping[
     Annotated[SecretStr, AfterValidator(_header_value)],
 ]
 """Headers added to each request. Their values are secrets."""
+
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 (how signing secrets begin, not one of them)
+_SECRET_BYTES = range(24, 65)
+
+
+def _signing_secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    try:
+        key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if text.startswith(SECRET_PREFIX) and len(key) in _SECRET_BYTES:
+        return value
+    remedy = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
+    raise InvalidValueError("not a signing secret", remedy=remedy, quote=False)
+
+
+SigningSecrets = Annotated[
+    tuple[Annotated[SecretStr, AfterValidator(_signing_secret)], ...],
+    BeforeValidator(one_or_list, json_schema_input_type=str | list[str]),
+]
+"""Signing secrets in the configuration; one text is a list of one."""
 
 
 def _sink_url(value: SecretStr) -> SecretStr:
@@ -358,3 +384,17 @@ class WebhookSink(Sink):
         return await self._poster.post(
             message.body, judge=template.send_result, headers=headers, judged_by_body=template.judged_by_body
         )
+
+
+def signing_key(secret: str) -> bytes:
+    """Return the key that `whsec_<base64>` stands for."""
+    return base64.b64decode(secret.removeprefix(SECRET_PREFIX))
+
+
+def sign(body: bytes, *, message_id: str, timestamp: str, keys: Sequence[bytes]) -> str:
+    """Return the `webhook-signature` header: one signature per key, for receivers know only one while rotating.
+
+    https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md#signature-scheme
+    """
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return " ".join("v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys)

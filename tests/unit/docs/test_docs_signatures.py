@@ -14,7 +14,7 @@ import pytest
 from documents import DOCS
 from standardwebhooks import WebhookVerificationError
 
-from watcher.sinks.signing import sign, signing_key
+from watcher.sinks.webhook import sign, signing_key
 
 PAGE = (DOCS / "events.md").read_text(encoding="utf-8")
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"

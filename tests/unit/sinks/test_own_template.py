@@ -15,9 +15,8 @@ from watcher.domain.event import EventType
 from watcher.domain.event_ids import group_id
 from watcher.sinks.own_template import EXAMPLES, MESSAGE_BYTES, OwnTemplate, check
 from watcher.sinks.protocol import SendOutcome, SinkContext
-from watcher.sinks.signing import sign, signing_key
 from watcher.sinks.template import TemplateFailure
-from watcher.sinks.webhook import TemplateFile, WebhookSettings
+from watcher.sinks.webhook import TemplateFile, WebhookSettings, sign, signing_key
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -26,8 +26,8 @@ from watcher.daemon.app import Started, run
 from watcher.domain.execution import TERMINAL_STATUSES, Status
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
-from watcher.sinks.signing import sign, signing_key
 from watcher.sinks.stdout import event_line, shows_whole_ids
+from watcher.sinks.webhook import sign, signing_key
 
 EXAMPLES = ("watcher demo", "watcher demo --json | jq .type")
 

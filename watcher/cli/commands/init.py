@@ -10,7 +10,7 @@ import typer
 
 from watcher.cli.console import say, stderr_console
 from watcher.cli.stdio import put, write_file
-from watcher.sinks.signing import SECRET_PREFIX
+from watcher.sinks.webhook import SECRET_PREFIX
 
 EXAMPLES = ("watcher init", "export OPS_WEBHOOK_SECRET=$(watcher init --secret)")
 

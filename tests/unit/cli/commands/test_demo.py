@@ -16,7 +16,7 @@ from watcher.cli.commands.demo import (
     summary,
 )
 from watcher.runtime.logs import configure_logs
-from watcher.sinks.signing import sign, signing_key
+from watcher.sinks.webhook import sign, signing_key
 
 
 def test_the_summary_counts_what_was_delivered_and_what_was_missed() -> None:
