@@ -27,7 +27,6 @@ from watcher.sinks.chat import (
 )
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.sinks.template import result_of_status
 
 _COLOURS: Mapping[Severity, int] = {
     Severity.CRITICAL: 0x960A20,
@@ -45,6 +44,7 @@ class DiscordTemplate(ChatTemplate):
 
     judged_by_body = frozenset({200})
     defaults: ClassVar = {"rate_limit": "30/m"}
+    remedies: ClassVar = dict.fromkeys((401, 403, 404), _NEW_WEBHOOK)
 
     def post_url(self, url: URL) -> URL:
         """Return the URL with the wish for a true answer: without it a message that is not saved is no error."""
@@ -81,13 +81,13 @@ class DiscordTemplate(ChatTemplate):
 
         With any answer Discord may say that it takes no more for a time.
         """
-        result = replace(result_of_status(answer.status), pause_s=_pause_s(answer.headers))
+        result = replace(super().send_result(answer), pause_s=_pause_s(answer.headers))
         if result.outcome is SendOutcome.DELIVERED and not _is_message(answer):
             remedy = "is url that of a Discord webhook?"
             return replace(
                 result, outcome=SendOutcome.RETRY, answer=f"{answer.status} without a message", remedy=remedy
             )
-        return replace(result, remedy=_NEW_WEBHOOK) if answer.status in {401, 403, 404} else result
+        return result
 
 
 def _is_message(answer: Answer) -> bool:

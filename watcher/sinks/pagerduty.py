@@ -5,7 +5,6 @@ https://developer.pagerduty.com/docs/events-api-v2-overview
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, SecretStr
@@ -18,8 +17,8 @@ from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter, clean, shorten, to_json
 from watcher.sinks.http_post import Answer
-from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.sinks.template import Message, Template, json_object, result_of_status, with_code
+from watcher.sinks.protocol import SendResult
+from watcher.sinks.template import Message, Template, json_object, with_code
 
 SUMMARY_LENGTH = 1024
 FIELD_LENGTH = 255
@@ -53,6 +52,7 @@ class PagerDutyTemplate(Template):
     """
 
     defaults: ClassVar = {"rate_limit": "2/s", "url": "https://events.pagerduty.com/v2/enqueue"}
+    remedies: ClassVar = dict.fromkeys((400, 413, 422), _NEW_KEY)
 
     def __init__(self, routing_key: str) -> None:
         """Send to the integration with this key."""
@@ -71,10 +71,7 @@ class PagerDutyTemplate(Template):
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what its status code means."""
-        result = result_of_status(answer.status)
-        if result.outcome is SendOutcome.REFUSED:
-            result = replace(result, remedy=_NEW_KEY)
-        return with_code(result, json_object(answer.said).get("status"), _STATUSES)
+        return with_code(super().send_result(answer), json_object(answer.said).get("status"), _STATUSES)
 
     def _resolve(self, alert: Alert, *, key: str) -> Message:
         event = {"routing_key": self._routing_key, "event_action": "resolve", "dedup_key": key}

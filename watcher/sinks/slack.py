@@ -5,7 +5,6 @@ markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
 
@@ -24,16 +23,12 @@ from watcher.sinks.chat import (
 )
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.sinks.template import Message, result_of_status, with_code
+from watcher.sinks.template import Message, with_code
 
 PREVIEW_LENGTH = 300
 
 _NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
-_REMEDIES = {
-    403: _NEW_WEBHOOK,
-    404: _NEW_WEBHOOK,
-    410: "the channel is archived: make a webhook for another one and set url",
-}
+_NEW_CHANNEL = "the channel is archived: make a webhook for another one and set url"
 
 _CODES = frozenset(
     {
@@ -54,6 +49,7 @@ class SlackTemplate(ChatTemplate):
     judged_by_body = frozenset({200})
     has_minimal = True
     defaults: ClassVar = {"rate_limit": "1/s"}
+    remedies: ClassVar = {403: _NEW_WEBHOOK, 404: _NEW_WEBHOOK, 410: _NEW_CHANNEL}
 
     def single(self, alert: Alert, cut: Cutter) -> Json:
         """Return the message of an event."""
@@ -80,10 +76,9 @@ class SlackTemplate(ChatTemplate):
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
-        status, result = answer.status, result_of_status(answer.status)
+        status, result = answer.status, super().send_result(answer)
         if result.outcome is SendOutcome.DELIVERED and (status != 200 or answer.said.strip() != b"ok"):
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
-        result = replace(result, remedy=_REMEDIES.get(status, result.remedy))
         return with_code(result, answer.said.decode("ascii", "replace").strip(), _CODES)
 
 

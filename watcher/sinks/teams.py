@@ -24,7 +24,6 @@ from watcher.sinks.chat import (
 )
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.sinks.template import result_of_status
 
 _COLOURS: Mapping[Severity, str] = {
     Severity.CRITICAL: "Attention",
@@ -39,6 +38,7 @@ class TeamsTemplate(ChatTemplate):
     """One card per event or per group."""
 
     defaults: ClassVar = {"rate_limit": "1/s"}
+    remedies: ClassVar = dict.fromkeys((401, 403, 404), _CHECK_FLOW)
 
     def single(self, alert: Alert, cut: Cutter) -> Json:
         """Return the card of an event."""
@@ -68,10 +68,8 @@ class TeamsTemplate(ChatTemplate):
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: with any success the flow has the card and has yet to post it."""
-        result = result_of_status(answer.status)
-        if result.outcome is SendOutcome.DELIVERED:
-            return replace(result, outcome=SendOutcome.ACCEPTED)
-        return replace(result, remedy=_CHECK_FLOW) if answer.status in {401, 403, 404} else result
+        result = super().send_result(answer)
+        return replace(result, outcome=SendOutcome.ACCEPTED) if result.is_taken else result
 
 
 def _newest(alert: Alert) -> list[Json]:

@@ -187,6 +187,8 @@ class Template(Protocol):
     """Events in one group at most."""
     defaults: ClassVar[Mapping[str, str]] = {}
     """Settings that the receiver wants where the file says nothing, beside `events`."""
+    remedies: ClassVar[Mapping[int, str]] = {}
+    """What a person has to do, by the status code, where more is known than of any receiver."""
 
     def post_url(self, url: URL) -> URL:
         """Return where requests go, for the URL of the settings."""
@@ -206,7 +208,8 @@ class Template(Protocol):
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means, which most say by the status code. `Retry-After` is read by the sink."""
-        return result_of_status(answer.status)
+        result = result_of_status(answer.status)
+        return replace(result, remedy=self.remedies.get(answer.status, result.remedy))
 
 
 async def make_messages(make: Callable[[Sequence[Item]], Made], items: Sequence[Item]) -> Made:
