@@ -33,6 +33,7 @@ from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
+from watcher.store.account_store import SqlAccountStore
 from watcher.store.sql_store import SqlStore
 from watcher.store.store_url import is_postgresql
 from watcher.web.health import Checks
@@ -93,7 +94,18 @@ async def run(
             clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
             events, load, fatal = EventFactory(Router({})), Backpressure(), shutdown.fail
             shared = OwnerDependencies(
-                store, clock, metrics, events, schedule, load, fatal, silences, wakeups, output, due_clock
+                partial(SqlAccountStore, store),
+                clock,
+                metrics,
+                events,
+                schedule,
+                load,
+                fatal,
+                store,
+                silences,
+                wakeups,
+                output,
+                due_clock,
             )
             parts = _Parts(shared, store, due_clock, pages, follower, stack)
             waiting = await _work(parts, settings, stop=stop, started=started)

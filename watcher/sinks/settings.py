@@ -30,6 +30,7 @@ from pydantic import (
 from yarl import URL
 
 from watcher.domain.event import EventType
+from watcher.domain.routing import GroupRules
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import (
     Block,
@@ -42,7 +43,7 @@ from watcher.runtime.settings import (
 )
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.http_post import Poster, stop
-from watcher.sinks.protocol import GROUP_COUNT, GroupRules, RetryRules, Sink, SinkContext, WorkerRules
+from watcher.sinks.protocol import GROUP_COUNT, RetryRules, Sink, SinkContext, WorkerRules
 
 BATCH_COUNT = 100
 """Events in one batch of a plain webhook by default."""
@@ -129,8 +130,8 @@ class RetrySettings(Block):
     schedule: tuple[Duration, ...] = Field(
         default=tuple(map(as_written, ("1s", "5s", "30s", "2m", "10m", "1h", "3h"))),
         min_length=1,
-        description="The waits of a delivery that fails while others get through (±20 %), unless `Retry-After` asks "
-        "for more; the last one repeats.",
+        description="The waits of a delivery that fails (±20 %), unless `Retry-After` asks for more; the last one repeats. "
+        "When the receiver works again, all that waits goes within about a minute.",
         examples=["[5s, 1m, 10m]"],
     )
     give_up_after_s: Duration = Field(
@@ -154,8 +155,8 @@ class GroupSettings(Block):
     wait_s: Duration = Field(
         default=as_written("30s"),
         alias="wait",
-        description="How long a group is open, from when its first event was recorded; less than "
-        "`retry.give_up_after`.",
+        description="How long an event waits for others, from its recording: then all of its group that wait go "
+        "together. Less than `retry.give_up_after`.",
         examples=["2m"],
     )
     max: int | None = Field(

@@ -168,8 +168,10 @@ class SlackBotSettings(HttpSinkSettings):
 
     @property
     def rules(self) -> WorkerRules:
-        """Return how to send to it."""
-        return replace(super().rules, keeps_messages=True)
+        """Return how to send to it: each event of a problem goes into the problem's own message."""
+        rules = super().rules
+        group = None if rules.group is None else replace(rules.group, problems=False)
+        return replace(rules, keeps_messages=True, group=group)
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""

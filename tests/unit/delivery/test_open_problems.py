@@ -10,7 +10,6 @@ from uuid import UUID
 
 import pytest
 from structlog.testing import capture_logs
-from watcher.delivery.delivery_queue import WAIT_S
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
 from watcher.delivery.open_problems import REMINDED_COUNT
