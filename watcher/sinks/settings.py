@@ -130,7 +130,7 @@ class RetrySettings(Block):
     schedule: tuple[Duration, ...] = Field(
         default=tuple(map(as_written, ("1s", "5s", "30s", "2m", "10m", "1h", "3h"))),
         min_length=1,
-        description="The waits of a delivery that fails (±20 %), unless `Retry-After` asks for more; the last one repeats. "
+        description="The waits of a delivery that fails (±20 %), unless `Retry-After` asks for more; the last repeats. "
         "When the receiver works again, all that waits goes within about a minute.",
         examples=["[5s, 1m, 10m]"],
     )
