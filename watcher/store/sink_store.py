@@ -15,7 +15,7 @@ from watcher.store.records import SentOpening, SinkRecord, Taken
 from watcher.store.source_ids import sink
 from watcher.store.sources import backoff_of
 from watcher.store.sql_store import SqlStore
-from watcher.store.tables import WAITING, delivery, event, problem, source
+from watcher.store.tables import WAITING, delivery, event, problem, source, waits
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ _GIVE_UP = (
     .where(
         delivery.c.sink_id == bindparam("of_sink"),
         delivery.c.number == bindparam("of_number"),
-        delivery.c.state == WAITING,
+        waits(delivery),
     )
     .values(
         state=DeliveryState.DEAD,
