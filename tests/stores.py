@@ -188,7 +188,7 @@ def names(deliveries: Iterable[Delivery]) -> list[str]:
 
 
 async def taken(
-    sink: SinkStore, *, now: int = LATER, count: int = 100, skip: Iterable[bytes] = (), **how: Any
+    sink: SinkStore, *, now: int = LATER, count: int = 1_000, skip: Iterable[bytes] = (), **how: Any
 ) -> Taken:
     """Return what a sink may be sent."""
     found = await sink.turn(Turn(sink.lease, take=Take(Micros(now), count, frozenset(skip), **how)))
@@ -239,4 +239,4 @@ async def settle_all(sink: SinkStore, *, now: int = LATER, **attempt: Any) -> No
 
 async def silence(sink: SinkStore, *deliveries: Delivery, tried: bool = False) -> None:
     """Note that a silence keeps these back; with `tried` an earlier owner may have sent them."""
-    await settle(sink, *deliveries, state=DeliveryState.SILENCED, attempts=0, answer=None, tried=tried)
+    await settle(sink, *deliveries, state=DeliveryState.SILENCED, attempts=0, tried_at=0, answer=None, tried=tried)

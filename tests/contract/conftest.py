@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from postgres import PostgresServer
-from stores import SetClock, Woken, open_soon
+from stores import SetClock, Woken, open_soon, sink_of
 
 from watcher.store.changes import Lease
+from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 
@@ -44,5 +45,5 @@ async def account(store: SqlStore) -> Lease:
 
 
 @pytest.fixture
-async def ops(store: SqlStore) -> Lease:
-    return await store.claim("sink", "ops")
+async def ops(store: SqlStore) -> SinkStore:
+    return await sink_of(store)

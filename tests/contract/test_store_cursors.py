@@ -10,11 +10,12 @@ from stores import (
     SECOND_US,
     START_US,
     SetClock,
-    attempt_record,
     change,
+    due,
     execution_id,
     executions_of,
     pipeline_change,
+    settle,
     upkeep,
 )
 
@@ -22,8 +23,10 @@ from watcher.domain.errors import OwnershipLostError, SequenceConflictError
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
+from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import ExecutionChange, Lease
 from watcher.store.records import PipelineRecord
+from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"
@@ -34,23 +37,23 @@ CURSOR = Cursor(
 
 
 async def test_a_pipeline_never_read_has_no_cursor(store: SqlStore, account: Lease) -> None:
-    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(0, None)
+    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(0, None)
 
 
 async def test_a_pipeline_remembers_how_far_it_was_read(store: SqlStore, account: Lease) -> None:
     begun = Cursor(START_US)
     await store.record(pipeline_change(account, cursor=begun))
-    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(0, begun)
+    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(0, begun)
     await store.record(pipeline_change(account, cursor=CURSOR))
-    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(0, CURSOR)
-    assert await store.load_pipeline(account, OTHER) == PipelineRecord(0, None)
+    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(0, CURSOR)
+    assert await SqlAccountStore(store, account).load_pipeline(OTHER) == PipelineRecord(0, None)
 
 
 async def test_a_pipeline_of_another_account_is_another(store: SqlStore, account: Lease) -> None:
     other = await store.claim("account", "other/with a slash")
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=()))
-    assert await store.load_pipeline(other, PIPELINE) == PipelineRecord(0, None)
-    assert (await store.load_account(account)).sequence == 0
+    assert await SqlAccountStore(store, other).load_pipeline(PIPELINE) == PipelineRecord(0, None)
+    assert (await SqlAccountStore(store, account).load_account()).sequence == 0
 
 
 async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: SqlStore, account: Lease) -> None:
@@ -62,14 +65,16 @@ async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: SqlSto
     ]
     await asyncio.gather(*map(store.record, changes))
     for pipeline in (OTHER, PIPELINE):
-        assert (await store.load_pipeline(account, pipeline)).cursor == cursors[-1]
+        assert (await SqlAccountStore(store, account).load_pipeline(pipeline)).cursor == cursors[-1]
 
 
-async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(store: SqlStore, account: Lease, ops: Lease) -> None:
+async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(
+    store: SqlStore, account: Lease, ops: SinkStore
+) -> None:
     emitted = pipeline_change(account, cursor=CURSOR, sinks=("ops",))
     await store.record(emitted)
-    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, CURSOR)
-    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=9)).deliveries
+    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
+    (delivery,) = await due(ops)
     assert (delivery.event_id, delivery.body) == (emitted.entries[0].event.id, emitted.entries[0].event.body)
 
 
@@ -80,31 +85,36 @@ async def test_a_pipeline_change_from_another_sequence_is_lost_and_writes_nothin
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
     with pytest.raises(SequenceConflictError):
         await store.record(pipeline_change(account, before=before, cursor=Cursor(START_US), sinks=("ops",)))
-    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, CURSOR)
+    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
     assert (await store.backlog())["ops"].pending_count == 1
 
 
 async def test_who_lost_the_lease_moves_no_cursor_and_sees_none(store: SqlStore, account: Lease) -> None:
     winner = await store.claim("account", account.name)
-    for use in (store.record(pipeline_change(account, cursor=CURSOR)), store.load_pipeline(account, PIPELINE)):
+    for use in (
+        store.record(pipeline_change(account, cursor=CURSOR)),
+        SqlAccountStore(store, account).load_pipeline(PIPELINE),
+    ):
         with pytest.raises(OwnershipLostError):
             await use
-    assert await store.load_pipeline(winner, PIPELINE) == PipelineRecord(0, None)
+    assert await SqlAccountStore(store, winner).load_pipeline(PIPELINE) == PipelineRecord(0, None)
 
 
 async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(
-    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
 ) -> None:
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
-    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=9)).deliveries
-    await store.settle(attempt_record(ops, delivery))
-    async for _ in store.prune(await upkeep(store), ended_before=Micros(clock.us + 1), keep=lambda *_: True):
+    (delivery,) = await due(ops)
+    await settle(ops, delivery)
+    async for _ in (await upkeep(store)).prune(ended_before=Micros(clock.us + 1), keep=lambda *_: True):
         pass
     await store.record(pipeline_change(account, before=1, cursor=CURSOR, sinks=("ops",)))
-    assert (await store.load_pipeline(account, PIPELINE)).sequence == 2
+    assert (await SqlAccountStore(store, account).load_pipeline(PIPELINE)).sequence == 2
 
 
-async def test_what_a_list_found_is_recorded_before_it_is_reported(store: SqlStore, account: Lease, ops: Lease) -> None:
+async def test_what_a_list_found_is_recorded_before_it_is_reported(
+    store: SqlStore, account: Lease, ops: SinkStore
+) -> None:
     found = ExecutionRecord(execution_id(1), PIPELINE, found_at=START_US)
     await store.record(ExecutionChange(account, None, found, ()))
     assert await executions_of(store, account) == [found]
@@ -112,7 +122,7 @@ async def test_what_a_list_found_is_recorded_before_it_is_reported(store: SqlSto
     await store.record(replace(emitted, before=0, known=replace(emitted.known, found_at=START_US)))
     (known,) = await executions_of(store, account)
     assert (known.status, known.sequence, known.found_at) == ("running", 1, START_US)
-    assert len((await store.next_deliveries(ops, now=LATER, limit=9)).deliveries) == 1
+    assert len(await due(ops)) == 1
 
 
 async def test_when_something_was_found_is_never_moved_to_now(store: SqlStore, account: Lease, clock: SetClock) -> None:
@@ -121,7 +131,7 @@ async def test_when_something_was_found_is_never_moved_to_now(store: SqlStore, a
     await store.record(pipeline_change(account, cursor=CURSOR))
     clock.us = START_US - DAY_US
     (known,) = await executions_of(store, account)
-    record = await store.load_pipeline(account, PIPELINE)
+    record = await SqlAccountStore(store, account).load_pipeline(PIPELINE)
     assert record.cursor is not None
     assert known.found_at == record.cursor.complete_at == LATER
 
@@ -141,25 +151,25 @@ async def test_what_is_open_is_loaded_by_its_pipelines(store: SqlStore, account:
     await store.record(replace(elsewhere, known=replace(elsewhere.known, pipeline=OTHER)))
     await store.record(change(other, 4))
     first, _, third = await executions_of(store, account)
-    assert list(await store.load_open(account, [PIPELINE])) == [first]
-    assert {each.execution for each in await store.load_open(account, [OTHER, PIPELINE])} == {
+    assert list(await SqlAccountStore(store, account).load_open([PIPELINE])) == [first]
+    assert {each.execution for each in await SqlAccountStore(store, account).load_open([OTHER, PIPELINE])} == {
         first.execution,
         third.execution,
     }
-    assert list(await store.load_open(account, [])) == []
-    assert list(await store.load_open(account, ["88bb0000-0000-4000-8000-000000000000"])) == []
+    assert list(await SqlAccountStore(store, account).load_open([])) == []
+    assert list(await SqlAccountStore(store, account).load_open(["88bb0000-0000-4000-8000-000000000000"])) == []
 
 
 async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(store: SqlStore, account: Lease) -> None:
     await store.record(change(account, status="failed", ended_at=9))
-    assert list(await store.load_open(account, [PIPELINE])) == []
+    assert list(await SqlAccountStore(store, account).load_open([PIPELINE])) == []
     await store.record(change(account, sequence=2, status="running"))
-    assert len(await store.load_open(account, [PIPELINE])) == 1
+    assert len(await SqlAccountStore(store, account).load_open([PIPELINE])) == 1
 
 
 async def test_what_is_open_was_polled_no_later_than_now(store: SqlStore, account: Lease, clock: SetClock) -> None:
     await store.record(change(account, since_at=LATER, polled_at=LATER))
-    (known,) = await store.load_open(account, [PIPELINE])
+    (known,) = await SqlAccountStore(store, account).load_open([PIPELINE])
     assert (known.since_at, known.polled_at) == (clock.us, clock.us)
 
 
@@ -170,17 +180,17 @@ async def test_very_many_open_executions_are_loaded(store: SqlStore, account: Le
         ExecutionChange(account, None, ExecutionRecord(execution_id(number), PIPELINE), ()) for number in range(count)
     ]
     await asyncio.gather(*map(store.record, changes))
-    assert {each.execution for each in await store.load_open(account, [PIPELINE])} == {
+    assert {each.execution for each in await SqlAccountStore(store, account).load_open([PIPELINE])} == {
         change.known.execution for change in changes
     }
 
 
 async def absent(store: SqlStore, *, at: int, present: tuple[tuple[str, str], ...] = ()) -> None:
-    await store.mark_absent_pipelines(await upkeep(store), present=present, now=Micros(at))
+    await (await upkeep(store)).mark_absent_pipelines(present=present, now=Micros(at))
 
 
 async def cursor_of(store: SqlStore, account: Lease) -> Cursor | None:
-    return (await store.load_pipeline(account, PIPELINE)).cursor
+    return (await SqlAccountStore(store, account).load_pipeline(PIPELINE)).cursor
 
 
 @pytest.mark.parametrize(("absent_us", "after"), [(DAY_US, CURSOR), (DAY_US + 1, None)])
@@ -191,7 +201,7 @@ async def test_a_pipeline_that_returns_is_read_on_within_a_day_and_anew_after_it
     await absent(store, at=START_US)
     await absent(store, at=START_US + 9)  # still absent, not anew
     clock.us = START_US + absent_us
-    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, after)
+    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, after)
 
 
 async def test_a_pipeline_that_returns_has_its_whole_day_again(

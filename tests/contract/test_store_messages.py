@@ -1,31 +1,36 @@
 """What every store promises about messages of problems: kept with the attempt that posted them."""
 
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 import pytest
+import stores
 from stores import (
     PIPELINE,
     SECOND_US,
     START_US,
     SetClock,
     Woken,
-    attempt_record,
     change,
+    due,
     event,
     from_us,
+    sink_of,
     stream_of,
     upkeep,
 )
 
-from watcher.domain.delivery import DeliveryState, MessagePlace, ProblemMessage
+from watcher.domain.delivery import Delivery, DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.errors import OwnershipLostError
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros
-from watcher.store.changes import Lease, RulesChange
+from watcher.store.account_store import SqlAccountStore
+from watcher.store.changes import Lease, RulesChange, SourceChange
 from watcher.store.open import open_store
+from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 SUBJECT = f"default/{PIPELINE}"
@@ -41,55 +46,68 @@ def edge(account: Lease, before: int, problem: ProblemChange) -> RulesChange:
 
 
 async def open_and_settle(
-    store: SqlStore, account: Lease, ops: Lease, *messages: ProblemMessage, state: str = "delivered"
+    store: SqlStore, account: Lease, ops: SinkStore, *messages: ProblemMessage, state: str = "delivered"
 ) -> None:
     """Open the problem, and settle its opening with these messages."""
     await store.record(edge(account, 0, ProblemChange(PROBLEM, is_new=True)))
-    await settle(store, ops, *messages, state=state)
+    await settle(ops, *messages, state=state)
 
 
-async def settle(store: SqlStore, ops: Lease, *messages: ProblemMessage, state: str = "delivered") -> None:
-    (delivery,) = (await store.next_deliveries(ops, now=Micros(START_US + SECOND_US), limit=1)).deliveries
-    await store.settle(replace(attempt_record(ops, delivery, state=DeliveryState(state)), messages=messages))
+async def settle(ops: SinkStore, *messages: ProblemMessage, state: str = "delivered") -> None:
+    await stores.settle(ops, *await due(ops), state=DeliveryState(state), messages=messages)
 
 
-async def kept(store: SqlStore, sink: Lease) -> ProblemMessage | None:
-    return (await store.messages_of_problems(sink, [PROBLEM.id, UUID(int=7)])).get(PROBLEM.id)
+async def kept(store: SqlStore, sink: SinkStore) -> ProblemMessage | None:
+    """Return the message of the problem, as a reminder finds it."""
+    return (await found(store, sink, "reminder", problem=PROBLEM.id)).message
 
 
-async def thread(store: SqlStore, sink: Lease) -> ProblemMessage | None:
-    return (await store.messages_of_failing(sink, [OF_PIPELINE, ("other", PIPELINE)])).get(OF_PIPELINE)
+async def thread(store: SqlStore, sink: SinkStore) -> ProblemMessage | None:
+    """Return the message in whose thread a failure of the pipeline belongs."""
+    failed = {"type_": EventType.EXECUTION_FAILED, "account": "default", "pipeline": PIPELINE}
+    return (await found(store, sink, "failure", **failed)).thread
+
+
+async def found(store: SqlStore, sink: SinkStore, subject: str, **more: Any) -> Delivery:
+    """Return what is taken of a new event, and settle it."""
+    account = await store.claim("account", "asking")
+    sequence = (await SqlAccountStore(store, account).load_account()).sequence + 1
+    asking = OutboxEntry(event(subject, sequence=sequence, **more), (sink.lease.name,))
+    await store.record(SourceChange(account, sequence - 1, sequence, None, (asking,)))
+    (taken,) = [each for each in await due(sink, with_messages=True) if each.content["id"] == f"{subject}-{sequence}"]
+    await stores.settle(sink, taken)
+    return taken
 
 
 @pytest.mark.parametrize("state", ["delivered", "waiting"])
 async def test_a_message_is_kept_with_the_attempt_that_posted_it_and_survives_a_restart(
-    store: SqlStore, account: Lease, ops: Lease, url: str, clock: SetClock, state: str
+    store: SqlStore, account: Lease, ops: SinkStore, url: str, clock: SetClock, state: str
 ) -> None:
     await open_and_settle(store, account, ops, ProblemMessage(PROBLEM.id, FIRST), state=state)
     await store.close()
     again = await open_store(url, clock=clock, on_recorded=Woken())
-    ops = await again.claim("sink", "ops")
-    other = await again.claim("sink", "other")
+    ops = await sink_of(again)
+    other = await sink_of(again, "other")
     assert await kept(again, ops) == await thread(again, ops) == ProblemMessage(PROBLEM.id, FIRST, OPENING)
     assert await kept(again, other) is await thread(again, other) is None
     await again.close()
 
 
 async def test_of_one_problem_the_last_message_counts_and_one_that_is_gone_is_forgotten(
-    store: SqlStore, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: SinkStore
 ) -> None:
     gone = ProblemMessage(PROBLEM.id, None)
     await open_and_settle(store, account, ops, gone, ProblemMessage(PROBLEM.id, FIRST))
     await store.record(edge(account, 1, ProblemChange(PROBLEM)))
-    await settle(store, ops, ProblemMessage(PROBLEM.id, SECOND))
+    await settle(ops, ProblemMessage(PROBLEM.id, SECOND))
     assert await kept(store, ops) == ProblemMessage(PROBLEM.id, SECOND, OPENING)
     await store.record(edge(account, 2, ProblemChange(PROBLEM)))
-    await settle(store, ops, gone)
+    await settle(ops, gone)
     assert await kept(store, ops) is await thread(store, ops) is None
 
 
 async def test_failures_belong_in_the_thread_only_while_the_problem_is_open(
-    store: SqlStore, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: SinkStore
 ) -> None:
     await open_and_settle(store, account, ops, ProblemMessage(PROBLEM.id, FIRST))
     await store.record(edge(account, 1, ProblemChange(PROBLEM, closed_at=from_us(START_US))))
@@ -98,31 +116,30 @@ async def test_failures_belong_in_the_thread_only_while_the_problem_is_open(
 
 
 async def test_a_silent_pipeline_s_message_is_no_thread_for_failures(
-    store: SqlStore, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: SinkStore
 ) -> None:
     silent = replace(PROBLEM, kind=EventType.PIPELINE_SILENT)
     await store.record(edge(account, 0, ProblemChange(silent, is_new=True)))
-    await settle(store, ops, ProblemMessage(PROBLEM.id, FIRST))
+    await settle(ops, ProblemMessage(PROBLEM.id, FIRST))
     assert await thread(store, ops) is None
 
 
 async def test_a_message_goes_with_its_problem_and_none_is_kept_of_a_problem_that_went(
-    store: SqlStore, account: Lease, ops: Lease, clock: SetClock
+    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
 ) -> None:
     await open_and_settle(store, account, ops, ProblemMessage(PROBLEM.id, FIRST))
     await store.record(edge(account, 1, ProblemChange(PROBLEM, closed_at=from_us(START_US))))
     clock.us = START_US + 90 * 86_400 * SECOND_US
-    async for _ in store.prune(await upkeep(store), ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
+    async for _ in (await upkeep(store)).prune(ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
         pass
     assert await kept(store, ops) is None
-    await settle(store, ops, ProblemMessage(PROBLEM.id, SECOND))  # the closing, sent very late
+    await settle(ops, ProblemMessage(PROBLEM.id, SECOND))  # the closing, sent very late
     assert await kept(store, ops) is None
 
 
-async def test_who_lost_the_lease_keeps_no_message(store: SqlStore, account: Lease, ops: Lease) -> None:
+async def test_who_lost_the_lease_keeps_no_message(store: SqlStore, account: Lease, ops: SinkStore) -> None:
     await store.record(change(account))
-    (delivery,) = (await store.next_deliveries(ops, now=Micros(START_US + SECOND_US), limit=1)).deliveries
-    records = replace(attempt_record(ops, delivery), messages=(ProblemMessage(PROBLEM.id, FIRST),))
-    await store.claim("sink", "ops")
+    (delivery,) = await due(ops)
+    await sink_of(store)
     with pytest.raises(OwnershipLostError):
-        await store.settle(records)
+        await stores.settle(ops, delivery, messages=(ProblemMessage(PROBLEM.id, FIRST),))

@@ -14,12 +14,16 @@ from stores import (
     START_US,
     SetClock,
     Woken,
-    attempt_record,
     change,
+    due,
     event,
     execution_id,
     executions_of,
     from_us,
+    names,
+    of,
+    settle_all,
+    sink_of,
     source_change,
     stream_of,
     upkeep,
@@ -30,9 +34,12 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
+from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import ChangeSet, ExecutionChange, Lease, RulesChange
+from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.open import open_store
 from watcher.store.records import OpenProblem, RulesRecord
+from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 AT = from_us(START_US)
@@ -74,30 +81,25 @@ def closed(problem: Problem, *, at: datetime = AT) -> tuple[ProblemChange, ...]:
     return (ProblemChange(problem, closed_at=at),)
 
 
-async def due(store: SqlStore, ops: Lease) -> list[tuple[bytes, int]]:
-    found = await store.next_deliveries(ops, now=LATER, limit=100)
-    return [(each.stream, each.sequence) for each in found.deliveries]
-
-
 async def test_a_pipeline_that_had_no_rules_has_nothing_to_go_by(store: SqlStore, account: Lease) -> None:
-    assert await store.load_rules(account, PIPELINE) == RulesRecord(0, RuleState(), {}, [])
+    assert await SqlAccountStore(store, account).load_rules(PIPELINE) == RulesRecord(0, RuleState(), {}, [])
 
 
 async def test_what_rules_go_by_comes_back_with_problems_and_ends_that_wait(store: SqlStore, account: Lease) -> None:
     waiting = (UnjudgedEnd(execution_id(2), End(9, failed=False)), UnjudgedEnd(execution_id(1), End(7, failed=True)))
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of()), unjudged=waiting))
-    assert await store.load_rules(account, PIPELINE) == RulesRecord(
+    assert await SqlAccountStore(store, account).load_rules(PIPELINE) == RulesRecord(
         1, STATE, {FAILING: problem_of()}, [waiting[1], waiting[0]]
     )
     await store.record(rules_change(account, before=1, judges_all=True))
-    assert (await store.load_rules(account, PIPELINE)).unjudged == []
+    assert (await SqlAccountStore(store, account).load_rules(PIPELINE)).unjudged == []
 
 
 async def test_what_is_judged_and_what_waits_anew_may_be_written_at_once(store: SqlStore, account: Lease) -> None:
     first, second = (UnjudgedEnd(execution_id(number), End(number, failed=True)) for number in (1, 2))
     await store.record(rules_change(account, unjudged=(first,)))
     await store.record(rules_change(account, judges_all=True, unjudged=(second,)))
-    assert (await store.load_rules(account, PIPELINE)).unjudged == [second]
+    assert (await SqlAccountStore(store, account).load_rules(PIPELINE)).unjudged == [second]
 
 
 async def test_ends_and_what_they_lead_to_are_written_together(store: SqlStore, account: Lease) -> None:
@@ -111,13 +113,13 @@ async def test_ends_and_what_they_lead_to_are_written_together(store: SqlStore, 
         )
     )
     assert len(await executions_of(store, account)) == 2
-    assert (await store.load_rules(account, PIPELINE)).problems == {FAILING: problem}
+    assert (await SqlAccountStore(store, account).load_rules(PIPELINE)).problems == {FAILING: problem}
     assert (await store.backlog())["ops"].pending_count == 3
 
 
 @pytest.mark.parametrize("spoiled", ["execution", "rules"])
 async def test_of_changes_that_belong_together_one_that_cannot_be_written_takes_all_along(
-    store: SqlStore, account: Lease, ops: Lease, spoiled: str
+    store: SqlStore, account: Lease, ops: SinkStore, spoiled: str
 ) -> None:
     end = change(account, 1, sequence=3 if spoiled == "execution" else 1)
     rules = rules_change(
@@ -129,8 +131,8 @@ async def test_of_changes_that_belong_together_one_that_cannot_be_written_takes_
     )
     assert isinstance(outcomes[0], SequenceConflictError)
     assert outcomes[1] is None
-    assert await due(store, ops) == [(stream_of(execution_id(9)), 1)]
-    assert await store.load_rules(account, PIPELINE) == RulesRecord(0, RuleState(), {}, [])
+    assert names(await due(ops)) == [of(9)]
+    assert await SqlAccountStore(store, account).load_rules(PIPELINE) == RulesRecord(0, RuleState(), {}, [])
 
 
 async def test_who_lost_the_lease_judges_nothing(store: SqlStore, account: Lease) -> None:
@@ -143,24 +145,24 @@ async def test_who_lost_the_lease_judges_nothing(store: SqlStore, account: Lease
             await use
 
 
-async def test_what_is_recorded_together_is_due_in_that_order(store: SqlStore, account: Lease, ops: Lease) -> None:
+async def test_what_is_recorded_together_is_due_in_that_order(store: SqlStore, account: Lease, ops: SinkStore) -> None:
     numbers = [5, 1, 4, 2, 3]
     ends = [change(account, number) for number in numbers]
     await store.record(together(account, *ends[:3], rules_change(account, sinks=("ops",)), *ends[3:]))
-    streams = [stream_of(execution_id(number)) for number in numbers]
-    assert [stream for stream, _ in await due(store, ops)] == [*streams[:3], stream_of(PIPELINE_SUBJECT), *streams[3:]]
-    deliveries = (await store.next_deliveries(ops, now=LATER, limit=100)).deliveries
+    expected = [of(number) for number in numbers]
+    deliveries = await due(ops)
+    assert names(deliveries) == [*expected[:3], f"{PIPELINE_SUBJECT}-1", *expected[3:]]
     at = [each.recorded_at for each in deliveries]
     assert at == sorted(set(at))
     assert {each.due_at for each in deliveries} == {START_US}
 
 
 async def test_what_is_recorded_later_is_due_later_though_the_clock_stands_still(
-    store: SqlStore, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: SinkStore
 ) -> None:
     for number in (3, 1, 2):
         await store.record(change(account, number))
-    assert [stream for stream, _ in await due(store, ops)] == [stream_of(execution_id(each)) for each in (3, 1, 2)]
+    assert names(await due(ops)) == [of(each) for each in (3, 1, 2)]
 
 
 async def test_a_problem_may_be_opened_and_closed_in_one_write(store: SqlStore, account: Lease) -> None:
@@ -174,7 +176,7 @@ async def test_a_problem_may_be_opened_and_closed_in_one_write(store: SqlStore, 
             rules_change(account, before=2, sinks=(), problems=opened(again)),
         )
     )
-    record = await store.load_rules(account, PIPELINE)
+    record = await SqlAccountStore(store, account).load_rules(PIPELINE)
     assert (record.sequence, record.problems) == (3, {FAILING: again})
 
 
@@ -183,7 +185,7 @@ async def test_an_open_problem_counts_on(store: SqlStore, account: Lease) -> Non
     await store.record(rules_change(account, sinks=(), problems=opened(problem)))
     counted = replace(problem, failed_count=7)
     await store.record(rules_change(account, before=1, problems=(ProblemChange(counted),)))
-    assert (await store.load_rules(account, PIPELINE)).problems == {FAILING: counted}
+    assert (await SqlAccountStore(store, account).load_rules(PIPELINE)).problems == {FAILING: counted}
 
 
 async def test_open_problems_are_counted_by_kind(store: SqlStore, account: Lease) -> None:
@@ -208,14 +210,14 @@ async def open_ones(store: SqlStore) -> list[OpenProblem]:
     return found
 
 
-async def test_open_problems_say_what_they_are_about(store: SqlStore, account: Lease, ops: Lease) -> None:
+async def test_open_problems_say_what_they_are_about(store: SqlStore, account: Lease, ops: SinkStore) -> None:
     degraded = problem_of(4, kind=EventType.ACCOUNT_DEGRADED, subject="accounts/default")
     failing = problem_of(5, kind=EventType.SINK_FAILING, subject="sinks/ops")
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of(1))))
     await store.record(replace(change(account, 2, overdue_sequence=1), problems=opened(overdue(2))))
     await store.record(replace(change(account, 3, ended_at=9, overdue_sequence=1), problems=opened(overdue(3))))
     await store.record(replace(source_change(account), problems=opened(degraded)))
-    await store.record(replace(source_change(ops, state="failing", sinks=()), problems=opened(failing)))
+    await store.record(replace(source_change(ops.lease, state="failing", sinks=()), problems=opened(failing)))
     assert await open_ones(store) == [
         OpenProblem(problem_of(1), "account", "default", PIPELINE),
         OpenProblem(overdue(2), "account", "default", PIPELINE, execution_id(2), "running"),
@@ -239,28 +241,30 @@ def closing(problem: Problem) -> tuple[OutboxEntry, ProblemChange]:
 
 
 async def test_a_problem_that_nobody_watches_for_is_closed_where_it_was_opened(
-    store: SqlStore, account: Lease, ops: Lease, woken: Woken
+    store: SqlStore, account: Lease, ops: SinkStore, woken: Woken
 ) -> None:
-    chat = await store.claim("sink", "chat")
+    chat = await sink_of(store, "chat")
     await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
     woken.names.clear()
-    assert await store.close_problems(await upkeep(store), [closing(problem_of())]) == 1
+    assert await (await upkeep(store)).close_problems([closing(problem_of())]) == 1
     assert woken.names == ["ops"]
-    assert len(await due(store, ops)) == 2
-    assert await due(store, chat) == []
+    assert len(await due(ops)) == 2
+    assert await due(chat) == []
     assert await open_ones(store) == []
 
 
-async def test_a_problem_that_is_closed_by_now_is_not_closed_again(store: SqlStore, account: Lease, ops: Lease) -> None:
+async def test_a_problem_that_is_closed_by_now_is_not_closed_again(
+    store: SqlStore, account: Lease, ops: SinkStore
+) -> None:
     await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
     await store.record(rules_change(account, before=1, sinks=(), problems=closed(problem_of())))
-    assert await store.close_problems(await upkeep(store), [closing(problem_of())]) == 0
-    assert len(await due(store, ops)) == 1
+    assert await (await upkeep(store)).close_problems([closing(problem_of())]) == 0
+    assert len(await due(ops)) == 1
 
 
 async def test_whoever_closes_a_problem_that_was_closed_for_it_writes_the_rest(store: SqlStore, account: Lease) -> None:
     await store.record(replace(change(account), problems=opened(overdue(1))))
-    await store.close_problems(await upkeep(store), [closing(overdue(1))])
+    await (await upkeep(store)).close_problems([closing(overdue(1))])
     await store.record(replace(change(account, sequence=2, status="success"), problems=closed(overdue(1))))
     assert [each.status for each in await executions_of(store, account)] == ["success"]
 
@@ -279,7 +283,7 @@ async def test_an_execution_whose_problem_is_closed_is_overdue_no_more(
     overdue_change = change(account, 1, overdue_sequence=overdue_sequence, overdue_at=7)
     await store.record(replace(overdue_change, problems=opened(overdue(1))))
     await store.record(change(account, 2, overdue_sequence=1, overdue_at=7))
-    await store.close_problems(await upkeep(store), [closing(overdue(1))])
+    await (await upkeep(store)).close_problems([closing(overdue(1))])
     known, other = sorted(await executions_of(store, account), key=lambda each: each.execution)
     assert (known.overdue_sequence, known.overdue_at) == left
     assert (other.overdue_sequence, other.overdue_at) == (1, 7)
@@ -287,18 +291,18 @@ async def test_an_execution_whose_problem_is_closed_is_overdue_no_more(
 
 
 async def test_an_account_or_sink_whose_problem_is_closed_begins_anew(
-    store: SqlStore, account: Lease, ops: Lease
+    store: SqlStore, account: Lease, ops: SinkStore
 ) -> None:
     degraded = problem_of(4, kind=EventType.ACCOUNT_DEGRADED, subject="accounts/default")
     failing = problem_of(5, kind=EventType.SINK_FAILING, subject="sinks/ops")
     await store.record(replace(source_change(account, state="unauthorized"), problems=opened(degraded)))
-    await store.record(replace(source_change(ops, state="failing", sinks=()), problems=opened(failing)))
+    await store.record(replace(source_change(ops.lease, state="failing", sinks=()), problems=opened(failing)))
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of(1))))
-    await store.close_problems(await upkeep(store), [closing(problem_of(1))])
-    assert (await store.load_account(account)).trouble == "unauthorized"
-    await store.close_problems(await upkeep(store), [closing(degraded), closing(failing)])
-    assert (await store.load_account(account)).trouble is None
-    assert (await store.load_sink(ops, fingerprint="")).state is None
+    await (await upkeep(store)).close_problems([closing(problem_of(1))])
+    assert (await SqlAccountStore(store, account).load_account()).trouble == "unauthorized"
+    await (await upkeep(store)).close_problems([closing(degraded), closing(failing)])
+    assert (await SqlAccountStore(store, account).load_account()).trouble is None
+    assert (await ops.load(fingerprint="")).state is None
 
 
 async def test_events_are_read_by_their_keys(store: SqlStore, account: Lease) -> None:
@@ -313,63 +317,59 @@ async def test_what_rules_went_by_is_forgotten_with_them(store: SqlStore, accoun
     waiting = (UnjudgedEnd(execution_id(1), End(7, failed=True)),)
     for pipeline in (PIPELINE, other):
         await store.record(replace(rules_change(account, unjudged=waiting), pipeline=pipeline))
-    await store.forget_rules(await upkeep(store), present=[("default", PIPELINE), ("other", other)])
-    assert await store.load_rules(account, PIPELINE) == RulesRecord(0, STATE, {}, [*waiting])
-    assert await store.load_rules(account, other) == RulesRecord(0, RuleState(), {}, [])
+    await (await upkeep(store)).forget_rules(present=[("default", PIPELINE), ("other", other)])
+    assert await SqlAccountStore(store, account).load_rules(PIPELINE) == RulesRecord(0, STATE, {}, [*waiting])
+    assert await SqlAccountStore(store, account).load_rules(other) == RulesRecord(0, RuleState(), {}, [])
 
 
 @pytest.mark.parametrize(
     "tidy",
     [
-        lambda store, lease: store.close_problems(lease, [closing(problem_of())]),
-        lambda store, lease: store.forget_rules(lease, present=()),
-        lambda store, lease: store.mark_absent_pipelines(lease, present=(), now=LATER),
-        lambda store, lease: store.mark_absent_sinks(lease, present=(), now=LATER, dead_after_us=0),
-        lambda store, lease: anext(store.prune(lease, ended_before=LATER, keep=lambda *_: False)),
+        lambda tidied: tidied.close_problems([closing(problem_of())]),
+        lambda tidied: tidied.forget_rules(present=()),
+        lambda tidied: tidied.mark_absent_pipelines(present=(), now=LATER),
+        lambda tidied: tidied.mark_absent_sinks(present=(), now=LATER, dead_after_us=0),
+        lambda tidied: anext(tidied.prune(ended_before=LATER, keep=lambda *_: False)),
     ],
     ids=["close", "forget", "pipelines", "sinks", "prune"],
 )
 async def test_who_tidied_the_store_before_changes_nothing_any_more(
-    store: SqlStore, account: Lease, ops: Lease, tidy: Callable[[SqlStore, Lease], Awaitable[object]]
+    store: SqlStore, account: Lease, ops: SinkStore, tidy: Callable[[MaintenanceStore], Awaitable[object]]
 ) -> None:
     lost = await upkeep(store)
     await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
     await upkeep(store)
     with pytest.raises(OwnershipLostError, match="another process owns maintenance store"):
-        await tidy(store, lost)
+        await tidy(lost)
     assert len(await open_ones(store)) == 1
-    assert await store.load_rules(account, PIPELINE) == RulesRecord(1, STATE, {FAILING: problem_of()}, [])
-    assert len(await due(store, ops)) == 1
-
-
-async def settle_all(store: SqlStore, ops: Lease) -> None:
-    while deliveries := (await store.next_deliveries(ops, now=LATER, limit=100)).deliveries:
-        for delivery in deliveries:
-            await store.settle(attempt_record(ops, delivery))
+    assert await SqlAccountStore(store, account).load_rules(PIPELINE) == RulesRecord(
+        1, STATE, {FAILING: problem_of()}, []
+    )
+    assert len(await due(ops)) == 1
 
 
 async def prune(store: SqlStore, clock: SetClock, *, days: int) -> None:
     clock.us = START_US + days * 86_400 * SECOND_US
-    async for _ in store.prune(await upkeep(store), ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
+    async for _ in (await upkeep(store)).prune(ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
         pass
 
 
-@pytest.mark.parametrize("of", ["pipeline", "execution"])
+@pytest.mark.parametrize("kind", ["pipeline", "execution"])
 async def test_what_opened_a_problem_stays_while_that_is_open_and_says_where_its_end_goes(
-    store: SqlStore, account: Lease, ops: Lease, clock: SetClock, of: str
+    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock, kind: str
 ) -> None:
-    if of == "pipeline":
+    if kind == "pipeline":
         problem = problem_of()
         await store.record(rules_change(account, sinks=("ops",), problems=opened(problem)))
     else:
         problem = overdue(1)
         await store.record(replace(change(account, ended_at=START_US), problems=opened(problem)))
-    await settle_all(store, ops)
+    await settle_all(ops)
     await prune(store, clock, days=90)
     assert await store.load_events([problem.opening])
-    await store.close_problems(await upkeep(store), [closing(problem)])
-    assert len(await due(store, ops)) == 1
-    await settle_all(store, ops)
+    await (await upkeep(store)).close_problems([closing(problem)])
+    assert len(await due(ops)) == 1
+    await settle_all(ops)
     await prune(store, clock, days=91)
     assert await store.load_events([problem.opening]) == {}
 
@@ -380,13 +380,13 @@ async def test_a_closed_problem_is_forgotten_in_time(store: SqlStore, account: L
     await prune(store, clock, days=1)
     again = problem_of(1, sequence=3)  # the same id: it could not be written beside the other
     await store.record(rules_change(account, before=2, sinks=(), problems=opened(again)))
-    assert (await store.load_rules(account, PIPELINE)).problems == {FAILING: again}
+    assert (await SqlAccountStore(store, account).load_rules(PIPELINE)).problems == {FAILING: again}
 
 
 async def test_problems_survive_a_restart(store: SqlStore, account: Lease, url: str, clock: SetClock) -> None:
     await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
     await store.close()
     again = await open_store(url, clock=clock, on_recorded=Woken())
-    names: Sequence[OpenProblem] = await again.open_problems()
-    assert [each.problem for each in names] == [problem_of()]
+    still: Sequence[OpenProblem] = await again.open_problems()
+    assert [each.problem for each in still] == [problem_of()]
     await again.close()

@@ -16,10 +16,13 @@ from virtual import FakeClock
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.timestamps import Micros
 from watcher.runtime.metrics import Metrics
-from watcher.store.changes import NO_BACKOFF, AttemptRecords, Lease
+from watcher.store.account_store import SqlAccountStore
+from watcher.store.changes import BackoffState, Lease, Turn
 from watcher.store.database import explain
+from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.monitor import StoreMonitor, Writing
 from watcher.store.postgresql import explain_error as explain_postgresql
+from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 from watcher.store.sqlite import ERROR_NAMES
 
@@ -32,14 +35,16 @@ EDGES = ["store.failed", "store.recovered"]
 
 CHANGES: list[Use] = [
     lambda store, account, _sink: store.record(source_change(account)),
-    lambda store, account, _sink: store.save_backoff(account, NO_BACKOFF),
-    lambda store, account, _sink: store.save_poll_times(account, {execution_id(1): Micros(1)}),
-    lambda store, _account, sink: store.save_sink_state(sink, NO_BACKOFF, clock_s=1.0),
-    lambda store, _account, sink: store.settle(AttemptRecords(sink, (), 1.0, NO_BACKOFF)),
+    lambda store, account, _sink: SqlAccountStore(store, account).save_backoff(BackoffState()),
+    lambda store, account, _sink: SqlAccountStore(store, account).save_poll_times({execution_id(1): Micros(1)}),
+    lambda store, _account, sink: SinkStore(store, sink).save(BackoffState(), clock_s=1.0),
+    lambda store, _account, sink: SinkStore(store, sink).turn(Turn(sink, calls_forward=True)),
 ]
 SMALL_WRITES: list[Use] = [
-    lambda store, _account, sink: store.give_up(sink, now=Micros(1), clock_s=1.0, after_s=1.0),
-    lambda store, _account, sink: store.mark_absent_sinks(sink, present=("ops",), now=Micros(1), dead_after_us=1),
+    lambda store, _account, sink: SinkStore(store, sink).give_up(clock_s=1.0, after_s=1.0, skip=()),
+    lambda store, _account, sink: MaintenanceStore(store, sink).mark_absent_sinks(
+        present=("ops",), now=Micros(1), dead_after_us=1
+    ),
     lambda store, _account, _sink: store.probe_writable(),
 ]
 
@@ -264,5 +269,5 @@ async def test_poll_times_that_still_fit_do_not_show_that_changes_do(store: SqlS
     while store.failing_since is None:
         with suppress(StoreError):
             await store.record(change(account, number := number + 1))
-    await store.save_poll_times(account, {execution_id(1): Micros(1)})
+    await SqlAccountStore(store, account).save_poll_times({execution_id(1): Micros(1)})
     assert store.failing_since is not None

@@ -1,41 +1,62 @@
-"""How a database carries out what is asked often: a dead sink with a million deliveries must cost no other."""
+"""How a database carries out what is asked often: a dead sink with very much that waits must cost no other."""
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
+import psycopg
 import pytest
 from postgres import PostgresServer
-from sqlalchemy import ClauseElement, Connection, create_engine
+from sqlalchemy import ClauseElement, Connection, create_engine, text
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as numbering_dialect
 from sqlalchemy.dialects.sqlite import dialect
 from stores import SetClock
 
-from watcher.store import deliveries, groups, postgresql_leases, problems, recording, retention, sources
+from watcher.store import (
+    account_store,
+    dead_letters,
+    deliveries,
+    maintenance_store,
+    postgresql_leases,
+    problems,
+    recording,
+    sink_store,
+    sources,
+)
 from watcher.store import executions as states
 from watcher.store.postgresql import PostgresDatabase
 from watcher.store.statement import HotStatement
 from watcher.store.tables import metadata
 
-STATEMENTS = [
+Statement = ClauseElement | HotStatement
+
+OF_DELIVERIES: list[Statement] = [
     deliveries._WRITE_ATTEMPT,
     deliveries._HOLD_BACK,
-    deliveries.LET_GO,
+    deliveries._LET_GO,
+    deliveries._CALL_FORWARD,
+    deliveries.HEADS,
     deliveries._NEVER_TRIED,
-    deliveries._NOTE_FIRST_DUE,
-    deliveries._TOO_OLD,
-    deliveries._GIVE_UP,
-    deliveries._OF_GROUP,
-    groups._UNGROUPED,
-    groups._FIX,
-    groups._GROUPS,
-    groups._ALONE,
-    groups._IS_HELD_BACK,
-    deliveries._SILENCE,
-    deliveries._RELEASE,
-    deliveries._REPLAY_SOME,
-    deliveries._REPLAY,
-    postgresql_leases._HELD,
+    deliveries._OPENING,
+    recording._DELIVERY,
     recording._SINKS_OF,
+    sink_store._NOTE_FIRST_DUE,
+    sink_store._TOO_OLD,
+    sink_store._GIVE_UP,
+    sink_store._LET_GO,
+    sink_store._RELEASE,
+    dead_letters._REPLAY_SOME,
+    dead_letters._REPLAY,
+    maintenance_store._DELETE_STREAM_DELIVERIES,
+    maintenance_store._DELETE_STREAM_EVENTS,
+    maintenance_store._DELETE_EVENT_DELIVERIES,
+    maintenance_store._DELETE_EVENT,
+    maintenance_store._EXPIRE,
+]
+OTHERS: list[Statement] = [
+    postgresql_leases._HELD,
     problems._MOVE,
     problems._MESSAGE,
     problems._FAILING,
@@ -44,35 +65,54 @@ STATEMENTS = [
     states._UPDATE,
     states._SAVE_POLL_TIMES,
     sources._WRITE_PIPELINE,
-    sources._CURSOR,
-    sources._FORGET_SCAN,
-    sources._MARK_PIPELINE,
-    retention._ENDED,
-    retention._DELETE_STREAM_DELIVERIES,
-    retention._DELETE_STREAM_EVENTS,
-    retention._NOTE_EMPTY,
-    retention._DELETE_EMPTY,
-    retention._OLD_EVENTS,
-    retention._DELETE_EVENT_DELIVERIES,
-    retention._DELETE_EVENT,
-    retention._EXPIRE,
+    sources.FORGET_SCAN,
+    sources.MARK_PIPELINE,
+    account_store._CURSOR,
+    account_store._OPEN,
+    maintenance_store._ENDED,
+    maintenance_store._NOTE_EMPTY,
+    maintenance_store._DELETE_EMPTY,
+    maintenance_store._OLD_EVENTS,
 ]
+SORTED_IN_PART = [deliveries._MEMBERS, deliveries._TRIED_LONGEST_AGO]
+"""A group by its numbers, which its index has in order; once in a while all that was tried, by when that was."""
 
+COUNT = 200_000
+"""So many deliveries of one sink wait, each in a lane of its own, half of them tried; another sink took as many."""
 
-@pytest.fixture
-def connection() -> Iterator[Connection]:
-    engine = create_engine("sqlite://")
-    metadata.create_all(engine)
-    with engine.connect() as connection:
-        yield connection
-    engine.dispose()
-
-
-Statement = ClauseElement | HotStatement
+FILL = (
+    "INSERT INTO source (id, kind, name) VALUES (1, 'account', 'a'), (2, 'sink', 'dead'), (3, 'sink', 'alive')",
+    """
+    INSERT INTO event (id, event_id, stream, sequence, type, source_id, recorded_at, closes, body)
+    SELECT n, {bytes}, {bytes}, 1, 'execution.new', 1, n, false, {bytes} FROM {numbers} AS numbers
+    """,
+    """
+    INSERT INTO delivery (number, sink_id, lane, group_key, state, recorded_at, due_at, tried)
+    SELECT n, 2, {bytes}, {group}, 'waiting', n, n, n % 2 = 0 FROM {numbers} AS numbers
+    """,
+    """
+    INSERT INTO delivery (number, sink_id, lane, state, recorded_at, due_at, tried)
+    SELECT n, 3, {bytes}, 'delivered', n, n, true FROM {numbers} AS numbers
+    """,
+)
 
 
 def plain(statement: Statement) -> ClauseElement:
     return statement.statement if isinstance(statement, HotStatement) else statement
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[Connection]:
+    """An SQLite database in which very much waits for a dead sink."""
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    numbers = f"(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {COUNT}) SELECT n FROM c)"
+    with engine.connect() as connection:
+        for statement in FILL:
+            filled = statement.format(bytes="CAST(n AS BLOB)", group="CAST(n % 100 AS BLOB)", numbers=numbers)
+            connection.execute(text(filled))
+        yield connection
+    engine.dispose()
 
 
 def plan(connection: Connection, statement: Statement) -> list[str]:
@@ -85,44 +125,81 @@ def test_what_is_due_is_read_off_the_front_of_the_index(connection: Connection) 
     steps = plan(connection, deliveries.HEADS)
     assert [step for step in steps if step.startswith(("SEARCH", "USE TEMP"))] == [
         "SEARCH delivery USING INDEX delivery_due (sink_id=? AND tried=?)",
-        "SEARCH earlier USING PRIMARY KEY (stream=? AND sequence<?)",
-        "SEARCH event USING INDEX sqlite_autoindex_event_1 (stream=? AND sequence=?)",
+        "SEARCH earlier USING COVERING INDEX delivery_lane (sink_id=? AND lane=? AND number<?)",
+        "SEARCH event USING INTEGER PRIMARY KEY (rowid=?)",
     ] * 2
 
 
-def test_a_new_delivery_looks_at_those_before_it_only(connection: Connection) -> None:
-    assert plan(connection, recording._DELIVERY) == [
-        "SCALAR SUBQUERY 1",
-        "SEARCH ahead USING PRIMARY KEY (stream=? AND sequence<?)",
-    ]
+def test_the_rest_of_a_group_is_read_in_its_order(connection: Connection) -> None:
+    steps = plan(connection, deliveries._MEMBERS)
+    assert "SEARCH delivery USING INDEX delivery_group (sink_id=? AND group_key=?)" in steps
+    assert not [step for step in steps if step.startswith(("SCAN", "USE TEMP"))]
 
 
-def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> None:
-    assert plan(connection, states._OPEN) == [
-        "SEARCH execution USING INDEX execution_open (pipeline_id=? AND execution>?)"
-    ]
-
-
-@pytest.mark.parametrize("statement", STATEMENTS)
+@pytest.mark.parametrize("statement", [each for each in (*OF_DELIVERIES, *OTHERS) if each is not deliveries.HEADS])
 def test_no_statement_reads_a_whole_table_or_sorts(connection: Connection, statement: Statement) -> None:
     steps = plan(connection, statement)
     assert not [step for step in steps if step.startswith(("SCAN", "USE TEMP B-TREE"))]
 
 
-def test_whether_a_group_is_held_back_is_seen_from_its_members_alone(connection: Connection) -> None:
-    assert plan(connection, groups._IS_HELD_BACK) == [
-        "SEARCH delivery USING COVERING INDEX delivery_group (sink_id=? AND group_id=?)",
-        "CORRELATED SCALAR SUBQUERY 1",
-        "SEARCH earlier USING PRIMARY KEY (stream=? AND sequence<?)",
-    ]
+@contextmanager
+def steps_of(connection: Connection) -> Iterator[list[int]]:
+    """Count the steps of SQLite's machine meanwhile, in hundreds."""
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    counted = [0]
+
+    def count() -> int:
+        counted[0] += 1
+        return 0
+
+    driver.set_progress_handler(count, 100)
+    yield counted
+    driver.set_progress_handler(None, 100)
 
 
-@pytest.fixture
-async def database(postgres: PostgresServer) -> AsyncIterator[PostgresDatabase]:
+LITTLE = 200  # hundreds of steps
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        (deliveries.HEADS, {"of_sink": 2, "limit": 50}),
+        (deliveries.HEADS, {"of_sink": 3, "limit": 50}),
+        (deliveries._MEMBERS, {"of_sink": 2, "of_group": b"7", "now": COUNT, "limit": 50}),
+    ],
+    ids=["heads", "heads of another", "group"],
+)
+def test_what_waits_for_a_dead_sink_is_not_looked_through(
+    connection: Connection, statement: Statement, values: dict[str, Any]
+) -> None:
+    with steps_of(connection) as steps:
+        rows = connection.execute(cast("Any", plain(statement)), values).all()
+    assert len(rows) == {2: 50 * (1 + (statement is deliveries.HEADS)), 3: 0}[values["of_sink"]]
+    assert steps[0] < LITTLE
+
+
+# PostgreSQL, which chooses by what is in its tables
+
+
+@pytest.fixture(params=[0, COUNT], ids=["empty", "full"])
+async def database(postgres: PostgresServer, request: pytest.FixtureRequest) -> AsyncIterator[PostgresDatabase]:
+    """A PostgreSQL database in which nothing waits, or very much."""
     with postgres.database() as url:
+        if request.param:
+            await asyncio.to_thread(fill, url)
         database = PostgresDatabase(url, password=None, clock=SetClock())
         yield database
         await database.close()
+
+
+def fill(url: str) -> None:
+    numbers = f"(SELECT generate_series(1, {COUNT}) AS n)"
+    values = {"bytes": "decode(md5(n::text), 'hex')", "group": "decode(md5((n % 100)::text), 'hex')", "numbers": numbers}
+    with psycopg.connect(url) as connection:
+        for statement in FILL:
+            connection.execute(statement.format(**values).encode())
+        connection.execute("ANALYZE")
 
 
 async def postgres_plan(database: PostgresDatabase, statement: Statement) -> list[str]:
@@ -134,38 +211,25 @@ async def postgres_plan(database: PostgresDatabase, statement: Statement) -> lis
     return [row[0].strip(" ->") for row in rows]
 
 
-@pytest.mark.parametrize("statement", [*STATEMENTS, deliveries.HEADS, recording._DELIVERY, states._OPEN])
-async def test_no_statement_reads_a_whole_table_or_sorts_on_postgresql(
-    database: PostgresDatabase, statement: Statement
-) -> None:
-    steps = await postgres_plan(database, statement)
-    assert not [step for step in steps if step.startswith(("Seq Scan", "Sort  "))]
-    assert "Sort" not in steps
-
-
-BY_STREAM = [
-    deliveries._WRITE_ATTEMPT,
+BY_LANE: list[Statement] = [
+    deliveries.HEADS,
+    deliveries._MEMBERS,
     deliveries._HOLD_BACK,
-    deliveries.LET_GO,
-    deliveries._GIVE_UP,
-    groups._FIX,
-    deliveries._SILENCE,
+    deliveries._LET_GO,
+    sink_store._LET_GO,
     recording._DELIVERY,
 ]
+BY_NUMBER: list[Statement] = [deliveries._WRITE_ATTEMPT, sink_store._GIVE_UP, sink_store._RELEASE]
 
 
-@pytest.mark.parametrize("statement", BY_STREAM)
-async def test_what_is_of_a_stream_is_not_sought_among_all_that_waits_on_postgresql(
-    database: PostgresDatabase, statement: Statement
-) -> None:
-    steps = " ".join(await postgres_plan(database, statement))
-    assert "delivery_pkey on delivery" in steps
-    assert "delivery_due" not in steps
-
-
-async def test_whether_another_comes_before_is_not_sought_among_all_that_waits_on_postgresql(
-    database: PostgresDatabase,
-) -> None:
-    for statement in (deliveries.HEADS, groups._UNGROUPED):
-        steps = " ".join(await postgres_plan(database, statement))
-        assert "delivery_pkey on delivery earlier" in steps
+async def test_no_statement_reads_a_whole_table_or_sorts_on_postgresql(database: PostgresDatabase) -> None:
+    for statement in (*OF_DELIVERIES, *OTHERS):
+        steps = await postgres_plan(database, statement)
+        whole = [step for step in steps if step.startswith("Seq Scan") or step == "Sort"]
+        assert not whole, f"{plain(statement)}\n" + "\n".join(steps)
+    plans = {each: " ".join(await postgres_plan(database, each)) for each in (*OF_DELIVERIES, deliveries._MEMBERS)}
+    assert [plans[each] for each in BY_LANE if "delivery_lane on delivery" not in plans[each]] == []
+    assert [plans[each] for each in BY_NUMBER if "delivery_pkey on delivery" not in plans[each]] == []
+    assert "delivery_pkey" not in plans[sink_store._TOO_OLD] + plans[deliveries._CALL_FORWARD]
+    assert plans[deliveries.HEADS].count("delivery_due on delivery") == 2
+    assert "delivery_group on delivery" in plans[deliveries._MEMBERS]

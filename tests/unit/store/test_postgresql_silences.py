@@ -3,21 +3,22 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import cast
 from uuid import UUID
 
 import pytest
 from postgres import PostgresServer
 from sqlalchemy import Connection, text
-from stores import START_US, SetClock, Woken, source_change, stream_of
+from stores import START_US, SetClock, Woken, due, silence, sink_of, source_change, stream_of
 
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.store import deliveries
 from watcher.store.changes import Lease, SourceChange
 from watcher.store.open import open_store
 from watcher.store.recording import OutboxTimes, write_group
+from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 OPENING = EventKey(stream_of("accounts/default"), 1)
@@ -28,13 +29,28 @@ Work = Callable[[Connection], object]
 
 
 @dataclass
+class Caught:
+    """A store that does not write what it is asked to, but keeps it."""
+
+    store: SqlStore
+    works: list[Work] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.store, name)
+
+    async def write(self, work: Work, **_lease: object) -> None:
+        self.works.append(work)
+
+
+@dataclass
 class Replicas:
     """The one that owns the account, and the one that owns the sink, whose opening is silenced."""
 
     polls: SqlStore
     sends: SqlStore
     account: Lease
-    ops: Lease
+    ops: SinkStore
+    releases: Work
 
     def closing(self) -> SourceChange:
         change = source_change(self.account, sequence=2, sinks=())
@@ -43,10 +59,7 @@ class Replicas:
 
     def closes(self, connection: Connection) -> None:
         times = OutboxTimes(START_US, START_US)
-        write_group(connection, [self.closing()], numbers=self.polls._numbers, times=times)
-
-    def releases(self, connection: Connection) -> None:
-        deliveries.release(connection, sink_id=self.sends._number(self.ops), keys=[OPENING], now=START_US)
+        write_group(connection, [self.closing()], numbers=self.polls.numbers, times=times)
 
     async def at_once(self, first: Work, second: Work, *, by: SqlStore, beside: SqlStore) -> None:
         """Do both in transactions that overlap: the first ends once the second has ended, or waits for it."""
@@ -72,10 +85,12 @@ async def replicas(postgres: PostgresServer) -> AsyncIterator[Replicas]:
     with postgres.database() as url:
         open_one = partial(open_store, url, clock=SetClock(), on_recorded=Woken())
         polls, sends = await open_one(), await open_one()
-        account, ops = await polls.claim("account", "default"), await sends.claim("sink", "ops")
+        account, ops = await polls.claim("account", "default"), await sink_of(sends)
         await polls.record(replace(source_change(account), problems=(ProblemChange(PROBLEM, is_new=True),)))
-        await sends.silence(ops, [OPENING], now=START_US, owned_from=START_US)
-        yield Replicas(polls, sends, account, ops)
+        await silence(ops, *await due(ops))
+        caught = Caught(sends)
+        await SinkStore(cast("SqlStore", caught), ops.lease).release()
+        yield Replicas(polls, sends, account, ops, *caught.works)
         await polls.close()
         await sends.close()
 
