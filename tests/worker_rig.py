@@ -262,6 +262,8 @@ class Rig:
 
         It may open a problem, or close it, or (neither `is_new` nor `closed`) remind of it.
         """
+        entries: list[OutboxEntry] = []
+        problems: list[ProblemChange] = []
         for stream in streams:
             self.clock.passed_s += 0.001
             self._recorded[stream] += 1
@@ -269,16 +271,16 @@ class Rig:
             if problem is not None:
                 block = {"id": str(problem.id)} | ({} if closed_at is None else {"closedAt": timestamp(closed_at)})
                 data = {**(data or {}), "problem": block}
+                problems.append(ProblemChange(problem, closed_at, is_new=is_new and not closed))
             event = _event(stream, self._recorded[stream], type_=type_, data=data, lane=lane)
-            problems = () if problem is None else (ProblemChange(problem, closed_at, is_new=is_new and not closed),)
             group = None if self.rules.group is None else self.rules.group.group_of(event)
-            groups = {} if group is None else {self.name: group}
-            await self.write(OutboxEntry(event, (self.name,), groups=groups), *problems)
+            entries.append(OutboxEntry(event, (self.name,), groups={} if group is None else {self.name: group}))
+        await self.write(*entries, problems=problems)
 
-    async def write(self, entry: OutboxEntry, *problems: ProblemChange) -> None:
-        """Record an event, with the problems that it opens or closes."""
+    async def write(self, *entries: OutboxEntry, problems: Sequence[ProblemChange] = ()) -> None:
+        """Record events, with the problems that they open or close."""
         before, self._changes_count = self._changes_count, self._changes_count + 1
-        change = SourceChange(self._account, before, self._changes_count, None, (entry,), problems)
+        change = SourceChange(self._account, before, self._changes_count, None, entries, tuple(problems))
         await self.real_store.record(change)
 
     async def go(self, after_s: float = 0.0) -> float:

@@ -211,7 +211,8 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
     taken: set[int] = set()
     groups: set[bytes] = set()  # of which a batch is taken: the rest of it goes with the next
     next_due_at: Micros | None = None
-    for row in _heads(connection, sink_id, request):
+    heads = _heads(connection, sink_id, request)
+    for row in heads:
         if row.lane in request.skip or row.number in taken:
             continue
         # What waits for no others was due when it was recorded, whatever clock said so.
@@ -229,6 +230,8 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
             groups.add(row.group_key)
             taken.update(member.number for member in members)
         batches.append([_complete(connection, sink_id, _delivery(each, name), request) for each in members])
+    if next_due_at is None and len(heads) > request.count:  # groups took all that was looked at: there may be more
+        next_due_at = heads[-1].due_at
     return Taken(batches, next_due_at)
 
 

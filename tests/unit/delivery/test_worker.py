@@ -91,43 +91,30 @@ async def test_a_failing_delivery_holds_back_later_ones_of_its_execution_only(ri
     assert rig.row("a1")["attempts"] == 3
 
 
-async def waits_of(rig: Rig, name: str, *, rounds: int, beside: str = "") -> list[float]:
-    """Return for how long a delivery waits after each attempt; `beside` is recorded before each, and gets through."""
+async def test_a_delivery_waits_for_its_next_step_over_restarts_too_and_the_last_repeats(rig: Rig) -> None:
+    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a")
     waits: list[float] = []
     await rig.go()
-    for _ in range(rounds):
-        waits.append((rig.row(name)["due_at"] - rig.clock.steady_us()) / 1e6)
-        await rig.record(*beside)
+    for round_ in range(5):
+        waits.append((rig.row("a1")["due_at"] - rig.clock.steady_us()) / 1e6)
+        await rig.record("b")
         await rig.go()
-        await rig.go(waits[-1])
-    return waits
+        if round_ == 2:
+            await rig.restart()
+        assert await rig.go_for(waits[-1] + 0.002) == ["a1"]
+    assert waits == pytest.approx([1, 5, 30, 30, 30], abs=0.01)
+    assert (rig.row("a1")["attempts"], rig.counted("retried")) == (6, 6)
 
 
-async def test_what_fails_while_others_get_through_waits_for_its_steps_and_the_last_repeats(rig: Rig) -> None:
-    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
-    await rig.record("a")
-    assert await waits_of(rig, "a1", rounds=5, beside="b") == pytest.approx([1, 1, 5, 30, 30], abs=0.01)
-    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"], rig.counted("retried")) == (6, 5, 6)
-
-
-async def test_what_fails_while_nothing_gets_through_takes_no_step_and_waits_for_a_minute_at_most(rig: Rig) -> None:
+async def test_a_sink_that_never_gives_up_keeps_trying_and_looks_for_nothing_to_give_up(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, retry=replace(RULES.retry, give_up_after_s=None)))
     rig.sink.answer = lambda _: FAILED
     await rig.record("a")
-    assert await waits_of(rig, "a1", rounds=8) == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60])
-    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"]) == (9, 0)
-
-
-async def test_a_restart_forgets_what_got_through_and_no_step_that_was_taken(rig: Rig) -> None:
-    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
-    await rig.record("a")
-    await waits_of(rig, "a1", rounds=3, beside="b")
-    await rig.restart()
-    await rig.go(30)
-    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"]) == (5, 3)
-    await rig.record("b")
     await rig.go()
-    await rig.go(60)
-    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"]) == (6, 4)
+    await rig.go(1e6)
+    await rig.worker.flush()
+    assert (rig.row("a1")["state"], rig.store.asked["give_up"]) == ("waiting", 0)
 
 
 async def test_every_attempt_carries_the_same_id_and_body(rig: Rig) -> None:
@@ -365,25 +352,6 @@ async def test_the_clock_of_giving_up_stands_still_while_the_sink_is_disabled(ri
     assert (rig.row("a1")["state"], rig.row("a1")["attempts"]) == ("waiting", 3)
     await rig.go(30)
     assert rig.row("a1")["state"] == "dead"
-
-
-async def test_a_sink_that_never_gives_up_looks_for_nothing_to_give_up(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, retry=replace(RULES.retry, give_up_after_s=None)))
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a")
-    await rig.go()
-    await rig.go(1e6)
-    await rig.worker.flush()
-    assert rig.store.asked["give_up"] == 0
-
-
-async def test_a_sink_that_never_gives_up_keeps_trying(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, retry=replace(RULES.retry, give_up_after_s=None)))
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a")
-    await rig.go()
-    await rig.go(1e6)
-    assert rig.row("a1")["state"] == "waiting"
 
 
 async def test_deliveries_keep_to_the_rate(rig: Rig) -> None:

@@ -10,9 +10,8 @@ from worker_rig import BUSY, DELIVERED, GONE, RULES, Rig, name_of
 
 from watcher.delivery.worker import BATCH, CONCURRENCY, REST_S, UNSETTLED_COUNT
 from watcher.domain.delivery import Delivery
+from watcher.domain.routing import GroupRules
 from watcher.sinks.protocol import SendResult
-from watcher.store.changes import Turn
-from watcher.store.records import Taken
 
 
 @pytest.fixture
@@ -27,21 +26,6 @@ def streams(count: int) -> list[str]:
     return [f"s{index:04}-" for index in range(count)]
 
 
-def hold_settling(rig: Rig) -> tuple[asyncio.Event, list[int]]:
-    """Let no attempt record be written until the event is set; return how many each write has, too."""
-    go_on, counts = asyncio.Event(), list[int]()
-    turn = rig.store.turn
-
-    async def turn_later(asked: Turn) -> Taken | None:
-        if asked.attempts:
-            counts.append(len(asked.attempts))
-            await go_on.wait()
-        return await turn(asked)
-
-    rig.store.turn = turn_later  # type: ignore[method-assign]
-    return go_on, counts
-
-
 async def be_slow(rig: Rig, *, turn_s: float) -> None:
     """Make each turn of the event loop take so long."""
     while True:
@@ -49,51 +33,42 @@ async def be_slow(rig: Rig, *, turn_s: float) -> None:
         await asyncio.sleep(0)
 
 
-async def test_an_answer_frees_its_slot_before_it_is_settled(rig: Rig) -> None:
-    go_on, counts = hold_settling(rig)
+async def test_an_answer_frees_its_slot_before_it_is_settled_and_all_are_settled_at_once(rig: Rig) -> None:
     await rig.record(*streams(40))
     await rig.worker.tick()
     assert [await rig.sink.arrived.get() for _ in range(40)] == [f"{stream}1" for stream in streams(40)]
-    go_on.set()
-    await rig.settle()
-    assert (sum(counts), len(counts)) == (40, 2)
+    assert rig.store.asked["settle"] == 0
+    await rig.go()
+    assert (rig.store.asked["settle"], rig.counted("delivered")) == (1, 40)
 
 
 async def test_the_next_of_a_stream_waits_until_the_one_before_is_settled(rig: Rig) -> None:
-    go_on, _ = hold_settling(rig)
     await rig.record("a", "a", "b")
     await rig.worker.tick()
-    assert [await rig.sink.arrived.get() for _ in range(2)] == ["a1", "b1"]
-    await rig.worker.tick()
-    assert rig.sink.arrived.empty()
-    go_on.set()
-    await rig.go()
-    assert rig.sink.take_sent() == ["a1", "b1", "a2"]
+    await rig.settle()
+    assert rig.sink.take_sent() == ["a1", "b1"]
+    assert await rig.sent_after() == ["a2"]
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
-async def test_what_is_not_settled_is_bounded(rig: Rig) -> None:
-    go_on, _ = hold_settling(rig)
-    await rig.record(*streams(UNSETTLED_COUNT + 30))
-    for _ in range(4):
+async def test_what_was_begun_and_is_not_settled_is_bounded(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, group=GroupRules(("pipeline",), wait_s=1.0, max_count=100)))
+    for number in range(12):
+        await rig.record(*(f"p{number:02}-{stream}" for stream in streams(100)), data={"pipeline": {"id": str(number)}})
+    go_on = asyncio.Event()
+
+    async def answer_later() -> SendResult:
+        await go_on.wait()
+        return DELIVERED
+
+    rig.sink.answer = lambda _: answer_later()
+    rig.clock.passed_s += 1
+    for _ in range(6):
         await rig.worker.tick()
-        while rig.worker._sending:
-            await asyncio.wait(rig.worker._sending)
-    assert len(rig.sink.sent) == UNSETTLED_COUNT
+        await asyncio.sleep(0)
+    assert UNSETTLED_COUNT <= len(rig.sink.sent) < UNSETTLED_COUNT + 100
     go_on.set()
     await rig.go()
-    assert len(rig.sink.sent) == UNSETTLED_COUNT + 30
-
-
-async def test_what_is_settled_and_held_nothing_back_is_not_looked_for_again(rig: Rig) -> None:
-    await rig.go()
-    for count in (2, 3):
-        await rig.record("a", "b")
-        await rig.go()
-        assert rig.store.asked["take"] == count
-    await rig.record("a", "a")
-    await rig.go()
-    assert (len(rig.sink.sent), rig.store.asked["take"]) == (6, 5)
+    assert (len(rig.sink.sent), rig.counted("delivered")) == (1200, 1200)
 
 
 async def test_what_is_recorded_while_enough_is_at_hand_is_read_once_there_is_room(rig: Rig) -> None:
@@ -165,34 +140,11 @@ async def test_a_sink_that_wants_nothing_more_takes_no_room_from_polling(rig: Ri
     rig.sink.answer = lambda _: GONE
     await rig.record(*streams(BATCH + 20))
 
-    async def be_slow() -> None:
-        while True:
-            rig.clock.passed_s += 0.01
-            await asyncio.sleep(0)
-
-    slow = asyncio.create_task(be_slow())
+    slow = asyncio.create_task(be_slow(rig, turn_s=0.01))
     await rig.go()
     slow.cancel()
     assert rig.sink_state() == "disabled"
     assert not rig.backpressure.waiting
-
-
-@pytest.mark.untraced  # much longer with coverage, which others give
-async def test_batches_keep_the_bound_of_what_is_not_settled(rig: Rig) -> None:
-    go_on, _ = hold_settling(rig)
-    sent = note_batches(rig, batch_count=100)
-    names = streams(UNSETTLED_COUNT + 88)
-    await rig.record(*names[:50])
-    await rig.worker.tick()
-    await rig.record(*names[50:])
-    for _ in range(4):
-        await rig.worker.tick()
-        while rig.worker._sending:
-            await asyncio.wait(rig.worker._sending)
-    assert sum(map(len, sent)) == UNSETTLED_COUNT
-    go_on.set()
-    await rig.go()
-    assert sum(map(len, sent)) == UNSETTLED_COUNT + 88
 
 
 async def test_what_cannot_be_sent_holds_up_its_batch_only_once(rig: Rig) -> None:

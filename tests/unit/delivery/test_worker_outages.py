@@ -1,10 +1,10 @@
 """What a sink's outage, and deliveries that never get through, cost the others: in virtual time, over a real store."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,6 +15,8 @@ from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult
 
 DEFAULTS = replace(RULES, retry=RetryRules((1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 10_800.0), give_up_after_s=259_200.0))
 PACED = replace(DEFAULTS, rate_per_s=100.0)
+
+AWAY_FROM_S = 63.0
 
 
 @pytest.fixture
@@ -28,10 +30,12 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
 class World:
     """A receiver that is away for a while, and never takes some deliveries; what is sent to it, every so often."""
 
-    def __init__(self, rig: Rig, *, every_s: float, poisoned: int, away_from_s: float, away_s: float) -> None:
+    def __init__(self, rig: Rig, *, every_s: float, poisoned: int, away_s: float, answer: SendResult) -> None:
         self.rig = rig
         self.every_s = every_s
-        self.away_from_s, self.back_s = away_from_s, away_from_s + away_s
+        self.back_s = AWAY_FROM_S + away_s
+        self.answer = answer
+        self.tries: Counter[str] = Counter()
         self.poisoned = {f"p{index}-1" for index in range(poisoned)}
         self.recorded_at: dict[str, float] = {}
         self.arrived_at: dict[str, float] = {}
@@ -39,8 +43,11 @@ class World:
 
     def _answer(self, delivery: Delivery) -> SendResult:
         now = self.rig.clock.passed_s
-        if name_of(delivery) in self.poisoned or self.away_from_s <= now < self.back_s:
-            return FAILED
+        self.tries[name_of(delivery)] += 1
+        if AWAY_FROM_S <= now < self.back_s:
+            return self.answer
+        if name_of(delivery) in self.poisoned:
+            return UNAVAILABLE
         self.arrived_at.setdefault(name_of(delivery), now)
         return DELIVERED
 
@@ -64,41 +71,65 @@ class World:
     def delays_s(self) -> list[float]:
         """Return for how long each waited, from when it could first have been taken."""
         return [
-            self.arrived_at.get(name, float("inf")) - (self.back_s if self.away_from_s <= at < self.back_s else at)
+            self.arrived_at.get(name, float("inf")) - (self.back_s if AWAY_FROM_S <= at < self.back_s else at)
             for name, at in self.recorded_at.items()
         ]
 
 
+USERS = RetryRules((1.0, 60.0, 3600.0), give_up_after_s=259_200.0)
+UNAVAILABLE = SendResult(SendOutcome.RETRY, "503")
+IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", retry_after_s=3600.0)
+
+
 @pytest.mark.untraced
 @pytest.mark.parametrize(
-    ("every_s", "poisoned", "away_s"),
+    ("away_s", "every_s", "poisoned", "schedule", "answer"),
     [
-        (50, 0, 20),
-        (50, 3, 71),
-        (7, 1, 613),
-        (0.9, 3, 71),
-        *(pytest.param(*each, marks=pytest.mark.soak) for each in ((50, 0, 7200), (7, 3, 1800), (0.9, 0, 200))),
+        (20, 50, 3, DEFAULTS.retry, UNAVAILABLE),
+        (120, 50, 0, USERS, UNAVAILABLE),
+        (120, 7, 1, DEFAULTS.retry, IN_AN_HOUR),
+        (600, 50, 3, USERS, IN_AN_HOUR),
+        (600, 50, 0, DEFAULTS.retry, UNAVAILABLE),
+        *(
+            pytest.param(away_s, every_s, poisoned, schedule, answer, marks=pytest.mark.soak)
+            for away_s, every_s in ((20, 0.5), (120, 0.5), (600, 2), (7200, 7), (7200, 50))
+            for poisoned in (0, 3)
+            for schedule in (DEFAULTS.retry, USERS)
+            for answer in (UNAVAILABLE, IN_AN_HOUR)
+        ),
     ],
 )
-async def test_after_an_outage_everything_arrives_within_about_a_minute(
-    rig: Rig, every_s: float, poisoned: int, away_s: float
+async def test_after_an_outage_everything_arrives_within_ninety_seconds(
+    rig: Rig, away_s: float, every_s: float, poisoned: int, schedule: RetryRules, answer: SendResult
 ) -> None:
-    await rig.restart(rules=PACED)
-    world = World(rig, every_s=every_s, poisoned=poisoned, away_from_s=63, away_s=away_s)
-    await world.run(63 + away_s + 60, rest_s=120)
-    assert max(world.delays_s()) <= 76
+    await rig.restart(rules=replace(PACED, retry=schedule))
+    world = World(rig, every_s=every_s, poisoned=poisoned, away_s=away_s, answer=answer)
+    await world.run(AWAY_FROM_S + away_s + 60, rest_s=120)
+    assert max(world.delays_s()) <= 90
     assert (rig.counted("dead"), rig.ends) == (0, [])
 
 
 @pytest.mark.untraced
-@pytest.mark.parametrize(("every_s", "poisoned"), [(50, 1), (10, 3)])
-async def test_what_never_gets_through_holds_up_nothing_else(rig: Rig, every_s: float, poisoned: int) -> None:
-    await rig.restart(rules=PACED)
-    world = World(rig, every_s=every_s, poisoned=poisoned, away_from_s=0, away_s=0)
-    await world.run(1800, rest_s=60)
+@pytest.mark.parametrize(
+    ("every_s", "poisoned", "schedule"),
+    [
+        (50, 1, DEFAULTS.retry),
+        (50, 3, USERS),
+        (10, 3, DEFAULTS.retry),
+        pytest.param(0.5, 3, DEFAULTS.retry, marks=pytest.mark.soak),
+        pytest.param(0.5, 1, USERS, marks=pytest.mark.soak),
+    ],
+)
+async def test_what_never_gets_through_is_seldom_tried_and_holds_up_nothing_else(
+    rig: Rig, every_s: float, poisoned: int, schedule: RetryRules
+) -> None:
+    await rig.restart(rules=replace(PACED, retry=schedule))
+    world = World(rig, every_s=every_s, poisoned=poisoned, away_s=0, answer=UNAVAILABLE)
+    await world.run(3600, rest_s=0)
     delays_s = sorted(world.delays_s())
-    assert delays_s[-1] <= 5
-    assert rig.row("p0-1")["steps"] >= 4
+    assert delays_s[round(0.95 * len(delays_s))] < 5
+    assert all(3 <= world.tries[name] < 20 for name in world.poisoned), world.tries
+    assert rig.emitted == []
 
 
 def away(rig: Rig) -> None:
@@ -142,24 +173,93 @@ async def test_while_the_breaker_is_open_what_was_never_tried_goes_first_one_a_s
     assert rig.row("f1")["attempts"] == 1
 
 
-async def test_then_the_one_goes_with_the_fewest_steps_that_was_tried_longest_ago_whatever_its_own_wait(
-    rig: Rig,
-) -> None:
+async def test_then_the_one_goes_that_was_tried_longest_ago_whatever_its_own_wait(rig: Rig) -> None:
     failing = {"p1"}
     rig.sink.answer = lambda delivery: FAILED if name_of(delivery) in failing else DELIVERED
     await rig.record("p")
-    for after_s in (0, 1, 1, 6):
-        await rig.go(after_s)
-        await rig.record("z")
-        await rig.go()
-    assert rig.row("p1")["steps"] == 3
-    failing.update(("a1", "b1", "c1", "d1", "e1"))
+    await rig.go_for(40)  # its next step is two minutes
+    failing.update(f"{name}1" for name in "abcde")
     await rig.record(*"abcde")
     assert await rig.sent_after() == ["a1", "b1", "c1", "d1", "e1"]
     assert await rig.sent_after(0.9) == []
-    tried = [name for _ in range(100) for name in await rig.sent_after(1)]
-    assert tried == ["a1", "b1", "c1", "d1", "e1", "a1", "b1"]
-    assert rig.row("p1")["due_at"] < rig.clock.steady_us()
+    assert await rig.go_for(70) == ["p1", "a1", "b1", "c1", "d1", "e1", "p1"]
+
+
+async def test_a_success_calls_all_that_waits_forward_evenly_within_a_minute(rig: Rig) -> None:
+    rig.sink.answer = lambda _: IN_AN_HOUR
+    names = [f"s{number:02}-" for number in range(16)]
+    await rig.record(*names)
+    await rig.go()
+    await rig.record(*names, "new")  # those that follow come with what they follow
+    back(rig)
+    assert await rig.go_for(1.5) == ["new1"]
+    sent = [await rig.go_for(10) for _ in range(6)]
+    assert sorted(name for batch in sent for name in batch) == sorted(
+        f"{name}{nth}" for name in names for nth in (1, 2)
+    )
+    assert all(2 <= len(batch) <= 10 for batch in sent)
+
+
+async def test_neither_a_pause_nor_what_waits_while_the_breaker_is_closed_is_called_forward(rig: Rig) -> None:
+    rig.sink.answer = lambda delivery: IN_AN_HOUR if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a")
+    await rig.go()
+    await rig.record("b")
+    assert await rig.go_for(300) == ["b1"]
+    rig.sink.answer = lambda _: replace(BUSY, retry_after_s=600)
+    await rig.record(*"cdefg")
+    await rig.go()
+    back(rig)
+    assert await rig.go_for(590) == []
+    assert len(await rig.go_for(80)) == 6
+
+
+@pytest.mark.parametrize(("failures", "tried"), [(4, 4), (5, 0)])
+async def test_a_restart_goes_on_with_the_breaker_as_it_was(rig: Rig, failures: int, tried: int) -> None:
+    away(rig)
+    await rig.record(*"abcdefgh"[:failures])
+    await rig.go()
+    await rig.restart(rules=DEFAULTS)
+    assert len(await rig.sent_after(0.5)) == 0
+    assert len(await rig.sent_after(0.5)) == (tried or 1)
+
+
+async def test_a_restart_after_a_success_begins_with_a_closed_breaker(rig: Rig) -> None:
+    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a")
+    await rig.go_for(800)
+    assert rig.row("a1")["attempts"] >= 5
+    await rig.record("b")
+    await rig.go()
+    await rig.restart(rules=DEFAULTS)
+    away(rig)
+    await rig.record("c", "d", "e", "f")
+    assert await rig.sent_after() == ["c1", "d1", "e1", "f1"]
+
+
+async def test_a_trial_waits_for_the_pace(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, rate_per_s=0.01))
+    away(rig)
+    await rig.record(*"abcdef")
+    assert sorted(await rig.go_for(900)) != []
+    rig.sink.take_sent()
+    assert len(await rig.go_for(1000)) <= 10
+    back(rig)
+    await rig.go_for(1000)
+    assert [rig.row(f"{name}1")["state"] for name in "abcdef"] == ["delivered"] * 6
+
+
+async def test_what_was_on_its_way_when_the_breaker_opened_closes_it(rig: Rig) -> None:
+    slow = asyncio.get_running_loop().create_future()
+    rig.sink.answer = lambda delivery: slow if name_of(delivery) == "a1" else FAILED
+    await rig.record(*"abcdefg")
+    await rig.worker.tick()
+    while len(rig.worker._sending) > 1:
+        await asyncio.wait(rig.worker._sending, return_when=asyncio.FIRST_COMPLETED)
+    slow.set_result(DELIVERED)
+    back(rig)
+    sent = await rig.go_for(65)
+    assert len(sent) == len(set(sent)) == 6
 
 
 async def test_what_an_open_breaker_holds_back_counts_no_attempt(rig: Rig) -> None:
@@ -167,16 +267,6 @@ async def test_what_an_open_breaker_holds_back_counts_no_attempt(rig: Rig) -> No
     await rig.record(*(f"s{index:02}-" for index in range(40)))
     await rig.go(1)
     assert [rig.row(f"s{index:02}-1")["attempts"] for index in (30, 39)] == [0, 0]
-
-
-async def test_the_first_success_lets_all_that_is_due_go_never_tried_first(rig: Rig) -> None:
-    away(rig)
-    await rig.record(*"abcde")
-    await rig.go()
-    await rig.go(1)
-    await rig.record(*"fgh")
-    back(rig)
-    assert await rig.sent_after(3) == ["f1", "g1", "h1", "b1", "c1", "d1", "e1", "a1"]
 
 
 async def test_a_refused_body_shows_that_the_sink_works(rig: Rig) -> None:
@@ -195,16 +285,6 @@ async def test_stdout_has_no_breaker(rig: Rig) -> None:
     await rig.record(*"abcdefgh")
     await rig.go()
     assert len(await rig.sent_after(1)) == 8
-
-
-async def test_a_restart_forgets_the_breaker(rig: Rig) -> None:
-    away(rig)
-    await rig.record(*"abcdefgh")
-    await rig.go(40)
-    await rig.restart(rules=DEFAULTS)
-    back(rig)
-    await rig.record("i")
-    assert "i1" in await rig.sent_after(1)
 
 
 async def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(rig: Rig) -> None:
@@ -249,39 +329,6 @@ async def test_what_is_in_flight_is_not_given_up(rig: Rig) -> None:
     assert (rig.row("a1")["state"], rig.counted("dead")) == ("delivered", 0)
 
 
-async def test_what_is_being_taken_is_not_given_up(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, retry=RetryRules((1.0,), give_up_after_s=200.0)))
-    rig.sink.answer = lambda _: BUSY
-    await rig.record("a")
-    await rig.go()
-    await rig.record("b")
-    await rig.worker.flush()
-    rig.clock.passed_s += 300
-    rig.sink.answer = lambda _: DELIVERED
-    taken, go_on = asyncio.Event(), asyncio.Event()
-    next_deliveries, save_sink_state = rig.store.next_deliveries, rig.store.save_sink_state
-
-    async def take_slowly(*args: Any, **options: Any) -> DueDeliveries:
-        due = await next_deliveries(*args, **options)
-        taken.set()
-        await go_on.wait()
-        return due
-
-    async def save_and_go_on(*args: Any, **options: Any) -> None:
-        await save_sink_state(*args, **options)
-        asyncio.get_running_loop().call_soon(go_on.set)  # not before what is to be left alone is settled
-
-    rig.store.next_deliveries = take_slowly  # type: ignore[method-assign]
-    rig.store.save_sink_state = save_and_go_on  # type: ignore[method-assign]
-    tick = asyncio.create_task(rig.worker.tick())
-    await taken.wait()
-    await rig.worker.flush()
-    await tick
-    await rig.settle()
-    assert [rig.row(name)["state"] for name in ("a1", "b1")] == ["delivered"] * 2
-    assert rig.counted("dead") == 0
-
-
 async def test_a_store_in_trouble_while_the_breaker_is_open_is_asked_again_and_has_recovered(rig: Rig) -> None:
     away(rig)
     await rig.record(*"abcde")
@@ -307,49 +354,3 @@ async def test_with_nothing_left_to_try_an_open_breaker_lets_the_worker_rest(rig
     back(rig)
     await rig.record("f")
     assert await rig.sent_after() == ["f1"]
-
-
-async def test_a_trial_waits_for_the_pace(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, rate_per_s=0.01))
-    away(rig)
-    await rig.record(*"abcdef")
-    while rig.trial() is None:
-        await rig.go(10)
-    back(rig)
-    assert await rig.sent_after(1) == []
-    sent = [name for _ in range(70) for name in await rig.sent_after(10)]
-    assert sorted(sent) == ["a1", "b1", "c1", "d1", "e1", "f1"]
-
-
-async def test_a_trial_that_waits_is_given_back_with_the_rest_when_the_store_takes_no_state(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, rate_per_s=1 / 55))
-    rig.store.broken.add("record")
-    away(rig)
-    await rig.record(*"abcdef")
-    while not rig.store.asked["record"]:
-        waiting = rig.trial()
-        await rig.go(5)
-    assert waiting is not None
-    assert rig.trial() is None
-    rig.store.broken.clear()
-    back(rig)
-    sent = [name for _ in range(70) for name in await rig.sent_after(10)]
-    assert sorted(sent) == ["a1", "b1", "c1", "d1", "e1", "f1"]
-
-
-async def test_a_trial_goes_with_the_others_once_one_that_was_on_its_way_got_through(rig: Rig) -> None:
-    slow = asyncio.get_running_loop().create_future()
-    await rig.restart(rules=replace(RULES, rate_per_s=10.0))
-    rig.sink.answer = lambda delivery: slow if name_of(delivery) == "a1" else FAILED
-    await rig.record(*"abcdefg")
-    rig.worker._pacer.spend(rig.clock.monotonic())
-    while rig.trial() is None:
-        rig.clock.passed_s += 0.05
-        await rig.worker.tick()
-        while len(rig.worker._sending) > 1:
-            await asyncio.wait(rig.worker._sending, return_when=asyncio.FIRST_COMPLETED)
-    slow.set_result(DELIVERED)
-    await asyncio.wait(rig.worker._sending)
-    back(rig)
-    sent = [name for _ in range(30) for name in await rig.sent_after(1)]
-    assert len(sent) == len(set(sent)) == 6
