@@ -1,6 +1,7 @@
 """The owners of one process over a real store and real sockets: for tests of the supervisor."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from receiver import Receiver, Reply, answer, says
@@ -21,6 +22,7 @@ from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Tick, Wake
 from watcher.sinks.output import StdoutOutput
+from watcher.store.account_store import SqlAccountStore
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
@@ -92,7 +94,18 @@ class Setup:
         self.due_clock = ServerClock(clock)
         silences, wakeups, load = Silences(), SinkWakeups(), Backpressure()
         shared = OwnerDependencies(
-            store, clock, self.metrics, events, self.schedule, load, fatal, silences, wakeups, output, self.due_clock
+            partial(SqlAccountStore, store),
+            clock,
+            self.metrics,
+            events,
+            self.schedule,
+            load,
+            fatal,
+            store,
+            silences,
+            wakeups,
+            output,
+            self.due_clock,
         )
         self.ownership = self.make_ownership()
         self.supervisor = Supervisor(shared, self.ownership, drain_s=LONG_S)

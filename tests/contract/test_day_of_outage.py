@@ -167,7 +167,7 @@ class World:
 
     async def record(self, event: Event, *problems: ProblemChange) -> None:
         """Record an event, and do at once what both workers have to do."""
-        await self.ops.write(OutboxEntry(event, ("ops", "other")), *problems)
+        await self.ops.write(OutboxEntry(event, ("ops", "other")), problems=problems)
         self.recorded.append(event)
         await self.pass_by(0)
         if str(event.id) not in self.beside.taken()[-1]:

@@ -16,7 +16,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import RuleState
-from watcher.sinks.protocol import SinkContext, WorkerRules
+from watcher.sinks.protocol import SinkContext
 from watcher.sinks.slack_bot import SlackBotSettings
 from watcher.store.changes import RulesChange
 
@@ -39,11 +39,7 @@ class SlackRig(Rig):
     async def open(self) -> None:
         context = SinkContext(self.clock, take_slot=lambda: self.worker.take_slot())  # noqa: PLW0108 (it is there later)
         self.sink = cast("ScriptedSink", self.settings.open(context))
-        await self.start(rules=self.rules)
-
-    @property
-    def rules(self) -> WorkerRules:
-        return self.settings.rules
+        await self.start(rules=self.settings.rules)
 
     async def kill(self) -> None:
         await super().kill()

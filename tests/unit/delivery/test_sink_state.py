@@ -56,7 +56,7 @@ def test_a_sink_fails_with_the_last_answer_since_its_last_success(
     for answer in came:
         sink.answered(answer)
         if answer == "written":
-            sink.got_through()
+            sink.got_through(clock.steady_us())
     sink.failed(delivery())
     assert state_after(sink, clock, 300) == "failing"
     assert sink.answer == reported
@@ -104,7 +104,7 @@ def test_five_minutes_begin_anew_after_a_success_or_with_nothing_to_try(
 def test_a_success_ends_failing_and_nothing_else(clock: FakeClock, before: str | None, after: str | None) -> None:
     sink = sink_state(clock, before)
     assert sink.through_at == 0
-    sink.got_through()
+    sink.got_through(clock.steady_us())
     assert (sink.state, sink.through_at) == (after, clock.steady_us())
 
 
@@ -164,7 +164,7 @@ def test_the_backoff_of_a_sink_is_what_is_left_of_its_pause_and_for_how_long_it_
 def test_what_failed_while_others_got_through_says_nothing_of_the_sink_until_it_is_settled(clock: FakeClock) -> None:
     sink, tried_at = sink_state(clock), clock.steady_us()
     clock.passed_s += 1
-    sink.got_through()
+    sink.got_through(clock.steady_us())
     sink.failed(delivery(1, attempts=1, tried_at=tried_at))
     for _ in range(3):
         clock.passed_s += 600
@@ -173,7 +173,7 @@ def test_what_failed_while_others_got_through_says_nothing_of_the_sink_until_it_
     assert state_after(sink, clock, 600) is None
     sink.failed(delivery(2, attempts=1, tried_at=clock.steady_us()))
     assert state_after(sink, clock, 300) == "failing"
-    sink.got_through()
+    sink.got_through(clock.steady_us())
     sink.settled(delivery(1))
     sink.failed(delivery(1))
     assert state_after(sink, clock, 300) == "failing"
@@ -184,7 +184,7 @@ def test_a_failure_is_the_sinks_unless_something_got_through_since_the_one_befor
     clock: FakeClock, attempts: int
 ) -> None:
     sink = sink_state(clock)
-    sink.got_through()
+    sink.got_through(clock.steady_us())
     clock.passed_s += 1
     sink.failed(delivery(1, attempts=attempts, tried_at=clock.steady_us()))
     assert state_after(sink, clock, 300) == "failing"

@@ -339,12 +339,12 @@ async def test_what_is_kept_is_recorded_at_the_end_if_it_can_be(rig: Rig) -> Non
 
 
 async def test_nothing_is_sent_while_the_store_refuses_what_others_write(rig: Rig) -> None:
-    rig.store.failing_since = rig.clock.monotonic()
+    rig.store.monitor.failing_since = rig.clock.monotonic()
     await rig.record("a")
     assert await rig.go() == 1
     assert await rig.sent_after(400) == []
     assert (rig.emitted, rig.is_up()) == ([], True)
-    rig.store.failing_since = None
+    rig.store.monitor.failing_since = None
     assert await rig.sent_after(1) == ["a1"]
 
 

@@ -24,10 +24,10 @@ from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.event_ids import group_id
 from watcher.domain.problems import Problem
-from watcher.domain.routing import types_matching
+from watcher.domain.routing import GroupRules, types_matching
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.sinks import template as templates
-from watcher.sinks.protocol import GroupRules, SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.sinks.template import result_of_status
 from watcher.sinks.webhook import PRESETS, WebhookSettings
 

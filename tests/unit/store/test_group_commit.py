@@ -69,7 +69,7 @@ async def test_a_group_is_never_larger_than_its_limit(disk: Disk, writer: GroupW
 async def hand_in_each_turn(writer: GroupWriter[int, int], count: int) -> None:
     writes = []
     for number in range(count):
-        writes.append(asyncio.create_task(writer.write(number)))
+        writes.append(asyncio.ensure_future(writer.write(number)))
         await asyncio.sleep(0)
     await asyncio.gather(*writes)
 
@@ -82,7 +82,7 @@ async def test_what_comes_turn_by_turn_is_gathered_but_not_for_ever(disk: Disk, 
 
 
 async def test_what_comes_alone_is_not_kept_waiting(disk: Disk, writer: GroupWriter[int, int]) -> None:
-    write = asyncio.create_task(writer.write(1))
+    write = asyncio.ensure_future(writer.write(1))
     for _ in range(QUIET_TURNS + 3):  # to be handed in, taken and begun
         await asyncio.sleep(0)
     assert disk.attempts == 1
@@ -108,7 +108,7 @@ async def test_what_stands_in_the_way_of_all_is_tried_once(disk: Disk, writer: G
 
 async def test_a_cancelled_caller_is_not_missed(disk: Disk, writer: GroupWriter[int, int]) -> None:
     disk.bad = {1}
-    writes = [asyncio.create_task(writer.write(number)) for number in range(3)]
+    writes = [asyncio.ensure_future(writer.write(number)) for number in range(3)]
     await asyncio.sleep(0)
     writes[0].cancel()
     writes[1].cancel()
@@ -118,7 +118,7 @@ async def test_a_cancelled_caller_is_not_missed(disk: Disk, writer: GroupWriter[
 
 
 async def test_closing_writes_what_was_handed_in(disk: Disk, writer: GroupWriter[int, int]) -> None:
-    write = asyncio.create_task(writer.write(1))
+    write = asyncio.ensure_future(writer.write(1))
     await asyncio.sleep(0)
     await writer.close()
     assert write.done()
@@ -142,7 +142,7 @@ async def test_whoever_is_notified_of_a_write_cannot_end_the_writing(disk: Disk)
 async def test_a_full_group_waits_for_nothing_more(disk: Disk, writer: GroupWriter[int, int]) -> None:
     writes = []
     for turn in range(MOST_TURNS):
-        writes += [asyncio.create_task(writer.write(number)) for number in range(100 * turn, 100 * turn + 100)]
+        writes += [asyncio.ensure_future(writer.write(number)) for number in range(100 * turn, 100 * turn + 100)]
         await asyncio.sleep(0)
         if disk.attempts:
             break

@@ -199,18 +199,18 @@ def test_what_keeps_the_store_away_is_said_anew_when_it_changes_and_each_cause_o
 def test_what_has_no_answer_for_long_hangs_until_it_has_one(clock: FakeClock) -> None:
     monitor = StoreMonitor("watcher.db", explain=EXPLAIN, clock=clock)
     with capture_logs() as logs:
-        with monitor.asking():
-            clock.advance(9.9)
-            monitor.check_hang()
-            assert logs == []
-            clock.advance(0.1)
-            monitor.check_hang()
-            with monitor.asking():  # what came later passes: it is not what hangs
-                pass
-            monitor.check_hang()
-            assert logs == [
-                {"event": "store.failed", "log_level": "error", "problem": "watcher.db has not answered for 10 s"}
-            ]
+        asked = monitor.ask()
+        clock.advance(9.9)
+        monitor.check_hang()
+        assert logs == []
+        clock.advance(0.1)
+        monitor.check_hang()
+        monitor.answered(monitor.ask())  # what came later passes: it is not what hangs
+        monitor.check_hang()
+        assert logs == [
+            {"event": "store.failed", "log_level": "error", "problem": "watcher.db has not answered for 10 s"}
+        ]
+        monitor.answered(asked)
         clock.advance(60.0)
         monitor.check_hang()
     assert [line["event"] for line in logs] == EDGES
@@ -218,7 +218,8 @@ def test_what_has_no_answer_for_long_hangs_until_it_has_one(clock: FakeClock) ->
 
 def test_while_the_process_is_stopped_nothing_hangs(clock: FakeClock) -> None:
     monitor = StoreMonitor("watcher.db", explain=EXPLAIN, clock=clock)
-    with capture_logs() as logs, monitor.asking():
+    with capture_logs() as logs:
+        monitor.ask()
         clock.advance(60.0)
         clock.stopped_s += 60.0
         monitor.check_hang()
@@ -266,8 +267,8 @@ async def test_poll_times_that_still_fit_do_not_show_that_changes_do(store: SqlS
     pages = "PRAGMA max_page_count = 1"  # as many as there are: what needs one more is refused
     await store._database.write(lambda connection: connection.exec_driver_sql(pages))
     account, number = leases[0], 0
-    while store.failing_since is None:
+    while store.monitor.failing_since is None:
         with suppress(StoreError):
             await store.record(change(account, number := number + 1))
     await SqlAccountStore(store, account).save_poll_times({execution_id(1): Micros(1)})
-    assert store.failing_since is not None
+    assert store.monitor.failing_since is not None

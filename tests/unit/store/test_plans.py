@@ -195,7 +195,11 @@ async def database(postgres: PostgresServer, request: pytest.FixtureRequest) -> 
 
 def fill(url: str) -> None:
     numbers = f"(SELECT generate_series(1, {COUNT}) AS n)"
-    values = {"bytes": "decode(md5(n::text), 'hex')", "group": "decode(md5((n % 100)::text), 'hex')", "numbers": numbers}
+    values = {
+        "bytes": "decode(md5(n::text), 'hex')",
+        "group": "decode(md5((n % 100)::text), 'hex')",
+        "numbers": numbers,
+    }
     with psycopg.connect(url) as connection:
         for statement in FILL:
             connection.execute(statement.format(**values).encode())

@@ -17,7 +17,7 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.store.changes import Lease, SourceChange
 from watcher.store.open import open_store
-from watcher.store.recording import OutboxTimes, write_group
+from watcher.store.recording import GroupWork, OutboxTimes, write_group
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -59,7 +59,7 @@ class Replicas:
 
     def closes(self, connection: Connection) -> None:
         times = OutboxTimes(START_US, START_US)
-        write_group(connection, [self.closing()], numbers=self.polls.numbers, times=times)
+        write_group(connection, GroupWork([self.closing()]), numbers=self.polls.numbers, times=times)
 
     async def at_once(self, first: Work, second: Work, *, by: SqlStore, beside: SqlStore) -> None:
         """Do both in transactions that overlap: the first ends once the second has ended, or waits for it."""
@@ -71,9 +71,9 @@ class Replicas:
             loop.call_soon_threadsafe(is_done.set)
             may_end.wait(2)
 
-        holding = asyncio.create_task(by._database.write(hold))
+        holding = asyncio.ensure_future(by._database.write(hold))
         await is_done.wait()
-        following = asyncio.create_task(beside._database.write(second))
+        following = asyncio.ensure_future(beside._database.write(second))
         while not following.done() and not await by._database.read(lambda reading: reading.scalar(text(WAITS))):
             pass
         may_end.set()
