@@ -32,7 +32,7 @@ WHEN = {
     "Emitted once when it starts; nothing is known of its executions meanwhile.",
     EventType.ACCOUNT_RECOVERED: "It can be used again: emitted once when the trouble ends. `reason` says which.",
     EventType.SINK_FAILING: "Nothing got through to this sink for 5 minutes though something waited to be sent. "
-    "Sent to the other sinks. Deliveries wait.",
+    "What fails while others get through does not count. Sent to the other sinks. Deliveries wait.",
     EventType.SINK_RECOVERED: "Something got through again.",
     EventType.SINK_DISABLED: "The receiver answered 410 Gone. Deliveries wait until the sink's block in the "
     "configuration changes.",
@@ -153,7 +153,8 @@ def receive(body: bytes, headers: dict[str, str], *, secret: str, seen: set[str]
 ```
 
 1. **Answer 2xx fast**, once the event is safe with you; work afterwards. An attempt ends after the sink's `timeout`.
-2. **Take each id once.** A kill or a lost answer repeats what was in flight, under the same id.
+2. **Take each id once.** A kill or a lost answer repeats what was in flight, under the same id. Of a
+   [group](sinks.md#groups) go by the events' ids: a retry may hold more events, under another `webhook-id`.
 3. **Order by `sequence`** within `source` and `subject`, if you need order: never by the time of arrival.
 4. **Ignore what you do not know**: later versions add types and fields.
 
@@ -166,14 +167,14 @@ def receive(body: bytes, headers: dict[str, str], *, secret: str, seen: set[str]
 | 3xx | never followed; retried |
 | anything else, or none | retried |
 
-**When it is retried.** A delivery that fails while others get through waits for the next step of `retry.schedule`
-(±20 %). While nothing gets through, it waits 1 s, doubling to 60 s, and takes no step. A longer `Retry-After` counts in
-both cases, up to 1 h.
+**When it is retried.** A delivery that fails waits for the next step of `retry.schedule` (±20 %), or for `Retry-After`
+if that is longer, up to 1 h. The last step repeats.
 
-After 5 failures in a row of at least two deliveries, one delivery at a time is tried: one that was never tried, at most
-one a second; else, after 1 s, doubling to 30 s, one that was. 2xx, 400, 413 or 422 ends that. So an event that your
-receiver can never process holds up its own execution only. After an outage everything arrives within about a minute,
-plus the time to send it at the sink's `rate_limit`.
+5 failures in a row open the sink's circuit breaker. Then one delivery at a time is tried: one that was never tried, at
+most one a second; else, after 1 s, doubling to 30 s, the one that was tried longest ago, whatever its own wait. 2xx,
+400, 413 or 422 closes it. When a 2xx does, all that waits comes due within a minute, evenly spread, whatever its step
+or `Retry-After` said. So an event that your receiver can never process holds up its own execution only. After an outage
+of any length everything arrives within about a minute, plus the time to send it at the sink's `rate_limit`.
 
 **When it is given up.** `retry.give_up_after` (3 days) after it was first due, it is a dead letter: kept, counted,
 logged, and no longer blocking later deliveries. That time stands still while the daemon is off or the sink disabled.
