@@ -152,14 +152,13 @@ class Account:
     wakes: list[float]
 
     async def run_for(self, seconds: float) -> None:
-        """Run ticks as a clock would: when asked for, and after a wake."""
+        """Run ticks as a clock would: when asked for, and when woken."""
         end = self.clock.monotonic() + seconds
         while True:
             delay_s = await self.watcher.tick()
             await self.settle()
-            if self.wakes:
-                self.wakes.clear()
-                delay_s = 0.0
+            delay_s = min([delay_s, *self.wakes])
+            self.wakes.clear()
             if self.clock.monotonic() + delay_s > end:
                 self.clock.elapsed_s = end
                 return
@@ -280,7 +279,7 @@ async def account_of(
         metrics=children,
         concurrency=concurrency,
         backpressure=Backpressure(),
-        wake=lambda: wakes.append(clock.monotonic()),
+        wake=lambda in_s=0.0: wakes.append(in_s),
         fatal=fatal.append,
     )
     watcher = AccountPoller(deps, replace(rules, max_interval_s=max_interval_s))

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,7 +23,7 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.scheduler import Schedule, Wake
+from watcher.runtime.scheduler import Schedule, WakeIn
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import BackoffState, Change, Lease
 from watcher.store.leases import HeldLease
@@ -76,11 +77,11 @@ class NotedStore:
 class HandSchedule(Schedule):
     """A schedule that runs nothing and remembers who wanted to be woken."""
 
-    woken: bool = False
+    woken_in_s: float = inf
 
-    def waker(self, name: str) -> Wake:
-        def wake() -> None:
-            self.woken = True
+    def waker(self, name: str) -> WakeIn:
+        def wake(in_s: float = 0.0) -> None:
+            self.woken_in_s = min(self.woken_in_s, in_s)
 
         return wake
 
@@ -104,8 +105,8 @@ class Stage:
             await self._settle()
             if self.fatal:
                 raise self.fatal[0]
-            if self.schedule.woken:
-                self.schedule.woken, delay_s = False, 0.0
+            delay_s = min(delay_s, self.schedule.woken_in_s)
+            self.schedule.woken_in_s = inf
             if clock.monotonic() + delay_s > end:
                 clock.elapsed_s = end
                 return

@@ -119,16 +119,18 @@ class AccountPoller:
             return IDLE_S
         if self._breaker.failing_since is not None:
             self._breaker.note_running(now=now, ran_s=self._clock.running())
+            self._session.probe_if_suspect(now)
         self._breaker.check(now)
-        self._session.probe_if_suspect(now)
-        await self._session.report_trouble()
-        now = self._clock.monotonic()
-        if not self._draining:  # else nobody waits for what begins now, and another may own the account by then
-            for entry in self._confirmations.expired(now):  # could not be confirmed in time: their rows count
+        if self._breaker.trouble is not self._deps.reporter.reported:
+            await self._session.report_trouble()
+            now = self._clock.monotonic()
+        confirmations = self._confirmations
+        # When draining nobody waits for what begins now, and another may own the account by then.
+        if (confirmations.waiting or confirmations.too_late) and not self._draining:
+            for entry in confirmations.expired(now):  # could not be confirmed in time: their rows count
                 self._start(self._poll(entry, self._poller.accept(entry)))
         while (request := self._take()) is not None:
             self._start(self._work(request))
-        now = self._clock.monotonic()
         self._next_tick_at = self._wanted_at(now)
         return self._next_tick_at - now
 
@@ -155,6 +157,8 @@ class AccountPoller:
         wanted_at = self._selector.wanted_at()
         if wanted_at is None:
             return None
+        if self._breaker.trouble is None:  # as nearly always
+            return max(wanted_at, self._deps.pacer.ready_at, self._breaker.paused_until)
         due_at = now if self._breaker.unusable else wanted_at
         return max(due_at, self._deps.pacer.ready_at, self._breaker.opens_at())
 
@@ -204,8 +208,11 @@ class AccountPoller:
             finally:
                 self._in_flight_count -= 1
             following = self._take()
-        if self._wanted_at(self._clock.monotonic()) < self._next_tick_at - SHORTEST_TICK_S:
-            self._deps.wake()
+        now = self._clock.monotonic()
+        wanted_at = self._wanted_at(now)
+        if wanted_at < self._next_tick_at - SHORTEST_TICK_S:
+            self._next_tick_at = wanted_at
+            self._deps.wake(wanted_at - now)
 
     async def _ask(self, request: ListRequest) -> None:
         pipeline = request.listing.watch.pipeline
@@ -243,7 +250,7 @@ class AccountPoller:
     def _take(self) -> Request | None:
         """Take the next request if one may go now, spending its slot."""
         now = self._clock.monotonic()
-        if self._draining or self._full() or self._deps.pacer.ready_at > now or not self._deps.is_trusted():
+        if self._draining or self._deps.pacer.ready_at > now or self._full() or not self._deps.is_trusted():
             return None
         state = self._breaker.state(now)
         if state is BreakerState.CLOSED:
@@ -292,7 +299,11 @@ class AccountPoller:
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""
-        at = min(Monotonic(now + IDLE_S), self._breaker.next_check_at(now), self._confirmations.next_expiry_at())
+        at, confirmations = Monotonic(now + IDLE_S), self._confirmations
+        if self._breaker.failing_since is not None:
+            at = min(at, self._breaker.next_check_at(now))
+        if confirmations.waiting or confirmations.too_late:
+            at = min(at, confirmations.next_expiry_at())
         poll_at = self.next_poll_at(now)
         if poll_at is not None and not self._draining and self._deps.is_trusted():
             if not self._full():

@@ -122,7 +122,8 @@ class ConfirmationQueue:
     """Those that wait for a GET to confirm their end: the pipelines by turns, and in each the oldest first.
 
     All is in heaps: what comes next is found in a few steps, however many wait. One that was let go of stays in them
-    until it comes first. `waiting` has the number of each, which tells one that waits again from what it left there.
+    until it comes first. `waiting` has the number of each, which tells one that waits again from what it left there;
+    `too_late` are those whose turn would come too late.
     """
 
     def __init__(self, *, in_time_count: float) -> None:
@@ -133,7 +134,7 @@ class ConfirmationQueue:
         self._turns: list[tuple[int, str]] = []
         self._retries: Heap = []
         self._expiries: Heap = []
-        self._too_late: list[TrackedExecution] = []
+        self.too_late: list[TrackedExecution] = []
         self._counter = itertools.count()
 
     def add(self, entry: TrackedExecution) -> None:
@@ -141,7 +142,7 @@ class ConfirmationQueue:
         pending = entry.pending
         assert pending is not None
         if pending.retry_at == NEVER_TRIED and self._turn_of_next(pending.pipeline) > self._in_time_count:
-            self._too_late.append(entry)
+            self.too_late.append(entry)
             return
         number = self.waiting[entry] = next(self._counter)
         queue = self._pipelines.setdefault(pending.pipeline, _PipelineQueue(number))
@@ -174,7 +175,7 @@ class ConfirmationQueue:
 
     def expired(self, now: Monotonic) -> list[TrackedExecution]:
         """Return, and let go of, those that have waited too long, or would be before their turn came."""
-        expired, self._too_late = self._too_late, []
+        expired, self.too_late = self.too_late, []
         while (waiting := self._peek(self._expiries)) is not None and waiting[0] <= now:
             self.take(waiting[2])
             expired.append(waiting[2])
@@ -189,7 +190,7 @@ class ConfirmationQueue:
 
     def next_expiry_at(self) -> Monotonic:
         """Return when the first has waited too long."""
-        if self._too_late:
+        if self.too_late:
             return EARLIEST
         waiting = self._peek(self._expiries)
         return LATEST if waiting is None else Monotonic(waiting[0])

@@ -146,7 +146,7 @@ class ReplyEvaluator:
         unseen = timedelta(microseconds=max(0, seen_at - entry.polled_at))
         observed_at = ObservedAt(at, None if before.status is None else at - unseen)
         limit_s = entry.watch.overdue_after_s.get(known.status or "", 0.0)
-        overdue_s = (self._clock.steady_us() - known.since_at) / 1_000_000 - limit_s
+        overdue_s = (seen_at - known.since_at) / 1_000_000 - limit_s
         entries: list[OutboxEntry] = []
         problems: list[ProblemChange] = []
         for status_change in result.status_changes:

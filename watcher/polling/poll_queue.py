@@ -6,7 +6,6 @@ Which request answers for it the request selector decides.
 import heapq
 from dataclasses import dataclass
 from enum import Enum
-from operator import attrgetter
 from typing import ClassVar
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
@@ -181,8 +180,11 @@ class PollQueue:
 
     def peek(self) -> PollItem | None:
         """Return what may be asked for first, due or not."""
-        heads = [_peek(heap) for heap in (self._begun, self._waiting, *self._due.values())]
-        return min((item for item in heads if item is not None), key=attrgetter("due_at"), default=None)
+        first: PollItem | None = None
+        for heap in (self._begun, self._waiting, *self._due.values()):
+            if heap and (head := _peek(heap)) is not None and (first is None or head.due_at < first.due_at):
+                first = head
+        return first
 
 
 def _peek(heap: Heap) -> PollItem | None:

@@ -52,7 +52,9 @@ class RequestSelector:
     def wanted_at(self) -> Monotonic | None:
         """Return the monotonic time of the next request, `None` if nothing waits."""
         first = self._poll_queue.peek()
-        at = min(self._confirmations.wanted_at(), LATEST if first is None else first.due_at)
+        at = LATEST if first is None else first.due_at
+        if self._confirmations.waiting:
+            at = min(at, self._confirmations.wanted_at())
         return None if at == LATEST else at
 
     def next(self, now: Monotonic) -> Request | None:

@@ -22,7 +22,7 @@ from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics
 from watcher.runtime.rate_limiter import Pacer
-from watcher.runtime.scheduler import Wake
+from watcher.runtime.scheduler import WakeIn
 from watcher.store.changes import Lease
 from watcher.store.protocol import AccountStore
 
@@ -54,7 +54,7 @@ class AccountDependencies:
     metrics: AccountMetrics
     concurrency: int
     backpressure: Backpressure
-    wake: Wake
+    wake: WakeIn
     fatal: Callable[[BaseException], None]
 
 

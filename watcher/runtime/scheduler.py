@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -17,6 +18,13 @@ from watcher.runtime.clock import Clock
 
 Wake = Callable[[], None]
 """Asks a job to run now; never blocks."""
+
+
+class WakeIn(Protocol):
+    """Asks a job to run in so many seconds at the latest, or now."""
+
+    def __call__(self, in_s: float = 0.0) -> None: ...
+
 
 Tick = Callable[[], Awaitable[float | None]]
 """Does what is due and returns the seconds until it wants to run again, `None` for not before it is woken."""
@@ -97,12 +105,15 @@ class Schedule:
         if job is not None:
             await _end([job])
 
-    def waker(self, name: str) -> Wake:
+    def waker(self, name: str) -> WakeIn:
         """Return what wakes the job of that name early, once it was added."""
 
-        def wake() -> None:
-            if name in self._jobs:
-                self._jobs[name].woken.set()
+        def wake(in_s: float = 0.0) -> None:
+            job = self._jobs.get(name)
+            if job is not None and in_s > 0:
+                asyncio.get_running_loop().call_later(in_s, job.woken.set)
+            elif job is not None:
+                job.woken.set()
 
         return wake
 
