@@ -16,7 +16,8 @@ from watcher.domain.timestamps import LATEST, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.circuit_breaker import BreakerState
-from watcher.polling.confirmations import ConfirmationQueue, Confirmed
+from watcher.polling.confirmations import ConfirmationQueue
+from watcher.polling.evaluator import Evaluated
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import ListPoller
 from watcher.polling.list_scans import ListScans
@@ -242,7 +243,7 @@ class AccountPoller:
                 rules.confirms(entry)
                 self._confirmations.add(entry)
 
-    def _conclude(self, several: Sequence[Confirmed]) -> None:
+    def _conclude(self, several: Sequence[Evaluated]) -> None:
         """Record confirmed ends that wait for no older ones any more. When draining, they come again next time."""
         for confirmed in () if self._draining else several:
             self._start(self._poll(confirmed.entry, self._poller.conclude(confirmed)))

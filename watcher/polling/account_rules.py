@@ -5,12 +5,12 @@ from collections.abc import Iterable, Sequence
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Watch
-from watcher.polling.confirmations import Confirmed
+from watcher.polling.evaluator import Evaluated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.polling.rule_recorder import PipelineRecorder
 from watcher.polling.session import AccountDependencies
-from watcher.store.changes import ExecutionChange
+from watcher.store.changes import together
 
 
 class AccountRules:
@@ -27,7 +27,7 @@ class AccountRules:
         """Return a pipeline's own events, which begin with that sequence if nothing of them was written here."""
         return self._streams.setdefault(pipeline, PipelineStream(sequence))
 
-    def drop(self, watches: Sequence[Watch]) -> list[Confirmed]:
+    def drop(self, watches: Sequence[Watch]) -> list[Evaluated]:
         """Judge by no rules but those of these watches; return what waits no more. `watch` is to follow."""
         gone = self.recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
         dropped = [self.recorders.pop(pipeline) for pipeline in gone]
@@ -54,15 +54,13 @@ class AccountRules:
                 await recorder.begin(watch)
             self.recorders[watch.pipeline] = recorder
 
-    async def record(
-        self, change: ExecutionChange, execution: ExecutionSnapshot | None, *, entry: TrackedExecution
-    ) -> None:
-        """Write a change, with what the rules of its pipeline make of it. Raises `StoreError`."""
-        recorder = self.recorders.get(change.known.pipeline)
-        if recorder is None:
-            await self._deps.store.record(change)
+    async def record(self, several: Sequence[Evaluated]) -> None:
+        """Write the changes of one pipeline, with what its rules make of them, together. Raises `StoreError`."""
+        recorder = self.recorders.get(several[0].entry.known.pipeline)
+        if recorder is not None:
+            await recorder.record(several)
         else:
-            await recorder.record(change, execution, entry=entry)
+            await self._deps.store.record(together(self._deps.lease, [each.evaluation.change for each in several]))
 
     def shown(self, pipeline: str, rows: Iterable[ExecutionSnapshot]) -> None:
         """Take in what a list shows, known or not."""
@@ -91,7 +89,7 @@ class AccountRules:
         if (recorder := self.recorders.get(entry.known.pipeline)) is not None:
             recorder.order.begin(entry)
 
-    def keeps(self, confirmed: Confirmed) -> bool:
+    def keeps(self, confirmed: Evaluated) -> bool:
         """Return whether a confirmed end must wait for an older one."""
         recorder = self.recorders.get(confirmed.entry.known.pipeline)
         return recorder is not None and recorder.order.keeps(confirmed)
@@ -101,7 +99,7 @@ class AccountRules:
         recorder = self.recorders.get(entry.known.pipeline)
         return recorder is not None and recorder.order.holds(entry)
 
-    def confirmed(self, entry: TrackedExecution) -> Sequence[Confirmed]:
+    def confirmed(self, entry: TrackedExecution) -> Sequence[Evaluated]:
         """Note that an end was recorded or denied; return those that wait no more."""
         recorder = self.recorders.get(entry.known.pipeline)
         if recorder is None:

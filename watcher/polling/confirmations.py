@@ -4,13 +4,12 @@ import heapq
 import itertools
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from watcher.domain.execution import ExecutionSnapshot, Status
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details
-from watcher.polling.evaluator import Evaluation
+from watcher.polling.evaluator import Evaluated
 from watcher.polling.pagination.paging import dated
 from watcher.polling.poll_queue import NEVER_TRIED, TrackedExecution
 
@@ -29,14 +28,6 @@ def selects(details: Details, execution: ExecutionSnapshot) -> bool:
     return details is Details.ALWAYS or execution.status == Status.FAILED
 
 
-class Confirmed(NamedTuple):
-    """What a GET confirmed, and what that leads to once it may be recorded."""
-
-    entry: TrackedExecution
-    evaluation: Evaluation
-    execution: ExecutionSnapshot
-
-
 class ConfirmationOrder:
     """The ends of one pipeline that are to be confirmed: what is confirmed before an older one waits for that.
 
@@ -45,7 +36,7 @@ class ConfirmationOrder:
 
     def __init__(self) -> None:
         self._ended_at: dict[TrackedExecution, int] = {}
-        self._confirmed: dict[TrackedExecution, Confirmed] = {}
+        self._confirmed: dict[TrackedExecution, Evaluated] = {}
         self._unconfirmed: Heap = []
         self._ready: Heap = []
         self._counter = itertools.count()
@@ -61,7 +52,7 @@ class ConfirmationOrder:
         self._ended_at.pop(entry, None)
         self._confirmed.pop(entry, None)
 
-    def keeps(self, confirmed: Confirmed) -> bool:
+    def keeps(self, confirmed: Evaluated) -> bool:
         """Return whether an end must wait for an older one; then it is kept until `released`."""
         entry = confirmed.entry
         ended_at = self._ended_at.get(entry)
@@ -79,13 +70,13 @@ class ConfirmationOrder:
         """Return all that is not recorded yet."""
         return frozenset(self._ended_at)
 
-    def all_confirmed(self) -> list[Confirmed]:
+    def all_confirmed(self) -> list[Evaluated]:
         """Return all that are confirmed: nobody asks for their order any more."""
         return list(self._confirmed.values())
 
-    def released(self) -> list[Confirmed]:
+    def released(self) -> list[Evaluated]:
         """Return, and let go of, those that wait for no older one any more; they are recorded next."""
-        free: list[Confirmed] = []
+        free: list[Evaluated] = []
         first_at = self._first_at()
         while self._ready and self._ready[0][0] <= first_at:
             entry = heapq.heappop(self._ready)[2]

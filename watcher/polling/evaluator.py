@@ -37,6 +37,14 @@ class Evaluation(NamedTuple):
     contradicts: bool = False
 
 
+class Evaluated(NamedTuple):
+    """An answer about an execution, and what it leads to once it may be recorded."""
+
+    entry: TrackedExecution
+    evaluation: Evaluation
+    execution: ExecutionSnapshot | None
+
+
 class ReplyEvaluator:
     """Evaluates one account's replies."""
 

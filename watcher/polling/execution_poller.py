@@ -3,14 +3,16 @@
 When to poll which is the account's; how the account is, is the session's.
 """
 
+from collections.abc import Sequence
+
 import structlog
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.account_rules import AccountRules
-from watcher.polling.confirmations import DENIED_FOR_S, Confirmed
-from watcher.polling.evaluator import Evaluation
+from watcher.polling.confirmations import DENIED_FOR_S
+from watcher.polling.evaluator import Evaluated, Evaluation
 from watcher.polling.policy import AccountState
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.polling.registry import ExecutionRegistry
@@ -63,17 +65,20 @@ class ExecutionPoller:
         if not is_ok or self._breaker.trouble is not deps.reporter.reported:
             await self._session.report_answer(failed=not is_ok)
         if execution is not None and entry.pending is not None:
-            confirmed = Confirmed(entry, evaluation, execution)
+            confirmed = Evaluated(entry, evaluation, execution)
             return evaluation.next_s if self._rules.keeps(confirmed) else await self.conclude(confirmed)
-        await self.record(entry, evaluation, execution)
+        if evaluation.change is not None:
+            await self.record([Evaluated(entry, evaluation, execution)])
+        else:
+            self.note(entry, evaluation, execution)
         if evaluation.polled_at is not None and not evaluation.contradicts:
             entry.body_hash = reply.body_hash
         return evaluation.next_s
 
-    async def conclude(self, confirmed: Confirmed) -> float | None:
+    async def conclude(self, confirmed: Evaluated) -> float | None:
         """Record what a GET confirmed or denied: that goes before the row, once recorded. Otherwise as `poll`."""
-        entry, evaluation, execution = confirmed
-        await self.record(entry, evaluation, execution)
+        entry, evaluation = confirmed.entry, confirmed.evaluation
+        await self.record([confirmed])
         entry.pending, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         return evaluation.next_s
 
@@ -82,20 +87,26 @@ class ExecutionPoller:
         pending = entry.pending
         assert pending is not None
         evaluation = self._deps.evaluator.success(entry, pending.execution, sent_at=pending.sent_at)
-        await self.record(entry, evaluation, pending.execution)
+        await self.record([Evaluated(entry, evaluation, pending.execution)])
         entry.pending = None
         return evaluation.next_s
 
-    async def record(
-        self, entry: TrackedExecution, evaluation: Evaluation, execution: ExecutionSnapshot | None
-    ) -> None:
-        """Write what an answer led to, if it led to anything. Raises `StoreError`: then nothing has changed."""
+    async def record(self, several: Sequence[Evaluated]) -> None:
+        """Write what answers about one pipeline led to, together. Raises `StoreError`: then nothing has changed."""
+        changed = [each for each in several if each.evaluation.change is not None]
+        for entry, _, _ in changed:
+            entry.body_hash = entry.row = None
+        if changed:
+            await self._rules.record(changed)
+        for entry, evaluation, execution in several:
+            self.note(entry, evaluation, execution)
+
+    def note(self, entry: TrackedExecution, evaluation: Evaluation, execution: ExecutionSnapshot | None) -> None:
+        """Take in what an answer led to, once that is written if there is anything to write."""
         if evaluation.contradicts:
             self._deps.metrics.contradicted.inc()
             log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
         if evaluation.change is not None:
-            entry.body_hash = entry.row = None
-            await self._rules.record(evaluation.change, execution, entry=entry)
             entry.recorded, entry.unflushed = True, False
             self._registry.move(entry, evaluation.known)
             for emitted in evaluation.change.entries:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.errors import OwnershipLostError, StoreUnusableError
+from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details, FirstSight
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.confirmations import ConfirmationQueue, selects
-from watcher.polling.evaluator import Evaluation
+from watcher.polling.evaluator import Evaluated, Evaluation
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.pagination.arrival_baseline import FirstSeen, had_ended, proves_new
 from watcher.polling.pagination.paging import dated
@@ -144,12 +144,15 @@ class PageProcessor:
                     continue
                 page.listing.rows.put(change.entry, index=row.index, at=page.reply.sent_at, scanned=page.scanned)
                 if change.evaluation.change is None:
-                    await self._finish(change)
+                    self._poller.note(change.entry, change.evaluation, change.execution)
+                    self._let_go(change)
                 else:
                     changed.append(change)
         finally:
             changed.sort(key=_ended_at)
-            failures = await asyncio.gather(*map(self._finish, changed), return_exceptions=True)
+            pipelines = {change.entry.known.pipeline for change in changed}  # one, if the API makes no mistake
+            groups = [[each for each in changed if each.entry.known.pipeline == pipeline] for pipeline in pipelines]
+            failures = await asyncio.gather(*map(self._finish, groups), return_exceptions=True)
         raise_worst(failures)
 
     def _change(self, execution: ExecutionSnapshot, page: ListedPage) -> _Change | None:
@@ -180,15 +183,29 @@ class PageProcessor:
         entry.pending, entry.known = None, before
         self._put_back(entry, None if is_new else 0.0)
 
-    async def _finish(self, change: _Change) -> None:
-        """Write what a row led to and let its entry go: to its confirmation, or back into the poll queue."""
-        entry = change.entry
+    async def _finish(self, changes: Sequence[_Change]) -> None:
+        """Write, in one transaction, what rows led to, and let go of their entries.
+
+        If that fails each is written for itself: what is wrong with one harms no other.
+        """
         try:
-            await self._poller.record(entry, change.evaluation, change.execution)
-        except BaseException:
-            before = change.before if entry.known is change.found else entry.known  # else it was written
-            self._undo(entry, before=before, is_new=change.is_new and before is change.before)
+            await self._poller.record([Evaluated(each.entry, each.evaluation, each.execution) for each in changes])
+        except BaseException as error:
+            is_fatal = isinstance(error, (OwnershipLostError, StoreUnusableError))
+            is_store_well = isinstance(error, StoreError) and not is_fatal and self._deps.store.failing_since is None
+            if is_store_well and len(changes) > 1:
+                raise_worst(await asyncio.gather(*(self._finish([each]) for each in changes), return_exceptions=True))
+                return
+            for each in changes:
+                before = each.before if each.entry.known is each.found else each.entry.known  # else it was written
+                self._undo(each.entry, before=before, is_new=each.is_new and before is each.before)
             raise
+        for each in changes:
+            self._let_go(each)
+
+    def _let_go(self, change: _Change) -> None:
+        """Let an entry go: to its confirmation, or back into the poll queue."""
+        entry = change.entry
         if entry.pending is not None:
             self._alert_rules.confirms(entry)
             self._confirmations.add(entry)

@@ -22,11 +22,12 @@ from watcher.domain.rules import End, Rules, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.domain.watch import Watch
 from watcher.polling.confirmations import ConfirmationOrder
+from watcher.polling.evaluator import Evaluated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.polling.rules_draft import JudgedEnd, RulesDraft, RulesState
 from watcher.polling.session import AccountDependencies
-from watcher.store.changes import ChangeSet, ExecutionChange, RulesChange
+from watcher.store.changes import ChangeSet, ExecutionChange, RulesChange, together
 
 log = structlog.get_logger()
 
@@ -119,21 +120,23 @@ class PipelineRecorder:
             is_seen = proves_silence and began_at >= self._begun_at
             await self._write_waiting(silent_until=began_at if is_seen else None)
 
-    async def record(
-        self, change: ExecutionChange, execution: ExecutionSnapshot | None, *, entry: TrackedExecution
-    ) -> None:
-        """Write a change, and with it what the rules make of it. Raises `StoreError`: then nothing was written."""
-        self.order.end(entry)
-        handed = self._handed(change, execution)
-        if handed.end is None and handed.started_at is None:
-            await self._deps.store.record(change)
+    async def record(self, several: Sequence[Evaluated]) -> None:
+        """Write changes, and with them what the rules make of them. Raises `StoreError`: then nothing was written."""
+        handed: list[_Handed] = []
+        for entry, evaluation, execution in several:
+            self.order.end(entry)
+            if evaluation.change is not None:
+                handed.append(self._handed(evaluation.change, execution))
+        if all(each.end is None and each.started_at is None for each in handed):
+            await self._deps.store.record(together(self._deps.lease, [each.change for each in handed]))
             return
-        self._waiting.append(handed)
+        self._waiting += handed
+        last = handed[-1]  # they are written together
         async with self._stream.writing:
-            if not handed.is_done:
+            if not last.is_done:
                 await self._write_waiting()
-        if handed.error is not None:
-            raise handed.error
+        if last.error is not None:
+            raise last.error
 
     def _handed(self, change: ExecutionChange, execution: ExecutionSnapshot | None) -> _Handed:
         """Return what rules make of a change. A date of the API that is yet to come counts as now."""

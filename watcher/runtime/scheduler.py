@@ -23,7 +23,8 @@ Wake = Callable[[], None]
 class WakeIn(Protocol):
     """Asks a job to run in so many seconds at the latest, or now."""
 
-    def __call__(self, in_s: float = 0.0) -> None: ...
+    def __call__(self, in_s: float = 0.0) -> None:
+        """Ask for it."""
 
 
 Tick = Callable[[], Awaitable[float | None]]

@@ -45,8 +45,8 @@ class WorkerThreads:
         """Have a piece of work done. It must not raise: nobody would hear of it."""
         self._work.put(work)
 
-    def run(self, work: Callable[[], T]) -> "asyncio.Future[T]":
-        """Have this done; what it returns can be awaited. A caller that is cancelled leaves; the work goes on."""
+    def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Begin the work; return what will hold its outcome. Whoever waits for that may leave; the work goes on."""
         outcome: Future[T] = _pending()
         self._work.put(partial(_run, work, outcome))
         return asyncio.wrap_future(outcome)

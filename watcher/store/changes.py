@@ -1,5 +1,6 @@
 """What is written to the store, and under which lease."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -111,6 +112,12 @@ class ChangeSet:
 
 
 Change = SingleChange | ChangeSet
+
+
+def together(lease: Lease, changes: Iterable[ExecutionChange | None]) -> Change:
+    """Return those that there are as one change."""
+    given = tuple(change for change in changes if change is not None)
+    return given[0] if len(given) == 1 else ChangeSet(lease, given)
 
 
 class Emitted(NamedTuple):

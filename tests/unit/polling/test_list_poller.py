@@ -6,12 +6,14 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stores import upkeep
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
 
 from watcher.clerk.protocol import PAGE_ROWS
+from watcher.domain.errors import StoreError
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
@@ -19,6 +21,7 @@ from watcher.polling.evaluator import Evaluation
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.pagination.sort_order import Order
 from watcher.polling.poll_queue import TrackedExecution
+from watcher.store.changes import Change, ChangeSet, ExecutionChange, PipelineChange
 from watcher.store.sql_store import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
@@ -60,6 +63,25 @@ def asked(account: Account, what: str) -> int:
     return len(account.api.times(what))
 
 
+class NotedStore:
+    """The real store, but that it notes changes, and refuses those of some executions."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self.noted: list[Change] = []
+        self.refused: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def record(self, change: Change) -> None:
+        self.noted.append(change)
+        several = change.changes if isinstance(change, ChangeSet) else (change,)
+        if {each.known.execution for each in several if isinstance(each, ExecutionChange)} & self.refused:
+            raise StoreError("not this one")
+        await self._store.record(change)
+
+
 async def emitted(account: Account) -> list[tuple[str, str]]:
     return [(event["type"], event.get("subject", "")) for event in await account.events()]
 
@@ -73,6 +95,33 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(store
     assert await emitted(account) == [("execution.success", name(2))]
     assert asked(account, name(2)) == asked(account, name(1)) == 0
     assert account.metrics.registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
+
+
+async def test_what_one_page_brings_is_one_change_for_the_store(store: SqlStore, clock: FakeClock) -> None:
+    noted: Any = NotedStore(store)
+    account = await whole_account(noted, clock, *(row(number, "running") for number in (3, 2, 1)))
+    await account.run_for(5)
+    await emitted(account)
+    noted.noted.clear()
+    show(account, *(row(number, "paused") for number in (3, 2, 1)))
+    await account.run_for(5)
+    assert sorted(await emitted(account)) == [("execution.paused", name(number)) for number in (1, 2, 3)]
+    (written,) = [each for each in noted.noted if not isinstance(each, PipelineChange)]
+    assert len(written.changes) == 3
+
+
+async def test_a_row_that_the_store_does_not_take_keeps_no_other_from_it(store: SqlStore, clock: FakeClock) -> None:
+    noted: Any = NotedStore(store)
+    account = await whole_account(noted, clock, *(row(number, "running") for number in (3, 2, 1)))
+    await account.run_for(5)
+    await emitted(account)
+    noted.refused = {name(2)}
+    show(account, *(row(number, "paused") for number in (3, 2, 1)))
+    await account.run_for(5)
+    assert sorted(await emitted(account)) == [("execution.paused", name(number)) for number in (1, 3)]
+    noted.refused = set()
+    await account.run_for(5)
+    assert await emitted(account) == [("execution.paused", name(2))]
 
 
 async def test_what_was_silent_is_reported_once_it_is_named(store: SqlStore, clock: FakeClock) -> None:

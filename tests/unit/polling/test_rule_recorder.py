@@ -335,13 +335,13 @@ class NotedStore:
         await self._store.record(change)
 
 
-async def test_where_there_are_no_rules_an_end_is_recorded_alone(store: SqlStore, clock: FakeClock) -> None:
+async def test_where_there_are_no_rules_ends_are_recorded_without(store: SqlStore, clock: FakeClock) -> None:
     noted: Any = NotedStore(store)
     account = await whole(noted, clock, None)
     noted.changes.clear()
     show(account, row(6), row(7))
     await account.run_for(5)
-    kinds: Sequence[type] = [type(change) for change in noted.changes[:2]]
+    kinds: Sequence[type] = [type(change) for change in noted.changes[0].changes]
     assert kinds == [ExecutionChange, ExecutionChange]
 
 

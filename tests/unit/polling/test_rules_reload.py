@@ -15,6 +15,7 @@ from watcher.domain.errors import StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.rules import Rules
+from watcher.polling.evaluator import Evaluated, Evaluation
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.store.changes import Change, ExecutionChange
 from watcher.store.sql_store import SqlStore
@@ -155,7 +156,8 @@ def recording(account: Account, number: int) -> asyncio.Task[None]:
     event = Event(UUID(int=number), EventType.EXECUTION_FAILED, UUID(known.execution).bytes, 1, body)
     written = ExecutionChange(account.watcher._deps.lease, None, known, (OutboxEntry(event, ("ops",)),))
     entry = TrackedExecution(known, watch_of(IN_A_ROW))
-    return asyncio.create_task(account.watcher._alert_rules.record(written, row(number), entry=entry))
+    evaluated = Evaluated(entry, Evaluation(known, written, None), row(number))
+    return asyncio.create_task(account.watcher._alert_rules.record([evaluated]))
 
 
 async def test_whoever_waits_for_a_write_that_fails_hears_of_it_by_an_error_of_its_own(

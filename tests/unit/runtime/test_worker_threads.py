@@ -1,7 +1,7 @@
 """Threads for what would hold up the event loop: in order, to its end, whoever still waits for it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from threading import Event
 
@@ -48,7 +48,8 @@ async def test_work_goes_on_when_its_caller_is_cancelled(one: WorkerThreads) -> 
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
     may_go_on = Event()
     done: list[int] = []
-    tasks = [asyncio.ensure_future(one.run(work)) for work in (may_go_on.wait, fail, partial(done.append, 1))]
+    pieces: list[Callable[[], object]] = [may_go_on.wait, fail, partial(done.append, 1)]
+    tasks = [one.run(work) for work in pieces]
     await asyncio.sleep(0)
     for task in tasks:
         task.cancel()
@@ -63,9 +64,9 @@ async def test_work_goes_on_when_its_caller_is_cancelled(one: WorkerThreads) -> 
 
 async def test_what_hangs_in_one_of_several_holds_up_itself_alone() -> None:
     two, may_go_on = WorkerThreads("test", count=2), Event()
-    hanging = asyncio.ensure_future(two.run(may_go_on.wait))
+    hanging = two.run(may_go_on.wait)
     assert await two.run(lambda: 1) == 1
-    closing = asyncio.ensure_future(two.finish())
+    closing = asyncio.create_task(two.finish())
     await asyncio.sleep(0.01)
     assert not closing.done()
     may_go_on.set()
@@ -82,8 +83,8 @@ def test_what_ends_after_the_loop_is_reported_to_nobody(capfd: pytest.CaptureFix
 
     async def leave_behind() -> None:
         threads = WorkerThreads("test")
-        asyncio.ensure_future(threads.run(hang)).cancel()
-        left = asyncio.ensure_future(threads.run(hang))
+        threads.run(hang).cancel()
+        left = threads.run(hang)
         await asyncio.to_thread(going.wait)
         left.cancel()
 
