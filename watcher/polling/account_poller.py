@@ -155,8 +155,11 @@ class AccountPoller:
 
     def next_poll_at(self, now: Monotonic) -> Monotonic | None:
         """Return the monotonic time from which the next request may go, `None` while nothing waits for one."""
-        wanted_at = self._selector.wanted_at()
-        if wanted_at is None:
+        first = self._poll_queue.peek()
+        wanted_at = LATEST if first is None else first.due_at
+        if self._confirmations.waiting:
+            wanted_at = min(wanted_at, self._confirmations.wanted_at())
+        if wanted_at == LATEST:
             return None
         if self._breaker.trouble is None:  # as nearly always
             return max(wanted_at, self._deps.pacer.ready_at, self._breaker.paused_until)
@@ -266,13 +269,17 @@ class AccountPoller:
         self._deps.pacer.spend(now)
         if state is BreakerState.HALF_OPEN:
             self._breaker.probed(now)
-        else:
-            self._note_gaps(request, now=now)
         self._deps.metrics.lateness.observe(request.late_s)
         if isinstance(request, GetRequest):
-            request.entry.asked_at = now
-        elif request.scans:
-            request.listing.scan_asked(now)
+            entry = request.entry
+            if entry.known.lost is None and state is BreakerState.CLOSED:  # what is lost is asked for every ten minutes
+                self._note_gap(entry, last_at=entry.asked_at, now=now)
+            entry.asked_at = now
+        else:
+            if state is BreakerState.CLOSED:
+                self._note_list_gaps(request, now=now)
+            if request.scans:
+                request.listing.scan_asked(now)
         return request
 
     def _full(self) -> bool:
@@ -281,17 +288,17 @@ class AccountPoller:
             concurrency = min(concurrency, YIELDING_CONCURRENCY)
         return self._in_flight_count >= concurrency
 
-    def _note_gaps(self, request: Request, *, now: Monotonic) -> None:
-        """Note the gaps before a request as far as the budget is to blame: a slow answer only makes a poll due late."""
-        for entry in (request.entry,) if isinstance(request, GetRequest) else request.entries:
-            if entry.known.lost is None:  # what is lost is asked for every ten minutes
+    def _note_list_gaps(self, request: ListRequest, *, now: Monotonic) -> None:
+        for entry in request.entries:
+            if entry.known.lost is None:
                 self._note_gap(entry, last_at=entry.asked_at, now=now)
-        if isinstance(request, ListRequest) and request.scans:
+        if request.scans:
             listing = request.listing  # of a scan only the beginning; a list that is refused is as what is lost
             if not listing.progress.began_at and listing.cursor.refused is None:
                 self._note_gap(listing, last_at=listing.scanned_at, now=now)
 
     def _note_gap(self, item: PollItem, *, last_at: Monotonic, now: Monotonic) -> None:
+        """Note the gap before a request as far as the budget is to blame: a slow answer only makes a poll due late."""
         gap_s = now - max(last_at, item.due_at - self._rules.max_interval_s)
         if gap_s > self._allowed_gap_s:
             self._breaker.note_running(now=now, ran_s=self._clock.running())

@@ -1,6 +1,7 @@
 """The rules of one account's pipelines: who judges which change, and where there is nobody, nothing is in the way."""
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import Micros
@@ -60,7 +61,8 @@ class AccountRules:
         if recorder is not None:
             await recorder.record(several)
         else:
-            await self._deps.store.record(together(self._deps.lease, [each.evaluation.change for each in several]))
+            changes = map(attrgetter("evaluation.change"), several)
+            await self._deps.store.record(together(self._deps.lease, changes))
 
     def shown(self, pipeline: str, rows: Iterable[ExecutionSnapshot]) -> None:
         """Take in what a list shows, known or not."""

@@ -167,7 +167,7 @@ class ReplyEvaluator:
                 status_change=status_change,
                 known=known,
                 observed_at=observed_at,
-                pipeline_name=self.pipeline_name(entry.watch.pipeline),
+                pipeline_name=self._pipeline_names.get(entry.watch.pipeline),
                 facts=facts,
                 link=self._link,
                 reason=known.lost,

@@ -93,11 +93,12 @@ class ExecutionPoller:
 
     async def record(self, several: Sequence[Evaluated]) -> None:
         """Write what answers about one pipeline led to, together. Raises `StoreError`: then nothing has changed."""
-        changed = [each for each in several if each.evaluation.change is not None]
-        for entry, _, _ in changed:
-            entry.body_hash = entry.row = None
-        if changed:
-            await self._rules.record(changed)
+        has_changed = False
+        for entry, evaluation, _ in several:
+            if evaluation.change is not None:
+                has_changed, entry.body_hash, entry.row = True, None, None
+        if has_changed:
+            await self._rules.record(several)
         for entry, evaluation, execution in several:
             self.note(entry, evaluation, execution)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from watcher.domain.timestamps import LATEST, Monotonic
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.poll_queue import PollItem, PollQueue, TrackedExecution
@@ -48,14 +48,6 @@ class RequestSelector:
         self._registry = registry
         self._confirmations = confirmations
         self._confirmation_went = False
-
-    def wanted_at(self) -> Monotonic | None:
-        """Return the monotonic time of the next request, `None` if nothing waits."""
-        first = self._poll_queue.peek()
-        at = LATEST if first is None else first.due_at
-        if self._confirmations.waiting:
-            at = min(at, self._confirmations.wanted_at())
-        return None if at == LATEST else at
 
     def next(self, now: Monotonic) -> Request | None:
         """Return the next request, if there is one, taking what it is about out of the queue."""

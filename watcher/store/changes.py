@@ -116,7 +116,7 @@ Change = SingleChange | ChangeSet
 
 def together(lease: Lease, changes: Iterable[ExecutionChange | None]) -> Change:
     """Return those that there are as one change."""
-    given = tuple(change for change in changes if change is not None)
+    given = tuple(filter(None, changes))
     return given[0] if len(given) == 1 else ChangeSet(lease, given)
 
 

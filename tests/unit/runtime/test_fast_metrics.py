@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from watcher.runtime.fast_metrics import FastCounter, FastHistogram
+from watcher.runtime.metrics import FastCounter, FastHistogram
 
 LABELS = ("account", "outcome")
 BUCKETS = (0.005, 0.5, 1, 60, 3600)
