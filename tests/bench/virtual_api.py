@@ -13,7 +13,7 @@ from watcher.clerk.simulator.lifecycles import has_ended
 from watcher.clerk.simulator.responses import encode, full, row
 from watcher.clerk.simulator.world import SimExecution, World
 from watcher.domain.execution import Outcome
-from watcher.store.changes import Change, ExecutionChange, PipelineChange
+from watcher.store.changes import Change, ChangeSet, ExecutionChange, PipelineChange
 
 GET = 0
 """Stands for a GET where the number of a page stands."""
@@ -54,11 +54,12 @@ class Notes:
 
     def recorded(self, change: Change, *, now_s: float) -> None:
         """Note that the end of an execution, or a gap, was reported."""
-        if isinstance(change, ExecutionChange) and change.entries and change.known.ended_at is not None:
-            self.emitted.setdefault(change.known.execution, now_s)
-            self.emitted_count[change.known.execution] += 1
-        elif isinstance(change, PipelineChange):
-            self.gaps += [each.event.body for each in change.entries]
+        for each in change.changes if isinstance(change, ChangeSet) else (change,):
+            if isinstance(each, ExecutionChange) and each.entries and each.known.ended_at is not None:
+                self.emitted.setdefault(each.known.execution, now_s)
+                self.emitted_count[each.known.execution] += 1
+            elif isinstance(each, PipelineChange):
+                self.gaps += [entry.event.body for entry in each.entries]
 
     def stop(self, now_s: float) -> None:
         """Count no more; who still waits has waited until now."""
