@@ -29,6 +29,7 @@ from watcher.store.changes import (
 from watcher.store.leases import MAINTENANCE
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.open import open_store
+from watcher.store.recording import Item
 from watcher.store.records import Taken
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -100,6 +101,24 @@ async def open_soon(place: Path | str, **how: Any) -> SqlStore:
         with closing(sqlite3.connect(path)) as database:
             _empty.append(database.serialize())
     return store
+
+
+class HeardStore:
+    """The real store, which hears what an account is to record before it does: to note it, hold it up or refuse it."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def hear(self, item: Item) -> None:
+        raise NotImplementedError
+
+    async def write_item(self, item: Item) -> Taken | None:
+        if not isinstance(item, Turn):
+            await self.hear(item)
+        return await self._store.write_item(item)
 
 
 def execution_id(number: int) -> str:

@@ -164,9 +164,10 @@ class Setup:
 class Slowly:
     """Answers once it is allowed to."""
 
-    def __init__(self) -> None:
+    def __init__(self, reply: Reply | None = None) -> None:
         self.may_answer = asyncio.Event()
+        self._reply = reply or says(answer(204))
 
     async def __call__(self, writer: asyncio.StreamWriter) -> None:
         await self.may_answer.wait()
-        await says(answer(204))(writer)
+        await self._reply(writer)

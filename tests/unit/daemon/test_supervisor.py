@@ -131,7 +131,7 @@ async def test_a_tick_that_hangs_beyond_the_end_of_its_owner_and_then_goes_on_en
     await setup.apply(sinks={"ops": setup.webhook()})
     await setup.record()
     await setup.deliver()
-    await until_settled(setup.worker())
+    await until_answered(setup.worker())
     go_on = setup.schedule._jobs["sink:ops"].run
     await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
     await go_on()
@@ -235,11 +235,14 @@ async def test_a_store_that_takes_nothing_holds_up_no_end(setup: Setup, path: Pa
 
 
 async def test_a_store_that_failed_before_is_written_at_the_end_all_the_same(setup: Setup, path: Path) -> None:
+    setup.hook.reply = slowly = Slowly()
     await setup.apply(sinks={"ops": setup.webhook()})
     await setup.record()
+    await setup.deliver()
     with held(path):
-        await setup.deliver()
+        slowly.may_answer.set()
         await setup.worker().drain()
+        await setup.worker().tick()
     setup.clock.advance(60.0)
     await setup.supervisor.stop()
     assert setup.supervisor.owned() == []
@@ -416,7 +419,7 @@ async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
 # Trouble with the store, and with stdout
 
 
-async def until_settled(worker: DeliveryWorker) -> None:
+async def until_answered(worker: DeliveryWorker) -> None:
     while worker._sending:
         await asyncio.wait(worker._sending)
 
@@ -424,9 +427,10 @@ async def until_settled(worker: DeliveryWorker) -> None:
 async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_though_a_sink_is_paused(
     setup: Setup, path: Path
 ) -> None:
-    setup.hook.reply = says(answer(429, retry_after="600"))
+    setup.hook.reply = slowly = Slowly(says(answer(429, retry_after="600")))
     await setup.apply(sinks={"ops": setup.webhook()})
     await setup.record()
+    await setup.deliver()
     policy = RetentionPolicy(("ops",), 3600.0, named=lambda *_: True)
     parts = MaintenanceDependencies(
         store=setup.store,
@@ -439,13 +443,15 @@ async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_t
     maintenance, readiness = Maintenance(parts, policy), Readiness(setup.store, clock=setup.clock)
     with capture_logs() as logs:
         with held(path):
-            await setup.deliver()
-            await until_settled(setup.worker())
+            slowly.may_answer.set()
+            await until_answered(setup.worker())
+            await setup.worker().tick()
             await maintenance.tick()
             assert await readiness.problem() == "the store cannot be written"
         setup.clock.advance(5)
         await maintenance.tick()
         assert await readiness.problem() is None
+        await setup.worker().tick()
     assert [line["event"] for line in logs] == ["store.failed", "store.recovered", "delivery.failed"]
     before_s = served_s(path)
     setup.clock.advance(7)

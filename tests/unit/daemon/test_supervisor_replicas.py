@@ -275,7 +275,7 @@ async def test_an_owner_that_can_never_begin_is_not_tried_without_a_pause(
         tried_at.append(setup.clock.monotonic())
         raise StoreError("never")
 
-    monkeypatch.setattr(setup.store, "load_sink", fail)
+    monkeypatch.setattr(SinkStore, "load", fail)
     for _ in range(11):
         await setup.look()
         await setup.settled()
@@ -300,7 +300,7 @@ async def test_a_bug_in_that_ends_the_daemon(setup: Shared, monkeypatch: pytest.
     async def fail(*_args: object, **_named: object) -> None:
         raise LookupError
 
-    monkeypatch.setattr(setup.store, "load_sink", fail)
+    monkeypatch.setattr(SinkStore, "load", fail)
     await setup.look()
     await setup.settled()
     assert [type(error) for error in setup.fatal] == [LookupError]

@@ -2,12 +2,12 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
+from stores import HeardStore
 from structlog.testing import capture_logs
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
 
@@ -17,10 +17,9 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.runtime.transport_failures import REMEDIES
-from watcher.store.changes import ExecutionChange, Turn
+from watcher.store.changes import ExecutionChange
 from watcher.store.open import open_store
 from watcher.store.recording import Item
-from watcher.store.records import Taken
 from watcher.store.sql_store import SqlStore
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
@@ -357,22 +356,17 @@ async def test_what_is_cancelled_comes_due_again(store: SqlStore, clock: FakeClo
     assert await again.emitted() == [("execution.running", "running", None)]
 
 
-class BrokenStore:
+class BrokenStore(HeardStore):
     """The real store, but for writes that fail as long as `error` is set."""
 
     def __init__(self, store: SqlStore) -> None:
-        self._store = store
+        super().__init__(store)
         self.error: StoreError | None = None
         self.failing_since: Monotonic | None = None
 
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        method: Callable[..., object] = getattr(self._store, name)
-        return method
-
-    async def write_item(self, item: Item) -> Taken | None:
-        if self.error is not None and not isinstance(item, Turn):
+    async def hear(self, item: Item) -> None:
+        if self.error is not None:
             raise self.error
-        return await self._store.write_item(item)
 
 
 async def test_what_the_store_cannot_take_is_seen_again_once_it_can(store: SqlStore, clock: FakeClock) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
+from stores import HeardStore
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of
 
 from watcher.domain.event import GapReason
 from watcher.domain.execution import Outcome
 from watcher.domain.rules import FailingRule, Rules
-from watcher.store.changes import Change, ExecutionChange
+from watcher.store.changes import ExecutionChange
+from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 
 
@@ -320,19 +322,15 @@ async def test_a_changed_threshold_goes_on_with_what_was_counted(store: SqlStore
     assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
 
 
-class NotedStore:
+class NotedStore(HeardStore):
     """A store of which is noted what is recorded."""
 
     def __init__(self, store: SqlStore) -> None:
-        self.changes: list[Change] = []
-        self._store = store
+        super().__init__(store)
+        self.changes: list[Item] = []
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def record(self, change: Change) -> None:
-        self.changes.append(change)
-        await self._store.record(change)
+    async def hear(self, item: Item) -> None:
+        self.changes.append(item)
 
 
 async def test_where_there_are_no_rules_ends_are_recorded_without(store: SqlStore, clock: FakeClock) -> None:

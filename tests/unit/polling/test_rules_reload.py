@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
+from stores import HeardStore
 from virtual import PIPELINE, RULES, Account, FakeClock, account_of
 
 from watcher.domain.errors import StoreError
@@ -17,7 +18,8 @@ from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.rules import Rules
 from watcher.polling.evaluator import Evaluated, Evaluation
 from watcher.polling.poll_queue import TrackedExecution
-from watcher.store.changes import Change, ExecutionChange
+from watcher.store.changes import ExecutionChange
+from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
@@ -25,20 +27,16 @@ pytestmark = pytest.mark.untraced  # three times as long with coverage, and othe
 BOTH = Rules(IN_A_ROW.failing, HOUR_US)
 
 
-class FlakyStore:
+class FlakyStore(HeardStore):
     """The store, which takes no change while it is broken."""
 
     def __init__(self, store: SqlStore) -> None:
+        super().__init__(store)
         self.is_broken = False
-        self._store = store
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def record(self, change: Change) -> None:
+    async def hear(self, item: Item) -> None:
         if self.is_broken:
             raise StoreError("broken by the test")
-        await self._store.record(change)
 
 
 @pytest.fixture

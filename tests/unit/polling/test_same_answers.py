@@ -5,12 +5,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from stores import HeardStore
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said, watch_of
 
 from watcher.domain.errors import StoreError
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.watch import Details, Watch
-from watcher.store.changes import Change
+from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 
 A, B = ("9a1b0000-0000-4000-8000-00000000000a", "9a1b0000-0000-4000-8000-00000000000b")
@@ -77,20 +78,16 @@ async def test_what_is_overdue_is_told_though_the_answer_stays_the_same(store: S
     assert account.api.unread > unread
 
 
-class RefusingStore:
+class RefusingStore(HeardStore):
     """The real store, but for changes while `refuses` is set."""
 
     def __init__(self, store: SqlStore) -> None:
-        self._store = store
+        super().__init__(store)
         self.refuses = False
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._store, name)
-
-    async def record(self, change: Change) -> None:
+    async def hear(self, item: Item) -> None:
         if self.refuses:
             raise StoreError("the disk is full")
-        await self._store.record(change)
 
 
 async def test_a_write_is_tried_again_though_the_answer_stays_the_same(store: SqlStore, clock: FakeClock) -> None:

@@ -26,11 +26,13 @@ from list_model import (
     oldest,
     thinned,
 )
+from stores import HeardStore
 from virtual import EPOCH, FakeClock
 
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import to_us
-from watcher.store.changes import Change, PipelineChange
+from watcher.store.changes import PipelineChange
+from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
@@ -265,22 +267,18 @@ async def test_what_a_locked_store_could_not_take_is_reported_once_it_can(
     assert (result.missing(since), len(result.ended), result.gaps, account.fatal) == (0, 60, [], [])
 
 
-class Refusing:
+class Refusing(HeardStore):
     """The store, but for the first two writes of one kind, which fail."""
 
     def __init__(self, store: SqlStore, *, kind: Callable[[PipelineChange], object]) -> None:
+        super().__init__(store)
         self.failures = 2
-        self._store = store
         self._kind = kind
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def record(self, change: Change) -> None:
-        if isinstance(change, PipelineChange) and self._kind(change) and self.failures:
+    async def hear(self, item: Item) -> None:
+        if isinstance(item, PipelineChange) and self._kind(item) and self.failures:
             self.failures -= 1
             raise StoreError("locked")
-        await self._store.record(change)
 
 
 @pytest.mark.parametrize("reason", ["forbidden", "forbidden deeper", "deleted", "unordered", "outrun", "lookback"])
