@@ -4,12 +4,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from watcher.domain.cloudevents import ExecutionEventParams, GapEventParams, ObservedAt, PipelineEventParams
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason, OutboxEntry
-from watcher.domain.event_factory import EventFactory
+from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.event_ids import new_problem
 from watcher.domain.event_size import Json
 from watcher.domain.execution import ExecutionRecord
@@ -86,6 +87,43 @@ def test_each_event_is_numbered_and_routed(
 def test_an_event_goes_to_whom_the_routes_name_when_it_is_made(events: EventFactory) -> None:
     events.router.replace({"late": ROUTES["ops"]})
     assert account(events).sinks == ("late",)
+
+
+def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_and_all_else_is_not(
+    events: EventFactory,
+) -> None:
+    params, trouble = (
+        PipelineEventParams(WATCH),
+        {"account": "default", "reason": AccountTrouble.INVALID, "cause": None},
+    )
+
+    def told(make: Callable[..., Reported], opening: EventType, closing: EventType, **more: Any) -> list[bytes]:
+        """Return the lanes of an opening, a reminder, both ways of closing and the next opening."""
+        opened = make(opening, problem=None, after=0, at=AT, **more)
+        assert opened.problem is not None
+        body, problem = opened.entry.event.body, opened.problem.problem
+        return [
+            opened.entry.event.lane,
+            events.reminder(body, problem, sink="ops", after=0, at=AT).event.lane,
+            events.closed(problem, body, reason=ClosedReason.REMOVED, at=AT).entry.event.lane,
+            make(closing, problem=problem, after=1, at=AT, **more).entry.event.lane,
+            make(opening, problem=None, after=2, at=AT, **more).entry.event.lane,
+        ]
+
+    lanes = [
+        told(events.pipeline, EventType.PIPELINE_FAILING, EventType.PIPELINE_RECOVERED, params=params),
+        told(events.pipeline, EventType.PIPELINE_SILENT, EventType.PIPELINE_ACTIVE, params=params),
+        told(events.account, EventType.ACCOUNT_DEGRADED, EventType.ACCOUNT_RECOVERED, **trouble),
+        told(events.sink, EventType.SINK_FAILING, EventType.SINK_RECOVERED, sink="ops", answer="503"),
+        told(events.sink, EventType.SINK_DISABLED, EventType.SINK_RECOVERED, sink="hook", answer="410"),
+        [execution(events).event.stream, execution(events).event.lane],
+        [gap(events).event.lane],
+        [gap(events).event.lane],
+    ]
+    assert [len(set(each)) for each in lanes] == [1] * 8
+    assert len({each for lane in lanes for each in lane}) == 8
+    disabled = events.sink(EventType.SINK_DISABLED, sink="ops", answer="410", problem=None, after=4, at=AT)
+    assert disabled.entry.event.lane == sink(events).event.lane  # a sink has one problem
 
 
 def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(events: EventFactory) -> None:

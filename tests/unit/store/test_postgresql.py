@@ -12,7 +12,7 @@ import pytest
 from postgres import EMPTY, WITH_PASSWORD, PostgresServer, shape
 from sqlalchemy import create_engine
 from sqlalchemy.exc import InternalError
-from stores import Woken, change, executions_of
+from stores import Woken, change, due, executions_of, settle, sink_of
 from virtual import FakeClock
 
 from watcher.domain.errors import (
@@ -183,6 +183,19 @@ async def test_what_the_url_leaves_out_comes_from_the_environment(url: str, monk
 async def test_a_server_that_does_not_run_may_run_later() -> None:
     with pytest.raises(StoreNotReadyError, match=r"postgresql://127\.0\.0\.1:1/x cannot be connected to: .*refused"):
         await opened("postgresql://127.0.0.1:1/x")
+
+
+async def test_what_is_due_is_read_without_a_transaction_that_writes(
+    postgres: PostgresServer, url: str, shared: SqlStore
+) -> None:
+    account, ops = await shared.claim("account", "default"), await sink_of(shared)
+    await shared.record(change(account))
+    with psycopg.connect(url) as stranger:
+        stranger.execute("LOCK TABLE lease IN EXCLUSIVE MODE")  # which any write looks into, to keep its owner
+        (delivery,) = await due(ops)
+        settling = asyncio.create_task(settle(ops, delivery))
+        await asyncio.to_thread(postgres.wait_for_lock, url)
+    await settling
 
 
 async def test_what_broke_while_nobody_used_it_is_connected_anew(
