@@ -158,7 +158,7 @@ async def test_a_database_that_cannot_keep_every_name_is_refused_before_it_has_t
 
 async def test_names_are_kept_whatever_encoding_the_url_asks_for(postgres: PostgresServer, url: str) -> None:
     store = await opened(f"{url}&client_encoding=latin1")
-    await store.claim("account", "Müller & 株式会社")
+    await SqlAccountStore(store, await store.claim("account", "Müller & 株式会社")).load_account()
     await store.close()
     assert postgres.run("SELECT name FROM source WHERE kind = 'account'", url) == [("Müller & 株式会社",)]
 
@@ -365,9 +365,11 @@ async def test_a_source_that_another_process_numbers_in_the_same_moment_has_its_
 ) -> None:
     with psycopg.connect(url) as stranger:
         stranger.execute("INSERT INTO source (kind, name) VALUES ('account', 'default')")
-        claim = asyncio.create_task(shared.claim("account", "default"))
+        lease = await shared.claim("account", "default")
+        load = asyncio.create_task(SqlAccountStore(shared, lease).load_account())
         await asyncio.to_thread(postgres.wait_for_lock, url)
-    await shared.record(change(await claim))
+    await load
+    await shared.record(change(lease))
     assert postgres.run("SELECT count(*) FROM source WHERE kind = 'account'", url) == [(1,)]
 
 

@@ -19,6 +19,7 @@ from stores import (
     execution_id,
     from_us,
     pipeline_change,
+    sink_of,
     source_change,
     stream_of,
     upkeep,
@@ -78,7 +79,7 @@ async def a_pipeline_absent_for_long(store: SqlStore) -> None:
 
 async def two_sinks(store: SqlStore) -> None:
     for name in ("zebra", "ant"):
-        await store.claim("sink", name)
+        await (await sink_of(store, name)).load(fingerprint="")
 
 
 Prepare = Callable[[SqlStore], Awaitable[None]]
