@@ -21,6 +21,7 @@ from watcher.domain.envelope import timestamp
 from watcher.domain.errors import StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
+from watcher.domain.event_ids import lane_of
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
@@ -256,7 +257,6 @@ class Rig:
         problem: Problem | None = None,
         closed: bool = False,
         is_new: bool = True,
-        lane: bytes = b"",
     ) -> None:
         """Record the next event of each stream, in this order, with that data.
 
@@ -264,6 +264,7 @@ class Rig:
         """
         entries: list[OutboxEntry] = []
         problems: list[ProblemChange] = []
+        lane = b""
         for stream in streams:
             self.clock.passed_s += 0.001
             self._recorded[stream] += 1
@@ -272,6 +273,7 @@ class Rig:
                 block = {"id": str(problem.id)} | ({} if closed_at is None else {"closedAt": timestamp(closed_at)})
                 data = {**(data or {}), "problem": block}
                 problems.append(ProblemChange(problem, closed_at, is_new=is_new and not closed))
+                lane = lane_of(problem.kind, problem.opening.stream, id_=problem.id)
             event = _event(stream, self._recorded[stream], type_=type_, data=data, lane=lane)
             group = None if self.rules.group is None else self.rules.group.group_of(event)
             entries.append(OutboxEntry(event, (self.name,), groups={} if group is None else {self.name: group}))

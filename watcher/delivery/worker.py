@@ -338,6 +338,8 @@ class DeliveryWorker:
             self._deps.metrics.silenced(len(kept_back))
         if request is not None and taken is not None:
             self._take_in(taken, request)
+        else:
+            self._is_unread |= any(record.state == DeliveryState.WAITING for record in settled)
 
     def _request(self, now: Monotonic) -> Take | None:
         """Return what to take now, if there is room for it and something may be due."""
@@ -365,6 +367,8 @@ class DeliveryWorker:
     def _take_in(self, taken: Taken, request: Take) -> None:
         self._ready.extend(taken.batches)
         self._trial = request.trial
+        if request.trial is not None:  # it looks at a part of what waits
+            self._is_unread |= bool(taken.batches) or request.trial == "never_tried"
         if request.trial is not None and not taken.batches:
             self._breaker.nothing_waits(request.trial, now=self._clock.monotonic())
             if request.trial == "never_tried":  # then something else may be tried
@@ -576,7 +580,7 @@ class DeliveryWorker:
             is_full = len(self._sending) >= CONCURRENCY or self._unsettled_count >= UNSETTLED_COUNT
             at = at if is_full else self._pacer.ready_at  # an answer wakes it
         elif self._breaker.is_open:
-            at = at if self._breaker.is_trying else self._breaker.trial_at()
+            at = at if self._breaker.is_trying or self._is_at_rest() else self._breaker.trial_at()
         elif self._is_unread or self._is_backlog:
             at = now
         elif self._next_due_at is not None:

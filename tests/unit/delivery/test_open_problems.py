@@ -20,6 +20,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.silences import Silence
 from watcher.sinks.protocol import SendResult, SentProblem
 from watcher.store.changes import SourceChange
+from watcher.store.records import SentOpening
 
 REMINDED = replace(RULES, remind_every_s=3600.0)
 PROBLEM = Problem(UUID(int=5), EventType.PIPELINE_FAILING, EPOCH, EventKey(b"a", 1))
@@ -384,9 +385,10 @@ async def test_nor_does_a_refresh_that_takes_long(forgetful: Rig, monkeypatch: p
 async def test_nor_does_a_store_in_trouble(rig: Rig) -> None:
     await open_problem(rig)
     rig.store.broken = {"take"}
+    await rig.record("b")
     await rig.go(29.5)
     rig.clock.passed_s += 0.7  # a look at what is open is due by now
-    assert await rig.worker.tick() == pytest.approx(STORE_WAIT_S - 0.7)
+    assert await rig.worker.tick() == pytest.approx(STORE_WAIT_S)
 
 
 async def test_a_problem_that_is_closed_while_its_reminder_is_on_its_way_is_closed_after_that(rig: Rig) -> None:
@@ -403,7 +405,7 @@ async def test_a_problem_that_is_closed_while_its_reminder_is_on_its_way_is_clos
     for _ in range(5):
         rig.clock.passed_s += 1
         await rig.worker.tick()
-        while len(under_way := rig.worker._under_way()) > 1:
+        while len(under_way := rig.worker._sending) > 1:
             await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
     assert [each.type for each in rig.sink.sent] == ["problem.reminder"]
     answered.set_result(DELIVERED)
@@ -426,8 +428,16 @@ async def test_a_refresh_that_was_not_sent_because_the_lease_ran_out_did_not_fai
     assert logs == []
 
 
-async def test_who_may_not_be_the_owner_any_more_tells_it_nothing(forgetful: Rig) -> None:
+async def test_who_may_not_be_the_owner_any_more_tells_it_nothing(
+    forgetful: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await open_problem(forgetful)
     assert len(await refreshed(forgetful, 60)) == 1
-    forgetful.worker._queue.is_trusted = lambda: False  # since it was read what there is to tell
+    read = forgetful.store.inner.sent_openings
+
+    async def lose_trust(**options: Any) -> Sequence[SentOpening]:
+        forgetful.is_trusted = False
+        return await read(**options)
+
+    monkeypatch.setattr(forgetful.store.inner, "sent_openings", lose_trust)
     assert await refreshed(forgetful, 60) == []

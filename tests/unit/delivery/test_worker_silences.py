@@ -387,7 +387,7 @@ async def test_what_is_told_of_a_problem_from_another_stream_comes_after_its_ope
     await open_problem(rig)
     await rig.go()
     closes = type_ is EventType.PROBLEM_CLOSED
-    await rig.record("c", type_=type_, problem=PROBLEM, closed=closes, is_new=False, lane=b"a")
+    await rig.record("c", type_=type_, problem=PROBLEM, closed=closes, is_new=False)
     assert set(await rig.go_for(200)) == {"a1"}
     rig.sink.answer = lambda _: DELIVERED
     assert await rig.go_for(100) == ["a1", "c1"]
