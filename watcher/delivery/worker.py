@@ -339,7 +339,7 @@ class DeliveryWorker:
         if request is not None and taken is not None:
             self._take_in(taken, request)
         else:
-            self._is_unread |= any(record.state == DeliveryState.WAITING for record in settled)
+            self._is_unread |= any(record.state == DeliveryState.WAITING for record in attempts)
 
     def _request(self, now: Monotonic) -> Take | None:
         """Return what to take now, if there is room for it and something may be due."""

@@ -31,14 +31,6 @@ def after(
     return decide(delivery, result, waited_s=waited_s, rules=rules, jitter=lambda: jitter)
 
 
-@pytest.mark.parametrize(
-    ("outcome", "state"),
-    [(SendOutcome.DELIVERED, DeliveryState.DELIVERED), (SendOutcome.ACCEPTED, DeliveryState.ACCEPTED)],
-)
-def test_a_success_settles(outcome: SendOutcome, state: DeliveryState) -> None:
-    assert after(outcome, attempts=7, rejections=4, waited_s=1e9) == RetryDecision(state)
-
-
 def test_a_delivery_nobody_wants_waits_however_long() -> None:
     assert after(SendOutcome.GONE, attempts=7, rejections=4, waited_s=1e9) == RetryDecision(DeliveryState.WAITING)
 

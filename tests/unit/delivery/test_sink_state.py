@@ -87,7 +87,7 @@ def test_time_in_which_the_process_was_stopped_is_no_failure_and_no_service(cloc
     assert state_after(sink, clock, 0.1) == "failing"
 
 
-@pytest.mark.parametrize("way", [SinkState.got_through, SinkState.rested])
+@pytest.mark.parametrize("way", [lambda sink: sink.got_through(at=NEVER), SinkState.rested])
 def test_five_minutes_begin_anew_after_a_success_or_with_nothing_to_try(
     clock: FakeClock, way: Callable[[SinkState], None]
 ) -> None:
