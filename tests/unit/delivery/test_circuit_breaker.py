@@ -81,4 +81,4 @@ def test_each_failure_of_one_that_waited_doubles_the_wait_up_to_half_a_minute() 
 def test_other_failures_while_it_is_open_change_no_wait() -> None:
     made = breaker(failures=20)
     made.trial_begins(never_tried=True, now=AT)
-    assert made.trial_at() == 101
+    assert made.trial_at() == 101.0

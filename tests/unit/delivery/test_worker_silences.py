@@ -160,17 +160,17 @@ async def test_openings_are_let_go_when_other_silences_hold_and_not_with_each_th
 
 async def test_a_silence_that_begins_and_ends_between_two_looks_loses_no_opening(rig: Rig) -> None:
     await rig.go()
-    turn = rig.store.turn
+    write = rig.store.turn
 
-    async def silence_before_it_is_judged(asked: Turn) -> Taken | None:
-        taken = await turn(asked)
+    async def silence_before_it_is_judged(turn: Turn) -> Taken | None:
+        taken = await write(turn)
         silence(rig, sinks=("ops",))
         return taken
 
     rig.store.turn = silence_before_it_is_judged  # type: ignore[method-assign]
     await open_problem(rig)
     await rig.worker.tick()
-    rig.store.turn = turn  # type: ignore[method-assign]
+    rig.store.turn = write  # type: ignore[method-assign]
     rig.silences.replace([])
     assert await rig.sent_after() == ["a1"]
     assert rig.counted("silenced") == 1
