@@ -113,6 +113,21 @@ class PostgresServer:
         ours = (line for line in dumped.splitlines() if line and not line.startswith(("--", "\\")))
         return "\n".join(ours) + "\n"
 
+    def copy(self, url: str) -> str:
+        """Return the name of a copy of a database as it is now. Whoever uses that is thrown out of it."""
+        name = _name_in(url)
+        self.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        self.run(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        self.run(f"CREATE DATABASE {name}_copy TEMPLATE {name} STRATEGY file_copy")
+        self.run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        return f"{name}_copy"
+
+    def put_in_place(self, copy: str, url: str) -> None:
+        """Have a copy be the database from now on, as if a standby had taken over that was as far as that."""
+        name = _name_in(url)
+        self.run(f"DROP DATABASE {name} WITH (FORCE)")
+        self.run(f"ALTER DATABASE {copy} RENAME TO {name}")
+
     def wait_for_lock(self, url: str) -> None:
         """Return once somebody waits for a lock in that database."""
         with psycopg.connect(url, autocommit=True) as connection:
@@ -134,6 +149,10 @@ class PostgresServer:
         self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         yield self.url(name)
         self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _name_in(url: str) -> str:
+    return url.partition("?")[0].rpartition("/")[2]
 
 
 def shape(server: PostgresServer, url: str) -> list[list[tuple[object, ...]]]:

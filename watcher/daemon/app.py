@@ -15,9 +15,8 @@ import structlog
 import watcher
 from watcher.config.models import Settings
 from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
-from watcher.daemon.leases import Leases, new_identity
 from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, MaintenanceDependencies, retention_policy_of
-from watcher.daemon.ownership import Ownership
+from watcher.daemon.ownership import Leases, Ownership, new_identity
 from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
 from watcher.daemon.reload import ConfigFollower, Reloading, apply_settings

@@ -1,14 +1,65 @@
-"""Who owns what: how it is where one process has it all, and what is wanted by a configuration."""
+"""What this process may own: all where no other may use the store; else its part of the leases that replicas share.
 
-from collections.abc import Callable, Collection, Mapping
+What is done with it is the supervisor's.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar
+
+import structlog
 
 from watcher.config.models import Settings
 from watcher.daemon.fingerprint import fingerprint_of_key
-from watcher.runtime.clock import Clock
-from watcher.store.leases import MAINTENANCE, NO_BUDGETS, HeldLease, LeaseKey
+from watcher.domain.errors import OwnershipLostError, StoreError
+from watcher.domain.timestamps import BootTime
+from watcher.runtime.clock import Clock, ServerClock
+from watcher.runtime.metrics import Metrics
+from watcher.store.changes import Lease
+from watcher.store.leases import (
+    LEASE_S,
+    LONG_AGO,
+    MAINTENANCE,
+    HeldLease,
+    LeaseKey,
+    LeaseReport,
+    RenewRequest,
+    Sharing,
+    key_of,
+)
+from watcher.store.postgresql_leases import PostgresLeases
 from watcher.store.sql_store import SqlStore
 
+T = TypeVar("T")
 Notice = Callable[[Collection[LeaseKey]], None]
+
+log = structlog.get_logger()
+
+RENEW_EVERY_S = 3.0
+RENEW_AGAIN_S = 1.0
+"""After a renewal that failed the next one comes sooner."""
+
+AT_ONCE_S = 0.05
+"""What is about to be free is taken so soon after it is."""
+
+MARGIN_S = 1.0
+"""A lease is trusted for so much less than it is held: clocks do not run alike."""
+
+DECLINED_S = 5.0
+"""What could not be used is not taken again for so long: another replica may have less trouble, or none has."""
+
+RELEASE_S = 0.5
+"""Nobody waits longer for others to be told: at the latest they find it out when the lease has run out."""
+
+SHOWN_COUNT = 50
+"""What was taken, in one line of the log."""
+
+KINDS = ("account", "sink", MAINTENANCE.kind)
 
 
 class Ownership:
@@ -21,19 +72,20 @@ class Ownership:
         """Want no more than to tidy the store yet."""
         self._store = store
         self._clock = clock
-        self._wanted = frozenset({MAINTENANCE})
+        self._wanted: Mapping[LeaseKey, str] = {MAINTENANCE: ""}
+        self._held: dict[LeaseKey, HeldLease] = {}
+        self._changed: Notice = lambda _keys: None
 
     def follow(self, *, changed: Notice, trusted: Notice) -> None:
         """Tell `changed` what may be owned from now on, or may not, and `trusted` what is trusted again."""
+        self._changed = changed
 
-    async def want(
-        self, keys: Collection[LeaseKey], *, fingerprint: str, budgets: Mapping[LeaseKey, str] = NO_BUDGETS
-    ) -> None:
+    async def want(self, keys: Mapping[LeaseKey, str], *, fingerprint: str) -> None:
         """Want to own these, and to tidy the store, by a configuration with that fingerprint.
 
-        `budgets` says by whose key an account asks: two that spend the same one are not owned at once.
+        With each account stands the hash of the API key that it spends: two that spend the same are not owned at once.
         """
-        self._wanted = frozenset(keys) | {MAINTENANCE}
+        self._wanted = {**keys, MAINTENANCE: ""}
 
     def may_own(self, key: LeaseKey) -> bool:
         """Return whether this is wanted and held, and to be kept."""
@@ -41,20 +93,28 @@ class Ownership:
 
     def is_current(self, held: HeldLease) -> bool:
         """Return whether this is still the lease on what it names."""
-        return True
+        return self._held.get(key_of(held.lease)) is held
 
     async def take(self, key: LeaseKey) -> HeldLease:
-        """Return the lease for a new owner of what may be owned. Raises `StoreError`."""
-        return HeldLease(await self._store.claim(key.kind, key.name), clock=self._clock)
+        """Return the lease for a new owner of what may be owned, under an epoch that no owner before had.
+
+        Raises `StoreError`.
+        """
+        self._held[key] = HeldLease(await self._store.claim(key.kind, key.name), clock=self._clock)
+        return self._held[key]
 
     async def release(self, key: LeaseKey) -> None:
-        """Let others have what is held and may not be owned."""
+        """Let others have what is held and may not be owned. Return once they were told, or could not be."""
 
     def decline(self, key: LeaseKey) -> None:
         """Own this no longer, though it is wanted and held; it is to be released, and not taken again for a while."""
+        self._begin_later(key)
 
     def lost(self, held: HeldLease) -> None:
-        """Take note that the store says somebody else owns this."""
+        """Take note that the store holds something else than the owner believes: another one has it, or is to begin."""
+        if self.is_current(held):
+            del self._held[key_of(held.lease)]
+            self._begin_later(key_of(held.lease))
 
     def leave(self) -> None:
         """Take nothing any more; what is held may still be used, until it is released."""
@@ -70,6 +130,276 @@ class Ownership:
         """Return why this process cannot be sure of what it owns, if it cannot."""
         return None
 
+    def _begin_later(self, key: LeaseKey) -> None:
+        """Have it begin anew, but not without a pause."""
+        asyncio.get_running_loop().call_later(RENEW_AGAIN_S, self._changed, [key])
+
+
+class Leases(Ownership):
+    """What this replica holds of the store's leases. `fatal` is given what must end the program.
+
+    A renewal that fails or hangs holds up nobody: what is held is trusted until so long after the last renewal that
+    succeeded was *sent*, on a clock that goes on while the machine sleeps, and no longer. So whatever happened to that
+    renewal, it is over before the store lets anybody else have it. With each one `clock` follows the store's time.
+    """
+
+    def __init__(
+        self,
+        store: PostgresLeases,
+        *,
+        replica: str,
+        clock: ServerClock,
+        metrics: Metrics,
+        fatal: Callable[[BaseException], None],
+    ) -> None:
+        """Hold nothing, and want nothing yet."""
+        self._leases = store
+        self._replica = replica
+        self._due_clock = clock
+        self._metrics = metrics
+        self._fatal = fatal
+        self._changed: Notice = lambda _keys: None
+        self._trusted: Notice = lambda _keys: None
+        self._wanted: Mapping[LeaseKey, str] = {}
+        self._fingerprint: str | None = None
+        self._held: dict[LeaseKey, HeldLease] = {}
+        self._surplus: LeaseKey | None = None  # what others are to have, and is still held
+        self._released: list[Lease] = []  # what the store is to hear of
+        self._declined: dict[LeaseKey, BootTime] = {}  # until when these are not taken
+        self._renewed_until = self._renew_at = LONG_AGO
+        self._agreed_on: str | None = None  # the fingerprint that all had when this replica last renewed
+        self._is_told_of_differing = False
+        self._is_closed = False
+        self._asking = asyncio.Lock()
+        self._called = asyncio.Event()  # to renew at once
+        self._keeping: asyncio.Task[None] | None = None
+        for kind in KINDS:
+            metrics.leases_held.labels(kind).set_function(partial(self._count, kind))
+            metrics.lease_takeovers.labels(kind)
+
+    def follow(self, *, changed: Notice, trusted: Notice) -> None:
+        """Tell `changed` what may be owned from now on, or may not, and `trusted` what is trusted again."""
+        self._changed, self._trusted = changed, trusted
+
+    async def want(self, keys: Mapping[LeaseKey, str], *, fingerprint: str) -> None:
+        """Want to own these, and to tidy the store. Return once the store was asked for them."""
+        self._wanted, self._fingerprint = {**keys, MAINTENANCE: ""}, fingerprint
+        self._declined.clear()
+        await self._alone(self._try_to_renew)
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep(), name="leases")
+            self._keeping.add_done_callback(self._ended)
+
+    def may_own(self, key: LeaseKey) -> bool:
+        """Return whether this is wanted and held, with the right API key, and to be kept."""
+        held = self._held.get(key)
+        is_kept = key != self._surplus and not self._is_declined(key)
+        return held is not None and is_kept and self._wanted.get(key) == held.spends
+
+    async def take(self, key: LeaseKey) -> HeldLease:
+        """Return the lease for a new owner of what may be owned, under an epoch that no owner before had.
+
+        Raises `StoreError`.
+        """
+        held = self._held.get(key)
+        if held is not None and held.is_used:  # whatever its last owner still writes is to be refused
+            self._give_up(held)
+            await self._alone(self._renew)
+            held = self._held.get(key)
+        if held is None:
+            raise OwnershipLostError(f"another process owns {key.kind} {key.name} by now")
+        held.is_used = True
+        return held
+
+    async def release(self, key: LeaseKey) -> None:
+        """Let others have what is held and may not be owned. Return once they were told, or could not be."""
+        held = self._held.get(key)
+        if held is not None and not self.may_own(key):
+            self._give_up(held)
+            await self._soon(self._tell_released)
+
+    def decline(self, key: LeaseKey) -> None:
+        """Own this no longer, though it is wanted and held; it is to be released, and not taken again for a while."""
+        self._declined[key] = BootTime(self._due_clock.boot_time() + DECLINED_S)
+
+    def lost(self, held: HeldLease) -> None:
+        """Take note that the store holds something else than the owner believes.
+
+        If that is not another replica's doing, the next renewal takes it anew.
+        """
+        if self.is_current(held):
+            self._lose(held)
+            self._released.append(held.lease)
+            self._changed([key_of(held.lease)])
+
+    def leave(self) -> None:
+        """Take nothing any more, and count no more among the replicas that do."""
+        self._wanted, self._fingerprint = {}, None
+
+    async def close(self) -> None:
+        """Release all that is left."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.leave()
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        await self._soon(self._release_all)
+
+    def is_agreed(self) -> bool:
+        """Return whether all replicas that are alive go by the same configuration as this one."""
+        return self._agreed_on is not None and self._agreed_on == self._fingerprint
+
+    def problem(self) -> str | None:
+        """Return why this replica cannot be sure of what it owns, if it cannot."""
+        if self._due_clock.boot_time() < self._renewed_until:
+            return None
+        return "the leases were not renewed in time, so other replicas may have taken over"
+
+    # What is asked of the store
+
+    async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return what this does while nothing else is asked of the store; to its end, whatever becomes of who waits.
+
+        Else what it has changed there would be known to nobody.
+        """
+
+        async def do() -> T:
+            async with self._asking:
+                return await work()
+
+        doing = asyncio.create_task(do())
+        doing.add_done_callback(_seen)
+        return await asyncio.shield(doing)
+
+    async def _soon(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have this done, and wait for it, but not long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_S):
+                await self._alone(work)
+
+    async def _keep(self) -> None:
+        self._leases.follow(self._called.set)
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._renew_at - self._due_clock.boot_time())):
+                    await self._called.wait()
+            self._called.clear()
+            await self._alone(self._try_to_renew)
+
+    async def _tell_released(self) -> None:
+        if self._released:  # else another renewal has
+            await self._try_to_renew()
+
+    async def _release_all(self) -> None:
+        for held in list(self._held.values()):
+            self._give_up(held)
+        await self._try_to_renew()
+
+    async def _try_to_renew(self) -> None:
+        with suppress(StoreError):  # whatever came of it, nothing is believed renewed
+            await self._renew()
+
+    async def _renew(self) -> None:
+        sent_at, asked_at, fingerprint = (
+            self._due_clock.boot_time(),
+            self._due_clock.steady_us(),
+            self._fingerprint,
+        )
+        self._renew_at = BootTime(sent_at + RENEW_AGAIN_S)
+        wanted = {key: spends for key, spends in self._wanted.items() if not self._is_declined(key)}
+        held, released = {each.lease: each.spends for each in self._held.values()}, list(self._released)
+        report = await self._leases.renew(RenewRequest(self._replica, fingerprint, held, wanted, released))
+        sharing = report.sharing
+        is_written = len(report.taken) < len(sharing.may_take)  # by its last owner, for a moment yet
+        again_s = AT_ONCE_S if is_written else AT_ONCE_S + sharing.next_free_us / 1e6
+        self._renew_at = BootTime(sent_at + min(RENEW_EVERY_S, again_s))
+        self._renewed_until = BootTime(sent_at + LEASE_S)
+        self._due_clock.follow(report.server_us, asked_at=asked_at)
+        del self._released[: len(released)]
+        self._note_configurations(sharing, fingerprint=fingerprint)
+        lost = [each for each in self._held.values() if each.lease in held.keys() - sharing.kept]
+        self._take_in(report, lost, wanted, trusted_until=BootTime(sent_at + LEASE_S - MARGIN_S))
+
+    def _take_in(
+        self,
+        report: LeaseReport,
+        lost: Collection[HeldLease],
+        wanted: Mapping[LeaseKey, str],
+        *,
+        trusted_until: BootTime,
+    ) -> None:
+        for held in lost:
+            self._lose(held)
+        again = [key for key, held in self._held.items() if not held.is_trusted()]
+        for held in self._held.values():
+            held.trusted_until = trusted_until
+        taken = {key_of(each.lease): each for each in report.taken}
+        for key, (lease, is_takeover) in taken.items():
+            self._held[key] = HeldLease(lease, clock=self._due_clock, trusted_until=trusted_until, spends=wanted[key])
+            self._metrics.lease_takeovers.labels(key.kind).inc(is_takeover)
+        if taken:
+            self._say_taken(report)
+        self._surplus = report.sharing.surplus
+        surplus = [] if self._surplus is None else [self._surplus]
+        self._changed([*taken, *(key_of(each.lease) for each in lost), *surplus])
+        self._trusted(again)
+
+    # What is held
+
+    def _is_declined(self, key: LeaseKey) -> bool:
+        return self._due_clock.boot_time() < self._declined.get(key, LONG_AGO)
+
+    def _drop(self, held: HeldLease) -> None:
+        """Hold this no more; nobody acts under it any longer."""
+        held.trusted_until = LONG_AGO
+        del self._held[key_of(held.lease)]
+
+    def _lose(self, held: HeldLease) -> None:
+        self._drop(held)
+        log.info("ownership.lost", **{held.lease.kind: held.lease.name})
+
+    def _give_up(self, held: HeldLease) -> None:
+        self._drop(held)
+        self._released.append(held.lease)
+
+    def _note_configurations(self, sharing: Sharing, *, fingerprint: str | None) -> None:
+        self._agreed_on = None if sharing.differs else fingerprint
+        if sharing.differs and not self._is_told_of_differing:
+            note = "each owner goes by its own; meanwhile nothing goes that is not named any more"
+            log.warning("config.differs", replicas=sharing.replica_count, note=note)
+        self._is_told_of_differing = sharing.differs
+
+    def _say_taken(self, report: LeaseReport) -> None:
+        taken = [f"{each.lease.kind} {each.lease.name}" for each in report.taken]
+        log.info(
+            "ownership.taken",
+            taken=taken[:SHOWN_COUNT],
+            more=max(0, len(taken) - SHOWN_COUNT),
+            takeovers=sum(each.is_takeover for each in report.taken),
+            replicas=report.sharing.replica_count,
+        )
+
+    def _count(self, kind: str) -> int:
+        """Return how many of a kind are trusted: what ran out may be another's by now."""
+        return sum(key.kind == kind and held.is_trusted() for key, held in self._held.items())
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._fatal(error)
+
+
+def _seen(task: asyncio.Task[T]) -> None:
+    """Take note of an error that nobody may wait for any more."""
+    if not task.cancelled():
+        task.exception()
+
+
+def new_identity() -> str:
+    """Return a name for this process that no other has, before or after it."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
 
 def wanted_by(settings: Settings) -> dict[LeaseKey, object]:
     """Return what each owner is built from: another value of it means another owner."""
@@ -81,6 +411,8 @@ def wanted_by(settings: Settings) -> dict[LeaseKey, object]:
     return {**sinks, **accounts}
 
 
-def budgets_of(settings: Settings) -> dict[LeaseKey, str]:
-    """Return whose budget each account spends."""
-    return {LeaseKey("account", name): fingerprint_of_key(each.api_key) for name, each in settings.accounts.items()}
+def leases_wanted_by(settings: Settings) -> dict[LeaseKey, str]:
+    """Return the leases that these owners need, with each account's the hash of its API key."""
+    accounts = {LeaseKey("account", name): each.api_key for name, each in settings.accounts.items()}
+    sinks = dict.fromkeys((LeaseKey("sink", name) for name in settings.sinks), "")
+    return {key: fingerprint_of_key(api_key) for key, api_key in accounts.items()} | sinks

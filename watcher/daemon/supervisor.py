@@ -18,7 +18,7 @@ from watcher.config.models import Settings
 from watcher.daemon.build import build_account, routes_of, silences_of, watches_of
 from watcher.daemon.build_worker import OwnerDependencies, build_worker
 from watcher.daemon.fingerprint import fingerprint_of_settings
-from watcher.daemon.ownership import Ownership, budgets_of, wanted_by
+from watcher.daemon.ownership import Ownership, leases_wanted_by, wanted_by
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
@@ -90,8 +90,7 @@ class Supervisor:
         self._shared.events.router.replace(routes_of(settings))
         self._shared.silences.replace(silences_of(settings))
         self._settings, self._wanted = settings, wanted_by(settings)
-        fingerprint, budgets = fingerprint_of_settings(settings), budgets_of(settings)
-        await self._ownership.want(self._wanted, fingerprint=fingerprint, budgets=budgets)
+        await self._ownership.want(leases_wanted_by(settings), fingerprint=fingerprint_of_settings(settings))
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.
         keys = dict.fromkeys([*self._owners, *self._wanted, *self._shown])
         _raise_worst(await asyncio.gather(*map(self._change, keys), return_exceptions=True))
@@ -143,7 +142,7 @@ class Supervisor:
     async def _change(self, key: LeaseKey) -> None:
         """Make one owner what is wanted by now, or end it if it may not be owned. Raises `StoreError`.
 
-        That somebody else owns it is no error, unless nobody else can.
+        That it is lost meanwhile is no error: whoever owns it next begins anew.
         """
         async with self._changing[key]:
             owner = self._owners.get(key)
@@ -154,11 +153,10 @@ class Supervisor:
                 self._forget(key)
                 await self._ownership.release(key)
                 return
-            try:
+            with suppress(OwnershipLostError):
                 await self._make(key, wanted, settings=self._settings)
-            except OwnershipLostError:
-                if self._shared.store.exclusive:
-                    raise
+            if key not in self._owners:
+                self._forget(key)
 
     async def _make(self, key: LeaseKey, wanted: object, *, settings: Settings) -> None:
         if key not in self._owners:
@@ -198,22 +196,17 @@ class Supervisor:
             self._shared.fatal(error)
 
     def _failed(self, error: BaseException, *, held: HeldLease) -> None:
-        """Let go of what another process owns by now, which is ordinary; whatever else fails ends the daemon.
-
-        Where nobody else can own anything, that ends it as well.
-        """
-        if self._shared.store.exclusive or not isinstance(error, OwnershipLostError):
-            self._shared.fatal(error)
-        else:
+        """Let go of what the store holds otherwise by now; whatever else fails ends the daemon."""
+        if isinstance(error, OwnershipLostError):
             self._ownership.lost(held)
+        else:
+            self._shared.fatal(error)
 
     async def _tick(self, held: HeldLease, *, part: AccountPoller | DeliveryWorker) -> float:
         try:
             return await part.tick()
-        except OwnershipLostError as error:
-            owner = self._owners.get(LeaseKey(held.lease.kind, held.lease.name))
-            if owner is not None and owner.part is part:  # else it hung beyond its end, and we own it anew by now
-                self._failed(error, held=held)
+        except OwnershipLostError:
+            self._ownership.lost(held)  # if it is held still: a tick may hang beyond the end of its owner
             return LONGEST_S
 
     def _forget(self, key: LeaseKey) -> None:

@@ -62,14 +62,16 @@ class ListenDeniedError(ListenError):
     exit_code = Exit.USAGE
 
 
-class SequenceConflictError(StoreUnusableError):
-    """An owner wrote from a sequence that is not the recorded one, under a lease that is its own: an error of ours."""
-
-    exit_code = Exit.FAILED
-
-
 class OwnershipLostError(StoreError):
-    """Somebody else owns this account or sink by now, which is ordinary; what was to be written is theirs to find."""
+    """The store holds something else than an owner believes, and what it was to write is not written.
+
+    Somebody else owns this account or sink by now, which is ordinary, or the database went back to an earlier state.
+    Whoever owns it next begins anew from the store.
+    """
+
+
+class SequenceConflictError(OwnershipLostError):
+    """An owner wrote from a sequence that is not the recorded one, under a lease that is its own."""
 
 
 class LeaseExpiredError(StoreError):

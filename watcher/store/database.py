@@ -68,7 +68,7 @@ def explain(error: Exception, *, where: str, names: ErrorNames) -> DatabaseFault
     cause = cause_of(error)
     name = names.name_of(cause) or _line_of(error, cause)
     if name in names.taken:
-        text = f"{where} already holds what its owner believes new ({name}); this is a bug: start again, and report it"
+        text = f"{where} already holds what its owner believes new ({name}), who begins anew"
         return DatabaseFault(SequenceConflictError, text)
     for prefix, (kind, text) in names.of_all.items():
         if name.startswith(prefix):
@@ -116,10 +116,11 @@ class Database(ABC):
         """
         return on_recorded
 
-    def leases(self, watched: Watched) -> PostgresLeases | None:
+    def leases(self, watched: Watched, *, on_went_back: Callable[[], None]) -> PostgresLeases | None:
         """Return how the processes that use it share what there is to own; `None` where it is but one.
 
-        Whatever is asked of the database for that is passed to `watched`.
+        Whatever is asked of the database for that is passed to `watched`. If it went back to an earlier state,
+        `on_went_back` is called, in any thread, and what is held is lost.
         """
         return None
 

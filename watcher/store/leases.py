@@ -1,8 +1,13 @@
-"""Leases as their holders have them, and what replicas that share them ask of the store every few seconds."""
+"""Leases as their holders have them, and the rules by which replicas share them: who may take and keep what.
 
-from collections.abc import Collection, Mapping, Sequence
+An account's owner holds two rows, taken and renewed as one: the account's name says who writes, the hash of its API key
+who spends. So an account that is renamed, or given another key, on one replica before the other never has two owners
+that spend one key.
+"""
+
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from math import ceil
 from typing import NamedTuple
 
 from watcher.domain.errors import LeaseExpiredError
@@ -11,9 +16,27 @@ from watcher.runtime.clock import Clock
 from watcher.store.changes import Lease
 
 FOR_EVER = BootTime(LATEST)
+LONG_AGO = BootTime(float("-inf"))
 
 LEASE_S = 9.0
 """A lease that nobody renews for so long, by the store's clock, is free."""
+
+LEASE_US = round(LEASE_S * 1_000_000)
+
+ORPHANED_US = 2_000_000
+"""What is free for so long goes to whoever knows it, beyond its share: those it was left to would have taken it.
+
+They may be dead for less time than their rows live, or unable to write, or have a configuration without it.
+"""
+
+REPLICA = "replica"
+"""The kind of the row by which a replica shows that it is alive."""
+
+API_KEY = "api_key"
+"""The kind of the row of a key's hash."""
+
+NOBODY = ""
+"""The owner of what was given up; what ran out keeps its last one."""
 
 
 class LeaseKey(NamedTuple):
@@ -23,8 +46,6 @@ class LeaseKey(NamedTuple):
     name: str
 
 
-NO_BUDGETS: Mapping[LeaseKey, str] = MappingProxyType({})
-
 MAINTENANCE = LeaseKey("maintenance", "store")
 """Its holder tidies the store."""
 
@@ -33,13 +54,15 @@ class HeldLease:
     """A lease that is trusted until a moment of this machine's boot time, which each renewal puts off.
 
     Its holder asks before each request: whatever is written under it the store checks itself, but it cannot call
-    a request back.
+    a request back. `spends` is the hash of the API key that it was taken with, if any.
     """
 
-    def __init__(self, lease: Lease, *, clock: Clock, trusted_until: BootTime = FOR_EVER) -> None:
+    def __init__(self, lease: Lease, *, clock: Clock, trusted_until: BootTime = FOR_EVER, spends: str = "") -> None:
         """Trust it until then: for ever where nobody else can own anything."""
         self.lease = lease
         self.trusted_until = trusted_until
+        self.spends = spends
+        self.is_used = False  # whether an owner has had it
         self._clock = clock
 
     def is_trusted(self) -> bool:
@@ -55,17 +78,17 @@ class HeldLease:
 
 @dataclass(frozen=True, slots=True)
 class RenewRequest:
-    """What a replica holds, and would own. One that takes part no more wants nothing, and has no `fingerprint`.
+    """What a replica holds, has given up since it asked last, and would own.
 
-    `fingerprint` stands for its configuration, each of the `budgets` for the API key that an account spends: nothing is
-    taken, or kept, whose budget is spent by another replica, under whatever name.
+    `held` and `wanted` say with each account the hash of its API key, "" with all else. `fingerprint` stands for the
+    replica's configuration; one that takes part no more has none, and wants nothing.
     """
 
     replica: str
     fingerprint: str | None
-    held: Collection[Lease]
-    wanted: Collection[LeaseKey]
-    budgets: Mapping[LeaseKey, str]
+    held: Mapping[Lease, str]
+    wanted: Mapping[LeaseKey, str]
+    released: Collection[Lease] = ()
 
 
 class TakenLease(NamedTuple):
@@ -75,17 +98,88 @@ class TakenLease(NamedTuple):
     is_takeover: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseReport:
-    """What came of a renewal; whatever was held and is not `lost` is renewed.
+class LeaseRow(NamedTuple):
+    """A row of the store: of a lease, of an API key, or of a replica, whose `fingerprint` is its configuration's."""
 
-    `server_us` is the store's time as it was asked. `surplus` is how many the replica holds of a kind beyond its share.
+    owner: str
+    epoch: int
+    until: int
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What a replica keeps, may take, and is to give up, one at a time (`surplus`).
+
+    `may_take` has for each lease the rows that belong to it. In `next_free_us` something may be free that is wanted.
     `differs` says whether the configurations of the `replica_count` replicas that are alive do.
     """
 
-    server_us: Micros
-    lost: Collection[Lease]
-    taken: Sequence[TakenLease]
-    surplus: Mapping[str, int]
+    kept: Collection[Lease]
+    may_take: Mapping[LeaseKey, Collection[LeaseKey]]
+    surplus: LeaseKey | None
+    next_free_us: int
     replica_count: int
     differs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseReport:
+    """What came of a renewal, at `server_us` by the store's clock.
+
+    Of what may be taken that is not `taken` which its last owner is still writing.
+    """
+
+    server_us: Micros
+    sharing: Sharing
+    taken: Collection[TakenLease]
+
+
+def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micros) -> Sharing:
+    """Return what a replica may have of these rows, among which there is one for each lease and key that it wants.
+
+    Of each kind it takes what is free up to its share, rounded up. What the store says is its own, though it does not
+    hold it, is free to it: the answer to a renewal was lost.
+    """
+    kept = {lease for lease, spends in request.held.items() if _is_held(rows, lease, spends)}
+    epochs = {lease.epoch for lease in kept}
+    alive = [row.fingerprint for key, row in rows.items() if key.kind == REPLICA and row.until > now]
+    differs = len(set(alive)) > 1
+
+    def free_from(row: LeaseRow) -> int:
+        if row.epoch in epochs:
+            return now + LEASE_US
+        return now if row.owner == request.replica else row.until
+
+    may_take: list[LeaseKey] = []
+    free_later = [now + LEASE_US]
+    surplus: LeaseKey | None = None
+    for kind in sorted({key.kind for key in request.wanted}):
+        keys = sorted(key for key in request.wanted if key.kind == kind)
+        mine = sorted(key_of(lease) for lease in kept if lease.kind == kind)
+        since = {key: max(free_from(rows[each]) for each in rows_of(key, request.wanted[key])) for key in keys}
+        free = [key for key in keys if since[key] <= now and key not in mine]
+        free.sort(key=lambda key: since[key] > now - ORPHANED_US)  # orphans first
+        orphans_count = sum(since[key] <= now - ORPHANED_US for key in free)
+        share_count = ceil(len(keys) / len(alive))
+        count = max(orphans_count, share_count - len(mine))
+        may_take += free[:count]
+        free_later += [since[key] + ORPHANED_US for key in free[count:]] + [at for at in since.values() if at > now]
+        if surplus is None and len(mine) > share_count and not differs:  # else whoever lacks some may not know the rest
+            surplus = mine[-1]
+    rows_to_take = {key: rows_of(key, request.wanted[key]) for key in may_take}
+    return Sharing(kept, rows_to_take, surplus, min(free_later) - now, len(alive), differs)
+
+
+def _is_held(rows: Mapping[LeaseKey, LeaseRow], lease: Lease, spends: str) -> bool:
+    return all(key in rows and rows[key].epoch == lease.epoch for key in rows_of(key_of(lease), spends))
+
+
+def rows_of(key: LeaseKey, spends: str) -> list[LeaseKey]:
+    """Return the rows that belong to a lease."""
+    return [key, LeaseKey(API_KEY, spends)] if spends else [key]
+
+
+def key_of(lease: Lease) -> LeaseKey:
+    """Return what a lease is on."""
+    return LeaseKey(lease.kind, lease.name)

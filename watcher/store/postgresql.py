@@ -9,16 +9,18 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from threading import Event
+from threading import Event, Lock
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg
-from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, insert, select, text
+import structlog
+from sqlalchemy import Connection, Engine, Table, create_engine, delete, event, func, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
+from watcher.domain.errors import OwnershipLostError, StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import WorkerThreads
@@ -50,6 +52,8 @@ _BY_INDEX = "; ".join(
 """Every statement walks an index. What a table held when it was last analyzed says little after a storm: with no such
 figures the search for what is due took seconds among 200,000 that wait, and 30 ms this way."""
 _WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS}; {_BY_INDEX}"
+_RENEW = f"{_WRITE}; SET LOCAL lock_timeout = 4000"
+"""Replicas renew in turns: who waits for one that is frozen in its own has its turn when that is broken off."""
 READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}; {_BY_INDEX}"
 
 ANSWER_S = 10.0
@@ -73,7 +77,7 @@ def _name_of(cause: BaseException) -> str | None:
 
 
 _BROKEN = (StoreError, "cannot be used now, the connection broke; see whether its server runs")
-_AWAY = ("08", "57P0", "25P03")
+_AWAY = ("08", "57P0", "25P03", "25P04")
 _DAMAGED = (StoreUnusableError, "is damaged; put back a copy")
 _NO_RIGHT = "42501"
 REFUSES_USER = "refuses this user; grant it all rights in its schema"
@@ -114,6 +118,8 @@ _TO_BE_CORRECTED = re.compile(
 
 T = TypeVar("T")
 
+log = structlog.get_logger()
+
 
 class PostgresDatabase(Database):
     """A database on a server, which others use too."""
@@ -126,14 +132,15 @@ class PostgresDatabase(Database):
         self.ahead_us = 0
         self._clock = clock
         self._connector = Connector(url, password=password, clock=clock)
-        self._commits = CommitLog(self._connector, clock=clock)
+        self._commits = CommitLog(self._connector, where=self.where, clock=clock)
         limited = partial(make_engine, self._connector, is_limited=True)
         self._writer = limited(begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
+        event.listen(self._writer, "after_cursor_execute", self._commits.check)
         self._reader = limited(begin=lambda: READ, connections=READERS_COUNT)
-        self._keeper = limited(begin=lambda: _WRITE, connections=1)
+        self._keeper = limited(begin=lambda: _RENEW, connections=1)
         self._opening = make_engine(self._connector, begin=lambda: _WRITE, connections=1)
         self._notifications: Notifications | None = None
-        self._on_released: Callable[[], None] = lambda: None
+        self._renew_now: Callable[[], None] = lambda: None
         self._keeping = WorkerThreads("store-leases")
         self._writing = WorkerThreads("store-writer")
         self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
@@ -158,23 +165,36 @@ class PostgresDatabase(Database):
 
     def shared(self, on_recorded: OnRecorded) -> OnRecorded:
         """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well."""
-        self._notifications = Notifications(self._connector, on_recorded=on_recorded, on_released=self._released)
+        self._notifications = Notifications(
+            self._connector,
+            on_recorded=on_recorded,
+            on_released=lambda: self._renew_now(),  # noqa: PLW0108 (it is followed later)
+        )
         return self._notifications.recorded
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
-        return await self._writing.run(partial(self._write, work))
+        """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written.
 
-    def leases(self, watched: Watched) -> PostgresLeases:
+        Once the database went back all is refused by `OwnershipLostError`, until the leases are renewed: at once.
+        """
+        try:
+            return await self._writing.run(partial(self._write, work))
+        except OwnershipLostError:
+            if self._commits.went_back:
+                self._renew_now()
+            raise
+
+    def leases(self, watched: Watched, *, on_went_back: Callable[[], None]) -> PostgresLeases:
         """Return the leases that replicas share. No other work holds them up, nor they any other.
 
         A connection that breaks at COMMIT is an error here: nobody has to find out how it ended.
         """
+        self._commits.on_went_back = on_went_back
 
         async def write(work: Callable[[Connection], Any]) -> Any:
             return await watched(partial(self._keeping.run, partial(_transact, self._keeper, work)))
 
-        return PostgresLeases(write, follow=self._follow_leases)
+        return PostgresLeases(write, follow=self._follow_leases, went_back=self._commits.look)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, which cannot write."""
@@ -196,11 +216,8 @@ class PostgresDatabase(Database):
         for engine in (self._writer, self._keeper, self._opening):
             engine.dispose()
 
-    def _follow_leases(self, on_released: Callable[[], None]) -> None:
-        self._on_released = on_released
-
-    def _released(self) -> None:
-        self._on_released()
+    def _follow_leases(self, renew_now: Callable[[], None]) -> None:
+        self._renew_now = renew_now
 
     def _prepare(self, connection: Connection) -> bool:
         require_utf8(connection, where=self.where)
@@ -222,6 +239,7 @@ class PostgresDatabase(Database):
             is_in_doubt = results and error.connection_invalidated  # all was done; COMMIT had no answer
             if not is_in_doubt or not self._commits.was_committed():
                 raise
+        self._commits.note_committed()
         return results[0]
 
 
@@ -339,27 +357,67 @@ _ASK = "SELECT value FROM meta WHERE key = %s FOR UPDATE"
 """It waits for a transaction that is still being committed."""
 
 
-class CommitLog:
-    """The number of the last transaction of this process, and where it is written."""
+_FOUND = "split_part(value, ' ', 2)::bigint"
 
-    def __init__(self, connector: Connector, *, clock: Clock) -> None:
+_LOOK = text(f"SELECT {_FOUND} FROM meta WHERE key = :key")
+
+
+class CommitLog:
+    """The number of the last transaction of this process, and where it is written.
+
+    If that is not there, or smaller than a number that was committed, the database went back: a standby that lacked the
+    last commits took over, or a copy was put in its place. Nothing that this process knows by then is written to it.
+    """
+
+    def __init__(self, connector: Connector, *, where: str, clock: Clock) -> None:
         """Name the row after nobody else's."""
+        self.went_back = False
+        self.on_went_back: Callable[[], None] = lambda: None
         self._connector = connector
+        self._where = where
         self._clock = clock
         self._key = f"{_PREFIX}{uuid4()}"
-        self._number = 0
+        self._number = self._committed = 0
+        self._noting = Lock()
         self._given_up = Event()
 
     def begin(self, connection: Connection, *, now: Micros) -> None:
         """Make the row, and clear away what others left long ago by the server's clock."""
         old = Micros(now - _KEPT_US)
         connection.execute(delete(meta).where(meta.c.key.startswith(_PREFIX), meta.c.value < _value(old, 0)))
-        connection.execute(insert(meta), {"key": self._key, "value": _value(now, self._number)})
+        row = {"value": _value(now, self._committed)}
+        making = insert(meta).values(key=self._key, **row)
+        connection.execute(making.on_conflict_do_update(index_elements=["key"], set_=row))
 
     def next(self) -> str:
         """Return the statement that writes the number of the transaction that begins."""
         self._number += 1
-        return f"UPDATE meta SET value = '{_value(self._clock.steady_us(), self._number)}' WHERE key = '{self._key}'"
+        value = _value(self._clock.steady_us(), self._number)
+        return f"UPDATE meta SET value = '{value}' WHERE key = '{self._key}' AND {_FOUND} >= {self._committed}"
+
+    def check(self, _connection: Connection, cursor: Any, statement: str, *_rest: object) -> None:
+        """Raise `OwnershipLostError` if what begins a transaction could not write its number."""
+        if not statement.startswith("BEGIN"):
+            return
+        while cursor.nextset():
+            pass
+        if not cursor.rowcount:
+            self._note(went_back=True)
+            raise OwnershipLostError(f"{self._where} went back to an earlier state; all begins anew from there")
+
+    def note_committed(self) -> None:
+        """Note that the last transaction was committed."""
+        self._committed = self._number
+
+    def look(self, connection: Connection, now: Micros) -> bool:
+        """Return whether the database went back, and have transactions begin again as this one is committed."""
+        committed = self._committed  # before the row is read: meanwhile more may be
+        found = connection.execute(_LOOK, {"key": self._key}).scalar()
+        went_back = found is None or found < committed
+        self._note(went_back=went_back)
+        if went_back:
+            self.begin(connection, now=now)
+        return went_back
 
     def was_committed(self) -> bool:
         """Return whether the last transaction was committed, as soon as the server can be asked, however long it takes.
@@ -378,6 +436,16 @@ class CommitLog:
     def give_up(self) -> None:
         """Wait for no server any more: the program ends."""
         self._given_up.set()
+
+    def _note(self, *, went_back: bool) -> None:
+        """Say so, once, and have forgotten what was known by what is gone."""
+        with self._noting:
+            is_news = went_back and not self.went_back
+            self.went_back = went_back
+        if is_news:
+            self.on_went_back()
+            note = "what was lost is seen and told again; see whether a standby or a copy took over"
+            log.warning("store.went_back", store=self._where, note=note)
 
 
 def _value(now: Micros, number: int) -> str:

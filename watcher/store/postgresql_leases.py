@@ -1,131 +1,91 @@
-"""Leases in PostgreSQL: who is alive, who holds what until when, and what is free, all by the server's clock.
+"""Leases in PostgreSQL: each replica renews, gives up and takes in one transaction, by the server's clock.
 
-Each replica has a row of the kind `replica`, which it renews with its leases. A lease whose `until` has passed is free;
-one that was given up has no owner either, so that nobody takes it for one that ran out.
-
-Renewing locks no key, and writers lock nothing else (FOR KEY SHARE), so neither waits for the other. Who takes a lease
-locks all of its row and passes over what is locked: nothing is taken while its owner's write is under way.
+Renewals take turns. They lock no key, and writers lock nothing else (FOR KEY SHARE), so neither waits for the other.
+Who takes a lease locks all of its rows and passes over what is locked: nothing is taken while its owner is writing.
 """
 
 import secrets
-from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
-from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import (
-    ARRAY,
-    BigInteger,
-    ColumnElement,
-    Connection,
-    FromClause,
-    String,
-    and_,
-    bindparam,
-    cast,
-    column,
-    delete,
-    exists,
-    func,
-    or_,
-    select,
-    tuple_,
-    update,
-)
+from sqlalchemy import ARRAY, BigInteger, Connection, String, bindparam, cast, column, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from watcher.domain.errors import OwnershipLostError
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
-from watcher.store.leases import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
+from watcher.store.leases import (
+    LEASE_US,
+    NOBODY,
+    REPLICA,
+    LeaseKey,
+    LeaseReport,
+    LeaseRow,
+    RenewRequest,
+    TakenLease,
+    rows_of,
+    share,
+)
 from watcher.store.tables import lease as table
 
 CHANNEL = "clerk_watcher_leases"
 
-REPLICA = "replica"
-NOBODY = ""
-
-LEASE_US = round(LEASE_S * 1_000_000)
-
-ORPHANED_US = 2_000_000
-"""What is free for so long goes to whoever knows it, beyond its share: those it was left to would have taken it.
-
-They may be dead for less time than their rows live, or unable to write, or have a configuration without it.
-"""
-
 FORGOTTEN_US = 3_600_000_000
-"""The rows of replicas that ended so long ago go."""
+"""The rows of replicas that ended so long ago go, and those of what nobody has owned since."""
+
+_RENEWING = 7_141_983_064_512_391
+"""The number of the advisory lock under which a replica renews, so that no two go by the same state."""
 
 _NOW = select(cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger))
 
 
 class PostgresLeases:
-    """The leases of a database that several replicas share. Each method is one transaction, and raises `StoreError`.
-
-    What it raises means that nothing can be believed renewed, taken or released. None of it waits for other writes, nor
-    they for it.
-    """
+    """The leases of a database that several replicas share."""
 
     def __init__(
         self,
         write: Callable[[Callable[[Connection], Any]], Awaitable[Any]],
         *,
         follow: Callable[[Callable[[], None]], None],
+        went_back: Callable[[Connection, Micros], bool],
     ) -> None:
         """Do each transaction by `write`.
 
-        `follow` is given what to call, in the event loop, soon after another replica has released something.
+        `follow` is given what to call, in the event loop, when it is time to renew: another replica has released
+        something, or the database went back. Whether it did `went_back` says, and puts right what it says it by.
         """
         self._write = write
+        self._went_back = went_back
         self.follow = follow
 
     async def renew(self, request: RenewRequest) -> LeaseReport:
-        """Renew what is held, and take what is free of what is wanted, up to the replica's share of each kind."""
-        report: LeaseReport = await self._write(partial(_renew, request=request))
+        """Renew what is held, let go of what is released, and take what is free of what is wanted, up to the share.
+
+        Raises `StoreError`: then nothing can be believed renewed, taken or released. It waits for no other write, nor
+        they for it. After the database went back everything is lost, and taken under another epoch.
+        """
+        report: LeaseReport = await self._write(partial(_renew, request=request, went_back=self._went_back))
         return report
 
-    async def finds_free(self, wanted: Collection[LeaseKey], *, budgets: Mapping[LeaseKey, str] = NO_BUDGETS) -> bool:
-        """Return whether any of these is free, and its budget spent by nobody."""
-        return bool(await self._write(partial(_finds_free, wanted=wanted, budgets=budgets)))
 
-    async def retake(self, lease: Lease) -> Lease | None:
-        """Return the same lease under another epoch: nothing is written any more under the one it had.
-
-        `None` while something is being written under that: it is to be asked again. Raises `OwnershipLostError` if it
-        is held no more.
-        """
-        taken: Lease | None = await self._write(partial(_retake, lease=lease))
-        return taken
-
-    async def release(self, leases: Collection[Lease], *, leaving: str | None) -> None:
-        """Let others have these, as far as they are still held, and tell them. A replica that is `leaving` is gone."""
-        await self._write(partial(_release, leases=leases, leaving=leaving))
-
-
-def _renew(connection: Connection, *, request: RenewRequest) -> LeaseReport:
+def _renew(
+    connection: Connection, *, request: RenewRequest, went_back: Callable[[Connection, Micros], bool]
+) -> LeaseReport:
+    connection.execute(select(func.pg_advisory_xact_lock(_RENEWING)))
     now = server_time(connection)
-    held = _extend(connection, request, now=now)
+    _let_go(connection, request, now=now, of_all=went_back(connection, now))
     _show(connection, request, now=now)
-    configurations = _configurations(connection, now=now)
-    differs = len(set(configurations)) > 1
-    mine = Counter(lease.kind for lease in held)
-    taken: list[TakenLease] = []
-    surplus: dict[str, int] = {}
-    for kind, grouped in groupby(sorted(request.wanted), key=attrgetter("kind")):
-        names = [key.name for key in grouped]
-        share = share_of(len(names), replica_count=len(configurations))
-        if share > mine[kind]:
-            _insert_missing(connection, kind, names, now=now)
-            free = _free(connection, kind, names, since=now, count=share - mine[kind])
-            taken += _take(connection, free, request, now=now)
-        orphans = _free(connection, kind, names, since=now - ORPHANED_US)
-        taken += _take(connection, orphans, request, now=now)
-        if not differs:  # else whoever lacks some may not know the rest
-            surplus[kind] = max(0, mine[kind] - share)
-    lost = [lease for lease in request.held if lease not in held]
-    return LeaseReport(now, lost, taken, surplus, len(configurations), differs)
+    rows = _read(connection, request.wanted, now=now)
+    sharing = share(rows, request, now=now)
+    if sharing.kept:
+        mine = table.c.epoch.in_([lease.epoch for lease in sharing.kept])
+        connection.execute(update(table).where(mine).values(until=now + LEASE_US))
+    epochs = _take(connection, sharing.may_take, owner=request.replica, now=now)
+    former = {NOBODY, request.replica}
+    taken = [TakenLease(Lease(*key, epoch), rows[key].owner not in former) for key, epoch in epochs.items()]
+    return LeaseReport(now, sharing, taken)
 
 
 def server_time(connection: Connection) -> Micros:
@@ -133,47 +93,24 @@ def server_time(connection: Connection) -> Micros:
     return Micros(connection.scalars(_NOW).one())
 
 
-def _rows(**columns: tuple[Sequence[object], type[BigInteger] | type[String]]) -> FromClause:
-    """Return these columns as a table, each bound as one array."""
-    arrays = [bindparam(None, list(values), type_=ARRAY(kind)) for values, kind in columns.values()]
-    names = [column(name, kind) for name, (_, kind) in columns.items()]
-    return func.unnest(*arrays).table_valued(*names).render_derived(name="given")
-
-
-def _given(leases: Collection[Lease]) -> FromClause:
-    ordered = sorted(leases, key=attrgetter("kind", "name"))
-    return _rows(
-        kind=([each.kind for each in ordered], String),
-        name=([each.name for each in ordered], String),
-        epoch=([each.epoch for each in ordered], BigInteger),
-    )
-
-
-def _is_of(given: FromClause) -> list[ColumnElement[bool]]:
-    return [table.c[key] == given.c[key] for key in ("kind", "name", "epoch")]
-
-
-def _extend(connection: Connection, request: RenewRequest, *, now: Micros) -> set[Lease]:
-    """Renew what is still held; return it, but for what has another key by now that somebody else uses still."""
-    if not request.held:
-        return set()
-    extending = update(table).where(*_is_of(_given(request.held))).values(until=now + LEASE_US)
-    columns = (table.c.kind, table.c.name, table.c.epoch)
-    rows = connection.execute(extending.returning(*columns, table.c.fingerprint)).all()
-    keys = [LeaseKey(row.kind, row.name) for row in rows]
-    changed = [key for key, row in zip(keys, rows, strict=True) if request.budgets.get(key) != row.fingerprint]
-    refused = claim_budgets(connection, changed, budgets=request.budgets, owner=request.replica, now=now)
-    return {Lease(*key, row.epoch) for key, row in zip(keys, rows, strict=True) if key not in refused}
+def _let_go(connection: Connection, request: RenewRequest, *, now: Micros, of_all: bool) -> None:
+    """Let others have what is released, or all that this replica had, and tell them. Nothing is written under it."""
+    if not of_all and not request.released:
+        return
+    of_it = (table.c.kind != REPLICA) if of_all else table.c.epoch.in_([lease.epoch for lease in request.released])
+    letting_go = update(table).where(table.c.owner == request.replica, of_it)
+    connection.execute(letting_go.values(owner=NOBODY, epoch=0, until=now))
+    connection.execute(select(func.pg_notify(CHANNEL, "")))
 
 
 def _show(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
-    """Show that this replica is alive, or is gone; clear away those that were killed long ago."""
-    gone = select(table.c.name).where(table.c.kind == REPLICA, table.c.until < now - FORGOTTEN_US)
-    connection.execute(
-        delete(table).where(table.c.kind == REPLICA, table.c.name.in_(gone.with_for_update(skip_locked=True)))
-    )
+    """Show that this replica is alive, or is gone; clear away what nobody has had for long."""
+    is_row = (table.c.kind == REPLICA, table.c.name == request.replica)
+    gone = select(table.c.kind, table.c.name).where(table.c.until < now - FORGOTTEN_US)
+    for kind, name in connection.execute(gone.with_for_update(skip_locked=True)).all():
+        connection.execute(delete(table).where(table.c.kind == kind, table.c.name == name))
     if request.fingerprint is None:
-        _leave(connection, request.replica)
+        connection.execute(delete(table).where(*is_row))
         return
     values = {"until": now + LEASE_US, "fingerprint": request.fingerprint}
     key = {"kind": REPLICA, "name": request.replica}
@@ -181,131 +118,52 @@ def _show(connection: Connection, request: RenewRequest, *, now: Micros) -> None
     connection.execute(inserting.on_conflict_do_update(index_elements=list(key), set_=values))
 
 
-def _leave(connection: Connection, replica: str) -> None:
-    connection.execute(delete(table).where(table.c.kind == REPLICA, table.c.name == replica))
-
-
-def _configurations(connection: Connection, *, now: Micros) -> list[str | None]:
-    """Return the fingerprint of the configuration of each replica that is alive."""
-    return list(connection.scalars(select(table.c.fingerprint).where(table.c.kind == REPLICA, table.c.until > now)))
-
-
-def _insert_missing(connection: Connection, kind: str, names: Sequence[str], *, now: Micros) -> None:
-    """Make the rows that are not there yet; they are free. In order, so that two that do so never wait in a circle.
-
-    Only those: to insert one that is there waits for whoever updates it, who may wait for this transaction.
-    """
-    there = set(connection.scalars(select(table.c.name).where(table.c.kind == kind)))
-    rows = [
-        {"kind": kind, "name": name, "owner": NOBODY, "epoch": 0, "until": now} for name in names if name not in there
-    ]
-    if rows:
-        connection.execute(insert(table).on_conflict_do_nothing(), rows)
-
-
-def _free(
-    connection: Connection, kind: str, names: Sequence[str], *, since: int, count: int | None = None
-) -> list[TakenLease]:
-    """Lock what has been free since that moment, at most so many; return what it is to become."""
-    given = _rows(name=(names, String))
-    free = (
-        select(table.c.name, table.c.owner)
-        .where(table.c.kind == kind, table.c.name == given.c.name, or_(table.c.until.is_(None), table.c.until <= since))
-        .order_by(table.c.name)
-        .limit(count)
-        .with_for_update(skip_locked=True, of=table)
-    )
-    return [
-        TakenLease(Lease(kind, row.name, secrets.randbits(62)), bool(row.owner)) for row in connection.execute(free)
-    ]
+def _read(connection: Connection, wanted: Mapping[LeaseKey, str], *, now: Micros) -> dict[LeaseKey, LeaseRow]:
+    """Return all rows, and make those that are not there yet of what is wanted; they are free."""
+    rows = {
+        LeaseKey(row.kind, row.name): LeaseRow(row.owner, row.epoch, row.until or 0, row.fingerprint)
+        for row in connection.execute(select(table))
+    }
+    needed = {each for key, spends in wanted.items() for each in rows_of(key, spends)}
+    missing = dict.fromkeys(sorted(needed - rows.keys()), LeaseRow(NOBODY, 0, now))
+    if missing:
+        connection.execute(
+            insert(table).on_conflict_do_nothing(),
+            [{**key._asdict(), "owner": NOBODY, "epoch": 0, "until": now} for key in missing],
+        )
+    return rows | missing
 
 
 def _take(
-    connection: Connection, free: Sequence[TakenLease], request: RenewRequest, *, now: Micros
-) -> Sequence[TakenLease]:
-    """Take what is free and locked, but for what nobody may spend the budget of yet; return what was taken."""
-    keys, owner = [LeaseKey(each.lease.kind, each.lease.name) for each in free], request.replica
-    refused = claim_budgets(connection, keys, budgets=request.budgets, owner=owner, now=now)
-    taken = [each for key, each in zip(keys, free, strict=True) if key not in refused]
-    if taken:
-        new = _given([each.lease for each in taken])
+    connection: Connection, may_take: Mapping[LeaseKey, Collection[LeaseKey]], *, owner: str, now: Micros
+) -> dict[LeaseKey, int]:
+    """Take these, but for what somebody is writing under; return the epoch of each that was taken."""
+    if not may_take:
+        return {}
+    wanted = sorted({each for rows in may_take.values() for each in rows})
+    given = _given(dict.fromkeys(wanted, 0))
+    of_given = (table.c.kind == given.c.kind, table.c.name == given.c.name)
+    locking = select(table.c.kind, table.c.name).where(*of_given).with_for_update(skip_locked=True, of=table)
+    locked = {LeaseKey(*row) for row in connection.execute(locking)}
+    epochs = {key: secrets.randbits(62) for key, rows in may_take.items() if locked.issuperset(rows)}
+    if epochs:
+        new = _given({each: epoch for key, epoch in epochs.items() for each in may_take[key]})
         taking = update(table).where(table.c.kind == new.c.kind, table.c.name == new.c.name)
         connection.execute(taking.values(owner=owner, epoch=new.c.epoch, until=now + LEASE_US))
-    return taken
+    return epochs
 
 
-def _finds_free(connection: Connection, *, wanted: Collection[LeaseKey], budgets: Mapping[LeaseKey, str]) -> bool:
-    ordered = sorted(wanted)
-    given = _rows(
-        kind=([each.kind for each in ordered], String),
-        name=([each.name for each in ordered], String),
-        budget=([budgets.get(each) for each in ordered], String),
-    )
-    is_it = or_(table.c.name == given.c.name, table.c.fingerprint == given.c.budget)
-    is_held = exists().where(table.c.kind == given.c.kind, is_it, table.c.until > server_time(connection))
-    return bool(connection.scalar(select(exists(select(given.c.name).where(~is_held)))))
-
-
-def _retake(connection: Connection, *, lease: Lease) -> Lease | None:
-    is_held = and_(table.c.kind == lease.kind, table.c.name == lease.name, table.c.epoch == lease.epoch)
-    found = select(table.c.name).where(is_held)
-    if connection.execute(found).first() is None:
-        raise lost(lease)
-    if connection.execute(found.with_for_update(skip_locked=True)).first() is None:
-        return None  # its last owner is writing; renewals wait for this connection, so it does not wait for that
-    taken = Lease(lease.kind, lease.name, secrets.randbits(62))
-    connection.execute(update(table).where(is_held).values(epoch=taken.epoch))
-    return taken
-
-
-def _release(connection: Connection, *, leases: Collection[Lease], leaving: str | None) -> None:
-    if leaving is not None:
-        _leave(connection, leaving)
-    if leases:
-        given = _given(leases)
-        connection.execute(update(table).where(*_is_of(given)).values(owner=NOBODY, until=server_time(connection)))
-    connection.execute(select(func.pg_notify(CHANNEL, "")))
-
-
-_CLAIMING = 7_141_983_064_512_391
-"""The number of the advisory lock under which budgets are claimed: of two at once, neither would see the other."""
-
-
-def claim_budgets(
-    connection: Connection, keys: Collection[LeaseKey], *, budgets: Mapping[LeaseKey, str], owner: str, now: Micros
-) -> set[LeaseKey]:
-    """Note what budgets are spent under these leases; return those whose budget somebody else may be spending.
-
-    The leases are that owner's, or locked and about to be. Another lease on the same budget that has run out is ended
-    for good: else its owner, should it still be alive, could renew it.
-    """
-    claimed = {budgets[key]: key for key in keys if key in budgets}
-    if not claimed:
-        return set()
-    connection.execute(select(func.pg_advisory_xact_lock(_CLAIMING)))
-    spent = and_(table.c.fingerprint.in_(claimed), table.c.kind.in_({key.kind for key in keys}), table.c.owner != owner)
-    columns = (table.c.kind, table.c.name, table.c.fingerprint)
-    spending = connection.execute(select(*columns).where(spent)).all()
-    # What is being renewed, or written under, is locked, and passed over.
-    has_ended = or_(table.c.until.is_(None), table.c.until <= now)
-    ended = set(connection.execute(select(*columns).where(spent, has_ended).with_for_update(skip_locked=True)))
-    refused = {claimed[row.fingerprint] for row in spending if row not in ended}
-    ends = [(row.kind, row.name) for row in ended if claimed[row.fingerprint] not in refused]
-    if ends:
-        connection.execute(update(table).where(_named(ends)).values(epoch=secrets.randbits(62), fingerprint=None))
-    for key in claimed.values():
-        if key not in refused:
-            connection.execute(update(table).where(_named([key])).values(fingerprint=budgets[key]))
-    return refused
-
-
-def _named(keys: Collection[tuple[str, str]]) -> ColumnElement[bool]:
-    return tuple_(table.c.kind, table.c.name).in_(keys)
-
-
-def share_of(count: int, *, replica_count: int) -> int:
-    """Return how many of these a replica may hold: its part, rounded up."""
-    return -(-count // replica_count)
+def _given(epochs: Mapping[LeaseKey, int]) -> Any:
+    """Return these as a table, each column bound as one array."""
+    kinds, names = ([key[part] for key in epochs] for part in (0, 1))
+    text, number = ARRAY(String), ARRAY(BigInteger)
+    arrays = [
+        bindparam(None, kinds, text),
+        bindparam(None, names, text),
+        bindparam(None, list(epochs.values()), number),
+    ]
+    columns = (column("kind", String), column("name", String), column("epoch", BigInteger))
+    return func.unnest(*arrays).table_valued(*columns).render_derived(name="given")
 
 
 _HELD = (

@@ -46,14 +46,24 @@ class SourceNumbers(dict[Source, int]):
         """Start knowing none. `write` does a piece of work in a transaction of its own."""
         super().__init__()
         self._write = write
+        self._doubts = self._settled_doubts = 0
 
     async def provide(self, wanted: set[Source]) -> None:
         """Give a number to each source that has none.
 
         In a transaction of its own, so that what is remembered here cannot be rolled back with somebody's write.
         """
-        if not wanted <= self.keys():
-            self.update(await self._write(partial(_number, wanted=sorted(wanted - self.keys()))))
+        doubts = self._doubts
+        if doubts > self._settled_doubts:
+            wanted = wanted | self.keys()
+        elif wanted <= self.keys():
+            return
+        self.update(await self._write(partial(_number, wanted=sorted(wanted))))
+        self._settled_doubts = doubts
+
+    def doubt(self) -> None:
+        """Ask for all numbers anew when some are next provided: the database may have forgotten them."""
+        self._doubts += 1
 
 
 def _number(connection: Connection, *, wanted: Sequence[Source]) -> _Numbers:

@@ -63,9 +63,9 @@ class SqlStore:
         self.created = created
         self.exclusive = database.exclusive
         self.ahead_us = database.ahead_us
-        self.leases = database.leases(self._watched)
         self.clock = clock
         self.numbers = SourceNumbers(database.write)
+        self.leases = database.leases(self._watched, on_went_back=self.numbers.doubt)
         self.takers: dict[str, Taker] = {}  # by sink: who takes at once what is recorded for it here
         self.on_recorded = on_recorded
         self._database = database

@@ -47,6 +47,4 @@ class HotStatement:
 def expect_written(count: int, *, wanted: int) -> None:
     """Raise `SequenceConflictError` when fewer rows than wanted were as their writer believed them recorded."""
     if count != wanted:
-        raise SequenceConflictError(
-            "the store holds another sequence than its owner believes; this is a bug: start again, and report it"
-        )
+        raise SequenceConflictError("the store holds another sequence than its owner believes, who begins anew")

@@ -2,19 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from typing import cast
 
 import pytest
-from lease_store import FakeLeaseStore, LeaseTable
+from lease_store import FakeLeaseStore, LeaseTable, released
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
-from watcher.daemon.leases import LOOK_EVERY_S, RENEW_EVERY_S, Leases, new_identity
+from watcher.daemon.ownership import RENEW_AGAIN_S, RENEW_EVERY_S, Leases, new_identity
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.store.leases import LEASE_S, MAINTENANCE, HeldLease, LeaseKey
-from watcher.store.postgresql_leases import PostgresLeases
 
 ACCOUNTS = [LeaseKey("account", name) for name in "abcdef"]
 A, B = ACCOUNTS[:2]
@@ -33,7 +31,7 @@ class Replica:
         self.fatal: list[BaseException] = []
         self.due_clock = ServerClock(table.clock)
         self.leases = Leases(
-            cast("PostgresLeases", self.store),
+            self.store.as_of_postgresql(),
             replica=name,
             clock=self.due_clock,
             metrics=self.metrics,
@@ -43,13 +41,20 @@ class Replica:
         self.trusted: list[LeaseKey] = []
         self.leases.follow(changed=self.changed.extend, trusted=self.trusted.extend)
 
-    async def want(self, *keys: LeaseKey, fingerprint: str = "one") -> None:
-        await self.leases.want(keys, fingerprint=fingerprint)
+    async def want(self, *keys: LeaseKey, fingerprint: str = "one", spends: str = "") -> None:
+        await self.leases.want(dict.fromkeys(keys, spends), fingerprint=fingerprint)
         assert self.leases._keeping is not None
         self.leases._keeping.cancel()
 
     async def look(self) -> None:
-        await self.leases._alone(self.leases._look)
+        await self.leases._alone(self.leases._try_to_renew)
+
+    def rests_s(self) -> float:
+        """Return for how long it would renew nothing."""
+        return self.leases._renew_at - self.clock_at()
+
+    def clock_at(self) -> float:
+        return self.due_clock.boot_time()
 
     async def give_up(self) -> None:
         for key in dict.fromkeys(self.changed):
@@ -127,7 +132,7 @@ async def test_a_renewal_that_failed_however_it_ended_there_is_none(
     replica.store.trouble, replica.store.forgets_to_say = StoreError("rolled back, or who knows"), is_committed
     clock.advance(RENEW_EVERY_S)
     await replica.look()
-    assert replica.store.asked.count("renew") == 2
+    assert replica.rests_s() == RENEW_AGAIN_S
     clock.advance(LEASE_S - 1 - RENEW_EVERY_S)
     assert not held.is_trusted()
     assert replica.leases.problem() is None
@@ -161,7 +166,7 @@ async def test_a_renewal_that_hangs_keeps_nothing_trusted_and_comes_too_late(
     clock.advance(RENEW_EVERY_S)
     replica.store.may_answer.clear()
     looking = asyncio.create_task(replica.look())
-    while replica.store.asked.count("renew") < 2:
+    while len(replica.store.asked) < 2:
         await asyncio.sleep(0)
     await replica.leases.release(A)  # it may be owned: nothing to do, and nothing to wait for
     clock.advance(LEASE_S - RENEW_EVERY_S)
@@ -220,25 +225,42 @@ async def test_whoever_cannot_have_another_epoch_has_lost_it(replica: Replica, t
     with pytest.raises(OwnershipLostError, match="account a"):
         await replica.leases.take(A)
     assert not replica.leases.may_own(A)
-    assert replica.changed.count(A) == 2  # once as it was had, once as it was lost
 
 
-async def test_leases_are_renewed_while_the_owner_before_is_still_writing(
-    replica: Replica, table: LeaseTable, clock: FakeClock
-) -> None:
+async def test_what_its_last_owner_is_still_writing_is_taken_soon_after(replica: Replica, table: LeaseTable) -> None:
     first = await taken(replica)
     table.written.add(A)
-    taking = asyncio.create_task(replica.leases.take(A))
-    while "retake" not in replica.store.asked:
-        await asyncio.sleep(0)
-    clock.advance(RENEW_EVERY_S)
-    await replica.look()
-    assert replica.store.asked.count("renew") == 2
-    with pytest.raises(StoreError, match="what owned account a before is still writing"):
-        await taking
-    assert first.is_trusted()
+    with pytest.raises(OwnershipLostError, match="account a"):
+        await replica.leases.take(A)
+    assert (first.is_trusted(), replica.rests_s() < 0.1) == (False, True)
     table.written.clear()
+    await replica.look()
+    assert A in replica.changed
+    assert (await replica.leases.take(A)).is_trusted()
+
+
+async def test_what_the_store_holds_otherwise_than_its_owner_believes_is_had_again_under_another_epoch(
+    replica: Replica,
+) -> None:
+    first = await taken(replica)
+    replica.leases.lost(first)
+    assert not first.is_trusted()
+    replica.changed.clear()
+    await replica.look()
+    assert A in replica.changed
     assert (await replica.leases.take(A)).lease != first.lease
+
+
+async def test_what_was_taken_without_an_answer_is_taken_by_the_next_renewal(
+    replica: Replica, table: LeaseTable
+) -> None:
+    replica.store.trouble, replica.store.forgets_to_say = StoreError("who knows"), True
+    await replica.want(A)
+    assert (table.owned()["one"], replica.owned([A])) == (1, [])
+    replica.store.trouble = None
+    await replica.look()
+    assert replica.owned([A]) == [A]
+    assert replica.takeovers("account") == 0
 
 
 async def test_replicas_that_start_one_after_the_other_end_even(table: LeaseTable, clock: FakeClock) -> None:
@@ -246,7 +268,7 @@ async def test_replicas_that_start_one_after_the_other_end_even(table: LeaseTabl
     for replica in replicas:
         await replica.want(*ACCOUNTS, OPS)
     for _ in range(8):
-        clock.advance(LOOK_EVERY_S)
+        clock.advance(1)
         for replica in replicas:
             await replica.look()
             await replica.give_up()
@@ -296,10 +318,32 @@ async def test_what_is_wanted_no_more_is_released(replica: Replica, table: Lease
     assert replica.owned(ACCOUNTS) == [B]
 
 
+async def test_an_account_with_another_key_is_released_first_and_then_taken_with_that(
+    replica: Replica, table: LeaseTable
+) -> None:
+    await replica.want(A, spends="old")
+    await replica.leases.want({A: "new"}, fingerprint="two")
+    assert (replica.owned([A]), table.spent()) == ([], {"old"})
+    await replica.leases.release(A)
+    assert (replica.owned([A]), table.spent()) == ([A], {"new"})
+
+
+async def test_an_account_with_another_name_is_taken_once_the_key_is_free(replica: Replica, table: LeaseTable) -> None:
+    await replica.want(A, spends="key")
+    other = Replica(table, "other")
+    await other.want(B, spends="key", fingerprint="two")
+    assert other.owned([B]) == []
+    await replica.want(B, spends="key", fingerprint="two")
+    assert replica.owned([A, B]) == []
+    await replica.leases.release(A)
+    await other.look()
+    assert replica.owned([B]) + other.owned([B]) == [B]
+
+
 async def test_a_release_that_fails_or_hangs_is_not_believed_in_nor_waited_for_long(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("watcher.daemon.leases.RELEASE_S", 0.01)
+    monkeypatch.setattr("watcher.daemon.ownership.RELEASE_S", 0.01)
     held = await taken(replica)
     await replica.want(B)
     replica.store.trouble = StoreError("no")
@@ -313,28 +357,28 @@ async def test_at_the_end_all_is_released_and_nothing_is_taken_any_more(
     replica: Replica, table: LeaseTable, clock: FakeClock
 ) -> None:
     held = await taken(replica)
-    await replica.leases.want([A, B], fingerprint="one")
+    await replica.leases.want({A: "", B: ""}, fingerprint="one")
     replica.leases.leave()
     clock.advance(RENEW_EVERY_S)
     await replica.look()
     assert held.is_trusted()  # it may drain as long as it takes
-    assert table.replicas == {}
+    assert table.replicas() == set()
     await replica.leases.release(A)
     assert table.is_free(A)
     await replica.leases.close()
     await replica.leases.close()
     assert table.is_free(MAINTENANCE)
-    assert (table.is_free(B), replica.store.asked.count("release")) == (True, 2)
+    assert (table.is_free(B), len(released(replica.store.asked))) == (True, 3)
 
 
 async def test_what_was_taken_by_a_renewal_under_way_at_the_end_is_released_too(
     replica: Replica, table: LeaseTable, clock: FakeClock
 ) -> None:
     await replica.want(A)
-    await replica.leases.want([A, B], fingerprint="one")
+    await replica.leases.want({A: "", B: ""}, fingerprint="one")
     clock.advance(RENEW_EVERY_S)
     replica.store.may_answer.clear()
-    wanting = asyncio.create_task(replica.leases.want([A, B, OPS], fingerprint="one"))
+    wanting = asyncio.create_task(replica.leases.want(dict.fromkeys([A, B, OPS], ""), fingerprint="one"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     closing = asyncio.create_task(replica.leases.close())
@@ -345,41 +389,36 @@ async def test_what_was_taken_by_a_renewal_under_way_at_the_end_is_released_too(
     assert [key for key in (A, B, OPS, MAINTENANCE) if not table.is_free(key)] == []
 
 
-async def test_it_looks_every_second_and_renews_every_three_or_when_something_is_free(
+async def test_it_renews_every_three_seconds_or_when_something_is_about_to_be_free(
     replica: Replica, table: LeaseTable, clock: FakeClock
 ) -> None:
     await replica.want(A)
+    assert replica.rests_s() == RENEW_EVERY_S
     await table.give(B, owner="other")
     await replica.want(A, B)
-    del replica.store.asked[:]
-    for _ in range(3):
-        clock.advance(1)
-        await replica.look()
-    assert replica.store.asked == ["finds_free", "finds_free", "renew"]
-    table.rows[B].until_s = clock.monotonic()
+    assert replica.rests_s() == RENEW_EVERY_S
+    clock.advance(LEASE_S - 1)
+    await replica.look()
+    assert 1.0 < replica.rests_s() < 1.1
     clock.advance(1)
     await replica.look()
     assert replica.owned(ACCOUNTS) == [A, B]
 
 
-async def test_it_looks_by_itself(replica: Replica, table: LeaseTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watcher.daemon.leases.LOOK_EVERY_S", 0.0)
-    await table.give(A, owner="other")
-    await replica.leases.want([A], fingerprint="one")
+async def test_it_renews_by_itself(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watcher.daemon.ownership.RENEW_EVERY_S", 0.0)
+    await replica.leases.want({A: ""}, fingerprint="one")
     async with asyncio.timeout(10):
-        while replica.store.asked.count("finds_free") < 2:
+        while len(replica.store.asked) < 3:
             await asyncio.sleep(0)
     await replica.leases.close()
 
 
-async def test_it_looks_at_once_when_another_has_released_something(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("watcher.daemon.leases.LOOK_EVERY_S", 1000.0)
+async def test_it_renews_at_once_when_another_has_released_something(replica: Replica) -> None:
     await replica.table.give(A, owner="other")
-    await replica.leases.want([A], fingerprint="one")
+    await replica.leases.want({A: ""}, fingerprint="one")
     await asyncio.sleep(0)
-    replica.table.rows[A].until_s = replica.table.now()
+    replica.table.take_away(A)
     replica.store.tell()
     async with asyncio.timeout(10):
         while not replica.leases.may_own(A):
@@ -388,13 +427,13 @@ async def test_it_looks_at_once_when_another_has_released_something(
 
 
 async def test_a_bug_in_that_ends_the_program(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watcher.daemon.leases.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("watcher.daemon.ownership.RENEW_EVERY_S", 0.0)
+    await replica.leases.want({A: ""}, fingerprint="one")
 
-    async def look() -> None:
+    async def renew(_request: object) -> None:
         raise LookupError
 
-    monkeypatch.setattr(replica.leases, "_look", look)
-    await replica.leases.want([A], fingerprint="one")
+    monkeypatch.setattr(replica.store, "renew", renew)
     keeping = replica.leases._keeping
     assert keeping is not None
     await asyncio.wait([keeping])

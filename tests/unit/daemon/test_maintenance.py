@@ -13,7 +13,6 @@ from stores import PIPELINE, change, executions_of, pipeline_change, upkeep
 from structlog.testing import capture_logs
 from virtual import Account, FakeClock, account_of, said
 
-from watcher.daemon.leases import LONG_AGO
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.daemon.ownership import Ownership
 from watcher.domain.errors import StoreError, StoreUnusableError
@@ -27,7 +26,7 @@ from watcher.domain.watch import Cursor
 from watcher.runtime.metrics import Metrics
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import ExecutionChange, RulesChange
-from watcher.store.leases import FOR_EVER, MAINTENANCE, HeldLease, LeaseKey
+from watcher.store.leases import FOR_EVER, LONG_AGO, MAINTENANCE, HeldLease, LeaseKey
 from watcher.store.maintenance_store import EXECUTIONS_COUNT
 from watcher.store.sql_store import SqlStore
 

@@ -23,7 +23,7 @@ from virtual import FakeClock
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.daemon.pages import Readiness
 from watcher.delivery.worker import DeliveryWorker
-from watcher.domain.errors import ConfigError, OwnershipLostError, StoreError
+from watcher.domain.errors import ConfigError, StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
@@ -117,13 +117,38 @@ async def test_the_requests_of_one_delivery_keep_to_the_rate_of_its_sink(setup: 
     assert moments[1] - moments[0] >= 0.2 - LATENESS_S
 
 
-async def test_where_nobody_else_can_own_anything_what_is_lost_ends_the_daemon(setup: Setup) -> None:
+async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_anew_after_a_pause(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.daemon.ownership.RENEW_AGAIN_S", 0.0)
     await setup.apply(sinks={"ops": setup.webhook()})
+    watcher, worker = setup.watcher(), setup.worker()
     await setup.store.claim("sink", "ops")
     await setup.schedule._jobs["sink:ops"].run()
-    (error,) = setup.fatal
-    assert isinstance(error, OwnershipLostError)
-    setup.fatal.clear()
+    async with asyncio.timeout(LONG_S):
+        while await setup.schedule.added() != "sink:ops" or setup.worker() is worker:
+            pass
+    assert setup.watcher() is watcher
+    await setup.record()
+    assert await setup.deliver()
+
+
+async def test_what_cannot_begin_anew_is_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watcher.daemon.ownership.RENEW_AGAIN_S", 0.0)
+    await setup.apply(sinks={"ops": setup.webhook()})
+    load = setup.store.load_sink
+
+    async def fail(*_args: object, **_named: object) -> None:
+        monkeypatch.setattr(setup.store, "load_sink", load)
+        raise StoreError("not now")
+
+    monkeypatch.setattr(setup.store, "load_sink", fail)
+    worker = setup.worker()
+    await setup.store.claim("sink", "ops")
+    await setup.schedule._jobs["sink:ops"].run()
+    async with asyncio.timeout(LONG_S):
+        while not setup.supervisor.workers() or setup.worker() is worker:
+            await asyncio.sleep(0.001)
 
 
 async def test_a_tick_that_hangs_beyond_the_end_of_its_owner_and_then_goes_on_ends_nothing(setup: Setup) -> None:

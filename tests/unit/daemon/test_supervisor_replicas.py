@@ -3,23 +3,19 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from typing import cast
 
 import pytest
-from lease_store import FakeLeaseStore, LeaseTable
+from lease_store import FakeLeaseStore, LeaseTable, released
 from receiver import answer, says
 from structlog.testing import capture_logs
 from supervision import LONG_S, Setup, Slowly
 from virtual import FakeClock
 
-from watcher.daemon.leases import DECLINED_S, LOOK_EVERY_S, Leases
-from watcher.daemon.ownership import Ownership
+from watcher.daemon.ownership import DECLINED_S, Leases, Ownership
 from watcher.delivery.worker import DeliveryWorker
-from watcher.domain.errors import StoreError
+from watcher.domain.errors import SequenceConflictError, StoreError
 from watcher.sinks.output import StdoutOutput
-from watcher.store.changes import Lease
-from watcher.store.leases import LEASE_S, LeaseKey
-from watcher.store.postgresql_leases import PostgresLeases
+from watcher.store.leases import LEASE_S, LeaseKey, LeaseReport, RenewRequest
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -37,7 +33,7 @@ class Shared(Setup):
 
     def make_ownership(self) -> Ownership:
         self.leases = Leases(
-            cast("PostgresLeases", self.lease_store),
+            self.lease_store.as_of_postgresql(),
             replica="one",
             clock=self.due_clock,
             metrics=self.metrics,
@@ -47,7 +43,7 @@ class Shared(Setup):
 
     async def look(self) -> None:
         """Let the replica renew its leases."""
-        await self.leases._alone(self.leases._renew)
+        await self.leases._alone(self.leases._try_to_renew)
 
     async def settled(self) -> None:
         """Return once every change has been made."""
@@ -131,10 +127,29 @@ async def test_what_was_lost_and_is_had_again_begins_anew(setup: Shared) -> None
     await setup.settled()
     worker = setup.worker()
     await setup.take_away(OPS)
-    setup.table.rows[OPS].until_s = setup.clock.monotonic()
+    setup.table.take_away(OPS)
     await setup.look()
     await setup.settled()
     assert setup.worker() is not worker
+
+
+async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_anew_and_the_others_go_on(
+    setup: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.settled()
+    watcher, worker = setup.watcher(), setup.worker()
+
+    async def conflict() -> float:
+        raise SequenceConflictError("another sequence")
+
+    monkeypatch.setattr(watcher, "tick", conflict)
+    await setup.run_jobs()
+    assert setup.ticks() == {"sink:ops"}
+    await setup.look()
+    await setup.settled()
+    assert (setup.watcher() is not watcher, setup.worker() is worker) == (True, True)
+    await setup.poll()
 
 
 async def test_an_owner_whose_lease_is_not_trusted_asks_and_sends_nothing_until_it_is_again(setup: Shared) -> None:
@@ -164,10 +179,10 @@ async def test_what_a_replica_whose_clock_is_ahead_recorded_is_sent_at_once(setu
 
 async def test_a_changed_owner_begins_under_another_epoch(setup: Shared) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
-    before = setup.table.rows[OPS].lease
+    before = setup.table.rows[OPS].epoch
     await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
     await setup.settled()
-    assert setup.table.rows[OPS].lease != before
+    assert setup.table.rows[OPS].epoch != before
     await setup.record()
     assert await setup.deliver()
     await setup.look()
@@ -178,13 +193,14 @@ async def test_what_is_found_to_be_lost_as_it_changes_is_shown_no_more(
     setup: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
-    retake = setup.lease_store.retake
+    renew = setup.lease_store.renew
 
-    async def too_late(lease: Lease) -> Lease | None:
-        await setup.take_away(OPS)
-        return await retake(lease)
+    async def too_late(request: RenewRequest) -> LeaseReport:
+        if released([request]) == [OPS]:
+            await setup.take_away(OPS)
+        return await renew(request)
 
-    monkeypatch.setattr(setup.lease_store, "retake", too_late)
+    monkeypatch.setattr(setup.lease_store, "renew", too_late)
     await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
     await setup.settled()
     assert (setup.ticks(), setup.named("sink")) == ({"account:a"}, set())
@@ -211,11 +227,10 @@ async def test_what_is_configured_no_more_is_released_once_it_has_ended(setup: S
 
 async def test_a_key_that_another_replica_uses_for_an_account_of_another_name_is_not_used(setup: Shared) -> None:
     await setup.apply({"before": setup.account()})
-    key = setup.table.rows[LeaseKey("account", "before")].budget
-    assert key is not None
+    (key,) = setup.table.spent()
     await setup.apply({"own": setup.account(api_key="another")})
-    assert setup.table.rows[LeaseKey("account", "own")].budget != key
-    await setup.table.give(LeaseKey("account", "before"), owner="other", budget=key)
+    assert setup.table.spent().isdisjoint({key})
+    await setup.table.give(LeaseKey("account", "before"), owner="other", spends=key)
     await setup.apply({"after": setup.account()})
     await setup.settled()
     assert setup.ticks() == set()
@@ -228,7 +243,7 @@ async def test_a_key_that_another_replica_uses_for_an_account_of_another_name_is
 async def test_surplus_is_drained_closed_and_released_and_the_rest_goes_on(setup: Shared) -> None:
     await setup.apply(sinks={"ops": setup.webhook(), "more": setup.webhook()})
     await setup.settled()
-    setup.table.replicas["other"] = (setup.clock.monotonic() + LEASE_S, setup.leases._fingerprint or "")
+    setup.table.show("other", setup.leases._fingerprint)
     await setup.look()
     await setup.settled()
     given = [key for key in (OPS, MORE) if setup.table.is_free(key)]
@@ -240,8 +255,8 @@ async def test_surplus_is_drained_closed_and_released_and_the_rest_goes_on(setup
 async def test_an_owner_that_cannot_begin_gives_its_lease_back(setup: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
     await setup.take_away(OPS)
     await setup.apply(sinks={"ops": setup.webhook()})
-    setup.table.rows[OPS].until_s = setup.clock.monotonic()
-    load, released = SinkStore.load, setup.lease_store.asked
+    setup.table.take_away(OPS)
+    load = SinkStore.load
 
     async def fail(*_args: object, **_named: object) -> None:
         monkeypatch.setattr(SinkStore, "load", load)
@@ -251,10 +266,10 @@ async def test_an_owner_that_cannot_begin_gives_its_lease_back(setup: Shared, mo
     with capture_logs() as logs:
         await setup.look()
         await setup.settled()
-    assert "release" in released
+    assert OPS in released(setup.lease_store.asked)
     assert {"event": "ownership.declined", "log_level": "warning", "sink": "ops", "problem": "not now"} in logs
     assert setup.ticks() == {"account:a"}
-    setup.clock.advance(LOOK_EVERY_S)
+    setup.clock.advance(1.0)
     await setup.look()
     assert setup.table.is_free(OPS)  # others come first
     setup.clock.advance(DECLINED_S)
@@ -279,7 +294,7 @@ async def test_an_owner_that_can_never_begin_is_not_tried_without_a_pause(
     for _ in range(11):
         await setup.look()
         await setup.settled()
-        setup.clock.advance(LOOK_EVERY_S)
+        setup.clock.advance(1.0)
     assert [at - tried_at[0] for at in tried_at] == [0.0, 5.0, 10.0]
 
 
@@ -318,7 +333,7 @@ async def test_at_the_end_each_is_released_once_it_has_ended_whatever_the_others
         while not setup.table.is_free(ACCOUNT):
             await asyncio.sleep(0)
     assert not setup.table.is_free(OPS)
-    assert setup.table.replicas == {}
+    assert setup.table.replicas() == set()
     slowly.may_answer.set()
     await stopping
     assert setup.table.owned("sink") == setup.table.owned("maintenance") == {}

@@ -420,16 +420,14 @@ async def test_a_state_of_somebody_elses_sink_ends_the_program(rig: Rig) -> None
     assert rig.sink_state() is None
 
 
-async def test_a_state_from_another_sequence_of_its_own_sink_is_a_bug_and_ends_the_program(rig: Rig) -> None:
+async def test_a_state_from_another_sequence_of_its_own_sink_ends_the_owner(rig: Rig) -> None:
     rig.sink.answer = lambda _: GONE
     await rig.record("a")
     await rig.worker.tick()
     await rig.sink.arrived.get()
     await rig.settle()
     rig.worker._reporter._sequence += 1
-    with pytest.raises(
-        SequenceConflictError, match="another sequence than its owner believes; this is a bug: start again"
-    ):
+    with pytest.raises(SequenceConflictError, match="another sequence than its owner believes, who begins anew"):
         await rig.go()
     assert rig.sink_state() is None
 

@@ -397,6 +397,7 @@ async def test_so_have_several_that_as_many_processes_number(
         ("57P01", StoreError, True),
         ("57P03", StoreError, True),
         ("25P03", StoreError, True),
+        ("25P04", StoreError, True),
         ("25006", StoreError, True),
         ("28P01", StoreError, True),
         ("53100", StoreError, True),

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import psycopg
@@ -17,9 +17,9 @@ from structlog.testing import capture_logs
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import Lease
-from watcher.store.leases import LEASE_S, LeaseKey, LeaseReport, RenewRequest
+from watcher.store.leases import LEASE_S, NOBODY, ORPHANED_US, LeaseKey, LeaseReport, RenewRequest, key_of
 from watcher.store.open import open_store
-from watcher.store.postgresql_leases import FORGOTTEN_US, NOBODY, ORPHANED_US, PostgresLeases, check
+from watcher.store.postgresql_leases import FORGOTTEN_US, PostgresLeases, check
 from watcher.store.sql_store import SqlStore
 
 ACCOUNTS = [LeaseKey("account", name) for name in "abcdefghijkl"]
@@ -34,10 +34,9 @@ class Replica:
 
     store: SqlStore
     name: str
-    wanted: Sequence[LeaseKey]
+    wanted: dict[LeaseKey, str]
     fingerprint: str | None = "one"
-    held: list[Lease] = field(default_factory=list)
-    budgets: dict[LeaseKey, str] = field(default_factory=dict)
+    held: dict[Lease, str] = field(default_factory=dict)
 
     @property
     def leases(self) -> PostgresLeases:
@@ -48,23 +47,22 @@ class Replica:
     def names(self) -> list[str]:
         return sorted(lease.name for lease in self.held)
 
-    async def renew(self) -> LeaseReport:
-        request = RenewRequest(self.name, self.fingerprint, self.held, self.wanted, self.budgets)
+    async def renew(self, *released: Lease) -> LeaseReport:
+        self.held = {lease: spends for lease, spends in self.held.items() if lease not in released}
+        request = RenewRequest(self.name, self.fingerprint, self.held, self.wanted, released)
         report = await self.leases.renew(request)
-        self.held = [lease for lease in self.held if lease not in report.lost]
-        self.held += [each.lease for each in report.taken]
+        self.held = {lease: spends for lease, spends in self.held.items() if lease in report.sharing.kept}
+        self.held |= {each.lease: self.wanted[key_of(each.lease)] for each in report.taken}
         return report
 
     async def renew_and_give_up(self) -> None:
-        report = await self.renew()
-        for kind, count in report.surplus.items():
-            given = [lease for lease in self.held if lease.kind == kind][: min(1, count)]
-            await self.leases.release(given, leaving=None)
-            self.held = [lease for lease in self.held if lease not in given]
+        surplus = (await self.renew()).sharing.surplus
+        if surplus is not None:
+            await self.renew(next(lease for lease in self.held if key_of(lease) == surplus))
 
     async def leave(self) -> None:
-        await self.leases.release(self.held, leaving=self.name)
-        self.held = []
+        self.fingerprint, self.wanted = None, {}
+        await self.renew(*self.held)
 
 
 class Replicas:
@@ -80,7 +78,7 @@ class Replicas:
     ) -> Replica:
         clock = SetClock(START_US + round(clock_error_s * SECOND_US))
         store = await open_store(self.url, clock=clock, on_recorded=Woken())
-        self.all.append(Replica(store, name, wanted or ACCOUNTS, fingerprint))
+        self.all.append(Replica(store, name, dict.fromkeys(wanted or ACCOUNTS, ""), fingerprint))
         return self.all[-1]
 
     def age(self, seconds: float, owner: str = "%") -> None:
@@ -108,7 +106,7 @@ async def replicas(postgres: PostgresServer) -> AsyncIterator[Replicas]:
 async def test_a_replica_alone_takes_all_and_holds_it_by_the_server_s_clock(replicas: Replicas) -> None:
     one = await replicas.start("one", *ACCOUNTS, OPS)
     report = await one.renew()
-    assert (len(one.held), report.lost, report.replica_count, report.differs) == (13, [], 1, False)
+    assert (len(one.held), report.sharing.replica_count, report.sharing.differs) == (13, 1, False)
     assert {each.is_takeover for each in report.taken} == {False}
     assert LEASE_S - 2 < replicas.until_s(A) <= LEASE_S
     assert report.server_us == pytest.approx(time.time() * 1e6, abs=5e6)
@@ -143,14 +141,14 @@ async def test_what_a_dead_one_held_is_taken_over_when_its_lease_has_run_out_and
     dead, other = await replicas.start("dead"), await replicas.start("other")
     await dead.renew()
     await other.renew()
-    assert (other.held, await other.leases.finds_free(ACCOUNTS)) == ([], False)
+    assert other.held == {}
     replicas.age(LEASE_S - 1, "dead")
-    assert (await other.renew()).taken == []
+    report = await other.renew()
+    assert (report.taken, 0 < report.sharing.next_free_us <= SECOND_US) == ([], True)
     replicas.age(1.1, "dead")
-    assert await other.leases.finds_free([A])
     report = await other.renew()
     assert {each.is_takeover for each in report.taken} == {True}
-    assert (len(other.held), report.replica_count) == (12, 1)
+    assert (len(other.held), report.sharing.replica_count) == (12, 1)
 
 
 async def test_what_is_given_up_at_a_clean_stop_is_taken_at_once_and_no_takeover(replicas: Replicas) -> None:
@@ -164,19 +162,19 @@ async def test_what_is_given_up_at_a_clean_stop_is_taken_at_once_and_no_takeover
         await heard.wait()
     report = await other.renew()
     assert [each.is_takeover for each in report.taken] == [False] * 12
-    assert report.replica_count == 1
+    assert report.sharing.replica_count == 1
 
 
 async def test_one_that_is_leaving_renews_what_it_holds_and_counts_no_more(replicas: Replicas) -> None:
     one, other = await replicas.start("one"), await replicas.start("other")
     await one.renew()
-    one.fingerprint, one.wanted = None, []
+    one.fingerprint, one.wanted = None, {}
     await one.renew()
     assert len(one.held) == 12
-    assert (await other.renew()).replica_count == 1
-    await one.leases.release(one.held[:6], leaving="one")
+    assert (await other.renew()).sharing.replica_count == 1
+    await one.renew(*list(one.held)[:6])
     await other.renew()
-    assert len(other.held) == 6
+    assert (len(one.held), len(other.held)) == (6, 6)
 
 
 async def test_an_epoch_that_was_taken_over_writes_nothing(replicas: Replicas) -> None:
@@ -190,8 +188,8 @@ async def test_an_epoch_that_was_taken_over_writes_nothing(replicas: Replicas) -
     (taken,) = other.held
     with pytest.raises(OwnershipLostError):
         await one.store.record(change(lease, 2))
-    report = await one.renew()
-    assert (report.lost, one.held) == ([lease], [])
+    await one.renew()
+    assert one.held == {}
     await SqlAccountStore(other.store, taken).load_account()
     assert len(await executions_of(other.store, taken)) == 1
     await other.store.record(change(taken, 2))
@@ -201,15 +199,23 @@ async def test_the_same_lease_under_another_epoch_leaves_nothing_to_the_one_befo
     one = await replicas.start("one", A)
     await one.renew()
     (before,) = one.held
-    now = await one.leases.retake(before)
-    assert now is not None
-    assert (now.kind, now.name) == A
-    with pytest.raises(OwnershipLostError):
-        await one.store.record(change(before, 1))
+    await one.renew(before)
+    (now,) = one.held
+    assert key_of(now) == A
     with pytest.raises(OwnershipLostError, match="account a"):
-        await one.leases.retake(before)
-    one.held = [now]
-    assert (await one.renew()).lost == []
+        await one.store.record(change(before, 1))
+    await one.renew()
+    assert list(one.held) == [now]
+
+
+async def test_what_is_its_own_by_the_store_and_not_held_was_taken_without_an_answer(replicas: Replicas) -> None:
+    one = await replicas.start("one", A)
+    await one.renew()
+    (before,) = one.held
+    one.held.clear()
+    report = await one.renew()
+    assert [each.is_takeover for each in report.taken] == [False]
+    assert before not in one.held
 
 
 async def in_a_write(replica: Replica, lease: Lease, meanwhile: Callable[[], Awaitable[object]]) -> None:
@@ -249,34 +255,32 @@ async def test_what_its_owner_is_writing_under_gets_another_epoch_after_that_and
     (lease,) = one.held
 
     async def meanwhile() -> None:
-        assert await one.leases.retake(lease) is None
+        report = await one.renew(lease)
+        assert (report.taken, report.sharing.may_take.keys()) == ([], {A})
 
     await in_a_write(one, lease, meanwhile)
-    assert await one.leases.retake(lease) is not None
+    assert len((await one.renew()).taken) == 1
 
 
 async def test_a_lease_is_renewed_while_its_owner_is_writing(replicas: Replicas) -> None:
     one = await replicas.start("one", A)
     await one.renew()
     replicas.age(5)
-    await in_a_write(one, one.held[0], one.renew)
+    await in_a_write(one, next(iter(one.held)), one.renew)
     assert (one.names, replicas.until_s(A) > LEASE_S - 2) == (["a"], True)
 
 
-async def test_replicas_that_look_for_what_is_free_at_once_never_wait_for_each_other(
-    replicas: Replicas, postgres: PostgresServer
+async def test_a_replica_that_is_frozen_in_its_renewal_is_waited_for_until_the_server_breaks_that_off(
+    replicas: Replicas,
 ) -> None:
-    one, other = await replicas.start("one"), await replicas.start("other")
+    one = await replicas.start("one")
     await one.renew()
-    await other.renew()
-    await one.leases.release(one.held[6:], leaving=None)
-    one.held = one.held[:6]
-    with psycopg.connect(replicas.url) as another:  # a third replica, in the midst of its renewal
-        another.execute("UPDATE lease SET until = until + 1 WHERE name = 'a'")
-        async with asyncio.timeout(1):
-            await other.renew()
-    assert len(other.held) == 6
-    assert postgres.run("SELECT 1 FROM pg_locks WHERE NOT granted", replicas.url) == []
+    another = psycopg.connect(replicas.url)
+    another.execute("SET LOCAL idle_in_transaction_session_timeout = 3000")
+    another.execute("SELECT pg_advisory_xact_lock(7141983064512391)")
+    await one.renew()
+    assert len(one.held) == 12
+    another.close()
 
 
 async def test_a_renewal_that_is_rolled_back_or_too_slow_is_an_error_and_renews_nothing(
@@ -299,7 +303,8 @@ async def test_a_renewal_that_is_rolled_back_or_too_slow_is_an_error_and_renews_
             await one.renew()
     assert [line["event"] for line in logs] == ["store.failed"]
     assert replicas.until_s(A) < LEASE_S - 4
-    assert (await one.renew()).lost == []
+    await one.renew()
+    assert one.names == ["a"]
 
 
 async def test_only_the_server_s_clock_counts(replicas: Replicas) -> None:
@@ -307,23 +312,24 @@ async def test_only_the_server_s_clock_counts(replicas: Replicas) -> None:
     ahead = await replicas.start("ahead", clock_error_s=3600)
     await behind.renew()
     assert (await ahead.renew()).taken == []
-    assert (await behind.renew()).lost == []
+    await behind.renew()
+    assert len(behind.held) == 12
     replicas.age(LEASE_S, "behind")
     await ahead.renew()
     assert len(ahead.held) == 12
     assert (await behind.renew()).taken == []
-    assert behind.held == []
+    assert behind.held == {}
 
 
 async def test_while_configurations_differ_nothing_is_given_up(replicas: Replicas) -> None:
     old = await replicas.start("old", fingerprint="old")
     await old.renew()
     new = await replicas.start("new", *ACCOUNTS, LeaseKey("account", "new"), fingerprint="new")
-    report = await new.renew()
-    assert (report.differs, report.surplus, new.names) == (True, {}, ["new"])
-    assert (await old.renew()).surplus == {}
+    sharing = (await new.renew()).sharing
+    assert (sharing.differs, sharing.surplus, new.names) == (True, None, ["new"])
+    assert (await old.renew()).sharing.surplus is None
     old.fingerprint = "new"
-    assert (await old.renew()).surplus == {"account": 6}
+    assert (await old.renew()).sharing.surplus == ACCOUNTS[-1]
 
 
 async def test_while_configurations_differ_what_nobody_else_takes_is_taken_beyond_one_s_share(
@@ -368,70 +374,119 @@ C, D = ACCOUNTS[2:4]
 
 async def renamed(replicas: Replicas) -> tuple[Replica, Replica]:
     """Return one that has a key for the account a, and another that has the same for b, which is free, as c and d."""
-    old, new = await replicas.start("old", A), await replicas.start("new", B, C, D, fingerprint="two")
-    old.budgets, new.budgets = {A: "key"}, {B: "key", C: "another"}
+    old, new = await replicas.start("old"), await replicas.start("new", fingerprint="two")
+    old.wanted, new.wanted = {A: "key"}, {B: "key", C: "another", D: "third"}
     await old.renew()
     await new.renew()
     return old, new
 
 
-async def test_an_account_is_free_once_no_other_spends_the_budget_of_its_key(replicas: Replicas) -> None:
+async def test_an_account_is_free_once_no_other_spends_its_key(replicas: Replicas) -> None:
     old, new = await renamed(replicas)
-    assert (old.names, new.names) == (["a"], ["c"])
+    assert (old.names, new.names) == (["a"], ["c", "d"])
     replicas.server.run(f"UPDATE lease SET until = until - {ORPHANED_US} WHERE owner = ''", replicas.url)
     await new.renew()
-    assert (new.names, await new.leases.finds_free([B], budgets=new.budgets)) == (["c", "d"], False)
+    assert new.names == ["c", "d"]
     await old.leave()
-    assert await new.leases.finds_free([B], budgets=new.budgets)
     await new.renew()
     assert new.names == ["b", "c", "d"]
 
 
-async def test_one_whose_budget_another_spends_by_now_renews_it_no_more(replicas: Replicas) -> None:
+async def test_one_whose_key_another_spends_by_now_has_the_account_no_more(replicas: Replicas) -> None:
     old, new = await renamed(replicas)
     replicas.age(LEASE_S, "old")
     await new.renew()
     assert "b" in new.names
-    (lease,) = old.held
-    with pytest.raises(OwnershipLostError):
-        await old.store.record(change(lease))
-    assert (await old.renew()).lost == [lease]
-
-
-async def test_a_budget_is_not_spent_before_the_last_write_of_who_spent_it_has_ended(replicas: Replicas) -> None:
-    old, new = await renamed(replicas)
-    replicas.age(LEASE_S, "old")
-    await in_a_write(old, old.held[0], new.renew)
-    assert "b" not in new.names
-    await new.renew()
-    assert "b" in new.names
+    await old.renew()
+    assert old.held == {}
 
 
 async def test_of_two_that_begin_at_once_with_one_key_under_two_names_one_does(replicas: Replicas) -> None:
-    one, two = await replicas.start("one", A), await replicas.start("two", B, fingerprint="two")
-    one.budgets, two.budgets = {A: "key"}, {B: "key"}
+    one, two = await replicas.start("one"), await replicas.start("two", fingerprint="two")
+    one.wanted, two.wanted = {A: "key"}, {B: "key"}
     for _ in range(5):
         await asyncio.gather(one.renew(), two.renew())
-        assert len(one.held + two.held) == 1
+        assert len(one.held | two.held) == 1
         replicas.server.run("DELETE FROM lease", replicas.url)
-        one.held, two.held = [], []
+        one.held, two.held = {}, {}
 
 
-async def test_who_is_given_another_key_has_the_account_no_more_if_that_is_spent(replicas: Replicas) -> None:
+async def test_with_another_key_an_account_is_released_with_both_and_taken_once_that_is_free(
+    replicas: Replicas,
+) -> None:
     old, new = await renamed(replicas)
-    (lease,) = new.held
-    new.budgets = {C: "third"}
-    assert (await new.renew()).lost == []
-    new.budgets = {C: "key"}
-    assert (await new.renew()).lost == [lease]
-    old.budgets = {A: "fourth"}
-    assert (await old.renew()).lost == []
+    (lease,) = [each for each in new.held if each.name == "c"]
+    new.wanted = {C: "key", D: "third"}
+    await new.renew()
+    assert new.names == ["c", "d"]
+    await new.renew(lease)
+    assert new.names == ["d"]
+    (theirs,) = old.held
+    old.wanted = {A: "another"}
+    await old.renew(theirs)
+    replicas.age(ORPHANED_US / 1e6, NOBODY)  # it is beyond the share of the new one
+    await new.renew()
+    assert (old.names, new.names) == (["a"], ["c", "d"])
 
 
 async def test_a_replica_may_itself_pass_a_key_from_one_account_to_another(replicas: Replicas) -> None:
-    one = await replicas.start("one", A, B)
-    one.budgets = {A: "key", B: "another"}
+    one = await replicas.start("one")
+    one.wanted = {A: "key", B: "another"}
     await one.renew()
-    one.budgets = {A: "another", B: "key"}
-    assert (await one.renew()).lost == []
+    one.wanted = {A: "another", B: "key"}
+    for lease in list(one.held):
+        await one.renew(lease)
     assert one.names == ["a", "b"]
+    assert sorted(one.held.values()) == ["another", "key"]
+
+
+async def test_after_the_database_went_back_all_is_lost_said_once_and_taken_under_other_epochs(
+    replicas: Replicas,
+) -> None:
+    one, other = await replicas.start("one", A, OPS), await replicas.start("other", B)
+    await one.renew()
+    await other.renew()
+    account = next(lease for lease in one.held if lease.kind == "account")
+    await one.store.load_account(account)
+    await one.store.record(change(account))
+    replicas.server.run("UPDATE meta SET value = split_part(value, ' ', 1) || ' 0' WHERE key ~ '^commit'", replicas.url)
+    renewed = asyncio.Event()
+    one.leases.follow(renewed.set)
+    with capture_logs() as logs:
+        with pytest.raises(OwnershipLostError, match="went back to an earlier state"):
+            await one.store.record(change(account, sequence=2))
+        assert renewed.is_set()
+        before = set(one.held)
+        await one.renew()
+        await one.renew()
+        await other.renew()
+    assert [line["event"] for line in logs] == ["store.went_back"]
+    assert {key_of(lease) for lease in one.held} == {A, OPS}
+    assert before.isdisjoint(one.held)
+    with pytest.raises(OwnershipLostError, match="another process owns account a"):
+        await one.store.record(change(account, sequence=2))
+    (again,) = [lease for lease in one.held if lease.kind == "account"]
+    await one.store.load_account(again)
+    await one.store.record(change(again, sequence=2))
+
+
+async def test_so_it_is_where_the_database_has_never_heard_of_this_process_nor_numbered_what_it_has(
+    replicas: Replicas,
+) -> None:
+    one = await replicas.start("one", A)
+    await one.renew()
+    (account,) = one.held
+    await one.store.load_account(account)
+    await one.store.record(change(account))
+    gone = "DELETE FROM meta WHERE key ~ '^commit'; TRUNCATE source CASCADE"
+    replicas.server.run(f"{gone}; INSERT INTO source (kind, name) VALUES ('account', 'another')", replicas.url)
+    with capture_logs() as logs:
+        await one.renew()
+    assert [line["event"] for line in logs] == ["store.went_back"]
+    (again,) = one.held
+    assert again != account
+    await one.store.load_account(again)
+    assert await executions_of(one.store, again) == []
+    await one.store.record(change(again))
+    numbered = replicas.server.run("SELECT s.name FROM execution JOIN source s ON s.id = account_id", replicas.url)
+    assert numbered == [("a",)]
