@@ -153,12 +153,12 @@ class ConfigFollower:
 
     async def _take(self, settings: Settings, apply: Apply) -> None:
         """Have it applied, however many tries that takes, and say so."""
-        said = ""
+        said: set[str] = set()  # two causes may come by turns
         while (problem := await _try(settings, apply)) is not None:
             self._metrics.reloaded(well=False, at=self._clock.now())
-            if problem != said:
+            if problem not in said:
                 log.error("config.not_applied", problem=problem, note=f"tried again every {self._retry_every_s:g} s")
-            said = problem
+            said.add(problem)
             await asyncio.sleep(self._retry_every_s)
         for key in _waiting_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")

@@ -162,6 +162,22 @@ async def test_what_could_not_be_applied_is_tried_again_and_said_once(file: Path
     assert [entry["event"] for entry in logs] == ["config.not_applied", "config.reloaded"]
 
 
+async def test_each_reason_for_which_it_could_not_be_applied_is_said_once_though_they_come_by_turns(
+    file: Path,
+) -> None:
+    tries = iter(["away", "locked", "away", "locked"])
+
+    async def apply(_: Settings) -> None:
+        if problem := next(tries, None):
+            raise StoreError(problem)
+
+    with capture_logs() as logs:
+        async with following(file, apply) as (_, metrics):
+            write(file, "debug")
+            assert [await metrics.next() for _ in range(5)] == [0.0, 0.0, 0.0, 0.0, 1.0]
+    assert [entry["problem"] for entry in logs if entry["event"] == "config.not_applied"] == ["away", "locked"]
+
+
 async def test_what_could_not_be_applied_gives_way_to_what_is_newer(file: Path) -> None:
     applied = Applied(failures=1)
     with capture_logs() as logs:
