@@ -7,8 +7,8 @@ runs. What another process has taken over is let go of, what it is to take is dr
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -159,20 +159,14 @@ class Supervisor:
                 self._forget(key)
 
     async def _make(self, key: LeaseKey, wanted: object, *, settings: Settings) -> None:
-        if key not in self._owners:
-            await self._start(key, wanted, settings=settings)
-        owner = self._owners[key]
-        if isinstance(owner.part, AccountPoller):
-            with self._noting_loss(owner.held):
-                await owner.part.watch(watches_of(settings, owner.part.account))
-
-    @contextmanager
-    def _noting_loss(self, held: HeldLease) -> Iterator[None]:
+        owner = self._owners.get(key)
+        held = await self._ownership.take(key) if owner is None else owner.held
         try:
-            yield
+            owner = owner or await self._start(key, wanted, held=held, settings=settings)
+            if isinstance(owner.part, AccountPoller):
+                await owner.part.watch(watches_of(settings, owner.part.account))
         except OwnershipLostError:
             self._ownership.lost(held)
-            raise
 
     def _wanted_now(self, key: LeaseKey) -> object | None:
         return self._wanted.get(key) if self._ownership.may_own(key) else None
@@ -217,14 +211,13 @@ class Supervisor:
             forget = metrics.forget_sink if key.kind == "sink" else metrics.forget_account
             forget(key.name)
 
-    async def _start(self, key: LeaseKey, wanted: object, *, settings: Settings) -> None:
+    async def _start(self, key: LeaseKey, wanted: object, *, held: HeldLease, settings: Settings) -> _Owned:
         self._shown.add(key)
         async with AsyncExitStack() as stack:
-            held = await self._ownership.take(key)
-            with self._noting_loss(held):
-                part = await self._build(held, stack=stack, settings=settings)
-            self._owners[key] = _Owned(part, wanted, held, stack.pop_all())
+            part = await self._build(held, stack=stack, settings=settings)
+            owner = self._owners[key] = _Owned(part, wanted, held, stack.pop_all())
         self._shared.schedule.add(_job(key), partial(self._tick, held, part=part))
+        return owner
 
     async def _build(
         self, held: HeldLease, *, stack: AsyncExitStack, settings: Settings
@@ -288,7 +281,10 @@ def _job(key: LeaseKey) -> str:
 
 
 def _raise_worst(outcomes: Sequence[BaseException | None]) -> None:
-    """Raise one of these, if there is any: rather than trouble with the store a bug, which ends the daemon."""
-    errors = [outcome for outcome in outcomes if outcome is not None]
+    """Raise one of these, if there is any: rather than trouble with the store a bug, which ends the daemon.
+
+    That an owner has lost what it had is none: it ends for that.
+    """
+    errors = [each for each in outcomes if each is not None and not isinstance(each, OwnershipLostError)]
     if errors:
         raise min(errors, key=lambda error: isinstance(error, StoreError))

@@ -98,7 +98,7 @@ class StoreEnd:
     @contextmanager
     def _in_postgresql(self) -> Iterator[Connection]:
         from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
-        from watcher.store.postgresql_connector import Connector  # noqa: PLC0415
+        from watcher.store.postgresql_connections import Connector  # noqa: PLC0415
 
         connector = Connector(self.url, password=self.password, clock=self.clock)
         engine = postgresql.make_engine(connector, begin=lambda: _BEGIN_POSTGRESQL, connections=1)

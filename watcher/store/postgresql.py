@@ -36,9 +36,8 @@ from watcher.store.database import (
     prepare_schema,
 )
 from watcher.store.database_file import DISABLED
-from watcher.store.postgresql_connector import RECONNECT_BASE_S, CannotConnectError, Connector
+from watcher.store.postgresql_connections import RECONNECT_BASE_S, CannotConnectError, Connector, Notifications
 from watcher.store.postgresql_leases import PostgresLeases, server_time
-from watcher.store.postgresql_notifications import Notifications
 from watcher.store.tables import SCHEMA_VERSION, AnyRow, meta, metadata
 
 _LIMITS = (

@@ -27,7 +27,7 @@ from watcher.store import postgresql
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.open import open_store
 from watcher.store.postgresql import PostgresDatabase
-from watcher.store.postgresql_connector import RECONNECT_CAP_S, Connection, Connector
+from watcher.store.postgresql_connections import RECONNECT_CAP_S, Connection, Connector
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import metadata
 

@@ -12,7 +12,7 @@ from stores import change, source_change
 from virtual import FakeClock
 
 from watcher.store.open import open_store
-from watcher.store.postgresql_notifications import CHANNEL, SPACING_S
+from watcher.store.postgresql_connections import RECORDED_CHANNEL, SPACING_S
 from watcher.store.sql_store import SqlStore
 
 LISTENERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
@@ -67,7 +67,7 @@ async def test_what_one_records_the_others_hear_and_it_once(postgres: PostgresSe
 
 async def test_much_at_once_is_told_now_and_then_and_the_last_of_it_always(postgres: PostgresServer, url: str) -> None:
     stranger = psycopg.connect(url, autocommit=True)
-    stranger.execute(f"LISTEN {CHANNEL}".encode())
+    stranger.execute(f"LISTEN {RECORDED_CHANNEL}".encode())
     async with opened(url) as (store, _):
         await until_listening(postgres, url, count=2)
         account = await store.claim("account", "default")
