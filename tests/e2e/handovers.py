@@ -1,6 +1,6 @@
 """What the API saw of replicas: who asked for an account after whom, and how soon. Every function only looks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -35,18 +35,18 @@ def by_account(log: RequestLog, *, places_count: int) -> dict[int, list[Asked]]:
 
 def overlapping(log: RequestLog, *, places_count: int) -> list[Asked]:
     """Return the requests that came from a replica while another had the account: asked just before and just after."""
-    return [
-        each
-        for requests in by_account(log, places_count=places_count).values()
-        for run in _between_others(requests)
-        for each in run
-    ]
+    return among_others(by_account(log, places_count=places_count).values(), within_s=TENURE_S)
 
 
-def _between_others(requests: Sequence[Asked]) -> Iterator[list[Asked]]:
+def among_others(accounts: Iterable[Sequence[Asked]], *, within_s: float) -> list[Asked]:
+    """Return the requests for each account that came between two of another replica, in less than so long."""
+    return [each for requests in accounts for run in _between_others(requests, within_s=within_s) for each in run]
+
+
+def _between_others(requests: Sequence[Asked], *, within_s: float) -> Iterator[list[Asked]]:
     runs = [list(run) for _, run in groupby(requests, key=lambda each: each.place)]
     for before, run, after in zip(runs, runs[1:], runs[2:], strict=False):
-        if before[-1].place == after[0].place and after[0].entry.at - before[-1].entry.at < TENURE_S:
+        if before[-1].place == after[0].place and after[0].entry.at - before[-1].entry.at < within_s:
             yield run
 
 

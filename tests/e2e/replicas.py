@@ -24,6 +24,7 @@ class Replica:
 
     life: Life
     simulator: Simulator
+    file: str
 
     def since(self, at: float) -> list[LoggedRequest]:
         """Return what it asked since that monotonic moment."""
@@ -45,11 +46,13 @@ class Fleet:
         self.account_count = accounts
         self.replicas: list[Replica] = []
 
-    def document(self) -> Document:
-        names = [f"a{number}" for number in range(self.account_count)]
+    def document(self, *, prefix: str = "a", rotated_by: int = 0) -> Document:
+        """Return the configuration: accounts of that prefix, each with the key of the one so much further on."""
+        names = [f"{prefix}{number}" for number in range(self.account_count)]
+        keys = [*self._api_keys[rotated_by:], *self._api_keys[:rotated_by]]
         of_one = {"base_url": "http://clerk.test", "rate_limit": "20/s", "timeout": "2s"}
         return {
-            "accounts": {name: of_one | {"api_key": key} for name, key in zip(names, self._api_keys, strict=True)},
+            "accounts": {name: of_one | {"api_key": key} for name, key in zip(names, keys, strict=True)},
             "watch": [watch for name in names for watch in watches_of(self._world, name)],
             "polling": POLLING | {"max_interval": "500ms"},
             "sinks": dict(self._sinks),
@@ -58,12 +61,25 @@ class Fleet:
     async def start(self) -> Replica:
         """Start one more replica, and return once it has."""
         simulator = await self._stage.simulator(self._world, api_keys=self._api_keys)
-        path = await asyncio.to_thread(self._stage.write, self.document())
+        file = f"watcher-{len(self.replicas)}"
+        path = await asyncio.to_thread(self._stage.write, self.document(), name=file)
         proxy = {"http_proxy": simulator.base_url, "no_proxy": "127.0.0.1,localhost"}
         life = await self._stage.begin("run", "--config", str(path), environ=proxy)
-        self.replicas.append(Replica(life, simulator))
+        self.replicas.append(Replica(life, simulator, file))
         await life.started()
         return self.replicas[-1]
+
+    async def change(self, replica: Replica, document: Document) -> None:
+        """Give one replica another configuration."""
+        await asyncio.to_thread(self._stage.write, document, name=replica.file)
+
+    def asked(self) -> Simulator:
+        """Return a simulator that was asked what all were asked, for who judges by one."""
+        entries = sorted((entry for one in self.replicas for entry in one.since(0.0)), key=lambda entry: entry.at)
+        simulator = Simulator(self._world, api_keys=self._api_keys)
+        for entry in entries:
+            simulator.request_log.open(entry)
+        return simulator
 
     def living(self) -> list[Replica]:
         return [replica for replica in self.replicas if not replica.life.is_over]
