@@ -20,7 +20,7 @@ from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.scheduler import Schedule, Tick, WakeIn
+from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.sql_store import SqlStore
@@ -57,15 +57,11 @@ class Endpoint:
 
 
 class NotedSchedule(Schedule):
-    """Says which ticks are added, and which are woken. It is not started: nothing runs by itself."""
+    """Says which ticks are added. It is not started: nothing runs by itself."""
 
     def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
-        self.woken: set[str] = set()
         self._added: asyncio.Queue[str] = asyncio.Queue()
-
-    def waker(self, name: str) -> WakeIn:
-        return lambda in_s=0.0: self.woken.add(name)
 
     def add(self, name: str, run: Tick) -> None:
         super().add(name, run)

@@ -36,7 +36,6 @@ from watcher.store.postgresql_leases import PostgresLeases
 from watcher.store.sql_store import SqlStore
 
 T = TypeVar("T")
-Notice = Callable[[Collection[LeaseKey]], None]
 
 log = structlog.get_logger()
 
@@ -50,7 +49,7 @@ AT_ONCE_S = 0.05
 MARGIN_S = 1.0
 """A lease is trusted for so much less than it is held: clocks do not run alike."""
 
-DECLINED_S = 5.0
+DECLINED_S = 3.0
 """What could not be used is not taken again for so long: another replica may have less trouble, or none has."""
 
 RELEASE_S = 0.5
@@ -74,10 +73,10 @@ class Ownership:
         self._clock = clock
         self._wanted: Mapping[LeaseKey, str] = {MAINTENANCE: ""}
         self._held: dict[LeaseKey, HeldLease] = {}
-        self._changed: Notice = lambda _keys: None
+        self._changed: Callable[[Collection[LeaseKey]], None] = lambda _keys: None
 
-    def follow(self, *, changed: Notice, trusted: Notice) -> None:
-        """Tell `changed` what may be owned from now on, or may not, and `trusted` what is trusted again."""
+    def follow(self, changed: Callable[[Collection[LeaseKey]], None]) -> None:
+        """Tell `changed` what may be owned from now on, or may not, or is to begin anew."""
         self._changed = changed
 
     async def want(self, keys: Mapping[LeaseKey, str], *, fingerprint: str) -> None:
@@ -158,8 +157,7 @@ class Leases(Ownership):
         self._due_clock = clock
         self._metrics = metrics
         self._fatal = fatal
-        self._changed: Notice = lambda _keys: None
-        self._trusted: Notice = lambda _keys: None
+        self._changed: Callable[[Collection[LeaseKey]], None] = lambda _keys: None
         self._wanted: Mapping[LeaseKey, str] = {}
         self._fingerprint: str | None = None
         self._held: dict[LeaseKey, HeldLease] = {}
@@ -176,10 +174,6 @@ class Leases(Ownership):
         for kind in KINDS:
             metrics.leases_held.labels(kind).set_function(partial(self._count, kind))
             metrics.lease_takeovers.labels(kind)
-
-    def follow(self, *, changed: Notice, trusted: Notice) -> None:
-        """Tell `changed` what may be owned from now on, or may not, and `trusted` what is trusted again."""
-        self._changed, self._trusted = changed, trusted
 
     async def want(self, keys: Mapping[LeaseKey, str], *, fingerprint: str) -> None:
         """Want to own these, and to tidy the store. Return once the store was asked for them."""
@@ -332,7 +326,6 @@ class Leases(Ownership):
     ) -> None:
         for held in lost:
             self._lose(held)
-        again = [key for key, held in self._held.items() if not held.is_trusted()]
         for held in self._held.values():
             held.trusted_until = trusted_until
         taken = {key_of(each.lease): each for each in report.taken}
@@ -344,7 +337,6 @@ class Leases(Ownership):
         self._surplus = report.sharing.surplus
         surplus = [] if self._surplus is None else [self._surplus]
         self._changed([*taken, *(key_of(each.lease) for each in lost), *surplus])
-        self._trusted(again)
 
     # What is held
 

@@ -60,7 +60,7 @@ class Supervisor:
         self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._changes: set[asyncio.Task[None]] = set()
         self._stopping = False
-        ownership.follow(changed=self._ownership_changed, trusted=self._wake)
+        ownership.follow(self._ownership_changed)
 
     def owned(self) -> list[AccountPoller | DeliveryWorker]:
         """Return the pollers of the accounts and the workers of the sinks."""
@@ -134,10 +134,6 @@ class Supervisor:
     def _changed(self, task: asyncio.Task[None]) -> None:
         self._changes.discard(task)
         self._ended(task)
-
-    def _wake(self, keys: Collection[LeaseKey]) -> None:
-        for key in keys:
-            self._shared.schedule.waker(_job(key))()
 
     async def _change(self, key: LeaseKey) -> None:
         """Make one owner what is wanted by now, or end it if it may not be owned. Raises `StoreError`.

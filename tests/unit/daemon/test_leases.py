@@ -38,8 +38,7 @@ class Replica:
             fatal=self.fatal.append,
         )
         self.changed: list[LeaseKey] = []
-        self.trusted: list[LeaseKey] = []
-        self.leases.follow(changed=self.changed.extend, trusted=self.trusted.extend)
+        self.leases.follow(self.changed.extend)
 
     async def want(self, *keys: LeaseKey, fingerprint: str = "one", spends: str = "") -> None:
         await self.leases.want(dict.fromkeys(keys, spends), fingerprint=fingerprint)
@@ -140,13 +139,12 @@ async def test_a_renewal_that_failed_however_it_ended_there_is_none(
     assert replica.leases.problem() == "the leases were not renewed in time, so other replicas may have taken over"
 
 
-async def test_what_is_trusted_again_is_named_and_still_the_same(replica: Replica, clock: FakeClock) -> None:
+async def test_what_is_trusted_again_is_still_the_same(replica: Replica, clock: FakeClock) -> None:
     held = await taken(replica)
     clock.advance(LEASE_S)
-    assert (held.is_trusted(), replica.trusted) == (False, [])
+    assert not held.is_trusted()
     await replica.look()
     assert (held.is_trusted(), replica.leases.is_current(held)) == (True, True)
-    assert A in replica.trusted
 
 
 async def test_the_clock_that_deliveries_are_due_by_follows_the_store_s_with_each_renewal(
