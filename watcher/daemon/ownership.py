@@ -73,6 +73,7 @@ class Ownership:
         self._clock = clock
         self._wanted: Mapping[LeaseKey, str] = {MAINTENANCE: ""}
         self._held: dict[LeaseKey, HeldLease] = {}
+        self._pausing: set[LeaseKey] = set()
         self._changed: Callable[[Collection[LeaseKey]], None] = lambda _keys: None
 
     def follow(self, changed: Callable[[Collection[LeaseKey]], None]) -> None:
@@ -88,7 +89,7 @@ class Ownership:
 
     def may_own(self, key: LeaseKey) -> bool:
         """Return whether this is wanted and held, and to be kept."""
-        return key in self._wanted
+        return key in self._wanted and key not in self._pausing
 
     def is_current(self, held: HeldLease) -> bool:
         """Return whether this is still the lease on what it names."""
@@ -131,7 +132,12 @@ class Ownership:
 
     def _begin_later(self, key: LeaseKey) -> None:
         """Have it begin anew, but not without a pause."""
-        asyncio.get_running_loop().call_later(RENEW_AGAIN_S, self._changed, [key])
+        self._pausing.add(key)
+        asyncio.get_running_loop().call_later(RENEW_AGAIN_S, self._begin_anew, key)
+
+    def _begin_anew(self, key: LeaseKey) -> None:
+        self._pausing.discard(key)
+        self._changed([key])
 
 
 class Leases(Ownership):
