@@ -31,6 +31,8 @@ from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.rate_limiter import LATENESS_S
 from watcher.sinks.output import StdoutOutput
 from watcher.store.changes import SourceChange
+from watcher.store.records import SinkRecord
+from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 
@@ -136,16 +138,16 @@ async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_ane
 async def test_what_cannot_begin_anew_is_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watcher.daemon.ownership.RENEW_AGAIN_S", 0.0)
     await setup.apply(sinks={"ops": setup.webhook()})
-    load = setup.store.load_sink
+    load = SinkStore.load
 
     tries = iter(range(3))
 
-    async def fail(*args: object, **named: object) -> object:
+    async def fail(store: SinkStore, *, fingerprint: str) -> SinkRecord:
         if next(tries, None) is None:
-            return await load(*args, **named)  # type: ignore[arg-type]
+            return await load(store, fingerprint=fingerprint)
         raise StoreError("not now")
 
-    monkeypatch.setattr(setup.store, "load_sink", fail)
+    monkeypatch.setattr(SinkStore, "load", fail)
     worker = setup.worker()
     await setup.store.claim("sink", "ops")
     await setup.schedule._jobs["sink:ops"].run()

@@ -447,7 +447,7 @@ async def test_after_the_database_went_back_all_is_lost_said_once_and_taken_unde
     await one.renew()
     await other.renew()
     account = next(lease for lease in one.held if lease.kind == "account")
-    await one.store.load_account(account)
+    await SqlAccountStore(one.store, account).load_account()
     await one.store.record(change(account))
     replicas.server.run("UPDATE meta SET value = split_part(value, ' ', 1) || ' 0' WHERE key ~ '^commit'", replicas.url)
     renewed = asyncio.Event()
@@ -466,7 +466,7 @@ async def test_after_the_database_went_back_all_is_lost_said_once_and_taken_unde
     with pytest.raises(OwnershipLostError, match="another process owns account a"):
         await one.store.record(change(account, sequence=2))
     (again,) = [lease for lease in one.held if lease.kind == "account"]
-    await one.store.load_account(again)
+    await SqlAccountStore(one.store, again).load_account()
     await one.store.record(change(again, sequence=2))
 
 
@@ -476,7 +476,7 @@ async def test_so_it_is_where_the_database_has_never_heard_of_this_process_nor_n
     one = await replicas.start("one", A)
     await one.renew()
     (account,) = one.held
-    await one.store.load_account(account)
+    await SqlAccountStore(one.store, account).load_account()
     await one.store.record(change(account))
     gone = "DELETE FROM meta WHERE key ~ '^commit'; TRUNCATE source CASCADE"
     replicas.server.run(f"{gone}; INSERT INTO source (kind, name) VALUES ('account', 'another')", replicas.url)
@@ -485,7 +485,7 @@ async def test_so_it_is_where_the_database_has_never_heard_of_this_process_nor_n
     assert [line["event"] for line in logs] == ["store.went_back"]
     (again,) = one.held
     assert again != account
-    await one.store.load_account(again)
+    await SqlAccountStore(one.store, again).load_account()
     assert await executions_of(one.store, again) == []
     await one.store.record(change(again))
     numbered = replicas.server.run("SELECT s.name FROM execution JOIN source s ON s.id = account_id", replicas.url)
