@@ -9,10 +9,8 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import timestamp
+from watcher.domain.envelope import NAMESPACE, timestamp, truncate
 from watcher.domain.event import EventType
-from watcher.domain.event_ids import NAMESPACE
-from watcher.domain.event_size import truncate
 from watcher.domain.problems import PROBLEM_KINDS, severity_of
 from watcher.domain.timestamps import NEVER
 

@@ -17,9 +17,9 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
+from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
 from watcher.store.account_store import SqlAccountStore

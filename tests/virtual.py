@@ -24,10 +24,8 @@ from watcher.polling.page_processor import ScanRules
 from watcher.polling.policy import FailurePolicy, backoff_cadence
 from watcher.polling.session import AccountDependencies
 from watcher.polling.status_reporter import StatusReporter
-from watcher.runtime.backoff import Jitter
-from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.rate_limiter import Pacer
+from watcher.runtime.pacing import Backpressure, Jitter, Pacer
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore

@@ -17,17 +17,16 @@ from stores import open_soon
 
 from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import timestamp
+from watcher.domain.envelope import lane_of, timestamp
 from watcher.domain.errors import StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
-from watcher.domain.event_ids import lane_of
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
-from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
+from watcher.runtime.pacing import Backpressure
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
 from watcher.store.changes import SourceChange, Turn
 from watcher.store.open import BUSY_TIMEOUT_S

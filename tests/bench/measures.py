@@ -18,7 +18,7 @@ from bench.storm import measure_storm
 from bench.typical import measure_typical
 from bench.virtual_measures import measure_pipelines
 from bench.workspaces import CONCURRENCY, SINK, UNPACED_PER_S, Wish, Workspaces
-from watcher.runtime.rate_limiter import SHARE
+from watcher.runtime.pacing import SHARE
 
 CHANGED_ONE_IN = 50
 BACKLOG_COUNT = 10_000

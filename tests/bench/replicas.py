@@ -19,7 +19,7 @@ from bench.load_server import serve_load
 from bench.processes import SERVER_CORES, daemon, events_of, lines_in, server, wait_until
 from bench.receiver import receive
 from bench.workspaces import ACCOUNT, Wish, Workspaces, fill
-from watcher.runtime.rate_limiter import SHARE
+from watcher.runtime.pacing import SHARE
 
 CHANGES_PER_S = 20
 POLLS_PER_CHANGE = 10

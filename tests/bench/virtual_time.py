@@ -21,8 +21,8 @@ from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
+from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule, WakeIn
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import BackoffState, Change, Lease

@@ -21,7 +21,7 @@ from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.runtime.clock import SystemClock
-from watcher.runtime.transport_failures import REMEDIES
+from watcher.runtime.http_client import REMEDIES
 from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.sinks.webhook import WebhookSettings
 

@@ -16,7 +16,7 @@ from sample_events import failed
 from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
-from watcher.runtime.transport_failures import REMEDIES
+from watcher.runtime.http_client import REMEDIES
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, SinkContext, retry_after_s
 from watcher.sinks.slack_bot import SlackBotSettings
 from watcher.sinks.webhook import TemplateFile, WebhookSettings

@@ -8,8 +8,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
-from watcher.config.models import Settings, WatchSettings
-from watcher.config.silences import SilenceSettings
+from watcher.config.models import Settings, SilenceSettings, WatchSettings
 from watcher.runtime.settings import Block, block_of, key_of
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import HttpSinkSettings, RemoteSettings, SinkSettings

@@ -20,7 +20,7 @@ from simulator_facts import requests_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
 from watcher.clerk.simulator.server import Simulator
-from watcher.cli.interrupt import ONE_SIGNAL_S
+from watcher.cli.shell import ONE_SIGNAL_S
 
 pytestmark = pytest.mark.untraced
 

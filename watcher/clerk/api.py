@@ -14,9 +14,9 @@ from watcher.clerk.schemas import QUICK_BYTES, NotJsonError, ParsedPage, Unreada
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic
-from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client
+from watcher.runtime.pacing import parse_retry_after
 
 _OUTCOMES = {
     400: Outcome.REJECTED,

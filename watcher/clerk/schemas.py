@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Validat
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
-from watcher.domain.event_size import LIST_LENGTH
+from watcher.domain.envelope import LIST_LENGTH
 from watcher.domain.execution import ExecutionSnapshot, FailedNode
 
 QUICK_BYTES = 32 * 1024

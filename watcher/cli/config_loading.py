@@ -17,9 +17,9 @@ import typer
 from rich.console import Console
 
 from watcher.cli.console import say, stderr_console
+from watcher.config.document import ConfigProblemsError, Problem
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
-from watcher.config.problems import ConfigProblemsError, Problem
 from watcher.domain.execution import OPEN_STATUSES
 from watcher.sinks.registry import SINK_KINDS
 

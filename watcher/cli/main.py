@@ -9,8 +9,7 @@ from typing import Annotated, NoReturn, cast
 
 import typer
 
-from watcher.cli.stdio import fill_gaps, put_all_out, put_error
-from watcher.config.problems import ConfigProblemsError
+from watcher.cli.shell import fill_gaps, put_all_out, put_error
 from watcher.domain.errors import Exit, WatcherError
 from watcher.runtime.logs import flush_logs
 from watcher.runtime.signals import command_named
@@ -74,7 +73,7 @@ def main() -> None:
             flush_logs()
             put_all_out()
     except WatcherError as error:
-        _fail(str(error) if isinstance(error, ConfigProblemsError) else f"error: {error}", code=error.exit_code)
+        _fail(f"{error.label}{error}", code=error.exit_code)
     except OSError as error:
         _fail(f"error: {type(error).__name__} ({error.strerror}) ended the program", code=Exit.FAILED)
     except Exception as error:  # noqa: BLE001 (the one in main: the text of an unknown error may hold data)

@@ -1,12 +1,13 @@
 """A configuration file while it is read: its nodes for places, its data for values, and the problems found so far.
 
-The data is plain: mappings, lists, text and `None`. It knows how to name a place and when not to show a value, and
-no rule about any key.
+The data is plain: mappings, lists, text and `None`. It knows how to fill in `${VAR}`, how to name a place and when not
+to show a value, and no rule about any key.
 """
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
@@ -14,9 +15,93 @@ from typing import Any
 import yaml
 
 from watcher.config.files import Stamp, in_time, read_file, stamp_of
-from watcher.config.interpolation import fill
-from watcher.config.problems import Problem
 from watcher.config.yaml_tree import KNOWN_TAGS, MERGE_TAG, NULL_TAG, Path, compose, place_of
+from watcher.domain.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake: where it is, what is wrong, and what would be right.
+
+    `file` is the path as the user gave it, or `$NAME` for a value from the environment. `line` and `column` count
+    from 1; `line` is 0 for what has no line. `path` is the key's, such as `watch[0].pipeline`; empty for the file.
+    """
+
+    file: str
+    line: int
+    column: int
+    path: str
+    problem: str
+    remedy: str
+
+    @property
+    def place(self) -> str:
+        """Return the place as editors and terminals take it."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.place, self.path, f"{self.problem}; {self.remedy}") if part)
+
+
+class ConfigProblemsError(ConfigError):
+    """The file cannot be used; `problems` are sorted by line, the message has one line for each and their number.
+
+    `source` is the text of the file: it may hold secrets.
+    """
+
+    label = ""
+
+    def __init__(self, problems: Iterable[Problem], *, file: str, source: str = "") -> None:
+        """Sort the problems by place and write them out."""
+        self.problems = tuple(sorted(problems, key=lambda each: (each.line, each.column, each.path)))
+        self.source = source
+        count = len(self.problems)
+        self.total = f"{count} {'problem' if count == 1 else 'problems'} in {file}"
+        super().__init__("\n".join((*map(str, self.problems), self.total)))
+
+
+_VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^{}]*)?\}|(?P<odd>\{))")
+_WITHOUT_BRACES = re.compile(r"(?:^|(?<=\s))\$([A-Z_][A-Z0-9_]+)(?=$|[\s/])")
+"""As a shell reads it. A password may hold a dollar, too: so only what stands alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interpolated:
+    """A value with its variables filled in, and what kept some of them empty.
+
+    `unset` are the variables that are not there, `malformed` says that some `${` begins no variable, `without_braces`
+    is a name behind a bare `$`. `used` says that a variable stands in it at all: then nobody may show it.
+    """
+
+    text: str
+    used: bool
+    unset: tuple[str, ...] = ()
+    malformed: bool = False
+    without_braces: str | None = None
+
+
+def fill(text: str, *, environ: Mapping[str, str]) -> Interpolated:
+    """Fill in the variables. As in a shell, `:-` counts an empty variable as missing; a lone `$` stays."""
+    found = tuple(_VARIABLE.finditer(text))
+    missing = (match["name"] for match in found if match["name"] and match["default"] is None)
+    bare = _WITHOUT_BRACES.search(text)
+    return Interpolated(
+        text=_VARIABLE.sub(lambda match: _value(match, environ=environ), text),
+        used=any(match["dollar"] is None for match in found),
+        unset=tuple(dict.fromkeys(name for name in missing if name not in environ)),
+        malformed=any(match["odd"] for match in found),
+        without_braces=bare[1] if bare else None,
+    )
+
+
+def _value(match: re.Match[str], *, environ: Mapping[str, str]) -> str:
+    if match["name"] is None:
+        return match["dollar"] or match[0]
+    value = environ.get(match["name"], "")
+    if value or match["default"] is None:
+        return value
+    return match["default"].removeprefix(":-")
+
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _VARIABLE_NAME = re.compile(r"[A-Z]+(?:_[A-Z]+)+")

@@ -6,7 +6,6 @@ Of pydantic's own words only those are shown that hold neither a value of the fi
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,35 +13,19 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from watcher.config.document import Document, is_safe_key, quoted
-from watcher.config.models import AccountSettings, Settings, WatchSettings
-from watcher.config.silences import SilenceSettings
+from watcher.config.models import AccountSettings, Settings, SilenceSettings, WatchSettings
 from watcher.config.yaml_tree import Path
 from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.webhook import PRESETS
 
-VERSION = ".".join(version("clerk-watcher").split(".")[:2])
-NOT_YET = f"not in this version ({VERSION})"
 NO_EXECUTIONS = "give at least one, or remove the key to watch every execution"
 
 _OF_KEY = "[key]"
 _WORDS = re.compile(r"'([^']*)'")
 _ID_OF = "copy the id from the {}'s address in Clerk Chat"
 _EVERY = "name each by its id: one entry watches every execution of one pipeline"
-_CONSOLE, _INSIGHT = "comes with the console", "comes with insight into pipelines"
-_LATER = {
-    "heartbeat": _CONSOLE,
-    **dict.fromkeys((f"watch.rules.{rule}" for rule in ("slow", "tokens", "goal", "new_error", "loop")), _INSIGHT),
-    **dict.fromkeys(("http.public_url", "http.token", "http.token_file"), _CONSOLE),
-    **dict.fromkeys(("watch.runbook", "silences.weekly"), _CONSOLE),
-}
-"""Keys that are promised for later versions."""
-
-_INSTEAD = {
-    "for": "write until: with the moment it ends, such as 2026-12-24T00:00:00Z",
-}
-"""Keys that a silence does not have, and what to write."""
 
 _BLOCK = ("a block of keys", "write key: value lines below it")
 _LIST = ("a list", "write [one, two], or lines that begin with -")
@@ -90,13 +73,9 @@ def _report_missing(document: Document, path: Path, _: ErrorDetails) -> None:
     document.report(path, f"needs {key}{twin}", remedy=remedy, block=True)
 
 
-def _report_unknown(document: Document, path: Path, error: ErrorDetails) -> None:
-    if comes := _LATER.get(".".join(part for part in path if isinstance(part, str))):
-        document.report(path, NOT_YET, remedy=comes, key=True)
-    elif model := _model_at(document, path[:-1]):
-        _report_unknown_key(document, path, [key_of(model, name=name) for name in model.model_fields])
-    else:
-        _report_other(document, path, error)
+def _report_unknown(document: Document, path: Path, _: ErrorDetails) -> None:
+    model = _model_at(document, path[:-1])
+    _report_unknown_key(document, path, [key_of(model, name=name) for name in model.model_fields] if model else [])
 
 
 def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> None:
@@ -105,8 +84,8 @@ def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> N
     if in_sink and (kind := next((each for each, model in SINK_KINDS.items() if _field_of(model, key)), None)):
         problem = f"is not for a sink of type {document.get((*path[:-1], 'type'))}"
         remedy = f"remove it, or set it for a sink of type {kind}"
-    elif path[0] == "silences" and key in _INSTEAD:
-        remedy = _INSTEAD[key]
+    elif path[0] == "silences" and key == "for":
+        remedy = "write until: with the moment it ends, such as 2026-12-24T00:00:00Z"
     elif path[-2:-1] == ("match",) and is_safe_key(key) and remedy.startswith("allowed"):
         remedy = f"write labels: {{{key}: …}}, or one of {', '.join(allowed)}"
     elif (home := _homes().get(key)) and remedy.startswith("allowed"):

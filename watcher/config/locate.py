@@ -1,15 +1,21 @@
-"""Where the configuration file is, and which variables stand in for some of its defaults."""
+"""Where the configuration file is, which variables stand in for its defaults, and where its daemon listens."""
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from watcher.config.document import Document
+from watcher.config.files import CONFIG_BYTES, FileError
+from watcher.config.yaml_tree import BadYamlError, compose, decode
 from watcher.domain.errors import ConfigError
+from watcher.runtime.units import Address, InvalidValueError, parse_address
 
 VARIABLE = "WATCHER_CONFIG"
 PLACES = (Path("watcher.yaml"), Path("/etc/watcher/watcher.yaml"))
 STORE_VARIABLE = "WATCHER_STORE_URL"
 LISTEN_VARIABLE = "WATCHER_HTTP_LISTEN"
+DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULTS = {
     STORE_VARIABLE: ("store", "url"),
     LISTEN_VARIABLE: ("http", "listen"),
@@ -31,3 +37,19 @@ def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
         return found
     tried = f"--config is not given, ${VARIABLE} is not set, there is no ./{PLACES[0]} and no {PLACES[1]}"
     raise ConfigError(f"no configuration: {tried}; write watcher.yaml, or name a file with --config")
+
+
+def listen_address(file: Path | None, *, environ: Mapping[str, str]) -> Address:
+    """Return `http.listen` of the file, else of the environment, else the default.
+
+    A file that cannot be read, or a value that is none, counts as not there: the daemon may run on from before.
+    """
+    document = Document(file=str(file))
+    if file is not None:
+        with suppress(FileError, BadYamlError):
+            document.load(compose(decode(document.read(file, limit=CONFIG_BYTES))), environ=environ)
+    for text in (document.get(DEFAULTS[LISTEN_VARIABLE]), environ.get(LISTEN_VARIABLE)):
+        with suppress(InvalidValueError):
+            if text and isinstance(text, str):
+                return parse_address(text)
+    return parse_address(DEFAULT_LISTEN)

@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, Union
 from uuid import UUID
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetPydanticSchema,
+    SecretStr,
+    StrictStr,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
@@ -17,8 +21,6 @@ from pydantic import (
 )
 from pydantic_core.core_schema import no_info_wrap_validator_function
 
-from watcher.config.silences import SilenceSettings
-from watcher.config.store_settings import StoreSettings
 from watcher.domain.execution import Status
 from watcher.domain.watch import Details, FirstSight
 from watcher.runtime.settings import (
@@ -37,7 +39,110 @@ from watcher.runtime.settings import (
 )
 from watcher.runtime.units import InvalidValueError, parse_address
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import SinkSettings
+from watcher.sinks.settings import EventGlob, SinkSettings
+from watcher.store.store_url import check_store_url
+
+
+class StoreSettings(Block):
+    """Where state lives."""
+
+    url: Annotated[str, AfterValidator(check_store_url)] = Field(
+        default="sqlite:///watcher.db",
+        description="A SQLite file, after three slashes from where the daemon starts, after four from the root; or a "
+        "[PostgreSQL](run.md#postgresql) database, as libpq reads it. A change needs a restart.",
+        examples=["sqlite:////var/lib/watcher/watcher.db", "postgresql://watcher@db.example.com/watcher"],
+    )
+    password: SecretStr | None = Field(
+        default=None,
+        description="PostgreSQL's password. Without one libpq's own ways are open: `PGPASSWORD`, `~/.pgpass`.",
+        examples=["${WATCHER_DB_PASSWORD}"],
+    )
+    password_file: str | None = Field(
+        default=None, description="The file that holds the password.", examples=["/run/secrets/db"]
+    )
+    retention_s: Duration = Field(
+        default=as_written("30d"),
+        alias="retention",
+        description="How long ended executions, their events and settled deliveries are kept.",
+        examples=["90d"],
+    )
+
+
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?(?P<zone>[Zz]|[+-]\d\d:\d\d)?", re.ASCII)
+_WRITE_MOMENT = "write date, time and zone, such as 2026-12-24T00:00:00Z or 2026-12-24T00:00:00+01:00"
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise InvalidValueError("is not a single value", remedy="write one value", quote=False)
+    match = _MOMENT.fullmatch(value)
+    if match is None:
+        raise InvalidValueError("is not a date with a time", remedy=_WRITE_MOMENT)
+    if match["zone"] is None:
+        raise InvalidValueError("has no zone", remedy=_WRITE_MOMENT)
+    try:
+        return datetime.fromisoformat(match[0].upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidValueError("is no moment there is", remedy=_WRITE_MOMENT) from None
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=StrictStr)]
+"""A moment in UTC inside, RFC 3339 with its zone outside."""
+
+
+class SilenceMatch(Block):
+    """Which deliveries are kept back: those that match all that is given."""
+
+    labels: Labels = Field(
+        default_factory=dict, description="The watch must have all of these labels.", examples=["{team: sales}"]
+    )
+    events: tuple[EventGlob, ...] = Field(
+        default=(),
+        description="Globs over event types; any of them must match.",
+        examples=['["execution.*"]'],
+    )
+    pipelines: tuple[UUID, ...] = Field(
+        default=(),
+        description="The pipeline must be one of these.",
+        examples=["[0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f]"],
+    )
+    accounts: tuple[Name, ...] = Field(
+        default=(), description="The account must be one of these.", examples=["[default]"]
+    )
+    sinks: tuple[Name, ...] = Field(
+        default=(), description="Only what goes to these sinks. stdout is never silenced.", examples=["[phone]"]
+    )
+
+    @model_validator(mode="after")
+    def _matches_something(self) -> Self:
+        if any((self.labels, self.events, self.pipelines, self.accounts, self.sinks)):
+            return self
+        remedy = 'name what is meant; for everything write events: ["*"]'
+        raise InvalidValueError("is empty", remedy=remedy, quote=False)
+
+
+class SilenceSettings(Block):
+    """For how long what is not sent."""
+
+    match: SilenceMatch = Field(
+        description="What is kept back: what matches all that is given; at least one.",
+        examples=["{labels: {team: sales}}"],
+    )
+    from_at: Moment = Field(
+        alias="from", description="When it begins, with its zone.", examples=["2026-12-24T00:00:00Z"]
+    )
+    until_at: Moment = Field(alias="until", description="When it ends.", examples=["2026-12-27T00:00:00Z"])
+    comment: ShortText | None = Field(
+        default=None, description="Why; at most 256 characters.", examples=["shop closed"]
+    )
+
+    @field_validator("until_at")
+    @classmethod
+    def _after_it_begins(cls, value: datetime, info: ValidationInfo) -> datetime:
+        if value <= info.data.get("from_at", datetime.min.replace(tzinfo=UTC)):
+            raise InvalidValueError("is not after from", remedy="write a later moment")
+        return value
+
 
 _SinkUnion = Annotated[Union[tuple(SINK_KINDS.values())], Field(discriminator="type")]  # type: ignore[valid-type] # noqa: UP007 (of what the registry has)
 AnySink = Annotated[SinkSettings, GetPydanticSchema(lambda _, handler: handler.generate_schema(_SinkUnion))]
@@ -187,12 +292,6 @@ class RulesSettings(Block):
         description="Emit `pipeline.silent` when no execution has started for this long. For whole pipelines.",
         examples=["6h"],
     )
-
-    @model_validator(mode="after")
-    def _hold_a_rule(self) -> Self:
-        if self.failing is None and self.silent_s is None:
-            raise InvalidValueError("holds no rule", remedy="give failing or silent, or remove it", quote=False)
-        return self
 
 
 class WatchSettings(Block):

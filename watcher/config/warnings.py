@@ -7,21 +7,19 @@ for nothing reads no warning.
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping
-from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path as FilePath
 from uuid import UUID
 
 from yarl import URL
 
-from watcher.config.daemon_address import database_of
-from watcher.config.document import Document
+from watcher.config.document import Document, Problem
 from watcher.config.models import AnySink, Settings, WatchSettings
-from watcher.config.problems import Problem
 from watcher.config.yaml_tree import Path
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity, severity_of
 from watcher.domain.routing import types_matching
+from watcher.runtime.http_client import is_private_host
 from watcher.runtime.settings import did_you_mean
 from watcher.sinks.slack_bot import SlackBotSettings
 from watcher.sinks.webhook import WebhookSettings
@@ -35,12 +33,12 @@ _ALL = frozenset(EventType)
 _NEVER_CLOSED = {type_ for type_ in _ALL if severity_of(type_) is not Severity.INFO} - PROBLEM_KINDS
 _FOR_PAGERS = 'events: [pipeline.failing, pipeline.silent, execution.overdue, "account.*", "sink.*"]'
 
-_LOCAL_NAMES = ("localhost", "local", "internal", "lan", "home.arpa", "svc")
+_LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
 """Where a name ends that is of this machine or network alone; so is one without a dot (`receiver`, in Compose)."""
 
+_SQLITE = "sqlite:///"
 _MOUNTS = FilePath("/proc/self/mountinfo")
-_NETWORK_DISKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "afs"})
-_NETWORK_DISKS_OVER_FUSE = frozenset({"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone"})
+_NETWORK_DISKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "afs", "fuse.sshfs"})
 
 
 def warnings_of(document: Document, settings: Settings) -> tuple[Problem, ...]:
@@ -56,11 +54,9 @@ def warnings_of(document: Document, settings: Settings) -> tuple[Problem, ...]:
     return tuple(sorted(found, key=lambda each: (each.line, each.column)))
 
 
-def exposed_host(url: str) -> str | None:
-    """Return the host of a URL that sends in clear to somewhere beyond this machine and its network, else `None`."""
-    parts = URL(url)
-    host = (parts.host or "").rstrip(".").lower()
-    return host if parts.scheme == "http" and not _is_local(host) else None
+def database_of(url: str) -> FilePath | None:
+    """Return the file a `store.url` names, if it names one."""
+    return FilePath(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
 
 
 def network_disk(folder: FilePath, mounts: str) -> str | None:
@@ -71,20 +67,15 @@ def network_disk(folder: FilePath, mounts: str) -> str | None:
         point = FilePath(head.split(" ")[4].replace(r"\040", " "))
         if folder.is_relative_to(point) and len(point.parts) >= deepest:  # of two at one place the later one is seen
             kind, deepest = tail.partition(" ")[0], len(point.parts)
-    return kind if kind in _NETWORK_DISKS | _NETWORK_DISKS_OVER_FUSE else None
-
-
-def _is_local(host: str) -> bool:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return "." not in host or any(host.endswith(f".{end}") for end in _LOCAL_NAMES)
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_private or address.is_link_local
+    return kind if kind in _NETWORK_DISKS else None
 
 
 def _of_clear_text(document: Document, path: Path, url: str, *, what: str) -> Iterator[Problem]:
-    if host := exposed_host(url):
+    """Warn of what is sent in clear to somewhere beyond this machine and its network."""
+    parts = URL(url)
+    host = (parts.host or "").rstrip(".").lower()
+    is_local = is_private_host(host) or ("." not in host and ":" not in host) or host.endswith(_LOCAL_NAMES)
+    if parts.scheme == "http" and not is_local:
         problem = f"http:// to {host}: whoever is on the way can read the {what}"
         yield document.remark(path, problem, remedy="write https://")
 
@@ -100,10 +91,6 @@ def _of_watches(document: Document, settings: Settings) -> Iterator[Problem]:
         if _EXAMPLE.fullmatch(str(watch.pipeline)):
             remedy = "copy yours from the pipeline's address in Clerk Chat"
             yield document.remark((*path, "pipeline"), "looks like the id of an example", remedy=remedy)
-        if len(watch.executions) == 1 and _EXAMPLE.fullmatch(watch.executions[0]):
-            problem = "looks like the id of an example, and nothing else of this pipeline is watched"
-            remedy = "remove executions to watch every one, or name yours"
-            yield document.remark((*path, "executions", 0), problem, remedy=remedy)
         failing = None if watch.rules is None else watch.rules.failing
         if failing is not None and failing.consecutive == 1:
             at = (*path, "rules", "failing", "consecutive")
@@ -201,22 +188,17 @@ def _of_match(
     pipelines: Collection[UUID],
     accounts: Collection[str] = (),
 ) -> Iterator[Problem]:
-    """Warn of what no watch has: a pipeline, all the labels, or all of it at once."""
-    watched = {watch.pipeline for watch in settings.watch}
-    strangers = [index for index, pipeline in enumerate(pipelines) if pipeline not in watched]
-    for index in strangers:
-        remedy = "add a watch for it, or remove it here"
-        yield document.remark((*path, "pipelines", index), "no watch has this pipeline", remedy=remedy)
+    """Warn of what no watch has: all the labels, or all that is given at once."""
     if not any(_fits(watch, labels, ()) for watch in settings.watch):
         remedy = _label_remedy(document, settings, labels=labels, path=(*path, "labels"))
         yield document.remark((*path, "labels"), "no watch has these labels", remedy=remedy)
-    elif not strangers and not any(_fits(watch, labels, pipelines, accounts) for watch in settings.watch):
-        remedy = "remove a key, or change what it names"
+    elif not any(_fits(watch, labels, pipelines, accounts) for watch in settings.watch):
+        remedy = "add a watch for it, or change what it names"
         yield document.remark(path, "no watch fits all of what is given", remedy=remedy)
 
 
 def _label_remedy(document: Document, settings: Settings, *, labels: Mapping[str, str], path: Path) -> str:
-    rest = "give a watch these labels, or remove them here"
+    rest = "give a watch these labels, or correct them here"
     if any(document.is_hidden((*path, key)) for key in labels):
         return rest
     places = [("watch", index, "labels", key) for index, watch in enumerate(settings.watch) for key in watch.labels]

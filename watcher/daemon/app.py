@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -13,26 +13,27 @@ from typing import Any
 import structlog
 
 import watcher
-from watcher.config.models import Settings
+from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
 from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, MaintenanceDependencies, retention_policy_of
 from watcher.daemon.ownership import Leases, Ownership, new_identity
 from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
 from watcher.daemon.reload import ConfigFollower, Reloading, apply_settings
-from watcher.daemon.store_opening import open_when_ready, password_of
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
+from watcher.domain.errors import StoreNotReadyError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
-from watcher.runtime.backpressure import Backpressure
-from watcher.runtime.clock import ServerClock, SystemClock
+from watcher.runtime.clock import Clock, ServerClock, SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
+from watcher.runtime.pacing import Backpressure, doubling
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
 from watcher.store.account_store import SqlAccountStore
+from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
 from watcher.store.store_url import is_postgresql
 from watcher.web.health import Checks
@@ -106,31 +107,32 @@ async def run(
                 output,
                 due_clock,
             )
-            parts = _Parts(shared, store, due_clock, pages, follower, stack)
-            waiting = await _work(parts, settings, stop=stop, started=started)
+            waiting = await _work(
+                shared, settings, due_clock, pages=pages, follower=follower, stack=stack, stop=stop, started=started
+            )
     log.info("stopped", waiting=waiting)
     shutdown.reraise()
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What a daemon with an open store begins with. `stack` closes what it adds."""
-
-    shared: OwnerDependencies
-    store: SqlStore
-    due_clock: ServerClock
-    pages: Pages
-    follower: ConfigFollower
-    stack: AsyncExitStack
-
-
 async def _work(
-    parts: _Parts, settings: Settings, *, stop: asyncio.Event, started: Callable[[Started], None]
+    shared: OwnerDependencies,
+    settings: Settings,
+    due_clock: ServerClock,
+    *,
+    pages: Pages,
+    follower: ConfigFollower,
+    stack: AsyncExitStack,
+    stop: asyncio.Event,
+    started: Callable[[Started], None],
 ) -> int | None:
-    """Poll and send until `stop` is set, then drain; return how many deliveries wait, if the store says so."""
-    shared, store, pages, stack = parts.shared, parts.store, parts.pages, parts.stack
-    schedule, replica = shared.schedule, new_identity()
-    ownership = _ownership(store, shared, replica=replica, clock=parts.due_clock)
+    """Poll and send until `stop` is set, then drain; return how many deliveries wait, if the store says so.
+
+    `stack` closes what this adds.
+    """
+    store, schedule, replica = shared.store, shared.schedule, new_identity()
+    ownership = Ownership(store, clock=due_clock)
+    if store.leases is not None:
+        ownership = Leases(store.leases, replica=replica, clock=due_clock, metrics=shared.metrics, fatal=shared.fatal)
     supervisor = Supervisor(shared, ownership)
     stack.push_async_callback(supervisor.stop)
     await supervisor.apply(settings)
@@ -148,18 +150,12 @@ async def _work(
         await apply_settings(changed, supervisor=supervisor, maintenance=maintenance)
         configure_logs(level=changed.log.level, format_=changed.log.format)
 
-    parts.follower.apply_by(apply)
-    parts.follower.begin()
+    follower.apply_by(apply)
+    follower.begin()
     await stop.wait()
-    await parts.follower.end()
+    await follower.end()
     await _drain(schedule, supervisor)
     return await _waiting_at_the_end(store)
-
-
-def _ownership(store: SqlStore, shared: OwnerDependencies, *, replica: str, clock: ServerClock) -> Ownership:
-    if store.leases is None:
-        return Ownership(store, clock=clock)
-    return Leases(store.leases, replica=replica, clock=clock, metrics=shared.metrics, fatal=shared.fatal)
 
 
 def _add_duties(
@@ -282,3 +278,37 @@ async def _let_go(store: SqlStore) -> None:
             await store.close()
     except TimeoutError:
         log.warning("store.stuck", at_most_s=LET_GO_S)
+
+
+WAIT_BASE_S, WAIT_CAP_S = 0.25, 2.0
+
+
+async def open_when_ready(
+    settings: StoreSettings, *, clock: Clock, on_recorded: Callable[[Collection[str]], None], stop: asyncio.Event
+) -> SqlStore | None:
+    """Return the store; `None` if it was not ready by the time the daemon is to stop. Raises `StoreError`."""
+    attempt, said = 0, ""
+    while not stop.is_set():
+        try:
+            password = password_of(settings)
+            store = await open_store(settings.url, clock=clock, on_recorded=on_recorded, password=password)
+        except StoreNotReadyError as error:
+            if str(error) != said:
+                log.error("store.failed", problem=str(error), note="tried again until it works")  # noqa: TRY400 (its text says all)
+            attempt, said = attempt + 1, str(error)
+            await _wait(stop, at_most_s=doubling(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S))
+        else:
+            if said:
+                log.info("store.recovered")
+            return store
+    return None
+
+
+def password_of(settings: StoreSettings) -> str | None:
+    """Return the password of the store's database, if one is given."""
+    return None if settings.password is None else settings.password.get_secret_value()
+
+
+async def _wait(stop: asyncio.Event, *, at_most_s: float) -> None:
+    await asyncio.wait([waiting := asyncio.create_task(stop.wait())], timeout=at_most_s)
+    waiting.cancel()

@@ -1,15 +1,18 @@
-"""From settings to parts: routes, watches, and one account's poller."""
+"""From settings to parts: routes, watches, one account's poller, and what tells whether two settings are the same."""
 
+import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from hashlib import blake2b
 
+from pydantic import SecretStr
 from yarl import URL
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
-from watcher.config.models import AccountSettings, PollingSettings, RulesSettings, Settings
+from watcher.config.models import AccountSettings, AnySink, PollingSettings, RulesSettings, Settings
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, types_matching
@@ -24,17 +27,15 @@ from watcher.polling.policy import Cadence, FailurePolicy, backoff_cadence, fixe
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S
 from watcher.polling.session import AccountDependencies
 from watcher.polling.status_reporter import StatusReporter
-from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.rate_limiter import SHARE, Pacer
+from watcher.runtime.pacing import SHARE, Backpressure, Pacer
 from watcher.runtime.scheduler import Schedule
 from watcher.sinks.stdout import StdoutSettings
 from watcher.store.changes import Lease
 from watcher.store.leases import HeldLease
 from watcher.store.protocol import AccountStore
-from watcher.store.records import AccountRecord
 
 OUTRUN_AFTER_S = 300.0
 """A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
@@ -103,60 +104,44 @@ async def build_account(
     `wrap_api` may put something between the account and its API, `cadence` stand for that of `polling`.
     """
     client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency, check=held.check))
-    store = shared.account_store(held.lease)
-    record = await store.load_account()
-    api = wrap_api(ClerkApi(client, base_url=settings.base_url, clock=shared.clock))
-    evaluator = ReplyEvaluator(
-        lease=held.lease,
-        events=shared.events,
-        clock=shared.clock,
-        failures=_failures(shared, polling),
-        cadence=cadence or _cadence(polling),
-        link=settings.link,
-    )
-    deps = _account_dependencies(
-        shared, held, store, record, api=api, evaluator=evaluator, settings=settings, polling=polling
-    )
-    return AccountPoller(deps, _scan_rules(polling, rate_per_s=settings.rate_limit, retention_s=retention_s))
-
-
-def _account_dependencies(
-    shared: AccountOwnerDependencies,
-    held: HeldLease,
-    store: AccountStore,
-    record: AccountRecord,
-    *,
-    api: Api,
-    evaluator: ReplyEvaluator,
-    settings: AccountSettings,
-    polling: PollingSettings,
-) -> AccountDependencies:
-    lease, clock, now = held.lease, shared.clock, shared.clock.monotonic()
+    lease, clock = held.lease, shared.clock
+    store = shared.account_store(lease)
+    record, now = await store.load_account(), clock.monotonic()
     metrics = shared.metrics.account(lease.name)
+    failures = _failures(shared, polling)
     breaker = AccountCircuitBreaker(
         degraded_after_s=polling.degraded_after_s,
         now=now,
         trouble=AccountTrouble(record.trouble) if record.trouble else None,
         backoff=record.backoff,
     )
-    reporter = StatusReporter(lease, record, breaker, store=store, events=shared.events, clock=clock, metrics=metrics)
-    return AccountDependencies(
+    deps = AccountDependencies(
         lease=lease,
         is_trusted=held.is_trusted,
-        api=api,
+        api=wrap_api(ClerkApi(client, base_url=settings.base_url, clock=clock)),
         store=store,
         clock=clock,
         pacer=Pacer(settings.rate_limit, now=now),
         breaker=breaker,
-        reporter=reporter,
-        evaluator=evaluator,
-        failures=_failures(shared, polling),
+        reporter=StatusReporter(
+            lease, record, breaker, store=store, events=shared.events, clock=clock, metrics=metrics
+        ),
+        evaluator=ReplyEvaluator(
+            lease=lease,
+            events=shared.events,
+            clock=clock,
+            failures=failures,
+            cadence=cadence or _cadence(polling),
+            link=settings.link,
+        ),
+        failures=failures,
         metrics=metrics,
         concurrency=polling.concurrency,
         backpressure=shared.backpressure,
         wake=shared.schedule.waker(f"account:{lease.name}"),
         fatal=shared.fatal,
     )
+    return AccountPoller(deps, _scan_rules(polling, rate_per_s=settings.rate_limit, retention_s=retention_s))
 
 
 def open_client(settings: AccountSettings, *, connections: int, check: Callable[[], None] = lambda: None) -> Client:
@@ -229,3 +214,41 @@ def rules_of(settings: RulesSettings) -> Rules:
         failing = FailingRule(given.consecutive, given.rate, given.of_last, within_us, given.at_least)
     silent_us = None if settings.silent_s is None else round(settings.silent_s * 1_000_000)
     return Rules(failing, silent_us)
+
+
+def fingerprint_of_settings(settings: Settings) -> str:
+    """Return what only an equal configuration has, but for its secrets, and for what may differ between replicas.
+
+    Of what is written there alone: a later version has more keys, and other defaults.
+    """
+    content = settings.model_dump(mode="json", exclude_unset=True, warnings=False)
+    content.get("store", {}).pop("url", None)
+    of_all = {key: value for key, value in content.items() if key not in {"http", "log"}}
+    return blake2b(json.dumps(of_all, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def fingerprint_of_key(api_key: SecretStr) -> str:
+    """Stand for an API key where replicas see which of them spends its budget.
+
+    Nobody finds out a key from it, nor by trying: keys are long and random. It shows no more than that a key which
+    somebody has already is used here.
+    """
+    return blake2b(api_key.get_secret_value().encode(), digest_size=16, person=b"watcher api key").hexdigest()
+
+
+def fingerprint_of_sink(settings: AnySink) -> str:
+    """Stand for a sink's block without giving any of it away: a change of it ends `disabled`.
+
+    For what is written there alone: a later version has more keys, and other defaults.
+    """
+    return blake2b(repr(_revealed(settings.model_dump(exclude_unset=True))).encode(), digest_size=16).hexdigest()
+
+
+def _revealed(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Mapping):
+        return {key: _revealed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_revealed(item) for item in value]
+    return value

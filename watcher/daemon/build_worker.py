@@ -6,8 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from watcher.config.models import AnySink
-from watcher.daemon.build import AccountOwnerDependencies
-from watcher.daemon.fingerprint import fingerprint_of_sink
+from watcher.daemon.build import AccountOwnerDependencies, fingerprint_of_sink
 from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.silences import Silences
 from watcher.runtime.clock import Clock

@@ -15,7 +15,7 @@ from typing import TypeVar
 import structlog
 
 from watcher.config.models import Settings
-from watcher.daemon.fingerprint import fingerprint_of_key
+from watcher.daemon.build import fingerprint_of_key
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
 from watcher.runtime.clock import Clock, ServerClock

@@ -1,13 +1,14 @@
 """What the log says of progress: accounts once all of them was seen, sinks that are behind, a summary every hour."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from typing import Protocol
 
 import structlog
 
+from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import Monotonic
+from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.records import Backlog
@@ -29,31 +30,13 @@ _COUNTED = {
 }
 
 
-class Account(Protocol):
-    """An account as far as the log is concerned."""
-
-    account: str
-
-    @property
-    def lists_read(self) -> Sequence[bool]:
-        """Of each pipeline that is watched whole, whether its list was ever read in full."""
-        ...
-
-
-class Sink(Protocol):
-    """A sink as far as the log is concerned: its events wait for `groups_for_s` in any case, to go together."""
-
-    sink: str
-    groups_for_s: float
-
-
 class ProgressLog:
     """One info line per account, one per hour, and one when a sink falls behind and when it has caught up."""
 
     def __init__(
         self,
-        accounts: Callable[[], Collection[Account]],
-        sinks: Callable[[], Collection[Sink]],
+        accounts: Callable[[], Collection[AccountPoller]],
+        sinks: Callable[[], Collection[DeliveryWorker]],
         *,
         store: SqlStore,
         clock: Clock,
@@ -102,16 +85,14 @@ class ProgressLog:
                 self._late.discard(each.sink)
                 log.info("deliveries.caught_up", sink=each.sink)
 
-    def _open(self, account: Account, **labels: str) -> int:
+    def _open(self, account: AccountPoller, **labels: str) -> int:
         return self._metrics.total("watcher_open_executions", account=account.account, **labels)
 
     async def _summarize(self) -> None:
-        before, self._counted = (
-            self._counted,
-            {word: self._metrics.total(name, **labels) for word, (name, labels) in _COUNTED.items()},
-        )
+        counted = {word: self._metrics.total(name, **labels) for word, (name, labels) in _COUNTED.items()}
+        done = {word: count - self._counted[word] for word, count in counted.items()}
+        self._counted = counted
         waiting = await waiting_count(self._store)
-        done = {word: count - before[word] for word, count in self._counted.items()}
         log.info("summary", hours=1, **done, open=self._metrics.total("watcher_open_executions"), waiting=waiting)
 
 

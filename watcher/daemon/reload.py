@@ -10,9 +10,9 @@ from typing import Any
 
 import structlog
 
+from watcher.config.document import ConfigProblemsError
+from watcher.config.loader import ConfigSource, Stamps, changes_between
 from watcher.config.models import Settings
-from watcher.config.problems import ConfigProblemsError
-from watcher.config.source import ConfigSource, Stamps, changes_between
 from watcher.daemon.maintenance import Maintenance, retention_policy_of
 from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import ConfigError, StoreError
@@ -145,20 +145,22 @@ class ConfigFollower:
     def _reject(self, problems: list[str]) -> None:
         self._is_rejected = True
         self._metrics.reloaded(well=False, at=self._clock.now())
-        shown = problems[:SHOWN_COUNT]
-        if more := len(problems) - len(shown):
-            shown.append(f"{more} more problems")
-        for problem in shown:
+        for problem in problems[:SHOWN_COUNT]:
             log.error("config.rejected", problem=problem, note="the old configuration stays in use")
 
     async def _take(self, settings: Settings, apply: Apply) -> None:
         """Have it applied, however many tries that takes, and say so."""
         said: set[str] = set()  # two causes may come by turns
-        while (problem := await _try(settings, apply)) is not None:
-            self._metrics.reloaded(well=False, at=self._clock.now())
-            if problem not in said:
-                log.error("config.not_applied", problem=problem, note=f"tried again every {self._retry_every_s:g} s")
-            said.add(problem)
+        while True:
+            try:
+                await apply(settings)
+                break
+            except StoreError as error:
+                self._metrics.reloaded(well=False, at=self._clock.now())
+                if str(error) not in said:
+                    note = f"tried again every {self._retry_every_s:g} s"
+                    log.error("config.not_applied", problem=str(error), note=note)  # noqa: TRY400 (its text says all)
+                said.add(str(error))
             await asyncio.sleep(self._retry_every_s)
         for key in _waiting_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
@@ -173,15 +175,6 @@ class ConfigFollower:
             watches=len(settings.watch),
             sinks=len(settings.sinks),
         )
-
-
-async def _try(settings: Settings, apply: Apply) -> str | None:
-    """Return what is wrong, if the store could not take it."""
-    try:
-        await apply(settings)
-    except StoreError as error:
-        return str(error)
-    return None
 
 
 async def _stop(task: asyncio.Task[None] | None) -> None:

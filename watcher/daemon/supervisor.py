@@ -15,9 +15,8 @@ from functools import partial
 import structlog
 
 from watcher.config.models import Settings
-from watcher.daemon.build import build_account, routes_of, silences_of, watches_of
+from watcher.daemon.build import build_account, fingerprint_of_settings, routes_of, silences_of, watches_of
 from watcher.daemon.build_worker import OwnerDependencies, build_worker
-from watcher.daemon.fingerprint import fingerprint_of_settings
 from watcher.daemon.ownership import Ownership, leases_wanted_by, wanted_by
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError

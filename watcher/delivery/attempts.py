@@ -8,9 +8,9 @@ import structlog
 from watcher.delivery.retries import RetryDecision, decide
 from watcher.domain.delivery import TAKEN, Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.runtime.backoff import Jitter
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
+from watcher.runtime.pacing import Jitter
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
 from watcher.store.changes import AttemptRecord
 

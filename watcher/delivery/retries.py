@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, Monotonic
-from watcher.runtime.backoff import Jitter, doubling, spread
+from watcher.runtime.pacing import Jitter, doubling, spread
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
 from watcher.store.changes import Trial
 

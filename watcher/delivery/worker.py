@@ -28,11 +28,9 @@ from watcher.domain.errors import (
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.silences import Silence, Silences, part_to_send
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.runtime.backoff import Jitter, doubling
-from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.runtime.rate_limiter import Pacer
+from watcher.runtime.pacing import Backpressure, Jitter, Pacer, doubling
 from watcher.runtime.scheduler import Wake
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
 from watcher.store.changes import AttemptRecord, Take, Trial, Turn

@@ -5,16 +5,20 @@ import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from watcher.domain.envelope import event_of, present, timestamp
-from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, GapReason
-from watcher.domain.event_ids import (
+from watcher.domain.envelope import (
+    LIST_LENGTH,
     NAMESPACE,
+    Json,
     account_source,
+    cut,
+    event_of,
     lane_of,
     pipeline_source,
+    present,
     sink_source,
+    timestamp,
 )
-from watcher.domain.event_size import LIST_LENGTH, Json, cut
+from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, GapReason
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Status
 from watcher.domain.problems import Problem, ProblemChange, severity_of
 from watcher.domain.transitions import StatusChange

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import NamedTuple
 from uuid import UUID
 
-from watcher.domain.event_size import Json
+from watcher.domain.envelope import Json
 from watcher.domain.timestamps import NEVER, Micros
 
 

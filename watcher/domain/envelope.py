@@ -1,12 +1,147 @@
-"""The CloudEvents envelope around the data of an event."""
+"""The CloudEvents envelope around the data of an event: its source, its ids, and how one line of it is kept short."""
 
+import json
+import re
 import secrets
 import uuid
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
-from watcher.domain.event import Event, EventType
-from watcher.domain.event_ids import lane_of, stream_of
-from watcher.domain.event_size import Json, truncate
+from watcher.domain.event import Event, EventKey, EventType
+from watcher.domain.problems import CLOSED_BY, Problem
+from watcher.domain.watch import Watch
+
+NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
+"""The namespace of all our UUIDv5. Changing it would give every event a second id."""
+
+
+def new_problem(kind: EventType, source: str, *, subject: str = "", nth: int, sequence: int, at: datetime) -> Problem:
+    """Return the problem that an event of this kind, source, subject and sequence opens, which is seen at `at`.
+
+    Its id is the same for ever: it is made of what it is about and the how-manieth of its kind that is.
+    """
+    id_ = uuid.uuid5(NAMESPACE, f"problem/{kind}{source}#{subject}/{nth}")
+    return Problem(id_, kind, at, EventKey(stream_of(source, subject), sequence))
+
+
+def stream_of(source: str, subject: str = "") -> bytes:
+    """Return the key of the stream of events with this source and subject."""
+    return uuid.uuid5(NAMESPACE, f"{source}#{subject}").bytes
+
+
+def lane_of(type_: EventType, stream: bytes, *, id_: uuid.UUID) -> bytes:
+    """Return the key of the lane of an event: what a sink gets one after the other.
+
+    What happens to an execution is one lane, and so is what opens and closes each kind of problem of a pipeline, an
+    account or a sink. What opens and closes nothing waits for nothing.
+    """
+    if type_.startswith("execution."):
+        return stream
+    opening = _OPENED_BY.get(type_)
+    return id_.bytes if opening is None else uuid.uuid5(NAMESPACE, f"lane/{stream.hex()}/{opening}").bytes
+
+
+_OPENED_BY: Mapping[EventType, EventType] = {
+    **{kind: kind for kind in CLOSED_BY},
+    **{closing: kind for kind, closing in CLOSED_BY.items()},
+    **dict.fromkeys(
+        (EventType.SINK_FAILING, EventType.SINK_DISABLED, EventType.SINK_RECOVERED), EventType.SINK_FAILING
+    ),
+}
+"""What the lane of an event is named by; a sink has one problem at a time."""
+
+
+def group_id(event_ids: Iterable[uuid.UUID]) -> uuid.UUID:
+    """Return the id of a group of events that are sent together, the same on every attempt."""
+    return uuid.uuid5(NAMESPACE, f"group/{'/'.join(map(str, event_ids))}")
+
+
+def account_source(account: str) -> str:
+    """Return the source of an account's own events."""
+    return f"/accounts/{account}"
+
+
+def pipeline_source(watch: Watch) -> str:
+    """Return the source of a pipeline's events, and those of its executions."""
+    return f"/accounts/{watch.account}/pipelines/{watch.pipeline}"
+
+
+def sink_source(sink: str) -> str:
+    """Return the source of a sink's own events."""
+    return f"/sinks/{sink}"
+
+
+TEXT_BYTES = 2048
+LIST_LENGTH = 20
+LINE_BYTES = 16 * 1024 - 1
+
+Json = dict[str, Any]
+
+
+def cut(text: str, *, limit: int = TEXT_BYTES) -> str:
+    """Cut a text to so many bytes of UTF-8, between characters."""
+    raw = text.encode("utf-8", "replace")
+    return raw.decode() if len(raw) <= limit else raw[:limit].decode("utf-8", "ignore")
+
+
+# What JSON allows raw but a line reader or a terminal would obey: DEL, the C1 controls, the Unicode line ends.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """Return one line of JSON in UTF-8 without any character that a terminal or a line reader would obey."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", _ENCODER.encode(value)).encode()
+
+
+def truncate(envelope: Json) -> bytes:
+    """Encode an event's envelope; of a line that is too long, its `data` loses what is needed to make it short enough.
+
+    First go the ends of what failed nodes and goals say, then most of these, then the ends of other texts; then the
+    link, and at last the labels. Statuses, times and numbers are never left out, nor are ids that look like ids.
+    """
+    data, body = envelope["data"], encode(envelope)
+    for limits in _LIMITS:
+        if len(body) <= LINE_BYTES:
+            return body
+        data = _cut_execution(envelope["data"], *limits)
+        body = encode(envelope | {"data": data})
+    for name in ("link", "labels"):
+        if len(body) > LINE_BYTES:
+            data = {key: item for key, item in data.items() if key != name}
+            body = encode(envelope | {"data": data})
+    return body
+
+
+_LIMITS = ((256, LIST_LENGTH, TEXT_BYTES), (64, 3, TEXT_BYTES), (64, 3, 128))
+"""Bytes of each text of a node or goal, how many of these there are, and bytes of other texts, in the order tried.
+
+With the last, and without link and labels, any line is short enough.
+"""
+
+_WHOLE = frozenset({"status", "previousStatus"})
+
+
+def _cut_execution(data: Json, item_bytes: int, items: int, text_bytes: int) -> Json:
+    """Return the data with what the API said of execution and pipeline cut."""
+    blocks = {name: _cut_texts(data[name], text_bytes) for name in ("execution", "pipeline") if name in data}
+    execution = blocks.get("execution", {})
+    if "failedNodes" in execution:
+        nodes = execution["failedNodes"][:items]
+        execution["failedNodes"] = [_cut_texts(node, item_bytes) for node in nodes]
+    if "goals" in execution:
+        execution["goals"] = [cut(goal, limit=item_bytes) for goal in execution["goals"][:items]]
+    return data | blocks
+
+
+def _cut_texts(block: Json, limit: int) -> Json:
+    return {
+        name: cut(value, limit=limit) if isinstance(value, str) and name not in _WHOLE else value
+        for name, value in block.items()
+    }
 
 
 def event_of(

@@ -15,9 +15,13 @@ class Exit(IntEnum):
 
 
 class WatcherError(Exception):
-    """A failure with a message fit for the user: what is wrong, where, and what would be right. Never a secret."""
+    """A failure with a message fit for the user: what is wrong, where, and what would be right. Never a secret.
+
+    On the command line it stands behind `label`.
+    """
 
     exit_code = Exit.FAILED
+    label = "error: "
 
 
 class ConfigError(WatcherError):

@@ -20,8 +20,8 @@ from watcher.domain.cloudevents import (
     reminder_event,
     sink_event,
 )
+from watcher.domain.envelope import account_source, new_problem, pipeline_source, sink_source
 from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, OutboxEntry
-from watcher.domain.event_ids import account_source, new_problem, pipeline_source, sink_source
 from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.watch import Watch

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from uuid import uuid5
 
+from watcher.domain.envelope import NAMESPACE
 from watcher.domain.event import Event, EventType, Group
-from watcher.domain.event_ids import NAMESPACE
 from watcher.domain.watch import Watch
 
 _LABEL = "labels."

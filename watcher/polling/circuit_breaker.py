@@ -11,7 +11,7 @@ from watcher.clerk.protocol import Answer
 from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
-from watcher.runtime.backoff import doubling
+from watcher.runtime.pacing import doubling
 from watcher.store.changes import BackoffState
 
 PAUSING_CODES = frozenset({429, 503})

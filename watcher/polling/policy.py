@@ -13,8 +13,8 @@ from watcher.domain.timestamps import Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS, grace_left_s, means_lost, prolong
 from watcher.polling.circuit_breaker import PAUSING_CODES
 from watcher.polling.poll_queue import PollItem
-from watcher.runtime.backoff import Jitter, doubling, spread
 from watcher.runtime.clock import Clock
+from watcher.runtime.pacing import Jitter, doubling, spread
 
 Cadence = Callable[[float], float]
 """Seconds spent in this status so far → seconds until the next poll."""

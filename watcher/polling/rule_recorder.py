@@ -12,10 +12,9 @@ from operator import attrgetter
 import structlog
 
 from watcher.domain.cloudevents import execution_block
+from watcher.domain.envelope import Json, pipeline_source, stream_of
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.event_ids import pipeline_source, stream_of
-from watcher.domain.event_size import Json
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.rules import End, Rules, RuleState, UnjudgedEnd

@@ -6,8 +6,8 @@ It writes nothing, and knows nothing of when rules are asked.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from watcher.domain.envelope import Json
 from watcher.domain.event import EventType, OutboxEntry
-from watcher.domain.event_size import Json
 from watcher.domain.problems import CLOSED_BY, Problem, ProblemChange
 from watcher.domain.rules import (
     Edge,

@@ -18,10 +18,9 @@ from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.policy import FailurePolicy
 from watcher.polling.poll_queue import PollItem, PollQueue, TrackedExecution
 from watcher.polling.status_reporter import StatusReporter
-from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics
-from watcher.runtime.rate_limiter import Pacer
+from watcher.runtime.pacing import Backpressure, Pacer
 from watcher.runtime.scheduler import WakeIn
 from watcher.store.changes import Lease
 from watcher.store.protocol import AccountStore

@@ -12,8 +12,8 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.runtime.clock import Clock
+from watcher.runtime.http_client import REMEDIES
 from watcher.runtime.metrics import AccountMetrics
-from watcher.runtime.transport_failures import REMEDIES
 from watcher.store.changes import Lease, SourceChange
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord

@@ -1,21 +1,148 @@
-"""The HTTP floor: one request goes out, one response or `TransportFailedError` comes back. No policy, no meaning."""
+"""The HTTP floor: one request goes out, one response or `TransportFailedError` comes back. No policy, no meaning.
+
+Also what went wrong with a request that got no answer, and which addresses belong to this machine or its networks.
+"""
 
 import asyncio
+import errno
+import socket
+import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp import AddrInfoType
 from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
 
 from watcher.domain.errors import ConfigError, TransportFailedError
-from watcher.runtime.transport_failures import PROXY_AUTH, failure, failure_of
 from watcher.runtime.version import VERSION
+
+_PRIVATE_V4 = tuple(
+    ip_network(each)
+    for each in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
+        *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        "168.63.129.16/32",  # Azure's host, which hands out what a virtual machine is configured with
+    )
+)
+"""IANA's special addresses (RFC 6890): a list of our own, for `is_global` changes between versions of Python."""
+_GLOBAL_V6, _NAT64 = ip_network("2000::/3"), ip_network("64:ff9b::/96")
+_PRIVATE_V6 = tuple(ip_network(each) for each in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"))
+"""Within `_GLOBAL_V6`: Teredo and other protocols, examples, and 6to4, which leads to any IPv4 address."""
+
+
+class PrivateAddressError(OSError):
+    """A connection would have been opened to a private address."""
+
+    def __init__(self) -> None:
+        """Name no address: it may be what a stranger wants to learn."""
+        super().__init__("the address is private")
+
+
+def is_private(address: str) -> bool:
+    """Return whether this address, as the system writes it, is no public one of a single machine."""
+    found = ip_address(address.partition("%")[0])  # behind it is the name of an interface
+    if isinstance(found, IPv6Address):
+        within = IPv4Address(int(found) & 0xFFFFFFFF) if found in _NAT64 else found.ipv4_mapped
+        if within is None:
+            return found not in _GLOBAL_V6 or any(found in network for network in _PRIVATE_V6)
+        found = within
+    return any(found in network for network in _PRIVATE_V4)
+
+
+def is_private_host(host: str) -> bool:
+    """Return whether a URL's host is a private address, or this machine; of a name nothing is known."""
+    try:
+        return is_private(host)
+    except ValueError:
+        return host.rstrip(".").lower() == "localhost"
+
+
+def public_socket(addr_info: AddrInfoType) -> socket.socket:
+    """Return a socket for what a connector is about to connect to. Raises `PrivateAddressError`."""
+    family, type_, proto, _, address = addr_info
+    if is_private(str(address[0])):
+        raise PrivateAddressError
+    return socket.socket(family=family, type=type_, proto=proto)
+
+
+PROXY_AUTH = 407
+"""The status code of a proxy that wants another login, or one at all."""
+
+REMEDIES = {
+    "dns": "no such host is known here: correct the URL, or the DNS of this machine",
+    "refused": "nothing listens there: correct the URL, or start the server",
+    "reset": "it closed the connection without an answer: correct the URL or its port",
+    "timeout": "it may be busy, or a firewall may drop the request: raise timeout, or let this machine reach it",
+    "connection": "correct the URL, or let this machine reach it (HTTPS_PROXY)",
+    "private": "its address is private: correct url, or set allow_private: true if that is meant",
+    "proxy": "the proxy cannot be reached: correct its URL in HTTPS_PROXY (HTTP_PROXY for http://), or start it",
+    "proxy_auth": "the proxy asks for a user and a password that it knows: write them into its URL in the environment, "
+    "HTTPS_PROXY=http://user:password@host:port (HTTP_PROXY for http://)",
+    "tls": "SSL_CERT_FILE, or tls.ca_file of a sink, names the CA to trust; tls.cert_file of a sink the certificate to "
+    "show",
+}
+"""What a person has to do, by the kind of a `TransportFailedError`."""
+
+_KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (TimeoutError, "timeout"),
+    ((aiohttp.ClientConnectorDNSError, socket.gaierror), "dns"),
+    (aiohttp.ClientSSLError, "tls"),
+    (aiohttp.ClientPayloadError, "truncated"),
+    ((aiohttp.ServerDisconnectedError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError), "reset"),
+    (ConnectionRefusedError, "refused"),
+    (PrivateAddressError, "private"),
+)
+_CODES = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    errno.ECONNABORTED: "reset",
+    errno.EPIPE: "reset",
+    errno.ETIMEDOUT: "timeout",
+}
+
+
+def failure(kind: str) -> TransportFailedError:
+    """Return the failure of this kind."""
+    return TransportFailedError(kind, remedy=REMEDIES.get(kind, ""))
+
+
+def failure_of(error: Exception, *, by_proxy: bool) -> TransportFailedError:
+    """Return what an error of a request means, without its text, which may hold an address or a path.
+
+    Of TLS the remedy says what OpenSSL says. `by_proxy` says that every connection is one to a proxy.
+    """
+    if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == PROXY_AUTH:
+        return failure("proxy_auth")
+    if by_proxy and isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientConnectorDNSError)):
+        return failure("proxy")
+    if (tls := _tls_error(error)) is not None:
+        said = getattr(tls, "verify_message", "") or (getattr(tls, "reason", None) or "").lower().replace("_", " ")
+        return TransportFailedError("tls", remedy=f"{said}: {REMEDIES['tls']}" if said else REMEDIES["tls"])
+    return failure(_kind_of(error))
+
+
+def _tls_error(error: Exception) -> ssl.SSLError | None:
+    candidates = (error.__cause__, getattr(error, "certificate_error", None), error)
+    return next((each for each in candidates if isinstance(each, ssl.SSLError)), None)
+
+
+def _kind_of(error: Exception) -> str:
+    for type_, kind in _KINDS:
+        if isinstance(error, type_):
+            return kind
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return _kind_of(error.os_error)
+    return _CODES.get(error.errno or 0, "connection") if isinstance(error, OSError) else "connection"
+
 
 BODY_BYTES = 8 * 1024 * 1024
 """An answer larger than this is not read to its end."""

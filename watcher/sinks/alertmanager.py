@@ -14,10 +14,8 @@ from typing import ClassVar
 from yarl import URL
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import timestamp
+from watcher.domain.envelope import Json, group_id, timestamp
 from watcher.domain.event import EventType
-from watcher.domain.event_ids import group_id
-from watcher.domain.event_size import Json
 from watcher.domain.problems import severity_of
 from watcher.runtime.clock import Clock
 from watcher.sinks.alert import Alert

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import Json, group_id
 from watcher.domain.event import EventType
-from watcher.domain.event_ids import group_id
-from watcher.domain.event_size import Json
 from watcher.domain.problems import Severity
 from watcher.sinks.alert import HEADLINE_LENGTH, ID_LENGTH, NAME_LENGTH, Alert
 from watcher.sinks.alert_text import Cutter, clean, in_words, mask, shorten, span, to_json

@@ -11,8 +11,7 @@ from typing import ClassVar
 
 from yarl import URL
 
-from watcher.domain.envelope import timestamp
-from watcher.domain.event_size import Json
+from watcher.domain.envelope import Json, timestamp
 from watcher.domain.problems import Severity
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter

@@ -19,10 +19,18 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from watcher.domain.errors import TransportFailedError
-from watcher.runtime.backoff import parse_retry_after
-from watcher.runtime.http_client import USER_AGENT, checked_request, limited_session, proxy_for
-from watcher.runtime.private_addresses import is_private_host, public_socket
-from watcher.runtime.transport_failures import PROXY_AUTH, failure, failure_of
+from watcher.runtime.http_client import (
+    PROXY_AUTH,
+    USER_AGENT,
+    checked_request,
+    failure,
+    failure_of,
+    is_private_host,
+    limited_session,
+    proxy_for,
+    public_socket,
+)
+from watcher.runtime.pacing import parse_retry_after
 from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
 
 CONNECTIONS = 16

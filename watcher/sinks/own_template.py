@@ -14,7 +14,7 @@ from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedErr
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.event_size import Json
+from watcher.domain.envelope import Json
 from watcher.runtime.threads import run_detached
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import clean, to_json

@@ -10,9 +10,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, SecretStr
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import timestamp
+from watcher.domain.envelope import Json, timestamp
 from watcher.domain.event import EventType
-from watcher.domain.event_size import Json
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter, clean, shorten, to_json

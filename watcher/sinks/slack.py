@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import ClassVar
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.event_size import Json
+from watcher.domain.envelope import Json
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter, in_utc, shorten, to_json
 from watcher.sinks.chat import (

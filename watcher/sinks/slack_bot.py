@@ -18,8 +18,8 @@ from pydantic import AfterValidator, Field, SecretStr
 from yarl import URL
 
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
+from watcher.domain.envelope import Json
 from watcher.domain.errors import TransportFailedError
-from watcher.domain.event_size import Json
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import Rate, as_written, split_http_url
 from watcher.runtime.units import InvalidValueError

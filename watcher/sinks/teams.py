@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar
 
-from watcher.domain.event_size import Json
+from watcher.domain.envelope import Json
 from watcher.domain.problems import Severity
 from watcher.sinks.alert import Alert
 from watcher.sinks.alert_text import Cutter

@@ -16,8 +16,8 @@ import structlog
 from yarl import URL
 
 from watcher.domain.delivery import Delivery, ProblemMessage
+from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
-from watcher.domain.event_ids import group_id
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.sinks.http_post import Answer

@@ -1,20 +1,17 @@
-"""The database's file: its lock, which one daemon holds; whether it is still there; what other programs read of it.
+"""The database's file: its lock, which one daemon holds, and whether it is still there.
 
-`disabled_sinks`, for other programs, neither waits for the daemon nor makes any file. The operating system lets go of
-the lock when its holder dies. SQLite goes on writing into a file that was deleted, and all of it is gone with the
-program.
+The operating system lets go of the lock when its holder dies. SQLite goes on writing into a file that was deleted, and
+all of it is gone with the program.
 """
 
 import errno
 import fcntl
 import os
 import socket
-import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
-from urllib.parse import quote
 
 from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError
 from watcher.runtime.clock import Clock
@@ -22,9 +19,6 @@ from watcher.runtime.clock import Clock
 _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE})
 """Why a file cannot be opened now and may be later. Of the rest (no such folder, no permission) a person must correct
 something."""
-
-READ_TIMEOUT_S = 1.0
-DISABLED = "SELECT name, fingerprint FROM source WHERE kind = 'sink' AND state = 'disabled'"
 
 
 @contextmanager
@@ -47,20 +41,6 @@ def file_lock(database: Path, *, now: datetime) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def disabled_sinks(database: Path) -> Mapping[str, str]:
-    """Return the sinks that are recorded as disabled, each with the fingerprint of the block it had then.
-
-    Of a file that is not there, not to be read or not a store, none.
-    """
-    try:
-        # Without companions nobody has it open. To open it in the usual way would make them, owned by whoever asks.
-        how = "mode=ro" if Path(f"{database}-wal").exists() else "mode=ro&immutable=1"
-        with closing(sqlite3.connect(f"file:{quote(str(database))}?{how}", uri=True, timeout=READ_TIMEOUT_S)) as store:
-            return dict(store.execute(DISABLED).fetchall())
-    except (sqlite3.Error, OSError, ValueError):  # the last for a path that can be none
-        return {}
 
 
 class DatabaseFile:

@@ -6,7 +6,7 @@ its time limits in the same breath as BEGIN. libpq reads the URL, and what it le
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from threading import Event, Lock
@@ -35,7 +35,6 @@ from watcher.store.database import (
     found_version,
     prepare_schema,
 )
-from watcher.store.database_file import DISABLED
 from watcher.store.postgresql_connections import RECONNECT_BASE_S, CannotConnectError, Connector, Notifications
 from watcher.store.postgresql_leases import PostgresLeases, server_time
 from watcher.store.tables import SCHEMA_VERSION, AnyRow, meta, metadata
@@ -454,11 +453,8 @@ def _value(now: Micros, number: int) -> str:
 _MAY_CREATE = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
 
 
-def disabled_sinks(url: str, *, password: str | None, clock: Clock) -> Mapping[str, str] | None:
-    """Return the sinks that are recorded as disabled, as for a file; `None` for an empty database.
-
-    Raises `StoreError` for a store that cannot be used.
-    """
+def is_empty_database(url: str, *, password: str | None, clock: Clock) -> bool:
+    """Return whether a database holds no store yet. Raises `StoreError` if it cannot be used."""
     where = url.partition("?")[0]
     connector = Connector(url, password=password, clock=clock)
     engine = make_engine(connector, begin=lambda: READ, connections=1, is_limited=True)
@@ -467,9 +463,9 @@ def disabled_sinks(url: str, *, password: str | None, clock: Clock) -> Mapping[s
             require_utf8(connection, where=where)
             if found_version(connection, where=where):
                 require_rights(connection, where=where)
-                return {row.name: row.fingerprint for row in connection.execute(text(DISABLED))}
+                return False
             _require_room(connection, where=where)
-            return None
+            return True
     except SQLAlchemyError as error:
         meaning: StoreError = opening_error(error, where=where)
     finally:

@@ -19,8 +19,8 @@ from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from watcher.domain.timestamps import Monotonic
-from watcher.runtime.backoff import doubling, spread
 from watcher.runtime.clock import Clock
+from watcher.runtime.pacing import doubling, spread
 from watcher.runtime.threads import begin
 from watcher.store.database import OnRecorded
 from watcher.store.postgresql_leases import CHANNEL as LEASES_CHANNEL

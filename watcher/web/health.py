@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
+
+T = TypeVar("T")
 
 FRESH_S = 0.2
 """Metrics are made no more often, whoever asks for more."""
@@ -30,54 +34,61 @@ class Checks:
     refresh: Callable[[], Awaitable[None]]
 
 
-class Exposition:
-    """The metrics as text, shared by all who ask at about the same time."""
+class Recent(Generic[T]):
+    """Something that is found out for all who ask at once, and not again until `fresh_s` later."""
 
-    def __init__(
-        self,
-        registry: CollectorRegistry,
-        *,
-        refresh: Callable[[], Awaitable[None]],
-        clock: Clock,
-        timeout_s: float = TIMEOUT_S,
-    ) -> None:
-        """Have nothing to show yet."""
-        self._registry = registry
-        self._refresh = refresh
+    def __init__(self, find: Callable[[], Awaitable[T]], *, fresh_s: float, clock: Clock) -> None:
+        """Know nothing yet."""
+        self._find = find
+        self._fresh_s = fresh_s
         self._clock = clock
-        self._timeout_s = timeout_s
-        self._refreshing: asyncio.Future[None] | None = None
-        self._making: asyncio.Task[bytes] | None = None
+        self._finding: asyncio.Task[T] | None = None
         self._fresh_until = EARLIEST
 
-    async def text(self) -> bytes:
-        """Return the metrics of this moment, or of one just before."""
-        if self._making is None or (self._making.done() and self._clock.monotonic() >= self._fresh_until):
-            self._making = asyncio.create_task(self._make())
-        return await asyncio.shield(self._making)
+    async def get(self) -> T:
+        """Return what was found a moment ago, or is now. Whoever leaves breaks nothing off for the others."""
+        if self._finding is None or (self._finding.done() and self._clock.monotonic() >= self._fresh_until):
+            self._finding = asyncio.create_task(self._find_out())
+        return await asyncio.shield(self._finding)
 
-    async def _make(self) -> bytes:
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.ensure_future(self._refresh())
-        done, _ = await asyncio.wait([self._refreshing], timeout=self._timeout_s)
-        for refreshed in done:
-            refreshed.result()
-        self._fresh_until = Monotonic(self._clock.monotonic() + FRESH_S)
-        return generate_latest(self._registry)
+    async def _find_out(self) -> T:
+        try:
+            return await self._find()
+        finally:
+            self._fresh_until = Monotonic(self._clock.monotonic() + self._fresh_s)
 
 
-def health_routes(checks: Checks, registry: CollectorRegistry, *, clock: Clock) -> list[web.RouteDef]:
-    """Return the three routes."""
-    exposition = Exposition(registry, refresh=checks.refresh, clock=clock)
+def exposition(
+    registry: CollectorRegistry,
+    *,
+    refresh: Callable[[], Awaitable[None]],
+    clock: Clock,
+    timeout_s: float = TIMEOUT_S,
+) -> Recent[bytes]:
+    """Return the metrics as text."""
+    refreshed = Recent(refresh, fresh_s=0.0, clock=clock)
+
+    async def make() -> bytes:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await refreshed.get()
+        return generate_latest(registry)
+
+    return Recent(make, fresh_s=FRESH_S, clock=clock)
+
+
+def health_routes(checks: Callable[[], Checks], registry: CollectorRegistry, *, clock: Clock) -> list[web.RouteDef]:
+    """Return the three routes. They ask what `checks` returns at that moment."""
+    text = exposition(registry, refresh=lambda: checks().refresh(), clock=clock)
 
     async def livez(_: web.Request) -> web.Response:
-        return _response(checks.stalled(), verbose=True)
+        return _response(checks().stalled(), verbose=True)
 
     async def readyz(request: web.Request) -> web.Response:
-        return _response(await checks.unready(), verbose="verbose" in request.query)
+        return _response(await checks().unready(), verbose="verbose" in request.query)
 
     async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=await exposition.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await text.get(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return [web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)]
 

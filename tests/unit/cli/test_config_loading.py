@@ -9,8 +9,8 @@ from rich.console import Console
 from unit.config.test_secrecy import SENTINEL, WRITTEN
 
 from watcher.cli.config_loading import report
+from watcher.config.document import ConfigProblemsError
 from watcher.config.loader import load_config
-from watcher.config.problems import ConfigProblemsError
 
 
 def emitted(text: str, *, width: int = 100) -> list[str]:

@@ -3,11 +3,11 @@ import sys
 
 import pytest
 
-from watcher.cli.interrupt import ONE_SIGNAL_S
+from watcher.cli.shell import ONE_SIGNAL_S
 
 SIGNAL_ITSELF = """
 import asyncio, os, signal, sys
-from watcher.cli.interrupt import Interruption
+from watcher.cli.shell import Interruption
 
 async def main():
     interruption = Interruption()

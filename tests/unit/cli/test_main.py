@@ -58,9 +58,7 @@ def test_an_unknown_command_is_refused_with_what_it_may_have_meant(command: Comm
     [
         ("--port", "99999"),
         ("--port", "-1"),
-        ("--rate-limit", "0"),
-        ("--rate-limit", "-1"),
-        ("--time-scale", "0"),
+        ("--pipelines", "0"),
     ],
 )
 def test_a_number_the_simulator_cannot_use_is_a_mistake_of_usage(arguments: tuple[str, str], command: Command) -> None:

@@ -3,10 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from watcher.config.document import Document
+from watcher.config.document import ConfigProblemsError, Document
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
-from watcher.config.problems import ConfigProblemsError
 from watcher.config.warnings import warnings_of
 
 Load = Callable[..., Settings]

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from watcher.config.loader import changes_between
 from watcher.config.models import Settings
-from watcher.config.source import changes_between
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 BEFORE: dict[str, Any] = {

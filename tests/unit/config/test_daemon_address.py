@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.config.daemon_address import listen_address
+from watcher.config.locate import listen_address
 from watcher.config.models import HttpSettings
 from watcher.runtime.units import Address, parse_address
 

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from watcher.config.interpolation import fill
+from watcher.config.document import fill
 from watcher.config.models import Settings
 
 Load = Callable[..., Settings]

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from watcher.config.document import ConfigProblemsError
 from watcher.config.loader import load_config
 from watcher.config.locate import find_config
 from watcher.config.models import Settings
-from watcher.config.problems import ConfigProblemsError
 from watcher.daemon.build import watches_of
 from watcher.domain.errors import ConfigError, Exit
 from watcher.domain.watch import Details, FirstSight

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from watcher.config.document import ConfigProblemsError
 from watcher.config.loader import load_config
-from watcher.config.problems import ConfigProblemsError
 
 SENTINEL = "hunter2hunter2"
 ACCOUNTS = "accounts:\n  a:\n    "

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from watcher.config.document import ConfigProblemsError
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
-from watcher.config.problems import ConfigProblemsError
 from watcher.sinks.webhook import WebhookSettings
 
 Load = Callable[..., Settings]

@@ -5,9 +5,8 @@ from weakref import ref
 
 import pytest
 
-from watcher.config.document import Document
-from watcher.config.problems import ConfigProblemsError
-from watcher.config.source import ConfigSource
+from watcher.config.document import ConfigProblemsError, Document
+from watcher.config.loader import ConfigSource
 from watcher.domain.errors import ConfigError
 
 TEXT = """
@@ -42,7 +41,7 @@ def test_nothing_is_kept_of_what_was_read_but_which_files_that_took(
         read.append(ref(document))
         return document
 
-    monkeypatch.setattr("watcher.config.source.Document", noted)
+    monkeypatch.setattr("watcher.config.loader.Document", noted)
     source.load()
     assert [each() for each in read] == [None]
 

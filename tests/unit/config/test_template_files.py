@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from watcher.config.loader import ConfigSource, changes_between
 from watcher.config.models import Settings
-from watcher.config.source import ConfigSource, changes_between
 from watcher.sinks.template import ALERT_EVENTS
 from watcher.sinks.webhook import PRESETS, TemplateFile, WebhookSettings
 

@@ -8,9 +8,9 @@ import pytest
 import trustme
 from tls import key_pair, own_ca
 
+from watcher.config.loader import ConfigSource
 from watcher.config.models import Settings
-from watcher.config.source import ConfigSource
-from watcher.daemon.fingerprint import fingerprint_of_settings, fingerprint_of_sink
+from watcher.daemon.build import fingerprint_of_settings, fingerprint_of_sink
 from watcher.sinks.webhook import WebhookSettings
 
 Load = Callable[..., Settings]

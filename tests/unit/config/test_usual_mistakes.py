@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from watcher.config.document import Document
+from watcher.config.document import ConfigProblemsError, Document
 from watcher.config.loader import load_config
-from watcher.config.problems import ConfigProblemsError
 from watcher.config.warnings import warnings_of
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"

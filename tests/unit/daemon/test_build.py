@@ -8,10 +8,8 @@ from uuid import UUID
 import pytest
 
 from watcher.config.loader import load_config
-from watcher.config.models import PollingSettings, Settings, WatchSettings
-from watcher.config.store_settings import StoreSettings
-from watcher.daemon.build import silences_of, watches_of
-from watcher.daemon.fingerprint import fingerprint_of_sink
+from watcher.config.models import PollingSettings, Settings, StoreSettings, WatchSettings
+from watcher.daemon.build import fingerprint_of_sink, silences_of, watches_of
 from watcher.daemon.maintenance import retention_policy_of
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from watcher.config.models import Settings
-from watcher.daemon.fingerprint import fingerprint_of_settings, fingerprint_of_sink
+from watcher.daemon.build import fingerprint_of_settings, fingerprint_of_sink
 from watcher.sinks.webhook import TemplateFile
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"

@@ -66,7 +66,7 @@ async def test_a_port_that_is_taken_may_be_free_the_next_time(tmp_path: Path) ->
     ("listen", "reason", "code"),
     [
         ("no-such-host.invalid:8080", "", Exit.FAILED),
-        (f"{'x' * 70}:8080", "that is no name of a host", Exit.USAGE),
+        (f"{'x' * 70}:8080", "", Exit.USAGE),
         ("192.0.2.1:8080", "Cannot assign requested address", Exit.FAILED),
     ],
 )

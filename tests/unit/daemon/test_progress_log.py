@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from stores import settle_all, sink_of, source_change
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
 from watcher.daemon.progress_log import ProgressLog
+from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event import EventType
 from watcher.domain.execution import Outcome
+from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
 from watcher.store.sql_store import SqlStore
 
@@ -26,7 +29,9 @@ async def test_an_account_is_logged_once_when_all_of_it_was_seen(store: SqlStore
     unseen, running = (metrics.open_executions.labels("default", status) for status in ("unseen", "running"))
     unseen.set(3)
     running.set(5)
-    progress = ProgressLog(lambda: present, list, store=store, clock=clock, metrics=metrics)
+    progress = ProgressLog(
+        lambda: cast("list[AccountPoller]", present), list, store=store, clock=clock, metrics=metrics
+    )
     with capture_logs() as logs:
         await progress.tick()
         account.lists_read = [True, True]
@@ -71,7 +76,8 @@ async def test_a_sink_that_falls_behind_is_logged_once_and_once_when_it_has_caug
     store: SqlStore, clock: FakeClock
 ) -> None:
     sinks = [Sink("ops"), Sink("chat", groups_for_s=600.0)]
-    progress = ProgressLog(list, lambda: sinks, store=store, clock=clock, metrics=Metrics())
+    workers = cast("list[DeliveryWorker]", sinks)
+    progress = ProgressLog(list, lambda: workers, store=store, clock=clock, metrics=Metrics())
     ops, account = await sink_of(store), await store.claim("account", "default")
     await store.record(source_change(account, sinks=("ops", "chat")))
     with capture_logs() as logs:

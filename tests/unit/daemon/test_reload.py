@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import pytest
 from structlog.testing import capture_logs
 
+from watcher.config.loader import ConfigSource
 from watcher.config.models import Settings
-from watcher.config.source import ConfigSource
 from watcher.daemon.reload import ConfigFollower, Reloading
 from watcher.domain.errors import StoreError
 from watcher.runtime.clock import SystemClock
@@ -110,7 +110,7 @@ async def test_an_error_of_ours_while_it_is_read_keeps_the_old_one_as_a_mistake_
 
     with capture_logs() as logs:
         async with following(file, applied) as (_, metrics):
-            monkeypatch.setattr("watcher.config.source.require_usable", fail)
+            monkeypatch.setattr("watcher.config.loader.require_usable", fail)
             write(file, "debug")
             assert await metrics.next() == 0.0
             monkeypatch.undo()
@@ -372,10 +372,9 @@ async def test_a_file_that_never_rests_is_read_nevertheless(file: Path, monkeypa
     assert logs[0]["event"] == "config.rejected"
 
 
-async def test_of_many_mistakes_the_log_has_some_and_how_many_more(file: Path) -> None:
+async def test_of_many_mistakes_the_log_has_the_first(file: Path) -> None:
     with capture_logs() as logs:
         async with following(file, Applied()) as (_, metrics):
             put(file, WATCH + "".join(f"k{number}: 1\n" for number in range(60)))
             assert await metrics.next() == 0
-    assert len(logs) == 51
-    assert logs[-1]["problem"] == "10 more problems"
+    assert len(logs) == 50

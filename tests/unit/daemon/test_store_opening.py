@@ -11,12 +11,10 @@ import pytest
 from postgres import PostgresServer
 from structlog.testing import capture_logs
 
-from watcher.config.models import Settings
-from watcher.config.source import ConfigSource
-from watcher.config.store_settings import StoreSettings
-from watcher.daemon.app import run
+from watcher.config.loader import ConfigSource
+from watcher.config.models import Settings, StoreSettings
+from watcher.daemon.app import open_when_ready, run
 from watcher.daemon.reload import Reloading
-from watcher.daemon.store_opening import open_when_ready
 from watcher.domain.errors import StoreUnusableError
 from watcher.runtime.clock import SystemClock
 from watcher.store.sql_store import SqlStore

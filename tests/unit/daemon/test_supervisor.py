@@ -28,7 +28,7 @@ from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.rate_limiter import LATENESS_S
+from watcher.runtime.pacing import LATENESS_S
 from watcher.sinks.output import StdoutOutput
 from watcher.store.changes import SourceChange
 from watcher.store.records import SinkRecord

@@ -126,7 +126,7 @@ async def test_the_probes_ask_pages_that_there_are() -> None:
 
     async def refresh() -> None: ...
 
-    routes = health_routes(Checks(tuple, none, refresh), CollectorRegistry(), clock=SystemClock())
+    routes = health_routes(lambda: Checks(tuple, none, refresh), CollectorRegistry(), clock=SystemClock())
     probes = {name: CONTAINER[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert {get["path"] for get in probes.values()} <= {route.path for route in routes}
     assert {name: get["path"] for name, get in probes.items()} == {

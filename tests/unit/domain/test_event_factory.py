@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 
 from watcher.domain.cloudevents import ExecutionEventParams, GapEventParams, ObservedAt, PipelineEventParams
+from watcher.domain.envelope import Json, new_problem
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
-from watcher.domain.event_ids import new_problem
-from watcher.domain.event_size import Json
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
 from watcher.domain.routing import Route, Router

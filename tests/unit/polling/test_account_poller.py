@@ -16,7 +16,7 @@ from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
 from watcher.polling.poll_queue import TrackedExecution
-from watcher.runtime.transport_failures import REMEDIES
+from watcher.runtime.http_client import REMEDIES
 from watcher.store.changes import ExecutionChange
 from watcher.store.open import open_store
 from watcher.store.recording import Item

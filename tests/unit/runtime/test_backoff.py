@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from watcher.runtime.backoff import LONGEST_S, doubling, parse_retry_after, spread
+from watcher.runtime.pacing import LONGEST_S, doubling, parse_retry_after, spread
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 

@@ -26,9 +26,7 @@ from watcher.clerk.protocol import Reply
 from watcher.domain.errors import LeaseExpiredError, TransportFailedError
 from watcher.domain.execution import Outcome
 from watcher.runtime.clock import SystemClock
-from watcher.runtime.http_client import USER_AGENT, Client, Proxy, Response, proxy_for
-from watcher.runtime.private_addresses import PrivateAddressError
-from watcher.runtime.transport_failures import failure_of
+from watcher.runtime.http_client import USER_AGENT, Client, PrivateAddressError, Proxy, Response, failure_of, proxy_for
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from watcher.runtime.private_addresses import PrivateAddressError, is_private, is_private_host, public_socket
+from watcher.runtime.http_client import PrivateAddressError, is_private, is_private_host, public_socket
 
 PRIVATE = [
     *("127.0.0.1", "127.255.255.254", "::1", "0.0.0.0", "0.1.2.3", "::"),  # noqa: S104 (the unspecified one)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from watcher.domain.timestamps import Monotonic
-from watcher.runtime.rate_limiter import LATENESS_S, Pacer
+from watcher.runtime.pacing import LATENESS_S, Pacer
 
 RATES = [0.5, 5, 100, 5000]
 Lateness = Callable[[], float]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from watcher.config.json_schema import config_schema
+from watcher.cli.commands.schema import config_schema
 from watcher.sinks.apprise import AppriseSettings
 
 

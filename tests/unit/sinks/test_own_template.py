@@ -11,8 +11,8 @@ from sample_events import failed, sample
 from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
+from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
-from watcher.domain.event_ids import group_id
 from watcher.sinks.own_template import EXAMPLES, MESSAGE_BYTES, OwnTemplate, check
 from watcher.sinks.protocol import SendOutcome, SinkContext
 from watcher.sinks.template import TemplateFailure

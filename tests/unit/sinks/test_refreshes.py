@@ -13,7 +13,7 @@ from worker_rig import EPOCH, FakeClock
 
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
-from watcher.runtime.transport_failures import REMEDIES
+from watcher.runtime.http_client import REMEDIES
 from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.sinks.webhook import WebhookSettings
 

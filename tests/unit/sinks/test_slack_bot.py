@@ -20,7 +20,7 @@ from worker_rig import FakeClock
 from watcher.domain.delivery import Delivery, MessagePlace, Part, ProblemMessage
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventType
-from watcher.runtime.transport_failures import REMEDIES as CONNECTION_REMEDIES
+from watcher.runtime.http_client import REMEDIES as CONNECTION_REMEDIES
 from watcher.sinks.http_post import SMALL_BODY_BYTES
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.settings import PemFile

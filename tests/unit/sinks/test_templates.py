@@ -21,8 +21,8 @@ from sample_events import (
 from worker_rig import EPOCH, FakeClock
 
 from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
-from watcher.domain.event_ids import group_id
 from watcher.sinks.alert_text import clean
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate

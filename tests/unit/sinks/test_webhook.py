@@ -19,8 +19,8 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.http_client import REMEDIES
 from watcher.runtime.settings import shown_url
-from watcher.runtime.transport_failures import REMEDIES
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.template import REDIRECTED, EventTemplate

@@ -20,9 +20,9 @@ from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
-from watcher.daemon.fingerprint import fingerprint_of_sink
+from watcher.daemon.build import fingerprint_of_sink
+from watcher.domain.envelope import group_id
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.event_ids import group_id
 from watcher.domain.problems import Problem
 from watcher.domain.routing import GroupRules, types_matching
 from watcher.runtime.clock import Clock, SystemClock

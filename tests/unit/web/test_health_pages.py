@@ -9,7 +9,7 @@ from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry, Gauge
 from virtual import FakeClock
 
-from watcher.web.health import FRESH_S, Checks, Exposition, health_routes
+from watcher.web.health import FRESH_S, Checks, Recent, exposition, health_routes
 
 
 class Daemon:
@@ -33,13 +33,13 @@ class Daemon:
         await self.store_answers.wait()
         self.pending.set(7)
 
-    def exposition(self, *, timeout_s: float = 10.0) -> Exposition:
-        return Exposition(self.registry, refresh=self.refresh, clock=self.clock, timeout_s=timeout_s)
+    def exposition(self, *, timeout_s: float = 10.0) -> Recent[bytes]:
+        return exposition(self.registry, refresh=self.refresh, clock=self.clock, timeout_s=timeout_s)
 
     async def get(self, path: str) -> tuple[int, str, str]:
         application = web.Application()
         checks = Checks(lambda: self.stalled, self.ask_unready, self.refresh)
-        application.add_routes(health_routes(checks, self.registry, clock=self.clock))
+        application.add_routes(health_routes(lambda: checks, self.registry, clock=self.clock))
         async with TestServer(application) as server, ClientSession() as session:
             response = await session.get(server.make_url(path))
             return response.status, await response.text(), response.headers["Content-Type"]
@@ -71,31 +71,31 @@ async def test_metrics_are_prometheus_text_and_fresh(daemon: Daemon) -> None:
 
 
 async def test_all_who_ask_for_metrics_at_about_the_same_time_share_them(daemon: Daemon) -> None:
-    exposition = daemon.exposition()
-    texts = await asyncio.gather(*(exposition.text() for _ in range(100)))
+    shown = daemon.exposition()
+    texts = await asyncio.gather(*(shown.get() for _ in range(100)))
     daemon.clock.advance(FRESH_S - 0.01)
-    assert {id(text) for text in (*texts, await exposition.text())} == {id(texts[0])}
+    assert {id(text) for text in (*texts, await shown.get())} == {id(texts[0])}
     assert daemon.refreshed_count == 1
     daemon.clock.advance(0.02)
-    await exposition.text()
+    await shown.get()
     assert daemon.refreshed_count == 2
 
 
 async def test_metrics_are_shown_as_they_were_while_the_store_does_not_answer(daemon: Daemon) -> None:
     daemon.store_answers.clear()
-    exposition = daemon.exposition(timeout_s=0.01)
+    shown = daemon.exposition(timeout_s=0.01)
     for _ in range(3):
-        assert b"watcher_outbox_pending 0.0" in await exposition.text()
+        assert b"watcher_outbox_pending 0.0" in await shown.get()
         daemon.clock.advance(1)
     assert daemon.refreshed_count == 1
     daemon.store_answers.set()
-    assert b"watcher_outbox_pending 7.0" in await daemon.exposition().text()
+    assert b"watcher_outbox_pending 7.0" in await daemon.exposition().get()
 
 
 async def test_whoever_leaves_breaks_off_no_metrics_others_wait_for(daemon: Daemon) -> None:
     daemon.store_answers.clear()
-    exposition = daemon.exposition()
-    leaving, staying = (asyncio.create_task(exposition.text()) for _ in range(2))
+    shown = daemon.exposition()
+    leaving, staying = (asyncio.create_task(shown.get()) for _ in range(2))
     await asyncio.sleep(0)
     leaving.cancel()
     await asyncio.wait([leaving])

@@ -14,8 +14,11 @@ from watcher.clerk.simulator.world import SimExecution, SimPipeline, World
 
 NAMES = ("Sales agent", "Onboarding", "Support triage", "Appointment reminder", "Payment chaser")
 UNKNOWN_STATUS = "transferring"
-UNLIMITED_RATE = 50.0
-"""What the example configuration allows itself when the simulator sets no limit, per second."""
+RATE_LIMIT = "50/s"
+"""What the example configuration allows itself: the simulator sets no limit."""
+
+SEED = 7
+"""The same one gives the same executions and ids."""
 
 NULLABLE_FIELDS = frozenset({"error", "triggeredBy", "triggeredByEntityId", "conversationId", "startedAt"})
 OPTIONAL_FIELDS = frozenset(
@@ -89,7 +92,7 @@ _FAIL_INDEX = 1_000_000
 def populate(
     world: World,
     *,
-    seed: int = 7,
+    seed: int = SEED,
     pipelines_count: int = 5,
     executions_count: int = 8,
     fit_s: float | None = None,
@@ -166,9 +169,9 @@ _ODD: Sequence[Callable[[SimExecution], SimExecution]] = (
 """What the documentation does not promise and may happen to an execution."""
 
 
-def example_config(world: World, *, base_url: str, rate_limit: float | None = None, fails: Collection[str] = ()) -> str:
+def example_config(world: World, *, base_url: str, fails: Collection[str] = ()) -> str:
     """Return a configuration file that watches every pipeline whole, with a rule for those that are to fail."""
-    account = {"api_key": SIM_KEY, "base_url": base_url, "rate_limit": f"{rate_limit or UNLIMITED_RATE:.10g}/s"}
+    account = {"api_key": SIM_KEY, "base_url": base_url, "rate_limit": RATE_LIMIT}
     watches: list[dict[str, object]] = []
     for pipeline in world.pipelines.values():
         watches.append({"pipeline": pipeline.id, "name": pipeline.name})

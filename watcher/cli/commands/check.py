@@ -3,36 +3,38 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.progress import Progress, TextColumn
+from rich.table import Table
 
-from watcher.cli.check.capacity import plan
-from watcher.cli.check.connectivity import Trial, try_everything, try_store
-from watcher.cli.check.views import print_plan, print_plan_rows, print_trial, print_trial_rows
-from watcher.cli.commands.options import ConfigOption
+from watcher.cli.capacity import TYPICAL_STATUS_S, AccountPlan, Advice, plan
 from watcher.cli.config_loading import WARNING, loaded, report
-from watcher.cli.console import stderr_console, stdout_console
-from watcher.cli.stdio import put_error
-from watcher.config.daemon_address import database_of
+from watcher.cli.connectivity import Trial, try_everything, try_store
+from watcher.cli.console import say, stderr_console, stdout_console
+from watcher.cli.shell import ConfigOption, put, put_error
 from watcher.config.document import Document
-from watcher.config.loader import load_config
+from watcher.config.loader import load_config, require_usable
 from watcher.config.locate import find_config
 from watcher.config.models import Settings
-from watcher.config.problems import Problem
-from watcher.config.source import require_usable
 from watcher.config.warnings import warnings_of
-from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
-from watcher.store.database_file import disabled_sinks
+from watcher.runtime.units import write_duration
 
 EXAMPLES = ("watcher check watcher.yaml --without-secrets", "watcher check --online --send")
+
+
+EXPLAINED = (
+    "needed: a poll of each named execution every max_interval (fixed: min_interval), a page of each whole pipeline's "
+    f"list every min_interval; delay: the mean for a change after {write_duration(TYPICAL_STATUS_S)} in a status"
+)
 
 
 def check(
@@ -69,54 +71,104 @@ def check(
         print_plan(plan(settings), settings, file=str(path), console=stdout_console())
     else:
         print_plan_rows(plan(settings))
-    # What is allowed and likely a mistake, and which sink gets nothing any more.
-    found = warnings_of(document, settings)
-    database = database_of(settings.store.url)
-    disabled = {} if database is None else disabled_sinks(database)
-    _warn((*found, *_disabled(document, settings, disabled)), document)
-    if online or send:
-        _go_online(document, settings, send=send)
-
-
-def _warn(warnings: Sequence[Problem], document: Document) -> None:
+    warnings = warnings_of(document, settings)
     if sys.stderr.isatty():
         report(warnings, source=document.source, console=stderr_console(), word=WARNING)
     else:
         for warning in warnings:
             put_error(f"warning: {warning}")
+    if online or send:
+        _go_online(settings, send=send)
 
 
-def _disabled(document: Document, settings: Settings, disabled: Mapping[str, str]) -> Iterator[Problem]:
-    """Warn of sinks that the store records as disabled under the very block they have now: another one enables them."""
-    for name, sink in settings.sinks.items():
-        if disabled.get(name) == fingerprint_of_sink(sink):
-            problem = "is disabled since its receiver answered 410 Gone; its deliveries wait"
-            remedy = "ask the receiver for a new URL and set it, or remove the sink"
-            yield document.remark(("sinks", name), problem, remedy=remedy, key=True)
-
-
-def _go_online(document: Document, settings: Settings, *, send: bool) -> None:
+def _go_online(settings: Settings, *, send: bool) -> None:
     configure_logs(level="error", format_="auto")  # what a sink logs goes to stderr, as in the daemon
-    trials, disabled = asyncio.run(_try_everything(settings, send=send))
+    trials = asyncio.run(_try_everything(settings, send=send))
     if sys.stdout.isatty():
         for trial in trials:
             print_trial(trial, console=stdout_console())
     else:
         print_trial_rows(trials)
-    _warn(tuple(_disabled(document, settings, disabled)), document)
     codes = {trial.code for trial in trials} - {Exit.DONE}
     if codes:
         raise typer.Exit(min(codes))
 
 
-async def _try_everything(settings: Settings, *, send: bool) -> tuple[Sequence[Trial], Mapping[str, str]]:
-    """Return what came of all that was tried, and the sinks that a store on a server records as disabled."""
+async def _try_everything(settings: Settings, *, send: bool) -> Sequence[Trial]:
     console, clock = stderr_console(), SystemClock()
     words = TextColumn("tried {task.completed} of {task.total} watches")
     with Progress(words, console=console, transient=True, disable=not console.is_terminal) as progress:
         watches = progress.add_task("", total=len(settings.watch))
-        trials, (of_store, disabled) = await asyncio.gather(
+        trials, of_store = await asyncio.gather(
             try_everything(settings, clock=clock, send=send, tried=lambda: progress.update(watches, advance=1)),
             try_store(settings.store, clock=clock),
         )
-    return [*trials, *of_store], disabled
+    return [*trials, *of_store]
+
+
+def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, console: Console) -> None:
+    """Print the plan for people."""
+    counts = (("account", settings.accounts), ("watch", settings.watch), ("sink", settings.sinks))
+    say(console, ("✓ ", "green"), (file, "bold"), "  ", ", ".join(_count(len(items), word) for word, items in counts))
+    headings = ("account", "needed", "budget", "expected delay", "longest interval")
+    table = Table(*headings, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for each in plans:
+        seconds = ("-" if figure is None else f"{roughly(figure)} s" for figure in (each.delay_s, each.longest_s))
+        table.add_row(each.account, f"{roughly(each.needed_per_s)}/s", f"{roughly(each.budget_per_s)}/s", *seconds)
+    console.print(table)
+    for each in plans:
+        if each.advice:
+            say(console, ("! ", "yellow"), f"{each.account}: {advise(each.advice)}")
+    say(console, (EXPLAINED, "dim"))
+
+
+def print_plan_rows(plans: Sequence[AccountPlan]) -> None:
+    """Print the plan for programs: tab-separated, seconds and per second; empty where nothing is watched."""
+    put("account", "needed", "budget", "delay", "interval")
+    for each in plans:
+        figures = (each.needed_per_s, each.budget_per_s, each.delay_s, each.longest_s)
+        put(each.account, *("" if figure is None else exactly(figure) for figure in figures))
+
+
+def advise(advice: Advice) -> str:
+    """Return what cannot be held, and what would help."""
+    longer = write_duration(advice.longer_s)
+    keys = " and ".join(f"polling.{key}" for key in advice.keys)
+    return (
+        f"over {advice.keys[0]} {write_duration(advice.interval_s)}: "
+        f"raise rate_limit to {advice.rate_limit_per_s:.10g}/s, or {keys} to {longer}"
+    )
+
+
+def _count(count: int, word: str) -> str:
+    plural = "es" if word.endswith("ch") else "s"
+    return f"{count} {word}{'' if count == 1 else plural}"
+
+
+def roughly(figure: float) -> str:
+    """Return a figure with as many digits as people read: 0.017, 3.6, 84."""
+    digits = next((digits for digits, below in ((3, 0.1), (2, 1.0), (1, 20.0)) if figure < below), 0)
+    return exactly(round(figure, digits))
+
+
+def exactly(figure: float) -> str:
+    """Return a figure to the thousandth, without needless noughts."""
+    return f"{figure:.3f}".rstrip("0").rstrip(".")
+
+
+def print_trial(trial: Trial, *, console: Console) -> None:
+    """Print one trial for people."""
+    sign, style = ("✓ ", "green") if trial.works else ("✕ ", "red")
+    say(console, (sign, style), (trial.target, "bold"), f"  {trial.place}  {trial.words} ({trial.took_ms:.0f} ms)")
+    if trial.hint:
+        say(console, "  ", ("hint: ", "bold"), trial.hint)
+
+
+def print_trial_rows(trials: Iterable[Trial]) -> None:
+    """Print trials for programs: a second table below that of the plan; what to do about failures goes to stderr."""
+    put()
+    put("target", "works", "ms", "answer")
+    for trial in trials:
+        put(trial.target, "yes" if trial.works else "no", f"{trial.took_ms:.0f}", trial.words)
+        if trial.hint:
+            put_error(f"hint: {trial.target}: {trial.hint}")

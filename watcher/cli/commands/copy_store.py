@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from watcher.cli.commands.options import ConfigOption
 from watcher.cli.config_loading import read_config
 from watcher.cli.console import say, stderr_console
-from watcher.cli.interrupt import run_interruptible
+from watcher.cli.shell import ConfigOption, run_interruptible
 from watcher.config.locate import find_config
 from watcher.domain.errors import ConfigError, UsageError
 from watcher.runtime.clock import Clock, SystemClock

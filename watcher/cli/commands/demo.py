@@ -20,7 +20,7 @@ from rich.console import Console
 from watcher.clerk.simulator.scenarios import example_config, populate
 from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import World
-from watcher.cli.interrupt import run_until_stopped
+from watcher.cli.shell import run_until_stopped
 from watcher.config.models import Settings
 from watcher.daemon.app import Started, run
 from watcher.domain.execution import TERMINAL_STATUSES, Status

@@ -5,10 +5,8 @@ import os
 
 import typer
 
-from watcher.cli.commands.options import ConfigOption
-from watcher.cli.stdio import put
-from watcher.config.daemon_address import listen_address
-from watcher.config.locate import find_config
+from watcher.cli.shell import ConfigOption, put
+from watcher.config.locate import find_config, listen_address
 from watcher.domain.errors import ConfigError, Exit, WatcherError
 
 EXAMPLES = ("watcher health", "watcher health --config /etc/watcher/watcher.yaml")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from watcher.cli.console import say, stderr_console
-from watcher.cli.stdio import put, write_file
+from watcher.cli.shell import put, write_file
 from watcher.sinks.webhook import SECRET_PREFIX
 
 EXAMPLES = ("watcher init", "export OPS_WEBHOOK_SECRET=$(watcher init --secret)")

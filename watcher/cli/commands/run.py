@@ -7,12 +7,11 @@ import signal
 
 import structlog
 
-from watcher.cli.commands.options import ConfigOption
 from watcher.cli.config_loading import loaded
-from watcher.cli.interrupt import run_until_stopped
+from watcher.cli.shell import ConfigOption, run_until_stopped
+from watcher.config.loader import ConfigSource
 from watcher.config.locate import find_config
 from watcher.config.models import Settings
-from watcher.config.source import ConfigSource
 from watcher.daemon.app import Started
 from watcher.daemon.app import run as run_daemon
 from watcher.daemon.reload import Reloading

@@ -1,14 +1,22 @@
 """`watcher schema`: the JSON Schema of the configuration file."""
 
 import json
+from typing import Any
 
-from watcher.cli.stdio import put
-from watcher.config.json_schema import config_schema
+from watcher.cli.shell import put
+from watcher.config.models import Settings
 
 EXAMPLES = (
     "watcher schema > watcher.schema.json",
     "watcher schema | jq '.properties.polling'",
 )
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_VARIABLE = {"type": "string", "pattern": r"\$\{"}
+_NOTES = ("title", "description", "default", "examples")
+_READ_FROM_TEXT = frozenset({"integer", "number", "boolean"})
+
+Json = dict[str, Any]
 
 
 def schema() -> None:
@@ -18,3 +26,32 @@ def schema() -> None:
     # yaml-language-server: $schema=watcher.schema.json
     """
     put(json.dumps(config_schema(), indent=2, ensure_ascii=False))
+
+
+def config_schema() -> Json:
+    """Return the schema of a file before its variables are filled in."""
+    schema = Settings.model_json_schema()
+    schema |= {"title": "clerk-watcher", "description": "The configuration file of clerk-watcher."}
+    return {"$schema": DIALECT, **_with_variables(schema)}
+
+
+def _with_variables(node: Json) -> Json:
+    """Let `${NAME}` stand where a number, one of a few words or an id is wanted."""
+    kept = {key: _inside(key, value) for key, value in node.items()}
+    if "$ref" in kept:
+        kept.pop("default", None)  # of a whole block: written in seconds, and each of its keys has its own
+    if not ({"enum", "format"} & node.keys() or node.get("type") in _READ_FROM_TEXT):
+        return kept
+    notes = {key: kept.pop(key) for key in _NOTES if key in kept}
+    return {**notes, "anyOf": [kept, _VARIABLE]}
+
+
+def _inside(key: str, value: Any) -> Any:
+    """Go on with the schemas below one: `properties` are named, the words of `anyOf` are not, some may be `false`."""
+    if key in {"properties", "$defs"}:
+        return {name: _with_variables(each) for name, each in value.items()}
+    if key in {"anyOf", "oneOf"}:
+        return [_with_variables(each) for each in value]
+    if key in {"items", "additionalProperties"} and isinstance(value, dict):
+        return _with_variables(value)
+    return value

@@ -15,26 +15,25 @@ from watcher.clerk.simulator.scenarios import (
     FAIL_EVERY_S,
     NAMES,
     SCENARIOS,
+    SEED,
     example_config,
     pipeline_named,
     pipeline_names,
     populate,
 )
 from watcher.clerk.simulator.server import SIM_KEY, Simulator
-from watcher.clerk.simulator.world import Order, World
-from watcher.cli.interrupt import run_interruptible
-from watcher.cli.stdio import put_error, write_file
+from watcher.clerk.simulator.world import World
+from watcher.cli.shell import put_error, run_interruptible, write_file
 from watcher.domain.errors import ListenError, UsageError
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
 
 EXAMPLES = (
     "watcher simulate --write-config watcher.yaml --fail 'Sales agent=5m'",
-    "watcher simulate --scenario harsh --seed 3",
+    "watcher simulate --scenario harsh",
 )
 
 LAST_PORT = 65_535
-SMALLEST = 0.001
 REPORT_EVERY_S = 10.0
 
 
@@ -53,14 +52,7 @@ def simulate(
             f"{FAIL_EVERY_S:g} s. By its name ({', '.join(NAMES)}) or id; may be repeated.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same executions and ids.")] = 7,
     pipelines: Annotated[int, typer.Option(min=1, help="Number of pipelines.")] = 5,
-    executions: Annotated[int, typer.Option(min=1, help="Executions per pipeline.")] = 8,
-    time_scale: Annotated[float, typer.Option(min=SMALLEST, help="Speed factor: 2 is twice as fast.")] = 1.0,
-    rate_limit: Annotated[
-        float | None, typer.Option(min=SMALLEST, help="Requests per second and key; above that, 429.")
-    ] = None,
-    order: Annotated[Order, typer.Option(help="How lists are sorted.")] = Order.NEWEST,
     write_config: Annotated[Path | None, typer.Option(help="Write a configuration for it to this new file.")] = None,
 ) -> None:
     """Serve a simulated Clerk Chat API.
@@ -70,20 +62,11 @@ def simulate(
     """
     if scenario not in SCENARIOS:
         raise UsageError(f'no scenario is called "{scenario}"; use one of {", ".join(SCENARIOS)}')
-    fails = parse_fails(fail or [], names=pipeline_names(pipelines), seed=seed)
+    fails = parse_fails(fail or [], names=pipeline_names(pipelines))
     # Before there is an event loop: it may take half a minute, in which a signal ends the program at once.
-    world = World(SystemClock(), time_scale=time_scale, order=order)
-    populate(
-        world,
-        seed=seed,
-        pipelines_count=pipelines,
-        executions_count=executions,
-        odd_share=SCENARIOS[scenario].odd_share,
-        fails=fails,
-    )
-    simulator = Simulator(
-        world, faults=SCENARIOS[scenario].faults, rate_limit=rate_limit, seed=seed, host=host, port=port
-    )
+    world = World(SystemClock())
+    populate(world, pipelines_count=pipelines, odd_share=SCENARIOS[scenario].odd_share, fails=fails)
+    simulator = Simulator(world, faults=SCENARIOS[scenario].faults, host=host, port=port)
 
     async def serve(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
@@ -93,9 +76,8 @@ def simulate(
                 kind = ListenError if getattr(error, "errno", None) == errno.EADDRINUSE else UsageError
                 raise kind(f"cannot listen on {host}:{port}; is it in use? --port 0 picks a free one") from None
             if write_config is not None:
-                config = example_config(world, base_url=simulator.base_url, rate_limit=rate_limit, fails=fails)
-                write_file(write_config, config)
-            put_error(f"listening on {simulator.base_url} key={SIM_KEY} seed={seed} scenario={scenario}")
+                write_file(write_config, example_config(world, base_url=simulator.base_url, fails=fails))
+            put_error(f"listening on {simulator.base_url} key={SIM_KEY} scenario={scenario}")
             for name, fails_s in fails.items():
                 put_error(f"{name} fails" + ("" if math.isinf(fails_s) else f" for {spell_duration(fails_s)}"))
             await report(simulator, stop=stop)
@@ -103,9 +85,9 @@ def simulate(
     run_interruptible(serve)
 
 
-def parse_fails(options: list[str], *, names: list[str], seed: int) -> Mapping[str, float]:
+def parse_fails(options: list[str], *, names: list[str]) -> Mapping[str, float]:
     """Return for how many seconds each named pipeline fails. Raises `UsageError`."""
-    by_word = {name.lower(): name for name in names} | {pipeline_named(name, seed=seed).id: name for name in names}
+    by_word = {name.lower(): name for name in names} | {pipeline_named(name, seed=SEED).id: name for name in names}
     fails: dict[str, float] = {}
     for option in options:
         pipeline, is_limited, duration = option.partition("=")

@@ -14,11 +14,9 @@ from pydantic import ValidationError
 from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.commands.options import ConfigOption
 from watcher.cli.config_loading import read_config
 from watcher.cli.console import stdout_console
-from watcher.cli.interrupt import run_interruptible
-from watcher.cli.stdio import put_error
+from watcher.cli.shell import ConfigOption, put_error, run_interruptible
 from watcher.cli.wait.display import LinesView, LiveView, View
 from watcher.cli.wait.follower import wait_for
 from watcher.cli.wait.progress import Progress

@@ -10,7 +10,7 @@ from itertools import pairwise
 from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.stdio import put, put_all_out, put_error
+from watcher.cli.shell import put, put_all_out, put_error
 from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod
 from watcher.domain.event import Event
 from watcher.domain.execution import LOST, Outcome
@@ -168,8 +168,5 @@ def _complaint(failure: PollFailure, progress: Progress) -> str:
     seen = progress.execution is not None
     if not seen and progress.missing_count and failure.outcome in (Outcome.NOT_FOUND, Outcome.REJECTED):
         return f"not known yet ({failure.word}), {progress.missing_count} of {progress.lost_after} answers"
-    if not seen and failure.outcome is Outcome.UNAUTHORIZED:
-        return f"API {failure.word}: it refuses this key"
-    how = "pausing as requested" if failure.outcome is Outcome.RATE_LIMITED else "retrying"
     never = " (a passing error never ends this)" if seen else ""
-    return f"API {failure.word} since {failure.since.astimezone():%H:%M}, {how}{never}"
+    return f"API {failure.word} since {failure.since.astimezone():%H:%M}, retrying{never}"

@@ -22,9 +22,9 @@ from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.policy import ERROR_JITTER, Cadence
-from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.metrics import Metrics
+from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import spell_duration
 from watcher.store.changes import BackoffState, Change, ChangeSet, Lease, SingleChange

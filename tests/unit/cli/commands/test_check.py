@@ -10,14 +10,8 @@ import pytest
 from e2e.programme import Board, begin
 from postgres import PostgresServer
 from receiver import Receiver, answer, hangs, says
-from stores import sink_of
 
-from watcher.config.loader import load_config
-from watcher.daemon.fingerprint import fingerprint_of_sink
-from watcher.runtime.clock import SystemClock
-from watcher.runtime.transport_failures import REMEDIES
-from watcher.store.changes import SourceChange
-from watcher.store.open import open_store
+from watcher.runtime.http_client import REMEDIES
 
 Command = Callable[..., Any]
 OnTerminal = Callable[..., str]
@@ -211,41 +205,11 @@ def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_
     assert sink.startswith("✕ sinks.ops  http://127.0.0.1:1  fails (refused) (")
 
 
-async def disable(sink: str, *, store: str) -> None:
-    """Have a store record what a 410 leads to, under the block that the file has now."""
-    settings = load_config(Path("watcher.yaml"), environ={})
-    opened = await open_store(store, clock=SystemClock(), on_recorded=lambda _: None)
-    owned = await sink_of(opened, sink)
-    await owned.load(fingerprint=fingerprint_of_sink(settings.sinks[sink]))
-    await owned.record(SourceChange(owned.lease, 0, 1, "disabled", ()))
-    await opened.close()
-
-
-async def test_a_sink_that_the_store_records_as_disabled_is_warned_of(command: Command) -> None:
-    url = "https://hooks.example.com/hush"
-    hook = f"\nsinks:\n  ops: {{type: webhook, url: '{url}', secret: {SECRET}}}\nstore: {{url: 'sqlite:///w.db'}}\n"
-    write(GOOD + hook)
-    assert command("check").err == ""
-    await disable("ops", store="sqlite:///w.db")
-    before = {path.name for path in Path.cwd().iterdir()}
-    code, out, err = command("check")
-    assert (code, out) == (0, ROWS)
-    assert err.startswith("warning: watcher.yaml:7:3: sinks.ops: is disabled since its receiver answered 410 Gone")
-    assert {path.name for path in Path.cwd().iterdir()} == before
-    write((GOOD + hook).replace("/hush", "/new"))
-    assert command("check").err == ""
-
-
-def test_with_online_a_store_on_a_server_is_tried_and_says_the_same(command: Command, postgres: PostgresServer) -> None:
+def test_with_online_a_store_on_a_server_is_tried(command: Command, postgres: PostgresServer) -> None:
     with postgres.database() as url:
-        hook = f"sinks:\n  ops: {{type: webhook, url: 'http://127.0.0.1:1/hush', secret: {SECRET}}}\n"
-        write(f"{GOOD}{hook}store: {{url: '{url}'}}\n")
-        asyncio.run(disable("ops", store=url))
-        assert command("check").err == ""
-        _, out, err = command("check", "--online")
+        write(f"{GOOD}store: {{url: '{url}'}}\n")
+        _, out, _ = command("check", "--online")
     assert re.search(r"\nstore.url\tyes\t\d+\tcan be used\n", out)
-    warning = "\nwarning: watcher.yaml:6:3: sinks.ops: is disabled since its receiver answered 410 Gone"
-    assert warning in err
 
 
 @pytest.mark.parametrize("content", [b"", b"dear diary", None])
@@ -261,17 +225,6 @@ def test_a_store_whose_folder_is_not_there_is_warned_of(command: Command) -> Non
     code, out, err = command("check")
     assert (code, out) == (0, ROWS)
     assert err.startswith("warning: watcher.yaml:5:14: store.url: there is no folder ")
-
-
-async def test_a_disabled_sink_is_seen_while_the_daemon_runs(command: Command) -> None:
-    write(GOOD + f"sinks:\n  ops: {{type: webhook, url: 'https://hooks.example.com/hush', secret: {SECRET}}}\n")
-    opened = await open_store("sqlite:///watcher.db", clock=SystemClock(), on_recorded=lambda _: None)
-    ops = await sink_of(opened)
-    settings = load_config(Path("watcher.yaml"), environ={})
-    await ops.load(fingerprint=fingerprint_of_sink(settings.sinks["ops"]))
-    await ops.record(SourceChange(ops.lease, 0, 1, "disabled", ()))
-    assert "sinks.ops: is disabled since its receiver answered 410 Gone" in command("check").err
-    await opened.close()
 
 
 UNREACHABLE = REMEDIES["refused"]

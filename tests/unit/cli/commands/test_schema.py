@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from watcher.config.json_schema import config_schema
+from watcher.cli.commands.schema import config_schema
 
 Command = Callable[..., tuple[int, str, str]]
 

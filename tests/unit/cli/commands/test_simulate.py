@@ -34,7 +34,7 @@ def test_an_unknown_scenario_is_a_mistake_that_names_the_known_ones(command: Com
     ],
 )
 def test_pipelines_that_are_to_fail_are_named_by_name_or_id(words: list[str], fails: dict[str, float]) -> None:
-    assert parse_fails(words, names=list(NAMES), seed=7) == fails
+    assert parse_fails(words, names=list(NAMES)) == fails
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_pipelines_that_are_to_fail_are_named_by_name_or_id(words: list[str], fa
 )
 def test_a_pipeline_that_is_none_and_a_time_that_is_none_are_mistakes(word: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_fails([word], names=list(NAMES), seed=7)
+        parse_fails([word], names=list(NAMES))
     assert str(caught.value).startswith(said)
 
 
@@ -91,7 +91,7 @@ async def test_it_says_where_it_listens_and_what_fails_and_writes_what_watches_i
     assert await process.wait() == 143
     base_url = lines[0].split()[2]
     assert lines == [
-        f"listening on {base_url} key=sim-key seed=7 scenario=calm",
+        f"listening on {base_url} key=sim-key scenario=calm",
         "Sales agent fails for 5 m",
         "Onboarding fails",
     ]

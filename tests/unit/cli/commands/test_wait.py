@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from watcher.cli.commands.wait import Source, find_source, parse_seconds
-from watcher.config.problems import ConfigProblemsError
+from watcher.config.document import ConfigProblemsError
 from watcher.domain.errors import Exit, UsageError
 
 Command = Callable[..., tuple[int, str, str]]

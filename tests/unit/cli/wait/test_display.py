@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.stdio import OutputFailedError
+from watcher.cli.shell import OutputFailedError
 from watcher.cli.wait.display import LinesView, LiveView, change_line, picture
 from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, WaitResult
 from watcher.domain.errors import Exit
@@ -109,7 +109,7 @@ def test_an_execution_that_is_not_seen_yet_is_called_by_its_ids() -> None:
 def test_a_wait_that_ended_without_the_execution_shows_the_exit_code_alone() -> None:
     progress = Progress(PIPELINE, EXECUTION, lost_after=3)
     progress.failure = PollFailure(Outcome.UNAUTHORIZED, "401", NOON)
-    assert shown(progress)[-1] == "  API 401: it refuses this key"
+    assert shown(progress)[-1] == f"  API 401 since {NOON.astimezone():%H:%M}, retrying"
     progress.ending = WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)")
     assert shown(progress)[-1] == "  polls 0 · exit 4"
 
@@ -123,7 +123,7 @@ def test_nothing_is_tried_on_once_the_time_is_over() -> None:
 @pytest.mark.parametrize(
     ("outcome", "word", "seen", "says"),
     [
-        (Outcome.RATE_LIMITED, "429", True, "429 since {}, pausing as requested (a passing error never ends this)"),
+        (Outcome.RATE_LIMITED, "429", True, "429 since {}, retrying (a passing error never ends this)"),
         (Outcome.SERVER_ERROR, "502", True, "502 since {}, retrying (a passing error never ends this)"),
         (Outcome.TIMEOUT, "no answer in time", False, "no answer in time since {}, retrying"),
         (Outcome.NOT_FOUND, "404", True, "404 since {}, retrying (a passing error never ends this)"),
@@ -229,7 +229,7 @@ def test_a_sign_of_life_says_what_the_trouble_is(view: LinesView, signs: Signs) 
     progress = Progress(PIPELINE, EXECUTION, lost_after=3)
     progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
     (sign,) = signs(view, 0, 60, progress=progress)
-    assert sign == f"waiting: not seen yet · polls 0 · API 429 since {NOON.astimezone():%H:%M}, pausing as requested"
+    assert sign == f"waiting: not seen yet · polls 0 · API 429 since {NOON.astimezone():%H:%M}, retrying"
 
 
 def test_whatever_is_reported_is_a_sign_of_life_too(view: LinesView, signs: Signs) -> None:

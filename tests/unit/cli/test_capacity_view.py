@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from watcher.cli.check.capacity import Advice, plan
-from watcher.cli.check.views import advise, exactly, print_plan, print_plan_rows, roughly
+from watcher.cli.capacity import Advice, plan
+from watcher.cli.commands.check import EXPLAINED, advise, exactly, print_plan, print_plan_rows, roughly
 from watcher.config.models import Settings
 
 IDS = [f"9a1b0000-0000-4000-8000-{number:012}" for number in range(426)]
@@ -31,33 +31,15 @@ def printed(settings: Settings, *, width: int) -> list[str]:
 
 
 def test_people_get_a_table_and_what_would_help() -> None:
-    assert printed(settings(), width=120) == [
+    assert printed(settings(), width=300) == [
         "✓ w.yaml  3 accounts, 2 watches, 1 sink",
         "account  needed  budget  expected delay  longest interval",
         "default  0.2/s   4.9/s   3 s             60 s",
         "eu       7.1/s   4.9/s   43 s            87 s",
         "idle     0/s     4.9/s   -               -",
         "! eu: over max_interval 60s: raise rate_limit to 7.3/s, or polling.max_interval to 90s",
-        (
-            "if all are open: each needs a poll every max_interval (60s); "
-            "delay is the mean for a change after 60s in a status"
-        ),
+        EXPLAINED,
     ]
-
-
-def test_the_words_fit_the_cadence() -> None:
-    assert "every min_interval (2s)" in printed(settings(cadence="fixed", min_interval="2s"), width=200)[-1]
-
-
-def test_whole_pipelines_are_explained_beside_what_is_named_or_alone() -> None:
-    whole = settings().watch[0].model_copy(update={"executions": ()})
-    words = (
-        "a whole pipeline needs a page of its list every min_interval (1s), and gets the budget that is left; "
-        "later pages and details are added"
-    )
-    assert printed(settings().model_copy(update={"watch": (whole,)}), width=200)[-1] == words
-    both = printed(settings().model_copy(update={"watch": (whole, settings().watch[1])}), width=300)[-1]
-    assert both == f"{printed(settings(), width=200)[-1]}; {words}"
 
 
 def test_programs_get_rows_without_units(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from fake_slack import CHANNEL, TOKEN, FakeSlack
 from receiver import Receiver, answer, says
 
-from watcher.cli.check.connectivity import Trial, try_everything
+from watcher.cli.connectivity import Trial, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock

@@ -2,7 +2,7 @@
 
 import pytest
 
-from watcher.cli.check.capacity import Advice, plan, plan_account
+from watcher.cli.capacity import Advice, plan, plan_account
 from watcher.config.models import PollingSettings, Settings
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"

@@ -6,14 +6,13 @@ event is to be sent. What is shown of a URL is scheme, host and port.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Answer
-from watcher.config.models import AccountSettings, Settings, WatchSettings
-from watcher.config.store_settings import StoreSettings
+from watcher.config.models import AccountSettings, Settings, StoreSettings, WatchSettings
 from watcher.daemon.build import open_client
 from watcher.domain.cloudevents import trial_event
 from watcher.domain.delivery import Delivery
@@ -22,10 +21,10 @@ from watcher.domain.event import EventType
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import NEVER, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.runtime.rate_limiter import SHARE, Pacer
+from watcher.runtime.http_client import REMEDIES
+from watcher.runtime.pacing import SHARE, Pacer
 from watcher.runtime.settings import shown_url
 from watcher.runtime.threads import run_detached
-from watcher.runtime.transport_failures import REMEDIES
 from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
 from watcher.sinks.settings import SinkSettings
 from watcher.store.store_url import is_postgresql
@@ -89,19 +88,16 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Ca
         key = _Key(name, account, clock, ClerkApi(client, base_url=account.base_url, clock=clock))
         if not watches:
             return [await key.try_alone()]
-        known, troubles = 0, list[Trial]()
-        for left, (target, watch) in zip(reversed(range(len(watches))), watches, strict=True):
+        troubles = list[Trial]()
+        for target, watch in watches:
             answer, trouble = await key.try_watch(watch, target=target)
             tried()
             if answer.outcome is not Outcome.OK and answer.outcome not in _OF_THE_WATCH:
-                not_tried = f"; {left} more of its pipelines were not tried" if left else ""
-                return [key.fails(answer, more=not_tried), *troubles]
-            known += answer.outcome is Outcome.OK
+                return [key.fails(answer), *troubles]
             troubles += [trouble] if trouble else []
         if all(trial.code is Exit.UNREACHABLE for trial in troubles) and len(troubles) == len(watches):
             return [key.fails(answer), *troubles]
-        knows = f" and knows its {known} pipelines" if known == len(watches) > 1 else ""
-        return [key.trial(Exit.DONE, f"accepts the key{knows}"), *troubles]
+        return [key.trial(Exit.DONE, "accepts the key"), *troubles]
 
 
 class _Key:
@@ -215,24 +211,19 @@ async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> SendResul
         await sink.close()
 
 
-async def try_store(settings: StoreSettings, *, clock: Clock) -> tuple[list[Trial], Mapping[str, str]]:
-    """Try the store if that is a PostgreSQL database: log in and look, writing nothing.
-
-    Return what came of it, and the sinks that are recorded as disabled.
-    """
+async def try_store(settings: StoreSettings, *, clock: Clock) -> list[Trial]:
+    """Try the store if that is a PostgreSQL database: log in and look, writing nothing."""
     if not is_postgresql(settings.url):
-        return [], {}
-    from watcher.store.postgresql import disabled_sinks  # noqa: PLC0415 (what it needs is of an extra)
+        return []
+    from watcher.store.postgresql import is_empty_database  # noqa: PLC0415 (what it needs is of an extra)
 
     began_at, where = clock.monotonic(), settings.url.partition("?")[0]
     code, hint = Exit.DONE, ""
-    disabled: Mapping[str, str] | None = None
     try:
         password = None if settings.password is None else settings.password.get_secret_value()
-        look = partial(disabled_sinks, settings.url, password=password, clock=clock)
-        disabled = await run_detached(look, name="store")
-        words = "can be used; it is empty" if disabled is None else "can be used"
+        look = partial(is_empty_database, settings.url, password=password, clock=clock)
+        words = "can be used; it is empty" if await run_detached(look, name="store") else "can be used"
     except StoreError as error:
         code = Exit.UNREACHABLE
         words, _, hint = str(error).removeprefix(f"{where} ").rpartition("; ")
-    return [Trial("store.url", where, code, words, (clock.monotonic() - began_at) * 1000, hint)], disabled or {}
+    return [Trial("store.url", where, code, words, (clock.monotonic() - began_at) * 1000, hint)]

@@ -1,6 +1,7 @@
-"""Secrets that stand in files of their own: of `api_key` and `api_key_file` exactly one is given.
+"""Values that stand in files of their own: secrets, certificates, and the operator's templates.
 
-Where secrets need not be there, something stands in for those that are absent, so that the rest can be checked.
+Relative paths start at the directory of the configuration file. Where secrets need not be there, something stands in
+for those that are absent, so that the rest can be checked.
 """
 
 import re
@@ -11,11 +12,17 @@ from uuid import NAMESPACE_URL, uuid5
 
 from watcher.config.document import Document, quoted, write_path
 from watcher.config.files import SECRET_BYTES, FileError
-from watcher.config.models import AccountSettings
-from watcher.config.store_settings import StoreSettings
+from watcher.config.models import AccountSettings, StoreSettings
 from watcher.config.yaml_tree import Path
-from watcher.runtime.settings import file_twins
+from watcher.runtime.settings import did_you_mean, file_twins
 from watcher.sinks.registry import SINK_KINDS
+from watcher.sinks.settings import HttpSinkSettings, PemFile, TlsSettings
+from watcher.sinks.webhook import PRESETS, TemplateFile
+
+PEM_BYTES = 1024 * 1024
+"""All CAs that a system trusts take 220 KiB."""
+
+TEMPLATE_BYTES = 64 * 1024
 
 _LINES = frozenset({"secret"})
 """Keys that may hold several: their file has one a line."""
@@ -47,21 +54,80 @@ _STAND_INS: Mapping[str | int, str] = {
 """What will do for a key, or in it."""
 
 
-def read_twins(document: Document, *, directory: FilePath) -> None:
-    """Put in the secrets that files hold. Relative paths start at `directory`, that of the configuration file."""
+def read_files(document: Document, *, directory: FilePath) -> None:
+    """Put in what the files hold that the document names."""
     for path in _secrets(document):
-        twin = (*path[:-1], f"{path[-1]}_file")
-        if document.get(twin) is None:
-            continue
-        if document.get(path) is not None:
-            problem = f"both {path[-1]} and {twin[-1]} are given"
-            document.report(twin, problem, remedy="keep one", key=True, block=True)
-        else:
-            _read(document, path, twin, directory)
+        _read_secret(document, path, directory)
+    for name in document.table(("sinks",)):
+        type_ = document.text(("sinks", name, "type")) or ""
+        if issubclass(SINK_KINDS.get(type_, object), HttpSinkSettings):
+            _read_tls(document, ("sinks", name, "tls"), directory)
+        given = document.text(("sinks", name, "template"))
+        if type_ == "webhook" and given is not None and given not in PRESETS:
+            _read_template(document, ("sinks", name, "template"), directory / given)
 
 
-def read_file(document: Document, path: Path, *, directory: FilePath, limit: int) -> bytes | None:
-    """Return what the file named at `path` holds; `None` once it is reported why that cannot be had."""
+def _secrets(document: Document) -> Iterator[Path]:
+    """Yield the places of the secrets that have a twin ending in `_file`."""
+    for name in document.table(("accounts",)):
+        yield from (("accounts", name, key) for key in file_twins(AccountSettings))
+    for name in document.table(("sinks",)):
+        kind = SINK_KINDS.get(document.text(("sinks", name, "type")) or "")
+        yield from (("sinks", name, key) for key in (file_twins(kind) if kind else ()))
+    yield from (("store", key) for key in file_twins(StoreSettings))
+
+
+def _read_secret(document: Document, path: Path, directory: FilePath) -> None:
+    """Put in a secret from the file its twin names, if it has one: exactly one of the two is given."""
+    twin = (*path[:-1], f"{path[-1]}_file")
+    if document.get(twin) is None:
+        return
+    if document.get(path) is not None:
+        problem = f"both {path[-1]} and {twin[-1]} are given"
+        document.report(twin, problem, remedy="keep one", key=True, block=True)
+        return
+    data = _read(document, twin, directory, limit=SECRET_BYTES)
+    if twin in document.excused:
+        return
+    if data is not None and (value := _secret(document, data, twin, is_list=path[-1] in _LINES)):
+        document.put_from_file(path, value)
+    else:
+        document.mark_reported(path)
+
+
+def _read_tls(document: Document, block: Path, directory: FilePath) -> None:
+    for key in TlsSettings.model_fields:
+        given = document.text((*block, key))
+        content = _read(document, (*block, key), directory, limit=PEM_BYTES)
+        if given is not None and content is not None:
+            document.table(block)[key] = PemFile.of(given, directory / given, content)
+
+
+def _read_template(document: Document, path: Path, file: FilePath) -> None:
+    """Read a template, and try it before it is used."""
+    try:
+        source = document.read(file, limit=TEMPLATE_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        document.report(path, f"{document.subject(path)} is not UTF-8 text", remedy="name a Jinja2 file")
+        return
+    except FileError as error:
+        given = document.text(path) or ""
+        word = "" if document.is_hidden(path) or re.search(r"[./]", given) else given
+        rest = f"write {', '.join(PRESETS)} or the path of a Jinja2 file, which begins beside this file"
+        remedy = did_you_mean(word, list(PRESETS), rest=rest)
+        document.report(path, f"cannot read {document.subject(path)} ({error})", remedy=remedy)
+        return
+    template = TemplateFile(document.written(path), source)
+    if failure := template.check(with_group=document.get((*path[:-1], "group")) is not None):
+        line = f":{failure.line}" if failure.line else ""
+        place = f"{quoted(template.path)[1:-1]}{line}"
+        document.report(path, f"{place}: {failure.reason}", remedy=failure.remedy)
+    else:
+        document.table(path[:-1])[str(path[-1])] = template
+
+
+def _read(document: Document, path: Path, directory: FilePath, *, limit: int) -> bytes | None:
+    """Return what the file named at `path` holds; `None` if none is named, or once it is reported why not."""
     given = document.text(path)
     if given is None:
         return None
@@ -74,26 +140,7 @@ def read_file(document: Document, path: Path, *, directory: FilePath, limit: int
     return None
 
 
-def _secrets(document: Document) -> Iterator[Path]:
-    for name in document.table(("accounts",)):
-        yield from (("accounts", name, key) for key in file_twins(AccountSettings))
-    for name in document.table(("sinks",)):
-        kind = SINK_KINDS.get(document.text(("sinks", name, "type")) or "")
-        yield from (("sinks", name, key) for key in (file_twins(kind) if kind else ()))
-    yield from (("store", key) for key in file_twins(StoreSettings))
-
-
-def _read(document: Document, path: Path, twin: Path, directory: FilePath) -> None:
-    data = read_file(document, twin, directory=directory, limit=SECRET_BYTES)
-    if twin in document.excused:
-        return
-    if data is not None and (value := _value(document, data, twin, is_list=path[-1] in _LINES)):
-        document.put_from_file(path, value)
-    else:
-        document.mark_reported(path)
-
-
-def _value(document: Document, data: bytes, twin: Path, *, is_list: bool) -> str | list[str] | None:
+def _secret(document: Document, data: bytes, twin: Path, *, is_list: bool) -> str | list[str] | None:
     """Return the secret, or the secrets, in a file; `None` once it is reported why there are none."""
     shown = _shown(document, twin)
     try:

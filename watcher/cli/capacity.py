@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from watcher.config.models import PollingSettings, Settings
 from watcher.polling.pipeline_list import LIST_WEIGHT
 from watcher.polling.policy import BACKOFF_SHARE
-from watcher.runtime.rate_limiter import SHARE
+from watcher.runtime.pacing import SHARE
 
 TYPICAL_STATUS_S = 60.0
 """The delay is that of a change after so long in one status: with `backoff` the interval grows with that time."""

@@ -3,15 +3,14 @@
 import pytest
 from postgres import EMPTY, PostgresServer, shape
 
-from watcher.cli.check.connectivity import Trial, try_store
-from watcher.config.store_settings import StoreSettings
+from watcher.cli.connectivity import Trial, try_store
+from watcher.config.models import StoreSettings
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock
 
 
 async def tried(url: str, **settings: str) -> Trial:
-    ((trial,), disabled) = await try_store(StoreSettings.model_validate({"url": url, **settings}), clock=SystemClock())
-    assert disabled == {}
+    (trial,) = await try_store(StoreSettings.model_validate({"url": url, **settings}), clock=SystemClock())
     assert (trial.target, trial.place) == ("store.url", url.partition("?")[0])
     return trial
 
@@ -55,4 +54,4 @@ async def test_one_with_no_room_for_tables_is_not_taken_for_an_empty_one(postgre
 
 
 async def test_a_file_is_not_tried() -> None:
-    assert await try_store(StoreSettings(), clock=SystemClock()) == ([], {})
+    assert await try_store(StoreSettings(), clock=SystemClock()) == []

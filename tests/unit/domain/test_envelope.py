@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from watcher.domain.event_size import cut, encode, truncate
+from watcher.domain.envelope import cut, encode, truncate
 
 FULL = 16 * 1024 - len(b"\n")
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -70,8 +70,8 @@ def test_the_tails_of_nodes_and_goals_go_first() -> None:
     nodes = [node(number, "e" * 2048) for number in range(20)]
     whole = envelope(failedNodes=nodes, goals=["g" * 2048, "Booked"], error="x" * 2048)
     out = fitted(whole)
-    assert {each["error"] for each in out["execution"]["failedNodes"]} == {"e" * 512}
-    assert out["execution"]["goals"] == ["g" * 512, "Booked"]
+    assert {each["error"] for each in out["execution"]["failedNodes"]} == {"e" * 256}
+    assert out["execution"]["goals"] == ["g" * 256, "Booked"]
     kept = out | {"execution": out["execution"] | {"failedNodes": nodes, "goals": whole["data"]["execution"]["goals"]}}
     assert kept == whole["data"]
 
@@ -88,7 +88,7 @@ def test_then_the_other_texts_lose_their_tails() -> None:
     long = "\x01" * 2048
     out = fitted(envelope(error=long, triggeredBy=long, conversationId=long))
     for name in ("error", "triggeredBy", "conversationId"):
-        assert out["execution"][name] == "\x01" * 512
+        assert out["execution"][name] == "\x01" * 128
     assert out["execution"]["status"] == "failed"
 
 

@@ -2,8 +2,8 @@ import io
 
 from rich.console import Console
 
-from watcher.cli.check.connectivity import Trial
-from watcher.cli.check.views import print_trial
+from watcher.cli.commands.check import print_trial
+from watcher.cli.connectivity import Trial
 from watcher.domain.errors import Exit
 
 
