@@ -144,11 +144,11 @@ class _Key:
             return answer, self.trial(Exit.UNREACHABLE, words, hint, target=target)
         return answer, None
 
-    def fails(self, answer: Answer, *, more: str = "") -> Trial:
+    def fails(self, answer: Answer) -> Trial:
         """Return the trial of a key that failed by this answer."""
         words, hint = _KEY_FAILS[answer.outcome]
         words = f"{words} ({answer.status_code})" if answer.status_code and "(" not in words else words
-        words = words.format(cause=answer.reason) + more
+        words = words.format(cause=answer.reason)
         place = f"{self._target}.{'api_key_file' if self._account.api_key_file else 'api_key'}"
         return self.trial(Exit.UNREACHABLE, words, REMEDIES.get(answer.reason or "", hint).format(key=place))
 

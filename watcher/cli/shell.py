@@ -112,25 +112,25 @@ class Interruption:
             os._exit(128 + signum)
 
 
-def run_until_stopped(work: Callable[[asyncio.Event], Awaitable[object]]) -> None:
-    """Run something whose end a signal may ask for: to be stopped is no failure (`run`, `demo`)."""
-    _run(work)
+def run_until_stopped(work: Callable[[asyncio.Event], Awaitable[Result]]) -> tuple[Result, signal.Signals | None]:
+    """Run something whose end a signal may ask for; return its result, and which signal did.
 
+    To be stopped is no failure of `run` and `demo`.
+    """
 
-def run_interruptible(work: Callable[[asyncio.Event], Awaitable[Result]]) -> Result:
-    """Run something that a signal breaks off, and return its result. Interrupted it exits with 128 + signal."""
-    result, interruption = _run(work)
-    if interruption.signal is not None:
-        raise typer.Exit(128 + interruption.signal)
-    return result
-
-
-def _run(work: Callable[[asyncio.Event], Awaitable[Result]]) -> tuple[Result, Interruption]:
-    async def interruptible() -> tuple[Result, Interruption]:
+    async def interruptible() -> tuple[Result, signal.Signals | None]:
         interruption = Interruption()
-        return await work(interruption.stop), interruption
+        return await work(interruption.stop), interruption.signal
 
     try:
         return asyncio.run(interruptible())
     finally:
         end_at_signals()  # the loop gave the signals back to Python, which would end with a traceback
+
+
+def run_interruptible(work: Callable[[asyncio.Event], Awaitable[Result]]) -> Result:
+    """Run something that a signal breaks off, and return its result. Interrupted it exits with 128 + signal."""
+    result, signum = run_until_stopped(work)
+    if signum is not None:
+        raise typer.Exit(128 + signum)
+    return result

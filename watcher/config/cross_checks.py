@@ -3,9 +3,6 @@
 The rules read the plain data, so that they find their problems however much else is wrong with the file.
 """
 
-from collections import Counter
-from collections.abc import Iterator
-
 from watcher.config.document import Document, write_path
 from watcher.config.error_messages import NO_EXECUTIONS
 from watcher.config.models import PollingSettings
@@ -99,23 +96,16 @@ def _check_pipelines(document: Document) -> None:
 
 
 def _check_executions(document: Document) -> None:
-    for account in {document.text((*watch, "account")) for watch in _watches(document)} - {None}:
-        of_account = [watch for watch in _watches(document) if document.text((*watch, "account")) == account]
-        counts = Counter(execution for _, execution in _executions(document, of_account))
-        repeated = {execution for execution, count in counts.items() if count > 1}
-        first: dict[str, Path] = {}
-        for path, execution in _executions(document, of_account) if repeated else ():
-            if execution in repeated and (other := first.setdefault(execution, path)) != path:
-                problem = f"already watched at line {document.line(other)} with the same account"
-                document.report(path, problem, remedy="remove one of them")
-
-
-def _executions(document: Document, watches: list[Path]) -> Iterator[tuple[Path, str]]:
-    for watch in watches:
+    first: dict[tuple[str, str], Path] = {}
+    for watch in _watches(document):
+        account = document.text((*watch, "account"))
         for index, item in enumerate(document.items((*watch, "executions"))):
             path = (*watch, "executions", index)
-            if isinstance(item, str) and not document.is_reported(path):
-                yield path, _canonical(item)
+            if account is None or not isinstance(item, str) or document.is_reported(path):
+                continue
+            if (other := first.setdefault((account, _canonical(item)), path)) != path:
+                problem = f"already watched at line {document.line(other)} with the same account"
+                document.report(path, problem, remedy="remove one of them")
 
 
 def _canonical(text: str) -> str:

@@ -35,16 +35,13 @@ _WANTED = {
     "tuple_type": _LIST,
     **dict.fromkeys(("string_type", "uuid_type", "int_type", "bool_type"), _VALUE),
 }
-_REMEDIES = {
-    "int_parsing": "write digits only, such as 3",
-    "int_parsing_size": "write digits only, such as 3",
-    "bool_parsing": "write true or false",
-    "greater_than_equal": None,
-    "less_than_equal": None,
-    "too_short": "give at least one",
-    "too_long": None,
-}
-"""The errors whose words are pydantic's own, and what helps; `None` where these say that, too."""
+_OWN_WORDS = frozenset(
+    {
+        *("int_parsing", "int_parsing_size", "bool_parsing", "greater_than_equal", "less_than_equal"),
+        *("too_short", "too_long"),
+    }
+)
+"""The errors whose words are pydantic's own."""
 
 
 def translate(errors: Iterable[ErrorDetails], *, document: Document) -> None:
@@ -224,14 +221,12 @@ def _report_uuid(document: Document, path: Path, _: ErrorDetails) -> None:
 
 def _report_own_words(document: Document, path: Path, error: ErrorDetails) -> None:
     """Report what pydantic says. A list whose items are all wrong is as good as empty to it, but not to people."""
-    value, words = document.get(path), error["msg"].partition(" should ")[2].partition(" after validation")[0]
+    value, words = document.get(path), error["msg"][0].lower() + error["msg"][1:]
     if error["type"] == "too_short" and value:
         return
     subject = "" if isinstance(value, list | dict) else f"{document.subject(path)} "
-    remedy = _REMEDIES[error["type"]] or f"it should {words}"
-    if path[-1] == "executions":
-        remedy = NO_EXECUTIONS
-    document.report(path, f"{subject}cannot be used" if value else "is empty", remedy=remedy)
+    remedy = NO_EXECUTIONS if path[-1] == "executions" else "give at least one"
+    document.report(path, f"{subject}cannot be used" if value else "is empty", remedy=words if value else remedy)
 
 
 def _report_other(document: Document, path: Path, _: ErrorDetails) -> None:
@@ -246,6 +241,6 @@ _REPORTS: Mapping[str, Callable[[Document, Path, ErrorDetails], None]] = {
     "union_tag_invalid": _report_sink_type,
     "union_tag_not_found": _report_sink_type,
     "uuid_parsing": _report_uuid,
-    **dict.fromkeys(_REMEDIES, _report_own_words),
+    **dict.fromkeys(_OWN_WORDS, _report_own_words),
     **dict.fromkeys(_WANTED, lambda document, path, error: _report_kind(document, path, _WANTED[error["type"]])),
 }

@@ -115,14 +115,11 @@ class HttpServer:
         except web.HTTPException:
             raise
         except Exception as error:  # noqa: BLE001 (a page that fails must not end the daemon)
-            self._say_failed(error)
+            if self._may_say("failed"):
+                log.error("http.failed", error=type(error).__name__)  # noqa: TRY400 (its text may hold data)
             raise web.HTTPInternalServerError from None
         finally:
             self._answering.discard(request.protocol)
-
-    def _say_failed(self, error: Exception) -> None:
-        if self._may_say("failed"):
-            log.error("http.failed", error=type(error).__name__)
 
     def _may_say(self, what: str) -> bool:
         """Return whether the last such line is long ago: strangers decide how often there is a reason for one."""

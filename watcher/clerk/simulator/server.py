@@ -1,6 +1,5 @@
-"""The fake Clerk Chat API on a real socket: routes, keys, the rate limit, faults, and the request log of it all."""
+"""The fake Clerk Chat API on a real socket: routes, keys, faults, and the request log of it all."""
 
-import math
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -84,26 +83,6 @@ class RequestLog:
         return f"served {self.served_count} · {troubles}".rstrip(" ·")
 
 
-class TokenBucket:
-    """The rate limit of one key, which a client meets as 429. Holds one second's worth of tokens, and starts full."""
-
-    def __init__(self, rate_per_s: float, *, now: float) -> None:
-        """Start at the monotonic moment `now`."""
-        self._rate_per_s = rate_per_s
-        self._capacity = max(1.0, rate_per_s)
-        self._tokens = self._capacity
-        self._filled_at = now
-
-    def take(self, now: float) -> float:
-        """Take a token and return 0, or return after how many seconds there is one again."""
-        self._tokens = min(self._capacity, self._tokens + (now - self._filled_at) * self._rate_per_s)
-        self._filled_at = now
-        if self._tokens < 1:
-            return (1 - self._tokens) / self._rate_per_s
-        self._tokens -= 1
-        return 0.0
-
-
 class Answer(NamedTuple):
     """What the API says when nothing goes wrong. `answered` is the status of the one asked for, `rows` a page's."""
 
@@ -121,21 +100,18 @@ class Simulator:
         world: World,
         *,
         faults: Faults | None = None,
-        rate_limit: float | None = None,
         api_keys: Sequence[str] = (SIM_KEY,),
         seed: int = 0,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        """Prepare to listen; port 0 is any free one. `rate_limit` is per second and key."""
+        """Prepare to listen; port 0 is any free one."""
         self.world = world
         self.request_log = RequestLog()
         self.base_url = ""
         self._seed = seed
         self._dice = Dice(faults or Faults(), seed=seed)
         self._keys = {key: place for place, key in enumerate(api_keys)}
-        now = world.clock.monotonic()
-        self._buckets = [TokenBucket(rate_limit, now=now) for _ in api_keys] if rate_limit else []
         self._address = (host, port)
         self._listening = AsyncExitStack()
 
@@ -207,8 +183,7 @@ class Simulator:
             return refusal(401)
         if request.method != "GET":
             return refusal(405)
-        wait_s = self._buckets[entry.key].take(entry.at) if self._buckets else 0.0
-        return refusal(429, headers={"Retry-After": str(math.ceil(wait_s))}) if wait_s else None
+        return None
 
     def _answer(self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float) -> Answer:
         if entry.endpoint == "list" and entry.pipeline and entry.pipeline in self.world.pipelines:

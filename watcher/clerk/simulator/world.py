@@ -66,14 +66,13 @@ class SimExecution:
 
 
 class World:
-    """All pipelines and executions. `time_scale` plays lifecycles that many times as fast."""
+    """All pipelines and executions."""
 
-    def __init__(self, clock: Clock, *, time_scale: float = 1.0, order: Order = Order.NEWEST) -> None:
+    def __init__(self, clock: Clock, *, order: Order = Order.NEWEST) -> None:
         """Begin now."""
         self.clock = clock
         self.epoch = clock.now()
         self.order = order
-        self._time_scale = time_scale
         self._origin = clock.monotonic()
         self.pipelines: dict[str, SimPipeline] = {}
         self._ids: dict[str, list[tuple[float, str]]] = {}
@@ -90,7 +89,7 @@ class World:
             raise ValueError(f"execution {lifecycle.execution} exists already")
         execution = SimExecution(
             pipeline=pipeline,
-            lifecycle=lifecycle.stretched(1 / self._time_scale),
+            lifecycle=lifecycle,
             begins_s=begins_s,
             visible_s=begins_s,
         )

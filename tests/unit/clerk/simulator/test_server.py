@@ -8,12 +8,12 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 import pytest
-from simulator_facts import answered_statuses, busiest_second
+from simulator_facts import answered_statuses
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.responses import encode, full
-from watcher.clerk.simulator.server import LoggedRequest, Simulator, TokenBucket
+from watcher.clerk.simulator.server import LoggedRequest, Simulator
 from watcher.clerk.simulator.world import Order, SimPipeline, World
 from watcher.runtime.clock import SystemClock
 
@@ -136,28 +136,6 @@ async def test_keys_are_numbered_and_never_written_down(world: World) -> None:
                 pass
     assert [entry.key for entry in simulator.request_log.entries] == [1, 0]
     assert "second" not in str(simulator.request_log.entries)
-
-
-async def test_the_rate_limit_is_real_and_says_when_to_come_back(world: World, travel: Travel) -> None:
-    add(world)
-    simulator = Simulator(world, rate_limit=2)
-    async with client_of(simulator) as client:
-        codes = []
-        for now_s in (0, 0, 0, 0.5):
-            travel(now_s)
-            async with client.get(path()) as response:
-                codes.append((response.status, response.headers.get("Retry-After")))
-    assert codes == [(200, None), (200, None), (429, "1"), (200, None)]
-    assert busiest_second(simulator.request_log) == 4
-
-
-async def test_each_key_has_its_own_rate_limit(world: World) -> None:
-    codes = []
-    async with Simulator(world, rate_limit=1, api_keys=("a", "b")) as simulator, aiohttp.ClientSession() as client:
-        for key in ("a", "b", "a"):
-            async with client.get(simulator.base_url + path(), headers={"apiKey": key}) as response:
-                codes.append(response.status)
-    assert codes == [404, 404, 429]
 
 
 @pytest.mark.parametrize(
@@ -347,28 +325,3 @@ async def test_a_taken_port_is_an_os_error(world: World) -> None:
         port = int(simulator.base_url.rsplit(":", 1)[1])
         with pytest.raises(OSError, match="address already in use"):
             await Simulator(world, port=port).__aenter__()
-
-
-def test_a_full_bucket_holds_one_second() -> None:
-    bucket = TokenBucket(5, now=0)
-    assert [bucket.take(0) for _ in range(5)] == [0] * 5
-    assert bucket.take(0) == pytest.approx(0.2)
-
-
-def test_a_bucket_fills_at_its_rate_and_never_over_the_brim() -> None:
-    bucket = TokenBucket(5, now=0)
-    assert [bucket.take(100) for _ in range(5)] == [0] * 5
-    assert bucket.take(100) > 0
-    assert bucket.take(100.2) == pytest.approx(0)
-
-
-def test_a_slow_bucket_holds_one_token() -> None:
-    bucket = TokenBucket(0.1, now=0)
-    assert bucket.take(0) == 0
-    assert bucket.take(0) == pytest.approx(10)
-
-
-def test_being_refused_costs_no_token() -> None:
-    bucket = TokenBucket(1, now=0)
-    waits = [bucket.take(at) for at in (0, 0.25, 0.5, 0.75, 1.0)]
-    assert [wait == 0 for wait in waits] == [True, False, False, False, True]

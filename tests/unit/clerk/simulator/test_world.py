@@ -3,7 +3,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from simulator_facts import path, time_at, true_path
+from simulator_facts import time_at, true_path
 
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.world import Order, SimPipeline, World
@@ -29,12 +29,6 @@ def test_the_true_path_reaches_only_to_now(world: World, travel: Travel) -> None
     world.add(lifecycle("e"), pipeline=SALES)
     travel(3)
     assert [moment.status for moment in true_path(world, "e")] == ["new", "running"]
-
-
-def test_the_time_scale_speeds_lifecycles_up_but_not_beginnings() -> None:
-    world = World(SystemClock(), time_scale=10)
-    execution = world.add(lifecycle("e"), pipeline=SALES, begins_s=5)
-    assert path(execution, 6) == (("new", 5), ("running", 5.2), ("success", 5.6))
 
 
 def test_an_execution_that_began_before_the_world_is_under_way(world: World) -> None:
