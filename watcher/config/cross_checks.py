@@ -36,7 +36,6 @@ def check(document: Document) -> None:
     _check_pipelines(document)
     _check_executions(document)
     _check_intervals(document)
-    _check_groups(document)
     _check_silences(document)
 
 
@@ -125,16 +124,6 @@ def _check_intervals(document: Document) -> None:
         at = next(path for path in paths if document.get(path) is not None)
         remedy = "raise max_interval, or lower min_interval"
         document.report(at, "max_interval is below min_interval", remedy=remedy)
-
-
-def _check_groups(document: Document) -> None:
-    """Report a `max` where one message has room for any number."""
-    for name in document.table(("sinks",)):
-        most = ("sinks", name, "group", "max")
-        is_batch = document.get(("sinks", name, "type")) == "webhook" and not document.get(("sinks", name, "template"))
-        if not is_batch and document.get(most) is not None:
-            problem = "max is of batches, and here one message tells of all events of a group"
-            document.report(most, problem, remedy="remove it", key=True)
 
 
 def _check_silences(document: Document) -> None:

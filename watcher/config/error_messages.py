@@ -221,12 +221,13 @@ def _report_uuid(document: Document, path: Path, _: ErrorDetails) -> None:
 
 def _report_own_words(document: Document, path: Path, error: ErrorDetails) -> None:
     """Report what pydantic says. A list whose items are all wrong is as good as empty to it, but not to people."""
-    value, words = document.get(path), error["msg"][0].lower() + error["msg"][1:]
-    if error["type"] == "too_short" and value:
-        return
+    value, remedy = document.get(path), error["msg"][0].lower() + error["msg"][1:]
+    if error["type"] == "too_short":
+        if value:
+            return
+        remedy = NO_EXECUTIONS if path[-1] == "executions" else "give at least one"
     subject = "" if isinstance(value, list | dict) else f"{document.subject(path)} "
-    remedy = NO_EXECUTIONS if path[-1] == "executions" else "give at least one"
-    document.report(path, f"{subject}cannot be used" if value else "is empty", remedy=words if value else remedy)
+    document.report(path, f"{subject}cannot be used" if value else "is empty", remedy=remedy)
 
 
 def _report_other(document: Document, path: Path, _: ErrorDetails) -> None:

@@ -5,7 +5,7 @@ file, variables and `_file` twins are the loader's business.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, cast, get_args
 from urllib.parse import SplitResult, urlsplit
@@ -54,23 +54,10 @@ def file_twins(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(name for name in model.model_fields if f"{name}_file" in model.model_fields)
 
 
-def describe_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Tell the JSON Schema what only the loader sees: of two twins exactly one, or at most one."""
-    for key in file_twins(model):
-        needed = key in schema.get("required", ())
-        if needed:
-            schema["required"].remove(key)
-        schema.setdefault("allOf", []).append(one_of_twins(key) if needed else not_both_twins(key))
-
-
-def one_of_twins(key: str) -> dict[str, Any]:
-    """Return the rule of the JSON Schema that a key or its `_file` twin is given, and not both."""
-    return {"oneOf": [{"required": [key]}, {"required": [f"{key}_file"]}]}
-
-
-def not_both_twins(key: str) -> dict[str, Any]:
-    """Return the rule of the JSON Schema that a key and its `_file` twin are not both given."""
-    return {"not": {"required": [key, f"{key}_file"]}}
+def leave_out_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Let the JSON Schema do without a key that has a twin: which of them is there only the loader sees."""
+    if "required" in schema:
+        schema["required"] = [key for key in schema["required"] if key not in file_twins(model)]
 
 
 class Block(BaseModel):
@@ -81,7 +68,7 @@ class Block(BaseModel):
         extra="forbid",
         hide_input_in_errors=True,
         validate_default=True,
-        json_schema_extra=describe_twins,
+        json_schema_extra=leave_out_twins,
     )
 
     @model_validator(mode="before")
@@ -100,27 +87,34 @@ def _single(value: object) -> str:
     raise InvalidValueError("is not a single value", remedy="write one value", quote=False)
 
 
-def _above_zero(text: str) -> float:
-    if seconds := parse_duration(text):
+def _duration_or_zero(value: object) -> float:
+    return parse_duration(_single(value))
+
+
+def _duration(value: object) -> float:
+    if seconds := parse_duration(_single(value)):
         return seconds
     raise InvalidValueError("is too short", remedy="write a duration above 0, such as 10s")
 
 
-def _read_by(parse: Callable[[str], float]) -> BeforeValidator:
-    """Return what reads a number that the file has as text."""
-    return BeforeValidator(lambda value: parse(_single(value)), json_schema_input_type=StrictStr)
+def _rate(value: object) -> float:
+    return parse_rate(_single(value))
 
 
-Duration = Annotated[float, _read_by(_above_zero)]
+def _share(value: object) -> float:
+    return parse_share(_single(value))
+
+
+Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=StrictStr)]
 """Seconds inside, `15m` outside; above 0."""
 
-DurationOrZero = Annotated[float, _read_by(parse_duration)]
+DurationOrZero = Annotated[float, BeforeValidator(_duration_or_zero, json_schema_input_type=StrictStr)]
 """As `Duration`, but `0s` makes sense."""
 
-Rate = Annotated[float, _read_by(parse_rate)]
+Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=StrictStr)]
 """Per second inside, `300/m` outside."""
 
-Share = Annotated[float, _read_by(parse_share)]
+Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=StrictStr)]
 """Above 0 and at most 1 inside, `20%` outside."""
 
 
@@ -132,7 +126,7 @@ def as_written(text: str) -> float:
 def _key(value: SecretStr) -> SecretStr:
     if _PRINTABLE.fullmatch(value.get_secret_value()):
         return value
-    problem = "holds spaces or other characters no key has" if value.get_secret_value() else "is empty"
+    problem = "is empty, or holds spaces or other characters no key has"
     raise InvalidValueError(problem, remedy="copy the key again, without quotes or line ends", quote=False)
 
 
@@ -184,12 +178,10 @@ def split_http_url(text: str, *, example: str) -> SplitResult:
         (URL(text).raw_host or "").encode("idna")  # as who asks for it will do, and these are stricter about hosts
     except ValueError:
         raise InvalidValueError("is not a URL", remedy=remedy, quote=False) from None
-    if _URL_ILLEGAL.search(text) or not usable_port:
-        raise InvalidValueError("is not a URL", remedy=remedy, quote=False)
     if parts.scheme not in {"http", "https"}:
         raise InvalidValueError("does not begin with http:// or https://", remedy=remedy, quote=False)
-    if not parts.hostname:
-        raise InvalidValueError("has no host", remedy=remedy, quote=False)
+    if _URL_ILLEGAL.search(text) or not usable_port or not parts.hostname:
+        raise InvalidValueError("is not a URL", remedy=remedy, quote=False)
     return parts
 
 

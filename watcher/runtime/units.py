@@ -85,10 +85,8 @@ def parse_share(text: str) -> float:
 def parse_address(text: str) -> Address:
     """Return where to listen, from `host:port`, `[::1]:8080` or `:8080`. Raises `InvalidValueError`."""
     match = _ADDRESS.fullmatch(text.strip())
-    if match is None:
+    if match is None or int(match["port"]) > 65_535:
         raise InvalidValueError("is not host:port", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
-    if int(match["port"]) > 65_535:
-        raise InvalidValueError("has a port above 65535", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
     return Address(host=match["v6"] or match["name"] or "", port=int(match["port"]))
 
 

@@ -16,9 +16,7 @@ from uuid import UUID
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     PlainSerializer,
@@ -33,7 +31,7 @@ from yarl import URL
 
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import describe_twins, not_both_twins, one_of_twins, one_or_list, split_http_url
+from watcher.runtime.settings import one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert
 from watcher.sinks.alertmanager import AlertmanagerTemplate
@@ -178,20 +176,8 @@ def _sink_url(value: SecretStr) -> SecretStr:
     )
 
 
-def _pagerduty_differs(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Let the JSON Schema do without a URL for PagerDuty, whose template brings one, and refuse a group there."""
-    describe_twins(schema, model)
-    is_pagerduty = {"properties": {"template": {"const": "pagerduty"}}, "required": ["template"]}
-    then = not_both_twins("url") | {"properties": {"group": {"type": "null"}}}
-    needed = one_of_twins("url")
-    schema["allOf"].remove(needed)
-    schema["allOf"].append({"if": is_pagerduty, "then": then, "else": needed})
-
-
 class WebhookSettings(HttpSinkSettings):
     """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
-
-    model_config = ConfigDict(json_schema_extra=_pagerduty_differs)
 
     type: Literal["webhook"] = Field(description="Posts each event to a URL, signed.", examples=["webhook"])
     template: TemplateChoice | None = Field(

@@ -82,13 +82,6 @@ def test_a_group_is_tried_where_there_is_one(mistakes: Mistakes, load: Load) -> 
     assert line.startswith("watcher.yaml:5:15: sinks.chat.template: chat.j2: for a group: renders no JSON")
 
 
-def test_one_message_holds_all_of_a_group(mistakes: Mistakes) -> None:
-    mistakes("- x")
-    Path("chat.j2").write_text(GOOD)
-    (line, _) = mistakes(HOOK + "chat.j2\n    group: {max: 5}")
-    assert "sinks.chat.group.max: max is of batches" in line
-
-
 def test_a_known_receiver_may_be_sent_what_ones_own_template_makes(warned: Warned) -> None:
     Path("chat.j2").write_text(GOOD)
     text = ACCOUNT + HOOK.replace("h.example", "hooks.slack.com/services/T/B/x") + "chat.j2"
