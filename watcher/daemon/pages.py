@@ -14,8 +14,6 @@ from watcher.store.sql_store import SqlStore
 from watcher.web.health import Checks, Recent, health_routes
 from watcher.web.server import HttpServer
 
-RESOLVED_WITHIN_S = 5.0
-
 FRESH_S = 1.0
 """A write to disk a second is cheap, whoever asks for more."""
 
@@ -52,8 +50,7 @@ class Pages:
         routes = health_routes(lambda: self.checks, self._metrics.registry, clock=self._clock)
         server = HttpServer(routes, clock=self._clock)
         try:
-            async with asyncio.timeout(RESOLVED_WITHIN_S):
-                port = await server.listen(parse_address(listen))
+            port = await server.listen(parse_address(listen))
         except (OSError, UnicodeError) as error:
             await server.close()
             kind = ListenDeniedError if isinstance(error, PermissionError | UnicodeError) else ListenError

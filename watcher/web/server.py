@@ -5,7 +5,6 @@ It knows nothing of the pages.
 
 import asyncio
 import logging
-import resource
 
 import structlog
 from aiohttp import web
@@ -17,9 +16,8 @@ from watcher.runtime.units import Address
 
 log = structlog.get_logger()
 
-CONNECTIONS_COUNT = 250
-FILE_SHARE = 4
-"""Of the files the process may open one in so many is a connection: the rest is for polling, sinks and the store."""
+CONNECTIONS_COUNT = 100
+"""A tenth of the files that a process may usually open: the rest is for polling, sinks and the store."""
 
 BACKLOG_COUNT = 32
 """So many connections are accepted in one turn of the event loop: a crowd must not hold up the polls."""
@@ -36,21 +34,20 @@ _SILENT = logging.getLogger("watcher.http")
 _SILENT.disabled = True  # aiohttp would log each request that is no HTTP: strangers must not fill the log
 
 
-def connections_at_most() -> int:
-    """Return how many connections this process can spare."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return CONNECTIONS_COUNT if files < 0 else max(1, min(CONNECTIONS_COUNT, files // FILE_SHARE))
-
-
 class HttpServer:
     """Serves some routes at one address until closed."""
 
     def __init__(
-        self, routes: list[web.RouteDef], *, clock: Clock, at_most: int | None = None, timeout_s: float = TIMEOUT_S
+        self,
+        routes: list[web.RouteDef],
+        *,
+        clock: Clock,
+        at_most: int = CONNECTIONS_COUNT,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         """Serve nothing yet."""
         self._clock = clock
-        self._at_most = at_most or connections_at_most()
+        self._at_most = at_most
         self._answering: set[web.RequestHandler] = set()
         self._closed_count = 0
         self._say_at = dict.fromkeys(("crowded", "failed"), EARLIEST)

@@ -3,9 +3,8 @@
 import asyncio
 import errno
 import os
-import resource
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -14,7 +13,7 @@ from structlog.testing import capture_logs
 from virtual import FakeClock
 
 from watcher.runtime.units import Address
-from watcher.web.server import HttpServer, connections_at_most
+from watcher.web.server import HttpServer
 
 TIMEOUT_S = 0.3
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -268,21 +267,6 @@ async def test_who_is_gone_before_it_is_let_in_harms_nobody() -> None:
             gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset instead of an end
             gone.close()
         assert (await site.ask(ASK.replace(b"1.1", b"1.0"))).endswith(b"here")
-
-
-@pytest.fixture
-def files_as_before() -> Iterator[None]:
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-
-
-@pytest.mark.usefixtures("files_as_before")
-@pytest.mark.parametrize(("files", "connections"), [(4096, 250), (256, 64), (200, 50)])
-def test_connections_take_a_quarter_of_the_files_at_most(files: int, connections: int) -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-    assert connections_at_most() == connections
 
 
 async def test_an_address_that_is_taken_is_an_error() -> None:
