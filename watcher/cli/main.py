@@ -4,7 +4,6 @@ import io
 import shutil
 import sys
 from importlib import import_module
-from importlib.metadata import version
 from typing import Annotated, NoReturn, cast
 
 import typer
@@ -13,6 +12,7 @@ from watcher.cli.shell import fill_gaps, put_all_out, put_error
 from watcher.domain.errors import Exit, WatcherError
 from watcher.runtime.logs import flush_logs
 from watcher.runtime.signals import command_named
+from watcher.runtime.version import VERSION
 
 COMMANDS = ("run", "demo", "simulate", "wait", "check", "init", "schema", "health", "copy-store")
 """In the order of the help. `copy-store` is the function `copy_store` of the module `commands.copy_store`."""
@@ -33,7 +33,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"clerk-watcher {version('clerk-watcher')}")
+        typer.echo(f"clerk-watcher {VERSION}")
         raise typer.Exit
 
 

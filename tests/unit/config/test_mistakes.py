@@ -1,10 +1,8 @@
-import os
 from collections.abc import Callable
 
 import pytest
 
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.webhook import PRESETS
 
 Mistakes = Callable[..., list[str]]
 
@@ -22,7 +20,6 @@ SERVICES = "see https://github.com/caronc/apprise/wiki"
 SECRET_REMEDY = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
 NAME_REMEDY = "use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
 BASE_REMEDY = "write only scheme and host, such as https://web-api.clerk.chat"
-BASE_PATH = f"has a path, and the watcher adds the API's own; {BASE_REMEDY}"
 SQLITE = (
     "SQLite file or a PostgreSQL database; "
     "write sqlite:///watcher.db, sqlite:////var/lib/watcher/watcher.db or postgresql://user@host/db"
@@ -31,9 +28,7 @@ LISTEN = "write 127.0.0.1:8080, [::1]:8080 or :8080"
 NO_BLOCK = "not a block of keys"
 BLOCK = f"{NO_BLOCK}; write key: value lines below it"
 NO_ACCOUNTS = f"accounts: is a list, {NO_BLOCK}; write accounts: {{default: {{api_key: '${{CLERK_API_KEY}}'}}}}"
-PIPELINES = f"write watch: [{{pipeline: {PIPELINE}}}]"
 NO_LIST = "not a list"
-LIST = f"{NO_LIST}; write [one, two], or lines that begin with -"
 ALONE = "is not for consecutive, which stands alone; keep one of the two"
 INTERVALS = "max_interval is below min_interval; raise max_interval, or lower min_interval"
 RETIRED = (
@@ -71,8 +66,6 @@ TABLE = [
      f"5:12: watch[0].rules: is a single value, {NO_BLOCK}; write rules: {{failing: {{consecutive: 3}}}}"),
     (WATCH + "    rules: {failing: {}}",
      "5:22: watch[0].rules.failing: needs consecutive or rate; write consecutive: 3, or rate: 20%"),
-    (WATCH + "    rules: {failing: 3}",
-     f"5:22: watch[0].rules.failing: is a single value, {NO_BLOCK}; write failing: {{consecutive: 3}}"),
     (WATCH + "    rules: {failing: {consecutive: 3, rate: 20%}}",
      f"5:45: watch[0].rules.failing.rate: {ALONE}"),
     (WATCH + "    rules: {failing: {consecutive: 0}}",
@@ -81,8 +74,6 @@ TABLE = [
      f"5:47: watch[0].rules.failing.within: {ALONE}"),
     (WATCH + "    rules: {failing: {rate: 20}}",
      '5:29: watch[0].rules.failing.rate: "20" has no unit; write 20%'),
-    (WATCH + "    rules: {failing: {rate: 0.2}}",
-     '5:29: watch[0].rules.failing.rate: "0.2" has no unit; write 20%'),
     (WATCH + "    rules: {failing: {rate: 120%}}",
      '5:29: watch[0].rules.failing.rate: "120%" is no share of a whole; write more than 0% and at most 100%'),
     (WATCH + "    rules: {failing: {rate: most}}",
@@ -153,8 +144,6 @@ TABLE = [
     # accounts
     ("accounts: {default: {}}",
      "1:12: accounts.default: needs api_key or api_key_file; write api_key: ${CLERK_API_KEY}"),
-    ("accounts:\n  default:\n    rate_limit: 5/s\n",
-     "2:3: accounts.default: needs api_key or api_key_file; write api_key: ${CLERK_API_KEY}"),
     ("accounts: {default: {api_key: '${CLERK_API_KEY}'}}",
      ("1:31: accounts.default.api_key: ${CLERK_API_KEY} is not set; "
       "export it, or use api_key_file: /run/secrets/clerk_api_key")),
@@ -166,14 +155,10 @@ TABLE = [
     ("accounts: {a: {api_key: k}, b: {api_key: k}}", ("1:42: accounts.b.api_key: the same key as another account's at "
      "line 1; one account per key: its rate limit is one")),
     ("accounts: {a b: {api_key: k}}", f"1:12: accounts.…: the key is not a name; {NAME_REMEDY}"),
-    ("accounts: {default: {api_key: k, rate_limit: 5}}",
-     '1:46: accounts.default.rate_limit: "5" has no unit; write 5/s or 300/m'),
     ("accounts: {default: {api_key: k, rate_limit: 0/s}}",
      '1:46: accounts.default.rate_limit: "0/s" is no usable rate; write more than 0/s, at most 1000000/s, such as 5/s'),
     ("accounts: {default: {api_key: k, rate_limit: fast}}",
      '1:46: accounts.default.rate_limit: "fast" is not a rate; write 5/s or 300/m'),
-    ("accounts: {default: {api_key: k, timeout: 10}}",
-     '1:43: accounts.default.timeout: "10" has no unit; write 10s, 10m, 10h or 10d'),
     ("accounts: {default: {api_key: k, timeout: 0s}}",
      '1:43: accounts.default.timeout: "0s" is too short; write a duration above 0, such as 10s'),
     ("accounts: {default: {api_key: k, timeout: soon}}",
@@ -182,17 +167,12 @@ TABLE = [
      f"1:44: accounts.default.base_url: holds more than an address; {BASE_REMEDY}"),
     ("accounts: {default: {api_key: k, base_url: 'https://h/a?b'}}",
      f"1:44: accounts.default.base_url: holds more than an address; {BASE_REMEDY}"),
-    ("accounts: {default: {api_key: k, base_url: 'https://h/public'}}",
-     f"1:44: accounts.default.base_url: {BASE_PATH}"),
-    ("accounts: {default: {api_key: k, base_url: web-api.clerk.chat}}", ("1:44: accounts.default.base_url: does not "
-     "begin with http:// or https://; write it like https://web-api.clerk.chat")),
     ("accounts: {default: {api_key: k, link: 'https://h/{runId}'}}",
      ("1:40: accounts.default.link: holds a placeholder "
      "that is not known; only {pipelineId} and {executionId} are filled in")),
     ("accounts: {default: {api_key: k, link: 'javascript:{executionId}'}}",
      ("1:40: accounts.default.link: does not begin "
      "with http:// or https://; write it like https://example.com/agents/{pipelineId}/runs/{executionId}")),
-    ("accounts: [a]", "1:11: " + NO_ACCOUNTS),
     ("accounts: {default: k}", f"1:21: accounts.default: is a single value, {BLOCK}"),
     ("accounts: {default: }", "1:12: accounts.default: has no value; give one or remove the key"),
     ("accounts: {default: {api_key: [k]}}",
@@ -202,20 +182,14 @@ TABLE = [
     # watches
     (f"watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]",
      "2:5: watch[0]: there is no account to ask with; write accounts: {default: {api_key: '${CLERK_API_KEY}'}}"),
-    (WATCH + "    account: eu", '5:14: watch[0].account: "eu" is not defined; accounts are: default'),
     (WATCH.replace("}}", "}, eu: {api_key: e}}"),
      "3:5: watch[0]: names no account, and there are several; add account: with one of default, eu"),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n",
      f"4:5: watch[0].executions: has no value; {ALL}"),
-    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: []", f"4:17: watch[0].executions: is empty; {ALL}"),
     (f"{ACCOUNT}watch:\n  - executions: [{RUN}]",
      f"3:5: watch[0]: needs pipeline; copy the id from the pipeline's {ID_REMEDY}"),
-    (f"{ACCOUNT}watch:\n  - pipeline: sales\n    executions: [{RUN}]",
-     f'3:15: watch[0].pipeline: "sales" is not a UUID; copy the id from the pipeline\'s {ID_REMEDY}'),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [12345678]",
      f'4:18: watch[0].executions[0]: "12345678" is not a UUID; copy the id from the execution\'s {ID_REMEDY}'),
-    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: {RUN}",
-     f"4:17: watch[0].executions: is a single value, {NO_LIST}; write executions: [{RUN}]"),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}, ~]",
      "4:56: watch[0].executions[1]: has no value; give one or remove the key"),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [{{a: b}}]",
@@ -224,8 +198,6 @@ TABLE = [
      "5:15: watch[1].pipeline: already watched at line 3 with the same account; merge the two entries"),
     (f"{WATCH}  - pipeline: {PIPELINE}",
      "5:15: watch[1].pipeline: already watched at line 3 with the same account; merge the two entries"),
-    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n  - pipeline: {PIPELINE}",
-     "4:15: watch[1].pipeline: already watched at line 3 with the same account; merge the two entries"),
     (f"{WATCH}  - pipeline: {OTHER}\n    executions: ['{{{RUN}}}']",
      "6:18: watch[1].executions[0]: already watched at line 4 with the same account; remove one of them"),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n      - {RUN}\n      - {RUN.replace('-', '')}",
@@ -239,15 +211,11 @@ TABLE = [
     (WATCH + "    labels: {team: }", "5:14: watch[0].labels.team: has no value; give one or remove the key"),
     (WATCH + "    labels: {" + ", ".join(f"k{i}: v" for i in range(33)) + "}",
      "5:13: watch[0].labels: cannot be used; dictionary should have at most 32 items after validation, not more"),
-    (ACCOUNT + "watch: {}", f"2:8: watch: is a block of keys, {NO_LIST}; {PIPELINES}"),
-    (ACCOUNT + "watch: [sales]", f"2:9: watch[0]: is a single value, {NO_BLOCK}; {PIPELINES}"),
     # polling
     ("polling:\n  min_interval: 1s\n  max_interval: 500ms",
      f"3:17: polling.max_interval: {INTERVALS}"),
     ("polling:\n  max_interval: 500ms",
      f"2:17: polling.max_interval: {INTERVALS}"),
-    ("polling:\n  min_interval: 2m",
-     f"2:17: polling.min_interval: {INTERVALS}"),
     ("polling: {concurrency: 0}",
      '1:24: polling.concurrency: "0" cannot be used; input should be greater than or equal to 1'),
     ("polling: {lost_after: three}",
@@ -293,13 +261,9 @@ TABLE = [
      f"5:13: sinks.ops.secret: is a block of keys, {NO_LIST}; write secret: ${{OPS_WEBHOOK_SECRET}}"),
     (HOOK + "    events: [execution.fail]", ('5:14: sinks.ops.events[0]: "execution.fail" matches no event type; '
      'did you mean "execution.failed"? Globs such as "execution.*" work')),
-    (HOOK + "    events: [failed]", ('5:14: sinks.ops.events[0]: "failed" matches no event type; '
-     'did you mean "execution.failed"? Globs such as "execution.*" work')),
     (HOOK + "    events: [elephant]",
      '5:14: sinks.ops.events[0]: "elephant" matches no event type; globs such as "execution.*" work'),
     (HOOK + "    events: []", "5:13: sinks.ops.events: is empty; give at least one"),
-    (HOOK + "    events: execution.failed",
-     f'5:13: sinks.ops.events: is a single value, {NO_LIST}; write events: [execution.failed, "account.*"]'),
     (HOOK + "    match: {pipelines: [sales]}",
      f'5:25: sinks.ops.match.pipelines[0]: "sales" is not a UUID; copy the id from the pipeline\'s {ID_REMEDY}'),
     (HOOK + "    headers: {Content-Type: x}",
@@ -322,9 +286,6 @@ TABLE = [
      "5:5: sinks.ops.format: is not for a sink of type webhook; remove it, or set it for a sink of type stdout"),
     ("sinks: {chat: {type: slack, url: x}}",
      '1:22: sinks.chat.type: "slack" is a template of webhooks; write type: webhook and template: slack'),
-    (HOOK + "    template: slak", ('5:15: sinks.ops.template: cannot read "slak" (no such file or directory, running '
-     f'as uid {os.geteuid()}); did you mean "slack"? Write {", ".join(PRESETS)} or the path '
-     'of a Jinja2 file, which begins beside this file')),
     ("sinks: {chat: {type: webhook, template: teams, url: 'https://x.webhook.office.com/webhookb2/y'}}",
      "1:53: sinks.chat.url: " + RETIRED),
     *((BOT % (token, "C0123456789"), f"1:40: sinks.chat.token: {NO_BOT_TOKEN}")
@@ -374,20 +335,16 @@ TABLE = [
     (HOOK + "    template: pagerduty\n    routing_key: " + "k" * 32 + "\n    group: {wait: 1m}",
      ("7:12: sinks.ops.group: is not for template pagerduty, where each problem has an incident of its own; remove it; "
      "PagerDuty groups alerts by itself")),
-    (HOOK + "    remind_every: 4", '5:19: sinks.ops.remind_every: "4" has no unit; write 4s, 4m, 4h or 4d'),
     # the rest
     ("store: {url: 'sqlite://watcher.db'}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {url: 'sqlite:///:memory:'}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {url: watcher.db}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {retention: 99999999d}", '1:20: store.retention: "99999999d" ' + CENTURY),
-    ("http: {listen: 8080}", f'1:16: http.listen: "8080" is not host:port; {LISTEN}'),
     ("http: {listen: ':70000'}", f'1:16: http.listen: ":70000" is not host:port; {LISTEN}'),
     ("http: {listen: '::1:8080'}", f'1:16: http.listen: "::1:8080" is not host:port; {LISTEN}'),
     ("log: {level: inof}",
      '1:14: log.level: "inof" is not known; did you mean "info"? Allowed: debug, info, warning, error'),
     ("log: {format: xml}", '1:15: log.format: "xml" is not known; allowed: auto, json, console'),
-    ("log: debug", f"1:6: log: is a single value, {NO_BLOCK}; write log: {{level: debug}}"),
-    ("log: {level: debug, level: info}", "1:21: log.level: given twice, first at line 1; remove one of them"),
     ("log: {level: !!python/name:os.system debug}",
      "1:14: log.level: has a tag (a word after !) that means nothing here; remove the tag"),
 ]  # fmt: skip
