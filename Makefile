@@ -40,8 +40,9 @@ test-untraced: .venv/dev
 test-long: .venv/dev  ## what takes long because it must, also part of CI: about 3 minutes; they mostly wait
 	$(BIN)/pytest $(call marked,long) -m "long and not soak" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-soak: .venv/dev  ## the kill and fault tests at full length: about an hour
+soak: .venv/dev  ## the kill and fault tests at full length, on a disk: about an hour
 	$(BIN)/pytest -m soak -p no:randomly -s $(ARGS)
+soak: export TMPDIR ?= /var/tmp
 
 bench: .venv/dev  ## the figures, as ratios inside one run
 	$(BIN)/python -m bench $(ARGS)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 PROGRAM = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
-START_S = 15.0
+START_S = 60.0
 
 installed = pytest.mark.skipif(
     PROGRAM is None, reason="prometheus-alertmanager is not installed: apt-get install prometheus-alertmanager"

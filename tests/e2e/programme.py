@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Self
 
 COMMAND = (sys.executable, "-m", "watcher")
-START_S = 15.0
-"""How long a start may take before a test gives up; how long it should take is a test of its own."""
+PATIENCE_S = 60.0
+"""How long a test waits for what is to come before it gives up; how soon something must come is a test of its own."""
 
 SMALLEST_BYTES = 4096
 """No pipe can be smaller."""
@@ -30,7 +30,7 @@ class Board:
     def notice(self) -> None:
         self._changed.set()
 
-    async def until(self, condition: Callable[[], object], *, within_s: float, what: str) -> None:
+    async def until(self, condition: Callable[[], object], *, what: str, within_s: float = PATIENCE_S) -> None:
         """Return once the condition holds. Raises `AssertionError`, naming `what`, when time is up."""
         deadline = asyncio.get_running_loop().time() + within_s
         while not condition():
@@ -125,7 +125,7 @@ class Life:
         entries = [json.loads(line) for line in self.stderr.lines.lines if line.startswith(b"{")]
         return [entry for entry in entries if entry["event"] == name]
 
-    async def until(self, condition: Callable[[], object], *, within_s: float, what: str) -> None:
+    async def until(self, condition: Callable[[], object], *, what: str, within_s: float = PATIENCE_S) -> None:
         """Wait for a condition; should it stay away, show what the program said last."""
         try:
             await self._board.until(condition, within_s=within_s, what=what)
@@ -135,7 +135,7 @@ class Life:
 
     async def started(self) -> str:
         """Wait for the start and return the address of the daemon's pages."""
-        await self.until(lambda: self.logged("started") or self._closed(), within_s=START_S, what="it had started")
+        await self.until(lambda: self.logged("started") or self._closed(), what="it had started")
         assert self.logged("started"), self.stderr.lines.everything().decode()
         return f"http://{self.logged('started')[0]['http']}"
 
@@ -211,7 +211,7 @@ class Outcome:
 
 
 async def outcome_of(
-    *arguments: str, folder: Path, within_s: float = START_S, environ: Mapping[str, str] | None = None
+    *arguments: str, folder: Path, within_s: float = PATIENCE_S, environ: Mapping[str, str] | None = None
 ) -> Outcome:
     """Run a command that ends by itself; `environ` is added to its environment."""
     process = await asyncio.create_subprocess_exec(

@@ -85,7 +85,7 @@ async def storm(stage: Stage, *, count: int, within_s: float, wait_s: float, mos
             return False
         return sum(map(_slack_count, slack.requests)) == len(alone.events("execution.failed"))
 
-    await life.until(lambda: simulator.request_log.served_count >= count, within_s=30, what="all were asked for once")
+    await life.until(lambda: simulator.request_log.served_count >= count, what="all were asked for once")
     before = await _polls(life)
     await life.until(all_told, within_s=within_s + 90, what="all ends were told")
     in_time, everything = (after - earlier for after, earlier in zip(await _polls(life), before, strict=True))

@@ -11,7 +11,7 @@ import struct
 import termios
 from pathlib import Path
 
-from e2e.programme import COMMAND, Board, environment
+from e2e.programme import COMMAND, PATIENCE_S, Board, environment
 
 CONTROL = re.compile(r"\x1b\[\??([0-9;]*)([A-Za-z])")
 
@@ -33,11 +33,11 @@ class Terminal:
         """What was written, without what steers the cursor and the colours."""
         return CONTROL.sub("", self.written)
 
-    async def until(self, text: str, *, within_s: float = 15.0) -> None:
+    async def until(self, text: str, *, within_s: float = PATIENCE_S) -> None:
         """Wait until a text was written."""
         await self._board.until(lambda: text in self.plain, within_s=within_s, what=f"{text!r} was shown")
 
-    async def end(self, *, within_s: float = 15.0) -> int:
+    async def end(self, *, within_s: float = PATIENCE_S) -> int:
         """Wait for the end and return the exit code."""
         async with asyncio.timeout(within_s):
             code = await self.process.wait()

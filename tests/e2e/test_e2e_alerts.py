@@ -54,12 +54,12 @@ async def test_what_a_silence_kept_back_is_sent_once_a_reload_ends_it(
     document = refused(simulator, webhook(receiver), silences=silences(accounts=["default"]))
     life = await stage.start(document)
     pages = await life.started()
-    await life.until(lambda: life.events("account.degraded"), within_s=10, what="the key was refused")
+    await life.until(lambda: life.events("account.degraded"), what="the key was refused")
     await is_silenced(life, pages, 1)
     assert receiver.attempts == []
 
     stage.write(document | {"silences": silences(events=["execution.*"])})
-    await life.until(receiver.events, within_s=30, what="the opening was sent")
+    await life.until(receiver.events, what="the opening was sent")
     assert [event["id"] for event in receiver.events()] == [event["id"] for event in life.events("account.degraded")]
     assert await life.stop() == 0
 
@@ -69,10 +69,10 @@ async def test_a_sink_is_reminded_of_what_is_open_until_it_is_closed(
 ) -> None:
     document = refused(simulator, webhook(receiver, events=["account.*", "problem.*"], remind_every="1s"))
     life = await stage.start(document)
-    await life.until(lambda: len(receiver.events("problem.reminder")) >= 2, within_s=20, what="it was reminded twice")
+    await life.until(lambda: len(receiver.events("problem.reminder")) >= 2, what="it was reminded twice")
     await life.kill()
     again = await stage.start(document)
-    await again.until(lambda: len(receiver.events("problem.reminder")) >= 3, within_s=20, what="and after a kill")
+    await again.until(lambda: len(receiver.events("problem.reminder")) >= 3, what="and after a kill")
     opening, *reminders = receiver.events()
     assert (opening["type"], {event["type"] for event in reminders}) == ("account.degraded", {"problem.reminder"})
     assert {event["data"]["problem"]["id"] for event in receiver.events()} == {opening["data"]["problem"]["id"]}
@@ -81,6 +81,6 @@ async def test_a_sink_is_reminded_of_what_is_open_until_it_is_closed(
 
     document["accounts"]["default"]["api_key"] = document_of({"default": simulator})["accounts"]["default"]["api_key"]
     stage.write(document)
-    await again.until(lambda: receiver.events("account.recovered"), within_s=30, what="it was closed")
+    await again.until(lambda: receiver.events("account.recovered"), what="it was closed")
     assert again.events("problem.reminder") == []
     assert await again.stop() == 0

@@ -31,8 +31,8 @@ async def test_services_that_hang_or_refuse_hold_up_nobody_and_their_urls_show_n
     sinks = {"hang": apprise(hanging), "ill": apprise(refusing), "phone": apprise(taking), "well": webhook(other)}
     life = await stage.start(document_of({"default": simulator}, sinks) | {"log": {"level": "debug"}})
     pages = await life.started()
-    await life.until(lambda: all_have_ended(other.events(), simulator.world), within_s=20, what="all was reported")
-    await life.until(lambda: _all_arrived(taking, other.kept()), within_s=10, what="the phone had all of it")
+    await life.until(lambda: all_have_ended(other.events(), simulator.world), what="all was reported")
+    await life.until(lambda: _all_arrived(taking, other.kept()), what="the phone had all of it")
     async with aiohttp.ClientSession() as session:
         shown = [await (await session.get(f"{pages}{page}")).read() for page in ("/metrics", "/readyz?verbose")]
     assert await life.stop() == 0  # within 9 s, though a call hangs

@@ -23,18 +23,18 @@ async def test_no_second_sees_more_requests_than_the_limit(stage: Stage) -> None
     document["polling"] = POLLING | {"degraded_after": "10s"}
 
     first = await stage.start(document)
-    await first.until(lambda: len(simulator.request_log.entries) > 1.5 * RATE, within_s=15, what="it was busy")
+    await first.until(lambda: len(simulator.request_log.entries) > 1.5 * RATE, what="it was busy")
     await first.kill()
 
     second = await stage.start(document)
     asked_count = len(simulator.request_log.entries)
-    await second.until(lambda: len(simulator.request_log.entries) > asked_count + RATE, within_s=15, what="it was busy")
+    await second.until(lambda: len(simulator.request_log.entries) > asked_count + RATE, what="it was busy")
     window = Window(Fault.RATE_LIMITED_SECONDS, simulator.world.now_s(), float("inf"))
     simulator.faults = Faults(windows=(window,), retry_after_s=1)
-    await second.until(lambda: any(entry.fault for entry in simulator.request_log.entries), within_s=15, what="a 429")
+    await second.until(lambda: any(entry.fault for entry in simulator.request_log.entries), what="a 429")
     simulator.faults = Faults()
     asked_count = len(simulator.request_log.entries)
-    await second.until(lambda: len(simulator.request_log.entries) > asked_count + 5, within_s=15, what="it went on")
+    await second.until(lambda: len(simulator.request_log.entries) > asked_count + 5, what="it went on")
     second.send(signal.SIGSTOP)
     await asyncio.sleep(2.0)
     second.send(signal.SIGCONT)
@@ -57,9 +57,7 @@ async def test_one_start_after_another_keeps_the_pace_and_the_pause(
     async def live_until_asked() -> None:
         asked_count = len(simulator.request_log.entries)
         life = await stage.start(document)
-        await life.until(
-            lambda: len(simulator.request_log.entries) > asked_count, within_s=15.0, what="a request was answered"
-        )
+        await life.until(lambda: len(simulator.request_log.entries) > asked_count, what="a request was answered")
         await asyncio.sleep(0.2)  # for the answer to be read and written down; the next request is not due yet
         await life.kill()
 

@@ -40,7 +40,7 @@ async def test_events_that_wait_and_problems_that_are_open_move_along_and_nothin
         return life
 
     first = await begin(FIRST)
-    await first.until(lambda: len(first.events("execution.overdue")) >= 5, within_s=15, what="some were overdue")
+    await first.until(lambda: len(first.events("execution.overdue")) >= 5, what="some were overdue")
     assert await first.stop() == 0
     assert receiver.events() == []
 
@@ -48,9 +48,7 @@ async def test_events_that_wait_and_problems_that_are_open_move_along_and_nothin
     receiver.choose = take
     second = await begin(database)
     waited = {event["id"] for event in first.events()}
-    await second.until(
-        lambda: waited <= {event["id"] for event in receiver.events()}, within_s=15, what="what waited had arrived"
-    )
+    await second.until(lambda: waited <= {event["id"] for event in receiver.events()}, what="what waited had arrived")
     receiver.choose = refuse
     assert await second.stop() == 0
 

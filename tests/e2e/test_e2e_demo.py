@@ -42,10 +42,10 @@ async def test_a_simulated_pipeline_that_fails_is_reported_after_three_failures_
 ) -> None:
     words = ("--port", "0", "--pipelines", "1", "--fail", "Sales agent=25s", "--write-config", "simulated.yaml")
     simulator = await stage.begin("simulate", *words)
-    await simulator.until(lambda: len(simulator.stderr.lines.lines) == 2, within_s=15, what="it served")
+    await simulator.until(lambda: len(simulator.stderr.lines.lines) == 2, what="it served")
     document = yaml.safe_load((stage.folder / "simulated.yaml").read_text(encoding="utf-8"))
     life = await stage.start(document | {"polling": {"first_sight": "notify"}})
-    await life.until(lambda: life.events("pipeline.recovered"), within_s=60, what="it had recovered")
+    await life.until(lambda: life.events("pipeline.recovered"), what="it had recovered")
     ends = ("execution.failed", "execution.success", "pipeline.failing", "pipeline.recovered")
     types = [event["type"] for event in life.events() if event["type"] in ends]
     assert types == [*3 * ["execution.failed"], "pipeline.failing", "execution.success", "pipeline.recovered"]
@@ -55,7 +55,7 @@ async def test_a_simulated_pipeline_that_fails_is_reported_after_three_failures_
 
 async def test_it_goes_on_for_ever_if_asked_and_ends_when_interrupted(stage: Stage) -> None:
     life = await stage.begin("demo", "--json", "--forever")
-    await life.until(lambda: life.events("execution.running"), within_s=20, what="something was reported")
+    await life.until(lambda: life.events("execution.running"), what="something was reported")
     assert await life.stop(signal.SIGINT) == 0
     assert checks.of_sequences(life.emitted) == []
     assert life.stdout.lines.tail == b""

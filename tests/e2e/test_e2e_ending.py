@@ -35,7 +35,7 @@ async def test_what_is_in_flight_is_finished_and_never_sent_again(stage: Stage, 
     receiver = await stage.receiver(lambda _: Answer.SLOW)
     document = document_of({"default": simulator}, {"ops": webhook(receiver)})
     life = await stage.start(document)
-    await life.until(lambda: receiver.attempts, within_s=15, what="something was in flight")
+    await life.until(lambda: receiver.attempts, what="something was in flight")
     asked_at = time.monotonic()
     assert await life.stop(signum) == 0
     assert time.monotonic() - asked_at <= AT_MOST_S
@@ -50,7 +50,6 @@ async def test_what_is_in_flight_is_finished_and_never_sent_again(stage: Stage, 
             all_have_ended(receiver.events(), simulator.world)
             and all_have_ended([*life.events(), *second.events()], simulator.world)
         ),
-        within_s=30,
         what="all was reported, there and on stdout",
     )
     assert await second.stop() == 0
@@ -71,10 +70,10 @@ async def test_nothing_that_hangs_keeps_it_longer_than_8_s(stage: Stage) -> None
 async def test_a_store_that_another_program_holds_keeps_it_no_longer_than_8_s(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(40, ends_within_s=60.0))
     life = await stage.start(document_of({"default": simulator}))
-    await life.until(lambda: life.emitted, within_s=15, what="something was reported")
+    await life.until(lambda: life.emitted, what="something was reported")
     with closing(sqlite3.connect(stage.folder / "watcher.db", isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
-        await life.until(lambda: life.logged("store.failed"), within_s=15, what="it met the lock")
+        await life.until(lambda: life.logged("store.failed"), what="it met the lock")
         asked_at = time.monotonic()
         assert await life.stop() == 0
         assert time.monotonic() - asked_at <= AT_MOST_S
@@ -101,7 +100,7 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
     monkeypatch.setenv("PYTHONPATH", str(stage.folder))
     simulator = await stage.simulator(world_of(40, ends_after_s=2.0, ends_within_s=4.0))
     life = await stage.start(document_of({"default": simulator}))
-    await life.until(lambda: life.emitted, within_s=15, what="something was reported")
+    await life.until(lambda: life.emitted, what="something was reported")
     flag = stage.folder / "the-disk-hangs"
     flag.touch()
     await asyncio.sleep(1)  # nothing shows that it hangs
@@ -117,7 +116,6 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
     second = await stage.start(document_of({"default": simulator}))
     await second.until(
         lambda: all_have_ended([*life.events(), *second.events()], simulator.world),
-        within_s=20,
         what="all was reported",
     )
     assert checks.of_sequences([*life.emitted, *second.emitted]) == []
@@ -127,7 +125,7 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
 async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Signals) -> None:
     life = await _start_hanging(stage)
     life.send(signal.SIGTERM)
-    await life.until(lambda: life.logged("draining"), within_s=5, what="it drained")
+    await life.until(lambda: life.logged("draining"), what="it drained")
     await asyncio.sleep(2 * ONE_SIGNAL_S)
     asked_at = time.monotonic()
     assert await life.stop(signum) == 128 + signum
@@ -153,7 +151,7 @@ async def test_a_terminal_that_is_closed_ends_it_and_a_hangup_before_reloads(sta
 async def test_the_simulator_ends_as_interrupted(tmp_path: Path) -> None:
     life = await begin("simulate", "--port", "0", folder=tmp_path, board=Board())
     try:
-        await life.until(lambda: life.stderr.lines.lines, within_s=15, what="it served")
+        await life.until(lambda: life.stderr.lines.lines, what="it served")
         assert await life.stop(signal.SIGINT) == 128 + signal.SIGINT
         assert [line.split()[0] for line in life.stderr.lines.lines] == [b"listening", b"served"]
     finally:
@@ -176,7 +174,6 @@ async def _start_hanging(stage: Stage) -> Life:
     life.stdout.stop_reading()
     await life.until(
         lambda: len(receiver.attempts) == 16 and requests_of(simulator.request_log, hanging),
-        within_s=15,
         what="everything hung",
     )
     return life

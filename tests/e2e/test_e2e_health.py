@@ -25,8 +25,8 @@ async def test_a_trouble_is_reported_once_and_the_pages_are_served_throughout(st
 
     life = await stage.start(document)
     pages = await life.started()
-    await life.until(lambda: len(receiver.events()) >= 20, within_s=10, what="every execution was reported")
-    await life.until(lambda: life.logged("account.ready"), within_s=10, what="all of the account was seen")
+    await life.until(lambda: len(receiver.events()) >= 20, what="every execution was reported")
+    await life.until(lambda: life.logged("account.ready"), what="all of the account was seen")
     assert life.logged("account.ready")[0]["open"] == 20
     assert await page(f"{pages}/livez") == (200, "ok\n")
     async with asyncio.timeout(10):  # maintenance may still be at its first tick
@@ -41,7 +41,7 @@ async def test_a_trouble_is_reported_once_and_the_pages_are_served_throughout(st
     assert metrics['watcher_events_total{type="execution.lost"}'] == 0
 
     simulator.faults = HANGING
-    await life.until(lambda: receiver.events("account.degraded"), within_s=10, what="the trouble was reported")
+    await life.until(lambda: receiver.events("account.degraded"), what="the trouble was reported")
     assert await page(f"{pages}/livez") == (200, "ok\n")
     assert await page(f"{pages}/readyz") == (200, "ok\n")
     metrics = await _metrics(pages)
@@ -51,7 +51,7 @@ async def test_a_trouble_is_reported_once_and_the_pages_are_served_throughout(st
 
     life, asked_count = await stage.start(document), len(simulator.request_log.entries)
     pages = await life.started()
-    await life.until(lambda: len(simulator.request_log.entries) > asked_count, within_s=5, what="the API was asked")
+    await life.until(lambda: len(simulator.request_log.entries) > asked_count, what="the API was asked")
     await ready(pages, within_s=2.0)
     assert (await _metrics(pages))['watcher_account_up{account="default"}'] == 0
     await life.kill()
@@ -59,7 +59,7 @@ async def test_a_trouble_is_reported_once_and_the_pages_are_served_throughout(st
     simulator.faults = CALM
     life = await stage.start(document)
     pages = await life.started()
-    await life.until(lambda: receiver.events("account.recovered"), within_s=5, what="the recovery was reported")
+    await life.until(lambda: receiver.events("account.recovered"), what="the recovery was reported")
     assert (await _metrics(pages))['watcher_account_up{account="default"}'] == 1
     assert await life.stop() == 0
 

@@ -134,13 +134,11 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_reported(stag
     await life.started()  # however long that takes
     await life.until(
         lambda: any(event["subject"] == lasting.execution for event in life.events()),
-        within_s=20,
         what="what is open was reported",
     )
     world.add(late, pipeline=pipeline, begins_s=world.now_s() + 0.1)
     await life.until(
         lambda: any(event["subject"] == late.execution and event["type"] in ENDS for event in life.events()),
-        within_s=20,
         what="the late one was reported",
     )
     assert await life.stop() == 0

@@ -22,7 +22,7 @@ RATE = 40
 
 
 async def reloaded(life: Life, *, times: int) -> None:
-    await life.until(lambda: len(life.logged("config.reloaded")) >= times, within_s=15, what=f"reload {times}")
+    await life.until(lambda: len(life.logged("config.reloaded")) >= times, what=f"reload {times}")
 
 
 def keys_of(simulator: Simulator) -> set[str]:
@@ -36,18 +36,18 @@ async def test_a_watch_and_a_sink_come_and_go_with_the_file(stage: Stage) -> Non
     watches = document["watch"]
     life = await stage.start({**document, "watch": watches[:1]})
     await life.started()
-    await life.until(lambda: len(first.events()) >= 2, within_s=10, what="two were reported")
+    await life.until(lambda: len(first.events()) >= 2, what="two were reported")
     assert {event["data"]["pipeline"]["id"] for event in first.events()} == {watches[0]["pipeline"]}
 
     labelled = [{**watch, "labels": {"team": "ops"}} for watch in watches[1:]]
     stage.write({**document, "watch": labelled, "sinks": {"second": webhook(second)}})
     await reloaded(life, times=1)
-    await life.until(lambda: len(second.events()) >= 4, within_s=10, what="four were reported")
+    await life.until(lambda: len(second.events()) >= 4, what="four were reported")
     assert {event["data"]["labels"]["team"] for event in second.events()} == {"ops"}
     assert {event["data"]["pipeline"]["id"] for event in first.events()} == {watches[0]["pipeline"]}
     gone = set(watches[0]["executions"])
     asked = [entry for entry in simulator.request_log.entries if entry.execution in gone]
-    await life.until(lambda: simulator.request_log.entries[-1].at > asked[-1].at + 2, within_s=10, what="time went by")
+    await life.until(lambda: simulator.request_log.entries[-1].at > asked[-1].at + 2, what="time went by")
     assert [entry for entry in simulator.request_log.entries if entry.execution in gone] == asked
     assert await life.stop() == 0
 
@@ -58,12 +58,12 @@ async def test_a_bad_file_changes_nothing_and_is_loud(stage: Stage) -> None:
     life = await stage.start(document)
     pages = await life.started()
     stage.write({**document, "polling": {"min_interval": "5"}})
-    await life.until(lambda: life.logged("config.rejected"), within_s=15, what="it was rejected")
+    await life.until(lambda: life.logged("config.rejected"), what="it was rejected")
     problem = life.logged("config.rejected")[0]["problem"]
     assert 'polling.min_interval: "5" has no unit; write 5s' in problem
     assert "watcher_config_last_reload_successful 0.0" in await metrics_of(pages)
     asked = len(simulator.request_log.entries)
-    await life.until(lambda: len(simulator.request_log.entries) > asked + 9, within_s=10, what="it went on looking")
+    await life.until(lambda: len(simulator.request_log.entries) > asked + 9, what="it went on looking")
     stage.write(document)
     await reloaded(life, times=1)
     assert "watcher_config_last_reload_successful 1.0" in await metrics_of(pages)
@@ -108,10 +108,10 @@ async def test_a_key_that_is_replaced_in_its_file_is_used_from_then_on(stage: St
     key.parent.mkdir()
     key.write_text("a-key-that-is-refused\n")
     life = await stage.start(document)
-    await life.until(lambda: life.events("account.degraded"), within_s=10, what="the key was refused")
+    await life.until(lambda: life.events("account.degraded"), what="the key was refused")
     (key.parent / "next").write_text(f"{API_KEYS[1]}\n")
     (key.parent / "next").rename(key)  # as an editor does
-    await life.until(lambda: life.events("account.recovered"), within_s=10, what="the key was taken")
+    await life.until(lambda: life.events("account.recovered"), what="the key was taken")
     assert await life.stop() == 0
 
 
@@ -154,7 +154,7 @@ async def _change_what_hangs(stage: Stage) -> Life:
     account["timeout"] = "60s"
     life = await stage.start({**document, "watch": watches[2:]})
     await life.started()
-    await life.until(lambda: hung.attempts and hanging.request_log.entries, within_s=10, what="both hung")
+    await life.until(lambda: hung.attempts and hanging.request_log.entries, what="both hung")
 
     account["timeout"] = "59s"
     sinks = {"hung": webhook(hung, timeout="59s"), "new": webhook(new)}
@@ -170,14 +170,12 @@ async def test_a_key_that_goes_to_another_account_is_not_used_beyond_its_pace(st
     simulator = await stage.simulator(world_of(60, ends_after_s=60, ends_within_s=90))
     document = document_of({"old": simulator}, rate_limit=f"{RATE}/s")
     life = await stage.start(document)
-    await life.until(lambda: len(simulator.request_log.entries) > RATE, within_s=10, what="it was busy")
+    await life.until(lambda: len(simulator.request_log.entries) > RATE, what="it was busy")
     watches = [{**watch, "account": "new"} for watch in document["watch"]]
     stage.write({**document, "accounts": {"new": document["accounts"]["old"]}, "watch": watches})
     await reloaded(life, times=1)
     asked = len(simulator.request_log.entries)
-    await life.until(
-        lambda: len(simulator.request_log.entries) > asked + 1.5 * RATE, within_s=10, what="it was busy again"
-    )
+    await life.until(lambda: len(simulator.request_log.entries) > asked + 1.5 * RATE, what="it was busy again")
     assert stage.within_pace(simulator, rate=RATE)
     assert await life.stop() == 0
 
@@ -205,7 +203,6 @@ async def test_reloads_under_load_lose_nothing_and_repeat_nothing(stage: Stage, 
     life.send(signal.SIGHUP)
     await life.until(
         lambda: all(all_have_ended(events, simulator.world) for events in (ops.events(), life.events())),
-        within_s=60,
         what="every end was reported",
     )
     assert await life.stop() == 0

@@ -22,12 +22,12 @@ async def test_a_problem_outlasts_a_kill_and_ends_where_it_began_once_its_rule_i
     document["watch"] = [{"pipeline": pipeline.id, "account": "default", "rules": rules}]
     document["polling"] = {"min_interval": "300ms", "max_interval": "1s", "first_sight": "notify"}
     life = await stage.start(document)
-    await life.until(receiver.events, within_s=30, what="the problem was opened")
+    await life.until(receiver.events, what="the problem was opened")
     await life.kill()
     life = await stage.start(document)
     await life.started()
     stage.write(document | {"watch": [{"pipeline": pipeline.id, "account": "default"}]})
-    await life.until(lambda: len(receiver.events()) > 1, within_s=30, what="the problem was closed")
+    await life.until(lambda: len(receiver.events()) > 1, what="the problem was closed")
     assert await life.stop() == 0
     opening, closing = receiver.events()
     assert (opening["type"], closing["type"], closing["data"]["reason"]) == (

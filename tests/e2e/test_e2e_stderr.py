@@ -25,8 +25,8 @@ async def test_a_reader_that_stands_still_delays_nothing_and_no_end(stage: Stage
     life = await stage.start({**document_of({"default": simulator}, sinks), **LOUD})
     await life.started()
     life.stderr.stop_reading()
-    await life.until(lambda: len(refusing.attempts) > 300, within_s=20, what="more was logged than a pipe takes")
-    await life.until(lambda: all_have_ended(well.events(), simulator.world), within_s=20, what="all was sent")
+    await life.until(lambda: len(refusing.attempts) > 300, what="more was logged than a pipe takes")
+    await life.until(lambda: all_have_ended(well.events(), simulator.world), what="all was sent")
     await life.until(lambda: all_have_ended(life.events(), simulator.world), within_s=2, what="all was printed")
     asked_at = time.monotonic()
     life.process.terminate()
@@ -42,7 +42,7 @@ async def test_a_reader_that_leaves_ends_nothing(stage: Stage) -> None:
     life = await stage.start({**document_of({"default": simulator}, {"refusing": webhook(refusing)}), **LOUD})
     await life.started()
     life.stderr.leave()
-    await life.until(lambda: all_have_ended(life.events(), simulator.world), within_s=20, what="all was printed")
+    await life.until(lambda: all_have_ended(life.events(), simulator.world), what="all was printed")
     assert await life.stop() == 0
 
 

@@ -15,10 +15,10 @@ async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage:
     receiver = await stage.receiver()
     life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
     life.stdout.stop_reading()
-    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=20, what="all was sent")
+    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), what="all was sent")
     unread_count = len(life.emitted)
     life.stdout.read_on()
-    await life.until(lambda: all_have_ended(life.events(), simulator.world), within_s=10, what="all was printed")
+    await life.until(lambda: all_have_ended(life.events(), simulator.world), what="all was printed")
     assert await life.stop() == 0
 
     assert unread_count < len(life.emitted) / 2
@@ -32,14 +32,14 @@ async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_gets_the_r
     simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=3.0))
     document = document_of({"default": simulator})
     life = await stage.start(document)
-    await life.until(lambda: life.emitted, within_s=15, what="a line was printed")
+    await life.until(lambda: life.emitted, what="a line was printed")
     life.stdout.leave()
     assert await life.end(within_s=9.0) == 1
     assert "stdout was closed by its reader" in life.stderr.lines.everything().decode()
 
     second = await stage.start(document)
     await second.until(
-        lambda: all_have_ended([*life.events(), *second.events()], simulator.world), within_s=20, what="all was printed"
+        lambda: all_have_ended([*life.events(), *second.events()], simulator.world), what="all was printed"
     )
     assert await second.stop() == 0
     bodies = [*life.emitted, *second.emitted]
@@ -53,13 +53,13 @@ async def test_what_no_sink_took_in_one_life_is_delivered_in_the_next(stage: Sta
     document = document_of({"default": simulator}, {"ops": webhook(receiver)})
     await receiver.close()
     life = await stage.start(document)
-    await life.until(lambda: all_have_ended(life.events(), simulator.world), within_s=20, what="all was printed")
+    await life.until(lambda: all_have_ended(life.events(), simulator.world), what="all was printed")
     assert await life.stop() == 0
     assert receiver.attempts == []
 
     async with receiver:
         second = await stage.start(document)
-        await second.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=20, what="all was sent")
+        await second.until(lambda: all_have_ended(receiver.events(), simulator.world), what="all was sent")
         assert await second.stop() == 0
     assert sorted(receiver.kept()) == sorted(life.emitted)
     assert second.emitted == []

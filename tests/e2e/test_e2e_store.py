@@ -15,12 +15,12 @@ async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage
     receiver = await stage.receiver()
     life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
     pages = await life.started()
-    await life.until(lambda: len(receiver.events()) >= 60, within_s=15, what="every execution was reported")
+    await life.until(lambda: len(receiver.events()) >= 60, what="every execution was reported")
 
     no_limit = resource.prlimit(life.pid, resource.RLIMIT_FSIZE)
     room = (stage.folder / "watcher.db-wal").stat().st_size
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (room, no_limit[1]))
-    await life.until(lambda: life.logged("store.failed"), within_s=10, what="the store had no room")
+    await life.until(lambda: life.logged("store.failed"), what="the store had no room")
     emitted_count = len(receiver.events())
     assert await page(f"{pages}/readyz?verbose") == (503, "not ok: the store cannot be written\n")
     assert await page(f"{pages}/livez") == (200, "ok\n")
@@ -29,7 +29,7 @@ async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage
     await ready(pages, within_s=5.0)
     assert "\nwatcher_store_up 1.0\n" in (await page(f"{pages}/metrics"))[1]
 
-    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was reported")
+    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), what="all was reported")
     assert await life.stop() == 0
     assert emitted_count < len(receiver.events())
     assert checks.of_sequences([*receiver.kept(), *life.emitted]) == []

@@ -71,7 +71,7 @@ class Scene:
 
     async def _begin(self, lifecycle: Lifecycle) -> None:
         asked = lambda: requests_of(self.simulator.request_log, lifecycle.execution)  # noqa: E731 (a condition)
-        await self.stage.board.until(asked, within_s=15, what="it was asked for")
+        await self.stage.board.until(asked, what="it was asked for")
         world = self.simulator.world
         world.add(lifecycle, pipeline=PIPELINE, begins_s=world.now_s())
 
@@ -117,7 +117,7 @@ async def test_a_failure_is_1_and_its_line_says_why(scene: Scene) -> None:
 
 async def test_what_is_lost_after_it_was_seen_is_1_and_only_after_the_grace(scene: Scene) -> None:
     life = await scene.play(OPEN, polling=PATIENT | {"lost_after": 3})
-    await life.until(lambda: life.emitted, within_s=15, what="it was seen")
+    await life.until(lambda: life.emitted, what="it was seen")
     scene.simulator.world.delete(OPEN.execution)
     code, stdout, _ = await ended(life)
     assert code == 1
@@ -146,7 +146,7 @@ async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
 @pytest.mark.parametrize("timeout_s", [4, pytest.param(8, marks=pytest.mark.long)])
 async def test_it_asks_at_its_interval_whatever_is_answered(scene: Scene, timeout_s: int) -> None:
     life = await scene.play(OPEN, "--timeout", f"{timeout_s}s", polling=PATIENT | {"degraded_after": "60s"})
-    await life.until(lambda: life.emitted, within_s=15, what="it was seen")
+    await life.until(lambda: life.emitted, what="it was seen")
     scene.simulator.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
     code, stdout, stderr = await ended(life)
     problem = f"error: still running after {timeout_s} s (--timeout); the last poll failed: 500\n"
@@ -169,9 +169,9 @@ async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> No
 @pytest.mark.parametrize("fault", [pytest.param(Fault.RESET, marks=pytest.mark.long), Fault.UNAUTHORIZED])
 async def test_trouble_of_any_length_after_the_first_sight_ends_nothing(scene: Scene, fault: Fault) -> None:
     life = await scene.play(OPEN, "--json")
-    await life.until(lambda: life.emitted, within_s=15, what="it was seen")
+    await life.until(lambda: life.emitted, what="it was seen")
     scene.simulator.faults = Faults(windows=(Window(fault),))
-    await life.until(lambda: life.events("account.degraded"), within_s=15, what="the account was degraded")
+    await life.until(lambda: life.events("account.degraded"), what="the account was degraded")
     assert await life.stop(within_s=2.0) == 143
 
 
@@ -202,14 +202,14 @@ async def test_as_json_it_writes_the_daemons_events_and_nothing_private(scene: S
 )
 async def test_interrupted_it_ends_at_once_and_says_nothing(scene: Scene, signum: signal.Signals, code: int) -> None:
     life = await scene.play(OPEN)
-    await life.until(lambda: life.emitted, within_s=15, what="a line was printed")
+    await life.until(lambda: life.emitted, what="a line was printed")
     assert await life.stop(signum, within_s=2.0) == code
     assert life.stderr.lines.everything() == b""
 
 
 async def test_a_reader_that_leaves_ends_it_quietly(scene: Scene) -> None:
     life = await scene.play(lifecycle_of(("running", 0.0), ("success", 2.0)))
-    await life.until(lambda: life.emitted, within_s=15, what="a line was printed")
+    await life.until(lambda: life.emitted, what="a line was printed")
     life.stdout.leave()
     assert await life.end(within_s=15) == 1
     assert life.stderr.lines.everything() == b""

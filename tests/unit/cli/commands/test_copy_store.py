@@ -122,7 +122,7 @@ def test_without_a_file_the_password_is_that_of_the_environment(command: Command
 
 
 def until_written(path: Path) -> None:
-    for _ in range(1000):
+    for _ in range(6000):
         if path.exists():
             return
         time.sleep(0.01)
