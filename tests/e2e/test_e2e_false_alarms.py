@@ -33,9 +33,16 @@ class SparingDice(Dice):
     """Throws two refusals in a row of what is there, and never a third: `lost_after` of them mean that it is lost."""
 
     def __init__(self, faults: Faults, *, world: World) -> None:
-        super().__init__(faults, seed=0)
+        super().__init__(replace(faults, windows=()), seed=0)
+        self._windows = faults.windows
         self._world = world
         self._refused: Counter[str] = Counter()
+
+    def begin(self) -> None:
+        """Count the windows' seconds from now on."""
+        now_s = self._world.now_s()
+        windows = (replace(each, from_s=now_s + each.from_s, until_s=now_s + each.until_s) for each in self._windows)
+        self.faults = replace(self.faults, windows=tuple(windows))
 
     def throw(self, now_s: float, *, execution: str | None, endpoint: str) -> Fault | None:
         fault = super().throw(now_s, execution=execution, endpoint=endpoint)
@@ -63,13 +70,14 @@ async def test_the_harshest_api_causes_no_false_alarm(
     stage: Stage, faults: Faults, length_s: float, polling: Document
 ) -> None:
     simulator = await stage.simulator(_odd_world(length_s), faults=faults)
-    simulator._dice = SparingDice(faults, world=simulator.world)
+    simulator._dice = dice = SparingDice(faults, world=simulator.world)
     receiver = await stage.receiver()
     document = document_of({"default": simulator}, {"ops": webhook(receiver)}, rate_limit="100/s")
     document["polling"] = POLLING | polling
 
     life = await stage.start(document)
     await life.started()
+    dice.begin()
     await asyncio.sleep(length_s - simulator.world.now_s())
     finite_count = sum(1 for _ in simulator.world.executions()) - LASTING_COUNT
     await life.until(
