@@ -24,14 +24,17 @@ marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' tests)
 # Those that are untraced for the CPU they would take keep apart from those that hold the program to times.
 heavy = $(shell grep -rl --include='test_*.py' 'three times as long with coverage' tests)
 
-# Side by side: mypy keeps one processor busy for most of a minute, and what holds the program to times mostly waits.
+# Side by side: mypy keeps one processor busy for most of a minute, and what holds the program to times mostly waits, but
+# must not wait for others.
+LAST := nice -n 19
+
 test-traced: .venv/dev
-	nice $(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
-	nice $(BIN)/pytest $(heavy) -m "untraced and not long and not soak" -n 2 $(ARGS)
+	$(LAST) $(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
+	$(LAST) $(BIN)/pytest $(heavy) -m "untraced and not long and not soak" -n 2 $(ARGS)
 
 types-and-untraced: .venv/dev
-	nice $(BIN)/mypy
-	nice $(BIN)/lint-imports --no-cache --no-logo
+	$(LAST) $(BIN)/mypy
+	$(LAST) $(BIN)/lint-imports --no-cache --no-logo
 	@$(MAKE) --no-print-directory test-untraced
 
 test-untraced: .venv/dev

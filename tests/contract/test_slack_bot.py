@@ -123,8 +123,8 @@ async def test_after_a_day_without_slack_everything_is_said_and_nothing_stays_op
         await rig.emit(sample(RECOVERED), closes=True)
         assert not slack.messages
         slack.down = False
-        for _ in range(200):
-            await rig.go(1.0)
+        for _ in range(40):
+            await rig.go(5.0)
     over = [message for message in slack.posted() if message.lines[0] == OVER_HEAD]
     assert len(over) == 1
     assert over[0].earlier[0]["text"].startswith(OPEN_HEAD)
