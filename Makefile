@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test types-and-untraced test-traced test-untraced test-long soak bench lint docs pictures image sbom requirements clean
+.PHONY: demo test types test-traced test-untraced test-long soak bench lint docs pictures image sbom requirements clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds
 	@$(BIN)/watcher demo $(ARGS)
@@ -12,33 +12,31 @@ test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@rm -f $(SKIPPED)
-	@$(MAKE) --jobs=2 --output-sync=target test-traced types-and-untraced ARGS="-rfE $(ARGS)"; \
+	@$(MAKE) --jobs=3 --output-sync=target test-traced test-untraced types ARGS="-rfE $(ARGS)"; \
 	code=$$?; [ ! -e $(SKIPPED) ] || sort $(SKIPPED); exit $$code
 test: export SKIPPED = .skipped
 
 # The tests start the program some hundred times: an environment that forbids it would have each compile all anew.
-test-traced types-and-untraced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =
+test-traced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =
 
 # To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
 marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' tests)
 # Those that are untraced for the CPU they would take keep apart from those that hold the program to times.
 heavy = $(shell grep -rl --include='test_*.py' 'three times as long with coverage' tests)
 
-# Side by side: mypy keeps one processor busy for most of a minute, and what holds the program to times mostly waits, but
-# must not wait for others.
+# Side by side: what holds the program to times mostly waits, and must not wait for the others, which keep processors busy.
 LAST := nice -n 19
 
 test-traced: .venv/dev
 	$(LAST) $(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
 	$(LAST) $(BIN)/pytest $(heavy) -m "untraced and not long and not soak" -n 2 $(ARGS)
 
-types-and-untraced: .venv/dev
-	$(LAST) $(BIN)/mypy
-	$(LAST) $(BIN)/lint-imports --no-cache --no-logo
-	@$(MAKE) --no-print-directory test-untraced
-
 test-untraced: .venv/dev
 	$(BIN)/pytest $(filter-out $(heavy),$(call marked,untraced)) -m "untraced and not long and not soak" -n 2 --dist loadfile $(ARGS)
+
+types: .venv/dev
+	$(LAST) $(BIN)/mypy
+	$(LAST) $(BIN)/lint-imports --no-cache --no-logo
 
 test-long: .venv/dev  ## what takes long because it must, also part of CI: about 3 minutes; they mostly wait
 	$(BIN)/pytest $(call marked,long) -m "long and not soak" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)

@@ -142,7 +142,7 @@ class Life:
     def send(self, signum: signal.Signals) -> None:
         self.process.send_signal(signum)
 
-    async def end(self, *, within_s: float) -> int:
+    async def end(self, *, within_s: float = PATIENCE_S) -> int:
         """Wait for the end and return the exit code; all that was written has been read then."""
         try:
             async with asyncio.timeout(within_s):

@@ -93,10 +93,10 @@ async def storm(stage: Stage, *, count: int, within_s: float, wait_s: float, mos
     await life.until(lambda: simulator.request_log.served_count >= count, what="all were asked for once")
     before = await _polls(life)
     await life.until(all_told, within_s=within_s + 90, what="all ends were told")
-    polls = [after - earlier for after, earlier in zip(await _polls(life), before, strict=True)]
+    in_time, everything = (after - earlier for after, earlier in zip(await _polls(life), before, strict=True))
     memory_mb = psutil.Process(life.pid).memory_info().rss / 1e6
     assert await life.stop() == 0
-    return Storm(batches, alone, list(map(_slack_count, slack.requests)), *polls, memory_mb)
+    return Storm(batches, alone, list(map(_slack_count, slack.requests)), in_time, everything, memory_mb)
 
 
 def _noticed(stage: Stage, reply: Reply) -> Reply:
