@@ -68,11 +68,12 @@ class Stage:
         return busiest <= rate * 1.05 * (1 + self._pulse.longest_stall_s) + 2
 
     def write(self, document: Document, *, name: str = "watcher") -> Path:
-        """Write a configuration that keeps everything in this test's folder."""
+        """Write a configuration that keeps everything in this test's folder, whole at once: nobody reads half of it."""
         path = self.folder / f"{name}.yaml"
         ours: Document = {"http": {"listen": "127.0.0.1:0"}, "store": {"url": self.store_url}}
-        path.write_text(yaml.safe_dump(ours | document), encoding="utf-8")
-        return path
+        written = path.with_suffix(".new")
+        written.write_text(yaml.safe_dump(ours | document), encoding="utf-8")
+        return written.replace(path)
 
     async def start(
         self, document: Document, *, name: str = "watcher", environ: Mapping[str, str] | None = None

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aiohttp import ClientSession
 from e2e.endpoint import Receiver
-from e2e.programme import Life
+from e2e.programme import PATIENCE_S, Life
 from e2e.stage import Document, Stage, document_of, webhook, world_of
 
 from watcher.clerk.simulator.server import Simulator
@@ -40,12 +40,13 @@ def silences(**match: object) -> list[Document]:
 async def is_silenced(life: Life, pages: str, count: int) -> None:
     """Wait until so many deliveries were kept back."""
     line = f'watcher_deliveries_total{{outcome="silenced",sink="ops"}} {count}.0'
-    async with ClientSession() as session, asyncio.timeout(15):
+    async with ClientSession() as session, asyncio.timeout(PATIENCE_S):
         while True:
             async with session.get(f"{pages}/metrics") as response:
                 if line in await response.text():
                     return
             assert not life.is_over
+            await asyncio.sleep(0.05)
 
 
 async def test_what_a_silence_kept_back_is_sent_once_a_reload_ends_it(
