@@ -182,7 +182,7 @@ async def test_trouble_of_any_length_after_the_first_sight_ends_nothing(scene: S
     await life.until(lambda: life.emitted, what="it was seen")
     scene.simulator.faults = Faults(windows=(Window(fault),))
     await life.until(lambda: life.events("account.degraded"), what="the account was degraded")
-    assert await life.stop(within_s=2.0) == 143
+    assert await life.stop() == 143
 
 
 @pytest.mark.long
