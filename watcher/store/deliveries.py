@@ -80,7 +80,11 @@ _LET_GO = HotStatement(
         )
     )
 )
-_called_at: ColumnElement[int] = bindparam("now") + (delivery.c.number * _SPREAD % (CALLED_WITHIN_US // 1_000)) * 1_000
+# What is grouped comes due at once, so that it goes together.
+_called_at: ColumnElement[int] = bindparam("now") + case(
+    (delivery.c.group_key.is_not(None), 0),
+    else_=(delivery.c.number * _SPREAD % (CALLED_WITHIN_US // 1_000)) * 1_000,
+)
 _CALL_FORWARD = (
     update(delivery)
     .where(

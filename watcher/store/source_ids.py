@@ -48,16 +48,18 @@ class SourceNumbers(dict[Source, int]):
         self._write = write
         self._doubts = self._settled_doubts = 0
 
+    def has(self, wanted: set[Source]) -> bool:
+        """Return whether all of these have numbers, as far as anybody knows."""
+        return self._doubts == self._settled_doubts and wanted <= self.keys()
+
     async def provide(self, wanted: set[Source]) -> None:
-        """Give a number to each source that has none.
+        """Give a number to each source that has none; not needed where it `has` them.
 
         In a transaction of its own, so that what is remembered here cannot be rolled back with somebody's write.
         """
         doubts = self._doubts
         if doubts > self._settled_doubts:
             wanted = wanted | self.keys()
-        elif wanted <= self.keys():
-            return
         self.update(await self._write(partial(_number, wanted=sorted(wanted))))
         self._settled_doubts = doubts
 

@@ -112,7 +112,7 @@ class SqlStore:
 
     async def number_of(self, source: Source) -> int:
         """Return the number of an account, a pipeline or a sink, which is given one if it has none."""
-        if source not in self.numbers:
+        if not self.numbers.has({source}):
             await self._watched(partial(self.numbers.provide, {source}), Writing.A_LITTLE)
         return self.numbers[source]
 
@@ -222,7 +222,7 @@ class SqlStore:
 
         asked = self.monitor.ask()
         try:
-            if not work.sources <= self.numbers.keys():
+            if not self.numbers.has(work.sources):
                 await self.numbers.provide(work.sources)
             names, results, taken = await (self._database.read if is_read else self._database.write)(write)
         except BaseException:

@@ -5,6 +5,7 @@ import itertools
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from stores import HeardStore
@@ -13,7 +14,7 @@ from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch
 
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, Outcome
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import Micros
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.runtime.http_client import REMEDIES
@@ -362,7 +363,7 @@ class BrokenStore(HeardStore):
     def __init__(self, store: SqlStore) -> None:
         super().__init__(store)
         self.error: StoreError | None = None
-        self.failing_since: Monotonic | None = None
+        self.monitor = SimpleNamespace(failing_since=None)
 
     async def hear(self, item: Item) -> None:
         if self.error is not None:
@@ -531,10 +532,10 @@ async def test_the_metric_of_the_last_success_stands_still_while_nothing_can_be_
         {"account": "default"},
     )
     await account.run_for(50)
-    broken.failing_since, failing_from = clock.monotonic(), clock.now().timestamp()
+    broken.monitor.failing_since, failing_from = clock.monotonic(), clock.now().timestamp()
     await account.run_for(50)
     assert value() == pytest.approx(failing_from, abs=10)
-    broken.failing_since = None
+    broken.monitor.failing_since = None
     assert value() == pytest.approx(clock.now().timestamp(), abs=10)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stores import upkeep
+from stores import HeardStore, upkeep
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
 
 from watcher.clerk.protocol import PAGE_ROWS
@@ -21,7 +21,8 @@ from watcher.polling.evaluator import Evaluation
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.pagination.sort_order import Order
 from watcher.polling.poll_queue import TrackedExecution
-from watcher.store.changes import Change, ChangeSet, ExecutionChange, PipelineChange
+from watcher.store.changes import ChangeSet, ExecutionChange
+from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
@@ -63,23 +64,19 @@ def asked(account: Account, what: str) -> int:
     return len(account.api.times(what))
 
 
-class NotedStore:
+class NotedStore(HeardStore):
     """The real store, but that it notes changes, and refuses those of some executions."""
 
     def __init__(self, store: SqlStore) -> None:
-        self._store = store
-        self.noted: list[Change] = []
+        super().__init__(store)
+        self.noted: list[Item] = []
         self.refused: set[str] = set()
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
-    async def record(self, change: Change) -> None:
-        self.noted.append(change)
-        several = change.changes if isinstance(change, ChangeSet) else (change,)
+    async def hear(self, item: Item) -> None:
+        self.noted.append(item)
+        several = item.changes if isinstance(item, ChangeSet) else (item,)
         if {each.known.execution for each in several if isinstance(each, ExecutionChange)} & self.refused:
             raise StoreError("not this one")
-        await self._store.record(change)
 
 
 async def emitted(account: Account) -> list[tuple[str, str]]:
@@ -106,7 +103,7 @@ async def test_what_one_page_brings_is_one_change_for_the_store(store: SqlStore,
     show(account, *(row(number, "paused") for number in (3, 2, 1)))
     await account.run_for(5)
     assert sorted(await emitted(account)) == [("execution.paused", name(number)) for number in (1, 2, 3)]
-    (written,) = [each for each in noted.noted if not isinstance(each, PipelineChange)]
+    (written,) = [each for each in noted.noted if isinstance(each, ChangeSet)]
     assert len(written.changes) == 3
 
 

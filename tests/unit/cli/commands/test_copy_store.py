@@ -20,8 +20,8 @@ OnTerminal = Callable[..., str]
 OLD, NEW = "sqlite:///old.db", "sqlite:///new.db"
 MANY = """
 WITH RECURSIVE number (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < 50000)
-INSERT INTO event (event_id, stream, sequence, type, source_id, recorded_at, body)
-SELECT randomblob(16), randomblob(16), n, 'execution.new', 1, n, zeroblob(1) FROM number
+INSERT INTO event (event_id, stream, sequence, type, source_id, recorded_at, closes, body)
+SELECT randomblob(16), randomblob(16), n, 'execution.new', 1, n, 0, zeroblob(1) FROM number
 """
 
 
