@@ -336,6 +336,10 @@ class Rig:
     def is_up(self) -> bool:
         return self.metrics.registry.get_sample_value("watcher_sink_up", {"sink": self.name}) == 1
 
+    def take_along(self) -> None:
+        """Have the worker take at once what is recorded, as a daemon has it."""
+        self.real_store.takers[self.name] = self.worker.offer
+
     def _recorded_for(self, sinks: Collection[str]) -> None:
         if self.name in sinks:
             self.worker.wake()

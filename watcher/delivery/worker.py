@@ -165,6 +165,10 @@ class DeliveryWorker:
         request = self._request(now)
         if request is None:
             return None
+        # What is answered, or kept back, is not settled by this: it would be taken again.
+        settling = [each for answer in self._answered for each in answer.batch] + self._kept_back
+        if settling:
+            request = replace(request, skip=request.skip | {each.lane for each in settling})
         self._is_unread = False  # what is recorded from now on wakes it
         self._offered = asyncio.get_running_loop().create_future()
         return Turn(self._store.lease, take=request), partial(self._take_offered, request=request)

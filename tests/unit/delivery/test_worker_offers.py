@@ -1,0 +1,81 @@
+"""What is recorded is taken in the same transaction, where the worker of its sink has nothing else to ask."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from worker_rig import DELIVERED, FAILED, Answer, Rig, name_of
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.errors import StoreError
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(tmp_path / "watcher.db")
+    await rig.start()
+    await rig.go()
+    rig.take_along()
+    rig.store.asked.clear()
+    yield rig
+    await rig.kill()
+
+
+async def test_what_is_recorded_is_sent_though_the_worker_has_asked_for_nothing(rig: Rig) -> None:
+    await rig.record("a")
+    await rig.settle()
+    assert (rig.sink.take_sent(), rig.store.asked["take"]) == (["a1"], 0)
+    assert await rig.sent_after() == []
+    assert rig.row("a1")["state"] == "delivered"
+
+
+async def test_what_was_answered_and_is_not_settled_yet_is_not_taken_again(rig: Rig) -> None:
+    await rig.record("a")
+    await rig.settle()
+    await rig.record("b")
+    await rig.settle()
+    assert rig.sink.take_sent() == ["a1", "b1"]
+    assert await rig.sent_after() == []
+
+
+async def test_what_is_on_its_way_holds_back_the_next_of_its_lane_alone(rig: Rig) -> None:
+    held: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def answer(delivery: Delivery) -> Answer | asyncio.Future[Answer]:
+        return held if name_of(delivery) == "a1" else DELIVERED
+
+    rig.sink.answer = answer
+    await rig.record("a")
+    await rig.record("a", "b")
+    await rig.sink.arrived.get()
+    await rig.sink.arrived.get()
+    assert rig.sink.take_sent() == ["a1", "b1"]
+    held.set_result(DELIVERED)
+    assert await rig.sent_after() == ["a2"]
+
+
+async def test_what_may_not_go_now_is_not_taken(rig: Rig) -> None:
+    rig.is_trusted = False
+    await rig.record("a")
+    await rig.settle()
+    rig.is_trusted = True
+    rig.sink.answer = lambda _: FAILED
+    await rig.record(*(f"s{number}" for number in range(5)))
+    await rig.go()
+    assert rig.worker._breaker.is_open
+    rig.sink.take_sent()
+    await rig.record("b")
+    assert rig.sink.take_sent() == []
+
+
+async def test_what_is_not_recorded_after_all_leaves_the_worker_free(rig: Rig) -> None:
+    await rig.record("a")
+    await rig.settle()
+    rig._changes_count += 1  # the next change is of another sequence than the store holds
+    with pytest.raises(StoreError):
+        await rig.record("b")
+    rig._changes_count -= 2
+    await rig.record("c")
+    await rig.settle()
+    assert rig.sink.take_sent() == ["a1", "c1"]
