@@ -44,7 +44,7 @@ def measure_typical(
     pairs = [(_run(workspaces), bare()) for _ in repetitions]
     runs = [run for run, _ in pairs]
     worth = [run.busy.cpu_s / run.busy.wall_s / loop.cpu_s_each for run, loop in pairs]
-    yield at_most(1_900, "CPU with some 40 changes/s, in polls/s of the bare loop", worth)
+    yield at_most(1_000, "CPU with some 40 changes/s, in polls/s of the bare loop", worth)
     yield shown("  % of a core", [_percent(each.busy) for each in runs])
     yield shown("  when nothing changes, % of a core", [_percent(each.quiet) for each in runs])
     yield shown("  changes delivered per second", [each.changes_per_s for each in runs])

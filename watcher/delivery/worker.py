@@ -272,7 +272,7 @@ class DeliveryWorker:
         """Do what it is time for."""
         if self._state.state != self._reporter.reported:
             await self._reporter.report()
-        silences = self._silences()
+        silences = self._silences() if self._deps.silences.all else ()
         if silences != self._released_under:
             await self._turn(None)  # what was kept back until now is let go, too
             await self._store.release()
@@ -434,7 +434,7 @@ class DeliveryWorker:
         count = min(self._receiver.batch_count, UNSETTLED_COUNT - self._unsettled_count)
         while len(batch) < count and self._ready and not (batch[0].attempts or self._ready[0][0].attempts):
             batch += self._ready.popleft()
-        silences = self._silences()
+        silences = self._silences() if self._deps.silences.all else ()
         to_send: list[Delivery] = []
         unknown: set[UUID] = set()  # problems whose openings are kept back right now
         for each in batch:
@@ -522,8 +522,7 @@ class DeliveryWorker:
 
     def _silences(self) -> tuple[Silence, ...]:
         """Return the silences that may keep back anything of this sink now."""
-        silences = self._deps.silences
-        return silences.on(self.sink, at=self._clock.now()) if silences.all else ()
+        return self._deps.silences.on(self.sink, at=self._clock.now())
 
     def _takes_writes(self) -> bool:
         """Return whether what is sent now can be settled, as far as anybody knows."""

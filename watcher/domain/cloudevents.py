@@ -201,7 +201,7 @@ def _where(params: ExecutionEventParams) -> Json:
     link = params.link and params.link.replace("{executionId}", params.known.execution)
     where = _pipeline(params.watch, link=link, name=(facts and facts.pipeline_name) or params.pipeline_name)
     version = {
-        "versionId": _text(facts.version_id if facts else None),
+        "versionId": cut(facts.version_id if facts else None),
         "versionNumber": facts and facts.version_number,
     }
     return where | {"pipeline": where["pipeline"] | version}
@@ -212,15 +212,15 @@ def _pipeline(watch: Watch, *, link: str | None, name: str | None) -> Json:
         "account": watch.account,
         "labels": dict(watch.labels),
         "link": link and link.replace("{pipelineId}", watch.pipeline),
-        "pipeline": {"id": watch.pipeline, "name": _text(watch.name or name)},
+        "pipeline": {"id": watch.pipeline, "name": cut(watch.name or name)},
     }
 
 
 def _execution(params: ExecutionEventParams) -> Json:
     head: Json = {
         "id": params.known.execution,
-        "status": _text(params.status_change.status),
-        "previousStatus": _text(params.status_change.previous),
+        "status": cut(params.status_change.status),
+        "previousStatus": cut(params.status_change.previous),
     }
     facts = params.facts
     if facts is None:
@@ -234,21 +234,17 @@ def _execution(params: ExecutionEventParams) -> Json:
         "finishedAt": facts.finished_at and timestamp(facts.finished_at),
         # below 0 it is by two clocks of the API, of which one is wrong
         "durationSeconds": None if duration_s is None or duration_s < 0 else duration_s,
-        "error": _text(facts.error),
+        "error": cut(facts.error),
         "aiTokensUsed": facts.ai_tokens_used,
         "nodesStarted": facts.nodes_started,
-        "triggeredBy": _text(facts.triggered_by),
-        "triggeredByEntityId": _text(facts.triggered_by_entity_id),
-        "conversationId": _text(facts.conversation_id),
+        "triggeredBy": cut(facts.triggered_by),
+        "triggeredByEntityId": cut(facts.triggered_by_entity_id),
+        "conversationId": cut(facts.conversation_id),
         "failedNodes": [
-            present({"id": _text(node.id), "name": _text(node.name), "error": _text(node.error)}) for node in nodes
+            present({"id": cut(node.id), "name": cut(node.name), "error": cut(node.error)}) for node in nodes
         ],
-        "goals": [cut(goal) for goal in facts.goals[:LIST_LENGTH]],
+        "goals": [cut(goal) for goal in facts.goals[:LIST_LENGTH] if goal],
     }
-
-
-def _text(value: str | None) -> str | None:
-    return cut(value) if value else None
 
 
 def _reported_at(params: ExecutionEventParams) -> datetime | None:

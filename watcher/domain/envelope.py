@@ -79,8 +79,10 @@ LINE_BYTES = 16 * 1024 - 1
 Json = dict[str, Any]
 
 
-def cut(text: str, *, limit: int = TEXT_BYTES) -> str:
-    """Cut a text to so many bytes of UTF-8, between characters."""
+def cut(text: str | None, *, limit: int = TEXT_BYTES) -> str | None:
+    """Cut a text to so many bytes of UTF-8, between characters. `None` stands for an empty one."""
+    if not text:
+        return None
     raw = text.encode("utf-8", "replace")
     return raw.decode() if len(raw) <= limit else raw[:limit].decode("utf-8", "ignore")
 

@@ -60,7 +60,7 @@ class Route:
         if watch is None:
             return True
         in_pipeline = not self.pipelines or watch.pipeline in self.pipelines
-        return in_pipeline and all(watch.labels.get(key) == value for key, value in self.labels.items())
+        return in_pipeline and self.labels.items() <= watch.labels.items()
 
 
 def types_matching(globs: tuple[str, ...]) -> frozenset[EventType]:
@@ -82,9 +82,16 @@ class Router:
 
     def groups_of(self, event: Event, sinks: tuple[str, ...]) -> dict[str, Group]:
         """Return in which of these sinks an event goes with others."""
-        groups = {name: rules.group_of(event) for name, rules in self._groups.items() if name in sinks}
-        return {name: group for name, group in groups.items() if group is not None}
+        groups: dict[str, Group] = {}
+        for name, rules in self._groups.items():
+            if name in sinks and (group := rules.group_of(event)) is not None:
+                groups[name] = group
+        return groups
 
     def sinks_for(self, type_: EventType, *, watch: Watch | None = None, but: str | None = None) -> tuple[str, ...]:
         """Return the sinks an event goes to, leaving out `but`: a sink is not sent its own trouble."""
-        return tuple(name for name, route in self._routes.items() if name != but and route.wants(type_, watch))
+        names: list[str] = []
+        for name, route in self._routes.items():
+            if name != but and route.wants(type_, watch):
+                names.append(name)
+        return tuple(names)

@@ -1,6 +1,6 @@
 """Which deliveries are kept back for a time, without being lost, as docs/alerts.md says. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -52,7 +52,7 @@ class Silences:
         return tuple(each for each in self.all if each.is_on(sink, at=at))
 
 
-def part_to_send(delivery: Delivery, silences: Iterable[Silence]) -> Part | None:
+def part_to_send(delivery: Delivery, silences: Sequence[Silence]) -> Part | None:
     """Return what of a delivery is to be sent while these silences are on; `None` if nothing is.
 
     The end of a problem goes where its opening went, silenced or not. A reminder of what is over says nothing any more.
@@ -65,7 +65,7 @@ def part_to_send(delivery: Delivery, silences: Iterable[Silence]) -> Part | None
         if delivery.type in CLOSINGS:
             return None
         part = Part.NEWS
-    if delivery.replayed:
+    if delivery.replayed or not silences:
         return part
     # What was tried before a silence began was not kept back by it, and goes on as it is.
     begun_by = from_us(delivery.recorded_at) if delivery.attempts else None

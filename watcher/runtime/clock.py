@@ -99,13 +99,10 @@ class ServerClock:
         self.monotonic = clock.monotonic
         self.running = clock.running
         self.boot_time = clock.boot_time
-        self._own_us = clock.steady_us
+        self.steady_us = self._own_us = clock.steady_us  # until something is known of the server's
         self._ahead_us = 0
-
-    def steady_us(self) -> Micros:
-        """Return microseconds UTC by the server's clock, as far as that is known."""
-        return Micros(self._own_us() + self._ahead_us)
 
     def follow(self, server_us: Micros, *, asked_at: Micros) -> None:
         """Take in the server's time, which it read after `asked_at` and before now."""
         self._ahead_us += max(0, server_us - self.steady_us()) - min(SLEWED_US, max(0, asked_at - server_us))
+        self.steady_us = lambda: Micros(self._own_us() + self._ahead_us)

@@ -5,7 +5,7 @@ due no earlier than it is, so that what is due is found at the front of the inde
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter, itemgetter
@@ -209,13 +209,21 @@ def call_forward(connection: Connection, sink_id: int, *, now: Micros) -> None:
     connection.execute(_CALL_FORWARD, {"of_sink": sink_id, "now": now})
 
 
+_IN_ORDER = attrgetter("tried", "due_at", "recorded_at")
+
+
 def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> Taken:
     """Return what a sink may be sent: heads that are due, each with what is grouped with it."""
     batches: list[list[Delivery]] = []
     taken: set[int] = set()
     groups: set[bytes] = set()  # of which a batch is taken: the rest of it goes with the next
     next_due_at: Micros | None = None
-    heads = _heads(connection, sink_id, request)
+    of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # a lane has one head
+    if request.trial is None:
+        heads = sorted(HEADS.run(connection, of_sink), key=_IN_ORDER)
+    else:
+        trial = _NEVER_TRIED if request.trial == "never_tried" else _TRIED_LONGEST_AGO
+        heads = list(connection.execute(trial, of_sink))
     for row in heads:
         if row.lane in request.skip or row.number in taken:
             continue
@@ -237,16 +245,6 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
     if next_due_at is None and len(heads) > request.count:  # groups took all that was looked at: there may be more
         next_due_at = heads[-1].due_at
     return Taken(batches, next_due_at)
-
-
-def _heads(connection: Connection, sink_id: int, request: Take) -> Sequence[AnyRow]:
-    """Return heads in the order in which they go, and some that are not due yet."""
-    of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # a lane has one head
-    if request.trial == "never_tried":
-        return connection.execute(_NEVER_TRIED, of_sink).all()
-    if request.trial == "tried_longest_ago":
-        return connection.execute(_TRIED_LONGEST_AGO, of_sink).all()
-    return sorted(HEADS.run(connection, of_sink), key=attrgetter("tried", "due_at", "recorded_at"))
 
 
 def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:

@@ -10,7 +10,7 @@ from watcher.domain.delivery import DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, from_us, to_us
-from watcher.store.changes import Emitted, SourceChange, Turn
+from watcher.store.changes import Emitted, SourceChange
 from watcher.store.executions import execution_id
 from watcher.store.records import OpenProblem, SentOpening
 from watcher.store.source_ids import SourceNumbers, pipeline, pipeline_id, sink
@@ -311,17 +311,16 @@ _FAILING = (
 )
 
 
-def write_messages(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumbers) -> None:
-    """Write where messages are by now, in this order."""
-    for turn in turns:
-        for message in turn.messages:
-            key = {"of_problem": message.problem.bytes, "of_sink": numbers[sink(turn.lease.name)]}
-            if message.place is None:
-                connection.execute(_FORGET, key)
-                continue
-            row = key | {"new_channel": message.place.channel, "new_number": message.place.number}
-            if not connection.execute(_MOVE, row).rowcount:
-                connection.execute(_KEEP, row)
+def write_messages(connection: Connection, sink_id: int, messages: Iterable[ProblemMessage]) -> None:
+    """Write where messages of a sink are by now, in this order."""
+    for message in messages:
+        key = {"of_problem": message.problem.bytes, "of_sink": sink_id}
+        if message.place is None:
+            connection.execute(_FORGET, key)
+            continue
+        row = key | {"new_channel": message.place.channel, "new_number": message.place.number}
+        if not connection.execute(_MOVE, row).rowcount:
+            connection.execute(_KEEP, row)
 
 
 def message_of_problem(connection: Connection, sink_id: int, problem_id: UUID) -> ProblemMessage | None:

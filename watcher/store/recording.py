@@ -254,17 +254,16 @@ def write_group(connection: Connection, work: GroupWork, *, numbers: SourceNumbe
         sinks = write_outbox(connection, emitted, numbers=numbers, times=times)
     taken: dict[int, Taken | None] = {}
     if turns:
-        write_messages(connection, turns, numbers=numbers)
         settle(connection, turns, numbers=numbers, now=times.now)
         for turn in turns:
-            taken[id(turn)] = _take(connection, turn, numbers[sink(turn.lease.name)], now=times.now)
+            sink_id = numbers[sink(turn.lease.name)]
+            if turn.messages:
+                write_messages(connection, sink_id, turn.messages)
+            if turn.calls_forward:
+                call_forward(connection, sink_id, now=times.now)
+            if turn.take is not None:
+                taken[id(turn)] = take(connection, sink_id, name=turn.lease.name, request=turn.take)
     return sinks, [taken.get(id(item)) for item in work.items], taken
-
-
-def _take(connection: Connection, turn: Turn, sink_id: int, *, now: Micros) -> Taken | None:
-    if turn.calls_forward:
-        call_forward(connection, sink_id, now=now)
-    return None if turn.take is None else take(connection, sink_id, name=turn.lease.name, request=turn.take)
 
 
 _WRITERS: Sequence[tuple[type, Callable[..., None]]] = (
