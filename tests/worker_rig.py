@@ -344,8 +344,8 @@ class Rig:
         if self.name in sinks:
             self.worker.wake()
 
-    def _wake(self) -> None:
-        self.woken = True
+    def _wake(self, in_s: float = 0.0) -> None:
+        self.woken = in_s < 1.0
 
 
 def _event(stream: str, sequence: int, *, type_: EventType, data: Mapping[str, Any] | None, lane: bytes = b"") -> Event:

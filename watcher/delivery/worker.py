@@ -31,7 +31,7 @@ from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.pacing import Backpressure, Jitter, Pacer, doubling
-from watcher.runtime.scheduler import Wake
+from watcher.runtime.scheduler import WakeIn
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
 from watcher.store.changes import AttemptRecord, Take, Trial, Turn
 from watcher.store.records import SinkRecord, Taken
@@ -44,6 +44,9 @@ BATCH = 256
 """So many requests are taken from the store at once, or as many as go in `TAKEN_FOR_S`."""
 
 TAKEN_FOR_S = 10.0
+
+LINGER_S = 0.01
+"""What is answered is settled with what is answered in so long, while others are on their way: a commit less each."""
 
 UNSETTLED_COUNT = 512
 """At most so many deliveries that were begun and are not settled: a kill repeats no more."""
@@ -78,7 +81,7 @@ class WorkerDependencies:
     is_trusted: Callable[[], bool]
     clock: Clock
     jitter: Jitter
-    wake: Wake
+    wake: WakeIn
     events: EventFactory
     silences: Silences
     fatal: Callable[[BaseException], None]
@@ -90,6 +93,7 @@ class DeliveryWorker:
     """The deliveries of one sink whose lease is held. Call `tick` when it asks to be, and whenever it calls `wake`."""
 
     _stopped = False
+    _is_lingering = False
     _is_unread = True  # whether the store may have something due that was not read
     _is_backlog = False
     _has_noted_backlog = False
@@ -189,6 +193,7 @@ class DeliveryWorker:
 
         While the lease is not trusted, nothing is sent: the worker is woken once it is again.
         """
+        self._is_lingering = False
         if not self._deps.is_trusted():
             self._give_back()
             self._state.rested()  # nothing is tried, so that time is no failure of the sink
@@ -492,8 +497,13 @@ class DeliveryWorker:
             self._stopped = True
             self._deps.fatal(error)
         self._start()  # there is room for one more
-        if not self._stopped:
+        if self._stopped:
+            return
+        if not self._sending or (self._is_backlog and not self._ready):
             self._deps.wake()
+        elif not self._is_lingering:
+            self._is_lingering = True
+            self._deps.wake(LINGER_S)
 
     def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool, at: Micros) -> None:
         """Take from an answer how the sink is."""
@@ -574,7 +584,8 @@ class DeliveryWorker:
         longest_s = REST_S if self._store.exclusive and self._takes_writes() else SHARED_REST_S
         at = Monotonic(now + longest_s)
         if self._answered or self._kept_back:
-            return min(longest_s, max(0.0, self._store_retry_at - now))
+            linger_s = LINGER_S if self._sending and self._problems.next_at > now else 0.0
+            return min(longest_s, max(linger_s, self._store_retry_at - now))
         if self._stopped or self._state.disabled or not self._takes_writes():
             return longest_s
         if self._ready:
