@@ -195,6 +195,7 @@ class Rig:
         self.woken = False
         self.is_trusted = True
         self._recorded: Counter[str] = Counter()
+        self._beside: list[Rig] = []
         self._changes_count = 0
 
     async def start(
@@ -209,6 +210,7 @@ class Rig:
     async def start_beside(self, other: "Rig", *, rules: WorkerRules = RULES) -> None:
         """Start with the store and the clock of another rig, which records the events and is stopped last."""
         self.real_store, self.clock = other.real_store, other.clock
+        other._beside.append(self)
         await self._work(rules=rules, fingerprint="as written")
 
     async def _work(self, *, rules: WorkerRules, fingerprint: str) -> None:
@@ -341,8 +343,9 @@ class Rig:
         self.real_store.takers[self.name] = self.worker.offer
 
     def _recorded_for(self, sinks: Collection[str]) -> None:
-        if self.name in sinks:
-            self.worker.wake()
+        for rig in (self, *self._beside):
+            if rig.name in sinks:
+                rig.worker.wake()
 
     def _wake(self, in_s: float = 0.0) -> None:
         self.woken = in_s < 1.0

@@ -137,7 +137,15 @@ def course_of_a_day() -> Iterator[Event]:
         lap, step = divmod(turn, len(COURSE))
         execution = lap * EXECUTIONS_COUNT + index
         sent = sample(COURSE[step], number=number, data=data_of(COURSE[step], execution))
-        yield Event(sent.event_id, COURSE[step], b"execution %d" % execution, step + 1, sent.body)
+        yield Event(
+            sent.event_id,
+            COURSE[step],
+            b"execution %d" % execution,
+            step + 1,
+            sent.body,
+            account=sent.data["account"],
+            pipeline=sent.data["pipeline"]["id"],
+        )
 
 
 class World:
@@ -167,7 +175,10 @@ class World:
 
     async def record(self, event: Event, *problems: ProblemChange) -> None:
         """Record an event, and do at once what both workers have to do."""
-        await self.ops.write(OutboxEntry(event, ("ops", "other")), problems=problems)
+        group = self.ops.rules.group and self.ops.rules.group.group_of(event)
+        await self.ops.write(
+            OutboxEntry(event, ("ops", "other"), groups={"ops": group} if group else {}), problems=problems
+        )
         self.recorded.append(event)
         await self.pass_by(0)
         if str(event.id) not in self.beside.taken()[-1]:
@@ -181,12 +192,12 @@ class World:
     async def open_problem(self) -> None:
         self.problem = Problem(UUID(PROBLEM), FAILING, self.clock.now(), EventKey(PIPELINE_STREAM, 1))
         sent = sample(FAILING)
-        event = Event(sent.event_id, FAILING, PIPELINE_STREAM, 1, sent.body)
+        event = Event(sent.event_id, FAILING, PIPELINE_STREAM, 1, sent.body, problem=UUID(PROBLEM))
         await self.record(event, ProblemChange(self.problem, None, is_new=True))
 
     async def close_problem(self) -> None:
         sent = sample(RECOVERED)
-        event = Event(sent.event_id, RECOVERED, PIPELINE_STREAM, 2, sent.body)
+        event = Event(sent.event_id, RECOVERED, PIPELINE_STREAM, 2, sent.body, problem=UUID(PROBLEM), closes=True)
         await self.record(event, ProblemChange(self.problem, self.clock.now(), is_new=False))
 
     async def until_nothing_waits(self, *, within_s: float) -> None:
