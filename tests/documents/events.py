@@ -12,7 +12,7 @@ from uuid import UUID
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, VERIFY, WHEN
-from watcher.domain.cloudevents import GapEventParams, gap_event, sink_event, trial_event
+from watcher.domain.cloudevents import trial_event
 from watcher.domain.envelope import stream_of
 from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
 from watcher.domain.event_factory import EventFactory
@@ -79,8 +79,7 @@ async def emitted() -> dict[str, Event]:
         finally:
             await store.close()
     events += await _ruled()
-    events += [_sink_event(type_, sequence=sequence) for sequence, type_ in enumerate(SINK_EVENTS, 1)]
-    events += [_gap_event(), _trial_event(), *_of_problem(events)]
+    events += [*_sink_events(), _gap_event(), _trial_event(), *_of_problem(events)]
     return {event["type"]: _steady(event) for event in reversed(events)}
 
 
@@ -167,19 +166,24 @@ def _end(now: datetime) -> dict[str, Outcome | ExecutionSnapshot]:
     return {SALE: success, TRIAGE: failed, ODD: said(ODD, "escalated", started_at=BEGAN, **FACTS)}
 
 
-def _sink_event(type_: EventType, *, sequence: int) -> Event:
-    at = EPOCH + timedelta(minutes=5 * sequence)
-    answer = {EventType.SINK_FAILING: "503", EventType.SINK_DISABLED: "410"}.get(type_, "204")
-    event = sink_event(type_, sink="ops", answer=answer, sequence=sequence, at=at)
-    return json.loads(event.body)  # type: ignore[no-any-return] # JSON
+def _sink_events() -> list[Event]:
+    """Return what the others are told of a sink, each with the problem that it opens or closes."""
+    events: list[Event] = []
+    problem: Problem | None = None
+    for after, type_ in enumerate(SINK_EVENTS):
+        at = EPOCH + timedelta(minutes=5 * (after + 1))
+        answer = {EventType.SINK_FAILING: "503", EventType.SINK_DISABLED: "410"}.get(type_, "204")
+        told = EventFactory(Router({})).sink(type_, sink="ops", answer=answer, problem=problem, after=after, at=at)
+        events.append(json.loads(told.entry.event.body))
+        problem = told.problem.problem if told.problem and told.problem.closed_at is None else None
+    return events
 
 
 def _gap_event() -> Event:
     watch = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
     at = EPOCH + timedelta(hours=7)
-    news = GapEventParams(watch, GapReason.DELETED, at_most=12)
-    event = gap_event(news, sequence=1, at=at)
-    return json.loads(event.body)  # type: ignore[no-any-return] # JSON
+    told = EventFactory(Router({})).gap(watch, GapReason.DELETED, at_most=12, after=0, at=at)
+    return json.loads(told.event.body)  # type: ignore[no-any-return] # JSON
 
 
 def _trial_event() -> Event:

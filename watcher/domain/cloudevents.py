@@ -9,7 +9,6 @@ from watcher.domain.envelope import (
     LIST_LENGTH,
     NAMESPACE,
     Json,
-    account_source,
     cut,
     event_of,
     lane_of,
@@ -18,7 +17,7 @@ from watcher.domain.envelope import (
     sink_source,
     timestamp,
 )
-from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, GapReason
+from watcher.domain.event import ClosedReason, Event, EventType
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Status
 from watcher.domain.problems import Problem, ProblemChange, severity_of
 from watcher.domain.transitions import StatusChange
@@ -49,31 +48,6 @@ class ExecutionEventParams:
     problem: ProblemChange | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GapEventParams:
-    """All that `pipeline.gap` is made from. `at_most` executions may be missing; absent where nobody knows."""
-
-    watch: Watch
-    reason: GapReason
-    at_most: int | None = None
-    pipeline_name: str | None = None
-    link: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineEventParams:
-    """All that an event of a pipeline's rules is made from.
-
-    `execution` is the block of the end that opens a problem, `failed_count` are the failures it is opened for.
-    """
-
-    watch: Watch
-    pipeline_name: str | None = None
-    link: str | None = None
-    execution: Json | None = None
-    failed_count: int = 0
-
-
 def execution_event(params: ExecutionEventParams) -> Event:
     """Build an event of an execution. Its id is the same for ever, from whatever store it comes."""
     status_change, watch, execution = params.status_change, params.watch, params.known.execution
@@ -87,7 +61,7 @@ def execution_event(params: ExecutionEventParams) -> Event:
         "execution": _execution(params),
         "reason": params.reason,
         "overdueSeconds": None if params.overdue_s is None else round(params.overdue_s, 3),
-        "problem": _problem(params.problem),
+        "problem": problem_data(params.problem),
         "observed": {
             "at": timestamp(observed_at.at),
             "notBefore": observed_at.not_before and timestamp(observed_at.not_before),
@@ -105,38 +79,10 @@ def execution_event(params: ExecutionEventParams) -> Event:
     )
 
 
-def gap_event(params: GapEventParams, *, sequence: int, at: datetime) -> Event:
-    """Build `pipeline.gap`. A link that wants an execution's id is left out."""
-    link = None if params.link and "{executionId}" in params.link else params.link
-    data = {
-        **_pipeline(params.watch, link=link, name=params.pipeline_name),
-        "reason": params.reason,
-        "atMost": params.at_most,
-        "observed": {"at": timestamp(at)},
-    }
-    return event_of(EventType.PIPELINE_GAP, pipeline_source(params.watch), at, sequence=sequence, data=data)
-
-
-def pipeline_event(
-    type_: EventType, params: PipelineEventParams, *, sequence: int, at: datetime, problem: ProblemChange | None
-) -> Event:
-    """Build an event of what a pipeline's rules conclude. A link leads to the execution, if there is one."""
-    link, execution = params.link, params.execution
-    if link and "{executionId}" in link:
-        link = None if execution is None else link.replace("{executionId}", execution["id"])
-    data = {
-        **_pipeline(params.watch, link=link, name=params.pipeline_name),
-        "execution": execution,
-        "problem": _problem(problem),
-        "observed": {"at": timestamp(at)},
-    }
-    return event_of(type_, pipeline_source(params.watch), at, sequence=sequence, data=data)
-
-
 def closed_event(opening: bytes | None, *, reason: ClosedReason, at: datetime, problem: ProblemChange) -> Event:
     """Build `problem.closed` with the data of the event that opened it, as far as that is there."""
     data: Json = {} if opening is None else json.loads(opening)["data"]
-    data |= {"reason": reason, "problem": _problem(problem), "observed": {"at": timestamp(at)}}
+    data |= {"reason": reason, "problem": problem_data(problem), "observed": {"at": timestamp(at)}}
     source, lane = f"/problems/{problem.problem.id}", _lane_of_problem(problem.problem)
     return event_of(EventType.PROBLEM_CLOSED, source, at, sequence=1, data=data, lane=lane)
 
@@ -146,41 +92,9 @@ def execution_block(body: bytes) -> Json:
     return json.loads(body)["data"]["execution"]  # type: ignore[no-any-return] # as `execution_event` made it
 
 
-def account_event(
-    type_: EventType,
-    *,
-    account: str,
-    reason: AccountTrouble,
-    sequence: int,
-    at: datetime,
-    cause: str | None = None,
-    problem: ProblemChange | None = None,
-) -> Event:
-    """Build `account.degraded` or `account.recovered`; `reason` is the trouble that began or ended.
-
-    `cause` is a word of ours, or a status code, for what went wrong last.
-    """
-    data = {
-        "account": account,
-        "reason": reason,
-        "cause": cause,
-        "problem": _problem(problem),
-        "observed": {"at": timestamp(at)},
-    }
-    return event_of(type_, account_source(account), at, sequence=sequence, data=data)
-
-
-def sink_event(
-    type_: EventType, *, sink: str, answer: str, sequence: int, at: datetime, problem: ProblemChange | None = None
-) -> Event:
-    """Build an event of the sink itself, for the other sinks. `answer` is the last one it gave."""
-    data = {"sink": sink, "answer": answer, "problem": _problem(problem), "observed": {"at": timestamp(at)}}
-    return event_of(type_, sink_source(sink), at, sequence=sequence, data=data)
-
-
 def reminder_event(opening: bytes, problem: Problem, *, sink: str, sequence: int, at: datetime) -> Event:
     """Build `problem.reminder` for one sink from the body of the event that opened the problem."""
-    data = json.loads(opening)["data"] | {"problem": _problem(ProblemChange(problem))}
+    data = json.loads(opening)["data"] | {"problem": problem_data(ProblemChange(problem))}
     source, lane = sink_source(sink), _lane_of_problem(problem)
     return event_of(EventType.PROBLEM_REMINDER, source, at, sequence=sequence, data=data, lane=lane)
 
@@ -199,7 +113,7 @@ def _lane_of_problem(problem: Problem) -> bytes:
 def _where(params: ExecutionEventParams) -> Json:
     facts = params.facts
     link = params.link and params.link.replace("{executionId}", params.known.execution)
-    where = _pipeline(params.watch, link=link, name=(facts and facts.pipeline_name) or params.pipeline_name)
+    where = pipeline_data(params.watch, link=link, name=(facts and facts.pipeline_name) or params.pipeline_name)
     version = {
         "versionId": cut(facts.version_id if facts else None),
         "versionNumber": facts and facts.version_number,
@@ -207,7 +121,8 @@ def _where(params: ExecutionEventParams) -> Json:
     return where | {"pipeline": where["pipeline"] | version}
 
 
-def _pipeline(watch: Watch, *, link: str | None, name: str | None) -> Json:
+def pipeline_data(watch: Watch, *, link: str | None, name: str | None) -> Json:
+    """Return what every event of a pipeline says of it; `link` may ask for its id, `name` is what the API calls it."""
     return {
         "account": watch.account,
         "labels": dict(watch.labels),
@@ -257,7 +172,7 @@ def _reported_at(params: ExecutionEventParams) -> datetime | None:
     return None
 
 
-def _problem(change: ProblemChange | None) -> Json | None:
+def problem_data(change: ProblemChange | None) -> Json | None:
     """Return the block of an event that opens, closes or reminds of a problem."""
     if change is None:
         return None

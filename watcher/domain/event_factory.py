@@ -10,18 +10,22 @@ from typing import NamedTuple
 
 from watcher.domain.cloudevents import (
     ExecutionEventParams,
-    GapEventParams,
-    PipelineEventParams,
-    account_event,
     closed_event,
     execution_event,
-    gap_event,
-    pipeline_event,
+    pipeline_data,
+    problem_data,
     reminder_event,
-    sink_event,
 )
-from watcher.domain.envelope import account_source, new_problem, pipeline_source, sink_source
-from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, OutboxEntry
+from watcher.domain.envelope import (
+    Json,
+    account_source,
+    event_of,
+    new_problem,
+    pipeline_source,
+    sink_source,
+    timestamp,
+)
+from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason, OutboxEntry
 from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.watch import Watch
@@ -50,26 +54,52 @@ class EventFactory:
         sinks = self.router.sinks_for(event.type, watch=params.watch)
         return OutboxEntry(event, sinks, opening, self.router.groups_of(event, sinks))
 
-    def gap(self, params: GapEventParams, *, after: int, at: datetime) -> OutboxEntry:
-        """Return `pipeline.gap`."""
-        event = gap_event(params, sequence=after + 1, at=at)
-        sinks = self.router.sinks_for(event.type, watch=params.watch)
-        return OutboxEntry(event, sinks, groups=self.router.groups_of(event, sinks))
+    def gap(
+        self,
+        watch: Watch,
+        reason: GapReason,
+        *,
+        at_most: int | None = None,
+        name: str | None = None,
+        link: str | None = None,
+        after: int,
+        at: datetime,
+    ) -> OutboxEntry:
+        """Return `pipeline.gap`: `at_most` may be missing. A link that wants an execution's id is left out."""
+        link = None if link and "{executionId}" in link else link
+        data = {**pipeline_data(watch, link=link, name=name), "reason": reason, "atMost": at_most}
+        source = pipeline_source(watch)
+        return self._of_source(EventType.PIPELINE_GAP, source, data, None, after=after, at=at, watch=watch).entry
 
     def pipeline(
-        self, type_: EventType, params: PipelineEventParams, *, problem: Problem | None, after: int, at: datetime
+        self,
+        type_: EventType,
+        watch: Watch,
+        *,
+        name: str | None = None,
+        link: str | None = None,
+        execution: Json | None = None,
+        failed_count: int = 0,
+        problem: Problem | None,
+        after: int,
+        at: datetime,
     ) -> Reported:
-        """Return what a pipeline's rules conclude: it opens a problem, or closes that `problem`."""
-        edge = _edge(type_, pipeline_source(params.watch), problem, sequence=after + 1, at=at)
-        if edge is not None and edge.is_new:
-            edge = replace(edge, problem=replace(edge.problem, failed_count=params.failed_count))
-        event = pipeline_event(type_, params, sequence=after + 1, at=at, problem=edge)
-        return Reported(self._routed(event, edge, watch=params.watch), edge)
+        """Return what a pipeline's rules conclude: it opens a problem, or closes that `problem`.
+
+        `execution` is the block of the end that opens it, to which a link leads; `failed_count` are the failures it is
+        opened for.
+        """
+        if link and "{executionId}" in link:
+            link = None if execution is None else link.replace("{executionId}", execution["id"])
+        data = {**pipeline_data(watch, link=link, name=name), "execution": execution}
+        source = pipeline_source(watch)
+        return self._of_source(type_, source, data, problem, after=after, at=at, watch=watch, failed_count=failed_count)
 
     def closed(self, problem: Problem, opening: bytes | None, *, reason: ClosedReason, at: datetime) -> Reported:
         """Return `problem.closed`, which closes a problem whose opening was that, as far as it is there."""
         edge = ProblemChange(problem, closed_at=at)
-        return Reported(self._routed(closed_event(opening, reason=reason, at=at, problem=edge), edge), edge)
+        event = closed_event(opening, reason=reason, at=at, problem=edge)
+        return Reported(OutboxEntry(event, (), with_sinks_of=problem.opening), edge)
 
     def account(
         self,
@@ -82,40 +112,55 @@ class EventFactory:
         after: int,
         at: datetime,
     ) -> Reported:
-        """Return `account.degraded`, which opens a problem, or `account.recovered`, which closes that `problem`."""
-        edge = _edge(type_, account_source(account), problem, sequence=after + 1, at=at)
-        event = account_event(
-            type_, account=account, reason=reason, cause=cause, sequence=after + 1, at=at, problem=edge
-        )
-        return Reported(self._routed(event, edge), edge)
+        """Return `account.degraded`, which opens a problem, or `account.recovered`, which closes that `problem`.
+
+        `reason` is the trouble that began or ended, `cause` a word of ours, or a status code, for what went wrong last.
+        """
+        data = {"account": account, "reason": reason, "cause": cause}
+        return self._of_source(type_, account_source(account), data, problem, after=after, at=at)
 
     def sink(
         self, type_: EventType, *, sink: str, answer: str, problem: Problem | None, after: int, at: datetime
     ) -> Reported:
-        """Return an event of a sink itself, for all the other sinks: it opens its one problem, changes or closes it."""
-        edge = _edge(type_, sink_source(sink), problem, sequence=after + 1, at=at)
-        event = sink_event(type_, sink=sink, answer=answer, sequence=after + 1, at=at, problem=edge)
-        return Reported(self._routed(event, edge, but=sink), edge)
+        """Return an event of a sink itself, for all the other sinks: it opens its one problem, changes or closes it.
+
+        `answer` is the last one it gave.
+        """
+        data = {"sink": sink, "answer": answer}
+        return self._of_source(type_, sink_source(sink), data, problem, after=after, at=at, but=sink)
 
     def reminder(self, opening: bytes, problem: Problem, *, sink: str, after: int, at: datetime) -> OutboxEntry:
         """Return `problem.reminder` for that sink alone, from the body of the event that opened the problem."""
         return OutboxEntry(reminder_event(opening, problem, sink=sink, sequence=after + 1, at=at), (sink,))
 
-    def _routed(
-        self, event: Event, edge: ProblemChange | None, *, watch: Watch | None = None, but: str | None = None
-    ) -> OutboxEntry:
-        """Send what closes a problem where what opened it went, whatever the routes say by now."""
+    def _of_source(
+        self,
+        type_: EventType,
+        source: str,
+        data: Json,
+        problem: Problem | None,
+        *,
+        after: int,
+        at: datetime,
+        watch: Watch | None = None,
+        but: str | None = None,
+        failed_count: int = 0,
+    ) -> Reported:
+        """Return an event of a pipeline, an account or a sink, and what it does to the problem it is about.
+
+        What closes a problem goes where its opening went, whatever the routes say by now.
+        """
+        sequence, edge = after + 1, None
+        if type_ not in PROBLEM_KINDS:
+            edge = None if problem is None else ProblemChange(problem, closed_at=at)
+        elif problem is not None:
+            edge = ProblemChange(problem)
+        else:
+            opened = new_problem(type_, source, nth=sequence, sequence=sequence, at=at)
+            edge = ProblemChange(replace(opened, failed_count=failed_count), is_new=True)
+        data = {**data, "problem": problem_data(edge), "observed": {"at": timestamp(at)}}
+        event = event_of(type_, source, at, sequence=sequence, data=data)
         if edge is not None and edge.closed_at is not None:
-            return OutboxEntry(event, (), with_sinks_of=edge.problem.opening)
-        return OutboxEntry(event, self.router.sinks_for(event.type, watch=watch, but=but))
-
-
-def _edge(
-    type_: EventType, source: str, problem: Problem | None, *, sequence: int, at: datetime
-) -> ProblemChange | None:
-    """Return what an event of a pipeline, an account or a sink does to the problem it is about."""
-    if type_ not in PROBLEM_KINDS:
-        return None if problem is None else ProblemChange(problem, closed_at=at)
-    if problem is not None:
-        return ProblemChange(problem)
-    return ProblemChange(new_problem(type_, source, nth=sequence, sequence=sequence, at=at), is_new=True)
+            return Reported(OutboxEntry(event, (), with_sinks_of=edge.problem.opening), edge)
+        sinks = self.router.sinks_for(type_, watch=watch, but=but)
+        return Reported(OutboxEntry(event, sinks, groups=self.router.groups_of(event, sinks)), edge)

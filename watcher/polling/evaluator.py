@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.cloudevents import ExecutionEventParams, GapEventParams, ObservedAt, PipelineEventParams
+from watcher.domain.cloudevents import ExecutionEventParams, ObservedAt
 from watcher.domain.envelope import Json, new_problem, pipeline_source
 from watcher.domain.event import EventType, GapReason, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
@@ -77,8 +77,8 @@ class ReplyEvaluator:
 
     def gap(self, watch: Watch, reason: GapReason, *, at_most: int | None, after: int) -> OutboxEntry:
         """Return what is reported of a scan that could not prove that it saw everything."""
-        params = GapEventParams(watch, reason, at_most, self.pipeline_name(watch.pipeline), self._link)
-        return self._events.gap(params, after=after, at=self._clock.now())
+        name, at = self.pipeline_name(watch.pipeline), self._clock.now()
+        return self._events.gap(watch, reason, at_most=at_most, name=name, link=self._link, after=after, at=at)
 
     def concluded(
         self,
@@ -91,8 +91,17 @@ class ReplyEvaluator:
         after: int,
     ) -> Reported:
         """Return what the rules of a pipeline conclude: it closes that `problem`, or opens one."""
-        params = PipelineEventParams(watch, self.pipeline_name(watch.pipeline), self._link, execution, failed_count)
-        return self._events.pipeline(type_, params, problem=problem, after=after, at=self._clock.now())
+        return self._events.pipeline(
+            type_,
+            watch,
+            name=self.pipeline_name(watch.pipeline),
+            link=self._link,
+            execution=execution,
+            failed_count=failed_count,
+            problem=problem,
+            after=after,
+            at=self._clock.now(),
+        )
 
     def success(self, entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: Monotonic) -> Evaluation:
         """Evaluate an answer that gave the execution's state, which ends what trouble `entry` counted.

@@ -11,17 +11,15 @@ import pytest
 
 from watcher.domain.cloudevents import (
     ExecutionEventParams,
-    GapEventParams,
     ObservedAt,
-    account_event,
     execution_event,
-    gap_event,
-    sink_event,
     trial_event,
 )
 from watcher.domain.envelope import timestamp, uuid7
 from watcher.domain.event import AccountTrouble, Event, EventType, GapReason
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, FailedNode, LostReason
+from watcher.domain.routing import Router
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
 
@@ -67,6 +65,9 @@ PARAMS = ExecutionEventParams(
     facts=FACTS,
     link="https://example.com/agents/{pipelineId}/runs/{executionId}",
 )
+
+
+EVENTS = EventFactory(Router({}))
 
 
 def read(event: Event) -> Any:
@@ -321,18 +322,20 @@ def test_an_unrecognized_status_is_reported_raw() -> None:
 
 
 def test_an_accounts_event_comes_from_the_account_and_has_no_subject() -> None:
-    event = account_event(
-        EventType.ACCOUNT_DEGRADED,
+    event = EVENTS.account(
+        EventType.ACCOUNT_RECOVERED,
         account="default",
         reason=AccountTrouble.RATE_LIMITED,
-        sequence=4,
+        cause=None,
+        problem=None,
+        after=3,
         at=SEEN,
-    )
+    ).entry.event
     assert read(event) == {
         "specversion": "1.0",
         "id": str(event.id),
         "source": "/accounts/default",
-        "type": "account.degraded",
+        "type": "account.recovered",
         "time": "2026-11-24T10:00:01.800Z",
         "datacontenttype": "application/json",
         "sequence": "0000000004",
@@ -345,7 +348,12 @@ def test_an_accounts_event_comes_from_the_account_and_has_no_subject() -> None:
     assert (event.id.version, event.id.int >> 80, event.sequence) == (7, NOW_MS, 4)
 
 
-GAP = GapEventParams(WATCH, GapReason.DELETED, at_most=12, link="https://example.com/agents/{pipelineId}")
+GAP: dict[str, Any] = {
+    "watch": WATCH,
+    "reason": GapReason.DELETED,
+    "at_most": 12,
+    "link": "https://example.com/agents/{pipelineId}",
+}
 GOLDEN_GAP = (
     '{"specversion":"1.0","id":"ID",'
     '"source":"/accounts/default/pipelines/0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f","type":"pipeline.gap",'
@@ -357,18 +365,20 @@ GOLDEN_GAP = (
 )
 
 
-def gap_of(params: GapEventParams) -> Event:
-    return gap_event(params, sequence=2, at=SEEN)
+def gap_of(**changes: Any) -> Event:
+    return EVENTS.gap(**GAP | changes, after=1, at=SEEN).event
 
 
 def test_a_gap_comes_from_its_pipeline_and_has_no_subject() -> None:
-    event = gap_of(GAP)
+    event = gap_of()
     assert event.body.decode() == GOLDEN_GAP.replace("ID", str(event.id))
     assert (event.type, event.id.version, event.id.int >> 80, event.sequence) == ("pipeline.gap", 7, NOW_MS, 2)
 
 
 def test_a_gap_leaves_out_what_is_not_known() -> None:
-    bare = read(gap_of(GapEventParams(Watch("default", PIPELINE, ()), GapReason.NOT_FOUND)))["data"]
+    bare = read(gap_of(watch=Watch("default", PIPELINE, ()), reason=GapReason.NOT_FOUND, at_most=None, link=None))[
+        "data"
+    ]
     assert bare == {
         "account": "default",
         "pipeline": {"id": PIPELINE},
@@ -378,30 +388,34 @@ def test_a_gap_leaves_out_what_is_not_known() -> None:
 
 
 def test_a_gap_of_which_nothing_may_be_missing_says_so() -> None:
-    assert read(gap_of(replace(GAP, at_most=0)))["data"]["atMost"] == 0
+    assert read(gap_of(at_most=0))["data"]["atMost"] == 0
 
 
 def test_a_gap_has_no_link_that_would_lead_to_an_execution() -> None:
-    assert "link" not in read(gap_of(replace(GAP, link=PARAMS.link)))["data"]
+    assert "link" not in read(gap_of(link=PARAMS.link))["data"]
 
 
 @pytest.mark.parametrize(("name", "emitted"), [("Ours", "Ours"), (None, "What the API calls it")])
 def test_a_gap_names_its_pipeline_as_executions_do(name: str | None, emitted: str) -> None:
-    params = replace(GAP, watch=replace(WATCH, name=name), pipeline_name="What the API calls it")
-    assert read(gap_of(params))["data"]["pipeline"]["name"] == emitted
+    gap = gap_of(watch=replace(WATCH, name=name), name="What the API calls it")
+    assert read(gap)["data"]["pipeline"]["name"] == emitted
 
 
 def test_a_gaps_stream_is_its_pipelines_own() -> None:
-    assert gap_of(GAP).stream == gap_of(replace(GAP, reason=GapReason.OUTRUN)).stream
-    assert gap_of(GAP).stream != gap_of(replace(GAP, watch=replace(WATCH, pipeline=EXECUTION))).stream
-    assert gap_of(GAP).stream != execution_event(PARAMS).stream
+    assert gap_of().stream == gap_of(reason=GapReason.OUTRUN).stream
+    assert gap_of().stream != gap_of(watch=replace(WATCH, pipeline=EXECUTION)).stream
+    assert gap_of().stream != execution_event(PARAMS).stream
+
+
+def sink_event(type_: EventType, *, answer: str, after: int) -> Event:
+    return EVENTS.sink(type_, sink="ops", answer=answer, problem=None, after=after, at=SEEN).entry.event
 
 
 def test_a_sinks_event_comes_from_the_sink_and_has_no_subject() -> None:
-    event = sink_event(EventType.SINK_FAILING, sink="ops", answer="503", sequence=1, at=SEEN)
+    event = sink_event(EventType.SINK_RECOVERED, answer="204", after=0)
     out = read(event)
-    assert (out["source"], out["type"], "subject" in out) == ("/sinks/ops", "sink.failing", False)
-    assert out["data"] == {"sink": "ops", "answer": "503", "observed": {"at": "2026-11-24T10:00:01.800Z"}}
+    assert (out["source"], out["type"], "subject" in out) == ("/sinks/ops", "sink.recovered", False)
+    assert out["data"] == {"sink": "ops", "answer": "204", "observed": {"at": "2026-11-24T10:00:01.800Z"}}
     assert event.id.version == 7
 
 
@@ -414,15 +428,10 @@ def test_a_test_event_names_its_sink_and_is_the_first_of_its_own() -> None:
 
 
 def test_an_account_and_a_sink_of_one_name_are_two_streams() -> None:
-    account = account_event(
-        EventType.ACCOUNT_RECOVERED,
-        account="ops",
-        reason=AccountTrouble.INVALID,
-        sequence=1,
-        at=SEEN,
-    )
-    sink = sink_event(EventType.SINK_RECOVERED, sink="ops", answer="204", sequence=1, at=SEEN)
-    later = sink_event(EventType.SINK_FAILING, sink="ops", answer="503", sequence=2, at=BEFORE)
+    of: dict[str, Any] = {"account": "ops", "reason": AccountTrouble.INVALID, "cause": None, "problem": None}
+    account = EVENTS.account(EventType.ACCOUNT_RECOVERED, **of, after=0, at=SEEN).entry.event
+    sink = sink_event(EventType.SINK_RECOVERED, answer="204", after=0)
+    later = sink_event(EventType.SINK_FAILING, answer="503", after=1)
     assert account.stream != sink.stream
     assert sink.stream == later.stream
 
@@ -518,7 +527,7 @@ def test_a_line_stays_under_16_kib_and_keeps_what_matters(name: str) -> None:
 
 def test_the_line_of_a_gap_stays_under_16_kib_and_keeps_what_matters() -> None:
     watch = replace(WATCH, account="a" * 64, labels=LABELS, name=CONTROL * 256)
-    event = gap_of(replace(GAP, watch=watch, at_most=2**53, link="https://example.com/" + CONTROL * 30_000))
+    event = gap_of(watch=watch, at_most=2**53, link="https://example.com/" + CONTROL * 30_000)
     out = read(event)["data"]
     assert len(event.body) + len(b"\n") <= 16 * 1024
     assert (out["reason"], out["atMost"], out["pipeline"]["id"]) == ("deleted", 2**53, PIPELINE)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from watcher.domain.cloudevents import ExecutionEventParams, GapEventParams, ObservedAt, PipelineEventParams
+from watcher.domain.cloudevents import ExecutionEventParams, ObservedAt
 from watcher.domain.envelope import Json, new_problem
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
@@ -42,11 +42,11 @@ def execution(events: EventFactory) -> OutboxEntry:
 
 
 def gap(events: EventFactory) -> OutboxEntry:
-    return events.gap(GapEventParams(WATCH, GapReason.DELETED), after=4, at=AT)
+    return events.gap(WATCH, GapReason.DELETED, after=4, at=AT)
 
 
 def pipeline(events: EventFactory) -> OutboxEntry:
-    return events.pipeline(EventType.PIPELINE_SILENT, PipelineEventParams(WATCH), problem=None, after=4, at=AT).entry
+    return events.pipeline(EventType.PIPELINE_SILENT, WATCH, problem=None, after=4, at=AT).entry
 
 
 def account(events: EventFactory) -> OutboxEntry:
@@ -91,10 +91,7 @@ def test_an_event_goes_to_whom_the_routes_name_when_it_is_made(events: EventFact
 def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_and_all_else_is_not(
     events: EventFactory,
 ) -> None:
-    params, trouble = (
-        PipelineEventParams(WATCH),
-        {"account": "default", "reason": AccountTrouble.INVALID, "cause": None},
-    )
+    trouble = {"account": "default", "reason": AccountTrouble.INVALID, "cause": None}
 
     def told(make: Callable[..., Reported], opening: EventType, closing: EventType, **more: Any) -> list[bytes]:
         """Return the lanes of an opening, a reminder, both ways of closing and the next opening."""
@@ -110,8 +107,8 @@ def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_an
         ]
 
     lanes = [
-        told(events.pipeline, EventType.PIPELINE_FAILING, EventType.PIPELINE_RECOVERED, params=params),
-        told(events.pipeline, EventType.PIPELINE_SILENT, EventType.PIPELINE_ACTIVE, params=params),
+        told(events.pipeline, EventType.PIPELINE_FAILING, EventType.PIPELINE_RECOVERED, watch=WATCH),
+        told(events.pipeline, EventType.PIPELINE_SILENT, EventType.PIPELINE_ACTIVE, watch=WATCH),
         told(events.account, EventType.ACCOUNT_DEGRADED, EventType.ACCOUNT_RECOVERED, **trouble),
         told(events.sink, EventType.SINK_FAILING, EventType.SINK_RECOVERED, sink="ops", answer="503"),
         told(events.sink, EventType.SINK_DISABLED, EventType.SINK_RECOVERED, sink="hook", answer="410"),
@@ -126,8 +123,7 @@ def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_an
 
 
 def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(events: EventFactory) -> None:
-    params = PipelineEventParams(WATCH)
-    opening = events.pipeline(EventType.PIPELINE_FAILING, params, problem=None, after=4, at=AT)
+    opening = events.pipeline(EventType.PIPELINE_FAILING, WATCH, problem=None, after=4, at=AT)
     assert opening.problem is not None
     problem = opening.problem.problem
     assert (opening.problem.is_new, problem.kind, problem.opened_at) == (True, EventType.PIPELINE_FAILING, AT)
@@ -135,7 +131,7 @@ def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(
     events.router.replace({"late": ROUTES["ops"]})
     later = AT + timedelta(seconds=90)
     counted = replace(problem, failed_count=7)
-    closing = events.pipeline(EventType.PIPELINE_RECOVERED, params, problem=counted, after=5, at=later)
+    closing = events.pipeline(EventType.PIPELINE_RECOVERED, WATCH, problem=counted, after=5, at=later)
     assert closing.problem == ProblemChange(counted, closed_at=later)
     assert (closing.entry.sinks, closing.entry.with_sinks_of) == ((), problem.opening)
     assert json.loads(closing.entry.event.body)["data"]["problem"] == {
@@ -151,7 +147,7 @@ def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(
 
 def test_each_problem_of_a_pipeline_has_an_id_of_its_own_that_stays_the_same(events: EventFactory) -> None:
     def id_of(type_: EventType, after: int) -> object:
-        reported = events.pipeline(type_, PipelineEventParams(WATCH), problem=None, after=after, at=AT)
+        reported = events.pipeline(type_, WATCH, problem=None, after=after, at=AT)
         assert reported.problem is not None
         return reported.problem.problem.id
 
@@ -171,8 +167,8 @@ def test_each_problem_of_a_pipeline_has_an_id_of_its_own_that_stays_the_same(eve
 def test_a_pipelines_event_leads_to_the_execution_that_it_is_about(
     events: EventFactory, link: str, execution: Json | None, expected: str | None
 ) -> None:
-    params = PipelineEventParams(WATCH, "Sales agent", link, execution)
-    reported = events.pipeline(EventType.PIPELINE_FAILING, params, problem=None, after=0, at=AT)
+    of = {"name": "Sales agent", "link": link, "execution": execution}
+    reported = events.pipeline(EventType.PIPELINE_FAILING, WATCH, **of, problem=None, after=0, at=AT)  # type: ignore[arg-type] # mixed
     data = json.loads(reported.entry.event.body)["data"]
     assert (data.get("link"), data.get("execution"), data["pipeline"]["name"]) == (expected, execution, "Sales agent")
 
