@@ -1,6 +1,7 @@
 """What the simulator knows and only tests ask: what it was asked, what it answered, and what was true."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
 from typing import NamedTuple
@@ -64,3 +65,10 @@ def true_path(world: World, execution: str) -> tuple[StatusTime, ...]:
 def time_at(world: World, moment_s: float) -> datetime:
     """Return a moment of the world as a date."""
     return world.epoch + timedelta(seconds=moment_s)
+
+
+def forget(world: World, execution: str) -> None:
+    """Let the API forget an execution from now on."""
+    known = world.find(execution)
+    assert known is not None
+    world.replace(replace(known, deleted_s=world.now_s()))

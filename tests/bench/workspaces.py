@@ -12,7 +12,7 @@ import yaml
 
 from bench.answers import PIPELINE, answer
 from watcher.clerk.schemas import parse_execution
-from watcher.domain.cloudevents import ExecutionEventParams, ObservedAt, execution_event
+from watcher.domain.cloudevents import ExecutionEventParams, execution_event
 from watcher.domain.event import OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
@@ -132,7 +132,8 @@ def _first_sight(lease: Lease, execution: str, *, sinks: tuple[str, ...], clock:
         watch=Watch(ACCOUNT, PIPELINE, ()),
         status_change=result.status_changes[0],
         known=result.known,
-        observed_at=ObservedAt(clock.now(), None),
+        observed_at=clock.now(),
+        not_before=None,
         facts=facts,
     )
     return ExecutionChange(lease, None, result.known, (OutboxEntry(execution_event(params), sinks),))

@@ -16,7 +16,7 @@ from e2e import checks
 from e2e.programme import Life
 from e2e.stage import API_KEY, POLLING, Document, Stage, document_of
 from e2e.terminal import Terminal, on_terminal
-from simulator_facts import requests_of
+from simulator_facts import forget, requests_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
@@ -128,7 +128,7 @@ async def test_a_failure_is_1_and_its_line_says_why(scene: Scene) -> None:
 async def test_what_is_lost_after_it_was_seen_is_1_and_only_after_the_grace(scene: Scene) -> None:
     life = await scene.play(OPEN, polling=PATIENT | {"lost_after": 3})
     await life.until(lambda: life.emitted, what="it was seen")
-    scene.simulator.world.delete(OPEN.execution)
+    forget(scene.simulator.world, OPEN.execution)
     code, stdout, _ = await ended(life)
     assert code == 1
     assert stdout.endswith(" lost - not_found\n")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import typer
 from rich.console import Console
 
-from watcher.cli.console import say, stderr_console
+from watcher.cli.console import console_on, say
 from watcher.config.document import ConfigProblemsError, Problem
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
@@ -60,7 +60,7 @@ def loaded(load: Callable[[], Settings]) -> Settings:
     except ConfigProblemsError as error:
         if not sys.stderr.isatty():
             raise
-        console = stderr_console()
+        console = console_on(sys.stderr)
         report(error.problems, source=error.source, console=console)
         say(console, (error.total, "bold"))
         raise typer.Exit(error.exit_code) from None

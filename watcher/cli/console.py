@@ -1,6 +1,5 @@
 """Where people read: consoles that obey nothing in a text but our own styles."""
 
-import sys
 from typing import TextIO
 
 from rich.console import Console
@@ -12,16 +11,6 @@ from watcher.runtime.terminal import harmless, printable
 def console_on(stream: TextIO) -> Console:
     """Return a console that reads no markup. Colours follow `NO_COLOR`, `FORCE_COLOR`, `TERM` and what it is."""
     return Console(file=stream, highlight=False, markup=False, emoji=False)
-
-
-def stdout_console() -> Console:
-    """Return the console of the data a command prints."""
-    return console_on(sys.stdout)
-
-
-def stderr_console() -> Console:
-    """Return the console of everything else."""
-    return console_on(sys.stderr)
 
 
 def say(console: Console, *parts: str | tuple[str, str], wrap: bool = True) -> None:

@@ -29,12 +29,10 @@ def fill_in(document: Document) -> None:
 
 def check(document: Document) -> None:
     """Report what contradicts something else in the file, once what is wrong with single values is reported."""
-    _check_keys(document)
+    _check_repetitions(document)
     for watch in _watches(document):  # read as absent, a list that holds nothing would mean every execution there is
         if document.table(watch).get("executions", ()) is None:
             document.report((*watch, "executions"), "has no value", remedy=NO_EXECUTIONS, key=True)
-    _check_pipelines(document)
-    _check_executions(document)
     _check_intervals(document)
     _check_silences(document)
 
@@ -72,39 +70,28 @@ def _watches(document: Document) -> list[Path]:
     return [("watch", index) for index, item in enumerate(items) if isinstance(item, dict)]
 
 
-def _check_keys(document: Document) -> None:
-    first: dict[str, Path] = {}
+def _check_repetitions(document: Document) -> None:
+    """Report what may be there once: a key, and with one account a pipeline and an execution."""
+    first: dict[object, Path] = {}
+
+    def note(path: Path, value: object, problem: str, *, remedy: str) -> None:
+        if (other := first.setdefault((remedy, value), path)) != path:
+            document.report(path, problem.format(document.line(other)), remedy=remedy)
+
     for name in document.table(("accounts",)):
-        path = ("accounts", name, "api_key")
-        key = document.text(path)
-        if key is not None and (other := first.setdefault(key, path)) != path:
-            problem = f"the same key as another account's at line {document.line(other)}"
-            document.report(path, problem, remedy="one account per key: its rate limit is one")
-
-
-def _check_pipelines(document: Document) -> None:
-    first: dict[tuple[str, str], Path] = {}
-    for watch in _watches(document):
-        path = (*watch, "pipeline")
-        account, pipeline = document.text((*watch, "account")), document.text(path)
-        if account is None or pipeline is None:
-            continue
-        if (other := first.setdefault((account, _canonical(pipeline)), path)) != path:
-            problem = f"already watched at line {document.line(other)} with the same account"
-            document.report(path, problem, remedy="merge the two entries")
-
-
-def _check_executions(document: Document) -> None:
-    first: dict[tuple[str, str], Path] = {}
+        if (key := document.text(path := ("accounts", name, "api_key"))) is not None:
+            same = "the same key as another account's at line {}"
+            note(path, key, same, remedy="one account per key: its rate limit is one")
+    watched = "already watched at line {} with the same account"
     for watch in _watches(document):
         account = document.text((*watch, "account"))
-        for index, item in enumerate(document.items((*watch, "executions"))):
-            path = (*watch, "executions", index)
-            if account is None or not isinstance(item, str) or document.is_reported(path):
-                continue
-            if (other := first.setdefault((account, _canonical(item)), path)) != path:
-                problem = f"already watched at line {document.line(other)} with the same account"
-                document.report(path, problem, remedy="remove one of them")
+        executions: list[Path] = [
+            (*watch, "executions", at) for at, _ in enumerate(document.items((*watch, "executions")))
+        ]
+        for at in ((*watch, "pipeline"), *executions):
+            if account is not None and (id_ := document.text(at)) is not None:
+                remedy = "remove one of them" if "executions" in at else "merge the two entries"
+                note(at, (account, _canonical(id_)), watched, remedy=remedy)
 
 
 def _canonical(text: str) -> str:

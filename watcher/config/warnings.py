@@ -6,21 +6,21 @@ for nothing reads no warning.
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path as FilePath
-from uuid import UUID
 
 from yarl import URL
 
 from watcher.config.document import Document, Problem
-from watcher.config.models import AnySink, Settings, WatchSettings
+from watcher.config.models import AnySink, Settings, SilenceMatch, WatchSettings
 from watcher.config.yaml_tree import Path
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity, severity_of
 from watcher.domain.routing import types_matching
 from watcher.runtime.http_client import is_private_host
 from watcher.runtime.settings import did_you_mean
+from watcher.sinks.settings import Match
 from watcher.sinks.slack_bot import SlackBotSettings
 from watcher.sinks.webhook import WebhookSettings
 
@@ -106,8 +106,7 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
     for name, sink in settings.sinks.items():
         path = ("sinks", name)
         if types_matching(sink.events) & _OF_PIPELINES:
-            match = sink.match
-            yield from _of_match(document, settings, (*path, "match"), match.labels, match.pipelines)
+            yield from _of_match(document, settings, (*path, "match"), sink.match)
         yield from _of_events(document, settings, sink, path=path)
         if isinstance(sink, WebhookSettings):
             yield from _of_clear_text(document, (*path, "url"), sink.url.get_secret_value(), what="events")
@@ -122,7 +121,7 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
 
 def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: Path) -> Iterator[Problem]:
     """Warn of events that are asked for by name, and that no watch can lead to."""
-    fitting = [watch for watch in settings.watch if _fits(watch, sink.match.labels, sink.match.pipelines)]
+    fitting = [watch for watch in settings.watch if _fits(watch, sink.match)]
     for index, glob in enumerate(sink.events) if document.is_in_file((*path, "events")) else ():
         at, types = (*path, "events", index), types_matching((glob,))
         if types & _OF_RULES and types != _ALL and not any(watch.rules for watch in fitting):
@@ -148,8 +147,7 @@ def _of_pager(document: Document, sink: WebhookSettings, *, path: Path) -> Itera
 
 def _of_silences(document: Document, settings: Settings) -> Iterator[Problem]:
     for index, silence in enumerate(settings.silences):
-        path, match = ("silences", index, "match"), silence.match
-        yield from _of_match(document, settings, path, match.labels, match.pipelines, match.accounts)
+        yield from _of_match(document, settings, ("silences", index, "match"), silence.match)
 
 
 def _of_store(document: Document, settings: Settings) -> Iterator[Problem]:
@@ -171,28 +169,19 @@ def _mounts() -> str:
         return ""
 
 
-def _fits(
-    watch: WatchSettings, labels: Mapping[str, str], pipelines: Collection[UUID], accounts: Collection[str] = ()
-) -> bool:
+def _fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
     """Return whether a watch has all these labels, and one of these pipelines and accounts, where any are named."""
-    in_pipelines = not pipelines or watch.pipeline in pipelines
-    in_accounts = not accounts or watch.account in accounts
-    return in_pipelines and in_accounts and labels.items() <= watch.labels.items()
+    in_pipelines = not match.pipelines or watch.pipeline in match.pipelines
+    accounts = match.accounts if isinstance(match, SilenceMatch) else ()
+    return in_pipelines and (not accounts or watch.account in accounts) and match.labels.items() <= watch.labels.items()
 
 
-def _of_match(
-    document: Document,
-    settings: Settings,
-    path: Path,
-    labels: Mapping[str, str],
-    pipelines: Collection[UUID],
-    accounts: Collection[str] = (),
-) -> Iterator[Problem]:
+def _of_match(document: Document, settings: Settings, path: Path, match: Match | SilenceMatch) -> Iterator[Problem]:
     """Warn of what no watch has: all the labels, or all that is given at once."""
-    if not any(_fits(watch, labels, ()) for watch in settings.watch):
-        remedy = _label_remedy(document, settings, labels=labels, path=(*path, "labels"))
+    if not any(match.labels.items() <= watch.labels.items() for watch in settings.watch):
+        remedy = _label_remedy(document, settings, labels=match.labels, path=(*path, "labels"))
         yield document.remark((*path, "labels"), "no watch has these labels", remedy=remedy)
-    elif not any(_fits(watch, labels, pipelines, accounts) for watch in settings.watch):
+    elif not any(_fits(watch, match) for watch in settings.watch):
         remedy = "add a watch for it, or change what it names"
         yield document.remark(path, "no watch fits all of what is given", remedy=remedy)
 

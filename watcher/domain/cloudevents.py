@@ -25,21 +25,18 @@ from watcher.domain.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
-class ObservedAt:
-    """When a change was seen (wall clock), and the last poll that still saw the old status, if any did."""
-
-    at: datetime
-    not_before: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
 class ExecutionEventParams:
-    """All that an event of an execution is made from. `facts` is absent where the API had nothing to say."""
+    """All that an event of an execution is made from. `facts` is absent where the API had nothing to say.
+
+    `observed_at` is when the change was seen (wall clock), `not_before` the last poll that still saw the old status, if
+    any did.
+    """
 
     watch: Watch
     status_change: StatusChange
     known: ExecutionRecord
-    observed_at: ObservedAt
+    observed_at: datetime
+    not_before: datetime | None = None
     pipeline_name: str | None = None
     facts: ExecutionSnapshot | None = None
     link: str | None = None
@@ -55,7 +52,7 @@ def execution_event(params: ExecutionEventParams) -> Event:
         (watch.account, watch.pipeline, execution, status_change.type, status_change.kind, str(status_change.nth))
     )
     observed_at, reported_at = params.observed_at, _reported_at(params)
-    delay = None if reported_at is None else max(timedelta(), observed_at.at - reported_at)
+    delay = None if reported_at is None else max(timedelta(), observed_at - reported_at)
     data = {
         **_where(params),
         "execution": _execution(params),
@@ -63,15 +60,15 @@ def execution_event(params: ExecutionEventParams) -> Event:
         "overdueSeconds": None if params.overdue_s is None else round(params.overdue_s, 3),
         "problem": problem_data(params.problem),
         "observed": {
-            "at": timestamp(observed_at.at),
-            "notBefore": observed_at.not_before and timestamp(observed_at.not_before),
+            "at": timestamp(observed_at),
+            "notBefore": params.not_before and timestamp(params.not_before),
             "delaySeconds": None if delay is None else round(delay.total_seconds(), 3),
         },
     }
     return event_of(
         status_change.type,
         pipeline_source(watch),
-        reported_at or observed_at.at,
+        reported_at or observed_at,
         sequence=status_change.sequence,
         data=data,
         subject=execution,

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.cloudevents import ExecutionEventParams, ObservedAt
+from watcher.domain.cloudevents import ExecutionEventParams
 from watcher.domain.envelope import Json, new_problem, pipeline_source
 from watcher.domain.event import EventType, GapReason, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
@@ -160,7 +160,6 @@ class ReplyEvaluator:
         """
         before, known, at = entry.known, result.known, self._clock.now()
         unseen = timedelta(microseconds=max(0, seen_at - entry.polled_at))
-        observed_at = ObservedAt(at, None if before.status is None else at - unseen)
         limit_s = entry.watch.overdue_after_s.get(known.status or "", 0.0)
         overdue_s = (seen_at - known.since_at) / 1_000_000 - limit_s
         entries: list[OutboxEntry] = []
@@ -174,7 +173,8 @@ class ReplyEvaluator:
                 watch=entry.watch,
                 status_change=status_change,
                 known=known,
-                observed_at=observed_at,
+                observed_at=at,
+                not_before=None if before.status is None else at - unseen,
                 pipeline_name=self._pipeline_names.get(entry.watch.pipeline),
                 facts=facts,
                 link=self._link,

@@ -29,15 +29,9 @@ class Pacer:
         self._gap_s = 1 / (rate_per_s * SHARE)
         self.ready_at = Monotonic(now + self._gap_s)
 
-    def spend(self, now: Monotonic) -> Monotonic:
-        """Take the slot of a request that goes out at `now` (monotonic seconds); return it for `give_back`."""
+    def spend(self, now: Monotonic) -> None:
+        """Take the slot of a request that goes out at `now` (monotonic seconds)."""
         self.ready_at = Monotonic(max(self.ready_at, now - LATENESS_S) + self._gap_s)
-        return self.ready_at
-
-    def give_back(self, slot: Monotonic) -> None:
-        """Let go of a slot that nothing went out in, unless one was taken since: that one is spaced from it."""
-        if self.ready_at == slot:
-            self.ready_at = Monotonic(slot - self._gap_s)
 
 
 LONGEST_S = 1e9

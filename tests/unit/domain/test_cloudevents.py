@@ -11,7 +11,6 @@ import pytest
 
 from watcher.domain.cloudevents import (
     ExecutionEventParams,
-    ObservedAt,
     execution_event,
     trial_event,
 )
@@ -61,7 +60,8 @@ PARAMS = ExecutionEventParams(
     watch=WATCH,
     status_change=FAILED,
     known=ExecutionRecord(EXECUTION, PIPELINE, status="failed"),
-    observed_at=ObservedAt(SEEN, BEFORE),
+    observed_at=SEEN,
+    not_before=BEFORE,
     facts=FACTS,
     link="https://example.com/agents/{pipelineId}/runs/{executionId}",
 )
@@ -129,7 +129,8 @@ def test_an_id_is_the_same_whatever_else_is_known() -> None:
         watch=Watch("default", PIPELINE, ()),
         status_change=replace(FAILED, previous=None, sequence=9),
         known=ExecutionRecord(EXECUTION, PIPELINE),
-        observed_at=ObservedAt(SEEN + timedelta(days=1), None),
+        observed_at=SEEN + timedelta(days=1),
+        not_before=None,
     )
     assert str(execution_event(bare).id) == FAILED_ID
 
@@ -227,12 +228,12 @@ def test_a_time_is_utc_with_milliseconds(moment: datetime, text: str) -> None:
 @pytest.mark.parametrize("gap_us", [0, 1, 999, 1000])
 def test_the_poll_before_is_never_reported_as_later(gap_us: int) -> None:
     at = SEEN + timedelta(microseconds=600)
-    result = data(replace(PARAMS, observed_at=ObservedAt(at, at - timedelta(microseconds=gap_us))))["observed"]
+    result = data(replace(PARAMS, observed_at=at, not_before=at - timedelta(microseconds=gap_us)))["observed"]
     assert result["notBefore"] <= result["at"]
 
 
 def test_an_observation_at_first_sight_has_no_poll_before_it() -> None:
-    assert "notBefore" not in data(replace(PARAMS, observed_at=ObservedAt(SEEN, None)))["observed"]
+    assert "notBefore" not in data(replace(PARAMS, observed_at=SEEN, not_before=None))["observed"]
 
 
 # Absent values
@@ -243,7 +244,8 @@ def test_what_is_absent_is_left_out() -> None:
         watch=Watch("default", PIPELINE, ()),
         status_change=replace(RUNNING, previous=None),
         known=ExecutionRecord(EXECUTION, PIPELINE),
-        observed_at=ObservedAt(SEEN, None),
+        observed_at=SEEN,
+        not_before=None,
         facts=ExecutionSnapshot(EXECUTION, "running", error="", triggered_by=""),
     )
     assert data(bare) == {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from watcher.domain.cloudevents import ExecutionEventParams, ObservedAt
+from watcher.domain.cloudevents import ExecutionEventParams
 from watcher.domain.envelope import Json, new_problem
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
@@ -36,9 +36,7 @@ def events() -> EventFactory:
 
 def execution(events: EventFactory) -> OutboxEntry:
     status_change = StatusChange(EventType.EXECUTION_RUNNING, "running", "running", None, nth=1, sequence=5)
-    return events.execution(
-        ExecutionEventParams(WATCH, status_change, ExecutionRecord("e-1", "p-1"), ObservedAt(AT, None))
-    )
+    return events.execution(ExecutionEventParams(WATCH, status_change, ExecutionRecord("e-1", "p-1"), AT))
 
 
 def gap(events: EventFactory) -> OutboxEntry:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from watcher.domain.timestamps import Monotonic
-from watcher.runtime.pacing import LATENESS_S, Pacer
+from watcher.runtime.pacing import Pacer
 
 RATES = [0.5, 5, 100, 5000]
 Lateness = Callable[[], float]
@@ -101,14 +101,3 @@ def test_requests_that_come_more_slowly_than_the_rate_never_wait() -> None:
     for now in range(1000, 1060):
         assert pacer.ready_at <= now
         pacer.spend(Monotonic(now))
-
-
-def test_a_slot_that_nothing_went_out_in_is_given_back_unless_another_was_taken_since() -> None:
-    pacer = rested(0.98**-1)  # a gap of one second
-    first = pacer.spend(Monotonic(10.0))
-    pacer.give_back(first)
-    assert pacer.ready_at <= 10.0
-    early = pacer.spend(Monotonic(10.0))
-    pacer.spend(Monotonic(11.0))
-    pacer.give_back(early)
-    assert pacer.ready_at >= 12.0 - LATENESS_S

@@ -161,8 +161,8 @@ class Simulator:
         return entry
 
     async def _respond(self, request: web.BaseRequest, *, entry: LoggedRequest) -> web.StreamResponse:
-        if refused := self._refusal(request, entry=entry):
-            return refused
+        if entry.key is None or request.method != "GET":
+            return refusal(401 if entry.key is None else 405)
         now_s = self.world.now_s()
         answer = self._answer(request, entry=entry, now_s=now_s)
         entry.fault = self._dice.throw(now_s, execution=entry.execution, endpoint=entry.endpoint)
@@ -177,13 +177,6 @@ class Simulator:
             if answer.rows is not None:
                 self.request_log.note_page(entry, rows=answer.rows)
         return response
-
-    def _refusal(self, request: web.BaseRequest, *, entry: LoggedRequest) -> web.Response | None:
-        if entry.key is None:
-            return refusal(401)
-        if request.method != "GET":
-            return refusal(405)
-        return None
 
     def _answer(self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float) -> Answer:
         if entry.endpoint == "list" and entry.pipeline and entry.pipeline in self.world.pipelines:

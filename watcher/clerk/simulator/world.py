@@ -6,7 +6,7 @@ Its times are seconds since it began, on the monotonic clock it is given.
 import math
 from bisect import insort
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase, has_ended
@@ -101,10 +101,6 @@ class World:
     def replace(self, execution: SimExecution) -> None:
         """Let an execution have another life than was planned, of which nothing was answered yet."""
         self._executions[execution.id] = execution
-
-    def delete(self, execution: str) -> None:
-        """Let the API forget an execution from now on."""
-        self._executions[execution] = replace(self._executions[execution], deleted_s=self.now_s())
 
     def find(self, execution: str, *, pipeline: str | None = None) -> SimExecution | None:
         """Return an execution of that pipeline, whether the API shows it or not."""

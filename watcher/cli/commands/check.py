@@ -16,7 +16,7 @@ from rich.table import Table
 from watcher.cli.capacity import TYPICAL_STATUS_S, AccountPlan, Advice, plan
 from watcher.cli.config_loading import WARNING, loaded, report
 from watcher.cli.connectivity import Trial, try_everything, try_store
-from watcher.cli.console import say, stderr_console, stdout_console
+from watcher.cli.console import console_on, say
 from watcher.cli.shell import ConfigOption, put, put_error
 from watcher.config.document import Document
 from watcher.config.loader import load_config, require_usable
@@ -68,12 +68,12 @@ def check(
     settings = loaded(partial(load_config, path, environ=os.environ, document=document))
     require_usable(settings)
     if sys.stdout.isatty():
-        print_plan(plan(settings), settings, file=str(path), console=stdout_console())
+        print_plan(plan(settings), settings, file=str(path), console=console_on(sys.stdout))
     else:
         print_plan_rows(plan(settings))
     warnings = warnings_of(document, settings)
     if sys.stderr.isatty():
-        report(warnings, source=document.source, console=stderr_console(), word=WARNING)
+        report(warnings, source=document.source, console=console_on(sys.stderr), word=WARNING)
     else:
         for warning in warnings:
             put_error(f"warning: {warning}")
@@ -86,7 +86,7 @@ def _go_online(settings: Settings, *, send: bool) -> None:
     trials = asyncio.run(_try_everything(settings, send=send))
     if sys.stdout.isatty():
         for trial in trials:
-            print_trial(trial, console=stdout_console())
+            print_trial(trial, console=console_on(sys.stdout))
     else:
         print_trial_rows(trials)
     codes = {trial.code for trial in trials} - {Exit.DONE}
@@ -95,7 +95,7 @@ def _go_online(settings: Settings, *, send: bool) -> None:
 
 
 async def _try_everything(settings: Settings, *, send: bool) -> Sequence[Trial]:
-    console, clock = stderr_console(), SystemClock()
+    console, clock = console_on(sys.stderr), SystemClock()
     words = TextColumn("tried {task.completed} of {task.total} watches")
     with Progress(words, console=console, transient=True, disable=not console.is_terminal) as progress:
         watches = progress.add_task("", total=len(settings.watch))

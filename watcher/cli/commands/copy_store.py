@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from watcher.cli.config_loading import read_config
-from watcher.cli.console import say, stderr_console
+from watcher.cli.console import console_on, say
 from watcher.cli.shell import ConfigOption, run_interruptible
 from watcher.config.locate import find_config
 from watcher.domain.errors import ConfigError, UsageError
@@ -48,7 +49,7 @@ def copy_store(
 
 
 async def _copy(source: StoreEnd, target: StoreEnd, *, clock: Clock, stop: asyncio.Event) -> None:
-    console, began_at = stderr_console(), clock.monotonic()
+    console, began_at = console_on(sys.stderr), clock.monotonic()
     rows = TextColumn("{task.completed:,.0f} of {task.total:,.0f} rows")
     columns = (TextColumn("{task.description}"), BarColumn(), rows, TimeRemainingColumn(compact=True))
     with_bar = console.is_terminal and not console.is_dumb_terminal

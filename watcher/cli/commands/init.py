@@ -2,13 +2,14 @@
 
 import base64
 import secrets
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from watcher.cli.console import say, stderr_console
+from watcher.cli.console import console_on, say
 from watcher.cli.shell import put, write_file
 from watcher.sinks.webhook import SECRET_PREFIX
 
@@ -34,4 +35,8 @@ def init(
         return
     text = files("watcher.cli.commands").joinpath("starter.yaml").read_text(encoding="utf-8")
     write_file(path, text, force=force)
-    say(stderr_console(), ("✓ ", "green"), f"wrote {path}. Next: fill in the id, export CLERK_API_KEY, watcher check")
+    say(
+        console_on(sys.stderr),
+        ("✓ ", "green"),
+        f"wrote {path}. Next: fill in the id, export CLERK_API_KEY, watcher check",
+    )

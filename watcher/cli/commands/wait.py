@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from watcher.cli.config_loading import read_config
-from watcher.cli.console import stdout_console
+from watcher.cli.console import console_on
 from watcher.cli.shell import ConfigOption, put_error, run_interruptible
 from watcher.cli.wait.display import LinesView, LiveView, View
 from watcher.cli.wait.follower import wait_for
@@ -145,7 +145,7 @@ def _from_environment(environ: Mapping[str, str]) -> AccountSettings:
 @contextmanager
 def _view(*, as_json: bool) -> Iterator[View]:
     """Choose how to show it: a live display needs a terminal that can do it."""
-    console = stdout_console()
+    console = console_on(sys.stdout)
     can_redraw = sys.stdout.isatty() and not console.is_dumb_terminal and console.encoding.startswith("utf")
     if as_json or not can_redraw:
         yield LinesView(as_json=as_json)

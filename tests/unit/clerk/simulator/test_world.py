@@ -3,7 +3,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from simulator_facts import time_at, true_path
+from simulator_facts import forget, time_at, true_path
 
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.world import Order, SimPipeline, World
@@ -66,7 +66,7 @@ def test_a_planned_deletion_hides_an_execution_and_ends_its_path(world: World, t
 def test_an_execution_can_be_deleted_now(world: World, travel: Travel) -> None:
     world.add(lifecycle("e"), pipeline=SALES)
     travel(1)
-    world.delete("e")
+    forget(world, "e")
     assert world.listed(SALES.id) == []
     assert world.find("e") is not None
 
