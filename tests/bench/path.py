@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.answers import execution_ids
 from bench.counters import Counters
-from bench.figures import Figure, at_most, shown
+from bench.figures import Figure, at_most
 from bench.load_server import serve_load
 from bench.processes import counted_daemon, server, wait_until
 from bench.receiver import receive

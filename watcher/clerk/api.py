@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from yarl import URL
 
@@ -39,11 +39,6 @@ def outcome_of(status_code: int) -> Outcome:
 
 _Found = TypeVar("_Found")
 _Reply = TypeVar("_Reply", Reply, PageReply)
-_Parsed_co = TypeVar("_Parsed_co", covariant=True)
-
-
-class _Parse(Protocol[_Parsed_co]):
-    def __call__(self, body: bytes, *, forgiving: bool) -> _Parsed_co: ...
 
 
 class ClerkApi:
@@ -75,7 +70,7 @@ class ClerkApi:
         what: str,
         query: str = "",
         *,
-        parse: _Parse[_Found],
+        parse: Callable[..., _Found],
         known_hash: int | None,
         reply: Callable[..., _Reply],
     ) -> _Reply:
@@ -97,7 +92,9 @@ class ClerkApi:
         reason = f"status_{code}"
         return reply(outcome_of(code), sent_at, status_code=code, retry_after_s=retry_after_s, reason=reason)
 
-    async def _read(self, body: bytes, *, parse: _Parse[_Found], known_hash: int | None) -> tuple[_Found | None, int]:
+    async def _read(
+        self, body: bytes, *, parse: Callable[..., _Found], known_hash: int | None
+    ) -> tuple[_Found | None, int]:
         """Read what is small here, and in the thread what is large or has to be forgiven something.
 
         What is known is not read again. The hash is keyed anew in each process, so nobody can make two bodies that

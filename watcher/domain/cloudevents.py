@@ -11,15 +11,14 @@ from watcher.domain.envelope import (
     Json,
     cut,
     event_of,
-    lane_of,
     pipeline_source,
     present,
     sink_source,
     timestamp,
 )
-from watcher.domain.event import ClosedReason, Event, EventType
+from watcher.domain.event import Event, EventType
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Status
-from watcher.domain.problems import Problem, ProblemChange, severity_of
+from watcher.domain.problems import ProblemChange, severity_of
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
 
@@ -76,35 +75,15 @@ def execution_event(params: ExecutionEventParams) -> Event:
     )
 
 
-def closed_event(opening: bytes | None, *, reason: ClosedReason, at: datetime, problem: ProblemChange) -> Event:
-    """Build `problem.closed` with the data of the event that opened it, as far as that is there."""
-    data: Json = {} if opening is None else json.loads(opening)["data"]
-    data |= {"reason": reason, "problem": problem_data(problem), "observed": {"at": timestamp(at)}}
-    source, lane = f"/problems/{problem.problem.id}", _lane_of_problem(problem.problem)
-    return event_of(EventType.PROBLEM_CLOSED, source, at, sequence=1, data=data, lane=lane)
-
-
 def execution_block(body: bytes) -> Json:
     """Return what an event of an execution says of it."""
     return json.loads(body)["data"]["execution"]  # type: ignore[no-any-return] # as `execution_event` made it
-
-
-def reminder_event(opening: bytes, problem: Problem, *, sink: str, sequence: int, at: datetime) -> Event:
-    """Build `problem.reminder` for one sink from the body of the event that opened the problem."""
-    data = json.loads(opening)["data"] | {"problem": problem_data(ProblemChange(problem))}
-    source, lane = sink_source(sink), _lane_of_problem(problem)
-    return event_of(EventType.PROBLEM_REMINDER, source, at, sequence=sequence, data=data, lane=lane)
 
 
 def trial_event(*, sink: str, at: datetime) -> Event:
     """Build `watcher.test` for one sink. It is recorded nowhere, so it is always the first of its own count."""
     data = {"sink": sink, "observed": {"at": timestamp(at)}}
     return event_of(EventType.WATCHER_TEST, sink_source(sink), at, sequence=1, data=data)
-
-
-def _lane_of_problem(problem: Problem) -> bytes:
-    """Return the lane of the event that opened it: what else is told of it comes after that."""
-    return lane_of(problem.kind, problem.opening.stream, id_=problem.id)
 
 
 def _where(params: ExecutionEventParams) -> Json:

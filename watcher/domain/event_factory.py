@@ -4,22 +4,22 @@ It knows neither how something came about nor how it is recorded or sent. `watch
 neither number nor route: `cloudevents` alone makes it.
 """
 
+import json
 from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
 
 from watcher.domain.cloudevents import (
     ExecutionEventParams,
-    closed_event,
     execution_event,
     pipeline_data,
     problem_data,
-    reminder_event,
 )
 from watcher.domain.envelope import (
     Json,
     account_source,
     event_of,
+    lane_of,
     new_problem,
     pipeline_source,
     sink_source,
@@ -98,7 +98,10 @@ class EventFactory:
     def closed(self, problem: Problem, opening: bytes | None, *, reason: ClosedReason, at: datetime) -> Reported:
         """Return `problem.closed`, which closes a problem whose opening was that, as far as it is there."""
         edge = ProblemChange(problem, closed_at=at)
-        event = closed_event(opening, reason=reason, at=at, problem=edge)
+        data: Json = {} if opening is None else json.loads(opening)["data"]
+        data |= {"reason": reason, "problem": problem_data(edge), "observed": {"at": timestamp(at)}}
+        lane, source = _lane_of(problem), f"/problems/{problem.id}"
+        event = event_of(EventType.PROBLEM_CLOSED, source, at, sequence=1, data=data, lane=lane)
         return Reported(OutboxEntry(event, (), with_sinks_of=problem.opening), edge)
 
     def account(
@@ -131,7 +134,10 @@ class EventFactory:
 
     def reminder(self, opening: bytes, problem: Problem, *, sink: str, after: int, at: datetime) -> OutboxEntry:
         """Return `problem.reminder` for that sink alone, from the body of the event that opened the problem."""
-        return OutboxEntry(reminder_event(opening, problem, sink=sink, sequence=after + 1, at=at), (sink,))
+        data = json.loads(opening)["data"] | {"problem": problem_data(ProblemChange(problem))}
+        lane, source = _lane_of(problem), sink_source(sink)
+        event = event_of(EventType.PROBLEM_REMINDER, source, at, sequence=after + 1, data=data, lane=lane)
+        return OutboxEntry(event, (sink,))
 
     def _of_source(
         self,
@@ -164,3 +170,8 @@ class EventFactory:
             return Reported(OutboxEntry(event, (), with_sinks_of=edge.problem.opening), edge)
         sinks = self.router.sinks_for(type_, watch=watch, but=but)
         return Reported(OutboxEntry(event, sinks, groups=self.router.groups_of(event, sinks)), edge)
+
+
+def _lane_of(problem: Problem) -> bytes:
+    """Return the lane of the event that opened it: what else is told of it comes after that."""
+    return lane_of(problem.kind, problem.opening.stream, id_=problem.id)

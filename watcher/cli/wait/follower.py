@@ -9,8 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from watcher.clerk.protocol import Api, PageReply, Reply
-from watcher.cli.wait.display import View
-from watcher.cli.wait.progress import Progress, RenderTime, WaitResult
+from watcher.cli.wait.progress import Progress, RenderTime, View, WaitResult
 from watcher.config.models import PollingSettings, Settings
 from watcher.daemon.build import AccountOwnerDependencies, build_account, routes_of, watches_of
 from watcher.domain.errors import Exit

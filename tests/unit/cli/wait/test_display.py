@@ -15,8 +15,17 @@ from rich.live import Live
 from rich.text import Text
 
 from watcher.cli.shell import OutputFailedError
-from watcher.cli.wait.display import LinesView, LiveView, change_line, picture
-from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, WaitResult
+from watcher.cli.wait.progress import (
+    LinesView,
+    LiveView,
+    PollFailure,
+    Progress,
+    RenderTime,
+    StatusPeriod,
+    WaitResult,
+    change_line,
+    picture,
+)
 from watcher.domain.errors import Exit
 from watcher.domain.event import Event, EventType
 from watcher.domain.execution import ExecutionSnapshot, Outcome
