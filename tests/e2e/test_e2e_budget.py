@@ -30,9 +30,9 @@ async def test_no_second_sees_more_requests_than_the_limit(stage: Stage) -> None
     asked_count = len(simulator.request_log.entries)
     await second.until(lambda: len(simulator.request_log.entries) > asked_count + RATE, what="it was busy")
     window = Window(Fault.RATE_LIMITED_SECONDS, simulator.world.now_s(), float("inf"))
-    simulator.faults = Faults(windows=(window,), retry_after_s=1)
+    simulator.dice.faults = Faults(windows=(window,), retry_after_s=1)
     await second.until(lambda: any(entry.fault for entry in simulator.request_log.entries), what="a 429")
-    simulator.faults = Faults()
+    simulator.dice.faults = Faults()
     asked_count = len(simulator.request_log.entries)
     await second.until(lambda: len(simulator.request_log.entries) > asked_count + 5, what="it went on")
     second.send(signal.SIGSTOP)
@@ -64,7 +64,7 @@ async def test_one_start_after_another_keeps_the_pace_and_the_pause(
     for _ in range(lives_count):
         await live_until_asked()
     window = Window(Fault.RATE_LIMITED_SECONDS, simulator.world.now_s(), float("inf"))
-    simulator.faults = Faults(windows=(window,), retry_after_s=pause_s)
+    simulator.dice.faults = Faults(windows=(window,), retry_after_s=pause_s)
     for _ in range(2):
         await live_until_asked()
 

@@ -168,7 +168,7 @@ async def _start_hanging(stage: Stage) -> Life:
     """Start a daemon of which a poll, a delivery and a line on stdout hang."""
     simulator = await stage.simulator(world_of(40, ends_within_s=60.0))
     hanging = next(simulator.world.executions()).id
-    simulator.faults = Faults(windows=(Window(Fault.HANG, execution=hanging),))
+    simulator.dice.faults = Faults(windows=(Window(Fault.HANG, execution=hanging),))
     receiver = await stage.receiver(lambda _: Answer.HANG)
     life = await stage.start(_patient(simulator, receiver_document=webhook(receiver, timeout="60s")))
     life.stdout.stop_reading()

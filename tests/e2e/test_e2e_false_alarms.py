@@ -70,7 +70,7 @@ async def test_the_harshest_api_causes_no_false_alarm(
     stage: Stage, faults: Faults, length_s: float, polling: Document
 ) -> None:
     simulator = await stage.simulator(_odd_world(length_s), faults=faults)
-    simulator._dice = dice = SparingDice(faults, world=simulator.world)
+    simulator.dice = dice = SparingDice(faults, world=simulator.world)
     receiver = await stage.receiver()
     document = document_of({"default": simulator}, {"ops": webhook(receiver)}, rate_limit="100/s")
     document["polling"] = POLLING | polling

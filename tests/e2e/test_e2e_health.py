@@ -40,7 +40,7 @@ async def test_a_trouble_is_reported_once_and_the_pages_are_served_throughout(st
     assert metrics['watcher_api_requests_total{account="default",endpoint="get",outcome="timeout"}'] == 0
     assert metrics['watcher_events_total{type="execution.lost"}'] == 0
 
-    simulator.faults = HANGING
+    simulator.dice.faults = HANGING
     await life.until(lambda: receiver.events("account.degraded"), what="the trouble was reported")
     assert await page(f"{pages}/livez") == (200, "ok\n")
     assert await page(f"{pages}/readyz") == (200, "ok\n")
@@ -56,7 +56,7 @@ async def test_a_trouble_is_reported_once_and_the_pages_are_served_throughout(st
     assert (await _metrics(pages))['watcher_account_up{account="default"}'] == 0
     await life.kill()
 
-    simulator.faults = CALM
+    simulator.dice.faults = CALM
     life = await stage.start(document)
     pages = await life.started()
     await life.until(lambda: receiver.events("account.recovered"), what="the recovery was reported")

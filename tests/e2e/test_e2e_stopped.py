@@ -34,11 +34,11 @@ async def test_a_stop_right_after_a_failure_is_reported_as_no_trouble(
     await life.until(lambda: len(receiver.events()) >= 5, what="every execution was reported")
 
     asked_count = len(simulator.request_log.entries)
-    simulator.faults = BROKEN
+    simulator.dice.faults = BROKEN
     await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, what="polls had failed")
     life.send(signal.SIGSTOP)
     await asyncio.sleep(stopped_s)
-    simulator.faults, asked_count = CALM, len(simulator.request_log.entries)
+    simulator.dice.faults, asked_count = CALM, len(simulator.request_log.entries)
     life.send(signal.SIGCONT)
     await life.until(lambda: codes(simulator, since=asked_count).count(200) > 10, what="it looked again")
     assert await life.stop() == 0
@@ -52,7 +52,7 @@ async def test_what_fails_on_after_a_stop_is_reported_once_it_failed_long_enough
     await life.until(lambda: len(life.emitted) >= 5, what="every execution was reported")
 
     asked_count = len(simulator.request_log.entries)
-    simulator.faults = BROKEN
+    simulator.dice.faults = BROKEN
     await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, what="polls had failed")
     life.send(signal.SIGSTOP)
     await asyncio.sleep(9.0)

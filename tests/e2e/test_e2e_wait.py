@@ -143,7 +143,7 @@ async def test_what_is_not_known_so_many_times_is_5(scene: Scene) -> None:
 
 
 async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
-    scene.simulator.faults = Faults(windows=(Window(Fault.UNAUTHORIZED),))
+    scene.simulator.dice.faults = Faults(windows=(Window(Fault.UNAUTHORIZED),))
     code, stdout, stderr = await ended(await scene.wait(OPEN.execution, "--json"))
     assert code == 4
     emitted = "error: Clerk Chat refuses this key (401)\nhint: the key came from accounts.default.api_key in "
@@ -157,7 +157,7 @@ async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
 async def test_it_asks_at_its_interval_whatever_is_answered(scene: Scene, timeout_s: int) -> None:
     life = await scene.play(OPEN, "--timeout", f"{timeout_s}s", polling=PATIENT | {"degraded_after": "60s"})
     await life.until(lambda: life.emitted, what="it was seen")
-    scene.simulator.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
+    scene.simulator.dice.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
     code, stdout, stderr = await ended(life)
     problem = f"error: still running after {timeout_s} s (--timeout); the last poll failed: 500\n"
     assert (code, stdout.count("\n"), stderr) == (3, 1, problem)
@@ -180,14 +180,14 @@ async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> No
 async def test_trouble_of_any_length_after_the_first_sight_ends_nothing(scene: Scene, fault: Fault) -> None:
     life = await scene.play(OPEN, "--json")
     await life.until(lambda: life.emitted, what="it was seen")
-    scene.simulator.faults = Faults(windows=(Window(fault),))
+    scene.simulator.dice.faults = Faults(windows=(Window(fault),))
     await life.until(lambda: life.events("account.degraded"), what="the account was degraded")
     assert await life.stop() == 143
 
 
 @pytest.mark.long
 async def test_under_harsh_faults_everyone_ends_with_the_right_code(scene: Scene) -> None:
-    scene.simulator.faults = replace(HARSH, windows=(), retry_after_s=1, slow_s=0.2)
+    scene.simulator.dice.faults = replace(HARSH, windows=(), retry_after_s=1, slow_s=0.2)
     ends = {"success": 0, "failed": 1}
     stories = [lifecycle_of(("new", 0.0), ("running", 0.5), (end, 3.0), nth=nth) for nth, end in enumerate(2 * [*ends])]
     blocks = {"polling": PATIENT | {"degraded_after": "30s"}}

@@ -7,6 +7,7 @@ for nothing reads no warning.
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path as FilePath
 
@@ -52,11 +53,6 @@ def warnings_of(document: Document, settings: Settings) -> tuple[Problem, ...]:
         *_of_store(document, settings),
     )
     return tuple(sorted(found, key=lambda each: (each.line, each.column)))
-
-
-def database_of(url: str) -> FilePath | None:
-    """Return the file a `store.url` names, if it names one."""
-    return FilePath(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
 
 
 def network_disk(folder: FilePath, mounts: str) -> str | None:
@@ -151,22 +147,17 @@ def _of_silences(document: Document, settings: Settings) -> Iterator[Problem]:
 
 
 def _of_store(document: Document, settings: Settings) -> Iterator[Problem]:
-    database = database_of(settings.store.url)
-    if database is None:
+    url = settings.store.url
+    if not url.startswith(_SQLITE):
         return
-    folder = FilePath(os.path.realpath(database)).parent
+    folder, mounts = FilePath(os.path.realpath(url.removeprefix(_SQLITE))).parent, ""
+    with suppress(OSError):  # not Linux
+        mounts = _MOUNTS.read_text()
     if not os.path.isdir(folder):  # noqa: PTH112 (`is_dir` raises where it may not look)
         yield document.remark(("store", "url"), f"there is no folder {folder}", remedy="make it, or correct the path")
-    elif kind := network_disk(folder, _mounts()):
+    elif kind := network_disk(folder, mounts):
         problem = f"{folder} is on a network disk ({kind}), where locks may fail and the file be damaged"
         yield document.remark(("store", "url"), problem, remedy="name a local disk, or use PostgreSQL")
-
-
-def _mounts() -> str:
-    try:
-        return _MOUNTS.read_text()
-    except OSError:  # not Linux
-        return ""
 
 
 def _fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:

@@ -46,10 +46,7 @@ PROBLEM_KINDS = frozenset({*CLOSED_BY, EventType.EXECUTION_OVERDUE})
 CLOSINGS = frozenset({*CLOSED_BY.values(), EventType.PROBLEM_CLOSED})
 """What only says that a problem is over, to whoever was sent its opening: a pager waits for it, silence or not."""
 
-
-TROUBLED_ENDS = frozenset(
-    {EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST, EventType.EXECUTION_UNRECOGNIZED},
-)
+TROUBLED_ENDS = frozenset({EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST, EventType.EXECUTION_UNRECOGNIZED})
 """What may close a problem, and is trouble itself."""
 
 

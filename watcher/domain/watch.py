@@ -4,9 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from watcher.domain.execution import (
-    OPEN_STATUSES,
-)
+from watcher.domain.execution import OPEN_STATUSES
 from watcher.domain.rules import Rules
 from watcher.domain.timestamps import NEVER, Micros
 

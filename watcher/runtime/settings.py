@@ -5,7 +5,7 @@ file, variables and `_file` twins are the loader's business.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, cast, get_args
 from urllib.parse import SplitResult, urlsplit
@@ -87,26 +87,34 @@ def _single(value: object) -> str:
     raise InvalidValueError("is not a single value", remedy="write one value", quote=False)
 
 
+def _duration_or_zero(value: object) -> float:
+    return parse_duration(_single(value))
+
+
 def _duration(value: object) -> float:
     if seconds := parse_duration(_single(value)):
         return seconds
     raise InvalidValueError("is too short", remedy="write a duration above 0, such as 10s")
 
 
-def _read_by(parse: Callable[[str], float]) -> BeforeValidator:
-    return BeforeValidator(lambda value: parse(_single(value)), json_schema_input_type=StrictStr)
+def _rate(value: object) -> float:
+    return parse_rate(_single(value))
+
+
+def _share(value: object) -> float:
+    return parse_share(_single(value))
 
 
 Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=StrictStr)]
 """Seconds inside, `15m` outside; above 0."""
 
-DurationOrZero = Annotated[float, _read_by(parse_duration)]
+DurationOrZero = Annotated[float, BeforeValidator(_duration_or_zero, json_schema_input_type=StrictStr)]
 """As `Duration`, but `0s` makes sense."""
 
-Rate = Annotated[float, _read_by(parse_rate)]
+Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=StrictStr)]
 """Per second inside, `300/m` outside."""
 
-Share = Annotated[float, _read_by(parse_share)]
+Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=StrictStr)]
 """Above 0 and at most 1 inside, `20%` outside."""
 
 

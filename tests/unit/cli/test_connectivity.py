@@ -212,7 +212,7 @@ async def test_an_execution_that_is_not_known_leaves_the_question_whether_its_pi
 async def test_what_is_no_answer_of_the_api_is_reported_as_such(watch: dict[str, Any]) -> None:
     world = filled()
     async with Simulator(world) as simulator:
-        simulator.faults = Faults(windows=(Window(Fault.HTML),))
+        simulator.dice.faults = Faults(windows=(Window(Fault.HTML),))
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu", **watch}]})
     assert (trial.works, trial.words) == (False, "does not answer as Clerk Chat's API does (200)")
 
@@ -236,7 +236,7 @@ async def test_a_key_from_a_file_is_named_by_its_file() -> None:
 async def test_an_api_in_trouble_is_reported_with_its_code() -> None:
     world = filled()
     async with Simulator(world) as simulator:
-        simulator.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
+        simulator.dice.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
         trial = await tried(account(simulator.base_url))
     assert not trial.works
     assert trial.words.startswith("answers with a server error (5")

@@ -93,7 +93,7 @@ class Answer(NamedTuple):
 
 
 class Simulator:
-    """Serves a world while it is entered; `faults` may be set at any time."""
+    """Serves a world while it is entered; `dice.faults` may be set at any time."""
 
     def __init__(
         self,
@@ -109,20 +109,10 @@ class Simulator:
         self.world = world
         self.request_log = RequestLog()
         self.base_url = ""
-        self._seed = seed
-        self._dice = Dice(faults or Faults(), seed=seed)
+        self.dice = Dice(faults or Faults(), seed=seed)
         self._keys = {key: place for place, key in enumerate(api_keys)}
         self._address = (host, port)
         self._listening = AsyncExitStack()
-
-    @property
-    def faults(self) -> Faults:
-        """Return how it misbehaves now."""
-        return self._dice.faults
-
-    @faults.setter
-    def faults(self, faults: Faults) -> None:
-        self._dice = Dice(faults, seed=self._seed)
 
     async def __aenter__(self) -> Self:
         """Listen. Raises `OSError` if the port is taken."""
@@ -165,12 +155,12 @@ class Simulator:
             return refusal(401 if entry.key is None else 405)
         now_s = self.world.now_s()
         answer = self._answer(request, entry=entry, now_s=now_s)
-        entry.fault = self._dice.throw(now_s, execution=entry.execution, endpoint=entry.endpoint)
+        entry.fault = self.dice.throw(now_s, execution=entry.execution, endpoint=entry.endpoint)
         response: web.StreamResponse = web.Response(status=answer.code, body=answer.body, content_type=JSON)
         if entry.fault is not None:
             now = self.world.clock.now()
             response = await misbehave(
-                entry.fault, request, code=answer.code, body=answer.body, faults=self.faults, now=now
+                entry.fault, request, code=answer.code, body=answer.body, faults=self.dice.faults, now=now
             )
         if entry.fault in _HARMLESS:
             entry.answered = answer.answered

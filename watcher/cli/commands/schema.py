@@ -6,10 +6,7 @@ from typing import Any
 from watcher.cli.shell import put
 from watcher.config.models import Settings
 
-EXAMPLES = (
-    "watcher schema > watcher.schema.json",
-    "watcher schema | jq '.properties.polling'",
-)
+EXAMPLES = ("watcher schema > watcher.schema.json", "watcher schema | jq '.properties.polling'")
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}

@@ -276,10 +276,10 @@ async def test_an_oversize_answer_announces_no_length(world: World) -> None:
 async def test_faults_can_be_set_while_it_runs(world: World) -> None:
     simulator = Simulator(world)
     async with client_of(simulator) as client:
-        simulator.faults = always(Fault.SERVER_ERROR)
+        simulator.dice.faults = always(Fault.SERVER_ERROR)
         async with client.get(path()) as response:
             assert response.status == 500
-        simulator.faults = Faults()
+        simulator.dice.faults = Faults()
         async with client.get(path()) as response:
             assert response.status == 404
 
@@ -290,7 +290,7 @@ async def test_the_request_log_knows_what_was_answered(world: World, travel: Tra
     async with client_of(simulator) as client:
         for now_s, faults in ((0, Faults()), (12, always(Fault.HTML)), (21, Faults()), (22, Faults())):
             travel(now_s)
-            simulator.faults = faults
+            simulator.dice.faults = faults
             async with client.get(path()):
                 pass
     assert answered_statuses(simulator.request_log, "e") == ["running", "success"]
@@ -303,7 +303,7 @@ async def test_the_request_log_knows_what_a_page_answered_if_it_could_be_read(wo
     async with client_of(simulator) as client:
         for now_s, faults in ((0, Faults()), (12, always(Fault.HTML)), (21, always(Fault.SLOW, slow_s=0.01))):
             travel(now_s)
-            simulator.faults = faults
+            simulator.dice.faults = faults
             async with client.get(listing_path()):
                 pass
     assert [entry.rows for entry in simulator.request_log.entries] == [{"e": "running"}, None, {"e": "success"}]
