@@ -28,7 +28,7 @@ from watcher.sinks.alert_text import Cutter, in_utc
 from watcher.sinks.chat import Digest, details_of, facts_of, link_in_group, other_nodes, read_batch
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.settings import EventGlobs, RemoteSettings
-from watcher.sinks.template import ALERT_EVENTS, make_messages
+from watcher.sinks.template import ALERT_EVENTS
 
 MESSAGE_BYTES = 3800
 """Title and body together, escaped as HTML: ntfy takes 4,096 bytes, Telegram as many characters."""
@@ -141,11 +141,10 @@ class AppriseSink(Sink):
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Send the message of a delivery or a group; while an earlier one hangs, do not."""
-        message = await make_messages(partial(plain_message, most_bytes=self._most_bytes), batch)
         async with self._turn:
             if self._call is not None and not self._call.done():
                 return SendResult(SendOutcome.RETRY, "timeout", remedy=_HANGS)
-            self._call = begin(partial(self._checked_notify, message), name="apprise")
+            self._call = begin(partial(self._notify, batch), name="apprise")
             try:
                 async with asyncio.timeout(self._call_timeout_s):
                     answer = await asyncio.wrap_future(self._call)
@@ -158,7 +157,8 @@ class AppriseSink(Sink):
     async def close(self) -> None:
         """Hold nothing: a thread that hangs ends with its call or with the process."""
 
-    def _checked_notify(self, message: PlainMessage) -> str | None:
+    def _notify(self, batch: Sequence[Delivery]) -> str | None:
+        message = plain_message(batch, most_bytes=self._most_bytes)
         self._context.check()
         return self._service_notify(*message)
 

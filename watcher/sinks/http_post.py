@@ -7,10 +7,10 @@ import asyncio
 import re
 import ssl
 from collections.abc import Callable, Container, Mapping
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -153,7 +153,7 @@ class Poster:
         *,
         judge: Callable[[Answer], SendResult],
         path: str = "",
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] = MappingProxyType({}),
         judged_by_body: Container[int] = (),
     ) -> SendResult:
         """Post once, to the URL or a path behind it, and return what the answer means, of which `judge` knows most.
@@ -161,22 +161,8 @@ class Poster:
         The body of an answer is waited for where its status code alone says too little: `judged_by_body`. If none of
         it comes, that is no answer.
         """
-        try:
-            answer = await self._post(body, path, headers, judged_by_body)
-        except TransportFailedError as error:
-            return SendResult(SendOutcome.RETRY, error.kind, remedy=error.remedy)
-        result = judge(answer)
-        if result.is_taken:
-            return result
-        after_s = parse_retry_after(answer.headers.get("Retry-After"), now=self._clock.now())
-        return replace(result, retry_after_s=after_s)
-
-    async def _post(
-        self, body: bytes, path: str, headers: Mapping[str, str], judged_by_body: Container[int] = ()
-    ) -> Answer:
-        """Return the answer. Raises `TransportFailedError` if there is none."""
         if self._is_private:
-            raise failure("private")
+            return _without_answer(failure("private"))
         all_headers = self._headers.copy()
         all_headers.update(headers)
         try:
@@ -189,27 +175,41 @@ class Poster:
                 proxy_headers=self._proxy.headers,
             ) as response:
                 if response.status == PROXY_AUTH and self._proxy.url is not None:
-                    raise failure("proxy_auth")
+                    return _without_answer(failure("proxy_auth"))
                 said = await _beginning(response, is_judged=response.status in judged_by_body)
-                return Answer(response.status, response.headers, said)
+                answer = Answer(response.status, response.headers, said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             status = _status_of_answer()  # its line came: that is an answer, whatever is wrong with the rest
             if status is None or status in judged_by_body:
-                raise failure_of(error, by_proxy=self._proxy.url is not None) from None
-            return Answer(status, {})
+                return _without_answer(failure_of(error, by_proxy=self._proxy.url is not None))
+            answer = Answer(status, {})
+        result = judge(answer)
+        if result.is_taken or "Retry-After" not in answer.headers:
+            return result
+        after_s = parse_retry_after(answer.headers["Retry-After"], now=self._clock.now())
+        return replace(result, retry_after_s=after_s)
 
     async def try_connection(self) -> str:
-        """Connect as for a request, through the proxy as well, and say what was done. `check` is `stop`."""
-        with suppress(NothingSentError):
-            await self._post(b"", "", {})
-        if self._proxy.url is None:
-            return "connected, nothing sent"
-        is_led_through = self._url.scheme == "https"
-        return f"{'connected through the proxy' if is_led_through else 'proxy connected'}, nothing sent"
+        """Connect as for a request, through the proxy as well, and say what was done. `check` is `stop`.
+
+        Raises `TransportFailedError`.
+        """
+        try:
+            result = await self.post(b"", judge=lambda answer: SendResult(SendOutcome.RETRY, str(answer.status)))
+        except NothingSentError:
+            if self._proxy.url is None:
+                return "connected, nothing sent"
+            is_led_through = self._url.scheme == "https"
+            return f"{'connected through the proxy' if is_led_through else 'proxy connected'}, nothing sent"
+        raise TransportFailedError(result.answer, remedy=result.remedy)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+
+def _without_answer(error: TransportFailedError) -> SendResult:
+    return SendResult(SendOutcome.RETRY, error.kind, remedy=error.remedy)
 
 
 class NothingSentError(Exception):

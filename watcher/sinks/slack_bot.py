@@ -5,11 +5,11 @@ it with each delivery. `SlackBotSink` posts, updates and answers by Slack's Web 
 `ok: false` and a word for what is wrong. https://docs.slack.dev/apis/web-api
 """
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -34,9 +34,7 @@ from watcher.sinks.template import (
     ALERT_EVENTS,
     MessageLog,
     RequestSeries,
-    RequestSlots,
     json_object,
-    make_messages,
     result_of_status,
 )
 
@@ -287,15 +285,17 @@ class SlackBotSink(Sink):
         self.channel = channel
         self.poster = poster
         self.log = MessageLog(context.clock)
-        self._series = RequestSeries(context.take_slot)
+        self.take_slot = context.take_slot
+        self._series = RequestSeries()
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Send all messages of a delivery, or the one of a group; the first that is not taken ends it."""
         cut, attempt = Cutter(), _Attempt(batch, self)
-        messages = await make_messages(partial(messages_of, cut=cut), batch)
+        messages = await asyncio.to_thread(messages_of, batch, cut) if len(batch) > 1 else messages_of(batch, cut)
         if cut.has_cut:
             self.log.cut(batch[0])
-        return await self._series.send(batch[0], [partial(attempt.send, each) for each in messages])
+        result = await self._series.send(batch[0], messages, attempt.send)
+        return replace(result, messages=tuple(attempt.changes))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -308,54 +308,52 @@ class _Attempt:
     def __init__(self, batch: Sequence[Delivery], sink: SlackBotSink) -> None:
         kept = [message for each in batch for message in (each.message, each.thread) if message is not None]
         self._places: dict[UUID, MessagePlace] = {each.problem: each.place for each in kept if each.place is not None}
-        self._changes: list[ProblemMessage] = []
-        self._delivery = batch[0]
-        self._is_whole = len(batch) == 1 and not batch[0].rejections
+        self.changes: list[ProblemMessage] = []
+        self._batch = batch
+        self._needs_slot = False  # the worker has taken that of the first request
         self._sink = sink
 
-    async def send(self, message: Message, slots: RequestSlots) -> SendResult:
-        """Send one message where it belongs; the result says what is to be kept."""
-        self._changes = []
+    async def send(self, message: Message, is_first: bool) -> SendResult:
+        """Send one message where it belongs; `changes` says what is to be kept."""
+        self._needs_slot = not is_first
         place = None if message.problem is None else self._places.get(message.problem)
-        result = await (self._post(message, slots) if place is None else self._send_to(message, place, slots))
-        return replace(result, messages=tuple(self._changes))
+        return await (self._post(message) if place is None else self._send_to(message, place))
 
-    async def _request(
-        self, method: str, where: Mapping[str, str], message: Message, slots: RequestSlots
-    ) -> tuple[SendResult, Json]:
+    async def _request(self, method: str, where: Mapping[str, str], message: Message) -> tuple[SendResult, Json]:
         """Send a message once, with where it belongs. Return what the answer means, and its content."""
         left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
         arguments = {**where, **{name: value for name, value in message.content.items() if name not in left_out}}
-        await slots.wait()
+        if self._needs_slot:
+            await asyncio.sleep(self._sink.take_slot())
+        self._needs_slot = True
         result, content = await call(self._sink.poster, method, to_json(arguments).encode())
-        if result.outcome is SendOutcome.REFUSED and self._is_whole:
-            self._sink.log.rejected(self._delivery, answer=result.answer)
-            result = replace(result, minimal_left=True)
+        if result.outcome is SendOutcome.REFUSED:
+            result = self._sink.log.refused(self._batch, result)
         return result, content
 
-    async def _post(self, message: Message, slots: RequestSlots) -> SendResult:
+    async def _post(self, message: Message) -> SendResult:
         """Post a message of its own."""
         if message.step is Step.NOTE:
             return SendResult(SendOutcome.DELIVERED, "200")
-        result, content = await self._request(POST, {"channel": self._sink.channel}, message, slots)
+        result, content = await self._request(POST, {"channel": self._sink.channel}, message)
         if result.is_taken:
             self._keep(message, content)
         return result
 
-    async def _send_to(self, message: Message, place: MessagePlace, slots: RequestSlots) -> SendResult:
+    async def _send_to(self, message: Message, place: MessagePlace) -> SendResult:
         """Update a problem's message or answer it; if it is gone, post one of its own."""
         is_update = message.step in {Step.OPENING, Step.END}
         where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
-        result, content = await self._request(UPDATE if is_update else POST, where, message, slots)
+        result, content = await self._request(UPDATE if is_update else POST, where, message)
         word = result.answer
         if is_update and word in CANNOT_UPDATE_ERRORS:
             note = "it cannot be updated; what is new stands in its thread"
-            log.warning("message.fixed", **_named(self._delivery), answer=word, note=note)
+            log.warning("message.fixed", **_named(self._batch[0]), answer=word, note=note)
             return SendResult(SendOutcome.DELIVERED, word)
         # Of a channel that is no longer the sink's, the messages are as good as gone.
         if word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._sink.channel):
             self._forget(message, word)
-            return await self._post(message, slots)
+            return await self._post(message)
         if result.is_taken and not is_update and _stands_alone(content):
             self._forget(message, "not in its thread")
             self._keep(message, content)
@@ -364,9 +362,9 @@ class _Attempt:
     def _forget(self, message: Message, why: str) -> None:
         assert message.problem is not None
         del self._places[message.problem]
-        self._changes.append(ProblemMessage(message.problem, None))
+        self.changes.append(ProblemMessage(message.problem, None))
         note = "its problem's message is gone: a new one is posted"
-        log.warning("message.gone", **_named(self._delivery), answer=why, note=note)
+        log.warning("message.gone", **_named(self._batch[0]), answer=why, note=note)
 
     def _keep(self, message: Message, posted: Json) -> None:
         """Keep where the problem's message is, if that is what was posted."""
@@ -375,7 +373,7 @@ class _Attempt:
             return
         if isinstance(channel, str) and isinstance(number, str):
             self._places[problem] = MessagePlace(channel, number)
-            self._changes.append(ProblemMessage(problem, self._places[problem]))
+            self.changes.append(ProblemMessage(problem, self._places[problem]))
 
 
 def _stands_alone(posted: Json) -> bool:

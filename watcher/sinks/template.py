@@ -9,13 +9,13 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
 import structlog
 from yarl import URL
 
-from watcher.domain.delivery import Delivery, ProblemMessage
+from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import EARLIEST, Monotonic
@@ -32,7 +32,6 @@ REMEMBERED_COUNT = 1000
 """Of so many deliveries that were taken in part it is remembered; any other begins anew, under its ids."""
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 log = structlog.get_logger()
 
@@ -113,11 +112,15 @@ class MessageLog:
         if known := self._due("failed", delivery, type=delivery.type, reason=failure.reason, remedy=remedy):
             log.error("template.failed", line=failure.line or None, **known)
 
-    def rejected(self, delivery: Delivery, *, answer: str) -> None:
-        """Say loudly that the receiver does not take the message as it is."""
+    def refused(self, batch: Sequence[Delivery], result: SendResult) -> SendResult:
+        """Return a refusal; of one event as it is, say loudly that its minimal form comes next."""
+        delivery, answer = batch[0], result.answer
+        if len(batch) > 1 or delivery.rejections:
+            return result
         remedy = "a minimal message is tried next; check that url is this receiver's, else report a bug"
         if known := self._due("rejected", delivery, type=delivery.type, answer=answer, remedy=remedy):
             log.error("template.rejected", **known)
+        return replace(result, minimal_left=True)
 
     def _due(self, kind: str, delivery: Delivery, **known: str) -> dict[str, Any]:
         """Count one more; return what is to be said if it is time to say it."""
@@ -129,50 +132,33 @@ class MessageLog:
         return {"sink": delivery.sink, "event_id": str(delivery.event_id), "count": self._counts.pop(kind), **known}
 
 
-class RequestSlots:
-    """The slots of the requests of one attempt, which go one after the other. The worker has taken the first."""
-
-    def __init__(self, take_slot: Callable[[], float]) -> None:
-        """Take none yet."""
-        self._take_slot = take_slot
-        self._is_first = True
-
-    async def wait(self) -> None:
-        """Return once the next request may go."""
-        if not self._is_first:
-            await asyncio.sleep(self._take_slot())
-        self._is_first = False
-
-
 class RequestSeries:
     """Sends what takes several requests. The next attempt goes on behind what was taken."""
 
-    def __init__(self, take_slot: Callable[[], float]) -> None:
+    def __init__(self) -> None:
         """Remember nothing yet."""
-        self._take_slot = take_slot
         self._taken: dict[UUID, int] = {}  # how many requests of a delivery
 
     async def send(
-        self, delivery: Delivery, requests: Sequence[Callable[[RequestSlots], Awaitable[SendResult]]]
+        self, delivery: Delivery, messages: Sequence[Item], request: Callable[[Item, bool], Awaitable[SendResult]]
     ) -> SendResult:
-        """Send all requests in their order; the first that is not taken ends it."""
-        slots, result = RequestSlots(self._take_slot), SendResult(SendOutcome.DELIVERED, "200")
-        messages: list[ProblemMessage] = []
-        for taken, request in enumerate(requests):
-            if taken < self._taken.get(delivery.event_id, 0):
-                continue
-            result = await request(slots)
-            messages += result.messages
+        """Send all messages in their order, and say of each whether it is the first: that has its slot already.
+
+        The first that is not taken ends it.
+        """
+        result, begun = SendResult(SendOutcome.DELIVERED, "200"), self._taken.get(delivery.event_id, 0)
+        for taken, message in enumerate(messages[begun:], begun):
+            result = await request(message, taken == begun)
             if not result.is_taken:
-                return replace(result, messages=tuple(messages))
+                return result
             self._taken[delivery.event_id] = taken + 1
             if len(self._taken) > REMEMBERED_COUNT:  # such as those that died since
                 del self._taken[next(iter(self._taken))]
         self._taken.pop(delivery.event_id, None)
-        return replace(result, messages=tuple(messages))
+        return result
 
 
-class Template(Protocol):
+class Template:
     """Posts for one kind of receiver. `judged_by_body` are the status codes that alone say too little.
 
     One that `has_minimal` makes a message without blocks for a delivery whose message was refused. One that has to hear
@@ -196,11 +182,11 @@ class Template(Protocol):
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return the requests for one delivery or one group, in their order. All must be taken to settle it."""
-        ...
+        raise NotImplementedError
 
     async def requests(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the same, without holding up the event loop."""
-        return await make_messages(self.messages, batch)
+        """Return the same. Those for many are made in a thread: the event loop has others to serve."""
+        return self.messages(batch) if len(batch) <= AT_ONCE_COUNT else await asyncio.to_thread(self.messages, batch)
 
     def refreshes(self, problems: Sequence[SentProblem]) -> list[Message]:
         """Return the requests that say again of each problem that it is open, or since when it is closed."""
@@ -210,11 +196,6 @@ class Template(Protocol):
         """Return what an answer means, which most say by the status code. `Retry-After` is read by the sink."""
         result = result_of_status(answer.status)
         return replace(result, remedy=self.remedies.get(answer.status, result.remedy))
-
-
-async def make_messages(make: Callable[[Sequence[Item]], Made], items: Sequence[Item]) -> Made:
-    """Return the messages for these items. Those for many are made in a thread: the event loop has others to serve."""
-    return make(items) if len(items) <= AT_ONCE_COUNT else await asyncio.to_thread(make, items)
 
 
 def result_of_status(status: int) -> SendResult:

@@ -9,8 +9,7 @@ import binascii
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -49,7 +48,6 @@ from watcher.sinks.template import (
     Message,
     MessageLog,
     RequestSeries,
-    RequestSlots,
     Template,
     TemplateFailure,
 )
@@ -300,7 +298,8 @@ class WebhookSink(Sink):
         self._template = template
         self._keys = keys
         self._log = MessageLog(context.clock)
-        self._series = RequestSeries(context.take_slot)
+        self._series = RequestSeries()
+        self._take_slot = context.take_slot
         self._refreshing = asyncio.Lock()
         self._closed: set[UUID] = set()  # problems whose end went out, which a refresh may have read as open before
 
@@ -309,10 +308,15 @@ class WebhookSink(Sink):
         if self.refresh_every_s is not None:
             await self._wait_for_refresh(batch)
         messages = await self._template.requests(batch)
-        for message in messages:
-            if message.is_cut:
-                self._log.cut(batch[0])
-        return await self._series.send(batch[0], [partial(self._post_once, message, batch) for message in messages])
+        if len(messages) == 1:  # as nearly always
+            return await self._post_of(batch, messages[0])
+
+        async def request(message: Message, is_first: bool) -> SendResult:
+            if not is_first:
+                await asyncio.sleep(self._take_slot())
+            return await self._post_of(batch, message)
+
+        return await self._series.send(batch[0], messages, request)
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
         """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`.
@@ -341,17 +345,16 @@ class WebhookSink(Sink):
             async with self._refreshing:
                 pass
 
-    async def _post_once(self, message: Message, batch: Sequence[Delivery], slots: RequestSlots) -> SendResult:
-        """Post once when its slot has come."""
+    async def _post_of(self, batch: Sequence[Delivery], message: Message) -> SendResult:
+        """Post one message of a delivery or a group once."""
         delivery = batch[0]
+        if message.is_cut:
+            self._log.cut(delivery)
         if message.failure is not None:
             self._log.failed(delivery, message.failure)
-        await slots.wait()
         result = await self._post(message, replayed=delivery.replayed)
-        is_whole = len(batch) == 1 and not delivery.rejections
-        if result.outcome is SendOutcome.REFUSED and self._template.has_minimal and is_whole:
-            self._log.rejected(delivery, answer=result.answer)
-            return replace(result, minimal_left=True)
+        if result.outcome is SendOutcome.REFUSED and self._template.has_minimal:
+            return self._log.refused(batch, result)
         return result
 
     async def _post(self, message: Message, *, replayed: bool = False) -> SendResult:
