@@ -14,7 +14,7 @@ from watcher.domain.errors import LeaseExpiredError, StoreError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.sinks.protocol import SendOutcome, SentProblem, Sink, WorkerRules
+from watcher.sinks.protocol import SentProblem, Sink, WorkerRules
 from watcher.store.records import SentOpening
 from watcher.store.sink_store import SinkStore
 
@@ -118,9 +118,8 @@ class OpenProblems:
             log.error("refresh.crashed", sink=self._store.lease.name, error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
             self._metrics.refreshed(well=False)
             return
-        is_well = result.outcome in {SendOutcome.DELIVERED, SendOutcome.ACCEPTED}
-        self._metrics.refreshed(well=is_well)
-        if not is_well:
+        self._metrics.refreshed(well=result.is_taken)
+        if not result.is_taken:
             log.debug("refresh.failed", sink=self._store.lease.name, answer=result.answer, count=len(problems))
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -97,12 +97,11 @@ class SinkState:
         if self.state == FAILING:
             self.state = None
 
-    def went_on(self) -> None:
-        """Note that part of what is being sent got through: the sink works, though nothing is settled yet."""
-        self.trying_since = None
-
     def rested(self) -> None:
-        """Note that nothing is left to try: last week's dead letter does not make today's first failure a long one."""
+        """Begin anew: part of what is sent got through, or nothing is left to try.
+
+        Last week's dead letter does not make today's first failure a long one.
+        """
         self.trying_since = None
 
     def gone(self) -> None:

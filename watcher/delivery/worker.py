@@ -239,7 +239,7 @@ class DeliveryWorker:
 
     def take_slot(self) -> float:
         """Take the slot of one more request of what is being sent; return in how many seconds it may go."""
-        self._state.went_on()
+        self._state.rested()
         now = self._clock.monotonic()
         at = max(now, self._pacer.ready_at, self._state.paused_until)
         self._pacer.spend(at)

@@ -7,7 +7,6 @@ https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import ClassVar
 
@@ -43,15 +42,6 @@ NODES_COUNT = 4
 _UNFIT = re.compile(r"[^a-zA-Z0-9_]")
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """What an alert is about, and from when to when it holds."""
-
-    kind: EventType
-    starts_at: datetime
-    ends_at: datetime
-
-
 class AlertmanagerTemplate(Template):
     """One alert per event, all of a batch in one request."""
 
@@ -74,7 +64,7 @@ class AlertmanagerTemplate(Template):
         alerts = [part for delivery in batch for part in Alert.of_delivery(delivery).apart()]
         ids = [each.event_id for each in batch]
         id_ = ids[0] if len(ids) == 1 else group_id(ids)
-        return [Message(str(id_), _body([_alert(each, self._span(each)) for each in alerts]))]
+        return [Message(str(id_), _body(list(map(self._of_event, alerts))))]
 
     def refreshes(self, problems: Sequence[SentProblem]) -> list[Message]:
         """Return one request for each 256 problems."""
@@ -84,30 +74,32 @@ class AlertmanagerTemplate(Template):
             for part in parts
         ]
 
-    def _span(self, alert: Alert) -> _Span:
+    def _of_event(self, alert: Alert) -> Json:
+        """Return the alert of a problem that it is about, else one of a point in time."""
         now, problem = self._clock.now(), alert.problem
         if problem is not None:
             opened_at = datetime.fromisoformat(problem["openedAt"])
             closed_at = datetime.fromisoformat(problem["closedAt"]) if alert.closes else None
-            return _of_problem(EventType(problem["kind"]), opened_at, closed_at, now=now)
+            return _of_problem(alert, EventType(problem["kind"]), opened_at, closed_at, now=now)
         ends_at = max(alert.seen_at + POINT_LASTS, now + POINT_LASTS_AT_LEAST)
         if alert.type is EventType.WATCHER_TEST:
             ends_at = max(alert.seen_at, now) + TEST_LASTS
-        return _Span(alert.type, min(alert.time, alert.seen_at), ends_at)
+        return _alert(alert, alert.type, min(alert.time, alert.seen_at), ends_at)
 
     def _again(self, sent: SentProblem) -> Json:
-        problem = sent.problem
-        span = _of_problem(problem.kind, problem.opened_at, sent.closed_at, now=self._clock.now())
-        return _alert(Alert.read(sent.opening), span)
+        problem, alert = sent.problem, Alert.read(sent.opening)
+        return _of_problem(alert, problem.kind, problem.opened_at, sent.closed_at, now=self._clock.now())
 
 
-def _of_problem(kind: EventType, opened_at: datetime, closed_at: datetime | None, *, now: datetime) -> _Span:
-    """Return when a problem holds. No alert may end before it starts, whatever the wall clock did meanwhile."""
+def _of_problem(
+    alert: Alert, kind: EventType, opened_at: datetime, closed_at: datetime | None, *, now: datetime
+) -> Json:
+    """Return the alert of a problem. None may end before it starts, whatever the wall clock did meanwhile."""
     ends_at = now + LASTS if closed_at is None else closed_at
-    return _Span(kind, min(opened_at, ends_at), ends_at)
+    return _alert(alert, kind, min(opened_at, ends_at), ends_at)
 
 
-def _alert(alert: Alert, span: _Span) -> Json:
+def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime) -> Json:
     more = [": ".join(filter(None, node)) for node in alert.nodes[1 : 1 + NODES_COUNT]]
     annotations = {
         "summary": alert.title,
@@ -116,10 +108,10 @@ def _alert(alert: Alert, span: _Span) -> Json:
         "node": clean(alert.nodes[0][0]) if alert.nodes else "",
     }
     return {
-        "labels": _labels(alert, span.kind),
+        "labels": _labels(alert, kind),
         "annotations": {name: text for name, text in annotations.items() if text},
-        "startsAt": timestamp(span.starts_at),
-        "endsAt": timestamp(span.ends_at),
+        "startsAt": timestamp(starts_at),
+        "endsAt": timestamp(ends_at),
         **({"generatorURL": alert.link} if alert.link else {}),
     }
 

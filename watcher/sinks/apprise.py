@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 
@@ -108,32 +108,21 @@ class AppriseSettings(RemoteSettings):
         from watcher.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
 
         service = AppriseService(self.url.get_secret_value(), timeout_s=self.timeout_s)
-        return AppriseSink(service.notify, body_length=service.body_length, timeout_s=self.timeout_s, context=context)
+        return AppriseSink(service.notify, timeout_s=self.timeout_s, context=context)
 
     async def connect(self) -> str:
         """Do nothing: Apprise can only send."""
         return "not tried, for Apprise can only send: use --send"
 
 
-class PlainMessage(NamedTuple):
-    """A title, a body, and how bad it is, as Apprise calls that."""
-
-    title: str
-    body: str
-    type: str
-
-
-Notify = Callable[[str, str, str], str | None]
-"""Sends once, blocking: title, body, and how bad it is. Returns `None` if the service took it, else why not."""
-
-
 class AppriseSink(Sink):
     """Sends one message at a time. While one hangs, though nobody waits for it any more, nothing else is sent."""
 
-    def __init__(self, notify: Notify, *, body_length: int, timeout_s: float, context: SinkContext) -> None:
-        """Send by `notify` to a service that takes so many characters."""
+    def __init__(
+        self, notify: Callable[[str, str, str], str | None], *, timeout_s: float, context: SinkContext
+    ) -> None:
+        """Send by `notify`: it blocks, takes what `plain_message` returns, and says why not, else `None`."""
         self._service_notify = notify
-        self._most_bytes = min(MESSAGE_BYTES, body_length)
         self._call_timeout_s = CALL_TIMEOUTS * timeout_s
         self._context = context
         self._turn = asyncio.Lock()
@@ -158,15 +147,15 @@ class AppriseSink(Sink):
         """Hold nothing: a thread that hangs ends with its call or with the process."""
 
     def _notify(self, batch: Sequence[Delivery]) -> str | None:
-        message = plain_message(batch, most_bytes=self._most_bytes)
+        message = plain_message(batch)
         self._context.check()
         return self._service_notify(*message)
 
 
-def plain_message(batch: Sequence[Delivery], *, most_bytes: int) -> PlainMessage:
-    """Return the message for a delivery or a group, of that size at most.
+def plain_message(batch: Sequence[Delivery]) -> tuple[str, str, str]:
+    """Return the title and the body for a delivery or a group, and how bad it is, as Apprise calls that.
 
-    The size is what title and body take in UTF-8 with `& < >` and quotes escaped. What is too long loses its end.
+    What is too long loses its end: by what both take in UTF-8 with `& < >` and quotes escaped.
     """
     news = read_batch(batch)
     title, type_ = _harmless(news.headline), _TYPES[news.severity]
@@ -176,7 +165,7 @@ def plain_message(batch: Sequence[Delivery], *, most_bytes: int) -> PlainMessage
             type_ = "success"
     else:
         body = _grouped(news)
-    return PlainMessage(title, _within(body, most_bytes - _size(f"{title}\n")), type_)
+    return title, _within(body, MESSAGE_BYTES - _size(f"{title}\n")), type_
 
 
 def _single(alert: Alert) -> str:

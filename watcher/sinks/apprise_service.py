@@ -51,17 +51,13 @@ def check_url(url: str) -> None:
 
 
 class AppriseService:
-    """Sends to one service, each message once. What a URL says of retries and timeouts does not count: the sink's does.
-
-    `body_length` is how many characters the service takes.
-    """
+    """Sends to one service, each message once. The sink's retries and timeouts count, and not those of the URL."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         """Open nothing yet. Raises `ValueError`, without the URL, if Apprise cannot use it."""
         service = _instantiate(url)
         if service is None:
             raise ValueError("Apprise cannot use this URL")
-        self.body_length: int = service.body_maxlen
         service.retry = 0
         service.optional = False  # else a failure would count as a success
         service.overflow_mode = apprise.OverflowMode.TRUNCATE  # one event, one message

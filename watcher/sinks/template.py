@@ -90,10 +90,7 @@ class Message:
 
 
 class MessageLog:
-    """What a sink says of its messages in the log, once an hour each: what is cut, refused, or could not be made.
-
-    Each line says how many there were since the last such line.
-    """
+    """What a sink says of its messages in the log, each at most once an hour, with how many there were since then."""
 
     def __init__(self, clock: Clock) -> None:
         """Have said nothing yet."""
@@ -103,33 +100,31 @@ class MessageLog:
 
     def cut(self, delivery: Delivery) -> None:
         """Note that the receiver's limits left something out of a message; it is told so again with each attempt."""
-        if not delivery.attempts and (known := self._due("cut", delivery)):
-            log.warning("message.cut", **known)
+        if not delivery.attempts:
+            self._say("message.cut", delivery, log.warning)
 
     def failed(self, delivery: Delivery, failure: TemplateFailure) -> None:
         """Say loudly that a template of one's own could not make a message, and which line is to blame."""
         remedy = f"the plain event was sent instead; {failure.remedy}"
-        if known := self._due("failed", delivery, type=delivery.type, reason=failure.reason, remedy=remedy):
-            log.error("template.failed", line=failure.line or None, **known)
+        known = {"type": delivery.type, "reason": failure.reason, "line": failure.line or None, "remedy": remedy}
+        self._say("template.failed", delivery, log.error, **known)
 
     def refused(self, batch: Sequence[Delivery], result: SendResult) -> SendResult:
         """Return a refusal; of one event as it is, say loudly that its minimal form comes next."""
-        delivery, answer = batch[0], result.answer
+        delivery = batch[0]
         if len(batch) > 1 or delivery.rejections:
             return result
         remedy = "a minimal message is tried next; check that url is this receiver's, else report a bug"
-        if known := self._due("rejected", delivery, type=delivery.type, answer=answer, remedy=remedy):
-            log.error("template.rejected", **known)
+        self._say("template.rejected", delivery, log.error, type=delivery.type, answer=result.answer, remedy=remedy)
         return replace(result, minimal_left=True)
 
-    def _due(self, kind: str, delivery: Delivery, **known: str) -> dict[str, Any]:
-        """Count one more; return what is to be said if it is time to say it."""
-        self._counts[kind] += 1
+    def _say(self, event: str, delivery: Delivery, write: Callable[..., object], **known: object) -> None:
+        self._counts[event] += 1
         now = self._clock.monotonic()
-        if now < self._quiet_until.get(kind, EARLIEST):
-            return {}
-        self._quiet_until[kind] = Monotonic(now + LOGGED_EVERY_S)
-        return {"sink": delivery.sink, "event_id": str(delivery.event_id), "count": self._counts.pop(kind), **known}
+        if now >= self._quiet_until.get(event, EARLIEST):
+            self._quiet_until[event] = Monotonic(now + LOGGED_EVERY_S)
+            count = self._counts.pop(event)
+            write(event, sink=delivery.sink, event_id=str(delivery.event_id), count=count, **known)
 
 
 class RequestSeries:

@@ -66,7 +66,7 @@ def test_a_sink_that_takes_one_part_after_the_other_does_not_fail(clock: FakeClo
     sink = sink_state(clock)
     sink.failed(delivery())
     clock.passed_s += 200
-    sink.went_on()
+    sink.rested()
     sink.failed(delivery())
     assert state_after(sink, clock, 299) is None
     assert state_after(sink, clock, 1) == "failing"

@@ -247,7 +247,7 @@ class BlockingService:
         return self.answer(title)
 
     def open(self, *, timeout_s: float) -> AppriseSink:
-        return AppriseSink(self.notify, body_length=1000, timeout_s=timeout_s, context=SinkContext(FakeClock()))
+        return AppriseSink(self.notify, timeout_s=timeout_s, context=SinkContext(FakeClock()))
 
 
 def threads() -> list[threading.Thread]:
