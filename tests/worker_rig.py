@@ -15,7 +15,8 @@ from uuid import UUID, uuid5
 
 from stores import open_soon
 
-from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
+from watcher.delivery.sink_state import WorkerDependencies
+from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import lane_of, timestamp
 from watcher.domain.errors import StoreError

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from watcher.config.models import AnySink
 from watcher.daemon.build import AccountOwnerDependencies, fingerprint_of_sink
-from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
+from watcher.delivery.sink_state import WorkerDependencies
+from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.silences import Silences
 from watcher.runtime.clock import Clock
 from watcher.sinks.output import StdoutOutput

@@ -4,16 +4,13 @@ And refresh those of a receiver that has them in memory only, in a task of its o
 """
 
 import asyncio
-from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
 
-from watcher.delivery.sink_state import SinkReporter, SinkState
+from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependencies
 from watcher.domain.errors import LeaseExpiredError, StoreError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
-from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import SinkMetrics
 from watcher.sinks.protocol import SentProblem, Sink, WorkerRules
 from watcher.store.records import SentOpening
 from watcher.store.sink_store import SinkStore
@@ -44,20 +41,15 @@ class OpenProblems:
         *,
         store: SinkStore,
         rules: WorkerRules,
-        clock: Clock,
-        metrics: SinkMetrics,
-        is_trusted: Callable[[], bool],
-        fatal: Callable[[BaseException], None],
+        deps: WorkerDependencies,
     ) -> None:
         """Look at all of them at once."""
         self._sink = sink
         self._state = state
         self._reporter = reporter
         self._store = store
-        self._clock = clock
-        self._metrics = metrics
-        self._is_trusted = is_trusted
-        self._fatal = fatal
+        self._deps = deps
+        self._clock = clock = deps.clock
         self._remind_every_us = round((rules.remind_every_s or 0.0) * 1e6)
         self._check_at = LATEST if rules.remind_every_s is None else clock.monotonic()
         self._refresh_at = LATEST if sink.refresh_every_s is None else clock.monotonic()
@@ -108,7 +100,7 @@ class OpenProblems:
         except StoreError:  # the next one comes soon
             return
         problems = [SentProblem(each.body, each.problem, each.closed_at) for each in openings]
-        if not problems or not self._is_trusted():
+        if not problems or not self._deps.is_trusted():
             return
         try:
             result = await self._sink.refresh(problems)
@@ -116,15 +108,15 @@ class OpenProblems:
             return
         except Exception as error:  # noqa: BLE001 (as for a delivery: its trouble must not stop the others)
             log.error("refresh.crashed", sink=self._store.lease.name, error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
-            self._metrics.refreshed(well=False)
+            self._deps.metrics.refreshed(well=False)
             return
-        self._metrics.refreshed(well=result.is_taken)
+        self._deps.metrics.refreshed(well=result.is_taken)
         if not result.is_taken:
             log.debug("refresh.failed", sink=self._store.lease.name, answer=result.answer, count=len(problems))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
-            self._fatal(error)
+            self._deps.fatal(error)
 
 
 def _last_due_at(opening: SentOpening, *, every_us: int, now: Micros) -> Micros | None:

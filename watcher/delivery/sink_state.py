@@ -1,13 +1,19 @@
 """How one sink is: well, failing or disabled, with its own clock; and what is recorded of that for other sinks."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import structlog
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
+from watcher.domain.silences import Silences
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
+from watcher.runtime.pacing import Backpressure, Jitter
+from watcher.runtime.scheduler import WakeIn
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S
 from watcher.store.changes import BackoffState, Reminder, SourceChange
 from watcher.store.records import SentOpening, SinkRecord
@@ -27,6 +33,24 @@ DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in t
 _EVENT_TYPES = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDependencies:
+    """What a worker works with. `fatal` is given what must end the program: a closed stdout, a lost store, a bug.
+
+    `is_trusted` says whether the sink's lease is: while it is not, nothing is sent.
+    """
+
+    is_trusted: Callable[[], bool]
+    clock: Clock
+    jitter: Jitter
+    wake: WakeIn
+    events: EventFactory
+    silences: Silences
+    fatal: Callable[[BaseException], None]
+    metrics: SinkMetrics
+    backpressure: Backpressure
 
 
 class SinkState:
@@ -123,24 +147,15 @@ class SinkReporter:
     `reported` is the state that they know of.
     """
 
-    def __init__(
-        self,
-        state: SinkState,
-        record: SinkRecord,
-        *,
-        store: SinkStore,
-        events: EventFactory,
-        clock: Clock,
-        metrics: SinkMetrics,
-    ) -> None:
+    def __init__(self, state: SinkState, record: SinkRecord, *, store: SinkStore, deps: WorkerDependencies) -> None:
         """Take what the state began with as recorded, and warn if the sink is disabled."""
         self._state = state
         self._store = store
-        self._events = events
-        self._clock = clock
-        self._metrics = metrics
+        self._events = deps.events
+        self._clock = deps.clock
+        self._metrics = deps.metrics
         self.reported, self._sequence, self._problem = record.state, record.sequence, record.problem
-        metrics.up(record.state is None)
+        deps.metrics.up(record.state is None)
         if state.disabled:
             log.warning("sink.disabled", sink=store.lease.name, note=DISABLED_NOTE)
 

@@ -7,7 +7,7 @@ taken, so what happens to one execution, or to one problem, arrives in order.
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
@@ -16,7 +16,7 @@ import structlog
 from watcher.delivery.attempts import TAKEN_OUTCOMES, Attempt, AttemptLog, failed, taken
 from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import CircuitBreaker
-from watcher.delivery.sink_state import SinkReporter, SinkState
+from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependencies
 from watcher.domain.delivery import Delivery, DeliveryState, Part, ProblemMessage
 from watcher.domain.errors import (
     LeaseExpiredError,
@@ -25,13 +25,9 @@ from watcher.domain.errors import (
     StoreError,
     StoreUnusableError,
 )
-from watcher.domain.event_factory import EventFactory
-from watcher.domain.silences import Silence, Silences, part_to_send
+from watcher.domain.silences import Silence, part_to_send
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import SinkMetrics
-from watcher.runtime.pacing import Backpressure, Jitter, Pacer, doubling
-from watcher.runtime.scheduler import WakeIn
+from watcher.runtime.pacing import Pacer, doubling
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
 from watcher.store.changes import AttemptRecord, Take, Trial, Turn
 from watcher.store.records import SinkRecord, Taken
@@ -71,24 +67,6 @@ GIVE_UP_SHARE = 0.05
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerDependencies:
-    """What a worker works with. `fatal` is given what must end the program: a closed stdout, a lost store, a bug.
-
-    `is_trusted` says whether the sink's lease is: while it is not, nothing is sent.
-    """
-
-    is_trusted: Callable[[], bool]
-    clock: Clock
-    jitter: Jitter
-    wake: WakeIn
-    events: EventFactory
-    silences: Silences
-    fatal: Callable[[BaseException], None]
-    metrics: SinkMetrics
-    backpressure: Backpressure
-
-
 class DeliveryWorker:
     """The deliveries of one sink whose lease is held. Call `tick` when it asks to be, and whenever it calls `wake`."""
 
@@ -118,21 +96,9 @@ class DeliveryWorker:
         self._deps = deps
         self._clock = deps.clock
         self._state = SinkState(record, clock=deps.clock)
-        self._reporter = SinkReporter(
-            self._state, record, store=store, events=deps.events, clock=deps.clock, metrics=deps.metrics
-        )
+        self._reporter = SinkReporter(self._state, record, store=store, deps=deps)
         self._log = AttemptLog(self.sink, clock=deps.clock, metrics=deps.metrics, settled=self._state.settled)
-        self._problems = OpenProblems(
-            sink,
-            self._state,
-            self._reporter,
-            store=store,
-            rules=rules,
-            clock=deps.clock,
-            metrics=deps.metrics,
-            is_trusted=deps.is_trusted,
-            fatal=deps.fatal,
-        )
+        self._problems = OpenProblems(sink, self._state, self._reporter, store=store, rules=rules, deps=deps)
         now = deps.clock.monotonic()
         self._breaker = CircuitBreaker(opens=rules.breaks)
         if record.backoff.failing_for_s is not None:
