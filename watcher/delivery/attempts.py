@@ -1,7 +1,7 @@
 """What follows from an answer for the deliveries of one request, and what is said of that."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
@@ -41,8 +41,23 @@ class Attempt:
 
 def taken(batch: Sequence[Delivery], result: SendResult, *, at: Micros) -> Attempt:
     """Return that the receiver has all of it."""
-    decision = RetryDecision(TAKEN_OUTCOMES[result.outcome])
-    return Attempt(batch, result, [_record(each, result, decision, at=at) for each in batch], at)
+    state = TAKEN_OUTCOMES[result.outcome]
+    records = [
+        AttemptRecord(
+            each.number,
+            each.lane,
+            state,
+            each.attempts + 1,
+            at,
+            rejections=0,
+            tried=True,
+            tried_at=at,
+            first_due_at_s=None,
+            answer=result.answer,
+        )
+        for each in batch
+    ]
+    return Attempt(batch, result, records, at)
 
 
 def failed(
@@ -70,10 +85,22 @@ def failed(
         if goes_apart and len(batch) > 1:  # the trouble is that of a few: the others have waited long enough
             decision = RetryDecision(DeliveryState.WAITING, wait_s=retry_after_s(result))
         wait_s = decision.wait_s if wait_s is None else wait_s
-        if each.group_key is not None:
-            decision = replace(decision, wait_s=wait_s)
-        group_key = None if goes_apart else each.group_key
-        records.append(_record(each, result, decision, at=at, first_due_at_s=first_due_at_s, group_key=group_key))
+        due_s = decision.wait_s if each.group_key is None else wait_s
+        records.append(
+            AttemptRecord(
+                each.number,
+                each.lane,
+                decision.state,
+                each.attempts + 1,
+                Micros(at + round(due_s * 1e6)),
+                decision.rejections,
+                tried=True,
+                tried_at=at,
+                first_due_at_s=first_due_at_s,
+                answer=result.answer,
+                group_key=None if goes_apart else each.group_key,
+            )
+        )
     return Attempt(batch, result, records, at, wait_s or 0.0)
 
 
@@ -83,30 +110,6 @@ def _goes_apart(batch: Sequence[Delivery], result: SendResult, *, through_at: Mi
         return not result.minimal_left
     oldest, has_failed = batch[0], result.outcome in {SendOutcome.RETRY, SendOutcome.BUSY}
     return has_failed and oldest.attempts + 1 >= TOGETHER_COUNT and through_at > oldest.tried_at
-
-
-def _record(
-    delivery: Delivery,
-    result: SendResult,
-    decision: RetryDecision,
-    *,
-    at: Micros,
-    first_due_at_s: float | None = None,
-    group_key: bytes | None = None,
-) -> AttemptRecord:
-    return AttemptRecord(
-        delivery.number,
-        delivery.lane,
-        decision.state,
-        delivery.attempts + 1,
-        Micros(at + round(decision.wait_s * 1e6)),
-        decision.rejections,
-        tried=True,
-        tried_at=at,
-        first_due_at_s=first_due_at_s,
-        answer=result.answer,
-        group_key=group_key,
-    )
 
 
 class AttemptLog:

@@ -220,8 +220,8 @@ class EventTemplate(Template):
     content_type = "application/cloudevents+json; charset=utf-8"
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one request per event."""
-        return [Message(str(delivery.event_id), delivery.body) for delivery in batch]
+        """Return the one request: there are no groups."""
+        return [Message(str(batch[0].event_id), batch[0].body)]
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what its status code means: of an event as it is, 202 is as good as any 2xx."""

@@ -301,12 +301,12 @@ class WebhookSink(Sink):
             await self._wait_for_refresh(batch)
         messages = await self._template.requests(batch)
         if len(messages) == 1:  # as nearly always
-            return await self._post_of(batch, messages[0])
+            return await self._post(messages[0], batch)
 
         async def request(message: Message, is_first: bool) -> SendResult:
             if not is_first:
                 await asyncio.sleep(self._take_slot())
-            return await self._post_of(batch, message)
+            return await self._post(message, batch)
 
         return await self._series.send(batch[0], messages, request)
 
@@ -337,34 +337,29 @@ class WebhookSink(Sink):
             async with self._refreshing:
                 pass
 
-    async def _post_of(self, batch: Sequence[Delivery], message: Message) -> SendResult:
-        """Post one message of a delivery or a group once."""
-        delivery = batch[0]
-        if message.is_cut:
-            self._log.cut(delivery)
-        if message.failure is not None:
-            self._log.failed(delivery, message.failure)
-        result = await self._post(message, replayed=delivery.replayed)
-        if result.outcome is SendOutcome.REFUSED and self._template.has_minimal:
-            return self._log.refused(batch, result)
-        return result
-
-    async def _post(self, message: Message, *, replayed: bool = False) -> SendResult:
+    async def _post(self, message: Message, batch: Sequence[Delivery] = ()) -> SendResult:
+        """Post one message once: that of a delivery or a group, else a refresh."""
         timestamp = str(int(self._clock.now().timestamp()))
         headers = {
             "Content-Type": message.content_type or self._template.content_type,
             "webhook-id": message.id,
             "webhook-timestamp": timestamp,
         }
-        if replayed:
+        if batch and batch[0].replayed:
             headers["webhook-replay"] = "1"
         if self._keys:
             signature = sign(message.body, message_id=message.id, timestamp=timestamp, keys=self._keys)
             headers["webhook-signature"] = signature
+        if message.is_cut:
+            self._log.cut(batch[0])
+        if message.failure is not None:
+            self._log.failed(batch[0], message.failure)
         template = self._template
-        return await self._poster.post(
+        result = await self._poster.post(
             message.body, judge=template.send_result, headers=headers, judged_by_body=template.judged_by_body
         )
+        is_refused = result.outcome is SendOutcome.REFUSED and template.has_minimal
+        return self._log.refused(batch, result) if is_refused else result
 
 
 def signing_key(secret: str) -> bytes:
