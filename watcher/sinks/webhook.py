@@ -162,8 +162,16 @@ SigningSecrets = Annotated[
 
 
 def _sink_url(value: SecretStr) -> SecretStr:
-    split_http_url(value.get_secret_value(), example="https://hooks.example.com/clerk")
-    return value
+    parts = split_http_url(value.get_secret_value(), example="https://hooks.example.com/clerk")
+    host = (parts.hostname or "").rstrip(".")
+    if not f".{host}".endswith(".webhook.office.com"):
+        return value
+    raise InvalidValueError(
+        "is that of an Office 365 connector, which Microsoft has retired",
+        remedy='in Teams, make the workflow "Post to a channel when a webhook request is received" and write its URL, '
+        "with template: teams",
+        quote=False,
+    )
 
 
 class WebhookSettings(HttpSinkSettings):

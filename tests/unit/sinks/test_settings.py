@@ -83,3 +83,20 @@ def test_other_headers_are_refused(name: str) -> None:
 def test_a_header_that_would_begin_another_is_refused(value: str) -> None:
     with pytest.raises(ValidationError):
         settings(headers={"X-A": value})
+
+
+@pytest.mark.parametrize(
+    ("host", "retired"),
+    [
+        *(("contoso.webhook.office.com", True), ("CONTOSO.Webhook.Office.com.", True)),
+        *(("mywebhook.office.com.example.com", False), ("prod-1.westeurope.logic.azure.com", False)),
+        *(("0.environment.api.powerplatform.com", False), ("hooks.slack.com", False), ("discord.com", False)),
+    ],
+)
+def test_only_the_retired_connectors_of_teams_are_refused(host: str, *, retired: bool) -> None:
+    url = f"https://{host}/x?sig=y"
+    if retired:
+        with pytest.raises(ValidationError, match="which Microsoft has retired"):
+            settings(url=url)
+    else:
+        assert settings(url=url).address == url
