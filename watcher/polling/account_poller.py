@@ -66,6 +66,7 @@ class AccountPoller:
         page_processor = PageProcessor(
             deps,
             rules,
+            session=self._session,
             poller=self._poller,
             registry=self._registry,
             poll_queue=self._poll_queue,
@@ -289,9 +290,11 @@ class AccountPoller:
         return self._in_flight_count >= concurrency
 
     def _note_list_gaps(self, request: ListRequest, *, now: Monotonic) -> None:
-        for entry in request.entries:
-            if entry.known.lost is None:
-                self._note_gap(entry, last_at=entry.asked_at, now=now)
+        # of executions that are asked for together the one that waited longest says all, if it waited no longer
+        long_ago, waits = now - self._allowed_gap_s, [each for each in request.entries if each.known.lost is None]
+        late = [each for each in waits if each.asked_at < long_ago]
+        for entry in late or waits[:1]:
+            self._note_gap(entry, last_at=entry.asked_at, now=now)
         if request.scans:
             listing = request.listing  # of a scan only the beginning; a list that is refused is as what is lost
             if not listing.progress.began_at and listing.cursor.refused is None:

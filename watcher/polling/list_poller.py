@@ -154,22 +154,21 @@ class ListPoller:
         recorded = await self._recorded(listing, rows, when=when)
         if listing.unwatched:
             return self._at_rest
-        self._page_processor.recall(listing, executions, recorded=recorded)
+        found_at = self._page_processor.recall(listing, executions, recorded=recorded)
         self._alert_rules.shown(listing.watch.pipeline, executions)
-        found_at = {name: listing.rows.found_at(name) for name in rows}
-        fresh = [name for name, at in found_at.items() if at is None]
+        fresh = {name: None for name, at in found_at.items() if at is None}
         is_named = listing.named or self._deps.evaluator.pipeline_name(listing.watch.pipeline) is not None
         if request.scans and fresh and not is_named:  # no list says the name, so the first event would lack it
-            listing.named, listing.nameless = True, (reply, fresh[0])
+            listing.named, listing.nameless = True, (reply, next(iter(fresh)))
             return Step(QueueKind.BEGUN)
         if fresh:
-            now, shown = self._clock.steady_us(), [row for row in executions if found_at[row.id] is None]
+            now, shown = self._clock.steady_us(), [row for row in executions if row.id in fresh]
             watched_us, is_read = now - listing.cursor.since_at, bool(listing.cursor.complete_at)
             listing.arrivals.note(shown, now=now, watched_us=watched_us, is_read=is_read)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
-        listing.rows.find_displaced({name: row.index for name, row in rows.items()}, at=reply.sent_at)
-        page = ListedPage(listing, reply, recorded, found_at=when, scanned=request.scans, left=left)
-        await self._page_processor.take(rows.values(), page)
+        listing.rows.find_displaced(rows, at=reply.sent_at)
+        page = ListedPage(listing, reply, recorded, fresh.keys(), found_at=when, scanned=request.scans, left=left)
+        await self._page_processor.take(rows, page)
         for entry in left.values():
             listing.rows.miss(entry, page=request.page, at=reply.sent_at)
         listing.found(len(fresh), scanned=request.scans)
@@ -223,9 +222,7 @@ class ListPoller:
         """Let the scan take in a page."""
         scan, now = listing.scan, self._clock.steady_us()
         listing.met(rows, now=now)
-        known_rows = {
-            row.id for row in rows if row.id in known and listing.is_known_row(row, found_at=known[row.id], now=now)
-        }
+        known_rows = listing.known_rows(rows, found_at=known, now=now)
         result = scan.read(
             reply, known_rows=known_rows, unsettled=known.keys() - known_rows, unlocated=listing.sought_count()
         )

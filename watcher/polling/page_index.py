@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 
 from watcher.domain.timestamps import Micros, Monotonic
-from watcher.polling.pagination.positions import PositionEstimator
+from watcher.polling.pagination.positions import PositionEstimator, RowPosition, TraversalStart
 from watcher.polling.poll_queue import TrackedExecution
 
 REMEMBERED_COUNT = 2_000
@@ -52,30 +52,31 @@ class PageIndex:
         self._keep_up(at)
         return self._pages.get(page, {}).keys()
 
-    def put(self, entry: TrackedExecution, *, index: int, at: Monotonic, scanned: bool) -> None:
-        """Note where a page showed an execution at that time; `scanned`: the scan's own page."""
-        entry.position = self.positions.position(index, at=at, scanned=scanned)
-        self._move(entry, at=at)
+    def put(self, entry: TrackedExecution, *, index: int, start: TraversalStart, shift: float) -> None:
+        """Note at which index a page showed an execution; `start` and `shift` are the same for all on that page."""
+        entry.position = RowPosition(index - shift, start)
+        page = self.positions.page_at(index)
+        if self._page_of.get(entry) != page:
+            self._drop(entry)
+            self._add(entry, page)
 
     def miss(self, entry: TrackedExecution, *, page: int, at: Monotonic) -> None:
         """Note that this page did not show an execution, which may be elsewhere by what the page did show."""
         position = entry.position
         if position is not None and self.positions.page_of(position, at=at) == page:
             entry.position = None if position.guessed else self.positions.beside(position, at=at)
-        self._move(entry, at=at)
-
-    def find_displaced(self, indexes: Mapping[str, int], *, at: Monotonic) -> None:
-        """Learn from where a page showed executions how far off they were expected."""
-        known = ((self.entries.get(execution), index) for execution, index in indexes.items())
-        located = [
-            (entry.position, index) for entry, index in known if entry is not None and entry.position is not None
-        ]
-        self.positions.found_displaced(located, at=at)
-
-    def _move(self, entry: TrackedExecution, *, at: Monotonic) -> None:
         self._drop(entry)
         if entry.position is not None:
             self._add(entry, self.positions.page_of(entry.position, at=at))
+
+    def find_displaced(self, rows: Mapping[str, tuple[int, object]], *, at: Monotonic) -> None:
+        """Learn from where a page showed executions how far off they were expected."""
+        located = [
+            (entry.position, index)
+            for execution, (index, _) in rows.items()
+            if (entry := self.entries.get(execution)) is not None and entry.position is not None
+        ]
+        self.positions.found_displaced(located, at=at)
 
     def _drop(self, entry: TrackedExecution) -> None:
         page = self._page_of.pop(entry, None)
@@ -105,10 +106,12 @@ class PageIndex:
         while len(self._ended) > REMEMBERED_COUNT:
             self._ended.popitem(last=False)
 
-    def found_at(self, execution: str) -> Micros | None:
-        """Return when a list first showed this execution, `None` if it is unknown as far as memory goes."""
-        entry = self.entries.get(execution)
-        return entry.known.found_at if entry is not None else self._ended.get(execution)
+    def found_at(self, executions: Collection[str]) -> dict[str, Micros | None]:
+        """Return when a list first showed these executions, `None` if one is unknown as far as memory goes."""
+        return {
+            each: entry.known.found_at if (entry := self.entries.get(each)) is not None else self._ended.get(each)
+            for each in executions
+        }
 
     def unknown(self, executions: Collection[str]) -> list[str]:
         """Return those of which only the store may know; what is remembered of the others is not forgotten next."""

@@ -4,7 +4,7 @@ What a row means for its execution the evaluator says; asking for pages, and wha
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,10 +20,11 @@ from watcher.polling.evaluator import Evaluated, Evaluation
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.pagination.arrival_baseline import FirstSeen, had_ended, proves_new
 from watcher.polling.pagination.paging import dated
+from watcher.polling.pagination.positions import TraversalStart
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_queue import PendingConfirmation, PollQueue, TrackedExecution
 from watcher.polling.registry import ExecutionRegistry
-from watcher.polling.session import AccountDependencies
+from watcher.polling.session import AccountDependencies, AccountSession
 from watcher.store.changes import ExecutionChange
 
 LONG_AGO = Micros(1)
@@ -50,25 +51,26 @@ class ScanRules:
     lost_grace_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row, and where it stands in the whole list, from 0."""
 
+    position: int
     execution: ExecutionSnapshot
-    index: int
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPage:
     """A page of a list that was read.
 
-    `recorded` is what only the store knows of the executions on it, `found_at` when what is new among them counts as
-    found, `scanned` whether it is the scan's own page. Whom its rows are about is taken out of `left`.
+    `recorded` is what only the store knows of the executions on it. `fresh` are those that no list has shown before;
+    they count as found at `found_at`. `scanned`: it is the scan's own page. Whom its rows are about is taken out of
+    `left`.
     """
 
     listing: PipelineListState
     reply: PageReply
     recorded: Mapping[str, ExecutionRecord]
+    fresh: Collection[str]
     found_at: Micros
     scanned: bool
     left: dict[str, TrackedExecution]
@@ -96,6 +98,7 @@ class PageProcessor:
         deps: AccountDependencies,
         rules: ScanRules,
         *,
+        session: AccountSession,
         poller: ExecutionPoller,
         registry: ExecutionRegistry,
         poll_queue: PollQueue,
@@ -104,6 +107,7 @@ class PageProcessor:
     ) -> None:
         self._deps = deps
         self._rules = rules
+        self._session = session
         self._poller = poller
         self._registry = registry
         self._poll_queue = poll_queue
@@ -117,32 +121,39 @@ class PageProcessor:
         executions: Iterable[ExecutionSnapshot],
         *,
         recorded: Mapping[str, ExecutionRecord],
-    ) -> None:
-        """Remember those that nobody knows any more: they were known, and ended so long ago that they were forgotten.
+    ) -> dict[str, Micros | None]:
+        """Return when each of these was found, `None` if that is now.
 
-        What ended after all that the last complete scan showed was not: the API's clock may be far behind.
+        Those that nobody knows any more are remembered anew: they were known, and ended so long ago that they were
+        forgotten. What ended after all that the last complete scan showed was not: the API's clock may be far behind.
         """
+        found_at = listing.rows.found_at([each.id for each in executions])
         forgotten_at = min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
         shown_at = listing.scan.clock.shown_at
         for each in executions:
-            if each.id in recorded or listing.rows.found_at(each.id) is not None or not is_terminal(each):
+            if found_at[each.id] is not None or each.id in recorded or not is_terminal(each):
                 continue
             at = dated(each)
             if at is not None and at < forgotten_at and (shown_at is None or at <= shown_at):
                 listing.rows.remember({each.id: LONG_AGO})
+                found_at[each.id] = LONG_AGO
+        return found_at
 
-    async def take(self, rows: Iterable[Row], page: ListedPage) -> None:
+    async def take(self, rows: Mapping[str, Row], page: ListedPage) -> None:
         """Evaluate a page's rows; then write, together, what changed, the oldest ends first.
 
         Raises `StoreError` when that failed for any.
         """
         changed: list[_Change] = []
+        positions, sent_at = page.listing.rows.positions, page.reply.sent_at
+        start = positions.start(scanned=page.scanned)
+        shift = positions.shift(start, at=sent_at)
         try:
-            for row in rows:
-                change = self._change(row.execution, page)
+            for index, execution in self._different(rows.values(), page, start=start, shift=shift):
+                change = self._change(execution, page)
                 if change is None:
                     continue
-                page.listing.rows.put(change.entry, index=row.index, at=page.reply.sent_at, scanned=page.scanned)
+                page.listing.rows.put(change.entry, index=index, start=start, shift=shift)
                 if change.evaluation.change is None:
                     self._poller.note(change.entry, change.evaluation, change.execution)
                     self._let_go(change)
@@ -155,6 +166,32 @@ class PageProcessor:
             failures = await asyncio.gather(*map(self._finish, groups), return_exceptions=True)
         raise_worst(failures)
 
+    def _different(self, rows: Iterable[Row], page: ListedPage, *, start: TraversalStart, shift: float) -> list[Row]:
+        """Return the rows that are not as they were last; of the others all that is left to do is done here.
+
+        Not where a GET was asked for, and answered, while the page was under way; nor of what may be overdue now.
+        """
+        left, sent_at, index_of_list = page.left, page.reply.sent_at, page.listing.rows
+        evaluator, different, same_count = self._deps.evaluator, [], 0
+        seen_at = self._clock.steady_us()
+        for row in rows:
+            entry = left.get(row.execution.id)
+            is_same = entry is not None and entry.row == row.execution and entry.asked_at <= sent_at
+            if entry is None or not is_same or (entry.watch.overdue_after_s and evaluator.is_overdue(entry)):
+                different.append(row)
+                continue
+            del left[row.execution.id]
+            same_count += 1
+            entry.asked_at = sent_at
+            self._deps.failures.note_success(entry)
+            index_of_list.put(entry, index=row.position, start=start, shift=shift)
+            if not entry.unflushed:
+                self._session.flush_later(entry)
+            entry.polled_at = seen_at
+            self._put_back(entry, 0.0)  # on a list, so it grows stale: it is due at no time of its own
+        self._deps.metrics.polls[Outcome.OK].count += same_count
+        return different
+
     def _change(self, execution: ExecutionSnapshot, page: ListedPage) -> _Change | None:
         """Return what a row leads to, nothing if its execution is somebody else's, or has ended."""
         listing, is_new = page.listing, False
@@ -164,7 +201,7 @@ class PageProcessor:
                 return None
             self._poll_queue.take(entry)
         elif entry is None:
-            if listing.rows.found_at(execution.id) is not None:
+            if execution.id not in page.fresh:
                 return None
             recorded, is_new = page.recorded.get(execution.id), True
             known = recorded or ExecutionRecord(execution.id, listing.watch.pipeline)
@@ -232,7 +269,6 @@ class PageProcessor:
         recorded as found until then, so that it is reported after a crash, too.
         """
         lease, sent_at = self._deps.lease, page.reply.sent_at
-        is_newer = sent_at >= entry.asked_at  # else a GET was asked for, and answered, while the page was under way
         entry.asked_at = sent_at
         self._deps.metrics.polls[Outcome.OK].inc()
         if not entry.known.found_at:
@@ -241,8 +277,6 @@ class PageProcessor:
                 at = self._clock.steady_us()
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
                 return Evaluation(known, ExecutionChange(lease, None, known, ()), None)
-        if is_newer and execution == entry.row and not self._deps.evaluator.is_overdue(entry):
-            return self._deps.evaluator.unchanged(entry)
         if not selects(self._rules.details, execution):
             return self._deps.evaluator.success(entry, execution, sent_at=sent_at)
         now = self._clock.monotonic()
@@ -289,5 +323,5 @@ def by_id(executions: Sequence[ExecutionSnapshot], *, first: int) -> Mapping[str
     rows: dict[str, Row] = {}
     for index, execution in enumerate(executions, first):
         if execution.id not in rows or is_terminal(execution):
-            rows[execution.id] = Row(execution, index)
+            rows[execution.id] = Row(index, execution)
     return rows

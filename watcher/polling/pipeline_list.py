@@ -1,19 +1,18 @@
 """The list of one pipeline that is watched whole, as far as it is known. In memory; what must last is in its cursor."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
-from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, from_us, to_us
 from watcher.domain.watch import Cursor, Watch
 from watcher.polling.page_index import PageIndex
 from watcher.polling.pagination.api_clock import Dates, shown_dates
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US, ArrivalBaseline
-from watcher.polling.pagination.paging import dated
 from watcher.polling.pagination.positions import PositionEstimator
 from watcher.polling.pagination.sort_order import Order
 from watcher.polling.pagination.traversal import ListTraversal
@@ -131,18 +130,18 @@ class PipelineListState(PollItem):
         """Have its pages cut as the scan learns to."""
         self.rows = PageIndex(PositionEstimator(self.scan.paging))
 
-    def is_known_row(self, row: ExecutionSnapshot, *, found_at: Micros, now: Micros) -> bool:
-        """Return whether a row is a known row, by when it was found (microseconds, steady).
+    def known_rows(self, rows: Sequence[ExecutionSnapshot], *, found_at: Mapping[str, Micros], now: Micros) -> set[str]:
+        """Return which rows are known rows, of those that a complete scan found, by when it did (steady).
 
-        A complete scan has found it, and what may come to be seen late below it was there by then: it was old by the
-        API's own clock when that scan began, or scans have been there since.
+        What may come to be seen late below one was there by then: it was old by the API's own clock when that scan
+        began, or scans have been there since.
         """
-        if found_at > self.cursor.complete_at:
-            return False
-        started_at, shown_at = row.started_at, self.scan.clock.shown_at
-        if started_at is not None and shown_at is not None and to_us(started_at) + SETTLED_AFTER_US <= shown_at:
-            return True
-        return found_at + SETTLED_AFTER_US <= now
+        known = {each for each, at in found_at.items() if at + SETTLED_AFTER_US <= now}
+        shown_at = self.scan.clock.shown_at
+        if shown_at is not None:
+            old_at = from_us(Micros(shown_at - SETTLED_AFTER_US))
+            known |= {row.id for row in rows if row.id in found_at and row.started_at and row.started_at <= old_at}
+        return known
 
     def scan_asked(self, now: Monotonic) -> None:
         """Note that a page is asked for by the scan, which begins with the first that is answered."""
@@ -165,8 +164,10 @@ class PipelineListState(PollItem):
         """Take in what a page of the scan shows of the list's age, and of the API's clock, before the scan reads it."""
         self.scan.clock.note(rows, now=now)
         self.progress.shows_any |= bool(rows)
-        dates = [at for at in (self.progress.earliest_at, *map(dated, rows)) if at is not None]
-        self.progress.earliest_at = min(dates, default=None)
+        dates = [at for row in rows if (at := row.finished_at or row.started_at) is not None]
+        if dates:
+            earliest_at, before_at = to_us(min(dates)), self.progress.earliest_at
+            self.progress.earliest_at = earliest_at if before_at is None else min(earliest_at, before_at)
 
     def head_newest_at(self, rows: Sequence[ExecutionSnapshot], *, now: Micros) -> Micros | None:
         """Return the latest date where new rows show, once that is read, until it is written; `rows` are the last page.

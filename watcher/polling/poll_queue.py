@@ -138,9 +138,10 @@ class PollQueue:
         """Put back an item that was taken for nothing."""
         self.put(item, due_at=item.due_at, queue=item.queue)
 
-    def take(self, item: PollItem) -> None:
-        """Take out this item, due or not."""
-        item.queued = False
+    def take(self, *items: PollItem) -> None:
+        """Take out these items, due or not."""
+        for item in items:
+            item.queued = False
 
     def next(self, now: Monotonic) -> PollItem | None:
         """Return what is to be asked for now.

@@ -90,15 +90,14 @@ class RequestSelector:
         """Return whether a page answers for more than one that is due: executions on it, or the scan itself."""
         shown = listing.rows.on_page(page, at=now)
         scanned = (listing,) if page == listing.scan.page else ()
-        return sum(bool(each.queued and each.due_at <= now) for each in (*shown, *scanned)) > 1
+        return len([each for each in (*shown, *scanned) if each.queued and each.due_at <= now]) > 1
 
     def _list_request(self, listing: PipelineListState, item: PollItem, *, page: int, now: Monotonic) -> ListRequest:
         """Take out `item`, who should be on that page, and the list if its scan wants the page: nobody else asks."""
         entries = [entry for entry in listing.rows.on_page(page, at=now) if entry.queued]
         scans = listing.queued and page == listing.scan.page
         late_s = self._poll_queue.goes(item, now)
-        for each in (*entries, listing) if scans else entries:
-            self._poll_queue.take(each)
+        self._poll_queue.take(*entries, *((listing,) if scans else ()))
         if item is listing and not scans:
             self._poll_queue.restore(listing)  # its scan waits on: the newest rows are read out of turn
         return ListRequest(listing, page, entries, scans, late_s)

@@ -1,21 +1,22 @@
 """What time the API's own clock showed, by the dates on the pages of one list. Pure; what follows is for others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from watcher.domain.execution import ExecutionSnapshot, Status
-from watcher.domain.timestamps import NEVER, Micros, to_us
+from watcher.domain.timestamps import NEVER, Micros, from_us, to_us
 
 AHEAD_US = 15_000_000
 """A date may be so far ahead of our clock and be taken for the time that the API's shows."""
 
 
-def shown_dates(rows: Iterable[ExecutionSnapshot]) -> list[Micros]:
+def shown_dates(rows: Iterable[ExecutionSnapshot]) -> list[datetime]:
     """Return what of the dates on some rows the API's clock had shown by then, if they are right.
 
     When one has begun that has not may be a plan.
     """
     return [
-        to_us(at)
+        at
         for row in rows
         if (at := row.finished_at or (None if row.status == Status.NEW else row.started_at)) is not None
     ]
@@ -24,20 +25,25 @@ def shown_dates(rows: Iterable[ExecutionSnapshot]) -> list[Micros]:
 class Dates:
     """Dates that were shown, of one page or of several; `now` is our clock when they were."""
 
-    def __init__(self, dates: Iterable[Micros] = (), *, now: Micros = NEVER) -> None:
+    def __init__(self, dates: Sequence[datetime] = (), *, now: Micros = NEVER) -> None:
         self._count = self._come_count = 0
         self._latest_at: Micros | None = None
         self._latest_come_at: Micros | None = None  # of those that have come by our clock
         self.add(dates, now=now)
 
-    def add(self, dates: Iterable[Micros], *, now: Micros) -> None:
+    def add(self, dates: Sequence[datetime], *, now: Micros) -> None:
         """Take in some more."""
-        for at in dates:
-            self._count += 1
-            self._latest_at = at if self._latest_at is None else max(at, self._latest_at)
-            if at <= now + AHEAD_US:
-                self._come_count += 1
-                self._latest_come_at = at if self._latest_come_at is None else max(at, self._latest_come_at)
+        if not dates:
+            return
+        ahead_at = from_us(Micros(now + AHEAD_US))
+        come = [at for at in dates if at <= ahead_at]
+        self._count += len(dates)
+        self._come_count += len(come)
+        latest_at = to_us(max(dates))
+        self._latest_at = latest_at if self._latest_at is None else max(latest_at, self._latest_at)
+        if come:
+            latest_at = to_us(max(come))
+            self._latest_come_at = latest_at if self._latest_come_at is None else max(latest_at, self._latest_come_at)
 
     @property
     def latest_at(self) -> Micros | None:

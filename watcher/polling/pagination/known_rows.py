@@ -60,11 +60,11 @@ class KnownRows:
         self.meets_known |= page.is_known
         ends_on_known_row = bool(page.rows) and page.rows[-1].id in page.known_rows
         self.is_reached = ends_on_known_row or (was_on and not page.has_known_rows)
-        self._meets_top |= any(row.id in self._ranks for row in page.rows)
+        self._meets_top |= not self._ranks.keys().isdisjoint([row.id for row in page.rows])
         ranks = [self._ranks.get(row.id) for row in page.rows if row.id in page.known_rows]
         self._met = (self._met + ranks)[:ORDERED_ROWS]
         if len(self._top) < TOP_ROWS:
-            self._top |= dict.fromkeys(row.id for row in page.rows)
+            self._top |= dict.fromkeys([row.id for row in page.rows])
 
     @property
     def is_proof(self) -> bool:

@@ -83,17 +83,19 @@ class ScannedPage:
     @property
     def has_known_rows(self) -> bool:
         """Whether it holds known rows."""
-        return any(row.id in self.known_rows for row in self.rows)
+        return bool(self.rows and self.known_rows)
 
     @property
     def oldest_at(self) -> Micros | None:
         """The earliest date on it; an execution is not created after it starts or ends."""
-        return min((at for row in self.rows if (at := begun(row)) is not None), default=None)
+        dates = [at for row in self.rows if (at := row.started_at or row.finished_at) is not None]
+        return to_us(min(dates)) if dates else None
 
     @property
     def newest_at(self) -> Micros | None:
         """The latest date on it, be it right or wrong."""
-        return max((at for row in self.rows if (at := dated(row)) is not None), default=None)
+        dates = [at for row in self.rows if (at := row.finished_at or row.started_at) is not None]
+        return to_us(max(dates)) if dates else None
 
 
 class Limits:

@@ -64,29 +64,30 @@ class PositionEstimator:
         rising.arrivals = before.arrivals + found_count
         self._settled, self._rising = rising, TraversalStart(rising.arrivals)
 
-    def position(self, index: int, *, at: Monotonic, scanned: bool) -> RowPosition:
-        """Note the position of a row a page shows at that time; `index` counts from 0 over the whole list.
+    def start(self, *, scanned: bool) -> TraversalStart:
+        """Return the scan as of whose beginning a page's rows are noted: `scanned`, the one under way, else the last.
 
-        What the scan under way shows is noted as of when that began, all else as of the last that is complete.
+        The index at which one of them was then is what it is now without `shift`.
         """
-        start = self._rising if scanned or self._settled.began_at is None else self._settled
-        return RowPosition(index - self._came_since(start, at), start)
+        return self._rising if scanned or self._settled.began_at is None else self._settled
 
-    def index_of(self, position: RowPosition, *, at: Monotonic) -> float:
-        """Return the index at which the row is to be expected at that time."""
-        if position.start is self._rising:
-            return position.index + self._came_since(self._rising, at)
-        if self.order is Order.OLDEST:
-            return position.index
-        return position.index + self.come_by(at) - position.start.arrivals
+    def shift(self, start: TraversalStart, *, at: Monotonic) -> float:
+        """Return by how much all rows that were noted as of that scan are taken to have sunk by then."""
+        if start is self._rising:
+            return self._came_since(start, at)
+        return 0.0 if self.order is Order.OLDEST else self.come_by(at) - start.arrivals
 
     def page_of(self, position: RowPosition, *, at: Monotonic) -> int:
         """Return the page on which the row is to be expected; the first is 1."""
-        return self._paging.page_of(max(0, round(self.index_of(position, at=at))))
+        return self.page_at(position.index + self.shift(position.start, at=at))
+
+    def page_at(self, index: float) -> int:
+        """Return the page that shows the row of that index in the whole list, counted from 0."""
+        return self._paging.page_of(max(0, round(index)))
 
     def beside(self, position: RowPosition, *, at: Monotonic) -> RowPosition:
         """Return the nearest position on another page: rows move between two polls."""
-        index = max(0, round(self.index_of(position, at=at)))
+        index = max(0, round(position.index + self.shift(position.start, at=at)))
         page = self._paging.page_of(index)
         first, after = self._paging.before(page), self._paging.before(page + 1)
         beside = first - 1 if first and index - first < after - index else after
@@ -98,10 +99,11 @@ class PositionEstimator:
 
     def found_displaced(self, found: Collection[tuple[RowPosition, int]], *, at: Monotonic) -> None:
         """Take in at which indexes rows were found that were noted before: so much have all sunk, or risen."""
+        shifts = {start: self.shift(start, at=at) for start in {position.start for position, _ in found}}
         for start in (self._settled, self._rising):
             rises = start is self._rising
             by = [
-                index - self.index_of(position, at=at)
+                index - position.index - shifts[position.start]
                 for position, index in found
                 if (position.start is self._rising) is rises
             ]

@@ -108,12 +108,16 @@ class Ordering:
 
     def learn(self, rows: Sequence[ExecutionSnapshot]) -> bool:
         """Take in a page, and return whether the list is to be read from the other end than was believed."""
-        page = tuple(row.id for row in rows)
+        page = tuple([row.id for row in rows])
         if page in self._pages:
             return False
         self._pages.add(page)
         if page != self._compared[0]:
-            self._compared = page, _compare(row.started_at for row in rows), _compare(row.finished_at for row in rows)
+            self._compared = (
+                page,
+                _compare([row.started_at for row in rows]),
+                _compare([row.finished_at for row in rows]),
+            )
         _, begun, ended = self._compared
         self._begun.learn(begun)
         self._ended.learn(ended)
