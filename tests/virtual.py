@@ -22,8 +22,7 @@ from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.policy import FailurePolicy, backoff_cadence
-from watcher.polling.session import AccountDependencies
-from watcher.polling.status_reporter import StatusReporter
+from watcher.polling.session import AccountDependencies, StatusReporter
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.pacing import Backpressure, Jitter, Pacer
 from watcher.store.account_store import SqlAccountStore

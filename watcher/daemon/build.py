@@ -25,8 +25,7 @@ from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.policy import Cadence, FailurePolicy, backoff_cadence, fixed_cadence
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S
-from watcher.polling.session import AccountDependencies
-from watcher.polling.status_reporter import StatusReporter
+from watcher.polling.session import AccountDependencies, StatusReporter
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import Metrics

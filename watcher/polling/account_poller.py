@@ -14,7 +14,6 @@ from watcher.domain.event import EventKey
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import LATEST, Monotonic
 from watcher.domain.watch import Watch
-from watcher.polling.account_rules import AccountRules
 from watcher.polling.circuit_breaker import BreakerState
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.evaluator import Evaluated
@@ -22,6 +21,7 @@ from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import ListPoller
 from watcher.polling.list_scans import ListScans
 from watcher.polling.page_processor import PageProcessor, ScanRules
+from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_queue import PollItem, PollQueue, TrackedExecution
 from watcher.polling.registry import Additions, ExecutionRegistry, as_if_new
 from watcher.polling.request_selector import GetRequest, ListRequest, Request, RequestSelector

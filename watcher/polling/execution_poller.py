@@ -10,9 +10,9 @@ import structlog
 from watcher.clerk.protocol import Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
-from watcher.polling.account_rules import AccountRules
 from watcher.polling.confirmations import DENIED_FOR_S
 from watcher.polling.evaluator import Evaluated, Evaluation
+from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.policy import AccountState
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.polling.registry import ExecutionRegistry

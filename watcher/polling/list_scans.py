@@ -10,15 +10,14 @@ import structlog
 from watcher.domain.event import GapReason, OutboxEntry
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.account_rules import AccountRules
 from watcher.polling.page_processor import ScanRules
-from watcher.polling.pagination.api_clock import ApiClock
-from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
+from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US, ApiClock
 from watcher.polling.pagination.coverage import CarryOver, TraversalResult
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import EarlyEnd, PipelineListState
+from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.session import AccountDependencies
 from watcher.store.changes import PipelineChange
 from watcher.store.records import PipelineRecord

@@ -14,14 +14,13 @@ from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details, FirstSight
-from watcher.polling.account_rules import AccountRules
 from watcher.polling.confirmations import ConfirmationQueue, selects
 from watcher.polling.evaluator import Evaluated, Evaluation
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.pagination.arrival_baseline import FirstSeen, had_ended, proves_new
-from watcher.polling.pagination.paging import dated
-from watcher.polling.pagination.positions import TraversalStart
+from watcher.polling.pagination.paging import TraversalStart, dated
 from watcher.polling.pipeline_list import PipelineListState
+from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_queue import PendingConfirmation, PollQueue, TrackedExecution
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies, AccountSession

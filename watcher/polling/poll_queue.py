@@ -12,7 +12,7 @@ from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.transitions import Streak
 from watcher.domain.watch import Watch
-from watcher.polling.pagination.positions import RowPosition
+from watcher.polling.pagination.paging import RowPosition
 
 CONFIRM_WITHIN_S = 30.0
 """An end that cannot be confirmed in this time becomes the status."""

@@ -10,7 +10,7 @@ from watcher.clerk.protocol import PageReply
 from watcher.domain.execution import ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Watch
-from watcher.polling.list_failures import ListFailures
+from watcher.polling.list_poller import ListFailures
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.policy import LOST_EVERY_S
 from watcher.store.sql_store import SqlStore

@@ -9,7 +9,7 @@ from watcher.clerk.protocol import Reply
 from watcher.domain.execution import ExecutionRecord, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
-from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.arrival_baseline import ApiClock
 from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering

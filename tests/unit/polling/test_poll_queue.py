@@ -7,7 +7,7 @@ import pytest
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.arrival_baseline import ApiClock
 from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering

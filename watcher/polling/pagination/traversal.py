@@ -12,9 +12,8 @@ from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
-from watcher.polling.pagination.api_clock import ApiClock
-from watcher.polling.pagination.coverage import CarryOver, Coverage, Extent, TraversalResult
-from watcher.polling.pagination.list_end import EndSearch
+from watcher.polling.pagination.arrival_baseline import ApiClock
+from watcher.polling.pagination.coverage import CarryOver, Coverage, EndSearch, Extent, TraversalResult
 from watcher.polling.pagination.paging import ScannedPage
 
 EMPTY_AT_LEAST = 3

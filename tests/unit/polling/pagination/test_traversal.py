@@ -13,9 +13,8 @@ from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
-from watcher.polling.pagination.api_clock import ApiClock
-from watcher.polling.pagination.coverage import CarryOver, TraversalResult
-from watcher.polling.pagination.list_end import PROBES_AT_MOST
+from watcher.polling.pagination.arrival_baseline import ApiClock
+from watcher.polling.pagination.coverage import PROBES_AT_MOST, CarryOver, TraversalResult
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Order, Ordering
 from watcher.polling.pagination.traversal import EMPTY_AT_LEAST, ListTraversal
