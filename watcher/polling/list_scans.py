@@ -33,52 +33,6 @@ EMITTED_ONCE = frozenset(
 log = structlog.get_logger()
 
 
-class EndCheck:
-    """Evaluates how the scans of one account's lists end."""
-
-    def __init__(self, *, lost_after: int, lost_grace_s: float) -> None:
-        """Believe what was seen so often in a row, and for so long where it is a gap."""
-        self._lost_after = lost_after
-        self._lost_grace_s = lost_grace_s
-
-    def ends_early(self, listing: PipelineListState, result: TraversalResult) -> bool:
-        """Return whether a scan ended before anything known, or before all was seen that should be there."""
-        return result.gap is GapReason.DELETED or listing.scan.is_cut_short
-
-    def believed(self, listing: PipelineListState, result: TraversalResult, *, now_s: float) -> TraversalResult | None:
-        """Return what it means that a scan ended early, once it did so often enough; until then it is made anew.
-
-        It is no gap where all that is gone was known, and only grew too old. A list that is no shorter than before is
-        another matter: it may keep so many rows, however young the others. `now_s` is for how long the process ran.
-        """
-        early_end = listing.early_end
-        if early_end is None:
-            since, began_at = listing.cursor.complete_at, listing.progress.began_at
-            is_explained = listing.scan.is_shorter and listing.ages.explain_emptiness(since=since, now=began_at)
-            early_end = EarlyEnd(0, now_s, is_explained=is_explained)
-        listing.early_end = early_end = replace(early_end, count=early_end.count + 1)
-        grace_s = SETTLED_AFTER_US / 1_000_000 if result.gap is None else self._lost_grace_s
-        if early_end.count < self._lost_after or now_s - early_end.since_s < grace_s:
-            return None
-        return TraversalResult() if early_end.is_explained else result
-
-    def with_unproven(self, listing: PipelineListState, result: TraversalResult, *, now: Micros) -> TraversalResult:
-        """Return a gap where ends showed of which nobody knows whether they are new; `now` is microseconds."""
-        unproven = listing.arrivals.compare(watched_us=now - listing.cursor.since_at)
-        return TraversalResult(GapReason.UNORDERED, unproven) if unproven and result.gap is None else result
-
-    def proves_empty(self, listing: PipelineListState, *, now: Micros) -> bool:
-        """Return whether a list that showed nothing yet did so often enough to believe that there was nothing."""
-        arrivals = listing.arrivals
-        if listing.progress.shows_any or listing.cursor.found or listing.cursor.newest_at is not None:
-            arrivals.empty_count = 0
-            return False
-        if not arrivals.empty_count:
-            arrivals.empty_from_at = now
-        arrivals.empty_count += 1
-        return arrivals.empty_count >= self._lost_after and now - arrivals.empty_from_at >= SETTLED_AFTER_US
-
-
 class ListScans:
     """The scans of one account's lists, one after the other, and their cursors in the store."""
 
@@ -87,7 +41,6 @@ class ListScans:
         self._rules = rules
         self._alert_rules = alert_rules
         self._clock = deps.clock
-        self._end_check = EndCheck(lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s)
 
     async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
         """Return the list of a pipeline as it is recorded, with its first scan.
@@ -140,10 +93,10 @@ class ListScans:
 
     async def end(self, listing: PipelineListState, result: TraversalResult, *, newest_at: Micros | None) -> None:
         """End a scan whose pages gave this result, or make it anew if it ended too early. Raises `StoreError`."""
-        if not self._end_check.ends_early(listing, result):
+        if result.gap is not GapReason.DELETED and not listing.scan.is_cut_short:  # it saw all that should be there
             await self.complete(listing, result, newest_at=newest_at)
             return
-        scan, believed = listing.scan, self._end_check.believed(listing, result, now_s=self._clock.running())
+        scan, believed = listing.scan, self._believed(listing, result)
         if believed is None:
             listing.scan_again(self._scan(listing.cursor, scan.to_be_made_anew(), clock=scan.clock))
             return
@@ -158,8 +111,8 @@ class ListScans:
     ) -> None:
         """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
         now, arrivals, scan = self._clock.steady_us(), listing.arrivals, listing.scan
-        result = self._end_check.with_unproven(listing, result, now=now)
-        if self._end_check.proves_empty(listing, now=now):
+        result = self._with_unproven(listing, result, now=now)
+        if self._proves_empty(listing, now=now):
             newest_at = NEVER
         cursor = Cursor(
             listing.cursor.since_at,
@@ -184,3 +137,38 @@ class ListScans:
         if not gap:
             is_proof = result.gap is None
             await self._alert_rules.scanned(listing.watch.pipeline, cursor.complete_at, proves_silence=is_proof)
+
+    # What the end of a scan means
+
+    def _believed(self, listing: PipelineListState, result: TraversalResult) -> TraversalResult | None:
+        """Return what it means that a scan ended early, once it did so often enough; until then it is made anew.
+
+        It is no gap where all that is gone was known, and only grew too old. A list that is no shorter than before is
+        another matter: it may keep so many rows, however young the others.
+        """
+        early_end, now_s = listing.early_end, self._clock.running()
+        if early_end is None:
+            since, began_at = listing.cursor.complete_at, listing.progress.began_at
+            is_explained = listing.scan.is_shorter and listing.ages.explain_emptiness(since=since, now=began_at)
+            early_end = EarlyEnd(0, now_s, is_explained=is_explained)
+        listing.early_end = early_end = replace(early_end, count=early_end.count + 1)
+        grace_s = SETTLED_AFTER_US / 1_000_000 if result.gap is None else self._rules.lost_grace_s
+        if early_end.count < self._rules.lost_after or now_s - early_end.since_s < grace_s:
+            return None
+        return TraversalResult() if early_end.is_explained else result
+
+    def _with_unproven(self, listing: PipelineListState, result: TraversalResult, *, now: Micros) -> TraversalResult:
+        """Return a gap where ends showed of which nobody knows whether they are new; `now` is microseconds."""
+        unproven = listing.arrivals.compare(watched_us=now - listing.cursor.since_at)
+        return TraversalResult(GapReason.UNORDERED, unproven) if unproven and result.gap is None else result
+
+    def _proves_empty(self, listing: PipelineListState, *, now: Micros) -> bool:
+        """Return whether a list that showed nothing yet did so often enough to believe that there was nothing."""
+        arrivals = listing.arrivals
+        if listing.progress.shows_any or listing.cursor.found or listing.cursor.newest_at is not None:
+            arrivals.empty_count = 0
+            return False
+        if not arrivals.empty_count:
+            arrivals.empty_from_at = now
+        arrivals.empty_count += 1
+        return arrivals.empty_count >= self._rules.lost_after and now - arrivals.empty_from_at >= SETTLED_AFTER_US
