@@ -1,8 +1,10 @@
 """An answer that is the same to the byte as the last one is not read again, and counts as a success in full."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from types import FrameType
 
 import pytest
 from stores import HeardStore
@@ -179,3 +181,33 @@ async def test_a_page_that_stays_the_same_says_of_each_execution_that_it_was_see
     seen_before = (at_us / 1e6) - EPOCH.timestamp() - 62
     not_before = paused["notBefore"]
     assert not_before > (EPOCH + timedelta(seconds=seen_before)).isoformat()
+
+
+async def test_what_is_overdue_is_told_though_its_row_stays_the_same(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, watches=[replace(WHOLE, overdue_after_s={"running": 160.0})])
+    account.api.pages = pages_of(row(A, "running", ai_tokens_used=7))
+    await account.run_for(50)
+    assert [type_ for type_, *_ in await account.emitted()] == ["execution.running"]
+    await account.run_for(30)
+    (overdue,) = await account.events()
+    assert (overdue["type"], overdue["data"]["execution"]["aiTokensUsed"]) == ("execution.overdue", 7)
+
+
+async def test_a_row_that_stays_the_same_enters_few_functions(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock, *(row(f"9a1b0000-0000-4000-8000-{n:012}", "running") for n in range(50)))
+    await account.run_for(30)
+    polls, entered_count = account.watcher._deps.metrics.polls[Outcome.OK], 0
+    before_count = polls.count
+
+    def note(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal entered_count
+        entered_count += event == "call" and "/watcher/polling/" in frame.f_code.co_filename
+
+    sys.setprofile(note)
+    try:
+        await account.run_for(30)
+    finally:
+        sys.setprofile(None)
+    row_count = polls.count - before_count
+    assert row_count >= 250
+    assert entered_count <= 20 * row_count, f"{entered_count / row_count:.1f} of a row"
