@@ -1,6 +1,5 @@
 """What every store promises of silences, of how the opening of a problem stands, reminders and dead letters."""
 
-import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -35,7 +34,6 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease, Reminder, SourceChange
-from watcher.store.dead_letters import REPLAYED_COUNT
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -220,7 +218,7 @@ async def test_what_is_replayed_waits_for_nothing_and_holds_nothing_back(
         await store.record(change(account, sequence=sequence))
     for how in ({"state": DELIVERED}, {"state": DEAD}, {"state": WAITING, "due_at": LATER + 1}):
         await settle(ops, *await due(ops), **how)
-    await store.replay_all("ops")
+    assert await store.replay("ops", EventKey(stream_of(execution_id(1)), 2))
     (replayed,) = await due(ops)  # though another of its execution waits to be tried again
     assert names([replayed]) == [of(1, sequence=2)]
     await settle(ops, replayed, state=WAITING, due_at=LATER + 9)
@@ -229,23 +227,10 @@ async def test_what_is_replayed_waits_for_nothing_and_holds_nothing_back(
     assert len((await taken(ops, now=LATER + 1)).batches) == 1  # the next of its execution waits for that alone
 
 
-async def test_all_dead_letters_of_a_sink_are_replayed(store: SqlStore, account: Lease, ops: SinkStore) -> None:
-    other = await sink_of(store, "other")
-    count = REPLAYED_COUNT + 1
-    changes = [change(account, number, sinks=("ops", "other")) for number in range(count)]
-    await asyncio.gather(*map(store.record, changes))
-    for sink in (ops, other):
-        assert await sink.give_up(clock_s=1, after_s=0, skip=()) == count
-    assert await store.replay_all("ops") == count
-    assert {name: each.pending_count for name, each in (await store.backlog()).items()} == {"ops": count}
-    assert await store.replay_all("ops") == 0
-    assert await store.replay_all("other") == count
-
-
 async def test_what_is_replayed_is_not_pruned(store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock) -> None:
     await store.record(change(account, ended_at=START_US))
     await settle_all(ops, state=DEAD)
-    await store.replay_all("ops")
+    assert await store.replay("ops", EventKey(stream_of(execution_id(1)), 1))
     clock.us += 90 * DAY_US
     async for _ in (await upkeep(store)).prune(ended_before=clock.steady_us(), keep=lambda *_: False):
         pass

@@ -15,7 +15,7 @@ import structlog
 import watcher
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
-from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, MaintenanceDependencies, retention_policy_of
+from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, retention_policy_of
 from watcher.daemon.ownership import Leases, Ownership, new_identity
 from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
@@ -169,16 +169,14 @@ def _add_duties(
     """Have the schedule do what there is beside polling and sending."""
     store, clock, metrics = shared.store, shared.due_clock, shared.metrics
     maintenance = Maintenance(
-        MaintenanceDependencies(
-            store=store,
-            clock=clock,
-            metrics=metrics,
-            events=shared.events,
-            owners=supervisor.owned,
-            closed=supervisor.closed,
-            ownership=ownership,
-        ),
         retention_policy_of(settings),
+        store=store,
+        clock=clock,
+        metrics=metrics,
+        events=shared.events,
+        owners=supervisor.owned,
+        closed=supervisor.closed,
+        ownership=ownership,
     )
     shared.schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
 

@@ -8,19 +8,20 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import structlog
 
 from watcher.config.models import Settings, WatchSettings
 from watcher.daemon.build import rules_of
 from watcher.daemon.ownership import Ownership
+from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import ClosedReason, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import limits_dwell
+from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease
@@ -40,30 +41,6 @@ ABSENT_SINK_DEAD_AFTER_US = 24 * 3600 * 1_000_000
 
 CLOCKS_APART_US = 24 * 3600 * 1_000_000
 """An id stays so much longer than the dates ask for: a list dates by the clock of the API, we by ours."""
-
-
-class Flushable(Protocol):
-    """An owner of an account or of a sink: it writes some of what it knows only when asked to."""
-
-    async def flush(self) -> None:
-        """Write it. Raises `StoreError`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaintenanceDependencies:
-    """What is kept in order. `owners` returns those there are now, `ownership` says who tidies the store.
-
-    `closed` hears of each problem that is closed.
-    """
-
-    store: SqlStore
-    clock: Clock
-    metrics: Metrics
-    events: EventFactory
-    owners: Callable[[], Collection[Flushable]]
-    ownership: Ownership
-    closed: Callable[[OpenProblem], None] = lambda _problem: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +64,31 @@ class RetentionPolicy:
 class Maintenance:
     """One tick for all of it. With trouble with the store the work is still there next time."""
 
-    def __init__(self, deps: MaintenanceDependencies, policy: RetentionPolicy) -> None:
-        """Tidy up with the first tick."""
-        self._deps = deps
+    def __init__(
+        self,
+        policy: RetentionPolicy,
+        *,
+        store: SqlStore,
+        clock: Clock,
+        metrics: Metrics,
+        events: EventFactory,
+        owners: Callable[[], Collection[AccountPoller | DeliveryWorker]],
+        ownership: Ownership,
+        closed: Callable[[OpenProblem], None] = lambda _problem: None,
+    ) -> None:
+        """Tidy up with the first tick, if `ownership` says that this process does. `closed` hears of closed problems.
+
+        `owners` returns those there are now.
+        """
         self._policy = policy
-        self._tidy_at = deps.clock.monotonic()
+        self._store = store
+        self._clock = clock
+        self._metrics = metrics
+        self._events = events
+        self._owners = owners
+        self._ownership = ownership
+        self._closed = closed
+        self._tidy_at = clock.monotonic()
         self._pruning: AsyncIterator[int] | None = None
         self._pruned_count = 0
         self._backlogged: set[str] = set()
@@ -112,7 +109,7 @@ class Maintenance:
     def replace_policy(self, policy: RetentionPolicy) -> None:
         """Keep this from now on, and tidy up with the next tick."""
         self._policy = policy
-        self._tidy_at = self._deps.clock.monotonic()
+        self._tidy_at = self._clock.monotonic()
         self._is_paused = False
 
     async def tick(self) -> None:
@@ -127,36 +124,36 @@ class Maintenance:
         except StoreError as error:
             self._begin_anew()
             if isinstance(error, OwnershipLostError) and self._held is not None:
-                self._deps.ownership.lost(self._held)
+                self._ownership.lost(self._held)
 
     async def flush(self) -> None:
         """Write what is written lazily. Raises `StoreError`."""
-        for owner in self._deps.owners():
+        for owner in self._owners():
             with suppress(OwnershipLostError):  # replaced meanwhile: the new one began from what is recorded
                 await owner.flush()
 
     async def refresh_gauges(self) -> None:
         """Bring the gauges of outbox and problems up to date; a store that does not answer leaves them as they were."""
         try:
-            backlog = await self._deps.store.backlog()
-            problems = await self._deps.store.count_open_problems()
+            backlog = await self._store.backlog()
+            problems = await self._store.count_open_problems()
         except StoreError:
             return
         for kind in PROBLEM_KINDS:
-            self._deps.metrics.problems_open.labels(kind).set(problems.get(kind, 0))
+            self._metrics.problems_open.labels(kind).set(problems.get(kind, 0))
         shown = {*self._policy.sinks, *backlog}
         for name in self._backlogged - shown:
-            self._deps.metrics.forget_backlog(name)
+            self._metrics.forget_backlog(name)
         self._backlogged = shown
         for name in shown:
             waiting = backlog.get(name)
             oldest_at = waiting.oldest_at if waiting else None
-            self._deps.metrics.outbox_pending.labels(name).set(waiting.pending_count if waiting else 0)
-            self._deps.metrics.outbox_oldest.labels(name).set((oldest_at or 0) / 1_000_000)
+            self._metrics.outbox_pending.labels(name).set(waiting.pending_count if waiting else 0)
+            self._metrics.outbox_oldest.labels(name).set((oldest_at or 0) / 1_000_000)
 
     async def _check_database_file(self) -> None:
         try:
-            await self._deps.store.check_database_file()
+            await self._store.check_database_file()
         except StoreUnusableError as error:
             log.error("store.replaced", problem=str(error))  # noqa: TRY400 (our own text says it all)
             raise
@@ -166,13 +163,13 @@ class Maintenance:
         if self._is_paused:
             return
         lease = await self._lease()
-        if lease is None or not self._deps.ownership.is_agreed():  # or another replica may have what this one has not
+        if lease is None or not self._ownership.is_agreed():  # or another replica may have what this one has not
             self._begin_anew()  # at once, should it come to that
             return
         if self._pruning is None:
-            if self._deps.clock.monotonic() < self._tidy_at:
+            if self._clock.monotonic() < self._tidy_at:
                 return
-            self._tidy_at = Monotonic(self._deps.clock.monotonic() + TIDY_EVERY_S)
+            self._tidy_at = Monotonic(self._clock.monotonic() + TIDY_EVERY_S)
             await self._expire(lease)
             await self._close_problems(lease)
             self._pruning, self._pruned_count = self._prune(lease), 0
@@ -185,7 +182,7 @@ class Maintenance:
 
     async def _lease(self) -> Lease | None:
         """Return the lease that the store is tidied under, if that is for this process to do. Raises `StoreError`."""
-        ownership = self._deps.ownership
+        ownership = self._ownership
         if not ownership.may_own(MAINTENANCE):
             return None
         if self._held is None or not ownership.is_current(self._held):
@@ -194,7 +191,7 @@ class Maintenance:
         return self._held.lease if self._held.is_trusted() else None
 
     def _begin_anew(self) -> None:
-        self._pruning, self._tidy_at = None, self._deps.clock.monotonic()
+        self._pruning, self._tidy_at = None, self._clock.monotonic()
 
     def _tidied(self) -> None:
         self._pruning = None
@@ -202,19 +199,19 @@ class Maintenance:
             log.info("store.pruned", executions=self._pruned_count)
 
     def _prune(self, lease: Lease) -> AsyncIterator[int]:
-        ended_before = self._deps.clock.steady_us() - round(self._policy.retention_s * 1_000_000)
-        return MaintenanceStore(self._deps.store, lease).prune(ended_before=Micros(ended_before), keep=self._is_kept)
+        ended_before = self._clock.steady_us() - round(self._policy.retention_s * 1_000_000)
+        return MaintenanceStore(self._store, lease).prune(ended_before=Micros(ended_before), keep=self._is_kept)
 
     def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: Micros) -> bool:
         policy = self._policy  # which may be another by the next page
         if policy.named(account, pipeline, execution):
             return True
-        ended_ago_us = self._deps.clock.steady_us() - ended_at
+        ended_ago_us = self._clock.steady_us() - ended_at
         return (account, pipeline) in policy.pipelines and ended_ago_us < policy.listed_s * 1_000_000 + CLOCKS_APART_US
 
     async def _expire(self, lease: Lease) -> None:
-        now = self._deps.clock.steady_us()
-        store = MaintenanceStore(self._deps.store, lease)
+        now = self._clock.steady_us()
+        store = MaintenanceStore(self._store, lease)
         await store.mark_absent_pipelines(present=self._policy.pipelines, now=now)
         died = await store.mark_absent_sinks(
             present=self._policy.sinks,
@@ -226,21 +223,21 @@ class Maintenance:
 
     async def _close_problems(self, lease: Lease) -> None:
         """Close what nobody watches for any more, and forget what the rules of such pipelines went by."""
-        deps, policy, after = self._deps, self._policy, None
-        store = MaintenanceStore(deps.store, lease)
+        policy, after = self._policy, None
+        store = MaintenanceStore(self._store, lease)
         await store.forget_rules(present=policy.ruled)
-        while page := await deps.store.open_problems(after=after):
+        while page := await self._store.open_problems(after=after):
             after = page[-1].problem.id
             gone = [each for each in page if each.has_ended or not policy.watches_for(each)]
             if not gone:
                 continue
-            openings = await deps.store.load_events([each.problem.opening for each in gone])
+            openings = await self._store.load_events([each.problem.opening for each in gone])
             closings = [
-                deps.events.closed(
+                self._events.closed(
                     each.problem,
                     openings.get(each.problem.opening),
                     reason=ClosedReason.ENDED if each.has_ended else ClosedReason.REMOVED,
-                    at=deps.clock.now(),
+                    at=self._clock.now(),
                 )
                 for each in gone
             ]
@@ -248,9 +245,9 @@ class Maintenance:
                 [(entry, change) for entry, change in closings if change is not None]
             )
             for each in gone:
-                deps.closed(each)
+                self._closed(each)
             if closed_count:
-                deps.metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
+                self._metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
                 log.info("problem.closed", count=closed_count)
 
 

@@ -1,23 +1,25 @@
 """The store as the owner of an account uses it: each method is what it asks, under its lease."""
 
+import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import islice
+from sys import intern
 from typing import TypeVar
 
 from sqlalchemy import Connection, bindparam, select
 
 from watcher.domain.event import EventKey
-from watcher.domain.execution import ExecutionRecord
+from watcher.domain.execution import Counts, ExecutionRecord, LostReason
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
-from watcher.store.changes import BackoffState, Change, Lease
-from watcher.store.executions import RECORD_COLUMNS, PollTimes, execution_id, execution_key, record_of
+from watcher.store.changes import BackoffChange, BackoffState, Change, Lease, PollTimes
+from watcher.store.ids import Source, execution_id, execution_key, pipeline, pipeline_id
 from watcher.store.problems import open_problem_of, open_problems_of_pipeline
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
-from watcher.store.source_ids import Source, pipeline, pipeline_id
-from watcher.store.sources import CURSOR_FIELDS, FORGET_SCAN, MARK_PIPELINE, BackoffChange, backoff_of, is_forgotten
 from watcher.store.sql_store import SqlStore
+from watcher.store.states import CURSOR_FIELDS, FORGET_SCAN, MARK_PIPELINE, backoff_of, is_forgotten
 from watcher.store.tables import AnyRow, execution, scan, source, unjudged_end
 
 T = TypeVar("T")
@@ -28,11 +30,12 @@ LOADED_COUNT = 5_000
 POLL_TIMES_COUNT = 1_000
 """How many poll times are written at once: each is its own, and changes need not wait for all of them."""
 
-_RECORDS = select(*RECORD_COLUMNS).where(
+_RECORD_COLUMNS = tuple(column for column in execution.c if column.name not in {"account_id", "stream"})
+_RECORDS = select(*_RECORD_COLUMNS).where(
     execution.c.account_id == bindparam("of_account"), execution.c.execution.in_(bindparam("keys", expanding=True))
 )
 _OPEN = (
-    select(*RECORD_COLUMNS)
+    select(*_RECORD_COLUMNS)
     .where(
         execution.c.pipeline_id == bindparam("of_pipeline"),  # which has one account only
         execution.c.ended_at.is_(None),
@@ -90,7 +93,7 @@ class SqlAccountStore:
                 names = {execution_key(name): name for name in part}  # the caller's: 100,000 ids take 9 MB
                 for row in connection.execute(_RECORDS, {"of_account": account_id, "keys": list(names)}).all():
                     name = names[row.execution]
-                    found[name] = record_of(row, name=name, pipelines=pipelines, now=now)
+                    found[name] = _record_of(row, name=name, pipelines=pipelines, now=now)
             return found
 
         return await self._read(load)
@@ -103,7 +106,7 @@ class SqlAccountStore:
         def load(connection: Connection, _account_id: int) -> list[ExecutionRecord]:
             names = _pipelines(connection)
             return [
-                record_of(row, name=execution_id(row.execution), pipelines=names, now=now)
+                _record_of(row, name=execution_id(row.execution), pipelines=names, now=now)
                 for number in numbers
                 for row in _open_rows(connection, number)
             ]
@@ -188,3 +191,33 @@ def _open_rows(connection: Connection, number: int) -> Iterator[AnyRow]:
 def _pipelines(connection: Connection) -> dict[int, str]:
     rows = connection.execute(select(source.c.id, source.c.name).where(source.c.kind == "pipeline"))
     return {row.id: pipeline_id(row.name) for row in rows}
+
+
+def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Micros) -> ExecutionRecord:
+    """Return a row of `_RECORD_COLUMNS` as the execution of that name; `pipelines` maps their numbers to their ids.
+
+    What lies ahead of `now` was written while the clock was ahead: it counts as now, or every poll until then
+    would be older than the last one.
+    """
+    return ExecutionRecord(
+        execution=name,
+        pipeline=pipelines[row.pipeline_id],
+        status=row.status and intern(row.status),
+        since_at=min(row.since_at, now),
+        polled_at=min(row.looked_at, now),
+        sequence=row.sequence,
+        counts=counts_of(row.counts),
+        overdue_sequence=row.overdue_sequence,
+        overdue_at=row.overdue_at,
+        lost=None if row.lost is None else LostReason(row.lost),
+        lost_at=row.lost_at,
+        ended_at=row.ended_at,
+        was_paused=row.was_paused,
+        found_at=row.found_at,
+    )
+
+
+@lru_cache(maxsize=4096)
+def counts_of(text: str) -> Counts:
+    """Return the counts of that text. Equal histories share one tuple."""
+    return tuple((intern(kind), count) for kind, count in json.loads(text).items())

@@ -1,6 +1,6 @@
 """What is written to the store, and under which lease."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -137,6 +137,23 @@ class BackoffState:
 
     pause_s: float | None = None
     failing_for_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BackoffChange:
+    """What a leased account or sink is going through; of a sink also its own clock."""
+
+    lease: Lease
+    backoff: BackoffState
+    clock_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PollTimes:
+    """When unchanged executions of a leased account were last polled, in microseconds."""
+
+    lease: Lease
+    polled_at: Mapping[str, Micros]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,15 @@ passed on: it may hold parameters.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from operator import itemgetter
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, insert, inspect, select
+from sqlalchemy import CompoundSelect, Connection, CursorResult, Insert, Update, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
@@ -20,6 +21,9 @@ from watcher.store.postgresql_leases import PostgresLeases
 from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, meta, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+READERS_COUNT = 2
+"""So that what is due for a sink is found while an account reads a hundred thousand executions."""
 
 T = TypeVar("T")
 
@@ -188,3 +192,40 @@ def found_version(connection: Connection, *, where: str) -> int:
             f" {oldest_reader}; this one knows {SCHEMA_VERSION}); start the newer version, or use another store"
         )
     return version
+
+
+_Values = Callable[[Mapping[str, Any]], tuple[Any, ...]]
+
+
+class HotStatement:
+    """A statement that is asked many times a second: compiled once for each kind of database.
+
+    All of its values are bound by name, and plain enough for a driver: no list, no JSON. SQLAlchemy looks a statement
+    up at every call and binds each value by its name, at several times the cost.
+    """
+
+    def __init__(self, statement: CompoundSelect[Any] | Insert | Update) -> None:
+        """Compile nothing yet."""
+        self.statement = statement
+        self._compiled: dict[str, tuple[str, _Values]] = {}
+
+    def run(self, connection: Connection, row: Mapping[str, Any]) -> CursorResult[Any]:
+        """Carry it out with these values."""
+        text, values_of = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
+        return connection.exec_driver_sql(text, values_of(row))
+
+    def run_many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> CursorResult[Any]:
+        """Carry it out with each of these, of which there is at least one."""
+        text, values_of = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
+        return connection.exec_driver_sql(text, list(map(values_of, rows)))
+
+    def _compile(self, dialect: Any) -> tuple[str, _Values]:
+        compiled: Any = self.statement.compile(
+            dialect=type(dialect)(paramstyle="qmark" if dialect.name == "sqlite" else "format")
+        )
+        binds, names = compiled.binds, compiled.positiontup
+        given = itemgetter(*names)  # several: for one alone it would return no tuple
+        fixed = {name: binds[name].value for name in names if not binds[name].required}
+        values_of: _Values = (lambda row: given({**fixed, **row})) if fixed else given
+        self._compiled[dialect.name] = (str(compiled), values_of)
+        return self._compiled[dialect.name]

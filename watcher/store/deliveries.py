@@ -20,6 +20,7 @@ from sqlalchemy import (
     case,
     false,
     func,
+    null,
     or_,
     select,
     true,
@@ -28,15 +29,15 @@ from sqlalchemy import (
 )
 
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.event import EventType
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import CLOSINGS, TROUBLED_ENDS
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Take, Turn
+from watcher.store.database import HotStatement
+from watcher.store.ids import SourceNumbers, sink
 from watcher.store.problems import message_of_failing, message_of_problem
-from watcher.store.records import Taken
-from watcher.store.source_ids import SourceNumbers, sink
-from watcher.store.statement import HotStatement
-from watcher.store.tables import WAITING, AnyRow, delivery, event, problem, waits
+from watcher.store.records import Backlog, Taken
+from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, problem, source, waits
 
 CALLED_WITHIN_US = 45_000_000
 """With the longest wait of an open breaker, 30 s, everything is called within 75 s of a receiver's return."""
@@ -319,3 +320,50 @@ def _with_opening(connection: Connection, sink_id: int, sent: Delivery) -> Deliv
     if row.state is None:  # what only closes went where the opening had gone, which retention may have taken since
         is_sent = sent.type in CLOSINGS
     return replace(sent, is_opening_sent=is_sent, is_problem_open=row.closed_at is None)
+
+
+def backlog(connection: Connection) -> dict[str, Backlog]:
+    """Return what waits, by sink; reads the index alone."""
+    counted = (
+        select(delivery.c.sink_id, func.count().label("pending"), func.min(delivery.c.recorded_at).label("oldest"))
+        .where(delivery.c.state == WAITING)
+        .group_by(delivery.c.sink_id)
+        .subquery()
+    )
+    rows = connection.execute(
+        select(source.c.name, counted.c.pending, counted.c.oldest).join(counted, counted.c.sink_id == source.c.id)
+    )
+    return {row.name: Backlog(row.pending, row.oldest) for row in rows}
+
+
+_OF_SINK = select(source.c.id).where(source.c.kind == "sink", source.c.name == bindparam("name")).scalar_subquery()
+_OF_EVENT = (
+    select(event.c.id)
+    .where(event.c.stream == bindparam("of_stream"), event.c.sequence == bindparam("of_sequence"))
+    .scalar_subquery()
+)
+_REPLAY = (
+    update(delivery)
+    .where(delivery.c.sink_id == _OF_SINK, delivery.c.state == DEAD, delivery.c.number == _OF_EVENT)
+    .values(
+        state=WAITING,
+        # In a lane of its own it waits for nothing, and holds nothing back.
+        lane=select(event.c.event_id).where(event.c.id == delivery.c.number).scalar_subquery(),
+        group_key=null(),
+        due_at=bindparam("now"),
+        attempts=0,
+        rejections=0,
+        tried=false(),
+        tried_at=0,
+        first_due_us=null(),
+        settled_at=null(),
+        answer=null(),
+        replayed=true(),
+    )
+)
+
+
+def replay(connection: Connection, *, name: str, event: EventKey, now: Micros) -> bool:
+    """Have a dead letter wait again; return whether it was one."""
+    key = {"name": name, "of_stream": event.stream, "of_sequence": event.sequence, "now": now}
+    return connection.execute(_REPLAY, key).rowcount > 0

@@ -18,12 +18,11 @@ from watcher.domain.event import OutboxEntry
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
-from watcher.store.executions import execution_id
+from watcher.store.ids import execution_id, pipeline_id
 from watcher.store.problems import close_problems
 from watcher.store.recording import write_outbox
-from watcher.store.source_ids import pipeline_id
-from watcher.store.sources import forget_rules, mark_absent_pipelines
 from watcher.store.sql_store import SqlStore
+from watcher.store.states import forget_rules, mark_absent_pipelines
 from watcher.store.tables import WAITING, AnyRow, delivery, event, execution, problem, problem_message, reminder, source
 
 EXECUTIONS_COUNT = 250

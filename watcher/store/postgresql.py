@@ -25,6 +25,7 @@ from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import WorkerThreads
 from watcher.store.database import (
+    READERS_COUNT,
     Database,
     DatabaseFault,
     ErrorNames,
@@ -56,9 +57,6 @@ READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}; {_BY_INDEX}"
 
 ANSWER_S = 10.0
 """What the server neither answers nor breaks off in this time will have no answer: it, or a pooler, is frozen."""
-
-READERS_COUNT = 2
-"""So that what is due for a sink is found while an account reads a hundred thousand executions."""
 
 RECYCLED_AFTER_S = 1800
 """Connections are made anew now and then, so that they spread over the servers behind an address."""

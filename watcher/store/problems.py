@@ -11,9 +11,8 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.store.changes import Emitted, SourceChange
-from watcher.store.executions import execution_id
+from watcher.store.ids import SourceNumbers, execution_id, pipeline, pipeline_id, sink
 from watcher.store.records import OpenProblem, SentOpening
-from watcher.store.source_ids import SourceNumbers, pipeline, pipeline_id, sink
 from watcher.store.tables import AnyRow, delivery, event, execution, problem, problem_message, reminder, source
 
 PROBLEM_COLUMNS = (

@@ -11,24 +11,32 @@ from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import Event, EventKey, Group, OutboxEntry
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import (
+    BackoffChange,
     Change,
     ChangeSet,
     Emitted,
     ExecutionChange,
     PipelineChange,
+    PollTimes,
     RulesChange,
     SingleChange,
     SourceChange,
     Turn,
 )
+from watcher.store.database import HotStatement
 from watcher.store.deliveries import call_forward, labels_text, settle, take
-from watcher.store.executions import PollTimes, execution_key, write_executions, write_poll_times
+from watcher.store.ids import Source, SourceNumbers, execution_key, pipeline, sink
 from watcher.store.monitor import Writing
 from watcher.store.problems import write_messages, write_problems, write_reminders
 from watcher.store.records import Taken
-from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
-from watcher.store.sources import BackoffChange, write_backoffs, write_pipelines, write_rules, write_sources
-from watcher.store.statement import HotStatement
+from watcher.store.states import (
+    write_backoffs,
+    write_executions,
+    write_pipelines,
+    write_poll_times,
+    write_rules,
+    write_sources,
+)
 from watcher.store.tables import WAITING, delivery, source
 from watcher.store.tables import event as events
 

@@ -10,11 +10,11 @@ from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import Micros, to_us
 from watcher.store.changes import BackoffState, Lease, SourceChange, Turn
 from watcher.store.deliveries import IS_HEAD
+from watcher.store.ids import sink
 from watcher.store.problems import open_problem_of, sent_openings
 from watcher.store.records import SentOpening, SinkRecord, Taken
-from watcher.store.source_ids import sink
-from watcher.store.sources import backoff_of
 from watcher.store.sql_store import SqlStore
+from watcher.store.states import backoff_of
 from watcher.store.tables import WAITING, delivery, event, problem, source, waits
 
 T = TypeVar("T")

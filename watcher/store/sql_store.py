@@ -25,12 +25,12 @@ from watcher.store import postgresql_leases, problems
 from watcher.store.changes import Change, Lease, Turn
 from watcher.store.database import Database
 from watcher.store.database_file import DatabaseFile
-from watcher.store.dead_letters import backlog, replay, replay_some
+from watcher.store.deliveries import backlog, replay
 from watcher.store.group_commit import GroupWriter
+from watcher.store.ids import Source, SourceNumbers
 from watcher.store.monitor import StoreMonitor, Writing, write_probe
 from watcher.store.recording import GroupWork, Item, OutboxTimes, Written, load_events, write_group
 from watcher.store.records import Backlog, OpenProblem, Taken
-from watcher.store.source_ids import Source, SourceNumbers
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -169,16 +169,6 @@ class SqlStore:
         if was_dead:
             self.on_recorded([sink])
         return was_dead
-
-    async def replay_all(self, sink: str) -> int:
-        """Have all dead letters of a sink wait again; return how many."""
-        count, begun_at = 0, self.clock.steady_us()  # not what dies again meanwhile
-        while True:
-            again = partial(replay_some, name=sink, now=self.clock.steady_us(), died_until=begun_at)
-            if not (some_count := await self.write(again)):
-                return count
-            count += some_count
-            self.on_recorded([sink])
 
     async def check_database_file(self) -> None:
         """Raise `StoreUnusableError` if what is written now will not be found by the next start."""

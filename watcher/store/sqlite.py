@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.runtime.threads import WorkerThreads
-from watcher.store.database import Database, DatabaseFault, ErrorNames, explain, prepare_schema
+from watcher.store.database import READERS_COUNT, Database, DatabaseFault, ErrorNames, explain, prepare_schema
 
 _WRITER = (
     "PRAGMA journal_mode=WAL",
@@ -33,9 +33,6 @@ _WRITER = (
     "PRAGMA foreign_keys=ON",
 )
 _READER = ("PRAGMA query_only=ON", "PRAGMA cache_size=-2048", "PRAGMA temp_store=MEMORY")
-
-READERS_COUNT = 2
-"""So that what is due for a sink is found while an account reads a hundred thousand executions."""
 
 ERROR_NAMES = ErrorNames(
     name_of=lambda cause: getattr(cause, "sqlite_errorname", None),

@@ -10,7 +10,7 @@ from stores import PIPELINE, stream_of
 from virtual import EPOCH, FakeClock
 
 from watcher.config.models import Settings
-from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, retention_policy_of
+from watcher.daemon.maintenance import Maintenance, retention_policy_of
 from watcher.daemon.ownership import Ownership
 from watcher.daemon.reload import apply_settings
 from watcher.domain.errors import StoreError
@@ -77,10 +77,15 @@ class GatedStore:
 def maintenance_of(store: object, clock: FakeClock) -> Maintenance:
     real = cast("SqlStore", store)
     ownership, events = Ownership(real, clock=clock), EventFactory(Router({}))
-    deps = MaintenanceDependencies(
-        store=real, clock=clock, metrics=Metrics(), events=events, owners=list, ownership=ownership
+    return Maintenance(
+        retention_policy_of(BEFORE),
+        store=real,
+        clock=clock,
+        metrics=Metrics(),
+        events=events,
+        owners=list,
+        ownership=ownership,
     )
-    return Maintenance(deps, retention_policy_of(BEFORE))
 
 
 async def kept(store: SqlStore) -> tuple[list[Problem], RuleState]:

@@ -13,7 +13,7 @@ from stores import PIPELINE, change, executions_of, pipeline_change, upkeep
 from structlog.testing import capture_logs
 from virtual import Account, FakeClock, account_of, said
 
-from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
+from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, RetentionPolicy
 from watcher.daemon.ownership import Ownership
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.domain.event import EventKey
@@ -45,15 +45,13 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
     await account.run_for(1)
     assert len(await account.emitted()) == 2
     maintenance = Maintenance(
-        MaintenanceDependencies(
-            store=store,
-            clock=clock,
-            metrics=account.metrics,
-            events=EVENTS,
-            owners=lambda: [account.watcher],
-            ownership=Ownership(store, clock=clock),
-        ),
         RetentionPolicy(("ops",), 30 * DAY_S, named=lambda _account, _pipeline, execution: execution == A),
+        store=store,
+        clock=clock,
+        metrics=account.metrics,
+        events=EVENTS,
+        owners=lambda: [account.watcher],
+        ownership=Ownership(store, clock=clock),
     )
     await maintenance.tick()
     assert set(await record_of(store)) == {A, B}
@@ -171,15 +169,13 @@ def maintenance_of(
     ownership: Ownership | None = None,
 ) -> Maintenance:
     return Maintenance(
-        MaintenanceDependencies(
-            store=store,
-            clock=clock,
-            metrics=metrics,
-            events=EVENTS,
-            owners=list,
-            ownership=ownership or Ownership(store, clock=clock),
-        ),
         RetentionPolicy(("stdout",), 30 * DAY_S, named=named),
+        store=store,
+        clock=clock,
+        metrics=metrics,
+        events=EVENTS,
+        owners=list,
+        ownership=ownership or Ownership(store, clock=clock),
     )
 
 
@@ -238,15 +234,15 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
     lease = await store.claim("account", "default")
     ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
     await store.record(change(lease, sinks=(), ended_at=ended_at))
-    deps = MaintenanceDependencies(
+    await Maintenance(
+        policy,
         store=store,
         clock=clock,
         metrics=Metrics(),
         events=EVENTS,
         owners=list,
         ownership=Ownership(store, clock=clock),
-    )
-    await Maintenance(deps, policy).tick()
+    ).tick()
     assert bool(await executions_of(store, lease)) is phases
 
 
@@ -256,7 +252,8 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
 ) -> None:
     lease = await store.claim("account", "default")
     await store.record(pipeline_change(lease, cursor=Cursor(Micros(1), Micros(2))))
-    deps = MaintenanceDependencies(
+    maintenance = Maintenance(
+        WHOLE,
         store=store,
         clock=clock,
         metrics=Metrics(),
@@ -264,7 +261,6 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
         owners=list,
         ownership=Ownership(store, clock=clock),
     )
-    maintenance = Maintenance(deps, WHOLE)
     await maintenance.tick()
     clock.advance(3 * DAY_S)
     assert (await SqlAccountStore(store, lease).load_pipeline(PIPELINE)).cursor == Cursor(Micros(1), Micros(2))

@@ -7,7 +7,7 @@ from virtual import PIPELINE, Account, FakeClock, account_of, said
 
 from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
-from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, retention_policy_of
+from watcher.daemon.maintenance import Maintenance, retention_policy_of
 from watcher.daemon.ownership import Ownership
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
@@ -66,16 +66,21 @@ async def start(store: SqlStore, clock: FakeClock, limit: str | None) -> Daemon:
     def closed(problem: OpenProblem) -> None:
         started.closed(problem)
 
-    deps = MaintenanceDependencies(
-        store=store,
-        clock=clock,
-        metrics=account.metrics,
-        events=EVENTS,
-        owners=list,
-        ownership=Ownership(store, clock=clock),
-        closed=closed,
+    started = Daemon(
+        store,
+        clock,
+        account,
+        Maintenance(
+            retention_policy_of(settings),
+            store=store,
+            clock=clock,
+            metrics=account.metrics,
+            events=EVENTS,
+            owners=list,
+            ownership=Ownership(store, clock=clock),
+            closed=closed,
+        ),
     )
-    started = Daemon(store, clock, account, Maintenance(deps, retention_policy_of(settings)))
     await started.maintenance.tick()
     return started
 

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from supervision import LONG_S, A, B, Setup, Slowly
 from virtual import FakeClock
 
-from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, RetentionPolicy
+from watcher.daemon.maintenance import Maintenance, RetentionPolicy
 from watcher.daemon.pages import Readiness
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, StoreError
@@ -462,15 +462,18 @@ async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_t
     await setup.record()
     await setup.deliver()
     policy = RetentionPolicy(("ops",), 3600.0, named=lambda *_: True)
-    parts = MaintenanceDependencies(
-        store=setup.store,
-        clock=setup.clock,
-        metrics=setup.metrics,
-        events=EventFactory(Router({})),
-        owners=setup.supervisor.owned,
-        ownership=setup.ownership,
+    maintenance, readiness = (
+        Maintenance(
+            policy,
+            store=setup.store,
+            clock=setup.clock,
+            metrics=setup.metrics,
+            events=EventFactory(Router({})),
+            owners=setup.supervisor.owned,
+            ownership=setup.ownership,
+        ),
+        Readiness(setup.store, clock=setup.clock),
     )
-    maintenance, readiness = Maintenance(parts, policy), Readiness(setup.store, clock=setup.clock)
     with capture_logs() as logs:
         with held(path):
             slowly.may_answer.set()

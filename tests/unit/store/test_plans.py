@@ -16,18 +16,16 @@ from stores import SetClock
 
 from watcher.store import (
     account_store,
-    dead_letters,
     deliveries,
     maintenance_store,
     postgresql_leases,
     problems,
     recording,
     sink_store,
-    sources,
+    states,
 )
-from watcher.store import executions as states
+from watcher.store.database import HotStatement
 from watcher.store.postgresql import PostgresDatabase
-from watcher.store.statement import HotStatement
 from watcher.store.tables import metadata
 
 Statement = ClauseElement | HotStatement
@@ -47,8 +45,7 @@ OF_DELIVERIES: list[Statement] = [
     sink_store._GIVE_UP,
     sink_store._LET_GO,
     sink_store._RELEASE,
-    dead_letters._REPLAY_SOME,
-    dead_letters._REPLAY,
+    deliveries._REPLAY,
     maintenance_store._DELETE_STREAM_DELIVERIES,
     maintenance_store._DELETE_STREAM_EVENTS,
     maintenance_store._DELETE_EVENT_DELIVERIES,
@@ -60,13 +57,13 @@ OTHERS: list[Statement] = [
     problems._MOVE,
     problems._MESSAGE,
     problems._FAILING,
-    sources._WRITE_SOURCE,
-    sources._WRITE_BACKOFF,
+    states._WRITE_SOURCE,
+    states._WRITE_BACKOFF,
     states._UPDATE,
     states._SAVE_POLL_TIMES,
-    sources._WRITE_PIPELINE,
-    sources.FORGET_SCAN,
-    sources.MARK_PIPELINE,
+    states._WRITE_PIPELINE,
+    states.FORGET_SCAN,
+    states.MARK_PIPELINE,
     account_store._CURSOR,
     account_store._OPEN,
     maintenance_store._ENDED,

@@ -2,7 +2,9 @@ import uuid
 
 import pytest
 
-from watcher.store.executions import counts_of, counts_text, execution_id, execution_key
+from watcher.store.account_store import counts_of
+from watcher.store.ids import execution_id, execution_key
+from watcher.store.states import counts_text
 
 
 def test_an_id_comes_back_from_its_bytes() -> None:

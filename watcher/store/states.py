@@ -1,31 +1,121 @@
-"""What is written of accounts, sinks and pipelines: their states, how far lists were read, what rules go by.
+"""What is written of executions, accounts, sinks and pipelines: their states, how far lists are read, what rules know.
 
 A pause is a length outside and a moment here, for time goes on.
 """
 
+import json
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from functools import lru_cache
 from operator import attrgetter, itemgetter
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, update
 
+from watcher.domain.errors import SequenceConflictError
+from watcher.domain.execution import Counts
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
-from watcher.store.changes import BackoffState, Lease, PipelineChange, RulesChange, SourceChange
-from watcher.store.executions import execution_key
-from watcher.store.source_ids import Source, SourceNumbers, pipeline
-from watcher.store.statement import HotStatement, expect_written
-from watcher.store.tables import AnyRow, scan, source, unjudged_end
+from watcher.store.changes import (
+    BackoffChange,
+    BackoffState,
+    ExecutionChange,
+    PipelineChange,
+    PollTimes,
+    RulesChange,
+    SourceChange,
+)
+from watcher.store.database import HotStatement
+from watcher.store.ids import Source, SourceNumbers, execution_key, pipeline
+from watcher.store.tables import AnyRow, execution, scan, source, unjudged_end
+
+_NEW: dict[str, BindParameter[Any]] = {column.name: bindparam(f"new_{column.name}") for column in execution.c}
+_INSERT = HotStatement(insert(execution).values(_NEW))
+_UPDATE = HotStatement(
+    update(execution)
+    .where(
+        execution.c.account_id == bindparam("new_account_id"),
+        execution.c.execution == bindparam("new_execution"),
+        execution.c.sequence == bindparam("before"),
+    )
+    .values(
+        {name: value for name, value in _NEW.items() if name not in {"account_id", "execution", "stream"}}
+        | {"stream": func.coalesce(bindparam("new_stream"), execution.c.stream)}
+    )
+)
+_SAVE_POLL_TIMES = (
+    update(execution)
+    .where(
+        execution.c.account_id == bindparam("of_account"),
+        execution.c.execution == bindparam("of_execution"),
+        execution.c.looked_at < bindparam("at"),
+    )
+    .values(looked_at=bindparam("at"))
+)
 
 
-@dataclass(frozen=True, slots=True)
-class BackoffChange:
-    """What a leased account or sink is going through; of a sink also its own clock."""
+def write_executions(connection: Connection, changes: Iterable[ExecutionChange], *, numbers: SourceNumbers) -> None:
+    """Write executions, each from the sequence its writer believes recorded, or new if that is `None`.
 
-    lease: Lease
-    backoff: BackoffState
-    clock_s: float | None = None
+    A new one that has a row by now fails on its key, which means the same as a guard that does not hold.
+    """
+    added: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    for change in changes:
+        known = change.known
+        row = {
+            "new_account_id": numbers[Source("account", change.lease.name)],
+            "new_execution": execution_key(known.execution),
+            "new_pipeline_id": numbers[pipeline(change.lease.name, known.pipeline)],
+            "new_status": known.status,
+            "new_since_at": known.since_at,
+            "new_looked_at": known.polled_at,
+            "new_sequence": known.sequence,
+            "new_counts": counts_text(known.counts),
+            "new_overdue_sequence": known.overdue_sequence,
+            "new_overdue_at": known.overdue_at,
+            "new_lost": known.lost,
+            "new_lost_at": known.lost_at,
+            "new_ended_at": known.ended_at,
+            "new_was_paused": known.was_paused,
+            "new_found_at": known.found_at,
+            "new_stream": change.entries[0].event.stream if change.entries else None,
+        }
+        if change.before is None:
+            added.append(row)
+        else:
+            changed.append(row | {"before": change.before})
+    # Sorted by key, so that two writers never wait for each other; stable, so one execution's changes keep their order.
+    key = itemgetter("new_account_id", "new_execution")
+    if added:
+        _INSERT.run_many(connection, sorted(added, key=key))
+    if changed:
+        written = _UPDATE.run_many(connection, sorted(changed, key=key))
+        expect_written(written.rowcount, wanted=len(changed))
+
+
+def write_poll_times(connection: Connection, several: Iterable[PollTimes], *, numbers: SourceNumbers) -> None:
+    """Keep the latest poll of each execution; one without a row has nothing to keep."""
+    rows = [
+        {"of_account": numbers[Source("account", poll_times.lease.name)], "of_execution": execution_key(key), "at": at}
+        for poll_times in several
+        for key, at in poll_times.polled_at.items()
+    ]
+    if rows:
+        rows.sort(key=itemgetter("of_account", "of_execution"))
+        connection.execute(_SAVE_POLL_TIMES, rows)
+
+
+@lru_cache(maxsize=4096)
+def counts_text(counts: Counts) -> str:
+    """Return counts as compact text."""
+    return json.dumps(dict(counts), separators=(",", ":"))
+
+
+def expect_written(count: int, *, wanted: int) -> None:
+    """Raise `SequenceConflictError` when fewer rows than wanted were as their writer believed them recorded."""
+    if count != wanted:
+        raise SequenceConflictError("the store holds another sequence than its owner believes, who begins anew")
 
 
 _WRITE_SOURCE = (
