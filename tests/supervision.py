@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from receiver import Receiver, Reply, answer, says
-from stores import source_change
+from stores import claim, source_change
 from virtual import PIPELINE, FakeClock
 
 from watcher.config.models import Settings
@@ -148,7 +148,7 @@ class Setup:
 
     async def record(self) -> None:
         """Record an event for the sink `ops`."""
-        await self.store.record(source_change(await self.store.claim("account", "teller")))
+        await self.store.record(source_change(await claim(self.store, "account", "teller")))
 
     async def deliver(self) -> str:
         """Let the worker deliver what was reported; return the event's id."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stores import due, settle, sink_of
+from stores import claim, due, settle, sink_of
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
 from watcher.domain.event import AccountTrouble, EventType
@@ -233,7 +233,7 @@ async def account_of(
     """Build an account over that store, as a start of the daemon would. It asks `api`, else one that is scripted."""
     events = EventFactory(Router({"ops": Route(frozenset(EventType), {}, frozenset())}))
     metrics, fatal, wakes = Metrics(), list[BaseException](), list[float]()
-    lease, sink = await store.claim("account", "default"), await sink_of(store)
+    lease, sink = await claim(store, "account", "default"), await sink_of(store)
     owned = SqlAccountStore(store, lease)
     record = await owned.load_account()
     await sink.load(fingerprint="")

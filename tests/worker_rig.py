@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID, uuid5
 
-from stores import open_soon
+from stores import claim, open_soon
 
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
@@ -205,7 +205,7 @@ class Rig:
         self.real_store = await open_soon(
             self.path, clock=self.clock, on_recorded=self._recorded_for, busy_timeout_s=busy_timeout_s
         )
-        self._account = await self.real_store.claim("account", "default")
+        self._account = await claim(self.real_store, "account", "default")
         await self._work(rules=rules, fingerprint=fingerprint)
 
     async def start_beside(self, other: "Rig", *, rules: WorkerRules = RULES) -> None:
@@ -216,7 +216,7 @@ class Rig:
 
     async def _work(self, *, rules: WorkerRules, fingerprint: str) -> None:
         self.rules = rules
-        store = SinkStore(self.real_store, await self.real_store.claim("sink", self.name))
+        store = SinkStore(self.real_store, await claim(self.real_store, "sink", self.name))
         self.store = FlakyStore(store)
         self.worker = DeliveryWorker(
             cast("SinkStore", self.store),

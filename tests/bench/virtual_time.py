@@ -9,6 +9,7 @@ from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from stores import claim
 from structlog.testing import capture_logs
 
 from bench.population import Population
@@ -148,7 +149,7 @@ async def enter_stage(
             noted, clock, metrics, EventFactory(Router({})), schedule, Backpressure(), fatal.append
         ),
         stack,
-        HeldLease(await store.claim("account", ACCOUNT), clock=clock),
+        HeldLease(await claim(store, "account", ACCOUNT), clock=clock),
         settings=AccountSettings.model_validate({"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}),
         polling=polling,
         retention_s=30 * 24 * 3600.0,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from stores import claim
 
 from bench.answers import PIPELINE, answer
 from watcher.clerk.schemas import parse_execution
@@ -103,7 +104,7 @@ async def fill(url: str, executions: Sequence[str], *, account_count: int = 1, s
     clock = SystemClock()
     store = await open_store(url, clock=clock, on_recorded=lambda _sinks: None)
     for account, part in _parts(executions, account_count).items():
-        lease = await store.claim("account", account)
+        lease = await claim(store, "account", account)
         for start in range(0, len(part), _FILLED_AT_ONCE):
             some = part[start : start + _FILLED_AT_ONCE]
             await asyncio.gather(*(store.record(_first_sight(lease, each, sinks=sinks, clock=clock)) for each in some))

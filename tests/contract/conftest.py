@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from postgres import PostgresServer
-from stores import SetClock, Woken, open_soon, sink_of
+from stores import SetClock, Woken, claim, open_soon, sink_of
 
 from watcher.store.changes import Lease
 from watcher.store.sink_store import SinkStore
@@ -41,7 +41,7 @@ async def store(url: str, clock: SetClock, woken: Woken) -> AsyncIterator[SqlSto
 
 @pytest.fixture
 async def account(store: SqlStore) -> Lease:
-    return await store.claim("account", "default")
+    return await claim(store, "account", "default")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from stores import (
     SetClock,
     Woken,
     change,
+    claim,
     due,
     execution_id,
     executions_of,
@@ -77,7 +78,7 @@ async def test_an_execution_never_seen_is_loaded_as_it_was(store: SqlStore, acco
 
 
 async def test_an_account_sees_its_own_executions_only(store: SqlStore, account: Lease) -> None:
-    other = await store.claim("account", "other/with a slash")
+    other = await claim(store, "account", "other/with a slash")
     await store.record(change(account, 1))
     await store.record(change(other, 2))
     assert [(each.execution, each.pipeline) for each in await executions_of(store, other)] == [
@@ -106,7 +107,7 @@ async def test_state_survives_a_restart(
     await store.record(change(account))
     await store.close()
     again = await open_store(url, clock=clock, on_recorded=Woken())
-    assert len(await executions_of(again, await again.claim("account", "default"))) == 1
+    assert len(await executions_of(again, await claim(again, "account", "default"))) == 1
     assert names(await due(await sink_of(again))) == [of(1)]
     await again.close()
 
@@ -136,7 +137,7 @@ async def test_a_change_from_another_sequence_is_lost_and_writes_nothing(
 async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease, ops: SinkStore) -> None:
     await store.record(change(account))
     (delivery,) = await due(ops)
-    winner = await store.claim("account", account.name)
+    winner = await claim(store, "account", account.name)
     sink_winner = await sink_of(store)
     for write in (
         store.record(change(account, sequence=2)),
@@ -161,7 +162,7 @@ async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease
 
 
 async def test_epochs_differ_at_each_claim(store: SqlStore) -> None:
-    epochs = {(await store.claim("account", "default")).epoch for _ in range(4)}
+    epochs = {(await claim(store, "account", "default")).epoch for _ in range(4)}
     assert len(epochs) == 4
 
 
@@ -193,7 +194,7 @@ async def test_what_an_account_goes_through_is_kept_and_its_pause_goes_on_ending
 
 
 async def test_of_several_backoffs_of_an_account_the_last_is_kept(store: SqlStore, account: Lease) -> None:
-    other = await store.claim("account", "other")
+    other = await claim(store, "account", "other")
     several = [(account, 1.0), (other, 7.0), (account, 9.0), (account, 2.0)]
     await asyncio.gather(
         *(
@@ -308,8 +309,8 @@ async def test_the_sinks_of_a_record_are_woken_once_it_is_written(
 
 async def test_one_bad_write_of_a_group_harms_no_other(store: SqlStore, account: Lease, ops: SinkStore) -> None:
     await store.record(change(account, 3))
-    stolen = await store.claim("account", "stolen")
-    await store.claim("account", "stolen")
+    stolen = await claim(store, "account", "stolen")
+    await claim(store, "account", "stolen")
     bad = {
         2: change(account, 2, status="\ud800"),
         3: change(account, 3),
@@ -367,7 +368,7 @@ async def test_a_cancelled_failing_write_complains_to_nobody(store: SqlStore, ac
 async def test_cancelled_readers_leave_the_store_whole(store: SqlStore, account: Lease, ops: SinkStore) -> None:
     await asyncio.gather(*(store.record(change(account, number)) for number in range(300)))
     reads = [asyncio.create_task(executions_of(store, account)) for _ in range(20)]
-    claims = [asyncio.create_task(store.claim("sink", "ops")) for _ in range(20)]
+    claims = [asyncio.create_task(claim(store, "sink", "ops")) for _ in range(20)]
     for _ in range(3):
         await asyncio.sleep(0)
     for task in (*reads, *claims):

@@ -11,6 +11,7 @@ from stores import (
     START_US,
     SetClock,
     change,
+    claim,
     due,
     execution_id,
     executions_of,
@@ -50,7 +51,7 @@ async def test_a_pipeline_remembers_how_far_it_was_read(store: SqlStore, account
 
 
 async def test_a_pipeline_of_another_account_is_another(store: SqlStore, account: Lease) -> None:
-    other = await store.claim("account", "other/with a slash")
+    other = await claim(store, "account", "other/with a slash")
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=()))
     assert await SqlAccountStore(store, other).load_pipeline(PIPELINE) == PipelineRecord(0, None)
     assert (await SqlAccountStore(store, account).load_account()).sequence == 0
@@ -90,7 +91,7 @@ async def test_a_pipeline_change_from_another_sequence_is_lost_and_writes_nothin
 
 
 async def test_who_lost_the_lease_moves_no_cursor_and_sees_none(store: SqlStore, account: Lease) -> None:
-    winner = await store.claim("account", account.name)
+    winner = await claim(store, "account", account.name)
     for use in (
         store.record(pipeline_change(account, cursor=CURSOR)),
         SqlAccountStore(store, account).load_pipeline(PIPELINE),
@@ -144,7 +145,7 @@ async def test_a_named_execution_may_be_found_later(store: SqlStore, account: Le
 
 
 async def test_what_is_open_is_loaded_by_its_pipelines(store: SqlStore, account: Lease) -> None:
-    other = await store.claim("account", "other")
+    other = await claim(store, "account", "other")
     elsewhere = change(account, 3)
     await store.record(change(account, 1, found_at=5))
     await store.record(change(account, 2, status="success", ended_at=9))

@@ -13,6 +13,7 @@ from stores import (
     SetClock,
     Woken,
     change,
+    claim,
     due,
     event,
     from_us,
@@ -70,7 +71,7 @@ async def thread(store: SqlStore, sink: SinkStore) -> ProblemMessage | None:
 
 async def found(store: SqlStore, sink: SinkStore, subject: str, **more: Any) -> Delivery:
     """Return what is taken of a new event, and settle it."""
-    account = await store.claim("account", "asking")
+    account = await claim(store, "account", "asking")
     sequence = (await SqlAccountStore(store, account).load_account()).sequence + 1
     asking = OutboxEntry(event(subject, sequence=sequence, **more), (sink.lease.name,))
     await store.record(SourceChange(account, sequence - 1, sequence, None, (asking,)))

@@ -15,6 +15,7 @@ from stores import (
     SetClock,
     Woken,
     change,
+    claim,
     due,
     event,
     execution_id,
@@ -136,7 +137,7 @@ async def test_of_changes_that_belong_together_one_that_cannot_be_written_takes_
 
 
 async def test_who_lost_the_lease_judges_nothing(store: SqlStore, account: Lease) -> None:
-    await store.claim("account", account.name)
+    await claim(store, "account", account.name)
     for use in (
         store.record(together(account, change(account), rules_change(account))),
         store.record(rules_change(account)),

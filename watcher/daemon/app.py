@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from traceback import extract_tb
@@ -51,25 +50,18 @@ OURS = f"{Path(watcher.__file__).parent}{os.sep}"
 """Where our own code is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    """What is known once the daemon runs: where it is listening."""
-
-    http: str
-
-
 async def run(
     settings: Settings,
     *,
     stop: asyncio.Event,
     stdout_fd: int = 1,
-    started: Callable[[Started], None] = lambda _started: None,
+    started: Callable[[str], None] = lambda _address: None,
     reloading: Reloading | None = None,
 ) -> None:
     """Run the daemon until `stop` is set, then finish what is in flight, for at most 8 s.
 
-    `reloading` says from where other settings may come. Raises what ended it otherwise: `StoreError`, `ListenError`,
-    `OutputClosedError`.
+    `started` is given the address of its pages once it runs, `reloading` says from where other settings may come.
+    Raises what ended it otherwise: `StoreError`, `ListenError`, `OutputClosedError`.
     """
     clock, metrics, shutdown = SystemClock(), Metrics(), _Shutdown(stop)
     due_clock = ServerClock(clock)
@@ -123,7 +115,7 @@ async def _work(
     follower: ConfigFollower,
     stack: AsyncExitStack,
     stop: asyncio.Event,
-    started: Callable[[Started], None],
+    started: Callable[[str], None],
 ) -> int | None:
     """Poll and send until `stop` is set, then drain; return how many deliveries wait, if the store says so.
 
@@ -136,14 +128,14 @@ async def _work(
     supervisor = Supervisor(shared, ownership)
     stack.push_async_callback(supervisor.stop)
     await supervisor.apply(settings)
-    maintenance = _add_duties(settings, shared, supervisor, ownership, check_hang=store.check_hang)
+    maintenance = _add_duties(settings, shared, supervisor, ownership)
     unready = partial(_unready, schedule, Readiness(store, clock=shared.clock), ownership)
     pages.checks = Checks(schedule.stalled, unready, maintenance.refresh_gauges)
     stack.push_async_callback(pages.close)  # before what they ask is closed
     await pages.serve(settings.http.listen)  # after a file was opened: its holder is named rather than its port
     _say_started(settings, store, address=pages.address, replica=replica)
     schedule.start()
-    started(Started(pages.address))
+    started(pages.address)
 
     async def apply(changed: Settings) -> None:
         store.use_password(password_of(changed.store))
@@ -159,12 +151,7 @@ async def _work(
 
 
 def _add_duties(
-    settings: Settings,
-    shared: OwnerDependencies,
-    supervisor: Supervisor,
-    ownership: Ownership,
-    *,
-    check_hang: Callable[[], None],
+    settings: Settings, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership
 ) -> Maintenance:
     """Have the schedule do what there is beside polling and sending."""
     store, clock, metrics = shared.store, shared.due_clock, shared.metrics
@@ -181,7 +168,7 @@ def _add_duties(
     shared.schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
 
     async def check_store() -> None:
-        check_hang()
+        store.monitor.check_hang()
 
     shared.schedule.repeat("store", check_store, every_s=CHECK_STORE_EVERY_S)
     progress = ProgressLog(supervisor.accounts, supervisor.workers, store=store, clock=clock, metrics=metrics)
@@ -294,7 +281,9 @@ async def open_when_ready(
             if str(error) != said:
                 log.error("store.failed", problem=str(error), note="tried again until it works")  # noqa: TRY400 (its text says all)
             attempt, said = attempt + 1, str(error)
-            await _wait(stop, at_most_s=doubling(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(doubling(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)):
+                    await stop.wait()
         else:
             if said:
                 log.info("store.recovered")
@@ -305,8 +294,3 @@ async def open_when_ready(
 def password_of(settings: StoreSettings) -> str | None:
     """Return the password of the store's database, if one is given."""
     return None if settings.password is None else settings.password.get_secret_value()
-
-
-async def _wait(stop: asyncio.Event, *, at_most_s: float) -> None:
-    await asyncio.wait([waiting := asyncio.create_task(stop.wait())], timeout=at_most_s)
-    waiting.cancel()

@@ -172,11 +172,15 @@ class Maintenance:
             self._tidy_at = Monotonic(self._clock.monotonic() + TIDY_EVERY_S)
             await self._expire(lease)
             await self._close_problems(lease)
-            self._pruning, self._pruned_count = self._prune(lease), 0
+            ended_before = Micros(self._clock.steady_us() - round(self._policy.retention_s * 1_000_000))
+            self._pruning = MaintenanceStore(self._store, lease).prune(ended_before=ended_before, keep=self._is_kept)
+            self._pruned_count = 0
         for _ in range(PAGES_COUNT):
             count = await anext(self._pruning, None)
             if count is None:
-                self._tidied()
+                self._pruning = None
+                if self._pruned_count:
+                    log.info("store.pruned", executions=self._pruned_count)
                 return
             self._pruned_count += count
 
@@ -193,15 +197,6 @@ class Maintenance:
     def _begin_anew(self) -> None:
         self._pruning, self._tidy_at = None, self._clock.monotonic()
 
-    def _tidied(self) -> None:
-        self._pruning = None
-        if self._pruned_count:
-            log.info("store.pruned", executions=self._pruned_count)
-
-    def _prune(self, lease: Lease) -> AsyncIterator[int]:
-        ended_before = self._clock.steady_us() - round(self._policy.retention_s * 1_000_000)
-        return MaintenanceStore(self._store, lease).prune(ended_before=Micros(ended_before), keep=self._is_kept)
-
     def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: Micros) -> bool:
         policy = self._policy  # which may be another by the next page
         if policy.named(account, pipeline, execution):
@@ -213,11 +208,8 @@ class Maintenance:
         now = self._clock.steady_us()
         store = MaintenanceStore(self._store, lease)
         await store.mark_absent_pipelines(present=self._policy.pipelines, now=now)
-        died = await store.mark_absent_sinks(
-            present=self._policy.sinks,
-            now=now,
-            dead_after_us=ABSENT_SINK_DEAD_AFTER_US,
-        )
+        absent_us = ABSENT_SINK_DEAD_AFTER_US
+        died = await store.mark_absent_sinks(present=self._policy.sinks, now=now, dead_after_us=absent_us)
         if died:
             log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
 

@@ -100,7 +100,7 @@ class Ownership:
 
         Raises `StoreError`.
         """
-        self._held[key] = HeldLease(await self._store.claim(key.kind, key.name), clock=self._clock)
+        self._held[key] = HeldLease(self._store.claim(key.kind, key.name), clock=self._clock)
         return self._held[key]
 
     async def release(self, key: LeaseKey) -> None:

@@ -117,7 +117,8 @@ class Supervisor:
         for key in keys:
             change = asyncio.create_task(self._change_or_decline(key))
             self._changes.add(change)
-            change.add_done_callback(self._changed)
+            change.add_done_callback(self._changes.discard)
+            change.add_done_callback(self._ended)
 
     async def _change_or_decline(self, key: LeaseKey) -> None:
         """Make one owner what is wanted. What cannot be made here, now, is given back, and taken again by who can."""
@@ -130,10 +131,6 @@ class Supervisor:
             self._ownership.decline(key)
             await self._change(key)
 
-    def _changed(self, task: asyncio.Task[None]) -> None:
-        self._changes.discard(task)
-        self._ended(task)
-
     async def _change(self, key: LeaseKey) -> None:
         """Make one owner what is wanted by now, or end it if it may not be owned. Raises `StoreError`.
 
@@ -141,9 +138,12 @@ class Supervisor:
         """
         async with self._changing[key]:
             owner = self._owners.get(key)
-            if owner is not None and (key in self._endings or not self._is_as_wanted(key, owner)):
-                await self._end(key)
             wanted = self._wanted_now(key)
+            if owner is not None and (
+                key in self._endings or owner.wanted != wanted or not self._ownership.is_current(owner.held)
+            ):
+                await self._end(key)
+                wanted = self._wanted_now(key)  # another by now, perhaps
             if wanted is None:
                 self._forget(key)
                 await self._ownership.release(key)
@@ -166,19 +166,12 @@ class Supervisor:
     def _wanted_now(self, key: LeaseKey) -> object | None:
         return self._wanted.get(key) if self._ownership.may_own(key) else None
 
-    def _is_as_wanted(self, key: LeaseKey, owner: _Owned) -> bool:
-        return owner.wanted == self._wanted_now(key) and self._ownership.is_current(owner.held)
-
     async def _end(self, key: LeaseKey) -> None:
         """End one owner, or wait until it has: nobody's cancellation breaks that off."""
-        await asyncio.shield(self._ending(key))
-
-    def _ending(self, key: LeaseKey) -> asyncio.Task[None]:
-        """Return what ends one owner, and has begun to."""
         if key not in self._endings:
             self._endings[key] = asyncio.create_task(self._stop([key]))
             self._endings[key].add_done_callback(self._ended)  # whoever waits for it may leave
-        return self._endings[key]
+        await asyncio.shield(self._endings[key])
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -208,26 +201,23 @@ class Supervisor:
 
     async def _start(self, key: LeaseKey, wanted: object, *, held: HeldLease, settings: Settings) -> _Owned:
         self._shown.add(key)
+        shared = replace(self._shared, fatal=partial(self._failed, held=held))
         async with AsyncExitStack() as stack:
-            part = await self._build(held, stack=stack, settings=settings)
+            part: AccountPoller | DeliveryWorker
+            if key.kind == "sink":
+                part = await build_worker(shared, stack, held, settings=settings.sinks[key.name])
+            else:
+                part = await build_account(
+                    shared,
+                    stack,
+                    held,
+                    settings=settings.accounts[key.name],
+                    polling=settings.polling,
+                    retention_s=settings.store.retention_s,
+                )
             owner = self._owners[key] = _Owned(part, wanted, held, stack.pop_all())
         self._shared.schedule.add(_job(key), partial(self._tick, held, part=part))
         return owner
-
-    async def _build(
-        self, held: HeldLease, *, stack: AsyncExitStack, settings: Settings
-    ) -> AccountPoller | DeliveryWorker:
-        shared, name = replace(self._shared, fatal=partial(self._failed, held=held)), held.lease.name
-        if held.lease.kind == "sink":
-            return await build_worker(shared, stack, held, settings=settings.sinks[name])
-        return await build_account(
-            shared,
-            stack,
-            held,
-            settings=settings.accounts[name],
-            polling=settings.polling,
-            retention_s=settings.store.retention_s,
-        )
 
     async def _stop(self, keys: Sequence[LeaseKey]) -> None:
         # Together: a tick that hangs on the store must find its part draining when it goes on, and what is flushed at
@@ -258,16 +248,13 @@ class Supervisor:
         owner = self._owners[key]
         try:
             async with owner.stack:
-                await self._let_go(owner.part)
+                await owner.part.cancel()
+                with suppress(StoreError, TimeoutError):  # what is not flushed is a few seconds older, for all we know
+                    async with asyncio.timeout(FLUSH_S):
+                        await owner.part.flush()
         finally:
             del self._owners[key]
             self._endings.pop(key, None)
-
-    async def _let_go(self, part: AccountPoller | DeliveryWorker) -> None:
-        await part.cancel()
-        with suppress(StoreError, TimeoutError):  # what is not flushed is a few seconds older, for all we know
-            async with asyncio.timeout(FLUSH_S):
-                await part.flush()
 
 
 def _job(key: LeaseKey) -> str:

@@ -79,10 +79,7 @@ class SqlAccountStore:
         return await self._read(load)
 
     async def load_executions(self, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
-        """Return what is recorded of these executions, by id.
-
-        `since_at` and `polled_at` come back no later than now: a clock that was ahead has been set right since.
-        """
+        """Return what is recorded of these executions, by id: their times no later than now."""
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> dict[str, ExecutionRecord]:
@@ -99,7 +96,7 @@ class SqlAccountStore:
         return await self._read(load)
 
     async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        """Return the executions of these pipelines that have not ended. Times as above."""
+        """Return the executions of these pipelines that have not ended."""
         numbers = sorted([await self._number(each) for each in pipelines])
         now = self._store.clock.steady_us()
 
@@ -114,10 +111,7 @@ class SqlAccountStore:
         return await self._read(load)
 
     async def load_pipeline(self, pipeline: str) -> PipelineRecord:
-        """Return what is recorded of a pipeline, which is watched whole (again).
-
-        A cursor is gone once its pipeline was absent for more than 24 h; events go on from their sequence.
-        """
+        """Return what is recorded of a pipeline, which is watched whole (again)."""
         number, now = await self._number(pipeline), self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> PipelineRecord:

@@ -5,7 +5,7 @@ the daemon's lock of a file is held, and the tables of a database are locked.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, Engine, Table, event, func, insert, inspect, select, text
@@ -14,10 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError, WatcherError
 from watcher.runtime.clock import Clock
 from watcher.store.database import explain, found_version, prepare_schema
-from watcher.store.database_file import hold_file
 from watcher.store.open import BUSY_TIMEOUT_S
 from watcher.store.postgresql_leases import server_time
-from watcher.store.sqlite import ERROR_NAMES, make_engine
+from watcher.store.sqlite import ERROR_NAMES, hold_file, make_engine
 from watcher.store.store_url import is_postgresql, path_of
 from watcher.store.tables import SCHEMA_VERSION, AnyRow, lease, meta, metadata
 
@@ -56,17 +55,13 @@ class StoreEnd:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Give a transaction in which nobody else writes. What raises inside leaves the store as it was."""
-        with self._in_postgresql() if is_postgresql(self.url) else self._in_sqlite() as connection:
+        with ExitStack() as stack:
+            engine = self._postgresql_engine() if is_postgresql(self.url) else self._sqlite_engine(stack)
+            stack.callback(engine.dispose)
+            connection = stack.enter_context(engine.begin())
+            if is_postgresql(self.url):
+                self._lock(connection)
             yield connection
-
-    def write_rows(self, connection: Connection, table: Table, rows: Sequence[AnyRow]) -> None:
-        """Add rows that have a value for each column of the table."""
-        if is_postgresql(self.url):
-            from watcher.store.postgresql import copy_rows  # noqa: PLC0415 (of an extra)
-
-            copy_rows(connection, table, rows, where=self.where)
-        else:
-            connection.exec_driver_sql(str(insert(table).compile(connection)), [tuple(row) for row in rows])
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -86,36 +81,34 @@ class StoreEnd:
             return opening_error(error, where=self.where)
         return explain(error, where=self.where, names=ERROR_NAMES).error()
 
-    @contextmanager
-    def _in_sqlite(self) -> Iterator[Connection]:
-        path = path_of(self.url)
-        with hold_file(path, clock=self.clock):
-            engine = make_engine(path, connections=1, busy_timeout_s=BUSY_TIMEOUT_S, pragmas=_PRAGMAS)
-            event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-            with _disposed(engine), engine.begin() as connection:
-                yield connection
+    def _sqlite_engine(self, stack: ExitStack) -> Engine:
+        stack.enter_context(hold_file(path_of(self.url), clock=self.clock))
+        engine = make_engine(path_of(self.url), connections=1, busy_timeout_s=BUSY_TIMEOUT_S, pragmas=_PRAGMAS)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        return engine
 
-    @contextmanager
-    def _in_postgresql(self) -> Iterator[Connection]:
+    def _postgresql_engine(self) -> Engine:
         from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
         from watcher.store.postgresql_connections import Connector  # noqa: PLC0415
 
         connector = Connector(self.url, password=self.password, clock=self.clock)
-        engine = postgresql.make_engine(connector, begin=lambda: _BEGIN_POSTGRESQL, connections=1)
-        with _disposed(engine), engine.begin() as connection:
-            postgresql.require_utf8(connection, where=self.where)
-            if not postgresql.take_migration_lock(connection):
-                raise StoreHeldError(f"{self.where} is being written by another copy, or by a daemon that starts")
-            there = [table.name for table in metadata.sorted_tables if inspect(connection).has_table(table.name)]
-            if there:
-                connection.execute(text(f"LOCK TABLE {', '.join(there)} IN EXCLUSIVE MODE"))
-            if lease.name in there:
-                live = lease.c.until > server_time(connection)
-                if owner := connection.scalar(select(func.min(lease.c.owner)).where(live)):
-                    raise StoreHeldError(
-                        f"{self.where} is in use by {owner}; stop every daemon that uses it (after a kill, wait 10 s)"
-                    )
-            yield connection
+        return postgresql.make_engine(connector, begin=lambda: _BEGIN_POSTGRESQL, connections=1)
+
+    def _lock(self, connection: Connection) -> None:
+        from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
+
+        postgresql.require_utf8(connection, where=self.where)
+        if not postgresql.take_migration_lock(connection):
+            raise StoreHeldError(f"{self.where} is being written by another copy, or by a daemon that starts")
+        there = [table.name for table in metadata.sorted_tables if inspect(connection).has_table(table.name)]
+        if there:
+            connection.execute(text(f"LOCK TABLE {', '.join(there)} IN EXCLUSIVE MODE"))
+        if lease.name in there:
+            live = lease.c.until > server_time(connection)
+            if owner := connection.scalar(select(func.min(lease.c.owner)).where(live)):
+                raise StoreHeldError(
+                    f"{self.where} is in use by {owner}; stop every daemon that uses it (after a kill, wait 10 s)"
+                )
 
 
 def copy_all(
@@ -144,7 +137,7 @@ def copy_all(
                 for page in _pages(source, reading, table):
                     if stopped():
                         raise CopyStoppedError("interrupted")
-                    target.write_rows(writing, table, page)
+                    writing.execute(insert(table), [row._asdict() for row in page])
                     done += len(page)
                     copied(table.name, done, total)
             if is_postgresql(target.url):
@@ -192,11 +185,3 @@ def _number_on(connection: Connection) -> None:
 
 def _count(connection: Connection, table: Table) -> int:
     return connection.scalar(select(func.count()).select_from(table)) or 0
-
-
-@contextmanager
-def _disposed(engine: Engine) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        engine.dispose()

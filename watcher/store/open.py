@@ -8,9 +8,8 @@ from contextlib import AsyncExitStack
 
 from watcher.runtime.clock import Clock
 from watcher.store.database import Database
-from watcher.store.database_file import DatabaseFile, hold_file
 from watcher.store.sql_store import SqlStore
-from watcher.store.sqlite import SqliteDatabase
+from watcher.store.sqlite import DatabaseFile, SqliteDatabase, hold_file
 from watcher.store.store_url import is_postgresql, path_of
 
 BUSY_TIMEOUT_S = 2.0

@@ -175,14 +175,6 @@ _HELD = (
 time, at the cost of two of these."""
 
 
-def claim(connection: Connection, lease: Lease, *, owner: str) -> None:
-    """Take ownership, whoever had it."""
-    values = {"owner": owner, "epoch": lease.epoch, "until": None}
-    of_lease = (table.c.kind == lease.kind, table.c.name == lease.name)
-    if not connection.execute(update(table).where(*of_lease).values(**values)).rowcount:
-        connection.execute(insert(table).values(kind=lease.kind, name=lease.name, **values))
-
-
 def check(connection: Connection, leases: Iterable[Lease]) -> None:
     """Raise `OwnershipLostError` unless each lease is the stored one, until the transaction ends."""
     # Sorted, so that two writers never wait for each other.

@@ -4,9 +4,7 @@ What is asked of it is its neighbours': `account_store`, `sink_store`, `maintena
 as a `StoreError`, and is noted by the monitor.
 """
 
-import os
 import secrets
-import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -24,13 +22,13 @@ from watcher.runtime.metrics import Metrics
 from watcher.store import postgresql_leases, problems
 from watcher.store.changes import Change, Lease, Turn
 from watcher.store.database import Database
-from watcher.store.database_file import DatabaseFile
 from watcher.store.deliveries import backlog, replay
 from watcher.store.group_commit import GroupWriter
 from watcher.store.ids import Source, SourceNumbers
 from watcher.store.monitor import StoreMonitor, Writing, write_probe
 from watcher.store.recording import GroupWork, Item, OutboxTimes, Written, load_events, write_group
 from watcher.store.records import Backlog, OpenProblem, Taken
+from watcher.store.sqlite import DatabaseFile
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -87,17 +85,13 @@ class SqlStore:
         metrics.store_up.set_function(lambda: self.monitor.failing_since is None)
         self.monitor.on_failure = metrics.store_failures.inc
 
-    async def claim(self, kind: str, name: str) -> Lease:
-        """Take ownership of an account, a sink or the maintenance, whoever had it before.
+    def claim(self, kind: str, name: str) -> Lease:
+        """Take ownership of an account, a sink or the maintenance, where this process alone uses the store.
 
         The epoch is random, not a count: a count repeats after a lost commit.
         """
         lease = Lease(kind, name, secrets.randbits(62))
-        if self.exclusive:
-            self._epochs[kind, name] = lease.epoch
-        else:
-            owner = f"{os.getpid()}@{socket.gethostname()}"
-            await self.write(partial(postgresql_leases.claim, lease=lease, owner=owner))
+        self._epochs[kind, name] = lease.epoch
         return lease
 
     async def record(self, change: Change) -> None:
@@ -183,10 +177,6 @@ class SqlStore:
         """Write something of no meaning, durably, as any other write."""
         await self.write(partial(write_probe, now=self.clock.steady_us()))
         self.monitor.check()
-
-    def check_hang(self) -> None:
-        """Log it, once, if the store hangs. To be called every few seconds."""
-        self.monitor.check_hang()
 
     async def close(self) -> None:
         """Finish what was handed in, then let go of the files."""

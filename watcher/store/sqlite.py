@@ -7,10 +7,18 @@ keeps the write-ahead log from being emptied.
 
 A whole piece of work, all statements of a transaction with their beginning and end, is one trip to a thread. A trip
 wakes two threads, and each of them then waits for the other to let go of the interpreter.
+
+The file has a lock, which one daemon holds, and of which the operating system lets go when its holder dies. SQLite goes
+on writing into a file that was deleted, and all of it is gone with the program.
 """
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+import errno
+import fcntl
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +27,8 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from watcher.domain.errors import StoreError, StoreUnusableError
+from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError
+from watcher.runtime.clock import Clock
 from watcher.runtime.threads import WorkerThreads
 from watcher.store.database import READERS_COUNT, Database, DatabaseFault, ErrorNames, explain, prepare_schema
 
@@ -130,3 +139,80 @@ def make_engine(
 
     event.listen(engine, "connect", set_up)
     return engine
+
+
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE})
+"""Why a file cannot be opened now and may be later. Of the rest (no such folder, no permission) a person must correct
+something."""
+
+
+@contextmanager
+def file_lock(database: Path, *, now: datetime) -> Iterator[None]:
+    """Hold `<database>.lock`. Raises `StoreHeldError`, saying who holds it, if somebody else does.
+
+    The lock file stays: deleting it would let two daemons lock two files of the same name.
+    """
+    fd = os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 300, 0).decode(errors="replace").partition("\n")[0] or "another process"
+            remedy = "one daemon per file: stop that one, or set store.url to another file"
+            raise StoreHeldError(f"{database} is in use by {holder}; {remedy}") from None
+        holder = f"pid {os.getpid()} on {socket.gethostname()} since {now.isoformat(timespec='seconds')}\n"
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, holder.encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+class DatabaseFile:
+    """The path of a database, and which file was opened there."""
+
+    def __init__(self, path: Path, *, opened: os.stat_result) -> None:
+        """Remember the file by its device and inode."""
+        self._path = path
+        self._opened = opened
+
+    def check(self) -> None:
+        """Raise `StoreUnusableError` if the file is no longer there, or is another."""
+        try:
+            found = self._path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._error("was deleted or moved") from None
+        except OSError:  # a directory that was closed to us, say: the file itself goes on
+            return
+        if not os.path.samestat(found, self._opened):
+            raise self._error("was replaced by another file")
+
+    def _error(self, what: str) -> StoreUnusableError:
+        name = self._path.name
+        return StoreUnusableError(
+            f"{self._path} {what} while it was in use, so nothing can be kept; put the file back, or remove {name}-wal"
+            f" and {name}-shm and restore a copy, then start again (else everything is reported again), and change it"
+            " only while the daemon is stopped"
+        )
+
+
+@contextmanager
+def hold_file(path: Path, *, clock: Clock) -> Iterator[DatabaseFile]:
+    """Hold the lock of the file, which is made if it is not there. Raises `StoreError`."""
+    with ExitStack() as stack:
+        try:
+            if path.exists() and not path.is_file() and not path.is_dir():  # a device stays open to everybody
+                raise StoreUnusableError(f"{path} is not a file; write sqlite:///watcher.db")
+            stack.enter_context(file_lock(path, now=clock.now()))
+            # Made here rather than by SQLite, so that nobody else may read it; its companions get the same mode.
+            fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            opened = os.fstat(fd)
+            if not opened.st_size:  # as good as new, whoever made it
+                os.fchmod(fd, 0o600)
+            os.close(fd)  # before SQLite opens it: to close any descriptor of a file lets go of all locks on it
+        except OSError as error:
+            kind = StoreError if error.errno in _PASSING else StoreUnusableError
+            raise kind(
+                f"{path} cannot be used: {error.strerror}; this user must be able to write the file and its directory"
+            ) from None
+        yield DatabaseFile(path, opened=opened)

@@ -79,7 +79,7 @@ lease = Table(
     Column("name", String, primary_key=True),
     Column("owner", String, nullable=False),
     Column("epoch", BigInteger, nullable=False),
-    Column("until", BigInteger),  # by PostgreSQL's clock; NULL under the file lock of SQLite, where no clock ends it
+    Column("until", BigInteger),  # by PostgreSQL's clock; under the file lock of SQLite there are no rows
     # Of a replica, which shows by its lease that it is alive, its configuration's; of an account its API key's.
     Column("fingerprint", String),
 )

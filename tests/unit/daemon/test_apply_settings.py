@@ -6,7 +6,7 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
-from stores import PIPELINE, stream_of
+from stores import PIPELINE, claim, stream_of
 from virtual import EPOCH, FakeClock
 
 from watcher.config.models import Settings
@@ -47,7 +47,7 @@ class SlowSupervisor:
 
     async def apply(self, _settings: Settings) -> None:
         self.is_asked = True
-        lease = await self._store.claim("account", "default")
+        lease = await claim(self._store, "account", "default")
         if not await self._store.open_problems():
             opened = (ProblemChange(PROBLEM, is_new=True),)
             await self._store.record(RulesChange(lease, PIPELINE, 0, 0, STATE, problems=opened))
@@ -90,7 +90,7 @@ def maintenance_of(store: object, clock: FakeClock) -> Maintenance:
 
 async def kept(store: SqlStore) -> tuple[list[Problem], RuleState]:
     """Return the problems that are open still, and what the rules go by still."""
-    record = await SqlAccountStore(store, await store.claim("account", "default")).load_rules(PIPELINE)
+    record = await SqlAccountStore(store, await claim(store, "account", "default")).load_rules(PIPELINE)
     return [each.problem for each in await store.open_problems()], record.state
 
 

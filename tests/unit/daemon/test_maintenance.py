@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from stores import PIPELINE, change, executions_of, pipeline_change, upkeep
+from stores import PIPELINE, change, claim, executions_of, pipeline_change, upkeep
 from structlog.testing import capture_logs
 from virtual import Account, FakeClock, account_of, said
 
@@ -36,7 +36,7 @@ EVENTS = EventFactory(Router({}))
 
 
 async def record_of(store: SqlStore) -> Mapping[str, ExecutionRecord]:
-    return await SqlAccountStore(store, await store.claim("account", "default")).load_executions((A, B))
+    return await SqlAccountStore(store, await claim(store, "account", "default")).load_executions((A, B))
 
 
 async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(store: SqlStore, clock: FakeClock) -> None:
@@ -62,7 +62,7 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
 
 @pytest.mark.untraced  # much longer with coverage, which others give
 async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: SqlStore, clock: FakeClock) -> None:
-    lease = await store.claim("account", "default")
+    lease = await claim(store, "account", "default")
     count = PAGES_COUNT * EXECUTIONS_COUNT + 1
     ended = [change(lease, number, sinks=(), ended_at=1) for number in range(count)]
     await asyncio.gather(*map(store.record, ended))
@@ -83,7 +83,7 @@ async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: 
 
 
 async def test_pruning_that_failed_begins_anew(store: SqlStore, clock: FakeClock, path: Path) -> None:
-    lease = await store.claim("account", "default")
+    lease = await claim(store, "account", "default")
     await store.record(change(lease, sinks=(), ended_at=1))
     maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False)
     with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
@@ -231,7 +231,7 @@ WHOLE = RetentionPolicy(
 async def test_what_a_list_can_still_show_leaves_its_id_behind(
     store: SqlStore, clock: FakeClock, policy: RetentionPolicy, ended_days_ago: float, *, phases: bool
 ) -> None:
-    lease = await store.claim("account", "default")
+    lease = await claim(store, "account", "default")
     ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
     await store.record(change(lease, sinks=(), ended_at=ended_at))
     await Maintenance(
@@ -250,7 +250,7 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
 async def test_a_pipeline_removed_for_a_day_is_read_anew(
     store: SqlStore, clock: FakeClock, returns_after_s: float, *, read_on: bool
 ) -> None:
-    lease = await store.claim("account", "default")
+    lease = await claim(store, "account", "default")
     await store.record(pipeline_change(lease, cursor=Cursor(Micros(1), Micros(2))))
     maintenance = Maintenance(
         WHOLE,
@@ -336,7 +336,7 @@ async def test_a_problem_that_is_closed_while_maintenance_is_at_it_is_none_of_it
 async def test_only_the_replica_that_maintains_tidies_the_store_and_does_so_once_it_does(
     store: SqlStore, clock: FakeClock
 ) -> None:
-    lease, ownership = await store.claim("account", "default"), SharedOwnership(store, clock=clock)
+    lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     await store.record(change(lease, sinks=(), ended_at=1))
     maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
     ownership.maintains = False
@@ -350,7 +350,7 @@ async def test_only_the_replica_that_maintains_tidies_the_store_and_does_so_once
 async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this_one_s_again(
     store: SqlStore, clock: FakeClock
 ) -> None:
-    lease, ownership = await store.claim("account", "default"), SharedOwnership(store, clock=clock)
+    lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
     await maintenance.tick()
     await store.record(change(lease, sinks=(), ended_at=1))
@@ -364,7 +364,7 @@ async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this
 
 
 async def test_nothing_is_tidied_under_a_lease_that_is_not_trusted(store: SqlStore, clock: FakeClock) -> None:
-    lease, ownership = await store.claim("account", "default"), SharedOwnership(store, clock=clock)
+    lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     await store.record(change(lease, sinks=(), ended_at=1))
     held = await ownership.take(MAINTENANCE)
     maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
@@ -377,7 +377,7 @@ async def test_nothing_is_tidied_under_a_lease_that_is_not_trusted(store: SqlSto
 
 
 async def test_while_replicas_differ_an_id_that_is_named_no_more_stays(store: SqlStore, clock: FakeClock) -> None:
-    lease, ownership = await store.claim("account", "default"), SharedOwnership(store, clock=clock)
+    lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     await store.record(change(lease, sinks=(), ended_at=1))
     maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
     ownership.agreed = False
@@ -395,7 +395,7 @@ async def test_while_replicas_differ_nothing_is_closed_as_removed_nor_marked_as_
     maintenance = maintenance_of(store, clock, account.metrics, ownership=ownership)
     ownership.agreed = False
     policy = RetentionPolicy((), DAY_S, named=lambda *_: True, watches_for=lambda _: False)
-    await store.record(change(await store.claim("account", "other"), sinks=("gone",)))
+    await store.record(change(await claim(store, "account", "other"), sinks=("gone",)))
     for _ in range(2):
         clock.advance(DAY_S)
         maintenance.replace_policy(policy)
@@ -417,7 +417,7 @@ async def test_an_overdue_execution_that_ended_without_an_event_is_overdue_no_mo
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await overdue_ones(store, clock)
-    lease = await store.claim("account", "default")
+    lease = await claim(store, "account", "default")
     known = (await SqlAccountStore(store, lease).load_executions([B]))[B]
     await store.record(ExecutionChange(lease, known.sequence, replace(known, ended_at=clock.steady_us()), ()))
     await maintenance_of(store, clock, account.metrics).tick()
@@ -425,7 +425,7 @@ async def test_an_overdue_execution_that_ended_without_an_event_is_overdue_no_mo
 
 
 async def test_what_the_rules_of_a_pipeline_went_by_is_forgotten_with_them(store: SqlStore, clock: FakeClock) -> None:
-    lease = await store.claim("account", "default")
+    lease = await claim(store, "account", "default")
     state = RuleState(failed_in_row=2)
     await store.record(RulesChange(lease, PIPELINE, 0, 0, state))
     maintenance = maintenance_of(store, clock, Metrics())

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from stores import settle_all, sink_of, source_change
+from stores import claim, settle_all, sink_of, source_change
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
@@ -78,7 +78,7 @@ async def test_a_sink_that_falls_behind_is_logged_once_and_once_when_it_has_caug
     sinks = [Sink("ops"), Sink("chat", groups_for_s=600.0)]
     workers = cast("list[DeliveryWorker]", sinks)
     progress = ProgressLog(list, lambda: workers, store=store, clock=clock, metrics=Metrics())
-    ops, account = await sink_of(store), await store.claim("account", "default")
+    ops, account = await sink_of(store), await claim(store, "account", "default")
     await store.record(source_change(account, sinks=("ops", "chat")))
     with capture_logs() as logs:
         for _ in range(8):

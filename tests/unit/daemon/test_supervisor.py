@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from receiver import answer, hangs, says
 from sample_events import closing_overdue
-from stores import source_change
+from stores import claim, source_change
 from structlog.testing import capture_logs
 from supervision import LONG_S, A, B, Setup, Slowly
 from virtual import FakeClock
@@ -113,7 +113,7 @@ async def test_the_requests_of_one_delivery_keep_to_the_rate_of_its_sink(setup: 
     await setup.apply(sinks={"ops": pager})
     both = closing_overdue(EventType.EXECUTION_FAILED)
     event = Event(both.event_id, EventType.EXECUTION_FAILED, both.lane, 1, both.body)
-    lease = await setup.store.claim("account", "teller")
+    lease = await claim(setup.store, "account", "teller")
     await setup.store.record(SourceChange(lease, 0, 1, None, (OutboxEntry(event, ("ops",)),)))
     assert (await setup.deliver(), await setup.hook.asked()) == (str(event.id), str(event.id))
     assert moments[1] - moments[0] >= 0.2 - LATENESS_S
@@ -125,7 +125,7 @@ async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_ane
     monkeypatch.setattr("watcher.daemon.ownership.RENEW_AGAIN_S", 0.0)
     await setup.apply(sinks={"ops": setup.webhook()})
     watcher, worker = setup.watcher(), setup.worker()
-    await setup.store.claim("sink", "ops")
+    await claim(setup.store, "sink", "ops")
     await setup.schedule._jobs["sink:ops"].run()
     async with asyncio.timeout(LONG_S):
         while await setup.schedule.added() != "sink:ops" or setup.worker() is worker:
@@ -149,7 +149,7 @@ async def test_what_cannot_begin_anew_is_tried_again(setup: Setup, monkeypatch: 
 
     monkeypatch.setattr(SinkStore, "load", fail)
     worker = setup.worker()
-    await setup.store.claim("sink", "ops")
+    await claim(setup.store, "sink", "ops")
     await setup.schedule._jobs["sink:ops"].run()
     async with asyncio.timeout(LONG_S):
         while not setup.supervisor.workers() or setup.worker() is worker:
@@ -517,7 +517,7 @@ async def test_the_other_sinks_are_notified_why_stdout_takes_nothing(
     async with setup.api.receiver, setup.hook.receiver:
         await setup.apply(sinks={"console": {"type": "stdout"}, "ops": setup.webhook()})
         workers = [part for part in setup.supervisor.owned() if isinstance(part, DeliveryWorker)]
-        await store.record(source_change(await store.claim("account", "teller"), sinks=("console",)))
+        await store.record(source_change(await claim(store, "account", "teller"), sinks=("console",)))
         for after_s in (0, 0, 300):
             clock.advance(after_s)
             await workers[0].tick()

@@ -3,10 +3,12 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 from lease_store import FakeLeaseStore, LeaseTable, released
 from receiver import answer, says
+from stores import claim
 from structlog.testing import capture_logs
 from supervision import LONG_S, Setup, Slowly
 from virtual import FakeClock
@@ -26,7 +28,7 @@ class Shared(Setup):
     """The owners of a replica, and the leases it shares with others."""
 
     def __init__(self, store: SqlStore, clock: FakeClock, output: StdoutOutput) -> None:
-        self.table = LeaseTable(clock, claim=store.claim)
+        self.table = LeaseTable(clock, claim=partial(claim, store))
         self.lease_store = FakeLeaseStore(self.table)
         store.exclusive = False
         super().__init__(store, clock, output)

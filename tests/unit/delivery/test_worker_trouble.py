@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from stores import claim
 from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
 
@@ -388,7 +389,7 @@ async def test_a_state_that_could_not_be_recorded_is_reported_later(rig: Rig) ->
 
 async def test_an_owner_that_was_replaced_sends_nothing_more_and_ends_the_program(rig: Rig) -> None:
     await rig.record("a")
-    await rig.real_store.claim("sink", "ops")
+    await claim(rig.real_store, "sink", "ops")
     with pytest.raises(OwnershipLostError, match="sink ops"):
         await rig.go()
     assert rig.sink.sent == []
@@ -400,7 +401,7 @@ async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_
     await rig.record("a")
     await rig.worker.tick()
     await rig.sink.arrived.get()
-    await rig.real_store.claim("sink", "ops")
+    await claim(rig.real_store, "sink", "ops")
     held.set_result(DELIVERED)
     await rig.settle()
     with pytest.raises(OwnershipLostError):
@@ -414,7 +415,7 @@ async def test_a_state_of_somebody_elses_sink_ends_the_program(rig: Rig) -> None
     await rig.worker.tick()
     await rig.sink.arrived.get()
     await rig.settle()
-    await rig.real_store.claim("sink", "ops")
+    await claim(rig.real_store, "sink", "ops")
     with pytest.raises(OwnershipLostError):
         await rig.go()
     assert rig.sink_state() is None

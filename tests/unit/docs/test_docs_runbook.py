@@ -17,6 +17,7 @@ from documents import DOCS
 from postgres import PostgresServer
 from prometheus_client import Metric
 from sqlalchemy import update
+from stores import claim
 
 from watcher.domain.errors import Exit
 from watcher.domain.event import AccountTrouble, EventType, GapReason
@@ -149,7 +150,7 @@ with sqlite3.connect(sys.argv[1]) as store, sqlite3.connect(copy) as backup:
 async def test_a_backup_made_as_it_says_is_a_store_nobody_else_may_read(command: str, tmp_path: Path) -> None:
     clock = SystemClock()
     store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=lambda _: None)
-    await store.claim("account", "default")
+    await claim(store, "account", "default")
     if shutil.which("sqlite3") is None:  # where it is not installed, what makes a file as it does
         (tmp_path / "sqlite3").write_text(SQLITE3.format(python=sys.executable))
         (tmp_path / "sqlite3").chmod(0o700)

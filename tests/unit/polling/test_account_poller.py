@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from stores import HeardStore
+from stores import HeardStore, claim
 from structlog.testing import capture_logs
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
 
@@ -395,7 +395,7 @@ async def test_trouble_the_store_cannot_take_is_reported_once_it_can(store: SqlS
 
 async def test_an_account_that_is_somebody_elses_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
-    await store.claim("account", "default")
+    await claim(store, "account", "default")
     await account.run_for(1)
     assert isinstance(account.fatal[0], OwnershipLostError)
 
@@ -414,7 +414,7 @@ async def test_an_account_that_became_somebody_elses_while_in_trouble_ends_the_d
 ) -> None:
     account = await account_of(store, clock, A)
     account.api.default = Outcome.UNAUTHORIZED
-    await store.claim("account", "default")
+    await claim(store, "account", "default")
     with pytest.raises(OwnershipLostError):
         await account.run_for(20)
     assert isinstance(account.fatal[0], OwnershipLostError)

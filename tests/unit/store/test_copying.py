@@ -21,6 +21,7 @@ from stores import (
     START_US,
     SetClock,
     change,
+    claim,
     due,
     names,
     of,
@@ -111,7 +112,7 @@ async def test_what_a_daemon_left_behind_it_finds_in_the_copy_and_goes_on_from(
 ) -> None:
     source, target, clock = databases.nothing(pair[0]), databases.nothing(pair[1]), SetClock()
     store = await opened(source, clock)
-    account, ops = await store.claim("account", "default"), await sink_of(store)
+    account, ops = await claim(store, "account", "default"), await sink_of(store)
     for number in (1, 2, 3):
         await store.record(change(account, number))
     delivered, dead, _ = await due(ops)
@@ -125,7 +126,7 @@ async def test_what_a_daemon_left_behind_it_finds_in_the_copy_and_goes_on_from(
     copy(source, target)
     again = await opened(target, clock)
     assert not again.created
-    account = await again.claim("account", "default")
+    account = await claim(again, "account", "default")
     assert names(await due(await sink_of(again))) == [of(3)]
     assert (await SqlAccountStore(again, account).load_pipeline(PIPELINE)).cursor == cursor
     await again.record(change(account, 1, sequence=2))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
-from stores import SECOND_US, SetClock, Woken, change, execution_id, executions_of
+from stores import SECOND_US, SetClock, Woken, change, claim, execution_id, executions_of
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
 from watcher.store.changes import Lease
@@ -35,7 +35,7 @@ async def store(path: Path, clock: SetClock) -> AsyncIterator[SqlStore]:
 
 @pytest.fixture
 async def account(store: SqlStore) -> Lease:
-    return await store.claim("account", "default")
+    return await claim(store, "account", "default")
 
 
 async def fill(store: SqlStore, lease: Lease, *, until: str) -> int:

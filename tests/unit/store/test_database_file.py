@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from watcher.domain.errors import StoreUnusableError
-from watcher.store.database_file import DatabaseFile, file_lock
+from watcher.store.sqlite import DatabaseFile, file_lock
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from stores import change, execution_id, source_change
+from stores import change, claim, execution_id, source_change
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
@@ -51,8 +51,8 @@ SMALL_WRITES: list[Use] = [
 
 @pytest.fixture
 async def leases(store: SqlStore) -> Leases:
-    await store.claim("account", "other")
-    return await store.claim("account", "default"), await store.claim("sink", "ops")
+    await claim(store, "account", "other")
+    return await claim(store, "account", "default"), await claim(store, "sink", "ops")
 
 
 @contextmanager
@@ -112,7 +112,7 @@ async def test_neither_a_read_nor_a_small_write_shows_that_changes_are_taken_aga
             await store.backlog()
             await all_fail(store, leases, CHANGES[0], SMALL_WRITES[0])
         clock.advance(29.9)
-        await store.claim("account", "other")
+        await claim(store, "account", "other")
         assert not await is_usable(store)
         assert [line["event"] for line in logs] == EDGES[:1]
         clock.advance(0.1)
@@ -157,8 +157,8 @@ async def test_a_bug_and_an_owner_that_was_replaced_are_no_trouble_of_the_store(
     with capture_logs() as logs:
         with pytest.raises(SequenceConflictError):
             await store.record(source_change(account, sequence=7))
-        await store.claim("account", "default")
-        await store.claim("sink", "ops")
+        await claim(store, "account", "default")
+        await claim(store, "sink", "ops")
         for use in (CHANGES[0], SMALL_WRITES[1]):
             with pytest.raises(OwnershipLostError):
                 await use(store, *leases)
@@ -235,7 +235,7 @@ async def test_the_store_counts_what_it_is_asked_as_under_way(
         for _ in range(50):  # until its group is gathered; the lock is waited for in another thread
             await asyncio.sleep(0)
         clock.advance(10.0)
-        store.check_hang()
+        store.monitor.check_hang()
         assert [line["event"] for line in logs] == EDGES[:1]
         with pytest.raises(StoreError, match="locked"):
             await writing

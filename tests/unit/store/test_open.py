@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from stores import SetClock, Woken
+from stores import SetClock, Woken, claim
 
 from watcher.domain.errors import Exit, StoreError, StoreUnusableError
 from watcher.store.open import open_store
@@ -63,7 +63,7 @@ def modes_in(directory: Path) -> dict[str, int]:
 async def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     store = await opened(path)
-    await store.claim("account", "default")
+    await claim(store, "account", "default")
     assert modes_in(tmp_path) == dict.fromkeys(
         ("watcher.db", "watcher.db-wal", "watcher.db-shm", "watcher.db.lock"), 0o600
     )

@@ -9,7 +9,7 @@ import pytest
 from copies import Databases, copy, rows_of
 from pgbouncer import installed, pooled
 from postgres import PostgresServer
-from stores import change, due, executions_of, sink_of
+from stores import change, claim, due, executions_of, sink_of
 from virtual import FakeClock
 
 from watcher.store.open import open_store
@@ -26,7 +26,7 @@ def url(postgres: PostgresServer) -> Iterator[str]:
 
 async def test_many_write_and_read_through_it(url: str) -> None:
     stores = [await open_store(url, clock=FakeClock(), on_recorded=lambda _: None) for _ in range(3)]
-    accounts = [await store.claim("account", f"of-{number}") for number, store in enumerate(stores)]
+    accounts = [await claim(store, "account", f"of-{number}") for number, store in enumerate(stores)]
     ops = await sink_of(stores[0])
     owners = list(zip(stores, accounts, (0, 100, 200), strict=True))
     for number in range(20):

@@ -12,7 +12,7 @@ import pytest
 from postgres import EMPTY, WITH_PASSWORD, PostgresServer, shape
 from sqlalchemy import create_engine
 from sqlalchemy.exc import InternalError
-from stores import Woken, change, due, executions_of, settle, sink_of
+from stores import Woken, change, claim, due, executions_of, settle, sink_of
 from virtual import FakeClock
 
 from watcher.domain.errors import (
@@ -158,7 +158,7 @@ async def test_a_database_that_cannot_keep_every_name_is_refused_before_it_has_t
 
 async def test_names_are_kept_whatever_encoding_the_url_asks_for(postgres: PostgresServer, url: str) -> None:
     store = await opened(f"{url}&client_encoding=latin1")
-    await SqlAccountStore(store, await store.claim("account", "Müller & 株式会社")).load_account()
+    await SqlAccountStore(store, await claim(store, "account", "Müller & 株式会社")).load_account()
     await store.close()
     assert postgres.run("SELECT name FROM source WHERE kind = 'account'", url) == [("Müller & 株式会社",)]
 
@@ -188,7 +188,7 @@ async def test_a_server_that_does_not_run_may_run_later() -> None:
 async def test_what_is_due_is_read_without_a_transaction_that_writes(
     postgres: PostgresServer, url: str, shared: SqlStore
 ) -> None:
-    account, ops = await shared.claim("account", "default"), await sink_of(shared)
+    account, ops = await claim(shared, "account", "default"), await sink_of(shared)
     await shared.record(change(account))
     with psycopg.connect(url) as stranger:
         stranger.execute("LOCK TABLE lease IN EXCLUSIVE MODE")  # which any write looks into, to keep its owner
@@ -201,7 +201,7 @@ async def test_what_is_due_is_read_without_a_transaction_that_writes(
 async def test_what_broke_while_nobody_used_it_is_connected_anew(
     postgres: PostgresServer, url: str, shared: SqlStore
 ) -> None:
-    account = await shared.claim("account", "default")
+    account = await claim(shared, "account", "default")
     await shared.backlog()
     postgres.run(OTHERS, url)
     await shared.record(change(account))
@@ -211,7 +211,7 @@ async def test_what_broke_while_nobody_used_it_is_connected_anew(
 async def test_what_breaks_meanwhile_writes_nothing_and_passes(
     postgres: PostgresServer, url: str, shared: SqlStore
 ) -> None:
-    account = await shared.claim("account", "default")
+    account = await claim(shared, "account", "default")
     stranger = psycopg.connect(url)
     stranger.execute("LOCK TABLE event IN EXCLUSIVE MODE")
     write = asyncio.create_task(shared.record(change(account)))
@@ -244,7 +244,7 @@ def break_commits(patch: pytest.MonkeyPatch, *, after: bool, then: Callable[[], 
 async def test_what_was_committed_without_an_answer_is_known_to_be(
     shared: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account = await shared.claim("account", "default")
+    account = await claim(shared, "account", "default")
     break_commits(monkeypatch, after=True)
     await shared.record(change(account))
     await shared.record(change(account, sequence=2))
@@ -252,7 +252,7 @@ async def test_what_was_committed_without_an_answer_is_known_to_be(
 
 
 async def test_what_was_not_committed_is_known_not_to_be(shared: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    account = await shared.claim("account", "default")
+    account = await claim(shared, "account", "default")
     break_commits(monkeypatch, after=False)
     with pytest.raises(StoreError, match="the connection broke"):
         await shared.record(change(account))
@@ -263,7 +263,7 @@ async def test_what_was_not_committed_is_known_not_to_be(shared: SqlStore, monke
 async def test_whether_it_was_committed_is_asked_until_the_server_is_back(
     postgres: PostgresServer, url: str, shared: SqlStore, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
 ) -> None:
-    account = await shared.claim("account", "default")
+    account = await claim(shared, "account", "default")
     asked, loop, connect = asyncio.Event(), asyncio.get_running_loop(), Connector.connect
 
     def note(connector: Connector, *, answers_within_s: float | None = None) -> Connection:
@@ -321,7 +321,7 @@ async def test_while_the_server_is_away_an_attempt_is_made_now_and_then(clock: F
 async def test_a_server_that_was_read_only_is_connected_to_anew(
     postgres: PostgresServer, url: str, shared: SqlStore
 ) -> None:
-    account, name = await shared.claim("account", "default"), url.partition("?")[0].rpartition("/")[2]
+    account, name = await claim(shared, "account", "default"), url.partition("?")[0].rpartition("/")[2]
     postgres.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     postgres.run(OTHERS, url)
     with pytest.raises(StoreError, match="read-only"):
@@ -336,7 +336,7 @@ async def test_a_server_that_was_read_only_is_connected_to_anew(
 async def test_a_connection_that_freezes_is_waited_for_no_longer_than_it_may_take_and_replaced(
     postgres: PostgresServer, url: str, shared: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account = await shared.claim("account", "default")
+    account = await claim(shared, "account", "default")
     monkeypatch.setattr(postgresql, "ANSWER_S", 0.5)
     postgres.run(OTHERS, url)
     await shared.record(change(account))
@@ -365,7 +365,7 @@ async def test_a_source_that_another_process_numbers_in_the_same_moment_has_its_
 ) -> None:
     with psycopg.connect(url) as stranger:
         stranger.execute("INSERT INTO source (kind, name) VALUES ('account', 'default')")
-        lease = await shared.claim("account", "default")
+        lease = await claim(shared, "account", "default")
         load = asyncio.create_task(SqlAccountStore(shared, lease).load_account())
         await asyncio.to_thread(postgres.wait_for_lock, url)
     await load
@@ -376,7 +376,7 @@ async def test_a_source_that_another_process_numbers_in_the_same_moment_has_its_
 async def test_so_have_several_that_as_many_processes_number(
     postgres: PostgresServer, url: str, shared: SqlStore
 ) -> None:
-    account = await shared.claim("account", "default")
+    account = await claim(shared, "account", "default")
     with psycopg.connect(url) as one, psycopg.connect(url) as other:
         for name, stranger in (("a", one), ("b", other)):
             stranger.execute("INSERT INTO source (kind, name) VALUES ('pipeline', 'default/' || %s)", [name])

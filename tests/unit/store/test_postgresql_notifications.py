@@ -8,7 +8,7 @@ from time import monotonic
 import psycopg
 import pytest
 from postgres import PostgresServer
-from stores import change, source_change
+from stores import change, claim, source_change
 from virtual import FakeClock
 
 from watcher.store.open import open_store
@@ -56,7 +56,7 @@ async def until_listening(postgres: PostgresServer, url: str, *, count: int) -> 
 async def test_what_one_records_the_others_hear_and_it_once(postgres: PostgresServer, url: str) -> None:
     async with opened(url) as (one, by_itself), opened(url) as (_, by_other):
         await until_listening(postgres, url, count=2)
-        account = await one.claim("account", "default")
+        account = await claim(one, "account", "default")
         await one.record(change(account, sinks=("ops", "chat")))
         assert await by_other.names.get() == ["chat", "ops"]
         await one.record(source_change(account, sinks=("log",)))
@@ -70,7 +70,7 @@ async def test_much_at_once_is_told_now_and_then_and_the_last_of_it_always(postg
     stranger.execute(f"LISTEN {RECORDED_CHANNEL}".encode())
     async with opened(url) as (store, _):
         await until_listening(postgres, url, count=2)
-        account = await store.claim("account", "default")
+        account = await claim(store, "account", "default")
         begun_at = monotonic()
         for number in range(50):
             await store.record(change(account, number))
@@ -89,5 +89,5 @@ async def test_a_listener_that_was_cut_off_listens_again(postgres: PostgresServe
         await until_listening(postgres, url, count=2)
         postgres.run(LISTENERS.replace("count(*)", "pg_terminate_backend(pid)"), url)
         await until_listening(postgres, url, count=2)
-        await one.record(change(await one.claim("account", "default")))
+        await one.record(change(await claim(one, "account", "default")))
         assert await by_other.names.get() == ["ops"]

@@ -15,6 +15,7 @@ from stores import (
     SetClock,
     Woken,
     change,
+    claim,
     event,
     execution_id,
     from_us,
@@ -54,25 +55,25 @@ async def close(tidied: MaintenanceStore, closed: Problem) -> None:
 
 
 async def an_overdue_execution(store: SqlStore) -> None:
-    account = await store.claim("account", "default")
+    account = await claim(store, "account", "default")
     opened = (ProblemChange(OVERDUE, is_new=True),)
     await store.record(replace(change(account, overdue_sequence=1), problems=opened))
 
 
 async def a_degraded_account(store: SqlStore) -> None:
-    account = await store.claim("account", "default")
+    account = await claim(store, "account", "default")
     opened = (ProblemChange(DEGRADED, is_new=True),)
     await store.record(replace(source_change(account, state="unauthorized"), problems=opened))
 
 
 async def a_pipeline_with_rules(store: SqlStore) -> None:
-    account = await store.claim("account", "default")
+    account = await claim(store, "account", "default")
     waiting = (UnjudgedEnd(execution_id(1), End(7, failed=True)),)
     await store.record(RulesChange(account, PIPELINE, 0, 0, RULES, unjudged=waiting))
 
 
 async def a_pipeline_absent_for_long(store: SqlStore) -> None:
-    account = await store.claim("account", "default")
+    account = await claim(store, "account", "default")
     await store.record(pipeline_change(account, cursor=Cursor(START_US)))
     await (await upkeep(store)).mark_absent_pipelines(present=(), now=START_US)
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from postgres import PostgresServer
 from sqlalchemy import Connection, text
-from stores import START_US, SetClock, Woken, due, silence, sink_of, source_change, stream_of
+from stores import START_US, SetClock, Woken, claim, due, silence, sink_of, source_change, stream_of
 
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
@@ -85,7 +85,7 @@ async def replicas(postgres: PostgresServer) -> AsyncIterator[Replicas]:
     with postgres.database() as url:
         open_one = partial(open_store, url, clock=SetClock(), on_recorded=Woken())
         polls, sends = await open_one(), await open_one()
-        account, ops = await polls.claim("account", "default"), await sink_of(sends)
+        account, ops = await claim(polls, "account", "default"), await sink_of(sends)
         await polls.record(replace(source_change(account), problems=(ProblemChange(PROBLEM, is_new=True),)))
         await silence(ops, *await due(ops))
         caught = Caught(sends)

@@ -22,7 +22,7 @@ from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import World
 from watcher.cli.shell import run_until_stopped
 from watcher.config.models import Settings
-from watcher.daemon.app import Started, run
+from watcher.daemon.app import run
 from watcher.domain.execution import TERMINAL_STATUSES, Status
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
@@ -119,8 +119,8 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
             stdout_fd = os.open(os.devnull, os.O_WRONLY)
             stack.callback(os.close, stdout_fd)
 
-        def announce(started: Started) -> None:
-            console.print(f"demo: the watcher's metrics are on http://{started.http}/metrics")
+        def announce(address: str) -> None:
+            console.print(f"demo: the watcher's metrics are on http://{address}/metrics")
 
         await run(settings, stop=stop, stdout_fd=stdout_fd, started=announce)
         due_s = await stopped_at - SEEN_WITHIN_S

@@ -12,7 +12,6 @@ from watcher.cli.shell import ConfigOption, run_until_stopped
 from watcher.config.loader import ConfigSource
 from watcher.config.locate import find_config
 from watcher.config.models import Settings
-from watcher.daemon.app import Started
 from watcher.daemon.app import run as run_daemon
 from watcher.daemon.reload import Reloading
 from watcher.runtime.logs import configure_logs
@@ -60,7 +59,7 @@ def _terminals() -> set[int]:
     return {fd for fd in (0, 1, 2) if os.isatty(fd)}
 
 
-def _spare_the_collector(_started: Started) -> None:
+def _spare_the_collector(_address: str) -> None:
     """Collect garbage from here on, passing over all that is there: 100,000 executions would take 0.2 s each time."""
     gc.freeze()
     gc.enable()
