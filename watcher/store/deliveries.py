@@ -37,7 +37,7 @@ from watcher.store.database import HotStatement
 from watcher.store.ids import SourceNumbers, sink
 from watcher.store.problems import message_of_failing, message_of_problem
 from watcher.store.records import Backlog, Taken
-from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, problem, source, waits
+from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, is_sink, problem, source, waits
 
 CALLED_WITHIN_US = 45_000_000
 """With the longest wait of an open breaker, 30 s, everything is called within 75 s of a receiver's return."""
@@ -63,20 +63,20 @@ _WRITE_ATTEMPT = HotStatement(
     )
 )
 _FOLLOWERS = (
-    delivery.c.sink_id == bindparam("of_sink"),
+    is_sink(delivery, bindparam("of_sink")),
     delivery.c.state == WAITING,
     delivery.c.lane == bindparam("of_lane"),
     delivery.c.number > bindparam("of_number"),
 )
 _HOLD_BACK = HotStatement(
     update(delivery)
-    .where(*_FOLLOWERS, delivery.c.due_at < bindparam("new_due_at"))
+    .where(*_FOLLOWERS, delivery.c.due_at + 0 < bindparam("new_due_at"))  # as in `is_sink`
     .values(due_at=bindparam("new_due_at"))
 )
 _WAITED = delivery.c.recorded_at + bindparam("group_wait_us")
 _LET_GO = HotStatement(
     update(delivery)
-    .where(*_FOLLOWERS, delivery.c.due_at > bindparam("now"))
+    .where(*_FOLLOWERS, delivery.c.due_at + 0 > bindparam("now"))
     .values(
         due_at=case(
             (and_(delivery.c.group_key.is_not(None), bindparam("now") < _WAITED), _WAITED), else_=bindparam("now")
@@ -103,7 +103,7 @@ _earlier = delivery.alias("earlier")
 _EARLIER = (
     select(func.max(_earlier.c.number))
     .where(
-        _earlier.c.sink_id == delivery.c.sink_id,
+        is_sink(_earlier, delivery.c.sink_id),
         _earlier.c.lane == delivery.c.lane,
         _earlier.c.number < delivery.c.number,
         _earlier.c.state == WAITING,
@@ -145,7 +145,7 @@ _TRIED_LONGEST_AGO = _HEADS.where(delivery.c.tried == true()).order_by(delivery.
 _MEMBERS = (
     _DELIVERIES.add_columns(_EARLIER.label("earlier"))
     .where(
-        delivery.c.sink_id == bindparam("of_sink"),
+        is_sink(delivery, bindparam("of_sink")),
         delivery.c.state == WAITING,
         delivery.c.group_key == bindparam("of_group"),
         or_(delivery.c.tried == false(), delivery.c.due_at <= bindparam("now")),

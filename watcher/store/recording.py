@@ -37,7 +37,7 @@ from watcher.store.states import (
     write_rules,
     write_sources,
 )
-from watcher.store.tables import WAITING, delivery, source
+from watcher.store.tables import WAITING, delivery, is_sink, source
 from watcher.store.tables import event as events
 
 _EVENT = HotStatement(
@@ -57,10 +57,10 @@ _ahead = delivery.alias("ahead")
 _LATEST_AHEAD = (
     select(func.max(_ahead.c.due_at))
     .where(
-        _ahead.c.sink_id == bindparam("sink_id"),
+        is_sink(_ahead, bindparam("sink_id")),
         _ahead.c.state == WAITING,
         _ahead.c.lane == bindparam("lane"),
-        _ahead.c.due_at > bindparam("due"),
+        _ahead.c.due_at + 0 > bindparam("due"),
     )
     .scalar_subquery()
 )

@@ -15,7 +15,7 @@ from watcher.store.problems import open_problem_of, sent_openings
 from watcher.store.records import SentOpening, SinkRecord, Taken
 from watcher.store.sql_store import SqlStore
 from watcher.store.states import backoff_of
-from watcher.store.tables import WAITING, delivery, event, problem, source, waits
+from watcher.store.tables import WAITING, delivery, event, is_sink, problem, source, waits
 
 T = TypeVar("T")
 
@@ -47,10 +47,10 @@ _GIVE_UP = (
 _LET_GO = (
     update(delivery)
     .where(
-        delivery.c.sink_id == bindparam("of_sink"),
+        is_sink(delivery, bindparam("of_sink")),
         delivery.c.lane == bindparam("of_lane"),
         delivery.c.state == WAITING,
-        delivery.c.due_at > bindparam("now"),
+        delivery.c.due_at + 0 > bindparam("now"),
     )
     .values(due_at=bindparam("now"))
 )

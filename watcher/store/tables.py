@@ -166,10 +166,8 @@ delivery = Table(
     Column("tried", Boolean, nullable=False, server_default="0"),  # whether it was, or may have been
     Column("replayed", Boolean, nullable=False, server_default="0"),
     Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", **_only_where("state = 'waiting'")),
-    Index("delivery_lane", "sink_id", "lane", "number", **_only_where("state = 'waiting'")),
-    Index(
-        "delivery_group", "sink_id", "group_key", "number", **_only_where("state = 'waiting' AND group_key IS NOT NULL")
-    ),
+    Index("delivery_lane", "lane", "number", "sink_id", **_only_where("state = 'waiting'")),
+    Index("delivery_group", "group_key", "number", **_only_where("state = 'waiting' AND group_key IS NOT NULL")),
     Index("delivery_dead", "sink_id", "settled_at", **_only_where("state = 'dead'")),
     sqlite_with_rowid=False,
     postgresql_with=_OFTEN_WRITTEN,
@@ -241,3 +239,11 @@ def waits(deliveries: FromClause) -> ColumnElement[bool]:
     The empty text keeps a database from finding them in an index of all that waits, which may be a million.
     """
     return (deliveries.c.state + literal_column("''", String)) == WAITING
+
+
+def is_sink(deliveries: FromClause, sink_id: ColumnElement[int]) -> ColumnElement[bool]:
+    """Return whether deliveries are of a sink, for those that are found by their lane or their group.
+
+    The zero keeps a database from finding them in the index of all that is due for the sink, which may be a million.
+    """
+    return deliveries.c.sink_id + 0 == sink_id
