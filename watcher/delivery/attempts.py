@@ -1,7 +1,7 @@
 """What follows from an answer for the deliveries of one request, and what is said of that."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -18,6 +18,9 @@ TAKEN_OUTCOMES = {SendOutcome.DELIVERED: DeliveryState.DELIVERED, SendOutcome.AC
 
 TOGETHER_COUNT = 3
 """A group that failed so often goes event by event, if others got through meanwhile."""
+
+TOGETHER_CAP_S = 60.0
+"""For no longer does `Retry-After` keep events that go together: one of them may be all that the receiver means."""
 
 WARNED_EVERY_S = 300.0
 """A sink that takes some and not others is warned of so often at most."""
@@ -77,13 +80,15 @@ def failed(
     `through_at`.
     """
     goes_apart = _goes_apart(batch, result, through_at=through_at)
+    if len(batch) > 1:
+        result = replace(result, retry_after_s=min(retry_after_s(result), TOGETHER_CAP_S))
     records: list[AttemptRecord] = []
     wait_s: float | None = None
     for each in batch:
         first_due_at_s = begun_s if each.first_due_at_s is None else each.first_due_at_s
         decision = decide(each, result, waited_s=clock_s - first_due_at_s, rules=rules, jitter=jitter)
         if goes_apart and len(batch) > 1:  # the trouble is that of a few: the others have waited long enough
-            decision = RetryDecision(DeliveryState.WAITING, wait_s=retry_after_s(result))
+            decision = RetryDecision(DeliveryState.WAITING)
         wait_s = decision.wait_s if wait_s is None else wait_s
         due_s = decision.wait_s if each.group_key is None else wait_s
         records.append(

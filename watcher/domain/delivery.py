@@ -66,9 +66,10 @@ class Delivery:
     when it was first due, as far as that was noted. `rejections` counts the answers in a row that said the body itself
     is unacceptable. What has a `group_key` goes with others of that. `replayed` marks what was a dead letter and is
     sent again. `part` is what of it is to be sent. `account`, `pipeline` and `labels` are the event's. Of the `problem`
-    that it `closes` or reminds of it is known whether the opening was sent to this sink, or may have been, and whether
-    it is open still. Of a sink that keeps messages, `message` is that of the event's own problem, `thread` that of the
-    problem that its pipeline keeps failing, in whose thread a single failure belongs.
+    that it `closes` (`only_closes` it, where the sink asked for no such event) or reminds of it is known whether the
+    opening was sent to this sink, or may have been, and whether it is open still. Of a sink that keeps messages,
+    `message` is that of the event's own problem, `thread` that of the problem that its pipeline keeps failing, in whose
+    thread a single failure belongs.
     """
 
     sink: str
@@ -91,6 +92,7 @@ class Delivery:
     labels: Mapping[str, str] = field(default_factory=dict)
     problem: UUID | None = None
     closes: bool = False
+    only_closes: bool = False
     is_opening_sent: bool = True
     is_problem_open: bool = True
     message: ProblemMessage | None = None

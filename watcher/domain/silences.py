@@ -62,7 +62,7 @@ def part_to_send(delivery: Delivery, silences: Sequence[Silence]) -> Part | None
         return None
     part = Part.WHOLE
     if delivery.closes and not delivery.is_opening_sent:
-        if delivery.type in CLOSINGS:
+        if delivery.type in CLOSINGS or delivery.only_closes:
             return None
         part = Part.NEWS
     if delivery.replayed or not silences:

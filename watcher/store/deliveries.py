@@ -123,6 +123,7 @@ _DELIVERIES = select(
     delivery.c.tried_at,
     delivery.c.first_due_us,
     delivery.c.replayed,
+    delivery.c.only_closes,
     event.c.event_id,
     event.c.type,
     event.c.account,
@@ -285,6 +286,7 @@ def _delivery(row: AnyRow, name: str) -> Delivery:
         labels=labels_of(row.labels),
         problem=None if row.problem_id is None else UUID(bytes=row.problem_id),
         closes=bool(row.closes),
+        only_closes=bool(row.only_closes),
     )
 
 

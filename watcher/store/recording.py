@@ -70,6 +70,7 @@ _DELIVERY = HotStatement(
         sink_id=bindparam("sink_id"),
         lane=bindparam("lane"),
         group_key=bindparam("group_key"),
+        only_closes=bindparam("only_closes"),
         state=WAITING,
         recorded_at=bindparam("recorded_at"),
         due_at=func.coalesce(_LATEST_AHEAD, bindparam("due")),
@@ -133,7 +134,8 @@ def write_outbox(
                 deliveries = []
             for other in connection.execute(_SINKS_OF, earlier).all():
                 if other.name not in entry.sinks:
-                    deliveries.append(_delivery_row(entry, other.sink_id, None, recorded_at, now=times.now))
+                    row = _delivery_row(entry, other.sink_id, None, recorded_at, now=times.now)
+                    deliveries.append(row | {"only_closes": True})
                     names.add(other.name)
     if deliveries:
         _DELIVERY.run_many(connection, deliveries)
@@ -165,6 +167,7 @@ def _delivery_row(
         "sink_id": sink_id,
         "lane": entry.event.lane,
         "group_key": None if group is None else group.key,
+        "only_closes": False,
         "recorded_at": recorded_at,
         "due": now if group is None else recorded_at + round(group.wait_s * 1e6),
     }

@@ -165,6 +165,7 @@ delivery = Table(
     Column("tried_at", BigInteger, nullable=False, server_default="0"),
     Column("tried", Boolean, nullable=False, server_default="0"),  # whether it was, or may have been
     Column("replayed", Boolean, nullable=False, server_default="0"),
+    Column("only_closes", Boolean, nullable=False, server_default="0"),  # the sink gets it only as what ends a problem
     Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", **_only_where("state = 'waiting'")),
     Index("delivery_lane", "lane", "number", "sink_id", **_only_where("state = 'waiting'")),
     Index("delivery_group", "group_key", "number", **_only_where("state = 'waiting' AND group_key IS NOT NULL")),

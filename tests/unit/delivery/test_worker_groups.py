@@ -147,13 +147,14 @@ async def test_a_group_whose_message_is_refused_goes_in_minimal_form_before_it_g
 
 
 @pytest.mark.parametrize("others_every_s", [5, 50])
+@pytest.mark.parametrize("failure", [FAILED, replace(FAILED, retry_after_s=3600)])
 async def test_one_event_that_always_fails_costs_the_others_of_its_group_no_more_than_a_few_tries(
-    rig: Rig, others_every_s: int
+    rig: Rig, others_every_s: int, failure: SendResult
 ) -> None:
     """29 of 29 healthy events died with it once."""
     names = [f"s{number:02}-" for number in range(30)]
     await rig.restart(rules=replace(by("pipeline"), retry=RetryRules((1.0, 5.0, 30.0, 120.0, 600.0), 86_400.0)))
-    rig.sink.answer = lambda _: FAILED if "s07-1" in rig.sink.batches[-1] else DELIVERED
+    rig.sink.answer = lambda _: failure if "s07-1" in rig.sink.batches[-1] else DELIVERED
     await rig.record(*names, data=of("p"))
     for _ in range(0, 600, others_every_s):
         await rig.record("other", data=of("q"))

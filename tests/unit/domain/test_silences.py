@@ -77,6 +77,8 @@ def unsent(delivery: Delivery) -> Delivery:
         (BOTH, Part.WHOLE, Part.CLOSING),
         (unsent(BOTH), Part.NEWS, None),
         (replayed(unsent(BOTH)), Part.NEWS, Part.NEWS),
+        (replace(BOTH, only_closes=True), Part.WHOLE, Part.CLOSING),
+        (replace(unsent(BOTH), only_closes=True), None, None),
         (REMINDER, Part.WHOLE, None),
         (replace(REMINDER, is_problem_open=False), None, None),
     ],
