@@ -18,7 +18,7 @@ MEMORY_MB = 200
 
 @pytest.mark.parametrize(
     ("count", "within_s", "wait_s", "most", "rate"),
-    [(300, 6.0, 2.0, 50, 300), pytest.param(5_000, 30.0, 5.0, 500, 600, marks=pytest.mark.long)],
+    [(300, 6.0, 2.0, 50, 300), pytest.param(5_000, 60.0, 10.0, 500, 600, marks=pytest.mark.long)],
 )
 async def test_a_storm_of_ends_arrives_in_few_batches_with_all_of_them(
     stage: Stage, count: int, within_s: float, wait_s: float, most: int, rate: int
@@ -38,23 +38,21 @@ async def test_a_storm_of_ends_arrives_in_few_batches_with_all_of_them(
 
 
 def _check_rhythm(batches: list[Batch], *, wait_s: float, most: int) -> None:
-    """Check that each batch is full, or went `wait_s` after its oldest event and took all that waited then.
+    """Check that each batch went `wait_s` after its oldest event, and is full or took all that waited then.
 
     An event is recorded a moment after it was observed, and a batch arrives a moment after it was sent.
     """
     slack_s = wait_s / 2
     for batch in batches:
         assert len(batch.ids) <= most
-        assert len(batch.ids) == most or batch.arrived_at - batch.oldest_at >= wait_s
+        assert batch.arrived_at - batch.oldest_at >= wait_s
         assert batch.arrived_at - batch.oldest_at <= wait_s + LATE_S
     for batch, following in pairwise(batches):
         assert len(batch.ids) == most or following.oldest_at > batch.arrived_at - slack_s
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.soak)])
-async def test_a_kill_at_any_moment_loses_nothing_and_leaves_a_group_that_was_sent_as_it_is(
-    stage: Stage, rounds: int
-) -> None:
+async def test_a_kill_at_any_moment_loses_nothing_of_a_group(stage: Stage, rounds: int) -> None:
     dice = Random()
     simulator = await stage.simulator(world_of(60, ends_after_s=1.0, ends_within_s=3.0 * rounds))
     receiver = await stage.receiver(lambda _: Answer.REFUSE if dice.random() < 0.5 else Answer.TAKE)
