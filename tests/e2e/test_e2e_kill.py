@@ -32,9 +32,15 @@ async def test_a_kill_at_any_moment_loses_nothing_on_postgresql(
     await _survive(postgres_stage, rounds=2, count=30, postgres=postgres)
 
 
-@pytest.mark.parametrize("rounds", [pytest.param(5, marks=pytest.mark.long), pytest.param(50, marks=pytest.mark.soak)])
-async def test_many_kills_at_any_moment_lose_nothing_and_it_is_back_at_work_soon(stage: Stage, rounds: int) -> None:
-    request_log = await _survive(stage, rounds=rounds, count=200)
+@pytest.mark.long
+async def test_many_kills_at_any_moment_lose_nothing(stage: Stage) -> None:
+    await _survive(stage, rounds=5, count=200)
+
+
+@pytest.mark.soak
+async def test_it_is_back_at_work_soon_after_a_kill(stage: Stage) -> None:
+    """A single start may have to share its core with whatever else this machine does: the median of many."""
+    request_log = await _survive(stage, rounds=50, count=200)
     assert median(_back_at_work_after_s(stage.lives[1:], request_log)) <= 2.0
 
 
