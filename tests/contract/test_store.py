@@ -58,7 +58,7 @@ async def test_a_recorded_execution_is_loaded_as_it_was(store: SqlStore, account
         since_at=Micros(1),
         polled_at=Micros(2),
         sequence=1,
-        counts=(("running", 2), ("unrecognized:odd", 1)),
+        counts=(("running", 2), ("unrecognized:a,b=c", 1), ("new", 1)),
         overdue_sequence=1,
         lost=LostReason.FORBIDDEN,
         lost_at=Micros(3),

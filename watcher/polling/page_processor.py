@@ -308,9 +308,9 @@ def _ended_at(change: _Change) -> int:
     return 0 if at is None else to_us(at)
 
 
-def raise_worst(failures: Iterable[BaseException | None]) -> None:
+def raise_worst(outcomes: Iterable[object]) -> None:
     """Raise what went wrong, if anything did: of several what ends the daemon, for the others come again."""
-    raised = [failure for failure in failures if failure is not None]
+    raised = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     fatal = (failure for failure in raised if isinstance(failure, (OwnershipLostError, StoreUnusableError)))
     worst = next(fatal, next(iter(raised), None))
     if worst is not None:

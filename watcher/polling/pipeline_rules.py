@@ -36,7 +36,7 @@ from watcher.polling.evaluator import Evaluated, ReplyEvaluator
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.polling.session import AccountDependencies
-from watcher.store.changes import ChangeSet, ExecutionChange, Lease, RulesChange, together
+from watcher.store.changes import ChangeSet, ExecutionChange, Lease, RulesChange
 
 log = structlog.get_logger()
 
@@ -270,7 +270,7 @@ class PipelineRecorder:
             if evaluation.change is not None:
                 handed.append(self._handed(evaluation.change, execution))
         if all(each.end is None and each.started_at is None for each in handed):
-            await self._deps.store.record(together(self._deps.lease, [each.change for each in handed]))
+            await self._deps.store.record(ChangeSet(self._deps.lease, tuple(each.change for each in handed)))
             return
         self._waiting += handed
         last = handed[-1]  # they are written together
@@ -413,8 +413,8 @@ class AccountRules:
         if recorder is not None:
             await recorder.record(several)
         else:
-            changes = map(attrgetter("evaluation.change"), several)
-            await self._deps.store.record(together(self._deps.lease, changes))
+            changes = filter(None, map(attrgetter("evaluation.change"), several))
+            await self._deps.store.record(ChangeSet(self._deps.lease, tuple(changes)))
 
     def shown(self, pipeline: str, rows: Iterable[ExecutionSnapshot]) -> None:
         """Take in what a list shows, known or not."""

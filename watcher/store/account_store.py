@@ -1,7 +1,7 @@
 """The store as the owner of an account uses it: each method is what it asks, under its lease."""
 
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from sys import intern
@@ -15,11 +15,21 @@ from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.store.changes import BackoffChange, BackoffState, Change, Lease, PollTimes
-from watcher.store.ids import Source, execution_id, execution_key, pipeline, pipeline_id
 from watcher.store.problems import open_problem_of, open_problems_of_pipeline
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 from watcher.store.sql_store import SqlStore
-from watcher.store.states import CURSOR_FIELDS, FORGET_SCAN, MARK_PIPELINE, backoff_of, is_forgotten
+from watcher.store.states import (
+    CURSOR_FIELDS,
+    FORGET_SCAN,
+    MARK_PIPELINE,
+    Source,
+    backoff_of,
+    execution_id,
+    execution_key,
+    is_forgotten,
+    pipeline,
+    pipeline_id,
+)
 from watcher.store.tables import AnyRow, execution, scan, source, unjudged_end
 
 T = TypeVar("T")
@@ -55,11 +65,15 @@ _UNJUDGED = (
 
 
 class SqlAccountStore:
-    """What is recorded of the leased account, its pipelines and executions."""
+    """What is recorded of the leased account, its pipelines and executions.
+
+    `record` writes a change, its events and their deliveries in one transaction (shared with others of the same tick).
+    """
 
     def __init__(self, store: SqlStore, lease: Lease) -> None:
         """Ask nothing yet."""
         self.lease = lease
+        self.record: Callable[[Change], Awaitable[object]] = store.write_item
         self._store = store
 
     @property
@@ -147,10 +161,6 @@ class SqlAccountStore:
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, as far as they are there still."""
         return await self._store.load_events(keys)
-
-    async def record(self, change: Change) -> None:
-        """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
-        await self._store.write_item(change)
 
     async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:
         """Keep when unchanged executions were last polled: execution to microseconds UTC, steady."""

@@ -1,8 +1,8 @@
 """What is written to the store, and under which lease."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 from uuid import UUID
 
 from watcher.domain.delivery import DeliveryState, ProblemMessage
@@ -114,17 +114,8 @@ class ChangeSet:
 Change = SingleChange | ChangeSet
 
 
-def together(lease: Lease, changes: Iterable[ExecutionChange | None]) -> Change:
-    """Return those that there are as one change."""
-    given = tuple(filter(None, changes))
-    return given[0] if len(given) == 1 else ChangeSet(lease, given)
-
-
-class Emitted(NamedTuple):
-    """An event on its way, and what it is about, by column."""
-
-    entry: OutboxEntry
-    about: dict[str, Any]
+Emitted = tuple[OutboxEntry, dict[str, Any]]
+"""An event on its way, and what it is about, by column: `source_id`, `pipeline_id` and `execution`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +206,3 @@ class Turn:
     calls_forward: bool = False
     group_wait_us: int = 0
     take: Take | None = None
-
-    @property
-    def writes(self) -> bool:
-        """Whether anything is to be written."""
-        return bool(self.attempts or self.calls_forward or self.backoff is not None)

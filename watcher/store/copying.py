@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, Table, event, func, insert, inspect, select, text
+from sqlalchemy import Connection, Engine, Table, func, insert, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError, WatcherError
@@ -16,7 +16,7 @@ from watcher.runtime.clock import Clock
 from watcher.store.database import explain, found_version, prepare_schema
 from watcher.store.open import BUSY_TIMEOUT_S
 from watcher.store.postgresql_leases import server_time
-from watcher.store.sqlite import ERROR_NAMES, hold_file, make_engine
+from watcher.store.sqlite import BEGIN, ERROR_NAMES, hold_file, make_engine
 from watcher.store.store_url import is_postgresql, path_of
 from watcher.store.tables import SCHEMA_VERSION, AnyRow, lease, meta, metadata
 
@@ -61,6 +61,8 @@ class StoreEnd:
             connection = stack.enter_context(engine.begin())
             if is_postgresql(self.url):
                 self._lock(connection)
+            else:
+                connection.exec_driver_sql(BEGIN)
             yield connection
 
     @contextmanager
@@ -83,9 +85,7 @@ class StoreEnd:
 
     def _sqlite_engine(self, stack: ExitStack) -> Engine:
         stack.enter_context(hold_file(path_of(self.url), clock=self.clock))
-        engine = make_engine(path_of(self.url), connections=1, busy_timeout_s=BUSY_TIMEOUT_S, pragmas=_PRAGMAS)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        return engine
+        return make_engine(path_of(self.url), connections=1, busy_timeout_s=BUSY_TIMEOUT_S, pragmas=_PRAGMAS)
 
     def _postgresql_engine(self) -> Engine:
         from watcher.store import postgresql  # noqa: PLC0415 (of an extra)

@@ -5,7 +5,7 @@ passed on: it may hold parameters.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from operator import itemgetter
@@ -194,38 +194,26 @@ def found_version(connection: Connection, *, where: str) -> int:
     return version
 
 
-_Values = Callable[[Mapping[str, Any]], tuple[Any, ...]]
-
-
 class HotStatement:
     """A statement that is asked many times a second: compiled once for each kind of database.
 
-    All of its values are bound by name, and plain enough for a driver: no list, no JSON. SQLAlchemy looks a statement
-    up at every call and binds each value by its name, at several times the cost.
+    It has several values, all bound by name, and plain enough for a driver: no list, no JSON. SQLAlchemy looks a
+    statement up at every call and binds each value by its name, at several times the cost.
     """
 
     def __init__(self, statement: CompoundSelect[Any] | Insert | Update) -> None:
         """Compile nothing yet."""
         self.statement = statement
-        self._compiled: dict[str, tuple[str, _Values]] = {}
+        self._compiled: dict[str, tuple[str, itemgetter[Any]]] = {}
 
-    def run(self, connection: Connection, row: Mapping[str, Any]) -> CursorResult[Any]:
-        """Carry it out with these values."""
+    def run(self, connection: Connection, *rows: Mapping[str, Any]) -> CursorResult[Any]:
+        """Carry it out with the values of each of these, of which there is at least one."""
         text, values_of = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
-        return connection.exec_driver_sql(text, values_of(row))
+        values = list(map(values_of, rows))
+        return connection.exec_driver_sql(text, values if len(values) > 1 else values[0])
 
-    def run_many(self, connection: Connection, rows: Iterable[Mapping[str, Any]]) -> CursorResult[Any]:
-        """Carry it out with each of these, of which there is at least one."""
-        text, values_of = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
-        return connection.exec_driver_sql(text, list(map(values_of, rows)))
-
-    def _compile(self, dialect: Any) -> tuple[str, _Values]:
-        compiled: Any = self.statement.compile(
-            dialect=type(dialect)(paramstyle="qmark" if dialect.name == "sqlite" else "format")
-        )
-        binds, names = compiled.binds, compiled.positiontup
-        given = itemgetter(*names)  # several: for one alone it would return no tuple
-        fixed = {name: binds[name].value for name in names if not binds[name].required}
-        values_of: _Values = (lambda row: given({**fixed, **row})) if fixed else given
-        self._compiled[dialect.name] = (str(compiled), values_of)
+    def _compile(self, dialect: Any) -> tuple[str, "itemgetter[Any]"]:
+        paramstyle = "qmark" if dialect.name == "sqlite" else "format"
+        compiled: Any = self.statement.compile(dialect=type(dialect)(paramstyle=paramstyle))
+        self._compiled[dialect.name] = str(compiled), itemgetter(*compiled.positiontup)
         return self._compiled[dialect.name]

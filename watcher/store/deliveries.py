@@ -34,10 +34,10 @@ from watcher.domain.problems import CLOSINGS, TROUBLED_ENDS
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Take, Turn
 from watcher.store.database import HotStatement
-from watcher.store.ids import SourceNumbers, sink
 from watcher.store.problems import message_of_failing, message_of_problem
 from watcher.store.records import Backlog, Taken
-from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, is_sink, problem, source, waits
+from watcher.store.states import SourceNumbers, sink
+from watcher.store.tables import DEAD, WAITING, ZERO, AnyRow, delivery, event, is_sink, problem, source, waits
 
 CALLED_WITHIN_US = 45_000_000
 """With the longest wait of an open breaker, 30 s, everything is called within 75 s of a receiver's return."""
@@ -70,13 +70,13 @@ _FOLLOWERS = (
 )
 _HOLD_BACK = HotStatement(
     update(delivery)
-    .where(*_FOLLOWERS, delivery.c.due_at + 0 < bindparam("new_due_at"))  # as in `is_sink`
+    .where(*_FOLLOWERS, delivery.c.due_at + ZERO < bindparam("new_due_at"))  # see `ZERO`
     .values(due_at=bindparam("new_due_at"))
 )
 _WAITED = delivery.c.recorded_at + bindparam("group_wait_us")
 _LET_GO = HotStatement(
     update(delivery)
-    .where(*_FOLLOWERS, delivery.c.due_at + 0 > bindparam("now"))
+    .where(*_FOLLOWERS, delivery.c.due_at + ZERO > bindparam("now"))
     .values(
         due_at=case(
             (and_(delivery.c.group_key.is_not(None), bindparam("now") < _WAITED), _WAITED), else_=bindparam("now")
@@ -133,10 +133,11 @@ _DELIVERIES = select(
     event.c.closes,
     event.c.body,
 ).join(event, event.c.id == delivery.c.number)
-_BY_DUE = (delivery.c.due_at, delivery.c.recorded_at)
 _HEADS = _DELIVERIES.where(*IS_HEAD)
-_NEVER_TRIED = _HEADS.where(delivery.c.tried == false()).order_by(*_BY_DUE).limit(bindparam("limit"))
-_TRIED = _HEADS.where(delivery.c.tried == true()).order_by(*_BY_DUE).limit(bindparam("limit"))
+# Where no OFFSET is given SQLAlchemy binds one for SQLite.
+_IN_TURN = _HEADS.order_by(delivery.c.due_at, delivery.c.recorded_at).limit(bindparam("limit")).offset(ZERO)
+_NEVER_TRIED = _IN_TURN.where(delivery.c.tried == false())
+_TRIED = _IN_TURN.where(delivery.c.tried == true())
 HEADS = HotStatement(union_all(select(_NEVER_TRIED.subquery("never_tried")), select(_TRIED.subquery("tried"))))
 """The heads of a sink, never tried and tried, each in the order they come due.
 
@@ -201,11 +202,11 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
                 freed.append(row)
     if rows:
         rows.sort(key=itemgetter("of_number", "of_sink"))
-        _WRITE_ATTEMPT.run_many(connection, rows)
+        _WRITE_ATTEMPT.run(connection, *rows)
     if failed:
-        _HOLD_BACK.run_many(connection, failed)
+        _HOLD_BACK.run(connection, *failed)
     if freed:
-        _LET_GO.run_many(connection, freed)
+        _LET_GO.run(connection, *freed)
 
 
 def call_forward(connection: Connection, sink_id: int, *, now: Micros) -> None:
@@ -245,7 +246,12 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
             members = _members(connection, sink_id, row, request)
             groups.add(row.group_key)
             taken.update(member.number for member in members)
-        batches.append([_complete(connection, sink_id, _delivery(each, name), request) for each in members])
+        batch: list[Delivery] = []
+        for member in members:
+            sent = _delivery(member, name)
+            is_about_more = sent.problem is not None or request.with_messages
+            batch.append(_complete(connection, sink_id, sent, request) if is_about_more else sent)
+        batches.append(batch)
     if next_due_at is None and len(heads) > request.count:  # groups took all that was looked at: there may be more
         next_due_at = heads[-1].due_at
     return Taken(batches, next_due_at)

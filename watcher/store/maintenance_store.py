@@ -18,11 +18,9 @@ from watcher.domain.event import OutboxEntry
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
-from watcher.store.ids import execution_id, pipeline_id
 from watcher.store.problems import close_problems
-from watcher.store.recording import write_outbox
 from watcher.store.sql_store import SqlStore
-from watcher.store.states import forget_rules, mark_absent_pipelines
+from watcher.store.states import execution_id, forget_rules, mark_absent_pipelines, pipeline_id
 from watcher.store.tables import WAITING, AnyRow, delivery, event, execution, problem, problem_message, reminder, source
 
 EXECUTIONS_COUNT = 250
@@ -242,10 +240,8 @@ class MaintenanceStore:
         """
 
         def close(connection: Connection) -> tuple[int, set[str]]:
-            emitted, times = close_problems(connection, closings), self._store.times()
-            names = write_outbox(connection, emitted, numbers=self._store.numbers, times=times)
-            self._store.recorded(times)
-            return len(emitted), names
+            emitted = close_problems(connection, closings)
+            return len(emitted), self._store.outbox.write(connection, emitted, now=self._store.clock.steady_us())
 
         count, names = await self._write(close)
         self._store.on_recorded(names)

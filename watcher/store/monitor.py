@@ -76,28 +76,28 @@ class StoreMonitor:
         self._note_state()
         return fault
 
-    def worked(self, writing: Writing) -> None:
-        """Note what passed. Trouble ends when as much is written as was refused; else when nothing was for a while."""
-        if self._fault is None or not writing:
-            return
-        if Writing.NOTHING < self._refused <= writing or self._clock.monotonic() >= self._failed_at + REMEMBERED_S:
-            log.info("store.recovered")
-            self._fault, self._refused = None, Writing.NOTHING
-            self._said.clear()
-            self._note_state()
-
     def ask(self) -> object:
         """Note that something is asked, until `answered` is given the same."""
         asked = object()
         self._asked_at[asked] = self._clock.running()
         return asked
 
-    def answered(self, asked: object) -> None:
-        """Note that it was answered. If it is what hangs, its answer ends that, whatever it is."""
+    def answered(self, asked: object, *, wrote: Writing) -> None:
+        """Note that it was answered, and what passed. If it is what hangs, its answer ends that, whatever it is.
+
+        Trouble ends when as much is written as was refused; else when nothing was refused for a while.
+        """
         del self._asked_at[asked]
         if self._hanging is asked:
             self._hanging = None
             log.info("store.recovered")
+            self._note_state()
+        if self._fault is None or not wrote:
+            return
+        if Writing.NOTHING < self._refused <= wrote or self._clock.monotonic() >= self._failed_at + REMEMBERED_S:
+            log.info("store.recovered")
+            self._fault, self._refused = None, Writing.NOTHING
+            self._said.clear()
             self._note_state()
 
     def check_hang(self) -> None:

@@ -11,8 +11,8 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.store.changes import Emitted, SourceChange
-from watcher.store.ids import SourceNumbers, execution_id, pipeline, pipeline_id, sink
 from watcher.store.records import OpenProblem, SentOpening
+from watcher.store.states import SourceNumbers, execution_id, pipeline, pipeline_id, sink
 from watcher.store.tables import AnyRow, delivery, event, execution, problem, problem_message, reminder, source
 
 PROBLEM_COLUMNS = (
@@ -177,7 +177,7 @@ def close_problems(connection: Connection, closings: Iterable[tuple[OutboxEntry,
         if connection.execute(_CLOSE, key).rowcount:
             _end(connection, about)
             columns = {"source_id": about.source_id, "pipeline_id": about.pipeline_id, "execution": None}
-            emitted.append(Emitted(entry, columns))  # of no execution: it goes by its own age
+            emitted.append((entry, columns))  # of no execution: it goes by its own age
     return emitted
 
 

@@ -1,6 +1,6 @@
 """The store as an account's owner uses it. `watcher wait` has one in memory, which needs no database."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from watcher.domain.event import EventKey
@@ -44,7 +44,7 @@ class AccountStore(Protocol):
     async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         """Return the executions of these pipelines that have not ended. Times as above."""
 
-    async def record(self, change: Change) -> None:
+    def record(self, change: Change) -> Awaitable[object]:
         """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
 
     async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:

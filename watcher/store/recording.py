@@ -2,20 +2,22 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.event import Event, EventKey, Group, OutboxEntry
-from watcher.domain.timestamps import Micros
+from watcher.domain.event import EventKey, Group, OutboxEntry
+from watcher.domain.problems import ProblemChange
+from watcher.domain.timestamps import NEVER, Micros
 from watcher.store.changes import (
     BackoffChange,
     Change,
     ChangeSet,
     Emitted,
     ExecutionChange,
+    Lease,
     PipelineChange,
     PollTimes,
     RulesChange,
@@ -25,11 +27,15 @@ from watcher.store.changes import (
 )
 from watcher.store.database import HotStatement
 from watcher.store.deliveries import call_forward, labels_text, settle, take
-from watcher.store.ids import Source, SourceNumbers, execution_key, pipeline, sink
 from watcher.store.monitor import Writing
 from watcher.store.problems import write_messages, write_problems, write_reminders
 from watcher.store.records import Taken
 from watcher.store.states import (
+    Source,
+    SourceNumbers,
+    execution_key,
+    pipeline,
+    sink,
     write_backoffs,
     write_executions,
     write_pipelines,
@@ -37,7 +43,7 @@ from watcher.store.states import (
     write_rules,
     write_sources,
 )
-from watcher.store.tables import WAITING, delivery, is_sink, source
+from watcher.store.tables import WAITING, ZERO, delivery, is_sink, source
 from watcher.store.tables import event as events
 
 _EVENT = HotStatement(
@@ -60,7 +66,7 @@ _LATEST_AHEAD = (
         is_sink(_ahead, bindparam("sink_id")),
         _ahead.c.state == WAITING,
         _ahead.c.lane == bindparam("lane"),
-        _ahead.c.due_at + 0 > bindparam("due"),
+        _ahead.c.due_at + ZERO > bindparam("due"),
     )
     .scalar_subquery()
 )
@@ -95,67 +101,61 @@ _BODIES = select(events.c.stream, events.c.sequence, events.c.body).where(
 )
 
 
-@dataclass(slots=True)
-class OutboxTimes:
-    """When the events of one transaction are recorded: `now`, and each a little later than the one before.
+class Outbox:
+    """Writes events and their deliveries.
 
-    So a sink gets what is due in the order in which it was recorded. `next_at` is the time of the next event.
+    Each event is recorded a little later than the one before, so a sink gets what is due in the order in which it was
+    recorded.
     """
 
-    now: Micros
-    next_at: Micros
+    def __init__(self, numbers: SourceNumbers) -> None:
+        """Write nothing yet. `numbers` are those of sinks."""
+        self.numbers = numbers
+        self._next_at: Micros = NEVER
 
-    def take(self) -> Micros:
-        """Return when an event counts as recorded."""
-        taken, self.next_at = self.next_at, Micros(self.next_at + 1)
-        return taken
-
-
-def write_outbox(
-    connection: Connection, emitted: Iterable[Emitted], *, numbers: SourceNumbers, times: OutboxTimes
-) -> set[str]:
-    """Write events and their deliveries, recorded in this order; return the names of the sinks that got some."""
-    rows = [(each.entry, each.about, times.take()) for each in emitted]
-    if not rows:
-        return set()
-    _EVENT.run_many(connection, [_event_row(entry.event, recorded_at) | about for entry, about, recorded_at in rows])
-    deliveries: list[dict[str, Any]] = []
-    names: set[str] = set()
-    for entry, _, recorded_at in rows:
-        names.update(entry.sinks)
-        deliveries += [
-            _delivery_row(entry, numbers[sink(name)], entry.groups.get(name), recorded_at, now=times.now)
-            for name in entry.sinks
-        ]
-        if entry.with_sinks_of is not None:  # it goes also to whoever was sent the earlier event that this one ends
-            earlier = {"of_stream": entry.with_sinks_of.stream, "of_sequence": entry.with_sinks_of.sequence}
-            if deliveries:  # the earlier one may be of this transaction
-                _DELIVERY.run_many(connection, deliveries)
-                deliveries = []
-            for other in connection.execute(_SINKS_OF, earlier).all():
-                if other.name not in entry.sinks:
-                    row = _delivery_row(entry, other.sink_id, None, recorded_at, now=times.now)
-                    deliveries.append(row | {"only_closes": True})
-                    names.add(other.name)
-    if deliveries:
-        _DELIVERY.run_many(connection, deliveries)
-    return names
-
-
-def _event_row(event: Event, recorded_at: Micros) -> dict[str, Any]:
-    return {
-        "stream": event.stream,
-        "sequence": event.sequence,
-        "event_id": event.id.bytes,
-        "type": event.type,
-        "recorded_at": recorded_at,
-        "account": event.account,
-        "pipeline": event.pipeline,
-        "labels": labels_text(tuple(event.labels.items())),
-        "problem_id": None if event.problem is None else event.problem.bytes,
-        "closes": event.closes,
-        "body": event.body,
-    }
+    def write(self, connection: Connection, emitted: Sequence[Emitted], *, now: Micros) -> set[str]:
+        """Write them, recorded in this order, `now` or later; return the names of the sinks that got some."""
+        if not emitted:
+            return set()
+        rows: list[dict[str, Any]] = []
+        for recorded_at, (entry, about) in enumerate(emitted, max(now, self._next_at)):
+            event = entry.event
+            row: dict[str, Any] = {
+                "stream": event.stream,
+                "sequence": event.sequence,
+                "event_id": event.id.bytes,
+                "type": event.type,
+                "recorded_at": recorded_at,
+                "account": event.account,
+                "pipeline": event.pipeline,
+                "labels": labels_text(tuple(event.labels.items())),
+                "problem_id": None if event.problem is None else event.problem.bytes,
+                "closes": event.closes,
+                "body": event.body,
+            }
+            rows.append(row | about)
+        self._next_at = Micros(rows[-1]["recorded_at"] + 1)
+        _EVENT.run(connection, *rows)
+        deliveries: list[dict[str, Any]] = []
+        names: set[str] = set()
+        for (entry, _), row in zip(emitted, rows, strict=True):
+            names.update(entry.sinks)
+            for name in entry.sinks:
+                group = entry.groups.get(name)
+                deliveries.append(_delivery_row(entry, self.numbers[sink(name)], group, row["recorded_at"], now=now))
+            if entry.with_sinks_of is not None:  # it goes also to whoever was sent the earlier event that this one ends
+                earlier = {"of_stream": entry.with_sinks_of.stream, "of_sequence": entry.with_sinks_of.sequence}
+                if deliveries:  # the earlier one may be of this transaction
+                    _DELIVERY.run(connection, *deliveries)
+                    deliveries = []
+                for other in connection.execute(_SINKS_OF, earlier).all():
+                    if other.name not in entry.sinks:
+                        closing = _delivery_row(entry, other.sink_id, None, row["recorded_at"], now=now)
+                        deliveries.append(closing | {"only_closes": True})
+                        names.add(other.name)
+        if deliveries:
+            _DELIVERY.run(connection, *deliveries)
+        return names
 
 
 def _delivery_row(
@@ -183,98 +183,90 @@ def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[Even
     return found
 
 
-def about(change: SingleChange, *, numbers: SourceNumbers) -> dict[str, Any]:
-    """Return what a change is about: the columns `source_id`, `pipeline_id` and `execution`."""
-    account, pipeline_id, execution = change.lease.name, None, None
-    if isinstance(change, ExecutionChange):
-        pipeline_id = numbers[pipeline(account, change.known.pipeline)]
-        execution = execution_key(change.known.execution)
-    elif isinstance(change, PipelineChange | RulesChange):
-        pipeline_id = numbers[pipeline(account, change.pipeline)]
-    source_id = numbers[Source(change.lease.kind, change.lease.name)]
-    return {"source_id": source_id, "pipeline_id": pipeline_id, "execution": execution}
-
-
 Item = Change | Turn | PollTimes | BackoffChange
 
 
 class GroupWork:
     """What is written together, sorted once: by kind, with its leases, its sources and how much it is."""
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Iterable[Item]) -> None:
         """Sort these."""
-        self.items = items
-        self.changes: list[SingleChange] = []
+        self.changes: list[tuple[SingleChange, Source, Source | None]] = []  # with whose it is, and of which pipeline
         self.of_kind: dict[type, list[Any]] = defaultdict(list)
         self.turns: list[Turn] = []
-        self.leases = {item.lease for item in items}
-        self.sources = {Source(lease.kind, lease.name) for lease in self.leases}
+        self.leases: set[Lease] = set()
+        self.sources: set[Source] = set()
         self.sinks: set[str] = set()  # that something is recorded for
         self.size = Writing.NOTHING
         for item in items:
+            owner = Source(item.lease.kind, item.lease.name)
+            self.leases.add(item.lease)
+            self.sources.add(owner)
             if isinstance(item, Turn):
-                self._add_turn(item)
+                self.turns.append(item)
+                if item.backoff is not None:
+                    self.of_kind[BackoffChange].append(BackoffChange(item.lease, item.backoff, item.clock_s))
+                if item.attempts:
+                    self.size = Writing.CHANGES
+                elif item.calls_forward or item.backoff is not None:
+                    self.size = max(self.size, Writing.A_LITTLE)
             elif isinstance(item, PollTimes | BackoffChange):
                 self.of_kind[type(item)].append(item)
                 self.size = max(self.size, Writing.A_LITTLE)
             else:
+                self.size = Writing.CHANGES
                 for change in item.changes if isinstance(item, ChangeSet) else (item,):
-                    self._add_change(change)
-
-    def _add_turn(self, turn: Turn) -> None:
-        self.turns.append(turn)
-        if turn.backoff is not None:
-            self.of_kind[BackoffChange].append(BackoffChange(turn.lease, turn.backoff, turn.clock_s))
-        if turn.writes:
-            self.size = max(self.size, Writing.CHANGES if turn.attempts else Writing.A_LITTLE)
-
-    def _add_change(self, change: SingleChange) -> None:
-        self.size = Writing.CHANGES
-        self.changes.append(change)
-        self.of_kind[type(change)].append(change)
-        if isinstance(change, ExecutionChange):
-            self.sources.add(pipeline(change.lease.name, change.known.pipeline))
-        elif isinstance(change, PipelineChange | RulesChange):
-            self.sources.add(pipeline(change.lease.name, change.pipeline))
-        for entry in change.entries:
-            self.sinks.update(entry.sinks)
-            self.sources.update(map(sink, entry.sinks))
+                    its_pipeline = None
+                    if not isinstance(change, SourceChange):
+                        name = change.known.pipeline if isinstance(change, ExecutionChange) else change.pipeline
+                        its_pipeline = pipeline(owner.name, name)
+                        self.sources.add(its_pipeline)
+                    self.changes.append((change, owner, its_pipeline))
+                    self.of_kind[type(change)].append(change)
+                    for entry in change.entries:
+                        self.sinks.update(entry.sinks)
+                        self.sources.update(map(sink, entry.sinks))
 
 
-Written = tuple[set[str], list[Taken | None], dict[int, Taken | None]]
-"""Which sinks have something new to send, what each item takes, and what each turn does, by its identity."""
-
-
-def write_group(connection: Connection, work: GroupWork, *, numbers: SourceNumbers, times: OutboxTimes) -> Written:
-    """Write all of it.
+def write_group(
+    connection: Connection, work: GroupWork, *, outbox: Outbox, now: Micros
+) -> tuple[set[str], dict[int, Taken]]:
+    """Write all of it; return which sinks have something new to send, and what turns take, by their identity.
 
     Raises `SequenceConflictError` when a sequence is not the stored one: then none of it is to be kept.
     """
-    of_kind, turns = work.of_kind, work.turns
+    of_kind, numbers = work.of_kind, outbox.numbers
     for kind, write in _WRITERS:
         if kind in of_kind:
             write(connection, of_kind[kind], numbers=numbers)
     if BackoffChange in of_kind:
-        write_backoffs(connection, of_kind[BackoffChange], numbers=numbers, now=times.now)
-    sinks: set[str] = set()
-    if work.changes:
-        told = [(change, about(change, numbers=numbers)) for change in work.changes]
-        write_problems(connection, [(problem, of) for change, of in told for problem in change.problems])
-        write_reminders(connection, of_kind.get(SourceChange, ()), numbers=numbers)
-        emitted = [Emitted(entry, of) for change, of in told for entry in change.entries]
-        sinks = write_outbox(connection, emitted, numbers=numbers, times=times)
-    taken: dict[int, Taken | None] = {}
-    if turns:
-        settle(connection, turns, numbers=numbers, now=times.now)
-        for turn in turns:
-            sink_id = numbers[sink(turn.lease.name)]
-            if turn.messages:
-                write_messages(connection, sink_id, turn.messages)
-            if turn.calls_forward:
-                call_forward(connection, sink_id, now=times.now)
-            if turn.take is not None:
-                taken[id(turn)] = take(connection, sink_id, name=turn.lease.name, request=turn.take)
-    return sinks, [taken.get(id(item)) for item in work.items], taken
+        write_backoffs(connection, of_kind[BackoffChange], numbers=numbers, now=now)
+    emitted: list[Emitted] = []
+    problems: list[tuple[ProblemChange, dict[str, Any]]] = []
+    for change, owner, its_pipeline in work.changes:
+        about = {
+            "source_id": numbers[owner],
+            "pipeline_id": None if its_pipeline is None else numbers[its_pipeline],
+            "execution": execution_key(change.known.execution) if isinstance(change, ExecutionChange) else None,
+        }
+        emitted += zip(change.entries, repeat(about))
+        problems += zip(change.problems, repeat(about))
+    if problems:
+        write_problems(connection, problems)
+    if SourceChange in of_kind:
+        write_reminders(connection, of_kind[SourceChange], numbers=numbers)
+    names = outbox.write(connection, emitted, now=now)
+    settle(connection, work.turns, numbers=numbers, now=now)
+    taken: dict[int, Taken] = {}
+    for turn in work.turns:
+        sink_id = numbers[sink(turn.lease.name)]
+        if turn.messages:
+            write_messages(connection, sink_id, turn.messages)
+        if turn.calls_forward:
+            call_forward(connection, sink_id, now=now)
+        if turn.take is not None:
+            taken[id(turn)] = take(connection, sink_id, name=turn.lease.name, request=turn.take)
+    return names, taken
 
 
 _WRITERS: Sequence[tuple[type, Callable[..., None]]] = (

@@ -10,12 +10,11 @@ from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import Micros, to_us
 from watcher.store.changes import BackoffState, Lease, SourceChange, Turn
 from watcher.store.deliveries import IS_HEAD
-from watcher.store.ids import sink
 from watcher.store.problems import open_problem_of, sent_openings
 from watcher.store.records import SentOpening, SinkRecord, Taken
 from watcher.store.sql_store import SqlStore
-from watcher.store.states import backoff_of
-from watcher.store.tables import WAITING, delivery, event, is_sink, problem, source, waits
+from watcher.store.states import backoff_of, sink
+from watcher.store.tables import WAITING, ZERO, delivery, event, is_sink, problem, source, waits
 
 T = TypeVar("T")
 
@@ -50,7 +49,7 @@ _LET_GO = (
         is_sink(delivery, bindparam("of_sink")),
         delivery.c.lane == bindparam("of_lane"),
         delivery.c.state == WAITING,
-        delivery.c.due_at + 0 > bindparam("now"),
+        delivery.c.due_at + ZERO > bindparam("now"),
     )
     .values(due_at=bindparam("now"))
 )
@@ -84,13 +83,17 @@ _RELEASE = (
 
 
 class SinkStore:
-    """The deliveries of the leased sink, and how it is."""
+    """The deliveries of the leased sink, and how it is.
+
+    `turn` writes how attempts ended; what may be sent next can be awaited, if it is asked for.
+    """
 
     def __init__(self, store: SqlStore, lease: Lease) -> None:
         """Ask nothing yet."""
         self.lease = lease
         self.exclusive = store.exclusive  # whether this process alone records what is to be sent
         self.monitor = store.monitor
+        self.turn: Callable[[Turn], Awaitable[Taken | None]] = store.write_item
         self._store = store
 
     async def load(self, *, fingerprint: str) -> SinkRecord:
@@ -115,10 +118,6 @@ class SinkStore:
             return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, backoff, opened, failures_count)
 
         return await self._write(load)
-
-    def turn(self, turn: Turn) -> Awaitable[Taken | None]:
-        """Write how attempts ended; what may be sent next can be awaited, if it is asked for."""
-        return self._store.write_item(turn)
 
     async def record(self, change: SourceChange) -> None:
         """Write a new state of the sink and its events."""

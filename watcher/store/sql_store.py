@@ -1,14 +1,17 @@
 """The store in an SQL database: how it is read and written, and who may write under which lease.
 
-What is asked of it is its neighbours': `account_store`, `sink_store`, `maintenance_store`. A database's error comes out
-as a `StoreError`, and is noted by the monitor.
+Group commit: what is handed in while the last group was written is written in one transaction. What is asked of it is
+its neighbours': `account_store`, `sink_store`, `maintenance_store`. A database's error comes out as a `StoreError`, and
+is noted by the monitor.
 """
 
+import asyncio
 import secrets
+from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -16,21 +19,35 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store import postgresql_leases, problems
 from watcher.store.changes import Change, Lease, Turn
-from watcher.store.database import Database
+from watcher.store.database import Database, DatabaseFault
 from watcher.store.deliveries import backlog, replay
-from watcher.store.group_commit import GroupWriter
-from watcher.store.ids import Source, SourceNumbers
 from watcher.store.monitor import StoreMonitor, Writing, write_probe
-from watcher.store.recording import GroupWork, Item, OutboxTimes, Written, load_events, write_group
+from watcher.store.recording import GroupWork, Item, Outbox, load_events, write_group
 from watcher.store.records import Backlog, OpenProblem, Taken
 from watcher.store.sqlite import DatabaseFile
+from watcher.store.states import Source, SourceNumbers
+
+GROUP_COUNT = 256
+"""How many are written together at most: beyond this a write costs no less, and the others wait longer."""
+
+QUIET_TURNS = 2
+"""A group is gathered until so many turns of the event loop in a row bring nothing more.
+
+What comes together, such as the answers of one turn, is handed in within a few turns. One transaction costs as much as
+ten of the changes in it: where each turn brings some, waiting for more is what helps (measured: 50 in a group, and 30
+where ten turns are waited through in any case).
+"""
+
+MOST_TURNS = 40
+"""But for no more turns: where the event loop is busy each takes about 10 ms."""
 
 T = TypeVar("T")
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 Work = Callable[[Connection], T]
 
 Taker = Callable[[], tuple[Turn, Callable[[Taken | None], None]] | None]
@@ -38,6 +55,85 @@ Taker = Callable[[], tuple[Turn, Callable[[Taken | None], None]] | None]
 
 `None` is handed over if nothing was written; it is asked for nothing while the worker has something else to do.
 """
+
+
+class GroupWriter(Generic[ItemT, ResultT]):
+    """Writes what is handed in, in order, in as few transactions as it can.
+
+    Owns the order of writes and who gets which result. A caller that is cancelled leaves; its write goes on.
+    """
+
+    def __init__(
+        self,
+        *,
+        write: Callable[[Sequence[ItemT]], Awaitable[tuple[Collection[str], Iterable[ResultT]]]],
+        explain: Callable[[Exception], DatabaseFault],
+        on_written: Callable[[Collection[str]], None],
+    ) -> None:
+        """Write nothing yet. Needs a running event loop.
+
+        `write` returns what goes to `on_written` once the group is committed, and the result of each of its items.
+        """
+        self._write = write
+        self._explain = explain
+        self._on_written = on_written
+        self._loop = asyncio.get_running_loop()
+        self._handed: list[tuple[ItemT, Future[ResultT]]] = []
+        self._writing: Task[None] | None = None
+        self._is_closed = False
+
+    def write(self, item: ItemT) -> "Future[ResultT]":
+        """Hand in an item; its result can be awaited, or the `StoreError` that kept it from being written."""
+        if self._is_closed:
+            raise StoreError("the store is closed")
+        result: Future[ResultT] = self._loop.create_future()
+        self._handed.append((item, result))
+        if self._writing is None:
+            self._writing = self._loop.create_task(self._write_handed(), name="store-writer")
+        return result
+
+    async def close(self) -> None:
+        """Write what was handed in, and take nothing more."""
+        self._is_closed = True
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    async def _write_handed(self) -> None:
+        """Write group by group until nothing is left. More comes while one is written: the busier, the larger."""
+        try:
+            while self._handed:
+                count, quiet_count, turns_count = len(self._handed), 0, 0
+                while count < GROUP_COUNT and quiet_count < QUIET_TURNS and turns_count < MOST_TURNS:
+                    await asyncio.sleep(0)
+                    quiet_count = quiet_count + 1 if len(self._handed) == count else 0
+                    count, turns_count = len(self._handed), turns_count + 1
+                group, self._handed = self._handed[:GROUP_COUNT], self._handed[GROUP_COUNT:]
+                await self._write_group(group)
+        finally:
+            self._writing = None
+
+    async def _write_group(self, group: "Sequence[tuple[ItemT, Future[ResultT]]]") -> None:
+        """Write a group. When a member spoils it, write its halves: one bad write costs the others little, no more."""
+        items, futures = zip(*group, strict=True)
+        try:
+            emitted, results = await self._write(items)
+        except Exception as error:  # noqa: BLE001 - whatever it is goes to who handed it in; else all would wait for ever
+            trouble = self._explain(error)
+        else:
+            if emitted:  # in a turn of its own, so that what it raises cannot end the writing
+                self._loop.call_soon(self._on_written, emitted)
+            for future, result in zip(futures, results, strict=True):
+                if not future.done():  # a caller that was cancelled took its future along
+                    future.set_result(result)
+            return
+        if trouble.concerns_all or len(group) == 1:
+            for future in futures:
+                if not future.done():
+                    future.set_exception(trouble.error())
+            return
+        middle = len(group) // 2
+        await self._write_group(group[:middle])
+        await self._write_group(group[middle:])
 
 
 class SqlStore:
@@ -62,8 +158,8 @@ class SqlStore:
         self.exclusive = database.exclusive
         self.ahead_us = database.ahead_us
         self.clock = clock
-        self.numbers = SourceNumbers(database.write)
-        self.leases = database.leases(self._watched, on_went_back=self.numbers.doubt)
+        self.outbox = Outbox(SourceNumbers(database.write))
+        self.leases = database.leases(self._watched, on_went_back=self.outbox.numbers.doubt)
         self.takers: dict[str, Taker] = {}  # by sink: who takes at once what is recorded for it here
         self.on_recorded = on_recorded
         self._database = database
@@ -72,13 +168,14 @@ class SqlStore:
         self._epochs: dict[tuple[str, str], int] = {}  # of the leases, where this process alone uses the database
         self._database_file = database_file
         self._resources = resources
-        self._last_recorded_at = NEVER
         self._writing = Writing.CHANGES  # what the group is that is written now
         self._group: GroupWriter[Item, Taken | None] = GroupWriter(
             write=self._write_group,
             explain=lambda error: self.monitor.failed(error, self._writing),
             on_written=on_recorded,
         )
+        self.write_item: Callable[[Item], Awaitable[Taken | None]] = self._group.write
+        """Writes this with what comes together with it; what it takes can be awaited."""
 
     def show_on(self, metrics: Metrics) -> None:
         """Have metrics say from now on whether it can be written."""
@@ -98,17 +195,12 @@ class SqlStore:
         """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
         await self.write_item(change)
 
-    def write_item(self, item: Item) -> Awaitable[Taken | None]:
-        """Write this with what comes together with it; what it takes can be awaited."""
-        if self._closed:
-            raise StoreError("the store is closed")
-        return self._group.write(item)
-
     async def number_of(self, source: Source) -> int:
         """Return the number of an account, a pipeline or a sink, which is given one if it has none."""
-        if not self.numbers.has({source}):
-            await self._watched(partial(self.numbers.provide, {source}), Writing.A_LITTLE)
-        return self.numbers[source]
+        numbers = self.outbox.numbers
+        if not numbers.has({source}):
+            await self._watched(partial(numbers.provide, {source}), Writing.A_LITTLE)
+        return numbers[source]
 
     async def read(self, work: Work[T], *, lease: Lease | None = None) -> T:
         """Return what `work` reads, under a lease if one is given.
@@ -116,7 +208,7 @@ class SqlStore:
         In PostgreSQL another owner shows in the writes only: to look at each read would cost a round trip.
         """
         if lease is not None:
-            self._check_epochs([lease])
+            self._check_held([lease])
         return await self._watched(partial(self._database.read, work))
 
     async def write(self, work: Work[T], *, lease: Lease | None = None) -> T:
@@ -127,19 +219,10 @@ class SqlStore:
 
         def write(connection: Connection) -> T:
             if lease is not None:
-                self._check_held(connection, [lease])
+                self._check_held([lease], connection)
             return work(connection)
 
         return await self._watched(partial(self._database.write, write), Writing.A_LITTLE)
-
-    def times(self) -> OutboxTimes:
-        """Return when a transaction's events are recorded: later than those of the one before, which is done."""
-        now = self.clock.steady_us()
-        return OutboxTimes(now, max(now, self._last_recorded_at))
-
-    def recorded(self, times: OutboxTimes) -> None:
-        """Note when the events of a transaction were recorded."""
-        self._last_recorded_at = times.next_at
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, as far as they are there still."""
@@ -184,62 +267,63 @@ class SqlStore:
         await self._group.close()
         await self._resources.aclose()
 
-    async def _write_group(self, items: Sequence[Item]) -> tuple[Collection[str], Sequence[Taken | None]]:
+    async def _write_group(self, items: Sequence[Item]) -> tuple[Collection[str], Iterable[Taken | None]]:
         work = GroupWork(items)
-        offers = [offer for name in work.sinks if name in self.takers and (offer := self.takers[name]()) is not None]
-        work.turns += [turn for turn, _ in offers]
+        handing_over: list[tuple[Turn, Callable[[Taken | None], None]]] = []
+        for name in work.sinks & self.takers.keys():
+            if (offer := self.takers[name]()) is not None:
+                handing_over.append(offer)
+                work.turns.append(offer[0])
         self._writing = work.size
         # Where others write too a transaction that writes is one more round trip, and a commit that is awaited.
         is_read = work.size is Writing.NOTHING and not self.exclusive
 
-        def write(connection: Connection) -> Written:
+        def write(connection: Connection) -> tuple[set[str], dict[int, Taken]]:
             if not is_read:
-                self._check_held(connection, work.leases)
-            times = self.times()
-            written = write_group(connection, work, numbers=self.numbers, times=times)
-            self._last_recorded_at = times.next_at
-            return written
+                self._check_held(work.leases, connection)
+            return write_group(connection, work, outbox=self.outbox, now=self.clock.steady_us())
 
-        asked = self.monitor.ask()
+        asked, wrote = self.monitor.ask(), Writing.NOTHING
         try:
-            if not self.numbers.has(work.sources):
-                await self.numbers.provide(work.sources)
-            names, results, taken = await (self._database.read if is_read else self._database.write)(write)
+            if not self.outbox.numbers.has(work.sources):
+                await self.outbox.numbers.provide(work.sources)
+            names, taken = await (self._database.read if is_read else self._database.write)(write)
+            wrote = work.size
         except BaseException:
-            for _, hand_over in offers:
+            for _, hand_over in handing_over:
                 hand_over(None)
             raise
         finally:
-            self.monitor.answered(asked)
-        self.monitor.worked(work.size)
-        for turn, hand_over in offers:
-            hand_over(taken[id(turn)])
+            self.monitor.answered(asked, wrote=wrote)
+        for turn, hand_over in handing_over:
+            hand_over(taken.get(id(turn)))
             names.discard(turn.lease.name)
-        return names, results
+        return names, map(taken.get, map(id, items))
 
-    def _check_held(self, connection: Connection, held: Iterable[Lease]) -> None:
+    def _check_held(self, held: Iterable[Lease], connection: Connection | None = None) -> None:
+        """Raise `OwnershipLostError` if another owner has one of these by now.
+
+        Where other processes may be, that is asked of the `connection` of a write.
+        """
         if self.exclusive:
-            self._check_epochs(held)
-        else:
+            for lease in held:
+                if self._epochs.get((lease.kind, lease.name)) != lease.epoch:
+                    raise postgresql_leases.lost(lease)
+        elif connection is not None:
             postgresql_leases.check(connection, held)
-
-    def _check_epochs(self, held: Iterable[Lease]) -> None:
-        for lease in held:
-            if self.exclusive and self._epochs.get((lease.kind, lease.name)) != lease.epoch:
-                raise postgresql_leases.lost(lease)
 
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
         if self._closed:
             raise StoreError("the store is closed")
         try:
-            asked = self.monitor.ask()
+            asked, wrote = self.monitor.ask(), Writing.NOTHING
             try:
                 result = await ask()
+                wrote = writing
             finally:
-                self.monitor.answered(asked)
+                self.monitor.answered(asked, wrote=wrote)
         except SQLAlchemyError as error:
             fault = self.monitor.failed(error, writing)
         else:
-            self.monitor.worked(writing)
             return result
         raise fault.error()  # outside the clause, so that the text of the database's error does not come along

@@ -17,7 +17,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,9 @@ _WRITER = (
     "PRAGMA temp_store=MEMORY",
     "PRAGMA foreign_keys=ON",
 )
+BEGIN = "BEGIN IMMEDIATE"
+"""What a transaction that writes begins with."""
+
 _READER = ("PRAGMA query_only=ON", "PRAGMA cache_size=-2048", "PRAGMA temp_store=MEMORY")
 
 ERROR_NAMES = ErrorNames(
@@ -67,7 +70,6 @@ class SqliteDatabase(Database):
         """Open no connection yet."""
         self.where = str(path)
         self._writer = make_engine(path, connections=1, busy_timeout_s=busy_timeout_s, pragmas=_WRITER)
-        event.listen(self._writer, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         self._reader = make_engine(
             path,
             connections=READERS_COUNT,
@@ -93,11 +95,11 @@ class SqliteDatabase(Database):
 
     def write(self, work: Callable[[Connection], T]) -> Awaitable[T]:
         """Do this in a transaction; what it returns can be awaited. If it raises, nothing is written."""
-        return self._writing.run(partial(_within, self._writer.begin, work))
+        return self._writing.run(partial(_transact, self._writer, work))
 
     def read(self, work: Callable[[Connection], T]) -> Awaitable[T]:
         """Do this, which cannot write; what it returns can be awaited."""
-        return self._reading.run(partial(_within, self._reader.connect, work))
+        return self._reading.run(partial(_read, self._reader, work))
 
     def explain(self, error: Exception) -> DatabaseFault:
         """Say what an error means that came out of a piece of work."""
@@ -111,8 +113,14 @@ class SqliteDatabase(Database):
         await self._writing.finish()
 
 
-def _within(connect: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], T]) -> T:
-    with connect() as connection:
+def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(BEGIN)
+        return work(connection)
+
+
+def _read(engine: Engine, work: Callable[[Connection], T]) -> T:
+    with engine.connect() as connection:
         return work(connection)
 
 

@@ -233,6 +233,9 @@ WAITING: ColumnElement[str] = literal_column("'waiting'")
 DEAD: ColumnElement[str] = literal_column("'dead'")
 """The same for what is dead."""
 
+ZERO: ColumnElement[int] = literal_column("0", BigInteger)
+"""Added to a column it keeps a database from finding rows by an index of that: they may be a million."""
+
 
 def waits(deliveries: FromClause) -> ColumnElement[bool]:
     """Return whether deliveries wait, for those that are found by their event.
@@ -245,6 +248,6 @@ def waits(deliveries: FromClause) -> ColumnElement[bool]:
 def is_sink(deliveries: FromClause, sink_id: ColumnElement[int]) -> ColumnElement[bool]:
     """Return whether deliveries are of a sink, for those that are found by their lane or their group.
 
-    The zero keeps a database from finding them in the index of all that is due for the sink, which may be a million.
+    Not in the index of all that is due for the sink.
     """
-    return deliveries.c.sink_id + 0 == sink_id
+    return deliveries.c.sink_id + ZERO == sink_id

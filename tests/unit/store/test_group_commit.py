@@ -7,7 +7,7 @@ import pytest
 
 from watcher.domain.errors import StoreError
 from watcher.store.database import DatabaseFault
-from watcher.store.group_commit import GROUP_COUNT, MOST_TURNS, QUIET_TURNS, GroupWriter
+from watcher.store.sql_store import GROUP_COUNT, MOST_TURNS, QUIET_TURNS, GroupWriter
 
 
 class FullError(Exception):

@@ -127,7 +127,7 @@ def test_a_small_write_shows_that_a_server_is_back_and_not_that_it_has_room(
     monitor = StoreMonitor("db", explain=partial(explain_postgresql, where="db"), clock=FakeClock())
     monitor.failed(error, Writing.CHANGES)
     with capture_logs() as logs:
-        monitor.worked(Writing.A_LITTLE)
+        monitor.answered(monitor.ask(), wrote=Writing.A_LITTLE)
     assert [each["event"] for each in logs] == ["store.recovered"] * is_over
 
 
@@ -176,7 +176,7 @@ def test_trouble_with_reading_says_nothing_of_writing_and_ends_when_it_has_not_c
         monitor.check()
         for after_s, edges in ((29.9, 1), (0.1, 2)):
             clock.advance(after_s)
-            monitor.worked(Writing.CHANGES)
+            monitor.answered(monitor.ask(), wrote=Writing.CHANGES)
             assert [line["event"] for line in logs] == EDGES[:edges]
     assert "secret" not in str(logs)
 
@@ -190,7 +190,7 @@ def test_what_keeps_the_store_away_is_said_anew_when_it_changes_and_each_cause_o
             monitor.failed(cause, Writing.CHANGES)
         with pytest.raises(StoreError, match="CANTOPEN"):
             monitor.check()
-        monitor.worked(Writing.CHANGES)
+        monitor.answered(monitor.ask(), wrote=Writing.CHANGES)
         monitor.failed(full, Writing.CHANGES)
     assert [line["event"] for line in logs] == ["store.failed", *EDGES, "store.failed"]
     assert [name in line["problem"] for line, name in zip(logs[:2], ("FULL", "CANTOPEN"), strict=True)] == [True, True]
@@ -205,12 +205,12 @@ def test_what_has_no_answer_for_long_hangs_until_it_has_one(clock: FakeClock) ->
         assert logs == []
         clock.advance(0.1)
         monitor.check_hang()
-        monitor.answered(monitor.ask())  # what came later passes: it is not what hangs
+        monitor.answered(monitor.ask(), wrote=Writing.NOTHING)  # what came later passes: it is not what hangs
         monitor.check_hang()
         assert logs == [
             {"event": "store.failed", "log_level": "error", "problem": "watcher.db has not answered for 10 s"}
         ]
-        monitor.answered(asked)
+        monitor.answered(asked, wrote=Writing.NOTHING)
         clock.advance(60.0)
         monitor.check_hang()
     assert [line["event"] for line in logs] == EDGES

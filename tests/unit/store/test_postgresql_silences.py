@@ -17,7 +17,7 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.store.changes import Lease, SourceChange
 from watcher.store.open import open_store
-from watcher.store.recording import GroupWork, OutboxTimes, write_group
+from watcher.store.recording import GroupWork, write_group
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -58,8 +58,7 @@ class Replicas:
         return replace(change, entries=entries, problems=(ProblemChange(PROBLEM, closed_at=SetClock().now()),))
 
     def closes(self, connection: Connection) -> None:
-        times = OutboxTimes(START_US, START_US)
-        write_group(connection, GroupWork([self.closing()]), numbers=self.polls.numbers, times=times)
+        write_group(connection, GroupWork([self.closing()]), outbox=self.polls.outbox, now=START_US)
 
     async def at_once(self, first: Work, second: Work, *, by: SqlStore, beside: SqlStore) -> None:
         """Do both in transactions that overlap: the first ends once the second has ended, or waits for it."""
