@@ -1,20 +1,31 @@
-"""When a delivery is tried again, and when a sink is: the retry policy, and the circuit breaker of docs/sinks.md. Pure.
+"""What follows for what a receiver did not take: the retry policy, the circuit breaker, and what is said of it.
 
 The breaker says when something may be tried; which delivery that is, the worker asks the store.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.timestamps import EARLIEST, Monotonic
+from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
+from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.pacing import Jitter, doubling, spread
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
-from watcher.store.changes import Trial
+from watcher.store.changes import AttemptRecord, Trial
 
 REJECTIONS = 5
 """So many refusals of a body in a row, and it will never be taken."""
 
 STEP_SPREAD = 0.2
+
+TOGETHER_COUNT = 3
+"""A group that failed so often goes event by event, if others got through meanwhile."""
+
+TOGETHER_CAP_S = 60.0
+"""For no longer does `Retry-After` keep events that go together: one of them may be all that the receiver means."""
 
 FAILURES_COUNT = 5
 """So many failures in a row open the breaker."""
@@ -23,40 +34,137 @@ OPEN_S = 1.0
 OPEN_CAP_S = 30.0
 NEVER_TRIED_EVERY_S = 1.0
 
+WARNED_EVERY_S = 300.0
+"""A sink that takes some and not others is warned of so often at most."""
+
+log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
-class RetryDecision:
-    """Where the delivery stands now, and in how many seconds it may be tried again."""
+class Attempt:
+    """How a request ended at that time (microseconds UTC, steady), and what is written of each of its deliveries.
 
-    state: DeliveryState
-    rejections: int = 0
+    They may be tried again in `wait_s`, as far as they wait.
+    """
+
+    batch: Sequence[Delivery]
+    result: SendResult
+    records: Sequence[AttemptRecord]
+    at: Micros
     wait_s: float = 0.0
 
 
-def decide(
-    delivery: Delivery, result: SendResult, *, waited_s: float, rules: RetryRules, jitter: Jitter
-) -> RetryDecision:
-    """Return what follows for a delivery that its receiver did not take.
+def failed(
+    batch: Sequence[Delivery],
+    result: SendResult,
+    rules: RetryRules,
+    *,
+    at: Micros,
+    clock_s: float,
+    begun_s: float,
+    through_at: Micros,
+    jitter: Jitter,
+) -> Attempt:
+    """Return what follows for what the receiver did not take. What is in a group comes due together, or goes apart.
 
-    `waited_s` is the time since it was first due, on the sink's own clock.
+    By the sink's own clock it is `clock_s` now, and was `begun_s` as the request began. Anything last got through at
+    `through_at`.
     """
-    if result.outcome is SendOutcome.GONE:
-        return RetryDecision(DeliveryState.WAITING)
-    rejections = delivery.rejections + 1 if result.outcome is SendOutcome.REFUSED else 0
-    if rules.give_up_after_s is not None and waited_s >= rules.give_up_after_s:
-        return RetryDecision(DeliveryState.DEAD, rejections)
-    if result.minimal_left:
-        return RetryDecision(DeliveryState.WAITING, rejections, retry_after_s(result))
-    step_s = rules.schedule_s[min(delivery.attempts, len(rules.schedule_s) - 1)]
-    wait_s = max(spread(step_s, share=STEP_SPREAD, jitter=jitter), retry_after_s(result))
-    state = DeliveryState.DEAD if rejections >= REJECTIONS else DeliveryState.WAITING
-    return RetryDecision(state, rejections, wait_s)
+    is_gone, is_refused = result.outcome is SendOutcome.GONE, result.outcome is SendOutcome.REFUSED
+    if is_refused:
+        goes_apart = not result.minimal_left
+    else:  # it fails while others get through
+        goes_apart = not is_gone and batch[0].attempts + 1 >= TOGETHER_COUNT and through_at > batch[0].tried_at
+    asked_s = retry_after_s(result) if len(batch) == 1 else min(retry_after_s(result), TOGETHER_CAP_S)
+    records: list[AttemptRecord] = []
+    wait_s: float | None = None
+    for each in batch:
+        first_due_at_s = begun_s if each.first_due_at_s is None else each.first_due_at_s
+        state, rejections, own_wait_s = DeliveryState.WAITING, each.rejections + 1 if is_refused else 0, 0.0
+        if is_gone or (goes_apart and len(batch) > 1):  # of these the trouble is that of a few: the others have waited
+            rejections = 0
+        elif rules.give_up_after_s is not None and clock_s - first_due_at_s >= rules.give_up_after_s:
+            state = DeliveryState.DEAD
+        elif result.minimal_left:
+            own_wait_s = asked_s
+        else:
+            step_s = rules.schedule_s[min(each.attempts, len(rules.schedule_s) - 1)]
+            own_wait_s = max(spread(step_s, share=STEP_SPREAD, jitter=jitter), asked_s)
+            state = DeliveryState.DEAD if rejections >= REJECTIONS else state
+        wait_s = own_wait_s if wait_s is None else wait_s
+        due_s = own_wait_s if each.group_key is None else wait_s
+        records.append(
+            AttemptRecord(
+                each.number,
+                each.lane,
+                state,
+                each.attempts + 1,
+                Micros(at + round(due_s * 1e6)),
+                rejections,
+                tried=True,
+                tried_at=at,
+                first_due_at_s=first_due_at_s,
+                answer=result.answer,
+                group_key=None if goes_apart else each.group_key,
+            )
+        )
+    return Attempt(batch, result, records, at, wait_s or 0.0)
+
+
+class FailureLog:
+    """Counts the failures of one sink, and logs them: the first of a row as a warning, of which `in_trouble` tells."""
+
+    def __init__(self, sink: str, *, clock: Clock, metrics: SinkMetrics) -> None:
+        """Begin with a sink that takes what it is sent."""
+        self.in_trouble = False
+        self._sink = sink
+        self._clock = clock
+        self._metrics = metrics
+        self._quiet_until = EARLIEST
+
+    def recovered(self) -> None:
+        """Note that something got through."""
+        log.info("delivery.recovered", sink=self._sink)
+        self.in_trouble = False
+
+    def report(self, attempt: Attempt) -> None:
+        """Count the deliveries of a request that failed, once it is written how it ended."""
+        delivery, result, count = attempt.batch[0], attempt.result, len(attempt.batch)
+        known = {**self._named(delivery), "answer": result.answer, "attempt": delivery.attempts + 1}
+        if count > 1:
+            known["count"] = count
+        if refused := attempt.records[0].rejections:
+            known["refused"] = refused  # in a row; the refusal of a group counts for none of its events
+        if result.remedy:
+            known["remedy"] = result.remedy
+        dead_count = sum(record.state is DeliveryState.DEAD for record in attempt.records)
+        if dead_count:
+            self._metrics.dead(dead_count)
+            log.warning("delivery.dead", **known)
+        if dead_count == count:
+            return
+        self._metrics.retried(count - dead_count)
+        known["wait_s"] = round(attempt.wait_s, 3)
+        now, is_gone = self._clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
+        if self.in_trouble or now < self._quiet_until or is_gone:
+            log.debug("delivery.failed", **known)
+            return
+        log.warning("delivery.failed", **known)
+        self.in_trouble, self._quiet_until = True, Monotonic(now + WARNED_EVERY_S)
+
+    def crashed(self, delivery: Delivery, error: Exception) -> None:
+        """Log what no sink should raise. Its text may hold secrets."""
+        log.error("delivery.crashed", **self._named(delivery), error=type(error).__name__)
+
+    def _named(self, delivery: Delivery) -> dict[str, object]:
+        return {"sink": self._sink, "event_id": str(delivery.event_id), "type": delivery.type}
 
 
 class CircuitBreaker:
     """Open while a sink takes nothing. Moments are monotonic seconds.
 
     While it `is_open` what is due has to wait, but for one delivery at a time, and `is_trying` while that is under way.
+    `failures_count` is that of failures in a row.
     """
 
     def __init__(self, *, opens: bool = True) -> None:
@@ -64,14 +172,14 @@ class CircuitBreaker:
         self.is_open = False
         self.is_trying = False
         self._opens = opens
-        self._failures_count = 0
+        self.failures_count = 0
         self._waits_count = 0
         self._tried_from = EARLIEST
         self._never_tried_from = EARLIEST
 
     def resume(self, failures_count: int, *, now: Monotonic) -> None:
         """Go on from so many failures since anything got through, of an earlier life."""
-        self._failures_count = failures_count
+        self.failures_count = failures_count
         if self._opens and failures_count >= FAILURES_COUNT:
             self._open(now)
 
@@ -104,15 +212,15 @@ class CircuitBreaker:
 
     def failed(self, now: Monotonic, *, waited: bool) -> None:
         """Note a failure. `waited` says it is that of a trial which had to wait."""
-        self._failures_count += 1
-        is_row = self._opens and self._failures_count >= FAILURES_COUNT
+        self.failures_count += 1
+        is_row = self._opens and self.failures_count >= FAILURES_COUNT
         if waited if self.is_open else is_row:
             self._open(now)
 
     def works(self) -> None:
         """Close: the sink took something, or refused a body, which shows that it works."""
         self.is_open = False
-        self._failures_count = self._waits_count = 0
+        self.failures_count = self._waits_count = 0
 
     def _open(self, now: Monotonic) -> None:
         """Let nothing through but one delivery at a time, for longer after each trial that had to wait and failed."""

@@ -71,7 +71,9 @@ class SinkState:
         self.through_at = NEVER
         self.answer = NO_ANSWER
         self._is_through = False  # whether the last answer was a success
-        self._own_trouble: set[int] = set()  # what was tried, and failed, while others got through
+        self.own_trouble = set[
+            int
+        ]()  # numbers of deliveries that failed while others got through, until they are settled
         self._clock = clock
         self._served_s = record.clock_s
         self._served_since = now = clock.running()
@@ -91,32 +93,29 @@ class SinkState:
         """Note that the receiver asked for a pause. An earlier, longer one stays."""
         self.paused_until = max(self.paused_until, Monotonic(self._clock.monotonic() + pause_s))
 
-    def answered(self, answer: str) -> None:
-        """Note what came back. May be called from any thread."""
-        self.answer, self._is_through = answer, False
-
     def trying(self, delivery: Delivery) -> None:
         """Note that a delivery is tried. Once it failed while others got through, that says nothing of the sink."""
-        if self.trying_since is None and delivery.number not in self._own_trouble:
+        if self.trying_since is None and delivery.number not in self.own_trouble:
             self.trying_since = self._clock.running()
 
-    def failed(self, delivery: Delivery) -> None:
+    def failed(self, delivery: Delivery, answer: str) -> None:
         """Note that a delivery was tried and has not got through."""
+        self.heard(answer)
         if delivery.attempts and self.through_at > delivery.tried_at:
-            self._own_trouble.add(delivery.number)
+            self.own_trouble.add(delivery.number)
         self.trying(delivery)
 
-    def settled(self, delivery: Delivery) -> None:
-        """Note that a delivery is tried no more."""
-        self._own_trouble.discard(delivery.number)
+    def heard(self, answer: str) -> None:
+        """Note why something has not got through. May be called from any thread."""
+        self.answer, self._is_through = answer, False
 
-    def got_through(self, at: Micros) -> None:
+    def got_through(self, at: Micros, answer: str) -> None:
         """Note a success at that time (microseconds UTC, steady).
 
         A disabled sink stays disabled: only its configuration or a command ends that.
         """
+        self.answer, self._is_through = answer, True
         self.trying_since = None
-        self._is_through = True
         self.through_at = at
         if self.state == FAILING:
             self.state = None
@@ -128,8 +127,9 @@ class SinkState:
         """
         self.trying_since = None
 
-    def gone(self) -> None:
+    def gone(self, answer: str) -> None:
         """Note that the receiver is gone for good."""
+        self.heard(answer)
         self._served_s = self.clock_s()
         self.state, self.disabled = DISABLED, True
 

@@ -13,9 +13,8 @@ from uuid import UUID
 
 import structlog
 
-from watcher.delivery.attempts import TAKEN_OUTCOMES, Attempt, AttemptLog, failed, taken
 from watcher.delivery.open_problems import OpenProblems
-from watcher.delivery.retries import CircuitBreaker
+from watcher.delivery.retries import Attempt, CircuitBreaker, FailureLog, failed
 from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependencies
 from watcher.domain.delivery import Delivery, DeliveryState, Part, ProblemMessage
 from watcher.domain.errors import (
@@ -64,6 +63,8 @@ GIVE_UP_EVERY_S = 60.0
 GIVE_UP_SHARE = 0.05
 """What has waited too long is given up so often, and at least so often within `give_up_after`."""
 
+_TAKEN = {SendOutcome.DELIVERED: DeliveryState.DELIVERED, SendOutcome.ACCEPTED: DeliveryState.ACCEPTED}
+
 log = structlog.get_logger()
 
 
@@ -97,7 +98,7 @@ class DeliveryWorker:
         self._clock = deps.clock
         self._state = SinkState(record, clock=deps.clock)
         self._reporter = SinkReporter(self._state, record, store=store, deps=deps)
-        self._log = AttemptLog(self.sink, clock=deps.clock, metrics=deps.metrics, settled=self._state.settled)
+        self._failures = FailureLog(self.sink, clock=deps.clock, metrics=deps.metrics)
         self._problems = OpenProblems(sink, self._state, self._reporter, store=store, rules=rules, deps=deps)
         now = deps.clock.monotonic()
         self._breaker = CircuitBreaker(opens=rules.breaks)
@@ -128,16 +129,15 @@ class DeliveryWorker:
     def offer(self) -> tuple[Turn, Callable[[Taken | None], None]] | None:
         """Return what may go along with what is recorded for this sink now, if nothing else is asked for it."""
         now = self._clock.monotonic()
-        is_busy = self._asking.locked() or self._offered is not None or self._stopped or self._is_backlog
-        if is_busy or self._is_held_up(now) or self._breaker.is_open or not self._deps.is_trusted():
+        is_busy = self._asking.locked() or self._offered is not None or self._is_backlog or self._breaker.is_open
+        if is_busy or not self._deps.is_trusted():
             return None
         self._is_unread = True
         request = self._request(now)
         if request is None:
             return None
-        # What is answered, or kept back, is not settled by this: it would be taken again.
-        settling = [each for answer in self._answered for each in answer.batch] + self._kept_back
-        if settling:
+        if self._answered or self._kept_back:  # it is not settled by this: it would be taken again
+            settling = [each for answer in self._answered for each in answer.batch] + self._kept_back
             request = replace(request, skip=request.skip | {each.lane for each in settling})
         self._is_unread = False  # what is recorded from now on wakes it
         self._offered = asyncio.get_running_loop().create_future()
@@ -201,7 +201,7 @@ class DeliveryWorker:
     def retried(self, why: str) -> None:
         """Note that the sink tries again by itself. May be called from any thread."""
         self._deps.metrics.retried()
-        self._state.answered(why)
+        self._state.heard(why)
 
     def take_slot(self) -> float:
         """Take the slot of one more request of what is being sent; return in how many seconds it may go."""
@@ -248,10 +248,9 @@ class DeliveryWorker:
             await self._turn(None)  # what was kept back until now is let go, too
             await self._store.release()
             self._released_under, self._is_unread = silences, True
-        is_held_up = self._stopped or self._state.disabled or now < self._state.paused_until
-        if not is_held_up and now >= self._problems.next_at:
+        if now >= self._problems.next_at and not (self._stopped or self._is_held_up(now)):
             await self._problems.tick(now)
-        await self._turn(None if is_held_up else self._request(now))
+        await self._turn(self._request(now))
 
     async def _save(self) -> None:
         await self._turn(None)
@@ -306,7 +305,13 @@ class DeliveryWorker:
             self._saved = (*lasting, turn.clock_s)
         for answer in answered:
             self._unsettled_count -= len(answer.batch)
-            self._log.report(answer)
+            if answer.result.outcome not in _TAKEN:
+                self._failures.report(answer)
+                continue
+            if self._failures.in_trouble:
+                self._failures.recovered()
+            for each in answer.batch:
+                self._deps.metrics.delivered((answer.at - each.recorded_at) / 1e6, state=answer.records[0].state)
         if kept_back:
             self._deps.metrics.silenced(len(kept_back))
         if request is not None and taken is not None:
@@ -315,8 +320,8 @@ class DeliveryWorker:
             self._is_unread |= any(record.state == DeliveryState.WAITING for record in attempts)
 
     def _request(self, now: Monotonic) -> Take | None:
-        """Return what to take now, if there is room for it and something may be due."""
-        if len(self._ready) >= CONCURRENCY:
+        """Return what to take now, if it may be sent, there is room for it, and something may be due."""
+        if len(self._ready) >= CONCURRENCY or self._stopped or self._is_held_up(now):
             return None
         trial = None
         if self._breaker.is_open:
@@ -331,7 +336,7 @@ class DeliveryWorker:
         return Take(
             now=self._clock.steady_us(),
             count=1 if trial else self._take_count,
-            skip=self._going(),
+            skip=self._going() if self._ready or self._sending else frozenset(),
             group_count=1 if group is None else group.max_count,
             trial=trial,
             with_messages=self._rules.keeps_messages,
@@ -384,7 +389,11 @@ class DeliveryWorker:
         if is_stopped_by_breaker or not self._deps.is_trusted():
             self._give_back()
         now = self._clock.monotonic()
-        while self._ready and self._may_send(now):
+        if self._stopped or self._is_held_up(now) or not self._takes_writes():
+            return
+        while self._ready and self._pacer.ready_at <= now:
+            if len(self._sending) >= CONCURRENCY or self._unsettled_count >= UNSETTLED_COUNT:
+                return
             batch = self._next_batch()
             if not batch:
                 continue
@@ -432,30 +441,67 @@ class DeliveryWorker:
             self._is_unread = True
             return
         except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
-            self._log.crashed(batch[0], error)
+            self._failures.crashed(batch[0], error)
             result = SendResult(SendOutcome.RETRY, "error")
         finally:
             if trial is not None:
                 self._breaker.trial_ends()
         self._sending_s = self._clock.monotonic() - began_at
-        at = self._clock.steady_us()
-        if result.outcome in TAKEN_OUTCOMES:
-            attempt = taken(batch, result, at=at)
+        at, was_open = self._clock.steady_us(), self._breaker.is_open
+        if result.pause_s:
+            self._state.pause(min(result.pause_s, RETRY_AFTER_CAP_S))
+        state = _TAKEN.get(result.outcome)
+        if state is None:
+            self._answered.append(self._failed(batch, result, at=at, waited=trial == "tried_longest_ago"))
         else:
-            clock_s = self._state.clock_s()
-            begun_s, through_at, jitter = clock_s - self._sending_s, self._state.through_at, self._deps.jitter
-            attempt = failed(
-                batch,
-                result,
-                self._rules.retry,
-                at=at,
-                clock_s=clock_s,
-                begun_s=begun_s,
-                through_at=through_at,
-                jitter=jitter,
-            )
-        self._answered.append(attempt)
-        self._learn(batch[0], result, waited=trial == "tried_longest_ago", at=at)
+            self._calls_forward |= was_open
+            self._state.got_through(at, result.answer)
+            if self._breaker.failures_count:
+                self._breaker.works()
+            records: list[AttemptRecord] = []
+            for each in batch:
+                self._state.own_trouble.discard(each.number)
+                records.append(
+                    AttemptRecord(
+                        each.number,
+                        each.lane,
+                        state,
+                        each.attempts + 1,
+                        at,
+                        rejections=0,
+                        tried=True,
+                        tried_at=at,
+                        first_due_at_s=None,
+                        answer=result.answer,
+                    )
+                )
+            self._answered.append(Attempt(batch, result, records, at))
+        self._is_unread |= was_open and not self._breaker.is_open
+
+    def _failed(self, batch: Sequence[Delivery], result: SendResult, *, at: Micros, waited: bool) -> Attempt:
+        """Take from what was not taken how the sink is. Return what follows for the deliveries."""
+        attempt = failed(
+            batch,
+            result,
+            self._rules.retry,
+            at=at,
+            clock_s=self._state.clock_s(),
+            begun_s=self._state.clock_s() - self._sending_s,
+            through_at=self._state.through_at,
+            jitter=self._deps.jitter,
+        )
+        if result.outcome is SendOutcome.GONE:
+            self._state.gone(result.answer)
+            return attempt
+        self._state.failed(batch[0], result.answer)
+        self._state.own_trouble -= {each.number for each in attempt.records if each.state is DeliveryState.DEAD}
+        if result.outcome is SendOutcome.REFUSED:
+            self._breaker.works()
+        else:
+            self._breaker.failed(self._clock.monotonic(), waited=waited)
+        if result.outcome is SendOutcome.BUSY:
+            self._state.pause(retry_after_s(result))
+        return attempt
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._sending[task]
@@ -471,29 +517,6 @@ class DeliveryWorker:
             self._is_lingering = True
             self._deps.wake(LINGER_S)
 
-    def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool, at: Micros) -> None:
-        """Take from an answer how the sink is."""
-        self._state.answered(result.answer)
-        was_open = self._breaker.is_open
-        if result.pause_s:
-            self._state.pause(min(result.pause_s, RETRY_AFTER_CAP_S))
-        match result.outcome:
-            case SendOutcome.DELIVERED | SendOutcome.ACCEPTED:
-                self._calls_forward |= was_open
-                self._state.got_through(at)
-                self._breaker.works()
-            case SendOutcome.REFUSED:
-                self._state.failed(delivery)
-                self._breaker.works()
-            case SendOutcome.GONE:
-                self._state.gone()
-            case _:
-                self._state.failed(delivery)
-                self._breaker.failed(self._clock.monotonic(), waited=waited)
-                if result.outcome is SendOutcome.BUSY:
-                    self._state.pause(retry_after_s(result))
-        self._is_unread |= was_open and not self._breaker.is_open
-
     # What is known
 
     def _silences(self) -> tuple[Silence, ...]:
@@ -508,11 +531,6 @@ class DeliveryWorker:
         """Return whether the receiver is gone, or asked for a pause."""
         return self._state.disabled or now < self._state.paused_until
 
-    def _may_send(self, now: Monotonic) -> bool:
-        is_full = len(self._sending) >= CONCURRENCY or self._unsettled_count >= UNSETTLED_COUNT
-        rests = self._stopped or self._is_held_up(now) or self._pacer.ready_at > now
-        return not (is_full or rests) and self._takes_writes()
-
     def _is_at_rest(self) -> bool:
         """Return whether nothing waits for this sink."""
         is_going = self._ready or self._sending or self._answered or self._kept_back
@@ -520,8 +538,6 @@ class DeliveryWorker:
 
     def _going(self) -> frozenset[bytes]:
         """Return the lanes of what is ready or on its way."""
-        if not (self._ready or self._sending):
-            return frozenset()
         return frozenset(each.lane for batch in (*self._ready, *self._sending.values()) for each in batch)
 
     def _give_back(self) -> None:

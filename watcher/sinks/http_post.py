@@ -7,15 +7,14 @@ import asyncio
 import re
 import ssl
 from collections.abc import Callable, Container, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from multidict import CIMultiDict
+from aiohttp.connector import Connection
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from watcher.domain.errors import TransportFailedError
@@ -58,19 +57,9 @@ class Answer:
 
 
 class _Connection(ResponseHandler):
-    """A connection that keeps the beginning of the answer it is receiving, whatever becomes of the rest.
-
-    A receiver that answered 2xx has the event, even if what follows breaks HTTP: servers send a 204 with a body
-    (FastAPI: encode/httpx#1474, aiohttp: aio-libs/aiohttp#5106). aiohttp raises an error for that, and does not say
-    what the status was.
-    """
+    """A connection that keeps the beginning of the answer it is receiving."""
 
     beginning = b""
-
-    def set_response_params(self, **params: Any) -> None:
-        """Begin to wait for an answer."""
-        self.beginning = b""
-        super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
         """Take in what came."""
@@ -79,32 +68,31 @@ class _Connection(ResponseHandler):
         super().data_received(data)
 
 
-_used: ContextVar[_Connection | None] = ContextVar("used", default=None)
+class _Response(aiohttp.ClientResponse):
+    """An answer, which it is once its status line came, whatever becomes of the rest.
 
+    A receiver that answered 2xx has the event, even if what follows breaks HTTP: servers send a 204 with a body
+    (FastAPI: encode/httpx#1474, aiohttp: aio-libs/aiohttp#5106). aiohttp raises an error for that, and does not say
+    what the status was. What a proxy answers on the way is no answer: aiohttp makes none of these of it.
+    """
 
-class _Connector(aiohttp.TCPConnector):
-    """Makes connections that remember; each request of a task notes which one it uses."""
-
-    def __init__(self, *, tls: ssl.SSLContext | None, socket_factory: aiohttp.SocketFactoryType | None) -> None:
-        """Open none yet. Needs a running event loop. `socket_factory` may refuse an address, for each attempt."""
-        super().__init__(limit=CONNECTIONS, ssl=tls or True, socket_factory=socket_factory)
-        # There is no public way to choose what a connection is made of.
-        self._factory = partial(_Connection, loop=self._loop)  # type: ignore[assignment] # a subclass will do
-
-    async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
-        """Connect, and note that with the task: what a proxy answered on the way there is no answer."""
-        _used.set(None)
-        connection = await super().connect(*args, **options)
-        if isinstance(connection.protocol, _Connection):
-            _used.set(connection.protocol)
-        return connection
-
-
-def _status_of_answer() -> int | None:
-    """Return the status code that this task's last request was answered with, `None` if it was not."""
-    used = _used.get()
-    status = None if used is None else _STATUS_LINE.match(used.beginning)
-    return None if status is None else int(status[1])
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        """Wait for the answer. Of one whose rest cannot be read the body is the error."""
+        protocol = connection.protocol
+        assert isinstance(protocol, _Connection)
+        protocol.beginning = b""
+        try:
+            return await super().start(connection)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            line = _STATUS_LINE.match(protocol.beginning)
+            if line is None:
+                raise
+            self.close()
+            self.status = int(line[1])
+            self._headers = CIMultiDictProxy(CIMultiDict())
+            self.content = aiohttp.StreamReader(protocol, 0, loop=asyncio.get_running_loop())
+            self.content.set_exception(error)
+            return self
 
 
 class Poster:
@@ -135,12 +123,17 @@ class Poster:
         if self._url.scheme == "http":
             self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
         self._is_private = not allow_private and self._proxy.url is not None and is_private_host(url.raw_host or "")
+        connector = aiohttp.TCPConnector(
+            limit=CONNECTIONS,
+            ssl=tls or True,
+            socket_factory=public_socket if self._proxy.url is None and not allow_private else None,
+        )
+        # There is no public way to choose what a connection is made of.
+        connector._factory = partial(_Connection, loop=asyncio.get_running_loop())  # type: ignore[assignment] # noqa: SLF001 (a subclass will do)
         self._session = limited_session(
             timeout=aiohttp.ClientTimeout(total=timeout_s),
-            connector=_Connector(
-                tls=tls,
-                socket_factory=public_socket if self._proxy.url is None and not allow_private else None,
-            ),
+            connector=connector,
+            response_class=_Response,
             request_class=checked_request(context.check),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -179,12 +172,9 @@ class Poster:
                 said = await _beginning(response, is_judged=response.status in judged_by_body)
                 answer = Answer(response.status, response.headers, said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            status = _status_of_answer()  # its line came: that is an answer, whatever is wrong with the rest
-            if status is None or status in judged_by_body:
-                return _without_answer(failure_of(error, by_proxy=self._proxy.url is not None))
-            answer = Answer(status, {})
+            return _without_answer(failure_of(error, by_proxy=self._proxy.url is not None))
         result = judge(answer)
-        if result.is_taken or "Retry-After" not in answer.headers:
+        if "Retry-After" not in answer.headers or result.is_taken:
             return result
         after_s = parse_retry_after(answer.headers["Retry-After"], now=self._clock.now())
         return replace(result, retry_after_s=after_s)

@@ -63,7 +63,7 @@ class StdoutOutput:
 
     def _write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> OSError | None:
         """Write all of them, however long that takes. Return why that is impossible, if it is."""
-        rest, full = memoryview(b"".join(line + b"\n" for line in lines)), False
+        rest, full = memoryview(b"\n".join([*lines, b""])), False
         while rest:
             try:
                 rest = rest[os.write(self.fd, rest) :]

@@ -34,8 +34,8 @@ from watcher.sinks.template import (
     ALERT_EVENTS,
     MessageLog,
     RequestSeries,
+    Template,
     json_object,
-    result_of_status,
 )
 
 API_URL = "https://slack.com/api"
@@ -202,7 +202,7 @@ async def call(poster: Poster, method: str, arguments: bytes) -> tuple[SendResul
 
 def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
     """Return what an answer means: 200 by its content, any other status as for webhooks, but never as a success."""
-    result = result_of_status(answer.status)
+    result = Template().send_result(answer)
     if content.get("ok") is True:
         return result
     if answer.status != 200:

@@ -5,6 +5,7 @@ What the API said is text and nothing else: never markup, and no character of it
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Literal
 
 from pydantic import Field
@@ -44,21 +45,21 @@ class StdoutSink(Sink):
     ) -> None:
         """Call `retried` at each further try on a full disk."""
         readable = format_ == "text" or (format_ == "auto" and output.is_terminal)
-        self._console = event_console(output.fd) if readable else None
+        self._line_of: Callable[[Delivery], bytes] = attrgetter("body")
+        if readable:
+            console = event_console(output.fd)
+            self._line_of = lambda delivery: render(delivery.content, console=console)
         self._output = output
         self._retried = retried
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Return once the lines are written in full. Raises `OutputClosedError` if they can never be."""
         # Made as they are written, in that thread: to render 256 lines for people in one turn would hold up every poll.
-        await self._output.write(map(self._line, batch), sink=batch[0].sink, retried=self._retried)
+        await self._output.write(map(self._line_of, batch), sink=batch[0].sink, retried=self._retried)
         return _WRITTEN
 
     async def close(self) -> None:
         """Leave the output to the others."""
-
-    def _line(self, delivery: Delivery) -> bytes:
-        return delivery.body if self._console is None else render(delivery.content, console=self._console)
 
 
 class StdoutSettings(SinkSettings):

@@ -25,9 +25,6 @@ from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult, SentPro
 
 LOGGED_EVERY_S = 3600.0
 
-AT_ONCE_COUNT = 16
-"""Of so many events, a few milliseconds' work, messages are made at once."""
-
 REMEMBERED_COUNT = 1000
 """Of so many deliveries that were taken in part it is remembered; any other begins anew, under its ids."""
 
@@ -43,7 +40,6 @@ ALERT_EVENTS = (
 """What chat and pagers get by default: all but the statuses an execution is meant to pass through."""
 
 _OUTCOMES = {
-    202: SendOutcome.ACCEPTED,
     400: SendOutcome.REFUSED,
     410: SendOutcome.GONE,
     413: SendOutcome.REFUSED,
@@ -164,8 +160,12 @@ class Template:
     judged_by_body: frozenset[int] = frozenset()
     has_minimal: bool = False
     refresh_every_s: float | None = None
+    at_once_count: ClassVar[int] = 16
+    """Of so many events, a few milliseconds' work, messages are made in the event loop."""
     group_count: ClassVar[int] = GROUP_COUNT
     """Events in one group at most."""
+    if_accepted: ClassVar[SendOutcome] = SendOutcome.ACCEPTED
+    """What 202 means."""
     defaults: ClassVar[Mapping[str, str]] = {}
     """Settings that the receiver wants where the file says nothing, beside `events`."""
     remedies: ClassVar[Mapping[int, str]] = {}
@@ -179,9 +179,9 @@ class Template:
         """Return the requests for one delivery or one group, in their order. All must be taken to settle it."""
         raise NotImplementedError
 
-    async def requests(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the same. Those for many are made in a thread: the event loop has others to serve."""
-        return self.messages(batch) if len(batch) <= AT_ONCE_COUNT else await asyncio.to_thread(self.messages, batch)
+    async def messages_in_thread(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return the same for more than `at_once_count`: the event loop has others to serve."""
+        return await asyncio.to_thread(self.messages, batch)
 
     def refreshes(self, problems: Sequence[SentProblem]) -> list[Message]:
         """Return the requests that say again of each problem that it is open, or since when it is closed."""
@@ -189,15 +189,11 @@ class Template:
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means, which most say by the status code. `Retry-After` is read by the sink."""
-        result = result_of_status(answer.status)
-        return replace(result, remedy=self.remedies.get(answer.status, result.remedy))
-
-
-def result_of_status(status: int) -> SendResult:
-    """Return what a status code means for what only takes a message with 202."""
-    is_success = status // 100 == 2
-    outcome = _OUTCOMES.get(status, SendOutcome.DELIVERED if is_success else SendOutcome.RETRY)
-    return SendResult(outcome, str(status), remedy=_REMEDIES.get(status) or _REMEDIES.get(status // 100, ""))
+        status = answer.status
+        if status // 100 == 2:
+            return SendResult(self.if_accepted if status == 202 else SendOutcome.DELIVERED, str(status))
+        remedy = self.remedies.get(status) or _REMEDIES.get(status) or _REMEDIES.get(status // 100, "")
+        return SendResult(_OUTCOMES.get(status, SendOutcome.RETRY), str(status), remedy=remedy)
 
 
 def with_code(result: SendResult, code: object, known: Container[str]) -> SendResult:
@@ -218,15 +214,11 @@ class EventTemplate(Template):
     """Posts an event as it is stored, byte for byte."""
 
     content_type = "application/cloudevents+json; charset=utf-8"
+    if_accepted = SendOutcome.DELIVERED
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return the one request: there are no groups."""
         return [Message(str(batch[0].event_id), batch[0].body)]
-
-    def send_result(self, answer: Answer) -> SendResult:
-        """Return what its status code means: of an event as it is, 202 is as good as any 2xx."""
-        result = result_of_status(answer.status)
-        return replace(result, outcome=SendOutcome.DELIVERED) if result.outcome is SendOutcome.ACCEPTED else result
 
 
 class BatchTemplate(EventTemplate):

@@ -307,7 +307,11 @@ class WebhookSink(Sink):
         """Post a delivery or a group once, as its template says; the first request that is not taken ends it."""
         if self.refresh_every_s is not None:
             await self._wait_for_refresh(batch)
-        messages = await self._template.requests(batch)
+        template = self._template
+        if len(batch) <= template.at_once_count:
+            messages = template.messages(batch)
+        else:
+            messages = await template.messages_in_thread(batch)
         if len(messages) == 1:  # as nearly always
             return await self._post(messages[0], batch)
 

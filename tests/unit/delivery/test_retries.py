@@ -4,9 +4,9 @@ from uuid import UUID
 
 import pytest
 
-from watcher.delivery.retries import RetryDecision, decide
+from watcher.delivery.retries import failed
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.timestamps import NEVER
+from watcher.domain.timestamps import NEVER, Micros
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
 
 RULES = RetryRules((1.0, 5.0, 30.0), give_up_after_s=100.0)
@@ -23,27 +23,34 @@ def after(
     waited_s: float = 0.0,
     jitter: float = 0.5,
     rules: RetryRules = RULES,
-) -> RetryDecision:
+) -> tuple[DeliveryState, int, float]:
+    """Return where a delivery stands that goes alone, how often it was refused in a row, and how long it waits."""
     delivery = Delivery(
         "ops", 1, b"s", UUID(int=1), "execution.failed", b"{}", NEVER, NEVER, attempts=attempts, rejections=rejections
     )
     result = SendResult(outcome, "answer", asked_s, minimal_left=minimal_left)
-    return decide(delivery, result, waited_s=waited_s, rules=rules, jitter=lambda: jitter)
+    at = Micros(0)
+    attempt = failed(
+        [delivery], result, rules, at=at, clock_s=waited_s, begun_s=0.0, through_at=NEVER, jitter=lambda: jitter
+    )
+    (record,) = attempt.records
+    assert record.due_at == round(attempt.wait_s * 1e6)
+    return record.state, record.rejections, attempt.wait_s
 
 
 def test_a_delivery_nobody_wants_waits_however_long() -> None:
-    assert after(SendOutcome.GONE, attempts=7, rejections=4, waited_s=1e9) == RetryDecision(DeliveryState.WAITING)
+    assert after(SendOutcome.GONE, attempts=7, rejections=4, waited_s=1e9) == (DeliveryState.WAITING, 0, 0.0)
 
 
 @pytest.mark.parametrize(("attempts", "wait_s"), [(0, 1), (1, 5), (2, 30), (3, 30), (1000, 30)])
 @pytest.mark.parametrize("outcome", FAILURES)
 def test_it_waits_for_its_next_step_and_the_last_repeats(outcome: SendOutcome, attempts: int, wait_s: float) -> None:
-    assert after(outcome, attempts=attempts).wait_s == wait_s
+    assert after(outcome, attempts=attempts)[2] == wait_s
 
 
 @pytest.mark.parametrize(("jitter", "wait_s"), [(0.0, 4.0), (0.25, 4.5), (0.75, 5.5), (1.0, 6.0)])
 def test_a_step_is_moved_by_up_to_a_fifth(jitter: float, wait_s: float) -> None:
-    assert after(SendOutcome.RETRY, jitter=jitter).wait_s == pytest.approx(wait_s)
+    assert after(SendOutcome.RETRY, jitter=jitter)[2] == pytest.approx(wait_s)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +60,7 @@ def test_a_step_is_moved_by_up_to_a_fifth(jitter: float, wait_s: float) -> None:
 def test_the_wait_is_the_larger_of_step_and_retry_after_which_is_an_hour_at_most(
     outcome: SendOutcome, asked_s: float | None, wait_s: float
 ) -> None:
-    assert after(outcome, asked_s=asked_s).wait_s == wait_s
+    assert after(outcome, asked_s=asked_s)[2] == wait_s
     assert retry_after_s(SendResult(outcome, "429", asked_s)) == min(asked_s or 0, 3600)
 
 
@@ -70,24 +77,23 @@ def test_the_wait_is_the_larger_of_step_and_retry_after_which_is_an_hour_at_most
 def test_five_refusals_in_a_row_are_the_end(
     outcome: SendOutcome, before: int, state: DeliveryState, rejections: int
 ) -> None:
-    decision = after(outcome, rejections=before)
-    assert (decision.state, decision.rejections) == (state, rejections)
+    assert after(outcome, rejections=before)[:2] == (state, rejections)
 
 
 @pytest.mark.parametrize("minimal_left", [False, True])
 @pytest.mark.parametrize("outcome", FAILURES)
 def test_a_failure_after_the_time_to_give_up_is_the_end(outcome: SendOutcome, *, minimal_left: bool) -> None:
-    assert after(outcome, waited_s=99.9, minimal_left=minimal_left).state is DeliveryState.WAITING
-    assert after(outcome, waited_s=100.0, minimal_left=minimal_left).state is DeliveryState.DEAD
+    assert after(outcome, waited_s=99.9, minimal_left=minimal_left)[0] is DeliveryState.WAITING
+    assert after(outcome, waited_s=100.0, minimal_left=minimal_left)[0] is DeliveryState.DEAD
 
 
 def test_a_step_longer_than_an_hour_is_not_capped_and_without_a_time_to_give_up_it_goes_on_for_ever() -> None:
     rules = RetryRules((10_800.0,), give_up_after_s=None)
     decision = after(SendOutcome.REFUSED, asked_s=1e9, waited_s=1e9, rules=rules)
-    assert decision == RetryDecision(DeliveryState.WAITING, 1, 10_800)
+    assert decision == (DeliveryState.WAITING, 1, 10_800)
 
 
 @pytest.mark.parametrize(("asked_s", "wait_s"), [(None, 0.0), (7.0, 7.0)])
 def test_a_minimal_form_that_is_left_goes_at_once(asked_s: float | None, wait_s: float) -> None:
     decision = after(SendOutcome.REFUSED, asked_s=asked_s, minimal_left=True)
-    assert decision == RetryDecision(DeliveryState.WAITING, 1, wait_s)
+    assert decision == (DeliveryState.WAITING, 1, wait_s)

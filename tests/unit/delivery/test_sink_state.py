@@ -38,9 +38,9 @@ def state_after(sink: SinkState, clock: FakeClock, seconds: float) -> str | None
 
 def test_a_sink_fails_once_nothing_got_through_for_five_minutes(clock: FakeClock) -> None:
     sink = sink_state(clock)
-    sink.failed(delivery())
+    sink.failed(delivery(), "503")
     clock.passed_s += 200
-    sink.failed(delivery())
+    sink.failed(delivery(), "503")
     assert state_after(sink, clock, 99.9) is None
     assert state_after(sink, clock, 0.1) == "failing"
 
@@ -54,20 +54,21 @@ def test_a_sink_fails_with_the_last_answer_since_its_last_success(
 ) -> None:
     sink = sink_state(clock)
     for answer in came:
-        sink.answered(answer)
         if answer == "written":
-            sink.got_through(clock.steady_us())
-    sink.failed(delivery())
+            sink.got_through(clock.steady_us(), answer)
+        else:
+            sink.heard(answer)
+    sink.trying(delivery())
     assert state_after(sink, clock, 300) == "failing"
     assert sink.answer == reported
 
 
 def test_a_sink_that_takes_one_part_after_the_other_does_not_fail(clock: FakeClock) -> None:
     sink = sink_state(clock)
-    sink.failed(delivery())
+    sink.failed(delivery(), "503")
     clock.passed_s += 200
     sink.rested()
-    sink.failed(delivery())
+    sink.failed(delivery(), "503")
     assert state_after(sink, clock, 299) is None
     assert state_after(sink, clock, 1) == "failing"
 
@@ -78,7 +79,7 @@ def test_a_sink_that_was_not_tried_does_not_fail(clock: FakeClock) -> None:
 
 def test_time_in_which_the_process_was_stopped_is_no_failure_and_no_service(clock: FakeClock) -> None:
     sink = sink_state(clock, clock_s=50)
-    sink.failed(delivery())
+    sink.failed(delivery(), "503")
     clock.passed_s += 5000
     clock.stopped_s += 5000
     assert state_after(sink, clock, 299.9) is None
@@ -87,15 +88,15 @@ def test_time_in_which_the_process_was_stopped_is_no_failure_and_no_service(cloc
     assert state_after(sink, clock, 0.1) == "failing"
 
 
-@pytest.mark.parametrize("way", [lambda sink: sink.got_through(at=NEVER), SinkState.rested])
+@pytest.mark.parametrize("way", [lambda sink: sink.got_through(NEVER, "204"), SinkState.rested])
 def test_five_minutes_begin_anew_after_a_success_or_with_nothing_to_try(
     clock: FakeClock, way: Callable[[SinkState], None]
 ) -> None:
     sink = sink_state(clock)
-    sink.failed(delivery())
+    sink.failed(delivery(), "503")
     way(sink)
     clock.passed_s += 200
-    sink.failed(delivery())
+    sink.failed(delivery(), "503")
     assert state_after(sink, clock, 299) is None
     assert state_after(sink, clock, 1) == "failing"
 
@@ -104,20 +105,20 @@ def test_five_minutes_begin_anew_after_a_success_or_with_nothing_to_try(
 def test_a_success_ends_failing_and_nothing_else(clock: FakeClock, before: str | None, after: str | None) -> None:
     sink = sink_state(clock, before)
     assert sink.through_at == 0
-    sink.got_through(clock.steady_us())
+    sink.got_through(clock.steady_us(), "204")
     assert (sink.state, sink.through_at) == (after, clock.steady_us())
 
 
 @pytest.mark.parametrize("before", [None, "failing", "disabled"])
 def test_gone_disables(clock: FakeClock, before: str | None) -> None:
     sink = sink_state(clock, before)
-    sink.gone()
+    sink.gone("410")
     assert (sink.state, sink.disabled) == ("disabled", True)
 
 
 def test_a_disabled_sink_does_not_begin_to_fail(clock: FakeClock) -> None:
     sink = sink_state(clock, "disabled")
-    sink.failed(delivery())
+    sink.failed(delivery(), "503")
     assert state_after(sink, clock, 9999) == "disabled"
 
 
@@ -126,17 +127,17 @@ def test_its_clock_goes_on_from_what_is_recorded_and_stands_still_while_disabled
     clock.passed_s += 7
     assert sink.clock_s() == 57
     clock.passed_s += 3
-    sink.gone()
+    sink.gone("410")
     assert sink.clock_s() == 60
     clock.passed_s += 5000
-    sink.gone()
+    sink.gone("410")
     assert (sink.clock_s(), disabled.clock_s()) == (60, 50)
 
 
 def test_five_minutes_go_on_after_a_restart(clock: FakeClock) -> None:
     sink = sink_state(clock, backoff=BackoffState(failing_for_s=200))
     clock.passed_s += 50
-    sink.failed(delivery())
+    sink.failed(delivery(), "503")
     assert state_after(sink, clock, 49.9) is None
     assert state_after(sink, clock, 0.1) == "failing"
 
@@ -152,7 +153,7 @@ def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_can_be_asked_for
 def test_the_backoff_of_a_sink_is_what_is_left_of_its_pause_and_for_how_long_it_fails(clock: FakeClock) -> None:
     sink = sink_state(clock)
     assert sink.backoff() == NO_BACKOFF
-    sink.failed(delivery())
+    sink.failed(delivery(), "503")
     sink.pause(100)
     sink.pause(90)
     clock.passed_s += 40
@@ -164,18 +165,18 @@ def test_the_backoff_of_a_sink_is_what_is_left_of_its_pause_and_for_how_long_it_
 def test_what_failed_while_others_got_through_says_nothing_of_the_sink_until_it_is_settled(clock: FakeClock) -> None:
     sink, tried_at = sink_state(clock), clock.steady_us()
     clock.passed_s += 1
-    sink.got_through(clock.steady_us())
-    sink.failed(delivery(1, attempts=1, tried_at=tried_at))
+    sink.got_through(clock.steady_us(), "204")
+    sink.failed(delivery(1, attempts=1, tried_at=tried_at), "503")
     for _ in range(3):
         clock.passed_s += 600
         sink.trying(delivery(1, attempts=2, tried_at=clock.steady_us()))
-        sink.failed(delivery(1, attempts=2, tried_at=clock.steady_us()))
+        sink.failed(delivery(1, attempts=2, tried_at=clock.steady_us()), "503")
     assert state_after(sink, clock, 600) is None
-    sink.failed(delivery(2, attempts=1, tried_at=clock.steady_us()))
+    sink.failed(delivery(2, attempts=1, tried_at=clock.steady_us()), "503")
     assert state_after(sink, clock, 300) == "failing"
-    sink.got_through(clock.steady_us())
-    sink.settled(delivery(1))
-    sink.failed(delivery(1))
+    sink.got_through(clock.steady_us(), "204")
+    sink.own_trouble.discard(1)
+    sink.failed(delivery(1), "503")
     assert state_after(sink, clock, 300) == "failing"
 
 
@@ -184,7 +185,7 @@ def test_a_failure_is_the_sinks_unless_something_got_through_since_the_one_befor
     clock: FakeClock, attempts: int
 ) -> None:
     sink = sink_state(clock)
-    sink.got_through(clock.steady_us())
+    sink.got_through(clock.steady_us(), "204")
     clock.passed_s += 1
-    sink.failed(delivery(1, attempts=attempts, tried_at=clock.steady_us()))
+    sink.failed(delivery(1, attempts=attempts, tried_at=clock.steady_us()), "503")
     assert state_after(sink, clock, 300) == "failing"

@@ -27,8 +27,9 @@ from watcher.domain.problems import Problem
 from watcher.domain.routing import GroupRules, types_matching
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.sinks import template as templates
+from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
-from watcher.sinks.template import result_of_status
+from watcher.sinks.template import Template
 from watcher.sinks.webhook import PRESETS, WebhookSettings
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -100,7 +101,7 @@ async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receive
     receiver.reply = reply
     async with sink_to(receiver.url, **PAGERDUTY) as sink:
         assert await sink.send([both]) == SendResult(SendOutcome.ACCEPTED, "202")
-        assert await sink.send([both]) == result_of_status(500)
+        assert await sink.send([both]) == Template().send_result(Answer(500, {}))
     actions = [check_pagerduty(request.body)["event_action"] for request in receiver.requests]
     assert actions == ["resolve", "trigger"] * 2
 
@@ -168,7 +169,7 @@ async def test_nothing_more_is_sent_once_a_request_is_not_taken(receiver: Receiv
     receiver.reply = says(answer(503, Retry_After="30"))
     async with sink_to(receiver.url, **PAGERDUTY) as sink:
         result = await sink.send([closing_overdue(EventType.EXECUTION_FAILED)])
-    assert (result, len(receiver.requests)) == (replace(result_of_status(503), retry_after_s=30), 1)
+    assert (result, len(receiver.requests)) == (replace(Template().send_result(Answer(503, {})), retry_after_s=30), 1)
 
 
 async def test_a_large_group_is_made_aside_and_sent_in_one_request(receiver: Receiver) -> None:
@@ -227,7 +228,7 @@ async def test_alertmanager_is_refreshed_by_its_url_and_nothing_else_asks_for_th
         assert sink.refresh_every_s == 60
         assert (await sink.refresh([sent])).outcome is SendOutcome.DELIVERED
         receiver.reply = says(answer(500))
-        assert await sink.refresh([sent]) == result_of_status(500)
+        assert await sink.refresh([sent]) == Template().send_result(Answer(500, {}))
     assert receiver.requests[0].line == "POST /api/v2/alerts HTTP/1.1"
     check_alertmanager(receiver.requests[0].body)
     async with sink_to(receiver.url, template="slack") as other:
