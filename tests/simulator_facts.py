@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import NamedTuple
 
-from watcher.clerk.simulator.server import LoggedRequest, RequestLog
-from watcher.clerk.simulator.world import SimExecution, World
+from watcher.simulator.server import LoggedRequest, RequestLog
+from watcher.simulator.world import SimExecution, World
 
 
 def busiest_second(request_log: RequestLog, *, keys_each: int = 1) -> int:

@@ -362,7 +362,7 @@ def _event(stream: str, sequence: int, *, type_: EventType, data: Mapping[str, A
         stream.encode(),
         sequence,
         json.dumps(body).encode(),
-        lane=lane,
+        lane or stream.encode(),
         problem=UUID(problem["id"]) if problem else None,
         closes="closedAt" in problem,
         account=data.get("account"),

@@ -10,9 +10,9 @@ from statistics import fmean
 
 from virtual import FakeClock
 
-from watcher.clerk.simulator.lifecycles import REAL, Kind, make_lifecycle
-from watcher.clerk.simulator.scenarios import pipeline_named
-from watcher.clerk.simulator.world import SimExecution, World
+from watcher.simulator.lifecycles import REAL, Kind, make_lifecycle
+from watcher.simulator.scenarios import pipeline_named
+from watcher.simulator.world import SimExecution, World
 
 _SAMPLE_COUNT = 1600
 """So many lives are lived to learn how long one is; the stories go on after them."""

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
 from watcher.clerk.schemas import parse_execution, parse_page
-from watcher.clerk.simulator.lifecycles import has_ended
-from watcher.clerk.simulator.responses import encode, full, row
-from watcher.clerk.simulator.world import SimExecution, World
 from watcher.domain.execution import Outcome
+from watcher.simulator.lifecycles import has_ended
+from watcher.simulator.responses import encode, full, row
+from watcher.simulator.world import SimExecution, World
 from watcher.store.changes import Change, ChangeSet, ExecutionChange, PipelineChange
 
 GET = 0

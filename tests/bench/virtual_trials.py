@@ -15,10 +15,10 @@ from statistics import fmean
 from bench.population import Crowd, Population, end_s
 from bench.virtual_api import Notes
 from bench.virtual_time import ACCOUNT, Stage, enter_stage
-from watcher.clerk.simulator.lifecycles import Kind
-from watcher.clerk.simulator.world import SimExecution
 from watcher.config.models import PollingSettings
 from watcher.domain.watch import Watch
+from watcher.simulator.lifecycles import Kind
+from watcher.simulator.world import SimExecution
 
 UNPACED_PER_S = 10_000.0
 PATIENCE_S = 3600.0

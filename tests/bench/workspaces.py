@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from stores import claim
 
 from bench.answers import PIPELINE, answer
 from watcher.clerk.schemas import parse_execution
-from watcher.domain.cloudevents import ExecutionEventParams, execution_event
-from watcher.domain.event import OutboxEntry
+from watcher.domain.event_factory import EventFactory, ExecutionEventParams
 from watcher.domain.execution import ExecutionRecord
+from watcher.domain.routing import Router
 from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import Observation, observe
 from watcher.domain.watch import Watch
@@ -137,4 +137,5 @@ def _first_sight(lease: Lease, execution: str, *, sinks: tuple[str, ...], clock:
         not_before=None,
         facts=facts,
     )
-    return ExecutionChange(lease, None, result.known, (OutboxEntry(execution_event(params), sinks),))
+    entry = EventFactory(Router({})).execution(params)
+    return ExecutionChange(lease, None, result.known, (replace(entry, sinks=sinks),))

@@ -143,6 +143,7 @@ def course_of_a_day() -> Iterator[Event]:
             b"execution %d" % execution,
             step + 1,
             sent.body,
+            b"execution %d" % execution,
             account=sent.data["account"],
             pipeline=sent.data["pipeline"]["id"],
         )
@@ -192,12 +193,14 @@ class World:
     async def open_problem(self) -> None:
         self.problem = Problem(UUID(PROBLEM), FAILING, self.clock.now(), EventKey(PIPELINE_STREAM, 1))
         sent = sample(FAILING)
-        event = Event(sent.event_id, FAILING, PIPELINE_STREAM, 1, sent.body, problem=UUID(PROBLEM))
+        event = Event(sent.event_id, FAILING, PIPELINE_STREAM, 1, sent.body, PIPELINE_STREAM, problem=UUID(PROBLEM))
         await self.record(event, ProblemChange(self.problem, None, is_new=True))
 
     async def close_problem(self) -> None:
         sent = sample(RECOVERED)
-        event = Event(sent.event_id, RECOVERED, PIPELINE_STREAM, 2, sent.body, problem=UUID(PROBLEM), closes=True)
+        event = Event(
+            sent.event_id, RECOVERED, PIPELINE_STREAM, 2, sent.body, PIPELINE_STREAM, UUID(PROBLEM), closes=True
+        )
         await self.record(event, ProblemChange(self.problem, self.clock.now(), is_new=False))
 
     async def until_nothing_waits(self, *, within_s: float) -> None:

@@ -12,10 +12,9 @@ from uuid import UUID
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, VERIFY, WHEN
-from watcher.domain.cloudevents import trial_event
 from watcher.domain.envelope import stream_of
 from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
-from watcher.domain.event_factory import EventFactory
+from watcher.domain.event_factory import EventFactory, trial_event
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.problems import Problem
 from watcher.domain.routing import Router

@@ -11,7 +11,7 @@ from typing import Any
 from e2e.endpoint import Attempt
 from simulator_facts import answered_statuses, requests_of, time_at, true_path
 
-from watcher.clerk.simulator.server import LoggedRequest, Simulator
+from watcher.simulator.server import LoggedRequest, Simulator
 
 Event = dict[str, Any]
 Stream = tuple[str, str | None]

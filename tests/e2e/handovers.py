@@ -6,7 +6,7 @@ from itertools import groupby, pairwise
 
 from e2e.chaos import Loss, Spell
 
-from watcher.clerk.simulator.server import LoggedRequest, RequestLog
+from watcher.simulator.server import LoggedRequest, RequestLog
 
 Outage = tuple[float, float]
 

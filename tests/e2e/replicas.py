@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from e2e.programme import Life
 from e2e.stage import API_KEY, POLLING, Document, Stage, watches_of
 
-from watcher.clerk.simulator.server import LoggedRequest, Simulator
-from watcher.clerk.simulator.world import World
+from watcher.simulator.server import LoggedRequest, Simulator
+from watcher.simulator.world import World
 
 TAKEN_OVER_WITHIN_S = 15.0
 SPREAD_WITHIN_S = 30.0

@@ -13,12 +13,12 @@ from e2e.endpoint import SECRET, Answer, Attempt, Receiver, take
 from e2e.programme import Board, Life, begin
 from simulator_facts import busiest_second, true_path
 
-from watcher.clerk.simulator.faults import Faults
-from watcher.clerk.simulator.lifecycles import BRISK, make_lifecycle
-from watcher.clerk.simulator.scenarios import CALM, pipeline_named
-from watcher.clerk.simulator.server import LoggedRequest, RequestLog, Simulator
-from watcher.clerk.simulator.world import World
 from watcher.runtime.clock import SystemClock
+from watcher.simulator.faults import Faults
+from watcher.simulator.lifecycles import BRISK, make_lifecycle
+from watcher.simulator.scenarios import CALM, pipeline_named
+from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
+from watcher.simulator.world import World
 
 API_KEY = "key-e2e-8f14e45fceea167a"
 API_KEYS = (API_KEY, f"{API_KEY}-2")

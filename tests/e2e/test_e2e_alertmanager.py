@@ -9,10 +9,10 @@ from aiohttp import web
 from alertmanager import Alertmanager, Notifications, installed
 from e2e.stage import Stage, all_have_ended, document_of, world_of
 
-from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
-from watcher.clerk.simulator.scenarios import pipeline_named
-from watcher.clerk.simulator.world import World
 from watcher.runtime.clock import SystemClock
+from watcher.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.simulator.scenarios import pipeline_named
+from watcher.simulator.world import World
 from watcher.sinks.alertmanager import REFRESH_EVERY_S
 
 pytestmark = installed

@@ -9,7 +9,7 @@ from e2e.endpoint import Receiver
 from e2e.programme import PATIENCE_S, Life
 from e2e.stage import Document, Stage, document_of, webhook, world_of
 
-from watcher.clerk.simulator.server import Simulator
+from watcher.simulator.server import Simulator
 
 pytestmark = pytest.mark.untraced
 

@@ -9,7 +9,7 @@ from e2e import checks
 from e2e.stage import POLLING, Stage, document_of, webhook, world_of
 from simulator_facts import busiest_second
 
-from watcher.clerk.simulator.faults import Fault, Faults, Window
+from watcher.simulator.faults import Fault, Faults, Window
 
 pytestmark = pytest.mark.untraced
 

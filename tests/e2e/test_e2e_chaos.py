@@ -31,9 +31,9 @@ from pgbouncer import installed as needs_pgbouncer
 from pgbouncer import pooled
 from postgres import PostgresServer
 
-from watcher.clerk.simulator.faults import Faults
-from watcher.clerk.simulator.scenarios import CALM, HARSH
-from watcher.clerk.simulator.server import Simulator
+from watcher.simulator.faults import Faults
+from watcher.simulator.scenarios import CALM, HARSH
+from watcher.simulator.server import Simulator
 
 pytestmark = pytest.mark.untraced
 

@@ -18,9 +18,9 @@ from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, wor
 from e2e.terminal import on_terminal
 from simulator_facts import requests_of
 
-from watcher.clerk.simulator.faults import Fault, Faults, Window
-from watcher.clerk.simulator.server import Simulator
 from watcher.cli.shell import ONE_SIGNAL_S
+from watcher.simulator.faults import Fault, Faults, Window
+from watcher.simulator.server import Simulator
 
 pytestmark = pytest.mark.untraced
 

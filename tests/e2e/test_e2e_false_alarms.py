@@ -9,10 +9,10 @@ import pytest
 from e2e import checks
 from e2e.stage import POLLING, Document, Stage, document_of, webhook, world_of
 
-from watcher.clerk.simulator.faults import Dice, Fault, Faults, Window
-from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase, make_lifecycle
-from watcher.clerk.simulator.scenarios import HARSH, populate
-from watcher.clerk.simulator.world import World
+from watcher.simulator.faults import Dice, Fault, Faults, Window
+from watcher.simulator.lifecycles import Lifecycle, StatusPhase, make_lifecycle
+from watcher.simulator.scenarios import HARSH, populate
+from watcher.simulator.world import World
 
 pytestmark = pytest.mark.untraced
 

@@ -7,11 +7,11 @@ from e2e import checks
 from e2e.chaos import Loss, Spell
 from e2e.handovers import delays, nobody_able, overlapping
 
-from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
-from watcher.clerk.simulator.scenarios import pipeline_named
-from watcher.clerk.simulator.server import LoggedRequest, RequestLog, Simulator
-from watcher.clerk.simulator.world import World
 from watcher.runtime.clock import SystemClock
+from watcher.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.simulator.scenarios import pipeline_named
+from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
+from watcher.simulator.world import World
 
 PLACES = 3
 KILLED = Loss(2.5, place=0, accounts=frozenset({0}), is_stop=False)

@@ -9,8 +9,8 @@ from e2e.pages import page, ready
 from e2e.programme import Outcome, outcome_of
 from e2e.stage import POLLING, Stage, document_of, webhook, world_of
 
-from watcher.clerk.simulator.faults import Fault, Faults
-from watcher.clerk.simulator.scenarios import CALM
+from watcher.simulator.faults import Fault, Faults
+from watcher.simulator.scenarios import CALM
 
 pytestmark = pytest.mark.untraced
 

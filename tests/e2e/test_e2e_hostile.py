@@ -14,10 +14,10 @@ from receiver import Receiver, Reply, answer, says
 from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
 from sample_events import hostile_text
 
-from watcher.clerk.simulator.lifecycles import Lifecycle, Node, StatusPhase
-from watcher.clerk.simulator.scenarios import pipeline_named
-from watcher.clerk.simulator.world import World
 from watcher.runtime.clock import SystemClock
+from watcher.simulator.lifecycles import Lifecycle, Node, StatusPhase
+from watcher.simulator.scenarios import pipeline_named
+from watcher.simulator.world import World
 
 KEY = "k" * 32
 KINDS: Mapping[str, Mapping[str, Any]] = {

@@ -5,7 +5,7 @@ from e2e import checks
 from e2e.endpoint import Answer
 from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
-from watcher.clerk.simulator.faults import Fault, Faults
+from watcher.simulator.faults import Fault, Faults
 
 pytestmark = pytest.mark.untraced
 

@@ -14,7 +14,7 @@ from e2e.programme import Life
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 from postgres import PostgresServer
 
-from watcher.clerk.simulator.server import RequestLog
+from watcher.simulator.server import RequestLog
 
 pytestmark = pytest.mark.untraced
 

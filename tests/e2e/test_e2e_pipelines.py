@@ -11,12 +11,12 @@ from e2e import checks
 from e2e.programme import Life
 from e2e.stage import ENDS, Document, Stage, document_of, webhook
 
-from watcher.clerk.simulator.faults import Faults
-from watcher.clerk.simulator.lifecycles import BRISK, make_lifecycle
-from watcher.clerk.simulator.scenarios import CALM, HARSH, pipeline_named
-from watcher.clerk.simulator.server import Simulator
-from watcher.clerk.simulator.world import Order, World
 from watcher.runtime.clock import SystemClock
+from watcher.simulator.faults import Faults
+from watcher.simulator.lifecycles import BRISK, make_lifecycle
+from watcher.simulator.scenarios import CALM, HARSH, pipeline_named
+from watcher.simulator.server import Simulator
+from watcher.simulator.world import Order, World
 
 pytestmark = pytest.mark.untraced
 

@@ -11,8 +11,8 @@ from e2e.endpoint import PATH, SECRET, Answer
 from e2e.programme import outcome_of
 from e2e.stage import API_KEY, POLLING, Stage, all_have_ended, document_of, webhook, world_of
 
-from watcher.clerk.simulator.responses import PRIVATE
-from watcher.clerk.simulator.scenarios import HARSH
+from watcher.simulator.responses import PRIVATE
+from watcher.simulator.scenarios import HARSH
 
 pytestmark = pytest.mark.untraced
 

@@ -13,8 +13,8 @@ from e2e.endpoint import Answer, Attempt
 from e2e.programme import Life
 from e2e.stage import API_KEYS, Document, Stage, all_have_ended, document_of, webhook, world_of
 
-from watcher.clerk.simulator.faults import Fault, Faults
-from watcher.clerk.simulator.server import Simulator
+from watcher.simulator.faults import Fault, Faults
+from watcher.simulator.server import Simulator
 
 pytestmark = pytest.mark.untraced
 

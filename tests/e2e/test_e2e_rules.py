@@ -3,10 +3,10 @@
 import pytest
 from e2e.stage import Stage, document_of, webhook
 
-from watcher.clerk.simulator.lifecycles import BRISK, Kind, make_lifecycle
-from watcher.clerk.simulator.scenarios import pipeline_named
-from watcher.clerk.simulator.world import World
 from watcher.runtime.clock import SystemClock
+from watcher.simulator.lifecycles import BRISK, Kind, make_lifecycle
+from watcher.simulator.scenarios import pipeline_named
+from watcher.simulator.world import World
 
 pytestmark = pytest.mark.untraced
 

@@ -7,9 +7,9 @@ from itertools import islice
 import pytest
 from e2e.stage import Document, Stage, document_of, webhook, world_of
 
-from watcher.clerk.simulator.faults import Fault, Faults
-from watcher.clerk.simulator.scenarios import CALM
-from watcher.clerk.simulator.server import Simulator
+from watcher.simulator.faults import Fault, Faults
+from watcher.simulator.scenarios import CALM
+from watcher.simulator.server import Simulator
 
 pytestmark = pytest.mark.untraced
 

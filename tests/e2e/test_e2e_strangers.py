@@ -10,7 +10,7 @@ import psutil
 import pytest
 from e2e.stage import Stage, document_of, world_of
 
-from watcher.clerk.simulator.server import Simulator
+from watcher.simulator.server import Simulator
 
 pytestmark = pytest.mark.untraced
 

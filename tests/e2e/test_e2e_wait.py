@@ -18,13 +18,13 @@ from e2e.stage import API_KEY, POLLING, Document, Stage, document_of
 from e2e.terminal import Terminal, on_terminal
 from simulator_facts import forget, requests_of
 
-from watcher.clerk.simulator.faults import Fault, Faults, Window
-from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
-from watcher.clerk.simulator.responses import PRIVATE
-from watcher.clerk.simulator.scenarios import HARSH, pipeline_named
-from watcher.clerk.simulator.server import Simulator
-from watcher.clerk.simulator.world import World
 from watcher.runtime.clock import SystemClock
+from watcher.simulator.faults import Fault, Faults, Window
+from watcher.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.simulator.responses import PRIVATE
+from watcher.simulator.scenarios import HARSH, pipeline_named
+from watcher.simulator.server import Simulator
+from watcher.simulator.world import World
 
 pytestmark = pytest.mark.untraced
 

@@ -14,10 +14,10 @@ from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Answer
 from watcher.config.models import AccountSettings, Settings, StoreSettings, WatchSettings
 from watcher.daemon.build import open_client
-from watcher.domain.cloudevents import trial_event
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import Exit, StoreError, TransportFailedError
 from watcher.domain.event import EventType
+from watcher.domain.event_factory import trial_event
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import NEVER, Monotonic
 from watcher.runtime.clock import Clock

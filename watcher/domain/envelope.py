@@ -100,21 +100,21 @@ def encode(value: Mapping[str, Any]) -> bytes:
 
 
 def truncate(envelope: Json) -> bytes:
-    """Encode an event's envelope; of a line that is too long, its `data` loses what is needed to make it short enough.
+    """Encode an event's envelope whose line is too long: its `data` loses what is needed to make it short enough.
 
     First go the ends of what failed nodes and goals say, then most of these, then the ends of other texts; then the
     link, and at last the labels. Statuses, times and numbers are never left out, nor are ids that look like ids.
     """
-    data, body = envelope["data"], encode(envelope)
     for limits in _LIMITS:
-        if len(body) <= LINE_BYTES:
-            return body
         data = _cut_execution(envelope["data"], *limits)
         body = encode(envelope | {"data": data})
+        if len(body) <= LINE_BYTES:
+            return body
     for name in ("link", "labels"):
-        if len(body) > LINE_BYTES:
-            data = {key: item for key, item in data.items() if key != name}
-            body = encode(envelope | {"data": data})
+        data = {key: item for key, item in data.items() if key != name}
+        body = encode(envelope | {"data": data})
+        if len(body) <= LINE_BYTES:
+            break
     return body
 
 
@@ -159,7 +159,7 @@ def event_of(
 ) -> Event:
     """Build the envelope. What has no id that stays the same for ever gets one of its time.
 
-    `lane` is given where it is not that of the event's own source and type.
+    `subject` is an execution. `lane` is given where it is not that of the event's own source and type.
     """
     id_ = id_ or uuid7(int(time.timestamp() * 1000))
     envelope = {
@@ -173,14 +173,17 @@ def event_of(
         "sequence": f"{sequence:010d}",
         "data": data,
     }
+    body = encode(present(envelope))
+    if len(body) > LINE_BYTES:
+        body = truncate(present(envelope))
     stream, problem = stream_of(source, subject or ""), data.get("problem")
     return Event(
         id_,
         type_,
         stream,
         sequence,
-        truncate(present(envelope)),
-        lane=lane or lane_of(type_, stream, id_=id_),
+        body,
+        lane or (stream if subject else lane_of(type_, stream, id_=id_)),
         problem=problem and uuid.UUID(problem["id"]),
         closes=bool(problem and problem.get("closedAt")),
         account=data.get("account"),

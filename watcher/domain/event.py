@@ -83,8 +83,8 @@ class Event:
     """One event, ready to be stored and sent: `body` is the CloudEvents JSON, byte for byte what is signed.
 
     `stream` is the key of (source, subject), within which `sequence` counts from 1. A sink gets the events of one
-    `lane` in the order in which they were recorded: by default its stream is its lane. `problem` is the one it opens,
-    reminds of or `closes`. With `account`, `pipeline` and `labels` it is what silences and groups go by.
+    `lane` in the order in which they were recorded. `problem` is the one it opens, reminds of or `closes`. With
+    `account`, `pipeline` and `labels` it is what silences and groups go by.
     """
 
     id: UUID
@@ -92,16 +92,12 @@ class Event:
     stream: bytes
     sequence: int
     body: bytes
-    lane: bytes = b""
+    lane: bytes
     problem: UUID | None = None
     closes: bool = False
     account: str | None = None
     pipeline: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.lane:
-            object.__setattr__(self, "lane", self.stream)
 
 
 class Group(NamedTuple):

@@ -1,34 +1,56 @@
-"""Makes, numbers and routes every event that is recorded, for polling and delivery alike.
+"""Makes, numbers and routes every event that is recorded, for polling and delivery alike, as docs/events.md has it.
 
-It knows neither how something came about nor how it is recorded or sent. `watcher.test` is recorded nowhere and has
-neither number nor route: `cloudevents` alone makes it.
+It knows neither how something came about nor how it is recorded or sent. Of what the API said it lets out only what is
+named here.
 """
 
 import json
-from dataclasses import replace
-from datetime import datetime
+import uuid
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from watcher.domain.cloudevents import (
-    ExecutionEventParams,
-    execution_event,
-    pipeline_data,
-    problem_data,
-)
 from watcher.domain.envelope import (
+    LIST_LENGTH,
+    NAMESPACE,
     Json,
     account_source,
+    cut,
     event_of,
     lane_of,
     new_problem,
     pipeline_source,
+    present,
     sink_source,
     timestamp,
 )
-from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason, OutboxEntry
-from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange
+from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, GapReason, OutboxEntry
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Status
+from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange, severity_of
 from watcher.domain.routing import Router
+from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionEventParams:
+    """All that an event of an execution is made from. `facts` is absent where the API had nothing to say.
+
+    `observed_at` is when the change was seen (wall clock), `not_before` the last poll that still saw the old status, if
+    any did.
+    """
+
+    watch: Watch
+    status_change: StatusChange
+    known: ExecutionRecord
+    observed_at: datetime
+    not_before: datetime | None = None
+    pipeline_name: str | None = None
+    facts: ExecutionSnapshot | None = None
+    link: str | None = None
+    reason: LostReason | None = None
+    overdue_s: float | None = None
+    problem: ProblemChange | None = None
 
 
 class Reported(NamedTuple):
@@ -48,11 +70,44 @@ class EventFactory:
         self.router = router
 
     def execution(self, params: ExecutionEventParams) -> OutboxEntry:
-        """Return an event of an execution, which its status change numbers."""
-        event, problem = execution_event(params), params.problem
+        """Return an event of an execution. Its id is the same for ever, from whatever store it comes."""
+        change, watch, known, facts = params.status_change, params.watch, params.known, params.facts
+        name = "/".join(
+            (watch.account, watch.pipeline, known.execution, change.type, change.kind, str(change.nth)),
+        )
+        reported_at: datetime | None = None  # what the API dates not is dated when it was seen
+        if facts and change.type in (EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED):
+            reported_at = facts.finished_at
+        elif facts and change.kind == Status.RUNNING and change.nth == 1 and not known.was_paused:
+            reported_at = facts.started_at
+        delay = None if reported_at is None else max(timedelta(), params.observed_at - reported_at)
+        link = params.link and params.link.replace("{executionId}", known.execution)
+        data = pipeline_data(watch, link=link, name=(facts and facts.pipeline_name) or params.pipeline_name)
+        if facts is not None:
+            data["pipeline"] |= {"versionId": cut(facts.version_id), "versionNumber": facts.version_number}
+        data |= {
+            "execution": _execution(params),
+            "reason": params.reason,
+            "overdueSeconds": None if params.overdue_s is None else round(params.overdue_s, 3),
+            "problem": params.problem and problem_data(params.problem),
+            "observed": {
+                "at": timestamp(params.observed_at),
+                "notBefore": params.not_before and timestamp(params.not_before),
+                "delaySeconds": None if delay is None else round(delay.total_seconds(), 3),
+            },
+        }
+        event = event_of(
+            change.type,
+            pipeline_source(watch),
+            reported_at or params.observed_at,
+            sequence=change.sequence,
+            data=data,
+            subject=known.execution,
+            id_=uuid.uuid5(NAMESPACE, name),
+        )
+        problem = params.problem
         opening = None if problem is None or problem.closed_at is None else problem.problem.opening
-        sinks = self.router.sinks_for(event.type, watch=params.watch)
-        return OutboxEntry(event, sinks, opening, self.router.groups_of(event, sinks))
+        return self.router.entry_of(event, watch=watch, with_sinks_of=opening)
 
     def gap(
         self,
@@ -164,14 +219,80 @@ class EventFactory:
         else:
             opened = new_problem(type_, source, nth=sequence, sequence=sequence, at=at)
             edge = ProblemChange(replace(opened, failed_count=failed_count), is_new=True)
-        data = {**data, "problem": problem_data(edge), "observed": {"at": timestamp(at)}}
+        data = {**data, "problem": edge and problem_data(edge), "observed": {"at": timestamp(at)}}
         event = event_of(type_, source, at, sequence=sequence, data=data)
         if edge is not None and edge.closed_at is not None:
             return Reported(OutboxEntry(event, (), with_sinks_of=edge.problem.opening), edge)
-        sinks = self.router.sinks_for(type_, watch=watch, but=but)
-        return Reported(OutboxEntry(event, sinks, groups=self.router.groups_of(event, sinks)), edge)
+        return Reported(self.router.entry_of(event, watch=watch, but=but), edge)
 
 
 def _lane_of(problem: Problem) -> bytes:
     """Return the lane of the event that opened it: what else is told of it comes after that."""
     return lane_of(problem.kind, problem.opening.stream, id_=problem.id)
+
+
+def pipeline_data(watch: Watch, *, link: str | None, name: str | None) -> Json:
+    """Return what every event of a pipeline says of it; `link` may ask for its id, `name` is what the API calls it."""
+    return {
+        "account": watch.account,
+        "labels": dict(watch.labels),
+        "link": link and link.replace("{pipelineId}", watch.pipeline),
+        "pipeline": {"id": watch.pipeline, "name": cut(watch.name or name)},
+    }
+
+
+def _execution(params: ExecutionEventParams) -> Json:
+    head: Json = {
+        "id": params.known.execution,
+        "status": cut(params.status_change.status),
+        "previousStatus": cut(params.status_change.previous),
+    }
+    facts = params.facts
+    if facts is None:
+        return head
+    duration_s: float | None = None
+    if facts.started_at is not None and facts.finished_at is not None:
+        duration_s = round((facts.finished_at - facts.started_at).total_seconds(), 3)
+    return head | {
+        "startedAt": facts.started_at and timestamp(facts.started_at),
+        "finishedAt": facts.finished_at and timestamp(facts.finished_at),
+        # below 0 it is by two clocks of the API, of which one is wrong
+        "durationSeconds": None if duration_s is None or duration_s < 0 else duration_s,
+        "error": cut(facts.error),
+        "aiTokensUsed": facts.ai_tokens_used,
+        "nodesStarted": facts.nodes_started,
+        "triggeredBy": cut(facts.triggered_by),
+        "triggeredByEntityId": cut(facts.triggered_by_entity_id),
+        "conversationId": cut(facts.conversation_id),
+        "failedNodes": [
+            present({"id": cut(node.id), "name": cut(node.name), "error": cut(node.error)})
+            for node in facts.failed_nodes[:LIST_LENGTH]
+        ],
+        "goals": [cut(goal) for goal in facts.goals[:LIST_LENGTH] if goal],
+    }
+
+
+def problem_data(change: ProblemChange) -> Json:
+    """Return the block of an event that opens, closes or reminds of a problem."""
+    problem, closed_at = change.problem, change.closed_at
+    duration = None if closed_at is None else max(timedelta(), closed_at - problem.opened_at)
+    return {
+        "id": str(problem.id),
+        "kind": problem.kind,
+        "severity": severity_of(problem.kind),
+        "openedAt": timestamp(problem.opened_at),
+        "closedAt": closed_at and timestamp(closed_at),
+        "durationSeconds": None if duration is None else round(duration.total_seconds(), 3),
+        "count": problem.failed_count if problem.kind is EventType.PIPELINE_FAILING else None,
+    }
+
+
+def trial_event(*, sink: str, at: datetime) -> Event:
+    """Build `watcher.test` for one sink. It is recorded nowhere, so it is always the first of its own count."""
+    data = {"sink": sink, "observed": {"at": timestamp(at)}}
+    return event_of(EventType.WATCHER_TEST, sink_source(sink), at, sequence=1, data=data)
+
+
+def execution_block(body: bytes) -> Json:
+    """Return what an event of an execution says of it."""
+    return json.loads(body)["data"]["execution"]  # type: ignore[no-any-return] # as it was made here

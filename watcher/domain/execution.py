@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
 
 from watcher.domain.timestamps import NEVER, Micros
 
@@ -85,17 +84,6 @@ class ExecutionSnapshot:
 
 Counts = tuple[tuple[str, int], ...]
 """How many events of each kind an execution had: (`running`, 2), (`unrecognized:odd`, 1), …"""
-
-
-@lru_cache(maxsize=4096)
-def bump(counts: Counts, kind: str) -> tuple[Counts, int]:
-    """Count one more of `kind`, and return which number that one has.
-
-    Executions with the same history share the same tuple, so 100,000 cost nothing.
-    """
-    counted = dict(counts)
-    counted[kind] = counted.get(kind, 0) + 1
-    return tuple(counted.items()), counted[kind]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from uuid import uuid5
 
 from watcher.domain.envelope import NAMESPACE
-from watcher.domain.event import Event, EventType, Group
+from watcher.domain.event import Event, EventKey, EventType, Group, OutboxEntry
 from watcher.domain.watch import Watch
 
 _LABEL = "labels."
@@ -53,15 +53,6 @@ class Route:
     pipelines: frozenset[str]
     group: GroupRules | None = None
 
-    def wants(self, type_: EventType, watch: Watch | None) -> bool:
-        """Return whether an event goes there; `watch` is absent for events without a pipeline, which pass by type."""
-        if type_ not in self.types:
-            return False
-        if watch is None:
-            return True
-        in_pipeline = not self.pipelines or watch.pipeline in self.pipelines
-        return in_pipeline and self.labels.items() <= watch.labels.items()
-
 
 def types_matching(globs: tuple[str, ...]) -> frozenset[EventType]:
     """Return the event types that any of the globs names."""
@@ -78,20 +69,30 @@ class Router:
     def replace(self, routes: Mapping[str, Route]) -> None:
         """Take these routes from now on, and no others."""
         self._routes = dict(routes)
-        self._groups = {name: route.group for name, route in routes.items() if route.group is not None}
 
-    def groups_of(self, event: Event, sinks: tuple[str, ...]) -> dict[str, Group]:
-        """Return in which of these sinks an event goes with others."""
+    def entry_of(
+        self,
+        event: Event,
+        *,
+        watch: Watch | None = None,
+        but: str | None = None,
+        with_sinks_of: EventKey | None = None,
+    ) -> OutboxEntry:
+        """Return an event with the sinks it goes to, and in which of them with others.
+
+        `watch` is absent for events without a pipeline, which pass by their type. The sink `but` is left out: it is not
+        sent its own trouble.
+        """
+        sinks: list[str] = []
         groups: dict[str, Group] = {}
-        for name, rules in self._groups.items():
-            if name in sinks and (group := rules.group_of(event)) is not None:
-                groups[name] = group
-        return groups
-
-    def sinks_for(self, type_: EventType, *, watch: Watch | None = None, but: str | None = None) -> tuple[str, ...]:
-        """Return the sinks an event goes to, leaving out `but`: a sink is not sent its own trouble."""
-        names: list[str] = []
         for name, route in self._routes.items():
-            if name != but and route.wants(type_, watch):
-                names.append(name)
-        return tuple(names)
+            if name == but or event.type not in route.types:
+                continue
+            if watch is not None:
+                in_pipeline = not route.pipelines or watch.pipeline in route.pipelines
+                if not in_pipeline or not route.labels.items() <= watch.labels.items():
+                    continue
+            sinks.append(name)
+            if route.group is not None and (group := route.group.group_of(event)) is not None:
+                groups[name] = group
+        return OutboxEntry(event, tuple(sinks), with_sinks_of, groups)

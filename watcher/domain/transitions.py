@@ -3,18 +3,19 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import (
     LOST,
     TERMINAL_STATUSES,
+    Counts,
     ExecutionRecord,
     ExecutionSnapshot,
     LostReason,
     Outcome,
     Status,
-    bump,
 )
 from watcher.domain.timestamps import Micros, Monotonic, to_us
 
@@ -79,7 +80,12 @@ def observe(
         seen = _move(before, poll, status=status, terminal=terminal)
     else:  # the common case keeps `before` itself, which costs nothing
         seen = TransitionResult(replace(before, polled_at=poll.seen_at, ended_at=poll.seen_at) if terminal else before)
-    return seen if terminal else _with_overdue(seen, at=poll.seen_at, overdue_after_s=overdue_after_s)
+    at, limits_s = poll.seen_at, overdue_after_s
+    if terminal or not limits_s or not exceeds_limit(seen.known, at=at, overdue_after_s=limits_s):
+        return seen
+    overdue = _emit(seen.known, EventType.EXECUTION_OVERDUE, kind="overdue", status=status, previous=None)
+    known = replace(overdue.known, polled_at=at, overdue_sequence=overdue.known.sequence)
+    return TransitionResult(known, (*seen.status_changes, *overdue.status_changes))
 
 
 def lose(before: ExecutionRecord, reason: LostReason, *, at: Micros, polled_at: Micros) -> TransitionResult:
@@ -125,21 +131,23 @@ def exceeds_limit(known: ExecutionRecord, *, at: Micros, overdue_after_s: Mappin
     return limit_s is not None and known.overdue_sequence is None and at - known.since_at > limit_s * 1_000_000
 
 
-def _with_overdue(seen: TransitionResult, *, at: Micros, overdue_after_s: Mapping[str, float]) -> TransitionResult:
-    known = seen.known
-    if not overdue_after_s or not exceeds_limit(known, at=at, overdue_after_s=overdue_after_s):
-        return seen
-    emitted = _emit(known, EventType.EXECUTION_OVERDUE, kind="overdue", status=known.status or "", previous=None)
-    known = replace(emitted.known, polled_at=at, overdue_sequence=emitted.known.sequence)
-    return TransitionResult(known, (*seen.status_changes, *emitted.status_changes))
-
-
 def _emit(
     known: ExecutionRecord, type_: EventType, *, kind: str, status: str, previous: str | None
 ) -> TransitionResult:
-    counts, nth = bump(known.counts, kind)
+    counts, nth = _bump(known.counts, kind)
     known = replace(known, counts=counts, sequence=known.sequence + 1)
     return TransitionResult(known, (StatusChange(type_, kind, status, previous, nth, known.sequence),))
+
+
+@lru_cache(maxsize=4096)
+def _bump(counts: Counts, kind: str) -> tuple[Counts, int]:
+    """Count one more of `kind`, and return which number that one has.
+
+    Executions with the same history share the same tuple, so 100,000 cost nothing.
+    """
+    counted = dict(counts)
+    counted[kind] = counted.get(kind, 0) + 1
+    return tuple(counted.items()), counted[kind]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,9 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.cloudevents import ExecutionEventParams
 from watcher.domain.envelope import Json, new_problem, pipeline_source
 from watcher.domain.event import EventType, GapReason, OutboxEntry
-from watcher.domain.event_factory import EventFactory, Reported
+from watcher.domain.event_factory import EventFactory, ExecutionEventParams, Reported
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us

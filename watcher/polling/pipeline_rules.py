@@ -11,10 +11,10 @@ from operator import attrgetter
 
 import structlog
 
-from watcher.domain.cloudevents import execution_block
 from watcher.domain.envelope import Json, pipeline_source, stream_of
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.event_factory import execution_block
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Problem, ProblemChange
 from watcher.domain.rules import (

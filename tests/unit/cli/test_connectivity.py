@@ -12,14 +12,14 @@ from receiver import Receiver, Reply, answer, hangs, resets, says
 from standardwebhooks import Webhook
 from tls import serving
 
-from watcher.clerk.simulator.faults import Fault, Faults, Window
-from watcher.clerk.simulator.scenarios import populate
-from watcher.clerk.simulator.server import SIM_KEY, Simulator
-from watcher.clerk.simulator.world import World
 from watcher.cli.connectivity import Trial, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock
+from watcher.simulator.faults import Fault, Faults, Window
+from watcher.simulator.scenarios import populate
+from watcher.simulator.server import SIM_KEY, Simulator
+from watcher.simulator.world import World
 from watcher.sinks.template import REDIRECTED
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"

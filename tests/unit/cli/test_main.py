@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from e2e.programme import Outcome, environment, outcome_of
 
-from watcher.clerk.simulator.scenarios import SCENARIOS
 from watcher.cli import commands
 from watcher.cli.main import COMMANDS
+from watcher.simulator.scenarios import SCENARIOS
 
 Command = Callable[..., tuple[int, str, str]]
 

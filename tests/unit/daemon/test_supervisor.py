@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from receiver import answer, hangs, says
@@ -95,7 +96,8 @@ def served_s(path: Path) -> float:
 async def test_what_is_asked_for_is_owned_and_works(setup: Setup) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
     assert setup.ticks() == {"account:a", "sink:ops"}
-    assert setup.router.sinks_for(EventType.ACCOUNT_DEGRADED) == ("ops",)
+    event = Event(UUID(int=1), EventType.ACCOUNT_DEGRADED, b"s", 1, b"{}", b"s")
+    assert setup.router.entry_of(event).sinks == ("ops",)
     assert A in await setup.poll()
     await setup.record()
     assert await setup.deliver()
@@ -112,7 +114,7 @@ async def test_the_requests_of_one_delivery_keep_to_the_rate_of_its_sink(setup: 
     pager = setup.webhook(template="pagerduty", routing_key="k" * 32, rate_limit="5/s")
     await setup.apply(sinks={"ops": pager})
     both = closing_overdue(EventType.EXECUTION_FAILED)
-    event = Event(both.event_id, EventType.EXECUTION_FAILED, both.lane, 1, both.body)
+    event = Event(both.event_id, EventType.EXECUTION_FAILED, both.lane, 1, both.body, both.lane)
     lease = await claim(setup.store, "account", "teller")
     await setup.store.record(SourceChange(lease, 0, 1, None, (OutboxEntry(event, ("ops",)),)))
     assert (await setup.deliver(), await setup.hook.asked()) == (str(event.id), str(event.id))

@@ -9,14 +9,9 @@ from uuid import UUID
 
 import pytest
 
-from watcher.domain.cloudevents import (
-    ExecutionEventParams,
-    execution_event,
-    trial_event,
-)
 from watcher.domain.envelope import timestamp, uuid7
 from watcher.domain.event import AccountTrouble, Event, EventType, GapReason
-from watcher.domain.event_factory import EventFactory
+from watcher.domain.event_factory import EventFactory, ExecutionEventParams, trial_event
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, FailedNode, LostReason
 from watcher.domain.routing import Router
 from watcher.domain.transitions import StatusChange
@@ -68,6 +63,10 @@ PARAMS = ExecutionEventParams(
 
 
 EVENTS = EventFactory(Router({}))
+
+
+def execution_event(params: ExecutionEventParams) -> Event:
+    return EVENTS.execution(params).event
 
 
 def read(event: Event) -> Any:

@@ -1,12 +1,15 @@
 """One event as one line: its characters, its texts, and what is given up of one that is too long."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from watcher.domain.envelope import cut, encode, truncate
+from watcher.domain.envelope import cut, encode, event_of, truncate
+from watcher.domain.event import EventType
 
+AT = datetime(2026, 11, 24, 10, tzinfo=UTC)
 FULL = 16 * 1024 - len(b"\n")
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 
@@ -60,10 +63,13 @@ def fitted(whole: dict[str, Any]) -> Any:
 
 
 def test_a_line_that_is_short_enough_is_left_as_it_is() -> None:
-    whole = envelope(error="")
-    whole["data"]["execution"]["error"] = "e" * (FULL - len(encode(whole)))
-    assert truncate(whole) == encode(whole)
-    assert len(truncate(whole)) == FULL
+    def body(error_length: int) -> bytes:
+        data = {"execution": {"error": "e" * error_length}}
+        return event_of(EventType.EXECUTION_FAILED, "/accounts/a", AT, sequence=1, data=data, subject="x").body
+
+    left = FULL - len(body(1)) + 1
+    assert len(body(left)) == FULL
+    assert json.loads(body(left + 1))["data"] == {"execution": {"error": "e" * 2048}}
 
 
 def test_the_tails_of_nodes_and_goals_go_first() -> None:

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from watcher.domain.cloudevents import ExecutionEventParams
 from watcher.domain.envelope import Json, new_problem
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason, OutboxEntry
-from watcher.domain.event_factory import EventFactory, Reported
+from watcher.domain.event_factory import EventFactory, ExecutionEventParams, Reported
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
 from watcher.domain.routing import Route, Router

@@ -151,7 +151,7 @@ def recording(account: Account, number: int) -> asyncio.Task[None]:
     """Begin to record an end."""
     known = ExecutionRecord(name_of(number), PIPELINE, status="failed", sequence=1)
     body = json.dumps({"type": "execution.failed", "data": {"execution": {}}}).encode()
-    event = Event(UUID(int=number), EventType.EXECUTION_FAILED, UUID(known.execution).bytes, 1, body)
+    event = Event(UUID(int=number), EventType.EXECUTION_FAILED, UUID(known.execution).bytes, 1, body, b"lane")
     written = ExecutionChange(account.watcher._deps.lease, None, known, (OutboxEntry(event, ("ops",)),))
     entry = TrackedExecution(known, watch_of(IN_A_ROW))
     evaluated = Evaluated(entry, Evaluation(known, written, None), row(number))

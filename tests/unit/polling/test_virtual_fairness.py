@@ -11,12 +11,12 @@ import pytest
 from bench.population import Crowd, Population, end_s
 from bench.virtual_time import ACCOUNT, Stage, enter_stage
 
-from watcher.clerk.simulator.lifecycles import make_lifecycle
-from watcher.clerk.simulator.scenarios import pipeline_named
-from watcher.clerk.simulator.world import SimExecution, SimPipeline
 from watcher.config.models import PollingSettings
 from watcher.domain.execution import Status
 from watcher.domain.watch import Watch
+from watcher.simulator.lifecycles import make_lifecycle
+from watcher.simulator.scenarios import pipeline_named
+from watcher.simulator.world import SimExecution, SimPipeline
 
 pytestmark = pytest.mark.untraced
 

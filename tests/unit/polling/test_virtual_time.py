@@ -7,7 +7,7 @@ from bench.virtual_trials import Trial, watch_by_name, watch_whole
 
 from watcher.clerk.protocol import PAGE_ROWS
 from watcher.clerk.schemas import parse_page
-from watcher.clerk.simulator.responses import encode, listing
+from watcher.simulator.responses import encode, listing
 
 pytestmark = pytest.mark.untraced
 

@@ -17,15 +17,15 @@ import yaml
 from aiohttp import web
 from rich.console import Console
 
-from watcher.clerk.simulator.scenarios import example_config, populate
-from watcher.clerk.simulator.server import Simulator
-from watcher.clerk.simulator.world import World
 from watcher.cli.shell import run_until_stopped
 from watcher.config.models import Settings
 from watcher.daemon.app import run
 from watcher.domain.execution import TERMINAL_STATUSES, Status
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
+from watcher.simulator.scenarios import example_config, populate
+from watcher.simulator.server import Simulator
+from watcher.simulator.world import World
 from watcher.sinks.stdout import event_line, shows_whole_ids
 from watcher.sinks.webhook import sign, signing_key
 

@@ -11,7 +11,11 @@ from typing import Annotated
 
 import typer
 
-from watcher.clerk.simulator.scenarios import (
+from watcher.cli.shell import put_error, run_interruptible, write_file
+from watcher.domain.errors import ListenError, UsageError
+from watcher.runtime.clock import SystemClock
+from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
+from watcher.simulator.scenarios import (
     FAIL_EVERY_S,
     NAMES,
     SCENARIOS,
@@ -21,12 +25,8 @@ from watcher.clerk.simulator.scenarios import (
     pipeline_names,
     populate,
 )
-from watcher.clerk.simulator.server import SIM_KEY, Simulator
-from watcher.clerk.simulator.world import World
-from watcher.cli.shell import put_error, run_interruptible, write_file
-from watcher.domain.errors import ListenError, UsageError
-from watcher.runtime.clock import SystemClock
-from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
+from watcher.simulator.server import SIM_KEY, Simulator
+from watcher.simulator.world import World
 
 EXAMPLES = (
     "watcher simulate --write-config watcher.yaml --fail 'Sales agent=5m'",

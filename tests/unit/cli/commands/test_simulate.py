@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from e2e.programme import COMMAND, environment
 
-from watcher.clerk.simulator.scenarios import NAMES, pipeline_named
-from watcher.clerk.simulator.server import Simulator
-from watcher.clerk.simulator.world import World
 from watcher.cli.commands.simulate import parse_fails, report
 from watcher.domain.errors import UsageError
 from watcher.runtime.clock import SystemClock
+from watcher.simulator.scenarios import NAMES, pipeline_named
+from watcher.simulator.server import Simulator
+from watcher.simulator.world import World
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -64,7 +64,7 @@ def shown(
 def event_of(status: str, *, time: datetime = NOON, reason: str | None = None, **execution: Any) -> Event:
     data = {"execution": {"id": EXECUTION, "status": status, **execution}} | ({"reason": reason} if reason else {})
     body = {"time": time.isoformat(), "data": data}
-    return Event(UUID(int=1), EventType.EXECUTION_FAILED, b"", 1, json.dumps(body).encode())
+    return Event(UUID(int=1), EventType.EXECUTION_FAILED, b"", 1, json.dumps(body).encode(), b"")
 
 
 def test_a_picture_says_where_it_stands_how_it_came_there_and_how_the_polls_go() -> None:

@@ -2,8 +2,8 @@ from itertools import pairwise
 
 import pytest
 
-from watcher.clerk.simulator.lifecycles import BRISK, Kind, Lifecycle, StatusPhase, has_ended, make_lifecycle
 from watcher.domain.execution import TERMINAL_STATUSES
+from watcher.simulator.lifecycles import BRISK, Kind, Lifecycle, StatusPhase, has_ended, make_lifecycle
 
 FOLLOWERS = {"new": {"running"}, "running": {"paused", "success", "failed"}, "paused": {"running"}}
 LIFECYCLE = Lifecycle("e", phases=(StatusPhase("new", 0), StatusPhase("running", 2), StatusPhase("success", 6)))

@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from datetime import timedelta
 
-from watcher.clerk.simulator.lifecycles import Node
-from watcher.clerk.simulator.world import SimExecution, World
 from watcher.domain.execution import Status
+from watcher.simulator.lifecycles import Node
+from watcher.simulator.world import SimExecution, World
 
 PRIVATE_CONVERSATION = "PRIVATE-conversation"
 PRIVATE_CONTACT = "PRIVATE-contact"

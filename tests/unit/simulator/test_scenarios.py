@@ -4,9 +4,12 @@ import pytest
 import yaml
 from simulator_facts import path
 
-from watcher.clerk.simulator.lifecycles import Kind, has_ended
-from watcher.clerk.simulator.responses import full
-from watcher.clerk.simulator.scenarios import (
+from watcher.config.models import AccountSettings, WatchSettings
+from watcher.domain.execution import Status
+from watcher.runtime.clock import SystemClock
+from watcher.simulator.lifecycles import Kind, has_ended
+from watcher.simulator.responses import full
+from watcher.simulator.scenarios import (
     NAMES,
     OPTIONAL_FIELDS,
     SCENARIOS,
@@ -14,10 +17,7 @@ from watcher.clerk.simulator.scenarios import (
     example_config,
     populate,
 )
-from watcher.clerk.simulator.world import SimExecution, World
-from watcher.config.models import AccountSettings, WatchSettings
-from watcher.domain.execution import Status
-from watcher.runtime.clock import SystemClock
+from watcher.simulator.world import SimExecution, World
 
 REQUIRED_FIELDS = {"id", "pipelineId", "pipelineVersionId", "status"}
 

@@ -1,7 +1,7 @@
 from simulator_facts import answered_statuses, busiest_second, requests_of
 
-from watcher.clerk.simulator.faults import Fault
-from watcher.clerk.simulator.server import LoggedRequest, RequestLog
+from watcher.simulator.faults import Fault
+from watcher.simulator.server import LoggedRequest, RequestLog
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 

@@ -1,7 +1,7 @@
 import pytest
 
-from watcher.clerk.simulator.faults import Dice, Fault, Faults, Window
-from watcher.clerk.simulator.scenarios import HARSH, SCENARIOS
+from watcher.simulator.faults import Dice, Fault, Faults, Window
+from watcher.simulator.scenarios import HARSH, SCENARIOS
 
 ODDS = Faults(odds={Fault.RESET: 0.25, Fault.HTML: 0.25})
 

@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from watcher.clerk.simulator.world import World
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
+from watcher.simulator.world import World
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 

@@ -1,8 +1,8 @@
 import json
 from typing import Any, cast
 
-from watcher.clerk.simulator.lifecycles import Kind, Lifecycle, Node, StatusPhase, make_lifecycle
-from watcher.clerk.simulator.responses import (
+from watcher.simulator.lifecycles import Kind, Lifecycle, Node, StatusPhase, make_lifecycle
+from watcher.simulator.responses import (
     BODY_BYTES,
     PRIVATE,
     PRIVATE_CONTACT,
@@ -17,7 +17,7 @@ from watcher.clerk.simulator.responses import (
     listing,
     row,
 )
-from watcher.clerk.simulator.world import SimExecution, SimPipeline, World
+from watcher.simulator.world import SimExecution, SimPipeline, World
 
 PIPELINE = SimPipeline(id="0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", name="Sales agent", version_number=7)
 EXECUTION_FIELDS = {

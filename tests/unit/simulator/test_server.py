@@ -10,12 +10,12 @@ import aiohttp
 import pytest
 from simulator_facts import answered_statuses
 
-from watcher.clerk.simulator.faults import Fault, Faults, Window
-from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
-from watcher.clerk.simulator.responses import encode, full
-from watcher.clerk.simulator.server import LoggedRequest, Simulator
-from watcher.clerk.simulator.world import Order, SimPipeline, World
 from watcher.runtime.clock import SystemClock
+from watcher.simulator.faults import Fault, Faults, Window
+from watcher.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.simulator.responses import encode, full
+from watcher.simulator.server import LoggedRequest, Simulator
+from watcher.simulator.world import Order, SimPipeline, World
 
 PIPELINE = SimPipeline(id="0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", name="Sales agent")
 KEY = {"apiKey": "sim-key"}

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 from simulator_facts import forget, time_at, true_path
 
-from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
-from watcher.clerk.simulator.world import Order, SimPipeline, World
 from watcher.runtime.clock import SystemClock
+from watcher.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.simulator.world import Order, SimPipeline, World
 
 SALES = SimPipeline(id="p-sales", name="Sales agent")
 OTHER = SimPipeline(id="p-other", name="Other")

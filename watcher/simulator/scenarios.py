@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from watcher.clerk.simulator.faults import Fault, Faults, Window
-from watcher.clerk.simulator.lifecycles import BRISK, REAL, Kind, make_lifecycle, seeded_uuid
-from watcher.clerk.simulator.server import SIM_KEY
-from watcher.clerk.simulator.world import SimExecution, SimPipeline, World
+from watcher.simulator.faults import Fault, Faults, Window
+from watcher.simulator.lifecycles import BRISK, REAL, Kind, make_lifecycle, seeded_uuid
+from watcher.simulator.server import SIM_KEY
+from watcher.simulator.world import SimExecution, SimPipeline, World
 
 NAMES = ("Sales agent", "Onboarding", "Support triage", "Appointment reminder", "Payment chaser")
 UNKNOWN_STATUS = "transferring"

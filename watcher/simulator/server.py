@@ -8,9 +8,9 @@ from typing import NamedTuple, Self
 
 from aiohttp import web
 
-from watcher.clerk.simulator.faults import JSON, Dice, Fault, Faults, misbehave, refusal
-from watcher.clerk.simulator.responses import PAGE_LIMIT, encode, full, listing
-from watcher.clerk.simulator.world import World
+from watcher.simulator.faults import JSON, Dice, Fault, Faults, misbehave, refusal
+from watcher.simulator.responses import PAGE_LIMIT, encode, full, listing
+from watcher.simulator.world import World
 
 SIM_KEY = "sim-key"
 KEPT_COUNT = 500_000

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase, has_ended
 from watcher.domain.execution import Status
 from watcher.runtime.clock import Clock
+from watcher.simulator.lifecycles import Lifecycle, StatusPhase, has_ended
 
 
 class Order(StrEnum):
