@@ -18,10 +18,9 @@ from watcher.domain.routing import Route, Router
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.circuit_breaker import AccountCircuitBreaker
-from watcher.polling.evaluator import ReplyEvaluator
+from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
+from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
 from watcher.polling.page_processor import ScanRules
-from watcher.polling.policy import FailurePolicy, backoff_cadence
 from watcher.polling.session import AccountDependencies, StatusReporter
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.pacing import Backpressure, Jitter, Pacer
@@ -257,6 +256,7 @@ async def account_of(
     api = api or ScriptedApi(clock, {name: said(name, "running") for name in executions})
     breaker = AccountCircuitBreaker(
         degraded_after_s=60.0,
+        max_interval_s=max_interval_s,
         now=clock.monotonic(),
         trouble=AccountTrouble(record.trouble) if record.trouble else None,
         backoff=record.backoff,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from watcher.config.models import PollingSettings, Settings
+from watcher.polling.evaluator import BACKOFF_SHARE
 from watcher.polling.pipeline_list import LIST_WEIGHT
-from watcher.polling.policy import BACKOFF_SHARE
 from watcher.runtime.pacing import SHARE
 
 TYPICAL_STATUS_S = 60.0
@@ -67,7 +67,7 @@ def plan_account(name: str, named: int, whole: int = 0, *, rate_limit: float, po
 
     `rate_limit` is per second, of which 98 % are used (docs/guarantees.md). While `max_interval` can be held, what is
     named and what is watched whole go by turns, so that each has half of the rate at least, or all it needs. Where it
-    cannot, all take turns, lists three times as often (`watcher/polling/request_selector.py`).
+    cannot, all take turns, lists three times as often (`watcher/polling/poll_queue.py`).
     """
     budget_per_s = rate_limit * SHARE
     if not (named or whole):

@@ -20,11 +20,10 @@ from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.silences import Silence
 from watcher.domain.watch import Watch
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.circuit_breaker import AccountCircuitBreaker
-from watcher.polling.evaluator import ReplyEvaluator
+from watcher.polling.evaluator import Cadence, ReplyEvaluator, backoff_cadence, fixed_cadence
+from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
 from watcher.polling.page_processor import ScanRules
-from watcher.polling.policy import Cadence, FailurePolicy, backoff_cadence, fixed_cadence
-from watcher.polling.poll_queue import CONFIRM_WITHIN_S
+from watcher.polling.poll_item import CONFIRM_WITHIN_S
 from watcher.polling.session import AccountDependencies, StatusReporter
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client, proxy_for
@@ -110,6 +109,7 @@ async def build_account(
     failures = _failures(shared, polling)
     breaker = AccountCircuitBreaker(
         degraded_after_s=polling.degraded_after_s,
+        max_interval_s=polling.max_interval_s,
         now=now,
         trouble=AccountTrouble(record.trouble) if record.trouble else None,
         backoff=record.backoff,

@@ -1,8 +1,8 @@
 """The poller of one account: what is asked for next, within the pace. One owner, everything in memory.
 
 It knows nothing of HTTP, sinks or timers: a tick is called when something may be due, and says when to call again.
-Which request is next is the request selector's, what a poll does the poller's, what all polls share the session's, who
-is watched the registry's.
+Which request is next is the queue's, what a poll does the poller's, what all polls share the session's, who is watched
+the registry's.
 """
 
 import asyncio
@@ -14,7 +14,6 @@ from watcher.domain.event import EventKey
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import LATEST, Monotonic
 from watcher.domain.watch import Watch
-from watcher.polling.circuit_breaker import BreakerState
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.evaluator import Evaluated
 from watcher.polling.execution_poller import ExecutionPoller
@@ -22,9 +21,9 @@ from watcher.polling.list_poller import ListPoller
 from watcher.polling.list_scans import ListScans
 from watcher.polling.page_processor import PageProcessor, ScanRules
 from watcher.polling.pipeline_rules import AccountRules
-from watcher.polling.poll_queue import PollItem, PollQueue, TrackedExecution
+from watcher.polling.poll_item import TrackedExecution
+from watcher.polling.poll_queue import GetRequest, ListRequest, PollQueue, Request
 from watcher.polling.registry import Additions, ExecutionRegistry, as_if_new
-from watcher.polling.request_selector import GetRequest, ListRequest, Request, RequestSelector
 from watcher.polling.session import AccountDependencies, AccountSession
 
 IDLE_S = 10.0
@@ -36,10 +35,6 @@ SHORTEST_TICK_S = 0.002
 YIELDING_CONCURRENCY = 8
 YIELDING_S = 0.1
 """At most so many requests in flight while deliveries wait for the event loop; whether they do is asked so often."""
-
-GAP_TOLERANCE = 1.1
-TIMER_TOLERANCE_S = 0.1
-"""A poll is late against `max_interval` beyond both: jitter and a busy event loop are no budget that is too small."""
 
 
 class AccountPoller:
@@ -53,15 +48,14 @@ class AccountPoller:
         self.account = deps.lease.name
         self._deps = deps
         self._rules = rules
-        self._allowed_gap_s = rules.max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S
         self._clock = deps.clock
         self._breaker = deps.breaker
-        self._poll_queue = PollQueue(max_interval_s=rules.max_interval_s)
+        self._confirmations = ConfirmationQueue(in_time_count=rules.confirmed_at_most)
+        self._poll_queue = PollQueue(self._confirmations, max_interval_s=rules.max_interval_s)
         self._registry = ExecutionRegistry(self._poll_queue, deps.metrics, min_interval_s=rules.min_interval_s)
         self._alert_rules = AccountRules(deps)
         self._session = AccountSession(deps, poll_queue=self._poll_queue, on_trouble=self._alert_rules.hold_all)
         self._poller = ExecutionPoller(deps, session=self._session, registry=self._registry, rules=self._alert_rules)
-        self._confirmations = ConfirmationQueue(in_time_count=rules.confirmed_at_most)
         self._scans = ListScans(deps, rules, alert_rules=self._alert_rules)
         page_processor = PageProcessor(
             deps,
@@ -83,7 +77,8 @@ class AccountPoller:
             scans=self._scans,
             alert_rules=self._alert_rules,
         )
-        self._selector = RequestSelector(self._poll_queue, self._registry, self._confirmations)
+        self._is_resting = False
+        self._ticked_at = self._clock.monotonic()
         self._changing = asyncio.Lock()
         self._asked_lists = Counter[str]()
         self._list_answered = asyncio.Event()
@@ -116,13 +111,17 @@ class AccountPoller:
     async def tick(self) -> float:
         """Start what is due and allowed; return the seconds until the next tick is wanted."""
         now = self._clock.monotonic()
-        if not self._session.may_work(now):  # it is woken once it may again
+        is_trusted = self._deps.is_trusted()
+        if self._is_resting or not is_trusted:  # nothing was tried meanwhile, so that time is nobody's failure
+            self._breaker.note_stop(now=now, length_s=now - self._ticked_at)
+        self._is_resting, self._ticked_at = not is_trusted, now
+        if not is_trusted:  # it is woken once it may again
             self._next_tick_at = Monotonic(now + IDLE_S)
             return IDLE_S
         if self._breaker.failing_since is not None:
             self._breaker.note_running(now=now, ran_s=self._clock.running())
             self._session.probe_if_suspect(now)
-        self._breaker.check(now)
+            self._breaker.check(now)
         if self._breaker.trouble is not self._deps.reporter.reported:
             await self._session.report_trouble()
             now = self._clock.monotonic()
@@ -253,60 +252,45 @@ class AccountPoller:
             self._start(self._poll(confirmed.entry, self._poller.conclude(confirmed)))
 
     def _take(self) -> Request | None:
-        """Take the next request if one may go now, spending its slot."""
-        now = self._clock.monotonic()
-        if self._draining or self._deps.pacer.ready_at > now or self._full() or not self._deps.is_trusted():
+        """Take the next request if one may go now, spending its slot. Of a degraded account it is a probe."""
+        deps, breaker, now = self._deps, self._breaker, self._clock.monotonic()
+        is_probe = breaker.trouble is not None and breaker.unusable
+        opens_at = breaker.opens_at() if is_probe else breaker.paused_until
+        concurrency = deps.concurrency
+        if deps.backpressure.waiting:  # many requests at once make long turns of the event loop, and as much work
+            concurrency = min(concurrency, YIELDING_CONCURRENCY)
+        if self._draining or self._in_flight_count >= concurrency or not deps.is_trusted():
             return None
-        state = self._breaker.state(now)
-        if state is BreakerState.CLOSED:
-            request = self._selector.next(now)
-        elif state is BreakerState.HALF_OPEN:
-            request = self._selector.probe(self._session.probe_target, now=now)
-        else:
+        if now < deps.pacer.ready_at or now < opens_at:
             return None
+        request = self._poll_queue.probe(breaker.probe_target, now) if is_probe else self._poll_queue.next(now)
         if request is None:
             return None
         self._in_flight_count += 1
-        self._deps.pacer.spend(now)
-        if state is BreakerState.HALF_OPEN:
-            self._breaker.probed(now)
-        self._deps.metrics.lateness.observe(request.late_s)
+        deps.pacer.spend(now)
+        deps.metrics.lateness.observe(request.late_s)
+        if is_probe:
+            breaker.probed(now)
+        elif isinstance(request, ListRequest):
+            self._note_list_gaps(request, now=now)
+        elif request.entry.known.lost is None:  # what is lost is asked for every ten minutes
+            breaker.note_gap(request.entry, last_at=request.entry.asked_at, now=now, ran_s=self._clock.running())
         if isinstance(request, GetRequest):
-            entry = request.entry
-            if entry.known.lost is None and state is BreakerState.CLOSED:  # what is lost is asked for every ten minutes
-                self._note_gap(entry, last_at=entry.asked_at, now=now)
-            entry.asked_at = now
-        else:
-            if state is BreakerState.CLOSED:
-                self._note_list_gaps(request, now=now)
-            if request.scans:
-                request.listing.scan_asked(now)
+            request.entry.asked_at = now
+        elif request.scans:
+            request.listing.scan_asked(now)
         return request
-
-    def _full(self) -> bool:
-        concurrency = self._deps.concurrency
-        if self._deps.backpressure.waiting:  # many requests at once make long turns of the event loop, and as much work
-            concurrency = min(concurrency, YIELDING_CONCURRENCY)
-        return self._in_flight_count >= concurrency
 
     def _note_list_gaps(self, request: ListRequest, *, now: Monotonic) -> None:
         # of executions that are asked for together the one that waited longest says all, if it waited no longer
-        long_ago, waits = now - self._allowed_gap_s, [each for each in request.entries if each.known.lost is None]
-        late = [each for each in waits if each.asked_at < long_ago]
+        ran_s, waits = self._clock.running(), [each for each in request.entries if each.known.lost is None]
+        late = [each for each in waits if each.asked_at < now - self._breaker.allowed_gap_s]
         for entry in late or waits[:1]:
-            self._note_gap(entry, last_at=entry.asked_at, now=now)
+            self._breaker.note_gap(entry, last_at=entry.asked_at, now=now, ran_s=ran_s)
         if request.scans:
             listing = request.listing  # of a scan only the beginning; a list that is refused is as what is lost
             if not listing.progress.began_at and listing.cursor.refused is None:
-                self._note_gap(listing, last_at=listing.scanned_at, now=now)
-
-    def _note_gap(self, item: PollItem, *, last_at: Monotonic, now: Monotonic) -> None:
-        """Note the gap before a request as far as the budget is to blame: a slow answer only makes a poll due late."""
-        gap_s = now - max(last_at, item.due_at - self._rules.max_interval_s)
-        if gap_s > self._allowed_gap_s:
-            self._breaker.note_running(now=now, ran_s=self._clock.running())
-            gap_s -= self._breaker.stopped_s(since=last_at)
-        self._breaker.note_gap(gap_s, allowed_s=self._allowed_gap_s, now=now)
+                self._breaker.note_gap(listing, last_at=listing.scanned_at, now=now, ran_s=ran_s)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""
@@ -317,8 +301,8 @@ class AccountPoller:
             at = min(at, confirmations.next_expiry_at())
         poll_at = self.next_poll_at(now)
         if poll_at is not None and not self._draining and self._deps.is_trusted():
-            if not self._full():
-                at = min(at, poll_at)
-            elif self._deps.backpressure.waiting:
+            if self._deps.backpressure.waiting and self._in_flight_count >= YIELDING_CONCURRENCY:
                 at = min(at, Monotonic(now + YIELDING_S))
+            elif self._in_flight_count < self._deps.concurrency:
+                at = min(at, poll_at)
         return max(at, Monotonic(now + SHORTEST_TICK_S))

@@ -11,7 +11,7 @@ from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details
 from watcher.polling.evaluator import Evaluated
 from watcher.polling.pagination.paging import dated
-from watcher.polling.poll_queue import NEVER_TRIED, TrackedExecution
+from watcher.polling.poll_item import NEVER_TRIED, TrackedExecution
 
 DENIED_FOR_S = 10.0
 """After a GET said that an execution is open its rows make no new request for confirmation for so long."""

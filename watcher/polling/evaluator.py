@@ -1,24 +1,46 @@
 """From a reply to what is recorded and when to poll next: the rules of one account."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from watcher.clerk.protocol import Reply
 from watcher.domain.envelope import Json, new_problem, pipeline_source
 from watcher.domain.event import EventType, GapReason, OutboxEntry
 from watcher.domain.event_factory import EventFactory, ExecutionEventParams, Reported
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
-from watcher.domain.transitions import Observation, StatusChange, TransitionResult, exceeds_limit, lose, observe
+from watcher.domain.transitions import Observation, TransitionResult, exceeds_limit, lose, observe
 from watcher.domain.watch import Watch, limits_dwell
-from watcher.polling.policy import LOST_EVERY_S, AccountState, Cadence, FailurePolicy
-from watcher.polling.poll_queue import TrackedExecution
+from watcher.polling.failures import LOST_EVERY_S, FailurePolicy
+from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.clock import Clock
+from watcher.runtime.pacing import Jitter, spread
 from watcher.store.changes import ExecutionChange, Lease
 
+Cadence = Callable[[float], float]
+"""Seconds spent in this status so far → seconds until the next poll."""
+
+BACKOFF_SHARE = 0.1
+JITTER_SHARE = 0.1
+
 LOST_POLLS_FOR_US = 24 * 3600 * 1_000_000
+
+
+def fixed_cadence(*, min_interval_s: float) -> Cadence:
+    """Return the cadence that polls every `min_interval_s`."""
+    return lambda _dwell_s: min_interval_s
+
+
+def backoff_cadence(*, min_interval_s: float, max_interval_s: float, jitter: Jitter) -> Cadence:
+    """Return the cadence that waits a tenth of the time in this status, ±10 %, within the bounds."""
+
+    def interval(dwell_s: float) -> float:
+        wanted = spread(max(min_interval_s, dwell_s * BACKOFF_SHARE), share=JITTER_SHARE, jitter=jitter)
+        return min(max_interval_s, max(min_interval_s, wanted))
+
+    return interval
 
 
 class Evaluation(NamedTuple):
@@ -108,7 +130,7 @@ class ReplyEvaluator:
         `sent_at` is when it was asked for (monotonic seconds).
         """
         watch, before = entry.watch, entry.known
-        self._failures.note_success(entry)
+        entry.failures = None
         if execution.pipeline_name:
             self._pipeline_names[watch.pipeline] = execution.pipeline_name
         seen_at = self._clock.steady_us()
@@ -122,7 +144,7 @@ class ReplyEvaluator:
 
     def unchanged(self, entry: TrackedExecution) -> Evaluation:
         """Evaluate an answer that was the same as the last one: a success in all else."""
-        self._failures.note_success(entry)
+        entry.failures = None
         seen_at = self._clock.steady_us()
         next_s = self._cadence((seen_at - entry.known.since_at) / 1_000_000)
         return Evaluation(entry.known, None, next_s, seen_at)
@@ -132,19 +154,18 @@ class ReplyEvaluator:
         limits_s = entry.watch.overdue_after_s
         return bool(limits_s) and exceeds_limit(entry.known, at=self._clock.steady_us(), overdue_after_s=limits_s)
 
-    def failure(self, entry: TrackedExecution, reply: Reply, around: AccountState) -> Evaluation:
-        """Evaluate any other reply, which `entry` counts as trouble.
+    def failure(self, entry: TrackedExecution, reason: LostReason | None, *, sent_at: Monotonic) -> Evaluation:
+        """Evaluate any other answer, which `entry` counts as trouble: `reason` is why the execution is lost, if it is.
 
         What is lost is polled every 10 minutes, for a day; but what is unreadable as any other execution.
         """
         before, at = entry.known, self._clock.steady_us()
-        reason = self._failures.note_failure(entry, reply, around)
         if before.lost is not None and before.lost is not LostReason.UNREADABLE:
             if at - (before.lost_at or 0) < LOST_POLLS_FOR_US:
                 return Evaluation(before, None, LOST_EVERY_S)
             known = replace(before, ended_at=at)
             return Evaluation(known, ExecutionChange(self._lease, known.sequence, known, ()), None)
-        next_s = self._failures.wait_s(entry, reason, sent_at=reply.sent_at)
+        next_s = self._failures.wait_s(entry, reason, sent_at=sent_at)
         if reason is None or reason is before.lost:
             return Evaluation(before, None, next_s)
         result = lose(before, reason, at=at, polled_at=entry.polled_at)
@@ -164,8 +185,13 @@ class ReplyEvaluator:
         entries: list[OutboxEntry] = []
         problems: list[ProblemChange] = []
         for status_change in result.status_changes:
-            is_overdue = status_change.type is EventType.EXECUTION_OVERDUE
-            problem = self._problem(entry, status_change, is_first=not entries, at=at)
+            is_overdue, problem = status_change.type is EventType.EXECUTION_OVERDUE, None
+            if is_overdue:
+                problem = self._overdue_problem(entry, status_change.nth, status_change.sequence, at=at)
+            elif not entries and before.overdue_sequence is not None and self._is_watched(entry):
+                nth = dict(before.counts).get("overdue", 1)  # the next event closes it
+                opened_at = at if before.overdue_at is None else from_us(before.overdue_at)
+                problem = self._overdue_problem(entry, nth, before.overdue_sequence, at=opened_at, closed_at=at)
             if problem is not None:
                 problems.append(problem)
             params = ExecutionEventParams(
@@ -187,20 +213,12 @@ class ReplyEvaluator:
         sequence = before.sequence if entry.recorded else None
         return ExecutionChange(self._lease, sequence, known, tuple(entries), tuple(problems))
 
-    def _problem(
-        self, entry: TrackedExecution, status_change: StatusChange, *, is_first: bool, at: datetime
-    ) -> ProblemChange | None:
-        """Return what a change does to the problem of an overdue execution: it opens one, the next one closes it."""
-        before, source = entry.known, pipeline_source(entry.watch)
-        if status_change.type is EventType.EXECUTION_OVERDUE:
-            nth, sequence, closed_at = status_change.nth, status_change.sequence, None
-        elif is_first and before.overdue_sequence is not None and self._is_watched(entry):
-            nth, sequence, closed_at = dict(before.counts).get("overdue", 1), before.overdue_sequence, at
-            at = at if before.overdue_at is None else from_us(before.overdue_at)
-        else:
-            return None
-        kind, subject = EventType.EXECUTION_OVERDUE, before.execution
-        problem = new_problem(kind, source, subject=subject, nth=nth, sequence=sequence, at=at)
+    def _overdue_problem(
+        self, entry: TrackedExecution, nth: int, sequence: int, *, at: datetime, closed_at: datetime | None = None
+    ) -> ProblemChange:
+        """Return the problem of an overdue execution, the how-manieth, opened at `at` by the event of that sequence."""
+        source, subject = pipeline_source(entry.watch), entry.known.execution
+        problem = new_problem(EventType.EXECUTION_OVERDUE, source, subject=subject, nth=nth, sequence=sequence, at=at)
         return ProblemChange(problem, closed_at, is_new=closed_at is None)
 
     def _is_watched(self, entry: TrackedExecution) -> bool:

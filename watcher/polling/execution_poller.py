@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import structlog
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.execution import ExecutionSnapshot, Outcome
+from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.confirmations import DENIED_FOR_S
 from watcher.polling.evaluator import Evaluated, Evaluation
 from watcher.polling.pipeline_rules import AccountRules
-from watcher.polling.policy import AccountState
-from watcher.polling.poll_queue import TrackedExecution
+from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies, AccountSession
+from watcher.store.changes import ChangeSet, ExecutionChange
 
 log = structlog.get_logger()
 
@@ -61,16 +61,16 @@ class ExecutionPoller:
                 evaluation = evaluator.unchanged(entry)
             else:
                 evaluation = evaluator.success(entry, execution, sent_at=reply.sent_at)
-            self._session.note_success(entry, reply, now=now)
+            self._breaker.note(entry, reply, now=now)
         if not is_ok or self._breaker.trouble is not deps.reporter.reported:
             await self._session.report_answer(failed=not is_ok)
+        evaluated = Evaluated(entry, evaluation, execution)
         if execution is not None and entry.pending is not None:
-            confirmed = Evaluated(entry, evaluation, execution)
-            return evaluation.next_s if self._rules.keeps(confirmed) else await self.conclude(confirmed)
+            return evaluation.next_s if self._rules.keeps(evaluated) else await self.conclude(evaluated)
         if evaluation.change is not None:
-            await self.record([Evaluated(entry, evaluation, execution)])
+            await self.record([evaluated])
         else:
-            self.note(entry, evaluation, execution)
+            self.note(entry, evaluation)
         if evaluation.polled_at is not None and not evaluation.contradicts:
             entry.body_hash = reply.body_hash
         return evaluation.next_s
@@ -93,21 +93,20 @@ class ExecutionPoller:
 
     async def record(self, several: Sequence[Evaluated]) -> None:
         """Write what answers about one pipeline led to, together. Raises `StoreError`: then nothing has changed."""
-        has_changed = False
+        changes: list[ExecutionChange] = []
         for entry, evaluation, _ in several:
             if evaluation.change is not None:
-                has_changed, entry.body_hash, entry.row = True, None, None
-        if has_changed:
-            await self._rules.record(several)
+                entry.body_hash = entry.row = None
+                changes.append(evaluation.change)
+        if changes and (recorder := self._rules.recorders.get(several[0].entry.known.pipeline)) is not None:
+            await recorder.record(several)
+        elif changes:
+            change = changes[0] if len(changes) == 1 else ChangeSet(self._deps.lease, tuple(changes))
+            await self._deps.store.record(change)
         for entry, evaluation, execution in several:
-            self.note(entry, evaluation, execution)
-
-    def note(self, entry: TrackedExecution, evaluation: Evaluation, execution: ExecutionSnapshot | None) -> None:
-        """Take in what an answer led to, once that is written if there is anything to write."""
-        if evaluation.contradicts:
-            self._deps.metrics.contradicted.inc()
-            log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
-        if evaluation.change is not None:
+            if evaluation.change is None:
+                self.note(entry, evaluation)
+                continue
             entry.recorded, entry.unflushed = True, False
             self._registry.move(entry, evaluation.known)
             for emitted in evaluation.change.entries:
@@ -117,20 +116,27 @@ class ExecutionPoller:
             if evaluation.change.entries and evaluation.known.ended_at is not None and finished_at is not None:
                 delay_s = (self._clock.now() - finished_at).total_seconds()
                 self._deps.metrics.detection_delay.observe(max(0.0, delay_s))
-        elif evaluation.polled_at is not None and not entry.unflushed:
-            self._session.flush_later(entry)
+            entry.polled_at = evaluation.polled_at or entry.polled_at
+
+    def note(self, entry: TrackedExecution, evaluation: Evaluation) -> None:
+        """Take in an answer that led to nothing that is to be written at once."""
+        if evaluation.contradicts:
+            self._deps.metrics.contradicted.inc()
+            log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
         if evaluation.polled_at is not None:
+            if not entry.unflushed:
+                self._session.flush_later(entry)
             entry.polled_at = evaluation.polled_at
 
     def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: Monotonic) -> Evaluation:
         lost = entry.known.lost is not None
-        if entry.pending is not None:  # a list shows it: whoever does not know it is mistaken
-            entry.streak = None
+        if (
+            entry.pending is not None and entry.failures is not None
+        ):  # a list shows it: whoever does not know it is mistaken
+            entry.failures.streak = None
         # Whether nothing else could show that the account is well: what is lost cannot.
         alone = self._registry.found_count == (not lost) and not self._registry.listings
-        around = AccountState(alone, self._session.success_at, not self._breaker.unusable)
-        evaluation = self._deps.evaluator.failure(entry, reply, around)
-        self._session.note_failure(reply, now=now, alone=alone, lost=lost)
+        reason = self._session.note_failure(entry, reply, now=now, alone=alone, lost=lost)
         log.debug(
             "poll.failed",
             account=self._deps.lease.name,
@@ -138,4 +144,4 @@ class ExecutionPoller:
             outcome=reply.outcome,
             reason=reply.reason,
         )
-        return evaluation
+        return self._deps.evaluator.failure(entry, reason, sent_at=reply.sent_at)

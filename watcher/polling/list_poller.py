@@ -21,10 +21,9 @@ from watcher.polling.page_processor import ListedPage, PageProcessor, ScanRules,
 from watcher.polling.pagination.coverage import TraversalResult
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.pipeline_rules import AccountRules
-from watcher.polling.policy import AccountState
-from watcher.polling.poll_queue import PollQueue, QueueKind, TrackedExecution
+from watcher.polling.poll_item import QueueKind, TrackedExecution
+from watcher.polling.poll_queue import ListRequest, PollQueue
 from watcher.polling.registry import ExecutionRegistry
-from watcher.polling.request_selector import ListRequest
 from watcher.polling.session import AccountDependencies, AccountSession
 from watcher.store.changes import ExecutionChange
 
@@ -51,7 +50,6 @@ class ListFailures:
         rules: AccountRules,
     ) -> None:
         self._rules = rules
-        self._breaker = deps.breaker
         self._failures = deps.failures
         self._session = session
         self._registry = registry
@@ -61,12 +59,10 @@ class ListFailures:
         """Take in a failure, and return why the list is to be given up, if it is. Raises `StoreError`."""
         self._rules.hold(listing.watch.pipeline)
         alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
-        around = AccountState(alone, self._session.success_at, not self._breaker.unusable)
         is_refused = listing.cursor.refused is not None
-        reason = self._failures.note_failure(listing, reply, around)
+        reason = self._session.note_failure(listing, reply, now=now, alone=alone, lost=is_refused)
         if is_refused and not listing.progress.began_at:  # it was before, so once more is enough
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
-        self._session.note_failure(reply, now=now, alone=alone, lost=is_refused)
         await self._session.report_answer(failed=True)
         return reason
 
@@ -84,7 +80,7 @@ class ListFailures:
 
     def works(self, listing: PipelineListState) -> None:
         """Note that a list answered."""
-        self._failures.note_success(listing)
+        listing.failures = None
         listing.failing_until = EARLIEST
 
 
@@ -155,7 +151,7 @@ class ListPoller:
             if is_beyond_the_end and not (request.scans and listing.scan.expects_page):
                 return await self._read(request, reply, left=left)
             return await self._fail(request, reply, now=now)
-        self._session.note_success(listing, reply, now=now)
+        self._deps.breaker.note(listing, reply, now=now)
         await self._session.report_answer(failed=False)
         if request.scans:
             self._failures.works(listing)
@@ -198,7 +194,7 @@ class ListPoller:
         now = self._clock.monotonic()
         self._deps.metrics.asked(reply.outcome, now - reply.sent_at)
         if reply.execution is not None:
-            self._session.note_success(listing, reply, now=now)
+            self._deps.breaker.note(listing, reply, now=now)
             self._deps.evaluator.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
         if listing.unwatched:
             return self._at_rest

@@ -21,7 +21,8 @@ from watcher.polling.pagination.arrival_baseline import FirstSeen, had_ended, pr
 from watcher.polling.pagination.paging import TraversalStart, dated
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.pipeline_rules import AccountRules
-from watcher.polling.poll_queue import PendingConfirmation, PollQueue, TrackedExecution
+from watcher.polling.poll_item import PendingConfirmation, TrackedExecution
+from watcher.polling.poll_queue import PollQueue
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies, AccountSession
 from watcher.store.changes import ExecutionChange
@@ -154,7 +155,7 @@ class PageProcessor:
                     continue
                 page.listing.rows.put(change.entry, index=index, start=start, shift=shift)
                 if change.evaluation.change is None:
-                    self._poller.note(change.entry, change.evaluation, change.execution)
+                    self._poller.note(change.entry, change.evaluation)
                     self._let_go(change)
                 else:
                     changed.append(change)
@@ -182,7 +183,7 @@ class PageProcessor:
             del left[row.execution.id]
             same_count += 1
             entry.asked_at = sent_at
-            self._deps.failures.note_success(entry)
+            entry.failures = None
             index_of_list.put(entry, index=row.position, start=start, shift=shift)
             if not entry.unflushed:
                 self._session.flush_later(entry)

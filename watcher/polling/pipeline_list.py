@@ -18,7 +18,7 @@ from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US, Arriva
 from watcher.polling.pagination.paging import PositionEstimator, RowPosition, TraversalStart
 from watcher.polling.pagination.sort_order import Order
 from watcher.polling.pagination.traversal import ListTraversal
-from watcher.polling.poll_queue import PollItem, TrackedExecution
+from watcher.polling.poll_item import PollItem, TrackedExecution
 
 REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""

@@ -34,7 +34,7 @@ from watcher.domain.watch import Watch
 from watcher.polling.confirmations import ConfirmationOrder
 from watcher.polling.evaluator import Evaluated, ReplyEvaluator
 from watcher.polling.pipeline_list import PipelineStream
-from watcher.polling.poll_queue import TrackedExecution
+from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.session import AccountDependencies
 from watcher.store.changes import ChangeSet, ExecutionChange, Lease, RulesChange
 
@@ -406,15 +406,6 @@ class AccountRules:
             else:
                 await recorder.begin(watch)
             self.recorders[watch.pipeline] = recorder
-
-    async def record(self, several: Sequence[Evaluated]) -> None:
-        """Write the changes of one pipeline, with what its rules make of them, together. Raises `StoreError`."""
-        recorder = self.recorders.get(several[0].entry.known.pipeline)
-        if recorder is not None:
-            await recorder.record(several)
-        else:
-            changes = filter(None, map(attrgetter("evaluation.change"), several))
-            await self._deps.store.record(ChangeSet(self._deps.lease, tuple(changes)))
 
     def shown(self, pipeline: str, rows: Iterable[ExecutionSnapshot]) -> None:
         """Take in what a list shows, known or not."""

@@ -1,106 +1,38 @@
-"""What one account may be asked for: what is late, due, or only growing stale. In memory, no clock of its own.
-
-Which request answers for it the request selector decides.
-"""
+"""What one account is asked for next: a confirmation, a page, an execution. In memory, no clock of its own."""
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import ClassVar
+from typing import NamedTuple
 
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
-from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
-from watcher.domain.transitions import Streak
-from watcher.domain.watch import Watch
-from watcher.polling.pagination.paging import RowPosition
-
-CONFIRM_WITHIN_S = 30.0
-"""An end that cannot be confirmed in this time becomes the status."""
-
-NEVER_TRIED = EARLIEST
+from watcher.domain.timestamps import Monotonic
+from watcher.polling.confirmations import ConfirmationQueue
+from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
+from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
 
 
-class QueueKind(Enum):
-    """Why something waits: it is due, it is growing stale, or it is a list whose scan is under way."""
+class GetRequest(NamedTuple):
+    """One execution is to be fetched, so many seconds after it should have been."""
 
-    DUE = "due"
-    STALE = "stale"
-    BEGUN = "begun"
+    entry: TrackedExecution
+    late_s: float = 0.0
 
 
-@dataclass(slots=True, eq=False, kw_only=True)
-class PollItem:
-    """Something to ask for: an execution, or a pipeline's list. Times are monotonic seconds.
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    """One page of a list is to be fetched; `entries` are taken out of the poll queue until its answer is evaluated.
 
-    `due_at` is the next request, or the moment from which one makes sense; `asked_at` was the last. `failure_count`
-    counts poll errors in a row; `streak` are refusals that may become a loss. Since `failing_since` it could not be
-    read; by then the process had run for `failing_ran_s`. `unwatched` is set while it is in flight and nobody wants to
-    know any more. `queue` says why it waits, `number` which of a heap's items is meant.
+    `scans` marks a step of the list's scan, `late_s` is as for a `GetRequest`.
     """
 
-    due_at: Monotonic = Monotonic(0.0)
-    asked_at: Monotonic = Monotonic(0.0)
-    failure_count: int = 0
-    streak: Streak | None = None
-    failing_since: Monotonic | None = None
-    failing_ran_s: float = 0.0
-    weight: ClassVar[float] = 1.0
-    """How many times as fast it grows stale."""
-
-    any_failure_counts: ClassVar[bool] = False
-    """Whether every failure but a refusal makes it unreadable in time; else only a body that cannot be read does."""
-
-    number: int = 0
-    queued: bool = False
-    queue: QueueKind = QueueKind.DUE
-    unwatched: bool = False
+    listing: PipelineListState
+    page: int
+    entries: Sequence[TrackedExecution]
+    scans: bool
+    late_s: float = 0.0
 
 
-@dataclass(slots=True)
-class PendingConfirmation:
-    """A row of a pipeline that says an execution has ended: when its page was asked for, when it was read.
-
-    Both, and `retry_at`, before which no GET is to be tried again, are monotonic seconds.
-    """
-
-    pipeline: str
-    execution: ExecutionSnapshot
-    sent_at: Monotonic
-    at: Monotonic
-    retry_at: Monotonic = NEVER_TRIED
-
-    @property
-    def expires_at(self) -> Monotonic:
-        """Return when it need wait no longer; what cannot be written then is tried again later."""
-        return max(Monotonic(self.at + CONFIRM_WITHIN_S), self.retry_at)
-
-    def retry_after(self, wait_s: float, *, now: Monotonic) -> None:
-        """Wait before another try, but not beyond the time in which the end is to be confirmed."""
-        due_at = self.at + CONFIRM_WITHIN_S
-        self.retry_at = Monotonic(min(now + wait_s, due_at) if now < due_at else now + wait_s)
-
-
-@dataclass(slots=True, eq=False)
-class TrackedExecution(PollItem):
-    """One open execution.
-
-    `recorded` says whether the store has it. `polled_at` is the end of the last poll that counts (microseconds,
-    steady), of which the store learns lazily: not yet while it is `unflushed`. `body_hash` is that of the last answer,
-    `row` the last row of a list, while all that it led to is written and it would lead to nothing if it came again.
-    `position` is where a list showed it last; `pending` is a row that says it has ended; until `denied_until` no other
-    such row is believed.
-    """
-
-    known: ExecutionRecord
-    watch: Watch
-    polled_at: Micros = NEVER
-    body_hash: int | None = None
-    row: ExecutionSnapshot | None = None
-    unflushed: bool = False
-    recorded: bool = False
-    position: RowPosition | None = None
-    pending: PendingConfirmation | None = None
-    denied_until: Monotonic = Monotonic(0.0)
+Request = GetRequest | ListRequest
 
 
 Heap = list[tuple[Monotonic, int, PollItem]]
@@ -112,10 +44,14 @@ class PollQueue:
     So what is late, last asked for `max_interval_s` ago, is always first in its heap. Lists whose scan is under way
     have a heap of their own. An item that is taken is nobody else's until it is put back. What was moved or taken stays
     in its heap until it comes first there, where its number shows that it is not meant any more.
+
+    `listings` are the pipelines watched whole, by id; the registry keeps them.
     """
 
-    def __init__(self, *, max_interval_s: float) -> None:
+    def __init__(self, confirmations: ConfirmationQueue, *, max_interval_s: float) -> None:
         """Start empty."""
+        self.listings: dict[str, PipelineListState] = {}
+        self._confirmations = confirmations
         self._max_interval_s = max_interval_s
         self._waiting: Heap = []  # by `due_at`
         self._due: dict[tuple[QueueKind, float], Heap] = {}  # of each kind and weight, by `asked_at`
@@ -123,6 +59,7 @@ class PollQueue:
         self._put_count = 0
         self._scan_went = False
         self._stale_went = False
+        self._confirmation_went = False
 
     def put(self, item: PollItem, *, due_at: Monotonic, queue: QueueKind = QueueKind.DUE) -> None:
         """Queue an item, or move it if it is queued already.
@@ -143,13 +80,15 @@ class PollQueue:
         for item in items:
             item.queued = False
 
-    def next(self, now: Monotonic) -> PollItem | None:
-        """Return what is to be asked for now.
+    def next(self, now: Monotonic) -> Request | None:
+        """Return the next request, if there is one, taking what it is about out of the queue.
 
-        A scan under way has every second turn while anything else is due. Of the rest what is late goes first, what was
-        asked for longest ago by its weight; then by turns what is due and what has grown stale.
+        Confirmations, then the next pages of scans under way, take every second turn while anything else wants one. The
+        rest goes to what is late, what was asked for longest ago by its weight; then by turns to what is due and to
+        what has grown stale. So nothing can starve the rest: no storm of failures the lists, no deep scan the other
+        pipelines, no named executions those that are watched whole.
         """
-        waiting = self._waiting
+        waiting, confirmations = self._waiting, self._confirmations
         while waiting and waiting[0][0] <= now:
             _, number, item = heapq.heappop(waiting)
             if item.queued and item.number == number:
@@ -158,37 +97,87 @@ class PollQueue:
         first: PollItem | None = None
         rank = (False, False, 0.0)
         for due in self._due.values():
-            if due and (head := _peek(due)) is not None:
+            if due and (head := _first(due)) is not None:
                 asked_s = now - head.asked_at
                 is_late = asked_s >= self._max_interval_s
                 has_turn = not is_late and (head.queue is QueueKind.STALE) is not self._stale_went
                 if first is None or (is_late, has_turn, head.weight * asked_s) > rank:
                     first, rank = head, (is_late, has_turn, head.weight * asked_s)
         if self._begun and (first is None or not self._scan_went):
-            return _peek(self._begun) or first
-        return first
+            first = _first(self._begun) or first
+        confirmable = confirmations.first(now) if confirmations.waiting else None
+        self._confirmation_went = confirmable is not None and (first is None or not self._confirmation_went)
+        if confirmable is not None and self._confirmation_went:
+            confirmations.take(confirmable)
+            return GetRequest(confirmable)
+        return None if first is None else self._request(first, now)
 
-    def goes(self, item: PollItem, now: Monotonic) -> float:
-        """Take out who has the turn; return how many seconds late. What grows stale is not due before it is late."""
-        self._scan_went = item.queue is QueueKind.BEGUN
+    def probe(self, target: PollItem | None, now: Monotonic) -> Request | None:
+        """Return the one request of a degraded account: for what last succeeded, else any."""
+        item = target if target is not None and target.queued else self.peek()
+        return None if item is None else self._request(item, now, alone=isinstance(item, TrackedExecution))
+
+    def _request(self, item: PollItem, now: Monotonic, *, alone: bool = False) -> Request:
+        """Take out who has the turn; return the request for it: alone, or by a page that answers for others too.
+
+        What grows stale is not due before it is late.
+        """
+        page = self._page_for(item, now=now) if self.listings and not alone else None
         late_at = item.due_at
+        self._scan_went = item.queue is QueueKind.BEGUN
         if not self._scan_went:
             self._stale_went = item.queue is QueueKind.STALE
             if self._stale_went:
                 late_at = max(late_at, Monotonic(item.asked_at + self._max_interval_s))
-        item.queued = False
-        return max(0.0, now - late_at)
+        item.queued, late_s = False, max(0.0, now - late_at)
+        if page is not None:
+            return self._list_request(*page, item, late_s=late_s, now=now)
+        assert isinstance(item, TrackedExecution)
+        return GetRequest(item, late_s)
 
     def peek(self) -> PollItem | None:
         """Return what may be asked for first, due or not."""
         first: PollItem | None = None
         for heap in (self._begun, self._waiting, *self._due.values()):
-            if heap and (head := _peek(heap)) is not None and (first is None or head.due_at < first.due_at):
+            if heap and (head := _first(heap)) is not None and (first is None or head.due_at < first.due_at):
                 first = head
         return first
 
+    def _page_for(self, item: PollItem, *, now: Monotonic) -> tuple[PipelineListState, int] | None:
+        """Return the page that answers for an execution and for others that are due; `None`: it is asked for alone.
 
-def _peek(heap: Heap) -> PollItem | None:
+        Of a list, the next page of its scan; of a deep one now and then that of the newest rows, while it waits on.
+        """
+        if isinstance(item, PipelineListState):
+            wanted, head = item.scan.page, item.scan.head
+            if head is not None and head != wanted and item.progress.depth >= HEAD_EVERY_PAGES:
+                wanted, item.progress.depth = head, 0
+            return item, wanted
+        assert isinstance(item, TrackedExecution)
+        listing = self.listings.get(item.known.pipeline)
+        if listing is None or listing.failing_until > now:
+            return None
+        page = listing.rows.page_of(item, at=now)
+        if page is None:
+            return None
+        shown = listing.rows.on_page(page, at=now)
+        scanned = (listing,) if page == listing.scan.page else ()
+        is_worth_it = len([each for each in (*shown, *scanned) if each.queued and each.due_at <= now]) > 1
+        return (listing, page) if is_worth_it else None
+
+    def _list_request(
+        self, listing: PipelineListState, page: int, item: PollItem, *, late_s: float, now: Monotonic
+    ) -> ListRequest:
+        """Take out all who should be on that page, and the list if its scan wants the page: nobody else asks."""
+        entries = [entry for entry in listing.rows.on_page(page, at=now) if entry.queued or entry is item]
+        scans = (listing.queued or listing is item) and page == listing.scan.page
+        self.take(*entries, *((listing,) if scans else ()))
+        if item is listing and not scans:
+            self.restore(listing)  # its scan waits on: the newest rows are read out of turn
+        return ListRequest(listing, page, entries, scans, late_s)
+
+
+def _first(heap: Heap) -> PollItem | None:
     """Return the first item, dropping what was moved or taken."""
     while heap:
         _, number, item = heap[0]

@@ -13,7 +13,8 @@ from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_queue import PollQueue, QueueKind, TrackedExecution
+from watcher.polling.poll_item import QueueKind, TrackedExecution
+from watcher.polling.poll_queue import PollQueue
 from watcher.runtime.metrics import AccountMetrics, open_label
 
 
@@ -37,7 +38,7 @@ class ExecutionRegistry:
     def __init__(self, poll_queue: PollQueue, metrics: AccountMetrics, *, min_interval_s: float) -> None:
         """Start with nobody. What a list shows is polled again after `min_interval_s` at the earliest."""
         self.found_count = 0
-        self.listings: dict[str, PipelineListState] = {}
+        self.listings = poll_queue.listings
         self._poll_queue = poll_queue
         self._metrics = metrics
         self._min_interval_s = min_interval_s
@@ -145,9 +146,10 @@ class ExecutionRegistry:
 
     def put_back(self, entry: TrackedExecution, next_s: float | None, *, now: Monotonic) -> None:
         """Take an entry back from a poll; the next comes so long after the request of this one, `None` means never."""
+        failure_count = 0 if entry.failures is None else entry.failures.count
         if next_s is None or entry.unwatched:
             self.leave(entry)
-        elif entry.known.lost is None and not entry.failure_count and entry.known.pipeline in self.listings:
+        elif entry.known.lost is None and not failure_count and entry.known.pipeline in self.listings:
             # what a list shows, and is well, is not due at a time of its own, it grows stale
             self._poll_queue.put(entry, due_at=Monotonic(entry.asked_at + self._min_interval_s), queue=QueueKind.STALE)
         else:

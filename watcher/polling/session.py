@@ -16,11 +16,12 @@ from watcher.clerk.protocol import Answer, Api
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
+from watcher.domain.execution import LostReason
 from watcher.domain.timestamps import Monotonic
-from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
-from watcher.polling.policy import FailurePolicy
-from watcher.polling.poll_queue import PollItem, PollQueue, TrackedExecution
+from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
+from watcher.polling.poll_item import PollItem, TrackedExecution
+from watcher.polling.poll_queue import PollQueue
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import REMEDIES
 from watcher.runtime.metrics import AccountMetrics
@@ -153,35 +154,20 @@ class AccountDependencies:
 
 
 class AccountSession:
-    """One account's polls together: what last succeeded, and what is still to be written.
-
-    `success_at` is when anything last succeeded (monotonic seconds), `probe_target` what that was.
-    """
+    """One account's polls together: what failures mean, and what is still to be written."""
 
     def __init__(
         self, deps: AccountDependencies, *, poll_queue: PollQueue, on_trouble: Callable[[], None] = lambda: None
     ) -> None:
         """Start with nothing seen. `on_trouble` hears when the account becomes unusable."""
         self._on_trouble = on_trouble
-        self.success_at: Monotonic | None = None
-        self.probe_target: PollItem | None = None
         self._deps = deps
         self._clock = deps.clock
         self._breaker = deps.breaker
         self._poll_queue = poll_queue
         self._unflushed: deque[TrackedExecution] = deque()  # a dict of a hundred thousand would take 10 MB
-        self._is_resting = False
-        self._asked_at = self._clock.monotonic()  # whether it may work
-        self._breaker.note_running(now=self._asked_at, ran_s=self._clock.running())
+        self._breaker.note_running(now=self._clock.monotonic(), ran_s=self._clock.running())
         deps.metrics.last_success.set_function(self._last_success)
-
-    def may_work(self, now: Monotonic) -> bool:
-        """Return whether the lease is trusted. While it is not nothing is tried, so that time is nobody's failure."""
-        is_trusted = self._deps.is_trusted()
-        if self._is_resting or not is_trusted:
-            self._breaker.note_stop(now=now, length_s=now - self._asked_at)
-        self._is_resting, self._asked_at = not is_trusted, now
-        return is_trusted
 
     def failed(self, error: Exception) -> float:
         """Take in what a poll raised: it must not end the others. Return the seconds until another try."""
@@ -196,20 +182,25 @@ class AccountSession:
 
     # What answers say of the account
 
-    def note_success(self, item: PollItem, answer: Answer, *, now: Monotonic) -> None:
-        """Take in that the API answered something of this account as it should."""
-        self._breaker.note(answer, now=now)
-        self.success_at, self.probe_target = now, item
+    def note_failure(
+        self, item: PollItem, answer: Answer, *, now: Monotonic, alone: bool, lost: bool
+    ) -> LostReason | None:
+        """Take in a failure, of the item and of the account. Return why the item is lost now, if it is.
 
-    def note_failure(self, answer: Answer, *, now: Monotonic, alone: bool, lost: bool) -> None:
-        """Take in that the API did not. `alone` and `lost` are as for `AccountCircuitBreaker.note`."""
-        self._breaker.note_running(now=now, ran_s=self._clock.running())
-        self._breaker.note(answer, now=now, alone=alone, lost=lost)
+        `alone` and `lost` are as for `AccountCircuitBreaker.note`.
+        """
+        breaker, failures = self._breaker, self._deps.failures
+        reason = failures.note_failure(
+            item, answer, alone=alone, success_at=breaker.success_at, usable=not breaker.unusable
+        )
+        breaker.note_running(now=now, ran_s=self._clock.running())
+        breaker.note(item, answer, now=now, alone=alone, lost=lost)
         self.probe_if_suspect(now)
+        return reason
 
     def probe_if_suspect(self, now: Monotonic) -> None:
         """Before the account is called degraded, ask for what last succeeded: the failures may be the others' own."""
-        target, since = self.probe_target, self._breaker.failing_since
+        target, since = self._breaker.probe_target, self._breaker.failing_since
         if target is None or since is None or not self._breaker.suspects(now):
             return
         if target.queued and target.asked_at <= since:
@@ -265,8 +256,8 @@ class AccountSession:
 
         It stands still while the store cannot be written: nobody is told of what polls see then.
         """
-        if self.success_at is None:
+        success_at, failing_since = self._breaker.success_at, self._deps.store.failing_since
+        if success_at is None:
             return 0.0
-        failing_since = self._deps.store.failing_since
-        at = self.success_at if failing_since is None else min(self.success_at, failing_since)
+        at = success_at if failing_since is None else min(success_at, failing_since)
         return self._clock.now().timestamp() - (self._clock.monotonic() - at)

@@ -16,7 +16,7 @@ from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictErro
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
-from watcher.polling.poll_queue import TrackedExecution
+from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.http_client import REMEDIES
 from watcher.store.changes import ExecutionChange
 from watcher.store.open import open_store
@@ -453,7 +453,7 @@ def break_down(*_arguments: object, **_more: object) -> None:
     raise BrokenError
 
 
-@pytest.mark.parametrize(("part", "method"), [("_registry", "put_back"), ("_selector", "next")])
+@pytest.mark.parametrize(("part", "method"), [("_registry", "put_back"), ("_poll_queue", "next")])
 async def test_what_raises_where_nothing_catches_it_ends_the_daemon_and_loses_nothing_in_silence(
     store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str
 ) -> None:

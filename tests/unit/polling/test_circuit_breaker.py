@@ -7,13 +7,15 @@ import pytest
 from watcher.clerk.protocol import PageReply, Reply
 from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import Outcome
-from watcher.domain.timestamps import Monotonic
-from watcher.polling.circuit_breaker import AccountCircuitBreaker, BreakerState
+from watcher.domain.timestamps import EARLIEST, Monotonic
+from watcher.polling.failures import GAP_TOLERANCE, TIMER_TOLERANCE_S, AccountCircuitBreaker
+from watcher.polling.poll_item import PollItem
 from watcher.store.changes import BackoffState
 
 UNAUTHORIZED = AccountTrouble.UNAUTHORIZED
 OVER_BUDGET = AccountTrouble.OVER_BUDGET
-ALLOWED_S = 66.0
+MAX_INTERVAL_S = 60.0
+ALLOWED_S = MAX_INTERVAL_S * GAP_TOLERANCE + TIMER_TOLERANCE_S
 ABOUT_THE_ACCOUNT = [outcome for outcome in Outcome if outcome not in {Outcome.OK, Outcome.UNAUTHORIZED}]
 
 
@@ -45,7 +47,7 @@ class Account:
         reply = Reply(outcome, Monotonic(at - 0.1 if sent_at is None else sent_at), None, code, retry_after_s, reason)
         if outcome is not Outcome.OK:
             self.live(at=at)
-        self.breaker.note(reply, now=Monotonic(at), alone=self.alone)
+        self.breaker.note(PollItem(), reply, now=Monotonic(at), alone=self.alone)
         return self.breaker.trouble
 
     def busy(self, *, at: float, retry_after_s: float | None = None, sent_at: float | None = None) -> float:
@@ -53,13 +55,18 @@ class Account:
         self.answer(Outcome.RATE_LIMITED, at=at, code=429, retry_after_s=retry_after_s, sent_at=sent_at)
         return self.breaker.opens_at() - at
 
+    def is_open(self, *, at: float) -> bool:
+        """Return whether nothing may be sent then."""
+        return at < self.breaker.opens_at()
+
     def check(self, at: float) -> AccountTrouble | None:
         self.live(at=at)
         self.breaker.check(Monotonic(at))
         return self.breaker.trouble
 
     def gap(self, gap_s: float, *, at: float) -> AccountTrouble | None:
-        self.breaker.note_gap(gap_s, allowed_s=ALLOWED_S, now=Monotonic(at))
+        item = PollItem(due_at=EARLIEST)
+        self.breaker.note_gap(item, last_at=Monotonic(at - gap_s), now=Monotonic(at), ran_s=at - self.stopped_s)
         return self.check(at)
 
 
@@ -68,10 +75,17 @@ def an_account(
     *,
     alone: bool = False,
     degraded_after_s: float = 60,
+    max_interval_s: float = MAX_INTERVAL_S,
     backoff: BackoffState | None = None,
 ) -> Account:
     account = Account(
-        AccountCircuitBreaker(degraded_after_s=degraded_after_s, now=Monotonic(1000), trouble=trouble, backoff=backoff),
+        AccountCircuitBreaker(
+            degraded_after_s=degraded_after_s,
+            max_interval_s=max_interval_s,
+            now=Monotonic(1000),
+            trouble=trouble,
+            backoff=backoff,
+        ),
         alone,
     )
     account.live(at=1000)
@@ -87,8 +101,8 @@ def an_account(
 def test_a_pause_is_as_long_as_the_server_asks_and_at_most_15_minutes(wish_s: float, pause_s: float) -> None:
     account = an_account()
     assert account.busy(at=1000, retry_after_s=wish_s) == pytest.approx(pause_s)
-    assert account.breaker.state(Monotonic(1000 + pause_s - 0.01)) is BreakerState.OPEN
-    assert account.breaker.state(Monotonic(1000 + pause_s)) is not BreakerState.OPEN
+    assert account.is_open(at=1000 + pause_s - 0.01)
+    assert not account.is_open(at=1000 + pause_s)
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(Outcome.RATE_LIMITED, 429), (Outcome.SERVER_ERROR, 503)])
@@ -102,7 +116,7 @@ def test_both_codes_that_ask_for_a_pause_get_one(outcome: Outcome, code: int) ->
 def test_other_trouble_pauses_nothing_even_if_it_says_when_to_come_again(outcome: Outcome, code: int) -> None:
     account = an_account()
     account.answer(outcome, at=1000, code=code, retry_after_s=30)
-    assert account.breaker.state(Monotonic(1000)) is BreakerState.CLOSED
+    assert not account.is_open(at=1000)
 
 
 def test_without_a_wish_pauses_double_from_1_to_60_seconds() -> None:
@@ -212,7 +226,7 @@ def test_one_success_ends_trouble() -> None:
     account = an_account()
     account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
     assert account.answer(Outcome.OK, at=1060) is None
-    assert account.breaker.state(Monotonic(1060)) is BreakerState.CLOSED
+    assert not account.is_open(at=1060)
     assert account.check(5000) is None
 
 
@@ -262,18 +276,20 @@ def test_a_degraded_account_is_probed_every_10_seconds() -> None:
     account = an_account()
     account.answer(Outcome.CONNECTION, at=1000)
     account.check(1060)
-    assert account.breaker.state(Monotonic(1069.9)) is BreakerState.OPEN
-    assert account.breaker.state(Monotonic(1070)) is BreakerState.HALF_OPEN
+    assert account.is_open(at=1069.9)
+    assert account.breaker.unusable
+    assert not account.is_open(at=1070)
     account.breaker.probed(Monotonic(1070))
-    assert account.breaker.state(Monotonic(1070)) is BreakerState.OPEN
+    assert account.is_open(at=1070)
     assert account.breaker.opens_at() == 1080.0
 
 
 def test_a_refused_key_is_probed_once_a_minute() -> None:
     account = an_account()
     account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
-    assert account.breaker.state(Monotonic(1059.9)) is BreakerState.OPEN
-    assert account.breaker.state(Monotonic(1060)) is BreakerState.HALF_OPEN
+    assert account.is_open(at=1059.9)
+    assert account.breaker.unusable
+    assert not account.is_open(at=1060)
     account.breaker.probed(Monotonic(1060))
     assert account.breaker.opens_at() == 1120.0
 
@@ -298,7 +314,7 @@ def test_a_probe_waits_for_the_pause_too() -> None:
 
 def test_a_restored_overrun_stops_no_poll_and_no_success_ends_it() -> None:
     account = an_account(OVER_BUDGET)
-    assert account.breaker.state(Monotonic(1000)) is BreakerState.CLOSED
+    assert not account.is_open(at=1000)
     assert account.answer(Outcome.OK, at=1000) is OVER_BUDGET
 
 
@@ -313,7 +329,7 @@ def test_a_restored_overrun_that_goes_on_does_not_end() -> None:
 
 def test_gaps_as_long_as_allowed_are_within_the_budget() -> None:
     account = an_account()
-    assert all(account.gap(ALLOWED_S, at=now) is None for now in range(1000, 5000, 10))
+    assert all(account.gap(ALLOWED_S - 0.01, at=now) is None for now in range(1000, 5000, 10))
 
 
 def test_five_minutes_beyond_the_budget_are_trouble_that_stops_no_poll() -> None:
@@ -322,7 +338,7 @@ def test_five_minutes_beyond_the_budget_are_trouble_that_stops_no_poll() -> None
         assert account.gap(ALLOWED_S + 1, at=now) is None
     assert account.gap(ALLOWED_S + 1, at=1300) is OVER_BUDGET
     assert not account.breaker.unusable
-    assert account.breaker.state(Monotonic(1300)) is BreakerState.CLOSED
+    assert not account.is_open(at=1300)
 
 
 def test_a_short_overrun_is_forgotten() -> None:
@@ -342,8 +358,8 @@ def test_punctual_polls_between_late_ones_do_not_hide_an_overrun() -> None:
 
 
 def test_a_single_late_poll_is_no_overrun_however_rare_polls_are() -> None:
-    account = an_account()
-    account.breaker.note_gap(1000, allowed_s=660, now=Monotonic(1000))
+    account = an_account(max_interval_s=600)
+    account.gap(1000, at=1000)
     assert account.check(1600) is None
 
 
@@ -361,7 +377,7 @@ def test_an_overrun_ends_when_the_budget_was_held_for_one_max_interval() -> None
     account = an_account()
     for now in range(1000, 1310, 10):
         account.gap(100, at=now)
-    assert account.gap(10, at=1300 + ALLOWED_S) is OVER_BUDGET
+    assert account.gap(10, at=1299.9 + ALLOWED_S) is OVER_BUDGET
     assert account.gap(10, at=1300.1 + ALLOWED_S) is None
 
 
@@ -384,12 +400,16 @@ def test_an_overrun_that_ends_leaves_worse_trouble_alone() -> None:
 def test_a_page_of_a_list_says_of_the_account_what_a_poll_does() -> None:
     account = an_account()
     account.breaker.note(
-        PageReply(Outcome.RATE_LIMITED, Monotonic(999.9), status_code=429, retry_after_s=7), now=Monotonic(1000)
+        PollItem(),
+        PageReply(Outcome.RATE_LIMITED, Monotonic(999.9), status_code=429, retry_after_s=7),
+        now=Monotonic(1000),
     )
     assert account.breaker.opens_at() == 1007.0
-    account.breaker.note(PageReply(Outcome.UNAUTHORIZED, Monotonic(1007), status_code=401), now=Monotonic(1008))
+    account.breaker.note(
+        PollItem(), PageReply(Outcome.UNAUTHORIZED, Monotonic(1007), status_code=401), now=Monotonic(1008)
+    )
     assert account.breaker.trouble is UNAUTHORIZED
-    account.breaker.note(PageReply(Outcome.OK, Monotonic(1070), ()), now=Monotonic(1071))
+    account.breaker.note(PollItem(), PageReply(Outcome.OK, Monotonic(1070), ()), now=Monotonic(1071))
     assert account.breaker.trouble is None
 
 

@@ -15,8 +15,8 @@ from watcher.domain.routing import Route, Router
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.evaluator import Evaluation, ReplyEvaluator
-from watcher.polling.policy import AccountState, FailurePolicy
-from watcher.polling.poll_queue import TrackedExecution
+from watcher.polling.failures import FailurePolicy
+from watcher.polling.poll_item import TrackedExecution
 from watcher.store.changes import ExecutionChange, Lease
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -65,18 +65,19 @@ class Rig:
     bodies: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.failures = FailurePolicy(
+            min_interval_s=1,
+            max_interval_s=60,
+            lost_after=3,
+            lost_grace_s=60,
+            clock=self.clock,
+            jitter=lambda: 0.5,
+        )
         self.evaluator = ReplyEvaluator(
             lease=LEASE,
             events=EventFactory(self.router),
             clock=self.clock,
-            failures=FailurePolicy(
-                min_interval_s=1,
-                max_interval_s=60,
-                lost_after=3,
-                lost_grace_s=60,
-                clock=self.clock,
-                jitter=lambda: 0.5,
-            ),
+            failures=self.failures,
             cadence=tenth,
             link=self.link,
         )
@@ -87,10 +88,11 @@ class Rig:
         """Answer a request that took a quarter of a second."""
         sent_at = self.clock.monotonic()
         self.clock.passed_s += REQUEST_S
-        around = AccountState(alone=False, success_at=self.clock.monotonic(), usable=True)
         reply = Reply(outcome, sent_at, execution, code)
         if execution is None:
-            evaluation = self.evaluator.failure(self.entry, reply, around)
+            well_at = self.clock.monotonic()
+            reason = self.failures.note_failure(self.entry, reply, alone=False, success_at=well_at, usable=True)
+            evaluation = self.evaluator.failure(self.entry, reason, sent_at=sent_at)
         else:
             evaluation = self.evaluator.success(self.entry, execution, sent_at=reply.sent_at)
         if evaluation.change is not None:

@@ -1,4 +1,4 @@
-"""What a list that cannot be read means, over a real account: test_policy.py has the table of all answers."""
+"""What a list that cannot be read means, over a real account: test_failures.py has the table of all answers."""
 
 from dataclasses import replace
 from random import Random
@@ -10,9 +10,9 @@ from watcher.clerk.protocol import PageReply
 from watcher.domain.execution import ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Watch
+from watcher.polling.failures import LOST_EVERY_S
 from watcher.polling.list_poller import ListFailures
 from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.policy import LOST_EVERY_S
 from watcher.store.sql_store import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
@@ -45,7 +45,7 @@ class Rig:
         )
 
     def other_is_well(self, *, at: float) -> None:
-        self.session.success_at = Monotonic(self.start + at)
+        self.session._breaker.success_at = Monotonic(self.start + at)
 
 
 async def rig_of(store: SqlStore, clock: FakeClock, **rules: float) -> Rig:
@@ -85,11 +85,12 @@ async def test_once_it_works_all_is_forgotten(store: SqlStore, clock: FakeClock)
     assert rig.listing.failing_until == rig.start + 1
     rig.trouble.works(rig.listing)
     listing = rig.listing
-    assert (listing.failure_count, listing.streak, listing.failing_since) == (0, None, None)
+    assert listing.failures is None
     assert listing.failing_until == float("-inf")
     rig.other_is_well(at=1)
     assert await rig.fails(NOT_FOUND, at=3600) is None
-    assert rig.listing.failing_since == rig.start + 3600
+    assert rig.listing.failures is not None
+    assert rig.listing.failures.unreadable_since == rig.start + 3600
 
 
 @pytest.mark.parametrize(

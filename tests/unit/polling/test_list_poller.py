@@ -20,7 +20,7 @@ from watcher.domain.watch import Details, FirstSight, Watch
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.pagination.sort_order import Order
-from watcher.polling.poll_queue import TrackedExecution
+from watcher.polling.poll_item import TrackedExecution
 from watcher.store.changes import ChangeSet, ExecutionChange
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore

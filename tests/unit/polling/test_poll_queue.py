@@ -7,13 +7,15 @@ import pytest
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor, Watch
+from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.pagination.arrival_baseline import ApiClock
 from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import PipelineListState, PipelineStream
-from watcher.polling.poll_queue import PollItem, PollQueue, QueueKind, TrackedExecution
+from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
+from watcher.polling.poll_queue import GetRequest, PollQueue
 
 WATCH = Watch("default", "p", ())
 
@@ -31,18 +33,19 @@ def a_listing() -> PipelineListState:
         began_at=Micros(0),
         pages_at_most=10,
     )
-    return PipelineListState(WATCH, Cursor(Micros(0)), PipelineStream(0), scan)
+    return PipelineListState(Watch("default", "listed", ()), Cursor(Micros(0)), PipelineStream(0), scan)
 
 
 def a_poll_queue() -> PollQueue:
-    return PollQueue(max_interval_s=60.0)
+    return PollQueue(ConfirmationQueue(in_time_count=10), max_interval_s=60.0)
 
 
 def take(poll_queue: PollQueue, now: float) -> PollItem | None:
-    first = poll_queue.next(Monotonic(now))
-    if first is not None:
-        poll_queue.goes(first, Monotonic(now))
-    return first
+    """Take out what is asked for next."""
+    request = poll_queue.next(Monotonic(now))
+    if request is None:
+        return None
+    return request.entry if isinstance(request, GetRequest) else request.listing
 
 
 def names(poll_queue: PollQueue, *, now: float = 1e9) -> list[str]:
@@ -152,12 +155,13 @@ def test_what_is_due_and_what_has_grown_stale_go_by_turns() -> None:
 
 
 def test_a_list_grows_stale_three_times_as_fast() -> None:
-    poll_queue, entry, list_ = a_poll_queue(), an_entry(), a_listing()
-    entry.asked_at, list_.asked_at = Monotonic(0), Monotonic(6)
-    poll_queue.put(entry, due_at=Monotonic(1), queue=QueueKind.STALE)
-    poll_queue.put(list_, due_at=Monotonic(7), queue=QueueKind.STALE)
-    assert poll_queue.next(Monotonic(8.9)) is entry
-    assert poll_queue.next(Monotonic(9.1)) is list_
+    for now in (8.9, 9.1):
+        poll_queue, entry, list_ = a_poll_queue(), an_entry(), a_listing()
+        poll_queue.listings["listed"] = list_
+        entry.asked_at, list_.asked_at = Monotonic(0), Monotonic(6)
+        poll_queue.put(entry, due_at=Monotonic(1), queue=QueueKind.STALE)
+        poll_queue.put(list_, due_at=Monotonic(7), queue=QueueKind.STALE)
+        assert take(poll_queue, now) is (entry if now < 9 else list_)
 
 
 @pytest.mark.parametrize("due_at", [1, 20, 59, 60])
@@ -170,32 +174,34 @@ def test_what_was_asked_for_longest_ago_goes_first_however_long_it_has_been_due(
 
 
 def test_what_is_late_goes_whoever_has_the_turn() -> None:
-    poll_queue, stale, due = a_poll_queue(), an_entry("stale"), an_entry("due")
-    stale.asked_at, due.asked_at = Monotonic(30), Monotonic(0)
-    poll_queue.put(stale, due_at=Monotonic(31), queue=QueueKind.STALE)
-    poll_queue.put(due, due_at=Monotonic(59))
-    assert poll_queue.next(Monotonic(59.9)) is stale
-    assert poll_queue.next(Monotonic(60)) is due
+    for now in (59.9, 60):
+        poll_queue, stale, due = a_poll_queue(), an_entry("stale"), an_entry("due")
+        stale.asked_at, due.asked_at = Monotonic(30), Monotonic(0)
+        poll_queue.put(stale, due_at=Monotonic(31), queue=QueueKind.STALE)
+        poll_queue.put(due, due_at=Monotonic(59))
+        assert take(poll_queue, now) is (stale if now < 60 else due)
 
 
 def test_what_is_not_due_does_not_go_however_late_it_is() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
     poll_queue.put(entry, due_at=Monotonic(600))
-    assert poll_queue.next(Monotonic(599)) is None
-    assert poll_queue.next(Monotonic(600)) is entry
+    assert take(poll_queue, 599) is None
+    assert take(poll_queue, 600) is entry
 
 
 def test_a_late_list_goes_before_others_that_are_not_three_times_as_late() -> None:
-    poll_queue, entry, list_ = a_poll_queue(), an_entry(), a_listing()
-    entry.asked_at, list_.asked_at = Monotonic(0), Monotonic(100)
-    poll_queue.put(entry, due_at=Monotonic(1), queue=QueueKind.STALE)
-    poll_queue.put(list_, due_at=Monotonic(101), queue=QueueKind.STALE)
-    assert poll_queue.next(Monotonic(159)) is entry
-    assert poll_queue.next(Monotonic(160)) is list_
+    for now in (159, 160):
+        poll_queue, entry, list_ = a_poll_queue(), an_entry(), a_listing()
+        poll_queue.listings["listed"] = list_
+        entry.asked_at, list_.asked_at = Monotonic(0), Monotonic(100)
+        poll_queue.put(entry, due_at=Monotonic(1), queue=QueueKind.STALE)
+        poll_queue.put(list_, due_at=Monotonic(101), queue=QueueKind.STALE)
+        assert take(poll_queue, now) is (entry if now < 160 else list_)
 
 
 def test_scans_that_have_begun_take_every_second_turn_and_go_by_their_beginning() -> None:
     poll_queue, first, second = a_poll_queue(), a_listing(), a_listing()
+    poll_queue.listings |= {"listed": first, "another": second}
     poll_queue.put(second, due_at=Monotonic(5), queue=QueueKind.BEGUN)
     poll_queue.put(first, due_at=Monotonic(4), queue=QueueKind.BEGUN)
     entry = an_entry()
@@ -204,18 +210,25 @@ def test_scans_that_have_begun_take_every_second_turn_and_go_by_their_beginning(
 
 
 def test_lateness_counts_from_when_an_item_was_due_or_had_grown_stale_for_too_long() -> None:
-    poll_queue, due, stale = a_poll_queue(), an_entry("due"), an_entry("stale")
-    poll_queue.put(due, due_at=Monotonic(60))
-    poll_queue.put(stale, due_at=Monotonic(1), queue=QueueKind.STALE)
-    assert [poll_queue.goes(item, Monotonic(20)) for item in (due, stale)] == [0, 0]
-    assert [poll_queue.goes(item, Monotonic(100)) for item in (due, stale)] == [40, 40]
-    assert not due.queued
+    for queue, due_at, now, late_s in (
+        (QueueKind.DUE, 60, 60, 0),
+        (QueueKind.DUE, 60, 100, 40),
+        (QueueKind.STALE, 1, 20, 0),
+        (QueueKind.STALE, 1, 100, 40),
+    ):
+        poll_queue, entry = a_poll_queue(), an_entry()
+        poll_queue.put(entry, due_at=Monotonic(due_at), queue=queue)
+        assert poll_queue.next(Monotonic(now)) == GetRequest(entry, late_s)
+        assert not entry.queued
 
 
 def test_an_item_moves_from_one_heap_to_the_other_and_comes_once() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
     poll_queue.put(entry, due_at=Monotonic(1))
-    assert poll_queue.next(Monotonic(1)) is entry  # it is among what is due from here on
+    other = an_entry("other")
+    other.asked_at = Monotonic(-1)
+    poll_queue.put(other, due_at=Monotonic(1))
+    assert take(poll_queue, 1) is other  # the entry is among what is due from here on
     poll_queue.put(entry, due_at=Monotonic(2), queue=QueueKind.STALE)
     poll_queue.put(entry, due_at=Monotonic(3), queue=QueueKind.BEGUN)
     poll_queue.put(entry, due_at=Monotonic(3))
@@ -228,4 +241,4 @@ def test_what_was_taken_for_nothing_is_restored_as_it_was() -> None:
     poll_queue.put(entry, due_at=Monotonic(2), queue=QueueKind.STALE)
     poll_queue.take(entry)
     poll_queue.restore(entry)
-    assert (poll_queue.next(Monotonic(1)), poll_queue.next(Monotonic(2)), entry.queue) == (None, entry, QueueKind.STALE)
+    assert (take(poll_queue, 1), take(poll_queue, 2), entry.queue) == (None, entry, QueueKind.STALE)

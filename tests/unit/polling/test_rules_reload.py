@@ -17,7 +17,7 @@ from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.rules import Rules
 from watcher.polling.evaluator import Evaluated, Evaluation
-from watcher.polling.poll_queue import TrackedExecution
+from watcher.polling.poll_item import TrackedExecution
 from watcher.store.changes import ExecutionChange
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
@@ -155,7 +155,7 @@ def recording(account: Account, number: int) -> asyncio.Task[None]:
     written = ExecutionChange(account.watcher._deps.lease, None, known, (OutboxEntry(event, ("ops",)),))
     entry = TrackedExecution(known, watch_of(IN_A_ROW))
     evaluated = Evaluated(entry, Evaluation(known, written, None), row(number))
-    return asyncio.create_task(account.watcher._alert_rules.record([evaluated]))
+    return asyncio.create_task(account.watcher._poller.record([evaluated]))
 
 
 async def test_whoever_waits_for_a_write_that_fails_hears_of_it_by_an_error_of_its_own(

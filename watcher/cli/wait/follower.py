@@ -20,7 +20,8 @@ from watcher.domain.routing import Router
 from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.policy import ERROR_JITTER, Cadence
+from watcher.polling.evaluator import Cadence
+from watcher.polling.failures import ERROR_JITTER
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.pacing import Backpressure

@@ -10,7 +10,7 @@ from watcher.config.models import PollingSettings
 from watcher.domain.errors import StoreError
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
-from watcher.polling.policy import ERROR_JITTER
+from watcher.polling.failures import ERROR_JITTER
 from watcher.store.changes import BackoffState, Change, ExecutionChange, Lease
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord, PipelineRecord

@@ -9,21 +9,15 @@ from watcher.clerk.protocol import Reply
 from watcher.domain.execution import ExecutionRecord, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
+from watcher.polling.evaluator import Cadence, backoff_cadence, fixed_cadence
+from watcher.polling.failures import LOST_EVERY_S, FailurePolicy
 from watcher.polling.pagination.arrival_baseline import ApiClock
 from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import PipelineListState, PipelineStream
-from watcher.polling.policy import (
-    LOST_EVERY_S,
-    AccountState,
-    Cadence,
-    FailurePolicy,
-    backoff_cadence,
-    fixed_cadence,
-)
-from watcher.polling.poll_queue import PollItem, TrackedExecution
+from watcher.polling.poll_item import Failures, PollItem, TrackedExecution
 
 LONGEST_S = 60.0
 HOUR_S = 3600.0
@@ -74,8 +68,10 @@ class Rig:
         """Fail so many seconds after the start; the others are well a moment before if they are `well`."""
         self.clock.elapsed_s = 1000.0 + at
         self.success_at = self.clock.monotonic() if well else self.success_at
-        around = AccountState(self.alone, self.success_at, self.usable)
-        return self.rule.note_failure(self.item, Reply(outcome, self.clock.monotonic(), None, code), around)
+        reply = Reply(outcome, self.clock.monotonic(), None, code)
+        return self.rule.note_failure(
+            self.item, reply, alone=self.alone, success_at=self.success_at, usable=self.usable
+        )
 
     def wait_s(self, reason: LostReason | None = None) -> float:
         return self.rule.wait_s(self.item, reason, sent_at=self.clock.monotonic())
@@ -113,7 +109,7 @@ def test_what_is_refused_or_unreadable_for_long_enough_is_lost_and_nothing_else(
         assert [rig.fail(outcome, code, at=at) for at in (0, 30, 60)] == [None, None, lost(soon)]
         assert rig.fail(outcome, code, at=HOUR_S - 1) is lost(soon)
         assert rig.fail(outcome, code, at=HOUR_S) is lost(later)
-        assert rig.item.failure_count == (5 if grows == "grows" else 0)
+        assert (rig.item.failures or Failures()).count == (5 if grows == "grows" else 0)
         refused = Rig(kind)
         for at in (0, 30):
             refused.fail(Outcome.NOT_FOUND, 404, at=at)
@@ -161,8 +157,7 @@ def test_the_hour_is_one_in_which_the_process_ran_and_a_success_begins_it_anew(k
     rig.clock.stop_for(3000)
     assert rig.fail(Outcome.INVALID, 200, at=HOUR_S + 2999) is None
     assert rig.fail(Outcome.INVALID, 200, at=HOUR_S + 3000) is LostReason.UNREADABLE
-    rig.rule.note_success(rig.item)
-    assert (rig.item.failure_count, rig.item.streak, rig.item.failing_since) == (0, None, None)
+    rig.item.failures = None
     assert rig.fail(Outcome.INVALID, 200, at=HOUR_S + 3001) is None
     assert rig.fail(Outcome.INVALID, 200, at=2 * HOUR_S + 3001) is LostReason.UNREADABLE
 

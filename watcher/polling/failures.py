@@ -1,18 +1,30 @@
-"""The circuit breaker of an account, driven by its replies: pauses, trouble, probes. No I/O; monotonic seconds come in.
+"""What an error means: for what was asked for, how long it waits and when it is lost; for the account, its breaker.
 
-How long something failed counts only while the process ran: a stopped one (SIGSTOP, `docker pause`) asks nothing. A
-pause is the server's, and goes on meanwhile.
+One rule of failures for executions and for lists. No I/O, no events. How long something failed counts only while the
+process ran: a stopped one (SIGSTOP, `docker pause`) asks nothing. A pause is the server's, and goes on meanwhile.
 """
 
 from collections import deque
-from enum import Enum
+from dataclasses import dataclass
 
 from watcher.clerk.protocol import Answer
 from watcher.domain.event import AccountTrouble
-from watcher.domain.execution import Outcome
+from watcher.domain.execution import LostReason, Outcome
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
-from watcher.runtime.pacing import doubling
+from watcher.domain.transitions import EXECUTION_REASONS, grace_left_s, means_lost, prolong
+from watcher.polling.poll_item import Failures, PollItem
+from watcher.runtime.clock import Clock
+from watcher.runtime.pacing import Jitter, doubling, spread
 from watcher.store.changes import BackoffState
+
+LOST_EVERY_S = 600.0
+"""What is lost is asked for so often."""
+
+UNREADABLE_AFTER_S = 3600.0
+_UNREADABLE_CODES = frozenset({None, 200})
+"""Of an `invalid` answer: 402 and the like are the API's trouble, however long."""
+
+ERROR_JITTER = 0.1
 
 PAUSING_CODES = frozenset({429, 503})
 PAUSE_CAP_S = 15 * 60.0
@@ -21,6 +33,10 @@ PAUSE_DOUBLING_CAP_S = 60.0
 PROBE_EVERY_S = 10.0
 UNAUTHORIZED_PROBE_EVERY_S = 60.0
 OVER_BUDGET_AFTER_S = 300.0
+
+GAP_TOLERANCE = 1.1
+TIMER_TOLERANCE_S = 0.1
+"""A poll is late against `max_interval` beyond both: jitter and a busy event loop are no budget that is too small."""
 
 STOP_S = 1.0
 """What is shorter is no stop, but a busy machine."""
@@ -44,27 +60,84 @@ _ABOUT_THE_EXECUTION = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _EXPECTED_OF_LOST = _ABOUT_THE_EXECUTION | {Outcome.FORBIDDEN}
 
 
-class BreakerState(Enum):
-    """What may be sent now."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailurePolicy:
+    """Counts the failures of whatever one account polls, in the items themselves.
 
-    CLOSED = "closed"
-    HALF_OPEN = "half-open"
-    OPEN = "open"
+    The configuration says the bounds of the wait, in seconds, and how many refusals in a row, for how long, are a loss.
+
+    An execution and a list differ in two things, as their `PollItem` says: of an execution only an unreadable body
+    makes it unreadable, of a list every failure that is no refusal, and that also ends the refusals in a row.
+    """
+
+    min_interval_s: float
+    max_interval_s: float
+    lost_after: int
+    lost_grace_s: float
+    clock: Clock
+    jitter: Jitter
+
+    def note_failure(
+        self, item: PollItem, reply: Answer, *, alone: bool, success_at: Monotonic | None, usable: bool
+    ) -> LostReason | None:
+        """Count a failure, and return why the item is lost now, if it is.
+
+        It is once it was refused often enough, for long enough, or could not be read for an hour in which the process
+        ran; either while something else of the account succeeded. How that is doing: whether nothing else is watched,
+        when anything last succeeded, whether the account is usable.
+        """
+        failures = item.failures = item.failures or Failures()
+        if usable and reply.status_code not in PAUSING_CODES:
+            failures.count += 1
+        now, ran_s = self.clock.monotonic(), self.clock.running()
+        is_unreadable = reply.outcome is Outcome.INVALID and reply.status_code in _UNREADABLE_CODES
+        if (is_unreadable or item.any_failure_counts) and failures.unreadable_since is None:
+            failures.unreadable_since, failures.ran_s = now, ran_s
+        refusal = EXECUTION_REASONS.get(reply.outcome)
+        if refusal is not None:
+            failures.streak = prolong(failures.streak, refusal, at=now, other_success_at=success_at)
+            is_lost = means_lost(
+                failures.streak, lost_after=self.lost_after, lost_grace_s=self.lost_grace_s, alone=alone
+            )
+            return refusal if is_lost else None
+        if item.any_failure_counts:
+            failures.streak = None
+        elif not is_unreadable:
+            return None
+        if failures.unreadable_since is None or success_at is None or success_at < failures.unreadable_since:
+            return None
+        return LostReason.UNREADABLE if ran_s - failures.ran_s >= UNREADABLE_AFTER_S else None
+
+    def wait_s(self, item: PollItem, reason: LostReason | None, *, sent_at: Monotonic) -> float:
+        """Return the seconds from the request, sent at `sent_at`, to the next one. `reason` is why the item is lost.
+
+        Ever longer, but no longer than until one more refusal can mean a loss.
+        """
+        if reason not in {None, LostReason.UNREADABLE}:
+            return LOST_EVERY_S
+        failures = item.failures or Failures()
+        delay_s = doubling(max(1, failures.count), base_s=self.min_interval_s, cap_s=self.max_interval_s)
+        left_s = grace_left_s(
+            failures.streak, lost_after=self.lost_after, lost_grace_s=self.lost_grace_s, sent_at=sent_at
+        )
+        spread_s = min(self.max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self.jitter))
+        return min(spread_s, max(left_s, self.min_interval_s))
 
 
 class AccountCircuitBreaker:
     """One account's circuit breaker.
 
     `trouble` is what is to be reported as `account.degraded` now, or `None`; `failing_since` is the first failure after
-    the last success; `paused_until` the end of the last pause. Trouble begins when nothing has succeeded for
-    `degraded_after_s` since the first failure, at once with a 401, and ends with the next success. What failed before
-    a restart counts once something fails after it.
+    the last success; `paused_until` the end of the last pause. Anything last succeeded at `success_at`: `probe_target`.
+    Trouble begins when nothing has succeeded for `degraded_after_s` since the first failure, at once with a 401, and
+    ends with the next success. What failed before a restart counts once something fails after it.
     """
 
     def __init__(
         self,
         *,
         degraded_after_s: float,
+        max_interval_s: float,
         now: Monotonic,
         trouble: AccountTrouble | None = None,
         backoff: BackoffState | None = None,
@@ -72,7 +145,11 @@ class AccountCircuitBreaker:
         """Start with what was recorded last. A pause longer than any was written by a wrong clock."""
         self.trouble = trouble
         self.failing_since: Monotonic | None = None
+        self.success_at: Monotonic | None = None
+        self.probe_target: PollItem | None = None
         self._degraded_after_s = degraded_after_s
+        self._max_interval_s = max_interval_s
+        self.allowed_gap_s = max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S
         self._last_reason = trouble or AccountTrouble.UNREACHABLE
         self._last_cause: str | None = None
         self._failed_sent_at = EARLIEST
@@ -108,14 +185,6 @@ class AccountCircuitBreaker:
             self.paused_until - now if self.paused_until > now else None,
             None if failing_for_s is None else min(self._degraded_after_s, failing_for_s),
         )
-
-    def state(self, now: Monotonic) -> BreakerState:
-        """Return what may be sent at `now`."""
-        if self.trouble is None:  # as nearly always
-            return BreakerState.CLOSED if now >= self.paused_until else BreakerState.OPEN
-        if now < self.opens_at():
-            return BreakerState.OPEN
-        return BreakerState.HALF_OPEN if self.unusable else BreakerState.CLOSED
 
     def opens_at(self) -> Monotonic:
         """Return the moment from which something may be sent: after the pause, and after the probe's interval."""
@@ -153,17 +222,16 @@ class AccountCircuitBreaker:
             self._over_since = min(now, Monotonic(self._over_since + length_s))
             self._over_last_at = min(now, Monotonic(self._over_last_at + length_s))
 
-    def stopped_s(self, *, since: Monotonic) -> float:
-        """Return for how long the process was stopped since then."""
-        return sum(length_s for resumed_at, length_s in self._stops if resumed_at > since)
-
-    def note(self, reply: Answer, *, now: Monotonic, alone: bool = False, lost: bool = False) -> None:
+    def note(self, item: PollItem, reply: Answer, *, now: Monotonic, alone: bool = False, lost: bool = False) -> None:
         """Evaluate a reply. `alone`: nothing else is watched but what is lost. A 404 then is its own, the API works.
 
         That an execution reported as `lost` is still not known says nothing of the account. A success ends trouble,
         unless it was asked for before that began: it only came late.
         """
-        if reply.outcome is Outcome.OK or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
+        is_ok = reply.outcome is Outcome.OK
+        if is_ok:
+            self.success_at, self.probe_target = now, item
+        if is_ok or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
             self._success_sent_at = max(self._success_sent_at, reply.sent_at)
             self.failing_since = self._failed_before_s = None
             self._pause_count = 0
@@ -178,11 +246,9 @@ class AccountCircuitBreaker:
         return self.failing_since is not None and now - self.failing_since >= self._degraded_after_s / 2
 
     def check(self, now: Monotonic) -> None:
-        """Let time pass: failures old enough become trouble, and so do late polls over five minutes."""
+        """Let time pass: failures old enough become trouble."""
         if self.failing_since is not None and now - self.failing_since >= self._degraded_after_s and self._fails_now:
             self._degrade(self._last_reason, now=now)
-        if self._over_since is not None and self._over_last_at - self._over_since >= OVER_BUDGET_AFTER_S:
-            self.trouble = self.trouble or AccountTrouble.OVER_BUDGET
 
     def next_check_at(self, now: Monotonic) -> Monotonic:
         """Return when `suspects` or `check` may first find something new."""
@@ -193,17 +259,24 @@ class AccountCircuitBreaker:
             return suspects_at
         return Monotonic(self.failing_since + self._degraded_after_s) if self._fails_now else LATEST
 
-    def note_gap(self, gap_s: float, *, allowed_s: float, now: Monotonic) -> None:
-        """Note how long an execution went without a poll; beyond `allowed_s` the budget was too small for it.
+    def note_gap(self, item: PollItem, *, last_at: Monotonic, now: Monotonic, ran_s: float) -> None:
+        """Note that an item is asked for at `now`, and was before at `last_at`: whether the budget is too small.
 
-        An account that cannot hold `max_interval` for 5 minutes is over budget, until it held it for one.
-        Restored trouble goes on until then too, from the first poll.
+        An account that cannot hold `max_interval` for 5 minutes is over budget, until it held it for one. Restored
+        trouble goes on until then too, from the first poll. A slow answer is not to blame, it only makes a poll due
+        late. `ran_s` is as for `note_running`.
         """
+        gap_s = now - max(last_at, item.due_at - self._max_interval_s)
+        if gap_s > self.allowed_gap_s:
+            self.note_running(now=now, ran_s=ran_s)
+            gap_s -= sum(length_s for resumed_at, length_s in self._stops if resumed_at > last_at)
         restored = self.trouble is AccountTrouble.OVER_BUDGET and self._over_since is None
-        if gap_s > allowed_s or restored:
+        if gap_s > self.allowed_gap_s or restored:
             self._over_since = now if self._over_since is None else self._over_since
             self._over_last_at = now
-        elif self._over_since is not None and now - self._over_last_at > allowed_s:
+            if now - self._over_since >= OVER_BUDGET_AFTER_S:
+                self.trouble = self.trouble or AccountTrouble.OVER_BUDGET
+        elif self._over_since is not None and now - self._over_last_at > self.allowed_gap_s:
             self._over_since = None
             if self.trouble is AccountTrouble.OVER_BUDGET:
                 self.trouble = None

@@ -1,0 +1,108 @@
+"""What an account asks for: executions and lists, and what is known of each while the process runs. Pure data."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
+from watcher.domain.transitions import Streak
+from watcher.domain.watch import Watch
+from watcher.polling.pagination.paging import RowPosition
+
+CONFIRM_WITHIN_S = 30.0
+"""An end that cannot be confirmed in this time becomes the status."""
+
+NEVER_TRIED = EARLIEST
+
+
+class QueueKind(Enum):
+    """Why something waits: it is due, it is growing stale, or it is a list whose scan is under way."""
+
+    DUE = "due"
+    STALE = "stale"
+    BEGUN = "begun"
+
+
+@dataclass(slots=True)
+class Failures:
+    """Failures in a row of one item: how many poll errors, and `streak`, refusals that may become a loss.
+
+    Since `unreadable_since` (monotonic seconds) it could not be read; by then the process had run for `ran_s`.
+    """
+
+    count: int = 0
+    streak: Streak | None = None
+    unreadable_since: Monotonic | None = None
+    ran_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class PollItem:
+    """Something to ask for: an execution, or a pipeline's list. Times are monotonic seconds.
+
+    `due_at` is the next request, or the moment from which one makes sense; `asked_at` was the last. `failures` are
+    those since it was last well, `None` while it is. `unwatched` is set while it is in flight and nobody wants to know
+    any more. `queue` says why it waits, `number` which of a heap's items is meant.
+    """
+
+    due_at: Monotonic = Monotonic(0.0)
+    asked_at: Monotonic = Monotonic(0.0)
+    failures: Failures | None = None
+    weight: ClassVar[float] = 1.0
+    """How many times as fast it grows stale."""
+
+    any_failure_counts: ClassVar[bool] = False
+    """Whether every failure but a refusal makes it unreadable in time; else only a body that cannot be read does."""
+
+    number: int = 0
+    queued: bool = False
+    queue: QueueKind = QueueKind.DUE
+    unwatched: bool = False
+
+
+@dataclass(slots=True)
+class PendingConfirmation:
+    """A row of a pipeline that says an execution has ended: when its page was asked for, when it was read.
+
+    Both, and `retry_at`, before which no GET is to be tried again, are monotonic seconds.
+    """
+
+    pipeline: str
+    execution: ExecutionSnapshot
+    sent_at: Monotonic
+    at: Monotonic
+    retry_at: Monotonic = NEVER_TRIED
+
+    @property
+    def expires_at(self) -> Monotonic:
+        """Return when it need wait no longer; what cannot be written then is tried again later."""
+        return max(Monotonic(self.at + CONFIRM_WITHIN_S), self.retry_at)
+
+    def retry_after(self, wait_s: float, *, now: Monotonic) -> None:
+        """Wait before another try, but not beyond the time in which the end is to be confirmed."""
+        due_at = self.at + CONFIRM_WITHIN_S
+        self.retry_at = Monotonic(min(now + wait_s, due_at) if now < due_at else now + wait_s)
+
+
+@dataclass(slots=True, eq=False)
+class TrackedExecution(PollItem):
+    """One open execution.
+
+    `recorded` says whether the store has it. `polled_at` is the end of the last poll that counts (microseconds,
+    steady), of which the store learns lazily: not yet while it is `unflushed`. `body_hash` is that of the last answer,
+    `row` the last row of a list, while all that it led to is written and it would lead to nothing if it came again.
+    `position` is where a list showed it last; `pending` is a row that says it has ended; until `denied_until` no other
+    such row is believed.
+    """
+
+    known: ExecutionRecord
+    watch: Watch
+    polled_at: Micros = NEVER
+    body_hash: int | None = None
+    row: ExecutionSnapshot | None = None
+    unflushed: bool = False
+    recorded: bool = False
+    position: RowPosition | None = None
+    pending: PendingConfirmation | None = None
+    denied_until: Monotonic = Monotonic(0.0)
