@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import NAMESPACE, timestamp, truncate
+from watcher.domain.envelope import NAMESPACE, encode, timestamp
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, severity_of
 from watcher.domain.timestamps import NEVER
@@ -123,7 +123,7 @@ def sample(type_: EventType, *, number: int = 1, data: Mapping[str, Any] | None 
         lane,
         id_,
         type_,
-        truncate(envelope),
+        encode(envelope),
         recorded_at=NEVER,
         due_at=NEVER,
         account=data.get("account"),
