@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import NAMESPACE, encode, timestamp
+from watcher.domain.envelope import LINE_BYTES, NAMESPACE, encode, timestamp, truncate
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, severity_of
 from watcher.domain.timestamps import NEVER
@@ -116,6 +116,7 @@ def sample(type_: EventType, *, number: int = 1, data: Mapping[str, Any] | None 
         "sequence": f"{number:010d}",
         "data": data,
     }
+    body = encode(envelope)
     lane, problem = uuid5(NAMESPACE, f"{type_}{number}").bytes, data.get("problem", {})
     return Delivery(
         sink,
@@ -123,7 +124,7 @@ def sample(type_: EventType, *, number: int = 1, data: Mapping[str, Any] | None 
         lane,
         id_,
         type_,
-        encode(envelope),
+        body if len(body) <= LINE_BYTES else truncate(envelope),
         recorded_at=NEVER,
         due_at=NEVER,
         account=data.get("account"),
