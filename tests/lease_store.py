@@ -7,15 +7,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import cast
 
+from stores import claim
+
+from watcher.daemon.ownership import Ownership
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import Micros
-from watcher.runtime.clock import Clock
+from watcher.runtime.clock import Clock, ServerClock
+from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease
 from watcher.store.leases import (
     API_KEY,
     LEASE_US,
     NOBODY,
     REPLICA,
+    HeldLease,
     LeaseKey,
     LeaseReport,
     LeaseRow,
@@ -26,6 +31,7 @@ from watcher.store.leases import (
     share,
 )
 from watcher.store.postgresql_leases import PostgresLeases
+from watcher.store.sql_store import SqlStore
 
 Claim = Callable[[str, str], Awaitable[Lease]]
 
@@ -129,6 +135,26 @@ class FakeLeaseStore:
         if self.trouble is not None:
             raise self.trouble
         return LeaseReport(now, sharing, taken)
+
+
+class Alone(Ownership):
+    """Owns whatever it is asked for, for ever: what is wanted it does not ask."""
+
+    def __init__(self, store: SqlStore, *, clock: Clock) -> None:
+        super().__init__(
+            store.leases, replica="one", clock=ServerClock(clock), metrics=Metrics(), fatal=lambda _error: None
+        )
+        self._alone_with = store
+
+    def may_own(self, key: LeaseKey) -> bool:
+        return True
+
+    async def take(self, key: LeaseKey) -> HeldLease:
+        self._held[key] = HeldLease(await claim(self._alone_with, *key), clock=self._due_clock)
+        return self._held[key]
+
+    def is_agreed(self) -> bool:
+        return True
 
 
 def released(requests: list[RenewRequest]) -> list[LeaseKey]:

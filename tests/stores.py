@@ -29,7 +29,7 @@ from watcher.store.changes import (
     Take,
     Turn,
 )
-from watcher.store.leases import MAINTENANCE
+from watcher.store.leases import MAINTENANCE, LocalLeases
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.open import open_store
 from watcher.store.recording import Item
@@ -47,8 +47,8 @@ DAY_US = 86_400 * SECOND_US
 
 async def claim(store: SqlStore, kind: str, name: str) -> Lease:
     """Take ownership, whoever had it before: with replicas as if it had run out."""
-    if store.exclusive:
-        return store.claim(kind, name)
+    if isinstance(store.leases, LocalLeases):
+        return store.leases.claim(kind, name)
     taken = Lease(kind, name, secrets.randbits(62))
 
     def write(connection: Connection) -> None:

@@ -107,7 +107,9 @@ class Setup:
         self.supervisor = Supervisor(shared, self.ownership, drain_s=LONG_S)
 
     def make_ownership(self) -> Ownership:
-        return Ownership(self.store, clock=self.clock)
+        return Ownership(
+            self.store.leases, replica="one", clock=self.due_clock, metrics=self.metrics, fatal=self.fatal.append
+        )
 
     def account(self, **more: object) -> Block:
         return {"api_key": "k", "base_url": self.api.receiver.url, "timeout": "60s", **more}

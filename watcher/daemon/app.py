@@ -15,7 +15,7 @@ import watcher
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
 from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, retention_policy_of
-from watcher.daemon.ownership import Leases, Ownership, new_identity
+from watcher.daemon.ownership import Ownership, new_identity
 from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
 from watcher.daemon.reload import ConfigFollower, Reloading, apply_settings
@@ -122,9 +122,7 @@ async def _work(
     `stack` closes what this adds.
     """
     store, schedule, replica = shared.store, shared.schedule, new_identity()
-    ownership = Ownership(store, clock=due_clock)
-    if store.leases is not None:
-        ownership = Leases(store.leases, replica=replica, clock=due_clock, metrics=shared.metrics, fatal=shared.fatal)
+    ownership = Ownership(store.leases, replica=replica, clock=due_clock, metrics=shared.metrics, fatal=shared.fatal)
     supervisor = Supervisor(shared, ownership)
     stack.push_async_callback(supervisor.stop)
     await supervisor.apply(settings)

@@ -1,4 +1,4 @@
-"""What this process may own: all where no other may use the store; else its part of the leases that replicas share.
+"""What this process may own: its part of the leases that replicas share, and all where no other may use the store.
 
 What is done with it is the supervisor's.
 """
@@ -18,22 +18,23 @@ from watcher.config.models import Settings
 from watcher.daemon.build import fingerprint_of_key
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
-from watcher.runtime.clock import Clock, ServerClock
+from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease
 from watcher.store.leases import (
+    FOR_EVER,
     LEASE_S,
     LONG_AGO,
     MAINTENANCE,
     HeldLease,
     LeaseKey,
     LeaseReport,
+    LocalLeases,
     RenewRequest,
     Sharing,
     key_of,
 )
 from watcher.store.postgresql_leases import PostgresLeases
-from watcher.store.sql_store import SqlStore
 
 T = TypeVar("T")
 
@@ -62,95 +63,18 @@ KINDS = ("account", "sink", MAINTENANCE.kind)
 
 
 class Ownership:
-    """Which accounts and sinks this process may own: all, at once and for ever, where the store lets in no other.
+    """What this process holds of the store's leases. `fatal` is given what must end the program.
 
-    None of its methods raises an error but `take`. Where replicas share the store, they share the leases: `Leases`.
-    """
-
-    def __init__(self, store: SqlStore, *, clock: Clock) -> None:
-        """Want no more than to tidy the store yet."""
-        self._store = store
-        self._clock = clock
-        self._wanted: Mapping[LeaseKey, str] = {MAINTENANCE: ""}
-        self._held: dict[LeaseKey, HeldLease] = {}
-        self._pausing: set[LeaseKey] = set()
-        self._changed: Callable[[Collection[LeaseKey]], None] = lambda _keys: None
-
-    def follow(self, changed: Callable[[Collection[LeaseKey]], None]) -> None:
-        """Tell `changed` what may be owned from now on, or may not, or is to begin anew."""
-        self._changed = changed
-
-    async def want(self, keys: Mapping[LeaseKey, str], *, fingerprint: str) -> None:
-        """Want to own these, and to tidy the store, by a configuration with that fingerprint.
-
-        With each account stands the hash of the API key that it spends: two that spend the same are not owned at once.
-        """
-        self._wanted = {**keys, MAINTENANCE: ""}
-
-    def may_own(self, key: LeaseKey) -> bool:
-        """Return whether this is wanted and held, and to be kept."""
-        return key in self._wanted and key not in self._pausing
-
-    def is_current(self, held: HeldLease) -> bool:
-        """Return whether this is still the lease on what it names."""
-        return self._held.get(key_of(held.lease)) is held
-
-    async def take(self, key: LeaseKey) -> HeldLease:
-        """Return the lease for a new owner of what may be owned, under an epoch that no owner before had.
-
-        Raises `StoreError`.
-        """
-        self._held[key] = HeldLease(self._store.claim(key.kind, key.name), clock=self._clock)
-        return self._held[key]
-
-    async def release(self, key: LeaseKey) -> None:
-        """Let others have what is held and may not be owned. Return once they were told, or could not be."""
-
-    def decline(self, key: LeaseKey) -> None:
-        """Own this no longer, though it is wanted and held; it is to be released, and not taken again for a while."""
-        self._begin_later(key)
-
-    def lost(self, held: HeldLease) -> None:
-        """Take note that the store holds something else than the owner believes: another one has it, or is to begin."""
-        if self.is_current(held):
-            del self._held[key_of(held.lease)]
-            self._begin_later(key_of(held.lease))
-
-    def leave(self) -> None:
-        """Take nothing any more; what is held may still be used, until it is released."""
-
-    async def close(self) -> None:
-        """Release all that is left."""
-
-    def is_agreed(self) -> bool:
-        """Return whether all that own anything here go by the same configuration."""
-        return True
-
-    def problem(self) -> str | None:
-        """Return why this process cannot be sure of what it owns, if it cannot."""
-        return None
-
-    def _begin_later(self, key: LeaseKey) -> None:
-        """Have it begin anew, but not without a pause."""
-        self._pausing.add(key)
-        asyncio.get_running_loop().call_later(RENEW_AGAIN_S, self._begin_anew, key)
-
-    def _begin_anew(self, key: LeaseKey) -> None:
-        self._pausing.discard(key)
-        self._changed([key])
-
-
-class Leases(Ownership):
-    """What this replica holds of the store's leases. `fatal` is given what must end the program.
-
-    A renewal that fails or hangs holds up nobody: what is held is trusted until so long after the last renewal that
-    succeeded was *sent*, on a clock that goes on while the machine sleeps, and no longer. So whatever happened to that
-    renewal, it is over before the store lets anybody else have it. With each one `clock` follows the store's time.
+    None of its methods raises an error but `take`. Where no other process may use the store, what was taken is held for
+    ever. Else a renewal that fails or hangs holds up nobody: what is held is trusted until so long after the last
+    renewal that succeeded was *sent*, on a clock that goes on while the machine sleeps, and no longer. So whatever
+    happened to that renewal, it is over before the store lets anybody else have it. With each one `clock` follows the
+    store's time.
     """
 
     def __init__(
         self,
-        store: PostgresLeases,
+        store: LocalLeases | PostgresLeases,
         *,
         replica: str,
         clock: ServerClock,
@@ -181,8 +105,16 @@ class Leases(Ownership):
             metrics.leases_held.labels(kind).set_function(partial(self._count, kind))
             metrics.lease_takeovers.labels(kind)
 
+    def follow(self, changed: Callable[[Collection[LeaseKey]], None]) -> None:
+        """Tell `changed` what may be owned from now on, or may not, or is to begin anew."""
+        self._changed = changed
+
     async def want(self, keys: Mapping[LeaseKey, str], *, fingerprint: str) -> None:
-        """Want to own these, and to tidy the store. Return once the store was asked for them."""
+        """Want to own these, and to tidy the store, by a configuration with that fingerprint.
+
+        With each account stands the hash of the API key that it spends: two that spend the same are not owned at once.
+        Return once the store was asked for them.
+        """
         self._wanted, self._fingerprint = {**keys, MAINTENANCE: ""}, fingerprint
         self._declined.clear()
         await self._alone(self._try_to_renew)
@@ -195,6 +127,10 @@ class Leases(Ownership):
         held = self._held.get(key)
         is_kept = key != self._surplus and not self._is_declined(key)
         return held is not None and is_kept and self._wanted.get(key) == held.spends
+
+    def is_current(self, held: HeldLease) -> bool:
+        """Return whether this is still the lease on what it names."""
+        return self._held.get(key_of(held.lease)) is held
 
     async def take(self, key: LeaseKey) -> HeldLease:
         """Return the lease for a new owner of what may be owned, under an epoch that no owner before had.
@@ -221,16 +157,18 @@ class Leases(Ownership):
     def decline(self, key: LeaseKey) -> None:
         """Own this no longer, though it is wanted and held; it is to be released, and not taken again for a while."""
         self._declined[key] = BootTime(self._due_clock.boot_time() + DECLINED_S)
+        asyncio.get_running_loop().call_later(DECLINED_S, self._try_again, key)
 
     def lost(self, held: HeldLease) -> None:
         """Take note that the store holds something else than the owner believes.
 
-        If that is not another replica's doing, the next renewal takes it anew.
+        If that is not another replica's doing, the next renewal takes it anew, after a pause.
         """
         if self.is_current(held):
             self._lose(held)
             self._released.append(held.lease)
             self._changed([key_of(held.lease)])
+            asyncio.get_running_loop().call_later(RENEW_AGAIN_S, self._called.set)
 
     def leave(self) -> None:
         """Take nothing any more, and count no more among the replicas that do."""
@@ -287,6 +225,8 @@ class Leases(Ownership):
                     await self._called.wait()
             self._called.clear()
             await self._alone(self._try_to_renew)
+            if self._renew_at == FOR_EVER:
+                self._changed(self._wanted.keys())
 
     async def _tell_released(self) -> None:
         if self._released:  # else another renewal has
@@ -312,15 +252,19 @@ class Leases(Ownership):
         held, released = {each.lease: each.spends for each in self._held.values()}, list(self._released)
         report = await self._leases.renew(RenewRequest(self._replica, fingerprint, held, wanted, released))
         sharing = report.sharing
-        is_written = len(report.taken) < len(sharing.may_take)  # by its last owner, for a moment yet
-        again_s = AT_ONCE_S if is_written else AT_ONCE_S + sharing.next_free_us / 1e6
-        self._renew_at = BootTime(sent_at + min(RENEW_EVERY_S, again_s))
-        self._renewed_until = BootTime(sent_at + LEASE_S)
-        self._due_clock.follow(report.server_us, asked_at=asked_at)
+        if report.server_us is None:  # nobody else is there
+            self._renew_at = self._renewed_until = trusted_until = FOR_EVER
+        else:
+            is_written = len(report.taken) < len(sharing.may_take)  # by its last owner, for a moment yet
+            again_s = AT_ONCE_S if is_written else AT_ONCE_S + sharing.next_free_us / 1e6
+            self._renew_at = BootTime(sent_at + min(RENEW_EVERY_S, again_s))
+            self._renewed_until = BootTime(sent_at + LEASE_S)
+            trusted_until = BootTime(sent_at + LEASE_S - MARGIN_S)
+            self._due_clock.follow(report.server_us, asked_at=asked_at)
         del self._released[: len(released)]
         self._note_configurations(sharing, fingerprint=fingerprint)
         lost = [each for each in self._held.values() if each.lease in held.keys() - sharing.kept]
-        self._take_in(report, lost, wanted, trusted_until=BootTime(sent_at + LEASE_S - MARGIN_S))
+        self._take_in(report, lost, wanted, trusted_until=trusted_until)
 
     def _take_in(
         self,
@@ -338,6 +282,8 @@ class Leases(Ownership):
         for key, (lease, is_takeover) in taken.items():
             self._held[key] = HeldLease(lease, clock=self._due_clock, trusted_until=trusted_until, spends=wanted[key])
             self._metrics.lease_takeovers.labels(key.kind).inc(is_takeover)
+        if trusted_until == FOR_EVER:  # who has asked for it knows
+            return
         if taken:
             self._say_taken(report)
         self._surplus = report.sharing.surplus
@@ -348,6 +294,10 @@ class Leases(Ownership):
 
     def _is_declined(self, key: LeaseKey) -> bool:
         return self._due_clock.boot_time() < self._declined.get(key, LONG_AGO)
+
+    def _try_again(self, key: LeaseKey) -> None:
+        self._declined.pop(key, None)
+        self._called.set()
 
     def _drop(self, held: HeldLease) -> None:
         """Hold this no more; nobody acts under it any longer."""

@@ -284,7 +284,7 @@ class Metrics:
             registry=registry,
         )
         self.leases_held = gauge(
-            "watcher_leases_held", "Leases that this replica holds, on PostgreSQL, by what they are for.", ["kind"]
+            "watcher_leases_held", "Leases that this process holds, by what they are for.", ["kind"]
         )
         self.lease_takeovers = counter(
             "watcher_lease_takeovers_total", "Leases taken from replicas that let them run out.", ["kind"]

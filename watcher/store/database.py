@@ -17,6 +17,7 @@ from sqlalchemy import CompoundSelect, Connection, CursorResult, Insert, Update,
 from sqlalchemy.exc import DBAPIError
 
 from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
+from watcher.store.leases import LocalLeases
 from watcher.store.postgresql_leases import PostgresLeases
 from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, meta, metadata
 
@@ -120,13 +121,13 @@ class Database(ABC):
         """
         return on_recorded
 
-    def leases(self, watched: Watched, *, on_went_back: Callable[[], None]) -> PostgresLeases | None:
-        """Return how the processes that use it share what there is to own; `None` where it is but one.
+    def leases(self, watched: Watched, *, on_went_back: Callable[[], None]) -> LocalLeases | PostgresLeases:
+        """Return how the processes that use it share what there is to own.
 
         Whatever is asked of the database for that is passed to `watched`. If it went back to an earlier state,
         `on_went_back` is called, in any thread, and what is held is lost.
         """
-        return None
+        return LocalLeases()
 
     @abstractmethod
     def write(self, work: Callable[[Connection], T]) -> Awaitable[T]:

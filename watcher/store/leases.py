@@ -5,12 +5,13 @@ who spends. So an account that is renamed, or given another key, on one replica 
 that spend one key.
 """
 
-from collections.abc import Collection, Mapping
+import secrets
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
 from typing import NamedTuple
 
-from watcher.domain.errors import LeaseExpiredError
+from watcher.domain.errors import LeaseExpiredError, OwnershipLostError
 from watcher.domain.timestamps import LATEST, BootTime, Micros
 from watcher.runtime.clock import Clock
 from watcher.store.changes import Lease
@@ -125,14 +126,43 @@ class Sharing:
 
 @dataclass(frozen=True, slots=True)
 class LeaseReport:
-    """What came of a renewal, at `server_us` by the store's clock.
+    """What came of a renewal, at `server_us` by the store's clock; `None` where what was taken is held for ever.
 
     Of what may be taken that is not `taken` which its last owner is still writing.
     """
 
-    server_us: Micros
+    server_us: Micros | None
     sharing: Sharing
     taken: Collection[TakenLease]
+
+
+class LocalLeases:
+    """The leases of a store that this process alone uses: it takes what it wants, for ever."""
+
+    def __init__(self) -> None:
+        """Have nothing taken yet."""
+        self._epochs: dict[tuple[str, str], int] = {}
+
+    def claim(self, kind: str, name: str) -> Lease:
+        """Take ownership, whoever had it. The epoch is random, not a count: a count repeats after a lost commit."""
+        lease = Lease(kind, name, secrets.randbits(62))
+        self._epochs[kind, name] = lease.epoch
+        return lease
+
+    def check(self, _connection: object, held: Iterable[Lease]) -> None:
+        """Raise `OwnershipLostError` unless each lease is the last one that was taken."""
+        for lease in held:
+            if self._epochs.get((lease.kind, lease.name)) != lease.epoch:
+                raise lost(lease)
+
+    def follow(self, renew_now: Callable[[], None]) -> None:
+        """Call nothing: nobody else releases anything."""
+
+    async def renew(self, request: RenewRequest) -> LeaseReport:
+        """Take what is wanted and not held."""
+        held = {key_of(lease) for lease in request.held}
+        taken = [TakenLease(self.claim(*key), is_takeover=False) for key in request.wanted if key not in held]
+        return LeaseReport(None, Sharing(request.held.keys(), {}, None, 0, 1, differs=False), taken)
 
 
 def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micros) -> Sharing:
@@ -178,6 +208,11 @@ def _is_held(rows: Mapping[LeaseKey, LeaseRow], lease: Lease, spends: str) -> bo
 def rows_of(key: LeaseKey, spends: str) -> list[LeaseKey]:
     """Return the rows that belong to a lease."""
     return [key, LeaseKey(API_KEY, spends)] if spends else [key]
+
+
+def lost(lease: Lease) -> OwnershipLostError:
+    """Return what a write under a lease comes to that is the stored one no more."""
+    return OwnershipLostError(f"another process owns {lease.kind} {lease.name} by now")
 
 
 def key_of(lease: Lease) -> LeaseKey:

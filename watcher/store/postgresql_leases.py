@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import ARRAY, BigInteger, Connection, String, bindparam, cast, column, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from watcher.domain.errors import OwnershipLostError
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
 from watcher.store.leases import (
@@ -25,6 +24,7 @@ from watcher.store.leases import (
     LeaseRow,
     RenewRequest,
     TakenLease,
+    lost,
     rows_of,
     share,
 )
@@ -68,6 +68,14 @@ class PostgresLeases:
         """
         report: LeaseReport = await self._write(partial(_renew, request=request, went_back=self._went_back))
         return report
+
+    def check(self, connection: Connection, held: Iterable[Lease]) -> None:
+        """Raise `OwnershipLostError` unless each lease is the stored one, until the transaction ends."""
+        # Sorted, so that two writers never wait for each other.
+        for lease in sorted(set(held), key=attrgetter("kind", "name")):
+            key = {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}
+            if connection.execute(_HELD, key).first() is None:
+                raise lost(lease)
 
 
 def _renew(
@@ -173,16 +181,3 @@ _HELD = (
 )
 """Nobody takes it meanwhile, but it may be renewed. One lease at a time: a list of any length is expanded anew each
 time, at the cost of two of these."""
-
-
-def check(connection: Connection, leases: Iterable[Lease]) -> None:
-    """Raise `OwnershipLostError` unless each lease is the stored one, until the transaction ends."""
-    # Sorted, so that two writers never wait for each other.
-    for lease in sorted(set(leases), key=attrgetter("kind", "name")):
-        if connection.execute(_HELD, {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}).first() is None:
-            raise lost(lease)
-
-
-def lost(lease: Lease) -> OwnershipLostError:
-    """Return what a write under a lease comes to that is the stored one no more."""
-    return OwnershipLostError(f"another process owns {lease.kind} {lease.name} by now")

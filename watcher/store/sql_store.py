@@ -6,7 +6,6 @@ is noted by the monitor.
 """
 
 import asyncio
-import secrets
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -21,10 +20,11 @@ from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.store import postgresql_leases, problems
+from watcher.store import problems
 from watcher.store.changes import Change, Lease, Turn
 from watcher.store.database import Database, DatabaseFault
 from watcher.store.deliveries import backlog, replay
+from watcher.store.leases import LocalLeases
 from watcher.store.monitor import StoreMonitor, Writing, write_probe
 from watcher.store.recording import GroupWork, Item, Outbox, load_events, write_group
 from watcher.store.records import Backlog, OpenProblem, Taken
@@ -165,7 +165,6 @@ class SqlStore:
         self._database = database
         self.monitor = StoreMonitor(database.where, explain=database.explain, clock=clock)
         self._closed = False
-        self._epochs: dict[tuple[str, str], int] = {}  # of the leases, where this process alone uses the database
         self._database_file = database_file
         self._resources = resources
         self._writing = Writing.CHANGES  # what the group is that is written now
@@ -181,15 +180,6 @@ class SqlStore:
         """Have metrics say from now on whether it can be written."""
         metrics.store_up.set_function(lambda: self.monitor.failing_since is None)
         self.monitor.on_failure = metrics.store_failures.inc
-
-    def claim(self, kind: str, name: str) -> Lease:
-        """Take ownership of an account, a sink or the maintenance, where this process alone uses the store.
-
-        The epoch is random, not a count: a count repeats after a lost commit.
-        """
-        lease = Lease(kind, name, secrets.randbits(62))
-        self._epochs[kind, name] = lease.epoch
-        return lease
 
     async def record(self, change: Change) -> None:
         """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
@@ -207,8 +197,8 @@ class SqlStore:
 
         In PostgreSQL another owner shows in the writes only: to look at each read would cost a round trip.
         """
-        if lease is not None:
-            self._check_held([lease])
+        if lease is not None and isinstance(self.leases, LocalLeases):
+            self.leases.check(None, [lease])
         return await self._watched(partial(self._database.read, work))
 
     async def write(self, work: Work[T], *, lease: Lease | None = None) -> T:
@@ -219,7 +209,7 @@ class SqlStore:
 
         def write(connection: Connection) -> T:
             if lease is not None:
-                self._check_held([lease], connection)
+                self.leases.check(connection, [lease])
             return work(connection)
 
         return await self._watched(partial(self._database.write, write), Writing.A_LITTLE)
@@ -280,7 +270,7 @@ class SqlStore:
 
         def write(connection: Connection) -> tuple[set[str], dict[int, Taken]]:
             if not is_read:
-                self._check_held(work.leases, connection)
+                self.leases.check(connection, work.leases)
             return write_group(connection, work, outbox=self.outbox, now=self.clock.steady_us())
 
         asked, wrote = self.monitor.ask(), Writing.NOTHING
@@ -299,18 +289,6 @@ class SqlStore:
             hand_over(taken.get(id(turn)))
             names.discard(turn.lease.name)
         return names, map(taken.get, map(id, items))
-
-    def _check_held(self, held: Iterable[Lease], connection: Connection | None = None) -> None:
-        """Raise `OwnershipLostError` if another owner has one of these by now.
-
-        Where other processes may be, that is asked of the `connection` of a write.
-        """
-        if self.exclusive:
-            for lease in held:
-                if self._epochs.get((lease.kind, lease.name)) != lease.epoch:
-                    raise postgresql_leases.lost(lease)
-        elif connection is not None:
-            postgresql_leases.check(connection, held)
 
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
         if self._closed:

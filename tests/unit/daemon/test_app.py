@@ -5,12 +5,12 @@ import gc
 from typing import Any, cast
 
 import pytest
+from lease_store import Alone
 from virtual import FakeClock
 
 from watcher.cli.wait.follower import wait_for
 from watcher.daemon.app import _nothing_unseen, _unready
 from watcher.daemon.build_worker import SinkWakeups
-from watcher.daemon.ownership import Ownership
 from watcher.daemon.pages import Readiness
 from watcher.runtime.scheduler import Schedule
 from watcher.store.sql_store import SqlStore
@@ -54,7 +54,7 @@ async def test_once_the_daemon_has_ended_it_sees_to_nothing_more() -> None:
 async def test_who_cannot_be_sure_of_what_it_owns_is_not_ready(
     store: SqlStore, clock: FakeClock, problem: str | None
 ) -> None:
-    ownership = Ownership(store, clock=clock)
+    ownership = Alone(store, clock=clock)
     ownership.problem = lambda: problem  # type: ignore[method-assign]
     schedule = Schedule(clock=clock, fatal=print, lag=print)
     assert await _unready(schedule, Readiness(store, clock=clock), ownership) == ([problem] if problem else [])

@@ -6,12 +6,12 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from lease_store import Alone
 from stores import PIPELINE, claim, stream_of
 from virtual import EPOCH, FakeClock
 
 from watcher.config.models import Settings
 from watcher.daemon.maintenance import Maintenance, retention_policy_of
-from watcher.daemon.ownership import Ownership
 from watcher.daemon.reload import apply_settings
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
@@ -76,7 +76,7 @@ class GatedStore:
 
 def maintenance_of(store: object, clock: FakeClock) -> Maintenance:
     real = cast("SqlStore", store)
-    ownership, events = Ownership(real, clock=clock), EventFactory(Router({}))
+    ownership, events = Alone(real, clock=clock), EventFactory(Router({}))
     return Maintenance(
         retention_policy_of(BEFORE),
         store=real,

@@ -8,7 +8,7 @@ from lease_store import FakeLeaseStore, LeaseTable, released
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
-from watcher.daemon.ownership import RENEW_AGAIN_S, RENEW_EVERY_S, Leases, new_identity
+from watcher.daemon.ownership import RENEW_AGAIN_S, RENEW_EVERY_S, Ownership, new_identity
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
@@ -30,7 +30,7 @@ class Replica:
         self.metrics = Metrics()
         self.fatal: list[BaseException] = []
         self.due_clock = ServerClock(table.clock)
-        self.leases = Leases(
+        self.leases = Ownership(
             self.store.as_of_postgresql(),
             replica=name,
             clock=self.due_clock,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from lease_store import Alone
 from stores import PIPELINE, change, claim, executions_of, pipeline_change, upkeep
 from structlog.testing import capture_logs
 from virtual import Account, FakeClock, account_of, said
@@ -51,7 +52,7 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
         metrics=account.metrics,
         events=EVENTS,
         owners=lambda: [account.watcher],
-        ownership=Ownership(store, clock=clock),
+        ownership=Alone(store, clock=clock),
     )
     await maintenance.tick()
     assert set(await record_of(store)) == {A, B}
@@ -132,7 +133,7 @@ def pending(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("watcher_outbox_pending", {"sink": "ops"})
 
 
-class SharedOwnership(Ownership):
+class SharedOwnership(Alone):
     """What is owned where there are other replicas."""
 
     maintains = True
@@ -175,7 +176,7 @@ def maintenance_of(
         metrics=metrics,
         events=EVENTS,
         owners=list,
-        ownership=ownership or Ownership(store, clock=clock),
+        ownership=ownership or Alone(store, clock=clock),
     )
 
 
@@ -241,7 +242,7 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
         metrics=Metrics(),
         events=EVENTS,
         owners=list,
-        ownership=Ownership(store, clock=clock),
+        ownership=Alone(store, clock=clock),
     ).tick()
     assert bool(await executions_of(store, lease)) is phases
 
@@ -259,7 +260,7 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
         metrics=Metrics(),
         events=EVENTS,
         owners=list,
-        ownership=Ownership(store, clock=clock),
+        ownership=Alone(store, clock=clock),
     )
     await maintenance.tick()
     clock.advance(3 * DAY_S)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import pytest
+from lease_store import Alone
 from virtual import PIPELINE, Account, FakeClock, account_of, said
 
 from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
 from watcher.daemon.maintenance import Maintenance, retention_policy_of
-from watcher.daemon.ownership import Ownership
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, Router
@@ -77,7 +77,7 @@ async def start(store: SqlStore, clock: FakeClock, limit: str | None) -> Daemon:
             metrics=account.metrics,
             events=EVENTS,
             owners=list,
-            ownership=Ownership(store, clock=clock),
+            ownership=Alone(store, clock=clock),
             closed=closed,
         ),
     )

@@ -138,7 +138,8 @@ async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_ane
 
 
 async def test_what_cannot_begin_anew_is_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watcher.daemon.ownership.RENEW_AGAIN_S", 0.0)
+    for pause in ("RENEW_AGAIN_S", "DECLINED_S"):
+        monkeypatch.setattr(f"watcher.daemon.ownership.{pause}", 0.01)
     await setup.apply(sinks={"ops": setup.webhook()})
     load = SinkStore.load
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from supervision import LONG_S, Setup, Slowly
 from virtual import FakeClock
 
-from watcher.daemon.ownership import DECLINED_S, Leases, Ownership
+from watcher.daemon.ownership import DECLINED_S, Ownership
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import SequenceConflictError, StoreError
 from watcher.sinks.output import StdoutOutput
@@ -34,7 +34,7 @@ class Shared(Setup):
         super().__init__(store, clock, output)
 
     def make_ownership(self) -> Ownership:
-        self.leases = Leases(
+        self.leases = Ownership(
             self.lease_store.as_of_postgresql(),
             replica="one",
             clock=self.due_clock,

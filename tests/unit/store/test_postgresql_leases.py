@@ -19,7 +19,7 @@ from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import Lease
 from watcher.store.leases import LEASE_S, NOBODY, ORPHANED_US, LeaseKey, LeaseReport, RenewRequest, key_of
 from watcher.store.open import open_store
-from watcher.store.postgresql_leases import FORGOTTEN_US, PostgresLeases, check
+from watcher.store.postgresql_leases import FORGOTTEN_US, PostgresLeases
 from watcher.store.sql_store import SqlStore
 
 ACCOUNTS = [LeaseKey("account", name) for name in "abcdefghijkl"]
@@ -40,7 +40,7 @@ class Replica:
 
     @property
     def leases(self) -> PostgresLeases:
-        assert self.store.leases is not None
+        assert isinstance(self.store.leases, PostgresLeases)
         return self.store.leases
 
     @property
@@ -223,7 +223,7 @@ async def in_a_write(replica: Replica, lease: Lease, meanwhile: Callable[[], Awa
     begun, may_end = threading.Event(), threading.Event()
 
     def work(connection: Connection) -> None:
-        check(connection, [lease])
+        replica.leases.check(connection, [lease])
         begun.set()
         may_end.wait(LONG_S)
 
