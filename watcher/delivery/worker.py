@@ -113,11 +113,8 @@ class DeliveryWorker:
         self._kept_back: list[Delivery] = []  # by silences, and not settled
         self._asking = asyncio.Lock()  # what is taken from the store is here before something else is asked of it
         self._offered: asyncio.Future[None] | None = None  # while something is taken with what is recorded
-        self._saved: tuple[float, bool, float | None] = (
-            self._state.paused_until,
-            (self._state.trying_since is not None),
-            record.clock_s,
-        )
+        self._saved = self._state.paused_until, self._state.trying_since is not None
+        self._saved_s: float | None = record.clock_s
         self._group_wait_us = round(self.groups_for_s * 1e6)
         self._take_count = round(min(BATCH, max(CONCURRENCY, rules.rate_per_s * TAKEN_FOR_S)))
 
@@ -176,7 +173,16 @@ class DeliveryWorker:
                 if self._offered is not None:
                     await self._offered
                 try:
-                    await self._go_on(now)
+                    if self._state.state != self._reporter.reported:
+                        await self._reporter.report()
+                    silences = self._silences() if self._deps.silences.all else ()
+                    if silences != self._released_under:
+                        await self._turn(None)  # what was kept back until now is let go, too
+                        await self._store.release()
+                        self._released_under, self._is_unread = silences, True
+                    if now >= self._problems.next_at and not (self._stopped or self._is_held_up(now)):
+                        await self._problems.tick(now)
+                    await self._turn(self._request(now))
                 except StoreError as error:
                     self._rest_store(error)
         self._start()
@@ -194,7 +200,8 @@ class DeliveryWorker:
                 if self._offered is not None:
                     await self._offered
                 try:
-                    await self._save()
+                    await self._turn(None, saves=True)
+                    await self._give_up()
                 except StoreError as error:
                     self._rest_store(error)
 
@@ -239,25 +246,8 @@ class DeliveryWorker:
         wait_s = doubling(self._store_failures, base_s=STORE_WAIT_S, cap_s=STORE_WAIT_CAP_S)
         self._store_retry_at = Monotonic(self._clock.monotonic() + wait_s)
 
-    async def _go_on(self, now: Monotonic) -> None:
-        """Do what it is time for."""
-        if self._state.state != self._reporter.reported:
-            await self._reporter.report()
-        silences = self._silences() if self._deps.silences.all else ()
-        if silences != self._released_under:
-            await self._turn(None)  # what was kept back until now is let go, too
-            await self._store.release()
-            self._released_under, self._is_unread = silences, True
-        if now >= self._problems.next_at and not (self._stopped or self._is_held_up(now)):
-            await self._problems.tick(now)
-        await self._turn(self._request(now))
-
-    async def _save(self) -> None:
-        await self._turn(None)
-        state = self._state.paused_until, (self._state.trying_since is not None), self._state.clock_s()
-        if state != self._saved:
-            await self._store.save(self._state.backoff(), clock_s=state[2])
-            self._store_failures, self._saved = 0, state
+    async def _give_up(self) -> None:
+        """Make dead letters of what has waited for too long, now and then."""
         now, after_s = self._clock.monotonic(), self._rules.retry.give_up_after_s
         if after_s is None or self._stopped or self._state.disabled or now < self._give_up_at:
             return
@@ -269,11 +259,14 @@ class DeliveryWorker:
             log.warning("deliveries.died", sink=self.sink, count=count, why="give_up_after has passed")
             self.wake()
 
-    async def _turn(self, request: Take | None) -> None:
-        """Settle what was answered or kept back, and take what is asked for: one transaction."""
+    async def _turn(self, request: Take | None, *, saves: bool = False) -> None:
+        """Settle what was answered or kept back, and take what is asked for: one transaction.
+
+        That the sink's pause or failing has changed is written with it; if it `saves`, also how long it was served.
+        """
         answered, kept_back, calls_forward = self._answered, self._kept_back, self._calls_forward
-        lasting = self._state.paused_until, (self._state.trying_since is not None)
-        is_moved = lasting != self._saved[:2]
+        lasting = self._state.paused_until, self._state.trying_since is not None
+        is_moved = lasting != self._saved or (saves and self._state.clock_s() != self._saved_s)
         if not (answered or kept_back or is_moved or request):
             return
         attempts = list(map(self._silenced, kept_back))
@@ -302,7 +295,7 @@ class DeliveryWorker:
             raise
         self._store_failures = 0
         if is_moved:
-            self._saved = (*lasting, turn.clock_s)
+            self._saved, self._saved_s = lasting, turn.clock_s
         for answer in answered:
             self._unsettled_count -= len(answer.batch)
             if answer.result.outcome not in _TAKEN:
