@@ -348,7 +348,10 @@ def test_a_group_says_how_many_of_what() -> None:
     )
     assert digest.headline == "✕ 4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
     assert digest.severity is Severity.ERROR
-    assert [alert.type for alert in digest.newest][:2] == [EventType.EXECUTION_UNRECOGNIZED, EventType.EXECUTION_LOST]
+    assert [event.headline for event in digest.newest][:2] == [
+        "! Sales agent has the undocumented status unrecognized",
+        "? Sales agent: an execution is lost",
+    ]
 
 
 @pytest.mark.parametrize("other", [{"pipeline": {"id": "p", "name": "Sales agent"}}, {"account": "staging"}])
