@@ -57,10 +57,9 @@ class SinkState:
     """The state of a sink as its attempts show it. Pure.
 
     It is `disabled` once the receiver is gone for good. `paused_until` is the end of the last pause it asked for, and
-    nothing is sent before `held_until` (monotonic seconds). `through_at` is when anything last got through (microseconds
-    UTC, steady; 0: not since the start), `answer` the last one to anything sent, `trying_since` since when something
-    was tried and nothing got through, by the clock of running time: time in which the process was stopped does not
-    count.
+    nothing is sent before `held_until` (monotonic seconds). `through_at` is when anything last got through (micros UTC,
+    steady; 0: not since the start), `answer` the last one to anything sent, `trying_since` since when something was
+    tried and nothing got through, by the clock of running time: time in which the process was stopped does not count.
     """
 
     def __init__(self, record: SinkRecord, *, clock: Clock) -> None:

@@ -23,8 +23,7 @@ from watcher.domain.problems import Severity
 from watcher.runtime.settings import Rate, as_written
 from watcher.runtime.threads import begin
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.alert import Alert
-from watcher.sinks.alert_text import in_utc
+from watcher.sinks.alert import Alert, in_utc
 from watcher.sinks.chat import Digest, Single, read_batch
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.settings import EventGlobs, RemoteSettings

@@ -13,8 +13,19 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, group_id
 from watcher.domain.event import EventType
 from watcher.domain.problems import Severity
-from watcher.sinks.alert import HEADLINE_LENGTH, ID_LENGTH, NAME_LENGTH, Alert
-from watcher.sinks.alert_text import Cutter, clean, in_words, mask, shorten, span, to_json
+from watcher.sinks.alert import (
+    HEADLINE_LENGTH,
+    ID_LENGTH,
+    NAME_LENGTH,
+    Alert,
+    Cutter,
+    clean,
+    in_words,
+    mask,
+    shorten,
+    span,
+    to_json,
+)
 from watcher.sinks.template import Message, Template
 
 ERROR_LENGTH = 1500

@@ -10,8 +10,7 @@ from typing import ClassVar
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json
-from watcher.sinks.alert import Alert
-from watcher.sinks.alert_text import in_utc, shorten, to_json
+from watcher.sinks.alert import Alert, in_utc, shorten, to_json
 from watcher.sinks.chat import ChatTemplate, Digest, Newest, Single
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult

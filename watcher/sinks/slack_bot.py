@@ -23,8 +23,7 @@ from watcher.domain.errors import TransportFailedError
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import Rate, as_written, split_http_url
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.alert import Alert
-from watcher.sinks.alert_text import to_json
+from watcher.sinks.alert import Alert, to_json
 from watcher.sinks.chat import Single, read_batch
 from watcher.sinks.http_post import Answer, Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules

@@ -21,8 +21,18 @@ from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import AccountTrouble, EventType, GapReason
 from watcher.domain.execution import LostReason
 from watcher.domain.problems import TROUBLED_ENDS, Severity
-from watcher.sinks.alert import HEADLINE_LENGTH, Alert
-from watcher.sinks.alert_text import Cutter, clean, in_words, length, mask, shorten, span, usable_link
+from watcher.sinks.alert import (
+    HEADLINE_LENGTH,
+    Alert,
+    Cutter,
+    clean,
+    in_words,
+    length,
+    mask,
+    shorten,
+    span,
+    usable_link,
+)
 from watcher.sinks.chat import Digest, read_batch
 
 HEADLINES = {
