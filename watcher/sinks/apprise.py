@@ -61,10 +61,10 @@ def _apprise_url(value: SecretStr) -> SecretStr:
     if not _SCHEME.fullmatch(url):
         raise InvalidValueError("does not begin with the scheme of a service", remedy=_EXAMPLE, quote=False)
     try:
-        from watcher.sinks.apprise_service import check_url  # noqa: PLC0415 (of an extra)
+        from watcher.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
     except ImportError:
         return value  # `type` says so
-    check_url(url)
+    AppriseService(url, timeout_s=0.0)  # raises what is wrong with it
     return value
 
 
