@@ -142,6 +142,8 @@ class FlakyStore:
             self._ask("settle")
         if turn.take is not None:
             self._ask("take" if turn.take.trial is None else "trial")
+        elif turn.clock_s is not None:
+            self._ask("save")
         return await self.inner.turn(turn)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:

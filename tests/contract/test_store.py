@@ -146,7 +146,7 @@ async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease
         store.record(source_change(ops.lease, sinks=())),
         SqlAccountStore(store, account).save_poll_times({execution_id(1): LATER}),
         SqlAccountStore(store, account).save_backoff(BackoffState(60.0, 40.0)),
-        ops.save(BackoffState(60.0, 40.0), clock_s=9.0),
+        ops.turn(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=9.0)),
         settle(ops, delivery),
         ops.turn(Turn(ops.lease, calls_forward=True)),
         ops.release(),

@@ -322,7 +322,7 @@ async def test_how_a_sink_is_is_kept_with_a_turn_or_without_and_the_last_word_co
     record_ = await ops.load(fingerprint="one")
     assert (record_.backoff, record_.clock_s) == (BackoffState(), 0.0)
     await settle(ops, other, backoff=BackoffState(1.0, 2.0), clock_s=7.0)
-    await ops.save(BackoffState(60.0, 40.0), clock_s=8.0)
+    await ops.turn(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=8.0))
     await SqlAccountStore(store, account).save_backoff(BackoffState(None, 2.0))
     record_ = await ops.load(fingerprint="one")
     assert (record_.backoff, record_.clock_s) == (BackoffState(60.0, 40.0), 8.0)

@@ -15,7 +15,6 @@ from documents.canvas import LEFT, LINE, LINK, MUTED, TEXT, WIDTH, Canvas
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
-from watcher.sinks.alert_text import Cutter
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.pagerduty import PagerDutyTemplate
@@ -43,9 +42,9 @@ def slack_picture(*batch: Delivery, title: str) -> str:
 def slack_bot_picture() -> str:
     """Draw the message of a problem that is over, with its thread."""
     message = ProblemMessage(UUID(PROBLEM), MessagePlace("C0123456789", "1"), _failing().body)
-    end, note = messages_of([replace(sample(EventType.PIPELINE_RECOVERED), message=message)], Cutter())
-    reminder, *_ = messages_of([_reminder()], Cutter())
-    failure, *_ = messages_of([failed()], Cutter())
+    end, note = messages_of([replace(sample(EventType.PIPELINE_RECOVERED), message=message)])
+    reminder, *_ = messages_of([_reminder()])
+    failure, *_ = messages_of([failed()])
     canvas = Canvas()
     canvas.sender("APP  11:19  (edited)")
     canvas.y += 26

@@ -9,7 +9,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.silences import Silences
-from watcher.domain.timestamps import NEVER, Micros, Monotonic
+from watcher.domain.timestamps import LATEST, NEVER, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.pacing import Backpressure, Jitter
@@ -56,10 +56,10 @@ class WorkerDependencies:
 class SinkState:
     """The state of a sink as its attempts show it. Pure.
 
-    It is `disabled` once the receiver is gone for good. `paused_until` is the end of the last pause it asked for
-    (monotonic seconds), `through_at` when anything last got through (microseconds UTC, steady; 0: not since the start),
-    `answer` the last one to anything sent, `trying_since` since when something was tried and nothing got through, by
-    the clock of running time: time in which the process was stopped does not count.
+    It is `disabled` once the receiver is gone for good. `paused_until` is the end of the last pause it asked for, and
+    nothing is sent before `held_until` (monotonic seconds). `through_at` is when anything last got through (micros UTC,
+    steady; 0: not since the start), `answer` the last one to anything sent, `trying_since` since when something was
+    tried and nothing got through, by the clock of running time: time in which the process was stopped does not count.
     """
 
     def __init__(self, record: SinkRecord, *, clock: Clock) -> None:
@@ -68,6 +68,7 @@ class SinkState:
         self.state = record.state
         self.disabled = record.state == DISABLED
         self.paused_until = Monotonic(clock.monotonic() + min(backoff.pause_s or 0.0, RETRY_AFTER_CAP_S))
+        self.held_until = LATEST if self.disabled else self.paused_until
         self.through_at = NEVER
         self.answer = NO_ANSWER
         self._is_through = False  # whether the last answer was a success
@@ -92,6 +93,7 @@ class SinkState:
     def pause(self, pause_s: float) -> None:
         """Note that the receiver asked for a pause. An earlier, longer one stays."""
         self.paused_until = max(self.paused_until, Monotonic(self._clock.monotonic() + pause_s))
+        self.held_until = max(self.held_until, self.paused_until)
 
     def trying(self, delivery: Delivery) -> None:
         """Note that a delivery is tried. Once it failed while others got through, that says nothing of the sink."""
@@ -131,7 +133,7 @@ class SinkState:
         """Note that the receiver is gone for good."""
         self.heard(answer)
         self._served_s = self.clock_s()
-        self.state, self.disabled = DISABLED, True
+        self.state, self.disabled, self.held_until = DISABLED, True, LATEST
 
     def check(self) -> None:
         """Find the sink failing if it has been for long enough."""

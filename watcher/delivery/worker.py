@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from uuid import UUID
 
 import structlog
@@ -110,14 +111,11 @@ class DeliveryWorker:
         self._ready: deque[Sequence[Delivery]] = deque()  # batches that may go
         self._sending: dict[asyncio.Task[None], Sequence[Delivery]] = {}
         self._answered: list[Attempt] = []  # and not settled
-        self._kept_back: list[Delivery] = []  # by silences, and not settled
+        self._kept_back: list[AttemptRecord] = []  # by silences, and not settled
         self._asking = asyncio.Lock()  # what is taken from the store is here before something else is asked of it
         self._offered: asyncio.Future[None] | None = None  # while something is taken with what is recorded
-        self._saved: tuple[float, bool, float | None] = (
-            self._state.paused_until,
-            (self._state.trying_since is not None),
-            record.clock_s,
-        )
+        self._saved = self._state.paused_until, self._state.trying_since is not None
+        self._saved_s: float | None = record.clock_s
         self._group_wait_us = round(self.groups_for_s * 1e6)
         self._take_count = round(min(BATCH, max(CONCURRENCY, rules.rate_per_s * TAKEN_FOR_S)))
 
@@ -137,7 +135,7 @@ class DeliveryWorker:
         if request is None:
             return None
         if self._answered or self._kept_back:  # it is not settled by this: it would be taken again
-            settling = [each for answer in self._answered for each in answer.batch] + self._kept_back
+            settling = chain(self._kept_back, *(answer.records for answer in self._answered))
             request = replace(request, skip=request.skip | {each.lane for each in settling})
         self._is_unread = False  # what is recorded from now on wakes it
         self._offered = asyncio.get_running_loop().create_future()
@@ -176,7 +174,16 @@ class DeliveryWorker:
                 if self._offered is not None:
                     await self._offered
                 try:
-                    await self._go_on(now)
+                    if self._state.state != self._reporter.reported:
+                        await self._reporter.report()
+                    silences = self._silences() if self._deps.silences.all else ()
+                    if silences != self._released_under:
+                        await self._turn(None)  # what was kept back until now is let go, too
+                        await self._store.release()
+                        self._released_under, self._is_unread = silences, True
+                    if now >= self._problems.next_at and not (self._stopped or now < self._state.held_until):
+                        await self._problems.tick(now)
+                    await self._turn(self._request(now))
                 except StoreError as error:
                     self._rest_store(error)
         self._start()
@@ -194,7 +201,8 @@ class DeliveryWorker:
                 if self._offered is not None:
                     await self._offered
                 try:
-                    await self._save()
+                    await self._turn(None, saves=True)
+                    await self._give_up()
                 except StoreError as error:
                     self._rest_store(error)
 
@@ -239,25 +247,8 @@ class DeliveryWorker:
         wait_s = doubling(self._store_failures, base_s=STORE_WAIT_S, cap_s=STORE_WAIT_CAP_S)
         self._store_retry_at = Monotonic(self._clock.monotonic() + wait_s)
 
-    async def _go_on(self, now: Monotonic) -> None:
-        """Do what it is time for."""
-        if self._state.state != self._reporter.reported:
-            await self._reporter.report()
-        silences = self._silences() if self._deps.silences.all else ()
-        if silences != self._released_under:
-            await self._turn(None)  # what was kept back until now is let go, too
-            await self._store.release()
-            self._released_under, self._is_unread = silences, True
-        if now >= self._problems.next_at and not (self._stopped or self._is_held_up(now)):
-            await self._problems.tick(now)
-        await self._turn(self._request(now))
-
-    async def _save(self) -> None:
-        await self._turn(None)
-        state = self._state.paused_until, (self._state.trying_since is not None), self._state.clock_s()
-        if state != self._saved:
-            await self._store.save(self._state.backoff(), clock_s=state[2])
-            self._store_failures, self._saved = 0, state
+    async def _give_up(self) -> None:
+        """Make dead letters of what has waited for too long, now and then."""
         now, after_s = self._clock.monotonic(), self._rules.retry.give_up_after_s
         if after_s is None or self._stopped or self._state.disabled or now < self._give_up_at:
             return
@@ -269,14 +260,17 @@ class DeliveryWorker:
             log.warning("deliveries.died", sink=self.sink, count=count, why="give_up_after has passed")
             self.wake()
 
-    async def _turn(self, request: Take | None) -> None:
-        """Settle what was answered or kept back, and take what is asked for: one transaction."""
+    async def _turn(self, request: Take | None, *, saves: bool = False) -> None:
+        """Settle what was answered or kept back, and take what is asked for: one transaction.
+
+        That the sink's pause or failing has changed is written with it; if it `saves`, also how long it was served.
+        """
         answered, kept_back, calls_forward = self._answered, self._kept_back, self._calls_forward
-        lasting = self._state.paused_until, (self._state.trying_since is not None)
-        is_moved = lasting != self._saved[:2]
+        lasting = self._state.paused_until, self._state.trying_since is not None
+        is_moved = lasting != self._saved or (saves and self._state.clock_s() != self._saved_s)
         if not (answered or kept_back or is_moved or request):
             return
-        attempts = list(map(self._silenced, kept_back))
+        attempts = kept_back.copy()
         messages: list[ProblemMessage] = []
         for answer in answered:
             attempts += answer.records
@@ -302,7 +296,7 @@ class DeliveryWorker:
             raise
         self._store_failures = 0
         if is_moved:
-            self._saved = (*lasting, turn.clock_s)
+            self._saved, self._saved_s = lasting, turn.clock_s
         for answer in answered:
             self._unsettled_count -= len(answer.batch)
             if answer.result.outcome not in _TAKEN:
@@ -321,7 +315,7 @@ class DeliveryWorker:
 
     def _request(self, now: Monotonic) -> Take | None:
         """Return what to take now, if it may be sent, there is room for it, and something may be due."""
-        if len(self._ready) >= CONCURRENCY or self._stopped or self._is_held_up(now):
+        if len(self._ready) >= CONCURRENCY or self._stopped or now < self._state.held_until:
             return None
         trial = None
         if self._breaker.is_open:
@@ -357,28 +351,6 @@ class DeliveryWorker:
         if self._state.trying_since is not None and self._is_at_rest():
             self._state.rested()
 
-    def _silenced(self, delivery: Delivery) -> AttemptRecord:
-        """Return what is written of a delivery that is kept back."""
-        return AttemptRecord(
-            delivery.number,
-            delivery.lane,
-            DeliveryState.SILENCED,
-            delivery.attempts,
-            delivery.due_at,
-            delivery.rejections,
-            tried=self._may_be_sent(delivery),
-            tried_at=delivery.tried_at,
-            first_due_at_s=delivery.first_due_at_s,
-            answer=None,
-        )
-
-    def _may_be_sent(self, delivery: Delivery) -> bool:
-        """Return whether an earlier owner may have sent it, which was killed before it settled that.
-
-        Not if a silence had kept it back and this owner let it go.
-        """
-        return delivery.attempts > 0 or max(delivery.recorded_at, delivery.tried_at) < self._owned_from
-
     # What is sent
 
     def _start(self) -> None:
@@ -389,7 +361,7 @@ class DeliveryWorker:
         if is_stopped_by_breaker or not self._deps.is_trusted():
             self._give_back()
         now = self._clock.monotonic()
-        if self._stopped or self._is_held_up(now) or not self._takes_writes():
+        if self._stopped or now < self._state.held_until or not self._takes_writes():
             return
         while self._ready and self._pacer.ready_at <= now:
             if len(self._sending) >= CONCURRENCY or self._unsettled_count >= UNSETTLED_COUNT:
@@ -423,10 +395,26 @@ class DeliveryWorker:
             if part is not None:
                 to_send.append(each_now if part is Part.WHOLE else replace(each_now, part=part))
                 continue
-            self._kept_back.append(each_now)
+            # An earlier owner may have sent it, which was killed before it settled that; not if a silence had kept it
+            # back and this owner let it go.
+            may_be_sent = each.attempts > 0 or max(each.recorded_at, each.tried_at) < self._owned_from
+            self._kept_back.append(
+                AttemptRecord(
+                    each.number,
+                    each.lane,
+                    DeliveryState.SILENCED,
+                    each.attempts,
+                    each.due_at,
+                    each.rejections,
+                    tried=may_be_sent,
+                    tried_at=each.tried_at,
+                    first_due_at_s=each.first_due_at_s,
+                    answer=None,
+                )
+            )
             if silences != self._released_under:  # they began since openings were let go, and may end before it is done
                 self._released_under = None
-            if each.problem is not None and not self._may_be_sent(each):
+            if each.problem is not None and not may_be_sent:
                 unknown.add(each.problem)
         return to_send
 
@@ -527,10 +515,6 @@ class DeliveryWorker:
         """Return whether what is sent now can be settled, as far as anybody knows."""
         return not self._store_failures and self._store.monitor.failing_since is None
 
-    def _is_held_up(self, now: Monotonic) -> bool:
-        """Return whether the receiver is gone, or asked for a pause."""
-        return self._state.disabled or now < self._state.paused_until
-
     def _is_at_rest(self) -> bool:
         """Return whether nothing waits for this sink."""
         is_going = self._ready or self._sending or self._answered or self._kept_back
@@ -551,7 +535,7 @@ class DeliveryWorker:
         It does if its answers take much longer than the turns of the event loop that a request needs.
         """
         began_at = self._clock.monotonic()
-        is_slow = self._is_held_up(began_at) or self._breaker.is_open or self._pacer.ready_at > began_at
+        is_slow = began_at < self._state.held_until or self._breaker.is_open or self._pacer.ready_at > began_at
         is_slow |= not self._takes_writes()
         waits = self._is_backlog and not is_slow
         if waits:

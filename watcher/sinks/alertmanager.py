@@ -17,8 +17,7 @@ from watcher.domain.envelope import Json, group_id, timestamp
 from watcher.domain.event import EventType
 from watcher.domain.problems import severity_of
 from watcher.runtime.clock import Clock
-from watcher.sinks.alert import Alert
-from watcher.sinks.alert_text import clean, to_json
+from watcher.sinks.alert import Alert, clean, to_json
 from watcher.sinks.protocol import SentProblem
 from watcher.sinks.template import Message, Template
 

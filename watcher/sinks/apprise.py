@@ -23,9 +23,8 @@ from watcher.domain.problems import Severity
 from watcher.runtime.settings import Rate, as_written
 from watcher.runtime.threads import begin
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.alert import Alert
-from watcher.sinks.alert_text import Cutter, in_utc
-from watcher.sinks.chat import Digest, details_of, facts_of, link_in_group, other_nodes, read_batch
+from watcher.sinks.alert import Alert, in_utc
+from watcher.sinks.chat import Digest, Single, read_batch
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.settings import EventGlobs, RemoteSettings
 from watcher.sinks.template import ALERT_EVENTS
@@ -62,10 +61,10 @@ def _apprise_url(value: SecretStr) -> SecretStr:
     if not _SCHEME.fullmatch(url):
         raise InvalidValueError("does not begin with the scheme of a service", remedy=_EXAMPLE, quote=False)
     try:
-        from watcher.sinks.apprise_service import check_url  # noqa: PLC0415 (of an extra)
+        from watcher.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
     except ImportError:
         return value  # `type` says so
-    check_url(url)
+    AppriseService(url, timeout_s=0.0)  # raises what is wrong with it
     return value
 
 
@@ -170,25 +169,23 @@ def plain_message(batch: Sequence[Delivery]) -> tuple[str, str, str]:
 
 def _single(alert: Alert) -> str:
     """Return what matters most first: the end is what may be cut."""
-    cut = Cutter()
-    nodes = other_nodes(alert, cut)
-    when, moment = alert.moment
-    facts = {when: in_utc(moment), **facts_of(alert, cut)}
+    event = Single(alert, error_length=ERROR_LENGTH)
+    facts = {event.when: in_utc(event.since), **event.facts}
     return _joined(
-        _harmless(cut(alert.error, ERROR_LENGTH)),
-        _harmless(alert.ids),
-        alert.link or "",
+        _harmless(event.error),
+        _harmless(event.ids),
+        event.link or "",
         _harmless(" · ".join(f"{name}: {value}" for name, value in facts.items())),
-        _harmless("\n".join(["Also failed:", *nodes])) if nodes else "",
+        _harmless("\n".join(["Also failed:", *event.nodes])) if event.nodes else "",
     )
 
 
 def _grouped(group: Digest) -> str:
-    newest = [[alert.headline, *details_of(alert), link_in_group(alert)] for alert in group.newest]
+    newest = ([event.headline, *event.details, event.link] for event in group.newest)
     return _joined(
         _harmless("\n".join(group.clusters)),
         group.rest,
-        f"The newest {len(newest)}:",
+        f"The newest {len(group.newest)}:",
         *(_harmless("\n".join(filter(None, lines))) for lines in newest),
     )
 

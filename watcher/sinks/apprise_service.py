@@ -36,28 +36,20 @@ _ASSET = apprise.AppriseAsset(
 """Nothing is written to disk, nothing loaded but Apprise's own services."""
 
 
-def check_url(url: str) -> None:
-    """See whether Apprise can use a URL; send nothing. Raises `InvalidValueError`, which shows the scheme at most."""
-    if _instantiate(url) is not None:
-        return
-    services, scheme = apprise.NotificationManager(), url.partition("://")[0].lower()  # type: ignore[no-untyped-call]
-    if scheme not in services:
-        problem = "is of no service that Apprise knows"
-    elif services[scheme].enabled:
-        problem = f"is not what Apprise needs for {scheme}://"
-    else:
-        problem = f"{scheme}:// needs something that is missing here, such as a package"
-    raise InvalidValueError(problem, remedy=f"see {SERVICES}", quote=False)
-
-
 class AppriseService:
     """Sends to one service, each message once. The sink's retries and timeouts count, and not those of the URL."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Open nothing yet. Raises `ValueError`, without the URL, if Apprise cannot use it."""
-        service = _instantiate(url)
+        """Open nothing yet. Raises `InvalidValueError`, which shows the scheme at most, if it cannot use the URL."""
+        service = apprise.Apprise.instantiate(url, asset=_ASSET)
         if service is None:
-            raise ValueError("Apprise cannot use this URL")
+            services, scheme = apprise.NotificationManager(), url.partition("://")[0].lower()  # type: ignore[no-untyped-call]
+            problem = f"{scheme}:// needs something that is missing here, such as a package"
+            if scheme not in services:
+                problem = "is of no service that Apprise knows"
+            elif services[scheme].enabled:
+                problem = f"is not what Apprise needs for {scheme}://"
+            raise InvalidValueError(problem, remedy=f"see {SERVICES}", quote=False)
         service.retry = 0
         service.optional = False  # else a failure would count as a success
         service.overflow_mode = apprise.OverflowMode.TRUNCATE  # one event, one message
@@ -68,27 +60,21 @@ class AppriseService:
         self._apprise.add(service)
 
     def notify(self, title: str, body: str, type_: str) -> str | None:
-        """Send once. Return `None` if the service took it, else why not, as far as is known."""
+        """Send once. Return `None` if the service took it, else the last status code that Apprise names, or why not."""
         said: list[str] = []
         began_at = time.monotonic()
-        result = self._apprise.notify(
+        is_taken = self._apprise.notify(
             body,
             title=title,
             notify_type=type_,
             body_format=apprise.NotifyFormat.TEXT,
             log_callback=lambda entry, _: said.append(entry.message),
         )
-        return None if result else self._cause(said, took_s=time.monotonic() - began_at)
-
-    def _cause(self, said: list[str], *, took_s: float) -> str:
-        """Return the last status code that Apprise names, else what kind of failure it was."""
-        text = "\n".join(said)
+        text, took_s = "\n".join(said), time.monotonic() - began_at
+        if is_taken:
+            return None
         if codes := _STATUS.findall(text):
             return str(codes[-1])
         if not _CONNECTION.search(text):
             return "no cause given"
         return "timeout" if took_s >= self._timeout_s else "connection"  # Apprise calls both a connection error
-
-
-def _instantiate(url: str) -> apprise.NotifyBase | None:
-    return apprise.Apprise.instantiate(url, asset=_ASSET)

@@ -6,14 +6,26 @@ quoting, stays below what Slack (13,200 characters), Discord (6,000) and Teams (
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, group_id
 from watcher.domain.event import EventType
 from watcher.domain.problems import Severity
-from watcher.sinks.alert import HEADLINE_LENGTH, ID_LENGTH, NAME_LENGTH, Alert
-from watcher.sinks.alert_text import Cutter, clean, in_words, mask, shorten, span, to_json
+from watcher.sinks.alert import (
+    HEADLINE_LENGTH,
+    ID_LENGTH,
+    NAME_LENGTH,
+    Alert,
+    Cutter,
+    clean,
+    in_words,
+    mask,
+    shorten,
+    span,
+    to_json,
+)
 from watcher.sinks.template import Message, Template
 
 ERROR_LENGTH = 1500
@@ -41,13 +53,27 @@ class Digest:
         self.id = str(group_id(UUID(alert.id) for alert in alerts))
         self.is_trouble = any(alert.is_trouble for alert in alerts)
         self.severity = min((alert.severity for alert in alerts), key=_SEVERITIES.index)
-        self.newest = alerts[: -NEWEST_COUNT - 1 : -1]
+        self.newest = list(map(_newest, alerts[: -NEWEST_COUNT - 1 : -1]))
         self.clusters = _clusters(alerts)
         seen = [alert.seen_at for alert in alerts]
         times = span(min(seen), max(seen))
         title = f"{_counted(alerts)}{_where(alerts)} ({times})"
         self.headline = shorten(f"{'✕' if self.is_trouble else '✓'} {title}", HEADLINE_LENGTH)
         self.rest = f"{len(alerts):,} events, {times}. All of them are on the watcher's stdout."
+
+
+class Newest(NamedTuple):
+    """One of the newest events in a group: below its headline its error and its id, and the link if there is room."""
+
+    headline: str
+    details: list[str]
+    link: str
+
+
+def _newest(alert: Alert) -> Newest:
+    texts = (shorten(alert.error, NEWEST_ERROR_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
+    link = alert.link if alert.link and len(alert.link) <= NEWEST_LINK_LENGTH else ""
+    return Newest(alert.headline, list(filter(None, texts)), link)
 
 
 def _clusters(alerts: Sequence[Alert]) -> list[str]:
@@ -87,10 +113,38 @@ def read_batch(batch: Sequence[Delivery]) -> Alert | Digest:
     return alerts[0] if len(alerts) == 1 else Digest(alerts)
 
 
+class Single:
+    """An event as one message tells of it. `is_cut` says that the lengths left something out."""
+
+    def __init__(self, alert: Alert, *, error: str | None = None, error_length: int = ERROR_LENGTH) -> None:
+        """Take the event; with an `error` that one in place of its own."""
+        cut, data = Cutter(), alert.data
+        execution = data.get("execution", {})
+        was, ran_s = execution.get("previousStatus"), execution.get("durationSeconds")
+        labels = ", ".join(f"{key}={value}" for key, value in data.get("labels", {}).items())
+        facts = {
+            "Status": shorten(f"{execution.get('status', '')}{f', was {was}' if was else ''}", ID_LENGTH),
+            "Ran": "" if ran_s is None else in_words(ran_s),
+            "Was overdue": alert.overdue_text or "",
+            "Labels": cut(labels, LABELS_LENGTH),
+            "Account": clean(data.get("account", "")),
+        }
+        others = alert.nodes[1 : 1 + NODES_COUNT]
+        self.id, self.ids, self.time, self.link = alert.id, alert.ids, alert.time, alert.link
+        self.headline, self.severity = alert.headline, alert.severity
+        self.error = cut(alert.error if error is None else error, error_length)
+        self.nodes = [cut(": ".join(filter(None, node)), NODE_LENGTH) for node in others if any(node)]
+        """A line for each further node that failed and of which something is known."""
+        self.facts = {name: value for name, value in facts.items() if value}
+        """What is known of it by name, but for when."""
+        self.when, self.since = alert.moment
+        self.is_cut = cut.has_cut or len(alert.nodes) > 1 + NODES_COUNT
+
+
 class ChatTemplate(Template):
     """One message per event or per group."""
 
-    def single(self, alert: Alert, cut: Cutter) -> Json:
+    def single(self, event: Single) -> Json:
         """Return the message of an event."""
         raise NotImplementedError
 
@@ -100,39 +154,8 @@ class ChatTemplate(Template):
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return the one message."""
-        news, cut = read_batch(batch), Cutter()
-        content = self.single(news, cut) if isinstance(news, Alert) else self.grouped(news)
-        return [Message(news.id, to_json(content).encode(), cut.has_cut)]
-
-
-def facts_of(alert: Alert, cut: Cutter) -> dict[str, str]:
-    """Return what is known of an event by name, but for when."""
-    execution = alert.data.get("execution", {})
-    was, ran_s = execution.get("previousStatus"), execution.get("durationSeconds")
-    status = f"{execution.get('status', '')}{f', was {was}' if was else ''}"
-    pairs = (f"{key}={value}" for key, value in alert.data.get("labels", {}).items())
-    facts = {
-        "Status": shorten(status, ID_LENGTH),
-        "Ran": "" if ran_s is None else in_words(ran_s),
-        "Was overdue": alert.overdue_text or "",
-        "Labels": cut(", ".join(pairs), LABELS_LENGTH),
-        "Account": clean(alert.data.get("account", "")),
-    }
-    return {name: value for name, value in facts.items() if value}
-
-
-def other_nodes(alert: Alert, cut: Cutter) -> list[str]:
-    """Return a line for each further node that failed; one of which nothing is known has none."""
-    cut.has_cut = cut.has_cut or len(alert.nodes) > 1 + NODES_COUNT
-    return [cut(": ".join(filter(None, node)), NODE_LENGTH) for node in alert.nodes[1 : 1 + NODES_COUNT] if any(node)]
-
-
-def details_of(alert: Alert) -> list[str]:
-    """Return what a group says of one of its newest below the headline: the error and the id."""
-    texts = (shorten(alert.error, NEWEST_ERROR_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
-    return [text for text in texts if text]
-
-
-def link_in_group(alert: Alert) -> str:
-    """Return the link of one of a group's newest, if there is room for it."""
-    return alert.link if alert.link and len(alert.link) <= NEWEST_LINK_LENGTH else ""
+        news = read_batch(batch)
+        if isinstance(news, Digest):
+            return [Message(news.id, to_json(self.grouped(news)).encode())]
+        event = Single(news)
+        return [Message(event.id, to_json(self.single(event)).encode(), event.is_cut)]

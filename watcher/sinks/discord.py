@@ -13,17 +13,7 @@ from yarl import URL
 
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.problems import Severity
-from watcher.sinks.alert import Alert
-from watcher.sinks.alert_text import Cutter
-from watcher.sinks.chat import (
-    ERROR_LENGTH,
-    ChatTemplate,
-    Digest,
-    details_of,
-    facts_of,
-    link_in_group,
-    other_nodes,
-)
+from watcher.sinks.chat import ChatTemplate, Digest, Newest, Single
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
 
@@ -49,20 +39,19 @@ class DiscordTemplate(ChatTemplate):
         """Return the URL with the wish for a true answer: without it a message that is not saved is no error."""
         return url.update_query(wait="true")
 
-    def single(self, alert: Alert, cut: Cutter) -> Json:
+    def single(self, event: Single) -> Json:
         """Return the message of an event."""
-        error, nodes = _block([cut(alert.error, ERROR_LENGTH)]), _block(other_nodes(alert, cut))
-        facts = {name: _code(value) for name, value in facts_of(alert, cut).items()}
-        when, since = alert.moment
-        facts[when] = f"<t:{int(since.timestamp())}:R>"
+        error, nodes = _block([event.error]), _block(event.nodes)
+        facts = {name: _code(value) for name, value in event.facts.items()}
+        facts[event.when] = f"<t:{int(event.since.timestamp())}:R>"
         return _payload(
-            title=_escape(alert.headline),
-            url=alert.link or "",
-            color=_COLOURS[alert.severity],
+            title=_escape(event.headline),
+            url=event.link or "",
+            color=_COLOURS[event.severity],
             description="\n".join(filter(None, (error, nodes and f"Also failed:\n{nodes}"))),
             fields=[{"name": name, "value": value, "inline": True} for name, value in facts.items()],
-            footer={"text": alert.ids},
-            timestamp=timestamp(alert.time),
+            footer={"text": event.ids},
+            timestamp=timestamp(event.time),
         )
 
     def grouped(self, group: Digest) -> Json:
@@ -101,10 +90,9 @@ def _pause_s(headers: Mapping[str, str]) -> float:
     return float(reset_after) if is_spent else 0.0
 
 
-def _newest(alert: Alert) -> Json:
-    value = "\n".join(map(_code, details_of(alert)))
-    link = link_in_group(alert)
-    return {"name": _escape(alert.headline), "value": f"{value}\n[Open](<{link}>)" if link else value}
+def _newest(event: Newest) -> Json:
+    value = "\n".join(map(_code, event.details))
+    return {"name": _escape(event.headline), "value": f"{value}\n[Open](<{event.link}>)" if event.link else value}
 
 
 def _payload(**embed: object) -> Json:

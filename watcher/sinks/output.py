@@ -12,7 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -34,35 +34,24 @@ class StdoutOutput:
         """Start the thread."""
         self.fd = fd
         self._sleep = sleep
-        self._thread = WorkerThreads("stdout")
-        self._thread.put(self._end_half_line)
+        self.thread = WorkerThreads("stdout")
+        self.thread.put(self._end_half_line)
 
     @property
     def is_terminal(self) -> bool:
         """Whether people read it."""
         return os.isatty(self.fd)
 
-    async def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
-        """Return once the lines, which are `sink`'s, are written in full.
-
-        The thread takes the lines from the iterable, and calls `retried` at each further try on a full disk. Raises
-        `OutputClosedError`, which says why, if they can never be written.
-        """
-        if error := await self._thread.run(partial(self._write, lines, sink=sink, retried=retried)):
-            is_closed = error.errno == errno.EPIPE
-            why = "was closed by its reader" if is_closed else f"cannot be written: {error.strerror}"
-            raise OutputClosedError(f"stdout {why}")
-
     def close(self) -> None:
         """Let the thread end after what it was given; nobody waits for it."""
-        self._thread.close()
+        self.thread.close()
 
-    def _end_half_line(self) -> None:
-        if _stands_in_mid_line(self.fd):
-            self._write([b""], sink="", retried=lambda _why: None)  # it is no delivery that is written
+    def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
+        """Write the lines, which are `sink`'s, in full, however long that takes. For `thread` alone.
 
-    def _write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> OSError | None:
-        """Write all of them, however long that takes. Return why that is impossible, if it is."""
+        Calls `retried` at each further try on a full disk. Raises `OutputClosedError`, which says why, if they can
+        never be written.
+        """
         rest, full = memoryview(b"\n".join([*lines, b""])), False
         while rest:
             try:
@@ -73,7 +62,9 @@ class StdoutOutput:
                 space.poll()
             except OSError as error:
                 if error.errno not in _DISK_FULL:
-                    return error
+                    is_closed = error.errno == errno.EPIPE
+                    why = "was closed by its reader" if is_closed else f"cannot be written: {error.strerror}"
+                    raise OutputClosedError(f"stdout {why}") from None
                 if not full:
                     log.warning("stdout.full", sink=sink, note=FULL_DISK_NOTE)
                 full = True
@@ -81,24 +72,21 @@ class StdoutOutput:
                 retried("disk_full")
         if full:
             log.info("stdout.recovered", sink=sink)
-        return None
+
+    def _end_half_line(self) -> None:
+        """End what an earlier process left half written; what is wrong with stdout shows with the first event."""
+        with suppress(OSError, OutputClosedError):
+            if _stands_in_mid_line(self.fd):
+                self.write([b""], sink="", retried=lambda _why: None)  # it is no delivery that is written
 
 
 def _stands_in_mid_line(fd: int) -> bool:
-    """Return whether fd is a file that goes on right after half a line. One that cannot be read counts as whole."""
-    with suppress(OSError):
-        found = os.fstat(fd)
-        if stat.S_ISREG(found.st_mode):
-            appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
-            position = found.st_size if appends else os.lseek(fd, 0, os.SEEK_CUR)
-            return position > 0 and _byte_at(position - 1, fd=fd) != b"\n"
-    return False
-
-
-def _byte_at(position: int, *, fd: int) -> bytes:
-    """Read from an open file, which may be open for writing alone."""
-    reading = os.open(f"/dev/fd/{fd}", os.O_RDONLY)
-    try:
-        return os.pread(reading, 1, position)
-    finally:
-        os.close(reading)
+    """Return whether fd is a file that goes on right after half a line."""
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+    position = found.st_size if appends else os.lseek(fd, 0, os.SEEK_CUR)
+    with Path(f"/dev/fd/{fd}").open("rb", buffering=0) as reading:  # it may be open for writing alone
+        reading.seek(max(0, position - 1))
+        return position > 0 and reading.read(1) != b"\n"

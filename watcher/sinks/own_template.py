@@ -17,8 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json
 from watcher.runtime.threads import run_detached
-from watcher.sinks.alert import Alert
-from watcher.sinks.alert_text import clean, to_json
+from watcher.sinks.alert import Alert, clean, to_json
 from watcher.sinks.chat import Digest
 from watcher.sinks.template import (
     BatchTemplate,

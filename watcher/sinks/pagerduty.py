@@ -13,8 +13,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.event import EventType
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.alert import Alert
-from watcher.sinks.alert_text import Cutter, clean, shorten, to_json
+from watcher.sinks.alert import Alert, Cutter, clean, shorten, to_json
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendResult
 from watcher.sinks.template import Message, Template, json_object, with_code

@@ -10,17 +10,8 @@ from typing import ClassVar
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json
-from watcher.sinks.alert import Alert
-from watcher.sinks.alert_text import Cutter, in_utc, shorten, to_json
-from watcher.sinks.chat import (
-    ERROR_LENGTH,
-    ChatTemplate,
-    Digest,
-    details_of,
-    facts_of,
-    link_in_group,
-    other_nodes,
-)
+from watcher.sinks.alert import Alert, in_utc, shorten, to_json
+from watcher.sinks.chat import ChatTemplate, Digest, Newest, Single
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import Message, with_code
@@ -51,9 +42,21 @@ class SlackTemplate(ChatTemplate):
     defaults: ClassVar = {"rate_limit": "1/s"}
     remedies: ClassVar = {403: _NEW_WEBHOOK, 404: _NEW_WEBHOOK, 410: _NEW_CHANNEL}
 
-    def single(self, alert: Alert, cut: Cutter) -> Json:
+    def single(self, event: Single) -> Json:
         """Return the message of an event."""
-        return _single(alert, cut, error=alert.error, nodes=other_nodes(alert, cut))
+        fields = [_plain(f"{name}\n{value}") for name, value in event.facts.items()]
+        blocks = [
+            {"type": "header", "text": _plain(event.headline)},
+            *([_section(event.error)] if event.error else []),
+            *([_section("\n".join(["Also failed:", *event.nodes]))] if event.nodes else []),
+            {
+                "type": "section",
+                "fields": [*fields, {"type": "mrkdwn", "text": f"{event.when}\n{_date(event.since)}"}],
+            },
+            {"type": "context", "elements": [_plain(event.ids)]},
+            *([{"type": "actions", "elements": [_button(event.link)]}] if event.link else []),
+        ]
+        return _payload(event.headline, event.error, blocks)
 
     def grouped(self, group: Digest) -> Json:
         """Return the message of a group."""
@@ -90,40 +93,14 @@ def minimal(alert: Alert) -> Json:
     return _payload(alert.headline, alert.ids, [_section(f"{alert.headline}\n{alert.ids}")])
 
 
-def end_of_problem(alert: Alert, opening: Alert | None, cut: Cutter) -> Json:
-    """Return what the message of a problem becomes when that is over: for how long it lasted, and what it was."""
-    was = "" if opening is None else ": ".join(filter(None, (f"It was: {opening.title}", opening.error)))
-    return _single(alert, cut, error=was)
-
-
 def one_line(headline: str) -> Json:
     """Return a message of one line."""
     return _payload(headline, "", [])
 
 
-def _single(alert: Alert, cut: Cutter, *, error: str, nodes: Sequence[str] = ()) -> Json:
-    error = cut(error, ERROR_LENGTH)
-    blocks = [
-        {"type": "header", "text": _plain(alert.headline)},
-        *([_section(error)] if error else []),
-        *([_section("\n".join(["Also failed:", *nodes]))] if nodes else []),
-        {"type": "section", "fields": _fields(alert, cut)},
-        {"type": "context", "elements": [_plain(alert.ids)]},
-        *([{"type": "actions", "elements": [_button(alert.link)]}] if alert.link else []),
-    ]
-    return _payload(alert.headline, error, blocks)
-
-
-def _fields(alert: Alert, cut: Cutter) -> list[Json]:
-    texts = [_plain(f"{name}\n{value}") for name, value in facts_of(alert, cut).items()]
-    when, since = alert.moment
-    return [*texts, {"type": "mrkdwn", "text": f"{when}\n{_date(since)}"}]
-
-
-def _newest(alert: Alert) -> Json:
-    block = _section("\n".join([alert.headline, *details_of(alert)]))
-    link = link_in_group(alert)
-    return block | {"accessory": _button(link)} if link else block
+def _newest(event: Newest) -> Json:
+    block = _section("\n".join([event.headline, *event.details]))
+    return block | {"accessory": _button(event.link)} if event.link else block
 
 
 def _payload(headline: str, detail: str, blocks: Sequence[Json]) -> Json:

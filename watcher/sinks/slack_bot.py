@@ -23,13 +23,12 @@ from watcher.domain.errors import TransportFailedError
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import Rate, as_written, split_http_url
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.alert import Alert
-from watcher.sinks.alert_text import Cutter, to_json
-from watcher.sinks.chat import read_batch
+from watcher.sinks.alert import Alert, to_json
+from watcher.sinks.chat import Single, read_batch
 from watcher.sinks.http_post import Answer, Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import EventGlobs, HttpSinkSettings
-from watcher.sinks.slack import SLACK, end_of_problem, minimal, one_line
+from watcher.sinks.slack import SLACK, minimal, one_line
 from watcher.sinks.template import (
     ALERT_EVENTS,
     MessageLog,
@@ -237,37 +236,43 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. `problem` is the one whose message it is, changes or answers."""
+    """One message. `problem` is the one whose message it is, changes or answers; `is_cut` as of any template."""
 
     step: Step
     content: Json
     problem: UUID | None
+    is_cut: bool = False
 
 
-def messages_of(batch: Sequence[Delivery], cut: Cutter) -> list[Message]:
+def messages_of(batch: Sequence[Delivery]) -> list[Message]:
     """Return the messages in their order. An event that was refused comes in minimal form.
 
     What ends a problem and is trouble itself is both, the end first.
     """
     if len(batch) == 1:
-        return [each for alert in Alert.of_delivery(batch[0]).apart() for each in _messages(alert, batch[0], cut)]
+        return [each for alert in Alert.of_delivery(batch[0]).apart() for each in _messages(alert, batch[0])]
     group, threads = read_batch(batch), set(map(_thread_of, batch))
     assert not isinstance(group, Alert)
     return [Message(Step.OTHER, SLACK.grouped(group), threads.pop() if len(threads) == 1 else None)]
 
 
-def _messages(alert: Alert, delivery: Delivery, cut: Cutter) -> list[Message]:
-    is_whole = not delivery.rejections
-    if alert.problem is not None and alert.closes:
-        problem, opening = UUID(alert.problem["id"]), delivery.message and delivery.message.opening
-        was = Alert.read(opening) if opening else None
-        content = end_of_problem(alert, was, cut) if is_whole else minimal(alert)
-        return [Message(Step.END, content, problem), Message(Step.NOTE, one_line(alert.headline), problem)]
-    content = SLACK.single(alert, cut) if is_whole else minimal(alert)
-    if alert.problem is None:
-        return [Message(Step.OTHER, content, _thread_of(delivery))]
-    step = Step.OPENING if alert.type == alert.problem["kind"] else Step.NEWS
-    return [Message(step, content, UUID(alert.problem["id"]))]
+def _messages(alert: Alert, delivery: Delivery) -> list[Message]:
+    event, step, problem = Single(alert), Step.OTHER, _thread_of(delivery)
+    if alert.problem is not None:
+        problem = UUID(alert.problem["id"])
+        step = Step.OPENING if alert.type == alert.problem["kind"] else Step.NEWS
+        if alert.closes:  # for how long it lasted, and what it was
+            opening, step = delivery.message and delivery.message.opening, Step.END
+            was = Alert.read(opening) if opening else None
+            it_was = "" if was is None else ": ".join(filter(None, (f"It was: {was.title}", was.error)))
+            event = Single(replace(alert, nodes=()), error=it_was)
+    if delivery.rejections:
+        messages = [Message(step, minimal(alert), problem)]
+    else:
+        messages = [Message(step, SLACK.single(event), problem, event.is_cut)]
+    if step is Step.END:
+        messages.append(Message(Step.NOTE, one_line(alert.headline), problem))
+    return messages
 
 
 def _thread_of(delivery: Delivery) -> UUID | None:
@@ -287,9 +292,9 @@ class SlackBotSink(Sink):
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Send all messages of a delivery, or the one of a group; the first that is not taken ends it."""
-        cut, attempt = Cutter(), _Attempt(batch, self)
-        messages = await asyncio.to_thread(messages_of, batch, cut) if len(batch) > 1 else messages_of(batch, cut)
-        if cut.has_cut:
+        attempt = _Attempt(batch, self)
+        messages = await asyncio.to_thread(messages_of, batch) if len(batch) > 1 else messages_of(batch)
+        if any(message.is_cut for message in messages):
             self.log.cut(batch[0])
         result = await self._series.send(batch[0], messages, attempt.send)
         return replace(result, messages=tuple(attempt.changes))

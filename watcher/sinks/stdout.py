@@ -5,6 +5,7 @@ What the API said is text and nothing else: never markup, and no character of it
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -55,7 +56,8 @@ class StdoutSink(Sink):
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Return once the lines are written in full. Raises `OutputClosedError` if they can never be."""
         # Made as they are written, in that thread: to render 256 lines for people in one turn would hold up every poll.
-        await self._output.write(map(self._line_of, batch), sink=batch[0].sink, retried=self._retried)
+        lines, output = map(self._line_of, batch), self._output
+        await output.thread.run(partial(output.write, lines, sink=batch[0].sink, retried=self._retried))
         return _WRITTEN
 
     async def close(self) -> None:

@@ -11,17 +11,7 @@ from typing import ClassVar
 
 from watcher.domain.envelope import Json
 from watcher.domain.problems import Severity
-from watcher.sinks.alert import Alert
-from watcher.sinks.alert_text import Cutter
-from watcher.sinks.chat import (
-    ERROR_LENGTH,
-    ChatTemplate,
-    Digest,
-    details_of,
-    facts_of,
-    link_in_group,
-    other_nodes,
-)
+from watcher.sinks.chat import ChatTemplate, Digest, Newest, Single
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
 
@@ -40,20 +30,18 @@ class TeamsTemplate(ChatTemplate):
     defaults: ClassVar = {"rate_limit": "1/s"}
     remedies: ClassVar = dict.fromkeys((401, 403, 404), _CHECK_FLOW)
 
-    def single(self, alert: Alert, cut: Cutter) -> Json:
+    def single(self, event: Single) -> Json:
         """Return the card of an event."""
-        error, nodes, facts = cut(alert.error, ERROR_LENGTH), other_nodes(alert, cut), facts_of(alert, cut)
-        when, since = alert.moment
         body = [
-            _headline(alert),
-            *([_line(_run(error, fontType="Monospace"))] if error else []),
-            *([_line(_run("Also failed:"))] if nodes else []),
-            *(_line(_run(each, fontType="Monospace"), spacing="None") for each in nodes),
-            *(_line(_run(f"{name}: ", isSubtle=True), _run(value)) for name, value in facts.items()),
-            {"type": "FactSet", "facts": [{"title": when, "value": _date(since)}]},
-            _small(alert.ids),
+            _headline(event),
+            *([_line(_run(event.error, fontType="Monospace"))] if event.error else []),
+            *([_line(_run("Also failed:"))] if event.nodes else []),
+            *(_line(_run(each, fontType="Monospace"), spacing="None") for each in event.nodes),
+            *(_line(_run(f"{name}: ", isSubtle=True), _run(value)) for name, value in event.facts.items()),
+            {"type": "FactSet", "facts": [{"title": event.when, "value": _date(event.since)}]},
+            _small(event.ids),
         ]
-        return _payload(body, link=alert.link)
+        return _payload(body, link=event.link)
 
     def grouped(self, group: Digest) -> Json:
         """Return the card of a group."""
@@ -61,7 +49,7 @@ class TeamsTemplate(ChatTemplate):
             _headline(group),
             *(_line(_run(line, fontType="Monospace")) for line in group.clusters),
             _line(_run(f"The newest {len(group.newest)}:", weight="Bolder")),
-            *(line for alert in group.newest for line in _newest(alert)),
+            *(line for event in group.newest for line in _newest(event)),
             _small(group.rest),
         ]
         return _payload(body)
@@ -72,12 +60,11 @@ class TeamsTemplate(ChatTemplate):
         return replace(result, outcome=SendOutcome.ACCEPTED) if result.is_taken else result
 
 
-def _newest(alert: Alert) -> list[Json]:
-    link = link_in_group(alert)
-    action = {"selectAction": {"type": "Action.OpenUrl", "url": link}} if link else {}
+def _newest(event: Newest) -> list[Json]:
+    action = {"selectAction": {"type": "Action.OpenUrl", "url": event.link}} if event.link else {}
     return [
-        _line(_run(alert.headline, **action)),
-        *(_line(_run(each, fontType="Monospace"), spacing="None") for each in details_of(alert)),
+        _line(_run(event.headline, **action)),
+        *(_line(_run(each, fontType="Monospace"), spacing="None") for each in event.details),
     ]
 
 
@@ -95,7 +82,7 @@ def _payload(body: Sequence[Json], *, link: str | None = None) -> Json:
     return {"type": "message", "attachments": [attachment]}
 
 
-def _headline(news: Alert | Digest) -> Json:
+def _headline(news: Single | Digest) -> Json:
     return _line(_run(news.headline, size="Large", weight="Bolder", color=_COLOURS[news.severity]))
 
 

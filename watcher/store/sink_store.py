@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, case, func, null, select, true, up
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import Micros, to_us
-from watcher.store.changes import BackoffState, Lease, SourceChange, Turn
+from watcher.store.changes import Lease, SourceChange, Turn
 from watcher.store.deliveries import IS_HEAD
 from watcher.store.problems import open_problem_of, sent_openings
 from watcher.store.records import SentOpening, SinkRecord, Taken
@@ -122,10 +122,6 @@ class SinkStore:
     async def record(self, change: SourceChange) -> None:
         """Write a new state of the sink and its events."""
         await self._store.write_item(change)
-
-    async def save(self, backoff: BackoffState, *, clock_s: float) -> None:
-        """Keep what the sink is going through, and its own clock."""
-        await self._store.write_item(Turn(self.lease, backoff=backoff, clock_s=clock_s))
 
     async def give_up(self, *, clock_s: float, after_s: float, skip: Collection[bytes]) -> int:
         """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.

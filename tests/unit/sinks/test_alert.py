@@ -21,8 +21,18 @@ from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import AccountTrouble, EventType, GapReason
 from watcher.domain.execution import LostReason
 from watcher.domain.problems import TROUBLED_ENDS, Severity
-from watcher.sinks.alert import HEADLINE_LENGTH, Alert
-from watcher.sinks.alert_text import Cutter, clean, in_words, length, mask, shorten, span, usable_link
+from watcher.sinks.alert import (
+    HEADLINE_LENGTH,
+    Alert,
+    Cutter,
+    clean,
+    in_words,
+    length,
+    mask,
+    shorten,
+    span,
+    usable_link,
+)
 from watcher.sinks.chat import Digest, read_batch
 
 HEADLINES = {
@@ -348,7 +358,10 @@ def test_a_group_says_how_many_of_what() -> None:
     )
     assert digest.headline == "✕ 4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
     assert digest.severity is Severity.ERROR
-    assert [alert.type for alert in digest.newest][:2] == [EventType.EXECUTION_UNRECOGNIZED, EventType.EXECUTION_LOST]
+    assert [event.headline for event in digest.newest][:2] == [
+        "! Sales agent has the undocumented status unrecognized",
+        "? Sales agent: an execution is lost",
+    ]
 
 
 @pytest.mark.parametrize("other", [{"pipeline": {"id": "p", "name": "Sales agent"}}, {"account": "staging"}])

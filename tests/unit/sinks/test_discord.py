@@ -20,7 +20,7 @@ from yarl import URL
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
-from watcher.sinks.alert_text import clean
+from watcher.sinks.alert import clean
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -292,7 +293,7 @@ async def test_after_closing_its_thread_ends(pipe: Pipe) -> None:
 class IdleOutput(StdoutOutput):
     """Takes lines and makes none of them."""
 
-    async def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
+    def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
         """Write nothing."""
 
 
@@ -309,7 +310,8 @@ async def test_the_thread_that_writes_lines_makes_them_too(pipe: Pipe) -> None:
         yield b"{}"
 
     makers: list[str] = []
-    await StdoutOutput(pipe.writing).write(lines(), sink="console", retried=print)
+    output = StdoutOutput(pipe.writing)
+    await output.thread.run(partial(output.write, lines(), sink="console", retried=print))
     pipe.close(pipe.writing)
     assert (makers, pipe.read_to_end()) == (["stdout"], b"{}\n")
 

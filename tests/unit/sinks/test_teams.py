@@ -17,7 +17,7 @@ from sample_events import (
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
-from watcher.sinks.alert_text import clean
+from watcher.sinks.alert import clean
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.teams import TeamsTemplate

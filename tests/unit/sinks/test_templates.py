@@ -23,7 +23,7 @@ from worker_rig import EPOCH, FakeClock
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
-from watcher.sinks.alert_text import clean
+from watcher.sinks.alert import clean
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.pagerduty import PagerDutyTemplate

@@ -37,7 +37,7 @@ CHANGES: list[Use] = [
     lambda store, account, _sink: store.record(source_change(account)),
     lambda store, account, _sink: SqlAccountStore(store, account).save_backoff(BackoffState()),
     lambda store, account, _sink: SqlAccountStore(store, account).save_poll_times({execution_id(1): Micros(1)}),
-    lambda store, _account, sink: SinkStore(store, sink).save(BackoffState(), clock_s=1.0),
+    lambda store, _account, sink: SinkStore(store, sink).turn(Turn(sink, backoff=BackoffState(), clock_s=1.0)),
     lambda store, _account, sink: SinkStore(store, sink).turn(Turn(sink, calls_forward=True)),
 ]
 SMALL_WRITES: list[Use] = [
