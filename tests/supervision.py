@@ -15,8 +15,7 @@ from watcher.daemon.ownership import Ownership
 from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.routing import Router
-from watcher.domain.silences import Silences
+from watcher.domain.routing import Router, Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
