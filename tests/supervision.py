@@ -1,6 +1,7 @@
 """The owners of one process over a real store and real sockets: for tests of the supervisor."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -14,8 +15,7 @@ from watcher.daemon.ownership import Ownership
 from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.routing import Router
-from watcher.domain.silences import Silences
+from watcher.domain.routing import Router, Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
@@ -63,9 +63,21 @@ class NotedSchedule(Schedule):
         super().__init__(**parts)
         self._added: asyncio.Queue[str] = asyncio.Queue()
 
-    def add(self, name: str, run: Tick) -> None:
-        super().add(name, run)
+    def add(self, name: str, run: Tick, *, failed: Callable[[BaseException], None] | None = None) -> None:
+        super().add(name, run, failed=failed)
         self._added.put_nowait(name)
+
+    def job(self, name: str) -> Callable[[], Awaitable[None]]:
+        """Return what runs that job once, as the schedule would."""
+        job = self._jobs[name]
+
+        async def run() -> None:
+            try:
+                await job.run()
+            except Exception as error:  # noqa: BLE001 (as the schedule does)
+                job.failed(error)
+
+        return run
 
     async def added(self) -> str:
         """Return which tick was added next."""

@@ -23,8 +23,7 @@ from watcher.domain.errors import StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.domain.routing import Router
-from watcher.domain.silences import Silences
+from watcher.domain.routing import Router, Silences
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.pacing import Backpressure

@@ -4,7 +4,7 @@ Answers carry conversations, contacts and environments. The models name the allo
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -143,15 +143,26 @@ def parse_execution(body: bytes, *, asked: str, forgiving: bool = False) -> Exec
     wire = _parse(WireExecution, body, forgiving=forgiving, misshapen="no_execution")
     if wire.id.lower() != asked:
         raise UnreadableError("wrong_id")
-    failed, goals = _of_nodes(wire.nodes_executed) if wire.nodes_executed else ((), ())
+    failed: list[FailedNode] = []
+    goals: list[str] = []
+    for each in wire.nodes_executed or ():
+        if each is None:
+            continue
+        node = each.node
+        if each.status == "failed" or each.error_message:
+            failed.append(
+                FailedNode(each.id, each.node_name or (None if node is None else node.name), each.error_message)
+            )
+        if node is not None and node.is_goal and node.goal_name:
+            goals.append(node.goal_name)
     return _snapshot(
         wire,
         id_=asked,
         pipeline_id=wire.pipeline_id,
         pipeline_name=wire.pipeline_name,
         version_number=wire.pipeline_version_number,
-        failed_nodes=failed,
-        goals=goals,
+        failed_nodes=tuple(failed[:LIST_LENGTH]),
+        goals=tuple(goals[:LIST_LENGTH]),
     )
 
 
@@ -202,23 +213,6 @@ def _allowed(members: Sequence[tuple[str, object]]) -> dict[str, object]:
         for name, value in members
         if name in _READ
     }
-
-
-def _of_nodes(executed: Iterable[WireNodeExecution | None]) -> tuple[tuple[FailedNode, ...], tuple[str, ...]]:
-    """Return the nodes that failed, and the goals that were reached."""
-    failed: list[FailedNode] = []
-    goals: list[str] = []
-    for each in executed:
-        if each is None:
-            continue
-        node = each.node
-        if each.status == "failed" or each.error_message:
-            failed.append(
-                FailedNode(each.id, each.node_name or (None if node is None else node.name), each.error_message)
-            )
-        if node is not None and node.is_goal and node.goal_name:
-            goals.append(node.goal_name)
-    return tuple(failed[:LIST_LENGTH]), tuple(goals[:LIST_LENGTH])
 
 
 def _aware(moment: datetime) -> datetime | None:

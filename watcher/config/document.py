@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from watcher.config.files import Stamp, in_time, read_file, stamp_of
+from watcher.config.files import Stamp, in_time, read_file, stamps_of
 from watcher.config.yaml_tree import KNOWN_TAGS, MERGE_TAG, NULL_TAG, Path, compose, place_of
 from watcher.domain.errors import ConfigError
 
@@ -63,49 +63,12 @@ class ConfigProblemsError(ConfigError):
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^{}]*)?\}|(?P<odd>\{))")
 _WITHOUT_BRACES = re.compile(r"(?:^|(?<=\s))\$([A-Z_][A-Z0-9_]+)(?=$|[\s/])")
 """As a shell reads it. A password may hold a dollar, too: so only what stands alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interpolated:
-    """A value with its variables filled in, and what kept some of them empty.
-
-    `unset` are the variables that are not there, `malformed` says that some `${` begins no variable, `without_braces`
-    is a name behind a bare `$`. `used` says that a variable stands in it at all: then nobody may show it.
-    """
-
-    text: str
-    used: bool
-    unset: tuple[str, ...] = ()
-    malformed: bool = False
-    without_braces: str | None = None
-
-
-def fill(text: str, *, environ: Mapping[str, str]) -> Interpolated:
-    """Fill in the variables. As in a shell, `:-` counts an empty variable as missing; a lone `$` stays."""
-    found = tuple(_VARIABLE.finditer(text))
-    missing = (match["name"] for match in found if match["name"] and match["default"] is None)
-    bare = _WITHOUT_BRACES.search(text)
-    return Interpolated(
-        text=_VARIABLE.sub(lambda match: _value(match, environ=environ), text),
-        used=any(match["dollar"] is None for match in found),
-        unset=tuple(dict.fromkeys(name for name in missing if name not in environ)),
-        malformed=any(match["odd"] for match in found),
-        without_braces=bare[1] if bare else None,
-    )
-
-
-def _value(match: re.Match[str], *, environ: Mapping[str, str]) -> str:
-    if match["name"] is None:
-        return match["dollar"] or match[0]
-    value = environ.get(match["name"], "")
-    if value or match["default"] is None:
-        return value
-    return match["default"].removeprefix(":-")
-
-
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _VARIABLE_NAME = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
 """What no secret looks like, though it may begin with a dollar."""
+
+_WITH_FILE = frozenset({"api_key", "secret", "url", "routing_key", "token", "password"})
+"""Keys that have a twin ending in `_file`, but for the store's `url`."""
 
 _SHOWN_LIMIT = 60
 
@@ -131,7 +94,7 @@ class Document:
     def read(self, path: FilePath, *, limit: int) -> bytes:
         """Return what a file holds, noting in `files` that it was read, or tried. Raises `FileError`."""
         self.files[path] = None  # it is followed, too, if its file system does not answer now
-        self.files[path] = in_time(partial(stamp_of, path))  # before reading: what is written meanwhile is a change
+        self.files |= in_time(partial(stamps_of, [path]))  # before reading: what is written meanwhile is a change
         return read_file(path, limit=limit)
 
     def load(self, root: yaml.MappingNode, *, environ: Mapping[str, str]) -> None:
@@ -292,28 +255,33 @@ class Document:
         node.value = list(entries.values())
 
     def _filled(self, text: str, path: Path, environ: Mapping[str, str]) -> str:
-        filled = fill(text, environ=environ)
-        if filled.used:
-            self._hidden.add(path)
-        for name in filled.unset:
-            self.report_absent(path, f"${{{name}}} is not set", remedy=_how_to_set(name, path))
-        if filled.malformed:
-            remedy = "write ${NAME} or ${NAME:-default}; $$ is a dollar"
-            self.report(path, "holds a ${ that begins no variable", remedy=remedy)
-        elif found := filled.without_braces:
-            name = found if found in environ or _VARIABLE_NAME.fullmatch(found) else "NAME"
+        """Return a value with its variables filled in. As in a shell, `:-` counts an empty one as missing."""
+        reported: set[str] = set()
+
+        def value_of(match: re.Match[str]) -> str:
+            name, default = match["name"], match["default"]
+            if match["dollar"] is None:
+                self._hidden.add(path)
+            if match["odd"]:
+                remedy = "write ${NAME} or ${NAME:-default}; $$ is a dollar"
+                self.report(path, "holds a ${ that begins no variable", remedy=remedy)
+            elif name and default is None and name not in environ and name not in reported:
+                reported.add(name)
+                self.report_absent(path, f"${{{name}}} is not set", remedy=_how_to_set(name, path))
+            if name is None:
+                return match["dollar"] or match[0]
+            return environ.get(name) or (default or "").removeprefix(":-")
+
+        filled = _VARIABLE.sub(value_of, text)
+        if path not in self._reported and (bare := _WITHOUT_BRACES.search(text)):
+            name = bare[1] if bare[1] in environ or _VARIABLE_NAME.fullmatch(bare[1]) else "NAME"
             self.report(path, f"${name} is not filled in without braces", remedy=f"write ${{{name}}}, or $${name}")
-        return filled.text
+        return filled
 
 
 def _how_to_set(name: str, path: Path) -> str:
-    match path:  # those that have a twin ending in `_file`
-        case (
-            ("accounts", _, "api_key" as key)
-            | ("sinks", _, "secret" | "url" | "routing_key" | "token" as key)
-            | ("store", "password" as key)
-        ):
-            return f"export it, or use {key}_file: /run/secrets/{name.lower()}"
+    if path[-1] in _WITH_FILE and path != ("store", "url"):
+        return f"export it, or use {path[-1]}_file: /run/secrets/{name.lower()}"
     return f"export it, or write ${{{name}:-default}}"
 
 

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -37,13 +37,20 @@ class Stamp(NamedTuple):
     changed_ns: int
 
 
-def stamp_of(path: Path) -> Stamp | None:
-    """Return what is there now; `None` if nothing can be found."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):  # a path may hold a null character
-        return None
-    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
+Stamps = Mapping[Path, Stamp | None]
+
+
+def stamps_of(paths: Iterable[Path]) -> Stamps:
+    """Return what is there now, `None` where nothing can be found: a few microseconds each."""
+    stamps: dict[Path, Stamp | None] = {}
+    for path in paths:
+        try:
+            found = path.stat()
+        except (OSError, ValueError):  # a path may hold a null character
+            stamps[path] = None
+        else:
+            stamps[path] = Stamp(found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
+    return stamps
 
 
 def in_time(work: Callable[[], T]) -> T:

@@ -11,7 +11,7 @@ from watcher.config.cross_checks import check, fill_in
 from watcher.config.document import ConfigProblemsError, Document, Problem
 from watcher.config.error_messages import translate
 from watcher.config.file_values import read_files, stand_in
-from watcher.config.files import CONFIG_BYTES, FileError, Stamp, stamp_of
+from watcher.config.files import CONFIG_BYTES, FileError, Stamps
 from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
 from watcher.config.warnings import warnings_of
@@ -95,18 +95,15 @@ def _validate(document: Document) -> Settings | None:
         return None
 
 
-Stamps = Mapping[Path, Stamp | None]
-
-
 class ConfigSource:
-    """Reads the configuration at `path` and remembers which files that took, and their stamps."""
+    """Reads the configuration at `path`. `files` are those that it took last time, as they were then."""
 
     def __init__(self, path: Path, *, environ: Mapping[str, str]) -> None:
         """Read nothing yet. `warnings` are of what was loaded last."""
         self.warnings: tuple[Problem, ...] = ()
         self._path = path
         self._environ = environ
-        self._read: Stamps = {}
+        self.files: Stamps = {}
 
     def load(self) -> Settings:
         """Read the file and the files it names.
@@ -114,19 +111,11 @@ class ConfigSource:
         Raises `ConfigError` with everything that is wrong; what `require_usable` refuses is wrong, too.
         """
         document = Document(file=str(self._path))
-        self._read = document.files  # and nothing else of it: the nodes of 100,000 executions take 40 MB
+        self.files = document.files  # and nothing else of it: the nodes of 100,000 executions take 40 MB
         settings = load_config(self._path, environ=self._environ, document=document)
         require_usable(settings)
         self.warnings = warnings_of(document, settings)
         return settings
-
-    def stamps(self) -> Stamps:
-        """Return what the files that were tried last time are now: a few microseconds each."""
-        return {path: stamp_of(path) for path in self._read}
-
-    def changed(self) -> bool:
-        """Return whether any of them is another than was read, has come or has gone."""
-        return self.stamps() != self._read
 
 
 def require_usable(settings: Settings) -> None:

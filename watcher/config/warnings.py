@@ -6,7 +6,7 @@ for nothing reads no warning.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path as FilePath
@@ -20,7 +20,6 @@ from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity, severity_of
 from watcher.domain.routing import types_matching
 from watcher.runtime.http_client import is_private_host
-from watcher.runtime.settings import did_you_mean
 from watcher.sinks.settings import Match
 from watcher.sinks.slack_bot import SlackBotSettings
 from watcher.sinks.webhook import WebhookSettings
@@ -44,14 +43,12 @@ _NETWORK_DISKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glu
 
 def warnings_of(document: Document, settings: Settings) -> tuple[Problem, ...]:
     """Return what a person should check, sorted by its place in the file."""
-    found = (
-        *chain.from_iterable(document.excused.values()),
-        *_of_accounts(document, settings),
-        *_of_watches(document, settings),
-        *_of_sinks(document, settings),
-        *_of_silences(document, settings),
-        *_of_store(document, settings),
-    )
+    found = [*chain.from_iterable(document.excused.values())]
+    for name, account in settings.accounts.items():
+        found += _of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
+    found += [*_of_watches(document, settings), *_of_sinks(document, settings), *_of_store(document, settings)]
+    for index, silence in enumerate(settings.silences):
+        found += _of_match(document, settings, ("silences", index, "match"), silence.match)
     return tuple(sorted(found, key=lambda each: (each.line, each.column)))
 
 
@@ -74,11 +71,6 @@ def _of_clear_text(document: Document, path: Path, url: str, *, what: str) -> It
     if parts.scheme == "http" and not is_local:
         problem = f"http:// to {host}: whoever is on the way can read the {what}"
         yield document.remark(path, problem, remedy="write https://")
-
-
-def _of_accounts(document: Document, settings: Settings) -> Iterator[Problem]:
-    for name, account in settings.accounts.items():
-        yield from _of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
 
 
 def _of_watches(document: Document, settings: Settings) -> Iterator[Problem]:
@@ -141,11 +133,6 @@ def _of_pager(document: Document, sink: WebhookSettings, *, path: Path) -> Itera
             yield document.remark(at, problem, remedy=f"write {_FOR_PAGERS}")
 
 
-def _of_silences(document: Document, settings: Settings) -> Iterator[Problem]:
-    for index, silence in enumerate(settings.silences):
-        yield from _of_match(document, settings, ("silences", index, "match"), silence.match)
-
-
 def _of_store(document: Document, settings: Settings) -> Iterator[Problem]:
     url = settings.store.url
     if not url.startswith(_SQLITE):
@@ -170,18 +157,8 @@ def _fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
 def _of_match(document: Document, settings: Settings, path: Path, match: Match | SilenceMatch) -> Iterator[Problem]:
     """Warn of what no watch has: all the labels, or all that is given at once."""
     if not any(match.labels.items() <= watch.labels.items() for watch in settings.watch):
-        remedy = _label_remedy(document, settings, labels=match.labels, path=(*path, "labels"))
+        remedy = "give a watch these labels, or correct them here"
         yield document.remark((*path, "labels"), "no watch has these labels", remedy=remedy)
     elif not any(_fits(watch, match) for watch in settings.watch):
         remedy = "add a watch for it, or change what it names"
         yield document.remark(path, "no watch fits all of what is given", remedy=remedy)
-
-
-def _label_remedy(document: Document, settings: Settings, *, labels: Mapping[str, str], path: Path) -> str:
-    rest = "give a watch these labels, or correct them here"
-    if any(document.is_hidden((*path, key)) for key in labels):
-        return rest
-    places = [("watch", index, "labels", key) for index, watch in enumerate(settings.watch) for key in watch.labels]
-    known = {f"{place[-1]}: {document.get(place)}" for place in places if not document.is_hidden(place)}
-    unknown = [word for word in map(": ".join, labels.items()) if word not in known]
-    return did_you_mean(unknown[0], sorted(known), rest=rest) if unknown else rest

@@ -22,8 +22,7 @@ from watcher.daemon.reload import ConfigFollower, Reloading, apply_settings
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
 from watcher.domain.errors import StoreNotReadyError
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.routing import Router
-from watcher.domain.silences import Silences
+from watcher.domain.routing import Router, Silences
 from watcher.runtime.clock import Clock, ServerClock, SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics

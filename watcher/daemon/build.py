@@ -15,9 +15,8 @@ from watcher.clerk.protocol import Api
 from watcher.config.models import AccountSettings, AnySink, PollingSettings, RulesSettings, Settings
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.routing import Route, types_matching
+from watcher.domain.routing import Route, Silence, types_matching
 from watcher.domain.rules import FailingRule, Rules
-from watcher.domain.silences import Silence
 from watcher.domain.watch import Watch
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.evaluator import Cadence, ReplyEvaluator, backoff_cadence, fixed_cadence

@@ -9,7 +9,7 @@ from watcher.config.models import AnySink
 from watcher.daemon.build import AccountOwnerDependencies, fingerprint_of_sink
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
-from watcher.domain.silences import Silences
+from watcher.domain.routing import Silences
 from watcher.runtime.clock import Clock
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext

@@ -11,7 +11,8 @@ from typing import Any
 import structlog
 
 from watcher.config.document import ConfigProblemsError
-from watcher.config.loader import ConfigSource, Stamps, changes_between
+from watcher.config.files import Stamps, stamps_of
+from watcher.config.loader import ConfigSource, changes_between
 from watcher.config.models import Settings
 from watcher.daemon.maintenance import Maintenance, retention_policy_of
 from watcher.daemon.supervisor import Supervisor
@@ -105,7 +106,7 @@ class ConfigFollower:
         """Have each configuration applied, breaking that off for the next one: an owner may take long to drain."""
         while True:
             await self._rest(reloading.asked)
-            if reloading.asked.is_set() or reloading.source.changed():
+            if reloading.asked.is_set() or stamps_of(reloading.source.files) != reloading.source.files:
                 reloading.asked.clear()
                 if (settings := await self._read(reloading.source)) is not None:
                     await _stop(self._applying)
@@ -137,7 +138,7 @@ class ConfigFollower:
     async def _settle(self, source: ConfigSource) -> None:
         before: Stamps | None = None
         for _ in range(QUIET_TRIES):
-            if (now := source.stamps()) == before:
+            if (now := stamps_of(source.files)) == before:
                 return
             before = now
             await asyncio.sleep(QUIET_S)

@@ -21,7 +21,6 @@ from watcher.daemon.ownership import Ownership, leases_wanted_by, wanted_by
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.scheduler import LONGEST_S
 from watcher.store.leases import HeldLease, LeaseKey
 from watcher.store.records import OpenProblem
 
@@ -184,13 +183,6 @@ class Supervisor:
         else:
             self._shared.fatal(error)
 
-    async def _tick(self, held: HeldLease, *, part: AccountPoller | DeliveryWorker) -> float:
-        try:
-            return await part.tick()
-        except OwnershipLostError:
-            self._ownership.lost(held)  # if it is held still: a tick may hang beyond the end of its owner
-            return LONGEST_S
-
     def _forget(self, key: LeaseKey) -> None:
         """Take what is owned no more out of the metrics."""
         if key in self._shown:
@@ -216,7 +208,7 @@ class Supervisor:
                     retention_s=settings.store.retention_s,
                 )
             owner = self._owners[key] = _Owned(part, wanted, held, stack.pop_all())
-        self._shared.schedule.add(_job(key), partial(self._tick, held, part=part))
+        self._shared.schedule.add(_job(key), part.tick, failed=shared.fatal)
         return owner
 
     async def _stop(self, keys: Sequence[LeaseKey]) -> None:

@@ -8,7 +8,7 @@ import structlog
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.silences import Silences
+from watcher.domain.routing import Silences
 from watcher.domain.timestamps import LATEST, NEVER, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics

@@ -253,7 +253,7 @@ def _execution(params: ExecutionEventParams) -> Json:
     duration_s: float | None = None
     if facts.started_at is not None and facts.finished_at is not None:
         duration_s = round((facts.finished_at - facts.started_at).total_seconds(), 3)
-    return head | {
+    said = head | {
         "startedAt": facts.started_at and timestamp(facts.started_at),
         "finishedAt": facts.finished_at and timestamp(facts.finished_at),
         # below 0 it is by two clocks of the API, of which one is wrong
@@ -264,12 +264,15 @@ def _execution(params: ExecutionEventParams) -> Json:
         "triggeredBy": cut(facts.triggered_by),
         "triggeredByEntityId": cut(facts.triggered_by_entity_id),
         "conversationId": cut(facts.conversation_id),
-        "failedNodes": [
+    }
+    if facts.failed_nodes:
+        said["failedNodes"] = [
             present({"id": cut(node.id), "name": cut(node.name), "error": cut(node.error)})
             for node in facts.failed_nodes[:LIST_LENGTH]
-        ],
-        "goals": [cut(goal) for goal in facts.goals[:LIST_LENGTH] if goal],
-    }
+        ]
+    if facts.goals:
+        said["goals"] = [cut(goal) for goal in facts.goals[:LIST_LENGTH] if goal]
+    return said
 
 
 def problem_data(change: ProblemChange) -> Json:

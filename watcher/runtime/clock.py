@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol, cast
 
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
@@ -53,15 +54,12 @@ class SystemClock:
     def __init__(self, *, read: Callable[[], float] = time.monotonic) -> None:
         """Anchor the steady clock to the wall clock of this moment. `read` is the machine's monotonic clock."""
         self._read = read
-        # The function itself, which is the clock asyncio uses too: it is read dozens of times for each change.
+        # The functions themselves, of which the second is the clock asyncio uses too: they are read for each change.
+        self.now = partial(datetime.now, UTC)
         self.monotonic = cast("Callable[[], Monotonic]", time.monotonic)
         self._anchor_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
         self._ran_s = 0.0
         self._read_at = read()
-
-    def now(self) -> datetime:
-        """Return the wall clock, aware UTC."""
-        return datetime.now(UTC)
 
     def running(self) -> float:
         """Return the seconds that passed between readings, of each pair at most `STOPPED_AFTER_S`."""

@@ -202,51 +202,6 @@ def proxy_for(target: URL) -> Proxy:
     return Proxy(url.with_user(None), {"Proxy-Authorization": login})
 
 
-class TimeLimit:
-    """Limits whatever is done `with` it to so many seconds, after which `TimeoutError` is raised inside it.
-
-    A task may be within it once at a time. It keeps one timer for all tasks, set for the one that began first: a timer
-    for each, started and cancelled, would cost a tenth of a request that takes a millisecond.
-    """
-
-    def __init__(self, limit_s: float) -> None:
-        """Limit nothing yet."""
-        self._limit_s = limit_s
-        self._ends_at: dict[asyncio.Task[object], float] = {}  # in the order in which they began, and so end
-        self._expired: set[asyncio.Task[object]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __enter__(self) -> None:
-        """Begin. Needs a running task."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        ends_at = self._ends_at[task] = loop.time() + self._limit_s
-        if self._timer is None:
-            self._timer = loop.call_at(ends_at, self._expire)
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """End. A cancellation that came from elsewhere goes through, as with `asyncio.timeout`."""
-        task = asyncio.current_task()
-        assert task is not None
-        del self._ends_at[task]
-        if task in self._expired:
-            self._expired.remove(task)
-            if task.uncancel() == 0 and kind is asyncio.CancelledError:
-                raise TimeoutError from error
-
-    def _expire(self) -> None:
-        """Interrupt what has run out of time, and come back for what is next to."""
-        loop = asyncio.get_running_loop()
-        self._timer = None
-        for task, ends_at in self._ends_at.items():
-            if ends_at > loop.time():
-                self._timer = loop.call_at(ends_at, self._expire)
-                return
-            if task not in self._expired:
-                self._expired.add(task)
-                task.cancel()
-
-
 class Client:
     """One session with one server and one key. CA certificates come from the environment, as OpenSSL reads it."""
 
@@ -265,7 +220,7 @@ class Client:
         out of `get`, and nothing was sent.
         """
         self._proxy = proxy
-        self._limit = TimeLimit(timeout_s)
+        self._timeout_s = timeout_s
         # Not one of the session's own headers: those also go to a proxy, in clear, with every CONNECT.
         self._key = CIMultiDict({"apiKey": api_key})
         self._session = limited_session(
@@ -294,10 +249,11 @@ class Client:
 
         Raises `TransportFailedError`, and what `read` raises.
         """
-        is_large = False
+        chunks: list[bytes] = []
+        size, is_large = 0, False
         try:
             try:
-                with self._limit:
+                async with asyncio.timeout(self._timeout_s):
                     response = await self._session.get(
                         url,
                         headers=self._key,
@@ -308,18 +264,20 @@ class Client:
                     try:
                         if response.status == PROXY_AUTH and self._proxy.url is not None:
                             raise failure("proxy_auth")
-                        body = await _read(response, at_most=LARGE_BYTES) if response.status == 200 else None
-                        if body is not None and len(body) > LARGE_BYTES:
-                            is_large = await self._large_bodies.acquire()
-                            body += await _read(response, at_most=BODY_BYTES - len(body))
-                            if len(body) > BODY_BYTES:
+                        while response.status == 200 and not response.content.at_eof():
+                            if size > LARGE_BYTES and not is_large:
+                                is_large = await self._large_bodies.acquire()
+                            chunks.append(await response.content.readany())
+                            size += len(chunks[-1])
+                            if size > BODY_BYTES:  # it may be endless
                                 response.close()
                                 raise TransportFailedError("too_large")
                     finally:
                         response.release()  # the connection is kept if all of the answer was read
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 raise failure_of(error, by_proxy=self._proxy.url is not None) from None
-            found = None if body is None else await read(body)
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            found = await read(body) if response.status == 200 else None
             return Response(response.status, response.headers.get("Retry-After"), found)
         finally:
             if is_large:
@@ -340,14 +298,3 @@ def checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
             return await super().send(conn)
 
     return CheckedRequest
-
-
-async def _read(response: aiohttp.ClientResponse, *, at_most: int) -> bytes:
-    """Read on to the end, or beyond so many bytes: a body may be endless."""
-    chunks: list[bytes] = []
-    size = 0
-    while size <= at_most and not response.content.at_eof():
-        chunk = await response.content.readany()
-        size += len(chunk)
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)

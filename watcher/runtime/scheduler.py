@@ -49,6 +49,7 @@ class _Job:
     name: str
     run: Tick
     woke_at: float
+    failed: Callable[[BaseException], None]
     repeats: bool = False
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_ending: bool = False
@@ -73,7 +74,7 @@ class Every(BaseTrigger):  # type: ignore[misc]
 
 
 class Schedule:
-    """Runs jobs on the event loop until stopped; a job that raises ends the daemon through `fatal`."""
+    """Runs jobs on the event loop until stopped; one that raises runs no more."""
 
     def __init__(self, *, clock: Clock, fatal: Callable[[BaseException], None], lag: Callable[[float], None]) -> None:
         """Start nothing yet. `lag` is given how late the event loop woke, in seconds."""
@@ -90,13 +91,16 @@ class Schedule:
         )
         self._scheduler.add_job(self._beat, Every(BEAT_EVERY_S))
 
-    def add(self, name: str, run: Tick) -> None:
-        """Add a job that runs at once, and again when it is woken, after the time it asks for, and once a second."""
-        self._begin(_Job(name, run, self._ran_s))
+    def add(self, name: str, run: Tick, *, failed: Callable[[BaseException], None] | None = None) -> None:
+        """Add a job that runs at once, and again when it is woken, after the time it asks for, and once a second.
+
+        `failed` is given what it raises.
+        """
+        self._begin(_Job(name, run, self._ran_s, failed or self._fatal))
 
     def repeat(self, name: str, run: Callable[[], Awaitable[None]], *, every_s: float) -> None:
         """Add a job that runs at once, when it is woken, and every so often for as long as the schedule runs."""
-        job = _Job(name, run, self._ran_s, repeats=True)
+        job = _Job(name, run, self._ran_s, self._fatal, repeats=True)
         self._scheduler.add_job(_wake, Every(every_s), args=(job,))
         self._begin(job)
 
@@ -166,7 +170,7 @@ class Schedule:
                     await job.woken.wait()
                     timer.cancel()
         except Exception as error:  # noqa: BLE001 (nobody waits for the task: a dead job must end the daemon)
-            self._fatal(error)
+            job.failed(error)
 
     async def _beat(self) -> None:
         """Wake every owner that has not run since the last beat: a wake that was lost costs a second, or two."""

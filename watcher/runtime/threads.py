@@ -20,7 +20,8 @@ P = ParamSpec("P")
 
 def begin(work: Callable[[], T], *, name: str) -> Future[T]:
     """Begin the work in a daemon thread of that name, and return what will hold its outcome."""
-    outcome: Future[T] = _pending()
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()  # whoever waits may leave, but cannot call it off
     threading.Thread(target=_run, args=(work, outcome), name=name, daemon=True).start()
     return outcome
 
@@ -47,7 +48,8 @@ class WorkerThreads:
 
     def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Begin the work; return what will hold its outcome. Whoever waits for that may leave; the work goes on."""
-        outcome: Future[T] = _pending()
+        outcome: Future[T] = Future()
+        outcome.set_running_or_notify_cancel()
         self._work.put(partial(_run, work, outcome))
         return asyncio.wrap_future(outcome)
 
@@ -75,12 +77,6 @@ class DetachedExecutor(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Wait for nobody."""
-
-
-def _pending() -> Future[T]:
-    outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()  # whoever waits may leave, but cannot call it off
-    return outcome
 
 
 def _run(work: Callable[[], T], outcome: Future[T]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from watcher.config import files
-from watcher.config.files import FileError, read_file, stamp_of
+from watcher.config.files import FileError, read_file, stamps_of
 
 
 @pytest.fixture
@@ -53,28 +53,28 @@ def test_a_file_that_hangs_is_given_up_after_a_while(monkeypatch: pytest.MonkeyP
 
 
 def test_nothing_changes_by_itself(file: Path) -> None:
-    assert stamp_of(file) == stamp_of(file)
+    assert stamps_of([file]) == stamps_of([file])
 
 
 @pytest.mark.parametrize("path", ["gone", "a\0b", "loop"])
 def test_what_cannot_be_found_has_no_stamp(path: str, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
-    assert stamp_of(tmp_path / path) is None
+    assert stamps_of([tmp_path / path]) == {tmp_path / path: None}
 
 
 def test_a_file_that_others_may_read_from_now_on_is_another(file: Path) -> None:
-    before = stamp_of(file)
+    before = stamps_of([file])
     file.chmod(0o400)
-    assert stamp_of(file) != before
+    assert stamps_of([file]) != before
 
 
 def test_a_file_that_is_replaced_by_one_of_the_same_size_and_age_is_another(file: Path) -> None:
-    before, found = stamp_of(file), file.stat()
+    before, found = stamps_of([file]), file.stat()
     other = file.with_name("next")
     other.write_bytes(b"654321")
     os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
     other.rename(file)
-    assert stamp_of(file) != before
+    assert stamps_of([file]) != before
 
 
 def test_a_link_that_leads_elsewhere_is_another_file_as_kubernetes_does_it(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_link_that_leads_elsewhere_is_another_file_as_kubernetes_does_it(tmp_p
         (tmp_path / day / "watcher.yaml").write_text("x")
     (tmp_path / "..data").symlink_to("monday")
     (tmp_path / "watcher.yaml").symlink_to("..data/watcher.yaml")
-    before = stamp_of(tmp_path / "watcher.yaml")
+    before = stamps_of([tmp_path / "watcher.yaml"])
     (tmp_path / "..data_tmp").symlink_to("tuesday")
     (tmp_path / "..data_tmp").rename(tmp_path / "..data")
-    assert stamp_of(tmp_path / "watcher.yaml") != before
+    assert stamps_of([tmp_path / "watcher.yaml"]) != before

@@ -2,8 +2,9 @@ from collections.abc import Callable
 
 import pytest
 
-from watcher.config.document import fill
+from watcher.config.document import Document
 from watcher.config.models import Settings
+from watcher.config.yaml_tree import compose
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]
@@ -29,24 +30,31 @@ FILLED = [
 ]
 
 
+def filled(text: str) -> Document:
+    document = Document(file="watcher.yaml")
+    document.load(compose(f"x: '{text}'"), environ=ENVIRON)
+    return document
+
+
 @pytest.mark.parametrize(("text", "value"), FILLED)
 def test_variables_are_filled_in(text: str, value: str) -> None:
-    filled = fill(text, environ=ENVIRON)
-    assert (filled.text, filled.unset, filled.malformed) == (value, (), False)
+    document = filled(text)
+    assert (document.get(("x",)), document.problems) == (value, [])
 
 
 @pytest.mark.parametrize("text", ["${", "${A", "${}", "${1}", "${A-b}", "${A:?b}", "${A.b}", "${A:-${EMPTY}}"])
 def test_what_only_looks_like_a_variable_is_refused(text: str) -> None:
-    assert fill(text, environ=ENVIRON).malformed
+    assert [each.problem for each in filled(text).problems] == ["holds a ${ that begins no variable"]
 
 
 def test_a_variable_that_is_not_set_is_named_once() -> None:
-    assert fill("${X}${Y}${X}", environ=ENVIRON).unset == ("X", "Y")
+    problems = [each.problem for each in filled("${X}${Y}${X}").problems]
+    assert problems == ["${X} is not set", "${Y} is not set"]
 
 
 def test_only_a_variable_hides_its_value() -> None:
-    assert fill("${A}", environ=ENVIRON).used
-    assert not fill("$$5", environ=ENVIRON).used
+    assert filled("${A}").is_hidden(("x",))
+    assert not filled("$$5").is_hidden(("x",))
 
 
 def test_a_variable_may_stand_in_any_value(load: Load) -> None:
@@ -142,4 +150,4 @@ def test_a_variable_without_braces_is_reported_and_nothing_that_may_be_a_secret_
 
 @pytest.mark.parametrize("written", ["$$CLERK_API_KEY", "pa$WORD", "$lower", "$5"])
 def test_a_dollar_in_a_password_is_a_dollar(written: str) -> None:
-    assert fill(written, environ={}).without_braces is None
+    assert filled(written).problems == []

@@ -6,6 +6,7 @@ from weakref import ref
 import pytest
 
 from watcher.config.document import ConfigProblemsError, Document
+from watcher.config.files import stamps_of
 from watcher.config.loader import ConfigSource
 from watcher.domain.errors import ConfigError
 
@@ -47,19 +48,19 @@ def test_nothing_is_kept_of_what_was_read_but_which_files_that_took(
 
 
 def test_nothing_changes_by_itself(source: ConfigSource) -> None:
-    assert not source.changed()
+    assert stamps_of(source.files) == source.files
 
 
 def test_a_change_of_the_file_is_seen_until_it_is_read(source: ConfigSource, file: Path) -> None:
     file.write_text(TEXT + "log: {level: debug}\n")
-    assert source.changed()
+    assert stamps_of(source.files) != source.files
     assert source.load().log.level == "debug"
-    assert not source.changed()
+    assert stamps_of(source.files) == source.files
 
 
 def test_a_secret_in_a_file_of_its_own_is_followed(source: ConfigSource, file: Path) -> None:
     (file.parent / "secrets" / "key").write_text("two\n")
-    assert source.changed()
+    assert stamps_of(source.files) != source.files
     assert source.load().accounts["default"].api_key.get_secret_value() == "two"
 
 
@@ -67,16 +68,16 @@ def test_a_file_that_is_missing_is_waited_for(source: ConfigSource, file: Path) 
     (file.parent / "secrets" / "key").unlink()
     with pytest.raises(ConfigProblemsError, match="no such file"):
         source.load()
-    assert not source.changed()
+    assert stamps_of(source.files) == source.files
     (file.parent / "secrets" / "key").write_text("back\n")
-    assert source.changed()
+    assert stamps_of(source.files) != source.files
 
 
 def test_a_bad_file_is_read_once(source: ConfigSource, file: Path) -> None:
     file.write_text("accounts: [\n")
     with pytest.raises(ConfigProblemsError):
         source.load()
-    assert not source.changed()
+    assert stamps_of(source.files) == source.files
 
 
 def test_a_file_that_names_nothing_to_watch_is_wrong_whatever_else_it_says(source: ConfigSource, file: Path) -> None:

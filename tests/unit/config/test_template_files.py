@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from watcher.config.files import stamps_of
 from watcher.config.loader import ConfigSource, changes_between
 from watcher.config.models import Settings
 from watcher.sinks.template import ALERT_EVENTS
@@ -94,7 +95,7 @@ def test_a_change_of_the_file_is_a_change_of_the_sink(tmp_path: Path) -> None:
     template.write_text(GOOD)
     source = ConfigSource(path, environ={})
     before = source.load()
-    assert not source.changed()
+    assert stamps_of(source.files) == source.files
     template.write_text('{"text": "new"}')
-    assert source.changed()
+    assert stamps_of(source.files) != source.files
     assert changes_between(before, source.load()) == ["sinks.chat changed"]

@@ -8,6 +8,7 @@ import pytest
 import trustme
 from tls import key_pair, own_ca
 
+from watcher.config.files import stamps_of
 from watcher.config.loader import ConfigSource
 from watcher.config.models import Settings
 from watcher.daemon.build import fingerprint_of_settings, fingerprint_of_sink
@@ -115,10 +116,10 @@ def test_a_rotation_in_place_is_another_sink_and_the_same_configuration(tmp_path
     (tmp_path / "watcher.yaml").write_text(PAIR + WATCH)
     source = ConfigSource(tmp_path / "watcher.yaml", environ={})
     before = source.load()
-    assert not source.changed()
+    assert stamps_of(source.files) == source.files
     (tmp_path / "new").symlink_to("tuesday")
     (tmp_path / "new").replace(data)
-    assert source.changed()
+    assert stamps_of(source.files) != source.files
     after = source.load()
     assert before.sinks["ops"] != after.sinks["ops"]
     assert fingerprint_of_sink(before.sinks["ops"]) != fingerprint_of_sink(after.sinks["ops"])

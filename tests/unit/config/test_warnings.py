@@ -47,7 +47,7 @@ RULED = rules("failing: {consecutive: 3}")
 TABLE = [
     # match
     (BASE + HOOK + "    match: {labels: {team: slaes}}\n",
-     [f'9:21: sinks.ops.match.labels: {LABELS}did you mean "team: sales"? G{RELABEL[1:]}']),
+     [f"9:21: sinks.ops.match.labels: {LABELS}{RELABEL}"]),
     (BASE + HOOK + "    match: {labels: {squad: one}}\n", [f"9:21: sinks.ops.match.labels: {LABELS}{RELABEL}"]),
     (BASE + HOOK + f"    match: {{pipelines: [{SALES}, {OTHER}]}}\n",
      []),
@@ -59,7 +59,7 @@ TABLE = [
     (BASE + HOOK + f"    match: {{labels: {{team: sales}}, pipelines: [{SALES}]}}\n", []),
     # silences
     (BASE + f"silences: [{{match: {{labels: {{team: slaes}}}}, {UNTIL}}}]",
-     [f'4:29: silences[0].match.labels: {LABELS}did you mean "team: sales"? G{RELABEL[1:]}']),
+     [f"4:29: silences[0].match.labels: {LABELS}{RELABEL}"]),
     (BASE + f"silences: [{{match: {{pipelines: [{OTHER}]}}, {UNTIL}}}]",
      [f"4:20: silences[0].match: {UNFIT}"]),
     (BASE + f"silences: [{{match: {{labels: {{team: sales}}, accounts: [default]}}, {UNTIL}}}]", []),

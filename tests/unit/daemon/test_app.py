@@ -8,7 +8,7 @@ import pytest
 from lease_store import Alone
 from virtual import FakeClock
 
-from watcher.cli.wait.follower import wait_for
+from watcher.cli.wait import wait_for
 from watcher.daemon.app import _nothing_unseen, _unready
 from watcher.daemon.build_worker import SinkWakeups
 from watcher.daemon.pages import Readiness

@@ -128,7 +128,7 @@ async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_ane
     await setup.apply(sinks={"ops": setup.webhook()})
     watcher, worker = setup.watcher(), setup.worker()
     await claim(setup.store, "sink", "ops")
-    await setup.schedule._jobs["sink:ops"].run()
+    await setup.schedule.job("sink:ops")()
     async with asyncio.timeout(LONG_S):
         while await setup.schedule.added() != "sink:ops" or setup.worker() is worker:
             pass
@@ -153,7 +153,7 @@ async def test_what_cannot_begin_anew_is_tried_again(setup: Setup, monkeypatch: 
     monkeypatch.setattr(SinkStore, "load", fail)
     worker = setup.worker()
     await claim(setup.store, "sink", "ops")
-    await setup.schedule._jobs["sink:ops"].run()
+    await setup.schedule.job("sink:ops")()
     async with asyncio.timeout(LONG_S):
         while not setup.supervisor.workers() or setup.worker() is worker:
             await asyncio.sleep(0.001)
@@ -165,7 +165,7 @@ async def test_a_tick_that_hangs_beyond_the_end_of_its_owner_and_then_goes_on_en
     await setup.record()
     await setup.deliver()
     await until_answered(setup.worker())
-    go_on = setup.schedule._jobs["sink:ops"].run
+    go_on = setup.schedule.job("sink:ops")
     await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
     await go_on()
     assert setup.fatal == []

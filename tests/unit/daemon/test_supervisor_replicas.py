@@ -60,7 +60,7 @@ class Shared(Setup):
         """Let every owner tick once, as the daemon's clock would."""
         self.clock.advance(1.0)
         for name in sorted(self.ticks()):
-            await self.schedule._jobs[name].run()
+            await self.schedule.job(name)()
         await self.settled()
 
 
@@ -145,7 +145,7 @@ async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_ane
     async def conflict() -> float:
         raise SequenceConflictError("another sequence")
 
-    monkeypatch.setattr(watcher, "tick", conflict)
+    monkeypatch.setattr(setup.schedule._jobs["account:a"], "run", conflict)
     await setup.run_jobs()
     assert setup.ticks() == {"sink:ops"}
     await setup.look()

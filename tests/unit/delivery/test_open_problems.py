@@ -17,7 +17,7 @@ from watcher.delivery.worker import REST_S, STORE_WAIT_S
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.domain.silences import Silence
+from watcher.domain.routing import Silence
 from watcher.sinks.protocol import SendResult, SentProblem
 from watcher.store.changes import SourceChange
 from watcher.store.records import SentOpening

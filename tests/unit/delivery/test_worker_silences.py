@@ -15,8 +15,7 @@ from watcher.delivery.worker import BATCH
 from watcher.domain.delivery import Part
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
-from watcher.domain.routing import GroupRules
-from watcher.domain.silences import Silence
+from watcher.domain.routing import GroupRules, Silence
 from watcher.sinks.protocol import WorkerRules
 from watcher.store.changes import Turn
 from watcher.store.records import Taken

@@ -14,8 +14,7 @@ from worker_rig import BUSY, DELIVERED, FAILED, RULES, Rig, name_of
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
-from watcher.domain.routing import GroupRules
-from watcher.domain.silences import Silence
+from watcher.domain.routing import GroupRules, Silence
 from watcher.sinks.protocol import SendResult
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines

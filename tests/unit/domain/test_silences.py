@@ -8,7 +8,7 @@ from sample_events import AT, OVERDUE_ENDS, replayed, sample
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSINGS
-from watcher.domain.silences import Silence, Silences, part_to_send
+from watcher.domain.routing import Silence, Silences, part_to_send
 from watcher.domain.timestamps import Micros
 
 START = datetime(2026, 11, 24, tzinfo=UTC)

@@ -17,8 +17,7 @@ from rich.text import Text
 from watcher.cli.config_loading import read_config
 from watcher.cli.console import console_on
 from watcher.cli.shell import ConfigOption, put_error, run_interruptible
-from watcher.cli.wait.follower import wait_for
-from watcher.cli.wait.progress import LinesView, LiveView, Progress, View
+from watcher.cli.wait import LinesView, LiveView, Progress, View, wait_for
 from watcher.config.document import quoted
 from watcher.config.locate import find_config
 from watcher.config.models import AccountSettings, PollingSettings, Settings, WatchSettings

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from watcher.cli.shell import OutputFailedError
-from watcher.cli.wait.progress import (
+from watcher.cli.wait import (
     LinesView,
     LiveView,
     PollFailure,

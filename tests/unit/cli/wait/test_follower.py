@@ -4,8 +4,16 @@ import pytest
 from virtual import EPOCH, PIPELINE, FakeClock, ScriptedApi, said
 
 from watcher.clerk.protocol import Reply
-from watcher.cli.wait.follower import EphemeralStore, ObservedApi, take, timed_out, wait_cadence, wait_polling
-from watcher.cli.wait.progress import LinesView, Progress
+from watcher.cli.wait import (
+    EphemeralStore,
+    LinesView,
+    ObservedApi,
+    Progress,
+    take,
+    timed_out,
+    wait_cadence,
+    wait_polling,
+)
 from watcher.config.models import PollingSettings
 from watcher.domain.errors import StoreError
 from watcher.domain.execution import ExecutionRecord, Outcome

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from watcher.clerk.protocol import Reply
-from watcher.cli.wait.progress import PollFailure, Progress, StatusPeriod, WaitResult
+from watcher.cli.wait import PollFailure, Progress, StatusPeriod, WaitResult
 from watcher.domain.errors import Exit
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
