@@ -1,11 +1,12 @@
-"""What the rules of a pipeline conclude from its starts and ends, as docs/alerts.md says. Pure.
+"""The rules of a pipeline, a row of `RULES` each, and what they go by. What a rule means docs/alerts.md says. Pure.
 
 Whether a problem is open, and what is written and sent of it, is for whoever asks.
 """
 
 import json
 from bisect import insort
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -53,15 +54,7 @@ class Rules:
 
     def watch_for(self, kind: EventType) -> bool:
         """Return whether there is a rule whose problems are of this kind."""
-        by_kind = {EventType.PIPELINE_FAILING: self.failing, EventType.PIPELINE_SILENT: self.silent_us}
-        return by_kind.get(kind) is not None
-
-
-class Edge(Enum):
-    """What a rule concludes."""
-
-    OPENS = "opens"
-    CLOSES = "closes"
+        return any(rule.kind is kind and getattr(self, rule.key) is not None for rule in RULES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +72,7 @@ class RuleState:
 
     def to_json(self) -> str:
         """Return it as compact JSON, for the store."""
-        return json.dumps(
-            {
-                "ends": [[end.ended_at, int(end.failed)] for end in self.ends],
-                "failed_in_row": self.failed_in_row,
-                "newest_at": self.newest_at,
-                "started_at": self.started_at,
-            },
-            separators=(",", ":"),
-        )
+        return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "RuleState":
@@ -96,45 +81,72 @@ class RuleState:
         ends = tuple(End(ended_at, bool(failed)) for ended_at, failed in read.pop("ends"))
         return cls(ends, **read)
 
+    def with_end(self, end: End, rules: Rules) -> "RuleState":
+        """Return this with one more end in its place. One older than the newest neither makes nor breaks a row."""
+        ends = list(self.ends)
+        insort(ends, end)
+        in_row = self.failed_in_row + 1 if end.failed else 0
+        return replace(
+            self,
+            ends=tuple(ends[-max(ENDS_COUNT, rules.failing.of_last if rules.failing else 0) :]),
+            failed_in_row=self.failed_in_row if end.ended_at < self.newest_at else in_row,
+            newest_at=max(self.newest_at, end.ended_at),
+        )
 
-def kept_for(state: RuleState, rules: Rules) -> RuleState:
-    """Forget what no rule goes by: it is not kept up, so a rule that comes back must not go by it."""
-    if rules.failing is None:
-        state = RuleState(started_at=state.started_at)
-    return state if rules.silent_us is not None else replace(state, started_at=0)
+    def with_start(self, started_at: int) -> "RuleState":
+        """Return this with one more start, which may be older than the last one."""
+        return replace(self, started_at=max(self.started_at, started_at))
+
+    def kept_for(self, rules: Rules) -> "RuleState":
+        """Return this without what no rule goes by: it is not kept up, so a rule that comes back must not go by it."""
+        ends = self if rules.failing is not None else RuleState()
+        return replace(ends, started_at=0 if rules.silent_us is None else self.started_at)
 
 
-def judge_end(state: RuleState, end: End, *, rule: FailingRule, is_open: bool) -> tuple[RuleState, Edge | None]:
-    """Judge one more end. `is_open` tells whether the rule's problem is open.
+class Asked(Enum):
+    """What rules are asked by: an end, which has its place by then; starts; a scan that saw all that had started."""
 
-    One older than the newest judged counts for a rate, and neither makes nor breaks a row.
+    END = "end"
+    START = "start"
+    SCAN = "scan"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: the field of `Rules` that sets it, the kind of its problems, what asks whether one opens, or closes.
+
+    `holds` says how it stands: `True` opens a problem, `False` closes one, `None` does neither. It is asked about a
+    moment (microseconds): when the end was that asks, else up to when all is known. `failed_count` are the failures
+    that a problem opens with.
     """
-    is_late = end.ended_at < state.newest_at
-    ends = list(state.ends)
-    insort(ends, end)
-    in_row = state.failed_in_row if is_late else (state.failed_in_row + 1 if end.failed else 0)
-    state = replace(
-        state,
-        ends=tuple(ends[-max(rule.of_last, ENDS_COUNT) :]),
-        failed_in_row=in_row,
-        newest_at=max(state.newest_at, end.ended_at),
-    )
-    if rule.rate is None:
-        opens = in_row >= (rule.consecutive or 0) and not is_late
-        closes = not in_row and not is_late  # that there are fewer than a limit which was raised closes nothing
-    else:
-        last = _last_ends(state, rule)
-        rate = sum(each.failed for each in last) / len(last)
-        opens = rate >= rule.rate and len(last) >= rule.at_least
-        closes = rate < rule.rate / 2  # or a pipeline that fails about that often would open and close at each end
-    if is_open:
-        return state, Edge.CLOSES if closes else None
-    return state, Edge.OPENS if opens else None
+
+    key: str
+    kind: EventType
+    opened_by: Asked
+    closed_by: Asked
+    holds: Callable[[RuleState, Rules, int], bool | None]
+    failed_count: Callable[[RuleState, Rules], int] = lambda _state, _rules: 0
 
 
-def failed_count(state: RuleState, rule: FailingRule) -> int:
-    """Return how many failures the rule goes by now."""
-    return state.failed_in_row if rule.rate is None else sum(each.failed for each in _last_ends(state, rule))
+def _is_failing(state: RuleState, rules: Rules, at: int) -> bool | None:
+    """Answer for the last ends. A limit that was raised closes nothing, nor does an end that comes late to a row."""
+    rule = rules.failing
+    assert rule is not None
+    if rule.consecutive is not None:
+        if at < state.newest_at:
+            return None
+        return True if state.failed_in_row >= rule.consecutive else None if state.failed_in_row else False
+    last = _last_ends(state, rule)
+    rate, wanted = sum(end.failed for end in last) / len(last), rule.rate or 0.0
+    if rate >= wanted and len(last) >= rule.at_least:
+        return True
+    return False if rate < wanted / 2 else None  # or who fails about that often would open and close at each end
+
+
+def _failed_count(state: RuleState, rules: Rules) -> int:
+    rule = rules.failing
+    assert rule is not None
+    return state.failed_in_row if rule.consecutive is not None else sum(end.failed for end in _last_ends(state, rule))
 
 
 def _last_ends(state: RuleState, rule: FailingRule) -> list[End]:
@@ -142,11 +154,14 @@ def _last_ends(state: RuleState, rule: FailingRule) -> list[End]:
     return [end for end in state.ends[-rule.of_last :] if end.ended_at >= state.newest_at - rule.within_us]
 
 
-def note_start(state: RuleState, started_at: int) -> RuleState:
-    """Take in that an execution started."""
-    return state if started_at <= state.started_at else replace(state, started_at=started_at)
+def _is_silent(state: RuleState, rules: Rules, at: int) -> bool | None:
+    """Answer whether nothing has started for longer than that."""
+    assert rules.silent_us is not None
+    return at - state.started_at > rules.silent_us
 
 
-def is_silent(state: RuleState, *, silent_us: int, now: int) -> bool:
-    """Return whether nothing has started for longer than that (`now` in microseconds)."""
-    return now - state.started_at > silent_us
+RULES = (
+    Rule("failing", EventType.PIPELINE_FAILING, Asked.END, Asked.END, _is_failing, _failed_count),
+    Rule("silent_us", EventType.PIPELINE_SILENT, Asked.SCAN, Asked.START, _is_silent),
+)
+"""All there are. What closes a problem of which kind, and how severe it is, watcher/domain/problems.py says."""

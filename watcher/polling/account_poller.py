@@ -22,7 +22,7 @@ from watcher.polling.list_scans import ListScans
 from watcher.polling.page_processor import PageProcessor, ScanRules
 from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import TrackedExecution
-from watcher.polling.poll_queue import GetRequest, ListRequest, PollQueue, Request
+from watcher.polling.poll_queue import BY_DUE_AT, GetRequest, ListRequest, PollQueue, Request
 from watcher.polling.registry import Additions, ExecutionRegistry, as_if_new
 from watcher.polling.session import AccountDependencies, AccountSession
 
@@ -35,6 +35,10 @@ SHORTEST_TICK_S = 0.002
 YIELDING_CONCURRENCY = 8
 YIELDING_S = 0.1
 """At most so many requests in flight while deliveries wait for the event loop; whether they do is asked so often."""
+
+
+Work = Request | TrackedExecution | Evaluated
+"""What is to be done: a request, an end that nobody could confirm, or one that is confirmed and waits no more."""
 
 
 class AccountPoller:
@@ -129,9 +133,9 @@ class AccountPoller:
         # When draining nobody waits for what begins now, and another may own the account by then.
         if (confirmations.waiting or confirmations.too_late) and not self._draining:
             for entry in confirmations.expired(now):  # could not be confirmed in time: their rows count
-                self._start(self._poll(entry, self._poller.accept(entry)))
+                self._start(entry)
         while (request := self._take()) is not None:
-            self._start(self._work(request))
+            self._start(request)
         self._next_tick_at = self._wanted_at(now)
         return self._next_tick_at - now
 
@@ -155,8 +159,8 @@ class AccountPoller:
 
     def next_poll_at(self, now: Monotonic) -> Monotonic | None:
         """Return the monotonic time from which the next request may go, `None` while nothing waits for one."""
-        first = self._poll_queue.peek()
-        wanted_at = LATEST if first is None else first.due_at
+        heads = self._poll_queue.heads()
+        wanted_at: Monotonic = min(heads, key=BY_DUE_AT).due_at if heads else LATEST
         if self._confirmations.waiting:
             wanted_at = min(wanted_at, self._confirmations.wanted_at())
         if wanted_at == LATEST:
@@ -189,29 +193,31 @@ class AccountPoller:
         found = await store.load_open([watch.pipeline for watch in whole]) if whole else ()
         return Additions((*map(as_if_new, named.values()), *found), unrecorded, listings)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _start(self, work: Work) -> None:
+        task = asyncio.create_task(self._work(work))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._tasks.discard)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """Let go of a task. One that raised, where nothing catches it, may have lost what it had in its hands."""
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            self._deps.fatal(error)
-
-    async def _work(self, request: Request) -> None:
-        """Make this request and then whatever is next: one that is done makes room for another."""
-        following: Request | None = request
-        while following is not None:
-            try:
-                if isinstance(following, GetRequest):
-                    await self._poll(following.entry, self._poller.poll(following.entry))
+    async def _work(self, following: Work | None) -> None:
+        """Do this and then whatever is next: a request that is done makes room for another."""
+        try:
+            while following is not None:
+                if isinstance(following, Evaluated):
+                    await self._poll(following.entry, self._poller.conclude(following))
+                elif isinstance(following, TrackedExecution):
+                    await self._poll(following, self._poller.accept(following))
                 else:
-                    await self._ask(following)
-            finally:
-                self._in_flight_count -= 1
-            following = self._take()
+                    try:
+                        if isinstance(following, GetRequest):
+                            await self._poll(following.entry, self._poller.poll(following.entry))
+                        else:
+                            await self._ask(following)
+                    finally:
+                        self._in_flight_count -= 1
+                following = self._take()
+        except Exception as error:  # noqa: BLE001 (nothing else catches it, and what it had in its hands may be lost)
+            self._deps.fatal(error)
+            return
         now = self._clock.monotonic()
         wanted_at = self._wanted_at(now)
         if wanted_at < self._next_tick_at - SHORTEST_TICK_S:
@@ -249,7 +255,7 @@ class AccountPoller:
     def _conclude(self, several: Sequence[Evaluated]) -> None:
         """Record confirmed ends that wait for no older ones any more. When draining, they come again next time."""
         for confirmed in () if self._draining else several:
-            self._start(self._poll(confirmed.entry, self._poller.conclude(confirmed)))
+            self._start(confirmed)
 
     def _take(self) -> Request | None:
         """Take the next request if one may go now, spending its slot. Of a degraded account it is a probe."""

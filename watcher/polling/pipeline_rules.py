@@ -1,13 +1,14 @@
 """Records starts and ends together with what the rules of their pipeline conclude from them: docs/alerts.md.
 
-What a rule concludes the domain says. Here is when it is asked: at once or, after a start, a gap or trouble with the
-list, once a scan is complete; and that no end is judged twice, or never, whenever the process ends.
+The rules are a table, watcher/domain/rules.py. Here is when they are asked: at once or, after a start, a gap or trouble
+with the list, once a scan is complete; and that no end is judged twice, or never, whenever the process ends.
 """
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
+from typing import NamedTuple
 
 import structlog
 
@@ -17,18 +18,7 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.event_factory import execution_block
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Problem, ProblemChange
-from watcher.domain.rules import (
-    Edge,
-    End,
-    Rules,
-    RuleState,
-    UnjudgedEnd,
-    failed_count,
-    is_silent,
-    judge_end,
-    kept_for,
-    note_start,
-)
+from watcher.domain.rules import RULES, Asked, End, Rule, Rules, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.domain.watch import Watch
 from watcher.polling.confirmations import ConfirmationOrder
@@ -40,126 +30,81 @@ from watcher.store.changes import ChangeSet, ExecutionChange, Lease, RulesChange
 
 log = structlog.get_logger()
 
-_FAILING, _SILENT = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT
 
+class _ToJudge(NamedTuple):
+    """An end that is judged now, with its change if that is yet to be written."""
 
-@dataclass(slots=True)
-class JudgedEnd:
-    """An end that is judged now, with its change if that is yet to be written, and what the rule concludes.
-
-    `failed_count` are the failures it went by.
-    """
-
-    execution: str
     end: End
-    change: ExecutionChange | None = None
-    edge: Edge | None = None
-    failed_count: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RulesState:
-    """What holds of a pipeline's rules: what they go by, the open problems, the sequence of its own events."""
-
-    state: RuleState
-    problems: Mapping[EventType, Problem]
-    sequence: int
+    execution: str
+    change: ExecutionChange | None
 
 
 class RulesDraft:
-    """What is to be written. `changes` are in order; `result` is what holds then."""
+    """What is to be written: `changes`, in order. `state`, `problems` and `sequence` are what holds then."""
 
-    def __init__(self, before: RulesState, *, lease: Lease, watch: Watch, evaluator: ReplyEvaluator) -> None:
+    def __init__(
+        self, state: RuleState, problems: Mapping[EventType, Problem], *, sequence: int, lease: Lease, watch: Watch
+    ) -> None:
+        """Begin with what holds before."""
         self.changes: list[ExecutionChange | RulesChange] = []
-        self._before = before
+        self.problems = dict(problems)
+        self.sequence = sequence
+        self._rules = watch.rules or Rules()
+        self.state = state.kept_for(self._rules)
+        self._before = state
+        self._counted: Problem | None = None
         self._lease = lease
         self._watch = watch
-        self._evaluator = evaluator
-        self._rules = watch.rules or Rules()
-        self._state = kept_for(before.state, self._rules)
-        self._problems = dict(before.problems)
-        self._sequence = before.sequence
-        self._counted: Problem | None = None
 
-    @property
-    def result(self) -> RulesState:
-        """What holds once it is written."""
-        return RulesState(self._state, self._problems, self._sequence)
+    def add_end(self, end: End) -> None:
+        """Let one more end take its place. The rule that looks at ends may be gone since it was handed in."""
+        if self._rules.failing is None:
+            return
+        self.state = self.state.with_end(end, self._rules)
+        problem = self.problems.get(EventType.PIPELINE_FAILING)
+        if end.failed and problem is not None:
+            self._counted = replace(problem, failed_count=problem.failed_count + 1)
+            self.problems[problem.kind] = self._counted
 
-    def judge(self, ends: Sequence[JudgedEnd]) -> list[JudgedEnd]:
-        """Judge ends, oldest first; return those that open a problem. `add` is to follow."""
-        rule, is_open = self._rules.failing, _FAILING in self._problems
-        if rule is None:  # it is gone since they were handed in
-            return []
-        for each in ends:
-            self._state, each.edge = judge_end(self._state, each.end, rule=rule, is_open=is_open)
-            each.failed_count = failed_count(self._state, rule)
-            is_open = is_open if each.edge is None else each.edge is Edge.OPENS
-        return [each for each in ends if each.edge is Edge.OPENS]
+    def add_start(self, started_at: int) -> None:
+        """Take in when something started. The rule that looks at starts may be gone since it was handed in."""
+        if self._rules.silent_us is not None:
+            self.state = self.state.with_start(started_at)
 
-    def add(self, ends: Sequence[JudgedEnd], *, blocks: Mapping[str, Json]) -> None:
-        """Add judged ends and what comes of them. `blocks` are what events say of the executions that open problems."""
-        for each in ends:
-            if each.change is not None:
-                self.changes.append(each.change)
-            if each.edge is Edge.OPENS:
-                self._open(_FAILING, execution=blocks.get(each.execution), failed_count=each.failed_count)
+    def turning(self, asked: Asked, *, at: int) -> list[Rule]:
+        """Return the rules whose problem opens now, or closes; `turn` is to follow for each."""
+        found: list[Rule] = []
+        for rule in RULES:
+            is_open = rule.kind in self.problems
+            if getattr(self._rules, rule.key) is None or asked is not (rule.closed_by if is_open else rule.opened_by):
                 continue
-            if each.end.failed and _FAILING in self._problems:
-                problem = self._problems[_FAILING]
-                self._counted = self._problems[_FAILING] = replace(problem, failed_count=problem.failed_count + 1)
-            if each.edge is Edge.CLOSES:
-                self._counted = None
-                self._close(_FAILING)
+            if rule.holds(self.state, self._rules, at) is (not is_open):
+                found.append(rule)
+        return found
 
-    def note_starts(self, starts: Sequence[int], *, now: int) -> None:
-        """Take in when something started, and what that ends."""
-        silent_us = self._rules.silent_us
-        for started_at in starts if silent_us is not None else ():  # the rule may be gone since they were handed in
-            self._state = note_start(self._state, started_at)
-        has_started = self._state.started_at > self._before.state.started_at
-        if silent_us is None or not has_started or _SILENT not in self._problems:
-            return
-        if not is_silent(self._state, silent_us=silent_us, now=now):
-            self._close(_SILENT)
-
-    def note_silence(self, until: int) -> None:
-        """Take in that all that started until then is known. Where no start is, silence counts from then on."""
-        silent_us = self._rules.silent_us
-        if silent_us is None or _SILENT in self._problems:
-            return
-        if not self._state.started_at:
-            self._state = note_start(self._state, until)
-        elif is_silent(self._state, silent_us=silent_us, now=until):
-            self._open(_SILENT)
+    def turn(self, rule: Rule, evaluator: ReplyEvaluator, *, execution: Json | None = None) -> None:
+        """Add the event of the pipeline that opens the problem of a rule, or closes it."""
+        problem = self.problems.pop(rule.kind, None)
+        entry, change = evaluator.concluded(
+            rule.kind if problem is None else CLOSED_BY[rule.kind],
+            self._watch,
+            execution=execution,
+            problem=problem,
+            failed_count=0 if problem is not None else rule.failed_count(self.state, self._rules),
+            after=self.sequence,
+        )
+        assert change is not None
+        if problem is None:
+            self.problems[rule.kind] = change.problem
+        elif self._counted is not None and self._counted.kind is rule.kind:
+            self._counted = None
+        self._add((entry,), (change,))
 
     def finish(self, *, unjudged: tuple[UnjudgedEnd, ...], judges_all: bool) -> None:
         """Add what is left to be written: what rules go by, how many failed, the ends to be judged later."""
         problems = () if self._counted is None else (ProblemChange(self._counted),)
-        if self._state != self._before.state or problems or unjudged or judges_all:
+        if self.state != self._before or problems or unjudged or judges_all:
             self._add((), problems, unjudged=unjudged, judges_all=judges_all)
-
-    def _open(self, kind: EventType, *, execution: Json | None = None, failed_count: int = 0) -> None:
-        self._problems[kind] = self._report(kind, problem=None, execution=execution, failed_count=failed_count)
-
-    def _close(self, kind: EventType) -> None:
-        self._report(CLOSED_BY[kind], problem=self._problems.pop(kind))
-
-    def _report(
-        self, type_: EventType, *, problem: Problem | None, execution: Json | None = None, failed_count: int = 0
-    ) -> Problem:
-        """Add an event of the pipeline, which opens a problem or closes that one; return it."""
-        entry, change = self._evaluator.concluded(
-            type_,
-            self._watch,
-            execution=execution,
-            problem=problem,
-            failed_count=failed_count,
-            after=self._sequence,
-        )
-        assert change is not None
-        self._add((entry,), (change,))
-        return change.problem
 
     def _add(
         self,
@@ -169,8 +114,8 @@ class RulesDraft:
         unjudged: tuple[UnjudgedEnd, ...] = (),
         judges_all: bool = False,
     ) -> None:
-        before, self._sequence = self._sequence, self._sequence + len(entries)
-        written = (self._lease, self._watch.pipeline, before, self._sequence, self._state)
+        before, self.sequence = self.sequence, self.sequence + len(entries)
+        written = (self._lease, self._watch.pipeline, before, self.sequence, self.state)
         self.changes.append(RulesChange(*written, entries, problems, unjudged, judges_all))
 
 
@@ -196,13 +141,12 @@ class PipelineRecorder:
         self._deps = deps
         self._stream = stream
         self._clock = deps.clock
-        self._before = RulesState(RuleState(), {}, 0)
+        self._state = RuleState()
+        self._problems: Mapping[EventType, Problem] = {}
         self._waiting: list[_Handed] = []
         self._held: list[UnjudgedEnd] = []
-        self._held_since: Micros | None = None
-        self._trouble_at = NEVER
-        self._released_by: Micros | None = None  # when the complete scan began that ends the hold
-        self._awaited: Collection[TrackedExecution] = ()
+        self._held_since: Micros | None = None  # the last start, gap or trouble with the list
+        self._awaited: Collection[TrackedExecution] | None = None  # a scan is complete, but for these
         self._shown_at = NEVER
         self._begun_at = NEVER
         self.hold()
@@ -217,13 +161,13 @@ class PipelineRecorder:
         async with self._stream.writing:
             record = await self._deps.store.load_rules(watch.pipeline)
             is_new_list, self.watch = watch.whole and not self.watch.whole, watch
-            self._before = RulesState(record.state, record.problems, record.sequence)
+            self._state, self._problems = record.state, record.problems
             self._held = list(record.unjudged)
             self._begun_at = self._clock.steady_us()
             if is_new_list:
                 self.hold()
             elif not watch.whole:  # there is no scan to wait for
-                self._held_since, self._released_by = None, NEVER
+                self._held_since, self._awaited = None, ()
             await self._write(())
         self.has_begun = True
 
@@ -240,9 +184,7 @@ class PipelineRecorder:
     def hold(self) -> None:
         """Judge no end before a scan is complete that begins from now on: some may not have been seen yet."""
         if self.watch.whole:
-            self._trouble_at = self._clock.steady_us()
-            if self._held_since is None:
-                self._held_since = self._trouble_at
+            self._held_since, self._awaited = self._clock.steady_us(), None
 
     def shown(self, rows: Iterable[ExecutionSnapshot]) -> None:
         """Take in what its list shows, known or not: silence counts from the last start, recorded for it or not."""
@@ -255,8 +197,8 @@ class PipelineRecorder:
         What waits to be judged is, once those are recorded that a GET is to confirm. `proves_silence` tells whether a
         start would have been seen.
         """
-        if self._held_since is not None and self._released_by is None and began_at >= self._held_since:
-            self._released_by, self._awaited = began_at, self.order.waiting()
+        if self._held_since is not None and self._awaited is None and began_at >= self._held_since:
+            self._awaited = self.order.waiting()
         async with self._stream.writing:
             # What a scan showed that began before the rules is not known here: it may have been the last start.
             is_seen = proves_silence and began_at >= self._begun_at
@@ -293,7 +235,7 @@ class PipelineRecorder:
             end = End(now if finished_at is None else finished_at, type_ is EventType.EXECUTION_FAILED)
         if change.before is None and started_at is None:
             started_at = now if finished_at is None else finished_at
-        is_news = started_at is not None and started_at > self._before.state.started_at
+        is_news = started_at is not None and started_at > self._state.started_at
         return _Handed(change, end, started_at if is_news and self._rules.silent_us is not None else None)
 
     async def _write_waiting(self, *, silent_until: Micros | None = None) -> None:
@@ -311,59 +253,60 @@ class PipelineRecorder:
                 handed.is_done = True
 
     async def _write(self, batch: Sequence[_Handed], *, silent_until: Micros | None = None) -> None:
-        is_released = self._released_by is not None and self.order.waiting().isdisjoint(self._awaited)
+        is_released = self._awaited is not None and self.order.waiting().isdisjoint(self._awaited)
         is_held = not is_released and self._held_since is not None
-        before = replace(self._before, sequence=self._stream.sequence)  # a gap may have been reported since
-        draft = RulesDraft(before, lease=self._deps.lease, watch=self.watch, evaluator=self._deps.evaluator)
+        evaluator, lease, sequence = self._deps.evaluator, self._deps.lease, self._stream.sequence
+        draft = RulesDraft(self._state, self._problems, sequence=sequence, lease=lease, watch=self.watch)
         draft.changes += [handed.change for handed in batch if handed.end is None]
-        ends = [JudgedEnd(each.change.known.execution, each.end, each.change) for each in batch if each.end is not None]
-        ends += [JudgedEnd(*each) for each in self._held if is_released]
+        ends = [_ToJudge(each.end, each.change.known.execution, each.change) for each in batch if each.end is not None]
+        ends += [_ToJudge(each.end, each.execution, None) for each in self._held if is_released]
         ends.sort(key=attrgetter("end"))
-        unjudged = [UnjudgedEnd(each.execution, each.end) for each in ends if is_held]
-        if is_held:
-            draft.changes += [each.change for each in ends if each.change is not None]
-        else:
-            draft.add(ends, blocks=await self._blocks(draft.judge(ends)))
-        starts = [handed.started_at for handed in batch if handed.started_at is not None]
-        if silent_until is not None:
-            starts.append(min(self._shown_at, silent_until))
-        draft.note_starts(starts, now=self._clock.steady_us())
-        if silent_until is not None:
-            draft.note_silence(silent_until)
-        draft.finish(unjudged=tuple(unjudged), judges_all=is_released and bool(self._held))
-        if draft.changes:
-            await self._deps.store.record(ChangeSet(self._deps.lease, tuple(draft.changes)))
-        self._written(draft, unjudged, is_released=is_released)
-
-    async def _blocks(self, ends: Iterable[JudgedEnd]) -> dict[str, Json]:
-        """Return what the events of some ends say of their executions, those that were held back from the store."""
-        bodies: dict[str, bytes] = {}
-        held: list[str] = []
+        unjudged = tuple(UnjudgedEnd(each.execution, each.end) for each in ends if is_held)
         for each in ends:
-            if each.change is None:
-                held.append(each.execution)
-            else:
-                bodies[each.execution] = each.change.entries[-1].event.body
-        if held:
-            known = await self._deps.store.load_executions(held)
-            source = pipeline_source(self.watch)
-            keys = {EventKey(stream_of(source, name), each.sequence): name for name, each in known.items()}
-            found = await self._deps.store.load_events(list(keys))
-            bodies |= {keys[key]: body for key, body in found.items()}
-        return {name: execution_block(body) for name, body in bodies.items()}
-
-    def _written(self, draft: RulesDraft, unjudged: Iterable[UnjudgedEnd], *, is_released: bool) -> None:
-        self._before, self._stream.sequence = draft.result, draft.result.sequence
+            if each.change is not None:
+                draft.changes.append(each.change)
+            if is_held:
+                continue
+            draft.add_end(each.end)
+            for rule in draft.turning(Asked.END, at=each.end.ended_at):
+                opens = rule.kind not in draft.problems
+                draft.turn(rule, evaluator, execution=await self._block(each) if opens else None)
+        for handed in batch:
+            if handed.started_at is not None:
+                draft.add_start(handed.started_at)
+        if silent_until is not None:
+            draft.add_start(min(self._shown_at, silent_until))
+        if draft.state.started_at > self._state.started_at:
+            for rule in draft.turning(Asked.START, at=self._clock.steady_us()):
+                draft.turn(rule, evaluator)
+        if silent_until is not None and draft.state.started_at:
+            for rule in draft.turning(Asked.SCAN, at=silent_until):
+                draft.turn(rule, evaluator)
+        elif silent_until is not None:  # no start is known, so silence counts from then on
+            draft.add_start(silent_until)
+        draft.finish(unjudged=unjudged, judges_all=is_released and bool(self._held))
+        if draft.changes:
+            await self._deps.store.record(ChangeSet(lease, tuple(draft.changes)))
+        self._state, self._problems, self._stream.sequence = draft.state, draft.problems, draft.sequence
         self._held += unjudged
         if is_released:
-            is_troubled = self.watch.whole and self._trouble_at > (self._released_by or 0)
-            self._held, self._released_by, self._awaited = [], None, ()
-            self._held_since = self._trouble_at if is_troubled else None
+            self._held, self._held_since, self._awaited = [], None, None
         for change in draft.changes:
             for entry in change.entries if isinstance(change, RulesChange) else ():
-                type_, account, pipeline = entry.event.type, self._deps.lease.name, self.watch.pipeline
+                type_, account, pipeline = entry.event.type, lease.name, self.watch.pipeline
                 (log.warning if type_ in PROBLEM_KINDS else log.info)(type_.value, account=account, pipeline=pipeline)
                 self._deps.metrics.events.labels(type_).inc()
+
+    async def _block(self, end: _ToJudge) -> Json | None:
+        """Return what the event of an end says of its execution; one that was held back is in the store."""
+        if end.change is not None:
+            return execution_block(end.change.entries[-1].event.body)
+        known = (await self._deps.store.load_executions([end.execution])).get(end.execution)
+        if known is None:
+            return None
+        key = EventKey(stream_of(pipeline_source(self.watch), end.execution), known.sequence)
+        body = (await self._deps.store.load_events([key])).get(key)
+        return None if body is None else execution_block(body)
 
 
 class AccountRules:

@@ -3,12 +3,15 @@
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import NamedTuple
 
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
+
+BY_DUE_AT = attrgetter("due_at")
 
 
 class GetRequest(NamedTuple):
@@ -95,16 +98,19 @@ class PollQueue:
                 due = self._due.setdefault((item.queue, item.weight), [])
                 heapq.heappush(due, (item.asked_at, number, item))
         first: PollItem | None = None
+        begun: PollItem | None = None
         rank = (False, False, 0.0)
-        for due in self._due.values():
-            if due and (head := _first(due)) is not None:
+        for head in self.heads():
+            if head.queue is QueueKind.BEGUN:
+                begun = head
+            elif head.due_at <= now:
                 asked_s = now - head.asked_at
                 is_late = asked_s >= self._max_interval_s
                 has_turn = not is_late and (head.queue is QueueKind.STALE) is not self._stale_went
                 if first is None or (is_late, has_turn, head.weight * asked_s) > rank:
                     first, rank = head, (is_late, has_turn, head.weight * asked_s)
-        if self._begun and (first is None or not self._scan_went):
-            first = _first(self._begun) or first
+        if begun is not None and (first is None or not self._scan_went):
+            first = begun
         confirmable = confirmations.first(now) if confirmations.waiting else None
         self._confirmation_went = confirmable is not None and (first is None or not self._confirmation_went)
         if confirmable is not None and self._confirmation_went:
@@ -114,7 +120,7 @@ class PollQueue:
 
     def probe(self, target: PollItem | None, now: Monotonic) -> Request | None:
         """Return the one request of a degraded account: for what last succeeded, else any."""
-        item = target if target is not None and target.queued else self.peek()
+        item = target if target is not None and target.queued else min(self.heads(), key=BY_DUE_AT, default=None)
         return None if item is None else self._request(item, now, alone=isinstance(item, TrackedExecution))
 
     def _request(self, item: PollItem, now: Monotonic, *, alone: bool = False) -> Request:
@@ -135,13 +141,15 @@ class PollQueue:
         assert isinstance(item, TrackedExecution)
         return GetRequest(item, late_s)
 
-    def peek(self) -> PollItem | None:
-        """Return what may be asked for first, due or not."""
-        first: PollItem | None = None
-        for heap in (self._begun, self._waiting, *self._due.values()):
-            if heap and (head := _first(heap)) is not None and (first is None or head.due_at < first.due_at):
-                first = head
-        return first
+    def heads(self) -> list[PollItem]:
+        """Return the first item of each heap, due or not, dropping what was moved or taken."""
+        found: list[PollItem] = []
+        for heap in (self._waiting, self._begun, *self._due.values()):
+            while heap and not (heap[0][2].queued and heap[0][2].number == heap[0][1]):
+                heapq.heappop(heap)
+            if heap:
+                found.append(heap[0][2])
+        return found
 
     def _page_for(self, item: PollItem, *, now: Monotonic) -> tuple[PipelineListState, int] | None:
         """Return the page that answers for an execution and for others that are due; `None`: it is asked for alone.
@@ -175,13 +183,3 @@ class PollQueue:
         if item is listing and not scans:
             self.restore(listing)  # its scan waits on: the newest rows are read out of turn
         return ListRequest(listing, page, entries, scans, late_s)
-
-
-def _first(heap: Heap) -> PollItem | None:
-    """Return the first item, dropping what was moved or taken."""
-    while heap:
-        _, number, item = heap[0]
-        if item.queued and item.number == number:
-            return item
-        heapq.heappop(heap)
-    return None

@@ -4,32 +4,31 @@ from random import Random
 
 import pytest
 
-from watcher.domain.rules import (
-    Edge,
-    End,
-    FailingRule,
-    Rules,
-    RuleState,
-    failed_count,
-    is_silent,
-    judge_end,
-    kept_for,
-    note_start,
-)
+from watcher.domain.problems import CLOSED_BY
+from watcher.domain.rules import RULES, Asked, End, FailingRule, Rule, Rules, RuleState
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
 THREE = FailingRule(consecutive=3)
 FIFTH = FailingRule(rate=0.2, of_last=10, within_us=HOUR, at_least=5)
+FAILING, SILENT = RULES
 
 
-def edges(rule: FailingRule, ends: list[End], *, state: RuleState | None = None) -> tuple[list[str], RuleState]:
-    """Judge ends one by one; return what each led to: `opens`, `closes` or nothing."""
-    state, is_open, found = state or RuleState(), False, []
+def judged(state: RuleState, end: End, rule: FailingRule, *, is_open: bool) -> tuple[RuleState, str]:
+    """Let an end take its place; return what it leads to: `opens`, `closes` or nothing."""
+    rules = Rules(rule)
+    state = state.with_end(end, rules)
+    holds = FAILING.holds(state, rules, end.ended_at)
+    return state, "" if holds is None or holds is is_open else "opens" if holds else "closes"
+
+
+def edges(rule: FailingRule, ends: list[End]) -> tuple[list[str], RuleState]:
+    """Judge ends one by one; return what each led to."""
+    state, is_open, found = RuleState(), False, []
     for end in ends:
-        state, edge = judge_end(state, end, rule=rule, is_open=is_open)
-        is_open = edge is Edge.OPENS or (is_open and edge is None)
-        found.append(edge.value if edge else "")
+        state, edge = judged(state, end, rule, is_open=is_open)
+        is_open = edge == "opens" or (is_open and not edge)
+        found.append(edge)
     return found, state
 
 
@@ -65,22 +64,22 @@ def test_an_end_older_than_the_newest_neither_makes_nor_breaks_a_row() -> None:
 
 def test_a_late_end_does_not_open_what_a_lowered_limit_would() -> None:
     _, state = edges(FailingRule(consecutive=5), ends_of("FFFF"))
-    assert judge_end(state, End(1, failed=True), rule=THREE, is_open=False)[1] is None
-    assert judge_end(state, End(9 * SECOND, failed=True), rule=THREE, is_open=False)[1] is Edge.OPENS
+    assert judged(state, End(1, failed=True), THREE, is_open=False)[1] == ""
+    assert judged(state, End(9 * SECOND, failed=True), THREE, is_open=False)[1] == "opens"
 
 
 def test_a_late_end_does_not_close_what_a_rate_has_opened() -> None:
     state = edges(FIFTH, ends_of("FFFFS"))[1]
-    assert judge_end(state, End(1, failed=True), rule=THREE, is_open=True)[1] is None
-    assert judge_end(state, End(9 * SECOND, failed=False), rule=THREE, is_open=True)[1] is Edge.CLOSES
+    assert judged(state, End(1, failed=True), THREE, is_open=True)[1] == ""
+    assert judged(state, End(9 * SECOND, failed=False), THREE, is_open=True)[1] == "closes"
 
 
 def test_a_raised_limit_goes_on_with_the_same_problem_until_a_success() -> None:
     _, state = edges(THREE, ends_of("FFF"))
     raised = FailingRule(consecutive=9)
-    state, edge = judge_end(state, End(HOUR, failed=True), rule=raised, is_open=True)
-    assert edge is None
-    assert judge_end(state, End(2 * HOUR, failed=False), rule=raised, is_open=True)[1] is Edge.CLOSES
+    state, edge = judged(state, End(HOUR, failed=True), raised, is_open=True)
+    assert edge == ""
+    assert judged(state, End(2 * HOUR, failed=False), raised, is_open=True)[1] == "closes"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +106,7 @@ def test_a_pipeline_that_fails_about_as_often_as_the_rate_is_one_problem() -> No
 
 @pytest.mark.parametrize(("rule", "word", "count"), [(THREE, "SFFF", 3), (FIFTH, "FSFSS", 2), (THREE, "FS", 0)])
 def test_a_rule_says_by_how_many_failures_it_goes(rule: FailingRule, word: str, count: int) -> None:
-    assert failed_count(edges(rule, ends_of(word))[1], rule) == count
+    assert FAILING.failed_count(edges(rule, ends_of(word))[1], Rules(rule)) == count
 
 
 def test_ends_longer_ago_than_the_window_count_no_more() -> None:
@@ -125,7 +124,7 @@ def test_after_a_rest_a_success_is_a_recovery_and_a_failure_is_none(last: str, *
 
 def test_a_late_end_counts_for_a_rate() -> None:
     _, state = edges(FIFTH, ends_of("SSSS", step=10 * SECOND))
-    assert judge_end(state, End(5 * SECOND, failed=True), rule=FIFTH, is_open=False)[1] is Edge.OPENS
+    assert judged(state, End(5 * SECOND, failed=True), FIFTH, is_open=False)[1] == "opens"
 
 
 @pytest.mark.parametrize("rule", [THREE, FIFTH])
@@ -161,7 +160,7 @@ def test_a_state_comes_back_from_its_text() -> None:
 def test_what_no_rule_goes_by_is_forgotten(rules: Rules, kept: tuple[str, ...]) -> None:
     _, state = edges(THREE, ends_of("FF"))
     state = replace(state, started_at=7)
-    left = kept_for(state, rules)
+    left = state.kept_for(rules)
     assert (left.ends, left.failed_in_row, left.newest_at) == (
         (state.ends, 2, 2 * SECOND) if "ends" in kept else ((), 0, 0)
     )
@@ -169,7 +168,17 @@ def test_what_no_rule_goes_by_is_forgotten(rules: Rules, kept: tuple[str, ...]) 
 
 
 def test_silence_counts_from_the_last_start() -> None:
-    state = note_start(note_start(RuleState(), HOUR), SECOND)
+    state, rules = RuleState().with_start(HOUR).with_start(SECOND), Rules(silent_us=HOUR)
     assert state.started_at == HOUR
-    assert not is_silent(state, silent_us=HOUR, now=2 * HOUR)
-    assert is_silent(state, silent_us=HOUR, now=2 * HOUR + 1)
+    assert not SILENT.holds(state, rules, 2 * HOUR)
+    assert SILENT.holds(state, rules, 2 * HOUR + 1)
+
+
+def test_silence_is_told_after_a_scan_and_ends_with_a_start() -> None:
+    assert (SILENT.opened_by, SILENT.closed_by) == (Asked.SCAN, Asked.START)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.key)
+def test_every_rule_has_its_key_and_a_kind_of_problem_that_something_closes(rule: Rule) -> None:
+    assert rule.key in Rules.__dataclass_fields__
+    assert CLOSED_BY[rule.kind].startswith("pipeline.")
