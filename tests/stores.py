@@ -135,10 +135,10 @@ class HeardStore:
     async def hear(self, item: Item) -> None:
         raise NotImplementedError
 
-    async def write_item(self, item: Item) -> Taken | None:
+    async def record(self, item: Item) -> Taken | None:
         if not isinstance(item, Turn):
             await self.hear(item)
-        return await self._store.write_item(item)
+        return await self._store.record(item)
 
 
 def execution_id(number: int) -> str:

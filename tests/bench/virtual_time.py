@@ -29,8 +29,7 @@ from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import BackoffState, Change, Lease
 from watcher.store.leases import HeldLease
 from watcher.store.open import open_store
-from watcher.store.protocol import AccountStore
-from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
+from watcher.store.records import AccountRecord, AccountStore, PipelineRecord, RulesRecord
 from watcher.store.sql_store import SqlStore
 from watcher.store.sqlite import SqliteDatabase
 

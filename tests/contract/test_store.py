@@ -347,7 +347,7 @@ async def test_more_than_a_group_is_written_in_order(store: SqlStore, account: L
 async def test_a_cancelled_caller_leaves_its_write_and_the_store_whole(
     store: SqlStore, account: Lease, ops: SinkStore
 ) -> None:
-    writes = [asyncio.create_task(store.record(change(account, number))) for number in range(300)]
+    writes = [asyncio.ensure_future(store.record(change(account, number))) for number in range(300)]
     await asyncio.sleep(0)
     for write in writes[:150]:
         write.cancel()
@@ -359,7 +359,7 @@ async def test_a_cancelled_caller_leaves_its_write_and_the_store_whole(
 
 async def test_a_cancelled_failing_write_complains_to_nobody(store: SqlStore, account: Lease) -> None:
     await store.record(change(account))
-    write = asyncio.create_task(store.record(change(account)))
+    write = asyncio.ensure_future(store.record(change(account)))
     await asyncio.sleep(0)
     write.cancel()
     await asyncio.wait([write])
@@ -383,7 +383,7 @@ async def test_cancelled_readers_leave_the_store_whole(store: SqlStore, account:
 async def test_closing_finishes_what_was_handed_in(
     store: SqlStore, account: Lease, ops: SinkStore, url: str, clock: SetClock
 ) -> None:
-    writes = [asyncio.create_task(store.record(change(account, number))) for number in range(300)]
+    writes = [asyncio.ensure_future(store.record(change(account, number))) for number in range(300)]
     await asyncio.sleep(0)
     await store.close()
     assert all(write.done() and write.exception() is None for write in writes)

@@ -125,8 +125,9 @@ class Ownership:
     def may_own(self, key: LeaseKey) -> bool:
         """Return whether this is wanted and held, with the right API key, and to be kept."""
         held = self._held.get(key)
-        is_kept = key != self._surplus and not self._is_declined(key)
-        return held is not None and is_kept and self._wanted.get(key) == held.spends
+        if held is None or key not in self._wanted or key == self._surplus or self._is_declined(key):
+            return False
+        return held.trusted_until == FOR_EVER or self._wanted[key] == held.spends  # for ever: nobody else spends it
 
     def is_current(self, held: HeldLease) -> bool:
         """Return whether this is still the lease on what it names."""

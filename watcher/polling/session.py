@@ -28,8 +28,7 @@ from watcher.runtime.metrics import AccountMetrics
 from watcher.runtime.pacing import Backpressure, Pacer
 from watcher.runtime.scheduler import WakeIn
 from watcher.store.changes import Lease, SourceChange
-from watcher.store.protocol import AccountStore
-from watcher.store.records import AccountRecord
+from watcher.store.records import AccountRecord, AccountStore
 
 log = structlog.get_logger()
 

@@ -73,7 +73,7 @@ class SqlAccountStore:
     def __init__(self, store: SqlStore, lease: Lease) -> None:
         """Ask nothing yet."""
         self.lease = lease
-        self.record: Callable[[Change], Awaitable[object]] = store.write_item
+        self.record: Callable[[Change], Awaitable[object]] = store.record
         self._store = store
 
     @property
@@ -167,11 +167,11 @@ class SqlAccountStore:
         poll_times = list(polled_at.items())
         for start in range(0, len(poll_times), POLL_TIMES_COUNT):
             part = dict(poll_times[start : start + POLL_TIMES_COUNT])
-            await self._store.write_item(PollTimes(self.lease, part))
+            await self._store.record(PollTimes(self.lease, part))
 
     async def save_backoff(self, backoff: BackoffState) -> None:
         """Keep what the account is going through."""
-        await self._store.write_item(BackoffChange(self.lease, backoff))
+        await self._store.record(BackoffChange(self.lease, backoff))
 
     async def _account_id(self) -> int:
         return await self._store.number_of(Source("account", self.lease.name))

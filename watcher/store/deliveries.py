@@ -46,21 +46,12 @@ _SPREAD = 7919
 """A prime: what waits is called forward evenly over that time, whatever the numbers of its events."""
 
 _THIS = (delivery.c.sink_id == bindparam("of_sink"), delivery.c.number == bindparam("of_number"), waits(delivery))
+_OF_ATTEMPT = (
+    *("state", "attempts", "due_at", "rejections", "tried", "tried_at", "first_due_us", "settled_at", "answer"),
+    "group_key",
+)
 _WRITE_ATTEMPT = HotStatement(
-    update(delivery)
-    .where(*_THIS)
-    .values(
-        state=bindparam("new_state"),
-        attempts=bindparam("new_attempts"),
-        due_at=bindparam("new_due_at"),
-        rejections=bindparam("new_rejections"),
-        tried=bindparam("new_tried"),
-        tried_at=bindparam("new_tried_at"),
-        first_due_us=bindparam("new_first_due_us"),
-        settled_at=bindparam("new_settled_at"),
-        answer=bindparam("new_answer"),
-        group_key=bindparam("new_group_key"),
-    )
+    update(delivery).where(*_THIS).values({name: bindparam(f"new_{name}") for name in _OF_ATTEMPT})
 )
 _FOLLOWERS = (
     is_sink(delivery, bindparam("of_sink")),
@@ -112,18 +103,7 @@ _EARLIER = (
 )
 IS_HEAD = (delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, _EARLIER.is_(None))
 _DELIVERIES = select(
-    delivery.c.number,
-    delivery.c.lane,
-    delivery.c.group_key,
-    delivery.c.recorded_at,
-    delivery.c.due_at,
-    delivery.c.tried,
-    delivery.c.attempts,
-    delivery.c.rejections,
-    delivery.c.tried_at,
-    delivery.c.first_due_us,
-    delivery.c.replayed,
-    delivery.c.only_closes,
+    delivery,
     event.c.event_id,
     event.c.type,
     event.c.account,

@@ -8,7 +8,7 @@ events went, and where the next page begins (`None` after the last).
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from functools import partial
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select, tuple_, update
@@ -20,8 +20,19 @@ from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
 from watcher.store.problems import close_problems
 from watcher.store.sql_store import SqlStore
-from watcher.store.states import execution_id, forget_rules, mark_absent_pipelines, pipeline_id
-from watcher.store.tables import WAITING, AnyRow, delivery, event, execution, problem, problem_message, reminder, source
+from watcher.store.states import FORGET_SCAN, JUDGED, MARK_PIPELINE, execution_id, is_forgotten, pipeline, pipeline_id
+from watcher.store.tables import (
+    WAITING,
+    AnyRow,
+    delivery,
+    event,
+    execution,
+    problem,
+    problem_message,
+    reminder,
+    scan,
+    source,
+)
 
 EXECUTIONS_COUNT = 250
 """Executions of one page: with about four events each and two deliveries of each, some thousand rows."""
@@ -104,25 +115,21 @@ def prune_executions(connection: Connection, *, before: int, after: Position, ke
     ended_at, account_id, key = after
     parameters = {"before": before, "ended_at": ended_at, "account_id": account_id, "after": key}
     rows = connection.execute(_ENDED, parameters).all()
-    gone_count = _empty([row for row in rows if row.stream is not None], connection=connection, before=before)
-    forgotten = [row for row in rows if not _is_kept(row, keep=keep)]
+    gone_count, with_events = 0, [row for row in rows if row.stream is not None]
+    if with_events:
+        streams = [{"of_stream": stream, "before": before} for stream in sorted(row.stream for row in with_events)]
+        connection.execute(_DELETE_STREAM_DELIVERIES, streams)
+        connection.execute(_DELETE_STREAM_EVENTS, streams)
+        gone_count = connection.execute(_NOTE_EMPTY, _keys(with_events)).rowcount
+    forgotten = [
+        row
+        for row in rows
+        if not keep(row.account, pipeline_id(row.pipeline), execution_id(row.execution), row.ended_at)
+    ]
     if forgotten:
         connection.execute(_DELETE_EMPTY, _keys(forgotten))
     last = rows[-1] if len(rows) == EXECUTIONS_COUNT else None
     return gone_count, last and (last.ended_at, last.account_id, last.execution)
-
-
-def _is_kept(row: AnyRow, *, keep: Keep) -> bool:
-    return keep(row.account, pipeline_id(row.pipeline), execution_id(row.execution), row.ended_at)
-
-
-def _empty(rows: Sequence[AnyRow], *, connection: Connection, before: int) -> int:
-    if not rows:
-        return 0
-    streams = [{"of_stream": stream, "before": before} for stream in sorted(row.stream for row in rows)]
-    connection.execute(_DELETE_STREAM_DELIVERIES, streams)
-    connection.execute(_DELETE_STREAM_EVENTS, streams)
-    return connection.execute(_NOTE_EMPTY, _keys(rows)).rowcount
 
 
 def _keys(rows: Sequence[AnyRow]) -> list[dict[str, Any]]:
@@ -182,19 +189,6 @@ def prune_problems(connection: Connection, *, before: int, after: Position) -> P
 
 
 _MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))
-
-
-def mark_absent_sinks(connection: Connection, *, present: Collection[str], now: Micros) -> dict[int, int]:
-    """Note which sinks are not configured; return since when, by number, for those that are not."""
-    columns = (source.c.id, source.c.name, source.c.absent_since)
-    sinks = connection.execute(select(*columns).where(source.c.kind == "sink")).all()
-    absent = {row.id: row.absent_since or now for row in sinks if row.name not in present}
-    if sinks:  # sorted, so that two writers never wait for each other
-        marks = [{"of_sink": row.id, "since": absent.get(row.id)} for row in sinks]
-        connection.execute(_MARK_SINK, sorted(marks, key=itemgetter("of_sink")))
-    return absent
-
-
 _SOME_WAITING = (
     select(delivery.c.number, delivery.c.sink_id)
     .where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING)
@@ -207,9 +201,13 @@ _EXPIRE = (
 )
 
 
-def expire_deliveries(connection: Connection, *, sink_id: int, now: Micros) -> int:
-    """Make some of a sink's waiting deliveries dead letters; return how many, 0 when none is left."""
-    return connection.execute(_EXPIRE, {"of_sink": sink_id, "now": now}).rowcount
+_SCANNED = select(
+    scan.c.account_id.label("of_account"), scan.c.pipeline_id.label("of_pipeline"), source.c.name, source.c.absent_since
+).join(source, source.c.id == scan.c.pipeline_id)
+_WITH_RULES = select(source.c.id.label("of_pipeline"), source.c.name).where(
+    source.c.kind == "pipeline", source.c.rules.is_not(None)
+)
+_FORGET_RULES = update(source).where(source.c.id == bindparam("of_pipeline")).values(rules=None)
 
 
 class MaintenanceStore:
@@ -225,11 +223,22 @@ class MaintenanceStore:
 
         Returns how many died.
         """
-        absent = await self._write(partial(mark_absent_sinks, present=present, now=now))
+
+        def mark(connection: Connection) -> dict[int, int]:
+            columns = (source.c.id, source.c.name, source.c.absent_since)
+            sinks = connection.execute(select(*columns).where(source.c.kind == "sink")).all()
+            absent = {row.id: row.absent_since or now for row in sinks if row.name not in present}
+            if sinks:  # sorted, so that two writers never wait for each other
+                marks = [{"of_sink": row.id, "since": absent.get(row.id)} for row in sinks]
+                connection.execute(_MARK_SINK, sorted(marks, key=itemgetter("of_sink")))
+            return absent
+
+        def expire(connection: Connection, sink_id: int) -> int:
+            return connection.execute(_EXPIRE, {"of_sink": sink_id, "now": now}).rowcount
+
         died_count = 0
-        for sink_id in (sink_id for sink_id, since in absent.items() if since <= now - dead_after_us):
-            expire = partial(expire_deliveries, sink_id=sink_id, now=now)
-            while count := await self._write(expire):
+        for sink_id, since in (await self._write(mark)).items():
+            while since <= now - dead_after_us and (count := await self._write(partial(expire, sink_id=sink_id))):
                 died_count += count
         return died_count
 
@@ -248,12 +257,43 @@ class MaintenanceStore:
         return count
 
     async def forget_rules(self, *, present: Collection[tuple[str, str]]) -> None:
-        """Forget what rules went by of all pipelines but these, as (account, pipeline)."""
-        await self._write(partial(forget_rules, present=present))
+        """Forget what rules went by of all pipelines but these, as (account, pipeline).
+
+        What is not kept up says nothing of later.
+        """
+        names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
+
+        def forget(connection: Connection) -> None:
+            ids = sorted(row.of_pipeline for row in connection.execute(_WITH_RULES) if row.name not in names)
+            gone = [{"of_pipeline": each} for each in ids]
+            if gone:  # in the order of `write_rules`
+                connection.execute(JUDGED, gone)
+                connection.execute(_FORGET_RULES, gone)
+
+        await self._write(forget)
 
     async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: Micros) -> None:
-        """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline)."""
-        await self._write(partial(mark_absent_pipelines, present=present, now=now))
+        """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline).
+
+        How far those were read that have been absent for long is forgotten, also of one that is back: whether its
+        account or this comes first must make no difference.
+        """
+        names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
+
+        def mark(connection: Connection) -> None:
+            # The same order as in `write_pipelines`, so that two writers never wait for each other.
+            rows = sorted(connection.execute(_SCANNED), key=attrgetter("of_pipeline"))
+            forgotten = [row._asdict() for row in rows if is_forgotten(row, now=now)]
+            marks = [
+                {"of_pipeline": row.of_pipeline, "since": None if row.name in names else row.absent_since or now}
+                for row in rows
+            ]
+            if marks:
+                connection.execute(MARK_PIPELINE, marks)
+            if forgotten:
+                connection.execute(FORGET_SCAN, forgotten)
+
+        await self._write(mark)
 
     async def prune(self, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
         """Delete what ended before that moment: settled deliveries, events with none waiting, executions.

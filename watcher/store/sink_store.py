@@ -93,7 +93,7 @@ class SinkStore:
         self.lease = lease
         self.exclusive = store.exclusive  # whether this process alone records what is to be sent
         self.monitor = store.monitor
-        self.turn: Callable[[Turn], Awaitable[Taken | None]] = store.write_item
+        self.turn: Callable[[Turn], Awaitable[Taken | None]] = store.record
         self._store = store
 
     async def load(self, *, fingerprint: str) -> SinkRecord:
@@ -121,7 +121,7 @@ class SinkStore:
 
     async def record(self, change: SourceChange) -> None:
         """Write a new state of the sink and its events."""
-        await self._store.write_item(change)
+        await self._store.record(change)
 
     async def give_up(self, *, clock_s: float, after_s: float, skip: Collection[bytes]) -> int:
         """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.

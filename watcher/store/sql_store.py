@@ -21,7 +21,7 @@ from watcher.domain.event import EventKey, EventType
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store import problems
-from watcher.store.changes import Change, Lease, Turn
+from watcher.store.changes import Lease, Turn
 from watcher.store.database import Database, DatabaseFault
 from watcher.store.deliveries import backlog, replay
 from watcher.store.leases import LocalLeases
@@ -173,17 +173,13 @@ class SqlStore:
             explain=lambda error: self.monitor.failed(error, self._writing),
             on_written=on_recorded,
         )
-        self.write_item: Callable[[Item], Awaitable[Taken | None]] = self._group.write
+        self.record: Callable[[Item], Awaitable[Taken | None]] = self._group.write
         """Writes this with what comes together with it; what it takes can be awaited."""
 
     def show_on(self, metrics: Metrics) -> None:
         """Have metrics say from now on whether it can be written."""
         metrics.store_up.set_function(lambda: self.monitor.failing_since is None)
         self.monitor.on_failure = metrics.store_failures.inc
-
-    async def record(self, change: Change) -> None:
-        """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
-        await self.write_item(change)
 
     async def number_of(self, source: Source) -> int:
         """Return the number of an account, a pipeline or a sink, which is given one if it has none."""

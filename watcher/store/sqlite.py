@@ -18,7 +18,6 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -154,28 +153,6 @@ _PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno
 something."""
 
 
-@contextmanager
-def file_lock(database: Path, *, now: datetime) -> Iterator[None]:
-    """Hold `<database>.lock`. Raises `StoreHeldError`, saying who holds it, if somebody else does.
-
-    The lock file stays: deleting it would let two daemons lock two files of the same name.
-    """
-    fd = os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(fd, 300, 0).decode(errors="replace").partition("\n")[0] or "another process"
-            remedy = "one daemon per file: stop that one, or set store.url to another file"
-            raise StoreHeldError(f"{database} is in use by {holder}; {remedy}") from None
-        holder = f"pid {os.getpid()} on {socket.gethostname()} since {now.isoformat(timespec='seconds')}\n"
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, holder.encode(), 0)
-        yield
-    finally:
-        os.close(fd)
-
-
 class DatabaseFile:
     """The path of a database, and which file was opened there."""
 
@@ -206,18 +183,30 @@ class DatabaseFile:
 
 @contextmanager
 def hold_file(path: Path, *, clock: Clock) -> Iterator[DatabaseFile]:
-    """Hold the lock of the file, which is made if it is not there. Raises `StoreError`."""
+    """Hold the lock of the file, which is made if it is not there. Raises `StoreError`, of a held one saying by whom.
+
+    The lock file stays: deleting it would let two daemons lock two files of the same name.
+    """
     with ExitStack() as stack:
         try:
             if path.exists() and not path.is_file() and not path.is_dir():  # a device stays open to everybody
                 raise StoreUnusableError(f"{path} is not a file; write sqlite:///watcher.db")
-            stack.enter_context(file_lock(path, now=clock.now()))
+            lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            holder = f"pid {os.getpid()} on {socket.gethostname()} since {clock.now().isoformat(timespec='seconds')}\n"
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, holder.encode(), 0)
             # Made here rather than by SQLite, so that nobody else may read it; its companions get the same mode.
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             opened = os.fstat(fd)
             if not opened.st_size:  # as good as new, whoever made it
                 os.fchmod(fd, 0o600)
             os.close(fd)  # before SQLite opens it: to close any descriptor of a file lets go of all locks on it
+        except BlockingIOError:
+            holder = os.pread(lock, 300, 0).decode(errors="replace").partition("\n")[0] or "another process"
+            remedy = "one daemon per file: stop that one, or set store.url to another file"
+            raise StoreHeldError(f"{path} is in use by {holder}; {remedy}") from None
         except OSError as error:
             kind = StoreError if error.errno in _PASSING else StoreUnusableError
             raise kind(

@@ -5,10 +5,10 @@ changed, so each is asked for once. A pause is a length outside and a moment her
 """
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import lru_cache, partial
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, text, update
@@ -263,9 +263,6 @@ _WRITE_PIPELINE = (
     .values(sequence=bindparam("new_sequence"))
 )
 MARK_PIPELINE = update(source).where(source.c.id == _PIPELINE).values(absent_since=bindparam("since"))
-_SCANNED = select(
-    scan.c.account_id.label("of_account"), scan.c.pipeline_id.label("of_pipeline"), source.c.name, source.c.absent_since
-).join(source, source.c.id == scan.c.pipeline_id)
 
 
 def write_pipelines(connection: Connection, changes: Iterable[PipelineChange], *, numbers: SourceNumbers) -> None:
@@ -289,25 +286,6 @@ def write_pipelines(connection: Connection, changes: Iterable[PipelineChange], *
     connection.execute(_WRITE_SCAN, latest)
 
 
-def mark_absent_pipelines(connection: Connection, *, present: Collection[tuple[str, str]], now: Micros) -> None:
-    """Note which pipelines are watched whole no more; forget how far those were read that have been so for long.
-
-    One that is back is forgotten all the same: whether its account or this comes first must make no difference.
-    """
-    names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
-    # The same order as in `write_pipelines`, so that two writers never wait for each other.
-    rows = sorted(connection.execute(_SCANNED), key=attrgetter("of_pipeline"))
-    forgotten = [row._asdict() for row in rows if is_forgotten(row, now=now)]
-    marks = [
-        {"of_pipeline": row.of_pipeline, "since": None if row.name in names else row.absent_since or now}
-        for row in rows
-    ]
-    if marks:
-        connection.execute(MARK_PIPELINE, marks)
-    if forgotten:
-        connection.execute(FORGET_SCAN, forgotten)
-
-
 def is_forgotten(row: AnyRow, *, now: Micros) -> bool:
     """Return whether a pipeline with that `absent_since` has been absent for so long that it begins anew."""
     return row.absent_since is not None and now - row.absent_since > FORGOTTEN_AFTER_US
@@ -320,11 +298,7 @@ _WRITE_RULES = (
 )
 _ITS_ENDS = unjudged_end.c.pipeline_id == bindparam("of_pipeline")
 _WAIT = insert(unjudged_end)
-_JUDGED = delete(unjudged_end).where(_ITS_ENDS)
-_WITH_RULES = select(source.c.id.label("of_pipeline"), source.c.name).where(
-    source.c.kind == "pipeline", source.c.rules.is_not(None)
-)
-_FORGET_RULES = update(source).where(source.c.id == bindparam("of_pipeline")).values(rules=None)
+JUDGED = delete(unjudged_end).where(_ITS_ENDS)
 
 
 def write_rules(connection: Connection, changes: Iterable[RulesChange], *, numbers: SourceNumbers) -> None:
@@ -342,20 +316,10 @@ def write_rules(connection: Connection, changes: Iterable[RulesChange], *, numbe
             }
         )
         if change.judges_all:
-            connection.execute(_JUDGED, {"of_pipeline": pipeline_id})
+            connection.execute(JUDGED, {"of_pipeline": pipeline_id})
         if change.unjudged:
             ends = sorted((execution_key(name), *end) for name, end in change.unjudged)
             waiting = [{"execution": key, "ended_at": ended_at, "failed": failed} for key, ended_at, failed in ends]
             connection.execute(_WAIT, [{"pipeline_id": pipeline_id} | row for row in waiting])
     if connection.execute(_WRITE_RULES, rows).rowcount != len(rows):
         raise _conflict()
-
-
-def forget_rules(connection: Connection, *, present: Collection[tuple[str, str]]) -> None:
-    """Forget what rules went by of all pipelines but these: what is not kept up says nothing of later."""
-    names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
-    ids = sorted(row.of_pipeline for row in connection.execute(_WITH_RULES) if row.name not in names)
-    gone = [{"of_pipeline": each} for each in ids]
-    if gone:  # in the order of `write_rules`
-        connection.execute(_JUDGED, gone)
-        connection.execute(_FORGET_RULES, gone)

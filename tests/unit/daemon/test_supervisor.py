@@ -137,6 +137,14 @@ async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_ane
     assert await setup.deliver()
 
 
+async def test_an_account_that_is_given_another_key_goes_on_with_that(setup: Setup) -> None:
+    await setup.apply()
+    watcher = setup.watcher()
+    await setup.apply({"a": setup.account(api_key="another")})
+    assert setup.watcher() is not watcher
+    assert A in await setup.poll()
+
+
 async def test_what_cannot_begin_anew_is_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     for pause in ("RENEW_AGAIN_S", "DECLINED_S"):
         monkeypatch.setattr(f"watcher.daemon.ownership.{pause}", 0.01)

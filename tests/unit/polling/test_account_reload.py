@@ -42,9 +42,9 @@ class HeldStore:
     async def read(self, work: Work[T], *, lease: Lease | None = None) -> T:
         return await self._held(await self.store.read(work, lease=lease))
 
-    async def write_item(self, item: Item) -> Taken | None:
+    async def record(self, item: Item) -> Taken | None:
         await self._held(item, holds=isinstance(item, PipelineChange | SourceChange) and bool(item.entries))
-        return await self.store.write_item(item)
+        return await self.store.record(item)
 
     async def _held(self, found: T, *, holds: bool = True) -> T:
         if holds and not self.may.is_set():

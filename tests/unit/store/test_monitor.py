@@ -231,7 +231,7 @@ async def test_the_store_counts_what_it_is_asked_as_under_way(
 ) -> None:
     account, _ = leases
     with capture_logs() as logs, held(path):
-        writing = asyncio.create_task(store.record(source_change(account)))
+        writing = asyncio.ensure_future(store.record(source_change(account)))
         for _ in range(50):  # until its group is gathered; the lock is waited for in another thread
             await asyncio.sleep(0)
         clock.advance(10.0)

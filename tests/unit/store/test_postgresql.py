@@ -214,7 +214,7 @@ async def test_what_breaks_meanwhile_writes_nothing_and_passes(
     account = await claim(shared, "account", "default")
     stranger = psycopg.connect(url)
     stranger.execute("LOCK TABLE event IN EXCLUSIVE MODE")
-    write = asyncio.create_task(shared.record(change(account)))
+    write = asyncio.ensure_future(shared.record(change(account)))
     await asyncio.to_thread(postgres.wait_for_lock, url)
     postgres.run(OTHERS, url)
     with pytest.raises(StoreError, match="the connection broke"):
@@ -273,7 +273,7 @@ async def test_whether_it_was_committed_is_asked_until_the_server_is_back(
 
     break_commits(monkeypatch, after=True, then=postgres.stop)
     monkeypatch.setattr(Connector, "connect", note)
-    write = asyncio.create_task(shared.record(change(account)))
+    write = asyncio.ensure_future(shared.record(change(account)))
     await asked.wait()
     asked.clear()
     await asked.wait()

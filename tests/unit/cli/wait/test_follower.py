@@ -20,8 +20,7 @@ from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.failures import ERROR_JITTER
 from watcher.store.changes import BackoffState, Change, ExecutionChange, Lease
-from watcher.store.protocol import AccountStore
-from watcher.store.records import AccountRecord, PipelineRecord
+from watcher.store.records import AccountRecord, AccountStore, PipelineRecord
 
 
 def unknown() -> Progress:
