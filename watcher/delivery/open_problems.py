@@ -12,7 +12,6 @@ from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependenc
 from watcher.domain.errors import LeaseExpiredError, StoreError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
 from watcher.sinks.protocol import SentProblem, Sink, WorkerRules
-from watcher.store.records import SentOpening
 from watcher.store.sink_store import SinkStore
 
 CHECK_EVERY_S = 30.0
@@ -86,12 +85,13 @@ class OpenProblems:
             if reminded_count == REMINDED_COUNT:  # the others at once, but with a tick of their own
                 self._check_at = now
                 break
-            steady_us = self._clock.steady_us()
-            due_at = _last_due_at(opening, every_us=every_us, now=steady_us)
-            if due_at is not None:
+            # They are due every so often since the opening was recorded, once the sink took that.
+            open_us = self._clock.steady_us() - opening.recorded_at
+            due_at = Micros(opening.recorded_at + open_us // every_us * every_us)
+            if due_at > (opening.reminded_at or max(opening.settled_at, opening.recorded_at)):
                 await self._reporter.remind(opening, due_at=due_at)
                 reminded_count += 1
-            next_s = (every_us - (steady_us - opening.recorded_at) % every_us) / 1e6
+            next_s = (every_us - open_us % every_us) / 1e6
             self._check_at = min(self._check_at, Monotonic(now + max(APART_S, next_s)))
 
     async def _refresh(self) -> None:
@@ -117,13 +117,3 @@ class OpenProblems:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             self._deps.fatal(error)
-
-
-def _last_due_at(opening: SentOpening, *, every_us: int, now: Micros) -> Micros | None:
-    """Return when the last reminder was due that was not recorded; `None` if there is none.
-
-    They are due every so often since the opening was recorded, once the sink took that.
-    """
-    last_at = opening.reminded_at or max(opening.settled_at, opening.recorded_at)
-    due_at = Micros(opening.recorded_at + (now - opening.recorded_at) // every_us * every_us)
-    return due_at if due_at > last_at else None

@@ -118,7 +118,10 @@ def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime
 def _labels(alert: Alert, kind: EventType) -> dict[str, str]:
     """Return what makes an alert the same one: nothing in it may change while it lasts. Ours win over the user's."""
     data = alert.data
-    labels = {_label_name(name): clean(value) for name, value in sorted(data.get("labels", {}).items())}
+    labels = {}
+    for given, value in sorted(data.get("labels", {}).items()):
+        name = _UNFIT.sub("_", given)
+        labels[f"_{name}" if name[:1].isdigit() else name] = clean(value)
     own = {
         "alertname": f"Clerk{''.join(part.capitalize() for part in kind.split('.'))}",
         "severity": severity_of(kind),
@@ -129,11 +132,6 @@ def _labels(alert: Alert, kind: EventType) -> dict[str, str]:
     }
     labels |= {name: clean(value) for name, value in own.items() if value is not None}
     return {name: value for name, value in labels.items() if value}
-
-
-def _label_name(name: str) -> str:
-    fit = _UNFIT.sub("_", name)
-    return f"_{fit}" if fit[:1].isdigit() else fit
 
 
 def _body(alerts: Sequence[Json]) -> bytes:

@@ -32,9 +32,6 @@ from watcher.runtime.http_client import (
 from watcher.runtime.pacing import parse_retry_after
 from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
 
-CONNECTIONS = 16
-"""At most so many requests in flight per sink."""
-
 SMALL_BODY_BYTES = 4096
 JUDGED_BODY_BYTES = 128 * 1024
 """More than any answer has that is judged by its body: Slack's to a message holds the message."""
@@ -124,7 +121,7 @@ class Poster:
             self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
         self._is_private = not allow_private and self._proxy.url is not None and is_private_host(url.raw_host or "")
         connector = aiohttp.TCPConnector(
-            limit=CONNECTIONS,
+            limit=0,  # the worker's
             ssl=tls or True,
             socket_factory=public_socket if self._proxy.url is None and not allow_private else None,
         )
@@ -154,11 +151,11 @@ class Poster:
         The body of an answer is waited for where its status code alone says too little: `judged_by_body`. If none of
         it comes, that is no answer.
         """
-        if self._is_private:
-            return _without_answer(failure("private"))
         all_headers = self._headers.copy()
         all_headers.update(headers)
         try:
+            if self._is_private:
+                raise failure("private")
             async with self._session.post(
                 self._url / path if path else self._url,
                 data=body,
@@ -168,11 +165,13 @@ class Poster:
                 proxy_headers=self._proxy.headers,
             ) as response:
                 if response.status == PROXY_AUTH and self._proxy.url is not None:
-                    return _without_answer(failure("proxy_auth"))
+                    raise failure("proxy_auth")
                 said = await _beginning(response, is_judged=response.status in judged_by_body)
                 answer = Answer(response.status, response.headers, said)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return _without_answer(failure_of(error, by_proxy=self._proxy.url is not None))
+        except (aiohttp.ClientError, TimeoutError, OSError, TransportFailedError) as error:
+            if not isinstance(error, TransportFailedError):
+                error = failure_of(error, by_proxy=self._proxy.url is not None)
+            return SendResult(SendOutcome.RETRY, error.kind, remedy=error.remedy)
         result = judge(answer)
         if "Retry-After" not in answer.headers or result.is_taken:
             return result
@@ -196,10 +195,6 @@ class Poster:
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
-
-
-def _without_answer(error: TransportFailedError) -> SendResult:
-    return SendResult(SendOutcome.RETRY, error.kind, remedy=error.remedy)
 
 
 class NothingSentError(Exception):

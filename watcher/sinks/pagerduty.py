@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, SecretStr
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import Json, timestamp
+from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, Cutter, clean, shorten, to_json
@@ -64,16 +64,13 @@ class PagerDutyTemplate(Template):
             if not alert.closes:
                 messages.append(self._trigger(alert, key=key))
             if alert.closes or alert.type == EventType.WATCHER_TEST:
-                messages.append(self._resolve(alert, key=key))
+                event = {"routing_key": self._routing_key, "event_action": "resolve", "dedup_key": key}
+                messages.append(Message(alert.id, to_json(event).encode()))
         return messages
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what its status code means."""
         return with_code(super().send_result(answer), json_object(answer.said).get("status"), _STATUSES)
-
-    def _resolve(self, alert: Alert, *, key: str) -> Message:
-        event = {"routing_key": self._routing_key, "event_action": "resolve", "dedup_key": key}
-        return Message(alert.id, _body(event))
 
     def _trigger(self, alert: Alert, *, key: str) -> Message:
         cut, pipeline = Cutter(), alert.data.get("pipeline", {}).get("id")
@@ -96,7 +93,7 @@ class PagerDutyTemplate(Template):
             **({"links": [{"href": alert.link, "text": "Open execution"}]} if alert.link else {}),
             "payload": {name: value for name, value in payload.items() if value is not None},
         }
-        return Message(alert.id, _body(event), cut.has_cut)
+        return Message(alert.id, to_json(event).encode(), cut.has_cut)
 
 
 def _cleaned(value: Any) -> Any:
@@ -109,7 +106,3 @@ def _cleaned(value: Any) -> Any:
         case list():
             return [_cleaned(item) for item in value]
     return value
-
-
-def _body(event: Json) -> bytes:
-    return to_json(event).encode()

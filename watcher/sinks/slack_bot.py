@@ -312,6 +312,7 @@ class _Attempt:
         self._places: dict[UUID, MessagePlace] = {each.problem: each.place for each in kept if each.place is not None}
         self.changes: list[ProblemMessage] = []
         self._batch = batch
+        self._named = {"sink": batch[0].sink, "event_id": str(batch[0].event_id), "type": batch[0].type}
         self._needs_slot = False  # the worker has taken that of the first request
         self._sink = sink
 
@@ -350,13 +351,15 @@ class _Attempt:
         word = result.answer
         if is_update and word in CANNOT_UPDATE_ERRORS:
             note = "it cannot be updated; what is new stands in its thread"
-            log.warning("message.fixed", **_named(self._batch[0]), answer=word, note=note)
+            log.warning("message.fixed", **self._named, answer=word, note=note)
             return SendResult(SendOutcome.DELIVERED, word)
         # Of a channel that is no longer the sink's, the messages are as good as gone.
         if word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._sink.channel):
             self._forget(message, word)
             return await self._post(message)
-        if result.is_taken and not is_update and _stands_alone(content):
+        posted = content.get("message")
+        # If the problem's message was deleted, a reply becomes one of its own, silently: slack-go/slack#1571.
+        if result.is_taken and not is_update and isinstance(posted, dict) and "thread_ts" not in posted:
             self._forget(message, "not in its thread")
             self._keep(message, content)
         return result
@@ -366,7 +369,7 @@ class _Attempt:
         del self._places[message.problem]
         self.changes.append(ProblemMessage(message.problem, None))
         note = "its problem's message is gone: a new one is posted"
-        log.warning("message.gone", **_named(self._batch[0]), answer=why, note=note)
+        log.warning("message.gone", **self._named, answer=why, note=note)
 
     def _keep(self, message: Message, posted: Json) -> None:
         """Keep where the problem's message is, if that is what was posted."""
@@ -376,16 +379,3 @@ class _Attempt:
         if isinstance(channel, str) and isinstance(number, str):
             self._places[problem] = MessagePlace(channel, number)
             self.changes.append(ProblemMessage(problem, self._places[problem]))
-
-
-def _stands_alone(posted: Json) -> bool:
-    """Return whether an answer to a message became one of its own: so it does, silently, if that was deleted.
-
-    https://github.com/slack-go/slack/issues/1571
-    """
-    message = posted.get("message")
-    return isinstance(message, dict) and "thread_ts" not in message
-
-
-def _named(delivery: Delivery) -> dict[str, str]:
-    return {"sink": delivery.sink, "event_id": str(delivery.event_id), "type": delivery.type}

@@ -111,21 +111,15 @@ def event_line(event: Mapping[str, Any], *, whole_ids: bool = False, note: str =
     glyph, style = Alert.of(event).sign
     line = Text(f"{datetime.fromisoformat(data['observed']['at']).astimezone():%H:%M:%S} ")
     line.append(f"{glyph} {status if subject in ('execution', 'account') else event['type']:<8}", style=style)
-    line.append(f" {_subject(data):<20}")
+    about = harmless(first_visible(data.get("pipeline", {}).get("name"), data.get("sink"), data.get("account")))
+    line.append(f" {about:<20}")
     id_ = event.get("subject", "")
     line.append(f" {id_ if whole_ids or not id_ else f'{id_[:4]}…{id_[-4:]}'}  ", style="dim")
-    line.append(f"{_ran(execution):<11} {_seen(data['observed']):<17}{note}", "dim")
+    ran = f"ran {execution['durationSeconds']:.1f} s" if "durationSeconds" in execution else ""
+    line.append(f"{ran:<11} {_seen(data['observed']):<17}{note}", "dim")
     line.append(f"  {reason}" if (reason := why(data)) else "")
     line.rstrip()
     return line
-
-
-def _subject(data: Mapping[str, Any]) -> str:
-    return harmless(first_visible(data.get("pipeline", {}).get("name"), data.get("sink"), data.get("account")))
-
-
-def _ran(execution: Mapping[str, Any]) -> str:
-    return f"ran {execution['durationSeconds']:.1f} s" if "durationSeconds" in execution else ""
 
 
 def _seen(observed: Mapping[str, Any]) -> str:

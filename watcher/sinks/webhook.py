@@ -61,14 +61,6 @@ PRESETS: Mapping[str, type[Template]] = {
 }
 """Receivers that there is a template for, and that template."""
 
-OWN_DEFAULTS: Mapping[str, Any] = {"events": list(ALERT_EVENTS)}
-"""What a template of one's own brings where the file says nothing: it is for people, as the presets are."""
-
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    name: {**OWN_DEFAULTS, **template.defaults} for name, template in PRESETS.items()
-}
-"""What each preset brings where the file says nothing."""
-
 
 @dataclass(frozen=True, slots=True)
 class TemplateFile:
@@ -221,11 +213,12 @@ class WebhookSettings(HttpSinkSettings):
     @model_validator(mode="wrap")
     @classmethod
     def _with_defaults(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Fill in what the template's receiver wants. Such do not count as given: fingerprints rely on that."""
+        """Fill in what the receiver wants, or people. Such does not count as given: fingerprints rely on that."""
         template = value.get("template") if isinstance(value, dict) else None
-        defaults = OWN_DEFAULTS if isinstance(template, TemplateFile) else {}
-        if isinstance(template, str):
-            defaults = DEFAULTS.get(template, {})
+        if template is None:
+            return handler(value)
+        preset = PRESETS.get(template) if isinstance(template, str) else None
+        defaults = {"events": list(ALERT_EVENTS), **({} if preset is None else preset.defaults)}
         missing = {key: default for key, default in defaults.items() if value.get(key) is None}
         settings = handler({**value, **missing} if missing else value)
         settings.model_fields_set.difference_update(missing)

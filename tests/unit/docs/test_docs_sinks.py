@@ -15,7 +15,7 @@ from watcher.runtime.settings import key_of
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import GroupSettings, SinkSettings, TlsSettings
 from watcher.sinks.template import ALERT_EVENTS
-from watcher.sinks.webhook import DEFAULTS
+from watcher.sinks.webhook import PRESETS
 
 PAGE = (DOCS / "sinks.md").read_text(encoding="utf-8")
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
@@ -80,7 +80,7 @@ def test_the_first_table_has_the_defaults() -> None:
     rows = re.findall(r"^\| \[`(?:type|template): (\w+)`\].*\| (.*?) \| (.*?) \|$", PAGE, re.MULTILINE)
     fields = {name: model.model_fields for name, model in SINK_KINDS.items()}
     defaults = {name: (found["events"].default, rate_of(found)) for name, found in fields.items()}
-    defaults |= {name: (tuple(found["events"]), found["rate_limit"]) for name, found in DEFAULTS.items()}
+    defaults |= {name: (ALERT_EVENTS, template.defaults["rate_limit"]) for name, template in PRESETS.items()}
     words = {("*",): "all", ALERT_EVENTS: "worth a message"}
     assert rows == [(name, words[defaults[name][0]], defaults[name][1]) for name, *_ in rows]
     assert {name for name, *_ in rows} == defaults.keys()
