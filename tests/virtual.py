@@ -21,7 +21,7 @@ from watcher.polling.account_poller import AccountPoller
 from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
 from watcher.polling.page_processor import ScanRules
-from watcher.polling.session import AccountDependencies, StatusReporter
+from watcher.polling.session import AccountDependencies
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.pacing import Backpressure, Jitter, Pacer
 from watcher.store.account_store import SqlAccountStore
@@ -261,7 +261,6 @@ async def account_of(
         trouble=AccountTrouble(record.trouble) if record.trouble else None,
         backoff=record.backoff,
     )
-    reporter = StatusReporter(lease, record, breaker, store=owned, events=events, clock=clock, metrics=children)
     deps = AccountDependencies(
         lease=lease,
         is_trusted=is_trusted,
@@ -270,7 +269,8 @@ async def account_of(
         clock=clock,
         pacer=Pacer(rate_per_s, now=Monotonic(clock.monotonic() - 60.0)),  # the gap after the start is over
         breaker=breaker,
-        reporter=reporter,
+        record=record,
+        events=events,
         evaluator=evaluator,
         failures=failures,
         metrics=children,

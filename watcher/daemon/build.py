@@ -23,7 +23,7 @@ from watcher.polling.evaluator import Cadence, ReplyEvaluator, backoff_cadence, 
 from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.poll_item import CONFIRM_WITHIN_S
-from watcher.polling.session import AccountDependencies, StatusReporter
+from watcher.polling.session import AccountDependencies
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import Metrics
@@ -121,9 +121,8 @@ async def build_account(
         clock=clock,
         pacer=Pacer(settings.rate_limit, now=now),
         breaker=breaker,
-        reporter=StatusReporter(
-            lease, record, breaker, store=store, events=shared.events, clock=clock, metrics=metrics
-        ),
+        record=record,
+        events=shared.events,
         evaluator=ReplyEvaluator(
             lease=lease,
             events=shared.events,

@@ -126,7 +126,7 @@ class AccountPoller:
             self._breaker.note_running(now=now, ran_s=self._clock.running())
             self._session.probe_if_suspect(now)
             self._breaker.check(now)
-        if self._breaker.trouble is not self._deps.reporter.reported:
+        if self._breaker.trouble is not self._session.reported:
             await self._session.report_trouble()
             now = self._clock.monotonic()
         confirmations = self._confirmations
@@ -141,7 +141,6 @@ class AccountPoller:
 
     async def flush(self) -> None:
         """Let the store know how the account is, and when unchanged executions were polled. Raises `StoreError`."""
-        await self._deps.reporter.save_backoff()
         await self._session.flush()
 
     async def drain(self) -> None:
@@ -235,21 +234,22 @@ class AccountPoller:
 
     async def _poll(self, entry: TrackedExecution, poll: Coroutine[Any, Any, float | None]) -> None:
         next_s: float | None = 0.0  # a poll that is cancelled is due again
-        rules = self._alert_rules
         try:
             next_s = await poll
         except Exception as error:  # noqa: BLE001 (the one around a poll: it must not end the others)
             next_s = self._session.failed(error)
         finally:
-            if rules.recorders and rules.holds(entry):  # it is confirmed, and waits for older ends to be
+            recorder = self._alert_rules.recorders.get(entry.known.pipeline)
+            if recorder is not None and recorder.order.holds(entry):  # it is confirmed, and waits for older ends to be
                 pass
             elif next_s is None or entry.pending is None or entry.unwatched:
                 self._registry.put_back(entry, next_s, now=self._clock.monotonic())
-                if rules.recorders:
-                    self._conclude(rules.confirmed(entry))
+                if recorder is not None:
+                    recorder.order.end(entry)
+                    self._conclude(recorder.order.released())
             else:  # its pending confirmation could not be confirmed, and waits on for that
                 entry.pending.retry_after(next_s, now=self._clock.monotonic())
-                rules.confirms(entry)
+                self._alert_rules.confirms(entry)
                 self._confirmations.add(entry)
 
     def _conclude(self, several: Sequence[Evaluated]) -> None:

@@ -62,11 +62,13 @@ class ExecutionPoller:
             else:
                 evaluation = evaluator.success(entry, execution, sent_at=reply.sent_at)
             self._breaker.note(entry, reply, now=now)
-        if not is_ok or self._breaker.trouble is not deps.reporter.reported:
+        if not is_ok or self._breaker.trouble is not self._session.reported:
             await self._session.report_answer(failed=not is_ok)
         evaluated = Evaluated(entry, evaluation, execution)
         if execution is not None and entry.pending is not None:
-            return evaluation.next_s if self._rules.keeps(evaluated) else await self.conclude(evaluated)
+            recorder = self._rules.recorders.get(entry.known.pipeline)
+            is_kept = recorder is not None and recorder.order.keeps(evaluated)  # it must wait for an older one
+            return evaluation.next_s if is_kept else await self.conclude(evaluated)
         if evaluation.change is not None:
             await self.record([evaluated])
         else:

@@ -35,93 +35,6 @@ log = structlog.get_logger()
 WORTH_SAVING_S = 1.2
 """A restart takes as long: a shorter pause is over by then."""
 
-
-class StatusReporter:
-    """Writes how one account is, whenever that is not what was written last.
-
-    `reported` is the trouble that was reported last and has not ended, or `None`.
-    """
-
-    def __init__(
-        self,
-        lease: Lease,
-        record: AccountRecord,
-        breaker: AccountCircuitBreaker,
-        *,
-        store: AccountStore,
-        events: EventFactory,
-        clock: Clock,
-        metrics: AccountMetrics,
-    ) -> None:
-        """Take what the breaker began with as written."""
-        self.reported = breaker.trouble
-        self._lease = lease
-        self._breaker = breaker
-        self._sequence = record.sequence
-        self._problem = record.problem
-        self._store = store
-        self._events = events
-        self._clock = clock
-        self._metrics = metrics
-        self._reporting = asyncio.Lock()
-        self._saving = asyncio.Lock()
-        self._saved = self._backoff_state(clock.monotonic())
-        metrics.up.set(self.reported is None)
-
-    async def report(self) -> None:
-        """Report the trouble the account is in, or that it is in none, if that is new. Raises `StoreError`."""
-        trouble, cause = self._breaker.trouble, self._breaker.cause
-        async with self._reporting:
-            if trouble is self.reported:
-                return
-            entry, problem = self._events.account(
-                EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED,
-                account=self._lease.name,
-                reason=trouble or self.reported or AccountTrouble.UNREACHABLE,
-                cause=cause,
-                problem=self._problem,
-                after=self._sequence,
-                at=self._clock.now(),
-            )
-            sequence = entry.event.sequence
-            problems = () if problem is None else (problem,)
-            await self._store.record(SourceChange(self._lease, self._sequence, sequence, trouble, (entry,), problems))
-            self._sequence, self.reported = sequence, trouble
-            self._problem = problem.problem if problem is not None and trouble else None
-            self._metrics.up.set(trouble is None)
-            self._metrics.events.labels(entry.event.type).inc()
-            if trouble:
-                known = {} if cause is None else {"cause": cause}
-                if remedy := REMEDIES.get(cause or ""):
-                    known["remedy"] = remedy
-                log.error("account.degraded", account=self._lease.name, reason=trouble, **known)
-            else:
-                log.info("account.recovered", account=self._lease.name)
-
-    async def save_pause(self) -> None:
-        """Write a pause that has begun or grown and is not over in a moment. Otherwise as `save_backoff`."""
-        paused_until = self._breaker.paused_until
-        is_worth_it = paused_until - self._clock.monotonic() >= WORTH_SAVING_S and paused_until != self._saved[0]
-        if is_worth_it:
-            await self.save_backoff()
-
-    async def save_backoff(self) -> None:
-        """Write what has changed of pause and failures. Raises `StoreError`."""
-        async with self._saving:
-            now = self._clock.monotonic()
-            if self._breaker.failing_since is not None:
-                self._breaker.note_running(now=now, ran_s=self._clock.running())
-            state = self._backoff_state(now)
-            if state != self._saved:
-                await self._store.save_backoff(self._breaker.backoff(now))
-                self._saved = state
-
-    def _backoff_state(self, now: Monotonic) -> tuple[float | None, float | None]:
-        """Return what makes one backoff differ from another: when the pause ends, which time does not change."""
-        backoff = self._breaker.backoff(now)
-        return None if backoff.pause_s is None else self._breaker.paused_until, backoff.failing_for_s
-
-
 STORE_RETRY_S = 2.0
 CRASH_RETRY_S = 60.0
 FLUSH_COUNT = 10_000
@@ -130,7 +43,7 @@ FLUSH_COUNT = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountDependencies:
-    """What the poller of an account works with. `fatal` ends the daemon.
+    """What the poller of an account works with. `record` is how the account was; `fatal` ends the daemon.
 
     `is_trusted` says whether the lease is: while it is not, nothing is asked.
     """
@@ -142,7 +55,8 @@ class AccountDependencies:
     clock: Clock
     pacer: Pacer
     breaker: AccountCircuitBreaker
-    reporter: StatusReporter
+    record: AccountRecord
+    events: EventFactory
     evaluator: ReplyEvaluator
     failures: FailurePolicy
     metrics: AccountMetrics
@@ -153,19 +67,27 @@ class AccountDependencies:
 
 
 class AccountSession:
-    """One account's polls together: what failures mean, and what is still to be written."""
+    """One account's polls together: what failures mean, and what is still to be written.
+
+    `reported` is the trouble that was reported last and has not ended, or `None`.
+    """
 
     def __init__(
         self, deps: AccountDependencies, *, poll_queue: PollQueue, on_trouble: Callable[[], None] = lambda: None
     ) -> None:
-        """Start with nothing seen. `on_trouble` hears when the account becomes unusable."""
+        """Take what the breaker began with as written. `on_trouble` hears when the account becomes unusable."""
+        self.reported = deps.breaker.trouble
         self._on_trouble = on_trouble
         self._deps = deps
         self._clock = deps.clock
         self._breaker = deps.breaker
         self._poll_queue = poll_queue
+        self._sequence, self._problem = deps.record.sequence, deps.record.problem
+        self._reporting, self._saving = asyncio.Lock(), asyncio.Lock()
+        self._saved = self._backoff_state(self._clock.monotonic())
         self._unflushed: deque[TrackedExecution] = deque()  # a dict of a hundred thousand would take 10 MB
         self._breaker.note_running(now=self._clock.monotonic(), ran_s=self._clock.running())
+        deps.metrics.up.set(self.reported is None)
         deps.metrics.last_success.set_function(self._last_success)
 
     def failed(self, error: Exception) -> float:
@@ -207,16 +129,18 @@ class AccountSession:
 
     async def report_answer(self, *, failed: bool) -> None:
         """Report, or keep, what the last answer changed in how the account is."""
-        if failed:
-            await self._write_of_account(self._deps.reporter.save_pause())
-        if self._breaker.trouble is not self._deps.reporter.reported:
+        paused_until = self._breaker.paused_until
+        is_pause = failed and paused_until - self._clock.monotonic() >= WORTH_SAVING_S
+        if is_pause and paused_until != self._saved[0]:
+            await self._write_of_account(self._save_backoff())
+        if self._breaker.trouble is not self.reported:
             await self.report_trouble()
 
     async def report_trouble(self) -> None:
         """Report the edge between what was reported of the account and how it is."""
-        if self._breaker.trouble not in {None, self._deps.reporter.reported}:
+        if self._breaker.trouble not in {None, self.reported}:
             self._on_trouble()
-        await self._write_of_account(self._deps.reporter.report())
+        await self._write_of_account(self._report())
 
     # What is written
 
@@ -229,16 +153,64 @@ class AccountSession:
         except StoreError:
             return
 
+    async def _report(self) -> None:
+        trouble, cause = self._breaker.trouble, self._breaker.cause
+        async with self._reporting:
+            if trouble is self.reported:
+                return
+            entry, problem = self._deps.events.account(
+                EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED,
+                account=self._deps.lease.name,
+                reason=trouble or self.reported or AccountTrouble.UNREACHABLE,
+                cause=cause,
+                problem=self._problem,
+                after=self._sequence,
+                at=self._clock.now(),
+            )
+            sequence = entry.event.sequence
+            problems = () if problem is None else (problem,)
+            await self._deps.store.record(
+                SourceChange(self._deps.lease, self._sequence, sequence, trouble, (entry,), problems)
+            )
+            self._sequence, self.reported = sequence, trouble
+            self._problem = problem.problem if problem is not None and trouble else None
+            self._deps.metrics.up.set(trouble is None)
+            self._deps.metrics.events.labels(entry.event.type).inc()
+            if trouble:
+                known = {} if cause is None else {"cause": cause}
+                if remedy := REMEDIES.get(cause or ""):
+                    known["remedy"] = remedy
+                log.error("account.degraded", account=self._deps.lease.name, reason=trouble, **known)
+            else:
+                log.info("account.recovered", account=self._deps.lease.name)
+
+    async def _save_backoff(self) -> None:
+        """Write what has changed of pause and failures. Raises `StoreError`."""
+        async with self._saving:
+            now = self._clock.monotonic()
+            if self._breaker.failing_since is not None:
+                self._breaker.note_running(now=now, ran_s=self._clock.running())
+            state = self._backoff_state(now)
+            if state != self._saved:
+                await self._deps.store.save_backoff(self._breaker.backoff(now))
+                self._saved = state
+
+    def _backoff_state(self, now: Monotonic) -> tuple[float | None, float | None]:
+        """Return what makes one backoff differ from another: when the pause ends, which time does not change."""
+        backoff = self._breaker.backoff(now)
+        return None if backoff.pause_s is None else self._breaker.paused_until, backoff.failing_for_s
+
     def flush_later(self, entry: TrackedExecution) -> None:
         """Have the next flush write when this execution was polled, if it is not to yet: nothing else has changed."""
         entry.unflushed = True
         self._unflushed.append(entry)
 
     async def flush(self) -> None:
-        """Let the store know when unchanged executions were last polled. Raises `StoreError`.
+        """Let the store know how the account is, and when unchanged executions were polled. Raises `StoreError`.
 
         What was polled again meanwhile waits for its next turn.
         """
+        await self._save_backoff()
         entries = [entry for entry in islice(self._unflushed, FLUSH_COUNT) if entry.unflushed]
         polled_at = {entry.known.execution: entry.polled_at for entry in entries}
         if polled_at:
