@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from stores import (
@@ -395,12 +396,12 @@ async def test_closing_finishes_what_was_handed_in(
 async def test_a_closed_store_refuses_and_may_be_closed_again(store: SqlStore, account: Lease) -> None:
     await store.close()
     for use in (
-        store.record(change(account)),
-        SqlAccountStore(store, account).load_account(),
-        store.backlog(),
+        partial(store.record, change(account)),
+        SqlAccountStore(store, account).load_account,
+        store.backlog,
     ):
         with pytest.raises(StoreError):
-            await use
+            await use()
     await store.close()
 
 

@@ -42,12 +42,16 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a request ended at that time (microseconds UTC, steady), and what is written of each of its deliveries."""
+    """How a request ended at that time (microseconds UTC, steady), and what is written of each of its deliveries.
+
+    They may be tried again in `wait_s`, as far as they wait.
+    """
 
     batch: Sequence[Delivery]
     result: SendResult
     records: Sequence[AttemptRecord]
     at: Micros
+    wait_s: float = 0.0
 
 
 def failed(
@@ -104,7 +108,7 @@ def failed(
                 group_key=None if goes_apart else each.group_key,
             )
         )
-    return Attempt(batch, result, records, at)
+    return Attempt(batch, result, records, at, wait_s or 0.0)
 
 
 class FailureLog:
@@ -140,7 +144,7 @@ class FailureLog:
         if dead_count == count:
             return
         self._metrics.retried(count - dead_count)
-        known["wait_s"] = round((attempt.records[0].due_at - attempt.at) / 1e6, 3)
+        known["wait_s"] = round(attempt.wait_s, 3)
         now, is_gone = self._clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
         if self.in_trouble or now < self._quiet_until or is_gone:
             log.debug("delivery.failed", **known)
@@ -159,20 +163,24 @@ class FailureLog:
 class CircuitBreaker:
     """Open while a sink takes nothing. Moments are monotonic seconds.
 
-    While it `is_open` what is due has to wait, but for one delivery at a time, and `is_trying` until that is answered.
+    While it `is_open` what is due has to wait, but for one delivery at a time, and `is_trying` while that is under way.
     `failures_count` is that of failures in a row.
     """
 
-    def __init__(self, *, opens: bool = True, failures_count: int = 0, now: Monotonic = EARLIEST) -> None:
-        """Go on from the failures of an earlier life since anything got through. One that never `opens` is closed."""
+    def __init__(self, *, opens: bool = True) -> None:
+        """Start closed; one that never `opens` stays so."""
         self.is_open = False
         self.is_trying = False
-        self.failures_count = failures_count
         self._opens = opens
+        self.failures_count = 0
         self._waits_count = 0
         self._tried_from = EARLIEST
         self._never_tried_from = EARLIEST
-        if opens and failures_count >= FAILURES_COUNT:
+
+    def resume(self, failures_count: int, *, now: Monotonic) -> None:
+        """Go on from so many failures since anything got through, of an earlier life."""
+        self.failures_count = failures_count
+        if self._opens and failures_count >= FAILURES_COUNT:
             self._open(now)
 
     def trial_at(self) -> Monotonic:
@@ -180,14 +188,27 @@ class CircuitBreaker:
         return min(self._tried_from, self._never_tried_from)
 
     def trial(self, now: Monotonic) -> Trial | None:
-        """Return what may be tried while it is open: what was never tried first. It is not asked for again at once."""
+        """Return what may be tried while it is open: what was never tried first, but not more often than its wait."""
         if now >= self._never_tried_from:
-            self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
             return "never_tried"
-        if now >= self._tried_from:
+        return "tried_longest_ago" if now >= self._tried_from else None
+
+    def trial_begins(self, *, never_tried: bool, now: Monotonic) -> None:
+        """Note that a delivery is tried while it is open."""
+        self.is_trying = True
+        if never_tried:
+            self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
+
+    def trial_ends(self) -> None:
+        """Note that its answer is there, or will never be."""
+        self.is_trying = False
+
+    def nothing_waits(self, trial: Trial, *, now: Monotonic) -> None:
+        """Note that there is nothing for such a trial."""
+        if trial == "never_tried":
+            self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
+        else:
             self._tried_from = Monotonic(now + OPEN_S)
-            return "tried_longest_ago"
-        return None
 
     def failed(self, now: Monotonic, *, waited: bool) -> None:
         """Note a failure. `waited` says it is that of a trial which had to wait."""

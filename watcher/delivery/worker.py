@@ -102,8 +102,9 @@ class DeliveryWorker:
         self._failures = FailureLog(self.sink, clock=deps.clock, metrics=deps.metrics)
         self._problems = OpenProblems(sink, self._state, self._reporter, store=store, rules=rules, deps=deps)
         now = deps.clock.monotonic()
-        failures_count = 0 if record.backoff.failing_for_s is None else record.failures_count
-        self._breaker = CircuitBreaker(opens=rules.breaks, failures_count=failures_count, now=now)
+        self._breaker = CircuitBreaker(opens=rules.breaks)
+        if record.backoff.failing_for_s is not None:
+            self._breaker.resume(record.failures_count, now=now)
         self._pacer = Pacer(rules.rate_per_s, now=now)
         self._owned_from = deps.clock.steady_us()
         self._released_under: tuple[Silence, ...] | None = None  # the silences when openings were released last
@@ -340,9 +341,11 @@ class DeliveryWorker:
         self._trial = request.trial
         if request.trial is not None:  # it looks at a part of what waits
             self._is_unread |= bool(taken.batches) or request.trial == "never_tried"
-        if request.trial == "never_tried" and not taken.batches:  # then something else may be tried
-            self._deps.wake()
-            return
+        if request.trial is not None and not taken.batches:
+            self._breaker.nothing_waits(request.trial, now=self._clock.monotonic())
+            if request.trial == "never_tried":  # then something else may be tried
+                self._deps.wake()
+                return
         self._is_backlog = request.trial is None and len(taken.batches) == request.count
         self._next_due_at = taken.next_due_at
         if self._state.trying_since is not None and self._is_at_rest():
@@ -368,7 +371,7 @@ class DeliveryWorker:
                 continue
             trial = self._trial if self._breaker.is_open else None
             if trial is not None:
-                self._breaker.is_trying = True
+                self._breaker.trial_begins(never_tried=trial == "never_tried", now=now)
             self._pacer.spend(now)
             self._unsettled_count += len(batch)
             task = asyncio.create_task(self._send(batch, trial))
@@ -430,7 +433,7 @@ class DeliveryWorker:
             result = SendResult(SendOutcome.RETRY, "error")
         finally:
             if trial is not None:
-                self._breaker.is_trying = False
+                self._breaker.trial_ends()
         self._sending_s = self._clock.monotonic() - began_at
         at, was_open = self._clock.steady_us(), self._breaker.is_open
         if result.pause_s:

@@ -34,7 +34,8 @@ def after(
         [delivery], result, rules, at=at, clock_s=waited_s, begun_s=0.0, through_at=NEVER, jitter=lambda: jitter
     )
     (record,) = attempt.records
-    return record.state, record.rejections, record.due_at / 1e6
+    assert record.due_at == round(attempt.wait_s * 1e6)
+    return record.state, record.rejections, attempt.wait_s
 
 
 def test_a_delivery_nobody_wants_waits_however_long() -> None:
