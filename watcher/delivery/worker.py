@@ -311,7 +311,7 @@ class DeliveryWorker:
         if request is not None and taken is not None:
             self._take_in(taken, request)
         else:
-            self._is_unread |= any(record.state == DeliveryState.WAITING for record in attempts)
+            self._is_unread |= bool(attempts)  # what they leave waiting, and what waited for them
 
     def _request(self, now: Monotonic) -> Take | None:
         """Return what to take now, if it may be sent, there is room for it, and something may be due."""

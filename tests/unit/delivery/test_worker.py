@@ -117,6 +117,14 @@ async def test_a_sink_that_never_gives_up_keeps_trying_and_looks_for_nothing_to_
     assert (rig.row("a1")["state"], rig.store.asked["give_up"]) == ("waiting", 0)
 
 
+async def test_what_waited_for_an_event_goes_after_it_though_a_flush_has_settled_that_one(rig: Rig) -> None:
+    await rig.record("a", "a")
+    await rig.worker.tick()
+    await rig.settle()
+    await rig.worker.flush()
+    assert await rig.sent_after() == ["a2"]
+
+
 async def test_every_attempt_carries_the_same_id_and_body(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.record("a")
