@@ -196,7 +196,7 @@ class Rig:
         self.silences = Silences()
         self.woken = False
         self.is_trusted = True
-        self._recorded: Counter[str] = Counter()
+        self.recorded: Counter[str] = Counter()
         self._beside: list[Rig] = []
         self._changes_count = 0
 
@@ -270,14 +270,14 @@ class Rig:
         lane = b""
         for stream in streams:
             self.clock.passed_s += 0.001
-            self._recorded[stream] += 1
+            self.recorded[stream] += 1
             closed_at = self.clock.now() if closed else None
             if problem is not None:
                 block = {"id": str(problem.id)} | ({} if closed_at is None else {"closedAt": timestamp(closed_at)})
                 data = {**(data or {}), "problem": block}
                 problems.append(ProblemChange(problem, closed_at, is_new=is_new and not closed))
                 lane = lane_of(problem.kind, problem.opening.stream, id_=problem.id)
-            event = _event(stream, self._recorded[stream], type_=type_, data=data, lane=lane)
+            event = _event(stream, self.recorded[stream], type_=type_, data=data, lane=lane)
             group = None if self.rules.group is None else self.rules.group.group_of(event)
             entries.append(OutboxEntry(event, (self.name,), groups={} if group is None else {self.name: group}))
         await self.write(*entries, problems=problems)

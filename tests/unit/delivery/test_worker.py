@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from structlog.testing import capture_logs
@@ -123,6 +124,40 @@ async def test_what_waited_for_an_event_goes_after_it_though_a_flush_has_settled
     await rig.settle()
     await rig.worker.flush()
     assert await rig.sent_after() == ["a2"]
+
+
+async def _answer_soon(dice: Random) -> Answer:
+    for _ in range(dice.randrange(9)):
+        await asyncio.sleep(0)
+    return DELIVERED
+
+
+async def _tick_when_woken(rig: Rig) -> None:
+    while True:
+        if rig.woken:
+            rig.woken = await rig.worker.tick() == 0
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("takes_along", [False, True])
+@pytest.mark.parametrize("seed", range(10))
+async def test_whatever_comes_between_its_turns_all_is_sent(rig: Rig, seed: int, *, takes_along: bool) -> None:
+    dice = Random(seed)
+    rig.sink.answer = lambda _: _answer_soon(dice)
+    if takes_along:
+        rig.take_along()
+    ticking = asyncio.create_task(_tick_when_woken(rig))
+    for _ in range(40):
+        if dice.random() < 0.5:
+            await rig.record(*dice.choices("abc", k=dice.randrange(1, 4)))
+        else:
+            await rig.worker.flush()
+        for _ in range(dice.randrange(9)):
+            await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        for _ in range(sum(rig.recorded.values())):
+            await rig.sink.arrived.get()
+    ticking.cancel()
 
 
 async def test_every_attempt_carries_the_same_id_and_body(rig: Rig) -> None:

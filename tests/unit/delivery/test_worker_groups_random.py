@@ -70,7 +70,7 @@ async def test_nothing_is_lost_or_out_of_order(tmp_path: Path, seed: int, poison
     for _ in range(STEPS):
         type_ = dice.choice([EventType.EXECUTION_RUNNING, EventType.EXECUTION_FAILED, EventType.ACCOUNT_DEGRADED])
         data = {"account": "default", "pipeline": {"id": dice.choice("pq")}, "labels": {"team": dice.choice("xy")}}
-        chosen = [stream for stream in dice.choices(STREAMS, k=dice.randrange(6)) if rig._recorded[stream] < 9]
+        chosen = [stream for stream in dice.choices(STREAMS, k=dice.randrange(6)) if rig.recorded[stream] < 9]
         await rig.record(*dict.fromkeys(chosen), type_=type_, data=data)
         await rig.go(dice.choice([0.0, 0.3, 2.0, 11.0]))
         if dice.random() < 0.15:
@@ -87,7 +87,7 @@ async def test_nothing_is_lost_or_out_of_order(tmp_path: Path, seed: int, poison
     for number in range(40):
         await rig.record("other", type_=EventType.ACCOUNT_DEGRADED)
         await rig.go_for(30 + number)
-    expected = {f"{stream}{nth}" for stream, count in rig._recorded.items() for nth in range(1, count + 1)}
+    expected = {f"{stream}{nth}" for stream, count in rig.recorded.items() for nth in range(1, count + 1)}
     late = {f"s1-{nth}" for nth in range(3, 10)} if poison is FAILED else {"s1-3"}
     assert (receiver.complaints, rig.ends) == ([], [])
     assert expected - receiver.received <= late

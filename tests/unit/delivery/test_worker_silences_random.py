@@ -97,14 +97,14 @@ async def test_each_problem_is_opened_once_and_closed_once_if_it_was_opened(
     for step in range(STEPS):
         for stream, (opening, closing) in KINDS.items():
             data = {"account": "default"} | ({} if stream == "account-" else {"pipeline": {"id": "p"}})
-            if dice.random() > 0.3 or rig._recorded[stream] > 7:
+            if dice.random() > 0.3 or rig.recorded[stream] > 7:
                 continue
             if stream in open_now:
                 problem = open_now.pop(stream)
                 closed.add(problem.id)
                 await rig.record(stream, type_=closing, data=data, problem=problem, closed=True)
             else:
-                key = EventKey(stream.encode(), rig._recorded[stream] + 1)
+                key = EventKey(stream.encode(), rig.recorded[stream] + 1)
                 problem = Problem(UUID(int=step * 10 + len(stream)), opening, rig.clock.now(), key)
                 open_now[stream] = problem
                 all_problems.append(problem)
