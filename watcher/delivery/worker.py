@@ -151,6 +151,8 @@ class DeliveryWorker:
             return
         self._take_in(taken, request)
         self._start()
+        if self._ready or self._kept_back or self._next_due_at is not None:  # a tick says when to go on
+            self._deps.wake()
 
     async def tick(self) -> float:
         """Settle what was answered, start what is due and allowed; return in how many seconds to be called again.

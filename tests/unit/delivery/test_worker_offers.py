@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from worker_rig import DELIVERED, FAILED, Answer, Rig, name_of
+from worker_rig import DELIVERED, FAILED, RULES, Answer, Rig, name_of
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import StoreError
+from watcher.domain.routing import GroupRules
+from watcher.sinks.protocol import WorkerRules
 
 
 @pytest.fixture
@@ -53,6 +56,28 @@ async def test_what_is_on_its_way_holds_back_the_next_of_its_lane_alone(rig: Rig
     assert rig.sink.take_sent() == ["a1", "b1"]
     held.set_result(DELIVERED)
     assert await rig.sent_after() == ["a2"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "rest_s"),
+    [
+        (replace(RULES, rate_per_s=1.0), 0.6),
+        (replace(RULES, group=GroupRules(("pipeline",), wait_s=3.0, max_count=9, problems=False)), 3.0),
+    ],
+    ids=["rate", "group"],
+)
+async def test_for_what_cannot_go_at_once_the_worker_is_woken(rig: Rig, rules: WorkerRules, rest_s: float) -> None:
+    await rig.restart(rules=rules)
+    rig.take_along()
+    await rig.record("b")
+    await rig.go_for(3.0)
+    await rig.record("b")
+    await rig.go(0.4)
+    rig.woken = False
+    rig.sink.take_sent()
+    await rig.record("a", data={"pipeline": {"id": "p"}})
+    assert (rig.woken, rig.sink.take_sent()) == (True, [])
+    assert await rig.go() == pytest.approx(rest_s, abs=0.01)
 
 
 async def test_what_may_not_go_now_is_not_taken(rig: Rig) -> None:
