@@ -135,7 +135,9 @@ async def _answer_soon(dice: Random) -> Answer:
 async def _tick_when_woken(rig: Rig) -> None:
     while True:
         if rig.woken:
-            rig.woken = await rig.worker.tick() == 0
+            rig.woken = False
+            if await rig.worker.tick() < 1.0:
+                rig.woken = True
         await asyncio.sleep(0)
 
 
