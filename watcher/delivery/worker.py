@@ -329,10 +329,13 @@ class DeliveryWorker:
             if self._store.exclusive and not is_due:  # where others record too, it may have something
                 return None
         group = self._rules.group
+        skip = self._going() if self._ready or self._sending else frozenset[bytes]()
+        if skip and self._answered:  # this turn settles it, though its task may not have ended yet
+            skip -= {record.lane for answer in self._answered for record in answer.records}
         return Take(
             now=self._clock.steady_us(),
             count=1 if trial else self._take_count,
-            skip=self._going() if self._ready or self._sending else frozenset(),
+            skip=skip,
             group_count=1 if group is None else group.max_count,
             trial=trial,
             with_messages=self._rules.keeps_messages,
