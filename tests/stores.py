@@ -16,6 +16,7 @@ from sqlalchemy import Connection, insert, update
 from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
 from watcher.domain.event import Event, EventKey, EventType, Group, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
+from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.store.account_store import SqlAccountStore
@@ -39,7 +40,8 @@ from watcher.store.sql_store import SqlStore
 from watcher.store.tables import lease
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
-START_US = Micros(int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000)
+START = datetime(2026, 11, 24, tzinfo=UTC)
+START_US = Micros(int(START.timestamp()) * 1_000_000)
 SECOND_US = 1_000_000
 LATER = Micros(START_US + 3_600 * SECOND_US)
 DAY_US = 86_400 * SECOND_US
@@ -171,13 +173,32 @@ def event(subject: str, *, sequence: int, type_: EventType = EventType.EXECUTION
     return Event(uuid5(UUID(int=0), f"{subject}-{sequence}"), type_, stream_of(subject), sequence, body, **more)
 
 
+def about(problems: tuple[ProblemChange, ...]) -> dict[str, Any]:
+    """Return what an event says of the problem that it opens or closes, if it does."""
+    return {"problem": problems[0].problem.id, "closes": problems[0].closed_at is not None} if problems else {}
+
+
+def overdue(number: int) -> Problem:
+    """Return the problem that an execution is overdue, opened by its first event."""
+    subject = stream_of(execution_id(number))
+    return Problem(UUID(int=number), EventType.EXECUTION_OVERDUE, from_us(START_US), EventKey(subject, 1))
+
+
+def opened(problem: Problem) -> tuple[ProblemChange, ...]:
+    return (ProblemChange(problem, is_new=True),)
+
+
+def closed(problem: Problem, *, at: datetime = START) -> tuple[ProblemChange, ...]:
+    return (ProblemChange(problem, closed_at=at),)
+
+
 def change(
     lease: Lease,
     number: int = 1,
     *,
     sequence: int = 1,
     sinks: tuple[str, ...] = ("ops",),
-    with_sinks_of: int | None = None,
+    problems: tuple[ProblemChange, ...] = (),
     group: Group | None = None,
     **known: object,
 ) -> ExecutionChange:
@@ -185,21 +206,27 @@ def change(
     name = execution_id(number)
     groups = {} if group is None else dict.fromkeys(sinks, group)
     values: dict[str, Any] = {"status": "running", "since_at": START_US, "polled_at": START_US} | known
-    opening = None if with_sinks_of is None else EventKey(stream_of(name), with_sinks_of)
     return ExecutionChange(
         lease=lease,
         before=sequence - 1 or None,
         known=ExecutionRecord(name, PIPELINE, sequence=sequence, **values),
-        entries=(OutboxEntry(event(name, sequence=sequence), sinks, opening, groups),),
+        entries=(OutboxEntry(event(name, sequence=sequence, **about(problems)), sinks, groups),),
+        problems=problems,
     )
 
 
 def source_change(
-    lease: Lease, *, sequence: int = 1, state: str | None = "unreachable", sinks: tuple[str, ...] = ("ops",)
+    lease: Lease,
+    *,
+    sequence: int = 1,
+    state: str | None = "unreachable",
+    sinks: tuple[str, ...] = ("ops",),
+    problems: tuple[ProblemChange, ...] = (),
 ) -> SourceChange:
     """Return the next change of an account or sink, which emits one event."""
-    emitted = event(f"{lease.kind}s/{lease.name}", sequence=sequence, type_=EventType.ACCOUNT_DEGRADED)
-    return SourceChange(lease, sequence - 1, sequence, state, (OutboxEntry(emitted, sinks),))
+    subject = f"{lease.kind}s/{lease.name}"
+    emitted = event(subject, sequence=sequence, type_=EventType.ACCOUNT_DEGRADED, **about(problems))
+    return SourceChange(lease, sequence - 1, sequence, state, (OutboxEntry(emitted, sinks),), problems)
 
 
 def pipeline_change(

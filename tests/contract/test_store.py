@@ -15,11 +15,14 @@ from stores import (
     Woken,
     change,
     claim,
+    closed,
     due,
     execution_id,
     executions_of,
     names,
     of,
+    opened,
+    overdue,
     settle,
     settle_all,
     sink_of,
@@ -271,9 +274,9 @@ async def test_a_sink_that_was_sent_an_event_is_also_sent_the_one_that_ends_it(
     store: SqlStore, account: Lease, ops: SinkStore, woken: Woken
 ) -> None:
     log = await sink_of(store, "log")
-    await store.record(change(account, sinks=("ops", "log")))
+    await store.record(change(account, sinks=("ops", "log"), problems=opened(overdue(1))))
     woken.names.clear()
-    await store.record(change(account, sequence=2, sinks=("ops",), with_sinks_of=1))
+    await store.record(change(account, sequence=2, sinks=("ops",), problems=closed(overdue(1))))
     assert woken.names == ["log", "ops"]
     for sink in (ops, log):
         await settle(sink, *await due(sink))
@@ -284,8 +287,8 @@ async def test_a_sink_that_was_sent_an_event_is_also_sent_the_one_that_ends_it(
 async def test_an_event_that_ends_one_nobody_else_was_sent_goes_to_its_own_sinks(
     store: SqlStore, account: Lease, ops: SinkStore, woken: Woken
 ) -> None:
-    await store.record(change(account, sinks=("ops",)))
-    await store.record(change(account, sequence=2, sinks=("ops",), with_sinks_of=1))
+    await store.record(change(account, sinks=("ops",), problems=opened(overdue(1))))
+    await store.record(change(account, sequence=2, sinks=("ops",), problems=closed(overdue(1))))
     assert set(woken.names) == {"ops"}
     assert (await store.backlog())["ops"].pending_count == 2
     assert names(await due(ops)) == [of(1)]
@@ -293,8 +296,8 @@ async def test_an_event_that_ends_one_nobody_else_was_sent_goes_to_its_own_sinks
 
 async def test_the_end_of_an_event_of_the_same_group_finds_its_sinks(store: SqlStore, account: Lease) -> None:
     both = [
-        store.record(change(account, sinks=("log",))),
-        store.record(change(account, sequence=2, sinks=(), with_sinks_of=1)),
+        store.record(change(account, sinks=("log",), problems=opened(overdue(1)))),
+        store.record(change(account, sequence=2, sinks=(), problems=closed(overdue(1)))),
     ]
     await asyncio.gather(*both)
     assert (await store.backlog())["log"].pending_count == 2

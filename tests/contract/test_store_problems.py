@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,8 +13,10 @@ from stores import (
     START_US,
     SetClock,
     Woken,
+    about,
     change,
     claim,
+    closed,
     due,
     event,
     execution_id,
@@ -23,6 +24,8 @@ from stores import (
     from_us,
     names,
     of,
+    opened,
+    overdue,
     settle_all,
     sink_of,
     source_change,
@@ -66,20 +69,12 @@ def rules_change(
     """Return the next change of a pipeline's rules, with one event for these sinks if there are any."""
     if sinks is None:
         return RulesChange(lease, PIPELINE, before, before, STATE, **more)
-    emitted = event(PIPELINE_SUBJECT, sequence=before + 1, type_=FAILING)
+    emitted = event(PIPELINE_SUBJECT, sequence=before + 1, type_=FAILING, **about(more.get("problems", ())))
     return RulesChange(lease, PIPELINE, before, before + 1, STATE, (OutboxEntry(emitted, sinks),), **more)
 
 
 def together(lease: Lease, *changes: ExecutionChange | RulesChange) -> ChangeSet:
     return ChangeSet(lease, changes)
-
-
-def opened(problem: Problem) -> tuple[ProblemChange, ...]:
-    return (ProblemChange(problem, is_new=True),)
-
-
-def closed(problem: Problem, *, at: datetime = AT) -> tuple[ProblemChange, ...]:
-    return (ProblemChange(problem, closed_at=at),)
 
 
 async def test_a_pipeline_that_had_no_rules_has_nothing_to_go_by(store: SqlStore, account: Lease) -> None:
@@ -192,14 +187,10 @@ async def test_an_open_problem_counts_on(store: SqlStore, account: Lease) -> Non
 async def test_open_problems_are_counted_by_kind(store: SqlStore, account: Lease) -> None:
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of())))
     for number in (2, 3):
-        await store.record(replace(change(account, number), problems=opened(overdue(number))))
+        await store.record(change(account, number, problems=opened(overdue(number))))
     assert await store.count_open_problems() == {FAILING: 1, OVERDUE: 2}
-    await store.record(replace(change(account, 2, sequence=2), problems=closed(overdue(2))))
+    await store.record(change(account, 2, sequence=2, problems=closed(overdue(2))))
     assert await store.count_open_problems() == {FAILING: 1, OVERDUE: 1}
-
-
-def overdue(number: int) -> Problem:
-    return problem_of(number, kind=OVERDUE, subject=execution_id(number))
 
 
 async def open_ones(store: SqlStore) -> list[OpenProblem]:
@@ -215,10 +206,10 @@ async def test_open_problems_say_what_they_are_about(store: SqlStore, account: L
     degraded = problem_of(4, kind=EventType.ACCOUNT_DEGRADED, subject="accounts/default")
     failing = problem_of(5, kind=EventType.SINK_FAILING, subject="sinks/ops")
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of(1))))
-    await store.record(replace(change(account, 2, overdue_sequence=1), problems=opened(overdue(2))))
-    await store.record(replace(change(account, 3, ended_at=9, overdue_sequence=1), problems=opened(overdue(3))))
-    await store.record(replace(source_change(account), problems=opened(degraded)))
-    await store.record(replace(source_change(ops.lease, state="failing", sinks=()), problems=opened(failing)))
+    await store.record(change(account, 2, overdue_sequence=1, problems=opened(overdue(2))))
+    await store.record(change(account, 3, ended_at=9, overdue_sequence=1, problems=opened(overdue(3))))
+    await store.record(source_change(account, problems=opened(degraded)))
+    await store.record(source_change(ops.lease, state="failing", sinks=(), problems=opened(failing)))
     assert await open_ones(store) == [
         OpenProblem(problem_of(1), "account", "default", PIPELINE),
         OpenProblem(overdue(2), "account", "default", PIPELINE, execution_id(2), "running"),
@@ -231,14 +222,14 @@ async def test_open_problems_say_what_they_are_about(store: SqlStore, account: L
 async def test_very_many_open_problems_are_read_in_pages(store: SqlStore, account: Lease) -> None:
     numbers = range(1, 2_502)
     await asyncio.gather(
-        *(store.record(replace(change(account, each, sinks=()), problems=opened(overdue(each)))) for each in numbers)
+        *(store.record(change(account, each, sinks=(), problems=opened(overdue(each)))) for each in numbers)
     )
     assert {each.execution for each in await open_ones(store)} == set(map(execution_id, numbers))
 
 
 def closing(problem: Problem) -> tuple[OutboxEntry, ProblemChange]:
-    emitted = event(f"problems/{problem.id}", sequence=1, type_=EventType.PROBLEM_CLOSED)
-    return OutboxEntry(emitted, (), problem.opening), ProblemChange(problem, closed_at=AT)
+    emitted = event(f"problems/{problem.id}", sequence=1, type_=EventType.PROBLEM_CLOSED, **about(closed(problem)))
+    return OutboxEntry(emitted, ()), ProblemChange(problem, closed_at=AT)
 
 
 async def test_a_problem_that_nobody_watches_for_is_closed_where_it_was_opened(
@@ -264,16 +255,16 @@ async def test_a_problem_that_is_closed_by_now_is_not_closed_again(
 
 
 async def test_whoever_closes_a_problem_that_was_closed_for_it_writes_the_rest(store: SqlStore, account: Lease) -> None:
-    await store.record(replace(change(account), problems=opened(overdue(1))))
+    await store.record(change(account, problems=opened(overdue(1))))
     await (await upkeep(store)).close_problems([closing(overdue(1))])
-    await store.record(replace(change(account, sequence=2, status="success"), problems=closed(overdue(1))))
+    await store.record(change(account, sequence=2, status="success", problems=closed(overdue(1))))
     assert [each.status for each in await executions_of(store, account)] == ["success"]
 
 
 async def test_a_stay_that_is_overdue_by_another_event_is_none_of_the_problem_s(
     store: SqlStore, account: Lease
 ) -> None:
-    await store.record(replace(change(account, 1, overdue_sequence=5), problems=opened(overdue(1))))
+    await store.record(change(account, 1, overdue_sequence=5, problems=opened(overdue(1))))
     assert await open_ones(store) == [OpenProblem(overdue(1), "account", "default", PIPELINE, execution_id(1))]
 
 
@@ -281,8 +272,7 @@ async def test_a_stay_that_is_overdue_by_another_event_is_none_of_the_problem_s(
 async def test_an_execution_whose_problem_is_closed_is_overdue_no_more(
     store: SqlStore, account: Lease, overdue_sequence: int, left: tuple[int | None, int | None]
 ) -> None:
-    overdue_change = change(account, 1, overdue_sequence=overdue_sequence, overdue_at=7)
-    await store.record(replace(overdue_change, problems=opened(overdue(1))))
+    await store.record(change(account, 1, overdue_sequence=overdue_sequence, overdue_at=7, problems=opened(overdue(1))))
     await store.record(change(account, 2, overdue_sequence=1, overdue_at=7))
     await (await upkeep(store)).close_problems([closing(overdue(1))])
     known, other = sorted(await executions_of(store, account), key=lambda each: each.execution)
@@ -296,8 +286,8 @@ async def test_an_account_or_sink_whose_problem_is_closed_begins_anew(
 ) -> None:
     degraded = problem_of(4, kind=EventType.ACCOUNT_DEGRADED, subject="accounts/default")
     failing = problem_of(5, kind=EventType.SINK_FAILING, subject="sinks/ops")
-    await store.record(replace(source_change(account, state="unauthorized"), problems=opened(degraded)))
-    await store.record(replace(source_change(ops.lease, state="failing", sinks=()), problems=opened(failing)))
+    await store.record(source_change(account, state="unauthorized", problems=opened(degraded)))
+    await store.record(source_change(ops.lease, state="failing", sinks=(), problems=opened(failing)))
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of(1))))
     await (await upkeep(store)).close_problems([closing(problem_of(1))])
     assert (await SqlAccountStore(store, account).load_account()).trouble == "unauthorized"
@@ -364,7 +354,7 @@ async def test_what_opened_a_problem_stays_while_that_is_open_and_says_where_its
         await store.record(rules_change(account, sinks=("ops",), problems=opened(problem)))
     else:
         problem = overdue(1)
-        await store.record(replace(change(account, ended_at=START_US), problems=opened(problem)))
+        await store.record(change(account, ended_at=START_US, problems=opened(problem)))
     await settle_all(ops)
     await prune(store, clock, days=90)
     assert await store.load_events([problem.opening])

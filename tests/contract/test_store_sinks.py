@@ -1,6 +1,6 @@
 """What every store promises of silences, of how the opening of a problem stands, reminders and dead letters."""
 
-from dataclasses import replace
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -14,11 +14,14 @@ from stores import (
     SetClock,
     Woken,
     change,
+    closed,
     due,
     event,
     execution_id,
     names,
     of,
+    opened,
+    overdue,
     settle,
     settle_all,
     silence,
@@ -46,9 +49,9 @@ DEGRADED, RECOVERED, REMINDER = EventType.ACCOUNT_DEGRADED, EventType.ACCOUNT_RE
 @pytest.fixture
 async def problem(store: SqlStore, account: Lease, clock: SetClock) -> Problem:
     """An open problem whose opening waits to be sent to `ops`."""
-    opened = Problem(UUID(int=5), DEGRADED, clock.now(), OPENING)
-    await store.record(replace(source_change(account), problems=(ProblemChange(opened, is_new=True),)))
-    return opened
+    degraded = Problem(UUID(int=5), DEGRADED, clock.now(), OPENING)
+    await store.record(source_change(account, problems=opened(degraded)))
+    return degraded
 
 
 def closes(
@@ -56,7 +59,7 @@ def closes(
 ) -> SourceChange:
     """Return what ends the problem, for these and for whoever was sent its opening."""
     emitted = event("accounts/default", sequence=2, type_=type_, problem=problem.id, closes=True)
-    closing = OutboxEntry(emitted, sinks, problem.opening)
+    closing = OutboxEntry(emitted, sinks)
     return SourceChange(account, 1, 2, None, (closing,), (ProblemChange(problem, closed_at=clock.now()),))
 
 
@@ -81,9 +84,9 @@ async def test_what_is_silenced_is_settled_and_lets_the_next_go(
 async def test_whom_a_silence_kept_an_event_from_is_not_sent_its_end(
     store: SqlStore, account: Lease, ops: SinkStore
 ) -> None:
-    await store.record(change(account, sinks=("ops", "log")))
+    await store.record(change(account, sinks=("ops", "log"), problems=opened(overdue(1))))
     await silence(ops, *await due(ops))
-    await store.record(change(account, sequence=2, sinks=(), with_sinks_of=1))
+    await store.record(change(account, sequence=2, sinks=(), problems=closed(overdue(1))))
     assert await due(ops) == []
     assert (await store.backlog())["log"].pending_count == 2
 
@@ -235,3 +238,51 @@ async def test_what_is_replayed_is_not_pruned(store: SqlStore, account: Lease, o
     async for _ in (await upkeep(store)).prune(ended_before=clock.steady_us(), keep=lambda *_: False):
         pass
     assert len(await due(ops, now=clock.us)) == 1
+
+
+FAILING, DISABLED = EventType.SINK_FAILING, EventType.SINK_DISABLED
+
+
+async def told_twice(store: SqlStore, hook: SinkStore, clock: SetClock, sinks: Sequence[tuple[str, ...]]) -> Problem:
+    """Have a sink fail, and then be disabled: one problem, of which each is told to these sinks."""
+    problem = Problem(UUID(int=9), FAILING, clock.now(), EventKey(stream_of("sinks/hook"), 1))
+    for sequence, (type_, names_) in enumerate(zip((FAILING, DISABLED), sinks, strict=True), 1):
+        emitted = event("sinks/hook", sequence=sequence, type_=type_, problem=problem.id, lane=b"hook")
+        edge = ProblemChange(problem, is_new=sequence == 1)
+        entries = (OutboxEntry(emitted, names_),)
+        await store.record(SourceChange(hook.lease, sequence - 1, sequence, "any", entries, (edge,)))
+    return problem
+
+
+async def test_the_end_of_a_problem_goes_to_all_that_were_told_of_it_first_or_later(
+    store: SqlStore, ops: SinkStore, clock: SetClock
+) -> None:
+    hook, first, both = [await sink_of(store, name) for name in ("hook", "first", "both")]
+    problem = await told_twice(store, hook, clock, [("first", "both"), ("ops", "both")])
+    for sink in (ops, first, both):
+        await settle_all(sink)
+    emitted = event("sinks/hook", sequence=3, type_=EventType.SINK_RECOVERED, problem=problem.id, closes=True)
+    change_ = SourceChange(hook.lease, 2, 3, None, (OutboxEntry(emitted, ()),), closed(problem))
+    await store.record(change_)
+    for sink in (ops, first, both):
+        (end,) = await due(sink)
+        assert (names([end]), end.is_opening_sent) == (["sinks/hook-3"], True)
+
+
+async def test_of_a_problem_that_was_told_twice_the_last_is_let_go_and_reminded_of(
+    store: SqlStore, ops: SinkStore, clock: SetClock
+) -> None:
+    hook, late, none = [await sink_of(store, name) for name in ("hook", "late", "none")]
+    sinks = ("ops", "late", "none")
+    await told_twice(store, hook, clock, [sinks, sinks])
+    await silence(late, *await due(late))
+    await settle_all(late)
+    for _ in range(2):
+        await silence(none, *await due(none))
+        await settle_all(ops)
+    for sink, let_go in ((ops, []), (late, []), (none, ["sinks/hook-2"])):
+        await sink.release()
+        assert names(await due(sink)) == let_go
+        await settle_all(sink)
+        (opening,) = await sink.sent_openings()
+        assert b"sinks/hook-2" in opening.body

@@ -109,12 +109,11 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """An event and the sinks it goes to. `with_sinks_of` adds those that another event went to.
+    """An event and the sinks it goes to; what closes a problem goes also to those that were sent an opening of it.
 
     `groups` has those of the sinks that it is to go to with others.
     """
 
     event: Event
     sinks: tuple[str, ...]
-    with_sinks_of: EventKey | None = None
     groups: Mapping[str, Group] = field(default_factory=dict)

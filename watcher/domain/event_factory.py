@@ -105,9 +105,7 @@ class EventFactory:
             subject=known.execution,
             id_=uuid.uuid5(NAMESPACE, name),
         )
-        problem = params.problem
-        opening = None if problem is None or problem.closed_at is None else problem.problem.opening
-        return self.router.entry_of(event, watch=watch, with_sinks_of=opening)
+        return self.router.entry_of(event, watch=watch)
 
     def gap(
         self,
@@ -157,7 +155,7 @@ class EventFactory:
         data |= {"reason": reason, "problem": problem_data(edge), "observed": {"at": timestamp(at)}}
         lane, source = _lane_of(problem), f"/problems/{problem.id}"
         event = event_of(EventType.PROBLEM_CLOSED, source, at, sequence=1, data=data, lane=lane)
-        return Reported(OutboxEntry(event, (), with_sinks_of=problem.opening), edge)
+        return Reported(OutboxEntry(event, ()), edge)
 
     def account(
         self,
@@ -222,7 +220,7 @@ class EventFactory:
         data = {**data, "problem": edge and problem_data(edge), "observed": {"at": timestamp(at)}}
         event = event_of(type_, source, at, sequence=sequence, data=data)
         if edge is not None and edge.closed_at is not None:
-            return Reported(OutboxEntry(event, (), with_sinks_of=edge.problem.opening), edge)
+            return Reported(OutboxEntry(event, ()), edge)
         return Reported(self.router.entry_of(event, watch=watch, but=but), edge)
 
 

@@ -11,7 +11,7 @@ from uuid import uuid5
 
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import NAMESPACE
-from watcher.domain.event import Event, EventKey, EventType, Group, OutboxEntry
+from watcher.domain.event import Event, EventType, Group, OutboxEntry
 from watcher.domain.problems import CLOSINGS
 from watcher.domain.timestamps import from_us
 from watcher.domain.watch import Watch
@@ -77,14 +77,7 @@ class Router:
         """Take these routes from now on, and no others."""
         self._routes = dict(routes)
 
-    def entry_of(
-        self,
-        event: Event,
-        *,
-        watch: Watch | None = None,
-        but: str | None = None,
-        with_sinks_of: EventKey | None = None,
-    ) -> OutboxEntry:
+    def entry_of(self, event: Event, *, watch: Watch | None = None, but: str | None = None) -> OutboxEntry:
         """Return an event with the sinks it goes to, and in which of them with others.
 
         `watch` is absent for events without a pipeline, which pass by their type. The sink `but` is left out: it is not
@@ -102,7 +95,7 @@ class Router:
             sinks.append(name)
             if route.group is not None and (group := route.group.group_of(event)) is not None:
                 groups[name] = group
-        return OutboxEntry(event, tuple(sinks), with_sinks_of, groups)
+        return OutboxEntry(event, tuple(sinks), groups)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from watcher.store.database import HotStatement
 from watcher.store.problems import message_of_failing, message_of_problem
 from watcher.store.records import Backlog, Taken
 from watcher.store.states import SourceNumbers, sink
-from watcher.store.tables import DEAD, WAITING, ZERO, AnyRow, delivery, event, is_sink, problem, source, waits
+from watcher.store.tables import DEAD, WAITING, ZERO, AnyRow, delivery, event, is_sink, opens, problem, source, waits
 
 CALLED_WITHIN_US = 45_000_000
 """With the longest wait of an open breaker, 30 s, everything is called within 75 s of a receiver's return."""
@@ -138,7 +138,7 @@ _MEMBERS = (
 _OPENING = (
     select(problem.c.closed_at, delivery.c.state, delivery.c.tried)
     .select_from(problem)
-    .outerjoin(event, and_(event.c.stream == problem.c.stream, event.c.sequence == problem.c.sequence))
+    .outerjoin(event, opens(event, problem))
     .outerjoin(delivery, and_(delivery.c.number == event.c.id, delivery.c.sink_id == bindparam("of_sink")))
     .where(problem.c.id == bindparam("of_problem"))
 )
@@ -301,13 +301,13 @@ def _complete(connection: Connection, sink_id: int, sent: Delivery, request: Tak
 
 def _with_opening(connection: Connection, sink_id: int, sent: Delivery) -> Delivery:
     assert sent.problem is not None
-    row = connection.execute(_OPENING, {"of_problem": sent.problem.bytes, "of_sink": sink_id}).one_or_none()
-    if row is None:  # retention took it, which it does long after it was closed
+    rows = connection.execute(_OPENING, {"of_problem": sent.problem.bytes, "of_sink": sink_id}).all()
+    if not rows:  # retention took it, which it does long after it was closed
         return replace(sent, is_problem_open=False)
-    is_sent = row.state != DeliveryState.SILENCED or bool(row.tried)
-    if row.state is None:  # what only closes went where the opening had gone, which retention may have taken since
-        is_sent = sent.type in CLOSINGS
-    return replace(sent, is_opening_sent=is_sent, is_problem_open=row.closed_at is None)
+    told = [row.state != DeliveryState.SILENCED or bool(row.tried) for row in rows if row.state is not None]
+    # What only closes went where the opening had gone, which retention may have taken since.
+    is_sent = any(told) if told else sent.type in CLOSINGS
+    return replace(sent, is_opening_sent=is_sent, is_problem_open=rows[0].closed_at is None)
 
 
 def backlog(connection: Connection) -> dict[str, Backlog]:

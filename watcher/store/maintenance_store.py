@@ -11,7 +11,7 @@ from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, exists, or_, select, tuple_, update
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import OutboxEntry
@@ -27,6 +27,7 @@ from watcher.store.tables import (
     delivery,
     event,
     execution,
+    opens,
     problem,
     problem_message,
     reminder,
@@ -79,11 +80,7 @@ _ENDED = (
 
 
 # What opened a problem stays while that is open, and says where its closing goes.
-_OPENS_NOTHING = (
-    ~select(problem.c.id)
-    .where(problem.c.stream == event.c.stream, problem.c.sequence == event.c.sequence, problem.c.closed_at.is_(None))
-    .exists()
-)
+_OPENS_NOTHING = ~exists().where(opens(event, problem), problem.c.closed_at.is_(None))
 # A dead letter can be replayed, so it stays as long again, from its death.
 _PAST_USE = (
     delivery.c.state != WAITING,

@@ -13,7 +13,7 @@ from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.store.changes import Emitted, SourceChange
 from watcher.store.records import OpenProblem, SentOpening
 from watcher.store.states import SourceNumbers, execution_id, pipeline, pipeline_id, sink
-from watcher.store.tables import AnyRow, delivery, event, execution, problem, problem_message, reminder, source
+from watcher.store.tables import AnyRow, delivery, event, execution, opens, problem, problem_message, reminder, source
 
 PROBLEM_COLUMNS = (
     problem.c.id,
@@ -220,13 +220,13 @@ _SENT = (
         event.c.body,
     )
     .select_from(problem)
-    .join(event, (event.c.stream == problem.c.stream) & (event.c.sequence == problem.c.sequence))
+    .join(event, opens(event, problem))
     .join(
         delivery,
         (delivery.c.number == event.c.id) & (delivery.c.sink_id == bindparam("of_sink")) & delivery.c.state.in_(_TAKEN),
     )
     .outerjoin(reminder, (reminder.c.problem_id == problem.c.id) & (reminder.c.sink_id == delivery.c.sink_id))
-    .order_by(problem.c.opened_at, problem.c.id)
+    .order_by(problem.c.opened_at, problem.c.id, event.c.sequence)
 )
 _SENT_OPEN = _SENT.where(problem.c.closed_at.is_(None))
 _OPEN_OR_LATE = _SENT.where(or_(problem.c.closed_at.is_(None), problem.c.closed_at >= bindparam("closed_from")))
@@ -239,13 +239,14 @@ _BEGIN_REMINDING = insert(reminder)
 
 
 def sent_openings(connection: Connection, sink_id: int, *, closed_from: Micros | None) -> Sequence[SentOpening]:
-    """Return the open problems of which a sink was sent the opening, and those closed since that moment."""
+    """Return the last opening that a sink was sent of each problem that is open, or was closed since that moment."""
     key = {"of_sink": sink_id}
     found = (
         connection.execute(_SENT_OPEN, key)
         if closed_from is None
         else connection.execute(_OPEN_OR_LATE, key | {"closed_from": closed_from})
     )
+    last = {row.id: row for row in found}
     return [
         SentOpening(
             problem=problem_of(row),
@@ -255,7 +256,7 @@ def sent_openings(connection: Connection, sink_id: int, *, closed_from: Micros |
             reminded_at=row.reminded_at,
             closed_at=None if row.closed_at is None else from_us(row.closed_at),
         )
-        for row in found
+        for row in last.values()
     ]
 
 

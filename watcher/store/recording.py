@@ -43,7 +43,7 @@ from watcher.store.states import (
     write_rules,
     write_sources,
 )
-from watcher.store.tables import WAITING, ZERO, delivery, is_sink, source
+from watcher.store.tables import WAITING, ZERO, delivery, is_sink, opens, problem, source
 from watcher.store.tables import event as events
 
 _EVENT = HotStatement(
@@ -83,16 +83,13 @@ _DELIVERY = HotStatement(
     )
 )
 
-# Whom a silence kept the earlier event from needs no word of its end, unless an earlier owner may have sent it.
+# Whom a silence kept an opening from needs no word of the end, unless an earlier owner may have sent it.
 _SINKS_OF = (
     select(delivery.c.sink_id, source.c.name)
     .join(source, source.c.id == delivery.c.sink_id)
     .join(events, events.c.id == delivery.c.number)
-    .where(
-        events.c.stream == bindparam("of_stream"),
-        events.c.sequence == bindparam("of_sequence"),
-        or_(delivery.c.state != DeliveryState.SILENCED, delivery.c.tried),
-    )
+    .join(problem, opens(events, problem))
+    .where(problem.c.id == bindparam("of_problem"), or_(delivery.c.state != DeliveryState.SILENCED, delivery.c.tried))
 )
 
 
@@ -143,12 +140,12 @@ class Outbox:
             for name in entry.sinks:
                 group = entry.groups.get(name)
                 deliveries.append(_delivery_row(entry, self.numbers[sink(name)], group, row["recorded_at"], now=now))
-            if entry.with_sinks_of is not None:  # it goes also to whoever was sent the earlier event that this one ends
-                earlier = {"of_stream": entry.with_sinks_of.stream, "of_sequence": entry.with_sinks_of.sequence}
-                if deliveries:  # the earlier one may be of this transaction
+            if entry.event.closes:
+                if deliveries:  # its opening may be of this transaction
                     _DELIVERY.run(connection, *deliveries)
                     deliveries = []
-                for other in connection.execute(_SINKS_OF, earlier).all():
+                # A sink has been told of some problems twice.
+                for other in dict.fromkeys(connection.execute(_SINKS_OF, {"of_problem": row["problem_id"]})):
                     if other.name not in entry.sinks:
                         closing = _delivery_row(entry, other.sink_id, None, row["recorded_at"], now=now)
                         deliveries.append(closing | {"only_closes": True})

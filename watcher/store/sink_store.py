@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import Connection, bindparam, case, func, null, select, true, update
+from sqlalchemy import Connection, bindparam, case, exists, func, null, select, true, update
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import Micros, to_us
@@ -14,7 +14,7 @@ from watcher.store.problems import open_problem_of, sent_openings
 from watcher.store.records import SentOpening, SinkRecord, Taken
 from watcher.store.sql_store import SqlStore
 from watcher.store.states import backoff_of, sink
-from watcher.store.tables import WAITING, ZERO, delivery, event, is_sink, problem, source, waits
+from watcher.store.tables import WAITING, ZERO, delivery, event, is_sink, opens, problem, source, waits
 
 T = TypeVar("T")
 
@@ -53,14 +53,16 @@ _LET_GO = (
     )
     .values(due_at=bindparam("now"))
 )
+_later = event.alias("later")
 _KEPT_BACK = (
     select(delivery.c.number)
     .join(event, event.c.id == delivery.c.number)
-    .join(problem, (problem.c.stream == event.c.stream) & (problem.c.sequence == event.c.sequence))
+    .join(problem, opens(event, problem))
     .where(
         delivery.c.sink_id == bindparam("of_sink"),
         delivery.c.state == DeliveryState.SILENCED,
         problem.c.closed_at.is_(None),
+        ~exists().where(opens(_later, problem), _later.c.sequence > event.c.sequence),
     )
     # Whoever closes a problem updates its row, and then reads which sinks were sent the opening. So that either this
     # comes first, and is read there, or the problem is found closed here: the sink is not sent the closing then, so it

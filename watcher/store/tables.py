@@ -22,6 +22,8 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    and_,
+    false,
     literal_column,
     text,
 )
@@ -189,7 +191,6 @@ problem = Table(
     Column("stream", LargeBinary, nullable=False),  # with the sequence: the event that opened it
     Column("sequence", BigInteger, nullable=False),
     Index("problem_open", "source_id", **_only_where("closed_at IS NULL")),
-    Index("problem_opening", "stream", "sequence", **_only_where("closed_at IS NULL")),
     Index("problem_pipeline", "pipeline_id", **_only_where("closed_at IS NULL AND execution IS NULL")),
     sqlite_with_rowid=False,
 )
@@ -235,6 +236,16 @@ DEAD: ColumnElement[str] = literal_column("'dead'")
 
 ZERO: ColumnElement[int] = literal_column("0", BigInteger)
 """Added to a column it keeps a database from finding rows by an index of that: they may be a million."""
+
+
+def opens(told: FromClause, begun: FromClause) -> ColumnElement[bool]:
+    """Return whether an event opened a problem, or told of it again under its id, as a 410 of a sink that fails."""
+    return and_(
+        told.c.stream == begun.c.stream,
+        told.c.sequence >= begun.c.sequence,
+        told.c.problem_id == begun.c.id,
+        told.c.closes == false(),
+    )
 
 
 def waits(deliveries: FromClause) -> ColumnElement[bool]:

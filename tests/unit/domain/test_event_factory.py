@@ -130,7 +130,7 @@ def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(
     counted = replace(problem, failed_count=7)
     closing = events.pipeline(EventType.PIPELINE_RECOVERED, WATCH, problem=counted, after=5, at=later)
     assert closing.problem == ProblemChange(counted, closed_at=later)
-    assert (closing.entry.sinks, closing.entry.with_sinks_of) == ((), problem.opening)
+    assert (closing.entry.sinks, closing.entry.event.closes) == ((), True)
     assert json.loads(closing.entry.event.body)["data"]["problem"] == {
         "id": str(problem.id),
         "kind": "pipeline.failing",
@@ -184,7 +184,7 @@ def test_a_problem_that_nobody_watches_for_ends_with_the_data_of_its_opening(eve
     problem, later = opening.problem.problem, AT + timedelta(hours=1)
     closing = events.closed(problem, opening.entry.event.body, reason=ClosedReason.REMOVED, at=later)
     envelope = json.loads(closing.entry.event.body)
-    assert (closing.entry.sinks, closing.entry.with_sinks_of) == ((), problem.opening)
+    assert (closing.entry.sinks, closing.entry.event.closes) == ((), True)
     assert closing.problem == ProblemChange(problem, closed_at=later)
     assert (envelope["type"], envelope["source"], envelope["sequence"]) == (
         "problem.closed",
@@ -223,7 +223,7 @@ def test_a_reminder_repeats_the_opening_to_one_sink_whatever_the_routes_say(even
     opening, problem = reported.entry.event.body, reported.problem.problem
     reminder = events.reminder(opening, problem, sink="elsewhere", after=8, at=AT + timedelta(hours=4))
     body, opened = json.loads(reminder.event.body), json.loads(opening)
-    assert (reminder.sinks, reminder.event.sequence, reminder.with_sinks_of) == (("elsewhere",), 9, None)
+    assert (reminder.sinks, reminder.event.sequence, reminder.event.closes) == (("elsewhere",), 9, False)
     assert (body["type"], body["source"], body["time"]) == (
         "problem.reminder",
         "/sinks/elsewhere",

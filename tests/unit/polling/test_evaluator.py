@@ -140,7 +140,7 @@ def test_a_first_sight_is_recorded_as_a_new_row_with_its_event() -> None:
     evaluation = rig.see("running")
     change = change_of(evaluation)
     assert (change.lease, change.before, change.known) == (LEASE, None, evaluation.known)
-    assert [(entry.sinks, entry.with_sinks_of) for entry in change.entries] == [(("all",), None)]
+    assert [entry.sinks for entry in change.entries] == [("all",)]
     assert evaluation.polled_at == us(rig)
     assert rig.emitted == ["running"]
 
@@ -278,7 +278,7 @@ def test_the_end_of_an_overdue_stay_goes_to_all_who_were_sent_it() -> None:
     rig.wait(1000)
     rig.see("running")
     evaluation = rig.see("success")
-    assert [entry.with_sinks_of and entry.with_sinks_of.sequence for entry in change_of(evaluation).entries] == [2]
+    assert [entry.event.closes for entry in change_of(evaluation).entries] == [True]
 
 
 def test_the_loss_of_an_overdue_execution_goes_to_all_who_were_sent_it() -> None:
@@ -287,7 +287,7 @@ def test_the_loss_of_an_overdue_execution_goes_to_all_who_were_sent_it() -> None
     rig.wait(1000)
     rig.see("running")
     evaluation = rig.fail_for(60, Outcome.NOT_FOUND)
-    assert [entry.with_sinks_of and entry.with_sinks_of.sequence for entry in change_of(evaluation).entries] == [2]
+    assert [entry.event.closes for entry in change_of(evaluation).entries] == [True]
 
 
 @pytest.mark.parametrize(("limits", "unwatched"), [({}, False), ({"new": 60.0}, False), ({"running": 900.0}, True)])
@@ -298,7 +298,7 @@ def test_a_stay_that_nobody_asks_for_any_more_is_ended_elsewhere(limits: dict[st
     rig.see("running")
     rig.entry.watch, rig.entry.unwatched = replace(WATCH, overdue_after_s=limits), unwatched
     change = change_of(rig.see("success"))
-    assert [entry.with_sinks_of for entry in change.entries] == [None]
+    assert [entry.event.closes for entry in change.entries] == [False]
     assert change.problems == ()
     assert "problem" not in rig.bodies[-1]["data"]
 
@@ -310,14 +310,14 @@ def test_only_the_event_that_ends_the_stay_goes_to_them() -> None:
     rig.see("running")
     rig.see("paused")
     evaluation = rig.see("success")
-    assert [entry.with_sinks_of for entry in change_of(evaluation).entries] == [None]
+    assert [entry.event.closes for entry in change_of(evaluation).entries] == [False]
 
 
 def test_overdue_at_first_sight_is_reported_with_the_status_in_one_change() -> None:
     rig = Rig()
     evaluation = rig.see("running", started_at=EPOCH - timedelta(hours=1))
     assert rig.emitted == ["running", "overdue"]
-    assert [entry.with_sinks_of for entry in change_of(evaluation).entries] == [None, None]
+    assert [entry.event.closes for entry in change_of(evaluation).entries] == [False, False]
     assert change_of(evaluation).before is None
 
 

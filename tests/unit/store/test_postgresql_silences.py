@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 from uuid import UUID
@@ -11,10 +11,10 @@ from uuid import UUID
 import pytest
 from postgres import PostgresServer
 from sqlalchemy import Connection, text
-from stores import START_US, SetClock, Woken, claim, due, silence, sink_of, source_change, stream_of
+from stores import START_US, SetClock, Woken, claim, closed, due, opened, silence, sink_of, source_change, stream_of
 
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.problems import Problem
 from watcher.store.changes import Lease, SourceChange
 from watcher.store.open import open_store
 from watcher.store.recording import GroupWork, write_group
@@ -53,9 +53,7 @@ class Replicas:
     releases: Work
 
     def closing(self) -> SourceChange:
-        change = source_change(self.account, sequence=2, sinks=())
-        entries = tuple(replace(each, with_sinks_of=OPENING) for each in change.entries)
-        return replace(change, entries=entries, problems=(ProblemChange(PROBLEM, closed_at=SetClock().now()),))
+        return source_change(self.account, sequence=2, sinks=(), problems=closed(PROBLEM))
 
     def closes(self, connection: Connection) -> None:
         write_group(connection, GroupWork([self.closing()]), outbox=self.polls.outbox, now=START_US)
@@ -85,7 +83,7 @@ async def replicas(postgres: PostgresServer) -> AsyncIterator[Replicas]:
         open_one = partial(open_store, url, clock=SetClock(), on_recorded=Woken())
         polls, sends = await open_one(), await open_one()
         account, ops = await claim(polls, "account", "default"), await sink_of(sends)
-        await polls.record(replace(source_change(account), problems=(ProblemChange(PROBLEM, is_new=True),)))
+        await polls.record(source_change(account, problems=opened(PROBLEM)))
         await silence(ops, *await due(ops))
         caught = Caught(sends)
         await SinkStore(cast("SqlStore", caught), ops.lease).release()
