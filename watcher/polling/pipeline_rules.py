@@ -4,14 +4,16 @@ The rules are a table, watcher/domain/rules.py. Here is when they are asked: at 
 with the list, once a scan is complete; and that no end is judged twice, or never, whenever the process ends.
 """
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import NamedTuple
 
 import structlog
 
 from watcher.domain.envelope import Json, pipeline_source, stream_of
+from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.event_factory import execution_block
 from watcher.domain.execution import ExecutionSnapshot
@@ -117,12 +119,15 @@ class RulesDraft:
         self.changes.append(RulesChange(*written, entries, problems, unjudged, judges_all))
 
 
-class _Handed(NamedTuple):
-    """A change to be written: what it ends, if that is to be judged, and when it started, if that counts."""
+@dataclass(slots=True, eq=False)
+class _Handed:
+    """A change that waits to be written: what it ends, if that is to be judged, and when it started, if that counts."""
 
     change: ExecutionChange
     end: End | None
     started_at: int | None
+    is_done: bool = False
+    error: BaseException | None = None
 
 
 class PipelineRecorder:
@@ -138,6 +143,7 @@ class PipelineRecorder:
         self._clock = deps.clock
         self._state = RuleState()
         self._problems: Mapping[EventType, Problem] = {}
+        self._waiting: list[_Handed] = []
         self._held: list[UnjudgedEnd] = []
         self._held_since: Micros | None = None  # the last start, gap or trouble with the list
         self._awaited: Collection[TrackedExecution] | None = None  # a scan is complete, but for these
@@ -196,7 +202,7 @@ class PipelineRecorder:
         async with self._stream.writing:
             # What a scan showed that began before the rules is not known here: it may have been the last start.
             is_seen = proves_silence and began_at >= self._begun_at
-            await self._write((), silent_until=began_at if is_seen else None)
+            await self._write_waiting(silent_until=began_at if is_seen else None)
 
     async def record(self, several: Sequence[Evaluated]) -> None:
         """Write changes, and with them what the rules make of them. Raises `StoreError`: then nothing was written."""
@@ -208,8 +214,13 @@ class PipelineRecorder:
         if all(each.end is None and each.started_at is None for each in handed):
             await self._deps.store.record(ChangeSet(self._deps.lease, tuple(each.change for each in handed)))
             return
+        self._waiting += handed
+        last = handed[-1]  # they are written together
         async with self._stream.writing:
-            await self._write(handed)
+            if not last.is_done:
+                await self._write_waiting()
+        if last.error is not None:
+            raise last.error
 
     def _handed(self, change: ExecutionChange, execution: ExecutionSnapshot | None) -> _Handed:
         """Return what rules make of a change. A date of the API that is yet to come counts as now."""
@@ -226,6 +237,20 @@ class PipelineRecorder:
             started_at = now if finished_at is None else finished_at
         is_news = started_at is not None and started_at > self._state.started_at
         return _Handed(change, end, started_at if is_news and self._rules.silent_us is not None else None)
+
+    async def _write_waiting(self, *, silent_until: Micros | None = None) -> None:
+        """Write what waits, together, also what comes in the same turn of the event loop."""
+        await asyncio.sleep(0)
+        batch, self._waiting = self._waiting, []
+        try:
+            await self._write(batch, silent_until=silent_until)
+        except BaseException as error:
+            for handed in batch:  # an error of its own for each: what is raised twice carries two tracebacks
+                handed.error = type(error)(*error.args) if isinstance(error, StoreError) else error
+            raise
+        finally:
+            for handed in batch:
+                handed.is_done = True
 
     async def _write(self, batch: Sequence[_Handed], *, silent_until: Micros | None = None) -> None:
         is_released = self._awaited is not None and self.order.waiting().isdisjoint(self._awaited)
