@@ -30,11 +30,7 @@ LASTS = timedelta(minutes=3)
 """An alert of an open problem ends so long after it was posted last: two refreshes may fail."""
 
 POINT_LASTS = timedelta(minutes=15)
-POINT_LASTS_AT_LEAST = timedelta(minutes=5)
-"""From when a point in time was seen; from when it is posted, if that was much later: it would be over unseen."""
-
-TEST_LASTS = timedelta(minutes=1)
-"""Longer than the usual `group_wait`, so that somebody is notified of a test, and then of its end."""
+"""From when a point in time is posted: from when it was, it might be over unseen."""
 
 NODES_COUNT = 4
 
@@ -80,10 +76,7 @@ class AlertmanagerTemplate(Template):
             opened_at = datetime.fromisoformat(problem["openedAt"])
             closed_at = datetime.fromisoformat(problem["closedAt"]) if alert.closes else None
             return _of_problem(alert, EventType(problem["kind"]), opened_at, closed_at, now=now)
-        ends_at = max(alert.seen_at + POINT_LASTS, now + POINT_LASTS_AT_LEAST)
-        if alert.type is EventType.WATCHER_TEST:
-            ends_at = max(alert.seen_at, now) + TEST_LASTS
-        return _alert(alert, alert.type, min(alert.time, alert.seen_at), ends_at)
+        return _alert(alert, alert.type, min(alert.time, alert.seen_at, now), now + POINT_LASTS)
 
     def _again(self, sent: SentProblem) -> Json:
         problem, alert = sent.problem, Alert.read(sent.opening)
