@@ -32,6 +32,9 @@ LASTS = timedelta(minutes=3)
 POINT_LASTS = timedelta(minutes=15)
 """From when a point in time is posted: from when it was, it might be over unseen."""
 
+TEST_LASTS = timedelta(minutes=1)
+"""Longer than the usual `group_wait`, so that somebody is notified of a test, and then of its end."""
+
 NODES_COUNT = 4
 
 _UNFIT = re.compile(r"[^a-zA-Z0-9_]")
@@ -76,7 +79,8 @@ class AlertmanagerTemplate(Template):
             opened_at = datetime.fromisoformat(problem["openedAt"])
             closed_at = datetime.fromisoformat(problem["closedAt"]) if alert.closes else None
             return _of_problem(alert, EventType(problem["kind"]), opened_at, closed_at, now=now)
-        return _alert(alert, alert.type, min(alert.time, alert.seen_at, now), now + POINT_LASTS)
+        lasts = TEST_LASTS if alert.type is EventType.WATCHER_TEST else POINT_LASTS
+        return _alert(alert, alert.type, min(alert.time, alert.seen_at, now), now + lasts)
 
     def _again(self, sent: SentProblem) -> Json:
         problem, alert = sent.problem, Alert.read(sent.opening)
