@@ -23,10 +23,6 @@ class DeliveryState(StrEnum):
     DEAD = "dead"
 
 
-TAKEN = frozenset({DeliveryState.DELIVERED, DeliveryState.ACCEPTED})
-"""The receiver has it."""
-
-
 class MessagePlace(NamedTuple):
     """Where a message is that a receiver took: in which channel, and its number there, in the receiver's words."""
 

@@ -5,6 +5,7 @@ same labels. What is no problem is a point in time, and an alert for a quarter o
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
 """
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -83,7 +84,7 @@ class AlertmanagerTemplate(Template):
         return _alert(alert, alert.type, min(alert.time, alert.seen_at, now), now + lasts)
 
     def _again(self, sent: SentProblem) -> Json:
-        problem, alert = sent.problem, Alert.read(sent.opening)
+        problem, alert = sent.problem, Alert.of(json.loads(sent.opening))
         return _of_problem(alert, problem.kind, problem.opened_at, sent.closed_at, now=self._clock.now())
 
 

@@ -6,6 +6,7 @@ it with each delivery. `SlackBotSink` posts, updates and answers by Slack's Web 
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -263,7 +264,7 @@ def _messages(alert: Alert, delivery: Delivery) -> list[Message]:
         step = Step.OPENING if alert.type == alert.problem["kind"] else Step.NEWS
         if alert.closes:  # for how long it lasted, and what it was
             opening, step = delivery.message and delivery.message.opening, Step.END
-            was = Alert.read(opening) if opening else None
+            was = Alert.of(json.loads(opening)) if opening else None
             it_was = "" if was is None else ": ".join(filter(None, (f"It was: {was.title}", was.error)))
             event = Single(replace(alert, nodes=()), error=it_was)
     if delivery.rejections:
