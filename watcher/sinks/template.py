@@ -7,7 +7,7 @@ events as they are stored.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
@@ -195,11 +195,6 @@ class Template:
             return SendResult(self.if_accepted if status == 202 else SendOutcome.DELIVERED, str(status))
         remedy = self.remedies.get(status) or _REMEDIES.get(status) or _REMEDIES.get(status // 100, "")
         return SendResult(_OUTCOMES.get(status, SendOutcome.RETRY), str(status), remedy=remedy)
-
-
-def with_code(result: SendResult, code: object, known: Container[str]) -> SendResult:
-    """Add the code that a receiver gives to the answer, if its documentation lists it; no other word is passed on."""
-    return replace(result, answer=f"{result.answer} {code}") if isinstance(code, str) and code in known else result
 
 
 def json_object(said: bytes) -> Mapping[str, Any]:
