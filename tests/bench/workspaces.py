@@ -13,7 +13,7 @@ from stores import claim
 
 from bench.answers import PIPELINE, answer
 from watcher.clerk.schemas import parse_execution
-from watcher.domain.event_factory import EventFactory, ExecutionEventParams
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import Micros
@@ -129,13 +129,11 @@ def _first_sight(lease: Lease, execution: str, *, sinks: tuple[str, ...], clock:
         polled_at=Micros(0),
         overdue_after_s={},
     )
-    params = ExecutionEventParams(
+    entry = EventFactory(Router({})).execution(
+        result.status_changes[0],
+        result.known,
         watch=Watch(ACCOUNT, PIPELINE, ()),
-        status_change=result.status_changes[0],
-        known=result.known,
         observed_at=clock.now(),
-        not_before=None,
         facts=facts,
     )
-    entry = EventFactory(Router({})).execution(params)
     return ExecutionChange(lease, None, result.known, (replace(entry, sinks=sinks),))

@@ -144,8 +144,8 @@ def course_of_a_day() -> Iterator[Event]:
             step + 1,
             sent.body,
             b"execution %d" % execution,
-            account=sent.data["account"],
-            pipeline=sent.data["pipeline"]["id"],
+            account=sent.content["data"]["account"],
+            pipeline=sent.content["data"]["pipeline"]["id"],
         )
 
 

@@ -48,7 +48,7 @@ class SlackRig(Rig):
     async def emit(self, delivery: Delivery, *, opens: bool = False, closes: bool = False) -> None:
         """Record an event of the pipeline, which may open or close its problem."""
         self.before += 1
-        data = delivery.data
+        data = delivery.content["data"]
         event = Event(
             uuid5(NAMESPACE, str(self.before)),
             EventType(delivery.type),

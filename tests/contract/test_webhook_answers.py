@@ -168,17 +168,17 @@ async def test_discord_is_asked_to_say_whether_the_message_was_saved(receiver: R
     assert receiver.requests[0].line == "POST /api/webhooks/1/t?thread_id=7&wait=true HTTP/1.1"
 
 
-async def test_of_a_429_of_discord_the_headers_count_and_not_the_body(receiver: Receiver) -> None:
-    headers = {"Retry_After": "2", "X_RateLimit_Remaining": "0", "X_RateLimit_Reset_After": "1.5"}
-    receiver.reply = says(answer(429, body=b'{"message":"wait","retry_after":64570,"global":false}', **headers))
+async def test_of_a_429_of_discord_the_header_counts_and_not_the_body(receiver: Receiver) -> None:
+    body = b'{"message":"wait","retry_after":64570,"global":false}'
+    receiver.reply = says(answer(429, body=body, Retry_After="2"))
     result = await sent(receiver, "discord")
-    assert (result.outcome, result.retry_after_s, result.pause_s) == (SendOutcome.BUSY, 2, 1.5)
+    assert (result.outcome, result.retry_after_s) == (SendOutcome.BUSY, 2)
 
 
 async def test_a_429_of_cloudflare_before_discord_is_heeded_too(receiver: Receiver) -> None:
     receiver.reply = says(answer(429, body=b"<!doctype html>error code: 1015", Retry_After="86400"))
     result = await sent(receiver, "discord")
-    assert (result.outcome, retry_after_s(result), result.pause_s) == (SendOutcome.BUSY, RETRY_AFTER_CAP_S, 0)
+    assert (result.outcome, retry_after_s(result)) == (SendOutcome.BUSY, RETRY_AFTER_CAP_S)
 
 
 async def test_slacks_ok_may_come_in_parts(receiver: Receiver) -> None:
@@ -289,10 +289,7 @@ async def test_what_is_refused_goes_in_minimal_form_by_the_next_attempt_and_loud
         ("slack", b"no_service\n", "400 no_service"),
         ("slack", b"services/T0/B0/token", "400"),
         ("slack", b"invalid_payload services/T0/B0/token", "400"),
-        ("pagerduty", b'{"status":"invalid event","message":"m","errors":["e"]}', "400 invalid event"),
-        ("pagerduty", b'{"status":"kkkk"}', "400"),
-        ("pagerduty", b'{"status":["invalid event"]}', "400"),
-        ("pagerduty", b"[" * 4000, "400"),
+        ("pagerduty", b'{"status":"invalid event","message":"m","errors":["e"]}', "400"),
         ("plain", b"invalid_payload", "400"),
         ("discord", b'{"message":"m","code":50035}', "400"),
     ],

@@ -6,9 +6,10 @@ event is to be sent. What is shown of a URL is scheme, host and port.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Answer
@@ -63,24 +64,24 @@ _OF_THE_WATCH = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDE
 _UNKNOWN = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 
 
-async def try_everything(
-    settings: Settings, *, clock: Clock, send: bool, tried: Callable[[], None] = lambda: None
-) -> Sequence[Trial]:
-    """Try every account with all it watches, and every sink but stdout, at the same time.
+async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Sequence[Trial]:
+    """Try every account with all it watches, every sink but stdout, and the store, at the same time.
 
-    With `send` a sink is sent a `watcher.test`, else connected to. `tried` is called after each watch.
+    With `send` a sink is sent a `watcher.test`, else connected to.
     """
-    accounts = [_try_account(settings, name, clock=clock, tried=tried) for name in settings.accounts]
+    accounts = [_try_account(settings, name, clock=clock) for name in settings.accounts]
     sinks = [
         _try_sink(name, sink, target=target, clock=clock, send=send)
         for name, sink in settings.sinks.items()
         if (target := sink.target) is not None
     ]
-    of_accounts, of_sinks = await asyncio.gather(asyncio.gather(*accounts), asyncio.gather(*sinks))
-    return [*(trial for trials in of_accounts for trial in trials), *of_sinks]
+    of_accounts, of_sinks, of_store = await asyncio.gather(
+        asyncio.gather(*accounts), asyncio.gather(*sinks), try_store(settings.store, clock=clock)
+    )
+    return [*chain.from_iterable(of_accounts), *of_sinks, *of_store]
 
 
-async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Callable[[], None]) -> list[Trial]:
+async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[Trial]:
     """Try a key with each of its watches; return what is to be said of the key, and then of single watches."""
     account = settings.accounts[name]
     watches = [(f"watch[{index}]", watch) for index, watch in enumerate(settings.watch) if watch.account == name]
@@ -91,7 +92,6 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Ca
         troubles = list[Trial]()
         for target, watch in watches:
             answer, trouble = await key.try_watch(watch, target=target)
-            tried()
             if answer.outcome is not Outcome.OK and answer.outcome not in _OF_THE_WATCH:
                 return [key.fails(answer), *troubles]
             troubles += [trouble] if trouble else []

@@ -5,7 +5,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from watcher.runtime.threads import begin
 
@@ -28,14 +28,8 @@ class FileError(Exception):
         self.remedy = remedy
 
 
-class Stamp(NamedTuple):
-    """Which file a path led to, links followed, and when it, or who may read it, was last changed."""
-
-    device: int
-    inode: int
-    size: int
-    changed_ns: int
-
+Stamp = tuple[int, ...]
+"""Which file a path led to, links followed, its size, and when it, or who may read it, was last changed."""
 
 Stamps = Mapping[Path, Stamp | None]
 
@@ -49,7 +43,7 @@ def stamps_of(paths: Iterable[Path]) -> Stamps:
         except (OSError, ValueError):  # a path may hold a null character
             stamps[path] = None
         else:
-            stamps[path] = Stamp(found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
+            stamps[path] = (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
     return stamps
 
 

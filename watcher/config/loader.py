@@ -1,6 +1,6 @@
 """From a file to `Settings`, or to all that is wrong with it at once; and again whenever a file has changed."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import yaml
@@ -18,7 +18,6 @@ from watcher.config.warnings import warnings_of
 from watcher.config.yaml_tree import BadYamlError, compose, decode
 from watcher.domain.errors import ConfigError
 from watcher.runtime.http_client import proxy_for
-from watcher.runtime.settings import key_of
 
 TRANSLATED_COUNT = 1_000
 """So many problems are explained: nobody reads more, and a hundred thousand would take a minute."""
@@ -132,24 +131,5 @@ def require_usable(settings: Settings) -> None:
 
 
 def changes_between(before: Settings, after: Settings) -> list[str]:
-    """Return what was added, removed or changed, such as `sinks.ops changed` and `polling.max_interval changed`.
-
-    Shows no values: they may be secrets.
-    """
-    old, new = dict(_blocks(before)), dict(_blocks(after))
-    return [
-        *(f"{key} removed" for key in old if key not in new),
-        *(f"{key} {'changed' if key in old else 'added'}" for key in new if key not in old or old[key] != new[key]),
-    ]
-
-
-def _blocks(settings: Settings) -> Iterator[tuple[str, object]]:
-    """Yield what changes as one: an account, a watch, a sink, all silences, or a key of the other blocks."""
-    yield from ((f"accounts.{name}", account) for name, account in settings.accounts.items())
-    yield from ((f"watch of {watch.pipeline} by {watch.account}", watch) for watch in settings.watch)
-    yield from ((f"sinks.{name}", sink) for name, sink in settings.sinks.items())
-    yield "silences", settings.silences
-    for block in ("polling", "store", "http", "log"):
-        model = getattr(settings, block)
-        for name, value in model:
-            yield f"{block}.{key_of(type(model), name=name)}", value
+    """Return which blocks were changed, such as `sinks changed`. Shows no values: they may be secrets."""
+    return [f"{name} changed" for name in Settings.model_fields if getattr(before, name) != getattr(after, name)]

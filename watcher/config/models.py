@@ -15,11 +15,10 @@ from pydantic import (
     SecretStr,
     StrictStr,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
 )
-from pydantic_core.core_schema import no_info_wrap_validator_function
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from watcher.domain.execution import Status
 from watcher.domain.watch import Details, FirstSight
@@ -35,11 +34,12 @@ from watcher.runtime.settings import (
     ShortText,
     as_written,
     key_of,
+    single,
     split_http_url,
 )
 from watcher.runtime.units import InvalidValueError, parse_address
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import EventGlob, SinkSettings
+from watcher.sinks.settings import EventGlob, Match, SinkSettings
 from watcher.store.store_url import check_store_url
 
 
@@ -68,43 +68,32 @@ class StoreSettings(Block):
     )
 
 
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?(?P<zone>[Zz]|[+-]\d\d:\d\d)?", re.ASCII)
 _WRITE_MOMENT = "write date, time and zone, such as 2026-12-24T00:00:00Z or 2026-12-24T00:00:00+01:00"
 
 
 def _moment(value: object) -> datetime:
-    if not isinstance(value, str):
-        raise InvalidValueError("is not a single value", remedy="write one value", quote=False)
-    match = _MOMENT.fullmatch(value)
-    if match is None:
-        raise InvalidValueError("is not a date with a time", remedy=_WRITE_MOMENT)
-    if match["zone"] is None:
-        raise InvalidValueError("has no zone", remedy=_WRITE_MOMENT)
+    text = single(value)
     try:
-        return datetime.fromisoformat(match[0].upper()).astimezone(UTC)
+        moment = datetime.fromisoformat(text.upper())
+        in_utc = moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise InvalidValueError("is no moment there is", remedy=_WRITE_MOMENT) from None
+        raise InvalidValueError("is not a date with a time", remedy=_WRITE_MOMENT) from None
+    if moment.tzinfo is None:
+        raise InvalidValueError("has no zone", remedy=_WRITE_MOMENT)
+    return in_utc
 
 
 Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=StrictStr)]
 """A moment in UTC inside, RFC 3339 with its zone outside."""
 
 
-class SilenceMatch(Block):
+class SilenceMatch(Match):
     """Which deliveries are kept back: those that match all that is given."""
 
-    labels: Labels = Field(
-        default_factory=dict, description="The watch must have all of these labels.", examples=["{team: sales}"]
-    )
     events: tuple[EventGlob, ...] = Field(
         default=(),
         description="Globs over event types; any of them must match.",
         examples=['["execution.*"]'],
-    )
-    pipelines: tuple[UUID, ...] = Field(
-        default=(),
-        description="The pipeline must be one of these.",
-        examples=["[0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f]"],
     )
     accounts: tuple[Name, ...] = Field(
         default=(), description="The account must be one of these.", examples=["[default]"]
@@ -214,19 +203,10 @@ class AccountSettings(Block):
     )
 
 
-_CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
-
-def _as_text(value: object, as_uuid: ValidatorFunctionWrapHandler) -> str:
-    """Return a UUID as its text; the very one that was given where it is written as it should be."""
-    return value if isinstance(value, str) and _CANONICAL.fullmatch(value) else str(as_uuid(value))
-
-
 ExecutionId = Annotated[
-    str,
-    GetPydanticSchema(lambda _, handler: no_info_wrap_validator_function(_as_text, handler.generate_schema(UUID))),
+    str, GetPydanticSchema(lambda _, handler: no_info_after_validator_function(str, handler.generate_schema(UUID)))
 ]
-"""A UUID, kept as the text that 100,000 watched executions are known by: one text for each, and no other."""
+"""A UUID, kept as text: there may be 100,000."""
 
 
 class FailingSettings(Block):

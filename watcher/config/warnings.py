@@ -21,7 +21,6 @@ from watcher.domain.problems import PROBLEM_KINDS, Severity, severity_of
 from watcher.domain.routing import types_matching
 from watcher.runtime.http_client import is_private_host
 from watcher.sinks.settings import Match
-from watcher.sinks.slack_bot import SlackBotSettings
 from watcher.sinks.webhook import WebhookSettings
 
 _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")
@@ -103,8 +102,6 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
                 yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
             if sink.template == "pagerduty":
                 yield from _of_pager(document, sink, path=path)
-        elif isinstance(sink, SlackBotSettings):
-            yield from _of_clear_text(document, (*path, "url"), sink.url, what="token")
 
 
 def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: Path) -> Iterator[Problem]:

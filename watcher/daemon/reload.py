@@ -34,7 +34,7 @@ QUIET_TRIES = 30
 """What changes for longer than so many times that is read as it is; the next change is seen as always."""
 
 SHOWN_COUNT = 50
-"""So many problems are logged, or changes named: a file may have 100,000, the rest of them like these."""
+"""So many problems are logged: a file may have 100,000, the rest of them like these."""
 
 Apply = Callable[[Settings], Awaitable[None]]
 """Makes the daemon what the settings say. May raise `StoreError`, and is then called again."""
@@ -170,8 +170,7 @@ class ConfigFollower:
         self._applied = settings
         log.info(
             "config.reloaded",
-            changes=changes[:SHOWN_COUNT],
-            more=max(0, len(changes) - SHOWN_COUNT),
+            changes=changes,
             accounts=len(settings.accounts),
             watches=len(settings.watch),
             sinks=len(settings.sinks),

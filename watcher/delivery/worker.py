@@ -28,7 +28,7 @@ from watcher.domain.errors import (
 from watcher.domain.routing import Silence, part_to_send
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.pacing import Pacer, doubling
-from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
 from watcher.store.changes import AttemptRecord, Take, Trial, Turn
 from watcher.store.records import SinkRecord, Taken
 from watcher.store.sink_store import SinkStore
@@ -441,8 +441,6 @@ class DeliveryWorker:
                 self._breaker.trial_ends()
         self._sending_s = self._clock.monotonic() - began_at
         at, was_open = self._clock.steady_us(), self._breaker.is_open
-        if result.pause_s:
-            self._state.pause(min(result.pause_s, RETRY_AFTER_CAP_S))
         state = _TAKEN.get(result.outcome)
         if state is None:
             self._answered.append(self._failed(batch, result, at=at, waited=trial == "tried_longest_ago"))

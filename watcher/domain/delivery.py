@@ -23,10 +23,6 @@ class DeliveryState(StrEnum):
     DEAD = "dead"
 
 
-TAKEN = frozenset({DeliveryState.DELIVERED, DeliveryState.ACCEPTED})
-"""The receiver has it."""
-
-
 class MessagePlace(NamedTuple):
     """Where a message is that a receiver took: in which channel, and its number there, in the receiver's words."""
 
@@ -102,8 +98,3 @@ class Delivery:
     def content(self) -> Json:
         """The event, read from its body once for all who look into it: they change nothing of it."""
         return json.loads(self.body)  # type: ignore[no-any-return] # an event is an object
-
-    @property
-    def data(self) -> Json:
-        """What the event says."""
-        return self.content.get("data", {})  # type: ignore[no-any-return] # so is its data

@@ -6,7 +6,7 @@ named here.
 
 import json
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -25,32 +25,11 @@ from watcher.domain.envelope import (
     timestamp,
 )
 from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, GapReason, OutboxEntry
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Status
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Status
 from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange, severity_of
 from watcher.domain.routing import Router
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionEventParams:
-    """All that an event of an execution is made from. `facts` is absent where the API had nothing to say.
-
-    `observed_at` is when the change was seen (wall clock), `not_before` the last poll that still saw the old status, if
-    any did.
-    """
-
-    watch: Watch
-    status_change: StatusChange
-    known: ExecutionRecord
-    observed_at: datetime
-    not_before: datetime | None = None
-    pipeline_name: str | None = None
-    facts: ExecutionSnapshot | None = None
-    link: str | None = None
-    reason: LostReason | None = None
-    overdue_s: float | None = None
-    problem: ProblemChange | None = None
 
 
 class Reported(NamedTuple):
@@ -69,37 +48,51 @@ class EventFactory:
     def __init__(self, router: Router) -> None:
         self.router = router
 
-    def execution(self, params: ExecutionEventParams) -> OutboxEntry:
-        """Return an event of an execution. Its id is the same for ever, from whatever store it comes."""
-        change, watch, known, facts = params.status_change, params.watch, params.known, params.facts
-        name = "/".join(
-            (watch.account, watch.pipeline, known.execution, change.type, change.kind, str(change.nth)),
-        )
+    def execution(
+        self,
+        change: StatusChange,
+        known: ExecutionRecord,
+        *,
+        watch: Watch,
+        observed_at: datetime,
+        not_before: datetime | None = None,
+        pipeline_name: str | None = None,
+        facts: ExecutionSnapshot | None = None,
+        link: str | None = None,
+        overdue_s: float | None = None,
+        problem: ProblemChange | None = None,
+    ) -> OutboxEntry:
+        """Return an event of an execution. Its id is the same for ever, from whatever store it comes.
+
+        `observed_at` is when the change was seen (wall clock), `not_before` the last poll that still saw the old
+        status, if any did. `facts` are absent where the API had nothing to say.
+        """
+        name = "/".join((watch.account, watch.pipeline, known.execution, change.type, change.kind, str(change.nth)))
         reported_at: datetime | None = None  # what the API dates not is dated when it was seen
         if facts and change.type in (EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED):
             reported_at = facts.finished_at
         elif facts and change.kind == Status.RUNNING and change.nth == 1 and not known.was_paused:
             reported_at = facts.started_at
-        delay = None if reported_at is None else max(timedelta(), params.observed_at - reported_at)
-        link = params.link and params.link.replace("{executionId}", known.execution)
-        data = pipeline_data(watch, link=link, name=(facts and facts.pipeline_name) or params.pipeline_name)
+        delay = None if reported_at is None else max(timedelta(), observed_at - reported_at)
+        link = link and link.replace("{executionId}", known.execution)
+        data = pipeline_data(watch, link=link, name=(facts and facts.pipeline_name) or pipeline_name)
         if facts is not None:
             data["pipeline"] |= {"versionId": cut(facts.version_id), "versionNumber": facts.version_number}
         data |= {
-            "execution": _execution(params),
-            "reason": params.reason,
-            "overdueSeconds": None if params.overdue_s is None else round(params.overdue_s, 3),
-            "problem": params.problem and problem_data(params.problem),
+            "execution": _execution(change, known, facts),
+            "reason": known.lost,
+            "overdueSeconds": None if overdue_s is None else round(overdue_s, 3),
+            "problem": problem and problem_data(problem),
             "observed": {
-                "at": timestamp(params.observed_at),
-                "notBefore": params.not_before and timestamp(params.not_before),
+                "at": timestamp(observed_at),
+                "notBefore": not_before and timestamp(not_before),
                 "delaySeconds": None if delay is None else round(delay.total_seconds(), 3),
             },
         }
         event = event_of(
             change.type,
             pipeline_source(watch),
-            reported_at or params.observed_at,
+            reported_at or observed_at,
             sequence=change.sequence,
             data=data,
             subject=known.execution,
@@ -239,13 +232,8 @@ def pipeline_data(watch: Watch, *, link: str | None, name: str | None) -> Json:
     }
 
 
-def _execution(params: ExecutionEventParams) -> Json:
-    head: Json = {
-        "id": params.known.execution,
-        "status": cut(params.status_change.status),
-        "previousStatus": cut(params.status_change.previous),
-    }
-    facts = params.facts
+def _execution(change: StatusChange, known: ExecutionRecord, facts: ExecutionSnapshot | None) -> Json:
+    head: Json = {"id": known.execution, "status": cut(change.status), "previousStatus": cut(change.previous)}
     if facts is None:
         return head
     duration_s: float | None = None

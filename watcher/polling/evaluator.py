@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from watcher.domain.envelope import Json, new_problem, pipeline_source
 from watcher.domain.event import EventType, GapReason, OutboxEntry
-from watcher.domain.event_factory import EventFactory, ExecutionEventParams, Reported
+from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
@@ -194,20 +194,19 @@ class ReplyEvaluator:
                 problem = self._overdue_problem(entry, nth, before.overdue_sequence, at=opened_at, closed_at=at)
             if problem is not None:
                 problems.append(problem)
-            params = ExecutionEventParams(
+            event = self._events.execution(
+                status_change,
+                known,
                 watch=entry.watch,
-                status_change=status_change,
-                known=known,
                 observed_at=at,
                 not_before=None if before.status is None else at - unseen,
                 pipeline_name=self._pipeline_names.get(entry.watch.pipeline),
                 facts=facts,
                 link=self._link,
-                reason=known.lost,
                 overdue_s=overdue_s if is_overdue else None,
                 problem=problem,
             )
-            entries.append(self._events.execution(params))
+            entries.append(event)
             if is_overdue:
                 known = replace(known, overdue_at=to_us(at))
         sequence = before.sequence if entry.recorded else None

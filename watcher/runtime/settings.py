@@ -81,28 +81,29 @@ class Block(BaseModel):
         return {key: item for key, item in value.items() if item is not None or key not in known}
 
 
-def _single(value: object) -> str:
+def single(value: object) -> str:
+    """Return the text of a scalar. Raises `InvalidValueError` for anything else."""
     if isinstance(value, str | int | float):
         return str(value)
     raise InvalidValueError("is not a single value", remedy="write one value", quote=False)
 
 
 def _duration_or_zero(value: object) -> float:
-    return parse_duration(_single(value))
+    return parse_duration(single(value))
 
 
 def _duration(value: object) -> float:
-    if seconds := parse_duration(_single(value)):
+    if seconds := parse_duration(single(value)):
         return seconds
     raise InvalidValueError("is too short", remedy="write a duration above 0, such as 10s")
 
 
 def _rate(value: object) -> float:
-    return parse_rate(_single(value))
+    return parse_rate(single(value))
 
 
 def _share(value: object) -> float:
-    return parse_share(_single(value))
+    return parse_share(single(value))
 
 
 Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=StrictStr)]

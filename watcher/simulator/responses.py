@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from datetime import timedelta
 
+from watcher.domain.envelope import timestamp
 from watcher.domain.execution import Status
 from watcher.simulator.lifecycles import Node
 from watcher.simulator.world import SimExecution, World
@@ -167,8 +168,7 @@ def _disguised(document: JsonObject, *, execution: SimExecution) -> JsonObject:
 def _date(moment_s: float | None, *, world: World) -> str | None:
     if moment_s is None:
         return None
-    moment = world.epoch + timedelta(seconds=moment_s)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return timestamp(world.epoch + timedelta(seconds=moment_s))
 
 
 def _conversation(text: str) -> JsonObject:

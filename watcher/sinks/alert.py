@@ -17,6 +17,7 @@ from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason
 from watcher.domain.problems import TROUBLED_ENDS, Severity, severity_of
 from watcher.runtime.terminal import first_visible, harmless
+from watcher.runtime.units import spell_duration
 
 HEADLINE_LENGTH = 150
 NAME_LENGTH = 70
@@ -91,9 +92,6 @@ _LINK = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
 
 _WORD = re.compile(r"[\w-]+")
 
-_UNITS = (("d", 86_400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1))
-"""Each unit with its seconds, and the next smaller one."""
-
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -111,11 +109,6 @@ class Alert:
     data: Mapping[str, Any]
     nodes: tuple[tuple[str, str], ...]
     only_closes: bool = False
-
-    @classmethod
-    def read(cls, body: bytes) -> "Alert":
-        """Return what a stored event says."""
-        return cls.of(json.loads(body))
 
     @classmethod
     def of(cls, event: Mapping[str, Any]) -> "Alert":
@@ -349,11 +342,7 @@ def mask(text: str) -> str:
 
 def in_words(seconds: float) -> str:
     """Return a duration: `5.1 s`, `2 m 31 s`, `4 h 12 m`, `3 d 4 h`."""
-    if round(seconds) < _UNITS[-1][1]:
-        return f"{seconds:.1f} s"
-    unit, size, smaller, smaller_size = next(each for each in _UNITS if round(seconds) >= each[1])
-    rest = round(seconds) % size // smaller_size
-    return f"{round(seconds) // size} {unit}{f' {rest} {smaller}' if rest else ''}"
+    return f"{seconds:.1f} s" if round(seconds) < 60 else spell_duration(round(seconds))
 
 
 def in_utc(moment: datetime) -> str:

@@ -5,6 +5,7 @@ same labels. What is no problem is a point in time, and an alert for a quarter o
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
 """
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -30,8 +31,7 @@ LASTS = timedelta(minutes=3)
 """An alert of an open problem ends so long after it was posted last: two refreshes may fail."""
 
 POINT_LASTS = timedelta(minutes=15)
-POINT_LASTS_AT_LEAST = timedelta(minutes=5)
-"""From when a point in time was seen; from when it is posted, if that was much later: it would be over unseen."""
+"""From when a point in time is posted: from when it was, it might be over unseen."""
 
 TEST_LASTS = timedelta(minutes=1)
 """Longer than the usual `group_wait`, so that somebody is notified of a test, and then of its end."""
@@ -80,13 +80,11 @@ class AlertmanagerTemplate(Template):
             opened_at = datetime.fromisoformat(problem["openedAt"])
             closed_at = datetime.fromisoformat(problem["closedAt"]) if alert.closes else None
             return _of_problem(alert, EventType(problem["kind"]), opened_at, closed_at, now=now)
-        ends_at = max(alert.seen_at + POINT_LASTS, now + POINT_LASTS_AT_LEAST)
-        if alert.type is EventType.WATCHER_TEST:
-            ends_at = max(alert.seen_at, now) + TEST_LASTS
-        return _alert(alert, alert.type, min(alert.time, alert.seen_at), ends_at)
+        lasts = TEST_LASTS if alert.type is EventType.WATCHER_TEST else POINT_LASTS
+        return _alert(alert, alert.type, min(alert.time, alert.seen_at, now), now + lasts)
 
     def _again(self, sent: SentProblem) -> Json:
-        problem, alert = sent.problem, Alert.read(sent.opening)
+        problem, alert = sent.problem, Alert.of(json.loads(sent.opening))
         return _of_problem(alert, problem.kind, problem.opened_at, sent.closed_at, now=self._clock.now())
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
@@ -63,7 +63,8 @@ def _apprise_url(value: SecretStr) -> SecretStr:
     try:
         from watcher.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
     except ImportError:
-        return value  # `type` says so
+        remedy = "from a checkout: pip install '.[apprise]'"
+        raise InvalidValueError("apprise needs the extra", remedy=remedy, quote=False) from None
     AppriseService(url, timeout_s=0.0)  # raises what is wrong with it
     return value
 
@@ -86,16 +87,6 @@ class AppriseSettings(RemoteSettings):
         default=None, description="The file that holds the URL.", examples=["/run/secrets/apprise_url"]
     )
     rate_limit: Rate = Field(default=as_written("1/s"), description="The most messages sent.", examples=["10/m"])
-
-    @field_validator("type")
-    @classmethod
-    def _extra_is_there(cls, value: str) -> str:
-        try:
-            from watcher.sinks import apprise_service  # noqa: F401, PLC0415 (of an extra)
-        except ImportError:
-            remedy = "from a checkout: pip install '.[apprise]'"
-            raise InvalidValueError("apprise needs the extra", remedy=remedy, quote=False) from None
-        return value
 
     @property
     def target(self) -> str:

@@ -1,4 +1,4 @@
-"""Messages for Discord's webhooks, as embeds. Also what Discord's answers and rate headers mean.
+"""Messages for Discord's webhooks, as embeds. Also what Discord's answers mean.
 
 Discord reads Markdown everywhere but in an embed's footer: names stand escaped, all else of others in code. Nothing
 pings anybody. https://docs.discord.com/developers/resources/webhook#execute-webhook
@@ -24,7 +24,6 @@ _COLOURS: Mapping[Severity, int] = {
     Severity.INFO: 0x067D51,
 }
 _MARKUP = re.compile(r"[\\*_~|`<>@#\[\]()]|:(?=\S)")
-_SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
 _NEW_WEBHOOK = "Discord no longer knows this webhook: it was deleted, or url is not whole; make a new one and set url"
 
 
@@ -65,11 +64,8 @@ class DiscordTemplate(ChatTemplate):
         )
 
     def send_result(self, answer: Answer) -> SendResult:
-        """Return what an answer means: of the 2xx only 200 with a message is a success, and 202 as ever.
-
-        With any answer Discord may say that it takes no more for a time.
-        """
-        result = replace(super().send_result(answer), pause_s=_pause_s(answer.headers))
+        """Return what an answer means: of the 2xx only 200 with a message is a success, and 202 as ever."""
+        result = super().send_result(answer)
         if result.outcome is SendOutcome.DELIVERED and not _is_message(answer):
             remedy = "is url that of a Discord webhook?"
             return replace(
@@ -81,13 +77,6 @@ class DiscordTemplate(ChatTemplate):
 def _is_message(answer: Answer) -> bool:
     """Whether it looks like a message: of a long one only the beginning was read."""
     return answer.status == 200 and answer.said.lstrip().startswith(b"{") and b'"embeds"' in answer.said
-
-
-def _pause_s(headers: Mapping[str, str]) -> float:
-    """Return for how long nothing more may be sent, by the headers that come with every answer."""
-    reset_after = headers.get("X-RateLimit-Reset-After", "")
-    is_spent = headers.get("X-RateLimit-Remaining") == "0" and _SECONDS.fullmatch(reset_after)
-    return float(reset_after) if is_spent else 0.0
 
 
 def _newest(event: Newest) -> Json:

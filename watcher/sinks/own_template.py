@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -94,8 +93,6 @@ class BadMessageError(Exception):
 class OwnTemplate(Template):
     """One message per event or per group: what the file makes of it, else the event as it is."""
 
-    at_once_count: ClassVar = 0
-
     def __init__(self, source: str, *, timeout_s: float) -> None:
         """Compile the file. Raises what Jinja does for a file that is no template."""
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
@@ -111,8 +108,8 @@ class OwnTemplate(Template):
         except Exception as error:  # noqa: BLE001 (a template may raise anything)
             return _plain(batch, _failure_of(error, f"cannot be rendered ({type(error).__name__})"))
 
-    async def messages_in_thread(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the same, within the sink's timeout."""
+    async def prepare(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return the same, made in a thread within the sink's timeout."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await run_detached(partial(self.messages, batch), name="template")

@@ -14,18 +14,12 @@ from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, Cutter, clean, shorten, to_json
-from watcher.sinks.http_post import Answer
-from watcher.sinks.protocol import SendResult
-from watcher.sinks.template import Message, Template, json_object, with_code
+from watcher.sinks.template import Message, Template
 
 SUMMARY_LENGTH = 1024
 FIELD_LENGTH = 255
 
 _NEW_KEY = "is routing_key that of an Events API v2 integration, and url that of its region?"
-
-_STATUSES = frozenset({"invalid event", "throttle exceeded"})
-"""The `status` of an answer that is an error."""
-
 
 _ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
 
@@ -67,10 +61,6 @@ class PagerDutyTemplate(Template):
                 event = {"routing_key": self._routing_key, "event_action": "resolve", "dedup_key": key}
                 messages.append(Message(alert.id, to_json(event).encode()))
         return messages
-
-    def send_result(self, answer: Answer) -> SendResult:
-        """Return what its status code means."""
-        return with_code(super().send_result(answer), json_object(answer.said).get("status"), _STATUSES)
 
     def _trigger(self, alert: Alert, *, key: str) -> Message:
         cut, pipeline = Cutter(), alert.data.get("pipeline", {}).get("id")

@@ -35,7 +35,6 @@ RETRY_AFTER_CAP_S = 3600.0
 class SendResult:
     """The answer to one attempt: the outcome, a word or code for people, and the receiver's `Retry-After` in s.
 
-    `pause_s` is for how long the receiver takes nothing more from this sink, which may also be said with a success.
     `remedy` says what a person has to do, where that is known. `messages` are where messages of problems are now,
     whatever the outcome; they are kept with it. `minimal_left` says of a refusal that the message has a minimal form,
     which the next attempt sends.
@@ -44,7 +43,6 @@ class SendResult:
     outcome: SendOutcome
     answer: str
     retry_after_s: float | None = None
-    pause_s: float = 0.0
     remedy: str = ""
     messages: tuple[ProblemMessage, ...] = ()
     minimal_left: bool = False

@@ -5,6 +5,7 @@ markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from watcher.sinks.alert import Alert, in_utc, shorten, to_json
 from watcher.sinks.chat import ChatTemplate, Digest, Newest, Single
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.sinks.template import Message, with_code
+from watcher.sinks.template import Message
 
 PREVIEW_LENGTH = 300
 
@@ -28,7 +29,7 @@ _CODES = frozenset(
         *("no_service", "no_service_id", "no_team", "team_disabled", "no_active_hooks"),
     }
 )
-"""What it says with an error.
+"""What it says with an error. No other word of it is passed on.
 
 https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks#handling_errors
 """
@@ -82,7 +83,8 @@ class SlackTemplate(ChatTemplate):
         status, result = answer.status, super().send_result(answer)
         if result.outcome is SendOutcome.DELIVERED and (status != 200 or answer.said.strip() != b"ok"):
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
-        return with_code(result, answer.said.decode("ascii", "replace").strip(), _CODES)
+        code = answer.said.decode("ascii", "replace").strip()
+        return replace(result, answer=f"{result.answer} {code}") if code in _CODES else result
 
 
 SLACK = SlackTemplate()

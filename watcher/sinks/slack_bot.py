@@ -6,6 +6,7 @@ it with each delivery. `SlackBotSink` posts, updates and answers by Slack's Web 
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -263,7 +264,7 @@ def _messages(alert: Alert, delivery: Delivery) -> list[Message]:
         step = Step.OPENING if alert.type == alert.problem["kind"] else Step.NEWS
         if alert.closes:  # for how long it lasted, and what it was
             opening, step = delivery.message and delivery.message.opening, Step.END
-            was = Alert.read(opening) if opening else None
+            was = Alert.of(json.loads(opening)) if opening else None
             it_was = "" if was is None else ": ".join(filter(None, (f"It was: {was.title}", was.error)))
             event = Single(replace(alert, nodes=()), error=it_was)
     if delivery.rejections:
@@ -288,7 +289,7 @@ class SlackBotSink(Sink):
         self.poster = poster
         self.log = MessageLog(context.clock)
         self.take_slot = context.take_slot
-        self._series = RequestSeries()
+        self._series = RequestSeries(context.take_slot)
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Send all messages of a delivery, or the one of a group; the first that is not taken ends it."""
@@ -313,12 +314,10 @@ class _Attempt:
         self.changes: list[ProblemMessage] = []
         self._batch = batch
         self._named = {"sink": batch[0].sink, "event_id": str(batch[0].event_id), "type": batch[0].type}
-        self._needs_slot = False  # the worker has taken that of the first request
         self._sink = sink
 
-    async def send(self, message: Message, is_first: bool) -> SendResult:
+    async def send(self, message: Message) -> SendResult:
         """Send one message where it belongs; `changes` says what is to be kept."""
-        self._needs_slot = not is_first
         place = None if message.problem is None else self._places.get(message.problem)
         return await (self._post(message) if place is None else self._send_to(message, place))
 
@@ -326,9 +325,6 @@ class _Attempt:
         """Send a message once, with where it belongs. Return what the answer means, and its content."""
         left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
         arguments = {**where, **{name: value for name, value in message.content.items() if name not in left_out}}
-        if self._needs_slot:
-            await asyncio.sleep(self._sink.take_slot())
-        self._needs_slot = True
         result, content = await call(self._sink.poster, method, to_json(arguments).encode())
         if result.outcome is SendOutcome.REFUSED:
             result = self._sink.log.refused(self._batch, result)
@@ -356,6 +352,7 @@ class _Attempt:
         # Of a channel that is no longer the sink's, the messages are as good as gone.
         if word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._sink.channel):
             self._forget(message, word)
+            await asyncio.sleep(self._sink.take_slot())
             return await self._post(message)
         posted = content.get("message")
         # If the problem's message was deleted, a reply becomes one of its own, silently: slack-go/slack#1571.

@@ -7,7 +7,7 @@ events as they are stored.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
@@ -24,6 +24,9 @@ from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult, SentProblem
 
 LOGGED_EVERY_S = 3600.0
+
+AT_ONCE_COUNT = 16
+"""Of so many events, a few milliseconds' work, messages are made in the event loop."""
 
 REMEMBERED_COUNT = 1000
 """Of so many deliveries that were taken in part it is remembered; any other begins anew, under its ids."""
@@ -126,20 +129,20 @@ class MessageLog:
 class RequestSeries:
     """Sends what takes several requests. The next attempt goes on behind what was taken."""
 
-    def __init__(self) -> None:
-        """Remember nothing yet."""
+    def __init__(self, take_slot: Callable[[], float]) -> None:
+        """Remember nothing yet. `take_slot` is that of the sink's context."""
+        self._take_slot = take_slot
         self._taken: dict[UUID, int] = {}  # how many requests of a delivery
 
     async def send(
-        self, delivery: Delivery, messages: Sequence[Item], request: Callable[[Item, bool], Awaitable[SendResult]]
+        self, delivery: Delivery, messages: Sequence[Item], request: Callable[[Item], Awaitable[SendResult]]
     ) -> SendResult:
-        """Send all messages in their order, and say of each whether it is the first: that has its slot already.
-
-        The first that is not taken ends it.
-        """
+        """Send all messages in their order, each but the first in a slot of its own. What is not taken ends it."""
         result, begun = SendResult(SendOutcome.DELIVERED, "200"), self._taken.get(delivery.event_id, 0)
         for taken, message in enumerate(messages[begun:], begun):
-            result = await request(message, taken == begun)
+            if taken > begun:
+                await asyncio.sleep(self._take_slot())
+            result = await request(message)
             if not result.is_taken:
                 return result
             self._taken[delivery.event_id] = taken + 1
@@ -160,8 +163,6 @@ class Template:
     judged_by_body: frozenset[int] = frozenset()
     has_minimal: bool = False
     refresh_every_s: float | None = None
-    at_once_count: ClassVar[int] = 16
-    """Of so many events, a few milliseconds' work, messages are made in the event loop."""
     group_count: ClassVar[int] = GROUP_COUNT
     """Events in one group at most."""
     if_accepted: ClassVar[SendOutcome] = SendOutcome.ACCEPTED
@@ -179,9 +180,9 @@ class Template:
         """Return the requests for one delivery or one group, in their order. All must be taken to settle it."""
         raise NotImplementedError
 
-    async def messages_in_thread(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the same for more than `at_once_count`: the event loop has others to serve."""
-        return await asyncio.to_thread(self.messages, batch)
+    async def prepare(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return the same; of a large group it is made in a thread, for the event loop has others to serve."""
+        return self.messages(batch) if len(batch) <= AT_ONCE_COUNT else await asyncio.to_thread(self.messages, batch)
 
     def refreshes(self, problems: Sequence[SentProblem]) -> list[Message]:
         """Return the requests that say again of each problem that it is open, or since when it is closed."""
@@ -194,11 +195,6 @@ class Template:
             return SendResult(self.if_accepted if status == 202 else SendOutcome.DELIVERED, str(status))
         remedy = self.remedies.get(status) or _REMEDIES.get(status) or _REMEDIES.get(status // 100, "")
         return SendResult(_OUTCOMES.get(status, SendOutcome.RETRY), str(status), remedy=remedy)
-
-
-def with_code(result: SendResult, code: object, known: Container[str]) -> SendResult:
-    """Add the code that a receiver gives to the answer, if its documentation lists it; no other word is passed on."""
-    return replace(result, answer=f"{result.answer} {code}") if isinstance(code, str) and code in known else result
 
 
 def json_object(said: bytes) -> Mapping[str, Any]:

@@ -32,7 +32,6 @@ from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
 from watcher.runtime.settings import one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.alert import Alert
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.http_post import Poster
@@ -291,29 +290,21 @@ class WebhookSink(Sink):
         self._template = template
         self._keys = keys
         self._log = MessageLog(context.clock)
-        self._series = RequestSeries()
-        self._take_slot = context.take_slot
+        self._series = RequestSeries(context.take_slot)
         self._refreshing = asyncio.Lock()
-        self._closed: set[UUID] = set()  # problems whose end went out, which a refresh may have read as open before
+        self._closed: set[UUID | None] = set()  # problems whose end went out: a refresh may have read them before
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Post a delivery or a group once, as its template says; the first request that is not taken ends it."""
-        if self.refresh_every_s is not None:
-            await self._wait_for_refresh(batch)
-        template = self._template
-        if len(batch) <= template.at_once_count:
-            messages = template.messages(batch)
-        else:
-            messages = await template.messages_in_thread(batch)
+        closed = {each.problem for each in batch if each.closes}
+        if closed and self.refresh_every_s is not None:  # a refresh that is under way may still say of these: open
+            self._closed |= closed
+            async with self._refreshing:
+                pass
+        messages = await self._template.prepare(batch)
         if len(messages) == 1:  # as nearly always
             return await self._post(messages[0], batch)
-
-        async def request(message: Message, is_first: bool) -> SendResult:
-            if not is_first:
-                await asyncio.sleep(self._take_slot())
-            return await self._post(message, batch)
-
-        return await self._series.send(batch[0], messages, request)
+        return await self._series.send(batch[0], messages, lambda message: self._post(message, batch))
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
         """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`.
@@ -333,14 +324,6 @@ class WebhookSink(Sink):
     async def close(self) -> None:
         """Close all connections."""
         await self._poster.close()
-
-    async def _wait_for_refresh(self, batch: Sequence[Delivery]) -> None:
-        """Return once no refresh is under way, nor will be, that says of a problem which these events close: open."""
-        alerts = (Alert.of_delivery(each) for each in batch)
-        if closed := {UUID(alert.problem["id"]) for alert in alerts if alert.problem is not None and alert.closes}:
-            self._closed |= closed
-            async with self._refreshing:
-                pass
 
     async def _post(self, message: Message, batch: Sequence[Delivery] = ()) -> SendResult:
         """Post one message once: that of a delivery or a group, else a refresh."""

@@ -102,17 +102,15 @@ async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
     assert asked == [*ids, *ids, PIPELINE]
 
 
-async def test_they_are_tried_at_the_pace_of_the_key_and_each_is_reported() -> None:
+async def test_they_are_tried_at_the_pace_of_the_key() -> None:
     world = filled(pipelines_count=4, executions_count=1)
     watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines.values()]
-    emitted: list[None] = []
     async with Simulator(world) as simulator:
         document = account(simulator.base_url, rate_limit="20/s") | {"watch": watches}
         began_at = SystemClock().monotonic()
         settings = Settings.model_validate(document)
-        await try_everything(settings, clock=SystemClock(), send=False, tried=lambda: emitted.append(None))
+        await try_everything(settings, clock=SystemClock(), send=False)
     assert SystemClock().monotonic() - began_at >= 3 / 20
-    assert len(emitted) == 4
 
 
 async def test_a_key_that_watches_nothing_may_be_refused_all_the_same(receiver: Receiver) -> None:

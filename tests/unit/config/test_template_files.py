@@ -98,4 +98,4 @@ def test_a_change_of_the_file_is_a_change_of_the_sink(tmp_path: Path) -> None:
     assert stamps_of(source.files) == source.files
     template.write_text('{"text": "new"}')
     assert stamps_of(source.files) != source.files
-    assert changes_between(before, source.load()) == ["sinks.chat changed"]
+    assert changes_between(before, source.load()) == ["sinks changed"]

@@ -84,8 +84,6 @@ TABLE = [
     (BASE + HOOK.replace(f"    secret: {SECRET}\n", ""), [f"5:3: sinks.ops: {NO_SECRET}"]),
     (BASE + HOOK.replace("https:", "http:"),
      [f"7:10: sinks.ops.url: http:// to hooks.example.com: {READ} events; write https://"]),
-    (BASE + "sinks:\n  chat: {type: slack_bot, token: xoxb-1-A, channel: C0123456789, url: 'http://slack.example.com'}\n",
-     [f"5:71: sinks.chat.url: http:// to slack.example.com: {READ} token; write https://"]),
     (BASE + "sinks: {chat: {type: webhook, template: slack, url: 'https://hooks.slack.com/services/x'}}", []),
     # accounts
     (BASE.replace("k}}", "k, base_url: 'http://api.example.com'}}"),

@@ -187,7 +187,7 @@ async def test_what_could_not_be_applied_gives_way_to_what_is_newer(file: Path) 
             write(file, "warning")
             assert await metrics.next() == 1.0
     assert applied.levels == ["debug", "warning"]
-    assert logs[-1]["changes"] == ["log.level changed"]
+    assert logs[-1]["changes"] == ["log changed"]
 
 
 async def test_what_is_still_being_applied_gives_way_to_what_is_newer(file: Path) -> None:
@@ -206,7 +206,7 @@ async def test_what_is_still_being_applied_gives_way_to_what_is_newer(file: Path
             write(file, "warning")
             assert await metrics.next() == 1.0
     assert applied == ["warning"]
-    assert [(entry["event"], entry["changes"]) for entry in logs] == [("config.reloaded", ["log.level changed"])]
+    assert [(entry["event"], entry["changes"]) for entry in logs] == [("config.reloaded", ["log changed"])]
 
 
 async def test_before_there_is_a_store_a_bad_file_is_loud_and_a_good_one_waits(file: Path) -> None:

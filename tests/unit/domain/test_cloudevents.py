@@ -4,14 +4,15 @@ import json
 import unicodedata
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 
 from watcher.domain.envelope import timestamp, uuid7
-from watcher.domain.event import AccountTrouble, Event, EventType, GapReason
-from watcher.domain.event_factory import EventFactory, ExecutionEventParams, trial_event
+from watcher.domain.event import AccountTrouble, Event, EventType, GapReason, OutboxEntry
+from watcher.domain.event_factory import EventFactory, trial_event
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, FailedNode, LostReason
 from watcher.domain.routing import Router
 from watcher.domain.transitions import StatusChange
@@ -51,9 +52,12 @@ ODD = StatusChange(EventType.EXECUTION_UNRECOGNIZED, "unrecognized:odd", "odd", 
 OVERDUE = StatusChange(EventType.EXECUTION_OVERDUE, "overdue", "running", None, nth=1, sequence=2)
 LOST = StatusChange(EventType.EXECUTION_LOST, "lost", "lost", "running", nth=1, sequence=2)
 
-PARAMS = ExecutionEventParams(
+Params = partial[OutboxEntry]
+EVENTS = EventFactory(Router({}))
+PARAMS = partial(
+    EVENTS.execution,
     watch=WATCH,
-    status_change=FAILED,
+    change=FAILED,
     known=ExecutionRecord(EXECUTION, PIPELINE, status="failed"),
     observed_at=SEEN,
     not_before=BEFORE,
@@ -62,18 +66,15 @@ PARAMS = ExecutionEventParams(
 )
 
 
-EVENTS = EventFactory(Router({}))
-
-
-def execution_event(params: ExecutionEventParams) -> Event:
-    return EVENTS.execution(params).event
+def execution_event(params: Params) -> Event:
+    return params().event
 
 
 def read(event: Event) -> Any:
     return json.loads(event.body)
 
 
-def data(params: ExecutionEventParams) -> Any:
+def data(params: Params) -> Any:
     return read(execution_event(params))["data"]
 
 
@@ -120,13 +121,14 @@ def test_what_is_stored_beside_the_body_says_the_same() -> None:
     ],
 )
 def test_the_ids_of_an_execution_never_change(status_change: StatusChange, id_: str) -> None:
-    assert str(execution_event(replace(PARAMS, status_change=status_change)).id) == id_
+    assert str(execution_event(partial(PARAMS, change=status_change)).id) == id_
 
 
 def test_an_id_is_the_same_whatever_else_is_known() -> None:
-    bare = ExecutionEventParams(
+    bare = partial(
+        EVENTS.execution,
         watch=Watch("default", PIPELINE, ()),
-        status_change=replace(FAILED, previous=None, sequence=9),
+        change=replace(FAILED, previous=None, sequence=9),
         known=ExecutionRecord(EXECUTION, PIPELINE),
         observed_at=SEEN + timedelta(days=1),
         not_before=None,
@@ -137,15 +139,15 @@ def test_an_id_is_the_same_whatever_else_is_known() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(PARAMS, status_change=replace(FAILED, nth=2)),
-        replace(PARAMS, status_change=replace(FAILED, type=EventType.EXECUTION_SUCCESS)),
-        replace(PARAMS, status_change=replace(FAILED, kind="unrecognized:failed")),
-        replace(PARAMS, watch=replace(WATCH, account="other")),
-        replace(PARAMS, watch=replace(WATCH, pipeline=EXECUTION)),
-        replace(PARAMS, known=ExecutionRecord(PIPELINE, PIPELINE)),
+        partial(PARAMS, change=replace(FAILED, nth=2)),
+        partial(PARAMS, change=replace(FAILED, type=EventType.EXECUTION_SUCCESS)),
+        partial(PARAMS, change=replace(FAILED, kind="unrecognized:failed")),
+        partial(PARAMS, watch=replace(WATCH, account="other")),
+        partial(PARAMS, watch=replace(WATCH, pipeline=EXECUTION)),
+        partial(PARAMS, known=ExecutionRecord(PIPELINE, PIPELINE)),
     ],
 )
-def test_another_account_pipeline_execution_type_word_or_count_is_another_id(other: ExecutionEventParams) -> None:
+def test_another_account_pipeline_execution_type_word_or_count_is_another_id(other: Params) -> None:
     event = execution_event(other)
     assert str(event.id) != FAILED_ID
     assert event.id.version == 5
@@ -153,10 +155,10 @@ def test_another_account_pipeline_execution_type_word_or_count_is_another_id(oth
 
 def test_the_events_of_one_execution_share_a_stream_and_nobody_elses() -> None:
     stream = execution_event(PARAMS).stream
-    assert execution_event(replace(PARAMS, status_change=RUNNING)).stream == stream
-    assert execution_event(replace(PARAMS, known=ExecutionRecord(PIPELINE, PIPELINE))).stream != stream
-    assert execution_event(replace(PARAMS, watch=replace(WATCH, account="other"))).stream != stream
-    assert execution_event(replace(PARAMS, watch=replace(WATCH, pipeline=EXECUTION))).stream != stream
+    assert execution_event(partial(PARAMS, change=RUNNING)).stream == stream
+    assert execution_event(partial(PARAMS, known=ExecutionRecord(PIPELINE, PIPELINE))).stream != stream
+    assert execution_event(partial(PARAMS, watch=replace(WATCH, account="other"))).stream != stream
+    assert execution_event(partial(PARAMS, watch=replace(WATCH, pipeline=EXECUTION))).stream != stream
 
 
 def test_a_uuid7_begins_with_the_time_and_is_random_after_it() -> None:
@@ -198,8 +200,8 @@ def test_the_time_of_an_event_is_the_reported_one_where_that_is_meant(
     was_paused: bool,
     time: datetime,
 ) -> None:
-    params = replace(
-        PARAMS, status_change=status_change, facts=facts, known=replace(PARAMS.known, was_paused=was_paused)
+    params = partial(
+        PARAMS, change=status_change, facts=facts, known=replace(PARAMS.keywords["known"], was_paused=was_paused)
     )
     event = read(execution_event(params))
     assert event["time"] == timestamp(time)
@@ -209,7 +211,7 @@ def test_the_time_of_an_event_is_the_reported_one_where_that_is_meant(
 
 def test_a_delay_is_never_negative() -> None:
     ahead = replace(FACTS, finished_at=SEEN + timedelta(hours=1))
-    assert data(replace(PARAMS, facts=ahead))["observed"]["delaySeconds"] == 0
+    assert data(partial(PARAMS, facts=ahead))["observed"]["delaySeconds"] == 0
 
 
 @pytest.mark.parametrize(
@@ -227,21 +229,22 @@ def test_a_time_is_utc_with_milliseconds(moment: datetime, text: str) -> None:
 @pytest.mark.parametrize("gap_us", [0, 1, 999, 1000])
 def test_the_poll_before_is_never_reported_as_later(gap_us: int) -> None:
     at = SEEN + timedelta(microseconds=600)
-    result = data(replace(PARAMS, observed_at=at, not_before=at - timedelta(microseconds=gap_us)))["observed"]
+    result = data(partial(PARAMS, observed_at=at, not_before=at - timedelta(microseconds=gap_us)))["observed"]
     assert result["notBefore"] <= result["at"]
 
 
 def test_an_observation_at_first_sight_has_no_poll_before_it() -> None:
-    assert "notBefore" not in data(replace(PARAMS, observed_at=SEEN, not_before=None))["observed"]
+    assert "notBefore" not in data(partial(PARAMS, observed_at=SEEN, not_before=None))["observed"]
 
 
 # Absent values
 
 
 def test_what_is_absent_is_left_out() -> None:
-    bare = ExecutionEventParams(
+    bare = partial(
+        EVENTS.execution,
         watch=Watch("default", PIPELINE, ()),
-        status_change=replace(RUNNING, previous=None),
+        change=replace(RUNNING, previous=None),
         known=ExecutionRecord(EXECUTION, PIPELINE),
         observed_at=SEEN,
         not_before=None,
@@ -264,12 +267,12 @@ def test_what_is_absent_is_left_out() -> None:
     ],
 )
 def test_a_duration_needs_both_ends_in_their_order(facts: ExecutionSnapshot) -> None:
-    assert "durationSeconds" not in data(replace(PARAMS, facts=facts))["execution"]
+    assert "durationSeconds" not in data(partial(PARAMS, facts=facts))["execution"]
 
 
 def test_zero_is_not_absent() -> None:
     facts = replace(FACTS, ai_tokens_used=0, nodes_started=0, version_number=0, started_at=FINISHED)
-    out = data(replace(PARAMS, facts=facts))
+    out = data(partial(PARAMS, facts=facts))
     execution = out["execution"]
     assert (execution["aiTokensUsed"], execution["nodesStarted"], execution["durationSeconds"]) == (0, 0, 0)
     assert out["pipeline"]["versionNumber"] == 0
@@ -277,7 +280,7 @@ def test_zero_is_not_absent() -> None:
 
 def test_an_absent_field_of_a_failed_node_is_left_out() -> None:
     facts = replace(FACTS, failed_nodes=(FailedNode(None, "Greeting", None),))
-    assert data(replace(PARAMS, facts=facts))["execution"]["failedNodes"] == [{"name": "Greeting"}]
+    assert data(partial(PARAMS, facts=facts))["execution"]["failedNodes"] == [{"name": "Greeting"}]
 
 
 @pytest.mark.parametrize(
@@ -293,30 +296,32 @@ def test_an_absent_field_of_a_failed_node_is_left_out() -> None:
 def test_a_pipeline_has_our_name_else_the_apis(
     name: str | None, facts: ExecutionSnapshot | None, known_name: str | None, emitted: str | None
 ) -> None:
-    params = replace(PARAMS, watch=replace(WATCH, name=name), facts=facts, pipeline_name=known_name)
+    params = partial(PARAMS, watch=replace(WATCH, name=name), facts=facts, pipeline_name=known_name)
     assert data(params)["pipeline"].get("name") == emitted
 
 
 def test_a_link_is_filled_in_wherever_it_says_so() -> None:
     link = "https://example.com/{executionId}?p={pipelineId}&again={executionId}"
     filled = f"https://example.com/{EXECUTION}?p={PIPELINE}&again={EXECUTION}"
-    assert data(replace(PARAMS, link=link))["link"] == filled
-    assert "link" not in data(replace(PARAMS, link=None))
+    assert data(partial(PARAMS, link=link))["link"] == filled
+    assert "link" not in data(partial(PARAMS, link=None))
 
 
 def test_a_loss_reports_its_reason_and_no_facts() -> None:
-    out = data(replace(PARAMS, status_change=LOST, facts=None, reason=LostReason.NOT_FOUND))
+    out = data(
+        partial(PARAMS, change=LOST, facts=None, known=replace(PARAMS.keywords["known"], lost=LostReason.NOT_FOUND))
+    )
     assert out["reason"] == "not_found"
     assert out["execution"] == {"id": EXECUTION, "status": "lost", "previousStatus": "running"}
 
 
 def test_overdue_reports_by_how_much() -> None:
-    assert data(replace(PARAMS, status_change=OVERDUE, overdue_s=12.34567))["overdueSeconds"] == 12.346
+    assert data(partial(PARAMS, change=OVERDUE, overdue_s=12.34567))["overdueSeconds"] == 12.346
     assert "overdueSeconds" not in data(PARAMS)
 
 
 def test_an_unrecognized_status_is_reported_raw() -> None:
-    assert data(replace(PARAMS, status_change=ODD))["execution"]["status"] == "odd"
+    assert data(partial(PARAMS, change=ODD))["execution"]["status"] == "odd"
 
 
 # Events without an execution
@@ -393,7 +398,7 @@ def test_a_gap_of_which_nothing_may_be_missing_says_so() -> None:
 
 
 def test_a_gap_has_no_link_that_would_lead_to_an_execution() -> None:
-    assert "link" not in read(gap_of(link=PARAMS.link))["data"]
+    assert "link" not in read(gap_of(link=PARAMS.keywords["link"]))["data"]
 
 
 @pytest.mark.parametrize(("name", "emitted"), [("Ours", "Ours"), (None, "What the API calls it")])
@@ -441,16 +446,16 @@ def test_an_account_and_a_sink_of_one_name_are_two_streams() -> None:
 
 
 def test_texts_are_cut_at_2_kib() -> None:
-    out = data(replace(PARAMS, facts=replace(FACTS, error="e" * 2047 + "é" + "e" * 5000)))
+    out = data(partial(PARAMS, facts=replace(FACTS, error="e" * 2047 + "é" + "e" * 5000)))
     assert out["execution"]["error"] == "e" * 2047
-    out = data(replace(PARAMS, facts=replace(FACTS, error="e" * 2048)))
+    out = data(partial(PARAMS, facts=replace(FACTS, error="e" * 2048)))
     assert out["execution"]["error"] == "e" * 2048
 
 
 def test_lists_are_cut_at_20() -> None:
     nodes = tuple(FailedNode(f"n-{count}", None, None) for count in range(25))
     goals = tuple(f"goal {count}" for count in range(25))
-    execution = data(replace(PARAMS, facts=replace(FACTS, failed_nodes=nodes, goals=goals)))["execution"]
+    execution = data(partial(PARAMS, facts=replace(FACTS, failed_nodes=nodes, goals=goals)))["execution"]
     assert [node["id"] for node in execution["failedNodes"]] == [f"n-{count}" for count in range(20)]
     assert execution["goals"] == [f"goal {count}" for count in range(20)]
 
@@ -481,31 +486,31 @@ def huge(character: str, *, size: int = 5000) -> ExecutionSnapshot:
 LABELS = {f"{count:03}{WIDE * 253}": WIDE * 256 for count in range(32)}
 PLAIN_LABELS = {f"label {count}": WIDE * 256 for count in range(32)}
 MONSTERS = {
-    "every text long": replace(PARAMS, facts=huge("x")),
-    "every text wide": replace(PARAMS, facts=huge(WIDE)),
-    "every text of control characters": replace(PARAMS, facts=huge(CONTROL)),
-    "every text of quotes": replace(PARAMS, facts=huge('"')),
-    "every text of C1": replace(PARAMS, facts=huge("\x85")),
-    "every text of line separators": replace(PARAMS, facts=huge("\u2028")),
-    "wide labels": replace(PARAMS, watch=replace(WATCH, labels=PLAIN_LABELS)),
-    "wide labels with wide keys": replace(PARAMS, watch=replace(WATCH, labels=LABELS)),
-    "20 nodes with long errors": replace(
+    "every text long": partial(PARAMS, facts=huge("x")),
+    "every text wide": partial(PARAMS, facts=huge(WIDE)),
+    "every text of control characters": partial(PARAMS, facts=huge(CONTROL)),
+    "every text of quotes": partial(PARAMS, facts=huge('"')),
+    "every text of C1": partial(PARAMS, facts=huge("\x85")),
+    "every text of line separators": partial(PARAMS, facts=huge("\u2028")),
+    "wide labels": partial(PARAMS, watch=replace(WATCH, labels=PLAIN_LABELS)),
+    "wide labels with wide keys": partial(PARAMS, watch=replace(WATCH, labels=LABELS)),
+    "20 nodes with long errors": partial(
         PARAMS, facts=replace(FACTS, failed_nodes=tuple(FailedNode(f"n-{n}", "N", "e" * 3000) for n in range(20)))
     ),
-    "a long link": replace(PARAMS, link="https://example.com/" + "x" * 30_000 + "{executionId}"),
-    "a long link of a lost one": replace(PARAMS, facts=None, link="https://example.com/" + "x" * 30_000),
-    "a long link of umlauts": replace(PARAMS, link="https://example.com/" + "ü" * 30_000),
-    "all at once": replace(
+    "a long link": partial(PARAMS, link="https://example.com/" + "x" * 30_000 + "{executionId}"),
+    "a long link of a lost one": partial(PARAMS, facts=None, link="https://example.com/" + "x" * 30_000),
+    "a long link of umlauts": partial(PARAMS, link="https://example.com/" + "ü" * 30_000),
+    "all at once": partial(
         PARAMS,
         watch=replace(WATCH, account="a" * 64, labels=LABELS, name=CONTROL * 256),
-        status_change=replace(ODD, status=CONTROL * 64, previous=CONTROL * 64),
+        change=replace(ODD, status=CONTROL * 64, previous=CONTROL * 64),
         facts=huge(CONTROL),
         link="https://example.com/" + CONTROL * 30_000,
     ),
-    "all at once and wide": replace(
+    "all at once and wide": partial(
         PARAMS,
         watch=replace(WATCH, account="a" * 64, labels=LABELS, name=WIDE * 256),
-        status_change=replace(ODD, status=WIDE * 64, previous=WIDE * 64),
+        change=replace(ODD, status=WIDE * 64, previous=WIDE * 64),
         facts=huge(WIDE),
         link="https://example.com/" + WIDE * 30_000,
     ),
@@ -520,8 +525,8 @@ def test_a_line_stays_under_16_kib_and_keeps_what_matters(name: str) -> None:
     out = read(event)
     assert out["id"] == str(event.id)
     assert out["data"]["execution"]["id"] == EXECUTION
-    assert out["data"]["execution"]["status"] == params.status_change.status
-    assert out["data"]["execution"]["previousStatus"] == params.status_change.previous
+    assert out["data"]["execution"]["status"] == params.keywords["change"].status
+    assert out["data"]["execution"]["previousStatus"] == params.keywords["change"].previous
     assert out["data"]["pipeline"]["id"] == PIPELINE
     assert out["data"]["observed"]["at"] == timestamp(SEEN)
 
@@ -542,7 +547,7 @@ OBEYED = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code
 def test_no_character_that_ends_a_line_or_moves_a_terminal_appears_raw() -> None:
     text = "".join(OBEYED)
     facts = replace(FACTS, error=text, goals=(text,), failed_nodes=(FailedNode(text, text, text),))
-    params = replace(PARAMS, facts=facts, watch=replace(WATCH, labels={text: text}), link=f"https://example.com/{text}")
+    params = partial(PARAMS, facts=facts, watch=replace(WATCH, labels={text: text}), link=f"https://example.com/{text}")
     body = execution_event(params).body
     line = body.decode()
     assert not any(character in line for character in OBEYED)

@@ -10,7 +10,7 @@ import pytest
 
 from watcher.domain.envelope import Json, new_problem
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason, OutboxEntry
-from watcher.domain.event_factory import EventFactory, ExecutionEventParams, Reported
+from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
 from watcher.domain.routing import Route, Router
@@ -35,7 +35,7 @@ def events() -> EventFactory:
 
 def execution(events: EventFactory) -> OutboxEntry:
     status_change = StatusChange(EventType.EXECUTION_RUNNING, "running", "running", None, nth=1, sequence=5)
-    return events.execution(ExecutionEventParams(WATCH, status_change, ExecutionRecord("e-1", "p-1"), AT))
+    return events.execution(status_change, ExecutionRecord("e-1", "p-1"), watch=WATCH, observed_at=AT)
 
 
 def gap(events: EventFactory) -> OutboxEntry:

@@ -61,7 +61,7 @@ HEADLINES = {
 
 
 def read(delivery: Delivery) -> Alert:
-    return Alert.read(delivery.body)
+    return Alert.of(delivery.content)
 
 
 @pytest.mark.parametrize("type_", EventType)

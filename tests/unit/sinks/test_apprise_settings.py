@@ -66,8 +66,8 @@ def test_without_the_extra_a_file_that_needs_it_is_refused(tmp_path: Path) -> No
     assert (done.returncode, done.stdout) == (2, "")
     needs = "apprise needs the extra; from a checkout: pip install '.[apprise]'"
     assert done.stderr.splitlines() == [
-        f"{file}:4:18: sinks.phone0.type: {needs}",
-        f"{file}:5:18: sinks.phone1.type: {needs}",
+        f"{file}:4:32: sinks.phone0.url: {needs}",
+        f"{file}:5:32: sinks.phone1.url: {needs}",
         f"2 problems in {file}",
     ]
 

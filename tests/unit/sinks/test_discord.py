@@ -114,27 +114,6 @@ def test_a_group_is_one_message_for_good_news_and_bad_at_discord() -> None:
     assert embed["title"].startswith("✕ 2 failed, 1 succeeded in Sales agent")
 
 
-@pytest.mark.parametrize(
-    ("remaining", "reset_after", "pause_s"),
-    [
-        ("0", "1.25", 1.25),
-        ("0", "2", 2.0),
-        ("1", "1.25", 0.0),
-        ("0", "", 0.0),
-        ("0", "-1", 0.0),
-        ("0", "nan", 0.0),
-        ("0", "1e9", 0.0),
-        ("", "1.25", 0.0),
-    ],
-)
-@pytest.mark.parametrize("status", [200, 404, 429])
-def test_discord_says_with_any_answer_when_it_takes_more(
-    status: int, remaining: str, reset_after: str, pause_s: float
-) -> None:
-    headers = {"X-RateLimit-Remaining": remaining, "X-RateLimit-Reset-After": reset_after}
-    assert DiscordTemplate().send_result(Answer(status, headers, MESSAGE)).pause_s == pause_s
-
-
 def test_a_webhook_that_was_deleted_is_tried_again_and_a_person_hears_what_to_do() -> None:
     result = DiscordTemplate().send_result(Answer(404, {}, b'{"message": "Unknown Webhook", "code": 10015}'))
     assert (result.outcome, "make a new one" in result.remedy) == (SendOutcome.RETRY, True)

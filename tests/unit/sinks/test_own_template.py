@@ -217,11 +217,11 @@ def test_no_word_of_an_event_is_told_of_why_it_cannot_be_rendered(expression: st
 
 async def test_a_template_that_takes_too_long_is_left_alone_and_the_plain_event_sent() -> None:
     slow = "{% for a in range(3000) %}{% for b in range(3000) %}{% endfor %}{% endfor %}{}"
-    (message,) = await own(slow, timeout_s=0.05).messages_in_thread([failed()])
+    (message,) = await own(slow, timeout_s=0.05).prepare([failed()])
     assert message.body == failed().body
     assert message.failure == TemplateFailure(0, "takes longer than the sink's timeout")
 
 
 async def test_a_message_is_made_in_a_thread_of_its_own() -> None:
-    (message,) = await own('{"text": {{ headline | tojson }}}').messages_in_thread([failed()])
+    (message,) = await own('{"text": {{ headline | tojson }}}').prepare([failed()])
     assert json.loads(message.body) == {"text": "✕ Sales agent failed at Greeting"}

@@ -10,12 +10,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from watcher.cli.capacity import TYPICAL_STATUS_S, AccountPlan, Advice, plan
 from watcher.cli.config_loading import WARNING, loaded, report
-from watcher.cli.connectivity import Trial, try_everything, try_store
+from watcher.cli.connectivity import Trial, try_everything
 from watcher.cli.console import console_on, say
 from watcher.cli.shell import ConfigOption, put, put_error
 from watcher.config.document import Document
@@ -83,7 +82,7 @@ def check(
 
 def _go_online(settings: Settings, *, send: bool) -> None:
     configure_logs(level="error", format_="auto")  # what a sink logs goes to stderr, as in the daemon
-    trials = asyncio.run(_try_everything(settings, send=send))
+    trials = asyncio.run(try_everything(settings, clock=SystemClock(), send=send))
     if sys.stdout.isatty():
         for trial in trials:
             print_trial(trial, console=console_on(sys.stdout))
@@ -92,18 +91,6 @@ def _go_online(settings: Settings, *, send: bool) -> None:
     codes = {trial.code for trial in trials} - {Exit.DONE}
     if codes:
         raise typer.Exit(min(codes))
-
-
-async def _try_everything(settings: Settings, *, send: bool) -> Sequence[Trial]:
-    console, clock = console_on(sys.stderr), SystemClock()
-    words = TextColumn("tried {task.completed} of {task.total} watches")
-    with Progress(words, console=console, transient=True, disable=not console.is_terminal) as progress:
-        watches = progress.add_task("", total=len(settings.watch))
-        trials, of_store = await asyncio.gather(
-            try_everything(settings, clock=clock, send=send, tried=lambda: progress.update(watches, advance=1)),
-            try_store(settings.store, clock=clock),
-        )
-    return [*trials, *of_store]
 
 
 def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, console: Console) -> None:

@@ -188,19 +188,16 @@ def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_
     on_terminal: OnTerminal,
 ) -> None:
     write(GOOD + NO_SECRET.replace("https://hooks.example.com", "http://127.0.0.1:1"))
-    plan, progress = on_terminal("check", "--online", columns=120).split("\x1b[?25l")
-    title, head, row, *_, first, line, mark = plan.splitlines()
-    *_, trial, hint, sink, _ = progress.splitlines()
+    title, head, row, *_, first, line, mark, trial, hint, sink, _ = on_terminal(
+        "check", "--online", columns=120
+    ).splitlines()
     assert title == "✓ watcher.yaml  1 account, 1 watch, 2 sinks"
     assert head.split() == ["account", "needed", "budget", "expected", "delay", "longest", "interval"]
     assert row.split() == ["default", "0.033/s", "4.9/s", "3", "s", "60", "s"]
     assert first.startswith("warning: watcher.yaml:5:9: sinks.ops: has no secret")
     assert line == "    5 | sinks: {ops: {type: webhook, url: …"
     assert mark == "      |         ^^^ make one: watcher init --secret"
-    assert "tried 1 of 1 watches" in progress
-    assert trial.rpartition("\x1b[2K")[2].startswith(
-        "✕ accounts.default  http://127.0.0.1:1  cannot be reached (refused) ("
-    )
+    assert trial.startswith("✕ accounts.default  http://127.0.0.1:1  cannot be reached (refused) (")
     assert hint.startswith("  hint: nothing listens there")
     assert sink.startswith("✕ sinks.ops  http://127.0.0.1:1  fails (refused) (")
 
