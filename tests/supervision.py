@@ -17,7 +17,6 @@ from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule, Tick
@@ -99,7 +98,6 @@ class Setup:
         fatal = self.fatal.append
         self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
         events = EventFactory(self.router)
-        self.due_clock = ServerClock(clock)
         silences, wakeups, load = Silences(), SinkWakeups(), Backpressure()
         shared = OwnerDependencies(
             partial(SqlAccountStore, store),
@@ -113,14 +111,13 @@ class Setup:
             silences,
             wakeups,
             output,
-            self.due_clock,
         )
         self.ownership = self.make_ownership()
         self.supervisor = Supervisor(shared, self.ownership, drain_s=LONG_S)
 
     def make_ownership(self) -> Ownership:
         return Ownership(
-            self.store.leases, replica="one", clock=self.due_clock, metrics=self.metrics, fatal=self.fatal.append
+            self.store.leases, replica="one", clock=self.clock, metrics=self.metrics, fatal=self.fatal.append
         )
 
     def account(self, **more: object) -> Block:

@@ -23,7 +23,7 @@ from watcher.daemon.supervisor import DRAIN_S, Supervisor
 from watcher.domain.errors import StoreNotReadyError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
-from watcher.runtime.clock import Clock, ServerClock, SystemClock
+from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.pacing import Backpressure, doubling
@@ -63,7 +63,6 @@ async def run(
     Raises what ended it otherwise: `StoreError`, `ListenError`, `OutputClosedError`.
     """
     clock, metrics, shutdown = SystemClock(), Metrics(), _Shutdown(stop)
-    due_clock = ServerClock(clock)
     waiting: int | None = None
     async with AsyncExitStack() as stack:
         stack.enter_context(_nothing_unseen(shutdown.fail))
@@ -78,7 +77,7 @@ async def run(
         if is_postgresql(settings.store.url):  # it may be away for long: probes ask, and files change meanwhile
             await pages.serve(settings.http.listen)
             follower.begin()
-        store = await open_when_ready(settings.store, clock=due_clock, on_recorded=wakeups.wake, stop=stop)
+        store = await open_when_ready(settings.store, clock=clock, on_recorded=wakeups.wake, stop=stop)
         if store is not None:
             stack.push_async_callback(_let_go, store)
             store.show_on(metrics)
@@ -96,10 +95,9 @@ async def run(
                 silences,
                 wakeups,
                 output,
-                due_clock,
             )
             waiting = await _work(
-                shared, settings, due_clock, pages=pages, follower=follower, stack=stack, stop=stop, started=started
+                shared, settings, pages=pages, follower=follower, stack=stack, stop=stop, started=started
             )
     log.info("stopped", waiting=waiting)
     shutdown.reraise()
@@ -108,7 +106,6 @@ async def run(
 async def _work(
     shared: OwnerDependencies,
     settings: Settings,
-    due_clock: ServerClock,
     *,
     pages: Pages,
     follower: ConfigFollower,
@@ -121,7 +118,7 @@ async def _work(
     `stack` closes what this adds.
     """
     store, schedule, replica = shared.store, shared.schedule, new_identity()
-    ownership = Ownership(store.leases, replica=replica, clock=due_clock, metrics=shared.metrics, fatal=shared.fatal)
+    ownership = Ownership(store.leases, replica=replica, clock=shared.clock, metrics=shared.metrics, fatal=shared.fatal)
     supervisor = Supervisor(shared, ownership)
     stack.push_async_callback(supervisor.stop)
     await supervisor.apply(settings)
@@ -151,7 +148,7 @@ def _add_duties(
     settings: Settings, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership
 ) -> Maintenance:
     """Have the schedule do what there is beside polling and sending."""
-    store, clock, metrics = shared.store, shared.due_clock, shared.metrics
+    store, clock, metrics = shared.store, shared.clock, shared.metrics
     maintenance = Maintenance(
         retention_policy_of(settings),
         store=store,

@@ -10,7 +10,6 @@ from watcher.daemon.build import AccountOwnerDependencies, fingerprint_of_sink
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.routing import Silences
-from watcher.runtime.clock import Clock
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext
 from watcher.store.leases import HeldLease
@@ -34,13 +33,12 @@ class SinkWakeups:
 
 @dataclass(frozen=True, slots=True)
 class OwnerDependencies(AccountOwnerDependencies):
-    """What all owners work with, those of sinks included. By `due_clock` deliveries are due."""
+    """What all owners work with, those of sinks included."""
 
     store: SqlStore
     silences: Silences
     wakeups: SinkWakeups
     output: StdoutOutput
-    due_clock: Clock
 
 
 async def build_worker(
@@ -62,7 +60,7 @@ async def build_worker(
     record = await store.load(fingerprint=fingerprint_of_sink(settings))
     deps = WorkerDependencies(
         is_trusted=held.is_trusted,
-        clock=shared.due_clock,
+        clock=shared.clock,
         jitter=random.random,
         wake=shared.schedule.waker(f"sink:{name}"),
         events=shared.events,

@@ -126,14 +126,14 @@ class Sharing:
 
 @dataclass(frozen=True, slots=True)
 class LeaseReport:
-    """What came of a renewal, at `server_us` by the store's clock; `None` where what was taken is held for ever.
+    """What came of a renewal. Of what may be taken that is not `taken` which its last owner is still writing.
 
-    Of what may be taken that is not `taken` which its last owner is still writing.
+    What was taken `is_for_ever` where no other process may use the store.
     """
 
-    server_us: Micros | None
     sharing: Sharing
     taken: Collection[TakenLease]
+    is_for_ever: bool = False
 
 
 class LocalLeases:
@@ -162,7 +162,7 @@ class LocalLeases:
         """Take what is wanted and not held."""
         held = {key_of(lease) for lease in request.held}
         taken = [TakenLease(self.claim(*key), is_takeover=False) for key in request.wanted if key not in held]
-        return LeaseReport(None, Sharing(request.held.keys(), {}, None, 0, 1, differs=False), taken)
+        return LeaseReport(Sharing(request.held.keys(), {}, None, 0, 1, differs=False), taken, is_for_ever=True)
 
 
 def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micros) -> Sharing:

@@ -93,7 +93,7 @@ def _renew(
     epochs = _take(connection, sharing.may_take, owner=request.replica, now=now)
     former = {NOBODY, request.replica}
     taken = [TakenLease(Lease(*key, epoch), rows[key].owner not in former) for key, epoch in epochs.items()]
-    return LeaseReport(now, sharing, taken)
+    return LeaseReport(sharing, taken)
 
 
 def server_time(connection: Connection) -> Micros:

@@ -37,7 +37,7 @@ class Shared(Setup):
         self.leases = Ownership(
             self.lease_store.as_of_postgresql(),
             replica="one",
-            clock=self.due_clock,
+            clock=self.clock,
             metrics=self.metrics,
             fatal=self.fatal.append,
         )

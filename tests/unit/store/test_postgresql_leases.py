@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -109,7 +108,6 @@ async def test_a_replica_alone_takes_all_and_holds_it_by_the_server_s_clock(repl
     assert (len(one.held), report.sharing.replica_count, report.sharing.differs) == (13, 1, False)
     assert {each.is_takeover for each in report.taken} == {False}
     assert LEASE_S - 2 < replicas.until_s(A) <= LEASE_S
-    assert report.server_us == pytest.approx(time.time() * 1e6, abs=5e6)
     replicas.age(5)
     assert (await one.renew()).taken == []
     assert LEASE_S - 2 < replicas.until_s(OPS) <= LEASE_S
