@@ -38,7 +38,6 @@ from watcher.web.health import Checks
 
 log = structlog.get_logger()
 
-CHECK_STORE_EVERY_S = 5.0
 STOP_S = 8
 """A stop takes no longer: what is in flight has `DRAIN_S`, flushing and closing have the rest."""
 
@@ -160,11 +159,6 @@ def _add_duties(
         ownership=ownership,
     )
     shared.schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
-
-    async def check_store() -> None:
-        store.monitor.check_hang()
-
-    shared.schedule.repeat("store", check_store, every_s=CHECK_STORE_EVERY_S)
     progress = ProgressLog(supervisor.accounts, supervisor.workers, store=store, clock=clock, metrics=metrics)
     shared.schedule.repeat("progress", progress.tick, every_s=PROGRESS_EVERY_S)
     return maintenance

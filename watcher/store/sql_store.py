@@ -163,7 +163,7 @@ class SqlStore:
         self.takers: dict[str, Taker] = {}  # by sink: who takes at once what is recorded for it here
         self.on_recorded = on_recorded
         self._database = database
-        self.monitor = StoreMonitor(database.where, explain=database.explain, clock=clock)
+        self.monitor = StoreMonitor(explain=database.explain, clock=clock)
         self._closed = False
         self._database_file = database_file
         self._resources = resources
@@ -269,18 +269,15 @@ class SqlStore:
                 self.leases.check(connection, work.leases)
             return write_group(connection, work, outbox=self.outbox, now=self.clock.steady_us())
 
-        asked, wrote = self.monitor.ask(), Writing.NOTHING
         try:
             if not self.outbox.numbers.has(work.sources):
                 await self.outbox.numbers.provide(work.sources)
             names, taken = await (self._database.read if is_read else self._database.write)(write)
-            wrote = work.size
         except BaseException:
             for _, hand_over in handing_over:
                 hand_over(None)
             raise
-        finally:
-            self.monitor.answered(asked, wrote=wrote)
+        self.monitor.wrote(work.size)
         for turn, hand_over in handing_over:
             hand_over(taken.get(id(turn)))
             names.discard(turn.lease.name)
@@ -290,14 +287,10 @@ class SqlStore:
         if self._closed:
             raise StoreError("the store is closed")
         try:
-            asked, wrote = self.monitor.ask(), Writing.NOTHING
-            try:
-                result = await ask()
-                wrote = writing
-            finally:
-                self.monitor.answered(asked, wrote=wrote)
+            result = await ask()
         except SQLAlchemyError as error:
             fault = self.monitor.failed(error, writing)
         else:
+            self.monitor.wrote(writing)
             return result
         raise fault.error()  # outside the clause, so that the text of the database's error does not come along
