@@ -12,7 +12,7 @@ from stores import change, claim, source_change
 from virtual import FakeClock
 
 from watcher.store.open import open_store
-from watcher.store.postgresql_connections import RECORDED_CHANNEL, SPACING_S
+from watcher.store.postgresql_connections import RECORDED_CHANNEL, SEND_EVERY_S
 from watcher.store.sql_store import SqlStore
 
 LISTENERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
@@ -80,7 +80,7 @@ async def test_much_at_once_is_told_now_and_then_and_the_last_of_it_always(postg
             told.append(notify.payload)
             if "last" in notify.payload:
                 break
-        assert len(told) <= (monotonic() - begun_at) / SPACING_S + 1
+        assert len(told) <= (monotonic() - begun_at) / SEND_EVERY_S + 1
     stranger.close()
 
 
