@@ -30,9 +30,6 @@ RETRY_EVERY_S = 5.0
 QUIET_S = 0.1
 """A file is read once nothing has changed for so long: whoever writes it may first make it empty."""
 
-QUIET_TRIES = 30
-"""What changes for longer than so many times that is read as it is; the next change is seen as always."""
-
 SHOWN_COUNT = 50
 """So many problems are logged, or changes named: a file may have 100,000, the rest of them like these."""
 
@@ -137,9 +134,7 @@ class ConfigFollower:
 
     async def _settle(self, source: ConfigSource) -> None:
         before: Stamps | None = None
-        for _ in range(QUIET_TRIES):
-            if (now := stamps_of(source.files)) == before:
-                return
+        while (now := stamps_of(source.files)) != before:
             before = now
             await asyncio.sleep(QUIET_S)
 
