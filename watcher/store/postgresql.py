@@ -36,7 +36,7 @@ from watcher.store.database import (
     found_version,
     prepare_schema,
 )
-from watcher.store.postgresql_connections import RECONNECT_BASE_S, CannotConnectError, Connector, Notifications
+from watcher.store.postgresql_connections import RECONNECT_AFTER_S, CannotConnectError, Connector, Notifications
 from watcher.store.postgresql_leases import PostgresLeases, server_time
 from watcher.store.tables import SCHEMA_VERSION, meta, metadata
 
@@ -180,7 +180,7 @@ class PostgresDatabase(Database):
                 self._renew_now()
             raise
 
-    def leases(self, watched: Watched, *, on_went_back: Callable[[], None]) -> PostgresLeases:
+    def leases(self, watched: Watched, *, on_went_back: Callable[[], object]) -> PostgresLeases:
         """Return the leases that replicas share. No other work holds them up, nor they any other.
 
         A connection that breaks at COMMIT is an error here: nobody has to find out how it ended.
@@ -353,7 +353,7 @@ class CommitLog:
     def __init__(self, connector: Connector, *, where: str, clock: Clock) -> None:
         """Name the row after nobody else's."""
         self.went_back = False
-        self.on_went_back: Callable[[], None] = lambda: None
+        self.on_went_back: Callable[[], object] = lambda: None
         self._connector = connector
         self._where = where
         self._clock = clock
@@ -411,7 +411,7 @@ class CommitLog:
                     row = connection.execute(_ASK, (self._key,)).fetchone()
                     return row is not None and row[0].endswith(f" {self._number}")
             except psycopg.Error:
-                if self._given_up.wait(RECONNECT_BASE_S):
+                if self._given_up.wait(RECONNECT_AFTER_S):
                     return False
 
     def give_up(self) -> None:

@@ -7,7 +7,6 @@ or a renewal of leases, waits until it looks by itself.
 import asyncio
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from random import random
 from threading import Event, Lock
 from typing import Any, TypeVar
 
@@ -15,9 +14,8 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from watcher.domain.timestamps import Monotonic
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.runtime.pacing import doubling, spread
 from watcher.runtime.threads import begin
 from watcher.store.database import OnRecorded
 from watcher.store.postgresql_leases import CHANNEL as LEASES_CHANNEL
@@ -40,8 +38,8 @@ _ALWAYS = {"client_encoding": "utf8"}
 LOOK_EVERY_S = 0.1
 """Whether a signal has come is asked so often while the server is waited for, as psycopg does."""
 
-RECONNECT_BASE_S, RECONNECT_CAP_S = 0.1, 1.0
-_JITTER_SHARE = 0.2
+RECONNECT_AFTER_S = 0.5
+"""After a failure nobody tries again for so long, however many ask for a connection."""
 
 _SHOWN_LENGTH = 300
 
@@ -70,7 +68,7 @@ class Connection(psycopg.Connection[Any]):
 
 
 class Connector:
-    """Makes connections. After a failure it makes no attempt for a while, longer each time: many ask for one."""
+    """Makes connections. After a failure it makes no attempt for a while: many ask for one."""
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
         """Read the URL, which libpq can: `check_postgresql_url` has seen to that."""
@@ -78,13 +76,12 @@ class Connector:
         given = {key: value for key, value in conninfo_to_dict(url).items() if value not in {None, ""}}
         self._parameters = _CONNECTION | given | _ALWAYS
         self._clock = clock
-        self._failures = 0
         self._last_failure = ""
-        self._not_before = self._clock.monotonic()
+        self._not_before = EARLIEST
 
     def connect(self, *, answers_within_s: float | None = None) -> Connection:
         """Return a connection that begins nothing by itself. Raises `CannotConnectError`."""
-        if self._failures and self._clock.monotonic() < self._not_before:
+        if self._clock.monotonic() < self._not_before:
             raise CannotConnectError(self._last_failure)
         secret = {} if self.password is None else {"password": self.password}
         try:
@@ -92,12 +89,9 @@ class Connector:
                 make_conninfo(**(self._parameters | secret)), autocommit=True, prepare_threshold=None
             )
         except psycopg.Error as error:
-            self._failures += 1
-            delay_s = doubling(self._failures, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S)
-            self._not_before = Monotonic(self._clock.monotonic() + spread(delay_s, share=_JITTER_SHARE, jitter=random))
+            self._not_before = Monotonic(self._clock.monotonic() + RECONNECT_AFTER_S)
             self._last_failure = " ".join(str(error).removeprefix("connection failed: ").split())[:_SHOWN_LENGTH]
             raise CannotConnectError(self._last_failure) from None
-        self._failures = 0
         connection.answers_within_s = answers_within_s
         return connection
 
@@ -149,7 +143,7 @@ class Notifications:
                         if notify.pid != connection.info.backend_pid:
                             self._hear(notify)
                     self._send(connection)
-            self._closed.wait(RECONNECT_BASE_S)
+            self._closed.wait(RECONNECT_AFTER_S)
 
     def _hear(self, notify: psycopg.Notify) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody is left to hear

@@ -10,7 +10,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Connection, String, bindparam, cast, column, delete, func, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, cast, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from watcher.domain.timestamps import Micros
@@ -114,9 +114,7 @@ def _let_go(connection: Connection, request: RenewRequest, *, now: Micros, of_al
 def _show(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
     """Show that this replica is alive, or is gone; clear away what nobody has had for long."""
     is_row = (table.c.kind == REPLICA, table.c.name == request.replica)
-    gone = select(table.c.kind, table.c.name).where(table.c.until < now - FORGOTTEN_US)
-    for kind, name in connection.execute(gone.with_for_update(skip_locked=True)).all():
-        connection.execute(delete(table).where(table.c.kind == kind, table.c.name == name))
+    connection.execute(delete(table).where(table.c.until < now - FORGOTTEN_US))
     if request.fingerprint is None:
         connection.execute(delete(table).where(*is_row))
         return
@@ -146,32 +144,15 @@ def _take(
     connection: Connection, may_take: Mapping[LeaseKey, Collection[LeaseKey]], *, owner: str, now: Micros
 ) -> dict[LeaseKey, int]:
     """Take these, but for what somebody is writing under; return the epoch of each that was taken."""
-    if not may_take:
-        return {}
-    wanted = sorted({each for rows in may_take.values() for each in rows})
-    given = _given(dict.fromkeys(wanted, 0))
-    of_given = (table.c.kind == given.c.kind, table.c.name == given.c.name)
-    locking = select(table.c.kind, table.c.name).where(*of_given).with_for_update(skip_locked=True, of=table)
-    locked = {LeaseKey(*row) for row in connection.execute(locking)}
-    epochs = {key: secrets.randbits(62) for key, rows in may_take.items() if locked.issuperset(rows)}
-    if epochs:
-        new = _given({each: epoch for key, epoch in epochs.items() for each in may_take[key]})
-        taking = update(table).where(table.c.kind == new.c.kind, table.c.name == new.c.name)
-        connection.execute(taking.values(owner=owner, epoch=new.c.epoch, until=now + LEASE_US))
+    epochs: dict[LeaseKey, int] = {}
+    for key, rows in may_take.items():
+        is_row = tuple_(table.c.kind, table.c.name).in_(rows)
+        locked = connection.execute(select(table.c.name).where(is_row).with_for_update(skip_locked=True)).all()
+        if len(locked) == len(rows):
+            epochs[key] = secrets.randbits(62)
+            taking = update(table).where(is_row)
+            connection.execute(taking.values(owner=owner, epoch=epochs[key], until=now + LEASE_US))
     return epochs
-
-
-def _given(epochs: Mapping[LeaseKey, int]) -> Any:
-    """Return these as a table, each column bound as one array."""
-    kinds, names = ([key[part] for key in epochs] for part in (0, 1))
-    text, number = ARRAY(String), ARRAY(BigInteger)
-    arrays = [
-        bindparam(None, kinds, text),
-        bindparam(None, names, text),
-        bindparam(None, list(epochs.values()), number),
-    ]
-    columns = (column("kind", String), column("name", String), column("epoch", BigInteger))
-    return func.unnest(*arrays).table_valued(*columns).render_derived(name="given")
 
 
 _HELD = (

@@ -159,7 +159,8 @@ class SqlStore:
         self.ahead_us = database.ahead_us
         self.clock = clock
         self.outbox = Outbox(SourceNumbers(database.write))
-        self.leases = database.leases(self._watched, on_went_back=self.outbox.numbers.doubt)
+        forget_numbers = partial(asyncio.get_running_loop().call_soon_threadsafe, self.outbox.numbers.clear)
+        self.leases = database.leases(self._watched, on_went_back=forget_numbers)
         self.takers: dict[str, Taker] = {}  # by sink: who takes at once what is recorded for it here
         self.on_recorded = on_recorded
         self._database = database
