@@ -14,7 +14,7 @@ import structlog
 import watcher
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
-from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, retention_policy_of
+from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance
 from watcher.daemon.ownership import Ownership, new_identity
 from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
@@ -149,7 +149,7 @@ def _add_duties(
     """Have the schedule do what there is beside polling and sending."""
     store, clock, metrics = shared.store, shared.clock, shared.metrics
     maintenance = Maintenance(
-        retention_policy_of(settings),
+        settings,
         store=store,
         clock=clock,
         metrics=metrics,

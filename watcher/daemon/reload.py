@@ -14,7 +14,7 @@ from watcher.config.document import ConfigProblemsError
 from watcher.config.files import Stamps, stamps_of
 from watcher.config.loader import ConfigSource, changes_between
 from watcher.config.models import Settings
-from watcher.daemon.maintenance import Maintenance, retention_policy_of
+from watcher.daemon.maintenance import Maintenance
 from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.runtime.clock import Clock
@@ -205,4 +205,4 @@ async def apply_settings(settings: Settings, *, supervisor: Supervisor, maintena
     """
     await maintenance.pause()
     await supervisor.apply(settings)
-    maintenance.replace_policy(retention_policy_of(settings))
+    maintenance.go_by(settings)
