@@ -10,7 +10,7 @@ from stores import claim, source_change
 from virtual import PIPELINE, FakeClock
 
 from watcher.config.models import Settings
-from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
+from watcher.daemon.build_worker import OwnerDependencies
 from watcher.daemon.ownership import Ownership
 from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.worker import DeliveryWorker
@@ -98,7 +98,7 @@ class Setup:
         fatal = self.fatal.append
         self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
         events = EventFactory(self.router)
-        silences, wakeups, load = Silences(), SinkWakeups(), Backpressure()
+        silences, load = Silences(), Backpressure()
         shared = OwnerDependencies(
             partial(SqlAccountStore, store),
             clock,
@@ -109,7 +109,6 @@ class Setup:
             fatal,
             store,
             silences,
-            wakeups,
             output,
         )
         self.ownership = self.make_ownership()

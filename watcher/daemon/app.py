@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import structlog
 
 import watcher
 from watcher.config.models import Settings, StoreSettings
-from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
+from watcher.daemon.build_worker import OwnerDependencies
 from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance
 from watcher.daemon.ownership import Ownership, new_identity
 from watcher.daemon.pages import Pages, Readiness
@@ -66,7 +66,7 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.enter_context(_nothing_unseen(shutdown.fail))
         schedule = Schedule(clock=clock, fatal=shutdown.fail, lag=metrics.loop_lag.set)
-        silences, wakeups, output = Silences(), SinkWakeups(), StdoutOutput(stdout_fd)
+        output = StdoutOutput(stdout_fd)
         pages = Pages(metrics, clock=clock)
         stack.callback(output.close)
         metrics.reloaded(well=True, at=clock.now())
@@ -76,24 +76,22 @@ async def run(
         if is_postgresql(settings.store.url):  # it may be away for long: probes ask, and files change meanwhile
             await pages.serve(settings.http.listen)
             follower.begin()
-        store = await open_when_ready(settings.store, clock=clock, on_recorded=wakeups.wake, stop=stop)
+        store = await open_when_ready(settings.store, clock=clock, stop=stop)
         if store is not None:
             stack.push_async_callback(_let_go, store)
             store.show_on(metrics)
             clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
-            events, load, fatal = EventFactory(Router({})), Backpressure(), shutdown.fail
             shared = OwnerDependencies(
-                partial(SqlAccountStore, store),
-                clock,
-                metrics,
-                events,
-                schedule,
-                load,
-                fatal,
-                store,
-                silences,
-                wakeups,
-                output,
+                account_store=partial(SqlAccountStore, store),
+                clock=clock,
+                metrics=metrics,
+                events=EventFactory(Router({})),
+                schedule=schedule,
+                backpressure=Backpressure(),
+                fatal=shutdown.fail,
+                store=store,
+                silences=Silences(),
+                output=output,
             )
             waiting = await _work(
                 shared, settings, pages=pages, follower=follower, stack=stack, stop=stop, started=started
@@ -256,15 +254,13 @@ async def _let_go(store: SqlStore) -> None:
 WAIT_BASE_S, WAIT_CAP_S = 0.25, 2.0
 
 
-async def open_when_ready(
-    settings: StoreSettings, *, clock: Clock, on_recorded: Callable[[Collection[str]], None], stop: asyncio.Event
-) -> SqlStore | None:
+async def open_when_ready(settings: StoreSettings, *, clock: Clock, stop: asyncio.Event) -> SqlStore | None:
     """Return the store; `None` if it was not ready by the time the daemon is to stop. Raises `StoreError`."""
     attempt, said = 0, ""
     while not stop.is_set():
         try:
             password = password_of(settings)
-            store = await open_store(settings.url, clock=clock, on_recorded=on_recorded, password=password)
+            store = await open_store(settings.url, clock=clock, password=password)
         except StoreNotReadyError as error:
             if str(error) != said:
                 log.error("store.failed", problem=str(error), note="tried again until it works")  # noqa: TRY400 (its text says all)

@@ -1,7 +1,6 @@
 """From settings to the worker of one sink. Apart from `build`: `check` and `wait` need neither it nor SQLAlchemy."""
 
 import random
-from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -17,27 +16,12 @@ from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 
-class SinkWakeups:
-    """One wake-up per sink: called when something was recorded for it."""
-
-    def __init__(self) -> None:
-        """Start with none: a store may record before the workers are there."""
-        self.wakes: dict[str, Callable[[], None]] = {}
-
-    def wake(self, sinks: Collection[str]) -> None:
-        """Wake the workers of those sinks."""
-        for name in sinks:
-            if wake := self.wakes.get(name):
-                wake()
-
-
 @dataclass(frozen=True, slots=True)
 class OwnerDependencies(AccountOwnerDependencies):
     """What all owners work with, those of sinks included."""
 
     store: SqlStore
     silences: Silences
-    wakeups: SinkWakeups
     output: StdoutOutput
 
 
@@ -70,8 +54,8 @@ async def build_worker(
         backpressure=shared.backpressure,
     )
     worker = DeliveryWorker(store, sink=sink, record=record, rules=settings.rules, deps=deps)
-    shared.wakeups.wakes[name] = worker.wake
-    stack.callback(shared.wakeups.wakes.pop, name)
+    shared.store.wakes[name] = worker.wake
+    stack.callback(shared.store.wakes.pop, name)
     shared.store.takers[name] = worker.offer
     stack.callback(shared.store.takers.pop, name)
     stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)

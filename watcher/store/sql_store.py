@@ -146,13 +146,11 @@ class SqlStore:
         database_file: DatabaseFile | None,
         created: bool,
         clock: Clock,
-        on_recorded: Callable[[Collection[str]], None],
         resources: AsyncExitStack,
     ) -> None:
         """Start writing.
 
-        `created` is kept for whoever warns of an empty store, `on_recorded` hears after a commit which sinks have
-        something new to send, `resources` are let go of at the end.
+        `created` is kept for whoever warns of an empty store, `resources` are let go of at the end.
         """
         self.created = created
         self.exclusive = database.exclusive
@@ -162,7 +160,8 @@ class SqlStore:
         forget_numbers = partial(asyncio.get_running_loop().call_soon_threadsafe, self.outbox.numbers.clear)
         self.leases = database.leases(self._watched, on_went_back=forget_numbers)
         self.takers: dict[str, Taker] = {}  # by sink: who takes at once what is recorded for it here
-        self.on_recorded = on_recorded
+        self.wakes: dict[str, Callable[[], None]] = {}  # by sink: who looks for what was recorded, here or elsewhere
+        self.on_recorded = database.shared(self._wake)
         self._database = database
         self.monitor = StoreMonitor(explain=database.explain, clock=clock)
         self._closed = False
@@ -172,7 +171,7 @@ class SqlStore:
         self._group: GroupWriter[Item, Taken | None] = GroupWriter(
             write=self._write_group,
             explain=lambda error: self.monitor.failed(error, self._writing),
-            on_written=on_recorded,
+            on_written=self.on_recorded,
         )
         self.record: Callable[[Item], Awaitable[Taken | None]] = self._group.write
         """Writes this with what comes together with it; what it takes can be awaited."""
@@ -253,6 +252,11 @@ class SqlStore:
         self._closed = True
         await self._group.close()
         await self._resources.aclose()
+
+    def _wake(self, sinks: Collection[str]) -> None:
+        for name in sinks:
+            if wake := self.wakes.get(name):
+                wake()
 
     async def _write_group(self, items: Sequence[Item]) -> tuple[Collection[str], Iterable[Taken | None]]:
         work = GroupWork(items)

@@ -12,7 +12,7 @@ import pytest
 from postgres import EMPTY, WITH_PASSWORD, PostgresServer, shape
 from sqlalchemy import create_engine
 from sqlalchemy.exc import InternalError
-from stores import Woken, change, claim, due, executions_of, settle, sink_of
+from stores import change, claim, due, executions_of, settle, sink_of
 from virtual import FakeClock
 
 from watcher.domain.errors import (
@@ -50,7 +50,7 @@ def empty(postgres: PostgresServer) -> Iterator[str]:
 
 
 async def opened(url: str, *, clock: Clock | None = None, password: str | None = None) -> SqlStore:
-    return await open_store(url, clock=clock or FakeClock(), on_recorded=Woken(), password=password)
+    return await open_store(url, clock=clock or FakeClock(), password=password)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from postgres import PostgresServer
 from sqlalchemy import Connection
-from stores import SECOND_US, START_US, SetClock, Woken, change, executions_of
+from stores import SECOND_US, START_US, SetClock, change, executions_of
 from structlog.testing import capture_logs
 
 from watcher.domain.errors import OwnershipLostError, StoreError
@@ -76,7 +76,7 @@ class Replicas:
         self, name: str, *wanted: LeaseKey, fingerprint: str = "one", clock_error_s: float = 0.0
     ) -> Replica:
         clock = SetClock(START_US + round(clock_error_s * SECOND_US))
-        store = await open_store(self.url, clock=clock, on_recorded=Woken())
+        store = await open_store(self.url, clock=clock)
         self.all.append(Replica(store, name, dict.fromkeys(wanted or ACCOUNTS, ""), fingerprint))
         return self.all[-1]
 
