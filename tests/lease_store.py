@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from stores import claim
@@ -21,9 +21,9 @@ from watcher.store.leases import (
     REPLICA,
     HeldLease,
     LeaseKey,
-    LeaseReport,
     LeaseRow,
     RenewRequest,
+    Sharing,
     TakenLease,
     key_of,
     rows_of,
@@ -97,7 +97,7 @@ class FakeLeaseStore:
     def follow(self, renew_now: Callable[[], None]) -> None:
         self.tell = renew_now
 
-    async def renew(self, request: RenewRequest) -> LeaseReport:
+    async def renew(self, request: RenewRequest) -> Sharing:
         self.asked.append(request)
         await self.may_answer.wait()
         if self.trouble is not None and not self.forgets_to_say:
@@ -127,7 +127,7 @@ class FakeLeaseStore:
                 taken.append(TakenLease(lease, is_takeover))
         if self.trouble is not None:
             raise self.trouble
-        return LeaseReport(sharing, taken)
+        return replace(sharing, taken=taken)
 
 
 class Alone(Ownership):

@@ -25,7 +25,7 @@ from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router, Silences
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
-from watcher.runtime.metrics import Metrics
+from watcher.runtime.metrics import Metrics, SinkMetrics
 from watcher.runtime.pacing import Backpressure
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
 from watcher.store.changes import SourceChange, Turn
@@ -228,7 +228,7 @@ class Rig:
                 events=NotedEvents(self),
                 silences=self.silences,
                 fatal=self.ends.append,
-                metrics=self.metrics.sink(self.name),
+                metrics=SinkMetrics(self.metrics, self.name),
                 backpressure=self.backpressure,
             ),
         )

@@ -26,7 +26,7 @@ from watcher.domain.routing import Router, Silences
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure, doubling
+from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
@@ -61,17 +61,23 @@ async def run(
     `started` is given the address of its pages once it runs, `reloading` says from where other settings may come.
     Raises what ended it otherwise: `StoreError`, `ListenError`, `OutputClosedError`.
     """
-    clock, metrics, shutdown = SystemClock(), Metrics(), _Shutdown(stop)
+    clock, metrics = SystemClock(), Metrics()
     waiting: int | None = None
+    failures: list[BaseException] = []
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        stop.set()
+
     async with AsyncExitStack() as stack:
-        stack.enter_context(_nothing_unseen(shutdown.fail))
-        schedule = Schedule(clock=clock, fatal=shutdown.fail, lag=metrics.loop_lag.set)
+        stack.enter_context(_nothing_unseen(fail))
+        schedule = Schedule(clock=clock, fatal=fail, lag=metrics.loop_lag.set)
         output = StdoutOutput(stdout_fd)
         pages = Pages(metrics, clock=clock)
         stack.callback(output.close)
         metrics.reloaded(well=True, at=clock.now())
         stack.push_async_callback(pages.close)
-        follower = ConfigFollower(reloading, settings, metrics=metrics, clock=clock, fatal=shutdown.fail)
+        follower = ConfigFollower(reloading, settings, metrics=metrics, clock=clock, fatal=fail)
         stack.push_async_callback(follower.end)
         if is_postgresql(settings.store.url):  # it may be away for long: probes ask, and files change meanwhile
             await pages.serve(settings.http.listen)
@@ -88,7 +94,7 @@ async def run(
                 events=EventFactory(Router({})),
                 schedule=schedule,
                 backpressure=Backpressure(),
-                fatal=shutdown.fail,
+                fatal=fail,
                 store=store,
                 silences=Silences(),
                 output=output,
@@ -97,7 +103,8 @@ async def run(
                 shared, settings, pages=pages, follower=follower, stack=stack, stop=stop, started=started
             )
     log.info("stopped", waiting=waiting)
-    shutdown.reraise()
+    if failures:
+        raise failures[0]
 
 
 async def _work(
@@ -160,24 +167,6 @@ def _add_duties(
     progress = ProgressLog(supervisor.accounts, supervisor.workers, store=store, clock=clock, metrics=metrics)
     shared.schedule.repeat("progress", progress.tick, every_s=PROGRESS_EVERY_S)
     return maintenance
-
-
-class _Shutdown:
-    """Why the daemon ends: it was asked to, or something failed for good."""
-
-    def __init__(self, stop: asyncio.Event) -> None:
-        self._stop = stop
-        self._failure: BaseException | None = None
-
-    def fail(self, error: BaseException) -> None:
-        """End the daemon with its first failure."""
-        self._failure = self._failure or error
-        self._stop.set()
-
-    def reraise(self) -> None:
-        """Raise the failure, if that was the reason."""
-        if self._failure is not None:
-            raise self._failure
 
 
 @contextmanager
@@ -251,12 +240,12 @@ async def _let_go(store: SqlStore) -> None:
         log.warning("store.stuck", at_most_s=LET_GO_S)
 
 
-WAIT_BASE_S, WAIT_CAP_S = 0.25, 2.0
+TRY_AGAIN_AFTER_S = 0.5
 
 
 async def open_when_ready(settings: StoreSettings, *, clock: Clock, stop: asyncio.Event) -> SqlStore | None:
     """Return the store; `None` if it was not ready by the time the daemon is to stop. Raises `StoreError`."""
-    attempt, said = 0, ""
+    said = ""
     while not stop.is_set():
         try:
             password = password_of(settings)
@@ -264,9 +253,9 @@ async def open_when_ready(settings: StoreSettings, *, clock: Clock, stop: asynci
         except StoreNotReadyError as error:
             if str(error) != said:
                 log.error("store.failed", problem=str(error), note="tried again until it works")  # noqa: TRY400 (its text says all)
-            attempt, said = attempt + 1, str(error)
+            said = str(error)
             with suppress(TimeoutError):
-                async with asyncio.timeout(doubling(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)):
+                async with asyncio.timeout(TRY_AGAIN_AFTER_S):
                     await stop.wait()
         else:
             if said:

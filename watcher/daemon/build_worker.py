@@ -9,6 +9,7 @@ from watcher.daemon.build import AccountOwnerDependencies, fingerprint_of_sink
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.routing import Silences
+from watcher.runtime.metrics import SinkMetrics
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext
 from watcher.store.leases import HeldLease
@@ -30,7 +31,7 @@ async def build_worker(
 ) -> DeliveryWorker:
     """Build the worker of a sink whose lease is held. `stack` closes it. Raises `StoreError`."""
     lease, name = held.lease, held.lease.name
-    metrics = shared.metrics.sink(name)
+    metrics = SinkMetrics(shared.metrics, name)
     context = SinkContext(
         shared.clock,
         shared.output,

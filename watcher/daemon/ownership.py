@@ -28,7 +28,6 @@ from watcher.store.leases import (
     MAINTENANCE,
     HeldLease,
     LeaseKey,
-    LeaseReport,
     LocalLeases,
     RenewRequest,
     Sharing,
@@ -246,12 +245,11 @@ class Ownership:
         self._renew_at = BootTime(sent_at + RENEW_AGAIN_S)
         wanted = {key: spends for key, spends in self._wanted.items() if not self._is_declined(key)}
         held, released = {each.lease: each.spends for each in self._held.values()}, list(self._released)
-        report = await self._leases.renew(RenewRequest(self._replica, fingerprint, held, wanted, released))
-        sharing = report.sharing
-        if report.is_for_ever:
+        sharing = await self._leases.renew(RenewRequest(self._replica, fingerprint, held, wanted, released))
+        if sharing.is_for_ever:
             self._renew_at = self._renewed_until = trusted_until = FOR_EVER
         else:
-            is_written = len(report.taken) < len(sharing.may_take)  # by its last owner, for a moment yet
+            is_written = len(sharing.taken) < len(sharing.may_take)  # by its last owner, for a moment yet
             again_s = AT_ONCE_S if is_written else AT_ONCE_S + sharing.next_free_us / 1e6
             self._renew_at = BootTime(sent_at + min(RENEW_EVERY_S, again_s))
             self._renewed_until = BootTime(sent_at + LEASE_S)
@@ -259,11 +257,11 @@ class Ownership:
         del self._released[: len(released)]
         self._note_configurations(sharing, fingerprint=fingerprint)
         lost = [each for each in self._held.values() if each.lease in held.keys() - sharing.kept]
-        self._take_in(report, lost, wanted, trusted_until=trusted_until)
+        self._take_in(sharing, lost, wanted, trusted_until=trusted_until)
 
     def _take_in(
         self,
-        report: LeaseReport,
+        sharing: Sharing,
         lost: Collection[HeldLease],
         wanted: Mapping[LeaseKey, str],
         *,
@@ -273,15 +271,15 @@ class Ownership:
             self._lose(held)
         for held in self._held.values():
             held.trusted_until = trusted_until
-        taken = {key_of(each.lease): each for each in report.taken}
+        taken = {key_of(each.lease): each for each in sharing.taken}
         for key, (lease, is_takeover) in taken.items():
             self._held[key] = HeldLease(lease, clock=self._clock, trusted_until=trusted_until, spends=wanted[key])
             self._metrics.lease_takeovers.labels(key.kind).inc(is_takeover)
         if trusted_until == FOR_EVER:  # who has asked for it knows
             return
         if taken:
-            self._say_taken(report)
-        self._surplus = report.sharing.surplus
+            self._say_taken(sharing)
+        self._surplus = sharing.surplus
         surplus = [] if self._surplus is None else [self._surplus]
         self._changed([*taken, *(key_of(each.lease) for each in lost), *surplus])
 
@@ -314,14 +312,14 @@ class Ownership:
             log.warning("config.differs", replicas=sharing.replica_count, note=note)
         self._is_told_of_differing = sharing.differs
 
-    def _say_taken(self, report: LeaseReport) -> None:
-        taken = [f"{each.lease.kind} {each.lease.name}" for each in report.taken]
+    def _say_taken(self, sharing: Sharing) -> None:
+        taken = [f"{each.lease.kind} {each.lease.name}" for each in sharing.taken]
         log.info(
             "ownership.taken",
             taken=taken[:SHOWN_COUNT],
             more=max(0, len(taken) - SHOWN_COUNT),
-            takeovers=sum(each.is_takeover for each in report.taken),
-            replicas=report.sharing.replica_count,
+            takeovers=sum(each.is_takeover for each in sharing.taken),
+            replicas=sharing.replica_count,
         )
 
     def _count(self, kind: str) -> int:

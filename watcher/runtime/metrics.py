@@ -69,14 +69,6 @@ class Metrics:
         samples = (sample for family in self.registry.collect() for sample in family.samples)
         return round(sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items()))
 
-    def account(self, name: str) -> "AccountMetrics":
-        """Return the metrics of one account."""
-        return AccountMetrics(self, name)
-
-    def sink(self, name: str) -> "SinkMetrics":
-        """Return the metrics of one sink."""
-        return SinkMetrics(self, name)
-
     def forget_account(self, name: str) -> None:
         """Show nothing more of that account."""
         for metric in self._of_accounts:

@@ -35,9 +35,6 @@ _CONNECTION: dict[str, Any] = {
 _ALWAYS = {"client_encoding": "utf8"}
 """What the URL cannot change: in any other encoding names could not be written that the API has."""
 
-LOOK_EVERY_S = 0.1
-"""Whether a signal has come is asked so often while the server is waited for, as psycopg does."""
-
 RECONNECT_AFTER_S = 0.5
 """After a failure nobody tries again for so long, however many ask for a connection."""
 
@@ -53,7 +50,7 @@ class Connection(psycopg.Connection[Any]):
 
     answers_within_s: float | None = None
 
-    def wait(self, gen: PQGen[T], interval: float = LOOK_EVERY_S, timeout: float | None = None) -> T:
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """Return what comes of one exchange with the server. Raises `psycopg.OperationalError` if nothing does.
 
         Within its own `timeout`, if there is one, the server need not say anything.

@@ -6,6 +6,7 @@ Who takes a lease locks all of its rows and passes over what is locked: nothing 
 
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
@@ -20,9 +21,9 @@ from watcher.store.leases import (
     NOBODY,
     REPLICA,
     LeaseKey,
-    LeaseReport,
     LeaseRow,
     RenewRequest,
+    Sharing,
     TakenLease,
     lost,
     rows_of,
@@ -48,26 +49,28 @@ class PostgresLeases:
         self,
         write: Callable[[Callable[[Connection], Any]], Awaitable[Any]],
         *,
-        follow: Callable[[Callable[[], None]], None],
         went_back: Callable[[Connection, Micros], bool],
     ) -> None:
         """Do each transaction by `write`.
 
-        `follow` is given what to call, in the event loop, when it is time to renew: another replica has released
-        something, or the database went back. Whether it did `went_back` says, and puts right what it says it by.
+        Whether the database went back `went_back` says, and puts right what it says it by.
         """
+        self.renew_now: Callable[[], None] = lambda: None
         self._write = write
         self._went_back = went_back
-        self.follow = follow
 
-    async def renew(self, request: RenewRequest) -> LeaseReport:
+    def follow(self, renew_now: Callable[[], None]) -> None:
+        """Call this, in the event loop, when another replica has released something, or the database went back."""
+        self.renew_now = renew_now
+
+    async def renew(self, request: RenewRequest) -> Sharing:
         """Renew what is held, let go of what is released, and take what is free of what is wanted, up to the share.
 
         Raises `StoreError`: then nothing can be believed renewed, taken or released. It waits for no other write, nor
         they for it. After the database went back everything is lost, and taken under another epoch.
         """
-        report: LeaseReport = await self._write(partial(_renew, request=request, went_back=self._went_back))
-        return report
+        sharing: Sharing = await self._write(partial(_renew, request=request, went_back=self._went_back))
+        return sharing
 
     def check(self, connection: Connection, held: Iterable[Lease]) -> None:
         """Raise `OwnershipLostError` unless each lease is the stored one, until the transaction ends."""
@@ -80,7 +83,7 @@ class PostgresLeases:
 
 def _renew(
     connection: Connection, *, request: RenewRequest, went_back: Callable[[Connection, Micros], bool]
-) -> LeaseReport:
+) -> Sharing:
     connection.execute(select(func.pg_advisory_xact_lock(_RENEWING)))
     now = server_time(connection)
     _let_go(connection, request, now=now, of_all=went_back(connection, now))
@@ -93,7 +96,7 @@ def _renew(
     epochs = _take(connection, sharing.may_take, owner=request.replica, now=now)
     former = {NOBODY, request.replica}
     taken = [TakenLease(Lease(*key, epoch), rows[key].owner not in former) for key, epoch in epochs.items()]
-    return LeaseReport(sharing, taken)
+    return replace(sharing, taken=taken)
 
 
 def server_time(connection: Connection) -> Micros:
