@@ -21,7 +21,7 @@ from sqlalchemy import (
     insert,
     select,
 )
-from stores import SetClock, Woken, open_soon
+from stores import SetClock, open_soon
 
 from watcher.store.copying import StoreEnd, copy_all
 from watcher.store.sql_store import SqlStore
@@ -110,7 +110,7 @@ def copy(source: str, target: str, *, heard: Heard | None = None, stopped: Calla
 
 
 async def opened(url: str, clock: SetClock | None = None) -> SqlStore:
-    return await open_soon(url, clock=clock or SetClock(), on_recorded=Woken())
+    return await open_soon(url, clock=clock or SetClock())
 
 
 class Databases:

@@ -4,15 +4,14 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from stores import claim
 
 from watcher.daemon.ownership import Ownership
 from watcher.domain.errors import StoreError
-from watcher.domain.timestamps import Micros
-from watcher.runtime.clock import Clock, ServerClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease
 from watcher.store.leases import (
@@ -22,9 +21,9 @@ from watcher.store.leases import (
     REPLICA,
     HeldLease,
     LeaseKey,
-    LeaseReport,
     LeaseRow,
     RenewRequest,
+    Sharing,
     TakenLease,
     key_of,
     rows_of,
@@ -48,19 +47,13 @@ class LeaseTable:
     claim: Claim = claim_alone
     rows: dict[LeaseKey, LeaseRow] = field(default_factory=dict)
     written: set[LeaseKey] = field(default_factory=set)
-    ahead_us: int = 0
-
-    @property
-    def server_us(self) -> Micros:
-        """Return the time of its server, which may be ahead of the clock."""
-        return Micros(self.clock.steady_us() + self.ahead_us)
 
     def owned(self, kind: str = "account") -> Counter[str]:
         """Return how many leases of a kind each owner has that have not run out."""
         return Counter(row.owner for key, row in self.rows.items() if key.kind == kind and not self.is_free(key))
 
     def is_free(self, key: LeaseKey) -> bool:
-        return key not in self.rows or self.rows[key].until <= self.server_us
+        return key not in self.rows or self.rows[key].until <= self.clock.steady_us()
 
     def spent(self) -> set[str]:
         """Return the hashes of the API keys that are spent."""
@@ -70,16 +63,16 @@ class LeaseTable:
         """Have that owner take it, whoever has it."""
         lease = await self.claim(*key)
         for each in rows_of(key, spends):
-            self.rows[each] = LeaseRow(owner, lease.epoch, self.server_us + LEASE_US)
+            self.rows[each] = LeaseRow(owner, lease.epoch, self.clock.steady_us() + LEASE_US)
         return lease
 
     def take_away(self, key: LeaseKey) -> None:
         """Have it run out."""
-        self.rows[key] = self.rows[key]._replace(until=self.server_us)
+        self.rows[key] = self.rows[key]._replace(until=self.clock.steady_us())
 
     def show(self, replica: str, fingerprint: str | None) -> None:
         """Have a replica show that it is alive."""
-        self.rows[LeaseKey(REPLICA, replica)] = LeaseRow(replica, 0, self.server_us + LEASE_US, fingerprint)
+        self.rows[LeaseKey(REPLICA, replica)] = LeaseRow(replica, 0, self.clock.steady_us() + LEASE_US, fingerprint)
 
     def replicas(self) -> set[str]:
         return {key.name for key in self.rows if key.kind == REPLICA}
@@ -104,12 +97,12 @@ class FakeLeaseStore:
     def follow(self, renew_now: Callable[[], None]) -> None:
         self.tell = renew_now
 
-    async def renew(self, request: RenewRequest) -> LeaseReport:
+    async def renew(self, request: RenewRequest) -> Sharing:
         self.asked.append(request)
         await self.may_answer.wait()
         if self.trouble is not None and not self.forgets_to_say:
             raise self.trouble
-        table, now = self.table, self.table.server_us
+        table, now = self.table, self.table.clock.steady_us()
         released = {lease.epoch for lease in request.released}
         for key, row in table.rows.items():
             if row.owner == request.replica and row.epoch in released:
@@ -134,23 +127,21 @@ class FakeLeaseStore:
                 taken.append(TakenLease(lease, is_takeover))
         if self.trouble is not None:
             raise self.trouble
-        return LeaseReport(now, sharing, taken)
+        return replace(sharing, taken=taken)
 
 
 class Alone(Ownership):
     """Owns whatever it is asked for, for ever: what is wanted it does not ask."""
 
     def __init__(self, store: SqlStore, *, clock: Clock) -> None:
-        super().__init__(
-            store.leases, replica="one", clock=ServerClock(clock), metrics=Metrics(), fatal=lambda _error: None
-        )
+        super().__init__(store.leases, replica="one", clock=clock, metrics=Metrics(), fatal=lambda _error: None)
         self._alone_with = store
 
     def may_own(self, key: LeaseKey) -> bool:
         return True
 
     async def take(self, key: LeaseKey) -> HeldLease:
-        self._held[key] = HeldLease(await claim(self._alone_with, *key), clock=self._due_clock)
+        self._held[key] = HeldLease(await claim(self._alone_with, *key), clock=self._clock)
         return self._held[key]
 
     def is_agreed(self) -> bool:

@@ -178,7 +178,7 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
 
 
 async def _make_template(server: PostgresServer) -> None:
-    store = await open_store(server.url(TEMPLATE), clock=SystemClock(), on_recorded=lambda _sinks: None)
+    store = await open_store(server.url(TEMPLATE), clock=SystemClock())
     await store.close()
 
 

@@ -2,10 +2,11 @@
 
 import secrets
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -91,14 +92,15 @@ class SetClock:
         return Micros(self.us)
 
 
-@dataclass(slots=True)
-class Woken:
-    """Remembers which sinks were woken for what was recorded."""
+class Woken(dict[str, Callable[[], None]]):
+    """Remembers which sinks were woken for what was recorded, in place of a store's `wakes`."""
 
-    names: list[str] = field(default_factory=list)
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
 
-    def __call__(self, names: Iterable[str]) -> None:
-        self.names.extend(sorted(names))
+    def get(self, name: str, _default: object = None) -> Callable[[], None]:
+        return partial(self.names.append, name)
 
 
 _empty: list[bytes] = []

@@ -10,14 +10,13 @@ from stores import claim, source_change
 from virtual import PIPELINE, FakeClock
 
 from watcher.config.models import Settings
-from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
+from watcher.daemon.build_worker import OwnerDependencies
 from watcher.daemon.ownership import Ownership
 from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule, Tick
@@ -99,8 +98,7 @@ class Setup:
         fatal = self.fatal.append
         self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
         events = EventFactory(self.router)
-        self.due_clock = ServerClock(clock)
-        silences, wakeups, load = Silences(), SinkWakeups(), Backpressure()
+        silences, load = Silences(), Backpressure()
         shared = OwnerDependencies(
             partial(SqlAccountStore, store),
             clock,
@@ -111,16 +109,14 @@ class Setup:
             fatal,
             store,
             silences,
-            wakeups,
             output,
-            self.due_clock,
         )
         self.ownership = self.make_ownership()
         self.supervisor = Supervisor(shared, self.ownership, drain_s=LONG_S)
 
     def make_ownership(self) -> Ownership:
         return Ownership(
-            self.store.leases, replica="one", clock=self.due_clock, metrics=self.metrics, fatal=self.fatal.append
+            self.store.leases, replica="one", clock=self.clock, metrics=self.metrics, fatal=self.fatal.append
         )
 
     def account(self, **more: object) -> Block:

@@ -22,7 +22,7 @@ from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.session import AccountDependencies
-from watcher.runtime.metrics import Metrics
+from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import Backpressure, Jitter, Pacer
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.sink_store import SinkStore
@@ -236,7 +236,7 @@ async def account_of(
     owned = SqlAccountStore(store, lease)
     record = await owned.load_account()
     await sink.load(fingerprint="")
-    children = metrics.account("default")
+    children = AccountMetrics(metrics, "default")
     failures = FailurePolicy(
         min_interval_s=rules.min_interval_s,
         max_interval_s=max_interval_s,

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router, Silences
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
-from watcher.runtime.metrics import Metrics
+from watcher.runtime.metrics import Metrics, SinkMetrics
 from watcher.runtime.pacing import Backpressure
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
 from watcher.store.changes import SourceChange, Turn
@@ -197,22 +197,18 @@ class Rig:
         self.woken = False
         self.is_trusted = True
         self.recorded: Counter[str] = Counter()
-        self._beside: list[Rig] = []
         self._changes_count = 0
 
     async def start(
         self, *, rules: WorkerRules = RULES, fingerprint: str = "as written", busy_timeout_s: float = BUSY_TIMEOUT_S
     ) -> None:
-        self.real_store = await open_soon(
-            self.path, clock=self.clock, on_recorded=self._recorded_for, busy_timeout_s=busy_timeout_s
-        )
+        self.real_store = await open_soon(self.path, clock=self.clock, busy_timeout_s=busy_timeout_s)
         self._account = await claim(self.real_store, "account", "default")
         await self._work(rules=rules, fingerprint=fingerprint)
 
     async def start_beside(self, other: "Rig", *, rules: WorkerRules = RULES) -> None:
         """Start with the store and the clock of another rig, which records the events and is stopped last."""
         self.real_store, self.clock = other.real_store, other.clock
-        other._beside.append(self)
         await self._work(rules=rules, fingerprint="as written")
 
     async def _work(self, *, rules: WorkerRules, fingerprint: str) -> None:
@@ -232,10 +228,11 @@ class Rig:
                 events=NotedEvents(self),
                 silences=self.silences,
                 fatal=self.ends.append,
-                metrics=self.metrics.sink(self.name),
+                metrics=SinkMetrics(self.metrics, self.name),
                 backpressure=self.backpressure,
             ),
         )
+        self.real_store.wakes[self.name] = self.worker.wake
 
     async def stop(self) -> None:
         """End in order, as a daemon that is asked to."""
@@ -343,11 +340,6 @@ class Rig:
     def take_along(self) -> None:
         """Have the worker take at once what is recorded, as a daemon has it."""
         self.real_store.takers[self.name] = self.worker.offer
-
-    def _recorded_for(self, sinks: Collection[str]) -> None:
-        for rig in (self, *self._beside):
-            if rig.name in sinks:
-                rig.worker.wake()
 
     def _wake(self, in_s: float = 0.0) -> None:
         self.woken = in_s < 1.0

@@ -132,7 +132,7 @@ async def enter_stage(
     random.seed(population.crowd.seed)  # what spreads the polls
     world, clock, notes, metrics = population.world, population.clock, Notes(), Metrics()
     directory = directory or Path(stack.enter_context(TemporaryDirectory(prefix="virtual-")))
-    store = await open_store(f"sqlite:///{directory / 'watcher.db'}", clock=clock, on_recorded=lambda _sinks: None)
+    store = await open_store(f"sqlite:///{directory / 'watcher.db'}", clock=clock)
     stack.push_async_callback(store.close)
     await write_without_waiting(store)
 

@@ -102,7 +102,7 @@ def _settings(wish: Wish, *, store: Path) -> dict[str, Any]:
 async def fill(url: str, executions: Sequence[str], *, account_count: int = 1, sinks: tuple[str, ...] = ()) -> None:
     """Have a store know these executions as running, in so many accounts; that event of each waits for `sinks`."""
     clock = SystemClock()
-    store = await open_store(url, clock=clock, on_recorded=lambda _sinks: None)
+    store = await open_store(url, clock=clock)
     for account, part in _parts(executions, account_count).items():
         lease = await claim(store, "account", account)
         for start in range(0, len(part), _FILLED_AT_ONCE):

@@ -34,7 +34,8 @@ def woken() -> Woken:
 
 @pytest.fixture
 async def store(url: str, clock: SetClock, woken: Woken) -> AsyncIterator[SqlStore]:
-    opened = await open_soon(url, clock=clock, on_recorded=woken)
+    opened = await open_soon(url, clock=clock)
+    opened.wakes = woken
     yield opened
     await opened.close()
 

@@ -148,7 +148,7 @@ async def test_what_failed_is_written_down_survives_a_restart_and_is_settled_onc
     counts: dict[str, Any] = {"rejections": 2, "tried_at": START_US + 7, "first_due_at_s": 1.25}
     await settle(ops, first, state=WAITING, due_at=LATER, backoff=BackoffState(), clock_s=8.5, **counts)
     await store.close()
-    again = await open_store(url, clock=clock, on_recorded=Woken())
+    again = await open_store(url, clock=clock)
     ops = await sink_of(again)
     (second,) = await due(ops)
     expected = replace(

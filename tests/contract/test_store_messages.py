@@ -11,7 +11,6 @@ from stores import (
     SECOND_US,
     START_US,
     SetClock,
-    Woken,
     change,
     claim,
     due,
@@ -86,7 +85,7 @@ async def test_a_message_is_kept_with_the_attempt_that_posted_it_and_survives_a_
 ) -> None:
     await open_and_settle(store, account, ops, ProblemMessage(PROBLEM.id, FIRST), state=state)
     await store.close()
-    again = await open_store(url, clock=clock, on_recorded=Woken())
+    again = await open_store(url, clock=clock)
     ops = await sink_of(again)
     other = await sink_of(again, "other")
     assert await kept(again, ops) == await thread(again, ops) == ProblemMessage(PROBLEM.id, FIRST, OPENING)

@@ -377,7 +377,7 @@ async def test_a_closed_problem_is_forgotten_in_time(store: SqlStore, account: L
 async def test_problems_survive_a_restart(store: SqlStore, account: Lease, url: str, clock: SetClock) -> None:
     await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
     await store.close()
-    again = await open_store(url, clock=clock, on_recorded=Woken())
+    again = await open_store(url, clock=clock)
     still: Sequence[OpenProblem] = await again.open_problems()
     assert [each.problem for each in still] == [problem_of()]
     await again.close()

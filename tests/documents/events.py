@@ -69,7 +69,7 @@ async def emitted() -> dict[str, Event]:
     """Return the first event of each type that these stories lead to."""
     with tempfile.TemporaryDirectory() as folder:
         clock = FakeClock()
-        store = await open_store(f"sqlite:///{Path(folder)}/docs.db", clock=clock, on_recorded=lambda _: None)
+        store = await open_store(f"sqlite:///{Path(folder)}/docs.db", clock=clock)
         try:
             limits = {"running": 900.0}
             account = await account_of(store, clock, SALE, TRIAGE, ODD, SLOW, GONE, overdue_after_s=limits)
@@ -99,7 +99,7 @@ async def _ruled() -> list[Event]:
     """Return what the rules of a pipeline lead to: it fails, recovers, is silent and active again."""
     with tempfile.TemporaryDirectory() as folder:
         clock = FakeClock()
-        store = await open_store(f"sqlite:///{Path(folder)}/docs.db", clock=clock, on_recorded=lambda _: None)
+        store = await open_store(f"sqlite:///{Path(folder)}/docs.db", clock=clock)
         try:
             rules = Rules(FailingRule(consecutive=3), silent_us=1_800 * 1_000_000)
             watch = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"}, rules=rules)

@@ -7,7 +7,7 @@ from random import Random
 import psycopg
 from e2e.chaos import Replicas
 
-from watcher.store.postgresql_connections import RECONNECT_CAP_S
+from watcher.store.postgresql_connections import RECONNECT_AFTER_S
 
 STOPPED_S = 13.0
 """Longer than a lease, 9 s, and than its renewal, 3 s."""
@@ -72,7 +72,7 @@ class Troubles:
     async def end_backends(self) -> None:
         self.say("half of all backends end")
         await self._run(OTHERS)
-        self.outages.append((time.monotonic(), time.monotonic() + RECONNECT_CAP_S))
+        self.outages.append((time.monotonic(), time.monotonic() + RECONNECT_AFTER_S))
 
     async def roll_back_renewals(self, place: int, *, for_s: float) -> None:
         self.say(f"renewals of {place} are rolled back for {for_s:.1f} s")

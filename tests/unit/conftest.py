@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
-    store = await open_soon(path, clock=clock, on_recorded=ignore, busy_timeout_s=0.01)
+    store = await open_soon(path, clock=clock, busy_timeout_s=0.01)
     await write_without_waiting(store)
     yield store
     await store.close()

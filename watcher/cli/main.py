@@ -81,6 +81,6 @@ def main() -> None:
 
 
 def _fail(message: str, *, code: Exit) -> NoReturn:
-    if flush_logs(within_s=0):  # else the reader of stderr is stuck, and would never take it
+    if flush_logs():  # else the reader of stderr is stuck, and would never take it
         put_error(message)
     sys.exit(code)

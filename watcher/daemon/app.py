@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,8 @@ import structlog
 
 import watcher
 from watcher.config.models import Settings, StoreSettings
-from watcher.daemon.build_worker import OwnerDependencies, SinkWakeups
-from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, retention_policy_of
+from watcher.daemon.build_worker import OwnerDependencies
+from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance
 from watcher.daemon.ownership import Ownership, new_identity
 from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
@@ -23,10 +23,10 @@ from watcher.daemon.supervisor import DRAIN_S, Supervisor
 from watcher.domain.errors import StoreNotReadyError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
-from watcher.runtime.clock import Clock, ServerClock, SystemClock
+from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure, doubling
+from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
@@ -38,7 +38,6 @@ from watcher.web.health import Checks
 
 log = structlog.get_logger()
 
-CHECK_STORE_EVERY_S = 5.0
 STOP_S = 8
 """A stop takes no longer: what is in flight has `DRAIN_S`, flushing and closing have the rest."""
 
@@ -62,53 +61,55 @@ async def run(
     `started` is given the address of its pages once it runs, `reloading` says from where other settings may come.
     Raises what ended it otherwise: `StoreError`, `ListenError`, `OutputClosedError`.
     """
-    clock, metrics, shutdown = SystemClock(), Metrics(), _Shutdown(stop)
-    due_clock = ServerClock(clock)
+    clock, metrics = SystemClock(), Metrics()
     waiting: int | None = None
+    failures: list[BaseException] = []
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        stop.set()
+
     async with AsyncExitStack() as stack:
-        stack.enter_context(_nothing_unseen(shutdown.fail))
-        schedule = Schedule(clock=clock, fatal=shutdown.fail, lag=metrics.loop_lag.set)
-        silences, wakeups, output = Silences(), SinkWakeups(), StdoutOutput(stdout_fd)
+        stack.enter_context(_nothing_unseen(fail))
+        schedule = Schedule(clock=clock, fatal=fail, lag=metrics.loop_lag.set)
+        output = StdoutOutput(stdout_fd)
         pages = Pages(metrics, clock=clock)
         stack.callback(output.close)
         metrics.reloaded(well=True, at=clock.now())
         stack.push_async_callback(pages.close)
-        follower = ConfigFollower(reloading, settings, metrics=metrics, clock=clock, fatal=shutdown.fail)
+        follower = ConfigFollower(reloading, settings, metrics=metrics, clock=clock, fatal=fail)
         stack.push_async_callback(follower.end)
         if is_postgresql(settings.store.url):  # it may be away for long: probes ask, and files change meanwhile
             await pages.serve(settings.http.listen)
             follower.begin()
-        store = await open_when_ready(settings.store, clock=due_clock, on_recorded=wakeups.wake, stop=stop)
+        store = await open_when_ready(settings.store, clock=clock, stop=stop)
         if store is not None:
             stack.push_async_callback(_let_go, store)
             store.show_on(metrics)
             clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
-            events, load, fatal = EventFactory(Router({})), Backpressure(), shutdown.fail
             shared = OwnerDependencies(
-                partial(SqlAccountStore, store),
-                clock,
-                metrics,
-                events,
-                schedule,
-                load,
-                fatal,
-                store,
-                silences,
-                wakeups,
-                output,
-                due_clock,
+                account_store=partial(SqlAccountStore, store),
+                clock=clock,
+                metrics=metrics,
+                events=EventFactory(Router({})),
+                schedule=schedule,
+                backpressure=Backpressure(),
+                fatal=fail,
+                store=store,
+                silences=Silences(),
+                output=output,
             )
             waiting = await _work(
-                shared, settings, due_clock, pages=pages, follower=follower, stack=stack, stop=stop, started=started
+                shared, settings, pages=pages, follower=follower, stack=stack, stop=stop, started=started
             )
     log.info("stopped", waiting=waiting)
-    shutdown.reraise()
+    if failures:
+        raise failures[0]
 
 
 async def _work(
     shared: OwnerDependencies,
     settings: Settings,
-    due_clock: ServerClock,
     *,
     pages: Pages,
     follower: ConfigFollower,
@@ -121,7 +122,7 @@ async def _work(
     `stack` closes what this adds.
     """
     store, schedule, replica = shared.store, shared.schedule, new_identity()
-    ownership = Ownership(store.leases, replica=replica, clock=due_clock, metrics=shared.metrics, fatal=shared.fatal)
+    ownership = Ownership(store.leases, replica=replica, clock=shared.clock, metrics=shared.metrics, fatal=shared.fatal)
     supervisor = Supervisor(shared, ownership)
     stack.push_async_callback(supervisor.stop)
     await supervisor.apply(settings)
@@ -151,9 +152,9 @@ def _add_duties(
     settings: Settings, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership
 ) -> Maintenance:
     """Have the schedule do what there is beside polling and sending."""
-    store, clock, metrics = shared.store, shared.due_clock, shared.metrics
+    store, clock, metrics = shared.store, shared.clock, shared.metrics
     maintenance = Maintenance(
-        retention_policy_of(settings),
+        settings,
         store=store,
         clock=clock,
         metrics=metrics,
@@ -163,32 +164,9 @@ def _add_duties(
         ownership=ownership,
     )
     shared.schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
-
-    async def check_store() -> None:
-        store.monitor.check_hang()
-
-    shared.schedule.repeat("store", check_store, every_s=CHECK_STORE_EVERY_S)
     progress = ProgressLog(supervisor.accounts, supervisor.workers, store=store, clock=clock, metrics=metrics)
     shared.schedule.repeat("progress", progress.tick, every_s=PROGRESS_EVERY_S)
     return maintenance
-
-
-class _Shutdown:
-    """Why the daemon ends: it was asked to, or something failed for good."""
-
-    def __init__(self, stop: asyncio.Event) -> None:
-        self._stop = stop
-        self._failure: BaseException | None = None
-
-    def fail(self, error: BaseException) -> None:
-        """End the daemon with its first failure."""
-        self._failure = self._failure or error
-        self._stop.set()
-
-    def reraise(self) -> None:
-        """Raise the failure, if that was the reason."""
-        if self._failure is not None:
-            raise self._failure
 
 
 @contextmanager
@@ -262,24 +240,22 @@ async def _let_go(store: SqlStore) -> None:
         log.warning("store.stuck", at_most_s=LET_GO_S)
 
 
-WAIT_BASE_S, WAIT_CAP_S = 0.25, 2.0
+TRY_AGAIN_AFTER_S = 0.5
 
 
-async def open_when_ready(
-    settings: StoreSettings, *, clock: Clock, on_recorded: Callable[[Collection[str]], None], stop: asyncio.Event
-) -> SqlStore | None:
+async def open_when_ready(settings: StoreSettings, *, clock: Clock, stop: asyncio.Event) -> SqlStore | None:
     """Return the store; `None` if it was not ready by the time the daemon is to stop. Raises `StoreError`."""
-    attempt, said = 0, ""
+    said = ""
     while not stop.is_set():
         try:
             password = password_of(settings)
-            store = await open_store(settings.url, clock=clock, on_recorded=on_recorded, password=password)
+            store = await open_store(settings.url, clock=clock, password=password)
         except StoreNotReadyError as error:
             if str(error) != said:
                 log.error("store.failed", problem=str(error), note="tried again until it works")  # noqa: TRY400 (its text says all)
-            attempt, said = attempt + 1, str(error)
+            said = str(error)
             with suppress(TimeoutError):
-                async with asyncio.timeout(doubling(attempt, base_s=WAIT_BASE_S, cap_s=WAIT_CAP_S)):
+                async with asyncio.timeout(TRY_AGAIN_AFTER_S):
                     await stop.wait()
         else:
             if said:

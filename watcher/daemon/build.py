@@ -26,7 +26,7 @@ from watcher.polling.poll_item import CONFIRM_WITHIN_S
 from watcher.polling.session import AccountDependencies
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client, proxy_for
-from watcher.runtime.metrics import Metrics
+from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import SHARE, Backpressure, Pacer
 from watcher.runtime.scheduler import Schedule
 from watcher.sinks.stdout import StdoutSettings
@@ -104,7 +104,7 @@ async def build_account(
     lease, clock = held.lease, shared.clock
     store = shared.account_store(lease)
     record, now = await store.load_account(), clock.monotonic()
-    metrics = shared.metrics.account(lease.name)
+    metrics = AccountMetrics(shared.metrics, lease.name)
     failures = _failures(shared, polling)
     breaker = AccountCircuitBreaker(
         degraded_after_s=polling.degraded_after_s,

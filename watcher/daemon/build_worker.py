@@ -1,7 +1,6 @@
 """From settings to the worker of one sink. Apart from `build`: `check` and `wait` need neither it nor SQLAlchemy."""
 
 import random
-from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from watcher.daemon.build import AccountOwnerDependencies, fingerprint_of_sink
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.routing import Silences
-from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import SinkMetrics
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext
 from watcher.store.leases import HeldLease
@@ -18,29 +17,13 @@ from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 
-class SinkWakeups:
-    """One wake-up per sink: called when something was recorded for it."""
-
-    def __init__(self) -> None:
-        """Start with none: a store may record before the workers are there."""
-        self.wakes: dict[str, Callable[[], None]] = {}
-
-    def wake(self, sinks: Collection[str]) -> None:
-        """Wake the workers of those sinks."""
-        for name in sinks:
-            if wake := self.wakes.get(name):
-                wake()
-
-
 @dataclass(frozen=True, slots=True)
 class OwnerDependencies(AccountOwnerDependencies):
-    """What all owners work with, those of sinks included. By `due_clock` deliveries are due."""
+    """What all owners work with, those of sinks included."""
 
     store: SqlStore
     silences: Silences
-    wakeups: SinkWakeups
     output: StdoutOutput
-    due_clock: Clock
 
 
 async def build_worker(
@@ -48,7 +31,7 @@ async def build_worker(
 ) -> DeliveryWorker:
     """Build the worker of a sink whose lease is held. `stack` closes it. Raises `StoreError`."""
     lease, name = held.lease, held.lease.name
-    metrics = shared.metrics.sink(name)
+    metrics = SinkMetrics(shared.metrics, name)
     context = SinkContext(
         shared.clock,
         shared.output,
@@ -62,7 +45,7 @@ async def build_worker(
     record = await store.load(fingerprint=fingerprint_of_sink(settings))
     deps = WorkerDependencies(
         is_trusted=held.is_trusted,
-        clock=shared.due_clock,
+        clock=shared.clock,
         jitter=random.random,
         wake=shared.schedule.waker(f"sink:{name}"),
         events=shared.events,
@@ -72,8 +55,8 @@ async def build_worker(
         backpressure=shared.backpressure,
     )
     worker = DeliveryWorker(store, sink=sink, record=record, rules=settings.rules, deps=deps)
-    shared.wakeups.wakes[name] = worker.wake
-    stack.callback(shared.wakeups.wakes.pop, name)
+    shared.store.wakes[name] = worker.wake
+    stack.callback(shared.store.wakes.pop, name)
     shared.store.takers[name] = worker.offer
     stack.callback(shared.store.takers.pop, name)
     stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)

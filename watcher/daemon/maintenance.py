@@ -6,8 +6,6 @@ And close the problems that nobody watches for any more.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 
 import structlog
 
@@ -43,30 +41,12 @@ CLOCKS_APART_US = 24 * 3600 * 1_000_000
 """An id stays so much longer than the dates ask for: a list dates by the clock of the API, we by ours."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionPolicy:
-    """What the configuration keeps: its sinks, what ended for so long, and what it names.
-
-    `named(account, pipeline, execution)` says the last. `pipelines` are those watched whole, as (account, pipeline):
-    what ended of them less than `listed_s` ago leaves its id behind, for a list may show it again. `watches_for` says
-    whether it still looks for what a problem is, `ruled` are the pipelines that have rules.
-    """
-
-    sinks: Collection[str]
-    retention_s: float
-    named: Callable[[str, str, str], bool]
-    pipelines: Collection[tuple[str, str]] = ()
-    listed_s: float = 0.0
-    watches_for: Callable[[OpenProblem], bool] = lambda _problem: True
-    ruled: Collection[tuple[str, str]] = ()
-
-
 class Maintenance:
     """One tick for all of it. With trouble with the store the work is still there next time."""
 
     def __init__(
         self,
-        policy: RetentionPolicy,
+        settings: Settings,
         *,
         store: SqlStore,
         clock: Clock,
@@ -80,7 +60,6 @@ class Maintenance:
 
         `owners` returns those there are now.
         """
-        self._policy = policy
         self._store = store
         self._clock = clock
         self._metrics = metrics
@@ -88,27 +67,28 @@ class Maintenance:
         self._owners = owners
         self._ownership = ownership
         self._closed = closed
-        self._tidy_at = clock.monotonic()
+        self.go_by(settings)
         self._pruning: AsyncIterator[int] | None = None
         self._pruned_count = 0
         self._backlogged: set[str] = set()
         self._tidying = asyncio.Lock()
-        self._is_paused = False
         self._held: HeldLease | None = None
 
     async def pause(self) -> None:
-        """Tidy up no more until `replace_policy`, for another configuration is being applied; return once that holds.
+        """Tidy up no more until `go_by`, for another configuration is being applied; return once that holds.
 
-        What is watched by then is neither the old one's nor the new one's: by the old policy a problem that a new rule
-        has just opened would be closed, by the new one a problem that its owner still has in its hands.
+        What is watched by then is neither the old one's nor the new one's: by the old one a problem that a new rule has
+        just opened would be closed, by the new one a problem that its owner still has in its hands.
         """
         self._is_paused = True
         async with self._tidying:
             pass
 
-    def replace_policy(self, policy: RetentionPolicy) -> None:
-        """Keep this from now on, and tidy up with the next tick."""
-        self._policy = policy
+    def go_by(self, settings: Settings) -> None:
+        """Keep what this configuration does from now on, and tidy up with the next tick."""
+        self._settings = settings
+        self._watches = watches_by_pipeline(settings)
+        self._named = {key: frozenset(watch.executions) for key, watch in self._watches.items()}
         self._tidy_at = self._clock.monotonic()
         self._is_paused = False
 
@@ -141,7 +121,7 @@ class Maintenance:
             return
         for kind in PROBLEM_KINDS:
             self._metrics.problems_open.labels(kind).set(problems.get(kind, 0))
-        shown = {*self._policy.sinks, *backlog}
+        shown = {*self._settings.sinks, *backlog}
         for name in self._backlogged - shown:
             self._metrics.forget_backlog(name)
         self._backlogged = shown
@@ -172,7 +152,7 @@ class Maintenance:
             self._tidy_at = Monotonic(self._clock.monotonic() + TIDY_EVERY_S)
             await self._expire(lease)
             await self._close_problems(lease)
-            ended_before = Micros(self._clock.steady_us() - round(self._policy.retention_s * 1_000_000))
+            ended_before = Micros(self._clock.steady_us() - round(self._settings.store.retention_s * 1_000_000))
             self._pruning = MaintenanceStore(self._store, lease).prune(ended_before=ended_before, keep=self._is_kept)
             self._pruned_count = 0
         for _ in range(PAGES_COUNT):
@@ -198,29 +178,35 @@ class Maintenance:
         self._pruning, self._tidy_at = None, self._clock.monotonic()
 
     def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: Micros) -> bool:
-        policy = self._policy  # which may be another by the next page
-        if policy.named(account, pipeline, execution):
-            return True
+        """Return whether an id stays: the configuration names it, or a list of its whole pipeline may show it again.
+
+        The configuration may be another by the next page.
+        """
+        named = self._named.get((account, pipeline))
+        if named is None:
+            return False
+        listed_s = max(self._settings.store.retention_s, self._settings.polling.lookback_s)
         ended_ago_us = self._clock.steady_us() - ended_at
-        return (account, pipeline) in policy.pipelines and ended_ago_us < policy.listed_s * 1_000_000 + CLOCKS_APART_US
+        return execution in named or (not named and ended_ago_us < listed_s * 1_000_000 + CLOCKS_APART_US)
 
     async def _expire(self, lease: Lease) -> None:
         now = self._clock.steady_us()
         store = MaintenanceStore(self._store, lease)
-        await store.mark_absent_pipelines(present=self._policy.pipelines, now=now)
+        whole = [key for key, named in self._named.items() if not named]
+        await store.mark_absent_pipelines(present=whole, now=now)
         absent_us = ABSENT_SINK_DEAD_AFTER_US
-        died = await store.mark_absent_sinks(present=self._policy.sinks, now=now, dead_after_us=absent_us)
+        died = await store.mark_absent_sinks(present=self._settings.sinks, now=now, dead_after_us=absent_us)
         if died:
             log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
 
     async def _close_problems(self, lease: Lease) -> None:
         """Close what nobody watches for any more, and forget what the rules of such pipelines went by."""
-        policy, after = self._policy, None
+        settings, watches, after = self._settings, self._watches, None
         store = MaintenanceStore(self._store, lease)
-        await store.forget_rules(present=policy.ruled)
+        await store.forget_rules(present=[key for key, watch in watches.items() if watch.rules])
         while page := await self._store.open_problems(after=after):
             after = page[-1].problem.id
-            gone = [each for each in page if each.has_ended or not policy.watches_for(each)]
+            gone = [each for each in page if each.has_ended or not watches_for(settings, watches, each)]
             if not gone:
                 continue
             openings = await self._store.load_events([each.problem.opening for each in gone])
@@ -243,22 +229,12 @@ class Maintenance:
                 log.info("problem.closed", count=closed_count)
 
 
-def retention_policy_of(settings: Settings) -> RetentionPolicy:
-    """Return what maintenance is to keep."""
-    watches = {(watch.account, str(watch.pipeline)): watch for watch in settings.watch}
-    named = {key: frozenset(watch.executions) for key, watch in watches.items()}
-    return RetentionPolicy(
-        sinks=tuple(settings.sinks),
-        retention_s=settings.store.retention_s,
-        named=lambda account, pipeline, execution: execution in named.get((account, pipeline), ()),
-        pipelines=frozenset(key for key, executions in named.items() if not executions),
-        listed_s=max(settings.store.retention_s, settings.polling.lookback_s),
-        watches_for=partial(_watches_for, settings, watches),
-        ruled=frozenset(key for key, watch in watches.items() if watch.rules),
-    )
+def watches_by_pipeline(settings: Settings) -> dict[tuple[str, str], WatchSettings]:
+    """Return the watches by their account and pipeline."""
+    return {(watch.account, str(watch.pipeline)): watch for watch in settings.watch}
 
 
-def _watches_for(settings: Settings, watches: Mapping[tuple[str, str], WatchSettings], problem: OpenProblem) -> bool:
+def watches_for(settings: Settings, watches: Mapping[tuple[str, str], WatchSettings], problem: OpenProblem) -> bool:
     """Return whether the configuration has what a problem is about, and what watches for it."""
     if problem.pipeline is None:
         return problem.name in (settings.sinks if problem.kind == "sink" else settings.accounts)

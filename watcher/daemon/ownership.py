@@ -18,7 +18,7 @@ from watcher.config.models import Settings
 from watcher.daemon.build import fingerprint_of_key
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
-from watcher.runtime.clock import ServerClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease
 from watcher.store.leases import (
@@ -28,7 +28,6 @@ from watcher.store.leases import (
     MAINTENANCE,
     HeldLease,
     LeaseKey,
-    LeaseReport,
     LocalLeases,
     RenewRequest,
     Sharing,
@@ -68,8 +67,7 @@ class Ownership:
     None of its methods raises an error but `take`. Where no other process may use the store, what was taken is held for
     ever. Else a renewal that fails or hangs holds up nobody: what is held is trusted until so long after the last
     renewal that succeeded was *sent*, on a clock that goes on while the machine sleeps, and no longer. So whatever
-    happened to that renewal, it is over before the store lets anybody else have it. With each one `clock` follows the
-    store's time.
+    happened to that renewal, it is over before the store lets anybody else have it.
     """
 
     def __init__(
@@ -77,14 +75,14 @@ class Ownership:
         store: LocalLeases | PostgresLeases,
         *,
         replica: str,
-        clock: ServerClock,
+        clock: Clock,
         metrics: Metrics,
         fatal: Callable[[BaseException], None],
     ) -> None:
         """Hold nothing, and want nothing yet."""
         self._leases = store
         self._replica = replica
-        self._due_clock = clock
+        self._clock = clock
         self._metrics = metrics
         self._fatal = fatal
         self._changed: Callable[[Collection[LeaseKey]], None] = lambda _keys: None
@@ -157,7 +155,7 @@ class Ownership:
 
     def decline(self, key: LeaseKey) -> None:
         """Own this no longer, though it is wanted and held; it is to be released, and not taken again for a while."""
-        self._declined[key] = BootTime(self._due_clock.boot_time() + DECLINED_S)
+        self._declined[key] = BootTime(self._clock.boot_time() + DECLINED_S)
         asyncio.get_running_loop().call_later(DECLINED_S, self._try_again, key)
 
     def lost(self, held: HeldLease) -> None:
@@ -192,7 +190,7 @@ class Ownership:
 
     def problem(self) -> str | None:
         """Return why this replica cannot be sure of what it owns, if it cannot."""
-        if self._due_clock.boot_time() < self._renewed_until:
+        if self._clock.boot_time() < self._renewed_until:
             return None
         return "the leases were not renewed in time, so other replicas may have taken over"
 
@@ -222,7 +220,7 @@ class Ownership:
         self._leases.follow(self._called.set)
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._renew_at - self._due_clock.boot_time())):
+                async with asyncio.timeout(max(0.0, self._renew_at - self._clock.boot_time())):
                     await self._called.wait()
             self._called.clear()
             await self._alone(self._try_to_renew)
@@ -243,33 +241,27 @@ class Ownership:
             await self._renew()
 
     async def _renew(self) -> None:
-        sent_at, asked_at, fingerprint = (
-            self._due_clock.boot_time(),
-            self._due_clock.steady_us(),
-            self._fingerprint,
-        )
+        sent_at, fingerprint = self._clock.boot_time(), self._fingerprint
         self._renew_at = BootTime(sent_at + RENEW_AGAIN_S)
         wanted = {key: spends for key, spends in self._wanted.items() if not self._is_declined(key)}
         held, released = {each.lease: each.spends for each in self._held.values()}, list(self._released)
-        report = await self._leases.renew(RenewRequest(self._replica, fingerprint, held, wanted, released))
-        sharing = report.sharing
-        if report.server_us is None:  # nobody else is there
+        sharing = await self._leases.renew(RenewRequest(self._replica, fingerprint, held, wanted, released))
+        if sharing.is_for_ever:
             self._renew_at = self._renewed_until = trusted_until = FOR_EVER
         else:
-            is_written = len(report.taken) < len(sharing.may_take)  # by its last owner, for a moment yet
+            is_written = len(sharing.taken) < len(sharing.may_take)  # by its last owner, for a moment yet
             again_s = AT_ONCE_S if is_written else AT_ONCE_S + sharing.next_free_us / 1e6
             self._renew_at = BootTime(sent_at + min(RENEW_EVERY_S, again_s))
             self._renewed_until = BootTime(sent_at + LEASE_S)
             trusted_until = BootTime(sent_at + LEASE_S - MARGIN_S)
-            self._due_clock.follow(report.server_us, asked_at=asked_at)
         del self._released[: len(released)]
         self._note_configurations(sharing, fingerprint=fingerprint)
         lost = [each for each in self._held.values() if each.lease in held.keys() - sharing.kept]
-        self._take_in(report, lost, wanted, trusted_until=trusted_until)
+        self._take_in(sharing, lost, wanted, trusted_until=trusted_until)
 
     def _take_in(
         self,
-        report: LeaseReport,
+        sharing: Sharing,
         lost: Collection[HeldLease],
         wanted: Mapping[LeaseKey, str],
         *,
@@ -279,22 +271,22 @@ class Ownership:
             self._lose(held)
         for held in self._held.values():
             held.trusted_until = trusted_until
-        taken = {key_of(each.lease): each for each in report.taken}
+        taken = {key_of(each.lease): each for each in sharing.taken}
         for key, (lease, is_takeover) in taken.items():
-            self._held[key] = HeldLease(lease, clock=self._due_clock, trusted_until=trusted_until, spends=wanted[key])
+            self._held[key] = HeldLease(lease, clock=self._clock, trusted_until=trusted_until, spends=wanted[key])
             self._metrics.lease_takeovers.labels(key.kind).inc(is_takeover)
         if trusted_until == FOR_EVER:  # who has asked for it knows
             return
         if taken:
-            self._say_taken(report)
-        self._surplus = report.sharing.surplus
+            self._say_taken(sharing)
+        self._surplus = sharing.surplus
         surplus = [] if self._surplus is None else [self._surplus]
         self._changed([*taken, *(key_of(each.lease) for each in lost), *surplus])
 
     # What is held
 
     def _is_declined(self, key: LeaseKey) -> bool:
-        return self._due_clock.boot_time() < self._declined.get(key, LONG_AGO)
+        return self._clock.boot_time() < self._declined.get(key, LONG_AGO)
 
     def _try_again(self, key: LeaseKey) -> None:
         self._declined.pop(key, None)
@@ -320,14 +312,14 @@ class Ownership:
             log.warning("config.differs", replicas=sharing.replica_count, note=note)
         self._is_told_of_differing = sharing.differs
 
-    def _say_taken(self, report: LeaseReport) -> None:
-        taken = [f"{each.lease.kind} {each.lease.name}" for each in report.taken]
+    def _say_taken(self, sharing: Sharing) -> None:
+        taken = [f"{each.lease.kind} {each.lease.name}" for each in sharing.taken]
         log.info(
             "ownership.taken",
             taken=taken[:SHOWN_COUNT],
             more=max(0, len(taken) - SHOWN_COUNT),
-            takeovers=sum(each.is_takeover for each in report.taken),
-            replicas=report.sharing.replica_count,
+            takeovers=sum(each.is_takeover for each in sharing.taken),
+            replicas=sharing.replica_count,
         )
 
     def _count(self, kind: str) -> int:

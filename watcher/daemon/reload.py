@@ -14,7 +14,7 @@ from watcher.config.document import ConfigProblemsError
 from watcher.config.files import Stamps, stamps_of
 from watcher.config.loader import ConfigSource, changes_between
 from watcher.config.models import Settings
-from watcher.daemon.maintenance import Maintenance, retention_policy_of
+from watcher.daemon.maintenance import Maintenance
 from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.runtime.clock import Clock
@@ -29,9 +29,6 @@ RETRY_EVERY_S = 5.0
 
 QUIET_S = 0.1
 """A file is read once nothing has changed for so long: whoever writes it may first make it empty."""
-
-QUIET_TRIES = 30
-"""What changes for longer than so many times that is read as it is; the next change is seen as always."""
 
 SHOWN_COUNT = 50
 """So many problems are logged: a file may have 100,000, the rest of them like these."""
@@ -137,9 +134,7 @@ class ConfigFollower:
 
     async def _settle(self, source: ConfigSource) -> None:
         before: Stamps | None = None
-        for _ in range(QUIET_TRIES):
-            if (now := stamps_of(source.files)) == before:
-                return
+        while (now := stamps_of(source.files)) != before:
             before = now
             await asyncio.sleep(QUIET_S)
 
@@ -209,4 +204,4 @@ async def apply_settings(settings: Settings, *, supervisor: Supervisor, maintena
     """
     await maintenance.pause()
     await supervisor.apply(settings)
-    maintenance.replace_policy(retention_policy_of(settings))
+    maintenance.go_by(settings)

@@ -148,12 +148,12 @@ class Supervisor:
                 await self._ownership.release(key)
                 return
             with suppress(OwnershipLostError):
-                await self._make(key, wanted, settings=self._settings)
+                await self._make(key, wanted)
             if key not in self._owners:
                 self._forget(key)
 
-    async def _make(self, key: LeaseKey, wanted: object, *, settings: Settings) -> None:
-        owner = self._owners.get(key)
+    async def _make(self, key: LeaseKey, wanted: object) -> None:
+        settings, owner = self._settings, self._owners.get(key)
         held = await self._ownership.take(key) if owner is None else owner.held
         try:
             owner = owner or await self._start(key, wanted, held=held, settings=settings)

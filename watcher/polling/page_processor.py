@@ -189,7 +189,7 @@ class PageProcessor:
                 self._session.flush_later(entry)
             entry.polled_at = seen_at
             self._put_back(entry, 0.0)  # on a list, so it grows stale: it is due at no time of its own
-        self._deps.metrics.polls[Outcome.OK].count += same_count
+        self._deps.metrics.polls[Outcome.OK].inc(same_count)
         return different
 
     def _change(self, execution: ExecutionSnapshot, page: ListedPage) -> _Change | None:

@@ -35,8 +35,8 @@ class Clock(Protocol):
     def steady_us(self) -> Micros:
         """Return microseconds UTC as the wall clock would read had nobody set it since the process began.
 
-        For times that decide something after a restart (dwell times, due deliveries): a jump of the wall clock
-        while the program runs neither delays nor hastens them.
+        For times that decide something after a restart, or on another replica (dwell times, due deliveries): a jump of
+        the wall clock while the program runs neither delays nor hastens them. They go on while the machine sleeps.
         """
         ...
 
@@ -57,7 +57,7 @@ class SystemClock:
         # The functions themselves, of which the second is the clock asyncio uses too: they are read for each change.
         self.now = partial(datetime.now, UTC)
         self.monotonic = cast("Callable[[], Monotonic]", time.monotonic)
-        self._anchor_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
+        self._anchor_us = (time.time_ns() - time.clock_gettime_ns(_BOOT_TIME)) // 1000
         self._ran_s = 0.0
         self._read_at = read()
 
@@ -78,29 +78,4 @@ class SystemClock:
 
     def steady_us(self) -> Micros:
         """Return the anchored microseconds."""
-        return Micros(self._anchor_us + time.monotonic_ns() // 1000)
-
-
-SLEWED_US = 3_000
-"""A server that is behind is followed by so much each time: what is due is not put off because its clock was set."""
-
-
-class ServerClock:
-    """The machine's clocks, but that the steady one follows a server's: several processes agree on it.
-
-    This machine's own may stand still while it is paused, or run slow.
-    """
-
-    def __init__(self, clock: Clock) -> None:
-        """Start as that clock, whose other readings these are."""
-        self.now = clock.now
-        self.monotonic = clock.monotonic
-        self.running = clock.running
-        self.boot_time = clock.boot_time
-        self.steady_us = self._own_us = clock.steady_us  # until something is known of the server's
-        self._ahead_us = 0
-
-    def follow(self, server_us: Micros, *, asked_at: Micros) -> None:
-        """Take in the server's time, which it read after `asked_at` and before now."""
-        self._ahead_us += max(0, server_us - self.steady_us()) - min(SLEWED_US, max(0, asked_at - server_us))
-        self.steady_us = lambda: Micros(self._own_us() + self._ahead_us)
+        return Micros(self._anchor_us + time.clock_gettime_ns(_BOOT_TIME) // 1000)

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
-from logging.handlers import QueueHandler, QueueListener
-from queue import Full, Queue
+from functools import partial
+from threading import Event
 from typing import Literal, TextIO
 
 import structlog
+
+from watcher.runtime.threads import WorkerThreads
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -62,71 +64,55 @@ def _local_time(_logger: object, _level: str, entry: structlog.typing.EventDict)
     return entry
 
 
-class LogLines(QueueHandler):
-    """The lines of one stream: where structlog hands a rendered line, by the name of its level."""
-
-    queue: Queue[logging.LogRecord]
+class LogLines:
+    """The lines of one stream, which a thread writes: structlog hands each rendered line to the name of its level."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Start the thread that writes them."""
-        super().__init__(Queue(LINES_COUNT))
+        """Start the thread."""
         self.stream = stream
         self._dropped_count = 0
-        self._listener = _Writer(self.queue, stream)
-        self._listener.start()
+        self._thread = WorkerThreads("log")
 
     def msg(self, line: str) -> None:
-        """Have a line written soon, or drop it."""
-        self.handle(logging.makeLogRecord({"msg": line}))
+        """Have a line written soon, after one that says how many before it were dropped; or drop it."""
+        if self._thread.waiting_count >= LINES_COUNT:
+            self._dropped_count += 1
+            return
+        if self._dropped_count:
+            count, self._dropped_count = self._dropped_count, 0
+            log.warning("log.dropped", count=count)
+        self._thread.put(partial(_write, f"{line}\n", self.stream))
 
     debug = info = warning = error = critical = msg
 
-    def enqueue(self, record: logging.LogRecord) -> None:
-        """Queue a line, after one that says how many before it were dropped."""
-        if self._dropped_count and not self.queue.full():
-            count, self._dropped_count = self._dropped_count, 0
-            log.warning("log.dropped", count=count)
-        try:
-            self.queue.put_nowait(record)
-        except Full:
-            self._dropped_count += 1
-
     def flush_within(self, limit_s: float) -> bool:
         """Return whether all that was queued is written, or given up, by then."""
-        with self.queue.all_tasks_done:
-            return self.queue.all_tasks_done.wait_for(lambda: not self.queue.unfinished_tasks, limit_s)
+        done = Event()
+        self._thread.put(done.set)
+        return done.wait(limit_s)
 
     def end(self) -> None:
         """Let the thread end after what is queued; nobody waits for it."""
-        with suppress(Full):
-            self._listener.enqueue_sentinel()
+        self._thread.close()
 
 
-class _Writer(QueueListener):
-    """The thread that writes lines. Whether the disk is full or the reader is gone, the next line is tried again.
+def _write(line: str, stream: TextIO) -> None:
+    """Write a line. Whether the disk is full or the reader is gone, the next line is tried again.
 
-    It writes to the file itself: a thread stuck in a stream of Python would keep its lock, which aborts the program at
-    its end.
+    To the file itself: a thread stuck in a stream of Python would keep its lock, which aborts the program at its end.
     """
-
-    def __init__(self, queue: Queue[logging.LogRecord], stream: TextIO) -> None:
-        super().__init__(queue)
-        self._stream = stream
-
-    def handle(self, record: logging.LogRecord) -> None:
-        line = f"{record.msg}\n"
-        with suppress(OSError, ValueError):  # the latter from a stream that was closed
+    with suppress(OSError, ValueError):  # the latter from a stream that was closed
+        try:
+            fd = stream.fileno()
+        except OSError:  # it is in memory
+            stream.write(line)
+            return
+        rest = memoryview(line.encode(stream.encoding, errors="replace"))
+        while rest:
             try:
-                fd = self._stream.fileno()
-            except OSError:  # it is in memory
-                self._stream.write(line)
-                return
-            rest = memoryview(line.encode(self._stream.encoding, errors="replace"))
-            while rest:
-                try:
-                    rest = rest[os.write(fd, rest) :]
-                except BlockingIOError:  # another program that has this terminal or pipe, such as Node, made it so
-                    select.select([], [fd], [])
+                rest = rest[os.write(fd, rest) :]
+            except BlockingIOError:  # another program that has this terminal or pipe, such as Node, made it so
+                select.select([], [fd], [])
 
 
 _latest: list[LogLines] = []

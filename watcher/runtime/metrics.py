@@ -1,15 +1,12 @@
 """Every metric, declared once. Label sets that are known start at 0; children are kept, for they are hot.
 
-Those that change with every poll are plain numbers of one event loop, made into metrics only when somebody reads them:
-the client library takes a lock for every number it changes, which took a twentieth of a poll.
+Those that change with every poll are changed by the event loop alone, and without the lock that the client library
+takes for every number: it would add two to five microseconds to a poll.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import accumulate
-from typing import Generic, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -19,7 +16,6 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType
@@ -32,103 +28,21 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300
 _LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 
 
-class CounterValue:
-    """One count."""
-
-    __slots__ = ("count",)
-
-    def __init__(self) -> None:
-        """Start at 0."""
-        self.count = 0
-
-    def inc(self) -> None:
-        """Count one more."""
-        self.count += 1
-
-
-class HistogramValue:
-    """How many values fell into each bucket; one more bucket than bounds, for what is above the last."""
-
-    __slots__ = ("_bounds", "counts", "total")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        """Start empty; a bound belongs to its bucket."""
-        self._bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        """Take in a value."""
-        self.counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
-
-
-ChildT = TypeVar("ChildT")
-
-
-class _Family(Generic[ChildT]):
-    """The children of one metric by their labels' values, as the client library has them."""
-
-    def __init__(self, name: str, documentation: str, label_names: Sequence[str], *, new: Callable[[], ChildT]) -> None:
-        self.name = name
-        self.documentation = documentation
-        self.label_names = label_names
-        self.children: dict[tuple[str, ...], ChildT] = {}
-        self._new = new
-
-    def labels(self, *values: str) -> ChildT:
-        """Return the child with these labels, a new one if there is none."""
-        if values not in self.children:
-            self.children[values] = self._new()
-        return self.children[values]
-
-    def remove_by_labels(self, labels: Mapping[str, str]) -> None:
-        """Show no child any more that has all these labels."""
-        wanted = {(self.label_names.index(label), value) for label, value in labels.items()}
-        self.children = {
-            values: child for values, child in self.children.items() if not wanted <= set(enumerate(values))
-        }
-
-
-class FastCounter(_Family[CounterValue]):
+class FastCounter(Counter):
     """A counter."""
 
-    def __init__(self, name: str, documentation: str, labels: Sequence[str], *, registry: CollectorRegistry) -> None:
-        """Add it to the registry."""
-        super().__init__(name, documentation, labels, new=CounterValue)
-        registry.register(self)
-
-    def collect(self) -> Iterator[Metric]:
-        """Return what the registry shows."""
-        family = CounterMetricFamily(self.name, self.documentation, labels=self.label_names)
-        for values, value in self.children.items():
-            family.add_metric(values, value.count)
-        yield family
+    def inc(self, amount: float = 1, _exemplar: object = None) -> None:
+        """Count so many more."""
+        self._value._value += amount  # noqa: SLF001 (the number behind the lock)
 
 
-class FastHistogram(_Family[HistogramValue]):
-    """A histogram; `buckets` are the upper bounds."""
+class FastHistogram(Histogram):
+    """A histogram."""
 
-    def __init__(
-        self,
-        name: str,
-        documentation: str,
-        labels: Sequence[str],
-        *,
-        buckets: Sequence[float],
-        registry: CollectorRegistry,
-    ) -> None:
-        """Add it to the registry."""
-        super().__init__(name, documentation, labels, new=lambda: HistogramValue(buckets))
-        self._bounds = [*map(str, map(float, buckets)), "+Inf"]
-        registry.register(self)
-
-    def collect(self) -> Iterator[Metric]:
-        """Return what the registry shows."""
-        family = HistogramMetricFamily(self.name, self.documentation, labels=self.label_names)
-        for values, each in self.children.items():
-            family.add_metric(values, list(zip(self._bounds, accumulate(each.counts), strict=True)), each.total)
-        yield family
+    def observe(self, amount: float, _exemplar: object = None) -> None:
+        """Take in a value; a bound belongs to its bucket."""
+        self._sum._value += amount  # noqa: SLF001 (as above)
+        self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1  # noqa: SLF001
 
 
 class Metrics:
@@ -154,14 +68,6 @@ class Metrics:
         """Return the sum of the samples of that name that have these labels. It reads all metrics: seldom, then."""
         samples = (sample for family in self.registry.collect() for sample in family.samples)
         return round(sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items()))
-
-    def account(self, name: str) -> "AccountMetrics":
-        """Return the metrics of one account."""
-        return AccountMetrics(self, name)
-
-    def sink(self, name: str) -> "SinkMetrics":
-        """Return the metrics of one sink."""
-        return SinkMetrics(self, name)
 
     def forget_account(self, name: str) -> None:
         """Show nothing more of that account."""
@@ -327,8 +233,8 @@ class AccountMetrics:
 
     def asked(self, outcome: Outcome, duration_s: float) -> None:
         """Count one poll and how long its answer took."""
-        self.requests[outcome].count += 1
-        self.polls[outcome].count += 1
+        self.requests[outcome].inc()
+        self.polls[outcome].inc()
         self.request_duration.observe(duration_s)
 
     def listed(self, outcome: Outcome, duration_s: float) -> None:

@@ -42,6 +42,11 @@ class WorkerThreads:
         self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._ends = [begin(self._work_off, name=name) for _ in range(count)]
 
+    @property
+    def waiting_count(self) -> int:
+        """Return how many pieces of work are not begun."""
+        return self._work.qsize()
+
     def put(self, work: Callable[[], object]) -> None:
         """Have a piece of work done. It must not raise: nobody would hear of it."""
         self._work.put(work)

@@ -121,7 +121,7 @@ class Database(ABC):
         """
         return on_recorded
 
-    def leases(self, watched: Watched, *, on_went_back: Callable[[], None]) -> LocalLeases | PostgresLeases:
+    def leases(self, watched: Watched, *, on_went_back: Callable[[], object]) -> LocalLeases | PostgresLeases:
         """Return how the processes that use it share what there is to own.
 
         Whatever is asked of the database for that is passed to `watched`. If it went back to an earlier state,

@@ -110,10 +110,11 @@ class LeaseRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What a replica keeps, may take, and is to give up, one at a time (`surplus`).
+    """What a replica keeps, may take, and is to give up, one at a time (`surplus`), and what it has taken of that.
 
-    `may_take` has for each lease the rows that belong to it. In `next_free_us` something may be free that is wanted.
-    `differs` says whether the configurations of the `replica_count` replicas that are alive do.
+    `may_take` has for each lease the rows that belong to it; what of it is not `taken` its last owner is still writing.
+    In `next_free_us` something may be free that is wanted. `differs` says whether the configurations of the
+    `replica_count` replicas that are alive do. What was taken `is_for_ever` where no other process may use the store.
     """
 
     kept: Collection[Lease]
@@ -122,18 +123,8 @@ class Sharing:
     next_free_us: int
     replica_count: int
     differs: bool
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseReport:
-    """What came of a renewal, at `server_us` by the store's clock; `None` where what was taken is held for ever.
-
-    Of what may be taken that is not `taken` which its last owner is still writing.
-    """
-
-    server_us: Micros | None
-    sharing: Sharing
-    taken: Collection[TakenLease]
+    taken: Collection[TakenLease] = ()
+    is_for_ever: bool = False
 
 
 class LocalLeases:
@@ -158,11 +149,11 @@ class LocalLeases:
     def follow(self, renew_now: Callable[[], None]) -> None:
         """Call nothing: nobody else releases anything."""
 
-    async def renew(self, request: RenewRequest) -> LeaseReport:
+    async def renew(self, request: RenewRequest) -> Sharing:
         """Take what is wanted and not held."""
         held = {key_of(lease) for lease in request.held}
         taken = [TakenLease(self.claim(*key), is_takeover=False) for key in request.wanted if key not in held]
-        return LeaseReport(None, Sharing(request.held.keys(), {}, None, 0, 1, differs=False), taken)
+        return Sharing(request.held.keys(), {}, None, 0, 1, differs=False, taken=taken, is_for_ever=True)
 
 
 def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micros) -> Sharing:

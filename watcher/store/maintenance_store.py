@@ -162,27 +162,21 @@ def prune_source_events(connection: Connection, *, before: int, after: Position)
     return 0, last and (last.recorded_at, last.id)
 
 
-_CLOSED = (
-    select(problem.c.id)
-    .where(problem.c.closed_at < bindparam("before"), problem.c.id > bindparam("after"))
-    .order_by(problem.c.id)
-    .limit(ROWS_COUNT)
-)
+_CLOSED = select(problem.c.id).where(problem.c.closed_at < bindparam("before")).order_by(problem.c.id).limit(ROWS_COUNT)
 _DELETE_REMINDERS = delete(reminder).where(reminder.c.problem_id == bindparam("of_problem"))
 _DELETE_MESSAGES = delete(problem_message).where(problem_message.c.problem_id == bindparam("of_problem"))
 _DELETE_PROBLEM = delete(problem).where(problem.c.id == bindparam("of_problem"))
 
 
 def prune_problems(connection: Connection, *, before: int, after: Position) -> Pruned:
-    """Delete a page of the problems that were closed before that moment."""
-    *_, last_id = after
-    ids = connection.execute(_CLOSED, {"before": before, "after": last_id}).scalars().all()
+    """Delete a page of the problems that were closed before that moment; the next page begins where this one did."""
+    ids = connection.execute(_CLOSED, {"before": before}).scalars().all()
     if ids:
         keys = [{"of_problem": id_} for id_ in ids]
         connection.execute(_DELETE_REMINDERS, keys)
         connection.execute(_DELETE_MESSAGES, keys)
         connection.execute(_DELETE_PROBLEM, keys)
-    return 0, (ids[-1],) if len(ids) == ROWS_COUNT else None
+    return 0, after if len(ids) == ROWS_COUNT else None
 
 
 _MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))

@@ -26,10 +26,6 @@ REMEMBERED_S = 30.0
 """What was refused comes due again within this time, unless nobody wants it any more."""
 
 
-HANGS_AFTER_S = 10.0
-"""What has no answer for so long hangs; no transaction takes a second."""
-
-
 class Writing(IntEnum):
     """How much is written: where a small write passes, changes need not."""
 
@@ -45,19 +41,16 @@ class StoreMonitor:
     whenever something could not be read or written.
     """
 
-    def __init__(self, where: str, *, explain: Callable[[Exception], DatabaseFault], clock: Clock) -> None:
-        """Take the store to be well. `where` names it, `explain` says what an error of it means."""
+    def __init__(self, *, explain: Callable[[Exception], DatabaseFault], clock: Clock) -> None:
+        """Take the store to be well. `explain` says what an error of it means."""
         self.failing_since: Monotonic | None = None
         self.on_failure: Callable[[], None] = lambda: None
-        self._where = where
         self._explain = explain
         self._clock = clock
         self._fault: DatabaseFault | None = None
         self._said: set[str] = set()  # since it was well: two causes may come by turns, many times a second
         self._refused = Writing.NOTHING
         self._failed_at = EARLIEST
-        self._asked_at: dict[object, float] = {}  # by our running time: while we are stopped nothing hangs
-        self._hanging: object | None = None
 
     def failed(self, error: Exception, writing: Writing) -> DatabaseFault:
         """Say what an error means, and note it if the trouble is the store's and no bug or lost ownership."""
@@ -73,53 +66,26 @@ class StoreMonitor:
         if fault.concerns_all:
             self._refused = max(self._refused, min(writing, Writing.A_LITTLE) if fault.is_away else writing)
         self._failed_at = self._clock.monotonic()
-        self._note_state()
+        if self._refused and self.failing_since is None:
+            self.failing_since = self._failed_at
         return fault
 
-    def ask(self) -> object:
-        """Note that something is asked, until `answered` is given the same."""
-        asked = object()
-        self._asked_at[asked] = self._clock.running()
-        return asked
-
-    def answered(self, asked: object, *, wrote: Writing) -> None:
-        """Note that it was answered, and what passed. If it is what hangs, its answer ends that, whatever it is.
+    def wrote(self, amount: Writing) -> None:
+        """Note that so much was written.
 
         Trouble ends when as much is written as was refused; else when nothing was refused for a while.
         """
-        del self._asked_at[asked]
-        if self._hanging is asked:
-            self._hanging = None
-            log.info("store.recovered")
-            self._note_state()
-        if self._fault is None or not wrote:
+        if self._fault is None or not amount:
             return
-        if Writing.NOTHING < self._refused <= wrote or self._clock.monotonic() >= self._failed_at + REMEMBERED_S:
+        if Writing.NOTHING < self._refused <= amount or self._clock.monotonic() >= self._failed_at + REMEMBERED_S:
             log.info("store.recovered")
-            self._fault, self._refused = None, Writing.NOTHING
+            self._fault, self._refused, self.failing_since = None, Writing.NOTHING, None
             self._said.clear()
-            self._note_state()
-
-    def check_hang(self) -> None:
-        """Note that the store hangs, if something has been under way for too long. To be called now and then."""
-        now = self._clock.running()
-        key, asked_at = next(iter(self._asked_at.items()), (None, now))  # the oldest
-        if now - asked_at >= HANGS_AFTER_S and self._hanging is None:
-            self._hanging = key
-            log.error("store.failed", problem=f"{self._where} has not answered for {HANGS_AFTER_S:g} s")
-            self.on_failure()
-            self._note_state()
 
     def check(self) -> None:
         """Raise the `StoreError` of what stands in the way of every write, if anything does."""
         if self._fault is not None and self._refused:
             raise self._fault.error()
-
-    def _note_state(self) -> None:
-        if not self._refused and self._hanging is None:
-            self.failing_since = None
-        elif self.failing_since is None:
-            self.failing_since = self._clock.monotonic()
 
 
 def write_probe(connection: Connection, *, now: Micros) -> None:

@@ -3,7 +3,6 @@
 What PostgreSQL needs is loaded only for a store that is there.
 """
 
-from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 
 from watcher.runtime.clock import Clock
@@ -20,14 +19,12 @@ async def open_store(
     url: str,
     *,
     clock: Clock,
-    on_recorded: Callable[[Collection[str]], None],
     password: str | None = None,
     busy_timeout_s: float = BUSY_TIMEOUT_S,
 ) -> SqlStore:
     """Open the store at `url`, a valid `store.url`, making or migrating it as needed, and hold it until it is closed.
 
-    `on_recorded` is called after a commit, of this process or another, with the names of the sinks that have something
-    new to send; it must not raise. `password` is PostgreSQL's, `busy_timeout_s` how long a write waits for another
+    `password` is PostgreSQL's, `busy_timeout_s` how long a write waits for another
     program's lock on a file. Raises `StoreHeldError` when the file is in use, `StoreUnusableError` when a person must
     correct something (it is unwritable, damaged, somebody else's, newer, or refuses the login), `StoreNotReadyError`
     for a server that is not ready yet, and `StoreError` for what else may pass (locked, full).
@@ -50,6 +47,5 @@ async def open_store(
             database_file=database_file,
             created=created,
             clock=clock,
-            on_recorded=database.shared(on_recorded),
             resources=stack.pop_all(),
         )

@@ -36,7 +36,7 @@ from watcher.store.database import (
     found_version,
     prepare_schema,
 )
-from watcher.store.postgresql_connections import RECONNECT_BASE_S, CannotConnectError, Connector, Notifications
+from watcher.store.postgresql_connections import RECONNECT_AFTER_S, CannotConnectError, Connector, Notifications
 from watcher.store.postgresql_leases import PostgresLeases, server_time
 from watcher.store.tables import SCHEMA_VERSION, meta, metadata
 
@@ -57,9 +57,6 @@ READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}; {_BY_INDEX}"
 
 ANSWER_S = 10.0
 """What the server neither answers nor breaks off in this time will have no answer: it, or a pooler, is frozen."""
-
-RECYCLED_AFTER_S = 1800
-"""Connections are made anew now and then, so that they spread over the servers behind an address."""
 
 _MIGRATION = 7_141_983_064_512_390
 """The number of the advisory lock under which one process brings the schema up to date."""
@@ -121,6 +118,7 @@ class PostgresDatabase(Database):
     """A database on a server, which others use too."""
 
     exclusive = False
+    _leases: PostgresLeases
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
         """Open no connection yet."""
@@ -136,7 +134,6 @@ class PostgresDatabase(Database):
         self._keeper = limited(begin=lambda: _RENEW, connections=1)
         self._opening = make_engine(self._connector, begin=lambda: _WRITE, connections=1)
         self._notifications: Notifications | None = None
-        self._renew_now: Callable[[], None] = lambda: None
         self._keeping = WorkerThreads("store-leases")
         self._writing = WorkerThreads("store-writer")
         self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
@@ -164,7 +161,7 @@ class PostgresDatabase(Database):
         self._notifications = Notifications(
             self._connector,
             on_recorded=on_recorded,
-            on_released=lambda: self._renew_now(),  # noqa: PLW0108 (it is followed later)
+            on_released=lambda: self._leases.renew_now(),  # noqa: PLW0108 (it is followed later)
         )
         return self._notifications.recorded
 
@@ -177,10 +174,10 @@ class PostgresDatabase(Database):
             return await self._writing.run(partial(self._write, work))
         except OwnershipLostError:
             if self._commits.went_back:
-                self._renew_now()
+                self._leases.renew_now()
             raise
 
-    def leases(self, watched: Watched, *, on_went_back: Callable[[], None]) -> PostgresLeases:
+    def leases(self, watched: Watched, *, on_went_back: Callable[[], object]) -> PostgresLeases:
         """Return the leases that replicas share. No other work holds them up, nor they any other.
 
         A connection that breaks at COMMIT is an error here: nobody has to find out how it ended.
@@ -190,7 +187,8 @@ class PostgresDatabase(Database):
         async def write(work: Callable[[Connection], Any]) -> Any:
             return await watched(partial(self._keeping.run, partial(_transact, self._keeper, work)))
 
-        return PostgresLeases(write, follow=self._follow_leases, went_back=self._commits.look)
+        self._leases = PostgresLeases(write, went_back=self._commits.look)
+        return self._leases
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, which cannot write."""
@@ -211,9 +209,6 @@ class PostgresDatabase(Database):
         await self._keeping.finish()
         for engine in (self._writer, self._keeper, self._opening):
             engine.dispose()
-
-    def _follow_leases(self, renew_now: Callable[[], None]) -> None:
-        self._renew_now = renew_now
 
     def _prepare(self, connection: Connection) -> bool:
         require_utf8(connection, where=self.where)
@@ -299,7 +294,6 @@ def make_engine(
         "postgresql+psycopg://",
         pool_size=connections,
         max_overflow=0,
-        pool_recycle=RECYCLED_AFTER_S,
         hide_parameters=True,
         use_native_hstore=False,
     )
@@ -353,7 +347,7 @@ class CommitLog:
     def __init__(self, connector: Connector, *, where: str, clock: Clock) -> None:
         """Name the row after nobody else's."""
         self.went_back = False
-        self.on_went_back: Callable[[], None] = lambda: None
+        self.on_went_back: Callable[[], object] = lambda: None
         self._connector = connector
         self._where = where
         self._clock = clock
@@ -411,7 +405,7 @@ class CommitLog:
                     row = connection.execute(_ASK, (self._key,)).fetchone()
                     return row is not None and row[0].endswith(f" {self._number}")
             except psycopg.Error:
-                if self._given_up.wait(RECONNECT_BASE_S):
+                if self._given_up.wait(RECONNECT_AFTER_S):
                     return False
 
     def give_up(self) -> None:

@@ -5,22 +5,17 @@ or a renewal of leases, waits until it looks by itself.
 """
 
 import asyncio
-import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from random import random
-from selectors import EVENT_READ, DefaultSelector
 from threading import Event, Lock
-from time import monotonic
 from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from watcher.domain.timestamps import Monotonic
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.runtime.pacing import doubling, spread
 from watcher.runtime.threads import begin
 from watcher.store.database import OnRecorded
 from watcher.store.postgresql_leases import CHANNEL as LEASES_CHANNEL
@@ -40,11 +35,8 @@ _CONNECTION: dict[str, Any] = {
 _ALWAYS = {"client_encoding": "utf8"}
 """What the URL cannot change: in any other encoding names could not be written that the API has."""
 
-LOOK_EVERY_S = 0.1
-"""Whether a signal has come is asked so often while the server is waited for, as psycopg does."""
-
-RECONNECT_BASE_S, RECONNECT_CAP_S = 0.1, 1.0
-_JITTER_SHARE = 0.2
+RECONNECT_AFTER_S = 0.5
+"""After a failure nobody tries again for so long, however many ask for a connection."""
 
 _SHOWN_LENGTH = 300
 
@@ -58,17 +50,22 @@ class Connection(psycopg.Connection[Any]):
 
     answers_within_s: float | None = None
 
-    def wait(self, gen: PQGen[T], interval: float = LOOK_EVERY_S, timeout: float | None = None) -> T:
-        """Return what comes of one exchange with the server. Raises `psycopg.OperationalError` if nothing does."""
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """Return what comes of one exchange with the server. Raises `psycopg.OperationalError` if nothing does.
+
+        Within its own `timeout`, if there is one, the server need not say anything.
+        """
         try:
             return super().wait(gen, interval, self.answers_within_s if timeout is None else timeout)
         except psycopg.errors._WaitTimeout:  # noqa: SLF001 (it has no public name)
+            if timeout is not None:
+                raise
             self.close()
             raise psycopg.OperationalError("the server did not answer") from None
 
 
 class Connector:
-    """Makes connections. After a failure it makes no attempt for a while, longer each time: many ask for one."""
+    """Makes connections. After a failure it makes no attempt for a while: many ask for one."""
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
         """Read the URL, which libpq can: `check_postgresql_url` has seen to that."""
@@ -76,13 +73,12 @@ class Connector:
         given = {key: value for key, value in conninfo_to_dict(url).items() if value not in {None, ""}}
         self._parameters = _CONNECTION | given | _ALWAYS
         self._clock = clock
-        self._failures = 0
         self._last_failure = ""
-        self._not_before = self._clock.monotonic()
+        self._not_before = EARLIEST
 
     def connect(self, *, answers_within_s: float | None = None) -> Connection:
         """Return a connection that begins nothing by itself. Raises `CannotConnectError`."""
-        if self._failures and self._clock.monotonic() < self._not_before:
+        if self._clock.monotonic() < self._not_before:
             raise CannotConnectError(self._last_failure)
         secret = {} if self.password is None else {"password": self.password}
         try:
@@ -90,19 +86,16 @@ class Connector:
                 make_conninfo(**(self._parameters | secret)), autocommit=True, prepare_threshold=None
             )
         except psycopg.Error as error:
-            self._failures += 1
-            delay_s = doubling(self._failures, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S)
-            self._not_before = Monotonic(self._clock.monotonic() + spread(delay_s, share=_JITTER_SHARE, jitter=random))
+            self._not_before = Monotonic(self._clock.monotonic() + RECONNECT_AFTER_S)
             self._last_failure = " ".join(str(error).removeprefix("connection failed: ").split())[:_SHOWN_LENGTH]
             raise CannotConnectError(self._last_failure) from None
-        self._failures = 0
         connection.answers_within_s = answers_within_s
         return connection
 
 
 RECORDED_CHANNEL = "clerk_watcher"
 
-SPACING_S = 0.01
+SEND_EVERY_S = 0.05
 """NOTIFY holds a lock that every other one waits for: at most one in this time, whatever was recorded meanwhile."""
 
 NAMES_COUNT = 100
@@ -110,7 +103,7 @@ NAMES_COUNT = 100
 
 
 class Notifications:
-    """One thread, which sends and listens. A connection that breaks is made anew, as long as it takes."""
+    """One thread, which listens, and sends now and then. A connection that breaks is made anew, as long as it takes."""
 
     def __init__(self, connector: Connector, *, on_recorded: OnRecorded, on_released: Callable[[], None]) -> None:
         """Call `on_recorded`, in this event loop, with the names of sinks that others have recorded something for.
@@ -124,9 +117,6 @@ class Notifications:
         self._lock = Lock()
         self._names: set[str] = set()
         self._closed = Event()
-        self._wake_end, self._thread_end = socket.socketpair()
-        for end in (self._wake_end, self._thread_end):
-            end.setblocking(False)
         self._thread = begin(self._run, name="store-notifications")
 
     def recorded(self, names: Collection[str]) -> None:
@@ -134,58 +124,34 @@ class Notifications:
         self._on_recorded(names)
         with self._lock:
             self._names.update(names)
-        self._wake()
 
     async def close(self) -> None:
-        """Send and hear nothing more."""
+        """Send what is left, and hear nothing more."""
         self._closed.set()
-        self._wake()
         await asyncio.wrap_future(self._thread)
-        for end in (self._wake_end, self._thread_end):
-            end.close()
-
-    def _wake(self) -> None:
-        with suppress(BlockingIOError):  # full: it is awake
-            self._wake_end.send(b"x")
 
     def _run(self) -> None:
         while not self._closed.is_set():
             with suppress(psycopg.Error), self._connector.connect() as connection:
-                self._serve(connection)
-            self._closed.wait(RECONNECT_BASE_S)
-
-    def _serve(self, connection: psycopg.Connection[Any]) -> None:
-        own_pid = connection.info.backend_pid
-
-        def hear(channel: str, pid: int, payload: str) -> None:
-            if pid == own_pid:
-                return
-            with suppress(RuntimeError):  # the loop is closed: nobody is left to hear
-                if channel == RECORDED_CHANNEL:
-                    self._loop.call_soon_threadsafe(self._on_recorded, payload.split(","))
-                else:
-                    self._loop.call_soon_threadsafe(self._on_released)
-
-        connection.add_notify_handler(lambda notify: hear(notify.channel, notify.pid, notify.payload))  # by an answer
-        for channel in (RECORDED_CHANNEL, LEASES_CHANNEL):
-            connection.execute(f"LISTEN {channel}".encode())
-        next_at = 0.0
-        with DefaultSelector() as selector:
-            selector.register(connection.fileno(), EVENT_READ)
-            selector.register(self._thread_end, EVENT_READ)
-            while not self._closed.is_set():
-                selector.select(max(0.0, next_at - monotonic()) if self._names else None)
-                with suppress(BlockingIOError):
-                    self._thread_end.recv(4096)
-                connection.pgconn.consume_input()
-                while (heard := connection.pgconn.notifies()) is not None:
-                    hear(heard.relname.decode(), heard.be_pid, heard.extra.decode())
-                if self._names and monotonic() >= next_at:
+                for channel in (RECORDED_CHANNEL, LEASES_CHANNEL):
+                    connection.execute(f"LISTEN {channel}".encode())
+                while not self._closed.is_set():
+                    for notify in connection.notifies(timeout=SEND_EVERY_S):
+                        if notify.pid != connection.info.backend_pid:
+                            self._hear(notify)
                     self._send(connection)
-                    next_at = monotonic() + SPACING_S
+            self._closed.wait(RECONNECT_AFTER_S)
+
+    def _hear(self, notify: psycopg.Notify) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to hear
+            if notify.channel == RECORDED_CHANNEL:
+                self._loop.call_soon_threadsafe(self._on_recorded, notify.payload.split(","))
+            else:
+                self._loop.call_soon_threadsafe(self._on_released)
 
     def _send(self, connection: psycopg.Connection[Any]) -> None:
         with self._lock:
             names, self._names = self._names, set()
-        payload = ",".join(sorted(names)[:NAMES_COUNT])
-        connection.execute("SELECT pg_notify(%s, %s)", (RECORDED_CHANNEL, payload))
+        if names:
+            payload = ",".join(sorted(names)[:NAMES_COUNT])
+            connection.execute("SELECT pg_notify(%s, %s)", (RECORDED_CHANNEL, payload))

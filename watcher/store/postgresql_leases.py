@@ -6,11 +6,12 @@ Who takes a lease locks all of its rows and passes over what is locked: nothing 
 
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import ARRAY, BigInteger, Connection, String, bindparam, cast, column, delete, func, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, cast, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from watcher.domain.timestamps import Micros
@@ -20,9 +21,9 @@ from watcher.store.leases import (
     NOBODY,
     REPLICA,
     LeaseKey,
-    LeaseReport,
     LeaseRow,
     RenewRequest,
+    Sharing,
     TakenLease,
     lost,
     rows_of,
@@ -48,26 +49,28 @@ class PostgresLeases:
         self,
         write: Callable[[Callable[[Connection], Any]], Awaitable[Any]],
         *,
-        follow: Callable[[Callable[[], None]], None],
         went_back: Callable[[Connection, Micros], bool],
     ) -> None:
         """Do each transaction by `write`.
 
-        `follow` is given what to call, in the event loop, when it is time to renew: another replica has released
-        something, or the database went back. Whether it did `went_back` says, and puts right what it says it by.
+        Whether the database went back `went_back` says, and puts right what it says it by.
         """
+        self.renew_now: Callable[[], None] = lambda: None
         self._write = write
         self._went_back = went_back
-        self.follow = follow
 
-    async def renew(self, request: RenewRequest) -> LeaseReport:
+    def follow(self, renew_now: Callable[[], None]) -> None:
+        """Call this, in the event loop, when another replica has released something, or the database went back."""
+        self.renew_now = renew_now
+
+    async def renew(self, request: RenewRequest) -> Sharing:
         """Renew what is held, let go of what is released, and take what is free of what is wanted, up to the share.
 
         Raises `StoreError`: then nothing can be believed renewed, taken or released. It waits for no other write, nor
         they for it. After the database went back everything is lost, and taken under another epoch.
         """
-        report: LeaseReport = await self._write(partial(_renew, request=request, went_back=self._went_back))
-        return report
+        sharing: Sharing = await self._write(partial(_renew, request=request, went_back=self._went_back))
+        return sharing
 
     def check(self, connection: Connection, held: Iterable[Lease]) -> None:
         """Raise `OwnershipLostError` unless each lease is the stored one, until the transaction ends."""
@@ -80,7 +83,7 @@ class PostgresLeases:
 
 def _renew(
     connection: Connection, *, request: RenewRequest, went_back: Callable[[Connection, Micros], bool]
-) -> LeaseReport:
+) -> Sharing:
     connection.execute(select(func.pg_advisory_xact_lock(_RENEWING)))
     now = server_time(connection)
     _let_go(connection, request, now=now, of_all=went_back(connection, now))
@@ -93,7 +96,7 @@ def _renew(
     epochs = _take(connection, sharing.may_take, owner=request.replica, now=now)
     former = {NOBODY, request.replica}
     taken = [TakenLease(Lease(*key, epoch), rows[key].owner not in former) for key, epoch in epochs.items()]
-    return LeaseReport(now, sharing, taken)
+    return replace(sharing, taken=taken)
 
 
 def server_time(connection: Connection) -> Micros:
@@ -114,9 +117,7 @@ def _let_go(connection: Connection, request: RenewRequest, *, now: Micros, of_al
 def _show(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
     """Show that this replica is alive, or is gone; clear away what nobody has had for long."""
     is_row = (table.c.kind == REPLICA, table.c.name == request.replica)
-    gone = select(table.c.kind, table.c.name).where(table.c.until < now - FORGOTTEN_US)
-    for kind, name in connection.execute(gone.with_for_update(skip_locked=True)).all():
-        connection.execute(delete(table).where(table.c.kind == kind, table.c.name == name))
+    connection.execute(delete(table).where(table.c.until < now - FORGOTTEN_US))
     if request.fingerprint is None:
         connection.execute(delete(table).where(*is_row))
         return
@@ -146,32 +147,15 @@ def _take(
     connection: Connection, may_take: Mapping[LeaseKey, Collection[LeaseKey]], *, owner: str, now: Micros
 ) -> dict[LeaseKey, int]:
     """Take these, but for what somebody is writing under; return the epoch of each that was taken."""
-    if not may_take:
-        return {}
-    wanted = sorted({each for rows in may_take.values() for each in rows})
-    given = _given(dict.fromkeys(wanted, 0))
-    of_given = (table.c.kind == given.c.kind, table.c.name == given.c.name)
-    locking = select(table.c.kind, table.c.name).where(*of_given).with_for_update(skip_locked=True, of=table)
-    locked = {LeaseKey(*row) for row in connection.execute(locking)}
-    epochs = {key: secrets.randbits(62) for key, rows in may_take.items() if locked.issuperset(rows)}
-    if epochs:
-        new = _given({each: epoch for key, epoch in epochs.items() for each in may_take[key]})
-        taking = update(table).where(table.c.kind == new.c.kind, table.c.name == new.c.name)
-        connection.execute(taking.values(owner=owner, epoch=new.c.epoch, until=now + LEASE_US))
+    epochs: dict[LeaseKey, int] = {}
+    for key, rows in may_take.items():
+        is_row = tuple_(table.c.kind, table.c.name).in_(rows)
+        locked = connection.execute(select(table.c.name).where(is_row).with_for_update(skip_locked=True)).all()
+        if len(locked) == len(rows):
+            epochs[key] = secrets.randbits(62)
+            taking = update(table).where(is_row)
+            connection.execute(taking.values(owner=owner, epoch=epochs[key], until=now + LEASE_US))
     return epochs
-
-
-def _given(epochs: Mapping[LeaseKey, int]) -> Any:
-    """Return these as a table, each column bound as one array."""
-    kinds, names = ([key[part] for key in epochs] for part in (0, 1))
-    text, number = ARRAY(String), ARRAY(BigInteger)
-    arrays = [
-        bindparam(None, kinds, text),
-        bindparam(None, names, text),
-        bindparam(None, list(epochs.values()), number),
-    ]
-    columns = (column("kind", String), column("name", String), column("epoch", BigInteger))
-    return func.unnest(*arrays).table_valued(*columns).render_derived(name="given")
 
 
 _HELD = (

@@ -1,6 +1,7 @@
 """Problems: written with the change that opens or closes them, read by their owners, and how each stands at a sink."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -115,17 +116,13 @@ _CLOSE = (
     .where(problem.c.id == bindparam("of_problem"), problem.c.closed_at.is_(None))
     .values(closed_at=bindparam("new_closed_at"))
 )
-_ABOUT = select(problem.c.source_id, problem.c.pipeline_id, problem.c.execution, problem.c.sequence).where(
-    problem.c.id == bindparam("of_problem")
-)
-# Locked as their owners do it: executions, then accounts and sinks, each in order, then their problems. By no key: what
-# is recorded for a sink refers to its row.
-_LOCK_EXECUTION = (
-    select(execution.c.execution)
-    .where(execution.c.account_id == bindparam("of_source"), execution.c.execution == bindparam("of_execution"))
-    .with_for_update(key_share=True)
-)
-_LOCK_SOURCE = select(source.c.id).where(source.c.id == bindparam("of_source")).with_for_update(key_share=True)
+_ABOUT = select(
+    problem.c.id.label("of_problem"),
+    problem.c.source_id.label("of_source"),
+    problem.c.pipeline_id,
+    problem.c.execution.label("of_execution"),
+    problem.c.sequence.label("of_sequence"),
+).where(problem.c.id == bindparam("of_problem"))
 _END_OVERDUE = (
     update(execution)
     .where(
@@ -135,7 +132,14 @@ _END_OVERDUE = (
     )
     .values(overdue_sequence=None, overdue_at=None)
 )
-_END_STATE = update(source).where(source.c.id == bindparam("of_source")).values(state=None)
+_END_STATE = (
+    update(source)
+    .where(
+        source.c.id == bindparam("of_source"),
+        select(problem.c.id).where(problem.c.id == bindparam("of_problem"), problem.c.closed_at.is_(None)).exists(),
+    )
+    .values(state=None)
+)
 
 
 def count_open_problems(connection: Connection) -> Mapping[EventType, int]:
@@ -165,37 +169,25 @@ def close_problems(connection: Connection, closings: Iterable[tuple[OutboxEntry,
 
     Nothing says any more that they are open: what it was about may get into another one, if it is watched for again.
     """
-    emitted: list[Emitted] = []
-    found = [
-        (connection.execute(_ABOUT, {"of_problem": change.problem.id.bytes}).one(), entry, change)
-        for entry, change in closings
+    by_id = sorted(closings, key=lambda closing: closing[1].problem.id.bytes)
+    abouts = [
+        connection.execute(_ABOUT, {"of_problem": change.problem.id.bytes}).one()._asdict() for _, change in by_id
     ]
-    _lock(connection, [about for about, _, _ in found])
-    for about, entry, change in sorted(found, key=lambda each: each[2].problem.id.bytes):
+    # Written as their owners do it, so that none waits in a circle: executions, then accounts and sinks, each in order,
+    # then their problems.
+    overdue = [each for each in abouts if each["of_execution"] is not None]
+    for about in sorted(overdue, key=itemgetter("of_source", "of_execution")):
+        connection.execute(_END_OVERDUE, about)
+    of_sources = [each for each in abouts if each["of_execution"] is None and each["pipeline_id"] is None]
+    for about in sorted(of_sources, key=itemgetter("of_source")):
+        connection.execute(_END_STATE, about)
+    emitted: list[Emitted] = []
+    for about, (entry, change) in zip(abouts, by_id, strict=True):
         assert change.closed_at is not None
-        key = {"of_problem": change.problem.id.bytes, "new_closed_at": to_us(change.closed_at)}
-        if connection.execute(_CLOSE, key).rowcount:
-            _end(connection, about)
-            columns = {"source_id": about.source_id, "pipeline_id": about.pipeline_id, "execution": None}
+        if connection.execute(_CLOSE, about | {"new_closed_at": to_us(change.closed_at)}).rowcount:
+            columns = {"source_id": about["of_source"], "pipeline_id": about["pipeline_id"], "execution": None}
             emitted.append((entry, columns))  # of no execution: it goes by its own age
     return emitted
-
-
-def _lock(connection: Connection, abouts: Sequence[AnyRow]) -> None:
-    """Lock what `_end` may write, before any problem is: whoever writes both waits for no one in a circle."""
-    for source_id, key in sorted((each.source_id, each.execution) for each in abouts if each.execution is not None):
-        connection.execute(_LOCK_EXECUTION, {"of_source": source_id, "of_execution": key})
-    for source_id in sorted({each.source_id for each in abouts if each.execution is None and each.pipeline_id is None}):
-        connection.execute(_LOCK_SOURCE, {"of_source": source_id})
-
-
-def _end(connection: Connection, about: AnyRow) -> None:
-    """Take back what a row of `_ABOUT` says of the execution, the account or the sink itself."""
-    if about.execution is not None:
-        key = {"of_source": about.source_id, "of_execution": about.execution, "of_sequence": about.sequence}
-        connection.execute(_END_OVERDUE, key)
-    elif about.pipeline_id is None:
-        connection.execute(_END_STATE, {"of_source": about.source_id})
 
 
 def problem_of(row: AnyRow) -> Problem:

@@ -87,7 +87,8 @@ _RELEASE = (
 class SinkStore:
     """The deliveries of the leased sink, and how it is.
 
-    `turn` writes how attempts ended; what may be sent next can be awaited, if it is asked for.
+    `turn` writes how attempts ended; what may be sent next can be awaited, if it is asked for. `record` writes a new
+    state of the sink and its events.
     """
 
     def __init__(self, store: SqlStore, lease: Lease) -> None:
@@ -96,6 +97,7 @@ class SinkStore:
         self.exclusive = store.exclusive  # whether this process alone records what is to be sent
         self.monitor = store.monitor
         self.turn: Callable[[Turn], Awaitable[Taken | None]] = store.record
+        self.record: Callable[[SourceChange], Awaitable[object]] = store.record
         self._store = store
 
     async def load(self, *, fingerprint: str) -> SinkRecord:
@@ -120,10 +122,6 @@ class SinkStore:
             return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, backoff, opened, failures_count)
 
         return await self._write(load)
-
-    async def record(self, change: SourceChange) -> None:
-        """Write a new state of the sink and its events."""
-        await self._store.record(change)
 
     async def give_up(self, *, clock_s: float, after_s: float, skip: Collection[bytes]) -> int:
         """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.

@@ -146,24 +146,24 @@ class SqlStore:
         database_file: DatabaseFile | None,
         created: bool,
         clock: Clock,
-        on_recorded: Callable[[Collection[str]], None],
         resources: AsyncExitStack,
     ) -> None:
         """Start writing.
 
-        `created` is kept for whoever warns of an empty store, `on_recorded` hears after a commit which sinks have
-        something new to send, `resources` are let go of at the end.
+        `created` is kept for whoever warns of an empty store, `resources` are let go of at the end.
         """
         self.created = created
         self.exclusive = database.exclusive
         self.ahead_us = database.ahead_us
         self.clock = clock
         self.outbox = Outbox(SourceNumbers(database.write))
-        self.leases = database.leases(self._watched, on_went_back=self.outbox.numbers.doubt)
+        forget_numbers = partial(asyncio.get_running_loop().call_soon_threadsafe, self.outbox.numbers.clear)
+        self.leases = database.leases(self._watched, on_went_back=forget_numbers)
         self.takers: dict[str, Taker] = {}  # by sink: who takes at once what is recorded for it here
-        self.on_recorded = on_recorded
+        self.wakes: dict[str, Callable[[], None]] = {}  # by sink: who looks for what was recorded, here or elsewhere
+        self.on_recorded = database.shared(self._wake)
         self._database = database
-        self.monitor = StoreMonitor(database.where, explain=database.explain, clock=clock)
+        self.monitor = StoreMonitor(explain=database.explain, clock=clock)
         self._closed = False
         self._database_file = database_file
         self._resources = resources
@@ -171,7 +171,7 @@ class SqlStore:
         self._group: GroupWriter[Item, Taken | None] = GroupWriter(
             write=self._write_group,
             explain=lambda error: self.monitor.failed(error, self._writing),
-            on_written=on_recorded,
+            on_written=self.on_recorded,
         )
         self.record: Callable[[Item], Awaitable[Taken | None]] = self._group.write
         """Writes this with what comes together with it; what it takes can be awaited."""
@@ -253,6 +253,11 @@ class SqlStore:
         await self._group.close()
         await self._resources.aclose()
 
+    def _wake(self, sinks: Collection[str]) -> None:
+        for name in sinks:
+            if wake := self.wakes.get(name):
+                wake()
+
     async def _write_group(self, items: Sequence[Item]) -> tuple[Collection[str], Iterable[Taken | None]]:
         work = GroupWork(items)
         handing_over: list[tuple[Turn, Callable[[Taken | None], None]]] = []
@@ -269,18 +274,15 @@ class SqlStore:
                 self.leases.check(connection, work.leases)
             return write_group(connection, work, outbox=self.outbox, now=self.clock.steady_us())
 
-        asked, wrote = self.monitor.ask(), Writing.NOTHING
         try:
             if not self.outbox.numbers.has(work.sources):
                 await self.outbox.numbers.provide(work.sources)
             names, taken = await (self._database.read if is_read else self._database.write)(write)
-            wrote = work.size
         except BaseException:
             for _, hand_over in handing_over:
                 hand_over(None)
             raise
-        finally:
-            self.monitor.answered(asked, wrote=wrote)
+        self.monitor.wrote(work.size)
         for turn, hand_over in handing_over:
             hand_over(taken.get(id(turn)))
             names.discard(turn.lease.name)
@@ -290,14 +292,10 @@ class SqlStore:
         if self._closed:
             raise StoreError("the store is closed")
         try:
-            asked, wrote = self.monitor.ask(), Writing.NOTHING
-            try:
-                result = await ask()
-                wrote = writing
-            finally:
-                self.monitor.answered(asked, wrote=wrote)
+            result = await ask()
         except SQLAlchemyError as error:
             fault = self.monitor.failed(error, writing)
         else:
+            self.monitor.wrote(writing)
             return result
         raise fault.error()  # outside the clause, so that the text of the database's error does not come along

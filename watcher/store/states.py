@@ -80,26 +80,17 @@ class SourceNumbers(dict[Source, int]):
         """Start knowing none. `write` does a piece of work in a transaction of its own."""
         super().__init__()
         self._write = write
-        self._doubts = self._settled_doubts = 0
 
     def has(self, wanted: set[Source]) -> bool:
         """Return whether all of these have numbers, as far as anybody knows."""
-        return self._doubts == self._settled_doubts and wanted <= self.keys()
+        return wanted <= self.keys()
 
     async def provide(self, wanted: set[Source]) -> None:
         """Give a number to each source that has none; not needed where it `has` them.
 
         In a transaction of its own, so that what is remembered here cannot be rolled back with somebody's write.
         """
-        doubts = self._doubts
-        if doubts > self._settled_doubts:
-            wanted = wanted | self.keys()
         self.update(await self._write(partial(_number, wanted=sorted(wanted))))
-        self._settled_doubts = doubts
-
-    def doubt(self) -> None:
-        """Ask for all numbers anew when some are next provided: the database may have forgotten them."""
-        self._doubts += 1
 
 
 def _number(connection: Connection, *, wanted: Sequence[Source]) -> _Numbers:

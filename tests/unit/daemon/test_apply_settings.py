@@ -11,7 +11,7 @@ from stores import PIPELINE, claim, stream_of
 from virtual import EPOCH, FakeClock
 
 from watcher.config.models import Settings
-from watcher.daemon.maintenance import Maintenance, retention_policy_of
+from watcher.daemon.maintenance import Maintenance
 from watcher.daemon.reload import apply_settings
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
@@ -78,7 +78,7 @@ def maintenance_of(store: object, clock: FakeClock) -> Maintenance:
     real = cast("SqlStore", store)
     ownership, events = Alone(real, clock=clock), EventFactory(Router({}))
     return Maintenance(
-        retention_policy_of(BEFORE),
+        BEFORE,
         store=real,
         clock=clock,
         metrics=Metrics(),

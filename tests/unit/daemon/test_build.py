@@ -8,9 +8,9 @@ from uuid import UUID
 import pytest
 
 from watcher.config.loader import load_config
-from watcher.config.models import PollingSettings, Settings, StoreSettings, WatchSettings
+from watcher.config.models import Settings
 from watcher.daemon.build import fingerprint_of_sink, silences_of, watches_of
-from watcher.daemon.maintenance import retention_policy_of
+from watcher.daemon.maintenance import watches_by_pipeline, watches_for
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.rules import FailingRule, Rules
@@ -36,23 +36,6 @@ def test_a_block_has_the_same_fingerprint_in_every_version() -> None:
 )
 def test_whatever_is_written_differently_changes_the_fingerprint(change: dict[str, Any]) -> None:
     assert fingerprint_of_sink(WebhookSettings(**BLOCK)) != fingerprint_of_sink(WebhookSettings(**BLOCK | change))
-
-
-@pytest.mark.parametrize(("retention", "lookback", "listed_s"), [("60s", "7m", 420.0), ("7m", "60s", 420.0)])
-def test_a_watch_without_executions_keeps_what_the_list_of_its_pipeline_can_show(
-    retention: str, lookback: str, listed_s: float
-) -> None:
-    named = WatchSettings(account="default", pipeline=UUID(int=1), executions=(str(UUID(int=9)),))
-    whole = WatchSettings(account="default", pipeline=UUID(int=2))
-    settings = Settings(
-        watch=(named, whole),
-        store=StoreSettings.model_validate({"retention": retention}),
-        polling=PollingSettings.model_validate({"lookback": lookback}),
-    )
-    kept = retention_policy_of(settings)
-    assert kept.pipelines == {("default", str(UUID(int=2)))}
-    assert (kept.retention_s, kept.listed_s) == (settings.store.retention_s, listed_s)
-    assert kept.named("default", str(UUID(int=1)), str(UUID(int=9)))
 
 
 PIPELINE, OTHER, RUN = (str(UUID(int=number)) for number in (1, 2, 9))
@@ -82,7 +65,6 @@ def test_rules_are_what_the_file_says(settings: Settings) -> None:
     hour_us = 3600 * 1_000_000
     assert whole.rules == Rules(FailingRule(None, 0.2, 50, 6 * hour_us, 10), 2 * hour_us)
     assert named.rules == Rules(FailingRule(3))
-    assert retention_policy_of(settings).ruled == {("default", PIPELINE), ("default", OTHER)}
 
 
 FAILING, SILENT, OVERDUE = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT, EventType.EXECUTION_OVERDUE
@@ -113,7 +95,7 @@ def test_a_problem_goes_on_while_the_configuration_looks_for_it(
     settings: Settings, kind: EventType, about: tuple[str, ...], *, watched: bool
 ) -> None:
     problem = Problem(UUID(int=1), kind, datetime(2026, 11, 24, tzinfo=UTC), EventKey(b"", 1))
-    assert retention_policy_of(settings).watches_for(OpenProblem(problem, *about)) is watched
+    assert watches_for(settings, watches_by_pipeline(settings), OpenProblem(problem, *about)) is watched
 
 
 def test_a_silence_is_never_for_stdout() -> None:

@@ -10,7 +10,6 @@ from virtual import FakeClock
 
 from watcher.daemon.ownership import RENEW_AGAIN_S, RENEW_EVERY_S, Ownership, new_identity
 from watcher.domain.errors import OwnershipLostError, StoreError
-from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.store.leases import LEASE_S, MAINTENANCE, HeldLease, LeaseKey
 
@@ -29,11 +28,10 @@ class Replica:
         self.name = name
         self.metrics = Metrics()
         self.fatal: list[BaseException] = []
-        self.due_clock = ServerClock(table.clock)
         self.leases = Ownership(
             self.store.as_of_postgresql(),
             replica=name,
-            clock=self.due_clock,
+            clock=table.clock,
             metrics=self.metrics,
             fatal=self.fatal.append,
         )
@@ -53,7 +51,7 @@ class Replica:
         return self.leases._renew_at - self.clock_at()
 
     def clock_at(self) -> float:
-        return self.due_clock.boot_time()
+        return self.table.clock.boot_time()
 
     async def give_up(self) -> None:
         for key in dict.fromkeys(self.changed):
@@ -145,16 +143,6 @@ async def test_what_is_trusted_again_is_still_the_same(replica: Replica, clock: 
     assert not held.is_trusted()
     await replica.look()
     assert (held.is_trusted(), replica.leases.is_current(held)) == (True, True)
-
-
-async def test_the_clock_that_deliveries_are_due_by_follows_the_store_s_with_each_renewal(
-    replica: Replica, table: LeaseTable, clock: FakeClock
-) -> None:
-    await replica.want(A)
-    table.ahead_us = 3_600_000_000  # as this machine was paused
-    clock.advance(RENEW_EVERY_S)
-    await replica.look()
-    assert replica.due_clock.steady_us() == table.server_us
 
 
 async def test_a_renewal_that_hangs_keeps_nothing_trusted_and_comes_too_late(

@@ -36,7 +36,7 @@ def shared_folder() -> Iterator[Path]:
 
 async def become_nobody(folder: Path) -> None:
     """Become a user whom permissions bind, with a store of their own: root may listen wherever it likes."""
-    store = await open_store(f"sqlite:///{folder}/w.db", clock=SystemClock(), on_recorded=lambda _: None)
+    store = await open_store(f"sqlite:///{folder}/w.db", clock=SystemClock())
     await store.close()  # so that all of it is imported: the other user may not read where it lies
     for name in ("w.db", "w.db.lock"):
         os.chown(folder / name, NOBODY, NOBODY)

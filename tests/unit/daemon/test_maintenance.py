@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,8 @@ from stores import PIPELINE, change, claim, executions_of, pipeline_change, upke
 from structlog.testing import capture_logs
 from virtual import Account, FakeClock, account_of, said
 
-from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, RetentionPolicy
+from watcher.config.models import Settings
+from watcher.daemon.maintenance import PAGES_COUNT, Maintenance
 from watcher.daemon.ownership import Ownership
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.domain.event import EventKey
@@ -33,7 +34,31 @@ from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
 DAY_S = 86_400.0
+OTHER = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d30"
 EVENTS = EventFactory(Router({}))
+
+
+def keeping(
+    *executions: str,
+    pipelines: Collection[str] = (PIPELINE,),
+    sinks: Collection[str] = (),
+    retention: str = "30d",
+    **more: object,
+) -> Settings:
+    """Return a configuration that watches these executions of pipelines, or, without any, each of them whole."""
+    watch = {"account": "default", "executions": executions or None, "overdue_after": {"running": "60s"}, **more}
+    return Settings.model_validate(
+        {
+            "accounts": {"default": {"api_key": "k"}},
+            "watch": [{"pipeline": each, **watch} for each in pipelines],
+            "sinks": {name: {"type": "webhook", "url": "https://h"} for name in sinks},
+            "store": {"retention": retention},
+            "polling": {"lookback": "7d"},
+        }
+    )
+
+
+NAMED, NOTHING = keeping(A, B), keeping(pipelines=())
 
 
 async def record_of(store: SqlStore) -> Mapping[str, ExecutionRecord]:
@@ -46,7 +71,7 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
     await account.run_for(1)
     assert len(await account.emitted()) == 2
     maintenance = Maintenance(
-        RetentionPolicy(("ops",), 30 * DAY_S, named=lambda _account, _pipeline, execution: execution == A),
+        keeping(A, sinks=("ops",)),
         store=store,
         clock=clock,
         metrics=account.metrics,
@@ -67,7 +92,7 @@ async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: 
     count = PAGES_COUNT * EXECUTIONS_COUNT + 1
     ended = [change(lease, number, sinks=(), ended_at=1) for number in range(count)]
     await asyncio.gather(*map(store.record, ended))
-    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False)
+    maintenance = maintenance_of(store, clock, Metrics(), NOTHING)
     with capture_logs() as logs:
         await maintenance.tick()
         assert logs == []
@@ -86,7 +111,7 @@ async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: 
 async def test_pruning_that_failed_begins_anew(store: SqlStore, clock: FakeClock, path: Path) -> None:
     lease = await claim(store, "account", "default")
     await store.record(change(lease, sinks=(), ended_at=1))
-    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False)
+    maintenance = maintenance_of(store, clock, Metrics(), NOTHING)
     with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         await maintenance.tick()
@@ -121,10 +146,10 @@ async def test_a_removed_sink_has_its_deliveries_die_after_a_day(store: SqlStore
 async def test_a_sink_without_a_backlog_is_shown_while_it_is_there(store: SqlStore, clock: FakeClock) -> None:
     metrics = Metrics()
     maintenance = maintenance_of(store, clock, metrics)
-    maintenance.replace_policy(RetentionPolicy(("ops",), 30 * DAY_S, named=lambda *_: True))
+    maintenance.go_by(keeping(A, B, sinks=("ops",)))
     await maintenance.refresh_gauges()
     assert pending(metrics) == 0
-    maintenance.replace_policy(RetentionPolicy(("stdout",), 30 * DAY_S, named=lambda *_: True))
+    maintenance.go_by(NAMED)
     await maintenance.refresh_gauges()
     assert pending(metrics) is None
 
@@ -166,11 +191,11 @@ def maintenance_of(
     store: SqlStore,
     clock: FakeClock,
     metrics: Metrics,
-    named: Callable[[str, str, str], bool] = lambda *_: True,
+    settings: Settings = NAMED,
     ownership: Ownership | None = None,
 ) -> Maintenance:
     return Maintenance(
-        RetentionPolicy(("stdout",), 30 * DAY_S, named=named),
+        settings,
         store=store,
         clock=clock,
         metrics=metrics,
@@ -204,39 +229,39 @@ async def test_what_is_kept_may_change_while_a_tick_prunes(clock: FakeClock, sto
     await account.run_for(1)
     await account.emitted()
     clock.advance(31 * DAY_S)
-    maintenance = maintenance_of(store, clock, account.metrics, named=lambda *_: False)
+    maintenance = maintenance_of(store, clock, account.metrics, NOTHING)
     tidying = asyncio.create_task(maintenance.tick())
     await asyncio.sleep(0)
-    maintenance.replace_policy(RetentionPolicy(("stdout", "ops"), 30 * DAY_S, named=lambda *_: True))
+    maintenance.go_by(keeping(A, B, sinks=("ops",)))
     await tidying
     assert set(await record_of(store)) == {A, B}
-    maintenance.replace_policy(RetentionPolicy(("stdout", "ops"), 30 * DAY_S, named=lambda *_: False))
+    maintenance.go_by(keeping(sinks=("ops",), pipelines=()))
     await maintenance.tick()
     assert set(await record_of(store)) == set()
 
 
-WHOLE = RetentionPolicy(
-    ("ops",), 7 * DAY_S, named=lambda *_: False, pipelines={("default", PIPELINE)}, listed_s=30 * DAY_S
-)
+WHOLE = keeping()
 
 
 @pytest.mark.parametrize(
-    ("policy", "ended_days_ago", "phases"),
+    ("settings", "ended_days_ago", "phases"),
     [
         (WHOLE, 30.5, True),  # by the clock of the API it may be less than 30
         (WHOLE, 31.5, False),
-        (replace(WHOLE, pipelines={("other", PIPELINE)}), 30.5, False),
-        (replace(WHOLE, pipelines=()), 30.5, False),
+        (keeping(retention="1d"), 7.5, True),  # as far back as `lookback`
+        (keeping(retention="1d"), 8.5, False),
+        (keeping(pipelines=(OTHER,)), 30.5, False),
+        (NOTHING, 30.5, False),
     ],
 )
 async def test_what_a_list_can_still_show_leaves_its_id_behind(
-    store: SqlStore, clock: FakeClock, policy: RetentionPolicy, ended_days_ago: float, *, phases: bool
+    store: SqlStore, clock: FakeClock, settings: Settings, ended_days_ago: float, *, phases: bool
 ) -> None:
     lease = await claim(store, "account", "default")
     ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
     await store.record(change(lease, sinks=(), ended_at=ended_at))
     await Maintenance(
-        policy,
+        settings,
         store=store,
         clock=clock,
         metrics=Metrics(),
@@ -265,10 +290,10 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
     await maintenance.tick()
     clock.advance(3 * DAY_S)
     assert (await SqlAccountStore(store, lease).load_pipeline(PIPELINE)).cursor == Cursor(Micros(1), Micros(2))
-    maintenance.replace_policy(replace(WHOLE, pipelines=()))
+    maintenance.go_by(NOTHING)
     await maintenance.tick()
     clock.advance(returns_after_s)
-    maintenance.replace_policy(WHOLE)
+    maintenance.go_by(WHOLE)
     await maintenance.tick()
     assert ((await SqlAccountStore(store, lease).load_pipeline(PIPELINE)).cursor is not None) is read_on
 
@@ -296,8 +321,7 @@ async def test_problems_that_nobody_watches_for_any_more_are_closed_once(store: 
     await maintenance.refresh_gauges()
     assert problems(account.metrics) == 2
     assert await closings(account) == []
-    policy = RetentionPolicy(("stdout",), DAY_S, named=lambda *_: True, watches_for=lambda each: each.execution == A)
-    maintenance.replace_policy(policy)
+    maintenance.go_by(keeping(A))
     with capture_logs() as logs:
         await maintenance.tick()
     await maintenance.refresh_gauges()
@@ -305,7 +329,7 @@ async def test_problems_that_nobody_watches_for_any_more_are_closed_once(store: 
     assert await closings(account) == [("execution.overdue", "removed", B)]
     assert problems(account.metrics) == 1
     assert account.metrics.total("watcher_events_total", type="problem.closed") == 1
-    maintenance.replace_policy(policy)
+    maintenance.go_by(keeping(A))
     await maintenance.tick()
     assert await closings(account) == []
 
@@ -327,7 +351,7 @@ async def test_a_problem_that_is_closed_while_maintenance_is_at_it_is_none_of_it
             return await store.load_events(keys)
 
     maintenance = maintenance_of(cast("SqlStore", EndingStore()), clock, account.metrics)
-    maintenance.replace_policy(RetentionPolicy((), DAY_S, named=lambda *_: True, watches_for=lambda _: False))
+    maintenance.go_by(NOTHING)
     with capture_logs() as logs:
         await maintenance.tick()
     assert logs == []
@@ -339,7 +363,7 @@ async def test_only_the_replica_that_maintains_tidies_the_store_and_does_so_once
 ) -> None:
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     await store.record(change(lease, sinks=(), ended_at=1))
-    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
+    maintenance = maintenance_of(store, clock, Metrics(), NOTHING, ownership=ownership)
     ownership.maintains = False
     await maintenance.tick()
     assert len(await executions_of(store, lease)) == 1
@@ -352,7 +376,7 @@ async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this
     store: SqlStore, clock: FakeClock
 ) -> None:
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
-    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
+    maintenance = maintenance_of(store, clock, Metrics(), NOTHING, ownership=ownership)
     await maintenance.tick()
     await store.record(change(lease, sinks=(), ended_at=1))
     before = ownership.held
@@ -368,7 +392,7 @@ async def test_nothing_is_tidied_under_a_lease_that_is_not_trusted(store: SqlSto
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     await store.record(change(lease, sinks=(), ended_at=1))
     held = await ownership.take(MAINTENANCE)
-    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
+    maintenance = maintenance_of(store, clock, Metrics(), NOTHING, ownership=ownership)
     maintenance._held, held.trusted_until = held, LONG_AGO
     await maintenance.tick()
     assert len(await executions_of(store, lease)) == 1
@@ -380,7 +404,7 @@ async def test_nothing_is_tidied_under_a_lease_that_is_not_trusted(store: SqlSto
 async def test_while_replicas_differ_an_id_that_is_named_no_more_stays(store: SqlStore, clock: FakeClock) -> None:
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     await store.record(change(lease, sinks=(), ended_at=1))
-    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
+    maintenance = maintenance_of(store, clock, Metrics(), NOTHING, ownership=ownership)
     ownership.agreed = False
     await maintenance.tick()
     assert len(await executions_of(store, lease)) == 1
@@ -395,11 +419,10 @@ async def test_while_replicas_differ_nothing_is_closed_as_removed_nor_marked_as_
     account, ownership = await overdue_ones(store, clock), SharedOwnership(store, clock=clock)
     maintenance = maintenance_of(store, clock, account.metrics, ownership=ownership)
     ownership.agreed = False
-    policy = RetentionPolicy((), DAY_S, named=lambda *_: True, watches_for=lambda _: False)
     await store.record(change(await claim(store, "account", "other"), sinks=("gone",)))
     for _ in range(2):
         clock.advance(DAY_S)
-        maintenance.replace_policy(policy)
+        maintenance.go_by(NOTHING)
         await maintenance.tick()
     assert (await store.backlog())["gone"].pending_count == 1
     ownership.agreed = True
@@ -430,10 +453,9 @@ async def test_what_the_rules_of_a_pipeline_went_by_is_forgotten_with_them(store
     state = RuleState(failed_in_row=2)
     await store.record(RulesChange(lease, PIPELINE, 0, 0, state))
     maintenance = maintenance_of(store, clock, Metrics())
-    ruled = RetentionPolicy((), DAY_S, named=lambda *_: True, ruled={("default", PIPELINE)})
-    maintenance.replace_policy(ruled)
+    maintenance.go_by(keeping(rules={"failing": {"consecutive": 3}}))
     await maintenance.tick()
     assert (await SqlAccountStore(store, lease).load_rules(PIPELINE)).state == state
-    maintenance.replace_policy(replace(ruled, ruled=()))
+    maintenance.go_by(WHOLE)
     await maintenance.tick()
     assert (await SqlAccountStore(store, lease).load_rules(PIPELINE)).state == RuleState()

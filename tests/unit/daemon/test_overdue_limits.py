@@ -8,7 +8,7 @@ from virtual import PIPELINE, Account, FakeClock, account_of, said
 
 from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
-from watcher.daemon.maintenance import Maintenance, retention_policy_of
+from watcher.daemon.maintenance import Maintenance
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, Router
@@ -44,7 +44,7 @@ class Daemon:
         settings = settings_of(limit)
         await self.maintenance.pause()
         await self.account.watcher.watch(watches_of(settings, "default"))
-        self.maintenance.replace_policy(retention_policy_of(settings))
+        self.maintenance.go_by(settings)
         if tidies:
             await self.maintenance.tick()
 
@@ -71,7 +71,7 @@ async def start(store: SqlStore, clock: FakeClock, limit: str | None) -> Daemon:
         clock,
         account,
         Maintenance(
-            retention_policy_of(settings),
+            settings,
             store=store,
             clock=clock,
             metrics=account.metrics,

@@ -13,7 +13,7 @@ from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event import EventType
 from watcher.domain.execution import Outcome
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.metrics import Metrics
+from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
 from watcher.store.sql_store import SqlStore
 
 
@@ -53,11 +53,11 @@ async def test_every_hour_says_what_was_done_in_it(store: SqlStore, clock: FakeC
     progress = ProgressLog(list, list, store=store, clock=clock, metrics=metrics)
     with capture_logs() as logs:
         for _ in range(2):
-            metrics.account("default").asked(Outcome.OK, 0.1)
-            metrics.account("default").listed(Outcome.TIMEOUT, 0.1)
+            AccountMetrics(metrics, "default").asked(Outcome.OK, 0.1)
+            AccountMetrics(metrics, "default").listed(Outcome.TIMEOUT, 0.1)
             metrics.events.labels(EventType.EXECUTION_NEW).inc()
-            metrics.sink("ops").retried()
-            metrics.sink("ops").delivered(0.1)
+            SinkMetrics(metrics, "ops").retried()
+            SinkMetrics(metrics, "ops").delivered(0.1)
             clock.advance(3599)
             await progress.tick()
             clock.advance(1)

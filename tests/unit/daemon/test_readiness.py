@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from stores import SECOND_US, SetClock, Woken
+from stores import SECOND_US, SetClock
 from structlog.testing import capture_logs
 
 from watcher.daemon.pages import Readiness
@@ -28,7 +28,7 @@ def clock() -> SetClock:
 
 @pytest.fixture
 async def store(path: Path, clock: SetClock) -> AsyncIterator[SqlStore]:
-    opened = await open_store(f"sqlite:///{path}", clock=clock, on_recorded=Woken(), busy_timeout_s=0.01)
+    opened = await open_store(f"sqlite:///{path}", clock=clock, busy_timeout_s=0.01)
     yield opened
     await opened.close()
 

@@ -353,25 +353,6 @@ async def test_a_secret_that_is_no_file_is_refused_and_the_next_configuration_ta
     assert applied.levels == ["debug"]
 
 
-async def test_a_file_that_never_rests_is_read_nevertheless(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watcher.daemon.reload.QUIET_TRIES", 3)
-    over = threading.Event()
-
-    def write_on() -> None:
-        while not over.is_set():
-            file.write_text(f"{WATCH}log: {{level: loud}}\n")
-            over.wait(0.01)
-
-    with capture_logs() as logs:
-        async with following(file, Applied()) as (_, metrics):
-            writer = threading.Thread(target=write_on)
-            writer.start()
-            assert await metrics.next() == 0
-            over.set()
-            writer.join()
-    assert logs[0]["event"] == "config.rejected"
-
-
 async def test_of_many_mistakes_the_log_has_the_first(file: Path) -> None:
     with capture_logs() as logs:
         async with following(file, Applied()) as (_, metrics):

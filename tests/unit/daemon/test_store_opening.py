@@ -25,7 +25,7 @@ def ignore(_sinks: Collection[str]) -> None:
 
 
 def opening(settings: StoreSettings, stop: asyncio.Event) -> asyncio.Task[SqlStore | None]:
-    opened = open_when_ready(settings, clock=SystemClock(), on_recorded=ignore, stop=stop)
+    opened = open_when_ready(settings, clock=SystemClock(), stop=stop)
     return asyncio.create_task(opened)
 
 

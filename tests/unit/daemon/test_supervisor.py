@@ -21,7 +21,8 @@ from structlog.testing import capture_logs
 from supervision import LONG_S, A, B, Setup, Slowly
 from virtual import FakeClock
 
-from watcher.daemon.maintenance import Maintenance, RetentionPolicy
+from watcher.config.models import Settings
+from watcher.daemon.maintenance import Maintenance
 from watcher.daemon.pages import Readiness
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, StoreError
@@ -472,10 +473,9 @@ async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_t
     await setup.apply(sinks={"ops": setup.webhook()})
     await setup.record()
     await setup.deliver()
-    policy = RetentionPolicy(("ops",), 3600.0, named=lambda *_: True)
     maintenance, readiness = (
         Maintenance(
-            policy,
+            Settings(),
             store=setup.store,
             clock=setup.clock,
             metrics=setup.metrics,

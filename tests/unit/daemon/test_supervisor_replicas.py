@@ -17,7 +17,7 @@ from watcher.daemon.ownership import DECLINED_S, Ownership
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import SequenceConflictError, StoreError
 from watcher.sinks.output import StdoutOutput
-from watcher.store.leases import LEASE_S, LeaseKey, LeaseReport, RenewRequest
+from watcher.store.leases import LEASE_S, LeaseKey, RenewRequest, Sharing
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -37,7 +37,7 @@ class Shared(Setup):
         self.leases = Ownership(
             self.lease_store.as_of_postgresql(),
             replica="one",
-            clock=self.due_clock,
+            clock=self.clock,
             metrics=self.metrics,
             fatal=self.fatal.append,
         )
@@ -196,7 +196,7 @@ async def test_what_is_found_to_be_lost_as_it_changes_is_shown_no_more(
     await setup.apply(sinks={"ops": setup.webhook()})
     renew = setup.lease_store.renew
 
-    async def too_late(request: RenewRequest) -> LeaseReport:
+    async def too_late(request: RenewRequest) -> Sharing:
         if released([request]) == [OPS]:
             await setup.take_away(OPS)
         return await renew(request)

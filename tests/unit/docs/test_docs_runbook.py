@@ -128,7 +128,7 @@ def test_what_is_open_and_what_is_dead_is_found_as_it_says(kind: str, tmp_path: 
 
 async def _filled(url: str) -> None:
     """Make a store with a row in each table."""
-    store = await open_store(url, clock=SystemClock(), on_recorded=lambda _: None)
+    store = await open_store(url, clock=SystemClock())
     await store.close()
     fill(url, count=1)
 
@@ -149,7 +149,7 @@ with sqlite3.connect(sys.argv[1]) as store, sqlite3.connect(copy) as backup:
 @pytest.mark.parametrize("command", backup_commands(), ids=["sqlite3", "the watcher's Python"])
 async def test_a_backup_made_as_it_says_is_a_store_nobody_else_may_read(command: str, tmp_path: Path) -> None:
     clock = SystemClock()
-    store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=lambda _: None)
+    store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock)
     await claim(store, "account", "default")
     if shutil.which("sqlite3") is None:  # where it is not installed, what makes a file as it does
         (tmp_path / "sqlite3").write_text(SQLITE3.format(python=sys.executable))
@@ -160,6 +160,6 @@ async def test_a_backup_made_as_it_says_is_a_store_nobody_else_may_read(command:
     assert await shell.wait() == 0
     await store.close()
     assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o600
-    copy = await open_store(f"sqlite:///{tmp_path}/backup.db", clock=clock, on_recorded=lambda _: None)
+    copy = await open_store(f"sqlite:///{tmp_path}/backup.db", clock=clock)
     assert not copy.created
     await copy.close()

@@ -543,7 +543,7 @@ async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) 
     for started_s, status in ((10_000.0, "running"), (6_400.0, "paused")):
         clock = FakeClock()
         clock.elapsed_s = started_s
-        store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=lambda _: None)
+        store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock)
         account = await account_of(store, clock, A)
         account.api.script[A] = said(A, status)
         await account.run_for(5)

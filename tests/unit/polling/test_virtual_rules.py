@@ -32,7 +32,7 @@ async def test_whatever_happens_problems_open_and_close_as_stdout_says_each_once
 @pytest.fixture
 async def postgres_store(postgres: PostgresServer, clock: FakeClock) -> AsyncIterator[SqlStore]:
     with postgres.database() as url:
-        store = await open_soon(url, clock=clock, on_recorded=lambda _: None)
+        store = await open_soon(url, clock=clock)
         yield store
         await store.close()
 

@@ -1,4 +1,4 @@
-"""Plain counts show exactly what the client library's own would."""
+"""Counts without a lock show exactly what the client library's own would."""
 
 from collections.abc import Iterable
 
@@ -42,31 +42,3 @@ def test_a_counter_shows_the_same() -> None:
 @pytest.mark.parametrize("values", [(), (0.0, 0.005, 0.006), (0.5, 0.1, 3600, 3600.5, 1e9), BUCKETS])
 def test_a_histogram_shows_the_same(values: tuple[float, ...]) -> None:
     assert histograms(FastHistogram, values) == histograms(Histogram, values)
-
-
-@pytest.mark.parametrize(
-    ("labels", "left"),
-    [
-        ({"account": "a"}, ["b"]),
-        ({"account": "a", "outcome": "ok"}, ["a", "b"]),
-        ({"account": "c"}, ["a", "a", "b"]),
-        ({"outcome": "ok"}, ["a"]),
-    ],
-)
-def test_what_is_removed_has_all_these_labels_and_is_shown_no_more(labels: dict[str, str], left: list[str]) -> None:
-    registry = CollectorRegistry()
-    counter = FastCounter("polls_total", "Polls.", LABELS, registry=registry)
-    for values in (("a", "ok"), ("a", "timeout"), ("b", "ok")):
-        counter.labels(*values).inc()
-    counter.remove_by_labels(labels)
-    samples = [sample for family in registry.collect() for sample in family.samples]
-    assert [sample.labels["account"] for sample in samples] == left
-
-
-def test_a_child_that_was_removed_begins_at_0_again() -> None:
-    registry = CollectorRegistry()
-    counter = FastCounter("polls_total", "Polls.", LABELS, registry=registry)
-    counter.labels("a", "ok").inc()
-    counter.remove_by_labels({"account": "a"})
-    counter.labels("a", "ok")
-    assert registry.get_sample_value("polls_total", {"account": "a", "outcome": "ok"}) == 0

@@ -71,7 +71,6 @@ def test_a_stream_in_memory_is_written_too() -> None:
     stream = io.StringIO()
     lines = LogLines(stream)
     lines.msg("a")
-    lines.end()
     assert lines.flush_within(5)
     assert stream.getvalue() == "a\n"
 

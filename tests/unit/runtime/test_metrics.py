@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType
 from watcher.domain.execution import Outcome
-from watcher.runtime.metrics import Metrics
+from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
 
 OUTCOMES = [
     "ok",
@@ -66,8 +66,8 @@ PROCESS: dict[str, tuple[str, set[str]]] = {
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = Metrics()
-    metrics.account("default")
-    metrics.sink("ops")
+    AccountMetrics(metrics, "default")
+    SinkMetrics(metrics, "ops")
     return metrics
 
 
@@ -154,7 +154,7 @@ def test_the_build_reports_its_version(metrics: Metrics) -> None:
 
 
 def test_a_sink_counts_what_became_of_its_attempts(metrics: Metrics) -> None:
-    sink = metrics.sink("ops")
+    sink = SinkMetrics(metrics, "ops")
     sink.delivered(0.3)
     sink.delivered(7)
     sink.delivered(1, state=DeliveryState.ACCEPTED)
@@ -172,7 +172,7 @@ def test_a_sink_counts_what_became_of_its_attempts(metrics: Metrics) -> None:
 
 
 def test_reminders_and_refreshes_are_counted(metrics: Metrics) -> None:
-    sink = metrics.sink("ops")
+    sink = SinkMetrics(metrics, "ops")
     sink.reminded()
     sink.refreshed(well=True)
     sink.refreshed(well=False)
@@ -185,13 +185,13 @@ def test_reminders_and_refreshes_are_counted(metrics: Metrics) -> None:
 
 
 def test_a_delivery_recorded_by_a_clock_that_was_ahead_took_no_time(metrics: Metrics) -> None:
-    metrics.sink("ops").delivered(-3600)
+    SinkMetrics(metrics, "ops").delivered(-3600)
     assert value(metrics, "delivery_delay_seconds_sum", sink="ops") == 0
     assert value(metrics, "delivery_delay_seconds_bucket", sink="ops", le="0.1") == 1
 
 
 def test_a_sink_is_up_or_not(metrics: Metrics) -> None:
-    sink = metrics.sink("ops")
+    sink = SinkMetrics(metrics, "ops")
     states = []
     for well in (True, False):
         sink.up(well)
@@ -200,7 +200,7 @@ def test_a_sink_is_up_or_not(metrics: Metrics) -> None:
 
 
 def test_an_account_counts_under_its_own_name(metrics: Metrics) -> None:
-    other = metrics.account("other")
+    other = AccountMetrics(metrics, "other")
     other.requests[Outcome.TIMEOUT].inc()
     other.polls[Outcome.TIMEOUT].inc()
     other.up.set(1)
@@ -213,6 +213,6 @@ def test_an_account_counts_under_its_own_name(metrics: Metrics) -> None:
 
 def test_two_daemons_in_one_process_do_not_share_their_counts() -> None:
     first, second = Metrics(), Metrics()
-    first.account("a").polls[Outcome.OK].inc()
-    second.account("a")
+    AccountMetrics(first, "a").polls[Outcome.OK].inc()
+    AccountMetrics(second, "a")
     assert value(second, "polls_total", account="a", outcome="ok") == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
-from stores import SECOND_US, SetClock, Woken, change, claim, execution_id, executions_of
+from stores import SECOND_US, SetClock, change, claim, execution_id, executions_of
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
 from watcher.store.changes import Lease
@@ -28,7 +28,7 @@ def clock() -> SetClock:
 
 @pytest.fixture
 async def store(path: Path, clock: SetClock) -> AsyncIterator[SqlStore]:
-    opened = await open_store(f"sqlite:///{path}", clock=clock, on_recorded=Woken(), busy_timeout_s=0.01)
+    opened = await open_store(f"sqlite:///{path}", clock=clock, busy_timeout_s=0.01)
     yield opened
     await opened.close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
-from stores import SetClock, Woken
+from stores import SetClock
 
 from watcher.store.database import MIGRATIONS
 from watcher.store.open import open_store
@@ -20,7 +20,7 @@ from watcher.runtime.clock import SystemClock
 from watcher.store.open import open_store
 
 async def main():
-    store = await open_store(sys.argv[1], clock=SystemClock(), on_recorded=print)
+    store = await open_store(sys.argv[1], clock=SystemClock())
     await store.close()
 
 asyncio.run(main())
@@ -39,7 +39,7 @@ def open_until(last_words, url):
             os.kill(os.getpid(), signal.SIGKILL)
 
     event.listen(Engine, "after_cursor_execute", kill)
-    asyncio.run(open_store(url, clock=SystemClock(), on_recorded=print))
+    asyncio.run(open_store(url, clock=SystemClock()))
 
 ends = {}
 for last_words, url in json.loads(sys.argv[1]).items():
@@ -77,14 +77,14 @@ def made(path: Path) -> dict[str, str]:
 @pytest.mark.parametrize("last_words", FIRST)
 async def test_a_kill_inside_the_migration_leaves_nothing_half_done(killed: dict[str, Path], last_words: str) -> None:
     assert made(killed[last_words]) == {}
-    store = await open_store(f"sqlite:///{killed[last_words]}", clock=SetClock(), on_recorded=Woken())
+    store = await open_store(f"sqlite:///{killed[last_words]}", clock=SetClock())
     assert store.created
     await store.close()
 
 
 async def test_a_new_store_is_where_the_migrations_end(tmp_path: Path) -> None:
     path = tmp_path / "new.db"
-    store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
+    store = await open_store(f"sqlite:///{path}", clock=SetClock())
     await store.close()
     assert made(path).keys() > metadata.tables.keys()
     with closing(sqlite3.connect(path)) as database:

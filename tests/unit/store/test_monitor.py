@@ -1,6 +1,5 @@
 """Trouble with a store: noted wherever it is met, and logged once per edge."""
 
-import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -124,10 +123,10 @@ async def test_neither_a_read_nor_a_small_write_shows_that_changes_are_taken_aga
 def test_a_small_write_shows_that_a_server_is_back_and_not_that_it_has_room(
     error: psycopg.Error, *, is_over: bool
 ) -> None:
-    monitor = StoreMonitor("db", explain=partial(explain_postgresql, where="db"), clock=FakeClock())
+    monitor = StoreMonitor(explain=partial(explain_postgresql, where="db"), clock=FakeClock())
     monitor.failed(error, Writing.CHANGES)
     with capture_logs() as logs:
-        monitor.answered(monitor.ask(), wrote=Writing.A_LITTLE)
+        monitor.wrote(Writing.A_LITTLE)
     assert [each["event"] for each in logs] == ["store.recovered"] * is_over
 
 
@@ -170,19 +169,19 @@ def test_trouble_with_reading_says_nothing_of_writing_and_ends_when_it_has_not_c
 ) -> None:
     cause = sqlite3.OperationalError("secret")
     cause.sqlite_errorname = "SQLITE_IOERR_READ"
-    monitor = StoreMonitor("watcher.db", explain=EXPLAIN, clock=clock)
+    monitor = StoreMonitor(explain=EXPLAIN, clock=clock)
     with capture_logs() as logs:
         monitor.failed(cause, Writing.NOTHING)
         monitor.check()
         for after_s, edges in ((29.9, 1), (0.1, 2)):
             clock.advance(after_s)
-            monitor.answered(monitor.ask(), wrote=Writing.CHANGES)
+            monitor.wrote(Writing.CHANGES)
             assert [line["event"] for line in logs] == EDGES[:edges]
     assert "secret" not in str(logs)
 
 
 def test_what_keeps_the_store_away_is_said_anew_when_it_changes_and_each_cause_once(clock: FakeClock) -> None:
-    monitor = StoreMonitor("watcher.db", explain=EXPLAIN, clock=clock)
+    monitor = StoreMonitor(explain=EXPLAIN, clock=clock)
     full, away = sqlite3.OperationalError(), sqlite3.OperationalError()
     full.sqlite_errorname, away.sqlite_errorname = "SQLITE_FULL", "SQLITE_CANTOPEN"
     with capture_logs() as logs:
@@ -190,55 +189,10 @@ def test_what_keeps_the_store_away_is_said_anew_when_it_changes_and_each_cause_o
             monitor.failed(cause, Writing.CHANGES)
         with pytest.raises(StoreError, match="CANTOPEN"):
             monitor.check()
-        monitor.answered(monitor.ask(), wrote=Writing.CHANGES)
+        monitor.wrote(Writing.CHANGES)
         monitor.failed(full, Writing.CHANGES)
     assert [line["event"] for line in logs] == ["store.failed", *EDGES, "store.failed"]
     assert [name in line["problem"] for line, name in zip(logs[:2], ("FULL", "CANTOPEN"), strict=True)] == [True, True]
-
-
-def test_what_has_no_answer_for_long_hangs_until_it_has_one(clock: FakeClock) -> None:
-    monitor = StoreMonitor("watcher.db", explain=EXPLAIN, clock=clock)
-    with capture_logs() as logs:
-        asked = monitor.ask()
-        clock.advance(9.9)
-        monitor.check_hang()
-        assert logs == []
-        clock.advance(0.1)
-        monitor.check_hang()
-        monitor.answered(monitor.ask(), wrote=Writing.NOTHING)  # what came later passes: it is not what hangs
-        monitor.check_hang()
-        assert logs == [
-            {"event": "store.failed", "log_level": "error", "problem": "watcher.db has not answered for 10 s"}
-        ]
-        monitor.answered(asked, wrote=Writing.NOTHING)
-        clock.advance(60.0)
-        monitor.check_hang()
-    assert [line["event"] for line in logs] == EDGES
-
-
-def test_while_the_process_is_stopped_nothing_hangs(clock: FakeClock) -> None:
-    monitor = StoreMonitor("watcher.db", explain=EXPLAIN, clock=clock)
-    with capture_logs() as logs:
-        monitor.ask()
-        clock.advance(60.0)
-        clock.stopped_s += 60.0
-        monitor.check_hang()
-    assert logs == []
-
-
-async def test_the_store_counts_what_it_is_asked_as_under_way(
-    store: SqlStore, leases: Leases, clock: FakeClock, path: Path
-) -> None:
-    account, _ = leases
-    with capture_logs() as logs, held(path):
-        writing = asyncio.ensure_future(store.record(source_change(account)))
-        for _ in range(50):  # until its group is gathered; the lock is waited for in another thread
-            await asyncio.sleep(0)
-        clock.advance(10.0)
-        store.monitor.check_hang()
-        assert [line["event"] for line in logs] == EDGES[:1]
-        with pytest.raises(StoreError, match="locked"):
-            await writing
 
 
 def shown(metrics: Metrics) -> tuple[float | None, float | None]:

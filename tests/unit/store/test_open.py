@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from stores import SetClock, Woken, claim
+from stores import SetClock, claim
 
 from watcher.domain.errors import Exit, StoreError, StoreUnusableError
 from watcher.store.open import open_store
@@ -21,7 +21,7 @@ NOBODY = 65534
 
 
 async def opened(path: Path) -> SqlStore:
-    return await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken(), busy_timeout_s=0.01)
+    return await open_store(f"sqlite:///{path}", clock=SetClock(), busy_timeout_s=0.01)
 
 
 async def refusal(path: Path, *, code: Exit = Exit.USAGE) -> str:
@@ -51,7 +51,7 @@ async def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
 async def test_a_file_that_somebody_left_empty_becomes_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     path.touch(0o644)
-    store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
+    store = await open_store(f"sqlite:///{path}", clock=SetClock())
     assert set(modes_in(tmp_path).values()) == {0o600}
     await store.close()
 
@@ -81,7 +81,7 @@ async def test_a_relative_url_is_relative_to_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    store = await open_store("sqlite:///here.db", clock=SetClock(), on_recorded=Woken())
+    store = await open_store("sqlite:///here.db", clock=SetClock())
     await store.close()
     assert (tmp_path / "here.db").exists()
 

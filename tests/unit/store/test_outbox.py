@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from stores import PIPELINE, SetClock, Woken, claim, pipeline_change
+from stores import PIPELINE, SetClock, claim, pipeline_change
 
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
@@ -18,7 +18,7 @@ EMITTED = """
 
 async def test_an_event_of_a_pipeline_names_it_and_the_account_that_reported_it(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
-    store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
+    store = await open_store(f"sqlite:///{path}", clock=SetClock())
     account = await claim(store, "account", "default")
     await store.record(pipeline_change(account, cursor=Cursor(Micros(1)), sinks=("ops",)))
     await store.close()

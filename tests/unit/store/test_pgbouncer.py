@@ -25,7 +25,7 @@ def url(postgres: PostgresServer) -> Iterator[str]:
 
 
 async def test_many_write_and_read_through_it(url: str) -> None:
-    stores = [await open_store(url, clock=FakeClock(), on_recorded=lambda _: None) for _ in range(3)]
+    stores = [await open_store(url, clock=FakeClock()) for _ in range(3)]
     accounts = [await claim(store, "account", f"of-{number}") for number, store in enumerate(stores)]
     ops = await sink_of(stores[0])
     owners = list(zip(stores, accounts, (0, 100, 200), strict=True))

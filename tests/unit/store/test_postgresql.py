@@ -12,7 +12,7 @@ import pytest
 from postgres import EMPTY, WITH_PASSWORD, PostgresServer, shape
 from sqlalchemy import create_engine
 from sqlalchemy.exc import InternalError
-from stores import Woken, change, claim, due, executions_of, settle, sink_of
+from stores import change, claim, due, executions_of, settle, sink_of
 from virtual import FakeClock
 
 from watcher.domain.errors import (
@@ -27,7 +27,7 @@ from watcher.store import postgresql
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.open import open_store
 from watcher.store.postgresql import PostgresDatabase
-from watcher.store.postgresql_connections import RECONNECT_CAP_S, Connection, Connector
+from watcher.store.postgresql_connections import RECONNECT_AFTER_S, Connection, Connector
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import metadata
 
@@ -50,7 +50,7 @@ def empty(postgres: PostgresServer) -> Iterator[str]:
 
 
 async def opened(url: str, *, clock: Clock | None = None, password: str | None = None) -> SqlStore:
-    return await open_store(url, clock=clock or FakeClock(), on_recorded=Woken(), password=password)
+    return await open_store(url, clock=clock or FakeClock(), password=password)
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ async def test_whether_it_was_committed_is_asked_until_the_server_is_back(
     asked, loop, connect = asyncio.Event(), asyncio.get_running_loop(), Connector.connect
 
     def note(connector: Connector, *, answers_within_s: float | None = None) -> Connection:
-        clock.advance(RECONNECT_CAP_S * 2)
+        clock.advance(RECONNECT_AFTER_S * 2)
         loop.call_soon_threadsafe(asked.set)
         return connect(connector, answers_within_s=answers_within_s)
 
@@ -314,7 +314,7 @@ async def test_while_the_server_is_away_an_attempt_is_made_now_and_then(clock: F
                 await database.prepare()
             clock.advance(0.01)
     assert 5 <= len(attempts) <= 12
-    assert max(later - earlier for earlier, later in pairwise(attempts)) <= 1.3 * RECONNECT_CAP_S
+    assert max(later - earlier for earlier, later in pairwise(attempts)) <= 1.3 * RECONNECT_AFTER_S
     await database.close()
 
 

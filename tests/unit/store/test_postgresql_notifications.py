@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic
 
 import psycopg
@@ -12,7 +13,7 @@ from stores import change, claim, source_change
 from virtual import FakeClock
 
 from watcher.store.open import open_store
-from watcher.store.postgresql_connections import RECORDED_CHANNEL, SPACING_S
+from watcher.store.postgresql_connections import RECORDED_CHANNEL, SEND_EVERY_S
 from watcher.store.sql_store import SqlStore
 
 LISTENERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
@@ -21,12 +22,13 @@ LISTENERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_datab
 class Heard:
     """What a process was told, by its own commits or others'."""
 
-    def __init__(self) -> None:
-        self.names: asyncio.Queue[list[str]] = asyncio.Queue()
+    def __init__(self, store: SqlStore) -> None:
+        self.names: asyncio.Queue[str] = asyncio.Queue()
+        for name in ("chat", "log", "ops"):
+            store.wakes[name] = partial(self.names.put_nowait, name)
 
-    def __call__(self, names: object) -> None:
-        assert isinstance(names, list | set)
-        self.names.put_nowait(sorted(names))
+    async def next(self, count: int) -> list[str]:
+        return sorted([await self.names.get() for _ in range(count)])
 
 
 @pytest.fixture
@@ -37,10 +39,9 @@ def url(postgres: PostgresServer) -> Iterator[str]:
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[tuple[SqlStore, Heard]]:
-    heard = Heard()
-    store = await open_store(url, clock=FakeClock(), on_recorded=heard)
+    store = await open_store(url, clock=FakeClock())
     try:
-        yield store, heard
+        yield store, Heard(store)
     finally:
         await store.close()
 
@@ -58,10 +59,10 @@ async def test_what_one_records_the_others_hear_and_it_once(postgres: PostgresSe
         await until_listening(postgres, url, count=2)
         account = await claim(one, "account", "default")
         await one.record(change(account, sinks=("ops", "chat")))
-        assert await by_other.names.get() == ["chat", "ops"]
+        assert await by_other.next(2) == ["chat", "ops"]
         await one.record(source_change(account, sinks=("log",)))
-        assert await by_other.names.get() == ["log"]
-        assert [by_itself.names.get_nowait() for _ in range(2)] == [["chat", "ops"], ["log"]]
+        assert await by_other.next(1) == ["log"]
+        assert await by_itself.next(3) == ["chat", "log", "ops"]
         assert by_itself.names.empty()
 
 
@@ -80,7 +81,7 @@ async def test_much_at_once_is_told_now_and_then_and_the_last_of_it_always(postg
             told.append(notify.payload)
             if "last" in notify.payload:
                 break
-        assert len(told) <= (monotonic() - begun_at) / SPACING_S + 1
+        assert len(told) <= (monotonic() - begun_at) / SEND_EVERY_S + 1
     stranger.close()
 
 
@@ -90,4 +91,4 @@ async def test_a_listener_that_was_cut_off_listens_again(postgres: PostgresServe
         postgres.run(LISTENERS.replace("count(*)", "pg_terminate_backend(pid)"), url)
         await until_listening(postgres, url, count=2)
         await one.record(change(await claim(one, "account", "default")))
-        assert await by_other.names.get() == ["ops"]
+        assert await by_other.next(1) == ["ops"]

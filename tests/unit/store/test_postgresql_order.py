@@ -13,7 +13,6 @@ from stores import (
     PIPELINE,
     START_US,
     SetClock,
-    Woken,
     change,
     claim,
     event,
@@ -127,7 +126,7 @@ async def test_maintenance_waits_for_an_owner_that_writes_the_same_and_keeps_not
     postgres: PostgresServer, prepare: Prepare, first: str, then: str, tidy: Tidy
 ) -> None:
     with postgres.database() as url:
-        store = await open_store(url, clock=SetClock(), on_recorded=Woken())
+        store = await open_store(url, clock=SetClock())
         await prepare(store)
         tidied = await upkeep(store)
         with psycopg.connect(url) as owner:

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from postgres import PostgresServer
 from sqlalchemy import Connection, text
-from stores import START_US, SetClock, Woken, claim, closed, due, opened, silence, sink_of, source_change, stream_of
+from stores import START_US, SetClock, claim, closed, due, opened, silence, sink_of, source_change, stream_of
 
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
@@ -80,7 +80,7 @@ class Replicas:
 @pytest.fixture
 async def replicas(postgres: PostgresServer) -> AsyncIterator[Replicas]:
     with postgres.database() as url:
-        open_one = partial(open_store, url, clock=SetClock(), on_recorded=Woken())
+        open_one = partial(open_store, url, clock=SetClock())
         polls, sends = await open_one(), await open_one()
         account, ops = await claim(polls, "account", "default"), await sink_of(sends)
         await polls.record(source_change(account, problems=opened(PROBLEM)))

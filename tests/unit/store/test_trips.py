@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
-from stores import LATER, SetClock, Woken, attempt_record, change, claim, due, sink_of
+from stores import LATER, SetClock, attempt_record, change, claim, due, sink_of
 
 from watcher.runtime.threads import WorkerThreads
 from watcher.store.changes import Take, Turn
@@ -51,7 +51,7 @@ async def test_a_statement_that_fails_says_why_and_leaves_nothing_behind(databas
 async def test_an_event_that_is_recorded_and_delivered_takes_three_trips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = await open_store(f"sqlite:///{tmp_path / 'b.db'}", clock=SetClock(), on_recorded=Woken())
+    store = await open_store(f"sqlite:///{tmp_path / 'b.db'}", clock=SetClock())
     account, ops = await claim(store, "account", "default"), await sink_of(store)
     await store.record(change(account, 1))
     trips: list[object] = []
