@@ -89,11 +89,15 @@ class HttpServer:
         return server()
 
     def _make_room(self, server: web.Server) -> None:
-        """Close the oldest connections without a whole request; if all have one, the oldest of all."""
+        """Close the oldest connections without a whole request; if all have one, the oldest of all.
+
+        The last tenth of them had no time to ask: else each that comes would close the one before it while all ask.
+        """
         transports = {each: each.transport for each in server.connections}
         open_ = [(each, to) for each, to in transports.items() if to is not None and not to.is_closing()]
-        open_.sort(key=lambda pair: pair[0] in self._answering)
-        for _, transport in open_[: len(open_) - self._at_most + 1]:
+        older = open_[: len(open_) - self._at_most // 10]
+        older.sort(key=lambda pair: pair[0] in self._answering)
+        for _, transport in older[: len(open_) - self._at_most + 1]:
             transport.abort()
             self._closed_count += 1
         if self._may_say("crowded"):

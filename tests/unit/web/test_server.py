@@ -167,6 +167,24 @@ async def test_where_all_ask_the_oldest_goes() -> None:
             stream[1].close()
 
 
+async def test_who_has_had_no_time_to_ask_stays_where_all_others_have_asked() -> None:
+    async with a_site(at_most=20) as site:
+        site.may_answer.clear()
+        asking = [await site.connect() for _ in range(20)]
+        for _, writer in asking:
+            writer.write(ASK)
+        await until(lambda: site.asked_count == 20)
+        new, newer = await site.connect(), await site.connect()
+        for reader, _ in asking[:2]:
+            assert await until_closed(reader) == b""
+        site.may_answer.set()
+        for stream in (new, newer):
+            stream[1].write(ASK)
+            assert await one_answer(stream)
+        for _, writer in (new, newer, *asking):
+            writer.close()
+
+
 async def test_who_does_not_take_its_answer_makes_room() -> None:
     async with a_site(at_most=1) as site:
         taker = socket.create_connection(("127.0.0.1", site.port))
