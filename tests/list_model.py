@@ -97,6 +97,7 @@ class ModelApi(ScriptedApi):
     amend: Callable[[ExecutionSnapshot], ExecutionSnapshot] = lambda row: row
     hides: Callable[[ExecutionSnapshot], bool] = lambda _row: False
     last_page: Callable[[int], int] | None = None  # by how many rows there are: it is shown for those beyond, too
+    total_at_most: int = 10**9
     count: int = 0
 
     def _row(self, life: Life, now: float) -> ExecutionSnapshot:
@@ -135,7 +136,7 @@ class ModelApi(ScriptedApi):
         rows = tuple(self._row(each, at) for each in shown[(page - 1) * self.page_rows : page * self.page_rows])
         rows = rows[: len(rows) // 2] if fault is Fault.CUT else rows
         rows = tuple(self.amend(row) for row in rows if not self.hides(row))
-        total = len(shown) if self.states_total else None
+        total = min(len(shown), self.total_at_most) if self.states_total else None
         body_hash = hash((repr(rows), total))
         if known is not None and known.body_hash == body_hash:
             return known._replace(sent_at=sent_at)

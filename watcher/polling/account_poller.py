@@ -17,8 +17,7 @@ from watcher.domain.watch import Watch
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.evaluator import Evaluated
 from watcher.polling.execution_poller import ExecutionPoller
-from watcher.polling.list_poller import ListPoller
-from watcher.polling.list_scans import ListScans
+from watcher.polling.list_poller import ListPoller, ListScans
 from watcher.polling.page_processor import PageProcessor, ScanRules
 from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import TrackedExecution
@@ -295,7 +294,7 @@ class AccountPoller:
             self._breaker.note_gap(entry, last_at=entry.asked_at, now=now, ran_s=ran_s)
         if request.scans:
             listing = request.listing  # of a scan only the beginning; a list that is refused is as what is lost
-            if not listing.progress.began_at and listing.cursor.refused is None:
+            if not listing.scan.began_at and listing.cursor.refused is None:
                 self._breaker.note_gap(listing, last_at=listing.scanned_at, now=now, ran_s=ran_s)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:

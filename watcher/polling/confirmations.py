@@ -10,7 +10,7 @@ from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details
 from watcher.polling.evaluator import Evaluated
-from watcher.polling.pagination.paging import dated
+from watcher.polling.list_scan import dated
 from watcher.polling.poll_item import NEVER_TRIED, TrackedExecution
 
 DENIED_FOR_S = 10.0

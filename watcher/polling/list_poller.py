@@ -1,31 +1,32 @@
 """Asks for the pages of pipelines watched whole, one request after the other, and takes in what they show.
 
-Which page is next the traversal decides, when it is asked for the request selector, what its rows lead to the page
-processor, what the end of a scan proves the list scans.
+Which page is next the scan decides, when it is asked for the request selector, what its rows lead to the page
+processor. What the end of a scan proves is written here: how far a list was read, and gaps.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.event import GapReason
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
-from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
+from watcher.domain.event import GapReason, OutboxEntry
+from watcher.domain.execution import ExecutionRecord, LostReason, Outcome
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
-from watcher.polling.list_scans import ListScans
+from watcher.domain.watch import Cursor, Watch
+from watcher.polling.list_scan import ListMemory, Scan, ScanResult
 from watcher.polling.page_processor import ListedPage, PageProcessor, ScanRules, by_id, raise_worst
-from watcher.polling.pagination.coverage import TraversalResult
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import QueueKind, TrackedExecution
 from watcher.polling.poll_queue import ListRequest, PollQueue
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies, AccountSession
-from watcher.store.changes import ExecutionChange
+from watcher.store.changes import ExecutionChange, PipelineChange
+from watcher.store.records import PipelineRecord
 
 log = structlog.get_logger()
 
@@ -35,6 +36,113 @@ class Step(NamedTuple):
 
     queue: QueueKind
     wait_s: float = 0.0
+
+
+CURSOR_EVERY_US = 60_000_000
+"""The cursor of a pipeline in which nothing happens is written so often."""
+
+EMITTED_ONCE = frozenset(
+    {GapReason.NOT_FOUND, GapReason.REJECTED, GapReason.FORBIDDEN, GapReason.UNREADABLE, GapReason.UNORDERED}
+)
+"""What goes on, scan after scan, is reported once, until a scan was complete without it."""
+
+
+class ListScans:
+    """The scans of one account's lists, one after the other, and their cursors in the store."""
+
+    def __init__(self, deps: AccountDependencies, rules: ScanRules, *, alert_rules: AccountRules) -> None:
+        self._deps = deps
+        self._rules = rules
+        self._alert_rules = alert_rules
+        self._clock = deps.clock
+
+    async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
+        """Return the list of a pipeline as it is recorded, with its first scan.
+
+        Since when it is watched is recorded before anything is asked. Raises `StoreError`.
+        """
+        cursor = record.cursor or Cursor(self._clock.steady_us())
+        self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
+        scan, named = self._scan(cursor, ListMemory()), watch.name is not None
+        stream = self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
+        resumed_at = None if cursor.complete_at else cursor.newest_at
+        listing = PipelineListState(
+            watch, cursor, stream, scan, resumed_at=resumed_at, recorded_at=cursor.complete_at, named=named
+        )
+        if record.cursor is None:
+            await self.record(listing, cursor)
+        return listing
+
+    def _scan(self, cursor: Cursor, memory: ListMemory) -> Scan:
+        lookback_us, pages_at_most = self._rules.lookback_us, self._rules.pages_at_most
+        return Scan(memory, cursor=cursor, lookback_us=lookback_us, pages_at_most=pages_at_most)
+
+    async def record(
+        self, listing: PipelineListState, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
+    ) -> None:
+        """Write a cursor, and with it report a gap in which so many executions may be missing. Raises `StoreError`.
+
+        Nothing is noted before that is written, and nothing is written of a list that is no longer watched.
+        """
+        stream, watch = listing.stream, listing.watch
+        async with stream.writing:
+            if listing.unwatched:  # by now another may have replaced it
+                return
+            entries: tuple[OutboxEntry, ...] = ()
+            if gap is not None:
+                entries = (self._deps.evaluator.gap(watch, gap, at_most=at_most, after=stream.sequence),)
+            sequence = stream.sequence + len(entries)
+            change = PipelineChange(self._deps.lease, watch.pipeline, stream.sequence, sequence, cursor, entries)
+            await self._deps.store.record(change)
+            stream.sequence = sequence
+        listing.cursor, listing.recorded_at = cursor, self._clock.steady_us()
+        for entry in entries:
+            self._alert_rules.hold(watch.pipeline)
+            log.warning("pipeline.gap", account=self._deps.lease.name, pipeline=watch.pipeline, reason=gap)
+            self._deps.metrics.events.labels(entry.event.type).inc()
+
+    async def end(self, listing: PipelineListState, result: ScanResult) -> None:
+        """End a scan whose pages gave this result, or have it made anew. Raises `StoreError`: then it is read again."""
+        rules, scan = self._rules, listing.scan
+        if not scan.believes(
+            result, ran_s=self._clock.running(), lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s
+        ):
+            listing.scan_again(self._scan(listing.cursor, listing.scan.memory))
+            return
+        try:
+            is_explained = result.gap is GapReason.DELETED and scan.memory.is_explained
+            await self.complete(listing, ScanResult() if is_explained else result)
+        except BaseException:
+            if result.doubt is not None:  # what was missing may be back
+                listing.scan_again(self._scan(listing.cursor, listing.scan.memory))
+            raise
+
+    async def complete(self, listing: PipelineListState, result: ScanResult) -> None:
+        """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
+        now, scan, before = self._clock.steady_us(), listing.scan, listing.cursor
+        newest_at = before.newest_at
+        if newest_at is None and result.gap is None:
+            newest_at = scan.newest_at if scan.shows_any else NEVER
+        cursor = Cursor(
+            before.since_at,
+            complete_at=scan.began_at,
+            found=scan.shows_any,
+            name=self._deps.evaluator.pipeline_name(listing.watch.pipeline),
+            newest_at=newest_at,
+        )
+        gap = None if result.gap in listing.gaps_emitted else result.gap
+        is_overdue = now - listing.recorded_at >= CURSOR_EVERY_US
+        if listing.found_count or gap or cursor != replace(before, complete_at=cursor.complete_at) or is_overdue:
+            await self.record(listing, cursor, gap=gap, at_most=result.at_most)
+        listing.cursor = cursor
+        if result.gap is None:
+            listing.gaps_emitted &= frozenset() if scan.is_whole else {GapReason.UNORDERED}
+        elif result.gap in EMITTED_ONCE:
+            listing.gaps_emitted |= {result.gap}
+        listing.scan_ended(self._scan(cursor, scan.memory))
+        if not gap:
+            is_proof = result.gap is None
+            await self._alert_rules.scanned(listing.watch.pipeline, cursor.complete_at, proves_silence=is_proof)
 
 
 class ListFailures:
@@ -61,7 +169,7 @@ class ListFailures:
         alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
         is_refused = listing.cursor.refused is not None
         reason = self._session.note_failure(listing, reply, now=now, alone=alone, lost=is_refused)
-        if is_refused and not listing.progress.began_at:  # it was before, so once more is enough
+        if is_refused and not listing.scan.began_at:  # it was before, so once more is enough
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
         await self._session.report_answer(failed=True)
         return reason
@@ -86,6 +194,9 @@ class ListFailures:
 
 PAGES_KEPT = 128
 """So many pages are kept as they were read last: 5 MB, and enough for 50 pipelines with a hundred open executions."""
+
+WHOLE_SHARE = 0.25
+"""The part of an account's requests for lists that have to be read whole."""
 
 BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 """How an API may answer for a page that its list does not have."""
@@ -172,13 +283,13 @@ class ListPoller:
         """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap, once."""
         listing = request.listing
         reason = await self._failures.failed(listing, reply, now=now)
-        if not listing.progress.began_at or not request.scans:
+        if not listing.scan.began_at or not request.scans:
             return await self._failures.give_up(listing, reason, now=now)
         if reason is None:
-            listing.progress.depth = HEAD_EVERY_PAGES  # what is new is read before the page that failed
+            listing.scan.depth = HEAD_EVERY_PAGES  # what is new is read before the page that failed
             return await self._failures.give_up(listing, None, now=now)
         emitted, scan = listing.gaps_emitted, listing.scan
-        result = scan.result or TraversalResult(GapReason(reason.value), scan.unread_count())
+        result = scan.result or ScanResult(GapReason(reason.value), scan.unread_count())
         await self._scans.complete(listing, result)
         listing.gaps_emitted |= emitted
         self._failures.works(listing)
@@ -202,10 +313,10 @@ class ListPoller:
 
     async def _read(self, request: ListRequest, reply: PageReply, *, left: dict[str, TrackedExecution]) -> Step:
         """Take in a page: first its rows, each for itself, then what they say of the list."""
-        listing, paging, executions = request.listing, request.listing.scan.paging, reply.rows or ()
+        listing, executions = request.listing, reply.rows or ()
         if request.scans:
-            paging.note(request.page, len(executions) + reply.skipped)
-        rows = by_id(executions, first=paging.before(request.page))
+            listing.scan.note(reply, now=self._clock.steady_us())
+        rows = by_id(executions, first=listing.scan.memory.before(request.page))
         when = self._counts_as_found_at(request, reply)
         recorded = await self._recorded(listing, rows, when=when)
         if listing.unwatched:
@@ -217,21 +328,17 @@ class ListPoller:
         if request.scans and fresh and not is_named:  # no list says the name, so the first event would lack it
             listing.named, listing.nameless = True, (reply, next(iter(fresh)))
             return Step(QueueKind.BEGUN)
-        if fresh:
-            now, shown = self._clock.steady_us(), [row for row in executions if row.id in fresh]
-            watched_us, is_read = now - listing.cursor.since_at, bool(listing.cursor.complete_at)
-            listing.arrivals.note(shown, now=now, watched_us=watched_us, is_read=is_read)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
-        listing.rows.find_displaced(rows, at=reply.sent_at)
         page = ListedPage(listing, reply, recorded, fresh.keys(), found_at=when, scanned=request.scans, left=left)
         await self._page_processor.take(rows, page)
         for entry in left.values():
-            listing.rows.miss(entry, page=request.page, at=reply.sent_at)
-        listing.found(len(fresh), scanned=request.scans)
+            listing.rows.miss(entry, page=request.page)
+        if listing.cursor.complete_at:
+            listing.found(len(fresh), scanned=request.scans)
         if not request.scans:
             listing.scan.note_aside(request.page, row_count=len(rows), total=reply.total)
             return self._at_rest
-        return await self._step(listing, reply, executions, known=known)
+        return await self._step(listing, reply, known=known, has_fresh=bool(fresh))
 
     def _counts_as_found_at(self, request: ListRequest, reply: PageReply) -> Micros:
         """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
@@ -243,9 +350,9 @@ class ListPoller:
         asked_at = self._clock.steady_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
         now = Micros(max(asked_at, listing.cursor.complete_at + 1))
         if request.scans:
-            listing.progress.began_at = listing.progress.began_at or now
-        in_turn = request.scans and not listing.scan.probes
-        return listing.progress.began_at if in_turn else max(now, Micros(listing.progress.began_at + 1))
+            listing.scan.began_at = listing.scan.began_at or now
+            return listing.scan.began_at
+        return max(now, Micros(listing.scan.began_at + 1))
 
     async def _recorded(
         self, listing: PipelineListState, executions: Collection[str], *, when: Micros
@@ -268,28 +375,36 @@ class ListPoller:
         return recorded
 
     async def _step(
-        self,
-        listing: PipelineListState,
-        reply: PageReply,
-        rows: Sequence[ExecutionSnapshot],
-        *,
-        known: Mapping[str, Micros],
+        self, listing: PipelineListState, reply: PageReply, *, known: Mapping[str, Micros], has_fresh: bool
     ) -> Step:
         """Let the scan take in a page."""
-        scan, now = listing.scan, self._clock.steady_us()
-        listing.met(rows, now=now)
-        known_rows = listing.known_rows(rows, found_at=known, now=now)
+        scan, order = listing.scan, listing.scan.order
+        known_rows = listing.known_rows(reply.rows or (), found_at=known, now=self._clock.steady_us())
         result = scan.read(
-            reply, known_rows=known_rows, unsettled=known.keys() - known_rows, unlocated=listing.sought_count()
+            reply,
+            known_rows=known_rows,
+            unsettled=known.keys() - known_rows,
+            has_fresh=has_fresh,
+            unlocated=listing.sought_count(),
+            may_read_whole=self._clock.monotonic() >= scan.memory.whole_from,
         )
-        if scan.order is not None and scan.order is not listing.rows.positions.order:
-            listing.rows.positions.order = scan.order
-            pipeline, order = listing.watch.pipeline, scan.order.value
-            log.info("list.order", account=self._deps.lease.name, pipeline=pipeline, order=order)
-        newest_at = listing.head_newest_at(rows, now=now)
+        if scan.order is not None and scan.order is not order:
+            pipeline = listing.watch.pipeline
+            log.info("list.order", account=self._deps.lease.name, pipeline=pipeline, order=scan.order.value)
+        cursor = listing.cursor
+        if not cursor.complete_at and cursor.newest_at is None and scan.newest_at is not None:
+            await self._scans.record(listing, replace(cursor, newest_at=scan.newest_at))
         if result is None:
-            if newest_at is not None:
-                await self._scans.record(listing, replace(listing.cursor, newest_at=newest_at))
             return Step(QueueKind.BEGUN)
-        await self._scans.end(listing, result, newest_at=newest_at)
-        return self._at_rest
+        await self._scans.end(listing, result)
+        return self._rests_after(listing, scan)
+
+    def _rests_after(self, listing: PipelineListState, scan: Scan) -> Step:
+        """Let a list rest after a scan. Those that are read whole take a quarter of the requests together."""
+        listing.whole_pages = scan.unordered_pages
+        if not listing.whole_pages:
+            return self._at_rest
+        pages = sum(each.whole_pages for each in self._registry.listings.values())
+        rest_s = pages * self._deps.pacer.gap_s * (1 / WHOLE_SHARE - 1)
+        scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
+        return Step(QueueKind.STALE, max(self._at_rest.wait_s, 0.0 if scan.order else rest_s))

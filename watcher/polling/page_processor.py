@@ -11,14 +11,13 @@ from typing import NamedTuple
 from watcher.clerk.protocol import PageReply
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
-from watcher.domain.timestamps import Micros, to_us
+from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details, FirstSight
 from watcher.polling.confirmations import ConfirmationQueue, selects
 from watcher.polling.evaluator import Evaluated, Evaluation
 from watcher.polling.execution_poller import ExecutionPoller
-from watcher.polling.pagination.arrival_baseline import FirstSeen, had_ended, proves_new
-from watcher.polling.pagination.paging import TraversalStart, dated
+from watcher.polling.list_scan import dated
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import PendingConfirmation, TrackedExecution
@@ -26,6 +25,9 @@ from watcher.polling.poll_queue import PollQueue
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies, AccountSession
 from watcher.store.changes import ExecutionChange
+
+HISTORY_US = 3600 * 1_000_000
+"""What ended so long before a pipeline was watched is no news, though its first scan did not show it."""
 
 LONG_AGO = Micros(1)
 """When what is history counts as found (microseconds): before any scan."""
@@ -129,7 +131,7 @@ class PageProcessor:
         """
         found_at = listing.rows.found_at([each.id for each in executions])
         forgotten_at = min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
-        shown_at = listing.scan.clock.shown_at
+        shown_at = listing.scan.memory.shown_at
         for each in executions:
             if found_at[each.id] is not None or each.id in recorded or not is_terminal(each):
                 continue
@@ -145,15 +147,12 @@ class PageProcessor:
         Raises `StoreError` when that failed for any.
         """
         changed: list[_Change] = []
-        positions, sent_at = page.listing.rows.positions, page.reply.sent_at
-        start = positions.start(scanned=page.scanned)
-        shift = positions.shift(start, at=sent_at)
         try:
-            for index, execution in self._different(rows.values(), page, start=start, shift=shift):
+            for index, execution in self._different(rows.values(), page):
                 change = self._change(execution, page)
                 if change is None:
                     continue
-                page.listing.rows.put(change.entry, index=index, start=start, shift=shift)
+                page.listing.rows.put(change.entry, index=index, scanned=page.scanned)
                 if change.evaluation.change is None:
                     self._poller.note(change.entry, change.evaluation)
                     self._let_go(change)
@@ -166,7 +165,7 @@ class PageProcessor:
             failures = await asyncio.gather(*map(self._finish, groups), return_exceptions=True)
         raise_worst(failures)
 
-    def _different(self, rows: Iterable[Row], page: ListedPage, *, start: TraversalStart, shift: float) -> list[Row]:
+    def _different(self, rows: Iterable[Row], page: ListedPage) -> list[Row]:
         """Return the rows that are not as they were last; of the others all that is left to do is done here.
 
         Not where a GET was asked for, and answered, while the page was under way; nor of what may be overdue now.
@@ -184,7 +183,7 @@ class PageProcessor:
             same_count += 1
             entry.asked_at = sent_at
             entry.failures = None
-            index_of_list.put(entry, index=row.position, start=start, shift=shift)
+            index_of_list.put(entry, index=row.position, scanned=page.scanned)
             if not entry.unflushed:
                 self._session.flush_later(entry)
             entry.polled_at = seen_at
@@ -204,6 +203,9 @@ class PageProcessor:
             if execution.id not in page.fresh:
                 return None
             recorded, is_new = page.recorded.get(execution.id), True
+            is_early = not page.scanned and not listing.cursor.complete_at and recorded is None
+            if is_early and is_terminal(execution) and self._is_history(page, execution):
+                return None  # the first scan is under way: it shows whether this is history
             known = recorded or ExecutionRecord(execution.id, listing.watch.pipeline)
             entry = TrackedExecution(known, listing.watch, known.polled_at, recorded=recorded is not None)
             self._registry.enter(entry)
@@ -273,7 +275,8 @@ class PageProcessor:
         self._deps.metrics.polls[Outcome.OK].inc()
         if not entry.known.found_at:
             entry.known = replace(entry.known, found_at=page.found_at)
-            if entry.watch.whole and self._is_silent(page.listing, entry.known, execution):
+            is_unknown = entry.known.status is None and entry.known.lost is None
+            if entry.watch.whole and is_unknown and is_terminal(execution) and self._is_history(page, execution):
                 at = self._clock.steady_us()
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
                 return Evaluation(known, ExecutionChange(lease, None, known, ()), None)
@@ -285,23 +288,38 @@ class PageProcessor:
         found = None if entry.recorded else ExecutionChange(lease, None, entry.known, ())
         return Evaluation(entry.known, found, 0.0)
 
-    def _is_silent(self, listing: PipelineListState, known: ExecutionRecord, execution: ExecutionSnapshot) -> bool:
-        """Return whether it had ended before the pipeline was watched, and nobody wants to hear of that."""
-        cursor, rules = listing.cursor, self._rules
-        if known.status is not None or known.lost is not None or not is_terminal(execution):
-            return False
-        if proves_new(cursor, listing.arrivals, found_at=known.found_at, history_us=rules.history_us):
-            return False
-        is_baseline = rules.first_sight is FirstSight.BASELINE
-        if dated(execution) is None:  # nobody knows, but what only later scans find
+    def _is_history(self, page: ListedPage, execution: ExecutionSnapshot) -> bool:
+        """Return whether an execution that nobody knew had ended before its pipeline was watched, or long ago.
+
+        What a later scan than the first is the first to show is new, unless by its date it ended much earlier; even
+        then if all rows were counted by then, and none may be forgotten since.
+        """
+        listing, rules, at = page.listing, self._rules, dated(execution)
+        cursor, is_baseline = listing.cursor, rules.first_sight is FirstSight.BASELINE
+        if at is None:
             return is_baseline and not cursor.complete_at
-        in_turn = not cursor.complete_at and known.found_at == listing.progress.began_at
-        seen = FirstSeen(known.found_at, self._clock.steady_us(), in_turn=in_turn)
-        lookback_us = 0 if is_baseline else rules.lookback_us
-        is_silent = had_ended(cursor, execution, listing.arrivals, seen=seen, lookback_us=lookback_us)
-        if is_silent and is_baseline:
-            listing.arrivals.note_uncertain(cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us)
-        return is_silent
+        if cursor.complete_at:
+            if listing.scan.memory.is_counted and page.found_at - cursor.since_at < rules.history_us:
+                return False
+            history_us = HISTORY_US if is_baseline else max(HISTORY_US, rules.lookback_us)
+            return at < listing.history_ends_at() - history_us or listing.scan.is_beyond_lookback(at)
+        if not is_baseline:
+            return at < cursor.since_at - rules.lookback_us
+        return self._ended_before(listing, at=at, began_at=to_us(execution.started_at or from_us(at)))
+
+    def _ended_before(self, listing: PipelineListState, *, at: Micros, began_at: Micros) -> bool:
+        """Return whether an execution that the first scan shows had ended before its pipeline was watched.
+
+        Not if it began after the newest row was read, be it by an earlier process; nor if it ended since by our clock,
+        unless the dates that the scan has met say that the API's is ahead.
+        """
+        cursor, now, latest_at = listing.cursor, self._clock.steady_us(), listing.scan.latest_at
+        if listing.resumed_at is not None and began_at > listing.resumed_at:
+            return False
+        if cursor.newest_at is not None and began_at > max(cursor.newest_at, cursor.since_at):
+            return False
+        is_ahead = latest_at is None or at <= latest_at - (now - cursor.since_at)
+        return is_ahead or not cursor.since_at < at <= now
 
 
 def _ended_at(change: _Change) -> int:

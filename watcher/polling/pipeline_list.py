@@ -12,34 +12,33 @@ from typing import ClassVar
 from watcher.clerk.protocol import PageReply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
-from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, from_us, to_us
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, from_us
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US, ArrivalBaseline, Dates, shown_dates
-from watcher.polling.pagination.paging import PositionEstimator, RowPosition, TraversalStart
-from watcher.polling.pagination.sort_order import Order
-from watcher.polling.pagination.traversal import ListTraversal
+from watcher.polling.list_scan import SETTLED_AFTER_US, ListMemory, Scan
 from watcher.polling.poll_item import PollItem, TrackedExecution
+from watcher.polling.sort_order import Order
 
 REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
 
-STEP_ROWS = 5
-"""After so many rows have come all pages are laid out anew: until then few rows are not where they are expected."""
-
 
 class PageIndex:
-    """Those of one pipeline: `entries` are open, `positions` says where rows are, and the index on which page.
+    """Those of one pipeline: `entries` are open, and the index says on which page of the list each should be.
 
-    Who has no known position is on no page. Times are monotonic seconds, but when an execution was found.
+    That is where a page showed it last, and further down by as many rows as were found since, newest first. Who is not
+    there is on no page, and asked for by itself, until other rows push it to the next one.
     """
 
-    def __init__(self, positions: PositionEstimator) -> None:
+    def __init__(self, memory: ListMemory) -> None:
+        """Start empty. `memory` says how many rows are on a page, and in which order."""
         self.entries: dict[str, TrackedExecution] = {}
-        self.positions = positions
+        self._memory = memory
+        self._arrived = 0
+        self._noted: set[TrackedExecution] = set()  # where the scan under way showed them
         self._ended: OrderedDict[str, Micros] = OrderedDict()
         self._pages: dict[int, dict[TrackedExecution, None]] = {}
         self._page_of: dict[TrackedExecution, int] = {}
-        self._step = 0
+        self._laid_out = (0, 0)
 
     def enter(self, entry: TrackedExecution) -> None:
         """Count an open execution among those of this pipeline."""
@@ -48,45 +47,50 @@ class PageIndex:
     def leave(self, entry: TrackedExecution) -> None:
         """Count it no longer, and remember that it is recorded."""
         del self.entries[entry.known.execution]
+        self._noted.discard(entry)
         self._drop(entry)
         if entry.known.ended_at is not None:
             self.remember({entry.known.execution: entry.known.found_at})
 
-    def page_of(self, entry: TrackedExecution, *, at: Monotonic) -> int | None:
+    def page_of(self, entry: TrackedExecution) -> int | None:
         """Return the page that should show an entry."""
-        self._keep_up(at)
+        self._lay_out()
         return self._page_of.get(entry)
 
-    def on_page(self, page: int, *, at: Monotonic) -> Collection[TrackedExecution]:
+    def on_page(self, page: int) -> Collection[TrackedExecution]:
         """Return who should be on that page."""
-        self._keep_up(at)
+        self._lay_out()
         return self._pages.get(page, {}).keys()
 
-    def put(self, entry: TrackedExecution, *, index: int, start: TraversalStart, shift: float) -> None:
-        """Note at which index a page showed an execution; `start` and `shift` are the same for all on that page."""
-        entry.position = RowPosition(index - shift, start)
-        page = self.positions.page_at(index)
+    def put(self, entry: TrackedExecution, *, index: int, scanned: bool) -> None:
+        """Note at which index of the list a page showed an execution; `scanned`: the scan under way read it."""
+        entry.position, entry.missed_page = index - self._arrived, None
+        if scanned:
+            self._noted.add(entry)
+        page = self._memory.page_of(index)
         if self._page_of.get(entry) != page:
             self._drop(entry)
             self._add(entry, page)
 
-    def miss(self, entry: TrackedExecution, *, page: int, at: Monotonic) -> None:
-        """Note that this page did not show an execution, which may be elsewhere by what the page did show."""
-        position = entry.position
-        if position is not None and self.positions.page_of(position, at=at) == page:
-            entry.position = None if position.guessed else self.positions.beside(position, at=at)
-        self._drop(entry)
-        if entry.position is not None:
-            self._add(entry, self.positions.page_of(entry.position, at=at))
+    def miss(self, entry: TrackedExecution, *, page: int) -> None:
+        """Note that this page did not show an execution that should be there."""
+        if self._page_of.get(entry) == page:
+            entry.missed_page = page
+            self._drop(entry)
 
-    def find_displaced(self, rows: Mapping[str, tuple[int, object]], *, at: Monotonic) -> None:
-        """Learn from where a page showed executions how far off they were expected."""
-        located = [
-            (entry.position, index)
-            for execution, (index, _) in rows.items()
-            if (entry := self.entries.get(execution)) is not None and entry.position is not None
-        ]
-        self.positions.found_displaced(located, at=at)
+    def scan_ended(self, found_count: int) -> None:
+        """Count the rows that a scan found: newest first, all that it did not show since has sunk by as many."""
+        if found_count and self._memory.order is Order.NEWEST:
+            self._arrived += found_count
+            for entry in self._noted:
+                if entry.position is not None:
+                    entry.position -= found_count
+        self._noted.clear()
+
+    def unlocated_count(self) -> int:
+        """Return how many are on no page, as far as anybody knows."""
+        self._lay_out()
+        return len(self.entries) - len(self._page_of)
 
     def _drop(self, entry: TrackedExecution) -> None:
         page = self._page_of.pop(entry, None)
@@ -97,14 +101,17 @@ class PageIndex:
         self._page_of[entry] = page
         self._pages.setdefault(page, {})[entry] = None
 
-    def _keep_up(self, at: Monotonic) -> None:
-        step = round(self.positions.come_by(at) / STEP_ROWS)
-        if step == self._step:
+    def _lay_out(self) -> None:
+        """Let all be on the page that should show them, whenever rows have come."""
+        laid_out = (self._arrived, self._memory.page_rows)
+        if laid_out == self._laid_out:
             return
-        self._step, self._pages = step, {}
-        for entry in self._page_of:
-            assert entry.position is not None
-            self._add(entry, self.positions.page_of(entry.position, at=at))
+        self._laid_out, self._pages, self._page_of = laid_out, {}, {}
+        for entry in self.entries.values():
+            if entry.position is not None:
+                page = self._memory.page_of(entry.position + self._arrived)
+                if page != entry.missed_page:
+                    self._add(entry, page)
 
     # Those that have ended
 
@@ -144,62 +151,12 @@ HEAD_EVERY_PAGES = 10
 """So often a scan that goes deep has the page read again on which new rows show: they need not wait for its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class RowAges:
-    """How old the rows of a list were, by their ends, else their beginnings: the earliest and latest (microseconds)."""
-
-    earliest_at: Micros | None = None
-    latest_at: Micros | None = None
-
-    def explain_emptiness(self, *, since: Micros, now: Micros) -> bool:
-        """Return whether an API that forgets by age may have forgotten all of these, and nothing that came `since`.
-
-        What it forgot was at least half as old as what it kept before: it may do so once a day. What came since is
-        younger than that.
-        """
-        if self.earliest_at is None or self.latest_at is None:
-            return False
-        retained_us = now - self.earliest_at
-        return now - since < retained_us and now - self.latest_at >= retained_us / 2
-
-
-@dataclass(frozen=True, slots=True)
-class EarlyEnd:
-    """That a list ended too early: so many scans in a row, since then (seconds for which the process ran).
-
-    They met nothing that is known, or fewer rows than it has: it may have shown nothing, or half of it, for once.
-    `is_explained` says that what is gone may have grown too old.
-    """
-
-    count: int
-    since_s: float
-    is_explained: bool
-
-
 @dataclass(slots=True)
 class PipelineStream:
     """A pipeline's own events: the sequence of the last one, and who may write the next."""
 
     sequence: int
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far the scan under way is: it began at `began_at` (0: not yet).
-
-    It has found `found_count` new rows; `came_count` others came since. `shows_any` says whether it met any row,
-    `earliest_at` is the earliest date of those. Its last `depth` pages were not the one on which new rows show. That it
-    `seeks` says that it reads on for executions that have no known position.
-    """
-
-    began_at: Micros = NEVER
-    found_count: int = 0
-    came_count: int = 0
-    shows_any: bool = False
-    earliest_at: Micros | None = None
-    depth: int = 0
-    seeks: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -213,9 +170,9 @@ class PipelineListState(PollItem):
     that seeks at `sought_at` (monotonic seconds). `gaps_emitted` is why the last scans could not be completed, where
     that goes on and was reported: deeper pages are refused, or there is no order.
 
-    `arrivals` is what is known of how the list began, `ages` those of the rows that the last complete scan met: so long
-    the API keeps what has ended. `early_end` is there while the last scans ended too early. `newest_at` is the latest
-    date where new rows show, once that was read.
+    `resumed_at` is what the API's clock showed where new rows show, if an earlier process began the first scan and did
+    not complete it. Scans have found `found_count` new rows since the last complete one began, `came_count` of them
+    after the scan under way did. The last scan read `whole_pages` of a list that has to be read whole.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -224,13 +181,12 @@ class PipelineListState(PollItem):
     watch: Watch
     cursor: Cursor
     stream: PipelineStream
-    scan: ListTraversal
+    scan: Scan
     rows: PageIndex = field(init=False)
-    progress: Progress = field(default_factory=Progress)
-    arrivals: ArrivalBaseline = field(default_factory=ArrivalBaseline)
-    ages: RowAges = RowAges()
-    early_end: EarlyEnd | None = None
-    newest_at: Micros | None = None
+    resumed_at: Micros | None = None
+    found_count: int = 0
+    came_count: int = 0
+    whole_pages: int = 0
     recorded_at: Micros = NEVER
     named: bool = False
     nameless: tuple[PageReply, str] | None = None
@@ -240,8 +196,8 @@ class PipelineListState(PollItem):
     sought_at: Monotonic = EARLIEST
 
     def __post_init__(self) -> None:
-        """Have its pages cut as the scan learns to."""
-        self.rows = PageIndex(PositionEstimator(self.scan.paging))
+        """Have its pages cut as the scans learn to."""
+        self.rows = PageIndex(self.scan.memory)
 
     def known_rows(self, rows: Sequence[ExecutionSnapshot], *, found_at: Mapping[str, Micros], now: Micros) -> set[str]:
         """Return which rows are known rows, of those that a complete scan found, by when it did (steady).
@@ -250,7 +206,7 @@ class PipelineListState(PollItem):
         began, or scans have been there since.
         """
         known = {each for each, at in found_at.items() if at + SETTLED_AFTER_US <= now}
-        shown_at = self.scan.clock.shown_at
+        shown_at = self.scan.memory.shown_at
         if shown_at is not None:
             old_at = from_us(Micros(shown_at - SETTLED_AFTER_US))
             known |= {row.id for row in rows if row.id in found_at and row.started_at and row.started_at <= old_at}
@@ -259,69 +215,35 @@ class PipelineListState(PollItem):
     def scan_asked(self, now: Monotonic) -> None:
         """Note that a page is asked for by the scan, which begins with the first that is answered."""
         self.asked_at = now
-        self.progress.depth += 1
-        if not self.progress.began_at:
+        self.scan.depth += 1
+        if not self.scan.began_at:
             self.scanned_at = now
-            self.rows.positions.scan_begins(now)
-            self.progress.seeks = now - self.sought_at >= SEEK_EVERY_S
-            self.sought_at = now if self.progress.seeks else self.sought_at
+            self.scan.seeks = now - self.sought_at >= SEEK_EVERY_S
+            self.sought_at = now if self.scan.seeks else self.sought_at
 
     def found(self, count: int, *, scanned: bool) -> None:
         """Count new rows of a page. Those of a page that is read out of turn came after the scan under way began."""
-        if scanned or not self.progress.began_at:
-            self.progress.found_count += count
+        if scanned or not self.scan.began_at:
+            self.found_count += count
         else:
-            self.progress.came_count += count
+            self.came_count += count
 
-    def met(self, rows: Sequence[ExecutionSnapshot], *, now: Micros) -> None:
-        """Take in what a page of the scan shows of the list's age, and of the API's clock, before the scan reads it."""
-        self.scan.clock.note(rows, now=now)
-        self.progress.shows_any |= bool(rows)
-        dates = [at for row in rows if (at := row.finished_at or row.started_at) is not None]
-        if dates:
-            earliest_at, before_at = to_us(min(dates)), self.progress.earliest_at
-            self.progress.earliest_at = earliest_at if before_at is None else min(earliest_at, before_at)
+    def history_ends_at(self) -> Micros:
+        """Return until when this pipeline was not watched, by our clock or, where that is behind, by the API's."""
+        newest_at = self.cursor.newest_at
+        return self.cursor.since_at if newest_at is None else min(self.cursor.since_at, newest_at)
 
-    def head_newest_at(self, rows: Sequence[ExecutionSnapshot], *, now: Micros) -> Micros | None:
-        """Return the latest date where new rows show, once that is read, until it is written; `rows` are the last page.
-
-        Newest first that was the first page, which is where it should be; without an order it may be any. Where the end
-        had to be found, and no total proves it, an answer may have been empty for once: that is believed after a while.
-        Where no row has begun yet, those further on show it.
-        """
-        if self.cursor.newest_at is not None:
-            return None
-        if self.newest_at is None:
-            self.newest_at = self._read_newest_at(rows, now=now)
-        return self.newest_at
-
-    def _read_newest_at(self, rows: Sequence[ExecutionSnapshot], *, now: Micros) -> Micros | None:
-        arrivals, scan, order = self.arrivals, self.scan, self.scan.order
-        if not self.progress.shows_any or arrivals.is_unsure or not scan.saw_newest:
-            return None
-        is_settled = self.progress.began_at - self.cursor.since_at >= SETTLED_AFTER_US
-        if order is not Order.NEWEST and not scan.is_as_long_as_said and not is_settled:
-            return None
-        if (order is Order.NEWEST or arrivals.is_corrected) and arrivals.first_at is not None:
-            return arrivals.first_at
-        newest_at = Dates(shown_dates(rows), now=now).latest_at if order is Order.OLDEST else scan.clock.latest_at
-        return newest_at if newest_at is not None or scan.result is None else NEVER
-
-    def scan_ended(self, following: ListTraversal) -> None:
+    def scan_ended(self, following: Scan) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
-        progress, clock = self.progress, self.scan.clock
-        self.rows.positions.scan_ended(progress.found_count)
-        self.ages, self.early_end = RowAges(progress.earliest_at, clock.latest_at), None
-        clock.scan_ended()
-        self.scan, self.progress = following, Progress(found_count=progress.came_count)
+        self.scan.complete()
+        self.rows.scan_ended(self.found_count)
+        self.scan, self.found_count, self.came_count = following, self.came_count, 0
 
-    def scan_again(self, following: ListTraversal) -> None:
+    def scan_again(self, following: Scan) -> None:
         """Begin another scan, as if this one had not been made."""
-        self.scan.clock.begin()
-        self.newest_at = None
-        progress = self.progress
-        self.scan, self.progress = following, Progress(NEVER, progress.found_count, progress.came_count)
+        self.scan.make_anew()
+        self.scan = following
 
     def sought_count(self) -> int:
         """Return how many open executions the scan is to search for: nobody knows where in the list they are."""
-        return sum(entry.position is None for entry in self.rows.entries.values()) if self.progress.seeks else 0
+        return self.rows.unlocated_count() if self.scan.seeks else 0

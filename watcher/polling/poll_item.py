@@ -8,7 +8,6 @@ from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.transitions import Streak
 from watcher.domain.watch import Watch
-from watcher.polling.pagination.paging import RowPosition
 
 CONFIRM_WITHIN_S = 30.0
 """An end that cannot be confirmed in this time becomes the status."""
@@ -92,8 +91,8 @@ class TrackedExecution(PollItem):
     `recorded` says whether the store has it. `polled_at` is the end of the last poll that counts (microseconds,
     steady), of which the store learns lazily: not yet while it is `unflushed`. `body_hash` is that of the last answer,
     `row` the last row of a list, while all that it led to is written and it would lead to nothing if it came again.
-    `position` is where a list showed it last; `pending` is a row that says it has ended; until `denied_until` no other
-    such row is believed.
+    `position` is where a list showed it last, less the rows that had come by then; `missed_page` did not show it.
+    `pending` is a row that says it has ended; until `denied_until` no other such row is believed.
     """
 
     known: ExecutionRecord
@@ -103,6 +102,7 @@ class TrackedExecution(PollItem):
     row: ExecutionSnapshot | None = None
     unflushed: bool = False
     recorded: bool = False
-    position: RowPosition | None = None
+    position: int | None = None
+    missed_page: int | None = None
     pending: PendingConfirmation | None = None
     denied_until: Monotonic = Monotonic(0.0)

@@ -158,17 +158,17 @@ class PollQueue:
         """
         if isinstance(item, PipelineListState):
             wanted, head = item.scan.page, item.scan.head
-            if head is not None and head != wanted and item.progress.depth >= HEAD_EVERY_PAGES:
-                wanted, item.progress.depth = head, 0
+            if head is not None and head != wanted and item.scan.depth >= HEAD_EVERY_PAGES:
+                wanted, item.scan.depth = head, 0
             return item, wanted
         assert isinstance(item, TrackedExecution)
         listing = self.listings.get(item.known.pipeline)
         if listing is None or listing.failing_until > now:
             return None
-        page = listing.rows.page_of(item, at=now)
+        page = listing.rows.page_of(item)
         if page is None:
             return None
-        shown = listing.rows.on_page(page, at=now)
+        shown = listing.rows.on_page(page)
         scanned = (listing,) if page == listing.scan.page else ()
         is_worth_it = len([each for each in (*shown, *scanned) if each.queued and each.due_at <= now]) > 1
         return (listing, page) if is_worth_it else None
@@ -177,7 +177,7 @@ class PollQueue:
         self, listing: PipelineListState, page: int, item: PollItem, *, late_s: float, now: Monotonic
     ) -> ListRequest:
         """Take out all who should be on that page, and the list if its scan wants the page: nobody else asks."""
-        entries = [entry for entry in listing.rows.on_page(page, at=now) if entry.queued or entry is item]
+        entries = [entry for entry in listing.rows.on_page(page) if entry.queued or entry is item]
         scans = (listing.queued or listing is item) and page == listing.scan.page
         self.take(*entries, *((listing,) if scans else ()))
         if item is listing and not scans:

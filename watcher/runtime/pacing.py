@@ -21,17 +21,18 @@ bunches a few of them.
 class Pacer:
     """Spaces requests evenly at 98 % of a rate; time that goes unused is lost, so there is never a burst.
 
-    `ready_at` is the monotonic moment from which the next request may go; in the past means now.
+    `ready_at` is the monotonic moment from which the next request may go; in the past means now. `gap_s` is the time
+    between two.
     """
 
     def __init__(self, rate_per_s: float, *, now: Monotonic) -> None:
         """Start with the first request one gap from `now`: an earlier life may have sent one a moment ago."""
-        self._gap_s = 1 / (rate_per_s * SHARE)
-        self.ready_at = Monotonic(now + self._gap_s)
+        self.gap_s = 1 / (rate_per_s * SHARE)
+        self.ready_at = Monotonic(now + self.gap_s)
 
     def spend(self, now: Monotonic) -> None:
         """Take the slot of a request that goes out at `now` (monotonic seconds)."""
-        self.ready_at = Monotonic(max(self.ready_at, now - LATENESS_S) + self._gap_s)
+        self.ready_at = Monotonic(max(self.ready_at, now - LATENESS_S) + self.gap_s)
 
 
 LONGEST_S = 1e9

@@ -11,11 +11,7 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.polling.evaluator import Cadence, backoff_cadence, fixed_cadence
 from watcher.polling.failures import LOST_EVERY_S, FailurePolicy
-from watcher.polling.pagination.arrival_baseline import ApiClock
-from watcher.polling.pagination.coverage import CarryOver
-from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.sort_order import Ordering
-from watcher.polling.pagination.traversal import ListTraversal
+from watcher.polling.list_scan import ListMemory, Scan
 from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.poll_item import Failures, PollItem, TrackedExecution
 
@@ -78,14 +74,7 @@ class Rig:
 
 
 def a_list() -> PipelineListState:
-    scan = ListTraversal(
-        CarryOver(Ordering(), Paging()),
-        clock=ApiClock(),
-        cursor=Cursor(Micros(0)),
-        lookback_us=0,
-        began_at=Micros(0),
-        pages_at_most=1,
-    )
+    scan = Scan(ListMemory(), cursor=Cursor(Micros(0)), lookback_us=0, pages_at_most=1)
     return PipelineListState(watch_of(), Cursor(Micros(0)), PipelineStream(0), scan)
 
 

@@ -120,7 +120,7 @@ async def test_one_that_is_known_to_be_refused_is_so_at_once_unless_its_scan_is_
 ) -> None:
     rig = await rig_of(store, clock)
     rig.listing.cursor = replace(rig.listing.cursor, refused="forbidden")
-    rig.listing.progress.began_at = Micros(begun)
+    rig.listing.scan.began_at = Micros(begun)
     assert await rig.fails(NOT_FOUND, at=0) is gap
 
 

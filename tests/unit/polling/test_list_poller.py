@@ -19,8 +19,8 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.page_processor import ScanRules
-from watcher.polling.pagination.sort_order import Order
 from watcher.polling.poll_item import TrackedExecution
+from watcher.polling.sort_order import Order
 from watcher.store.changes import ChangeSet, ExecutionChange
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
@@ -759,7 +759,7 @@ async def test_all_that_was_known_may_only_have_grown_too_old_whatever_date_one_
 
 
 @pytest.mark.parametrize("states_total", [True, False])
-async def test_what_had_ended_before_by_its_dates_but_was_not_there_is_new_if_all_was_counted(
+async def test_what_ended_shortly_before_by_its_dates_but_was_not_there_is_new(
     store: SqlStore, clock: FakeClock, *, states_total: bool
 ) -> None:
     account = await whole_account(store, clock, row(2, "running"))
@@ -767,10 +767,7 @@ async def test_what_had_ended_before_by_its_dates_but_was_not_there_is_new_if_al
     await account.run_for(30)
     show(account, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(30)
-    assert await emitted(account) == [
-        ("execution.running", name(2)),
-        ("execution.success", name(1)) if states_total else ("pipeline.gap", ""),
-    ]
+    assert await emitted(account) == [("execution.running", name(2)), ("execution.success", name(1))]
 
 
 @pytest.mark.parametrize("rules", [RULES, replace(RULES, first_sight=FirstSight.NOTIFY, lookback_us=60_000_000)])
@@ -818,15 +815,15 @@ async def test_an_untrue_total_costs_few_requests_once_the_list_is_known(
     assert len(account.api.asked) - before <= at_most * 20
 
 
-@pytest.mark.parametrize(("found_after_s", "emitted_count"), [(2, 0), (30, 1)])
-async def test_what_was_perhaps_only_late_to_be_seen_is_silent_for_some_seconds(
-    store: SqlStore, clock: FakeClock, found_after_s: float, emitted_count: int
+@pytest.mark.parametrize("found_after_s", [2, 30])
+async def test_what_a_later_scan_is_the_first_to_show_is_new_though_it_began_before_the_watch(
+    store: SqlStore, clock: FakeClock, found_after_s: float
 ) -> None:
     account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50))
     await account.run_for(found_after_s)
     show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(30)
-    assert len(await emitted(account)) == emitted_count
+    assert await emitted(account) == [("execution.success", name(2))]
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
@@ -837,7 +834,7 @@ async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
     account = await whole_account(store, clock)
     account.api.total, account.api.states_total = total, states_total
     await account.run_for(0.5)
-    assert asked(account, "page 1") == 1
+    assert asked(account, "page 1") > 0
     show(account, *history(100))
     await account.run_for(60)
     assert await emitted(account) == []

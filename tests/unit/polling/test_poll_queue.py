@@ -8,11 +8,7 @@ from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor, Watch
 from watcher.polling.confirmations import ConfirmationQueue
-from watcher.polling.pagination.arrival_baseline import ApiClock
-from watcher.polling.pagination.coverage import CarryOver
-from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.sort_order import Ordering
-from watcher.polling.pagination.traversal import ListTraversal
+from watcher.polling.list_scan import ListMemory, Scan
 from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
 from watcher.polling.poll_queue import BY_DUE_AT, GetRequest, PollQueue
@@ -25,14 +21,7 @@ def an_entry(name: str = "e") -> TrackedExecution:
 
 
 def a_listing() -> PipelineListState:
-    scan = ListTraversal(
-        CarryOver(Ordering(), Paging()),
-        clock=ApiClock(),
-        cursor=Cursor(Micros(0)),
-        lookback_us=0,
-        began_at=Micros(0),
-        pages_at_most=10,
-    )
+    scan = Scan(ListMemory(), cursor=Cursor(Micros(0)), lookback_us=0, pages_at_most=10)
     return PipelineListState(Watch("default", "listed", ()), Cursor(Micros(0)), PipelineStream(0), scan)
 
 

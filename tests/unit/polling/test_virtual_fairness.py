@@ -138,9 +138,9 @@ async def test_what_a_storm_brings_faster_than_it_can_be_read_is_reported_once_i
 async def test_a_storm_that_goes_on_for_minutes_is_a_gap_that_says_how_many_at_most(stack: AsyncExitStack) -> None:
     cast = Cast()
     cast.arrive(BUSY, per_s=0.5, from_s=-100.0, until_s=0.0)
-    cast.arrive(BUSY, per_s=20.0, from_s=20.0, until_s=520.0)
+    cast.arrive(BUSY, per_s=20.0, from_s=20.0, until_s=1020.0)  # for two scans in a row
     stage = await begin(stack, cast, rate_per_s=0.25)
-    await stage.run_until(5000.0)
+    await stage.run_until(8000.0)
     (gap,) = (json.loads(body)["data"] for body in stage.notes.gaps)
     missing = [each for each in cast.of(BUSY) if end_s(each) >= 20.0 and each.id not in stage.notes.emitted]
     assert gap["reason"] == "outrun"

@@ -302,7 +302,7 @@ async def test_a_gap_that_the_store_could_not_take_is_reported_once_it_can(
         case "unordered":
             api.orders, pages_at_most = ((0.0, by_id),), 5
         case "outrun":
-            api.lives += lives(1500, from_s=1030.0, until_s=1045.0)
+            api.lives += lives(6000, from_s=1030.0, until_s=1090.0)
             api.page_rows = 10
             pages_at_most = 5
         case _:

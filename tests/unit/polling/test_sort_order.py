@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 
 from watcher.domain.execution import ExecutionSnapshot
-from watcher.polling.pagination.sort_order import MAJORITY, PAIRS_AT_LEAST, REMEMBERED_PAIRS, Order, Ordering
+from watcher.polling.sort_order import MAJORITY, PAIRS_AT_LEAST, REMEMBERED_PAIRS, Order, Ordering
 
 BEGIN = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -89,37 +89,35 @@ def test_an_order_that_changes_is_noticed_in_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("believed", "seconds", "clear", "mixed", "uncertain"),
+    ("believed", "seconds", "mixed", "uncertain"),
     [
-        (None, [], False, False, True),
-        (None, FALLING, True, False, False),
-        (Order.NEWEST, [], False, False, False),
-        (Order.NEWEST, FALLING, True, False, False),
-        (Order.NEWEST, [3, 2, 1], False, False, False),
-        (Order.NEWEST, [1, 2], False, False, True),
-        (Order.NEWEST, [7] * 50, False, False, False),
-        (Order.NEWEST, NEAR_MAJORITY, False, True, True),
-        (Order.NEWEST, [*range(25), *range(24, 0, -1)], False, True, True),
-        (Order.OLDEST, [1, 2], False, False, False),
-        (Order.OLDEST, [2, 1], False, False, True),
-        (Order.OLDEST, [1, 2, 1], False, False, False),
+        (None, [], False, True),
+        (None, FALLING, False, False),
+        (Order.NEWEST, [], False, False),
+        (Order.NEWEST, FALLING, False, False),
+        (Order.NEWEST, [3, 2, 1], False, False),
+        (Order.NEWEST, [1, 2], False, True),
+        (Order.NEWEST, [7] * 50, False, False),
+        (Order.NEWEST, NEAR_MAJORITY, True, True),
+        (Order.NEWEST, [*range(25), *range(24, 0, -1)], True, True),
+        (Order.OLDEST, [1, 2], False, False),
+        (Order.OLDEST, [2, 1], False, True),
+        (Order.OLDEST, [1, 2, 1], False, False),
     ],
 )
 def test_a_scan_knows_whether_its_pages_show_what_is_believed(
-    believed: Order | None, seconds: Sequence[int | None], *, clear: bool, mixed: bool, uncertain: bool
+    believed: Order | None, seconds: Sequence[int | None], *, mixed: bool, uncertain: bool
 ) -> None:
     ordering = Ordering(believed)
     ordering.learn(rows(seconds))
-    assert (ordering.is_clear, ordering.is_mixed, ordering.is_uncertain) == (clear, mixed, uncertain)
+    assert (ordering.is_mixed, ordering.is_uncertain) == (mixed, uncertain)
 
 
 def test_each_scan_starts_anew() -> None:
     ordering, page = Ordering(), rows(FALLING)
     ordering.learn(page)
     ordering.begin()
-    assert (ordering.order, ordering.is_clear) == (Order.NEWEST, False)
-    ordering.learn(page)
-    assert ordering.is_clear
+    assert ordering.order is Order.NEWEST
     ordering.order = None
     assert (ordering.order, ordering.is_uncertain) == (None, True)
 
@@ -128,7 +126,7 @@ def test_a_list_sorted_by_its_ends_is_in_order_too() -> None:
     ends = [replace(row, finished_at=BEGIN + timedelta(seconds=900 - at)) for at, row in enumerate(rows(NEAR_MAJORITY))]
     ordering = Ordering()
     ordering.learn(ends)
-    assert (ordering.order, ordering.is_clear, ordering.is_uncertain) == (Order.NEWEST, True, False)
+    assert (ordering.order, ordering.is_uncertain) == (Order.NEWEST, False)
 
 
 def test_small_pages_show_that_the_list_has_turned_over_while_it_is_read() -> None:

@@ -125,11 +125,6 @@ class Ordering:
         return self.order is not believed and Order.OLDEST in {self.order, believed}
 
     @property
-    def is_clear(self) -> bool:
-        """Whether the pages of this scan show the order that is believed."""
-        return self.order is not None and self._clear is self.order
-
-    @property
     def is_mixed(self) -> bool:
         """Whether they show dates enough, but no order."""
         return self._clear is None and max(self._begun.all.count, self._ended.all.count) >= PAIRS_AT_LEAST

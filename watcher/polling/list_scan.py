@@ -1,0 +1,645 @@
+"""One pass over the list of a pipeline: which page to read next, and when everything was seen. Pure, no I/O.
+
+Newest first it reads from page 1 on; oldest first it finds the last page and reads back from there. It is complete at a
+*known row*: one that a complete scan has found, so that all below it had been there, and was seen. A list without an
+order is read whole. What a page seems to say is believed once no other answer speaks against it.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from watcher.clerk.protocol import PAGE_ROWS, PageReply
+from watcher.domain.event import GapReason
+from watcher.domain.execution import ExecutionSnapshot, Status
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, from_us, to_us
+from watcher.domain.watch import Cursor
+from watcher.polling.sort_order import Order, Ordering
+
+SURE_AFTER = 3
+"""So many answers in a row say that a list ends where more was expected, before that is believed."""
+
+SETTLED_AFTER_US = 15_000_000
+"""So long after others that began with it a row may come to be seen: what was found since is read again."""
+
+AHEAD_US = 15_000_000
+"""A date may be so far ahead of our clock and be taken for the time that the API's shows."""
+
+TOP_ROWS = 5
+"""Of so many rows that a scan met first the next one has to meet one; the others may be deleted by then."""
+
+TURNS_AT_MOST = 3
+"""A list that turns over more often than that, in scans one after the other, has no order."""
+
+STEPS_BACK_AT_MOST = 8
+"""So often a scan reads a page again that had fewer rows than it must have."""
+
+
+def newest_date(rows: Iterable[ExecutionSnapshot], *, now: Micros) -> Micros | None:
+    """Return the latest date that the API's clock had shown by then, of those on some rows.
+
+    When one begins that has not may be a plan. Dates that are yet to come by our clock say that the API's is ahead if
+    most are; single ones are wrong.
+    """
+    dates = [at for row in rows if (at := _shown(row)) is not None]
+    if not dates:
+        return None
+    ahead_at = from_us(Micros(now + AHEAD_US))
+    come = [at for at in dates if at <= ahead_at]
+    return to_us(max(come if 2 * len(come) >= len(dates) else dates))
+
+
+def _shown(row: ExecutionSnapshot) -> datetime | None:
+    return row.finished_at or (None if row.status == Status.NEW else row.started_at)
+
+
+def dated(row: ExecutionSnapshot) -> Micros | None:
+    """Return when it ended, or at least began (microseconds)."""
+    at = row.finished_at or row.started_at
+    return None if at is None else to_us(at)
+
+
+@dataclass(frozen=True, slots=True)
+class RowAges:
+    """How old the rows of a list were, by their ends, else their beginnings: the earliest and latest (microseconds)."""
+
+    earliest_at: Micros | None = None
+    latest_at: Micros | None = None
+
+    def explain_emptiness(self, *, since: Micros, now: Micros) -> bool:
+        """Return whether an API that forgets by age may have forgotten all of these, and nothing that came `since`.
+
+        What it forgot was at least half as old as what it kept before: it may do so once a day. What came since is
+        younger than that.
+        """
+        if self.earliest_at is None or self.latest_at is None:
+            return False
+        retained_us = now - self.earliest_at
+        return now - since < retained_us and now - self.latest_at >= retained_us / 2
+
+
+class ScanResult(NamedTuple):
+    """How a scan ended: with everything seen, or with a gap in which `at_most` executions (if known) may be missing.
+
+    `doubt` is a word for what speaks against it: then it is made anew at once, and counts if it ends like this again.
+    """
+
+    gap: GapReason | None = None
+    at_most: int | None = None
+    doubt: str | None = None
+
+
+TURNED_OVER = ScanResult(doubt="turned over")
+"""The list has another order than was believed."""
+
+
+@dataclass(slots=True)
+class ListMemory:
+    """What scans of one list hand on to each other. In memory: after a start it is learnt anew.
+
+    `page_rows` are on each page but the last, once that `is_cut` so. `length` is how many rows the list had when the
+    last complete scan read it to its end. `total` is what it was said to have when that began; `untrue` is by how much
+    that was more than were there. `top` are the rows that it met first. `shown_at` is what the API's clock showed then,
+    `ages` how old its rows were. `is_counted`: one saw as many rows as the list said it has. `new` are those that were
+    found since by scans that did not count, `doubts` how often in a row the last ended with one doubt, since
+    `doubted_since_s` (seconds for which the process ran). All of a list may be read again from `whole_from` on.
+    """
+
+    ordering: Ordering = field(default_factory=Ordering)
+    page_rows: int = PAGE_ROWS
+    is_cut: bool = False
+    length: int | None = None
+    total: int | None = None
+    untrue: int = 0
+    top: frozenset[str] = frozenset()
+    shown_at: Micros | None = None
+    ages: RowAges = RowAges()
+    is_counted: bool = False
+    new: set[str] = field(default_factory=set)
+    turn_count: int = 0
+    doubts: int = 0
+    doubt: str | None = None
+    doubted_since_s: float = 0.0
+    is_explained: bool = False
+    whole_from: Monotonic = EARLIEST
+
+    @property
+    def order(self) -> Order | None:
+        """The order that is believed."""
+        return None if self.turn_count > TURNS_AT_MOST else self.ordering.order
+
+    def page_of(self, index: int) -> int:
+        """Return the page on which the row of that index stands, counted from 0."""
+        return max(0, index) // self.page_rows + 1
+
+    def turn_over(self) -> None:
+        """Forget what holds for the order that was believed."""
+        self.turn_count += 1
+        self.length, self.top = None, frozenset()
+
+    def before(self, page: int) -> int:
+        """Return how many rows the list has before a page."""
+        return (page - 1) * self.page_rows
+
+
+class _Page(NamedTuple):
+    """A page as it was read: its rows in the API's order, and how many there are with those that cannot be read.
+
+    `newest_at` is the time that the API's clock showed at least, by its dates.
+    """
+
+    number: int
+    rows: Sequence[ExecutionSnapshot]
+    row_count: int
+    known_rows: Collection[str]
+    unsettled: Collection[str]
+    newest_at: Micros | None
+
+    def repeats(self, other: "_Page | None") -> bool:
+        """Return whether it shows what the page before it did: an API may show its last page for all beyond it."""
+        if other is None or other.number >= self.number or not self.row_count:
+            return False
+        return {row.id for row in self.rows} == {row.id for row in other.rows}
+
+    @property
+    def oldest_at(self) -> Micros | None:
+        """The earliest date on it; an execution is not created after it starts or ends."""
+        dates = [at for row in self.rows if (at := row.started_at or row.finished_at) is not None]
+        return to_us(min(dates)) if dates else None
+
+    @property
+    def latest_at(self) -> Micros | None:
+        """The latest date on it, be it right or wrong."""
+        return max((at for row in self.rows if (at := dated(row)) is not None), default=None)
+
+
+class Scan:
+    """One pass, made anew for each. Hand `page` to the API and its answer to `read`, until that returns a result.
+
+    It began at `began_at` (microseconds, steady; 0: not yet). Its last `depth` pages were not the one on which new rows
+    show. That it `seeks` says that it reads on for executions of which nobody knows where they are. `is_whole` says
+    whether it read to the end of the list. `newest_at` is what the API's clock showed at least where new rows show,
+    once that is read, `latest_at` on any page. `result` is there once everything was seen, though pages
+    beyond may be read for more.
+    """
+
+    def __init__(self, memory: ListMemory, *, cursor: Cursor, lookback_us: int, pages_at_most: int) -> None:
+        """Begin with what the last scans learnt. `pages_at_most` pages that lead no further are a race that is lost."""
+        self.memory = memory
+        self.began_at = NEVER
+        self.depth = 0
+        self.seeks = True
+        self.is_whole = False
+        self.newest_at: Micros | None = None
+        self.latest_at: Micros | None = None
+        self.result: ScanResult | None = None
+        self._cursor = cursor
+        self._lookback_us = lookback_us
+        self._pages_at_most = pages_at_most
+        # what it has seen
+        self._seen: set[str] = set()
+        self._new: set[str] = set()  # that no complete scan has found
+        self._new_page_count = self._later_count = 0
+        self._has_fresh = False
+        self._oldest_at: Micros | None = None  # on the page that was read last
+        self._top: dict[str, None] = {}
+        self._earliest_at: Micros | None = None  # of all dates
+        self._first_newest_at: Micros | None = None
+        self._page_newest_at: Micros | None = None
+        self._counts: dict[int, int] = {}  # the rows of its pages
+        self._length = 0  # by where the last page is
+        self._most_said = 0  # the highest total
+        self._said: int | None = None  # the last total
+        self._said_first: int | None = None  # by the page from which all others are read
+        self._overlaps = self._is_first_look = self._is_pushed = False  # by rows that came above
+        self._meets_known = self._meets_top = self._is_on = self._skips_old = False
+        # where it is
+        self._previous: _Page | None = None
+        self._search_step = 1
+        self._reads_back = False
+        self._reads_whole = False
+        self._keeps_total = False
+        self._beyond: int | None = None  # a page that holds nothing, while the end is searched for
+        self._is_beyond_refused = False  # the end of the list seems to be where a page was refused
+        self._answers = 0  # of `page`, in a row, that were not believed
+        self._steps_back = self._stalled_count = self._unproven_count = self._extra_count = 0
+        memory.ordering.begin()
+        self.page = memory.page_of((memory.length or 0) - 1) if self.order is Order.OLDEST else 1
+
+    # What others ask
+
+    @property
+    def order(self) -> Order | None:
+        """The order that is believed."""
+        return self.memory.order
+
+    @property
+    def head(self) -> int | None:
+        """The page on which new rows show, if that is known."""
+        if self.order is Order.OLDEST:
+            return self.memory.page_of(self._length) if self._reads_back else None
+        return 1 if self.order is Order.NEWEST else None
+
+    @property
+    def shows_any(self) -> bool:
+        """Whether it met any row."""
+        return bool(self._counts)
+
+    @property
+    def unordered_pages(self) -> int:
+        """How many pages it read of a list that has to be read whole, and has more than one; else 0."""
+        is_unordered = self.order is None or self._reads_whole or self.memory.ordering.is_uncertain
+        return len(self._counts) if is_unordered and len(self._counts) > 1 else 0
+
+    @property
+    def expects_page(self) -> bool:
+        """Whether `page` must be there, by what the page before it said: a refusal of it is not the list's end."""
+        read = self._previous
+        if read is None or not read.row_count:
+            return False
+        return self.page < read.number or (self.page == read.number + 1 and self._expects_page_after(read))
+
+    def _expects_page_after(self, page: _Page) -> bool:
+        is_full = page.row_count >= self.memory.page_rows
+        return is_full and (self._said or 0) > self.memory.before(page.number + 1)
+
+    @property
+    def is_shorter(self) -> bool:
+        """Whether the list has fewer rows than before, as far as it was read."""
+        before = self.memory.length if self.memory.total is None else self.memory.total
+        return before is not None and len(self._seen) < before
+
+    def unread_count(self) -> int | None:
+        """Return how many rows may be there that were not read, `None` if nobody knows."""
+        left = (self._said or 0) - len(self._seen)
+        if left > 0:
+            return left
+        return self.memory.before(self.page + 1) if self._reads_back else None
+
+    def note_aside(self, page: int, *, row_count: int, total: int | None) -> None:
+        """Take in a page read out of turn: oldest first, what is new shows on the one after it once it is full."""
+        self._said = self._said if total is None else total
+        if self._reads_back and page == self.head:
+            self._length = max(self._length, self.memory.before(page) + row_count)
+
+    def note(self, reply: PageReply, *, now: Micros) -> None:
+        """Take in how many rows `page` has, and their dates, before they are judged; `now` is our clock."""
+        rows = reply.rows or ()
+        self._is_first_look = self.page not in self._counts
+        if row_count := len(rows) + reply.skipped:
+            self._counts[self.page] = row_count
+            self._learn_page_rows(row_count)
+        self._page_newest_at = at = newest_date(rows, now=now)
+        if at is not None:
+            self.latest_at = at if self.latest_at is None else max(at, self.latest_at)
+            self._first_newest_at = at if self._first_newest_at is None else self._first_newest_at
+        dates = [at for row in rows if (at := dated(row)) is not None]
+        if dates:
+            self._earliest_at = min(dates) if self._earliest_at is None else min(self._earliest_at, *dates)
+
+    def is_beyond_lookback(self, at: Micros) -> bool:
+        """Return whether what ended then, by the API's clock, is too old to be told after a long time: a gap is."""
+        is_old = bool(self._cursor.complete_at) and self._cursor.complete_at < self._horizon and at < self._horizon
+        self._skips_old |= is_old
+        return is_old
+
+    @property
+    def _horizon(self) -> Micros:
+        """How far back anybody wants to know, by the API's clock where that is behind ours."""
+        at = self.began_at if self._cursor.complete_at else self._cursor.since_at
+        return Micros(min(at, at if self.latest_at is None else self.latest_at) - self._lookback_us)
+
+    # One page
+
+    def read(
+        self,
+        reply: PageReply,
+        *,
+        known_rows: Collection[str] = (),
+        unsettled: Collection[str] = (),
+        has_fresh: bool = False,
+        unlocated: int = 0,
+        may_read_whole: bool = True,
+    ) -> ScanResult | None:
+        """Take in `page`, and return how the scan ended; `None`: `page` is to be read next.
+
+        Where the page was refused there are no rows. `known_rows` are the ids on it of known rows, `unsettled` those
+        that are known but so young that others may yet come to be seen below; `has_fresh`: it shows rows that no list
+        has shown before. `unlocated` is how many open executions no list has shown yet: for each of them a page more
+        may be read. `may_read_whole`: an ordered list may be, for what its total says that was not found.
+        """
+        rows, believed = reply.rows or (), self.order
+        self._is_beyond_refused |= reply.rows is None
+        page = _Page(self.page, rows, len(rows) + reply.skipped, known_rows, unsettled, self._page_newest_at)
+        self.memory.ordering.learn(rows)
+        if self.order is not believed and Order.OLDEST in {self.order, believed}:
+            self.memory.turn_over()
+            if page.number > 1:
+                return TURNED_OVER
+        previous_said = self._said
+        self._count(page, reply.total, has_fresh=has_fresh)
+        if self._stalled_count >= self._pages_at_most and self.order is not None:
+            return ScanResult(GapReason.OUTRUN, self.unread_count(), doubt="outrun")
+        if page.repeats(self._previous) and not self._reads_back:
+            is_all_seen = self._said is not None and len(self._seen) >= self._said > 0
+            if page.number == 2 and not is_all_seen:
+                return ScanResult(GapReason.UNORDERED, self.unread_count(), doubt="the first page for all")
+            page = page._replace(rows=(), row_count=0)
+        if self.order is Order.OLDEST and not self._reads_back:
+            last = self._find_last(page, reply.total)
+            if last is None:
+                return None
+            self._turn_back(last)
+            page = last
+        elif self._must_step_back(page, fell=(previous_said or 0) - (reply.total or previous_said or 0)):
+            return None
+        return self._follow(page, reply.total, unlocated=unlocated, may_read_whole=may_read_whole)
+
+    def _count(self, page: _Page, total: int | None, *, has_fresh: bool) -> None:
+        ids = {row.id for row in page.rows}
+        unseen = ids - self._seen
+        if not self._answers and not self._reads_back:
+            self._count_stall(page, is_new=bool(unseen))
+        self._seen |= ids
+        self._overlaps = len(unseen) < len(ids)
+        self._is_pushed = self._is_first_look and bool(ids) and not unseen
+        new = unseen.difference(page.known_rows, page.unsettled)
+        self._new |= new
+        self._later_count += len(new)
+        self._new_page_count += bool(new)
+        self._has_fresh |= has_fresh
+        self._said = self._said if total is None else total
+        self._most_said = max(self._most_said, total or 0)
+
+    def _count_stall(self, page: _Page, *, is_new: bool) -> None:
+        """Count a page that led no further: new rows push others along, or the end away."""
+        oldest_at, above_at = page.oldest_at, self._oldest_at
+        is_younger = oldest_at is not None and above_at is not None and oldest_at > above_at
+        if self.order is Order.OLDEST:  # whose end is searched for
+            self._stalled_count += page.row_count >= self.memory.page_rows
+        else:
+            is_further = is_new and not is_younger
+            self._stalled_count = max(0, self._stalled_count - 1) if is_further else self._stalled_count + 1
+        self._oldest_at = oldest_at
+
+    def _learn_page_rows(self, row_count: int) -> None:
+        """Learn how many rows are on a page: as many as were asked for, or on each that others follow."""
+        memory, lower = self.memory, [count for number, count in self._counts.items() if number < self.page]
+        is_cut_anew = self._steps_back >= STEPS_BACK_AT_MOST
+        if lower and (is_cut_anew or not memory.is_cut):
+            memory.page_rows, memory.is_cut = max(row_count, *lower), True
+        memory.page_rows = max(memory.page_rows, row_count) if memory.is_cut else PAGE_ROWS
+        memory.is_cut |= row_count >= PAGE_ROWS
+
+    def _must_step_back(self, page: _Page, *, fell: int) -> bool:
+        """Return whether another page is read first, or this one again: something may be missing.
+
+        A page that is followed by others is full, else it was cut short for once. Where the total `fell`, as many rows
+        may have moved to pages that were read before.
+        """
+        rows = self.memory.page_rows
+        if self._reads_back:
+            return page.row_count < rows and self._ask_again()
+        short = [number for number, count in self._counts.items() if count < rows and number < page.number]
+        if page.row_count and short and self._steps_back < STEPS_BACK_AT_MOST:
+            self._steps_back += 1
+            self._go_to(min(short))
+            return True
+        is_in_turn = self._previous is not None and self._previous.number < page.number
+        if fell > 0 and page.row_count and is_in_turn and not self._overlaps:
+            self._previous = page
+            self._go_to(max(1, page.number - -(-fell // rows)))
+            return True
+        return False
+
+    def _ask_again(self) -> bool:
+        """Return whether to ask for `page` again: so often as it takes to believe what it says."""
+        self._answers = (self._answers + 1) % SURE_AFTER
+        return self._answers > 0
+
+    def _go_to(self, page: int) -> None:
+        self.page, self._answers = page, 0
+
+    def _seems_last(self, page: _Page, total: int | None) -> bool:
+        """Return whether the list ends with a page that is not full; if nobody knows yet, go to the page that shows it.
+
+        It does not where more rows are expected, unless that page says so again and again.
+        """
+        length = self.memory.before(page.number) + page.row_count
+        expected = max(self.memory.length or 0, self._most_said - self.memory.untrue)
+        is_known = self.memory.length is not None or self._most_said > 0
+        if self._is_pushed and self.order is not Order.OLDEST:
+            return True
+        if length < expected:
+            if (self.memory.is_cut or not page.row_count) and self._ask_again():
+                return False
+        elif not page.row_count:
+            previous = self._previous  # if it is full what is new shows here, else there
+            is_new_there = previous is not None and previous.row_count < self.memory.page_rows
+            return total == length or (is_known and is_new_there) or not self._ask_again()
+        elif is_known and (self.memory.is_cut or total == length):
+            return True
+        if page.row_count:  # it may be cut short, or pages have fewer rows than was believed: the next one shows it
+            self._go_to(page.number + 1)
+            return False
+        return True
+
+    # Oldest first
+
+    def _find_last(self, page: _Page, total: int | None) -> _Page | None:
+        """Return the last page once it is found, from the one on which the list ended last, or that its total names.
+
+        Where neither leads to it the steps double, until a page lies beyond it; then it is searched for in between.
+        """
+        number, previous = page.number, self._previous
+        if not page.row_count:
+            if not self._seems_last(page, total):
+                return None
+            self._beyond = number
+        elif page.row_count < self.memory.page_rows:
+            self._previous = page
+            return page if self._beyond == number + 1 or self._seems_last(page, total) else None
+        else:
+            self._previous = previous = page
+        full = 0 if previous is None else previous.number
+        is_refused = self._is_beyond_refused and self._expects_page_after(page)
+        if self._beyond == 1 or (full and self._beyond == full + 1 and not is_refused):
+            return page if previous is None else previous
+        self._go_to(self._search_on(full, total))
+        return None
+
+    def _search_on(self, full: int, total: int | None) -> int:
+        """Return the page to read next, between the last one that is full and the first beyond the end, if known."""
+        step, self._search_step = self._search_step, 2 * self._search_step
+        if self._beyond is None:
+            named = self.memory.page_of((total or 0) - self.memory.untrue - 1) if self.memory.is_cut else 0
+            if named > full:
+                self._search_step = 1
+            return max(named, full + step)
+        if full == 0:
+            return max(1, self._beyond - step)
+        return max(full + 1, min(full + step, (full + self._beyond) // 2))
+
+    def _turn_back(self, last: _Page) -> None:
+        """Read back from the last page: so nothing is passed over, whatever is deleted."""
+        self._reads_back = True
+        self._length = self.memory.before(last.number) + last.row_count
+        self._said_first = self._said
+        self._go_to(last.number)
+
+    # How it ends
+
+    def _follow(self, page: _Page, total: int | None, *, unlocated: int, may_read_whole: bool) -> ScanResult | None:
+        """Evaluate a page in its turn, and go on to the next one or return how the scan ended."""
+        self._evaluate(page)
+        self._previous = page
+        if self.result is None and self._is_proven(page):
+            self._reads_whole = self._missing > 0 and may_read_whole
+            self._keeps_total = self._missing > 0 and not may_read_whole
+            if not self._reads_whole:
+                self.result = self._checked()
+        ends_list = page.number == 1 if self._reads_back else page.row_count < self.memory.page_rows
+        if ends_list and not self._reads_back and self.result is None and not self._seems_last(page, total):
+            return None
+        if self.result is None:
+            self.result = self._at_end() if ends_list else self._too_far(page)
+        is_enough = ends_list or self._extra_count >= unlocated
+        if self.result is not None and (is_enough or self.result.gap is not None or self.result.doubt is not None):
+            return self.result
+        self._extra_count += self.result is not None
+        self._go_to(page.number + (-1 if self._reads_back else 1))
+        return None
+
+    def _evaluate(self, page: _Page) -> None:
+        if not self._reads_back:
+            self._length = self.memory.before(page.number) + page.row_count
+            if page.number == 1:
+                self._said_first, self._later_count = self._said, 0
+        if self.newest_at is None and self.order is not None and not self._is_beyond_refused:
+            self.newest_at = page.newest_at
+        in_turn = [row.id for row in (reversed(page.rows) if self._reads_back else page.rows)]
+        if len(self._top) < TOP_ROWS:
+            self._top |= dict.fromkeys(in_turn)
+        self._meets_known |= bool(page.known_rows or page.unsettled)
+        self._meets_top |= not self.memory.top.isdisjoint(in_turn)
+
+    def _is_proven(self, page: _Page) -> bool:
+        """Return whether all below a page is known.
+
+        A page that holds known rows but does not end on one leads on to the next: its last rows were late to be seen.
+        A page without any then is beyond it.
+        """
+        was_on, self._is_on = self._is_on, self._is_on or bool(page.known_rows)
+        if self.order is None or self.memory.ordering.is_uncertain or not page.rows:
+            return False
+        last = page.rows[0 if self._reads_back else -1]
+        return last.id in page.known_rows or (was_on and not page.known_rows)
+
+    @property
+    def _missing(self) -> int:
+        """By how many rows the list grew, by what it says, beyond what was found."""
+        if not self._cursor.complete_at or self.memory.total is None or self._said_first is None:
+            return 0
+        return self._said_first - self.memory.total - len(self._new | self.memory.new)
+
+    @property
+    def _found_early_count(self) -> int:
+        """How many rows were found that came only after it began: no later scan finds them."""
+        first, last = self._said_first or 0, self._said or 0
+        came = min(self._later_count, last - first)
+        if self.memory.total is not None:
+            came = min(came, self.memory.total + len(self._new | self.memory.new) - first)
+        return max(0, came)
+
+    def _too_far(self, page: _Page) -> ScanResult | None:
+        """Return how a scan ends that has read as far as it may, or as anybody wants to know."""
+        is_ordered = self.order is not None and not self.memory.ordering.is_uncertain
+        latest_at, complete_at = page.latest_at, self._cursor.complete_at
+        if is_ordered and latest_at is not None and latest_at < self._horizon and complete_at < self._horizon:
+            return ScanResult(GapReason.LOOKBACK, self.unread_count()) if complete_at else ScanResult()
+        self._unproven_count += not is_ordered or self._reads_whole
+        if self._unproven_count < self._pages_at_most:
+            return None
+        at_most = self._missing if self._reads_whole else self.unread_count()
+        return ScanResult(GapReason.UNORDERED, at_most, doubt="too long")
+
+    def _at_end(self) -> ScanResult:
+        """Return how a scan ends at the end of the list."""
+        self.is_whole = True
+        if self.order is None and not self._is_beyond_refused:
+            self.newest_at = self.latest_at
+        if self.memory.ordering.is_mixed:
+            self.memory.ordering.order = None
+        before, shown_at = self._cursor.complete_at, self.memory.shown_at
+        if before and self._cursor.found and not self._meets_known:
+            since = before if shown_at is None else shown_at
+            if self._earliest_at is None or self._earliest_at >= since:
+                return ScanResult(GapReason.DELETED, doubt="deleted")
+        return self._checked()
+
+    def _checked(self) -> ScanResult:
+        """Return that everything was seen, and what speaks against it."""
+        if not self._cursor.complete_at:
+            return ScanResult(doubt="perhaps not all" if self.is_whole and not self._is_counted else None)
+        if self._skips_old:
+            return ScanResult(GapReason.LOOKBACK)
+        if self.order is None:
+            return ScanResult()
+        if self._missing > 0 and self.is_whole:
+            return ScanResult(doubt="fewer than said")
+        if self.memory.top and self._new and not self._meets_top:
+            return ScanResult(doubt="not the top")
+        if not self._most_said and self._has_fresh and self._new_page_count > 1:
+            return ScanResult(doubt="nothing says how many")
+        return ScanResult()
+
+    def believes(self, result: ScanResult, *, ran_s: float, lost_after: int, lost_grace_s: float) -> bool:
+        """Return whether scans ended like this so often that it counts, though something speaks against it.
+
+        Where all that was known is gone it takes longer. It is no gap if that only grew too old. The process has run
+        for `ran_s`.
+        """
+        memory = self.memory
+        if result.doubt is None:
+            return True
+        if result is TURNED_OVER:
+            return False
+        if memory.doubt != result.doubt:
+            memory.doubt, memory.doubts, memory.doubted_since_s = result.doubt, 0, ran_s
+            is_explained = memory.ages.explain_emptiness(since=self._cursor.complete_at, now=self.began_at)
+            memory.is_explained = is_explained and self.is_shorter
+        memory.doubts += 1
+        if result.gap is GapReason.DELETED:
+            return memory.doubts >= lost_after and ran_s - memory.doubted_since_s >= lost_grace_s
+        return memory.doubts >= (SURE_AFTER if result.gap is None else 2)
+
+    @property
+    def _is_counted(self) -> bool:
+        """Whether it saw as many rows as the list said it has."""
+        return self.is_whole and self._most_said == len(self._seen) > 0
+
+    def complete(self) -> None:
+        """Hand on what it learnt, once it counts."""
+        memory, has_end = self.memory, self.is_whole or self._reads_back
+        if self._keeps_total and memory.total is not None:
+            memory.total += len(self._new | memory.new)
+        elif self._said_first is not None:
+            memory.total = self._said_first + self._found_early_count
+        if has_end:
+            memory.untrue = max(0, self._most_said - self._length)
+        if has_end or self.order is not Order.OLDEST:
+            memory.length = self._length if has_end else None
+        if self._meets_top or self._new or not memory.top:
+            memory.top = frozenset([*self._top][:TOP_ROWS])
+        memory.shown_at = self._first_newest_at if self.newest_at is None else self.newest_at
+        memory.ages = RowAges(self._earliest_at, self.latest_at)
+        memory.is_counted |= self._is_counted
+        memory.new.clear()
+        memory.turn_count = 0
+        if not self._keeps_total:  # else what the list says is still to be looked for
+            memory.doubts, memory.doubt = 0, None
+
+    def make_anew(self) -> None:
+        """Hand on that it does not count: what it found counts with what the next one finds."""
+        self.memory.new |= self._new
