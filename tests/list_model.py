@@ -98,6 +98,7 @@ class ModelApi(ScriptedApi):
     hides: Callable[[ExecutionSnapshot], bool] = lambda _row: False
     last_page: Callable[[int], int] | None = None  # by how many rows there are: it is shown for those beyond, too
     total_at_most: int = 10**9
+    has_date: bool = True  # its answers say what its clock shows
     count: int = 0
 
     def _row(self, life: Life, now: float) -> ExecutionSnapshot:
@@ -121,6 +122,10 @@ class ModelApi(ScriptedApi):
         row = replace(self.amend(self._row(life, sent_at)), pipeline_id=PIPELINE, pipeline_name="Sales agent")
         body_hash = hash(repr(row))
         return Reply(Outcome.OK, sent_at, None if body_hash == known_hash else row, 200, body_hash=body_hash)
+
+    def behind_us(self) -> int:
+        now = self.clock.monotonic()
+        return max(0, round(-(self.offset_s + self.clock_set(now)) * 1e6)) if self.has_date else 0
 
     async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
         sent_at = self.clock.monotonic()

@@ -115,6 +115,9 @@ class ScriptedApi:
         length = sum(len(rows) for rows in self.pages.values() if isinstance(rows, tuple))
         return self.total or length if self.states_total else None
 
+    def behind_us(self) -> int:
+        return 0
+
     async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
         assert pipeline in self.pipelines
         sent_at = self.clock.monotonic()

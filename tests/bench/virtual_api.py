@@ -129,6 +129,9 @@ class WorldApi:
         facts = parse_execution(self._body(found, now_s=now_s), asked=execution)
         return Reply(Outcome.OK, self._world.clock.monotonic(), facts, 200)
 
+    def behind_us(self) -> int:
+        return 0
+
     async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
         """Fetch one page of a pipeline's list, at once; each answer is another."""
         now_s, shelf = self._world.now_s(), self._shelves[pipeline]

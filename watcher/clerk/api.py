@@ -13,10 +13,10 @@ from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
 from watcher.clerk.schemas import QUICK_BYTES, NotJsonError, ParsedPage, UnreadableError, parse_execution, parse_page
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.execution import Outcome
-from watcher.domain.timestamps import Monotonic
+from watcher.domain.timestamps import NEVER, Monotonic, from_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client
-from watcher.runtime.pacing import parse_retry_after
+from watcher.runtime.pacing import parse_retry_after, seconds_behind
 
 _OUTCOMES = {
     400: Outcome.REJECTED,
@@ -30,6 +30,10 @@ _OUTCOMES = {
 }
 _CLASSES = {3: Outcome.REDIRECT, 5: Outcome.SERVER_ERROR}
 _FAILURES = {"timeout": Outcome.TIMEOUT, "truncated": Outcome.INVALID, "too_large": Outcome.INVALID}
+
+
+BEHIND_FROM_S = 2.0
+"""A `Date` has no fractions of a second, and is a little older than its answer."""
 
 
 def outcome_of(status_code: int) -> Outcome:
@@ -50,6 +54,8 @@ class ClerkApi:
         self._base_url = URL(base_url, encoded=True)
         self._path = self._base_url.raw_path.rstrip("/")
         self._clock = clock
+        self._date: str | None = None  # of the last answer that had one
+        self._dated_at = NEVER
         # One thread, started when it is needed: answers that are hard to read hold up those of this key alone.
         self._parser_thread = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
 
@@ -64,6 +70,11 @@ class ClerkApi:
         known_hash = None if known is None else known.body_hash
         reply = partial(_page_reply, known)
         return self._ask(f"{pipeline}/executions", query, parse=parse_page, known_hash=known_hash, reply=reply)
+
+    def behind_us(self) -> int:
+        """Return by how much the API's clock is behind ours, by the `Date` of its last answer; 0 if it hardly is."""
+        behind_s = seconds_behind(self._date, now=from_us(self._dated_at))
+        return round(behind_s * 1e6) if behind_s >= BEHIND_FROM_S else 0
 
     async def _ask(
         self,
@@ -84,6 +95,8 @@ class ClerkApi:
             return reply(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
         except UnreadableError as error:
             return reply(Outcome.INVALID, sent_at, status_code=200, reason=error.flaw)
+        if response.date is not None:
+            self._date, self._dated_at = response.date, self._clock.steady_us()
         code = response.status_code
         if response.found is not None:
             found, body_hash = response.found

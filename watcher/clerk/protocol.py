@@ -60,3 +60,7 @@ class Api(Protocol):
     async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
         """Fetch one page of a pipeline's list; the first is page 1. A body like that of the known reply is not read."""
         ...
+
+    def behind_us(self) -> int:
+        """Return by how much its clock is behind ours, by the `Date` of its last answer; 0 if nobody knows."""
+        ...

@@ -311,7 +311,7 @@ class PageProcessor:
         """Return whether an execution that the first scan shows had ended before its pipeline was watched.
 
         Not if it began after the newest row was read, be it by an earlier process; nor if it ended since by our clock,
-        unless the dates that the scan has met say that the API's is ahead.
+        or by that of the API where this is behind, unless the dates that the scan has met say that it is ahead.
         """
         cursor, now, latest_at = listing.cursor, self._clock.steady_us(), listing.scan.latest_at
         if listing.resumed_at is not None and began_at > listing.resumed_at:
@@ -319,7 +319,7 @@ class PageProcessor:
         if cursor.newest_at is not None and began_at > max(cursor.newest_at, cursor.since_at):
             return False
         is_ahead = latest_at is None or at <= latest_at - (now - cursor.since_at)
-        return is_ahead or not cursor.since_at < at <= now
+        return is_ahead or not cursor.since_at < at + self._deps.api.behind_us() <= now
 
 
 def _ended_at(change: _Change) -> int:

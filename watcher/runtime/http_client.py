@@ -162,13 +162,14 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True)
 class Response(Generic[_Found]):
-    """An answer. `found` is what was read of a 200's body: of anything else the status and `Retry-After` say enough.
+    """An answer. `found` is what was read of a 200's body: of anything else the status and two headers say enough.
 
     The body holds what customers said, so nothing of it shows.
     """
 
     status_code: int
     retry_after: str | None
+    date: str | None
     found: _Found | None = field(repr=False)
 
 
@@ -278,7 +279,8 @@ class Client:
                 raise failure_of(error, by_proxy=self._proxy.url is not None) from None
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             found = await read(body) if response.status == 200 else None
-            return Response(response.status, response.headers.get("Retry-After"), found)
+            headers = response.headers
+            return Response(response.status, headers.get("Retry-After"), headers.get("Date"), found)
         finally:
             if is_large:
                 self._large_bodies.release()

@@ -20,7 +20,7 @@ from watcher.clerk.api import ClerkApi, outcome_of
 from watcher.clerk.protocol import PageReply, Reply
 from watcher.clerk.schemas import UnreadableError
 from watcher.domain.execution import ExecutionSnapshot, Outcome
-from watcher.domain.timestamps import BootTime, Micros, Monotonic
+from watcher.domain.timestamps import BootTime, Micros, Monotonic, to_us
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy
 from watcher.simulator.lifecycles import Lifecycle, StatusPhase
@@ -54,7 +54,7 @@ class FrozenClock:
         return BootTime(self.monotonic())
 
     def steady_us(self) -> Micros:
-        return Micros(0)
+        return to_us(NOW)
 
 
 def body(**fields: object) -> bytes:
@@ -585,3 +585,19 @@ async def test_whoever_waits_for_a_place_waits_no_longer_than_its_timeout() -> N
         polls = [api.get(pipeline=PIPELINE, execution=EXECUTION) for _ in range(10)]
         assert {reply.outcome for reply in await asyncio.gather(*polls)} == {Outcome.TIMEOUT}
         slow.may_end.set()
+
+
+@pytest.mark.parametrize(
+    ("date", "behind_s"),
+    [
+        ("Tue, 24 Nov 2026 09:40:00 GMT", 1200),
+        ("Tue, 24 Nov 2026 09:59:59 GMT", 0),
+        ("Tue, 24 Nov 2026 10:30:00 GMT", 0),
+        ("yesterday", 0),
+    ],
+)
+async def test_how_far_its_clock_is_behind_ours_is_known_by_its_last_answer(date: str, behind_s: int) -> None:
+    async with says(body(), {"Date": date}) as url, api_at(url) as api:
+        assert api.behind_us() == 0
+        await api.list(pipeline=PIPELINE, page=1)
+        assert api.behind_us() == behind_s * 1_000_000

@@ -236,7 +236,7 @@ async def test_the_certificates_of_the_environment_are_honoured_and_others_refus
 
 
 def test_a_body_never_shows() -> None:
-    assert "secret" not in repr(Response(200, None, b"secret"))
+    assert "secret" not in repr(Response(200, None, None, b"secret"))
 
 
 async def test_a_failure_gives_its_kind_and_nothing_else() -> None:
