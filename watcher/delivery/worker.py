@@ -174,7 +174,7 @@ class DeliveryWorker:
         if now >= self._store_retry_at:
             async with self._asking:
                 if self._offered is not None:
-                    await self._offered
+                    await asyncio.wait([self._offered])  # who is cancelled meanwhile must not cancel it
                 try:
                     if self._state.state != self._reporter.reported:
                         await self._reporter.report()
@@ -201,7 +201,7 @@ class DeliveryWorker:
         if self._stopped or (self._clock.monotonic() >= self._store_retry_at and not self._is_at_rest()):
             async with self._asking:
                 if self._offered is not None:
-                    await self._offered
+                    await asyncio.wait([self._offered])
                 try:
                     await self._turn(None, saves=True)
                     await self._give_up()

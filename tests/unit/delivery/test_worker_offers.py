@@ -80,6 +80,21 @@ async def test_for_what_cannot_go_at_once_the_worker_is_woken(rig: Rig, rules: W
     assert await rig.go() == pytest.approx(rest_s, abs=0.01)
 
 
+@pytest.mark.parametrize("waits", ["tick", "flush"])
+async def test_whoever_waits_for_what_is_offered_may_be_cancelled(rig: Rig, waits: str) -> None:
+    offered = rig.worker.offer()
+    assert offered is not None
+    waiting = asyncio.create_task(getattr(rig.worker, waits)())
+    await asyncio.wait([waiting], timeout=0.01)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    _, hand_over = offered
+    hand_over(None)
+    await rig.record("a")
+    await rig.settle()
+    assert rig.sink.take_sent() == ["a1"]
+
+
 async def test_what_may_not_go_now_is_not_taken(rig: Rig) -> None:
     rig.is_trusted = False
     await rig.record("a")
