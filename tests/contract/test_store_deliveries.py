@@ -347,3 +347,14 @@ async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next
     assert await ops.give_up(clock_s=15.0, after_s=5.0, skip=()) == 1
     assert await ops.give_up(clock_s=19.9, after_s=5.0, skip=()) == 1
     assert (await store.backlog())["ops"].pending_count == 1
+
+
+async def test_what_waited_for_a_delivery_that_failed_and_was_then_silenced_goes_when_its_group_does(
+    store: SqlStore, account: Lease, ops: SinkStore
+) -> None:
+    await store.record(change(account))
+    (first,) = await due(ops, now=START_US)
+    await settle(ops, first, state=DeliveryState.WAITING, attempts=1, due_at=LATER)
+    await store.record(change(account, sequence=2, group=Group(b"g", 1.0)))
+    await settle(ops, first, state=DeliveryState.SILENCED, attempts=1)
+    assert names(await due(ops, now=START_US + 2 * SECOND_US)) == [of(1, sequence=2)]

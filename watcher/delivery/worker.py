@@ -135,8 +135,7 @@ class DeliveryWorker:
         if request is None:
             return None
         if self._answered or self._kept_back:  # it is not settled by this: it would be taken again
-            settling = chain(self._kept_back, *(answer.records for answer in self._answered))
-            request = replace(request, skip=request.skip | {each.lane for each in settling})
+            request = replace(request, skip=request.skip | self._unsettled())
         self._is_unread = False  # what is recorded from now on wakes it
         self._offered = asyncio.get_running_loop().create_future()
         return Turn(self._store.lease, take=request), partial(self._take_offered, request=request)
@@ -186,6 +185,7 @@ class DeliveryWorker:
                     if now >= self._problems.next_at and not (self._stopped or now < self._state.held_until):
                         await self._problems.tick(now)
                     await self._turn(self._request(now))
+                    self._store_failures = 0
                 except StoreError as error:
                     self._rest_store(error)
         self._start()
@@ -255,7 +255,8 @@ class DeliveryWorker:
         if after_s is None or self._stopped or self._state.disabled or now < self._give_up_at:
             return
         self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
-        count = await self._store.give_up(clock_s=self._state.clock_s(), after_s=after_s, skip=self._going())
+        skip = self._going() | self._unsettled()  # what was answered meanwhile is no dead letter
+        count = await self._store.give_up(clock_s=self._state.clock_s(), after_s=after_s, skip=skip)
         self._store_failures = 0
         if count:
             self._deps.metrics.dead(count)
@@ -526,6 +527,11 @@ class DeliveryWorker:
     def _going(self) -> frozenset[bytes]:
         """Return the lanes of what is ready or on its way."""
         return frozenset(each.lane for batch in (*self._ready, *self._sending.values()) for each in batch)
+
+    def _unsettled(self) -> frozenset[bytes]:
+        """Return the lanes of what was answered, or is kept back, and not settled."""
+        settling = chain(self._kept_back, *(answer.records for answer in self._answered))
+        return frozenset(each.lane for each in settling)
 
     def _give_back(self) -> None:
         """Forget what was taken but not begun."""

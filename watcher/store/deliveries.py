@@ -178,8 +178,8 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
             rows.append(row)
             if is_waiting:
                 failed.append(row)
-            elif attempt.attempts > 1:  # one that got through at once has held nothing back
-                freed.append(row)
+            elif attempt.attempts > (attempt.state is not DeliveryState.SILENCED):
+                freed.append(row)  # it was tried before; one that got through at once has held nothing back
     if rows:
         rows.sort(key=itemgetter("of_number", "of_sink"))
         _WRITE_ATTEMPT.run(connection, *rows)

@@ -13,6 +13,8 @@ from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Ans
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
 from watcher.sinks.protocol import SendOutcome, SendResult
+from watcher.store.changes import Turn
+from watcher.store.records import Taken
 from watcher.store.sqlite import SqliteDatabase
 
 
@@ -160,6 +162,30 @@ async def test_whatever_comes_between_its_turns_all_is_sent(rig: Rig, seed: int,
         for _ in range(sum(rig.recorded.values())):
             await rig.sink.arrived.get()
     ticking.cancel()
+
+
+async def test_what_is_answered_as_it_would_be_given_up_is_no_dead_letter(rig: Rig) -> None:
+    await rig.restart(rules=HASTY)
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    held: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    rig.sink.answer = lambda _: held
+    rig.clock.passed_s += 120
+    await rig.worker.tick()
+    turn = rig.store.inner.turn
+
+    async def answer_meanwhile(item: Turn) -> Taken | None:
+        taken = await turn(item)
+        if not held.done():
+            held.set_result(DELIVERED)
+            await rig.settle()
+        return taken
+
+    rig.store.inner.turn = answer_meanwhile
+    await rig.worker.flush()
+    await rig.go()
+    assert (rig.row("a1")["state"], rig.counted("dead")) == ("delivered", 0)
 
 
 async def test_every_attempt_carries_the_same_id_and_body(rig: Rig) -> None:

@@ -95,6 +95,20 @@ async def test_whoever_waits_for_what_is_offered_may_be_cancelled(rig: Rig, wait
     assert rig.sink.take_sent() == ["a1"]
 
 
+async def test_trouble_with_the_store_that_has_passed_holds_nothing_up(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, remind_every_s=3600.0))
+    await rig.go()
+    rig.store.broken = {"sent_openings"}
+    await rig.go(60)
+    assert rig.store.asked["sent_openings"] == 2
+    rig.store.broken = set()
+    await rig.go(60)
+    rig.take_along()
+    await rig.record("a")
+    await rig.settle()
+    assert rig.sink.take_sent() == ["a1"]
+
+
 async def test_what_may_not_go_now_is_not_taken(rig: Rig) -> None:
     rig.is_trusted = False
     await rig.record("a")
