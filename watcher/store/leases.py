@@ -72,7 +72,7 @@ class HeldLease:
 
     def check(self) -> None:
         """Raise `LeaseExpiredError` if somebody else may own this by now."""
-        if self.trusted_until != FOR_EVER and not self.is_trusted():
+        if not self.is_trusted():
             name = f"{self.lease.kind} {self.lease.name}"
             raise LeaseExpiredError(f"the lease on {name} was not renewed in time; another process may own it by now")
 

@@ -268,9 +268,9 @@ def write_group(
 
 _WRITERS: Sequence[tuple[type, Callable[..., None]]] = (
     (ExecutionChange, write_executions),
+    (PollTimes, write_poll_times),
     (SourceChange, write_sources),
     (PipelineChange, write_pipelines),
     (RulesChange, write_rules),
-    (PollTimes, write_poll_times),
 )
 """In the order in which rows are locked, so that two writers never wait for each other."""
