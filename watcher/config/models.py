@@ -39,7 +39,7 @@ from watcher.runtime.settings import (
 )
 from watcher.runtime.units import InvalidValueError, parse_address
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import EventGlob, Match, SinkSettings
+from watcher.sinks.settings import SilenceMatch, SinkSettings
 from watcher.store.store_url import check_store_url
 
 
@@ -85,29 +85,6 @@ def _moment(value: object) -> datetime:
 
 Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=StrictStr)]
 """A moment in UTC inside, RFC 3339 with its zone outside."""
-
-
-class SilenceMatch(Match):
-    """Which deliveries are kept back: those that match all that is given."""
-
-    events: tuple[EventGlob, ...] = Field(
-        default=(),
-        description="Globs over event types; any of them must match.",
-        examples=['["execution.*"]'],
-    )
-    accounts: tuple[Name, ...] = Field(
-        default=(), description="The account must be one of these.", examples=["[default]"]
-    )
-    sinks: tuple[Name, ...] = Field(
-        default=(), description="Only what goes to these sinks. stdout is never silenced.", examples=["[phone]"]
-    )
-
-    @model_validator(mode="after")
-    def _matches_something(self) -> Self:
-        if any((self.labels, self.events, self.pipelines, self.accounts, self.sinks)):
-            return self
-        remedy = 'name what is meant; for everything write events: ["*"]'
-        raise InvalidValueError("is empty", remedy=remedy, quote=False)
 
 
 class SilenceSettings(Block):
@@ -166,6 +143,15 @@ def _link(value: str) -> str:
 def _listen(value: str) -> str:
     parse_address(value)
     return value.strip()
+
+
+def _public_url(value: str) -> str:
+    """Return the address of the pages without a trailing slash."""
+    parts = split_http_url(value, example="https://watcher.example.com")
+    if parts.username is not None or parts.path.rstrip("/") or parts.query or parts.fragment:
+        remedy = "write only scheme and host, such as https://watcher.example.com"
+        raise InvalidValueError("holds more than scheme and host", remedy=remedy, quote=False)
+    return value.rstrip("/")
 
 
 def _account_may_be_left_out(schema: dict[str, Any]) -> None:
@@ -395,6 +381,25 @@ class HttpSettings(Block):
         "A change needs a restart.",
         examples=["0.0.0.0:8080"],
     )
+    public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
+        default=None,
+        description="Where people reach the pages, for links to them; behind a proxy its address.",
+        examples=["https://watcher.example.com"],
+    )
+    token: SecretStr | None = Field(
+        default=None,
+        description="Who has it may see the pages, use the API and act; empty is none. Without one they are served "
+        "only where `listen` is a loopback address.",
+        examples=["${WATCHER_TOKEN:-}"],
+    )
+    token_file: str | None = Field(
+        default=None, description="The file that holds the token.", examples=["/run/secrets/watcher_token"]
+    )
+
+    @field_validator("token")
+    @classmethod
+    def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
+        return value if value is not None and value.get_secret_value() else None
 
 
 class LogSettings(Block):

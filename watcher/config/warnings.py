@@ -14,13 +14,13 @@ from pathlib import Path as FilePath
 from yarl import URL
 
 from watcher.config.document import Document, Problem
-from watcher.config.models import AnySink, Settings, SilenceMatch, WatchSettings
+from watcher.config.models import AnySink, Settings, WatchSettings
 from watcher.config.yaml_tree import Path
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity, severity_of
 from watcher.domain.routing import types_matching
 from watcher.runtime.http_client import is_private_host
-from watcher.sinks.settings import Match
+from watcher.sinks.settings import Match, SilenceMatch
 from watcher.sinks.webhook import WebhookSettings
 
 _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")

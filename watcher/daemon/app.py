@@ -73,7 +73,7 @@ async def run(
         stack.enter_context(_nothing_unseen(fail))
         schedule = Schedule(clock=clock, fatal=fail, lag=metrics.loop_lag.set)
         output = StdoutOutput(stdout_fd)
-        pages = Pages(metrics, clock=clock)
+        pages = Pages(metrics, settings=lambda: follower.settings, clock=clock)
         stack.callback(output.close)
         metrics.reloaded(well=True, at=clock.now())
         stack.push_async_callback(pages.close)

@@ -1,17 +1,22 @@
-"""The daemon's pages: the address they are at, and what they say as long as the store is not open."""
+"""The daemon over HTTP: at which address, and what it says as long as the store is not open."""
 
 import asyncio
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from errno import EADDRNOTAVAIL
 
+from watcher.config.models import Settings
 from watcher.domain.errors import ListenDeniedError, ListenError, StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.units import parse_address
 from watcher.store.sql_store import SqlStore
+from watcher.web.access import access
+from watcher.web.api import api_routes
+from watcher.web.console import Console
 from watcher.web.health import Checks, Recent, health_routes
+from watcher.web.pages import page_routes
 from watcher.web.server import HttpServer
 
 FRESH_S = 1.0
@@ -33,11 +38,13 @@ BEFORE_THE_STORE = Checks(stalled=lambda: (), unready=_not_open, refresh=_nothin
 
 
 class Pages:
-    """`/livez`, `/readyz` and `/metrics`, which ask `checks`."""
+    """`/livez`, `/readyz` and `/metrics`, which ask `checks`; the API and the pages, which work with `console`."""
 
-    def __init__(self, metrics: Metrics, *, clock: Clock) -> None:
-        """Serve nothing yet. `address` is where they are, once they are served."""
+    def __init__(self, metrics: Metrics, *, settings: Callable[[], Settings], clock: Clock) -> None:
+        """Serve nothing yet. `address` is where they are, once they are served; `settings` are those of now."""
         self.checks = BEFORE_THE_STORE
+        self.console: Console | None = None
+        self._settings = settings
         self.address = ""
         self._metrics = metrics
         self._clock = clock
@@ -47,8 +54,12 @@ class Pages:
         """Serve them from now on, unless they are already. Raises `ListenError` if the address cannot be had."""
         if self._server is not None:
             return
-        routes = health_routes(lambda: self.checks, self._metrics.registry, clock=self._clock)
-        server = HttpServer(routes, clock=self._clock)
+        routes = [
+            *health_routes(lambda: self.checks, self._metrics.registry, clock=self._clock),
+            *api_routes(lambda: self.console),
+            *page_routes(lambda: self.console),
+        ]
+        server = HttpServer(routes, clock=self._clock, access=[access(self._settings)])
         try:
             port = await server.listen(parse_address(listen))
         except (OSError, UnicodeError) as error:

@@ -76,6 +76,11 @@ class ConfigFollower:
         self._following: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[None] | None = None
 
+    @property
+    def settings(self) -> Settings:
+        """Return the settings that are applied."""
+        return self._applied
+
     def begin(self) -> None:
         """Follow it from now on."""
         if self._reloading is not None and self._following is None:

@@ -36,6 +36,7 @@ from watcher.runtime.settings import (
     Block,
     Duration,
     Labels,
+    Name,
     Rate,
     as_written,
     did_you_mean,
@@ -85,6 +86,29 @@ class Match(Block):
         description="The pipeline must be one of these.",
         examples=["[0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f]"],
     )
+
+
+class SilenceMatch(Match):
+    """Which deliveries are kept back: those that match all that is given."""
+
+    events: tuple[EventGlob, ...] = Field(
+        default=(),
+        description="Globs over event types; any of them must match.",
+        examples=['["execution.*"]'],
+    )
+    accounts: tuple[Name, ...] = Field(
+        default=(), description="The account must be one of these.", examples=["[default]"]
+    )
+    sinks: tuple[Name, ...] = Field(
+        default=(), description="Only what goes to these sinks. stdout is never silenced.", examples=["[phone]"]
+    )
+
+    @model_validator(mode="after")
+    def _matches_something(self) -> Self:
+        if any((self.labels, self.events, self.pipelines, self.accounts, self.sinks)):
+            return self
+        remedy = 'name what is meant; for everything write events: ["*"]'
+        raise InvalidValueError("is empty", remedy=remedy, quote=False)
 
 
 class SinkSettings(Block):

@@ -7,7 +7,7 @@ from itertools import islice
 from sys import intern
 from typing import TypeVar
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, select, tuple_
 
 from watcher.domain.event import EventKey
 from watcher.domain.execution import Counts, ExecutionRecord, LostReason
@@ -49,9 +49,9 @@ _OPEN = (
     .where(
         execution.c.pipeline_id == bindparam("of_pipeline"),  # which has one account only
         execution.c.ended_at.is_(None),
-        execution.c.execution > bindparam("after"),
+        tuple_(execution.c.since_at, execution.c.execution) > tuple_(bindparam("after_at"), bindparam("after")),
     )
-    .order_by(execution.c.execution)
+    .order_by(execution.c.since_at, execution.c.execution)
     .limit(LOADED_COUNT)
 )
 _CURSOR = select(*(scan.c[name] for name in CURSOR_FIELDS)).where(
@@ -185,11 +185,12 @@ class SqlAccountStore:
 
 
 def _open_rows(connection: Connection, number: int) -> Iterator[AnyRow]:
-    after: bytes | None = b""
+    after: tuple[int, bytes] | None = (-1, b"")
     while after is not None:  # in parts, so that not all of the rows are in memory at once
-        page = connection.execute(_OPEN, {"of_pipeline": number, "after": after}).all()
+        key = {"of_pipeline": number, "after_at": after[0], "after": after[1]}
+        page = connection.execute(_OPEN, key).all()
         yield from page
-        after = page[-1].execution if len(page) == LOADED_COUNT else None
+        after = (page[-1].since_at, page[-1].execution) if len(page) == LOADED_COUNT else None
 
 
 def _pipelines(connection: Connection) -> dict[int, str]:

@@ -28,7 +28,7 @@ from sqlalchemy import (
     text,
 )
 
-FIRST_VERSION = SCHEMA_VERSION = OLDEST_READER = 10
+FIRST_VERSION = SCHEMA_VERSION = OLDEST_READER = 11
 """The oldest schema that this program brings up to date, the one it writes, and the oldest program that can read that.
 
 A migration writes the last two into `meta`.
@@ -106,7 +106,7 @@ execution = Table(
     Column("found_at", BigInteger, nullable=False, server_default="0"),
     Column("overdue_at", BigInteger),  # the wall clock of `overdue_sequence`
     Index("execution_ended", "ended_at", **_only_where("ended_at IS NOT NULL")),
-    Index("execution_open", "pipeline_id", "execution", **_only_where("ended_at IS NULL")),
+    Index("execution_open", "pipeline_id", "since_at", "execution", **_only_where("ended_at IS NULL")),
     sqlite_with_rowid=False,
     postgresql_with=_OFTEN_WRITTEN,
 )
@@ -190,6 +190,12 @@ problem = Table(
     Column("failed_count", Integer, nullable=False, server_default="0"),  # ends that failed meanwhile
     Column("stream", LargeBinary, nullable=False),  # with the sequence: the event that opened it
     Column("sequence", BigInteger, nullable=False),
+    Column("told_count", Integer, nullable=False, server_default="0"),  # events of its own, such as that it was taken
+    Column("acked_at", BigInteger),  # somebody took it; with the next three
+    Column("acked_until", BigInteger),  # no reminder until then; NULL: as long as it is open
+    Column("acked_by", String),
+    Column("acked_comment", String),
+    Index("problem_opened", "opened_at"),
     Index("problem_open", "source_id", **_only_where("closed_at IS NULL")),
     Index("problem_pipeline", "pipeline_id", **_only_where("closed_at IS NULL AND execution IS NULL")),
     sqlite_with_rowid=False,
@@ -225,6 +231,40 @@ unjudged_end = Table(
     Column("execution", LargeBinary, primary_key=True),
     Column("ended_at", BigInteger, nullable=False),  # by the API's clock, else when it was seen
     Column("failed", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Silences that people made while the daemon ran, beside those of the file. Times are the wall clock's.
+silence = Table(
+    "silence",
+    metadata,
+    Column("id", _ROWID, primary_key=True),
+    Column("match", String, nullable=False),  # JSON
+    Column("starts_at", BigInteger, nullable=False),
+    Column("ends_at", BigInteger, nullable=False),
+    Column("by", String),
+    Column("comment", String),
+    sqlite_autoincrement=True,
+)
+
+# What only the owner of an account or a sink knows, from its memory: JSON of domain/snapshots.
+snapshot = Table(
+    "snapshot",
+    metadata,
+    Column("source_id", ForeignKey("source.id"), primary_key=True, autoincrement=False),
+    Column("written_at", BigInteger, nullable=False),  # steady clock
+    Column("body", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+    postgresql_with=_OFTEN_WRITTEN,
+)
+
+# What the owner of an account or a sink is asked to do, once however often it is asked; the row goes when it is done.
+action = Table(
+    "action",
+    metadata,
+    Column("kind", String, primary_key=True),  # scan (of a pipeline), enable (of a sink)
+    Column("source_id", ForeignKey("source.id"), primary_key=True, autoincrement=False),
+    Column("asked_at", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -5,10 +5,11 @@ It knows nothing of the pages.
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
@@ -24,6 +25,9 @@ BACKLOG_COUNT = 32
 
 TIMEOUT_S = 10.0
 """A connection that has sent no whole request for so long is closed."""
+
+BODY_BYTES = 64 * 1024
+"""A request's body is no longer."""
 
 SHUTDOWN_S = 0.2
 """How long an answer may still take at the end: one that hangs on the store would never come."""
@@ -42,16 +46,17 @@ class HttpServer:
         routes: list[web.RouteDef],
         *,
         clock: Clock,
+        access: Sequence[Middleware] = (),
         at_most: int = CONNECTIONS_COUNT,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """Serve nothing yet."""
+        """Serve nothing yet. `access` decides which requests reach a route."""
         self._clock = clock
         self._at_most = at_most
         self._answering: set[web.RequestHandler] = set()
         self._closed_count = 0
         self._say_at = dict.fromkeys(("crowded", "failed"), EARLIEST)
-        application = web.Application(middlewares=[self._answer])
+        application = web.Application(middlewares=[self._answer, *access], client_max_size=BODY_BYTES)
         application.add_routes(routes)
         self._runner = web.AppRunner(
             application,
@@ -59,7 +64,7 @@ class HttpServer:
             handler_cancellation=True,
             keepalive_timeout=timeout_s,  # also of a connection that has not asked yet
             lingering_time=0,
-            auto_decompress=False,  # nobody reads a body
+            auto_decompress=False,  # a small body may be a large one
             access_log=None,
             logger=_SILENT,
         )

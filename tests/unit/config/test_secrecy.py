@@ -76,7 +76,7 @@ WRITTEN = [
     f"store: {{password_file: {SENTINEL}}}",
     f"store: {{url: 'mysql://u:{SENTINEL}@h/db'}}",
     f"store: {{url: ['mysql://u:{SENTINEL}@h/db']}}",
-    f"http: {{token: {SENTINEL}}}",
+    f"http: {{tokn: {SENTINEL}}}",
     f"heartbeat: {{url: 'https://h/{SENTINEL}'}}",
     f"{SENTINEL}",
     f"- {SENTINEL}",

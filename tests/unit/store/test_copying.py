@@ -180,7 +180,7 @@ def refused(source: str, target: str, *, code: Exit = Exit.USAGE) -> str:
 async def test_a_target_with_rows_is_refused_and_keeps_them(databases: Databases, kind: str) -> None:
     source, target = await databases.full("sqlite"), await databases.full(kind, count=2)
     before = rows_of(target)
-    assert "is not empty, it has rows of source, " in refused(source, target)
+    assert "is not empty, it has rows of " in refused(source, target)
     assert rows_of(target) == before
 
 

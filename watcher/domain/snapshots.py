@@ -1,0 +1,57 @@
+"""What only the owner of an account or a sink knows, as it writes it down every few seconds for all pages.
+
+Times are microseconds UTC, steady, as all that is recorded. Pure values; `web` reads them back.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from watcher.domain.timestamps import Micros
+
+ENDS_COUNT = 60
+"""The last ends of a pipeline that are kept for its strip."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSnapshot:
+    """How a pipeline stands: its open executions by status, since when the oldest of each is in it, and the last ends.
+
+    `ends` has the first letter of each of the last ends, oldest first: `s`uccess, `f`ailed, `u`nrecognized.
+    """
+
+    open: Mapping[str, int] = field(default_factory=dict)
+    oldest: Mapping[str, Micros] = field(default_factory=dict)
+    ends: str = ""
+    ends_from: Micros | None = None
+    last_ended_at: Micros | None = None
+    last_failed_at: Micros | None = None
+    last_started_at: Micros | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSnapshot:
+    """What an account spends: requests a second that it wants, and has used over the last minute; its pipelines by id.
+
+    `longest_gap_s` is for how long the execution that waited longest was not looked at, `since` since when the account
+    is in `trouble`.
+    """
+
+    wanted_per_s: float
+    used_per_s: float
+    longest_gap_s: float
+    trouble: str | None = None
+    pipelines: Mapping[str, PipelineSnapshot] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSnapshot:
+    """How a sink is: `failing`, `disabled` or `None`; its last answer, when anything last got through, the next try.
+
+    `is_open` says that its circuit breaker is.
+    """
+
+    state: str | None
+    answer: str
+    through_at: Micros | None = None
+    next_try_at: Micros | None = None
+    is_open: bool = False

@@ -1,0 +1,365 @@
+"""What the API under `/api/v1` takes and answers; pages and commands show the same. docs/api.md is made from it.
+
+Names are camelCase, times RFC 3339 in UTC; what is absent is left out. What the API of Clerk Chat or a receiver called
+something is hostile text: whoever shows it escapes it.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+from watcher.domain.event import EventType
+from watcher.domain.problems import PROBLEM_KINDS, Severity
+from watcher.runtime.settings import Duration, ShortText
+from watcher.sinks.settings import SilenceMatch
+
+T = TypeVar("T")
+
+
+class Answer(BaseModel):
+    """What is answered."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class Asked(BaseModel):
+    """What is asked, in a query or a body: what is not known is an error."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid", hide_input_in_errors=True)
+
+
+class Trouble(Answer):
+    """Why something was not done (RFC 9457)."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+
+
+class Page(Answer, Generic[T]):
+    """Some of a list. With `next` as `after` the list goes on; it may end early where much had to be looked through."""
+
+    items: Sequence[T]
+    next: str | None = None
+
+
+class PageQuery(Asked):
+    """Which part of a list."""
+
+    after: str | None = Field(default=None, max_length=200, description="The `next` of the page before.")
+    limit: int = Field(default=50, ge=1, le=200, description="So many at most.")
+
+
+class PipelineRef(Answer):
+    """A pipeline by its id, and its name as far as it is known."""
+
+    id: str
+    name: str | None = None
+
+
+# Problems
+
+
+class Acknowledgement(Answer):
+    """That somebody took a problem: who, why, and until when nobody is reminded (absent: as long as it is open)."""
+
+    at: datetime
+    until: datetime | None = None
+    by: str | None = None
+    comment: str | None = None
+
+
+class Problem(Answer):
+    """Something that began and has not ended, or has: what it is about, how bad, since when, and who took it."""
+
+    id: str
+    kind: Literal[tuple(sorted(PROBLEM_KINDS))]  # type: ignore[valid-type]
+    severity: Severity
+    title: str
+    reason: str
+    opened_at: datetime
+    closed_at: datetime | None = None
+    count: int | None = None
+    account: str | None = None
+    pipeline: PipelineRef | None = None
+    execution: str | None = None
+    sink: str | None = None
+    labels: Mapping[str, str] = {}
+    link: str | None = None
+    runbook: str | None = None
+    acknowledged: Acknowledgement | None = None
+
+
+class ProblemQuery(PageQuery):
+    """Which problems: newest first."""
+
+    state: Literal["open", "closed", "all"] = "open"
+
+
+class AckRequest(Asked):
+    """Take a problem. Without `for` it holds as long as the problem is open."""
+
+    comment: ShortText | None = None
+    by: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Who takes it.")
+    for_s: Duration | None = Field(default=None, alias="for", description="Such as 2h.")
+
+
+# Silences
+
+
+class WeeklyHours(Answer):
+    """When a silence of the file holds, each week."""
+
+    days: Sequence[str]
+    from_: str = Field(alias="from")
+    to: str
+    timezone: str
+
+
+class Silence(Answer):
+    """What is kept back, and when. One of the file has no `id`: the file is the truth about it."""
+
+    id: str | None = None
+    match: SilenceMatch
+    from_: datetime | None = Field(default=None, alias="from")
+    until: datetime | None = None
+    weekly: WeeklyHours | None = None
+    active: bool
+    pipelines: int = Field(description="How many of the watched pipelines it may concern.")
+    by: str | None = None
+    comment: str | None = None
+
+
+class SilenceRequest(Asked):
+    """Keep back from now on what matches; give one of `for` and `until`."""
+
+    match: SilenceMatch
+    for_s: Duration | None = Field(default=None, alias="for", description="Such as 2h.")
+    until: datetime | None = None
+    by: Annotated[str, Field(max_length=64)] | None = None
+    comment: ShortText | None = None
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if (self.for_s is None) == (self.until is None):
+            raise ValueError('give one of "for", such as "2h", and "until"')
+        return self
+
+
+# Executions, events, deliveries
+
+
+class Execution(Answer):
+    """An execution as it stands. `since` is when its status was first seen; `started_at` and the like the API's."""
+
+    account: str
+    pipeline: PipelineRef
+    id: str
+    status: str | None = None
+    since: datetime
+    ended_at: datetime | None = None
+    lost: str | None = None
+    overdue: bool = False
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    duration_seconds: float | None = None
+    error: str | None = None
+    node: str | None = Field(default=None, description="The first node that failed.")
+    labels: Mapping[str, str] = {}
+    link: str | None = None
+
+
+class ExecutionQuery(PageQuery):
+    """Which executions: open ones first, those in their status for the shortest time first; then the latest ended.
+
+    A label is `team:sales`, or `!env:dev` for those without it. `q` is the beginning of an id or of a pipeline's name.
+    """
+
+    status: Sequence[str] = ()
+    pipeline: Sequence[str] = ()
+    account: Sequence[str] = ()
+    label: Sequence[str] = ()
+    since: str | None = Field(default=None, description="Ended no longer ago than `2h`, or since a time.")
+    q: str | None = Field(default=None, max_length=200)
+
+
+class Stay(Answer):
+    """A time in one status. Its beginning was seen at `at` and was not so yet at `not_before`."""
+
+    status: str
+    at: datetime
+    not_before: datetime | None = None
+    until: datetime | None = None
+
+
+class Delivery(Answer):
+    """An event on its way to a sink, or there.
+
+    `held` waits for an earlier event of the same execution or problem, `paused` for its sink, `disabled` for a person.
+    """
+
+    id: str
+    sink: str
+    event: str = Field(description="The event's id.")
+    type: EventType
+    account: str | None = None
+    pipeline: PipelineRef | None = None
+    execution: str | None = None
+    state: Literal["waiting", "retrying", "held", "paused", "disabled", "silenced", "delivered", "accepted", "dead"]
+    attempts: int
+    answer: str | None = None
+    recorded_at: datetime
+    next_try_at: datetime | None = None
+    settled_at: datetime | None = None
+
+
+class DeliveryQuery(PageQuery):
+    """Which deliveries: newest first."""
+
+    state: Literal["waiting", "silenced", "delivered", "accepted", "dead"] | None = None
+    sink: str | None = None
+
+
+class ReplayRequest(Asked):
+    """Send dead letters of a sink again: some, by the ids of deliveries, or all of them."""
+
+    sink: str
+    ids: Sequence[Annotated[str, Field(max_length=20)]] | None = Field(default=None, min_length=1, max_length=1000)
+    state: Literal["dead"] | None = None
+
+    @model_validator(mode="after")
+    def _which(self) -> Self:
+        if (self.ids is None) == (self.state is None):
+            raise ValueError('give one of "ids" and "state": "dead"')
+        return self
+
+
+class Replayed(Answer):
+    """How many are sent again."""
+
+    replayed: int
+
+
+class EventQuery(PageQuery):
+    """Which events, in the order of recording. The last page also has a `next`: asked with it later, none is missed."""
+
+    type: Sequence[str] = Field(default=(), description="Globs, such as `execution.*`.")
+    pipeline: Sequence[str] = ()
+    execution: str | None = None
+    label: Sequence[str] = ()
+    since: str | None = Field(default=None, description="Recorded no longer ago than `2h`, or since a time.")
+
+
+class Event(Answer):
+    """A CloudEvent as it was recorded: docs/events.md."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    type: EventType
+    data: Mapping[str, Any]
+
+
+class ExecutionDetail(Execution):
+    """One execution with all that is known of it."""
+
+    stays: Sequence[Stay] = ()
+    events: Sequence[Event] = ()
+    deliveries: Sequence[Delivery] = ()
+
+
+class ProblemDetail(Problem):
+    """One problem with what was told of it to whom."""
+
+    events: Sequence[Event] = ()
+    deliveries: Sequence[Delivery] = ()
+
+
+# The overview
+
+
+class Need(Answer):
+    """Something that needs somebody, the cause first, with the address of the page about it."""
+
+    kind: Literal["problem", "dead_letters", "gap", "config", "store"]
+    title: str
+    reason: str
+    since: datetime | None = None
+    count: int = 1
+    page: str
+    acknowledged: bool = False
+
+
+class PipelineStatus(Answer):
+    """A watched pipeline. `ends` are the statuses of its last 60 ends, oldest first, since `ends_from`."""
+
+    account: str
+    id: str
+    name: str | None = None
+    labels: Mapping[str, str] = {}
+    runbook: str | None = None
+    whole: bool
+    open: Mapping[str, int] = {}
+    oldest: Mapping[str, datetime] = {}
+    ends: Sequence[str] = ()
+    ends_from: datetime | None = None
+    last_ended_at: datetime | None = None
+    last_failed_at: datetime | None = None
+    last_started_at: datetime | None = None
+    problems: Sequence[str] = Field(default=(), description="The kinds of its open problems.")
+    silenced_until: datetime | None = None
+
+
+class AccountStatus(Answer):
+    """An account and what it spends, in requests a second."""
+
+    name: str
+    trouble: str | None = None
+    wanted: float | None = None
+    used: float | None = None
+    allowed: float
+    longest_gap_seconds: float | None = None
+    pipelines: int
+    as_of: datetime | None = Field(default=None, description="Absent while nobody owns it.")
+
+
+class SinkStatus(Answer):
+    """A sink, what waits for it, and what it answered last."""
+
+    name: str
+    type: str
+    state: Literal["well", "failing", "disabled", "paused"]
+    waiting: int = 0
+    oldest_waiting_at: datetime | None = None
+    dead: int = 0
+    answer: str | None = None
+    last_delivered_at: datetime | None = None
+    next_try_at: datetime | None = None
+    as_of: datetime | None = Field(default=None, description="Absent while nobody owns it.")
+
+
+class Status(Answer):
+    """The first view: what needs somebody, and how everything stands."""
+
+    version: str
+    needs: Sequence[Need]
+    open: Mapping[str, int]
+    pipelines: Sequence[PipelineStatus]
+    sinks: Sequence[SinkStatus]
+    accounts: Sequence[AccountStatus]
+    silences: Sequence[Silence]
+
+
+class TestResult(Answer):
+    """What a receiver answered to a test message."""
+
+    __test__ = False
+
+    delivered: bool
+    answer: str
+    took_ms: float
+    remedy: str | None = None
