@@ -107,12 +107,12 @@ class Silence:
     types: Collection[EventType] | None = None
     accounts: Collection[str] = ()
     pipelines: Collection[str] = ()
-    sinks: Collection[str] = ()
+    sinks: Collection[str] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def is_on(self, sink: str, *, at: datetime) -> bool:
         """Return whether it may keep back deliveries of that sink at that time."""
-        return self.starts_at <= at < self.ends_at and (not self.sinks or sink in self.sinks)
+        return self.starts_at <= at < self.ends_at and (self.sinks is None or sink in self.sinks)
 
     def matches(self, delivery: Delivery) -> bool:
         """Return whether it keeps this delivery back while it is on. What only says that a problem is over passes."""
