@@ -38,6 +38,7 @@ from watcher.runtime.settings import (
     split_http_url,
 )
 from watcher.runtime.units import InvalidValueError, parse_address
+from watcher.sinks.alert import usable_link
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import SilenceMatch, SinkSettings
 from watcher.store.store_url import check_store_url
@@ -115,6 +116,7 @@ AnySink = Annotated[SinkSettings, GetPydanticSchema(lambda _, handler: handler.g
 """The settings of a sink of any kind."""
 
 API = "https://web-api.clerk.chat"
+RUNBOOK_LENGTH = 512
 _PLACEHOLDER = re.compile(r"\{(?:pipelineId|executionId)\}")
 
 
@@ -137,6 +139,14 @@ def _link(value: str) -> str:
         remedy = "only {pipelineId} and {executionId} are filled in"
         raise InvalidValueError("holds a placeholder that is not known", remedy=remedy, quote=False)
     split_http_url(plain, example=example)
+    return value
+
+
+def _runbook(value: str) -> str:
+    split_http_url(value, example="https://wiki.example.com/agents/sales")
+    if usable_link(value) is None or len(value) > RUNBOOK_LENGTH:
+        remedy = f"write at most {RUNBOOK_LENGTH} characters, with %20 for a space and the like"
+        raise InvalidValueError("cannot be shown as a link everywhere", remedy=remedy, quote=False)
     return value
 
 
@@ -290,6 +300,12 @@ class WatchSettings(Block):
         default_factory=dict,
         description="Your own labels, copied into every event; sinks match on them; at most 32.",
         examples=["{team: sales}"],
+    )
+    runbook: Annotated[str, AfterValidator(_runbook)] | None = Field(
+        default=None,
+        description="What to do when it is in trouble: copied into events as `data.runbook`, and shown by chats and "
+        "pagers.",
+        examples=["https://wiki.example.com/agents/sales"],
     )
     overdue_after_s: Mapping[Literal[Status.NEW, Status.RUNNING, Status.PAUSED], Duration] = Field(
         default_factory=dict,

@@ -202,6 +202,7 @@ def watches_of(settings: Settings, account: str) -> list[Watch]:
             labels=dict(watch.labels),
             overdue_after_s={str(status): limit_s for status, limit_s in watch.overdue_after_s.items()},
             rules=None if watch.rules is None else rules_of(watch.rules),
+            runbook=watch.runbook,
         )
         for watch in settings.watch
         if watch.account == account
