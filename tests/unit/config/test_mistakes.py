@@ -174,10 +174,10 @@ TABLE = [
      ("1:40: accounts.default.link: does not begin "
      "with http:// or https://; write it like https://example.com/agents/{pipelineId}/runs/{executionId}")),
     ("accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, runbook: wiki}]",
-     ("2:68: watch[0].runbook: does not begin "
+     ("2:67: watch[0].runbook: does not begin "
      "with http:// or https://; write it like https://wiki.example.com/agents/sales")),
     ("accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, runbook: 'https://h/<x>'}]",
-     ("2:68: watch[0].runbook: cannot be shown as a link everywhere; "
+     ("2:67: watch[0].runbook: cannot be shown as a link everywhere; "
      "write at most 512 characters, with %20 for a space and the like")),
     ("accounts: {default: k}", f"1:21: accounts.default: is a single value, {BLOCK}"),
     ("accounts: {default: }", "1:12: accounts.default: has no value; give one or remove the key"),
