@@ -111,9 +111,7 @@ def _timezone(value: str) -> str:
             raise InvalidValueError("is not known: this system knows no time zones", remedy=remedy) from None
         meant = next((zone for zone in sorted(known) if zone.lower().endswith(f"/{value.lower()}")), value)
         remedy = did_you_mean(meant, known, rest="write one such as Europe/Berlin")
-        raise InvalidValueError(
-            "is no time zone", remedy=remedy, blind_remedy="write one such as Europe/Berlin"
-        ) from None
+        raise InvalidValueError("is no time zone", remedy=remedy) from None
     return value
 
 

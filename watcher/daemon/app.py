@@ -129,22 +129,22 @@ async def _work(
     await supervisor.apply(settings)
     maintenance = _add_duties(settings, shared, supervisor, ownership)
     readiness = Readiness(store, clock=shared.clock)
-    heartbeat = Heartbeat(schedule.stalled, readiness.problem, fatal=shared.fatal)
-    stack.push_async_callback(heartbeat.close)
+    heartbeat = Heartbeat(schedule.stalled, readiness.problem)
+    stack.push_async_callback(heartbeat.go_by, None)
     unready = partial(_unready, schedule, readiness, ownership)
     pages.checks = Checks(schedule.stalled, unready, maintenance.refresh_gauges)
     stack.push_async_callback(pages.close)  # before what they ask is closed
     await pages.serve(settings.http.listen)  # after a file was opened: its holder is named rather than its port
     _say_started(settings, store, address=pages.address, replica=replica)
     schedule.start()
-    heartbeat.go_by(settings.heartbeat)
+    await heartbeat.go_by(settings.heartbeat)
     started(pages.address)
 
     async def apply(changed: Settings) -> None:
         store.use_password(password_of(changed.store))
         await apply_settings(changed, supervisor=supervisor, maintenance=maintenance)
         configure_logs(level=changed.log.level, format_=changed.log.format)
-        heartbeat.go_by(changed.heartbeat)
+        await heartbeat.go_by(changed.heartbeat)
 
     follower.apply_by(apply)
     follower.begin()

@@ -1,4 +1,4 @@
-"""Tells a service outside that all is well, as long as it is: one that hears nothing for a while raises the alarm.
+"""Pings a service outside as long as all is well: one that gets none for a while raises the alarm.
 
 A ping is a GET. Of its URL only scheme and host are ever shown: the path is a secret.
 """
@@ -17,64 +17,44 @@ from watcher.sinks.template import REDIRECTED
 
 log = structlog.get_logger()
 
-TIMEOUT_S = 10.0
+TIMEOUT = aiohttp.ClientTimeout(total=10.0)
 
 
 class Heartbeat:
     """The pings of one process. `stalled` names the loops that make no progress, `store_problem` says what ails it."""
 
     def __init__(
-        self,
-        stalled: Callable[[], Sequence[str]],
-        store_problem: Callable[[], Awaitable[str | None]],
-        *,
-        fatal: Callable[[BaseException], None],
+        self, stalled: Callable[[], Sequence[str]], store_problem: Callable[[], Awaitable[str | None]]
     ) -> None:
-        """Ping nobody yet. `fatal` gets an error of ours, which ends the daemon."""
+        """Ping nobody yet."""
         self._stalled = stalled
         self._store_problem = store_problem
-        self._fatal = fatal
         self._settings: HeartbeatSettings | None = None
         self._task: asyncio.Task[None] | None = None
-        self._has_failed = False
 
-    def go_by(self, settings: HeartbeatSettings | None) -> None:
-        """Ping as this says from now on, the first time at once."""
+    async def go_by(self, settings: HeartbeatSettings | None) -> None:
+        """Ping as this says from now on, the first time at once. Without it ping no more."""
         if settings == self._settings:
             return
         if self._task is not None:
             self._task.cancel()
-        self._settings, self._task, self._has_failed = settings, None, False
-        if settings is not None:
-            self._task = asyncio.create_task(self._repeat(settings))
-            self._task.add_done_callback(self._ended)
-
-    async def close(self) -> None:
-        """Ping no more."""
-        if self._task is not None:
-            self._task.cancel()
             await asyncio.wait([self._task])
+        self._settings, self._task = settings, None
+        if settings is not None:
+            self._task = asyncio.create_task(self._repeat(URL(settings.url.get_secret_value()), settings.every_s))
+            self._task.add_done_callback(lambda task: task.cancelled() or task.result())  # a bug of ours is loud
 
-    async def _repeat(self, settings: HeartbeatSettings) -> None:
-        url = settings.url.get_secret_value()
+    async def _repeat(self, url: URL, every_s: float) -> None:
+        has_failed = False
         while True:
-            answer, remedy = await self._beat(URL(url))
-            if bool(answer) is not self._has_failed:
-                self._has_failed = bool(answer)
-                if answer:
-                    log.warning("heartbeat.failed", url=shown_url(url), answer=answer, remedy=remedy)
-                else:
-                    log.info("heartbeat.recovered", url=shown_url(url))
-            await asyncio.sleep(settings.every_s)
-
-    async def _beat(self, url: URL) -> tuple[str, str]:
-        """Ping once, if all is well; return why that was not done, or did not work, and what to do about it."""
-        trouble = ", ".join(f"{name} is stalled" for name in self._stalled()) or await self._store_problem()
-        return (f"withheld: {trouble}", "") if trouble else await ping(url)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            self._fatal(error)
+            trouble = ", ".join(f"{name} is stalled" for name in self._stalled()) or await self._store_problem()
+            answer, remedy = (f"withheld: {trouble}", "") if trouble else await ping(url)
+            if answer and not has_failed:
+                log.warning("heartbeat.failed", url=shown_url(str(url)), answer=answer, remedy=remedy)
+            elif has_failed and not answer:
+                log.info("heartbeat.recovered", url=shown_url(str(url)))
+            has_failed = bool(answer)
+            await asyncio.sleep(every_s)
 
 
 async def ping(url: URL) -> tuple[str, str]:
@@ -83,17 +63,12 @@ async def ping(url: URL) -> tuple[str, str]:
     Return what is wrong, a status code or a word, and what to do about it; nothing after a 2xx.
     """
     proxy = proxy_for(url)
-    headers = {"User-Agent": USER_AGENT}
-    if url.scheme == "http":  # the proxy reads the request itself, there is no CONNECT
-        headers.update(proxy.headers)
+    # Over http:// the proxy reads the request itself, there is no CONNECT.
+    headers = {"User-Agent": USER_AGENT, **(proxy.headers if url.scheme == "http" else {})}
     try:
         async with (
-            limited_session(
-                timeout=aiohttp.ClientTimeout(total=TIMEOUT_S), cookie_jar=aiohttp.DummyCookieJar()
-            ) as session,
-            session.get(
-                url, headers=headers, allow_redirects=False, proxy=proxy.url, proxy_headers=proxy.headers
-            ) as response,
+            limited_session(timeout=TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), headers=headers) as session,
+            session.get(url, allow_redirects=False, proxy=proxy.url, proxy_headers=proxy.headers) as response,
         ):
             status = response.status
     except (aiohttp.ClientError, TimeoutError, OSError) as error:

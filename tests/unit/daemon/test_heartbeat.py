@@ -20,7 +20,6 @@ class Health:
     def __init__(self) -> None:
         self.stalled: list[str] = []
         self.store: str | None = None
-        self.fatal: list[BaseException] = []
 
     async def store_problem(self) -> str | None:
         return self.store
@@ -39,9 +38,9 @@ def health() -> Health:
 
 @pytest.fixture
 async def heartbeat(health: Health) -> AsyncIterator[Heartbeat]:
-    heartbeat = Heartbeat(lambda: health.stalled, health.store_problem, fatal=health.fatal.append)
+    heartbeat = Heartbeat(lambda: health.stalled, health.store_problem)
     yield heartbeat
-    await heartbeat.close()
+    await heartbeat.go_by(None)
 
 
 def settings(receiver: Receiver, path: str = "/s3cret", *, every: str = "10ms") -> HeartbeatSettings:
@@ -56,7 +55,7 @@ async def until(holds: Callable[[], object]) -> None:
 
 async def test_it_pings_at_once_and_again_and_again(heartbeat: Heartbeat, receiver: Receiver) -> None:
     with capture_logs() as logs:
-        heartbeat.go_by(settings(receiver))
+        await heartbeat.go_by(settings(receiver))
         await until(lambda: len(receiver.requests) > 2)
     assert {request.line for request in receiver.requests} == {"GET /s3cret HTTP/1.1"}
     assert logs == []
@@ -65,12 +64,12 @@ async def test_it_pings_at_once_and_again_and_again(heartbeat: Heartbeat, receiv
 async def test_a_reload_changes_it_and_one_that_leaves_it_as_it_is_does_not(
     heartbeat: Heartbeat, receiver: Receiver
 ) -> None:
-    heartbeat.go_by(settings(receiver, every="1h"))
+    await heartbeat.go_by(settings(receiver, every="1h"))
     await until(lambda: receiver.requests)
-    heartbeat.go_by(settings(receiver, every="1h"))
-    heartbeat.go_by(settings(receiver, "/other", every="1h"))
+    await heartbeat.go_by(settings(receiver, every="1h"))
+    await heartbeat.go_by(settings(receiver, "/other", every="1h"))
     await until(lambda: len(receiver.requests) > 1)
-    heartbeat.go_by(None)
+    await heartbeat.go_by(None)
     assert [request.line.split()[1] for request in receiver.requests] == ["/s3cret", "/other"]
 
 
@@ -80,7 +79,7 @@ async def test_it_is_silent_while_a_loop_stalls_or_the_store_takes_nothing(
 ) -> None:
     health.stalled, health.store = stalled, store
     with capture_logs() as logs:
-        heartbeat.go_by(settings(receiver))
+        await heartbeat.go_by(settings(receiver))
         await until(lambda: logs)
         assert receiver.requests == []
         health.stalled, health.store = [], None
@@ -95,7 +94,7 @@ async def test_a_failure_is_one_warning_and_its_end_one_line_without_the_path(
 ) -> None:
     receiver.reply = says(answer(500))
     with capture_logs() as logs:
-        heartbeat.go_by(settings(receiver))
+        await heartbeat.go_by(settings(receiver))
         await until(lambda: len(receiver.requests) > 2)
         receiver.reply = says(answer(200, body=b"OK"))
         await until(lambda: len(logs) > 1)
@@ -126,11 +125,12 @@ async def test_a_proxy_of_the_environment_is_used(receiver: Receiver, monkeypatc
     assert request.headers["proxy-authorization"].startswith("Basic ")
 
 
-async def test_an_error_of_ours_ends_the_daemon(receiver: Receiver, health: Health) -> None:
+async def test_an_error_of_ours_is_loud(receiver: Receiver) -> None:
     async def broken() -> str | None:
         raise TypeError
 
-    heartbeat = Heartbeat(lambda: health.stalled, broken, fatal=health.fatal.append)
-    heartbeat.go_by(settings(receiver))
-    await until(lambda: health.fatal)
-    assert isinstance(health.fatal[0], TypeError)
+    seen: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: seen.append(context["exception"]))
+    await Heartbeat(lambda: (), broken).go_by(settings(receiver))
+    await until(lambda: seen)
+    assert isinstance(seen[0], TypeError)

@@ -49,8 +49,9 @@ async def sink_of(
     take_slot: Callable[[], float] = lambda: 0.0,
     check: Callable[[], None] = lambda: None,
     clock: FakeClock | None = None,
+    public_url: str = "",
 ) -> AsyncIterator[Sink]:
-    context = SinkContext(clock or FakeClock(), take_slot=take_slot, check=check)
+    context = SinkContext(clock or FakeClock(), take_slot=take_slot, check=check, public_url=public_url)
     sink = SlackBotSettings.model_validate(block).open(context)
     try:
         yield sink
@@ -101,6 +102,13 @@ async def test_a_reminder_goes_into_the_thread(slack: FakeSlack, sink: Sink) -> 
     message = await opened(sink)
     assert await sink.send([of(message, EventType.PROBLEM_REMINDER)]) == DELIVERED
     assert slack.heads() == [HEAD, "  ✕ Still open after 41 m: Sales agent keeps failing"]
+
+
+async def test_a_message_leads_to_our_own_page_of_the_problem(slack: FakeSlack) -> None:
+    async with sink_of(slack.block(), public_url="https://watcher.example.com") as sink:
+        await opened(sink)
+    (message,) = slack.posted()
+    assert "Details" in message.lines
 
 
 async def test_who_took_it_is_what_the_message_becomes_and_its_thread_says_so(slack: FakeSlack, sink: Sink) -> None:

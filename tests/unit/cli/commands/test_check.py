@@ -175,6 +175,8 @@ def test_without_secrets_whatever_is_absent_keeps_nothing_else_from_being_checke
         "sinks: {o: {type: webhook, url: 'https://h/', match: {pipelines: ['${V}'], labels: {a: '${V}'}}}}",
         "sinks: {o: {type: webhook, url: 'https://h/', retry: {schedule: ['${V}']}, group: {wait: 1s}}}",
         "silences: [{match: {labels: {a: '${V}'}, accounts: ['${V}']}, from: '${V}', until: '${V}'}]",
+        "silences: [{match: {accounts: ['${V}']}, weekly: {days: ['${V}'], from: '${V}', to: '${V}', timezone: UTC}}]",
+        "    runbook: '${V}'\nheartbeat: {url: '${V}', every: '${V}'}",
     ],
 )
 def test_without_secrets_a_variable_may_be_unset_wherever_a_value_stands(command: Command, block: str) -> None:
