@@ -12,7 +12,7 @@ from uuid import UUID
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, VERIFY, WHEN
-from watcher.domain.envelope import stream_of
+from watcher.domain.envelope import event_of, stream_of
 from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
 from watcher.domain.event_factory import EventFactory, trial_event
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
@@ -143,7 +143,15 @@ def _of_problem(events: Sequence[Event]) -> list[Event]:
     at += timedelta(hours=4)
     closed = events_of.closed(problem, json.dumps(opening).encode(), reason=ClosedReason.REMOVED, at=at)
     reminder = events_of.reminder(json.dumps(opening).encode(), problem, sink="ops", after=3, at=at)
-    return [json.loads(entry.event.body) for entry in (reminder, closed.entry)]
+    taken = event_of(
+        EventType.PROBLEM_ACKNOWLEDGED,
+        f"/problems/{problem.id}",
+        at,
+        sequence=1,
+        data=opening["data"]
+        | {"acknowledgement": {"by": "ada", "comment": "on it", "until": "2026-11-24T16:49:46.000Z"}},
+    )
+    return [json.loads(event.body) for event in (reminder.event, taken, closed.entry.event)]
 
 
 def _begin(now: datetime) -> dict[str, Outcome | ExecutionSnapshot]:

@@ -29,6 +29,7 @@ class EventType(StrEnum):
     SINK_RECOVERED = "sink.recovered"
     SINK_DISABLED = "sink.disabled"
     PROBLEM_REMINDER = "problem.reminder"
+    PROBLEM_ACKNOWLEDGED = "problem.acknowledged"
     PROBLEM_CLOSED = "problem.closed"
     WATCHER_TEST = "watcher.test"
 

@@ -42,6 +42,17 @@ def test_a_file_of_signing_secrets_has_one_a_line(text: str, load: Load) -> None
     assert [secret.get_secret_value() for secret in webhook(load(HOOK)).secret] == [FIRST, SECOND]
 
 
+def test_the_heartbeat_and_the_token_may_stand_in_files(load: Load) -> None:
+    load("")
+    Path("url").write_text("https://hc.example/x\n")
+    Path("token").write_text("t0ken\n")
+    settings = load("heartbeat: {url_file: url}\nhttp: {token_file: token}")
+    assert settings.heartbeat is not None
+    assert (settings.heartbeat.url.get_secret_value(), settings.heartbeat.every_s) == ("https://hc.example/x", 60.0)
+    assert settings.http.token is not None
+    assert settings.http.token.get_secret_value() == "t0ken"
+
+
 def test_a_path_may_hold_a_variable(load: Load) -> None:
     load("")
     Path("key").write_text("k")
