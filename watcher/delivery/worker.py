@@ -392,12 +392,12 @@ class DeliveryWorker:
         count = min(self._receiver.batch_count, UNSETTLED_COUNT - self._unsettled_count)
         while len(batch) < count and self._ready and not (batch[0].attempts or self._ready[0][0].attempts):
             batch += self._ready.popleft()
-        silences = self._silences() if self._deps.silences.all else ()
+        silences, at = self._silences() if self._deps.silences.all else (), self._clock.now()
         to_send: list[Delivery] = []
         unknown: set[UUID] = set()  # problems whose openings are kept back right now
         for each in batch:
             each_now = replace(each, is_opening_sent=False) if each.closes and each.problem in unknown else each
-            part = part_to_send(each_now, silences)
+            part = part_to_send(each_now, silences, at=at)
             if part is not None:
                 to_send.append(each_now if part is Part.WHOLE else replace(each_now, part=part))
                 continue
