@@ -39,7 +39,7 @@ WHEN = {
     EventType.PROBLEM_REMINDER: "A problem is still open after another `remind_every` of a sink, to which alone this "
     "goes. It has the data of the event that opened the problem, and belongs to the sink's own sequence.",
     EventType.PROBLEM_ACKNOWLEDGED: "Somebody took a problem: `acknowledgement` says who, why, and until when nobody "
-    "is reminded of it. It has the data of the event that opened the problem, and goes to the sinks that were sent that. "
+    "is reminded of it. It has the data of the event that opened the problem, and goes to the sinks that got that. "
     "A silence does not keep it back.",
     EventType.PROBLEM_CLOSED: "A problem ended because nothing watches for it any more: its rule, watch, account or "
     "sink was removed from the configuration (`reason` is `removed`), or an overdue execution ended without an "

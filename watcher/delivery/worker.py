@@ -208,6 +208,18 @@ class DeliveryWorker:
                 except StoreError as error:
                     self._rest_store(error)
 
+    async def enable(self) -> None:
+        """Send again to a receiver that was gone, and have that recorded as done. Raises `StoreError`."""
+        async with self._asking:
+            if self._offered is not None:
+                await asyncio.wait([self._offered])
+            if self._state.state != self._reporter.reported:
+                await self._reporter.report()
+            await self._store.enable()
+            self._state.enable()
+            self._reporter.reported = self._state.state
+        self.wake()
+
     def retried(self, why: str) -> None:
         """Note that the sink tries again by itself. May be called from any thread."""
         self._deps.metrics.retried()

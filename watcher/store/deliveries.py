@@ -5,7 +5,7 @@ due no earlier than it is, so that what is due is found at the front of the inde
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter, itemgetter
@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.event import EventKey, EventType
+from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSINGS, TROUBLED_ENDS
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Take, Turn
@@ -329,14 +329,15 @@ def backlog(connection: Connection) -> dict[str, Backlog]:
 
 
 _OF_SINK = select(source.c.id).where(source.c.kind == "sink", source.c.name == bindparam("name")).scalar_subquery()
-_OF_EVENT = (
-    select(event.c.id)
-    .where(event.c.stream == bindparam("of_stream"), event.c.sequence == bindparam("of_sequence"))
-    .scalar_subquery()
+_DEAD = (
+    select(delivery.c.number)
+    .where(delivery.c.sink_id == _OF_SINK, delivery.c.state == DEAD, delivery.c.settled_at <= bindparam("by"))
+    .order_by(delivery.c.settled_at)
+    .limit(bindparam("limit"))
 )
 _REPLAY = (
     update(delivery)
-    .where(delivery.c.sink_id == _OF_SINK, delivery.c.state == DEAD, delivery.c.number == _OF_EVENT)
+    .where(delivery.c.sink_id == _OF_SINK, delivery.c.state == DEAD, delivery.c.number == bindparam("of_number"))
     .values(
         state=WAITING,
         # In a lane of its own it waits for nothing, and holds nothing back.
@@ -355,7 +356,12 @@ _REPLAY = (
 )
 
 
-def replay(connection: Connection, *, name: str, event: EventKey, now: Micros) -> bool:
-    """Have a dead letter wait again; return whether it was one."""
-    key = {"name": name, "of_stream": event.stream, "of_sequence": event.sequence, "now": now}
-    return connection.execute(_REPLAY, key).rowcount > 0
+def dead_letters(connection: Connection, name: str, *, by: Micros, limit: int) -> Sequence[int]:
+    """Return the numbers of some dead letters of a sink that had died by then."""
+    return connection.scalars(_DEAD, {"name": name, "by": by, "limit": limit}).all()
+
+
+def replay(connection: Connection, name: str, numbers: Iterable[int], *, now: Micros) -> int:
+    """Have these wait again, as far as they are dead letters of that sink; return how many were."""
+    keys = [{"name": name, "of_number": number, "now": now} for number in sorted(numbers)]
+    return connection.execute(_REPLAY, keys).rowcount if keys else 0
