@@ -197,7 +197,9 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             part: AccountPoller | DeliveryWorker
             if key.kind == "sink":
-                part = await build_worker(shared, stack, held, settings=settings.sinks[key.name])
+                part = await build_worker(
+                    shared, stack, held, settings=settings.sinks[key.name], public_url=settings.http.public_url
+                )
             else:
                 part = await build_account(
                     shared,
