@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
@@ -90,6 +91,16 @@ Result = TypeVar("Result")
 
 ONE_SIGNAL_S = 0.05
 """The same signal twice within so long is one: `timeout` of the coreutils signals a program and then its group."""
+
+
+def exit_at_signals() -> None:
+    """Let a signal end the command as an exit: what it shows is put in order, and what it printed is written."""
+    for signum in ENDING:
+        signal.signal(signum, _exit)
+
+
+def _exit(signum: int, _frame: FrameType | None) -> NoReturn:
+    raise typer.Exit(128 + signum)
 
 
 class Interruption:
