@@ -11,10 +11,11 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from watcher.config.models import Moment
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity
 from watcher.runtime.settings import Duration, ShortText
-from watcher.sinks.settings import SilenceMatch
+from watcher.sinks.settings import EventGlob, SilenceMatch
 
 T = TypeVar("T")
 
@@ -52,6 +53,13 @@ class PageQuery(Asked):
 
     after: str | None = Field(default=None, max_length=200, description="The `next` of the page before.")
     limit: int = Field(default=50, ge=1, le=200, description="So many at most.")
+
+
+LabelFilter = Annotated[str, Field(pattern="^!?[^:]+:", max_length=600)]
+"""`team:sales`, or `!env:dev` for what has not this label."""
+
+Since = Duration | Moment
+"""So many seconds ago, or since a moment."""
 
 
 class PipelineRef(Answer):
@@ -139,7 +147,7 @@ class SilenceRequest(Asked):
 
     match: SilenceMatch
     for_s: Duration | None = Field(default=None, alias="for", description="Such as 2h.")
-    until: datetime | None = None
+    until: Moment | None = None
     by: Annotated[str, Field(max_length=64)] | None = None
     comment: ShortText | None = None
 
@@ -182,8 +190,8 @@ class ExecutionQuery(PageQuery):
     status: Sequence[str] = ()
     pipeline: Sequence[str] = ()
     account: Sequence[str] = ()
-    label: Sequence[str] = ()
-    since: str | None = Field(default=None, description="Ended no longer ago than `2h`, or since a time.")
+    label: Sequence[LabelFilter] = ()
+    since: Since | None = Field(default=None, description="Ended no longer ago than `2h`, or since a time.")
     q: str | None = Field(default=None, max_length=200)
 
 
@@ -247,11 +255,11 @@ class Replayed(Answer):
 class EventQuery(PageQuery):
     """Which events, in the order of recording. The last page also has a `next`: asked with it later, none is missed."""
 
-    type: Sequence[str] = Field(default=(), description="Globs, such as `execution.*`.")
+    type: Sequence[EventGlob] = Field(default=(), description="Globs, such as `execution.*`.")
     pipeline: Sequence[str] = ()
     execution: str | None = None
-    label: Sequence[str] = ()
-    since: str | None = Field(default=None, description="Recorded no longer ago than `2h`, or since a time.")
+    label: Sequence[LabelFilter] = ()
+    since: Since | None = Field(default=None, description="Recorded no longer ago than `2h`, or since a time.")
 
 
 class Event(Answer):
@@ -352,6 +360,12 @@ class Status(Answer):
     sinks: Sequence[SinkStatus]
     accounts: Sequence[AccountStatus]
     silences: Sequence[Silence]
+
+
+class Done(Answer):
+    """Whether what was asked for is done; else the owner of what it is about does it soon."""
+
+    done: bool
 
 
 class TestResult(Answer):
