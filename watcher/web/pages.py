@@ -98,7 +98,7 @@ def page_routes(
                 asked = _Asked(now_open, await api.status(now_open), request)
                 found = await find(asked)
             except api.RefusedError as error:
-                return message(request, error.status, error.status.phrase, f"{error.detail[:1].upper()}{error.detail[1:]}.")
+                return message(request, error.status, error.status.phrase, f"{error.detail}.")
             except StoreError:
                 return message(request, 503, "The store does not answer", "Nothing is lost. This page tries again.")
             except ValidationError as error:
@@ -349,4 +349,3 @@ async def _by_prefix(asked: _Asked) -> NoReturn:
         if one
         else f"/executions?{urlencode({'q': prefix})}"
     )
-

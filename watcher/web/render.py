@@ -15,15 +15,15 @@ from markupsafe import Markup
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import Status
-from watcher.domain.snapshots import ENDS_COUNT
 from watcher.domain.problems import Severity, severity_of
+from watcher.domain.snapshots import ENDS_COUNT
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import spell_duration
 from watcher.sinks.alert import SIGNS, usable_link
 from watcher.sinks.settings import SilenceMatch
 from watcher.web.models import AccountStatus, Stay
 
-GLYPHS = {
+GLYPHS: Mapping[str, str] = {
     Status.NEW: "○",
     Status.RUNNING: "▶",
     Status.PAUSED: "‖",

@@ -231,7 +231,9 @@ async def test_nobody_logs_in_where_there_is_no_token() -> None:
         assert (await site.log_in("")).status == 401
 
 
-@pytest.mark.parametrize("next_", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", "/\n", ""])
+@pytest.mark.parametrize(
+    "next_", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", "/\n", ""]
+)
 async def test_the_login_leads_to_no_other_site(next_: str) -> None:
     async with a_site(token=TOKEN) as site:
         form = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -243,7 +245,8 @@ async def test_the_login_leads_to_no_other_site(next_: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/static/../pages.py", "/static/%2e%2e/pages.py", "/static/..%2fpages.py", "/static/watcher.css", "/static/"]
+    "path",
+    ["/static/../pages.py", "/static/%2e%2e/pages.py", "/static/..%2fpages.py", "/static/watcher.css", "/static/"],
 )
 async def test_only_the_files_of_pages_are_served(path: str) -> None:
     async with a_site() as site:
