@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID, uuid5
 
-from stores import claim, open_soon
+from stores import claim, open_soon, operator_of
 
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
@@ -316,6 +316,11 @@ class Rig:
         self.sink.take_sent()
         await self.go(after_s)
         return self.sink.take_sent()
+
+    async def replay(self, *names: str) -> None:
+        """Have dead letters sent again."""
+        numbers = [self.row(name)["number"] for name in names]
+        assert await operator_of(self.real_store).replay(self.name, numbers) == len(names)
 
     def row(self, name: str) -> dict[str, Any]:
         """Return what is stored of a delivery."""

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import blake2b
 
 from pydantic import SecretStr
@@ -29,6 +30,7 @@ from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import SHARE, Backpressure, Pacer
 from watcher.runtime.scheduler import Schedule
+from watcher.sinks.settings import SilenceMatch
 from watcher.sinks.stdout import StdoutSettings
 from watcher.store.changes import Lease
 from watcher.store.leases import HeldLease
@@ -68,21 +70,24 @@ def routes_of(settings: Settings) -> dict[str, Route]:
 
 
 def silences_of(settings: Settings) -> list[Silence]:
-    """Return the silences, each for the sinks it means: never for stdout, which is the record of what happened."""
-    silenced = [name for name, sink in settings.sinks.items() if not isinstance(sink, StdoutSettings)]
+    """Return the silences of the file."""
     return [
-        Silence(
-            starts_at=silence.from_at,
-            ends_at=silence.until_at,
-            types=types_matching(silence.match.events) if silence.match.events else None,
-            accounts=frozenset(silence.match.accounts),
-            pipelines=frozenset(map(str, silence.match.pipelines)),
-            sinks=frozenset(silence.match.sinks or silenced),
-            labels=dict(silence.match.labels),
-        )
-        for silence in settings.silences
-        if silenced
+        silence_of(each.match, settings, starts_at=each.from_at, ends_at=each.until_at) for each in settings.silences
     ]
+
+
+def silence_of(match: SilenceMatch, settings: Settings, *, starts_at: datetime, ends_at: datetime) -> Silence:
+    """Return a silence for the sinks it means: never for stdout, which is the record of what happened."""
+    silenced = [name for name, sink in settings.sinks.items() if not isinstance(sink, StdoutSettings)]
+    return Silence(
+        starts_at=starts_at,
+        ends_at=ends_at,
+        types=types_matching(match.events) if match.events else None,
+        accounts=frozenset(match.accounts),
+        pipelines=frozenset(map(str, match.pipelines)),
+        sinks=frozenset(match.sinks or silenced),
+        labels=dict(match.labels),
+    )
 
 
 async def build_account(

@@ -208,6 +208,18 @@ class DeliveryWorker:
                 except StoreError as error:
                     self._rest_store(error)
 
+    async def enable(self) -> None:
+        """Send again to a receiver that was gone, and have that recorded as done. Raises `StoreError`."""
+        async with self._asking:
+            if self._offered is not None:
+                await asyncio.wait([self._offered])
+            if self._state.state != self._reporter.reported:
+                await self._reporter.report()
+            await self._store.enable()
+            self._state.enable()
+            self._reporter.reported = self._state.state
+        self.wake()
+
     def retried(self, why: str) -> None:
         """Note that the sink tries again by itself. May be called from any thread."""
         self._deps.metrics.retried()
@@ -392,12 +404,12 @@ class DeliveryWorker:
         count = min(self._receiver.batch_count, UNSETTLED_COUNT - self._unsettled_count)
         while len(batch) < count and self._ready and not (batch[0].attempts or self._ready[0][0].attempts):
             batch += self._ready.popleft()
-        silences = self._silences() if self._deps.silences.all else ()
+        silences, at = self._silences() if self._deps.silences.all else (), self._clock.now()
         to_send: list[Delivery] = []
         unknown: set[UUID] = set()  # problems whose openings are kept back right now
         for each in batch:
             each_now = replace(each, is_opening_sent=False) if each.closes and each.problem in unknown else each
-            part = part_to_send(each_now, silences)
+            part = part_to_send(each_now, silences, at=at)
             if part is not None:
                 to_send.append(each_now if part is Part.WHOLE else replace(each_now, part=part))
                 continue

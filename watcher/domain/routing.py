@@ -107,12 +107,12 @@ class Silence:
     types: Collection[EventType] | None = None
     accounts: Collection[str] = ()
     pipelines: Collection[str] = ()
-    sinks: Collection[str] = ()
+    sinks: Collection[str] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def is_on(self, sink: str, *, at: datetime) -> bool:
         """Return whether it may keep back deliveries of that sink at that time."""
-        return self.starts_at <= at < self.ends_at and (not self.sinks or sink in self.sinks)
+        return self.starts_at <= at < self.ends_at and (self.sinks is None or sink in self.sinks)
 
     def matches(self, delivery: Delivery) -> bool:
         """Return whether it keeps this delivery back while it is on. What only says that a problem is over passes."""
@@ -140,14 +140,19 @@ class Silences:
         return tuple(each for each in self.all if each.is_on(sink, at=at))
 
 
-def part_to_send(delivery: Delivery, silences: Sequence[Silence]) -> Part | None:
+def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetime) -> Part | None:
     """Return what of a delivery is to be sent while these silences are on; `None` if nothing is.
 
-    The end of a problem goes where its opening went, silenced or not. A reminder of what is over says nothing any more.
-    A silence keeps back what was never tried; what is replayed somebody asked for.
+    The end of a problem goes where its opening went, silenced or not, and so does that somebody took it. A reminder of
+    what is over, or taken `at` that time, says nothing any more. A silence keeps back what was never tried; what is
+    replayed somebody asked for.
     """
-    if delivery.type == EventType.PROBLEM_REMINDER and not delivery.is_problem_open:
-        return None
+    if delivery.type == EventType.PROBLEM_ACKNOWLEDGED:
+        return Part.WHOLE if delivery.is_opening_sent else None
+    if delivery.type == EventType.PROBLEM_REMINDER:
+        is_taken = delivery.acked_until is not None and at < delivery.acked_until
+        if is_taken or not delivery.is_problem_open:
+            return None
     part = Part.WHOLE
     if delivery.closes and not delivery.is_opening_sent:
         if delivery.type in CLOSINGS or delivery.only_closes:

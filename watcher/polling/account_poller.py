@@ -19,6 +19,7 @@ from watcher.polling.evaluator import Evaluated
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import ListPoller, ListScans
 from watcher.polling.page_processor import PageProcessor, ScanRules
+from watcher.polling.pipeline_list import HEAD_EVERY_PAGES
 from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.poll_queue import BY_DUE_AT, GetRequest, ListRequest, PollQueue, Request
@@ -105,6 +106,21 @@ class AccountPoller:
                 await self._alert_rules.watch(watches)
                 self._registry.apply(watches, additions, now=self._clock.monotonic())
         self._breaker.probe_at_once()
+        self._deps.wake()
+
+    def read_list(self, pipeline: str) -> None:
+        """Read the list of a pipeline that is watched whole as soon as the budget allows, by a scan that begins now.
+
+        One that is under way, and further down, has the page read next on which new rows show; the other follows it.
+        """
+        listing = self._registry.listings.get(pipeline)
+        if listing is None:
+            return
+        listing.is_wanted = True
+        if listing.queued and not listing.scan.began_at:
+            self._poll_queue.put_first(listing, now=self._clock.monotonic())
+        else:
+            listing.scan.depth = HEAD_EVERY_PAGES
         self._deps.wake()
 
     def end_overdue(self, execution: str, *, opening: EventKey) -> None:

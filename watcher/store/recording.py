@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.event import EventKey, Group, OutboxEntry
+from watcher.domain.event import EventKey, EventType, Group, OutboxEntry
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.store.changes import (
@@ -83,7 +83,7 @@ _DELIVERY = HotStatement(
     )
 )
 
-# Whom a silence kept an opening from needs no word of the end, unless an earlier owner may have sent it.
+# Whom a silence kept an opening from needs no word of what follows, unless an earlier owner may have sent it.
 _SINKS_OF = (
     select(delivery.c.sink_id, source.c.name)
     .join(source, source.c.id == delivery.c.sink_id)
@@ -140,15 +140,15 @@ class Outbox:
             for name in entry.sinks:
                 group = entry.groups.get(name)
                 deliveries.append(_delivery_row(entry, self.numbers[sink(name)], group, row["recorded_at"], now=now))
-            if entry.event.closes:
+            if entry.event.closes or entry.event.type is EventType.PROBLEM_ACKNOWLEDGED:
                 if deliveries:  # its opening may be of this transaction
                     _DELIVERY.run(connection, *deliveries)
                     deliveries = []
                 # A sink has been told of some problems twice.
                 for other in dict.fromkeys(connection.execute(_SINKS_OF, {"of_problem": row["problem_id"]})):
                     if other.name not in entry.sinks:
-                        closing = _delivery_row(entry, other.sink_id, None, row["recorded_at"], now=now)
-                        deliveries.append(closing | {"only_closes": True})
+                        more = _delivery_row(entry, other.sink_id, None, row["recorded_at"], now=now)
+                        deliveries.append(more | {"only_closes": entry.event.closes})
                         names.add(other.name)
         if deliveries:
             _DELIVERY.run(connection, *deliveries)

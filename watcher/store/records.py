@@ -50,7 +50,8 @@ class RulesRecord:
 class OpenProblem:
     """An open problem and what it is about: an account or a sink (`kind`), and of an account perhaps a pipeline.
 
-    Of an execution also its status, as long as this problem says that it is overdue, and whether it has ended.
+    Of an execution also its status, as long as this problem says that it is overdue, and whether it has ended. The
+    problem's own source has had `told_count` events.
     """
 
     problem: Problem
@@ -60,6 +61,7 @@ class OpenProblem:
     execution: str | None = None
     status: str | None = None
     has_ended: bool = field(default=False, kw_only=True)
+    told_count: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class Backlog:
 class SentOpening:
     """A problem whose opening event, with this body, the sink took, and when it was reminded of it.
 
-    `closed_at` is the wall clock, the others microseconds UTC, steady.
+    Nobody is to be reminded of it before `acked_until`. That and `closed_at` are the wall clock, the others
+    microseconds UTC, steady.
     """
 
     problem: Problem
@@ -110,6 +113,7 @@ class SentOpening:
     settled_at: Micros
     reminded_at: Micros | None
     closed_at: datetime | None
+    acked_until: datetime | None = None
 
 
 class AccountStore(Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import Connection, bindparam, case, exists, func, null, select, true, update
+from sqlalchemy import Connection, bindparam, case, delete, exists, func, null, select, true, update
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import Micros, to_us
@@ -14,7 +14,7 @@ from watcher.store.problems import open_problem_of, sent_openings
 from watcher.store.records import SentOpening, SinkRecord, Taken
 from watcher.store.sql_store import SqlStore
 from watcher.store.states import backoff_of, sink
-from watcher.store.tables import WAITING, ZERO, delivery, event, is_sink, opens, problem, source, waits
+from watcher.store.tables import WAITING, ZERO, action, delivery, event, is_sink, opens, problem, source, waits
 
 T = TypeVar("T")
 
@@ -122,6 +122,19 @@ class SinkStore:
             return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, backoff, opened, failures_count)
 
         return await self._write(load)
+
+    async def enable(self) -> None:
+        """Take a sink that is disabled for a failing one: a success is to show that it is there again.
+
+        Whoever asked for it has it done then.
+        """
+
+        def enable(connection: Connection, sink_id: int) -> None:
+            of_sink = (source.c.id == sink_id, source.c.state == "disabled")
+            connection.execute(update(source).where(*of_sink).values(state="failing"))
+            connection.execute(delete(action).where(action.c.kind == "enable", action.c.source_id == sink_id))
+
+        await self._write(enable)
 
     async def give_up(self, *, clock_s: float, after_s: float, skip: Collection[bytes]) -> int:
         """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.

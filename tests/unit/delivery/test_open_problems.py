@@ -4,11 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from stores import operator_of
 from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
@@ -67,6 +69,29 @@ async def test_an_open_problem_is_reminded_of_every_so_often(rig: Rig) -> None:
     assert await pass_hours(rig, 4) == [1, 1, 1, 1]
     await close_problem(rig)
     assert await pass_hours(rig, 2) == [0, 0]
+
+
+async def test_of_what_somebody_took_nobody_is_reminded_until_the_time_they_said_or_they_give_it_back(rig: Rig) -> None:
+    await open_problem(rig)
+    operator = operator_of(rig.real_store)
+    until = rig.clock.now() + timedelta(hours=2, minutes=30)
+    assert await operator.acknowledge(PROBLEM.id, by=None, comment=None, until=until)
+    assert await pass_hours(rig, 4) == [0, 0, 2, 1]  # of what was due meanwhile once, at its end
+    await operator.acknowledge(PROBLEM.id, by=None, comment=None, until=None)
+    assert await pass_hours(rig, 2) == [0, 0]
+    await operator.unacknowledge(PROBLEM.id)
+    assert await pass_hours(rig, 2) == [2, 1]
+
+
+async def test_a_reminder_that_waits_when_somebody_takes_the_problem_is_not_sent(rig: Rig) -> None:
+    await open_problem(rig)
+    rig.sink.answer = lambda _: BUSY
+    await rig.go(3600)
+    assert len(reminders(rig)) == 1
+    await operator_of(rig.real_store).acknowledge(PROBLEM.id, by=None, comment=None, until=None)
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(61)
+    assert [each.type for each in rig.sink.sent] == [EventType.PROBLEM_ACKNOWLEDGED]
 
 
 async def test_a_reminder_is_an_event_of_the_sink_and_says_what_the_opening_said(rig: Rig) -> None:

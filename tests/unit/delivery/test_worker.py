@@ -358,6 +358,41 @@ async def test_a_disabled_sink_is_served_again_once_its_block_changes(rig: Rig) 
     assert (rig.emitted[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
 
 
+async def test_a_disabled_sink_is_served_again_once_it_is_enabled_and_has_recovered_once_something_gets_through(
+    rig: Rig,
+) -> None:
+    rig.sink.answer = lambda _: GONE
+    await rig.record("a", "b")
+    await rig.go()
+    await rig.go(3600)
+    rig.sink.answer = lambda _: FAILED
+    await rig.worker.enable()
+    assert sorted(await rig.sent_after(1)) == ["a1", "b1"]
+    await rig.restart()
+    await rig.go(60)
+    assert (rig.emitted, rig.sink_state(), rig.is_up()) == ([("sink.disabled", 1)], "failing", False)
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(60)
+    assert (rig.emitted[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
+
+
+async def test_a_sink_that_is_well_is_enabled_for_nothing(rig: Rig) -> None:
+    await rig.worker.enable()
+    await rig.record("a")
+    assert (await rig.sent_after(), rig.emitted, rig.sink_state()) == (["a1"], [], None)
+
+
+async def test_a_sink_that_is_enabled_before_its_410_was_recorded_has_both_recorded(rig: Rig) -> None:
+    rig.sink.answer = lambda _: GONE
+    await rig.record("a")
+    await rig.worker.tick()
+    await rig.settle()
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.worker.enable()
+    await rig.go(60)
+    assert (rig.emitted, rig.sink_state()) == ([("sink.disabled", 1), ("sink.recovered", 2)], None)
+
+
 async def test_a_success_that_was_on_its_way_leaves_a_disabled_sink_disabled(rig: Rig) -> None:
     held = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda delivery: GONE if name_of(delivery) == "a1" else held
