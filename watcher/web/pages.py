@@ -23,7 +23,7 @@ from watcher.runtime.version import VERSION
 from watcher.web import api
 from watcher.web.access import COOKIE, LOGIN, SESSION_S, STATIC, local_path, new_session, same_secret, token_of
 from watcher.web.console import Console
-from watcher.web.models import DeliveryQuery, ExecutionDetail, ExecutionQuery, PipelineStatus, ProblemQuery, Status
+from watcher.web.models import DeliveryQuery, ExecutionQuery, PipelineStatus, ProblemQuery, Status
 
 NEEDS_COUNT = 10
 """Rows of what needs somebody, before the rest is one click away."""
@@ -273,32 +273,7 @@ async def _execution(asked: _Asked) -> Found:
         for each in it.events
         if "finishedAt" in each.data["execution"]
     ]
-    return {"it": it, "facts": _facts(it), "delay": delays[-1] if delays else None}
-
-
-FACTS = {
-    "triggeredBy": "Trigger",
-    "triggeredByEntityId": "Triggered by",
-    "conversationId": "Conversation",
-    "aiTokensUsed": "AI tokens",
-    "nodesStarted": "Nodes started",
-}
-
-
-def _facts(it: ExecutionDetail) -> Mapping[str, str]:
-    """Return what the last event says that the page shows nowhere else."""
-    data = it.events[-1].data if it.events else {}
-    known = data.get("execution", {})
-    facts = {word: f"{known[key]}" for key, word in FACTS.items() if key in known}
-    if "versionNumber" in data.get("pipeline", {}):
-        facts["Version"] = f"{data['pipeline']['versionNumber']}"
-    if nodes := known.get("failedNodes"):
-        facts["Failed nodes"] = "; ".join(
-            f"{each.get('name') or each.get('id')}: {each.get('error') or ''}" for each in nodes
-        )
-    if goals := known.get("goals"):
-        facts["Goals"] = ", ".join(goals)
-    return facts
+    return {"it": it, "delay": delays[-1] if delays else None}
 
 
 async def _pipeline(asked: _Asked) -> Found:

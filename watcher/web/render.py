@@ -20,8 +20,7 @@ from watcher.domain.snapshots import ENDS_COUNT
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import spell_duration
 from watcher.sinks.alert import SIGNS, usable_link
-from watcher.sinks.settings import SilenceMatch
-from watcher.web.models import AccountStatus, Stay
+from watcher.web.models import Stay
 
 GLYPHS: Mapping[str, str] = {
     Status.NEW: "○",
@@ -56,7 +55,7 @@ def glyph(status: str | None) -> str:
 
 def status_class(status: str | None) -> str:
     """Return the class of a status of an execution: what is lost or unknown shares one."""
-    return status if status in GLYPHS else "unknown"
+    return status if status and status in GLYPHS else "unknown"
 
 
 def event_glyph(type_: str) -> str:
@@ -119,18 +118,6 @@ def strip(ends: Sequence[str]) -> Mapping[str, str]:
     return paths
 
 
-def strip_label(ends: Sequence[str]) -> str:
-    """Say what a strip shows."""
-    counts = [f"{ends.count(status):,} {status}" for status in dict.fromkeys(ends)]
-    return f"last {len(ends)} ended: {', '.join(counts)}; the newest {ends[-1]}"
-
-
-def rate(ends: Sequence[str]) -> str:
-    """Return the share of ends that succeeded."""
-    share = 100 * ends.count(Status.SUCCESS) / len(ends)
-    return f"{share:.0f} %" if share in {0, 100} else f"{share:.1f} %"
-
-
 def timeline(stays: Sequence[Stay], now: datetime) -> Sequence[Bar]:
     """Return the stays side by side. Far longer ones than the others are cut, so that the short ones can be seen."""
     lengths = [seconds_between(stay.at, stay.until or now) for stay in stays]
@@ -151,31 +138,6 @@ def timeline(stays: Sequence[Stay], now: datetime) -> Sequence[Bar]:
     return bars
 
 
-def budget(account: AccountStatus) -> tuple[str, str]:
-    """Return how an account's budget is in a word, and what follows."""
-    wanted, used, gap = account.wanted or 0.0, account.used or 0.0, account.longest_gap_seconds
-    if account.as_of is None:
-        return "not polled", "no replica has it"
-    if wanted > account.allowed:
-        return "slowed", "wants more than rate_limit allows" + (f": polls are up to {span(gap)} apart" if gap else "")
-    longest = f"no execution waits longer than {span(gap)}" if gap else ""
-    return ("full" if used >= 0.95 * account.allowed else "room"), longest
-
-
-def match_text(match: SilenceMatch) -> str:
-    """Return what a silence is about."""
-    parts = [f"{key}={value}" for key, value in match.labels.items()]
-    for word, values in (
-        ("events", match.events),
-        ("pipeline", match.pipelines),
-        ("account", match.accounts),
-        ("sink", match.sinks),
-    ):
-        if values:
-            parts.append(f"{word} {', '.join(map(str, values))}")
-    return " · ".join(parts)
-
-
 def _shown(value: object) -> object:
     """Return what is shown of a value: characters that are not seen, such as one that turns the direction, by codes."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
@@ -192,10 +154,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         undefined=StrictUndefined,
     )
-    for function in (
-        age, at, budget, event_glyph, glyph, match_text, moment, rate, seconds_between, span, status_class, strip,
-        strip_label, timeline,
-    ):  # fmt: skip
+    for function in (age, at, event_glyph, glyph, moment, seconds_between, span, status_class, strip, timeline):
         environment.filters[function.__name__] = function
     environment.filters["link"] = usable_link
     return environment
