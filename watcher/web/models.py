@@ -236,7 +236,9 @@ class ReplayRequest(Asked):
     """Send dead letters of a sink again: some, by the ids of deliveries, or all of them."""
 
     sink: str
-    ids: Sequence[Annotated[str, Field(max_length=20)]] | None = Field(default=None, min_length=1, max_length=1000)
+    ids: Sequence[Annotated[str, Field(pattern=r"^[0-9]{1,18}$")]] | None = Field(
+        default=None, min_length=1, max_length=1000
+    )
     state: Literal["dead"] | None = None
 
     @model_validator(mode="after")

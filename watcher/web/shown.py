@@ -124,7 +124,7 @@ def stays(events: Sequence[models.Event]) -> Sequence[models.Stay]:
     """Return the times that an execution was in each status, from its events."""
     found: list[models.Stay] = []
     for each in events:
-        if each.type in {EventType.EXECUTION_OVERDUE, EventType.PROBLEM_REMINDER}:
+        if not each.type.startswith("execution.") or each.type is EventType.EXECUTION_OVERDUE:
             continue
         observed = each.data["observed"]
         status = "lost" if each.type is EventType.EXECUTION_LOST else each.data["execution"]["status"]
