@@ -53,6 +53,7 @@ FIELDS = {
     "account": "the account, as the configuration names it",
     "labels": "the watch's labels",
     "link": "the account's `link`, with the ids filled in; absent if it needs an execution's id and there is none",
+    "runbook": "the watch's `runbook`",
     "sink": "`sink.*` only: the sink's name",
     "answer": "`sink.*` only: its last answer, a status code or a word such as `timeout`; `none` if nothing came back",
     "reason": "why: see the types that have it",

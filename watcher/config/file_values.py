@@ -50,6 +50,9 @@ _STAND_INS: Mapping[str | int, str] = {
     "rate": "20%",
     "from": "2000-01-01T00:00:00Z",
     "until": "2000-01-02T00:00:00Z",
+    "days": "mon",
+    "to": "24:00",
+    "timezone": "UTC",
 }
 """What will do for a key, or in it."""
 
@@ -188,6 +191,8 @@ def _value_for(document: Document, path: Path) -> str | None:
             return str(uuid5(NAMESPACE_URL, write_path(path)))
         case (*_, "match", "accounts" | "sinks" as named, int()):
             return next(iter(document.table((named,))), None)
+        case (*_, "weekly", "from"):
+            return "00:00"
         case (*_, "headers" | "labels"):  # the whole block
             return None
     return next((_STAND_INS[part] for part in reversed(path) if part in _STAND_INS), None)

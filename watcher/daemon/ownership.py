@@ -344,7 +344,7 @@ def new_identity() -> str:
 
 def wanted_by(settings: Settings) -> dict[LeaseKey, object]:
     """Return what each owner is built from: another value of it means another owner."""
-    sinks = {LeaseKey("sink", name): sink for name, sink in settings.sinks.items()}
+    sinks = {LeaseKey("sink", name): (sink, settings.http.public_url) for name, sink in settings.sinks.items()}
     accounts = {
         LeaseKey("account", name): (account, settings.polling, settings.store.retention_s)
         for name, account in settings.accounts.items()

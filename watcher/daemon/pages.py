@@ -74,6 +74,7 @@ class Pages:
 
     async def close(self) -> None:
         """Serve nothing more."""
+        self.console = None
         server, self._server = self._server, None
         if server is not None:
             await server.close()

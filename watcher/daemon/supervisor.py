@@ -15,13 +15,15 @@ from functools import partial
 import structlog
 
 from watcher.config.models import Settings
-from watcher.daemon.build import build_account, fingerprint_of_settings, routes_of, silences_of, watches_of
+from watcher.daemon.build import build_account, fingerprint_of_settings, routes_of, silence_of, silences_of, watches_of
 from watcher.daemon.build_worker import OwnerDependencies, build_worker
 from watcher.daemon.ownership import Ownership, leases_wanted_by, wanted_by
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
+from watcher.sinks.settings import SilenceMatch
 from watcher.store.leases import HeldLease, LeaseKey
+from watcher.store.operator_store import StoredSilence
 from watcher.store.records import OpenProblem
 
 log = structlog.get_logger()
@@ -51,6 +53,7 @@ class Supervisor:
         self._ownership = ownership
         self._drain_s = drain_s
         self._settings = Settings()
+        self._stored: Sequence[StoredSilence] = ()
         self._wanted: Mapping[LeaseKey, object] = {}
         self._owners: dict[LeaseKey, _Owned] = {}
         self._endings: dict[LeaseKey, asyncio.Task[None]] = {}
@@ -78,6 +81,17 @@ class Supervisor:
         if problem.execution is not None and owner is not None and isinstance(owner.part, AccountPoller):
             owner.part.end_overdue(problem.execution, opening=problem.problem.opening)
 
+    def keep_back(self, stored: Sequence[StoredSilence]) -> None:
+        """Keep back what the silences of the configuration and these say, from now on."""
+        self._stored, settings = stored, self._settings
+        theirs = [
+            silence_of(
+                SilenceMatch.model_validate_json(each.match), settings, starts_at=each.starts_at, ends_at=each.ends_at
+            )
+            for each in stored
+        ]
+        self._shared.silences.replace([*silences_of(settings), *theirs])
+
     async def apply(self, settings: Settings) -> None:
         """Own what this configuration asks for, as far as it is held, and nothing else.
 
@@ -86,8 +100,8 @@ class Supervisor:
         what drains does so meanwhile, and becomes what is wanted by then.
         """
         self._shared.events.router.replace(routes_of(settings))
-        self._shared.silences.replace(silences_of(settings))
         self._settings, self._wanted = settings, wanted_by(settings)
+        self.keep_back(self._stored)
         await self._ownership.want(leases_wanted_by(settings), fingerprint=fingerprint_of_settings(settings))
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.
         keys = dict.fromkeys([*self._owners, *self._wanted, *self._shown])
@@ -197,7 +211,9 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             part: AccountPoller | DeliveryWorker
             if key.kind == "sink":
-                part = await build_worker(shared, stack, held, settings=settings.sinks[key.name])
+                part = await build_worker(
+                    shared, stack, held, settings=settings.sinks[key.name], public_url=settings.http.public_url
+                )
             else:
                 part = await build_account(
                     shared,

@@ -218,6 +218,7 @@ class DeliveryWorker:
             await self._store.enable()
             self._state.enable()
             self._reporter.reported = self._state.state
+        log.info("sink.enabled", sink=self.sink)
         self.wake()
 
     def retried(self, why: str) -> None:

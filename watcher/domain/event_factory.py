@@ -252,6 +252,7 @@ def pipeline_data(watch: Watch, *, link: str | None, name: str | None) -> Json:
         "account": watch.account,
         "labels": dict(watch.labels),
         "link": link and link.replace("{pipelineId}", watch.pipeline),
+        "runbook": watch.runbook,
         "pipeline": {"id": watch.pipeline, "name": cut(watch.name or name)},
     }
 

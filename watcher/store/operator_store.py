@@ -1,6 +1,6 @@
 """The store as people change it: acknowledgements, silences, replays, and what owners are asked to do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -72,12 +72,16 @@ class StoredSilence:
 
 
 class OperatorStore:
-    """What people do: each in one transaction, by whatever replica was asked. All raise `StoreError`."""
+    """What people do: each in one transaction, by whatever replica was asked. All raise `StoreError`.
+
+    `on_acknowledged` is called whenever a problem was taken.
+    """
 
     def __init__(self, store: SqlStore, events: EventFactory) -> None:
         """Do nothing yet."""
         self._store = store
         self._events = events
+        self.on_acknowledged: Callable[[], object] = lambda: None
 
     async def acknowledge(self, problem: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
         """Take a problem, with its event; return `False`, with nothing changed, if it is not open."""
@@ -110,6 +114,7 @@ class OperatorStore:
         names = await self._store.write(acknowledge)
         if names is None:
             return False
+        self.on_acknowledged()
         self._store.on_recorded(names)
         return True
 

@@ -90,7 +90,7 @@ TABLE = [
      ("5:12: watch[0].rules: silent needs a pipeline that is watched whole; "
       "remove silent, or remove executions to watch every one")),
     (WATCH + "    silent_after: 6h", ('5:5: watch[0].silent_after: unknown key "silent_after"; '
-     "allowed: pipeline, account, executions, name, labels, overdue_after, rules")),
+     "allowed: pipeline, account, executions, name, labels, runbook, overdue_after, rules")),
     (HOOK + "    allow_private: never", ('5:20: sinks.ops.allow_private: "never" cannot be used; '
      "input should be a valid boolean, unable to interpret input")),
     (HOOK + "    allow_private: [no]",
@@ -173,6 +173,12 @@ TABLE = [
     ("accounts: {default: {api_key: k, link: 'javascript:{executionId}'}}",
      ("1:40: accounts.default.link: does not begin "
      "with http:// or https://; write it like https://example.com/agents/{pipelineId}/runs/{executionId}")),
+    ("accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, runbook: wiki}]",
+     ("2:67: watch[0].runbook: does not begin "
+     "with http:// or https://; write it like https://wiki.example.com/agents/sales")),
+    ("accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, runbook: 'https://h/<x>'}]",
+     ("2:67: watch[0].runbook: cannot be shown as a link everywhere; "
+     "write at most 512 characters, with %20 for a space and the like")),
     ("accounts: {default: k}", f"1:21: accounts.default: is a single value, {BLOCK}"),
     ("accounts: {default: }", "1:12: accounts.default: has no value; give one or remove the key"),
     ("accounts: {default: {api_key: [k]}}",

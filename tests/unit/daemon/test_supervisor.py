@@ -187,6 +187,12 @@ async def test_what_is_as_it_was_goes_on_undisturbed(setup: Setup) -> None:
     await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
     assert setup.watcher() is watcher
     assert setup.worker() is not worker
+    worker = setup.worker()
+    await setup.apply(
+        sinks={"ops": setup.webhook(rate_limit="9/s")}, http={"public_url": "https://watcher.example.com"}
+    )
+    assert setup.watcher() is watcher
+    assert setup.worker() is not worker
 
 
 @pytest.mark.parametrize("more", [{"polling": {"max_interval": "50s"}}, {"store": {"retention": "29d"}}])

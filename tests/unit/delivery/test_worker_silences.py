@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, HASTY, REFUSED, RULES, Rig, name_of
@@ -15,7 +16,7 @@ from watcher.delivery.worker import BATCH
 from watcher.domain.delivery import Part
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
-from watcher.domain.routing import GroupRules, Silence
+from watcher.domain.routing import GroupRules, Silence, WeeklyHours
 from watcher.sinks.protocol import WorkerRules
 from watcher.store.changes import Turn
 from watcher.store.records import Taken
@@ -74,6 +75,20 @@ async def test_it_holds_in_its_time_alone(rig: Rig) -> None:
     assert await rig.sent_after(1) == []
     await rig.record("c")
     assert await rig.sent_after(100) == ["c1"]
+
+
+async def test_a_weekly_one_holds_in_its_hours_and_then_lets_go_what_opened_a_problem(rig: Rig) -> None:
+    now = rig.clock.now()
+    minute = now.hour * 60 + now.minute
+    weekly = WeeklyHours(frozenset({now.weekday()}), minute + 5, minute + 10, ZoneInfo("UTC"))
+    rig.silences.replace([Silence(now, now, weekly=weekly)])
+    await rig.record("b")
+    assert await rig.sent_after() == ["b1"]
+    assert await rig.sent_after(400) == []
+    await open_problem(rig)
+    await rig.record("b")
+    assert await rig.sent_after() == []
+    assert await rig.sent_after(600) == ["a1"]
 
 
 async def test_what_was_tried_before_is_tried_again(rig: Rig) -> None:

@@ -55,6 +55,7 @@ HEADLINES = {
     EventType.SINK_RECOVERED: "✓ Sink ops recovered after 41 m",
     EventType.SINK_DISABLED: "✕ Sink ops is disabled (503)",
     EventType.PROBLEM_REMINDER: "✕ Still open after 41 m: Sales agent keeps failing",
+    EventType.PROBLEM_ACKNOWLEDGED: "◆ Acknowledged by ada until 2026-11-24 14:00 UTC: Sales agent keeps failing",
     EventType.PROBLEM_CLOSED: "✓ Closed, no longer watched: Sales agent keeps failing",
     EventType.WATCHER_TEST: "✓ Test message from clerk-watcher to its sink ops",
 }
@@ -87,7 +88,7 @@ def test_no_headline_has_more_than_150_characters_or_one_that_is_obeyed(type_: E
 
 def test_news_is_bad_or_good() -> None:
     good = {type_ for type_ in EventType if not read(sample(type_)).is_trouble}
-    assert good == {type_ for type_, headline in HEADLINES.items() if headline[0] in "○▶‖✓"}
+    assert good == {type_ for type_, headline in HEADLINES.items() if headline[0] in "○▶‖✓◆"}
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,19 @@ async def test_a_reminder_goes_into_the_thread(slack: FakeSlack, sink: Sink) -> 
     assert slack.heads() == [HEAD, "  ✕ Still open after 41 m: Sales agent keeps failing"]
 
 
+async def test_who_took_it_is_what_the_message_becomes_and_its_thread_says_so(slack: FakeSlack, sink: Sink) -> None:
+    message = await opened(sink)
+    data = data_of(EventType.PROBLEM_ACKNOWLEDGED) | {"execution": data_of(FAILED)["execution"]}
+    taken = replace(sample(EventType.PROBLEM_ACKNOWLEDGED, data=data), message=message)
+    assert await sink.send([taken]) == DELIVERED
+    head = "◆ Acknowledged by ada until 2026-11-24 14:00 UTC: Sales agent keeps failing, last at Greeting"
+    assert slack.heads() == [head, f"  {head}"]
+    (first,) = slack.posted()
+    assert first.lines[1] == "upstream timeout after 30 s"
+    assert "looking at it" in first.lines
+    assert slack.calls == ["chat.postMessage", "chat.update", "chat.postMessage"]
+
+
 async def test_the_end_becomes_the_message_and_its_thread_says_so(slack: FakeSlack, sink: Sink) -> None:
     message = await opened(sink)
     assert await sink.send([of(message)]) == DELIVERED

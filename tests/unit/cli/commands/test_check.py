@@ -3,6 +3,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from e2e.programme import Board, begin
 from postgres import PostgresServer
 from receiver import Receiver, answer, hangs, says
 
+from watcher.cli.commands.check import silence_lines
+from watcher.config.loader import load_config
 from watcher.runtime.http_client import REMEDIES
 
 Command = Callable[..., Any]
@@ -35,6 +38,32 @@ def write(text: str, *, name: str = "watcher.yaml") -> None:
 def test_a_good_file_gives_its_plan(command: Command) -> None:
     write(GOOD)
     assert command("check") == (0, ROWS, "")
+
+
+SILENCES = """
+sinks: {phone: {type: webhook, url: "https://h.example", secret: whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz}}
+silences:
+  - {match: {events: ["execution.*"], sinks: [phone]}, from: 2026-01-01T00:00:00Z, until: 2026-12-01T12:30:00Z,
+     comment: moving}
+  - {match: {accounts: [default]}, from: 2026-01-01T00:00:00Z, until: 2026-01-02T00:00:00Z}
+  - match: {sinks: [phone]}
+    weekly: {days: [sat], from: "20:00", to: "08:00", timezone: Europe/Berlin}
+"""
+
+
+def test_the_plan_says_what_is_silent_and_what_will_be(command: Command) -> None:
+    write(f"{GOOD}{SILENCES}")
+    settings = load_config(Path("watcher.yaml"), environ={})
+    now = "silent now until 2026-12-01 12:30 UTC: execution.*, phone (moving)"
+    friday, sunday = (datetime(2026, 11, day, 1, tzinfo=UTC) for day in (27, 29))
+    assert silence_lines(settings, at=friday) == [
+        now,
+        "silent from 2026-11-28 19:00 until 2026-11-29 07:00 UTC: phone",
+    ]
+    assert silence_lines(settings, at=sunday) == [now, "silent now until 2026-11-29 07:00 UTC: phone"]
+    code, out, err = command("check")
+    assert (code, out) == (0, ROWS)
+    assert err.splitlines()[-1].startswith("note: silent ")
 
 
 def test_mistakes_are_lines_in_a_pipe(command: Command) -> None:
@@ -100,7 +129,7 @@ def test_without_secrets_every_example_is_fine_and_each_secret_a_warning(path: P
     code, out, err = command("check", str(path), "--without-secrets")
     assert code == 0, err
     assert out.startswith("account\t")
-    lines = err.splitlines()
+    lines = [line for line in err.splitlines() if not line.startswith("note: silent ")]
     assert all(line.startswith(f"warning: {path}:") for line in lines)
     absent = [line for line in lines if "is not set" in line or "cannot read" in line]
     assert absent
