@@ -17,6 +17,7 @@ from sqlalchemy import update
 from stores import SetClock, claim, open_soon, operator_of
 
 from watcher.config.models import Settings
+from watcher.domain.event import EventType
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.runtime.units import Address
@@ -32,7 +33,7 @@ from watcher.web.models import Need, TestResult
 from watcher.web.pages import page_routes
 from watcher.web.server import HttpServer
 
-OVERDUE, DEGRADED = str(PROBLEMS["execution.overdue"]), str(PROBLEMS["account.degraded"])
+OVERDUE, DEGRADED = str(PROBLEMS[EventType.EXECUTION_OVERDUE]), str(PROBLEMS[EventType.ACCOUNT_DEGRADED])
 PAGES = (
     "/",
     "/executions",
@@ -111,27 +112,27 @@ async def a_site(folder: Path, *, is_filled: bool = True, **settings: Any) -> As
         return TestResult(delivered=True, answer="204", took_ms=1.0)
 
     console = Console(
-        lambda: site.settings,
+        lambda: served.settings,
         ConsoleStore(store),
         operator_of(store),
         clock,
-        lambda: site.needs,
+        lambda: served.needs,
         try_sink,
         lambda: None,
     )
 
     def now_open() -> Console | None:
-        return console if site.is_open else None
+        return console if served.is_open else None
 
     server = HttpServer(
-        [*api_routes(now_open), *page_routes(now_open, lambda: site.settings, clock)],
+        [*api_routes(now_open), *page_routes(now_open, lambda: served.settings, clock)],
         clock=clock,
-        access=[access(lambda: site.settings, listen="127.0.0.1:0", clock=clock)],
+        access=[access(lambda: served.settings, listen="127.0.0.1:0", clock=clock)],
     )
     port = await server.listen(Address("127.0.0.1", 0))
     async with ClientSession(f"http://127.0.0.1:{port}") as session:
-        site = Site(session, store, clock, Settings.model_validate(SETTINGS | settings), [])
-        yield site
+        served = Site(session, store, clock, Settings.model_validate(SETTINGS | settings), [])
+        yield served
     await server.close()
     await store.close()
 
