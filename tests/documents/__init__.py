@@ -5,11 +5,13 @@ from pathlib import Path
 
 from documents.configuration import configuration
 from documents.events import events
+from documents.rules import DEPLOY, prometheus_rule
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 PAGES: Mapping[Path, Callable[[], str]] = {
     DOCS / "configuration.md": configuration,
     DOCS / "events.md": events,
+    DEPLOY / "kubernetes" / "prometheus" / "rules.yaml": prometheus_rule,
 }
 """Each page and what makes it."""
