@@ -12,11 +12,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from copies import KINDS, engine_of, fill
 from documents import DOCS
-from postgres import PostgresServer
 from prometheus_client import Metric
-from sqlalchemy import update
 from stores import claim
 
 from watcher.domain.errors import Exit
@@ -24,7 +21,6 @@ from watcher.domain.event import AccountTrouble, EventType, GapReason
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.metrics import Metrics
-from watcher.store import tables
 from watcher.store.open import open_store
 
 RUN, WATCH, NIGHT = ((DOCS / name).read_text(encoding="utf-8") for name in ("run.md", "watch.md", "3am.md"))
@@ -105,32 +101,6 @@ def test_the_alerts_are_rules_prometheus_can_read() -> None:
     assert all({"alert", "expr"} <= set(rule) <= {"alert", "expr", "for"} for rule in (*group["rules"], *with_replicas))
     fires_on = {rule["expr"] for rule in group["rules"]}
     assert {f"watcher_{each}_up == 0" for each in ("store", "account", "sink")} <= fires_on
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_open_and_what_is_dead_is_found_as_it_says(kind: str, tmp_path: Path, postgres: PostgresServer) -> None:
-    queries = re.findall(r'sqlite3 -readonly watcher\.db "(.*?)"', NIGHT, re.DOTALL)
-    assert len(queries) == 2
-    on_postgresql, on_sqlite = re.findall(r"`(\w+\(body.*?)`", NIGHT)
-    with postgres.database() as database:
-        url = database if kind == "postgresql" else f"sqlite:///{tmp_path}/watcher.db"
-        asyncio.run(_filled(url))
-        engine = engine_of(url)
-        with engine.begin() as connection:
-            connection.execute(update(tables.event).values(body=b"{}"))
-            connection.execute(update(tables.delivery).values(state="dead"))
-            connection.execute(update(tables.source).values(name="ops"))
-            for query in queries:
-                text = query.replace(on_sqlite, on_postgresql) if kind == "postgresql" else query
-                assert connection.exec_driver_sql(text).scalars().all() == ["{}"]
-        engine.dispose()
-
-
-async def _filled(url: str) -> None:
-    """Make a store with a row in each table."""
-    store = await open_store(url, clock=SystemClock())
-    await store.close()
-    fill(url, count=1)
 
 
 def backup_commands() -> list[str]:
