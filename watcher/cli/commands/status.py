@@ -73,11 +73,7 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
     needs = found["needs"]
     counts = "   ".join(f"{sign} {name} {found['open'].get(name, 0):,}" for name, sign in OPEN.items())
     head = f"clerk-watcher {found['version']}   open {sum(found['open'].values()):,}:  {counts}"
-    verdict = (
-        (f"✕ {len(needs):,} {'needs' if len(needs) == 1 else 'need'} you", "red")
-        if needs
-        else ("✓ nothing needs you", "green")
-    )
+    verdict = (f"✕ {len(needs):,} need you", "red") if needs else ("✓ nothing needs you", "green")
     lines = ((failure, "bold red"), (head, ""), verdict)
     parts: list[RenderableType] = [Text(printed(text, console=console), style) for text, style in lines if text]
     pipelines = sorted(map(_pipeline, found["pipelines"]), key=lambda each: (each["state"] == "well", each["name"]))
@@ -85,8 +81,7 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
     parts.append(table(NEED_FIELDS, needs[:NEEDS_SHOWN], console=console))
     if len(needs) > NEEDS_SHOWN:
         parts.append(f"and {len(needs) - NEEDS_SHOWN:,} more: watcher problems")
-    shown = ((PIPELINE_FIELDS, pipelines), (SINK_FIELDS, found["sinks"]), (ACCOUNT_FIELDS, accounts))
-    for fields, items in shown:
+    for fields, items in ((PIPELINE_FIELDS, pipelines), (SINK_FIELDS, found["sinks"]), (ACCOUNT_FIELDS, accounts)):
         parts += ["", table(fields, items, console=console)]
     return Group(*parts)
 

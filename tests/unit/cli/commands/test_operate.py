@@ -104,6 +104,8 @@ def test_on_a_terminal_no_more_is_shown_than_somebody_reads(daemon: FakeDaemon, 
     daemon.replies["GET /deliveries"] = Page[Delivery](items=[delivery(number) for number in range(60)])
     lines = on_terminal("deliveries", WATCHER_URL=daemon.url).splitlines()
     assert (len(lines), lines[-1]) == (52, "hint: these are the first 50; piped, all are printed")
+    daemon.replies["GET /deliveries"] = Page[Delivery](items=[])
+    assert on_terminal("deliveries", WATCHER_URL=daemon.url) == "none\n"
 
 
 @pytest.mark.parametrize("id_", [ID, "3f2a", "Sales"])
