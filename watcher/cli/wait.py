@@ -27,6 +27,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.routing import Router
 from watcher.domain.rules import RuleState
+from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.evaluator import Cadence
@@ -501,4 +502,7 @@ class EphemeralStore:
         """Keep nothing."""
 
     async def save_backoff(self, backoff: BackoffState) -> None:
+        """Keep nothing."""
+
+    async def save_snapshot(self, snapshot: AccountSnapshot) -> None:
         """Keep nothing."""

@@ -148,6 +148,15 @@ class PollTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotChange:
+    """How the leased account or sink stands at that time (microseconds, steady): a snapshot as JSON."""
+
+    lease: Lease
+    written_at: Micros
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRecord:
     """How one delivery stands after an attempt, or after a silence kept it back. Fields as in `Delivery`.
 

@@ -4,11 +4,13 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import TypeVar
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, bindparam, case, delete, exists, func, null, select, true, update
 
 from watcher.domain.delivery import DeliveryState
+from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import Micros, to_us
-from watcher.store.changes import Lease, SourceChange, Turn
+from watcher.store.changes import Lease, SnapshotChange, SourceChange, Turn
 from watcher.store.deliveries import IS_HEAD
 from watcher.store.problems import open_problem_of, sent_openings
 from watcher.store.records import SentOpening, SinkRecord, Taken
@@ -82,6 +84,8 @@ _RELEASE = (
         settled_at=null(),
     )
 )
+
+_SNAPSHOT = TypeAdapter(SinkSnapshot)
 
 
 class SinkStore:
@@ -167,6 +171,11 @@ class SinkStore:
                 connection.execute(_RELEASE, rows)
 
         await self._write(release)
+
+    async def save_snapshot(self, snapshot: SinkSnapshot) -> None:
+        """Let everybody know how the sink stands."""
+        body = _SNAPSHOT.dump_json(snapshot)
+        await self._store.record(SnapshotChange(self.lease, self._store.clock.steady_us(), body))
 
     async def sent_openings(self, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
         """Return the open problems whose opening the sink took, and those closed since that moment, if given."""

@@ -9,8 +9,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType
-from watcher.domain.execution import Outcome
-from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
+from watcher.domain.timestamps import Micros
+from watcher.runtime.metrics import AccountMetrics, Metrics, PipelineMetrics, SinkMetrics
 
 OUTCOMES = [
     "ok",
@@ -52,6 +53,16 @@ CONTRACT = {
     "config_last_reload_success_timestamp_seconds": ("gauge", set()),
     "config_restart_pending": ("gauge", set()),
     "build_info": ("gauge", {"version"}),
+    "pipeline_info": ("gauge", {"account", "pipeline", "name"}),
+    "executions_started_total": ("counter", {"account", "pipeline"}),
+    "executions_ended_total": ("counter", {"account", "pipeline", "status"}),
+    "execution_duration_seconds": ("histogram", {"account", "pipeline", "status"}),
+    "execution_ai_tokens_total": ("counter", {"account", "pipeline"}),
+    "execution_goals_total": ("counter", {"account", "pipeline", "goal"}),
+    "pipeline_open_executions": ("gauge", {"account", "pipeline", "status"}),
+    "pipeline_oldest_open_timestamp_seconds": ("gauge", {"account", "pipeline", "status"}),
+    "pipeline_last_started_timestamp_seconds": ("gauge", {"account", "pipeline"}),
+    "pipeline_last_ended_timestamp_seconds": ("gauge", {"account", "pipeline", "status"}),
 }
 PROCESS: dict[str, tuple[str, set[str]]] = {
     "cpu_seconds_total": ("counter", set()),
@@ -63,10 +74,18 @@ PROCESS: dict[str, tuple[str, set[str]]] = {
 }
 
 
+def busy_pipeline() -> PipelineMetrics:
+    """Return one in which everything has happened that a metric says."""
+    known = ExecutionRecord("9a1b", "0b5c", "success", ended_at=Micros(1))
+    pipeline = PipelineMetrics("Sales agent", oldest={"running": Micros(1)})
+    pipeline.count(known, ExecutionSnapshot("9a1b", "success", goals=("Booked",)), starts=True, now=Micros(1))
+    return pipeline
+
+
 @pytest.fixture
 def metrics() -> Metrics:
     metrics = Metrics()
-    AccountMetrics(metrics, "default")
+    AccountMetrics(metrics, "default").pipelines["0b5c"] = busy_pipeline()
     SinkMetrics(metrics, "ops")
     return metrics
 
