@@ -34,6 +34,8 @@ async def test_who_is_paged_sees_what_is_wrong_takes_it_is_quiet_and_sends_again
     async def ask(*words: str) -> Outcome:
         return await outcome_of(*words, folder=stage.folder, environ=environ)
 
+    elsewhere = await outcome_of("status", folder=stage.folder, environ=environ | {"WATCHER_TOKEN": "another"})
+    assert (elsewhere.code, "set WATCHER_TOKEN to the http.token of its file" in elsewhere.stderr) == (4, True)
     followed = await stage.begin("events", "-f", "--json", "--type", "problem.*", environ=environ)
     await life.until(lambda: life.events("execution.overdue"), what="something is overdue")
     first = lines(await ask("problems", "--json"))[-1]
