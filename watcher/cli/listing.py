@@ -47,7 +47,7 @@ def print_list(fields: Sequence[str], items: Iterable[Mapping[str, Any]], *, as_
             put(*(harmless(_text(_value(item, field))) for field in fields))
     else:
         console, shown = console_on(sys.stdout), list(islice(items, SHOWN + 1))
-        console.print(table(fields, shown[:SHOWN], console=console))
+        console.print(table(fields, shown[:SHOWN], console=console) if shown else "none")
         if len(shown) > SHOWN:
             put_error(f"hint: these are the first {SHOWN}; piped, all are printed")
 

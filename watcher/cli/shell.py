@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, NoReturn, TypeVar
 
 import typer
@@ -96,11 +95,7 @@ ONE_SIGNAL_S = 0.05
 def exit_at_signals() -> None:
     """Let a signal end the command as an exit: what it shows is put in order, and what it printed is written."""
     for signum in ENDING:
-        signal.signal(signum, _exit)
-
-
-def _exit(signum: int, _frame: FrameType | None) -> NoReturn:
-    raise typer.Exit(128 + signum)
+        signal.signal(signum, lambda number, _frame: sys.exit(128 + number))
 
 
 class Interruption:

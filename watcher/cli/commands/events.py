@@ -45,7 +45,7 @@ def events(
     query = [(name, value) for name, values in lists.items() for value in values or ()]
     if execution:
         query.append(("execution", execution))
-    since = since or ("0s" if follow else None if execution else "1h")
+    since = since or ("1ms" if follow else None if execution else "1h")
     found = _events(find_daemon(config, url=url), query, since=since, follow=follow)
     if as_json or not sys.stdout.isatty():
         rows = found if as_json else ({**event, "reason": why(event["data"])} for event in found)

@@ -99,7 +99,7 @@ def silence(
     """
     daemon = find_daemon(config, url=url)
     if listed:
-        print_list(SILENCE_FIELDS, daemon.items("/silences"), as_json=as_json)
+        print_list(SILENCE_FIELDS, daemon.ask("GET", "/silences")["items"], as_json=as_json)
     elif end:
         answer = daemon.ask("DELETE", f"/silences/{quote(end, safe='')}")
         print_done(f"silence {end} has ended", answer, as_json=as_json)
@@ -183,7 +183,8 @@ def enable_sink(
     What waits for it is sent.
     """
     answer = find_daemon(config, url=url).ask("POST", f"/sinks/{quote(sink, safe='')}/enable")
-    print_done(f"{sink} is enabled; what waits for it is sent", answer, as_json=as_json)
+    done = "is enabled" if answer["done"] else "will be enabled once a daemon owns it"
+    print_done(f"{sink} {done}; what waits for it is sent", answer, as_json=as_json)
 
 
 def test_sink(

@@ -81,8 +81,7 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
     parts.append(table(NEED_FIELDS, needs[:NEEDS_SHOWN], console=console))
     if len(needs) > NEEDS_SHOWN:
         parts.append(f"and {len(needs) - NEEDS_SHOWN:,} more: watcher problems")
-    shown = ((PIPELINE_FIELDS, pipelines), (SINK_FIELDS, found["sinks"]), (ACCOUNT_FIELDS, accounts))
-    for fields, items in shown:
+    for fields, items in ((PIPELINE_FIELDS, pipelines), (SINK_FIELDS, found["sinks"]), (ACCOUNT_FIELDS, accounts)):
         parts += ["", table(fields, items, console=console)]
     return Group(*parts)
 

@@ -99,7 +99,7 @@ def test_followed_it_goes_on_after_a_cut_and_misses_and_repeats_none(
     assert cut_at.startswith("warning: ")
     assert cut_at.endswith("; trying again every second")
     assert back == "warning: the daemon answers again; no event was missed"
-    assert dict(daemon.asked[0].query)["since"] == "0s"
+    assert dict(daemon.asked[0].query)["since"] == "1ms"
     assert [dict(asked.query).get("after") for asked in daemon.asked] == [None, "7", "7", "7", "7", "9", "11"]
 
 

@@ -12,8 +12,8 @@ from fake_daemon import FakeDaemon
 from watcher.web.models import (
     Acknowledgement,
     Delivery,
+    Done,
     Page,
-    PipelineRef,
     PipelineStatus,
     Problem,
     Replayed,
@@ -104,6 +104,8 @@ def test_on_a_terminal_no_more_is_shown_than_somebody_reads(daemon: FakeDaemon, 
     daemon.replies["GET /deliveries"] = Page[Delivery](items=[delivery(number) for number in range(60)])
     lines = on_terminal("deliveries", WATCHER_URL=daemon.url).splitlines()
     assert (len(lines), lines[-1]) == (52, "hint: these are the first 50; piped, all are printed")
+    daemon.replies["GET /deliveries"] = Page[Delivery](items=[])
+    assert on_terminal("deliveries", WATCHER_URL=daemon.url) == "none\n"
 
 
 @pytest.mark.parametrize("id_", [ID, "3f2a", "Sales"])
@@ -233,13 +235,14 @@ def test_on_a_terminal_it_asks_first(typed: str, asked: int, daemon: FakeDaemon,
 
 @pytest.mark.parametrize("words", ["Sales agent", "0b5c8f1e", PIPELINE])
 def test_the_list_of_a_pipeline_is_read_at_once(words: str, daemon: FakeDaemon, command: Command) -> None:
-    daemon.replies[f"POST /pipelines/eu/{PIPELINE}/scan"] = PipelineRef(id=PIPELINE)
+    daemon.replies[f"POST /pipelines/eu/{PIPELINE}/scan"] = Done(done=False)
     assert command("scan", words)[:2] == (0, "✓ its list is read as soon as possible: Sales agent\n")
 
 
 def test_a_sink_is_enabled(daemon: FakeDaemon, command: Command) -> None:
-    daemon.replies["POST /sinks/o%20ps/enable"] = SinkStatus(name="o ps", type="webhook", state="well")
+    daemon.replies["POST /sinks/o%20ps/enable"] = [Done(done=True), Done(done=False)]
     assert command("enable-sink", "o ps")[:2] == (0, "✓ o ps is enabled; what waits for it is sent\n")
+    assert "o ps will be enabled once a daemon owns it; what" in command("enable-sink", "o ps")[1]
     daemon.replies["POST /sinks/nope/enable"] = Trouble(title="No", status=404, detail="no such sink")
     assert command("enable-sink", "nope") == (5, "", "error: no such sink\n")
 
