@@ -155,7 +155,7 @@ async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease
         ops.turn(Turn(ops.lease, calls_forward=True)),
         ops.release(),
         ops.load(fingerprint="x"),
-        ops.give_up(clock_s=10.0, after_s=5.0, skip=()),
+        ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_us=0),
     ):
         with pytest.raises(OwnershipLostError):
             await write
