@@ -62,13 +62,6 @@ async def broken_off(applying: Coroutine[Any, Any, None], *, setup: Setup, once_
     assert task.cancelled()
 
 
-async def only_left(setup: Setup, *, count: int) -> None:
-    """Return once there are no more owners than that."""
-    async with asyncio.timeout(LONG_S):
-        while len(setup.supervisor.owned()) > count:
-            await asyncio.sleep(0)
-
-
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """Let another program hold the store meanwhile."""
@@ -136,14 +129,6 @@ async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_ane
     assert setup.watcher() is watcher
     await setup.record()
     assert await setup.deliver()
-
-
-async def test_an_account_that_is_given_another_key_goes_on_with_that(setup: Setup) -> None:
-    await setup.apply()
-    watcher = setup.watcher()
-    await setup.apply({"a": setup.account(api_key="another")})
-    assert setup.watcher() is not watcher
-    assert A in await setup.poll()
 
 
 async def test_what_cannot_begin_anew_is_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,16 +297,6 @@ async def test_of_several_errors_one_that_is_not_the_store_s_is_raised(
     with refusing(path, "ops"), pytest.raises(ConfigError, match="HTTPS_PROXY"):
         await setup.apply(accounts, sinks={"ops": setup.webhook()})
     assert setup.ticks() == {"account:a"}
-
-
-async def test_a_key_that_goes_to_another_account_is_used_by_that_one_only(setup: Setup) -> None:
-    await setup.apply({"old": setup.account()})
-    old = setup.watcher()
-    await setup.apply({"new": setup.account()})
-    await setup.poll()
-    await old.tick()
-    await setup.watcher().drain()
-    assert setup.api.quiet
 
 
 async def test_a_newer_configuration_waits_for_no_drain_but_in_the_owner_that_drains(setup: Setup) -> None:

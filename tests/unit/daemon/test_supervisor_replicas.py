@@ -79,15 +79,6 @@ async def setup(store: SqlStore, clock: FakeClock) -> AsyncIterator[Shared]:
     assert setup.fatal == []
 
 
-async def test_what_is_held_is_owned_and_works(setup: Shared) -> None:
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.settled()
-    assert setup.ticks() == {"account:a", "sink:ops"}
-    await setup.poll()
-    await setup.record()
-    assert await setup.deliver()
-
-
 async def test_what_another_replica_has_is_not_owned_until_it_is_free(setup: Shared) -> None:
     await setup.take_away(OPS)
     await setup.apply(sinks={"ops": setup.webhook()})
@@ -306,21 +297,6 @@ async def test_another_configuration_is_tried_at_once(setup: Shared) -> None:
     assert setup.table.is_free(OPS)
     await setup.apply(sinks={"ops": setup.webhook()})
     assert not setup.table.is_free(OPS)
-
-
-async def test_a_bug_in_that_ends_the_daemon(setup: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    await setup.take_away(OPS)
-    await setup.apply(sinks={"ops": setup.webhook()})
-    setup.clock.advance(LEASE_S)
-
-    async def fail(*_args: object, **_named: object) -> None:
-        raise LookupError
-
-    monkeypatch.setattr(SinkStore, "load", fail)
-    await setup.look()
-    await setup.settled()
-    assert [type(error) for error in setup.fatal] == [LookupError]
-    setup.fatal.clear()
 
 
 async def test_at_the_end_each_is_released_once_it_has_ended_whatever_the_others_do(setup: Shared) -> None:

@@ -12,7 +12,7 @@ from stores import HeardStore, claim
 from structlog.testing import capture_logs
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
 
-from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
+from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
@@ -409,32 +409,6 @@ async def test_an_execution_recorded_behind_its_owner_s_back_ends_the_daemon(sto
     assert account.fatal[0].exit_code == Exit.FAILED
 
 
-async def test_an_account_that_became_somebody_elses_while_in_trouble_ends_the_daemon(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A)
-    account.api.default = Outcome.UNAUTHORIZED
-    await claim(store, "account", "default")
-    with pytest.raises(OwnershipLostError):
-        await account.run_for(20)
-    assert isinstance(account.fatal[0], OwnershipLostError)
-
-
-async def test_a_damaged_store_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
-    broken = BrokenStore(store)
-    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
-    broken.error = StoreUnusableError("the file is damaged")
-    await account.run_for(1)
-    assert isinstance(account.fatal[0], StoreUnusableError)
-
-
-async def test_what_was_given_up_starts_nothing_more(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
-    await account.watcher.cancel()
-    await account.run_for(30)
-    assert account.api.asked == []
-
-
 async def test_a_crash_in_one_poll_does_not_end_the_others(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     del account.api.script[A]
@@ -484,14 +458,6 @@ async def test_the_delay_from_the_end_to_its_sight_is_measured(store: SqlStore, 
     registry = account.metrics.registry
     assert registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
     assert registry.get_sample_value("watcher_detection_delay_seconds_sum") == pytest.approx(10, abs=0.1)
-
-
-@pytest.mark.untraced
-async def test_a_lost_execution_says_nothing_of_the_budget(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
-    account.api.script[A] = Outcome.NOT_FOUND
-    await account.run_for(6 * 3600)
-    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running", "execution.lost"]
 
 
 async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again(
@@ -667,14 +633,6 @@ async def test_a_pause_outlives_a_kill(store: SqlStore, clock: FakeClock) -> Non
     assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
 
 
-async def test_a_pause_that_grew_outlives_a_kill_as_it_is(store: SqlStore, clock: FakeClock) -> None:
-    account = await busy_account(store, clock, retry_after_s=5.0)
-    await account.run_for(4)
-    account.api.retry_after_s = 60.0
-    await account.run_for(11)
-    assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
-
-
 async def test_a_pause_is_forgotten_when_it_is_over(store: SqlStore, clock: FakeClock) -> None:
     account = await busy_account(store, clock, retry_after_s=5.0)
     await account.run_for(4)
@@ -722,28 +680,6 @@ async def test_a_success_after_a_restart_ends_what_failed_before(store: SqlStore
     again.api.default = Outcome.SERVER_ERROR
     await again.run_for(55)
     assert await again.emitted() == [("execution.running", "running", None)]
-
-
-async def test_a_pause_the_store_cannot_take_is_kept_with_a_later_flush(store: SqlStore, clock: FakeClock) -> None:
-    broken = BrokenStore(store)
-    account = await busy_account(broken, clock, retry_after_s=60.0)
-    broken.error = StoreError("the disk is full")
-    await account.run_for(10)
-    assert account.fatal == []
-    broken.error = None
-    await account.watcher.flush()
-    assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
-
-
-@pytest.mark.parametrize("error", [StoreUnusableError("damaged"), OwnershipLostError("somebody else's")])
-async def test_a_store_that_is_lost_to_a_pause_ends_the_daemon(
-    store: SqlStore, clock: FakeClock, error: StoreError
-) -> None:
-    broken = BrokenStore(store)
-    account = await busy_account(broken, clock, retry_after_s=60.0)
-    broken.error = error
-    await account.run_for(1)
-    assert account.fatal == [error]
 
 
 async def test_the_next_poll_is_known_unless_it_is_under_way(store: SqlStore, clock: FakeClock) -> None:
