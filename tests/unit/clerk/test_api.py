@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aiohttp import ClientError, web
 from aiohttp.test_utils import TestServer, unused_port
+from worker_rig import FakeClock
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import PageReply, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
-from watcher.domain.timestamps import BootTime, Micros, Monotonic, to_us
+from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy
 from watcher.simulator.lifecycles import Lifecycle, StatusPhase
@@ -38,23 +39,6 @@ Wire = Callable[[asyncio.StreamWriter], Awaitable[None]]
 Serving = AbstractAsyncContextManager[str]
 
 
-class FrozenClock:
-    def now(self) -> datetime:
-        return NOW
-
-    def monotonic(self) -> Monotonic:
-        return Monotonic(1000.0)
-
-    def running(self) -> float:
-        return self.monotonic()
-
-    def boot_time(self) -> BootTime:
-        return BootTime(self.monotonic())
-
-    def steady_us(self) -> Micros:
-        return to_us(NOW)
-
-
 def body(**fields: object) -> bytes:
     """Return what is both an execution and a page of a list."""
     row = {"id": EXECUTION, "status": "running"}
@@ -68,13 +52,13 @@ def body_of_size(size: int) -> bytes:
 @asynccontextmanager
 async def api_at(base_url: str, *, timeout_s: float = PATIENT_S) -> AsyncIterator[ClerkApi]:
     async with Client(api_key="k-1", timeout_s=timeout_s, connections=4, proxy=Proxy()) as client:
-        yield ClerkApi(client, base_url=base_url, clock=FrozenClock())
+        yield ClerkApi(client, base_url=base_url, clock=FakeClock())
 
 
 @asynccontextmanager
 async def api_of_many(base_url: str, *, timeout_s: float = PATIENT_S) -> AsyncIterator[ClerkApi]:
     async with Client(api_key="k-1", timeout_s=timeout_s, connections=20, proxy=Proxy()) as client:
-        yield ClerkApi(client, base_url=base_url, clock=FrozenClock())
+        yield ClerkApi(client, base_url=base_url, clock=FakeClock())
 
 
 async def ask(base_url: str, *, timeout_s: float = PATIENT_S) -> Reply:
@@ -511,10 +495,10 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> Non
         says(body()) as elsewhere,
         Client(api_key="k-1", timeout_s=PATIENT_S, connections=20, proxy=Proxy()) as client,
     ):
-        api = ClerkApi(client, base_url=base_url, clock=FrozenClock())
+        api = ClerkApi(client, base_url=base_url, clock=FakeClock())
         polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
         await slow.until(sent=LARGE_BODIES, sending=10)
-        small = ClerkApi(client, base_url=elsewhere, clock=FrozenClock())
+        small = ClerkApi(client, base_url=elsewhere, clock=FakeClock())
         assert (await small.get(pipeline=PIPELINE, execution=EXECUTION)).outcome is Outcome.OK
         slow.may_end.set()
         replies = await asyncio.gather(*polls)

@@ -132,8 +132,8 @@ async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_ane
 
 
 async def test_what_cannot_begin_anew_is_tried_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    for pause in ("RENEW_AGAIN_S", "DECLINED_S"):
-        monkeypatch.setattr(f"watcher.daemon.ownership.{pause}", 0.01)
+    monkeypatch.setattr("watcher.daemon.ownership.RENEW_AGAIN_S", 0.01)
+    monkeypatch.setattr("watcher.daemon.supervisor.RETRY_S", 0.01)
     await setup.apply(sinks={"ops": setup.webhook()})
     load = SinkStore.load
 
@@ -147,10 +147,13 @@ async def test_what_cannot_begin_anew_is_tried_again(setup: Setup, monkeypatch: 
     monkeypatch.setattr(SinkStore, "load", fail)
     worker = setup.worker()
     await claim(setup.store, "sink", "ops")
-    await setup.schedule.job("sink:ops")()
-    async with asyncio.timeout(LONG_S):
-        while not setup.supervisor.workers() or setup.worker() is worker:
-            await asyncio.sleep(0.001)
+    with capture_logs() as logs:
+        await setup.schedule.job("sink:ops")()
+        async with asyncio.timeout(LONG_S):
+            while not setup.supervisor.workers() or setup.worker() is worker:
+                await asyncio.sleep(0.001)
+    failed = {"event": "ownership.failed", "log_level": "warning", "sink": "ops", "problem": "not now"}
+    assert [entry for entry in logs if entry["event"] == "ownership.failed"] == [failed] * 3
 
 
 async def test_a_tick_that_hangs_beyond_the_end_of_its_owner_and_then_goes_on_ends_nothing(setup: Setup) -> None:

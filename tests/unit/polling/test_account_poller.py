@@ -572,16 +572,6 @@ async def test_a_short_interval_the_budget_cannot_hold_is_over_budget_too(store:
     assert ("account.degraded", "over_budget", None) in await account.emitted()
 
 
-async def test_slow_answers_are_not_a_budget_that_is_too_small(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, max_interval_s=1.0)
-    for _ in range(60):
-        account.api.gate.clear()
-        await account.run_for(8)
-        account.api.gate.set()
-        await account.settle()
-    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"]
-
-
 async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     account.api.default = Outcome.FORBIDDEN
@@ -631,16 +621,6 @@ async def test_a_pause_outlives_a_kill(store: SqlStore, clock: FakeClock) -> Non
     account = await busy_account(store, clock, retry_after_s=60.0)
     await account.run_for(10)
     assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
-
-
-async def test_a_pause_is_forgotten_when_it_is_over(store: SqlStore, clock: FakeClock) -> None:
-    account = await busy_account(store, clock, retry_after_s=5.0)
-    await account.run_for(4)
-    account.api.default = None
-    await account.run_for(20)
-    await account.watcher.flush()
-    clock.elapsed_s -= 20
-    assert await seconds_until_asked(store, clock) < 0.1
 
 
 async def test_no_pause_of_a_clock_that_was_ahead_is_longer_than_any(store: SqlStore, clock: FakeClock) -> None:
@@ -712,20 +692,6 @@ async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(sto
     await account.run_for(20)
     assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"] * 2
     assert account.watcher._breaker.failing_since is None
-
-
-async def test_what_was_kept_of_failures_over_a_stop_is_no_more_than_ran(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
-    account.api.default = Outcome.SERVER_ERROR
-    await account.run_for(10)
-    clock.stop_for(65.0)
-    await account.watcher.flush()
-    again = await account_of(store, clock, A)
-    again.api.default = Outcome.SERVER_ERROR
-    await again.run_for(40)
-    assert await again.emitted() == []
-    await again.run_for(20)
-    assert await again.emitted() == [("account.degraded", "unreachable", None)]
 
 
 async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_is_full(

@@ -2,52 +2,29 @@
 
 import json
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from worker_rig import EPOCH, FakeClock
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.routing import Route, Router
-from watcher.domain.timestamps import BootTime, Micros, Monotonic
+from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Watch
 from watcher.polling.evaluator import Evaluation, ReplyEvaluator
 from watcher.polling.failures import FailurePolicy
 from watcher.polling.poll_item import TrackedExecution
 from watcher.store.changes import ExecutionChange, Lease
 
-EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 LEASE = Lease("account", "default", 7)
 WATCH = Watch("default", "p-1", ("e-1",), overdue_after_s={"running": 900.0})
 HOUR_S = 3600.0
 DAY_S = 86400.0
 REQUEST_S = 0.25
-
-
-@dataclass
-class ManualClock:
-    """Readings of one time, and a wall clock that somebody may set."""
-
-    passed_s: float = 0.0
-    wall_error_s: float = 0.0
-
-    def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self.passed_s + self.wall_error_s)
-
-    def monotonic(self) -> Monotonic:
-        return Monotonic(500.0 + self.passed_s)
-
-    def running(self) -> float:
-        return self.monotonic()
-
-    def boot_time(self) -> BootTime:
-        return BootTime(self.monotonic())
-
-    def steady_us(self) -> Micros:
-        return Micros(round(EPOCH.timestamp() * 1_000_000) + round(self.passed_s * 1_000_000))
 
 
 def tenth(dwell_s: float) -> float:
@@ -59,7 +36,7 @@ class Rig:
     """One evaluator and one execution, whose changes are taken over as if they had been recorded."""
 
     link: str | None = None
-    clock: ManualClock = field(default_factory=ManualClock)
+    clock: FakeClock = field(default_factory=FakeClock)
     entry: TrackedExecution = field(default_factory=lambda: TrackedExecution(ExecutionRecord("e-1", "p-1"), WATCH))
     router: Router = field(default_factory=lambda: Router({"all": Route(frozenset(EventType), {}, frozenset())}))
     bodies: list[Any] = field(default_factory=list)
