@@ -16,6 +16,7 @@ from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.build_worker import OwnerDependencies
 from watcher.daemon.heartbeat import Heartbeat
 from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance
+from watcher.daemon.operations import Operations
 from watcher.daemon.ownership import Ownership, new_identity
 from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
@@ -126,7 +127,11 @@ async def _work(
     ownership = Ownership(store.leases, replica=replica, clock=shared.clock, metrics=shared.metrics, fatal=shared.fatal)
     supervisor = Supervisor(shared, ownership)
     stack.push_async_callback(supervisor.stop)
+    operations = Operations(shared, supervisor, ownership, follower)
+    await operations.read_silences()  # before anything is sent: a start within a silence sends nothing
     await supervisor.apply(settings)
+    schedule.repeat("operations", operations.tick, every_s=operations.every_s)
+    pages.console = operations.console()
     maintenance = _add_duties(settings, shared, supervisor, ownership)
     readiness = Readiness(store, clock=shared.clock)
     heartbeat = Heartbeat(schedule.stalled, readiness.problem)

@@ -183,14 +183,19 @@ class Silences:
         return tuple(now for each in self.all if (now := each.during(at)).is_on(sink, at=at))
 
 
-def part_to_send(delivery: Delivery, silences: Sequence[Silence]) -> Part | None:
+def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetime) -> Part | None:
     """Return what of a delivery is to be sent while these silences are on; `None` if nothing is.
 
-    The end of a problem goes where its opening went, silenced or not. A reminder of what is over says nothing any more.
-    A silence keeps back what was never tried; what is replayed somebody asked for.
+    The end of a problem goes where its opening went, silenced or not, and so does that somebody took it. A reminder of
+    what is over, or taken `at` that time, says nothing any more. A silence keeps back what was never tried; what is
+    replayed somebody asked for.
     """
-    if delivery.type == EventType.PROBLEM_REMINDER and not delivery.is_problem_open:
-        return None
+    if delivery.type == EventType.PROBLEM_ACKNOWLEDGED:
+        return Part.WHOLE if delivery.is_opening_sent else None
+    if delivery.type == EventType.PROBLEM_REMINDER:
+        is_taken = delivery.acked_until is not None and at < delivery.acked_until
+        if is_taken or not delivery.is_problem_open:
+            return None
     part = Part.WHOLE
     if delivery.closes and not delivery.is_opening_sent:
         if delivery.type in CLOSINGS or delivery.only_closes:

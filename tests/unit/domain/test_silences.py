@@ -19,6 +19,7 @@ DEGRADED = sample(EventType.ACCOUNT_DEGRADED)
 LONE_CLOSING = sample(EventType.PIPELINE_RECOVERED)
 BOTH = next(each for each in OVERDUE_ENDS if each.type == EventType.EXECUTION_FAILED)
 REMINDER = sample(EventType.PROBLEM_REMINDER)
+ACKNOWLEDGED = sample(EventType.PROBLEM_ACKNOWLEDGED)
 
 
 def silence(**wanted: Any) -> Silence:
@@ -120,20 +121,24 @@ def unsent(delivery: Delivery) -> Delivery:
         (replace(unsent(BOTH), only_closes=True), None, None),
         (REMINDER, Part.WHOLE, None),
         (replace(REMINDER, is_problem_open=False), None, None),
+        (replace(REMINDER, acked_until=AT + timedelta(seconds=1)), None, None),
+        (replace(REMINDER, acked_until=AT), Part.WHOLE, None),
+        (ACKNOWLEDGED, Part.WHOLE, Part.WHOLE),
+        (unsent(ACKNOWLEDGED), None, None),
     ],
 )
 def test_a_silence_keeps_back_what_was_never_tried_but_for_the_end_of_what_was_sent(
     delivery: Delivery, in_peace: Part | None, silenced: Part | None
 ) -> None:
-    assert part_to_send(delivery, []) is in_peace
-    assert part_to_send(delivery, [EVERYTHING]) is silenced
+    assert part_to_send(delivery, [], at=AT) is in_peace
+    assert part_to_send(delivery, [EVERYTHING], at=AT) is silenced
 
 
 @pytest.mark.parametrize("type_", sorted(CLOSINGS))
 def test_what_only_says_that_a_problem_is_over_is_never_kept_back(type_: EventType) -> None:
-    assert part_to_send(sample(type_), [EVERYTHING]) is Part.WHOLE
+    assert part_to_send(sample(type_), [EVERYTHING], at=AT) is Part.WHOLE
 
 
 def test_what_was_begun_before_a_silence_goes_on_with_its_end() -> None:
-    assert part_to_send(tried(BOTH, recorded=START - timedelta(seconds=1)), [EVERYTHING]) is Part.WHOLE
-    assert part_to_send(tried(BOTH, recorded=AT), [EVERYTHING]) is Part.CLOSING
+    assert part_to_send(tried(BOTH, recorded=START - timedelta(seconds=1)), [EVERYTHING], at=AT) is Part.WHOLE
+    assert part_to_send(tried(BOTH, recorded=AT), [EVERYTHING], at=AT) is Part.CLOSING
