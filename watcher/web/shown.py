@@ -205,9 +205,10 @@ async def silences(console: Console) -> Sequence[models.Silence]:
     """Return the silences of the file that are not over, and those of the store."""
     now = console.clock.now()
     of_file = [
-        _silence(console, each.match, each.from_at, each.until_at, comment=each.comment)
+        _silence(console, each.match, begin, end, comment=each.comment, weekly=each.weekly and each.weekly.model_dump())
         for each in console.settings().silences
-        if each.until_at > now
+        for begin, end in [each.window(now)]
+        if end > now
     ]
     return [*of_file, *(stored_silence(console, each) for each in await console.operator.silences())]
 
@@ -244,7 +245,7 @@ async def find_status(console: Console) -> models.Status:
                 id=str(watch.pipeline),
                 name=watch.name or found.titles.get(name),
                 labels=watch.labels,
-                runbook=getattr(watch, "runbook", None),
+                runbook=watch.runbook,
                 whole=not watch.executions,
                 open=stands.open,
                 oldest={status: from_us(at) for status, at in stands.oldest.items()},
