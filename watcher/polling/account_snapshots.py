@@ -80,6 +80,8 @@ class AccountSnapshots:
         step, named_count, rates_per_s = len(entries) // SAMPLE_COUNT + 1, 0, list[float]()
         first_at = min([now, *(each.asked_at for each in lists.values())])
         for start in range(0, len(entries), SLICE_COUNT):
+            if start:
+                await asyncio.sleep(0)
             for entry in entries[start : start + SLICE_COUNT]:
                 known = entry.known
                 pipeline, since_at = known.pipeline, known.since_at
@@ -92,7 +94,6 @@ class AccountSnapshots:
                     if named_count % step == 0:
                         rates_per_s.append(1 / cadence((steady_us - since_at) / 1e6))
                     named_count += 1
-            await asyncio.sleep(0)
         for pipeline, each in deps.metrics.pipelines.items():
             each.name = self._name_of(pipeline)
             each.open = {label: count for label, (count, _) in found[pipeline].items()}
