@@ -5,7 +5,7 @@ and has a dead letter, a scan missed something, somebody took a problem.
 """
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -28,6 +28,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.watch import Cursor
+from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
 from watcher.store.changes import ExecutionChange, Lease, PipelineChange, SourceChange
 from watcher.store.console_store import ConsoleStore
@@ -140,6 +141,23 @@ class Desk:
         return body
 
 
+def unserved(
+    store: SqlStore,
+    settings: Settings,
+    *,
+    clock: Clock,
+    operator: OperatorStore,
+    troubles: Callable[[], Sequence[Need]] = tuple,
+    changed: Callable[[], None] = lambda: None,
+) -> Console:
+    """Return a console over a store."""
+
+    async def send_test(_name: str) -> TestResult:
+        return TestResult(delivered=False, answer="404", took_ms=84.0, remedy="make a new webhook")
+
+    return Console(lambda: settings, ConsoleStore(store), operator, clock, troubles, send_test, changed)
+
+
 @asynccontextmanager
 async def a_desk(place: Path | str, *, settings: Settings | None = None) -> AsyncIterator[Desk]:
     """Serve the API over a store with something of everything."""
@@ -149,13 +167,10 @@ async def a_desk(place: Path | str, *, settings: Settings | None = None) -> Asyn
     operator = StandInOperator(store)
     settings = settings or Settings.model_validate(SETTINGS)
 
-    async def send_test(_name: str) -> TestResult:
-        return TestResult(delivered=False, answer="404", took_ms=84.0, remedy="make a new webhook")
-
     def changed() -> None:
         desk.changed_count += 1
 
-    console = Console(lambda: settings, ConsoleStore(store), operator, clock, lambda: desk.troubles, send_test, changed)
+    console = unserved(store, settings, clock=clock, operator=operator, troubles=lambda: desk.troubles, changed=changed)
     server = HttpServer(list(api_routes(lambda: console)), clock=clock)
     port = await server.listen(Address("127.0.0.1", 0))
     async with ClientSession(f"http://127.0.0.1:{port}") as session:
