@@ -7,8 +7,9 @@ import tempfile
 from pathlib import Path
 
 from browser import a_browser, visit
-from documents.pictures import FOLDER, SWAYING
 from playwright.async_api import Page
+
+from documents.pictures import FOLDER, SWAYING
 
 READY_AFTER_S = 100.0
 """Then enough has started, ended and failed to be seen."""
