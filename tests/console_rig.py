@@ -1,17 +1,17 @@
-"""The API and the pages over a real socket: a store with something of everything, and the rest of a daemon stood in for.
+"""The API over a real socket, a store with something of everything, and the rest of a daemon stood in for.
 
 Two executions run, one of them too long, others are paused, lost or have ended; an account is degraded, a sink disabled
 and has a dead letter, a scan missed something, somebody took a problem.
 """
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from aiohttp import ClientSession
 from sample_events import PIPELINE, data_of, execution_id, problem_block
@@ -20,7 +20,7 @@ from stores import START_US, SetClock, claim, due, from_us, open_soon, settle
 
 from watcher.config.models import Settings
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.envelope import event_of
+from watcher.domain.envelope import NAMESPACE, event_of
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord, LostReason
@@ -28,6 +28,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.watch import Cursor
+from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
 from watcher.store.changes import ExecutionChange, Lease, PipelineChange, SourceChange
 from watcher.store.console_store import ConsoleStore
@@ -64,7 +65,8 @@ SETTINGS = {
         }
     ],
 }
-PROBLEMS = {EventType.ACCOUNT_DEGRADED: UUID(int=1), EventType.EXECUTION_OVERDUE: UUID(int=2)}
+DEGRADED, OVERDUE = UUID(int=1), UUID(int=2)
+"""The problems that are open."""
 
 
 class StandInOperator(OperatorStore):
@@ -139,6 +141,23 @@ class Desk:
         return body
 
 
+def unserved(
+    store: SqlStore,
+    settings: Settings,
+    *,
+    clock: Clock,
+    operator: OperatorStore,
+    troubles: Callable[[], Sequence[Need]] = tuple,
+    changed: Callable[[], None] = lambda: None,
+) -> Console:
+    """Return a console over a store."""
+
+    async def send_test(_name: str) -> TestResult:
+        return TestResult(delivered=False, answer="404", took_ms=84.0, remedy="make a new webhook")
+
+    return Console(lambda: settings, ConsoleStore(store), operator, clock, troubles, send_test, changed)
+
+
 @asynccontextmanager
 async def a_desk(place: Path | str, *, settings: Settings | None = None) -> AsyncIterator[Desk]:
     """Serve the API over a store with something of everything."""
@@ -148,13 +167,10 @@ async def a_desk(place: Path | str, *, settings: Settings | None = None) -> Asyn
     operator = StandInOperator(store)
     settings = settings or Settings.model_validate(SETTINGS)
 
-    async def test_sink(_: str) -> TestResult:
-        return TestResult(delivered=False, answer="404", took_ms=84.0, remedy="make a new webhook")
-
     def changed() -> None:
         desk.changed_count += 1
 
-    console = Console(lambda: settings, ConsoleStore(store), operator, clock, lambda: desk.troubles, test_sink, changed)
+    console = unserved(store, settings, clock=clock, operator=operator, troubles=lambda: desk.troubles, changed=changed)
     server = HttpServer(list(api_routes(lambda: console)), clock=clock)
     port = await server.listen(Address("127.0.0.1", 0))
     async with ClientSession(f"http://127.0.0.1:{port}") as session:
@@ -176,7 +192,9 @@ def entry(
     """Return an event as the factory makes it, on its way to these sinks."""
     subject = execution_id(number) if type_.startswith("execution.") else None
     more = data_of(type_, number) | (data or {})
-    return OutboxEntry(event_of(type_, source, from_us(START_US), sequence=sequence, data=more, subject=subject), sinks)
+    id_ = uuid5(NAMESPACE, f"{type_} {number} {sequence}")
+    made = event_of(type_, source, from_us(START_US), sequence=sequence, data=more, subject=subject, id_=id_)
+    return OutboxEntry(made, sinks)
 
 
 def executed(
@@ -189,7 +207,7 @@ def executed(
     emitted = entry(EventType(type_), number=number, sequence=sequence, data=data)
     if type_ == EventType.EXECUTION_OVERDUE:
         opening = EventKey(emitted.event.stream, sequence)
-        opened = Problem(PROBLEMS[EventType.EXECUTION_OVERDUE], EventType(type_), from_us(START_US), opening)
+        opened = Problem(OVERDUE, EventType(type_), from_us(START_US), opening)
         problems = (ProblemChange(opened, is_new=True),)
     record = ExecutionRecord(execution_id(number), PIPELINE, sequence=sequence, **values)
     return ExecutionChange(lease, sequence - 1 or None, record, (emitted,), problems)
@@ -199,18 +217,19 @@ async def fill(store: SqlStore, clock: SetClock) -> None:
     """Record something of everything."""
     account, ops = await claim(store, "account", "default"), SinkStore(store, await claim(store, "sink", "ops"))
     await claim(store, "sink", "chat")
-    ended = {"ended_at": START_US, "status": "success"}
-    for number, type_, known in (
+    ended: dict[str, Any] = {"ended_at": START_US, "status": "success"}
+    executions: Sequence[tuple[int, str, dict[str, Any]]] = (
         (1, "execution.running", {}),
         (2, "execution.running", {}),
         (3, "execution.success", ended),
         (4, "execution.failed", ended | {"status": "failed"}),
         (5, "execution.lost", {"status": "running", "lost": LostReason.NOT_FOUND, "lost_at": START_US}),
-    ):
+    )
+    for number, type_, known in executions:
         clock.us += 1_000_000
         await store.record(executed(account, type_, number=number, **{"since_at": clock.us} | known))
     await store.record(executed(account, "execution.paused", number=2, sequence=2, since_at=clock.us))
-    overdue = {"problem": problem_block(EventType.EXECUTION_OVERDUE) | {"id": str(PROBLEMS["execution.overdue"])}}
+    overdue = {"problem": problem_block(EventType.EXECUTION_OVERDUE) | {"id": str(OVERDUE)}}
     record = {"status": "running", "overdue_sequence": 2, "overdue_at": START_US}
     await store.record(executed(account, "execution.overdue", number=1, sequence=2, data=overdue, **record))
     gap = entry(EventType.PIPELINE_GAP, data={"reason": "outrun", "atMost": 12})
@@ -219,27 +238,25 @@ async def fill(store: SqlStore, clock: SetClock) -> None:
     degraded = entry(
         EventType.ACCOUNT_DEGRADED,
         source="/accounts/default",
-        data={"problem": problem_block(EventType.ACCOUNT_DEGRADED) | {"id": str(PROBLEMS["account.degraded"])}},
+        data={"problem": problem_block(EventType.ACCOUNT_DEGRADED) | {"id": str(DEGRADED)}},
     )
     opening = EventKey(degraded.event.stream, 1)
-    open_ = Problem(PROBLEMS[EventType.ACCOUNT_DEGRADED], EventType.ACCOUNT_DEGRADED, from_us(clock.us), opening)
+    open_ = Problem(DEGRADED, EventType.ACCOUNT_DEGRADED, from_us(clock.us), opening)
     await store.record(SourceChange(account, 0, 1, "unreachable", (degraded,), (ProblemChange(open_, is_new=True),)))
     await store.record(SourceChange(ops.lease, 0, 1, "disabled", ()))
     waiting = await due(ops)
     await settle(ops, waiting[0], state=DeliveryState.DEAD, answer="503")
     await settle(ops, waiting[1])
-    pipeline = PipelineSnapshot({"running": 2, "paused": 1}, {"running": START_US}, "ssfsu", START_US, clock.us)
-    snapshots = {
+    now, rows = clock.steady_us(), []
+    pipeline = PipelineSnapshot({"running": 2, "paused": 1}, {"running": START_US}, "ssfsu", START_US, now)
+    snapshots: dict[Source, AccountSnapshot | SinkSnapshot] = {
         Source("account", "default"): AccountSnapshot(3.6, 3.4, 61.0, "unreachable", {PIPELINE: pipeline}),
         Source("sink", "ops"): SinkSnapshot("disabled", "410", START_US, None),
     }
     for source, body in snapshots.items():
-        row = {"source_id": await store.number_of(source), "written_at": clock.us, "body": encoded(body)}
-        await store.write(lambda connection, row=row: connection.execute(insert(snapshot), row))
-
-
-def encoded(body: AccountSnapshot | SinkSnapshot) -> bytes:
-    return json.dumps(asdict(body)).encode()
+        written = json.dumps(asdict(body)).encode()
+        rows.append({"source_id": await store.number_of(source), "written_at": clock.us, "body": written})
+    await store.write(lambda connection: connection.execute(insert(snapshot), rows))
 
 
 def in_hours(desk: Desk, hours: float) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import quantiles
 
 from bench.answers import execution_ids
+from bench.console import measure_console
 from bench.counters import Counters
 from bench.figures import Figure, at_least, at_most, shown
 from bench.load_server import serve_load
@@ -178,6 +179,7 @@ MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "deliveries": measure_deliveries,
     "storm": lambda bench: measure_storm(range(1, 2 if bench.quick else 4)),
     "replicas": lambda bench: measure_replicas(bench.workspaces, bench.repetitions, poll_s=bench.poll_s),
+    "console": lambda bench: measure_console(3 if bench.quick else 9),
     "pipelines": lambda bench: measure_pipelines(range(1, 2 if bench.quick else 4)),
 }
 

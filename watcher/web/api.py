@@ -73,7 +73,7 @@ async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[
 
 
 async def problem(console: Console, id_: str) -> models.ProblemDetail:
-    """Return one problem, with what was told of it to whom."""
+    """Return one problem, with its events and their deliveries."""
     found = await console.store.problem(_uuid(id_, "problem"))
     if found is None:
         raise _unknown("there is no such problem, or it was closed longer ago than store.retention")
@@ -416,7 +416,7 @@ def _query(request: web.Request, model: type[models.Asked]) -> dict[str, Any]:
     for name in request.query:
         values = request.query.getall(name)
         if name in model.model_fields and model.model_fields[name].default == ():
-            query[name] = [part for value in values for part in value.split(",") if part]
+            query[name] = [part for value in values for part in value.split(",")]
         else:
             query[name] = values[0] if len(values) == 1 else values
     return query

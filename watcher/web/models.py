@@ -7,6 +7,7 @@ something is hostile text: whoever shows it escapes it.
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -56,7 +57,9 @@ class PageQuery(Asked):
 
 
 LabelFilter = Annotated[str, Field(pattern="^!?[^:]+:", max_length=600)]
-"""`team:sales`, or `!env:dev` for what has not this label."""
+"""`team:sales`, or `!env:dev` for what is without that."""
+
+Word = Annotated[str, Field(min_length=1)]
 
 Since = Duration | Moment
 """So many seconds ago, or since a moment."""
@@ -105,15 +108,17 @@ class Problem(Answer):
 class ProblemQuery(PageQuery):
     """Which problems: newest first."""
 
-    state: Literal["open", "closed", "all"] = "open"
+    state: Literal["open", "closed", "all"] = Field(default="open", description="Which of them.")
 
 
 class AckRequest(Asked):
     """Take a problem. Without `for` it holds as long as the problem is open."""
 
-    comment: ShortText | None = None
+    comment: ShortText | None = Field(default=None, description="Why; at most 256 characters.")
     by: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Who takes it.")
-    for_s: Duration | None = Field(default=None, alias="for", description="Such as 2h.")
+    for_s: Duration | None = Field(
+        default=None, alias="for", description="How long nobody is reminded, such as `2h`; else until it is closed."
+    )
 
 
 # Silences
@@ -145,11 +150,11 @@ class Silence(Answer):
 class SilenceRequest(Asked):
     """Keep back from now on what matches; give one of `for` and `until`."""
 
-    match: SilenceMatch
-    for_s: Duration | None = Field(default=None, alias="for", description="Such as 2h.")
-    until: Moment | None = None
-    by: Annotated[str, Field(max_length=64)] | None = None
-    comment: ShortText | None = None
+    match: SilenceMatch = Field(description="What is kept back: what matches all that is given; at least one.")
+    for_s: Duration | None = Field(default=None, alias="for", description="How long, such as `2h`.")
+    until: Moment | None = Field(default=None, description="Until when, with its zone.")
+    by: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Who makes it.")
+    comment: ShortText | None = Field(default=None, description="Why; at most 256 characters.")
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -182,17 +187,18 @@ class Execution(Answer):
 
 
 class ExecutionQuery(PageQuery):
-    """Which executions: open ones first, those in their status for the shortest time first; then the latest ended.
+    """Which executions: open ones first, those in their status for the shortest time first; then the latest ended."""
 
-    A label is `team:sales`, or `!env:dev` for those without it. `q` is the beginning of an id or of a pipeline's name.
-    """
-
-    status: Sequence[str] = ()
-    pipeline: Sequence[str] = ()
-    account: Sequence[str] = ()
-    label: Sequence[LabelFilter] = ()
+    status: Sequence[Word] = Field(default=(), description="Any of these; `lost`, too.")
+    pipeline: Sequence[Word] = Field(default=(), description="Any of these, by their ids.")
+    account: Sequence[Word] = Field(default=(), description="Any of these.")
+    label: Sequence[LabelFilter] = Field(
+        default=(), description="All of these labels of the watch: `team:sales`, or `!env:dev` for those without it."
+    )
     since: Since | None = Field(default=None, description="Ended no longer ago than `2h`, or since a time.")
-    q: str | None = Field(default=None, max_length=200)
+    q: str | None = Field(
+        default=None, max_length=200, description="The beginning of a pipeline's name, or of an execution's id."
+    )
 
 
 class Stay(Answer):
@@ -228,18 +234,20 @@ class Delivery(Answer):
 class DeliveryQuery(PageQuery):
     """Which deliveries: newest first."""
 
-    state: Literal["waiting", "silenced", "delivered", "accepted", "dead"] | None = None
-    sink: str | None = None
+    state: Literal["waiting", "silenced", "delivered", "accepted", "dead"] | None = Field(
+        default=None, description="Those that are; `waiting` is whatever is not settled."
+    )
+    sink: str | None = Field(default=None, description="Those to this sink.")
 
 
 class ReplayRequest(Asked):
     """Send dead letters of a sink again: some, by the ids of deliveries, or all of them."""
 
-    sink: str
+    sink: str = Field(description="To which they went.")
     ids: Sequence[Annotated[str, Field(pattern=r"^[0-9]{1,18}$")]] | None = Field(
-        default=None, min_length=1, max_length=1000
+        default=None, min_length=1, max_length=1000, description="The ids of deliveries."
     )
-    state: Literal["dead"] | None = None
+    state: Literal["dead"] | None = Field(default=None, description="Instead of `ids`: all there are.")
 
     @model_validator(mode="after")
     def _which(self) -> Self:
@@ -257,10 +265,12 @@ class Replayed(Answer):
 class EventQuery(PageQuery):
     """Which events, in the order of recording. The last page also has a `next`: asked with it later, none is missed."""
 
-    type: Sequence[EventGlob] = Field(default=(), description="Globs, such as `execution.*`.")
-    pipeline: Sequence[str] = ()
-    execution: str | None = None
-    label: Sequence[LabelFilter] = ()
+    type: Sequence[EventGlob] = Field(default=(), description="Any of these; globs work, such as `execution.*`.")
+    pipeline: Sequence[Word] = Field(default=(), description="Any of these, by their ids.")
+    execution: UUID | None = Field(default=None, description="This one alone.")
+    label: Sequence[LabelFilter] = Field(
+        default=(), description="All of these labels: `team:sales`, or `!env:dev` for events without it."
+    )
     since: Since | None = Field(default=None, description="Recorded no longer ago than `2h`, or since a time.")
 
 

@@ -337,7 +337,7 @@ def _needs(found: Overview, problems: Sequence[models.Problem], names: dict[str,
     dead = [
         models.Need(
             kind="dead_letters",
-            title=f"Sink {name}: {row.late_count:,} dead letters",
+            title=f"Sink {name}: {row.late_count:,} dead letter{'s' if row.late_count > 1 else ''}",
             reason="given up within the last 24 h; send them again once their receiver takes them",
             since=_moment(row.since_at),
             count=row.late_count,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from console_rig import NAMED, PROBLEMS, Desk, a_desk, in_hours
+from console_rig import DEGRADED, NAMED, OVERDUE, Desk, a_desk, in_hours
 from sample_events import PIPELINE, execution_id
 from virtual import FakeClock
 
@@ -14,8 +14,6 @@ from watcher.runtime.units import Address
 from watcher.web.api import api_routes, enable
 from watcher.web.models import Need
 from watcher.web.server import HttpServer
-
-OVERDUE, DEGRADED = str(PROBLEMS["execution.overdue"]), str(PROBLEMS["account.degraded"])
 
 
 @pytest.fixture
@@ -35,7 +33,7 @@ async def test_the_status_says_what_needs_somebody_causes_first(desk: Desk) -> N
     assert [(each["kind"], each["title"], each["page"]) for each in status["needs"]] == [
         ("config", "The new file is refused", "/"),
         ("problem", "Account default: the API cannot be used", f"/problems/{DEGRADED}"),
-        ("dead_letters", "Sink ops: 1 dead letters", "/deliveries?state=dead&sink=ops"),
+        ("dead_letters", "Sink ops: 1 dead letter", "/deliveries?state=dead&sink=ops"),
         ("problem", "Sales agent: 1 overdue", f"/problems/{OVERDUE}"),
         ("gap", "Sales agent: executions may have been missed", f"/pipelines/default/{PIPELINE}"),
     ]
@@ -105,7 +103,7 @@ async def test_a_list_goes_on_behind_its_cursor(desk: Desk) -> None:
     assert int(second["items"][0]["id"]) < int(first["items"][0]["id"])
     first = await desk.found("/problems?limit=1")
     second = await desk.found(f"/problems?limit=1&after={first['next']}")
-    assert {first["items"][0]["id"], second["items"][0]["id"]} == {OVERDUE, DEGRADED}
+    assert {first["items"][0]["id"], second["items"][0]["id"]} == {str(OVERDUE), str(DEGRADED)}
 
 
 async def test_an_execution_says_why_it_failed(desk: Desk) -> None:

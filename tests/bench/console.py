@@ -1,0 +1,258 @@
+"""How long the API takes to answer over a store with very much in it, on both databases.
+
+100,000 executions are open, 400,000 have ended; each has two events, and each event a delivery to two sinks. A few
+wait, a few are dead, some problems are open.
+"""
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from hashlib import blake2b
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from aiohttp import ClientSession
+from console_rig import StandInOperator, unserved
+from postgres import postgres_server
+from sample_events import PIPELINE as FIRST
+
+from bench.figures import Figure, at_most, shown
+from watcher.config.models import Settings
+from watcher.domain.event import EventType
+from watcher.runtime.clock import SystemClock
+from watcher.runtime.units import Address
+from watcher.store.open import open_store
+from watcher.web.api import api_routes
+from watcher.web.server import HttpServer
+
+PIPELINES_COUNT = 20
+OPEN_COUNT, EXECUTIONS_COUNT = 100_000, 500_000
+PROBLEMS_COUNT = 500
+WAITING_COUNT, DEAD_COUNT = 200, 5_000
+SECOND_US = 1_000_000
+COLUMNS: Mapping[str, str] = {
+    "source": "id kind name state",
+    "execution": (
+        "account_id execution pipeline_id status since_at looked_at sequence counts ended_at was_paused stream found_at"
+    ),
+    "event": (
+        "id event_id stream sequence type source_id pipeline_id execution recorded_at account pipeline labels"
+        " problem_id closes body"
+    ),
+    "delivery": "number sink_id lane state recorded_at due_at attempts settled_at answer tried",
+    "problem": "id kind source_id pipeline_id execution opened_at closed_at stream sequence",
+}
+Row = tuple[Any, ...]
+
+
+def _key(*words: object) -> bytes:
+    return blake2b("/".join(map(str, words)).encode(), digest_size=16).digest()
+
+
+def pipeline_id(nth: int) -> str:
+    return FIRST if nth == 0 else str(UUID(bytes=_key("pipeline", nth)))
+
+
+def _body(type_: str, number: int, pipeline: str, nth: int) -> bytes:
+    data = {
+        "account": "default",
+        "labels": {"team": f"team-{nth % 4}"},
+        "pipeline": {"id": pipeline, "name": f"Agent {nth}"},
+        "execution": {
+            "id": str(UUID(bytes=_key("execution", number))),
+            "status": type_.partition(".")[2],
+            "startedAt": "2026-11-24T10:00:00.000Z",
+            "finishedAt": "2026-11-24T10:02:31.000Z",
+            "failedNodes": [{"name": "Greeting", "error": "upstream timeout after 30 s " * 4}],
+            "goals": ["Booked appointment"] * 5,
+        },
+        "observed": {"at": "2026-11-24T10:02:31.000Z", "notBefore": "2026-11-24T10:02:21.000Z", "delaySeconds": 0.8},
+    }
+    envelope = {"id": str(UUID(bytes=_key(type_, number))), "type": type_, "time": "2026-11-24T10:02:31.000Z"}
+    return json.dumps(envelope | {"specversion": "1.0", "sequence": "0000000002", "data": data}).encode()
+
+
+def _sources() -> Iterator[Row]:
+    yield from ((1, "account", "default", None), (2, "sink", "console", None), (3, "sink", "ops", None))
+    for nth in range(PIPELINES_COUNT):
+        yield 10 + nth, "pipeline", f"default/{pipeline_id(nth)}", None
+
+
+def _status(number: int) -> str:
+    if number > EXECUTIONS_COUNT - OPEN_COUNT:
+        return "paused" if number % 10 == 0 else "running"
+    return "failed" if number % 33 == 0 else "success"
+
+
+def _executions(now: int) -> Iterator[Row]:
+    for number in range(1, EXECUTIONS_COUNT + 1):
+        at = now - (EXECUTIONS_COUNT - number + 20) * SECOND_US
+        key, status = _key("execution", number), _status(number)
+        ended_at = at if number <= EXECUTIONS_COUNT - OPEN_COUNT else None
+        yield 1, key, 10 + number % PIPELINES_COUNT, status, at, at, 2, "{}", ended_at, False, _key("stream", key), 0
+
+
+def _events(now: int) -> Iterator[Row]:
+    for number in range(1, EXECUTIONS_COUNT + 1):
+        at = now - (EXECUTIONS_COUNT - number + 20) * SECOND_US
+        key, nth = _key("execution", number), number % PIPELINES_COUNT
+        labels = json.dumps({"team": f"team-{nth % 4}"})
+        for sequence, status in enumerate(("new", _status(number)), 1):
+            id_, type_ = 2 * number - 2 + sequence, f"execution.{status}"
+            pipeline = pipeline_id(nth)
+            about = (1, 10 + nth, key, at + sequence, "default", pipeline, labels, None, False)
+            body = _body(type_, number, pipeline, nth)
+            yield id_, _key(id_), _key("stream", key), sequence, type_, *about, body
+
+
+def _deliveries(now: int) -> Iterator[Row]:
+    last = 2 * EXECUTIONS_COUNT
+    for number in range(1, last + 1):
+        at = now - (last - number + 40) * SECOND_US // 2
+        lane = _key("lane", number)
+        yield number, 2, lane, "delivered", at, at, 1, at, "", True
+        state, answer = "delivered", "200"
+        settled_at: int | None = at
+        if number % (last // DEAD_COUNT) == 0:
+            state, answer = "dead", "503"
+        elif number % (last // WAITING_COUNT) == 1:
+            state, settled_at, answer = "waiting", None, "503"
+        yield number, 3, lane, state, at, at, 3, settled_at, answer, True
+
+
+def _problems(now: int) -> Iterator[Row]:
+    for nth in range(PROBLEMS_COUNT):
+        number = EXECUTIONS_COUNT - nth * 100
+        key = _key("execution", number)
+        closed_at = None if nth % 2 else now
+        about = (1, 10 + number % PIPELINES_COUNT, key, now - nth * SECOND_US, closed_at)
+        yield _key("problem", nth), EventType.EXECUTION_OVERDUE.value, *about, _key("stream", key), 2
+
+
+FILL: Mapping[str, Callable[[int], Iterator[Row]]] = {
+    "source": lambda _: _sources(),
+    "execution": _executions,
+    "event": _events,
+    "delivery": _deliveries,
+    "problem": _problems,
+}
+
+
+def fill_sqlite(path: Path, now: int) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        for table, rows in FILL.items():
+            names = COLUMNS[table].split()
+            places = ", ".join("?" * len(names))
+            database.executemany(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({places})", rows(now))
+        database.commit()
+
+
+def fill_postgresql(url: str, now: int) -> None:
+    with psycopg.connect(url) as database, database.cursor() as cursor:
+        for table, rows in FILL.items():
+            names = ", ".join(COLUMNS[table].split())
+            with cursor.copy(f"COPY {table} ({names}) FROM STDIN".encode()) as copy:
+                for row in rows(now):
+                    copy.write_row(row)
+        cursor.execute("SELECT setval(pg_get_serial_sequence('event', 'id'), (SELECT max(id) FROM event))")
+
+
+def settings() -> Settings:
+    watch = [
+        {
+            "pipeline": pipeline_id(nth),
+            "account": "default",
+            "name": f"Agent {nth}",
+            "labels": {"team": f"team-{nth % 4}"},
+        }
+        for nth in range(PIPELINES_COUNT)
+    ]
+    sinks = {"console": {"type": "stdout"}, "ops": {"type": "webhook", "url": "https://hooks.example.com/x"}}
+    return Settings.model_validate({"accounts": {"default": {"api_key": "k"}}, "watch": watch, "sinks": sinks})
+
+
+def _id_of(number: int) -> str:
+    return str(UUID(bytes=_key("execution", number)))
+
+
+ENDED = EXECUTIONS_COUNT - OPEN_COUNT - 12
+REQUESTS: Mapping[str, str] = {
+    "status": "/status",
+    "executions": "/executions",
+    "executions, 200": "/executions?limit=200",
+    "executions, paused": "/executions?status=paused&limit=200",
+    "executions, failed": "/executions?status=failed&limit=200",
+    "executions, unrecognized (none)": "/executions?status=odd",
+    "executions of a pipeline": f"/executions?pipeline={FIRST}&limit=200",
+    "executions, a label, since 2 h": "/executions?label=team:team-1&since=2h",
+    "executions, an id": f"/executions?q={_id_of(ENDED)}",
+    "executions, a name": "/executions?q=agent%2011",
+    "one execution": f"/executions/default/{pipeline_id(ENDED % PIPELINES_COUNT)}/{_id_of(ENDED)}",
+    "events from the first": "/events?limit=200",
+    "events since 10 min": "/events?since=10m&limit=200",
+    "events, failed": "/events?type=execution.failed&limit=200",
+    "events, of a type there is none of": "/events?type=pipeline.gap",
+    "events of an execution": f"/events?execution={_id_of(ENDED)}",
+    "deliveries, 200": "/deliveries?limit=200",
+    "deliveries, waiting": "/deliveries?state=waiting&limit=200",
+    "deliveries, dead": "/deliveries?state=dead&limit=200",
+    "deliveries, silenced (none)": "/deliveries?state=silenced",
+    "problems": "/problems?limit=200",
+    "problems, closed": "/problems?state=closed&limit=200",
+    "one problem": f"/problems/{UUID(bytes=_key('problem', 1))}",
+    "silences": "/silences",
+}
+
+
+async def _ask(url: str, repetitions: int) -> Mapping[str, Sequence[float]]:
+    clock = SystemClock()
+    store = await open_store(url, clock=clock)
+    console = unserved(store, settings(), clock=clock, operator=StandInOperator(store))
+    server = HttpServer(list(api_routes(lambda: console)), clock=clock)
+    port = await server.listen(Address("127.0.0.1", 0))
+    took: dict[str, list[float]] = {name: [] for name in REQUESTS}
+    async with ClientSession(f"http://127.0.0.1:{port}") as session:
+        for _ in range(repetitions):
+            for name, path in REQUESTS.items():
+                if name == "status":
+                    await asyncio.sleep(1.1)  # else it is the last one's
+                began_at = time.perf_counter()
+                async with session.get(f"/api/v1{path}") as response:
+                    body = await response.read()
+                    if response.status != 200:
+                        raise RuntimeError(f"{path}: {body.decode()}")
+                took[name].append(1000 * (time.perf_counter() - began_at))
+    await server.close()
+    await store.close()
+    return took
+
+
+async def _create(url: str) -> None:
+    await (await open_store(url, clock=SystemClock())).close()
+
+
+def measure_console(repetitions: int) -> Iterator[Figure]:
+    """Measure each request on both databases."""
+    now = SystemClock().steady_us()
+    with ExitStack() as stack:
+        path = Path(stack.enter_context(TemporaryDirectory(prefix="bench-console-"))) / "console.db"
+        sqlite = f"sqlite:///{path}"
+        asyncio.run(_create(sqlite))
+        fill_sqlite(path, now)
+        server = stack.enter_context(postgres_server(shared_buffers="256MB"))
+        postgresql = stack.enter_context(server.database())
+        fill_postgresql(postgresql, now)
+        server.run("ANALYZE", postgresql)
+        for database, url in (("SQLite", sqlite), ("PostgreSQL", postgresql)):
+            took = asyncio.run(_ask(url, repetitions))
+            slowest = max(took, key=lambda name: median(took[name]))
+            yield at_most(100, f"slowest answer on {database}, ms: {slowest}", took[slowest])
+            for name, values in took.items():
+                yield shown(f"  {name}", values)
