@@ -35,7 +35,7 @@ WHEN = {
     "What fails while others get through does not count. Sent to the other sinks. Deliveries wait.",
     EventType.SINK_RECOVERED: "Something got through again.",
     EventType.SINK_DISABLED: "The receiver answered 410 Gone. Deliveries wait until the sink's block in the "
-    "configuration changes.",
+    "configuration changes, or somebody enables it.",
     EventType.PROBLEM_REMINDER: "A problem is still open after another `remind_every` of a sink, to which alone this "
     "goes. It has the data of the event that opened the problem, and belongs to the sink's own sequence.",
     EventType.PROBLEM_ACKNOWLEDGED: "Somebody took a problem: `acknowledgement` says who, why, and until when nobody "
@@ -168,7 +168,7 @@ def receive(body: bytes, headers: dict[str, str], *, secret: str, seen: set[str]
 | answer | what becomes of the delivery |
 |---|---|
 | 2xx | delivered |
-| 410 | the sink is disabled (`sink.disabled`); deliveries wait until its block in the configuration changes |
+| 410 | the sink is disabled (`sink.disabled`); deliveries wait until its block changes, or it is enabled |
 | 400, 413, 422 | retried; the fifth in a row makes it a dead letter: this body will never be accepted |
 | 429 with `Retry-After` | retried; until then, at most 1 h, nothing else is sent to this sink either |
 | 3xx | never followed; retried |

@@ -15,7 +15,7 @@ import watcher
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.build_worker import OwnerDependencies
 from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance
-from watcher.daemon.operations import LOOK_EVERY_S, Operations
+from watcher.daemon.operations import Operations
 from watcher.daemon.ownership import Ownership, new_identity
 from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
@@ -129,7 +129,7 @@ async def _work(
     operations = Operations(shared, supervisor, ownership, follower)
     await operations.read_silences()  # before anything is sent: a start within a silence sends nothing
     await supervisor.apply(settings)
-    schedule.repeat("operations", operations.tick, every_s=LOOK_EVERY_S)
+    schedule.repeat("operations", operations.tick, every_s=operations.every_s)
     pages.console = operations.console()
     maintenance = _add_duties(settings, shared, supervisor, ownership)
     unready = partial(_unready, schedule, Readiness(store, clock=shared.clock), ownership)

@@ -1,6 +1,6 @@
 """What people ask of the running daemon: silences that are stored beside the file's, and what its owners are to do.
 
-Each process looks for that once a second, and at once for what it was asked itself.
+Each replica looks for that once a second, and at once for what it was asked itself.
 """
 
 import json
@@ -28,6 +28,8 @@ from watcher.web.models import Need, TestResult
 log = structlog.get_logger()
 
 LOOK_EVERY_S = 1.0
+ALONE_EVERY_S = 30.0
+"""Where no other process uses the store, all that is asked comes through this one, which then looks at once."""
 
 
 class Operations:
@@ -45,6 +47,7 @@ class Operations:
         self._operator.on_acknowledged = shared.metrics.events.labels(EventType.PROBLEM_ACKNOWLEDGED).inc
         self._stored: Sequence[StoredSilence] = ()
         self._readable: Sequence[StoredSilence] = ()
+        self.every_s = ALONE_EVERY_S if shared.store.exclusive else LOOK_EVERY_S  # so often it is to look
         self._active: list[dict[str, Any]] = []  # the silences that the log says are on
 
     def console(self) -> Console:

@@ -18,7 +18,7 @@ from receiver import answer, hangs, says
 from sample_events import closing_overdue
 from stores import claim, source_change
 from structlog.testing import capture_logs
-from supervision import LONG_S, A, B, Setup, Slowly
+from supervision import LONG_S, A, B, Setup, Slowly, set_up
 from virtual import FakeClock
 
 from watcher.config.models import Settings
@@ -40,16 +40,8 @@ from watcher.store.sql_store import SqlStore
 
 @pytest.fixture
 async def setup(store: SqlStore, clock: FakeClock) -> AsyncIterator[Setup]:
-    fd = os.open(os.devnull, os.O_WRONLY)
-    output = StdoutOutput(fd)
-    setup = Setup(store, clock, output)
-    async with setup.api.receiver, setup.hook.receiver:
+    async with set_up(store, clock) as setup:
         yield setup
-        setup.supervisor._drain_s = 0.0
-        await setup.supervisor.stop()
-    output.close()
-    os.close(fd)
-    assert setup.fatal == []
 
 
 async def broken_off(applying: Coroutine[Any, Any, None], *, setup: Setup, once_added: str) -> None:
