@@ -5,6 +5,8 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from pydantic import TypeAdapter
+from sqlalchemy import select
 from stores import (
     DAY_US,
     LATER,
@@ -33,6 +35,7 @@ from stores import (
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.execution import ExecutionRecord, LostReason
+from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import BackoffState, Lease, Turn
@@ -41,6 +44,7 @@ from watcher.store.open import open_store
 from watcher.store.records import Backlog
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
+from watcher.store.tables import snapshot
 
 DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING
 NO_BACKOFF = BackoffState()
@@ -150,6 +154,8 @@ async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease
         store.record(source_change(ops.lease, sinks=())),
         SqlAccountStore(store, account).save_poll_times({execution_id(1): LATER}),
         SqlAccountStore(store, account).save_backoff(BackoffState(60.0, 40.0)),
+        SqlAccountStore(store, account).save_snapshot(AccountSnapshot(1.0, 0.0, 0.0)),
+        ops.save_snapshot(SinkSnapshot(None, "204")),
         ops.turn(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=9.0)),
         settle(ops, delivery),
         ops.turn(Turn(ops.lease, calls_forward=True)),
@@ -161,7 +167,7 @@ async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease
             await write
     assert [(each.sequence, each.polled_at) for each in await executions_of(store, winner)] == [(1, START_US)]
     record = await SqlAccountStore(store, winner).load_account()
-    assert (record.sequence, record.backoff) == (0, NO_BACKOFF)
+    assert (record.sequence, record.backoff, record.snapshot) == (0, NO_BACKOFF, None)
     assert await due(sink_winner) == [delivery]
 
 
@@ -208,6 +214,21 @@ async def test_of_several_backoffs_of_an_account_the_last_is_kept(store: SqlStor
     )
     assert (await SqlAccountStore(store, account).load_account()).backoff == BackoffState(None, 2.0)
     assert (await SqlAccountStore(store, other).load_account()).backoff == BackoffState(None, 7.0)
+
+
+async def test_of_how_an_account_and_a_sink_stand_the_last_is_kept(
+    store: SqlStore, account: Lease, ops: SinkStore
+) -> None:
+    owned = SqlAccountStore(store, account)
+    pipeline = PipelineSnapshot({"running": 2}, {"running": START_US}, "sf", START_US, LATER, LATER, START_US)
+    several = [AccountSnapshot(1.0, 0.5, 0.0), AccountSnapshot(2.0, 1.5, 30.0, "rate_limited", {PIPELINE: pipeline})]
+    failing = SinkSnapshot("failing", "503", START_US, LATER, is_open=True)
+    await asyncio.gather(*map(owned.save_snapshot, several), ops.save_snapshot(failing))
+    assert (await owned.load_account()).snapshot == several[1]
+    await owned.save_snapshot(several[0])
+    assert (await owned.load_account()).snapshot == several[0]
+    bodies = await store.read(lambda connection: list(connection.scalars(select(snapshot.c.body))))
+    assert failing in [TypeAdapter(SinkSnapshot).validate_json(body) for body in bodies if b"through_at" in body]
 
 
 async def test_polls_are_kept_and_never_go_back(store: SqlStore, account: Lease, clock: SetClock) -> None:

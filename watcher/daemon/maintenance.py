@@ -5,7 +5,6 @@ And close the problems that nobody watches for any more.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import suppress
 
 import structlog
 
@@ -107,10 +106,12 @@ class Maintenance:
                 self._ownership.lost(self._held)
 
     async def flush(self) -> None:
-        """Write what is written lazily. Raises `StoreError`."""
-        for owner in self._owners():
-            with suppress(OwnershipLostError):  # replaced meanwhile: the new one began from what is recorded
-                await owner.flush()
+        """Write what is written lazily: together, so that it costs one commit. Raises `StoreError`."""
+        outcomes = await asyncio.gather(*(owner.flush() for owner in self._owners()), return_exceptions=True)
+        # Not of who was replaced meanwhile: the new owner began from what is recorded.
+        raised = [each for each in outcomes if each is not None and not isinstance(each, OwnershipLostError)]
+        if raised:
+            raise next((each for each in raised if isinstance(each, StoreUnusableError)), raised[0])
 
     async def refresh_gauges(self) -> None:
         """Bring the gauges of outbox and problems up to date; a store that does not answer leaves them as they were."""

@@ -45,10 +45,12 @@ class AccountSnapshots:
         self._names = {watch.pipeline: watch.name for watch in watches}
         for gone in pipelines.keys() - self._names.keys():
             del pipelines[gone]
-        for pipeline in self._names.keys() - pipelines.keys():
-            pipelines[pipeline] = PipelineMetrics()
-            if stood is not None and pipeline in stood.pipelines:
-                pipelines[pipeline].restore(stood.pipelines[pipeline])
+        for pipeline in self._names:
+            if pipeline not in pipelines:
+                pipelines[pipeline] = PipelineMetrics()
+                if stood is not None and pipeline in stood.pipelines:
+                    pipelines[pipeline].restore(stood.pipelines[pipeline])
+            pipelines[pipeline].name = self._name_of(pipeline)
 
     async def write(self, *, asked_count: int) -> None:
         """Count, and write what has changed. So many requests were sent since the start. Raises `StoreError`."""
@@ -78,6 +80,8 @@ class AccountSnapshots:
         step, named_count, rates_per_s = len(entries) // SAMPLE_COUNT + 1, 0, list[float]()
         first_at = min([now, *(each.asked_at for each in lists.values())])
         for start in range(0, len(entries), SLICE_COUNT):
+            if start:
+                await asyncio.sleep(0)
             for entry in entries[start : start + SLICE_COUNT]:
                 known = entry.known
                 pipeline, since_at = known.pipeline, known.since_at
@@ -90,10 +94,13 @@ class AccountSnapshots:
                     if named_count % step == 0:
                         rates_per_s.append(1 / cadence((steady_us - since_at) / 1e6))
                     named_count += 1
-            await asyncio.sleep(0)
         for pipeline, each in deps.metrics.pipelines.items():
-            each.name = self._names.get(pipeline) or deps.evaluator.pipeline_name(pipeline) or ""
+            each.name = self._name_of(pipeline)
             each.open = {label: count for label, (count, _) in found[pipeline].items()}
             each.oldest = {label: Micros(at) for label, (_, at) in found[pipeline].items() if at != NEVER}
         named_per_s = named_count * fmean(rates_per_s) if rates_per_s else 0.0
         return named_per_s + len(lists) / self._min_interval_s, now - first_at
+
+    def _name_of(self, pipeline: str) -> str:
+        """Return what the file calls a pipeline, or else the API, or its id until that has said so."""
+        return self._names.get(pipeline) or self._deps.evaluator.pipeline_name(pipeline) or pipeline

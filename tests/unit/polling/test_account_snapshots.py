@@ -47,6 +47,7 @@ def ran(execution: str, status: str, seconds: float, **facts: Any) -> Any:
 
 async def test_what_starts_and_ends_is_counted_for_its_pipeline(store: SqlStore, clock: FakeClock, path: Path) -> None:
     account = await account_of(store, clock, FIRST, SECOND, THIRD)
+    assert shown(account, "pipeline_info", name=PIPELINE) == 1
     api = account.api
     api.script = {FIRST: said(FIRST, "new"), SECOND: said(SECOND, "running"), THIRD: said(THIRD, "paused")}
     await account.run_for(20)

@@ -6,12 +6,12 @@ from importlib.metadata import version
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from sample_metrics import busy_pipeline
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
-from watcher.domain.timestamps import Micros
-from watcher.runtime.metrics import AccountMetrics, Metrics, PipelineMetrics, SinkMetrics
+from watcher.domain.execution import Outcome
+from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
 
 OUTCOMES = [
     "ok",
@@ -72,14 +72,6 @@ PROCESS: dict[str, tuple[str, set[str]]] = {
     "start_time_seconds": ("gauge", set()),
     "virtual_memory_bytes": ("gauge", set()),
 }
-
-
-def busy_pipeline() -> PipelineMetrics:
-    """Return one in which everything has happened that a metric says."""
-    known = ExecutionRecord("9a1b", "0b5c", "success", ended_at=Micros(1))
-    pipeline = PipelineMetrics("Sales agent", oldest={"running": Micros(1)})
-    pipeline.count(known, ExecutionSnapshot("9a1b", "success", goals=("Booked",)), starts=True, now=Micros(1))
-    return pipeline
 
 
 @pytest.fixture
