@@ -4,7 +4,7 @@ import json
 import random
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 
@@ -16,7 +16,7 @@ from watcher.clerk.protocol import Api
 from watcher.config.models import AccountSettings, AnySink, PollingSettings, RulesSettings, Settings
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.routing import Route, Silence, WeeklyHours, types_matching
+from watcher.domain.routing import Route, Silence, types_matching
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Watch
 from watcher.polling.account_poller import AccountPoller
@@ -35,8 +35,6 @@ from watcher.sinks.stdout import StdoutSettings
 from watcher.store.changes import Lease
 from watcher.store.leases import HeldLease
 from watcher.store.records import AccountStore
-
-_ANY_TIME = datetime.fromtimestamp(0, UTC)
 
 OUTRUN_AFTER_S = 300.0
 """A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
@@ -73,22 +71,16 @@ def routes_of(settings: Settings) -> dict[str, Route]:
 
 def silences_of(settings: Settings) -> list[Silence]:
     """Return the silences of the file."""
-    found = []
-    for each in settings.silences:
-        starts_at, ends_at = each.window(_ANY_TIME)  # of a weekly one it does not matter which
-        weekly = None if each.weekly is None else each.weekly.hours
-        found.append(silence_of(each.match, settings, starts_at=starts_at, ends_at=ends_at, weekly=weekly))
-    return found
+    any_time = datetime.fromtimestamp(0, UTC)  # a weekly one finds its windows by itself
+    return [
+        replace(
+            silence_of(each.match, settings, *each.window(any_time)), weekly=each.weekly.hours if each.weekly else None
+        )
+        for each in settings.silences
+    ]
 
 
-def silence_of(
-    match: SilenceMatch,
-    settings: Settings,
-    *,
-    starts_at: datetime,
-    ends_at: datetime,
-    weekly: WeeklyHours | None = None,
-) -> Silence:
+def silence_of(match: SilenceMatch, settings: Settings, starts_at: datetime, ends_at: datetime) -> Silence:
     """Return a silence for the sinks it means: never for stdout, which is the record of what happened."""
     silenced = [name for name, sink in settings.sinks.items() if not isinstance(sink, StdoutSettings)]
     return Silence(
@@ -99,7 +91,6 @@ def silence_of(
         pipelines=frozenset(map(str, match.pipelines)),
         sinks=frozenset(match.sinks or silenced),
         labels=dict(match.labels),
-        weekly=weekly,
     )
 
 

@@ -277,7 +277,9 @@ class DeliveryWorker:
             return
         self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
         skip = self._going() | self._unsettled()  # what was answered meanwhile is no dead letter
-        count = await self._store.give_up(clock_s=self._state.clock_s(), after_s=after_s, skip=skip)
+        count = await self._store.give_up(
+            clock_s=self._state.clock_s(), after_s=after_s, skip=skip, group_wait_us=self._group_wait_us
+        )
         self._store_failures = 0
         if count:
             self._deps.metrics.dead(count)
@@ -447,11 +449,10 @@ class DeliveryWorker:
                     DeliveryState.SILENCED,
                     each.attempts,
                     each.due_at,
+                    each.tried_at,
                     each.rejections,
                     tried=may_be_sent,
-                    tried_at=each.tried_at,
                     first_due_at_s=each.first_due_at_s,
-                    answer=None,
                 )
             )
             if silences != self._released_under:  # they began since openings were let go, and may end before it is done
@@ -490,18 +491,7 @@ class DeliveryWorker:
             for each in batch:
                 self._state.own_trouble.discard(each.number)
                 records.append(
-                    AttemptRecord(
-                        each.number,
-                        each.lane,
-                        state,
-                        each.attempts + 1,
-                        at,
-                        rejections=0,
-                        tried=True,
-                        tried_at=at,
-                        first_due_at_s=None,
-                        answer=result.answer,
-                    )
+                    AttemptRecord(each.number, each.lane, state, each.attempts + 1, at, at, answer=result.answer)
                 )
             self._answered.append(Attempt(batch, result, records, at))
         self._is_unread |= was_open and not self._breaker.is_open

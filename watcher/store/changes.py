@@ -168,11 +168,11 @@ class AttemptRecord:
     state: DeliveryState
     attempts: int
     due_at: Micros
-    rejections: int
-    tried: bool
     tried_at: Micros
-    first_due_at_s: float | None
-    answer: str | None
+    rejections: int = 0
+    tried: bool = True
+    first_due_at_s: float | None = None
+    answer: str | None = None
     group_key: bytes | None = None
 
 

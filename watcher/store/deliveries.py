@@ -65,7 +65,7 @@ _HOLD_BACK = HotStatement(
     .values(due_at=bindparam("new_due_at"))
 )
 _WAITED = delivery.c.recorded_at + bindparam("group_wait_us")
-_LET_GO = HotStatement(
+LET_GO = HotStatement(
     update(delivery)
     .where(*_FOLLOWERS, delivery.c.due_at + ZERO > bindparam("now"))
     .values(
@@ -186,7 +186,7 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
     if failed:
         _HOLD_BACK.run(connection, *failed)
     if freed:
-        _LET_GO.run(connection, *freed)
+        LET_GO.run(connection, *freed)
 
 
 def call_forward(connection: Connection, sink_id: int, *, now: Micros) -> None:

@@ -99,7 +99,7 @@ def rendered(source: str, *numbers: int, **data: Any) -> Any:
 
 
 def test_what_a_template_sees_of_an_event() -> None:
-    names = ("id", "headline", "error", "severity", "is_trouble", "link")
+    names = ("id", "headline", "error", "severity", "is_trouble", "link", "page", "runbook")
     source = "{" + ", ".join(f'"{name}": {{{{ {name} | tojson }}}}' for name in names) + "}"
     delivery = failed()
     assert rendered(source) == {
@@ -109,7 +109,19 @@ def test_what_a_template_sees_of_an_event() -> None:
         "severity": "error",
         "is_trouble": True,
         "link": "",
+        "page": "",
+        "runbook": "",
     }
+    template = own("[{{ page | tojson }}, {{ runbook | tojson }}]")
+    template.public_url = "https://watcher.example.com"
+    (one,), (group,) = (
+        template.messages([failed(number, runbook="https://wiki.example.com/x") for number in range(count)])
+        for count in (1, 2)
+    )
+    page, runbook = json.loads(one.body)
+    assert page.startswith("https://watcher.example.com/executions/default/")
+    assert runbook == "https://wiki.example.com/x"
+    assert json.loads(group.body)[0].startswith("https://watcher.example.com/executions?pipeline=")
     assert rendered("{{ [event, events] | tojson }}") == [json.loads(delivery.body), [json.loads(delivery.body)]]
 
 

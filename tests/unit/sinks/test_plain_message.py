@@ -54,6 +54,17 @@ def test_error_ids_and_link_come_before_what_may_be_cut() -> None:
     assert nodes == "Also failed:\nBooking: no slot"
 
 
+def test_links_are_lines_with_what_they_lead_to() -> None:
+    data = data_of(FAILED) | {"link": "https://example.com/runs/1", "runbook": "https://wiki.example.com/sales"}
+    batch = [sample(FAILED, number=number, data=data) for number in (1, 2)]
+    _, one, _ = plain_message(batch[:1], "https://watcher.example.com")
+    links = dict(line.split(": ", 1) for line in one.split("\n\n")[2].splitlines())
+    assert (links["Open"], links["Runbook"]) == (data["link"], data["runbook"])
+    assert links["Details"].startswith("https://watcher.example.com/executions/default/")
+    _, group, _ = plain_message(batch, "https://watcher.example.com")
+    assert "\n\nDetails: https://watcher.example.com/executions?pipeline=" in group
+
+
 def test_a_group_says_what_the_others_do() -> None:
     _, body, _ = plain_message([sample(FAILED, number=number) for number in range(50)])
     assert body.startswith("50 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 30 s\n\n50 events, ")

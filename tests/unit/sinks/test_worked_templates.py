@@ -15,7 +15,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.sinks.own_template import OwnTemplate, check
 
-NAMES = ("event", "events", "id", "headline", "error", "severity", "is_trouble", "link")
+NAMES = ("event", "events", "id", "headline", "error", "severity", "is_trouble", "link", "page", "runbook")
 """What a template sees."""
 
 FOLDER = Path(__file__).parents[3] / "config/templates"

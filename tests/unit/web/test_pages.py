@@ -1,23 +1,23 @@
 """The pages over a real socket and a real store: what they show, and what nobody can make them do."""
 
 import gzip
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import ClientSession
-from console_rig import PROBLEMS, SETTINGS, encoded, executed, fill
+from console_rig import DEGRADED, OVERDUE, SETTINGS, executed, fill
 from sample_events import HOSTILE_PARTS, PIPELINE, execution_id
 from sqlalchemy import update
 from stores import SetClock, claim, open_soon, operator_of
 
 from watcher.config.models import Settings
-from watcher.domain.event import EventType
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.runtime.units import Address
@@ -33,7 +33,6 @@ from watcher.web.models import Need, TestResult
 from watcher.web.pages import page_routes
 from watcher.web.server import HttpServer
 
-OVERDUE, DEGRADED = str(PROBLEMS[EventType.EXECUTION_OVERDUE]), str(PROBLEMS[EventType.ACCOUNT_DEGRADED])
 PAGES = (
     "/",
     "/executions",
@@ -331,9 +330,8 @@ async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None
         stands = PipelineSnapshot(
             {"new": 3, "running": 144, "paused": 17}, {"running": moment}, "ssfsssssufss" * 5, moment
         )
-        body = encoded(
-            AccountSnapshot(3.6, 3.4, 61.0, None, dict.fromkeys(names, replace(stands, last_started_at=moment)))
-        )
+        stands = replace(stands, last_started_at=moment)
+        body = json.dumps(asdict(AccountSnapshot(3.6, 3.4, 61.0, None, dict.fromkeys(names, stands)))).encode()
         number = await site.store.number_of(Source("account", "default"))
         written = update(snapshot).where(snapshot.c.source_id == number).values(body=body)
         await site.store.write(lambda connection: connection.execute(written))
