@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from watcher.config.models import WatchSettings
+from watcher.config.models import WatchSettings, WeeklySettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import severity_of
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
@@ -201,13 +201,19 @@ def stored_silence(console: Console, stored: StoredSilence) -> models.Silence:
     return _silence(console, match, stored.starts_at, stored.ends_at, **more)
 
 
+def _weekly(hours: WeeklySettings | None) -> models.WeeklyHours | None:
+    if hours is None:
+        return None
+    return models.WeeklyHours(days=hours.days, from_=hours.from_, to=hours.to, timezone=hours.timezone)
+
+
 async def silences(console: Console) -> Sequence[models.Silence]:
     """Return the silences of the file that are not over, and those of the store."""
     now = console.clock.now()
     of_file = [
-        _silence(console, each.match, each.from_at, each.until_at, comment=each.comment)
+        _silence(console, each.match, *window, comment=each.comment, weekly=_weekly(each.weekly))
         for each in console.settings().silences
-        if each.until_at > now
+        if (window := each.window(now))[1] > now
     ]
     return [*of_file, *(stored_silence(console, each) for each in await console.operator.silences())]
 
