@@ -33,7 +33,7 @@ def reject_what_opens(attempt: Attempt) -> Answer:
 
 async def a_daemon(
     stage: Stage, *, token: str = "", choose: Callable[[Attempt], Answer] = take
-) -> tuple[Life, str, Receiver]:
+) -> tuple[Life, str, Receiver, World]:
     """Start the daemon; return it, where its pages are, and what it sends to.
 
     Of its two pipelines one then fails three times within seconds, in the other an execution runs on and on.
@@ -63,7 +63,7 @@ async def a_daemon(
         lifecycle = make_lifecycle(1, index=index, kind=Kind.FAILING, pace=BRISK)
         lifecycle = lifecycle.stretched((3 + index) / lifecycle.length_s())
         world.add(lifecycle, pipeline=failing, begins_s=world.now_s())
-    return life, address, receiver
+    return life, address, receiver, world
 
 
 async def well(visit: Visit) -> None:
@@ -76,7 +76,7 @@ async def well(visit: Visit) -> None:
 async def test_a_person_on_call_logs_in_takes_a_problem_silences_it_and_sends_again(
     stage: Stage, browser: Browser
 ) -> None:
-    _, address, receiver = await a_daemon(stage, token=TOKEN, choose=reject_what_opens)
+    _, address, receiver, _ = await a_daemon(stage, token=TOKEN, choose=reject_what_opens)
     person = await visit(browser, address)
     page = person.page
     await person.go("/deliveries?state=dead")
@@ -119,7 +119,7 @@ async def test_a_person_on_call_logs_in_takes_a_problem_silences_it_and_sends_ag
 
 
 async def test_every_page_is_kept_current_fits_a_phone_and_can_be_used_by_keys(stage: Stage, browser: Browser) -> None:
-    _, address, _ = await a_daemon(stage)
+    _, address, _, _ = await a_daemon(stage)
     person = await visit(browser, address, color_scheme="dark")
     page = person.page
     await person.go("/")
@@ -167,8 +167,17 @@ async def test_every_page_is_kept_current_fits_a_phone_and_can_be_used_by_keys(s
 
 
 async def test_a_page_says_when_it_is_not_live_and_goes_on_by_itself(stage: Stage, browser: Browser) -> None:
-    life, address, _ = await a_daemon(stage)
+    life, address, _, world = await a_daemon(stage)
     person = await visit(browser, address)
+    await person.go("/executions?pipeline=" + next(iter(world.pipelines)))  # a list never jumps: what is new waits
+    before = await person.page.locator("tr[data-key]").count()
+    world.add(
+        make_lifecycle(1, index=9, kind=Kind.LONG, pace=BRISK),
+        pipeline=pipeline_named(NAMES[1], seed=1),
+        begins_s=world.now_s(),
+    )
+    await person.page.get_by_role("button", name="new, show").click()
+    assert await person.page.locator("tr[data-key]").count() > before
     await person.go("/")
     await person.page.locator("#live", has_text="live · as of").wait_for()
     await person.page.keyboard.press(".")
@@ -188,7 +197,7 @@ async def test_a_page_says_when_it_is_not_live_and_goes_on_by_itself(stage: Stag
 async def test_without_scripts_every_view_and_filter_works_and_so_does_the_login(
     stage: Stage, browser: Browser
 ) -> None:
-    life, address, _ = await a_daemon(stage, token=TOKEN)
+    life, address, _, _ = await a_daemon(stage, token=TOKEN)
     await life.until(lambda: life.events("pipeline.failing"), what="it failed")
     person = await visit(browser, address, java_script_enabled=False)
     page = person.page
