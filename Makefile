@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test types test-traced test-untraced test-long soak bench lint docs pictures image dist sbom requirements clean
+.PHONY: demo test types test-traced test-untraced test-long soak bench lint docs pictures screenshots image dist sbom requirements clean
 
-demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds
-	@$(BIN)/watcher demo $(ARGS)
+demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds; FOREVER=1 leaves its dashboard open
+	@$(BIN)/watcher demo $(if $(FOREVER),--forever) $(ARGS)
 
 test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
 	$(BIN)/ruff check .
@@ -62,6 +62,10 @@ docs: export PYTHONPATH = tests
 pictures: .venv/dev  ## renew the pictures of docs/pictures/ that are made by running it: about 30 seconds
 	$(BIN)/python -m documents.pictures
 pictures: export PYTHONPATH = tests
+
+screenshots: .venv/dev  ## renew those of docs/pictures/ that show the dashboard, in chromium: about two minutes
+	$(BIN)/python -m documents.screenshots
+screenshots: export PYTHONPATH = tests
 
 EXTRAS ?= postgres
 

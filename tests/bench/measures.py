@@ -180,8 +180,8 @@ MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "deliveries": measure_deliveries,
     "storm": lambda bench: measure_storm(range(1, 2 if bench.quick else 4)),
     "replicas": lambda bench: measure_replicas(bench.workspaces, bench.repetitions, poll_s=bench.poll_s),
-    "viewers": lambda bench: measure_viewers(bench.workspaces, bench.repetitions, watched_s=5 * bench.poll_s),
     "console": lambda bench: measure_console(3 if bench.quick else 9),
+    "viewers": lambda bench: measure_viewers(bench.workspaces, bench.repetitions, watched_s=5 * bench.poll_s),
     "pipelines": lambda bench: measure_pipelines(range(1, 2 if bench.quick else 4)),
 }
 

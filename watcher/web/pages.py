@@ -239,7 +239,7 @@ def _name(pipeline: PipelineStatus) -> str:
 
 
 ORDERS: Mapping[str, Callable[[PipelineStatus], Any]] = {
-    "": lambda each: (not each.problems, _name(each)),
+    "": lambda each: (not any(kind.startswith("pipeline.") for kind in each.problems), not each.problems, _name(each)),
     "name": _name,
     "oldest": lambda each: min((moment.timestamp() for moment in each.oldest.values()), default=float("inf")),
 }

@@ -49,6 +49,12 @@ def test_a_picture_is_shown_with_words_for_those_who_do_not_see_it(path: Path) -
     assert len(shown[1]) > len("a picture of it")
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.png")), ids=lambda path: path.name)
+def test_a_screenshot_is_small_and_shown_with_words(path: Path) -> None:
+    assert path.stat().st_size <= 150_000
+    assert re.search(rf"!\[[^\]]{{20,}}\]\((?:docs/)?pictures/{path.name}\)", PAGES)
+
+
 def test_every_word_and_every_sign_stands_at_its_own_column() -> None:
     picture = svg(["    ^^ here  ✕ x"], title="t", made_from="itself")
     placed = re.findall(r'x="([0-9.]+)" y="20" textLength="([0-9.]+)">([^<]*)<', picture)

@@ -182,6 +182,21 @@ async def test_a_problem_can_be_taken_and_silenced_by_its_labels(site: Site) -> 
     assert "3 need you" in (await site.shown("/")).says()
 
 
+async def test_silences_are_shown_with_their_hours_and_those_of_the_file_end_there(tmp_path: Path) -> None:
+    weekly = {"days": ["sat", "sun"], "from": "20:00", "to": "08:00", "timezone": "Europe/Berlin"}
+    silences = [{"match": {"sinks": ["chat"]}, "weekly": weekly, "comment": "nobody is paged"}]
+    async with a_site(tmp_path, silences=silences) as site:
+        added = {"match": {"labels": {"team": "sales"}}, "for": "2h", "by": "ana", "comment": "deploy"}
+        async with site.session.post("/api/v1/silences", json=added) as answer:
+            assert answer.status == 201
+        page = await site.shown("/silences")
+        assert "sink chat not now" in page.says()
+        assert "sat, sun 20:00 to 08:00 Europe/Berlin" in page.says()
+        assert "team=sales silent now" in page.says()
+        assert "1 pipeline · by ana · deploy" in page.says()
+        assert page.values("button", "data-url") == ["/api/v1/silences/1"]
+
+
 async def test_dead_letters_can_be_sent_again_one_by_one_or_all(site: Site) -> None:
     page = await site.shown("/deliveries?state=dead&sink=ops")
     asked = [each for each in page.values("button", "data-body") if "ops" in each]
@@ -330,8 +345,8 @@ async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None
         stands = PipelineSnapshot(
             {"new": 3, "running": 144, "paused": 17}, {"running": moment}, "ssfsssssufss" * 5, moment
         )
-        its = dict.fromkeys(names, replace(stands, last_started_at=moment))
-        body = json.dumps(asdict(AccountSnapshot(3.6, 3.4, 61.0, None, its))).encode()
+        stands = replace(stands, last_started_at=moment)
+        body = json.dumps(asdict(AccountSnapshot(3.6, 3.4, 61.0, None, dict.fromkeys(names, stands)))).encode()
         number = await site.store.number_of(Source("account", "default"))
         written = update(snapshot).where(snapshot.c.source_id == number).values(body=body)
         await site.store.write(lambda connection: connection.execute(written))

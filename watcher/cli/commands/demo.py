@@ -23,7 +23,7 @@ from watcher.daemon.app import run
 from watcher.domain.execution import TERMINAL_STATUSES, Status
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
-from watcher.simulator.scenarios import example_config, populate
+from watcher.simulator.scenarios import NAMES, example_config, populate
 from watcher.simulator.server import Simulator
 from watcher.simulator.world import World
 from watcher.sinks.stdout import event_line, shows_whole_ids
@@ -32,6 +32,13 @@ from watcher.sinks.webhook import sign, signing_key
 EXAMPLES = ("watcher demo", "watcher demo --json | jq .type")
 
 SECONDS = 30.0
+FAILS_S = {"Support triage": 3600.0, "Payment chaser": 0.0}
+"""With --forever one pipeline fails, and another works, every ten seconds: so that the dashboard has something to show."""
+
+TEAMS = dict.fromkeys(NAMES, "sales") | {"Support triage": "support", "Payment chaser": "billing"}
+SLOW = "Onboarding"
+"""Where executions may be overdue."""
+
 SEEN_WITHIN_S = 3.0
 """What ended so shortly before the end need not have been seen: that is no miss."""
 
@@ -99,7 +106,8 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     async with AsyncExitStack() as stack:
         world = World(SystemClock())
-        populate(world, fit_s=None if forever else LIFECYCLES_FIT_S)
+        fails = FAILS_S if forever else {}
+        populate(world, fit_s=None if forever else LIFECYCLES_FIT_S, executions_count=40 if forever else 8, fails=fails)
         simulator = await stack.enter_async_context(Simulator(world))
 
         def show(event: Mapping[str, Any]) -> None:
@@ -109,7 +117,8 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         receiver = Receiver(show)
         sink_url = await _serve(stack, receiver)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clerk-watcher-demo-")))
-        settings = _settings(example_config(world, base_url=simulator.base_url), sink_url=sink_url, folder=folder)
+        example = example_config(world, base_url=simulator.base_url, fails=fails)
+        settings = _settings(example, sink_url=sink_url, folder=folder)
         console.print(f"demo: simulator on {simulator.base_url}, store temporary, no key needed")
         if not forever:
             asyncio.get_running_loop().call_later(SECONDS, stop.set)
@@ -147,7 +156,9 @@ async def _serve(stack: AsyncExitStack, receiver: Receiver) -> str:
 def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
     document = yaml.safe_load(example)
     for watch in document["watch"]:
-        watch["account"] = "default"
+        watch |= {"account": "default", "labels": {"team": TEAMS[watch["name"]]}}
+        if watch["name"] == SLOW:
+            watch["overdue_after"] = {"paused": "1m"}
     document |= {
         "polling": {"min_interval": "250ms", "max_interval": "1s", "first_sight": "notify"},
         "sinks": {

@@ -154,11 +154,11 @@
   const act = async (element) => {
     if (element.getAttribute("aria-busy") === "true") return;
     if (element.dataset.ask && !confirm(element.dataset.ask)) return;
-    const place = element.parentElement, old = $(":scope > .result", place);
+    const button = element.tagName === "FORM" ? $("button", element) : element, old = $(":scope > .result", button.parentElement);
     if (old) old.remove();
     const result = make("span", "result", "");
     result.setAttribute("role", "status");
-    element.after(result);
+    button.after(result);
     element.setAttribute("aria-busy", "true");
     let text = "", good = false;
     try {
@@ -175,11 +175,8 @@
     element.removeAttribute("aria-busy");
     result.className = `result ${good ? "good" : "bad"}`;
     result.textContent = text;
-    if (good) {
-      etag = null;
-      setTimeout(() => { result.remove(); ask(); }, 1500);
-      if (element.tagName === "FORM") element.reset();
-    }
+    setTimeout(() => { result.remove(); etag = null; ask(); }, good ? 2500 : 15000);  // meanwhile its part stays as it is
+    if (good && element.tagName === "FORM") element.reset();
   };
   const words = (said, status) => {
     if ("replayed" in said) return `${said.replayed} sent again`;
