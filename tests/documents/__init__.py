@@ -3,13 +3,19 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from documents.api import api, document
 from documents.configuration import configuration
 from documents.events import events
+from documents.rules import DEPLOY, prometheus_rule
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 PAGES: Mapping[Path, Callable[[], str]] = {
+    DOCS / "api.md": api,
+    ROOT / "watcher" / "web" / "openapi.json": document,
     DOCS / "configuration.md": configuration,
     DOCS / "events.md": events,
+    DEPLOY / "kubernetes" / "prometheus" / "rules.yaml": prometheus_rule,
 }
 """Each page and what makes it."""

@@ -504,6 +504,24 @@ class HttpSettings(Block):
         return value if value is not None and value.get_secret_value() else None
 
 
+def _ping_url(value: SecretStr) -> SecretStr:
+    split_http_url(value.get_secret_value(), example="https://hc-ping.com/your-check")
+    return value
+
+
+class HeartbeatSettings(Block):
+    """Who is to hear regularly that all is well."""
+
+    url: Annotated[SecretStr, AfterValidator(_ping_url)] = Field(
+        description="The URL to GET. Required, unless `url_file` is given. Only scheme and host are ever shown.",
+        examples=["https://hc-ping.com/your-check"],
+    )
+    url_file: str | None = Field(
+        default=None, description="The file that holds the URL.", examples=["/run/secrets/heartbeat_url"]
+    )
+    every_s: Duration = Field(default=as_written("1m"), alias="every", description="How often.", examples=["30s"])
+
+
 class LogSettings(Block):
     """What is logged, and in which format. Always on stderr."""
 
@@ -546,4 +564,10 @@ class Settings(Block):
     )
     store: StoreSettings = Field(default=StoreSettings(), description="Where state lives.")
     http: HttpSettings = Field(default=HttpSettings(), description="Where health and metrics are served.")
+    heartbeat: HeartbeatSettings | None = Field(
+        default=None,
+        description="Pings while all loops make progress and the store takes writes. A service such as "
+        "healthchecks.io, which gets none for a while, says so.",
+        examples=["{url: https://hc-ping.com/your-check, every: 1m}"],
+    )
     log: LogSettings = Field(default=LogSettings(), description="What is logged, always on stderr.")

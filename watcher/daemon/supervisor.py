@@ -33,6 +33,9 @@ DRAIN_S = 5.5
 
 FLUSH_S = 0.5
 
+RETRY_S = 3.0
+"""What could not begin is tried again after this time."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Owned:
@@ -128,21 +131,20 @@ class Supervisor:
         if self._stopping:
             return
         for key in keys:
-            change = asyncio.create_task(self._change_or_decline(key))
+            change = asyncio.create_task(self._change_or_retry(key))
             self._changes.add(change)
             change.add_done_callback(self._changes.discard)
             change.add_done_callback(self._ended)
 
-    async def _change_or_decline(self, key: LeaseKey) -> None:
-        """Make one owner what is wanted. What cannot be made here, now, is given back, and taken again by who can."""
+    async def _change_or_retry(self, key: LeaseKey) -> None:
+        """Make one owner what is wanted; while the store keeps it from beginning, now and then."""
         try:
             await self._change(key)
         except StoreUnusableError:
             raise
         except StoreError as error:
-            log.warning("ownership.declined", **{key.kind: key.name}, problem=str(error))
-            self._ownership.decline(key)
-            await self._change(key)
+            log.warning("ownership.failed", **{key.kind: key.name}, problem=str(error))
+            asyncio.get_running_loop().call_later(RETRY_S, self._ownership_changed, [key])
 
     async def _change(self, key: LeaseKey) -> None:
         """Make one owner what is wanted by now, or end it if it may not be owned. Raises `StoreError`.

@@ -65,7 +65,7 @@ _HOLD_BACK = HotStatement(
     .values(due_at=bindparam("new_due_at"))
 )
 _WAITED = delivery.c.recorded_at + bindparam("group_wait_us")
-_LET_GO = HotStatement(
+LET_GO = HotStatement(
     update(delivery)
     .where(*_FOLLOWERS, delivery.c.due_at + ZERO > bindparam("now"))
     .values(
@@ -91,7 +91,7 @@ _CALL_FORWARD = (
 )
 
 _earlier = delivery.alias("earlier")
-_EARLIER = (
+EARLIER = (
     select(func.max(_earlier.c.number))
     .where(
         is_sink(_earlier, delivery.c.sink_id),
@@ -101,7 +101,7 @@ _EARLIER = (
     )
     .scalar_subquery()
 )
-IS_HEAD = (delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, _EARLIER.is_(None))
+IS_HEAD = (delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, EARLIER.is_(None))
 _DELIVERIES = select(
     delivery,
     event.c.event_id,
@@ -125,7 +125,7 @@ A test holds that it walks the index and sorts nothing.
 """
 _TRIED_LONGEST_AGO = _HEADS.where(delivery.c.tried == true()).order_by(delivery.c.tried_at).limit(bindparam("limit"))
 _MEMBERS = (
-    _DELIVERIES.add_columns(_EARLIER.label("earlier"))
+    _DELIVERIES.add_columns(EARLIER.label("earlier"))
     .where(
         is_sink(delivery, bindparam("of_sink")),
         delivery.c.state == WAITING,
@@ -186,7 +186,7 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
     if failed:
         _HOLD_BACK.run(connection, *failed)
     if freed:
-        _LET_GO.run(connection, *freed)
+        LET_GO.run(connection, *freed)
 
 
 def call_forward(connection: Connection, sink_id: int, *, now: Micros) -> None:

@@ -22,6 +22,7 @@ from watcher.store.changes import (
     PollTimes,
     RulesChange,
     SingleChange,
+    SnapshotChange,
     SourceChange,
     Turn,
 )
@@ -41,6 +42,7 @@ from watcher.store.states import (
     write_pipelines,
     write_poll_times,
     write_rules,
+    write_snapshots,
     write_sources,
 )
 from watcher.store.tables import WAITING, ZERO, delivery, is_sink, opens, problem, source
@@ -180,7 +182,7 @@ def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[Even
     return found
 
 
-Item = Change | Turn | PollTimes | BackoffChange
+Item = Change | Turn | PollTimes | BackoffChange | SnapshotChange
 
 
 class GroupWork:
@@ -207,7 +209,7 @@ class GroupWork:
                     self.size = Writing.CHANGES
                 elif item.calls_forward or item.backoff is not None:
                     self.size = max(self.size, Writing.A_LITTLE)
-            elif isinstance(item, PollTimes | BackoffChange):
+            elif isinstance(item, PollTimes | BackoffChange | SnapshotChange):
                 self.of_kind[type(item)].append(item)
                 self.size = max(self.size, Writing.A_LITTLE)
             else:
@@ -272,5 +274,6 @@ _WRITERS: Sequence[tuple[type, Callable[..., None]]] = (
     (SourceChange, write_sources),
     (PipelineChange, write_pipelines),
     (RulesChange, write_rules),
+    (SnapshotChange, write_snapshots),
 )
 """In the order in which rows are locked, so that two writers never wait for each other."""

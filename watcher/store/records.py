@@ -10,6 +10,7 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import Problem
 from watcher.domain.rules import RuleState, UnjudgedEnd
+from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.store.changes import BackoffState, Change, Lease
@@ -17,12 +18,16 @@ from watcher.store.changes import BackoffState, Change, Lease
 
 @dataclass(frozen=True, slots=True)
 class AccountRecord:
-    """What the store knows of an account itself: its own events' sequence, and its trouble if degraded."""
+    """What the store knows of an account itself: its own events' sequence, and its trouble if degraded.
+
+    `snapshot` is how it stood when its owner last said so.
+    """
 
     sequence: int
     trouble: str | None
     backoff: BackoffState
     problem: Problem | None = None
+    snapshot: AccountSnapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,3 +166,6 @@ class AccountStore(Protocol):
 
     async def save_backoff(self, backoff: BackoffState) -> None:
         """Keep what the account is going through."""
+
+    async def save_snapshot(self, snapshot: AccountSnapshot) -> None:
+        """Let everybody know how the account stands."""

@@ -1,15 +1,438 @@
 """The API under `/api/v1`: one table of routes, from which docs/api.md and the OpenAPI document are made.
 
-A handler takes the console and what was asked, and returns a model of `models`. The pages call the same handlers.
+A handler takes the console, what the path names, and what was asked; it returns a model of `models`, or raises
+`RefusedError`. The pages call the same handlers.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, get_type_hints
+from uuid import UUID
 
 from aiohttp import web
+from pydantic import BaseModel, ValidationError
 
+from watcher.domain.errors import StoreError
+from watcher.domain.routing import types_matching
+from watcher.domain.timestamps import NEVER, Micros, to_us
+from watcher.store.console_store import Position
+from watcher.web import models, shown
 from watcher.web.console import Console
+from watcher.web.health import Recent
+
+API = "/api/v1"
+
+ENABLED_WITHIN_S = 20.0
+"""An owner that lives does what it is asked within a second; without one another takes over within 15 s."""
+
+LOOK_EVERY_S = 0.2
+
+_CURSOR = re.compile(r"([oei]?)\.(\d{1,18})\.([0-9a-f]{1,32})", re.ASCII)
+_HEX = re.compile(r"[0-9a-f]{1,32}", re.ASCII)
+
+
+class RefusedError(Exception):
+    """Why a request is not carried out: the status, and what would be right."""
+
+    def __init__(self, status: HTTPStatus, detail: str, **headers: str) -> None:
+        """Keep it. The text is shown to whoever asked."""
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+
+def _unknown(what: str) -> RefusedError:
+    return RefusedError(HTTPStatus.NOT_FOUND, what)
+
+
+# What is read
+
+
+@lru_cache(maxsize=1)
+def _recent_status(console: Console) -> Recent[models.Status]:
+    return Recent(lambda: shown.find_status(console), fresh_s=1.0, clock=console.clock)
+
+
+async def status(console: Console) -> models.Status:
+    """Return the first view, which is made once a second whoever asks."""
+    return await _recent_status(console).get()
+
+
+async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[models.Problem]:
+    """Return problems: the last opened first."""
+    is_open = {"open": True, "closed": False, "all": None}[asked.state]
+    rows, last = await console.store.problems(is_open=is_open, after=_position(asked, ""), limit=asked.limit)
+    return models.Page[models.Problem](items=[shown.problem(row) for row in rows], next=_cursor(last))
+
+
+async def problem(console: Console, id_: str) -> models.ProblemDetail:
+    """Return one problem, with its events and their deliveries."""
+    found = await console.store.problem(_uuid(id_, "problem"))
+    if found is None:
+        raise _unknown("there is no such problem, or it was closed longer ago than store.retention")
+    row, told = found
+    return models.ProblemDetail(**dict(shown.problem(row)), **shown.told(console, told))
+
+
+async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.Execution]:
+    """Return executions: open ones, those in their status for the shortest time first, then the latest ended."""
+    labels = {(str(each.pipeline), each.account): each.labels for each in console.settings().watch}
+    has_labels, named, beginning = _has_labels(asked.label), None, None
+    if asked.q:
+        word = asked.q.casefold()
+        watched = (await status(console)).pipelines
+        named = {(each.id, each.account) for each in watched if (each.name or "").casefold().startswith(word)}
+        beginning = None if named else word.replace("-", "")
+        if beginning is not None and not _HEX.fullmatch(beginning):
+            return models.Page[models.Execution](items=[])
+
+    def is_of_pipeline(name: str) -> bool:
+        account, _, id_ = name.rpartition("/")
+        return (
+            (not asked.account or account in asked.account)
+            and (not asked.pipeline or id_ in asked.pipeline)
+            and (not named or (id_, account) in named)
+            and has_labels(labels.get((id_, account), {}))
+        )
+
+    rows, last = await console.store.executions(
+        is_of_pipeline=is_of_pipeline,
+        statuses=asked.status,
+        ended_since=_since(console, asked),
+        id_beginning=beginning,
+        after=_position(asked, "i" if beginning else "oe"),
+        limit=asked.limit,
+    )
+    return models.Page[models.Execution](items=[shown.execution(console, row) for row in rows], next=_cursor(last))
+
+
+async def execution(console: Console, account: str, pipeline: str, id_: str) -> models.ExecutionDetail:
+    """Return one execution: its stays, each with the time in which its beginning lies, events and deliveries."""
+    _uuid(id_, "execution")
+    found = await console.store.execution(f"{account}/{pipeline.lower()}", id_)
+    if found is None:
+        raise _unknown("there is no such execution: it is not watched, or it ended longer ago than store.retention")
+    row, told = found
+    parts = shown.told(console, told)
+    return models.ExecutionDetail(**dict(shown.execution(console, row)), **parts, stays=shown.stays(parts["events"]))
+
+
+async def events(console: Console, asked: models.EventQuery) -> models.Page[models.Event]:
+    """Return events in the order of recording: whoever asks again with the last cursor misses none."""
+    if asked.after is not None and not re.fullmatch(r"\d{1,18}", asked.after, re.ASCII):
+        raise _no_cursor()
+    bodies, last = await console.store.events(
+        types=types_matching(tuple(asked.type)) if asked.type else None,
+        pipelines=asked.pipeline,
+        has_labels=_has_labels(asked.label),
+        execution=None if asked.execution is None else str(asked.execution),
+        since=_since(console, asked),
+        after=None if asked.after is None else int(asked.after),
+        limit=asked.limit,
+    )
+    return models.Page[models.Event](items=[shown.event(body) for body in bodies], next=str(last))
+
+
+async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Page[models.Delivery]:
+    """Return deliveries: those of the newest events first."""
+    rows, last = await console.store.deliveries(
+        state=asked.state, sink=asked.sink, after=_position(asked, "", is_number=True), limit=asked.limit
+    )
+    return models.Page[models.Delivery](items=[shown.delivery(console, row) for row in rows], next=_cursor(last))
+
+
+async def silences(console: Console) -> models.Page[models.Silence]:
+    """Return the silences of the file that are not over, and those that were made here."""
+    return models.Page[models.Silence](items=await shown.silences(console))
+
+
+# What is done
+
+
+async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> models.Problem:
+    """Take a problem: until it is over, or `for` is, nobody is reminded of it."""
+    found = await problem(console, id_)
+    until = None if asked.for_s is None else shown.in_future(console, asked.for_s)
+    if not await console.operator.acknowledge(UUID(found.id), by=asked.by, comment=asked.comment, until=until):
+        raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed: nobody has to take it any more")
+    console.changed()
+    return await problem(console, id_)
+
+
+async def unacknowledge(console: Console, id_: str) -> models.Problem:
+    """Give a problem back: reminders go on."""
+    found = await problem(console, id_)
+    if not await console.operator.unacknowledge(UUID(found.id)):
+        raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed, or nobody has taken it")
+    console.changed()
+    return await problem(console, id_)
+
+
+async def add_silence(console: Console, asked: models.SilenceRequest) -> models.Silence:
+    """Keep back from now on what matches."""
+    now = console.clock.now()
+    until = asked.until or shown.in_future(console, asked.for_s or 0.0)
+    if until <= now:
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "until: is over already; write a later moment")
+    added = await console.operator.add_silence(
+        asked.match.model_dump_json(exclude_defaults=True),
+        starts_at=now,
+        ends_at=until,
+        by=asked.by,
+        comment=asked.comment,
+    )
+    console.changed()
+    return shown.stored_silence(console, added)
+
+
+async def end_silence(console: Console, id_: str) -> None:
+    """End a silence that was made here."""
+    if not re.fullmatch(r"\d{1,18}", id_, re.ASCII) or not await console.operator.end_silence(int(id_)):
+        raise _unknown("there is no such silence, or it has ended; one of the file ends in the file")
+    console.changed()
+
+
+async def replay(console: Console, asked: models.ReplayRequest) -> models.Replayed:
+    """Send dead letters of a sink again, under their ids."""
+    _sink(console, asked.sink)
+    count = await console.operator.replay(asked.sink, None if asked.ids is None else [int(id_) for id_ in asked.ids])
+    if not count:
+        raise RefusedError(
+            HTTPStatus.CONFLICT, "none of these is a dead letter: what waits already is sent in any case"
+        )
+    console.changed()
+    return models.Replayed(replayed=count)
+
+
+async def enable(console: Console, name: str, within_s: float = ENABLED_WITHIN_S) -> models.Done:
+    """Send again to a sink that its receiver disabled by a 410; 202 if that is not done within 20 s."""
+    _sink(console, name)
+    (sink,) = [each for each in (await status(console)).sinks if each.name == name]
+    if sink.state != "disabled":
+        raise RefusedError(HTTPStatus.CONFLICT, f"sink {name} is not disabled: only a receiver's 410 does that")
+    await console.operator.ask("enable", name)
+    console.changed()
+    until = console.clock.monotonic() + within_s
+    while is_asked := await console.operator.is_asked("enable", name):
+        if console.clock.monotonic() >= until:
+            break
+        await asyncio.sleep(LOOK_EVERY_S)
+    return models.Done(done=not is_asked)
+
+
+async def test(console: Console, name: str) -> models.TestResult:
+    """Send a test message to a sink, and return what its receiver answered."""
+    _sink(console, name)
+    return await console.test_sink(name)
+
+
+async def scan(console: Console, account: str, id_: str) -> models.Done:
+    """Read the list of a pipeline that is watched whole as soon as the budget allows; several at once are one."""
+    pipeline = str(_uuid(id_, "pipeline"))
+    watches = [each for each in console.settings().watch if (each.account, str(each.pipeline)) == (account, pipeline)]
+    if not watches:
+        raise _unknown("there is no such pipeline in the configuration")
+    if watches[0].executions:
+        raise RefusedError(HTTPStatus.CONFLICT, "only some executions of this pipeline are watched: no list is read")
+    await console.operator.ask("scan", f"{account}/{pipeline}")
+    console.changed()
+    return models.Done(done=False)
+
+
+# What is asked for
+
+
+def _sink(console: Console, name: str) -> None:
+    if name not in console.settings().sinks:
+        raise _unknown("there is no such sink in the configuration")
+
+
+def _uuid(text: str, what: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise _unknown(f"there is no such {what}: its id has 32 hexadecimal digits") from None
+
+
+def _no_cursor() -> RefusedError:
+    return RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, 'after: is no cursor of this list; take the "next" of a page')
+
+
+def _position(asked: models.PageQuery, parts: str, *, is_number: bool = False) -> Position | None:
+    """Return where a list goes on, which has these parts."""
+    if asked.after is None:
+        return None
+    match = _CURSOR.fullmatch(asked.after)
+    if match is None or match[1] not in (list(parts) or [""]) or not (is_number or len(match[3]) % 2 == 0):
+        raise _no_cursor()
+    return Position(match[1], int(match[2]), int(match[3], 16) if is_number else bytes.fromhex(match[3]))
+
+
+def _cursor(position: Position | None) -> str | None:
+    if position is None:
+        return None
+    key = f"{position.key:x}" if isinstance(position.key, int) else position.key.hex()
+    return f"{position.part}.{position.at}.{key}"
+
+
+def _since(console: Console, asked: models.ExecutionQuery | models.EventQuery) -> Micros:
+    if asked.since is None:
+        return NEVER
+    if isinstance(asked.since, float):
+        return Micros(console.clock.steady_us() - round(asked.since * 1e6))
+    return to_us(asked.since)
+
+
+def _has_labels(wanted: Iterable[str]) -> Callable[[Mapping[str, str]], bool]:
+    """Return whether labels are as `team:sales` and `!env:dev` say, all of them."""
+    pairs = [(text.startswith("!"), *text.removeprefix("!").partition(":")[::2]) for text in wanted]
+    return lambda labels: all((labels.get(key) == value) != is_not for is_not, key, value in pairs)
+
+
+# Over HTTP
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A request that the API takes: what is in braces in the path goes to the handler in that order.
+
+    Its annotations say which model the query, or of a write the body, has (`asked`), and the answer; its docstring
+    what it does. `refuses` are the statuses of its own.
+    """
+
+    method: str
+    path: str
+    handler: Callable[..., Awaitable[BaseModel | None]]
+    status: int = 200
+    refuses: Sequence[int] = ()
+
+    @property
+    def asked(self) -> type[models.Asked]:
+        """Return the model of the query or the body."""
+        asked: type[models.Asked] = get_type_hints(self.handler).get("asked", models.Asked)
+        return asked
+
+
+ROUTES = (
+    Route("GET", "/status", status),
+    Route("GET", "/problems", problems),
+    Route("GET", "/problems/{id}", problem, refuses=(404,)),
+    Route("POST", "/problems/{id}/ack", acknowledge, refuses=(404, 409)),
+    Route("DELETE", "/problems/{id}/ack", unacknowledge, refuses=(404, 409)),
+    Route("GET", "/executions", executions),
+    Route("GET", "/executions/{account}/{pipeline}/{id}", execution, refuses=(404,)),
+    Route("GET", "/events", events),
+    Route("GET", "/deliveries", deliveries),
+    Route("POST", "/deliveries/replay", replay, refuses=(404, 409)),
+    Route("POST", "/sinks/{name}/enable", enable, refuses=(404, 409)),
+    Route("POST", "/sinks/{name}/test", test, refuses=(404,)),
+    Route("GET", "/silences", silences),
+    Route("POST", "/silences", add_silence, status=201),
+    Route("DELETE", "/silences/{id}", end_silence, status=204, refuses=(404,)),
+    Route("POST", "/pipelines/{account}/{id}/scan", scan, status=202, refuses=(404, 409)),
+)
+"""All requests, in the order in which docs/api.md has them."""
 
 
 def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
     """Return the routes. `console` returns `None` while the store is not open: then they answer 503."""
-    return []
+    by_path: dict[str, dict[str, Route]] = {}
+    for route in ROUTES:
+        by_path.setdefault(route.path, {})[route.method] = route
+
+    def at(path: str, methods: Mapping[str, Route]) -> web.RouteDef:
+        async def answer(request: web.Request) -> web.Response:
+            try:
+                return await _answer(request, console(), methods)
+            except RefusedError as error:
+                refusal = error
+            except StoreError:
+                text = "the store cannot be used now; /readyz?verbose and the log say more"
+                refusal = RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, text)
+            trouble = models.Trouble(title=refusal.status.phrase, status=refusal.status, detail=refusal.detail)
+            return _response(trouble, refusal.status, "application/problem+json", refusal.headers)
+
+        return web.route("*", f"{API}{path}", answer)
+
+    paths = [at(path, methods) for path, methods in by_path.items()]
+    return [*paths, at("/{rest:.*}", {}), web.get("/openapi.json", _openapi)]
+
+
+async def _answer(request: web.Request, console: Console | None, methods: Mapping[str, Route]) -> web.Response:
+    if not methods:
+        raise _unknown("there is no such path; /openapi.json has all of them")
+    route = methods.get("GET" if request.method == "HEAD" else request.method)
+    if route is None:
+        allowed = ", ".join(sorted(methods))
+        raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, f"this path takes {allowed}", Allow=allowed)
+    if console is None:
+        raise StoreError("it is not open yet")
+    asked = await _asked(request, route)
+    result = await route.handler(console, *request.match_info.values(), *asked)
+    if result is None:
+        return web.Response(status=route.status)
+    is_late = isinstance(result, models.Done) and not result.done
+    response = _response(result, 202 if is_late else route.status, "application/json", {})
+    if route.method == "GET":
+        assert isinstance(response.body, bytes)
+        tag = blake2b(response.body, digest_size=12).hexdigest()
+        response.etag = tag
+        if any(each.value in {"*", tag} for each in request.if_none_match or ()):
+            return web.Response(status=304, headers={"ETag": response.headers["ETag"]})
+    return response
+
+
+async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
+    """Return what is asked in the query or the body, if the handler takes it. Raises `RefusedError`."""
+    try:
+        if route.method == "GET":
+            asked = route.asked.model_validate(_query(request, route.asked))
+        else:
+            if request.content_type != "application/json":
+                text = "write it as JSON, with Content-Type: application/json"
+                raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text)
+            asked = route.asked.model_validate_json(await request.read() or b"{}")
+    except web.HTTPRequestEntityTooLarge:
+        raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a body has at most 64 KiB") from None
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
+        is_json = mistakes[0]["type"] != "json_invalid"
+        texts = [f"{each['loc'][0]}: {each['msg']}" if each["loc"] else each["msg"] for each in mistakes]
+        status = HTTPStatus.UNPROCESSABLE_ENTITY if is_json else HTTPStatus.BAD_REQUEST
+        raise RefusedError(status, "; ".join(texts)) from None
+    return () if route.asked is models.Asked else (asked,)
+
+
+def _query(request: web.Request, model: type[models.Asked]) -> dict[str, Any]:
+    """Return the values of a query: of a list those of all its words, of the others the one there is."""
+    query: dict[str, Any] = {}
+    for name in request.query:
+        values = request.query.getall(name)
+        if name in model.model_fields and model.model_fields[name].default == ():
+            query[name] = [part for value in values for part in value.split(",")]
+        else:
+            query[name] = values[0] if len(values) == 1 else values
+    return query
+
+
+def _response(answer: BaseModel, status: int, content_type: str, headers: Mapping[str, str]) -> web.Response:
+    body = answer.model_dump_json(by_alias=True, exclude_none=True).encode()
+    return web.Response(
+        body=body, status=status, content_type=content_type, headers={"Cache-Control": "no-cache", **headers}
+    )
+
+
+async def _openapi(_: web.Request) -> web.Response:
+    return web.Response(body=_document(), content_type="application/json")
+
+
+@lru_cache(maxsize=1)
+def _document() -> bytes:
+    return Path(__file__).with_name("openapi.json").read_bytes()

@@ -10,7 +10,7 @@ from watcher.store.operator_store import OperatorStore
 from watcher.web.models import Need, TestResult
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Console:
     """One of each in a process, once its store is open.
 

@@ -7,14 +7,16 @@ something is hostile text: whoever shows it escapes it.
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from watcher.config.models import Moment
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity
 from watcher.runtime.settings import Duration, ShortText
-from watcher.sinks.settings import SilenceMatch
+from watcher.sinks.settings import EventGlob, SilenceMatch
 
 T = TypeVar("T")
 
@@ -52,6 +54,15 @@ class PageQuery(Asked):
 
     after: str | None = Field(default=None, max_length=200, description="The `next` of the page before.")
     limit: int = Field(default=50, ge=1, le=200, description="So many at most.")
+
+
+LabelFilter = Annotated[str, Field(pattern="^!?[^:]+:", max_length=600)]
+"""`team:sales`, or `!env:dev` for what is without that."""
+
+Word = Annotated[str, Field(min_length=1)]
+
+Since = Duration | Moment
+"""So many seconds ago, or since a moment."""
 
 
 class PipelineRef(Answer):
@@ -97,15 +108,17 @@ class Problem(Answer):
 class ProblemQuery(PageQuery):
     """Which problems: newest first."""
 
-    state: Literal["open", "closed", "all"] = "open"
+    state: Literal["open", "closed", "all"] = Field(default="open", description="Which of them.")
 
 
 class AckRequest(Asked):
     """Take a problem. Without `for` it holds as long as the problem is open."""
 
-    comment: ShortText | None = None
+    comment: ShortText | None = Field(default=None, description="Why; at most 256 characters.")
     by: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Who takes it.")
-    for_s: Duration | None = Field(default=None, alias="for", description="Such as 2h.")
+    for_s: Duration | None = Field(
+        default=None, alias="for", description="How long nobody is reminded, such as `2h`; else until it is closed."
+    )
 
 
 # Silences
@@ -137,11 +150,11 @@ class Silence(Answer):
 class SilenceRequest(Asked):
     """Keep back from now on what matches; give one of `for` and `until`."""
 
-    match: SilenceMatch
-    for_s: Duration | None = Field(default=None, alias="for", description="Such as 2h.")
-    until: datetime | None = None
-    by: Annotated[str, Field(max_length=64)] | None = None
-    comment: ShortText | None = None
+    match: SilenceMatch = Field(description="What is kept back: what matches all that is given; at least one.")
+    for_s: Duration | None = Field(default=None, alias="for", description="How long, such as `2h`.")
+    until: Moment | None = Field(default=None, description="Until when, with its zone.")
+    by: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Who makes it.")
+    comment: ShortText | None = Field(default=None, description="Why; at most 256 characters.")
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -174,17 +187,18 @@ class Execution(Answer):
 
 
 class ExecutionQuery(PageQuery):
-    """Which executions: open ones first, those in their status for the shortest time first; then the latest ended.
+    """Which executions: open ones first, those in their status for the shortest time first; then the latest ended."""
 
-    A label is `team:sales`, or `!env:dev` for those without it. `q` is the beginning of an id or of a pipeline's name.
-    """
-
-    status: Sequence[str] = ()
-    pipeline: Sequence[str] = ()
-    account: Sequence[str] = ()
-    label: Sequence[str] = ()
-    since: str | None = Field(default=None, description="Ended no longer ago than `2h`, or since a time.")
-    q: str | None = Field(default=None, max_length=200)
+    status: Sequence[Word] = Field(default=(), description="Any of these; `lost`, too.")
+    pipeline: Sequence[Word] = Field(default=(), description="Any of these, by their ids.")
+    account: Sequence[Word] = Field(default=(), description="Any of these.")
+    label: Sequence[LabelFilter] = Field(
+        default=(), description="All of these labels of the watch: `team:sales`, or `!env:dev` for those without it."
+    )
+    since: Since | None = Field(default=None, description="Ended no longer ago than `2h`, or since a time.")
+    q: str | None = Field(
+        default=None, max_length=200, description="The beginning of a pipeline's name, or of an execution's id."
+    )
 
 
 class Stay(Answer):
@@ -220,16 +234,20 @@ class Delivery(Answer):
 class DeliveryQuery(PageQuery):
     """Which deliveries: newest first."""
 
-    state: Literal["waiting", "silenced", "delivered", "accepted", "dead"] | None = None
-    sink: str | None = None
+    state: Literal["waiting", "silenced", "delivered", "accepted", "dead"] | None = Field(
+        default=None, description="Those that are; `waiting` is whatever is not settled."
+    )
+    sink: str | None = Field(default=None, description="Those to this sink.")
 
 
 class ReplayRequest(Asked):
     """Send dead letters of a sink again: some, by the ids of deliveries, or all of them."""
 
-    sink: str
-    ids: Sequence[Annotated[str, Field(max_length=20)]] | None = Field(default=None, min_length=1, max_length=1000)
-    state: Literal["dead"] | None = None
+    sink: str = Field(description="To which they went.")
+    ids: Sequence[Annotated[str, Field(pattern=r"^[0-9]{1,18}$")]] | None = Field(
+        default=None, min_length=1, max_length=1000, description="The ids of deliveries."
+    )
+    state: Literal["dead"] | None = Field(default=None, description="Instead of `ids`: all there are.")
 
     @model_validator(mode="after")
     def _which(self) -> Self:
@@ -247,11 +265,13 @@ class Replayed(Answer):
 class EventQuery(PageQuery):
     """Which events, in the order of recording. The last page also has a `next`: asked with it later, none is missed."""
 
-    type: Sequence[str] = Field(default=(), description="Globs, such as `execution.*`.")
-    pipeline: Sequence[str] = ()
-    execution: str | None = None
-    label: Sequence[str] = ()
-    since: str | None = Field(default=None, description="Recorded no longer ago than `2h`, or since a time.")
+    type: Sequence[EventGlob] = Field(default=(), description="Any of these; globs work, such as `execution.*`.")
+    pipeline: Sequence[Word] = Field(default=(), description="Any of these, by their ids.")
+    execution: UUID | None = Field(default=None, description="This one alone.")
+    label: Sequence[LabelFilter] = Field(
+        default=(), description="All of these labels: `team:sales`, or `!env:dev` for events without it."
+    )
+    since: Since | None = Field(default=None, description="Recorded no longer ago than `2h`, or since a time.")
 
 
 class Event(Answer):
@@ -352,6 +372,12 @@ class Status(Answer):
     sinks: Sequence[SinkStatus]
     accounts: Sequence[AccountStatus]
     silences: Sequence[Silence]
+
+
+class Done(Answer):
+    """Whether what was asked for is done; else the owner of what it is about does it soon."""
+
+    done: bool
 
 
 class TestResult(Answer):

@@ -42,7 +42,7 @@ NO_BOT_TOKEN = (
 OURS = "is set by the watcher itself; remove it or choose another header"
 TOO_LONG = "has 257 characters; shorten it to 256"
 CENTURY = "is longer than a century; write at most 36500d"
-TOP = "allowed: accounts, watch, polling, sinks, silences, store, http, log"
+TOP = "allowed: accounts, watch, polling, sinks, silences, store, http, heartbeat, log"
 ALL = "give at least one, or remove the key to watch every execution"
 
 TABLE = [
@@ -119,8 +119,11 @@ TABLE = [
      f"1:37: sinks.phone.url: windows:// needs something that is missing here, such as a package; {SERVICES}"),
     ("sinks: {phone: {type: apprise, url: 'ntfys://ntfy.sh/t', secret: s3cr3t}}",
      "1:58: sinks.phone.secret: is not for a sink of type apprise; remove it, or set it for a sink of type webhook"),
-    # of a later version
-    ("heartbeat: {every: 1m}", f'1:1: heartbeat: unknown key "heartbeat"; {TOP}'),
+    # heartbeat
+    ("heartbeat: {every: 1m}",
+     "1:1: heartbeat: needs url or url_file; write url: https://hc-ping.com/your-check"),
+    ("heartbeat: {url: hc-ping.com/x}",
+     "1:18: heartbeat.url: does not begin with http:// or https://; write it like https://hc-ping.com/your-check"),
     # store
     ("store: {url: postgresql://u:p@h/db}",
      "1:14: store.url: holds a password; write it into a file, and name that in store.password_file"),

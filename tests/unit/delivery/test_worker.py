@@ -37,10 +37,6 @@ async def test_what_is_recorded_is_sent_in_order_and_settled(rig: Rig) -> None:
     assert rig.counted("delivered") == 4
 
 
-async def test_a_worker_with_nothing_to_do_rests_for_ten_seconds(rig: Rig) -> None:
-    assert await rig.go() == 10
-
-
 async def test_where_others_record_too_it_looks_every_second(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SqliteDatabase, "exclusive", False)
     await rig.restart()
@@ -242,15 +238,6 @@ async def test_a_body_refused_five_times_in_a_row_is_dead_and_holds_nothing_back
     assert (dead["attempt"], dead["refused"]) == (5, 5)
 
 
-async def test_any_other_answer_in_between_begins_the_count_of_refusals_anew(rig: Rig) -> None:
-    answers = iter([REFUSED, REFUSED, REFUSED, REFUSED, FAILED, REFUSED])
-    rig.sink.answer = lambda _: next(answers)
-    await rig.record("a")
-    for after_s in (0, 1, 5, 30, 30, 60):
-        await rig.go(after_s)
-    assert (rig.row("a1")["state"], rig.row("a1")["rejections"]) == ("waiting", 1)
-
-
 async def test_a_sink_that_asks_for_a_pause_is_left_alone_for_so_long(rig: Rig) -> None:
     rig.sink.answer = lambda _: BUSY
     await rig.record("a")
@@ -288,25 +275,6 @@ async def test_a_503_and_a_429_without_retry_after_hold_up_their_own_delivery_al
     await rig.record("b", "a")
     assert await rig.sent_after() == ["b1"]
     assert rig.row("a1")["due_at"] == rig.row("a2")["due_at"]
-
-
-async def test_another_receiver_did_not_ask_for_the_pause(rig: Rig) -> None:
-    rig.sink.answer = lambda _: BUSY
-    await rig.record("a")
-    await rig.go()
-    await rig.restart(fingerprint="changed")
-    await rig.record("b", "c")
-    rig.sink.answer = lambda _: DELIVERED
-    assert sorted(await rig.sent_after()) == ["b1", "c1"]
-
-
-async def test_a_sink_that_still_wants_a_pause_gets_it(rig: Rig) -> None:
-    rig.sink.answer = lambda _: BUSY
-    await rig.record("a")
-    await rig.go()
-    await rig.record("b", "c")
-    assert len(await rig.sent_after(60)) == 3
-    assert await rig.sent_after(59) == []
 
 
 async def test_no_pause_is_longer_than_an_hour(rig: Rig) -> None:

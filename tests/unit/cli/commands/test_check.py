@@ -20,7 +20,6 @@ Command = Callable[..., Any]
 OnTerminal = Callable[..., str]
 
 KEY = "k3y" * 10 + "zz"
-SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 
 WATCH = """
 watch:
@@ -66,16 +65,6 @@ def test_the_plan_says_what_is_silent_and_what_will_be(command: Command) -> None
     assert err.splitlines()[-1].startswith("note: silent ")
 
 
-def test_mistakes_are_lines_in_a_pipe(command: Command) -> None:
-    write(f"log: {{level: loud}}\npolling: {{cadence: fix}}\n{GOOD}", name="mine.yaml")
-    code, out, err = command("check", "--config", "mine.yaml")
-    assert (code, out) == (2, "")
-    first, second, total = err.splitlines()
-    assert first.startswith('mine.yaml:1:14: log.level: "loud" is not known; allowed: ')
-    assert second.startswith('mine.yaml:2:20: polling.cadence: "fix" is not known; did you mean "fixed"?')
-    assert total == "2 problems in mine.yaml"
-
-
 def test_mistakes_are_shown_in_their_lines_on_a_terminal(on_terminal: OnTerminal) -> None:
     write(f"log: {{level: loud}}\n{GOOD}")
     assert on_terminal("run").splitlines() == [
@@ -84,19 +73,6 @@ def test_mistakes_are_shown_in_their_lines_on_a_terminal(on_terminal: OnTerminal
         "      |              ^^^^ allowed: debug, info, warning, error",
         "1 problem in watcher.yaml",
     ]
-
-
-def test_nothing_to_watch_is_refused_as_run_refuses_it(command: Command) -> None:
-    write("accounts: {default: {api_key: k}}")
-    code, out, err = command("check")
-    assert (code, out) == (2, "")
-    assert err.startswith("error: nothing to watch: ")
-
-
-def test_no_file_at_all_is_refused(command: Command) -> None:
-    code, out, err = command("check")
-    assert (code, out) == (2, "")
-    assert err.startswith("error: no configuration: ")
 
 
 def test_the_file_may_be_named_without_an_option(command: Command) -> None:
@@ -327,15 +303,6 @@ def test_a_test_is_sent_in_the_form_of_each_receiver(receiver: Receiver, on_term
 NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
 
 
-def test_a_message_that_is_not_taken_says_what_to_do(receiver: Receiver, on_terminal: OnTerminal) -> None:
-    receiver.reply = says(answer(404, body=b"no_service"))
-    write(messages(receiver))
-    lines = on_terminal("check", "--send", columns=160).splitlines()
-    (at,) = (number for number, line in enumerate(lines) if line.startswith("✕ sinks.chat"))
-    assert "  answers 404 no_service (" in lines[at]
-    assert lines[at + 1] == f"  hint: {NEW_WEBHOOK}"
-
-
 def test_piped_what_to_do_is_said_on_stderr(receiver: Receiver, command: Command) -> None:
     receiver.reply = says(answer(404, body=b"no_service"))
     write(messages(receiver))
@@ -361,16 +328,6 @@ def test_piped_no_message_is_shown_and_what_a_sink_logs_stays_off_stdout(receive
     assert err.count("template.rejected") == 1
     assert "hush" not in out + err
     assert KEY not in out + err
-
-
-def test_when_all_of_them_work_it_is_fine(receiver: Receiver, command: Command) -> None:
-    body = b'{"data": [], "total": 0}'
-    receiver.reply = says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
-    pipeline = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
-    write(GOOD.replace("http://127.0.0.1:1", receiver.url).replace(WATCH, f"\nwatch: [{{pipeline: {pipeline}}}]\n"))
-    code, out, err = command("check", "--online")
-    assert (code, err) == (0, "")
-    assert "\naccounts.default\tyes\t" in out
 
 
 def test_a_pipeline_that_is_not_known_is_an_exit_code_of_its_own(receiver: Receiver, command: Command) -> None:

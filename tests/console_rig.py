@@ -1,0 +1,248 @@
+"""The API over a real socket, a store with something of everything, and the rest of a daemon stood in for.
+
+Two executions run, one of them too long, others are paused, lost or have ended; an account is degraded, a sink disabled
+and has a dead letter, a scan missed something, somebody took a problem.
+"""
+
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+from aiohttp import ClientSession
+from sample_events import PIPELINE, data_of, execution_id, problem_block
+from sqlalchemy import insert, update
+from stores import START_US, SetClock, claim, due, from_us, open_soon, settle
+
+from watcher.config.models import Settings
+from watcher.domain.delivery import DeliveryState
+from watcher.domain.envelope import NAMESPACE, event_of
+from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.execution import ExecutionRecord, LostReason
+from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.routing import Router
+from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
+from watcher.domain.watch import Cursor
+from watcher.runtime.units import Address
+from watcher.store.changes import ExecutionChange, Lease, PipelineChange, SourceChange
+from watcher.store.console_store import ConsoleStore
+from watcher.store.operator_store import ActionKind, OperatorStore, StoredSilence
+from watcher.store.sink_store import SinkStore
+from watcher.store.sql_store import SqlStore
+from watcher.store.states import Source
+from watcher.store.tables import problem, snapshot
+from watcher.web.api import api_routes
+from watcher.web.console import Console
+from watcher.web.models import Need, TestResult
+from watcher.web.server import HttpServer
+
+NAMED = "77aa0000-0000-4000-8000-000000000000"
+"""A pipeline of which only some executions are watched."""
+
+SETTINGS = {
+    "accounts": {"default": {"api_key": "secret-key"}},
+    "watch": [
+        {"pipeline": PIPELINE, "account": "default", "name": "Sales agent", "labels": {"team": "sales"}},
+        {"pipeline": NAMED, "account": "default", "executions": [execution_id(30)], "labels": {"team": "ops"}},
+    ],
+    "sinks": {
+        "console": {"type": "stdout"},
+        "ops": {"type": "webhook", "url": "https://hooks.example.com/secret-path"},
+        "chat": {"type": "webhook", "url": "https://chat.example.com/secret-path"},
+    },
+    "silences": [
+        {
+            "match": {"labels": {"team": "sales"}},
+            "from": "2026-11-23T00:00:00Z",
+            "until": "2026-11-25T00:00:00Z",
+            "comment": "shop closed",
+        }
+    ],
+}
+DEGRADED, OVERDUE = UUID(int=1), UUID(int=2)
+"""The problems that are open."""
+
+
+class StandInOperator(OperatorStore):
+    """Notes what it is asked for, in memory."""
+
+    def __init__(self, store: SqlStore) -> None:
+        super().__init__(store, EventFactory(Router({})))
+        self.actions: list[tuple[ActionKind, str]] = []
+        self.stored: list[StoredSilence] = []
+        self.replays: list[tuple[str, Sequence[int] | None]] = []
+        self.is_slow = False
+
+    async def acknowledge(self, problem: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
+        return await self._take(problem, acked_at=START_US, acked_by=by, acked_comment=comment)
+
+    async def unacknowledge(self, problem: UUID) -> bool:
+        return await self._take(problem, acked_at=None)
+
+    async def _take(self, id_: UUID, **values: Any) -> bool:
+        taken = update(problem).where(problem.c.id == id_.bytes, problem.c.closed_at.is_(None)).values(**values)
+        return bool(await self._store.write(lambda connection: connection.execute(taken).rowcount))
+
+    async def silences(self) -> Sequence[StoredSilence]:
+        return self.stored
+
+    async def add_silence(
+        self, match: str, *, starts_at: datetime, ends_at: datetime, by: str | None, comment: str | None
+    ) -> StoredSilence:
+        self.stored.append(StoredSilence(len(self.stored) + 1, match, starts_at, ends_at, by, comment))
+        return self.stored[-1]
+
+    async def end_silence(self, number: int) -> bool:
+        before = len(self.stored)
+        self.stored = [each for each in self.stored if each.id != number]
+        return len(self.stored) < before
+
+    async def replay(self, sink: str, numbers: Sequence[int] | None) -> int:
+        self.replays.append((sink, numbers))
+        return 1 if numbers is None else 0
+
+    async def ask(self, kind: ActionKind, name: str) -> None:
+        self.actions.append((kind, name))
+
+    async def is_asked(self, kind: ActionKind, name: str) -> bool:
+        return self.is_slow
+
+
+@dataclass
+class Desk:
+    """A console that is served: who asks it, and what it did."""
+
+    session: ClientSession
+    console: Console
+    operator: StandInOperator
+    store: SqlStore
+    clock: SetClock
+    troubles: list[Need] = field(default_factory=list)
+    changed_count: int = 0
+
+    async def ask(self, path: str, method: str = "GET", **how: Any) -> tuple[int, Any]:
+        """Return the status and what the body is."""
+        if method != "GET" and "data" not in how:
+            how.setdefault("json", {})
+        async with self.session.request(method, f"/api/v1{path}", **how) as response:
+            body = await response.read()
+            return response.status, json.loads(body) if body else None
+
+    async def found(self, path: str) -> Any:
+        """Return what is answered to a request that is right."""
+        status, body = await self.ask(path)
+        assert status == 200, body
+        return body
+
+
+@asynccontextmanager
+async def a_desk(place: Path | str, *, settings: Settings | None = None) -> AsyncIterator[Desk]:
+    """Serve the API over a store with something of everything."""
+    clock = SetClock()
+    store = await open_soon(place, clock=clock)
+    await fill(store, clock)
+    operator = StandInOperator(store)
+    settings = settings or Settings.model_validate(SETTINGS)
+
+    async def send_test(_name: str) -> TestResult:
+        return TestResult(delivered=False, answer="404", took_ms=84.0, remedy="make a new webhook")
+
+    def changed() -> None:
+        desk.changed_count += 1
+
+    console = Console(lambda: settings, ConsoleStore(store), operator, clock, lambda: desk.troubles, send_test, changed)
+    server = HttpServer(list(api_routes(lambda: console)), clock=clock)
+    port = await server.listen(Address("127.0.0.1", 0))
+    async with ClientSession(f"http://127.0.0.1:{port}") as session:
+        desk = Desk(session, console, operator, store, clock)
+        yield desk
+    await server.close()
+    await store.close()
+
+
+def entry(
+    type_: EventType,
+    *,
+    number: int = 1,
+    sequence: int = 1,
+    data: dict[str, Any] | None = None,
+    source: str = f"/accounts/default/pipelines/{PIPELINE}",
+    sinks: tuple[str, ...] = ("ops",),
+) -> OutboxEntry:
+    """Return an event as the factory makes it, on its way to these sinks."""
+    subject = execution_id(number) if type_.startswith("execution.") else None
+    more = data_of(type_, number) | (data or {})
+    id_ = uuid5(NAMESPACE, f"{type_} {number} {sequence}")
+    made = event_of(type_, source, from_us(START_US), sequence=sequence, data=more, subject=subject, id_=id_)
+    return OutboxEntry(made, sinks)
+
+
+def executed(
+    lease: Lease, type_: str, *, number: int = 1, sequence: int = 1, data: dict[str, Any] | None = None, **known: Any
+) -> ExecutionChange:
+    """Return the next change of an execution."""
+    status = type_.partition(".")[2]
+    values: dict[str, Any] = {"status": status, "since_at": START_US, "polled_at": START_US} | known
+    problems: tuple[ProblemChange, ...] = ()
+    emitted = entry(EventType(type_), number=number, sequence=sequence, data=data)
+    if type_ == EventType.EXECUTION_OVERDUE:
+        opening = EventKey(emitted.event.stream, sequence)
+        opened = Problem(OVERDUE, EventType(type_), from_us(START_US), opening)
+        problems = (ProblemChange(opened, is_new=True),)
+    record = ExecutionRecord(execution_id(number), PIPELINE, sequence=sequence, **values)
+    return ExecutionChange(lease, sequence - 1 or None, record, (emitted,), problems)
+
+
+async def fill(store: SqlStore, clock: SetClock) -> None:
+    """Record something of everything."""
+    account, ops = await claim(store, "account", "default"), SinkStore(store, await claim(store, "sink", "ops"))
+    await claim(store, "sink", "chat")
+    ended: dict[str, Any] = {"ended_at": START_US, "status": "success"}
+    executions: Sequence[tuple[int, str, dict[str, Any]]] = (
+        (1, "execution.running", {}),
+        (2, "execution.running", {}),
+        (3, "execution.success", ended),
+        (4, "execution.failed", ended | {"status": "failed"}),
+        (5, "execution.lost", {"status": "running", "lost": LostReason.NOT_FOUND, "lost_at": START_US}),
+    )
+    for number, type_, known in executions:
+        clock.us += 1_000_000
+        await store.record(executed(account, type_, number=number, **{"since_at": clock.us} | known))
+    await store.record(executed(account, "execution.paused", number=2, sequence=2, since_at=clock.us))
+    overdue = {"problem": problem_block(EventType.EXECUTION_OVERDUE) | {"id": str(OVERDUE)}}
+    record = {"status": "running", "overdue_sequence": 2, "overdue_at": START_US}
+    await store.record(executed(account, "execution.overdue", number=1, sequence=2, data=overdue, **record))
+    gap = entry(EventType.PIPELINE_GAP, data={"reason": "outrun", "atMost": 12})
+    cursor = Cursor(START_US, START_US, name="What the API says")
+    await store.record(PipelineChange(account, PIPELINE, 0, 1, cursor, (gap,)))
+    degraded = entry(
+        EventType.ACCOUNT_DEGRADED,
+        source="/accounts/default",
+        data={"problem": problem_block(EventType.ACCOUNT_DEGRADED) | {"id": str(DEGRADED)}},
+    )
+    opening = EventKey(degraded.event.stream, 1)
+    open_ = Problem(DEGRADED, EventType.ACCOUNT_DEGRADED, from_us(clock.us), opening)
+    await store.record(SourceChange(account, 0, 1, "unreachable", (degraded,), (ProblemChange(open_, is_new=True),)))
+    await store.record(SourceChange(ops.lease, 0, 1, "disabled", ()))
+    waiting = await due(ops)
+    await settle(ops, waiting[0], state=DeliveryState.DEAD, answer="503")
+    await settle(ops, waiting[1])
+    now, rows = clock.steady_us(), []
+    pipeline = PipelineSnapshot({"running": 2, "paused": 1}, {"running": START_US}, "ssfsu", START_US, now)
+    snapshots: dict[Source, AccountSnapshot | SinkSnapshot] = {
+        Source("account", "default"): AccountSnapshot(3.6, 3.4, 61.0, "unreachable", {PIPELINE: pipeline}),
+        Source("sink", "ops"): SinkSnapshot("disabled", "410", START_US, None),
+    }
+    for source, body in snapshots.items():
+        written = json.dumps(asdict(body)).encode()
+        rows.append({"source_id": await store.number_of(source), "written_at": clock.us, "body": written})
+    await store.write(lambda connection: connection.execute(insert(snapshot), rows))
+
+
+def in_hours(desk: Desk, hours: float) -> str:
+    return (desk.clock.now() + timedelta(hours=hours)).isoformat()

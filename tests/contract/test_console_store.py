@@ -1,0 +1,394 @@
+"""What pages and API read of a store: each list in its order, every row once, whatever is written meanwhile."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from stores import (
+    PIPELINE,
+    SECOND_US,
+    START_US,
+    SetClock,
+    change,
+    claim,
+    closed,
+    due,
+    execution_id,
+    from_us,
+    opened,
+    overdue,
+    settle,
+    source_change,
+    stream_of,
+)
+
+from watcher.domain.delivery import DeliveryState
+from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
+from watcher.domain.execution import ExecutionRecord, LostReason
+from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.timestamps import Micros
+from watcher.store import console_store
+from watcher.store.changes import ExecutionChange, Lease, SourceChange
+from watcher.store.console_store import ConsoleStore, Position, Rows
+from watcher.store.open import open_store
+from watcher.store.sink_store import SinkStore
+from watcher.store.sql_store import SqlStore
+from watcher.store.tables import AnyRow
+
+OTHER = "77aa0000-0000-4000-8000-000000000000"
+PAGE = 3
+
+
+@pytest.fixture
+def console(store: SqlStore) -> ConsoleStore:
+    return ConsoleStore(store)
+
+
+def executed(
+    lease: Lease, number: int, *, pipeline: str = PIPELINE, sequence: int = 1, type_: str = "", **known: Any
+) -> ExecutionChange:
+    """Return the next change of an execution in one of two pipelines, with an event of labels and pipeline."""
+    values: dict[str, Any] = {
+        "status": "running",
+        "since_at": START_US + number * SECOND_US,
+        "polled_at": START_US,
+    } | known
+    name = execution_id(number)
+    record = ExecutionRecord(name, pipeline, sequence=sequence, **values)
+    told = Event(
+        UUID(int=(number << 8) + sequence),
+        EventType(type_ or f"execution.{values['status']}"),
+        stream_of(name),
+        sequence,
+        b'{"id":"%s-%d"}' % (name.encode(), sequence),
+        stream_of(name),
+        account=lease.name,
+        pipeline=pipeline,
+        labels={"team": "sales" if pipeline == PIPELINE else "ops"},
+    )
+    return ExecutionChange(lease, sequence - 1 or None, record, (OutboxEntry(told, ("ops",)),))
+
+
+async def walk(ask: Callable[[Position | None], Awaitable[Rows]]) -> list[list[AnyRow]]:
+    """Return all pages of a list."""
+    pages: list[list[AnyRow]] = []
+    after = None
+    while True:
+        rows, after = await ask(after)
+        pages.append(list(rows))
+        if after is None:
+            return pages
+
+
+async def listed(console: ConsoleStore, **how: Any) -> list[int]:
+    """Return the numbers of executions, page by page."""
+    pages = await walk(lambda after: console.executions(after=after, limit=PAGE, **how))
+    assert all(len(page) == PAGE for page in pages[:-1])
+    return [UUID(bytes=row.execution).int & 0xFFFF for page in pages for row in page]
+
+
+async def fill(store: SqlStore, account: Lease) -> None:
+    """Record eight executions: four are open, the even ones of them in another pipeline; of the ended two failed."""
+    for number in range(1, 9):
+        pipeline = PIPELINE if number % 2 else OTHER
+        known: dict[str, Any] = {}
+        if number > 4:
+            status = "failed" if number > 6 else "success"
+            known = {"status": status, "ended_at": START_US + (20 - number) * SECOND_US}
+        if number == 4:
+            known = {"status": "paused", "lost": LostReason.NOT_FOUND, "lost_at": START_US}
+        await store.record(executed(account, number, pipeline=pipeline, **known))
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        ({}, [4, 3, 2, 1, 5, 6, 7, 8]),
+        ({"is_of_pipeline": lambda name: name == f"default/{OTHER}"}, [4, 2, 6, 8]),
+        ({"is_of_pipeline": lambda _: False}, []),
+        ({"statuses": ["failed", "paused"]}, [4, 7, 8]),
+        ({"statuses": ["failed"]}, [7, 8]),
+        ({"statuses": ["running"]}, [3, 2, 1]),
+        ({"statuses": ["lost"]}, [4]),
+        ({"ended_since": START_US + 14 * SECOND_US}, [4, 3, 2, 1, 5, 6]),
+        ({"id_beginning": "7"}, [1, 2, 3, 4, 5, 6, 7, 8]),
+        ({"id_beginning": "70000000000000000000000000000003"}, [3]),
+        ({"id_beginning": "8"}, []),
+    ],
+)
+async def test_executions_that_are_open_come_first_and_filters_leave_some_out(
+    store: SqlStore, account: Lease, console: ConsoleStore, how: dict[str, Any], found: list[int]
+) -> None:
+    await fill(store, account)
+    assert await listed(console, **how) == found
+
+
+async def test_a_row_says_what_it_is_of_and_what_its_last_event_said(
+    store: SqlStore, account: Lease, console: ConsoleStore
+) -> None:
+    await store.record(executed(account, 1))
+    await store.record(executed(account, 1, sequence=2, status="paused"))
+    (row,), _ = await console.executions(limit=5)
+    assert (row.account, row.pipeline_name, row.status) == ("default", f"default/{PIPELINE}", "paused")
+    assert row.body.endswith(b'-2"}')
+
+
+async def test_executions_of_two_accounts_are_found_by_their_id(
+    store: SqlStore, account: Lease, console: ConsoleStore
+) -> None:
+    other = await claim(store, "account", "other")
+    for number in range(1, 5):
+        await store.record(executed(account, number))
+        await store.record(executed(other, number + 4, pipeline=OTHER))
+    assert sorted(await listed(console, id_beginning="7000")) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+async def test_a_list_that_changes_shows_what_stays_once(
+    store: SqlStore, account: Lease, console: ConsoleStore
+) -> None:
+    for number in range(1, 13):
+        known: dict[str, Any] = {} if number < 8 else {"status": "success", "ended_at": START_US + number * SECOND_US}
+        await store.record(executed(account, number, **known))
+    changes = iter(
+        [
+            executed(account, 20),
+            executed(account, 7, sequence=2, status="success", ended_at=START_US + 60 * SECOND_US),
+            executed(account, 21, status="success", ended_at=START_US + 61 * SECOND_US),
+            executed(account, 22),
+        ]
+    )
+
+    async def ask(after: Position | None) -> Rows:
+        page = await console.executions(after=after, limit=PAGE)
+        if (following := next(changes, None)) is not None:
+            await store.record(following)
+        return page
+
+    found = [UUID(bytes=row.execution).int & 0xFFFF for page in await walk(ask) for row in page]
+    stay = {*range(1, 7), *range(8, 13)}
+    assert sorted(number for number in found if number in stay) == sorted(stay)
+
+
+async def test_a_page_looks_at_so_many_rows_and_then_says_where_to_go_on(
+    store: SqlStore, account: Lease, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 5)
+    monkeypatch.setattr(console_store, "PART_COUNT", 2)
+    for number in range(1, 13):
+        await store.record(executed(account, number, status="paused" if number == 1 else "running"))
+    pages = await walk(lambda after: console.executions(statuses=["paused"], after=after, limit=2))
+    assert [len(page) for page in pages] == [0, 0, 1]
+    bodies: list[bytes] = []
+    numbers = [0]
+    for _ in range(3):
+        found, last = await console.events(types={EventType.EXECUTION_PAUSED}, after=numbers[-1], limit=5)
+        bodies += found
+        numbers.append(last)
+    assert (len(bodies), numbers) == (1, [0, 5, 10, 12])
+
+
+async def test_an_execution_is_shown_with_its_events_and_deliveries(
+    store: SqlStore, account: Lease, ops: SinkStore, console: ConsoleStore
+) -> None:
+    await store.record(executed(account, 1))
+    await store.record(executed(account, 1, sequence=2, status="paused"))
+    await store.record(executed(account, 2))
+    found = await console.execution(f"default/{PIPELINE}", execution_id(1))
+    assert found is not None
+    row, (bodies, deliveries) = found
+    assert row.status == "paused"
+    assert [body[-4:-2] for body in bodies] == [b"-1", b"-2"]
+    assert [(each.sink, each.state, each.earlier is not None) for each in deliveries] == [
+        ("ops", "waiting", False),
+        ("ops", "waiting", True),
+    ]
+    assert await console.execution(f"default/{OTHER}", execution_id(1)) is None
+    assert await console.execution(f"default/{PIPELINE}", execution_id(3)) is None
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        ({}, [1, 2, 3, 4, 5, 6, 7, 8]),
+        ({"types": {EventType.EXECUTION_FAILED, EventType.EXECUTION_PAUSED}}, [4, 7, 8]),
+        ({"pipelines": [OTHER]}, [2, 4, 6, 8]),
+        ({"has_labels": lambda labels: labels.get("team") == "sales"}, [1, 3, 5, 7]),
+        ({"execution": execution_id(3)}, [3]),
+        ({"execution": execution_id(30)}, []),
+    ],
+)
+async def test_events_come_in_the_order_of_recording_and_filters_leave_some_out(
+    store: SqlStore, account: Lease, clock: SetClock, console: ConsoleStore, how: dict[str, Any], found: list[int]
+) -> None:
+    await fill(store, account)
+    clock.us += 60 * SECOND_US
+    after: int | None = None
+    seen: list[int] = []
+    for _ in range(4):
+        bodies, after = await console.events(after=after, limit=PAGE, **how)
+        seen += [int(body[-5:-4]) for body in bodies]
+    assert seen == found
+    await store.record(executed(account, 9))
+    clock.us += 60 * SECOND_US
+    bodies, _ = await console.events(after=after, limit=PAGE, **how)
+    assert len(bodies) == (found in ([1, 2, 3, 4, 5, 6, 7, 8], [1, 3, 5, 7]))
+
+
+async def test_events_are_found_since_a_moment(
+    store: SqlStore, account: Lease, clock: SetClock, console: ConsoleStore
+) -> None:
+    for number in range(1, 21):
+        await store.record(executed(account, number))
+        clock.us += 60 * SECOND_US
+    bodies, _ = await console.events(since=Micros(clock.us - 150 * SECOND_US), limit=50)
+    assert len(bodies) == 2
+    bodies, _ = await console.events(since=Micros(START_US), limit=50)
+    assert len(bodies) == 20
+    assert await console.events(since=Micros(clock.us), limit=50) == ([], 20)
+
+
+INSERT = (
+    "INSERT INTO event (event_id, stream, sequence, type, source_id, recorded_at, closes, body)"
+    " VALUES (%s, %s, 1, 'execution.new', 1, %s, false, %s)"
+)
+
+
+async def test_on_postgresql_a_transaction_that_commits_late_is_waited_for(
+    request: pytest.FixtureRequest, clock: SetClock
+) -> None:
+    postgres = request.getfixturevalue("postgres")
+
+    with postgres.database() as url:
+        store = await open_store(url, clock=clock)
+        console = ConsoleStore(store)
+        account = await claim(store, "account", "default")
+        await store.record(executed(account, 1))
+
+        def body(name: str) -> tuple[bytes, bytes, int, bytes]:
+            return name.encode(), name.encode(), clock.us, name.encode()
+
+        with psycopg.connect(url) as late, psycopg.connect(url, autocommit=True) as early:
+            late.execute(INSERT, body("late"))
+            early.execute(INSERT, body("early"))
+            bodies, after = await console.events(limit=50)
+            assert len(bodies) == 1
+            of_type, _ = await console.events(types={EventType.EXECUTION_NEW}, limit=50)
+            assert of_type == []
+            late.commit()
+            bodies, after = await console.events(after=after, limit=50)
+            assert bodies == [b"late", b"early"]
+            late.execute(INSERT, body("lost"))
+            late.rollback()
+            early.execute(INSERT, body("last"))
+            assert (await console.events(after=after, limit=50))[0] == []
+            clock.us += 10 * SECOND_US
+            assert (await console.events(after=after, limit=50))[0] == [b"last"]
+        await store.close()
+
+
+async def states_of(console: ConsoleStore, **how: Any) -> list[tuple[int, str, str]]:
+    pages = await walk(lambda after: console.deliveries(after=after, limit=PAGE, **how))
+    assert all(len(page) == PAGE for page in pages[:-1])
+    return [(row.number, row.sink, row.state) for page in pages for row in page]
+
+
+async def test_deliveries_are_listed_by_state_and_sink(
+    store: SqlStore, account: Lease, ops: SinkStore, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = await claim(store, "sink", "chat")
+    for number in range(1, 5):
+        await store.record(change(account, number, sinks=("ops", "chat")))
+    waiting = await due(ops)
+    await settle(ops, waiting[0])
+    await settle(ops, waiting[1], state=DeliveryState.DEAD, answer="503")
+    await settle(SinkStore(store, chat), (await due(SinkStore(store, chat)))[3], state=DeliveryState.SILENCED)
+
+    async def check() -> None:
+        everything = await states_of(console)
+        assert [number for number, _, _ in everything] == [4, 4, 3, 3, 2, 2, 1, 1]
+        assert await states_of(console, state="dead") == [(2, "ops", "dead")]
+        assert await states_of(console, state="silenced") == [(4, "chat", "silenced")]
+        assert await states_of(console, state="delivered", sink="chat") == []
+        assert [n for n, *_ in await states_of(console, sink="ops")] == [4, 3, 2, 1]
+        assert [n for n, *_ in await states_of(console, state="waiting", sink="chat")] == [3, 2, 1]
+        assert [n for n, *_ in await states_of(console, state="waiting")] == [4, 3, 3, 2, 1]
+
+    await check()
+    monkeypatch.setattr(console_store, "_sorted", lambda *_: None)  # as where very many wait
+    await check()
+
+
+async def open_problems(store: SqlStore, account: Lease, clock: SetClock) -> Sequence[Problem]:
+    """Open three problems of executions and one of the account; close the second."""
+    found = []
+    for number in range(1, 4):
+        each = overdue(number)
+        each = Problem(each.id, each.kind, from_us(clock.us + number), EventKey(stream_of(execution_id(number)), 1))
+        found.append(each)
+        await store.record(change(account, number, problems=(ProblemChange(each, is_new=True),)))
+    await store.record(change(account, 2, sequence=2, problems=closed(found[1])))
+    degraded = Problem(
+        UUID(int=9), EventType.ACCOUNT_DEGRADED, from_us(clock.us), EventKey(stream_of("accounts/default"), 1)
+    )
+    await store.record(source_change(account, problems=opened(degraded)))
+    return [*found, degraded]
+
+
+async def test_problems_are_listed_open_closed_and_all(
+    store: SqlStore, account: Lease, clock: SetClock, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_problems(store, account, clock)
+
+    async def listed(is_open: bool | None) -> list[int]:
+        pages = await walk(lambda after: console.problems(is_open=is_open, after=after, limit=2))
+        return [UUID(bytes=row.id).int for page in pages for row in page]
+
+    for _ in range(2):
+        assert (await listed(True), await listed(False), await listed(None)) == ([3, 1, 9], [2], [3, 2, 1, 9])
+        monkeypatch.setattr(console_store, "_sorted", lambda *_: None)  # as where very many are open
+    ((row, *_), _) = await console.problems(is_open=True, limit=1)
+    assert (row.owner_kind, row.owner, row.pipeline_name) == ("account", "default", f"default/{PIPELINE}")
+
+
+async def test_a_problem_is_shown_with_all_that_was_told_of_it(
+    store: SqlStore, account: Lease, clock: SetClock, ops: SinkStore, console: ConsoleStore
+) -> None:
+    problems = await open_problems(store, account, clock)
+    reminder = Event(
+        UUID(int=50),
+        EventType.PROBLEM_REMINDER,
+        stream_of("sinks/ops"),
+        1,
+        b"reminder",
+        stream_of("x"),
+        problem=problems[1].id,
+    )
+    await store.record(SourceChange(ops.lease, 0, 1, None, (OutboxEntry(reminder, ("ops",)),)))
+    found = await console.problem(problems[1].id)
+    assert found is not None
+    row, (bodies, deliveries) = found
+    assert row.closed_at is not None
+    assert [body[-4:-2] for body in bodies[:2]] == [b"-1", b"-2"]
+    assert bodies[2:] == [b"reminder"]
+    assert len(deliveries) == 3
+    assert await console.problem(UUID(int=77)) is None
+
+
+async def test_the_overview_has_what_needs_somebody(
+    store: SqlStore, account: Lease, clock: SetClock, ops: SinkStore, console: ConsoleStore
+) -> None:
+    await open_problems(store, account, clock)
+    gap = Event(UUID(int=60), EventType.PIPELINE_GAP, stream_of("gap"), 1, b"gap", stream_of("gap"))
+    await store.record(SourceChange(ops.lease, 0, 1, "failing", (OutboxEntry(gap, ()),)))
+    for each in (await due(ops))[:2]:
+        await settle(ops, each, state=DeliveryState.DEAD)
+    found = await console.overview(since=Micros(START_US - 1))
+    assert [UUID(bytes=row.id).int for row in found.problems] == [9]
+    assert sorted(UUID(bytes=row.id).int for row in found.overdue) == [1, 3]
+    assert [row.body for row in found.gaps] == [b"gap"]
+    assert (found.dead["ops"].all_count, found.dead["ops"].late_count) == (2, 2)
+    assert {(row.kind, row.name): row.state for row in found.sources}["sink", "ops"] == "failing"
+    later = await console.overview(since=Micros(START_US + SECOND_US))
+    assert (later.gaps, later.dead["ops"].all_count, later.dead["ops"].late_count) == ([], 2, 0)

@@ -1,0 +1,207 @@
+"""The API: its OpenAPI document and docs/api.md, from the table of its requests, with answers of a real server."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from inspect import getdoc
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_type_hints
+
+from console_rig import OVERDUE, a_desk
+from openapi_pydantic import Info, MediaType, OpenAPI, Operation, Parameter, PathItem, RequestBody, Response
+from openapi_pydantic.util import PydanticSchema, construct_open_api_with_schema_class
+from pydantic import BaseModel
+from sample_events import PIPELINE, execution_id
+
+from watcher.web import models
+from watcher.web.api import API, ROUTES, Route
+
+HEAD = """\
+# API
+
+Made by `make docs` from the table that serves it, the examples by asking a real server. The same is in
+[OpenAPI 3.1](https://spec.openapis.org/oas/v3.1.1) at `/openapi.json` of a running daemon.
+
+Everything is below `/api/v1`, in JSON; times are RFC 3339 in UTC, and what is absent is left out. With
+[`http.token`](configuration.md) each request needs `Authorization: Bearer TOKEN`. A write needs
+`Content-Type: application/json`, also where it says nothing more.
+
+- **Lists** come in pages of `limit` (50, at most 200). With the `next` of a page as `after` the list goes on. A page
+  reads at most 20,000 rows, so that of a filtered list may be short and still have a `next`.
+- **Several values** of one filter are written `status=failed,paused` or `status=failed&status=paused`.
+- **Ask again** with `If-None-Match` and the `ETag` of the last answer: 304 says that nothing changed.
+- **Refusals** are `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); `detail` says what
+  would be right. 400 and 422: the request cannot be read. 404: there is no such thing. 409: it is not in a state for
+  that. 415: the `Content-Type` is wrong. 503: the store cannot be used now.
+- **What somebody does** holds on every replica within a second.
+"""
+
+_BODIES: Mapping[str, Mapping[str, Any]] = {
+    "acknowledge": {"comment": "restarting the API", "by": "ann", "for": "2h"},
+    "add_silence": {"match": {"labels": {"team": "sales"}}, "for": "2h", "comment": "deploy"},
+    "replay": {"sink": "ops", "state": "dead"},
+}
+_QUERIES: Mapping[str, str] = {
+    "executions": "?status=failed",
+    "events": "?type=execution.failed",
+    "deliveries": "?state=dead&sink=ops",
+    "problems": "?limit=1",
+}
+"""What the examples ask."""
+
+_VALUES = {"account": "default", "pipeline": PIPELINE, "name": "ops"}
+
+
+def _path(route: Route) -> str:
+    """Return a path with values in place of names."""
+    if "problems" in route.path:
+        id_ = str(OVERDUE)
+    elif "pipelines" in route.path:
+        id_ = PIPELINE
+    else:
+        id_ = "1" if "silences" in route.path else execution_id(4)
+    return route.path.format(id=id_, **_VALUES)
+
+
+def _summary(route: Route) -> str:
+    return (getdoc(route.handler) or "").partition("\n")[0]
+
+
+def _answer_of(route: Route) -> type[BaseModel] | None:
+    answer: type[BaseModel] = get_type_hints(route.handler)["return"]
+    return answer if isinstance(answer, type) and issubclass(answer, BaseModel) else None
+
+
+def _content(model: type[BaseModel], media_type: str = "application/json") -> dict[str, MediaType]:
+    return {media_type: MediaType(media_type_schema=PydanticSchema(schema_class=model))}
+
+
+def _statuses(route: Route) -> Iterator[tuple[int, type[BaseModel] | None]]:
+    """Yield what is answered with what."""
+    yield route.status, _answer_of(route)
+    if route.handler.__name__ == "enable":
+        yield 202, models.Done
+    refusals = {401, 403, 503, *route.refuses, *((400, 413, 415, 422) if route.method != "GET" else (422,))}
+    for status in sorted(refusals):
+        yield status, models.Trouble
+
+
+def _operation(route: Route) -> Operation:
+    parameters = [
+        Parameter.model_validate({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    body = None
+    if route.method == "GET":
+        schema = route.asked.model_json_schema()
+        for name, field in schema.get("properties", {}).items():
+            how = {"style": "form", "explode": False} if field.get("type") == "array" else {}
+            field = next((each for each in field.get("anyOf", ()) if each != {"type": "null"}), field)  # noqa: PLW2901
+            described = {"name": name, "in": "query", "description": schema["properties"][name].get("description")}
+            parameters.append(Parameter.model_validate(described | {"schema": field} | how))
+    else:
+        body = RequestBody(content=_content(route.asked), required=True)
+    return Operation(
+        operationId=route.handler.__name__,
+        summary=_summary(route),
+        parameters=parameters or None,
+        requestBody=body,
+        responses={
+            str(status): Response(
+                description=HTTPStatus(status).phrase,
+                content=model
+                and _content(model, "application/problem+json" if model is models.Trouble else "application/json"),
+            )
+            for status, model in _statuses(route)
+        },
+    )
+
+
+def document() -> str:
+    """Return the OpenAPI document."""
+    paths: dict[str, dict[str, Operation]] = {}
+    for route in ROUTES:
+        paths.setdefault(f"{API}{route.path}", {})[route.method.lower()] = _operation(route)
+    described = OpenAPI.model_validate(
+        {
+            "info": Info(title="clerk-watcher", version="1"),
+            "paths": {path: PathItem(**methods) for path, methods in paths.items()},
+            "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+            "security": [{"token": []}, {}],
+        }
+    )
+    whole = construct_open_api_with_schema_class(described)
+    return whole.model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n"
+
+
+async def _examples() -> Sequence[tuple[int, Any]]:
+    """Return what a server answers to each request, in order."""
+    answers = []
+    with TemporaryDirectory() as folder:
+        async with a_desk(Path(folder) / "watcher.db") as desk:
+            for route in ROUTES:
+                name = route.handler.__name__
+                how = {"json": _BODIES.get(name, {})} if route.method != "GET" else {}
+                answers.append(await desk.ask(_path(route) + _QUERIES.get(name, ""), route.method, **how))
+    return answers
+
+
+def _type(field: Mapping[str, Any]) -> str:
+    """Return what a value is, in words."""
+    if "$ref" in field:
+        name = field["$ref"].rpartition("/")[2]
+        return "as `match` of [silences](configuration.md)" if name == "SilenceMatch" else name
+    if "anyOf" in field:
+        words = [_type(each) for each in field["anyOf"] if each.get("type") != "null"]
+        return " or ".join(dict.fromkeys(words))
+    if "const" in field:
+        return f"`{field['const']}`"
+    if "enum" in field:
+        return ", ".join(f"`{each}`" for each in field["enum"])
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}"
+    kind: str = field.get("type", "")
+    return {"string": "text", "integer": "number"}.get(kind, kind)
+
+
+def _fields(model: type[BaseModel]) -> str:
+    schema = model.model_json_schema()
+    rows = []
+    for name, field in schema.get("properties", {}).items():
+        words = field.get("description", "")
+        default = field.get("default")
+        given = f" Default `{default}`." if default not in (None, [], ()) else ""
+        rows.append(f"| `{name}` | {_type(field)} | {(words + given).strip()} |")
+    return "\n".join(["| field | value | |", "|---|---|---|", *rows])
+
+
+def _section(route: Route, example: tuple[int, Any]) -> str:
+    parts = [f"## {route.method} {route.path}", _summary(route)]
+    if route.asked is not models.Asked:
+        parts.append(_fields(route.asked))
+    name = route.handler.__name__
+    request = f"{route.method} {API}{_path(route)}{_QUERIES.get(name, '')}"
+    if name in _BODIES:
+        request += f"\n\n{json.dumps(_BODIES[name], ensure_ascii=False)}"
+    parts += [f"```http\n{request}\n```"]
+    status, answer = example
+    assert status == route.status, (route, example)
+    if answer is None:
+        parts.append(f"{status}, without a body.")
+    else:
+        if "version" in answer:
+            answer["version"] = "1.0.0"
+        parts.append(f"{status}:\n\n```json\n{json.dumps(answer, indent=1, ensure_ascii=False)}\n```")
+    own = [f"{status} ({HTTPStatus(status).phrase.lower()})" for status in route.refuses]
+    if own:
+        parts.append(f"Refusals of its own: {', '.join(own)}.")
+    return "\n\n".join(parts)
+
+
+def api() -> str:
+    """Return docs/api.md."""
+    examples = asyncio.run(_examples())
+    return "\n".join([HEAD, *(f"{_section(*each)}\n" for each in zip(ROUTES, examples, strict=True))])

@@ -1,0 +1,295 @@
+"""The API as whoever asks it sees it, over a real socket and a real store."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from console_rig import DEGRADED, NAMED, OVERDUE, Desk, a_desk, in_hours
+from sample_events import PIPELINE, execution_id
+from virtual import FakeClock
+
+from watcher.runtime.units import Address
+from watcher.web.api import api_routes, enable
+from watcher.web.models import Need
+from watcher.web.server import HttpServer
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with a_desk(tmp_path / "watcher.db") as desk:
+        yield desk
+
+
+async def numbers(desk: Desk, query: str) -> list[int]:
+    page = await desk.found(f"/executions?{query}")
+    return [int(each["id"][-3:]) for each in page["items"]]
+
+
+async def test_the_status_says_what_needs_somebody_causes_first(desk: Desk) -> None:
+    desk.troubles.append(Need(kind="config", title="The new file is refused", reason="2 mistakes", page="/"))
+    status = await desk.found("/status")
+    assert [(each["kind"], each["title"], each["page"]) for each in status["needs"]] == [
+        ("config", "The new file is refused", "/"),
+        ("problem", "Account default: the API cannot be used", f"/problems/{DEGRADED}"),
+        ("dead_letters", "Sink ops: 1 dead letter", "/deliveries?state=dead&sink=ops"),
+        ("problem", "Sales agent: 1 overdue", f"/problems/{OVERDUE}"),
+        ("gap", "Sales agent: executions may have been missed", f"/pipelines/default/{PIPELINE}"),
+    ]
+    assert status["needs"][1]["reason"] == "it cannot be reached (timeout)"
+    assert status["open"] == {"running": 2, "paused": 1}
+
+
+async def test_the_status_says_how_everything_stands(desk: Desk) -> None:
+    status = await desk.found("/status")
+    pipeline, named = status["pipelines"]
+    assert pipeline["ends"] == ["success", "success", "failed", "success", "unrecognized"]
+    assert pipeline["problems"] == ["execution.overdue"]
+    assert (pipeline["name"], pipeline["whole"], pipeline["labels"]) == ("Sales agent", True, {"team": "sales"})
+    assert pipeline["silencedUntil"] == "2026-11-25T00:00:00Z"
+    assert (named["whole"], named["open"], "silencedUntil" in named) == (False, {}, False)
+    sinks = {each["name"]: each for each in status["sinks"]}
+    assert (sinks["ops"]["state"], sinks["ops"]["answer"], sinks["ops"]["dead"]) == ("disabled", "410", 1)
+    assert (sinks["chat"]["state"], sinks["chat"]["type"], "asOf" in sinks["chat"]) == ("well", "webhook", False)
+    (account,) = status["accounts"]
+    assert (account["trouble"], account["wanted"], account["allowed"]) == ("unreachable", 3.6, 5.0)
+    assert "asOf" in account
+    (silence,) = status["silences"]
+    assert (silence["active"], silence["pipelines"], silence["comment"]) == (True, 1, "shop closed")
+
+
+async def test_what_nobody_owns_any_more_has_no_moment(desk: Desk) -> None:
+    desk.clock.us += 31_000_000
+    assert "asOf" not in (await desk.found("/status"))["accounts"][0]
+
+
+async def test_no_secret_is_in_any_answer(desk: Desk) -> None:
+    for path in ("/status", "/executions", "/events", "/deliveries", "/problems", "/silences"):
+        assert "secret" not in str(await desk.found(path))
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", [5, 2, 1, 4, 3]),
+        ("status=failed,paused", [2, 4]),
+        ("status=failed&status=lost", [5, 4]),
+        ("label=team:sales", [5, 2, 1, 4, 3]),
+        ("label=!team:sales", []),
+        (f"pipeline={NAMED}", []),
+        ("account=other", []),
+        ("since=2h", [5, 2, 1, 4, 3]),
+        ("since=2026-11-24T00:00:01%2B00:00", [5, 2, 1]),
+        ("q=9a1b0000-0000-4000-8000-000000000003", [3]),
+        ("q=sales", [5, 2, 1, 4, 3]),
+        ("q=nothing", []),
+    ],
+)
+async def test_executions_are_filtered(desk: Desk, query: str, found: list[int]) -> None:
+    assert await numbers(desk, query) == found
+
+
+async def test_a_list_goes_on_behind_its_cursor(desk: Desk) -> None:
+    for query in ("", "&q=9a1b"):
+        seen, after = [], ""
+        for _ in range(3):
+            page = await desk.found(f"/executions?limit=2{query}{after}")
+            seen += [each["id"] for each in page["items"]]
+            after = f"&after={page.get('next')}"
+        assert (len(set(seen)), "next" in page) == (5, False)
+    first = await desk.found("/deliveries?limit=1")
+    second = await desk.found(f"/deliveries?limit=1&after={first['next']}")
+    assert int(second["items"][0]["id"]) < int(first["items"][0]["id"])
+    first = await desk.found("/problems?limit=1")
+    second = await desk.found(f"/problems?limit=1&after={first['next']}")
+    assert {first["items"][0]["id"], second["items"][0]["id"]} == {str(OVERDUE), str(DEGRADED)}
+
+
+async def test_an_execution_says_why_it_failed(desk: Desk) -> None:
+    (failed,) = (await desk.found("/executions?status=failed"))["items"]
+    assert failed["error"] == "upstream timeout after 30 s"
+    assert (failed["node"], failed["durationSeconds"]) == ("Greeting", 151.0)
+    assert failed["pipeline"] == {"id": PIPELINE, "name": "Sales agent"}
+
+
+async def test_an_execution_is_shown_with_its_stays_and_deliveries(desk: Desk) -> None:
+    found = await desk.found(f"/executions/default/{PIPELINE}/{execution_id(2)}")
+    first, second = found["stays"]
+    assert (first["status"], second["status"], first["until"]) == ("running", "paused", second["at"])
+    assert [each["type"] for each in found["events"]] == ["execution.running", "execution.paused"]
+    assert [each["state"] for each in found["deliveries"]] == ["delivered", "disabled"]
+    lost = await desk.found(f"/executions/default/{PIPELINE}/{execution_id(5)}")
+    assert [each["status"] for each in lost["stays"]] == ["lost"]
+    overdue = await desk.found(f"/executions/default/{PIPELINE}/{execution_id(1)}")
+    assert (overdue["overdue"], len(overdue["stays"]), len(overdue["events"])) == (True, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("query", "count"),
+    [
+        ("", 9),
+        ("type=execution.*", 7),
+        ("type=execution.lost,pipeline.gap", 2),
+        ("type=account.*&type=pipeline.gap", 2),
+        (f"execution={execution_id(1)}", 2),
+        (f"pipeline={NAMED}", 0),
+        ("label=team:sales", 8),
+        ("label=!team:sales", 1),
+        ("since=1h", 9),
+        ("after=7", 2),
+        ("after=9", 0),
+    ],
+)
+async def test_events_are_filtered_and_always_say_where_to_go_on(desk: Desk, query: str, count: int) -> None:
+    page = await desk.found(f"/events?{query}")
+    assert len(page["items"]) == count
+    assert page["next"].isdigit()
+
+
+async def test_an_event_is_answered_as_it_was_recorded(desk: Desk) -> None:
+    (event,) = (await desk.found("/events?type=execution.failed"))["items"]
+    assert (event["specversion"], event["sequence"], event["subject"]) == ("1.0", "0000000001", execution_id(4))
+    assert event["data"]["execution"]["failedNodes"][0]["name"] == "Greeting"
+
+
+async def test_deliveries_say_why_they_wait(desk: Desk) -> None:
+    assert {each["state"] for each in (await desk.found("/deliveries"))["items"]} == {"disabled", "delivered", "dead"}
+    (dead,) = (await desk.found("/deliveries?state=dead&sink=ops"))["items"]
+    assert (dead["answer"], dead["type"], dead["attempts"]) == ("503", "execution.running", 1)
+    assert (await desk.found("/deliveries?sink=chat"))["items"] == []
+
+
+async def test_a_problem_is_shown_with_what_was_told(desk: Desk) -> None:
+    page = await desk.found("/problems")
+    assert [each["kind"] for each in page["items"]] == ["account.degraded", "execution.overdue"]
+    assert (await desk.found("/problems?state=closed"))["items"] == []
+    found = await desk.found(f"/problems/{OVERDUE}")
+    assert found["title"] == "Sales agent has been running too long (2 m 5 s over its limit)"
+    assert (found["severity"], found["execution"], found["account"]) == ("warning", execution_id(1), "default")
+    assert [each["type"] for each in found["events"]] == ["execution.overdue"]
+    assert len(found["deliveries"]) == 1
+
+
+async def test_a_problem_is_taken_and_given_back(desk: Desk) -> None:
+    status, taken = await desk.ask(f"/problems/{OVERDUE}/ack", "POST", json={"by": "ann", "comment": "mine"})
+    assert (status, taken["acknowledged"]["by"], taken["acknowledged"]["comment"]) == (200, "ann", "mine")
+    status, given = await desk.ask(f"/problems/{OVERDUE}/ack", "DELETE")
+    assert (status, "acknowledged" in given, desk.changed_count) == (200, False, 2)
+
+
+async def test_silences_are_made_and_ended(desk: Desk) -> None:
+    match = {"labels": {"team": "ops"}, "events": ["execution.*"]}
+    status, made = await desk.ask("/silences", "POST", json={"match": match, "for": "2h", "comment": "deploy"})
+    assert (status, made["id"], made["active"], made["pipelines"]) == (201, "1", True, 1)
+    assert made["match"]["labels"] == {"team": "ops"}
+    until = {"match": {"pipelines": [PIPELINE]}, "until": in_hours(desk, 1)}
+    assert (await desk.ask("/silences", "POST", json=until))[0] == 201
+    assert [each.get("id") for each in (await desk.found("/silences"))["items"]] == [None, "1", "2"]
+    assert await desk.ask("/silences/1", "DELETE") == (204, None)
+    assert (await desk.ask("/silences/1", "DELETE"))[0] == 404
+    desk.clock.us += 48 * 3_600_000_000
+    assert [each.get("id") for each in (await desk.found("/silences"))["items"]] == ["2"]
+
+
+async def test_dead_letters_are_sent_again(desk: Desk) -> None:
+    assert await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "state": "dead"}) == (200, {"replayed": 1})
+    status, _ = await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "ids": ["1", "2"]})
+    assert (status, desk.operator.replays) == (409, [("ops", None), ("ops", [1, 2])])
+
+
+async def test_a_sink_is_enabled_once_its_owner_has_done_so(desk: Desk) -> None:
+    assert await desk.ask("/sinks/ops/enable", "POST") == (200, {"done": True})
+    assert desk.operator.actions == [("enable", "ops")]
+    desk.operator.is_slow = True
+    assert not (await enable(desk.console, "ops", within_s=0.0)).done
+
+
+async def test_a_sink_is_tested(desk: Desk) -> None:
+    status, result = await desk.ask("/sinks/ops/test", "POST")
+    assert (status, result["delivered"], result["remedy"]) == (200, False, "make a new webhook")
+
+
+async def test_a_scan_is_asked_for(desk: Desk) -> None:
+    assert await desk.ask(f"/pipelines/default/{PIPELINE}/scan", "POST") == (202, {"done": False})
+    assert desk.operator.actions == [("scan", f"default/{PIPELINE}")]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "detail"),
+    [
+        ("GET", "/nothing", 404, "there is no such path"),
+        ("POST", "/status", 405, "this path takes GET"),
+        ("GET", "/problems/00000000-0000-0000-0000-000000000077", 404, "there is no such problem"),
+        ("GET", "/problems/x", 404, "32 hexadecimal digits"),
+        ("POST", "/problems/x/ack", 404, "32 hexadecimal digits"),
+        ("GET", f"/executions/default/{NAMED}/{execution_id(1)}", 404, "it is not watched"),
+        ("GET", f"/executions/default/{PIPELINE}/x", 404, "there is no such execution"),
+        ("GET", "/executions?after=x", 422, 'take the "next" of a page'),
+        ("GET", "/executions?after=n.1.00", 422, 'take the "next" of a page'),
+        ("GET", "/events?after=x", 422, 'take the "next" of a page'),
+        ("GET", "/executions?limit=201", 422, "limit: Input should be less than or equal to 200"),
+        ("GET", "/executions?limit=1&limit=2", 422, "limit: "),
+        ("GET", "/executions?label=team", 422, "label: "),
+        ("GET", "/executions?since=soon", 422, "is not a duration"),
+        ("GET", "/executions?wrong=1", 422, "wrong: Extra inputs are not permitted"),
+        ("GET", "/events?type=execution.fail", 422, "matches no event type"),
+        ("POST", "/sinks/nothing/enable", 404, "there is no such sink"),
+        ("POST", "/sinks/chat/enable", 409, "is not disabled"),
+        ("POST", "/sinks/nothing/test", 404, "there is no such sink"),
+        ("POST", f"/pipelines/default/{NAMED}/scan", 409, "only some executions"),
+        ("POST", f"/pipelines/other/{PIPELINE}/scan", 404, "there is no such pipeline"),
+        ("DELETE", "/silences/x", 404, "there is no such silence"),
+    ],
+)
+async def test_what_cannot_be_done_is_said(desk: Desk, method: str, path: str, status: int, detail: str) -> None:
+    found, trouble = await desk.ask(path, method)
+    assert (found, trouble["status"]) == (status, status)
+    assert detail in trouble["detail"]
+
+
+@pytest.mark.parametrize(
+    ("path", "how", "status", "detail"),
+    [
+        ("/silences", {"data": b"{}"}, 415, "Content-Type: application/json"),
+        ("/silences", {"data": b"{", "headers": {"Content-Type": "application/json"}}, 400, "Invalid JSON"),
+        ("/silences", {"json": {"match": {}, "for": "2h"}}, 422, "is empty"),
+        ("/silences", {"json": {"match": {"sinks": ["ops"]}}}, 422, 'give one of "for"'),
+        ("/silences", {"json": {"match": {"sinks": ["ops"]}, "until": "2026-11-23T00:00:00Z"}}, 422, "is over already"),
+        ("/silences", {"json": {"match": {"sinks": ["x" * 70_000]}}}, 413, "at most 64 KiB"),
+        ("/deliveries/replay", {"json": {"sink": "ops"}}, 422, 'give one of "ids"'),
+        ("/deliveries/replay", {"json": {"sink": "ops", "ids": ["x"]}}, 422, "ids"),
+        ("/sinks/ops/test", {"json": {"extra": 1}}, 422, "extra"),
+    ],
+)
+async def test_a_body_that_is_wrong_is_refused(
+    desk: Desk, path: str, how: dict[str, Any], status: int, detail: str
+) -> None:
+    found, trouble = await desk.ask(path, "POST", **how)
+    assert found == status
+    assert detail in trouble["detail"]
+
+
+async def test_trouble_has_its_own_media_type(desk: Desk) -> None:
+    async with desk.session.post("/api/v1/status") as response:
+        assert (response.content_type, response.headers["Allow"]) == ("application/problem+json", "GET")
+
+
+async def test_what_has_not_changed_is_not_sent_again(desk: Desk) -> None:
+    async with desk.session.get("/api/v1/executions") as response:
+        tag = response.headers["ETag"]
+    for known, status in ((tag, 304), ('"other"', 200), ("*", 304)):
+        async with desk.session.get("/api/v1/executions", headers={"If-None-Match": known}) as response:
+            assert (response.status, response.headers["ETag"]) == (status, tag)
+    async with desk.session.head("/api/v1/executions") as response:
+        assert (response.status, await response.read()) == (200, b"")
+
+
+async def test_without_a_store_everything_is_unavailable(desk: Desk) -> None:
+    await desk.store.close()
+    assert (await desk.ask("/executions"))[0] == 503
+    server = HttpServer(list(api_routes(lambda: None)), clock=FakeClock())
+    port = await server.listen(Address("127.0.0.1", 0))
+    async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/api/v1/status") as response:
+        assert (response.status, response.content_type) == (503, "application/problem+json")
+    await server.close()

@@ -1,0 +1,85 @@
+"""The OpenAPI document: requests made from it meet what it says, whatever is in them."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+import schemathesis
+from console_rig import Desk, a_desk
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    negative_data_rejection,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from watcher.web.api import API, ROUTES
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    negative_data_rejection,
+]
+EXAMPLES_COUNT = 25
+DOCUMENT = json.loads((Path(__file__).parents[3] / "watcher" / "web" / "openapi.json").read_text())
+OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server in a thread of its own: schemathesis waits for each answer."""
+    ready, done, served = Event(), Event(), list[str]()
+
+    async def serve() -> None:
+        async with a_desk(tmp_path_factory.mktemp("api") / "watcher.db") as desk:
+            served.append(str(desk.session._base_url).rstrip("/"))
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    thread = Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    yield served[0]
+    done.set()
+    thread.join()
+
+
+async def test_the_document_is_served_and_has_every_request(tmp_path: Path) -> None:
+    async with a_desk(tmp_path / "watcher.db") as desk:
+        await _has_every_request(desk)
+
+
+async def _has_every_request(desk: Desk) -> None:
+    async with desk.session.get("/openapi.json") as response:
+        assert (await response.json(), response.content_type) == (DOCUMENT, "application/json")
+    assert sorted(OPERATIONS) == sorted((f"{API}{route.path}", route.method.lower()) for route in ROUTES)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")  # those of schemathesis and what it brings
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_whatever_is_asked_the_answer_is_one_of_the_document(url: str, path: str, method: str) -> None:
+    schema = schemathesis.openapi.from_dict(DOCUMENT)
+    operation = schema[path][method.upper()]
+
+    for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
+
+        @given(case=operation.as_strategy(generation_mode=mode))
+        @settings(
+            max_examples=EXAMPLES_COUNT, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        )
+        def ask(case: Any) -> None:
+            case.call_and_validate(base_url=url, checks=CHECKS)
+
+        with suppress(Unsatisfiable):  # nothing about it could be wrong
+            ask()
