@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test types test-traced test-untraced test-long soak bench lint docs pictures image sbom requirements clean
+.PHONY: demo test types test-traced test-untraced test-long soak bench lint docs pictures image dist sbom requirements clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds
 	@$(BIN)/watcher demo $(ARGS)
@@ -68,6 +68,9 @@ EXTRAS ?= postgres
 image:  ## needs a container engine; EXTRAS=apprise adds Apprise
 	docker build --tag clerk-watcher --build-arg EXTRAS=$(EXTRAS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
 image: VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+dist: .venv/runtime  ## the wheel, and the source it is made of
+	$(BIN)/python -m hatchling build --directory dist
 
 SBOM ?= dist/clerk-watcher.cdx.json
 

@@ -23,6 +23,10 @@ SECRETS = {
 }
 
 
+TOKEN_VARIABLE = "WATCHER_TOKEN"
+"""What the configurations of deploy/ read for `http.token`."""
+
+
 def image_variables() -> dict[str, str]:
     """Return what the image sets."""
     found = re.search(r"^ENV ((?:.*\\\n)*.*)", DOCKERFILE, re.MULTILINE)

@@ -19,7 +19,9 @@ OURS_IN_MARKUP = re.compile(
 CARD = Draft6Validator(
     json.loads((Path(__file__).parent / "fixtures/adaptive-card/schema-1.4.json").read_text(encoding="utf-8-sig"))
 )
-DISCORD_OURS = re.compile(r"\\[^0-9A-Za-z\s]|```\n[^`]+\n```|`[^`\n]+`|<t:\d+:R>|\n\[Open\]\(<https?://[^\s<>]+>\)$")
+DISCORD_OURS = re.compile(
+    r"\\[^0-9A-Za-z\s]|```\n[^`]+\n```|`[^`\n]+`|<t:\d+:R>|(?:^|\n)(?:(?: · )?\[(?:Open|Details|Runbook)\]\(<https?://[^\s<>]+>\))+$"
+)
 """What is escaped, code, a time or a link: read from the left, as Discord does."""
 
 DISCORD_MARKUP = re.compile(r"[\\*_~|`<>@#\[\]()]|:\S")
@@ -152,7 +154,7 @@ def check_pagerduty(body: bytes) -> dict[str, Any]:
     assert len(event["routing_key"]) == 32
     assert 0 < len(event["dedup_key"]) <= 255
     assert UUID(event["dedup_key"])
-    if event["event_action"] == "resolve":
+    if event["event_action"] in {"acknowledge", "resolve"}:
         return event
     assert event["event_action"] == "trigger"
     payload = event["payload"]

@@ -87,13 +87,16 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
         data["reason"] = "not_found"
     if type_ is EventType.PROBLEM_CLOSED:
         data["reason"] = "removed"
+    if type_ is EventType.PROBLEM_ACKNOWLEDGED:
+        until = timestamp(AT + timedelta(hours=2))
+        data["acknowledgement"] = {"by": "ada", "comment": "looking at it", "until": until}
     return data | _problem_of(type_)
 
 
 def _problem_of(type_: EventType) -> dict[str, Any]:
     if type_ in PROBLEM_KINDS:
         return {"problem": problem_block(type_)}
-    if type_ is EventType.PROBLEM_REMINDER:
+    if type_ in {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED}:
         problem = problem_block(EventType.PIPELINE_FAILING)
         return {"problem": problem, "observed": {"at": problem["openedAt"]}}  # as the opening has it
     kind = KINDS_OF_CLOSINGS.get(type_)

@@ -16,8 +16,10 @@ from sqlalchemy import Connection, insert, update
 
 from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
 from watcher.domain.event import Event, EventKey, EventType, Group, OutboxEntry
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.routing import Router
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.store.account_store import SqlAccountStore
@@ -34,6 +36,7 @@ from watcher.store.changes import (
 from watcher.store.leases import MAINTENANCE, LocalLeases
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.open import open_store
+from watcher.store.operator_store import OperatorStore
 from watcher.store.recording import Item
 from watcher.store.records import Taken
 from watcher.store.sink_store import SinkStore
@@ -158,6 +161,11 @@ async def executions_of(store: SqlStore, account: Lease, *, count: int = 1000) -
 async def upkeep(store: SqlStore) -> MaintenanceStore:
     """Return the store under a lease of its upkeep that is claimed now."""
     return MaintenanceStore(store, await claim(store, *MAINTENANCE))
+
+
+def operator_of(store: SqlStore) -> OperatorStore:
+    """Return the store as people use it."""
+    return OperatorStore(store, EventFactory(Router({})))
 
 
 async def sink_of(store: SqlStore, name: str = "ops") -> SinkStore:

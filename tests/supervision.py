@@ -1,7 +1,9 @@
 """The owners of one process over a real store and real sockets: for tests of the supervisor."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -99,7 +101,7 @@ class Setup:
         self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
         events = EventFactory(self.router)
         silences, load = Silences(), Backpressure()
-        shared = OwnerDependencies(
+        self.shared = OwnerDependencies(
             partial(SqlAccountStore, store),
             clock,
             self.metrics,
@@ -112,7 +114,7 @@ class Setup:
             output,
         )
         self.ownership = self.make_ownership()
-        self.supervisor = Supervisor(shared, self.ownership, drain_s=LONG_S)
+        self.supervisor = Supervisor(self.shared, self.ownership, drain_s=LONG_S)
 
     def make_ownership(self) -> Ownership:
         return Ownership(
@@ -165,6 +167,21 @@ class Setup:
         self.clock.advance(1.0)
         await self.worker().tick()
         return await self.hook.asked()
+
+
+@asynccontextmanager
+async def set_up(store: SqlStore, clock: FakeClock) -> AsyncIterator[Setup]:
+    """Give the owners of one process, which end at the end; nothing may have ended the program by then."""
+    fd = os.open(os.devnull, os.O_WRONLY)
+    output = StdoutOutput(fd)
+    setup = Setup(store, clock, output)
+    async with setup.api.receiver, setup.hook.receiver:
+        yield setup
+        setup.supervisor._drain_s = 0.0
+        await setup.supervisor.stop()
+    output.close()
+    os.close(fd)
+    assert setup.fatal == []
 
 
 class Slowly:

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID, uuid5
 
-from stores import claim, open_soon
+from stores import claim, open_soon, operator_of
 
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
@@ -57,9 +57,10 @@ class FakeClock:
     def __init__(self, passed_s: float = 0.0) -> None:
         self.passed_s = passed_s
         self.stopped_s = 0.0
+        self.wall_error_s = 0.0
 
     def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self.passed_s)
+        return EPOCH + timedelta(seconds=self.passed_s + self.wall_error_s)
 
     def monotonic(self) -> Monotonic:
         return Monotonic(1000.0 + self.passed_s)
@@ -71,7 +72,7 @@ class FakeClock:
         return BootTime(self.monotonic())
 
     def steady_us(self) -> Micros:
-        return Micros(round(self.now().timestamp() * 1_000_000))
+        return Micros(round((EPOCH.timestamp() + self.passed_s) * 1_000_000))
 
 
 class ScriptedSink:
@@ -206,11 +207,6 @@ class Rig:
         self._account = await claim(self.real_store, "account", "default")
         await self._work(rules=rules, fingerprint=fingerprint)
 
-    async def start_beside(self, other: "Rig", *, rules: WorkerRules = RULES) -> None:
-        """Start with the store and the clock of another rig, which records the events and is stopped last."""
-        self.real_store, self.clock = other.real_store, other.clock
-        await self._work(rules=rules, fingerprint="as written")
-
     async def _work(self, *, rules: WorkerRules, fingerprint: str) -> None:
         self.rules = rules
         store = SinkStore(self.real_store, await claim(self.real_store, "sink", self.name))
@@ -316,6 +312,11 @@ class Rig:
         self.sink.take_sent()
         await self.go(after_s)
         return self.sink.take_sent()
+
+    async def replay(self, *names: str) -> None:
+        """Have dead letters sent again."""
+        numbers = [self.row(name)["number"] for name in names]
+        assert await operator_of(self.real_store).replay(self.name, numbers) == len(names)
 
     def row(self, name: str) -> dict[str, Any]:
         """Return what is stored of a delivery."""

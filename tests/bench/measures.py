@@ -17,6 +17,7 @@ from bench.receiver import receive
 from bench.replicas import measure_replicas
 from bench.storm import measure_storm
 from bench.typical import measure_typical
+from bench.viewers import measure_viewers
 from bench.virtual_measures import measure_pipelines
 from bench.workspaces import CONCURRENCY, SINK, UNPACED_PER_S, Wish, Workspaces
 from watcher.runtime.pacing import SHARE
@@ -180,6 +181,7 @@ MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "storm": lambda bench: measure_storm(range(1, 2 if bench.quick else 4)),
     "replicas": lambda bench: measure_replicas(bench.workspaces, bench.repetitions, poll_s=bench.poll_s),
     "console": lambda bench: measure_console(3 if bench.quick else 9),
+    "viewers": lambda bench: measure_viewers(bench.workspaces, bench.repetitions, watched_s=5 * bench.poll_s),
     "pipelines": lambda bench: measure_pipelines(range(1, 2 if bench.quick else 4)),
 }
 

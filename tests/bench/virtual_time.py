@@ -20,6 +20,7 @@ from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
+from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
@@ -72,6 +73,9 @@ class NotedStore:
 
     async def save_backoff(self, backoff: BackoffState) -> None:
         await self.noted.save_backoff(backoff)
+
+    async def save_snapshot(self, snapshot: AccountSnapshot) -> None:
+        await self.noted.save_snapshot(snapshot)
 
 
 class HandSchedule(Schedule):

@@ -37,6 +37,7 @@ class Wish:
     `rate_per_s` is each account's; of several each polls its part of the executions. `sink_url` adds a webhook sink
     without a pace. With a `template` that posts messages made for its receiver, with a `group` what goes together.
     Without a `store_url` the store is a file of the daemon's own. One that is not `is_fast` polls by the defaults.
+    Its pages are at `listen`.
     """
 
     base_url: str
@@ -50,6 +51,7 @@ class Wish:
     template: str | None = None
     group: Mapping[str, object] | None = None
     is_fast: bool = True
+    listen: str = "127.0.0.1:0"
 
 
 class Workspaces:
@@ -94,7 +96,7 @@ def _settings(wish: Wish, *, store: Path) -> dict[str, Any]:
         "polling": fast if named and wish.is_fast else {},
         "sinks": {} if wish.sink_url is None else {wish.sink_name: sink},
         "store": {"url": wish.store_url or f"sqlite:///{store}"},
-        "http": {"listen": "127.0.0.1:0"},
+        "http": {"listen": wish.listen},
         "log": {"level": "error", "format": "json"},
     }
 

@@ -37,10 +37,6 @@ CURSOR = Cursor(
 )
 
 
-async def test_a_pipeline_never_read_has_no_cursor(store: SqlStore, account: Lease) -> None:
-    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(0, None)
-
-
 async def test_a_pipeline_remembers_how_far_it_was_read(store: SqlStore, account: Lease) -> None:
     begun = Cursor(START_US)
     await store.record(pipeline_change(account, cursor=begun))
@@ -48,13 +44,6 @@ async def test_a_pipeline_remembers_how_far_it_was_read(store: SqlStore, account
     await store.record(pipeline_change(account, cursor=CURSOR))
     assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(0, CURSOR)
     assert await SqlAccountStore(store, account).load_pipeline(OTHER) == PipelineRecord(0, None)
-
-
-async def test_a_pipeline_of_another_account_is_another(store: SqlStore, account: Lease) -> None:
-    other = await claim(store, "account", "other/with a slash")
-    await store.record(pipeline_change(account, cursor=CURSOR, sinks=()))
-    assert await SqlAccountStore(store, other).load_pipeline(PIPELINE) == PipelineRecord(0, None)
-    assert (await SqlAccountStore(store, account).load_account()).sequence == 0
 
 
 async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: SqlStore, account: Lease) -> None:
@@ -168,12 +157,6 @@ async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(store: S
     assert len(await SqlAccountStore(store, account).load_open([PIPELINE])) == 1
 
 
-async def test_what_is_open_was_polled_no_later_than_now(store: SqlStore, account: Lease, clock: SetClock) -> None:
-    await store.record(change(account, since_at=LATER, polled_at=LATER))
-    (known,) = await SqlAccountStore(store, account).load_open([PIPELINE])
-    assert (known.since_at, known.polled_at) == (clock.us, clock.us)
-
-
 @pytest.mark.untraced  # much longer with coverage, which others give
 async def test_very_many_open_executions_are_loaded(store: SqlStore, account: Lease) -> None:
     count = 10_001
@@ -216,16 +199,6 @@ async def test_a_pipeline_that_returns_has_its_whole_day_again(
     assert await cursor_of(store, account) == CURSOR
 
 
-async def test_a_pipeline_noted_as_present_is_not_absent_any_more(
-    store: SqlStore, account: Lease, clock: SetClock
-) -> None:
-    await store.record(pipeline_change(account, cursor=CURSOR))
-    await absent(store, at=START_US)
-    await absent(store, at=START_US + 1, present=(("default", PIPELINE),))
-    clock.us = START_US + 3 * DAY_US
-    assert await cursor_of(store, account) == CURSOR
-
-
 @pytest.mark.parametrize("present", [(), (("default", PIPELINE),)], ids=["absent", "present"])
 async def test_a_long_absence_is_not_forgotten_by_noting_it_first(
     store: SqlStore, account: Lease, present: tuple[tuple[str, str], ...]
@@ -233,18 +206,4 @@ async def test_a_long_absence_is_not_forgotten_by_noting_it_first(
     await store.record(pipeline_change(account, cursor=CURSOR))
     await absent(store, at=START_US)
     await absent(store, at=START_US + DAY_US + 1, present=present)
-    assert await cursor_of(store, account) is None
-
-
-async def test_the_same_pipeline_of_another_account_is_absent_all_the_same(
-    store: SqlStore, account: Lease, clock: SetClock
-) -> None:
-    await store.record(pipeline_change(account, cursor=CURSOR))
-    await absent(store, at=START_US, present=(("other", PIPELINE), ("default", OTHER)))
-    clock.us = START_US + 2 * DAY_US
-    assert await cursor_of(store, account) is None
-
-
-async def test_a_store_without_pipelines_has_none_absent(store: SqlStore, account: Lease) -> None:
-    await absent(store, at=START_US)
     assert await cursor_of(store, account) is None

@@ -338,15 +338,26 @@ async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next
     await record(store, account, 1)
     await record(store, account, 1, sequence=2)
     await record(store, account, 2)
-    assert await ops.give_up(clock_s=10.0, after_s=5.0, skip=()) == 0
+    assert await ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_us=0) == 0
     await fail(ops, of(1), first_due_at_s=10.0, due_at=LATER + 10**12)
     await record(store, account, 3)
-    assert await ops.give_up(clock_s=14.9, after_s=5.0, skip=()) == 0
-    assert await ops.give_up(clock_s=15.0, after_s=5.0, skip=[lane(2)]) == 1
+    assert await ops.give_up(clock_s=14.9, after_s=5.0, skip=(), group_wait_us=0) == 0
+    assert await ops.give_up(clock_s=15.0, after_s=5.0, skip=[lane(2)], group_wait_us=0) == 1
     assert set(names(await due(ops))) == {of(2), of(3), of(1, sequence=2)}
-    assert await ops.give_up(clock_s=15.0, after_s=5.0, skip=()) == 1
-    assert await ops.give_up(clock_s=19.9, after_s=5.0, skip=()) == 1
+    assert await ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_us=0) == 1
+    assert await ops.give_up(clock_s=19.9, after_s=5.0, skip=(), group_wait_us=0) == 1
     assert (await store.backlog())["ops"].pending_count == 1
+
+
+async def test_what_a_dead_letter_held_back_still_waits_for_its_group(
+    store: SqlStore, account: Lease, ops: SinkStore
+) -> None:
+    await store.record(change(account))
+    await fail(ops, of(1), first_due_at_s=10.0, due_at=LATER)
+    await store.record(change(account, sequence=2, group=Group(b"g", 60.0)))
+    assert await ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_us=60 * SECOND_US) == 1
+    assert names(await due(ops, now=START_US + 59 * SECOND_US)) == []
+    assert names(await due(ops, now=START_US + 61 * SECOND_US)) == [of(1, sequence=2)]
 
 
 async def test_what_waited_for_a_delivery_that_failed_and_was_then_silenced_goes_when_its_group_does(

@@ -35,7 +35,6 @@ from watcher.store.sql_store import SqlStore
 
 SUBJECT = f"default/{PIPELINE}"
 PROBLEM = Problem(UUID(int=1), EventType.PIPELINE_FAILING, from_us(START_US), EventKey(stream_of(SUBJECT), 1))
-OF_PIPELINE = ("default", PIPELINE)
 FIRST, SECOND = MessagePlace("C1", "1.1"), MessagePlace("C2", "2.2")
 OPENING = event(SUBJECT, sequence=1).body
 

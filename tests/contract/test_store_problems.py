@@ -1,7 +1,7 @@
 """What every store promises about problems and rules: written with what they are about, or not at all."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -41,7 +41,6 @@ from watcher.domain.timestamps import Micros
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import ChangeSet, ExecutionChange, Lease, RulesChange
 from watcher.store.maintenance_store import MaintenanceStore
-from watcher.store.open import open_store
 from watcher.store.records import OpenProblem, RulesRecord
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -75,10 +74,6 @@ def rules_change(
 
 def together(lease: Lease, *changes: ExecutionChange | RulesChange) -> ChangeSet:
     return ChangeSet(lease, changes)
-
-
-async def test_a_pipeline_that_had_no_rules_has_nothing_to_go_by(store: SqlStore, account: Lease) -> None:
-    assert await SqlAccountStore(store, account).load_rules(PIPELINE) == RulesRecord(0, RuleState(), {}, [])
 
 
 async def test_what_rules_go_by_comes_back_with_problems_and_ends_that_wait(store: SqlStore, account: Lease) -> None:
@@ -296,13 +291,6 @@ async def test_an_account_or_sink_whose_problem_is_closed_begins_anew(
     assert (await ops.load(fingerprint="")).state is None
 
 
-async def test_events_are_read_by_their_keys(store: SqlStore, account: Lease) -> None:
-    emitted = change(account)
-    await store.record(emitted)
-    key = EventKey(stream_of(execution_id(1)), 1)
-    assert await store.load_events([key, EventKey(key.stream, 2)]) == {key: emitted.entries[0].event.body}
-
-
 async def test_what_rules_went_by_is_forgotten_with_them(store: SqlStore, account: Lease) -> None:
     other = "77aa0000-0000-4000-8000-000000000000"
     waiting = (UnjudgedEnd(execution_id(1), End(7, failed=True)),)
@@ -372,12 +360,3 @@ async def test_a_closed_problem_is_forgotten_in_time(store: SqlStore, account: L
     again = problem_of(1, sequence=3)  # the same id: it could not be written beside the other
     await store.record(rules_change(account, before=2, sinks=(), problems=opened(again)))
     assert (await SqlAccountStore(store, account).load_rules(PIPELINE)).problems == {FAILING: again}
-
-
-async def test_problems_survive_a_restart(store: SqlStore, account: Lease, url: str, clock: SetClock) -> None:
-    await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
-    await store.close()
-    again = await open_store(url, clock=clock)
-    still: Sequence[OpenProblem] = await again.open_problems()
-    assert [each.problem for each in still] == [problem_of()]
-    await again.close()

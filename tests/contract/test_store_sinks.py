@@ -17,10 +17,10 @@ from stores import (
     closed,
     due,
     event,
-    execution_id,
     names,
     of,
     opened,
+    operator_of,
     overdue,
     settle,
     settle_all,
@@ -36,6 +36,7 @@ from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
+from watcher.store import operator_store
 from watcher.store.changes import Lease, Reminder, SourceChange
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -197,21 +198,40 @@ async def test_a_sink_knows_the_open_problems_whose_opening_it_took(
 async def test_a_dead_letter_is_replayed_once_and_goes_as_if_it_were_new(
     store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock, woken: Woken
 ) -> None:
-    dead = EventKey(stream_of(execution_id(1)), 1)
+    operator = operator_of(store)
     await store.record(change(account))
-    assert not await store.replay("ops", dead)  # it waits
+    dead = [each.number for each in await due(ops)]
+    assert await operator.replay("ops", dead) == 0  # it waits
     await settle_all(ops, state=DEAD, rejections=5, attempts=9, group_key=b"a")
     clock.us = LATER
     woken.names.clear()
-    assert not await store.replay("other", dead)
-    assert await store.replay("ops", dead)
-    assert not await store.replay("ops", dead)
+    assert await operator.replay("other", dead) == 0
+    assert await operator.replay("ops", [*dead, 99]) == 1
+    assert await operator.replay("ops", dead) == 0
     assert woken.names == ["ops"]
     (again,) = await due(ops)
     assert (again.replayed, again.attempts, again.rejections, again.group_key) == (True, 0, 0, None)
     assert (again.due_at, again.tried_at, again.first_due_at_s) == (LATER, 0, None)
     await settle_all(ops)
-    assert not await store.replay("ops", dead)
+    assert await operator.replay("ops", dead) == 0
+
+
+async def test_all_that_is_dead_is_replayed_in_short_transactions(
+    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator_store, "REPLAYED_COUNT", 2)
+    operator = operator_of(store)
+    for number in range(1, 6):
+        await store.record(change(account, number))
+    waiting, *dying = await due(ops)
+    await settle(ops, *dying, state=DEAD)
+    numbers = [each.number for each in dying]
+    assert await operator.replay("ops", [*numbers[:3], waiting.number]) == 3
+    assert await operator.replay("ops", None) == 1
+    assert await operator.replay("ops", None) == 0
+    await settle_all(ops, state=DEAD)
+    assert await operator.replay("ops", None) == 5
+    assert len(await due(ops, now=clock.us)) == 5
 
 
 async def test_what_is_replayed_waits_for_nothing_and_holds_nothing_back(
@@ -221,7 +241,7 @@ async def test_what_is_replayed_waits_for_nothing_and_holds_nothing_back(
         await store.record(change(account, sequence=sequence))
     for how in ({"state": DELIVERED}, {"state": DEAD}, {"state": WAITING, "due_at": LATER + 1}):
         await settle(ops, *await due(ops), **how)
-    assert await store.replay("ops", EventKey(stream_of(execution_id(1)), 2))
+    assert await operator_of(store).replay("ops", None) == 1
     (replayed,) = await due(ops)  # though another of its execution waits to be tried again
     assert names([replayed]) == [of(1, sequence=2)]
     await settle(ops, replayed, state=WAITING, due_at=LATER + 9)
@@ -233,7 +253,7 @@ async def test_what_is_replayed_waits_for_nothing_and_holds_nothing_back(
 async def test_what_is_replayed_is_not_pruned(store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock) -> None:
     await store.record(change(account, ended_at=START_US))
     await settle_all(ops, state=DEAD)
-    assert await store.replay("ops", EventKey(stream_of(execution_id(1)), 1))
+    assert await operator_of(store).replay("ops", None) == 1
     clock.us += 90 * DAY_US
     async for _ in (await upkeep(store)).prune(ended_before=clock.steady_us(), keep=lambda *_: False):
         pass

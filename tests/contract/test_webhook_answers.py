@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -162,12 +161,6 @@ async def test_discord_returns_the_message(receiver: Receiver, code: int, said: 
     assert (result.outcome, bool(result.remedy)) == (outcome, outcome is RETRY)
 
 
-async def test_discord_is_asked_to_say_whether_the_message_was_saved(receiver: Receiver) -> None:
-    async with sink_to(f"{receiver.url}/api/webhooks/1/t?thread_id=7", "discord") as sink:
-        await sink.send([failed()])
-    assert receiver.requests[0].line == "POST /api/webhooks/1/t?thread_id=7&wait=true HTTP/1.1"
-
-
 async def test_of_a_429_of_discord_the_header_counts_and_not_the_body(receiver: Receiver) -> None:
     body = b'{"message":"wait","retry_after":64570,"global":false}'
     receiver.reply = says(answer(429, body=body, Retry_After="2"))
@@ -181,12 +174,6 @@ async def test_a_429_of_cloudflare_before_discord_is_heeded_too(receiver: Receiv
     assert (result.outcome, retry_after_s(result)) == (SendOutcome.BUSY, RETRY_AFTER_CAP_S)
 
 
-async def test_slacks_ok_may_come_in_parts(receiver: Receiver) -> None:
-    whole = answer(200, body=b"ok")
-    receiver.reply = says(whole[:-2], b"o", b"k")
-    assert (await sent(receiver, "slack")).outcome is DELIVERED
-
-
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_receiver_may_ask_to_be_left_alone(receiver: Receiver, kind: str) -> None:
     async with sink_to(receiver.url, kind) as sink:
@@ -194,25 +181,6 @@ async def test_a_receiver_may_ask_to_be_left_alone(receiver: Receiver, kind: str
             receiver.reply = says(answer(code, Retry_After=header))
             result = await sink.send([failed()])
             assert (result.outcome, retry_after_s(result)) == (CODES[code], heeded_s), header
-
-
-async def drips_its_head(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nX-Padding: ")
-    while True:
-        await says(b"x")(writer)
-
-
-async def drips_its_body(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-    while True:
-        await says(b"o")(writer)
-
-
-async def floods(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    while True:
-        writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
-        await writer.drain()
 
 
 async def all_sent(receiver: Receiver, *, timeout: str) -> Mapping[str, SendResult]:
@@ -234,17 +202,6 @@ async def test_no_answer_is_a_failed_attempt(receiver: Receiver, reply: Reply, a
     receiver.reply = reply
     failure = SendResult(RETRY, answered, remedy=REMEDIES[answered])
     assert await all_sent(receiver, timeout="400ms") == dict.fromkeys(KINDS, failure)
-
-
-@pytest.mark.parametrize("reply", [drips_its_head, drips_its_body, floods])
-async def test_a_slow_or_endless_answer_is_one_by_its_status(receiver: Receiver, reply: Reply) -> None:
-    receiver.reply = reply
-    began = time.perf_counter()
-    results = await all_sent(receiver, timeout="400ms")
-    assert time.perf_counter() - began < 2
-    assert {kind: each.outcome for kind, each in results.items()} == {
-        kind: expected(kind, 200).outcome for kind in KINDS
-    }
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -6,6 +6,7 @@ from pathlib import Path
 from documents.api import api, document
 from documents.configuration import configuration
 from documents.events import events
+from documents.rules import DEPLOY, prometheus_rule
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -15,5 +16,6 @@ PAGES: Mapping[Path, Callable[[], str]] = {
     ROOT / "watcher" / "web" / "openapi.json": document,
     DOCS / "configuration.md": configuration,
     DOCS / "events.md": events,
+    DEPLOY / "kubernetes" / "prometheus" / "rules.yaml": prometheus_rule,
 }
 """Each page and what makes it."""

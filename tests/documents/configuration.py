@@ -89,8 +89,8 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
         yield "silences[].", "", SilenceSettings
     elif name == "watch":
         yield "watch[].", "", WatchSettings
-    elif isinstance(field.annotation, type):
-        yield f"{name}.", "", field.annotation
+    elif (block := block_of(field)) is not None:
+        yield f"{name}.", "", block
     else:
         yield f"{name}.NAME.", "", get_args(field.annotation)[1]
 

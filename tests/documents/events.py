@@ -134,16 +134,18 @@ def _show(account: Account, number: int, status: str) -> None:
 
 
 def _of_problem(events: Sequence[Event]) -> list[Event]:
-    """Return what a sink is told of a problem that goes on, and that it ended because its rule was removed."""
+    """Return what a sink is told of a problem that goes on, that somebody takes, and whose rule is removed then."""
     opening = next(event for event in events if event["type"] == EventType.PIPELINE_SILENT)
     at, of = datetime.fromisoformat(opening["time"]), opening["data"]["problem"]
     key = EventKey(stream_of(opening["source"]), int(opening["sequence"]))
     problem = Problem(UUID(of["id"]), EventType(of["kind"]), at, key)
     events_of = EventFactory(Router({}))
     at += timedelta(hours=4)
-    closed = events_of.closed(problem, json.dumps(opening).encode(), reason=ClosedReason.REMOVED, at=at)
-    reminder = events_of.reminder(json.dumps(opening).encode(), problem, sink="ops", after=3, at=at)
-    return [json.loads(entry.event.body) for entry in (reminder, closed.entry)]
+    body, comment, until = json.dumps(opening).encode(), "looking into it", at + timedelta(hours=2)
+    reminder = events_of.reminder(body, problem, sink="ops", after=3, at=at)
+    taken = events_of.acknowledged(problem, body, by="dana", comment=comment, until=until, after=0, at=at)
+    closed = events_of.closed(problem, body, reason=ClosedReason.REMOVED, after=1, at=at)
+    return [json.loads(entry.event.body) for entry in (reminder, taken, closed.entry)]
 
 
 def _begin(now: datetime) -> dict[str, Outcome | ExecutionSnapshot]:

@@ -38,6 +38,9 @@ WHEN = {
     "configuration changes.",
     EventType.PROBLEM_REMINDER: "A problem is still open after another `remind_every` of a sink, to which alone this "
     "goes. It has the data of the event that opened the problem, and belongs to the sink's own sequence.",
+    EventType.PROBLEM_ACKNOWLEDGED: "Somebody took a problem: `acknowledgement` says who, why, and until when nobody "
+    "is reminded of it. It has the data of the event that opened the problem, and goes to the sinks that got that. "
+    "A silence does not keep it back.",
     EventType.PROBLEM_CLOSED: "A problem ended because nothing watches for it any more: its rule, watch, account or "
     "sink was removed from the configuration (`reason` is `removed`), or an overdue execution ended without an "
     "event (`ended`). It has the data of the event that opened the problem, and goes exactly where that went.",
@@ -50,6 +53,7 @@ FIELDS = {
     "account": "the account, as the configuration names it",
     "labels": "the watch's labels",
     "link": "the account's `link`, with the ids filled in; absent if it needs an execution's id and there is none",
+    "runbook": "the watch's `runbook`",
     "sink": "`sink.*` only: the sink's name",
     "answer": "`sink.*` only: its last answer, a status code or a word such as `timeout`; `none` if nothing came back",
     "reason": "why: see the types that have it",
@@ -57,7 +61,7 @@ FIELDS = {
     "like, or the status code of the answer, such as `503`; absent for `over_budget`",
     "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where unknown",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
-    "problem.id": "of events that open, close or remind of a problem only: the problem, the same in all of them",
+    "problem.id": "of events that tell of a problem only: the problem, the same in all of them",
     "problem.kind": "the type of the event that opened it",
     "problem.severity": "`critical`, `error`, `warning` or `info`",
     "problem.openedAt": "when it was opened",
@@ -65,6 +69,9 @@ FIELDS = {
     "problem.durationSeconds": "`closedAt` - `openedAt`",
     "problem.count": "of a `pipeline.failing` problem only: how many executions have failed so far, those that opened "
     "it included",
+    "acknowledgement.by": "`problem.acknowledged` only: who took it, as they call themselves",
+    "acknowledgement.comment": "what they said",
+    "acknowledgement.until": "until when nobody is reminded; absent: as long as the problem is open",
     "pipeline.id": "the pipeline",
     "pipeline.name": "the watch's `name`, else the API's",
     "pipeline.versionId": "the version of the pipeline that runs",

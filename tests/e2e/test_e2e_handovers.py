@@ -54,28 +54,11 @@ def test_what_a_stopped_replica_asks_when_it_goes_on_does_not_end_the_waiting() 
     assert waited(log_of((1, 0), (2, 0), (15, 0), (15.5, 0)), stopped) == [13.0]
 
 
-def test_time_without_a_database_does_not_count() -> None:
-    assert waited(log_of((1, 0), (12.5, 1)), KILLED, outages=[(0, 3.5), (12, 14)]) == [8.5]
-
-
 def test_nobody_is_able_while_no_replica_runs_that_has_started_or_without_the_database() -> None:
     spells = [Spell(0, 2.0, to=5.0), Spell(1, 4.0, to=6.0), Spell(0, 9.0)]
     found = nobody_able(spells, [(3.0, 4.5), (5.5, 7.0)], since=1.0, until=10.0)
     assert found == [(1.0, 2.0), (3.0, 4.0), (4.0, 4.5), (5.5, 6.0), (6.0, 7.0), (7.0, 9.0)]
     assert nobody_able(spells[2:], [], since=9.0, until=10.0) == []
-
-
-def test_the_waiting_begins_anew_when_the_next_replica_is_lost_before_it_asked() -> None:
-    again = Loss(11.0, place=1, accounts=frozenset({0}), is_stop=False)
-    assert waited(log_of((1, 0), (20.0, 2)), KILLED, again) == [8.5, 9.0]
-
-
-def test_an_account_whose_last_answer_was_no_good_waits_for_other_reasons() -> None:
-    assert waited(log_of((1, 0), (99, 1), answered=None), KILLED) == []
-
-
-def test_nobody_who_asks_any_more_is_a_delay_up_to_the_end() -> None:
-    assert waited(log_of((1, 0)), KILLED) == [97.5]
 
 
 @pytest.mark.parametrize(("last_at", "complains"), [(10.0, False), (21.0, True)])

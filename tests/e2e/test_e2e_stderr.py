@@ -36,16 +36,6 @@ async def test_a_reader_that_stands_still_delays_nothing_and_no_end(stage: Stage
     assert len(life.logged("delivery.failed")) < 300
 
 
-async def test_a_reader_that_leaves_ends_nothing(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=3.0))
-    refusing = await stage.receiver(lambda _: Answer.REFUSE)
-    life = await stage.start({**document_of({"default": simulator}, {"refusing": webhook(refusing)}), **LOUD})
-    await life.started()
-    life.stderr.leave()
-    await life.until(lambda: all_have_ended(life.events(), simulator.world), what="all was printed")
-    assert await life.stop() == 0
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 async def test_a_full_disk_behind_it_ends_nothing(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))

@@ -45,29 +45,6 @@ async def test_a_stop_right_after_a_failure_is_reported_as_no_trouble(
     assert (life.events("account.degraded"), life.logged("account.degraded")) == ([], [])
 
 
-@pytest.mark.long
-async def test_what_fails_on_after_a_stop_is_reported_once_it_failed_long_enough(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(5, ends_after_s=60.0, ends_within_s=90.0))
-    life = await stage.start(document(simulator, {}, degraded_after_s=5.0))
-    await life.until(lambda: len(life.emitted) >= 5, what="every execution was reported")
-
-    asked_count = len(simulator.request_log.entries)
-    simulator.dice.faults = BROKEN
-    await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, what="polls had failed")
-    life.send(signal.SIGSTOP)
-    await asyncio.sleep(9.0)
-    assert life.events("account.degraded") == []
-    asked_count = len(simulator.request_log.entries)
-    life.send(signal.SIGCONT)
-    await life.until(lambda: life.events("account.degraded"), what="the trouble was reported")
-    assert 500 in codes(simulator, since=asked_count)
-    (emitted,) = life.events("account.degraded")
-    assert (emitted["data"]["reason"], emitted["data"]["cause"]) == ("unreachable", "500")
-    await life.until(lambda: life.logged("account.degraded"), what="it was logged")
-    assert life.logged("account.degraded")[0]["cause"] == "500"
-    assert await life.stop() == 0
-
-
 def codes(simulator: Simulator, *, since: int) -> list[int | None]:
     """Return what was answered to the requests from that one on."""
     return [entry.code for entry in islice(simulator.request_log.entries, since, None)]

@@ -15,18 +15,15 @@ from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Answer
 from watcher.config.models import AccountSettings, Settings, StoreSettings, WatchSettings
 from watcher.daemon.build import open_client
-from watcher.domain.delivery import Delivery
 from watcher.domain.errors import Exit, StoreError, TransportFailedError
-from watcher.domain.event import EventType
-from watcher.domain.event_factory import trial_event
 from watcher.domain.execution import Outcome
-from watcher.domain.timestamps import NEVER, Monotonic
+from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import REMEDIES
 from watcher.runtime.pacing import SHARE, Pacer
 from watcher.runtime.settings import shown_url
 from watcher.runtime.threads import run_detached
-from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
+from watcher.sinks.protocol import SendOutcome, SinkContext
 from watcher.sinks.settings import SinkSettings
 from watcher.store.store_url import is_postgresql
 
@@ -174,7 +171,7 @@ async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Cl
     began_at = clock.monotonic()
     code, hint = Exit.DONE, ""
     try:
-        sent = await _send(name, settings, clock=clock) if send else None
+        sent = await settings.send_test(name, SinkContext(clock)) if send else None
         if sent is None:
             words = await settings.connect()
         elif sent.outcome is SendOutcome.DELIVERED:
@@ -190,25 +187,6 @@ async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Cl
 
 def _failed(answer: str) -> str:
     return f"answers {answer}" if answer[:1].isdigit() else f"fails ({answer})"
-
-
-async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> SendResult:
-    event = trial_event(sink=name, at=clock.now())
-    delivery = Delivery(
-        sink=name,
-        event_id=event.id,
-        type=EventType.WATCHER_TEST,
-        number=0,
-        lane=event.lane,
-        body=event.body,
-        recorded_at=NEVER,
-        due_at=NEVER,
-    )
-    sink = settings.open(SinkContext(clock))
-    try:
-        return await sink.send([delivery])
-    finally:
-        await sink.close()
 
 
 async def try_store(settings: StoreSettings, *, clock: Clock) -> list[Trial]:

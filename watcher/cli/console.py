@@ -20,6 +20,11 @@ def say(console: Console, *parts: str | tuple[str, str], wrap: bool = True) -> N
     """
     shown = [(part, "") if isinstance(part, str) else part for part in parts]
     console.print(
-        Text.assemble(*((printable(harmless(text), encoding=console.encoding), style) for text, style in shown)),
+        Text.assemble(*((printed(text, console=console), style) for text, style in shown)),
         soft_wrap=not wrap,
     )
+
+
+def printed(text: str, *, console: Console) -> str:
+    """Return a text as that console may show it: on one line, with nothing a terminal would obey."""
+    return printable(harmless(text), encoding=console.encoding)

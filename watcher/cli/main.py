@@ -1,6 +1,7 @@
 """The command line: which commands there are, and what becomes of an error. What a command does is in `commands`."""
 
 import io
+import json
 import shutil
 import sys
 from importlib import import_module
@@ -14,8 +15,13 @@ from watcher.runtime.logs import flush_logs
 from watcher.runtime.signals import command_named
 from watcher.runtime.version import VERSION
 
-COMMANDS = ("run", "demo", "simulate", "wait", "check", "init", "schema", "health", "copy-store")
-"""In the order of the help. `copy-store` is the function `copy_store` of the module `commands.copy_store`."""
+ASKING = ("problems", "ack", "silence", "deliveries", "replay", "scan", "enable-sink", "test-sink")
+COMMANDS = (
+    *("run", "status", "events", *ASKING, "wait", "check", "init", "schema", "health", "copy-store"),
+    *("demo", "simulate"),
+)
+"""In the order of the help. `copy-store` is the function `copy_store` of the module `commands.copy_store`; those that
+ask the daemon for one thing share the module `commands.operate`."""
 
 HELP_WIDTH = 80
 
@@ -55,8 +61,9 @@ def register(words: list[str]) -> None:
     named = command_named(words)
     for command in (named,) if named in COMMANDS else COMMANDS:
         name = command.replace("-", "_")
-        module = import_module(f"watcher.cli.commands.{name}")
-        examples = "\n".join(("\b", "Examples:", *(f"  {example}" for example in module.EXAMPLES)))
+        module = import_module(f"watcher.cli.commands.{'operate' if command in ASKING else name}")
+        own = (f"  {example}" for example in module.EXAMPLES if f"watcher {command}" in example)
+        examples = "\n".join(("\b", "Examples:", *own))
         app.command(command, epilog=examples)(getattr(module, name))
 
 
@@ -73,6 +80,11 @@ def main() -> None:
             flush_logs()
             put_all_out()
     except WatcherError as error:
+        if "--json" in sys.argv:
+            message, _, hint = str(error).partition("\nhint: ")
+            code = error.exit_code
+            said = {"code": code.name.lower(), "message": message, "hint": hint, "exit": int(code)}
+            _fail(json.dumps({"error": said}), code=code)
         _fail(f"{error.label}{error}", code=error.exit_code)
     except OSError as error:
         _fail(f"error: {type(error).__name__} ({error.strerror}) ended the program", code=Exit.FAILED)

@@ -92,6 +92,12 @@ ONE_SIGNAL_S = 0.05
 """The same signal twice within so long is one: `timeout` of the coreutils signals a program and then its group."""
 
 
+def exit_at_signals() -> None:
+    """Let a signal end the command as an exit: what it shows is put in order, and what it printed is written."""
+    for signum in ENDING:
+        signal.signal(signum, lambda number, _frame: sys.exit(128 + number))
+
+
 class Interruption:
     """The first SIGINT or SIGTERM asks the program to stop; a second one ends it at once."""
 

@@ -8,13 +8,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
-from watcher.config.files import Stamp, in_time, read_file, stamps_of
+from watcher.config.files import Stamp, read_file, stamps_of
 from watcher.config.yaml_tree import KNOWN_TAGS, MERGE_TAG, NULL_TAG, Path, compose, place_of
 from watcher.domain.errors import ConfigError
 
@@ -93,8 +92,7 @@ class Document:
 
     def read(self, path: FilePath, *, limit: int) -> bytes:
         """Return what a file holds, noting in `files` that it was read, or tried. Raises `FileError`."""
-        self.files[path] = None  # it is followed, too, if its file system does not answer now
-        self.files |= in_time(partial(stamps_of, [path]))  # before reading: what is written meanwhile is a change
+        self.files |= stamps_of([path])  # before reading: what is written meanwhile is a change
         return read_file(path, limit=limit)
 
     def load(self, root: yaml.MappingNode, *, environ: Mapping[str, str]) -> None:

@@ -12,9 +12,9 @@ from uuid import NAMESPACE_URL, uuid5
 
 from watcher.config.document import Document, quoted, write_path
 from watcher.config.files import SECRET_BYTES, FileError
-from watcher.config.models import AccountSettings, StoreSettings
+from watcher.config.models import AccountSettings, HeartbeatSettings, HttpSettings, StoreSettings
 from watcher.config.yaml_tree import Path
-from watcher.runtime.settings import did_you_mean, file_twins
+from watcher.runtime.settings import Block, did_you_mean, file_twins
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import HttpSinkSettings, PemFile, TlsSettings
 from watcher.sinks.webhook import PRESETS, TemplateFile
@@ -50,6 +50,9 @@ _STAND_INS: Mapping[str | int, str] = {
     "rate": "20%",
     "from": "2000-01-01T00:00:00Z",
     "until": "2000-01-02T00:00:00Z",
+    "days": "mon",
+    "to": "24:00",
+    "timezone": "UTC",
 }
 """What will do for a key, or in it."""
 
@@ -74,7 +77,8 @@ def _secrets(document: Document) -> Iterator[Path]:
     for name in document.table(("sinks",)):
         kind = SINK_KINDS.get(document.text(("sinks", name, "type")) or "")
         yield from (("sinks", name, key) for key in (file_twins(kind) if kind else ()))
-    yield from (("store", key) for key in file_twins(StoreSettings))
+    blocks: dict[str, type[Block]] = {"store": StoreSettings, "http": HttpSettings, "heartbeat": HeartbeatSettings}
+    yield from ((name, key) for name, model in blocks.items() for key in file_twins(model))
 
 
 def _read_secret(document: Document, path: Path, directory: FilePath) -> None:
@@ -184,10 +188,14 @@ def _value_for(document: Document, path: Path) -> str | None:
         case ("sinks", name, "url"):
             is_apprise = document.get(("sinks", name, "type")) == "apprise"
             return "json://absent.invalid" if is_apprise else "https://absent.invalid/"
+        case ("heartbeat", "url"):
+            return "https://absent.invalid/"
         case ("watch", _, "pipeline" | "executions", *_) | (*_, "pipelines", int()):
             return str(uuid5(NAMESPACE_URL, write_path(path)))
         case (*_, "match", "accounts" | "sinks" as named, int()):
             return next(iter(document.table((named,))), None)
+        case (*_, "weekly", "from"):
+            return "00:00"
         case (*_, "headers" | "labels"):  # the whole block
             return None
     return next((_STAND_INS[part] for part in reversed(path) if part in _STAND_INS), None)

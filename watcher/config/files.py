@@ -2,17 +2,8 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeVar
-
-from watcher.runtime.threads import begin
-
-T = TypeVar("T")
-
-WITHIN_S = 5.0
-"""A disk answers within milliseconds, a mounted file within a second."""
 
 SECRET_BYTES = 64 * 1024
 CONFIG_BYTES = 16 * 1024 * 1024
@@ -47,18 +38,10 @@ def stamps_of(paths: Iterable[Path]) -> Stamps:
     return stamps
 
 
-def in_time(work: Callable[[], T]) -> T:
-    """Do what asks a file system, in a thread that is left behind after 5 s. Raises `FileError`."""
-    try:
-        return begin(work, name="read").result(WITHIN_S)
-    except TimeoutError:
-        raise FileError(f"no answer within {WITHIN_S:g} s", remedy="see why its file system does not answer") from None
-
-
 def read_file(path: Path, *, limit: int) -> bytes:
     """Return what a regular file of at most `limit` bytes holds. Raises `FileError`."""
     try:
-        return in_time(partial(_read, path, limit))
+        return _read(path, limit)
     except (OSError, ValueError) as error:  # a path may hold a null character
         reason = (getattr(error, "strerror", None) or "no usable path").lower()
         remedy = "correct the path or its permissions"

@@ -120,12 +120,13 @@ class ConfigSource:
 def require_usable(settings: Settings) -> None:
     """Raise `ConfigError` if there is nothing to do, or if the environment names a proxy that cannot be used.
 
-    That is judged here, for all accounts and sinks: a replica may come to own any of them later.
+    That is judged here, for all accounts, sinks and the heartbeat: a replica may come to own any of them later.
     """
     if not settings.watch:
         raise ConfigError("nothing to watch: add a watch entry with a pipeline")
     targets = [account.base_url for account in settings.accounts.values()]
     targets += [sink.target for sink in settings.sinks.values() if sink.target is not None]
+    targets += [settings.heartbeat.url.get_secret_value()] if settings.heartbeat else []
     for target in targets:
         proxy_for(URL(target))
 

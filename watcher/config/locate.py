@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from watcher.config.document import Document
-from watcher.config.files import CONFIG_BYTES, FileError
+from watcher.config.files import CONFIG_BYTES, SECRET_BYTES, FileError
 from watcher.config.yaml_tree import BadYamlError, compose, decode
 from watcher.domain.errors import ConfigError
 from watcher.runtime.units import Address, InvalidValueError, parse_address
@@ -39,17 +39,31 @@ def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
     raise ConfigError(f"no configuration: {tried}; write watcher.yaml, or name a file with --config")
 
 
-def listen_address(file: Path | None, *, environ: Mapping[str, str]) -> Address:
-    """Return `http.listen` of the file, else of the environment, else the default.
+def daemon_document(file: Path | None, *, environ: Mapping[str, str]) -> Document:
+    """Return the file as commands read it that ask its daemon: one that cannot be read counts as not there.
 
-    A file that cannot be read, or a value that is none, counts as not there: the daemon may run on from before.
+    The daemon may run on from before. Secrets and variables that only the daemon needs may be absent.
     """
     document = Document(file=str(file))
     if file is not None:
         with suppress(FileError, BadYamlError):
             document.load(compose(decode(document.read(file, limit=CONFIG_BYTES))), environ=environ)
+    return document
+
+
+def listen_address(document: Document, *, environ: Mapping[str, str]) -> Address:
+    """Return `http.listen` of the file, else of the environment, else the default, skipping what is no address."""
     for text in (document.get(DEFAULTS[LISTEN_VARIABLE]), environ.get(LISTEN_VARIABLE)):
         with suppress(InvalidValueError):
             if text and isinstance(text, str):
                 return parse_address(text)
     return parse_address(DEFAULT_LISTEN)
+
+
+def http_token(document: Document) -> str | None:
+    """Return `http.token` of the file, else what `http.token_file` holds, if it can be had."""
+    if (token := document.text(("http", "token"))) or (named := document.text(("http", "token_file"))) is None:
+        return token or None
+    with suppress(FileError, UnicodeDecodeError):
+        return document.read(Path(document.file).parent / named, limit=SECRET_BYTES).decode().strip() or None
+    return None

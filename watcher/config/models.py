@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, Union
 from uuid import UUID
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +22,7 @@ from pydantic import (
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from watcher.domain.execution import Status
+from watcher.domain.routing import WeeklyHours
 from watcher.domain.watch import Details, FirstSight
 from watcher.runtime.settings import (
     ApiKey,
@@ -33,11 +35,13 @@ from watcher.runtime.settings import (
     Share,
     ShortText,
     as_written,
+    did_you_mean,
     key_of,
     single,
     split_http_url,
 )
 from watcher.runtime.units import InvalidValueError, parse_address
+from watcher.sinks.alert import usable_link
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import SilenceMatch, SinkSettings
 from watcher.store.store_url import check_store_url
@@ -87,27 +91,110 @@ Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=Str
 """A moment in UTC inside, RFC 3339 with its zone outside."""
 
 
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_CLOCK_TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d|24:00")
+
+
+def _clock_time(value: str) -> str:
+    if _CLOCK_TIME.fullmatch(value):
+        return value
+    raise InvalidValueError("is not a time of day", remedy="write it like 08:00, from 00:00 to 24:00")
+
+
+def _timezone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # the last two for what is no name of a file of zones
+        known = available_timezones()
+        if not known:
+            remedy = "install tzdata, the system's package or Python's"
+            raise InvalidValueError("is not known: this system knows no time zones", remedy=remedy) from None
+        meant = next((zone for zone in sorted(known) if zone.lower().endswith(f"/{value.lower()}")), value)
+        remedy = did_you_mean(meant, known, rest="write one such as Europe/Berlin")
+        raise InvalidValueError(
+            "is no time zone", remedy=remedy, blind_remedy="write one such as Europe/Berlin"
+        ) from None
+    return value
+
+
+class WeeklySettings(Block):
+    """Hours of some days of the week."""
+
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
+        min_length=1, description="The days on which it begins: `mon` to `sun`.", examples=["[sat, sun]"]
+    )
+    from_: Annotated[str, AfterValidator(_clock_time)] = Field(
+        alias="from", description="When it begins on each of them.", examples=['"20:00"']
+    )
+    to: Annotated[str, AfterValidator(_clock_time)] = Field(
+        description="When it ends; if that is not after `from`, on the next day. `24:00` is midnight.",
+        examples=['"08:00"'],
+    )
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
+        description="By whose clock.", examples=["Europe/Berlin"]
+    )
+
+    @property
+    def hours(self) -> WeeklyHours:
+        """Return when that is."""
+        begin, end = (int(text[:2]) * 60 + int(text[3:]) for text in (self.from_, self.to))
+        days = frozenset(map(_DAYS.index, self.days))
+        return WeeklyHours(days, begin, end if end > begin else end + 24 * 60, ZoneInfo(self.timezone))
+
+
 class SilenceSettings(Block):
-    """For how long what is not sent."""
+    """What is not sent, and when: once, or each week."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["from", "until"]}, {"required": ["weekly"]}]})
 
     match: SilenceMatch = Field(
         description="What is kept back: what matches all that is given; at least one.",
         examples=["{labels: {team: sales}}"],
     )
-    from_at: Moment = Field(
-        alias="from", description="When it begins, with its zone.", examples=["2026-12-24T00:00:00Z"]
+    from_at: Moment | None = Field(
+        default=None,
+        alias="from",
+        description="When it begins, with its zone. Needs `until`.",
+        examples=["2026-12-24T00:00:00Z"],
     )
-    until_at: Moment = Field(alias="until", description="When it ends.", examples=["2026-12-27T00:00:00Z"])
+    until_at: Moment | None = Field(
+        default=None, alias="until", description="When it ends.", examples=["2026-12-27T00:00:00Z"]
+    )
+    weekly: WeeklySettings | None = Field(
+        default=None,
+        description="Instead of `from` and `until`: each week.",
+        examples=['{days: [sat, sun], from: "20:00", to: "08:00", timezone: Europe/Berlin}'],
+    )
     comment: ShortText | None = Field(
         default=None, description="Why; at most 256 characters.", examples=["shop closed"]
     )
 
     @field_validator("until_at")
     @classmethod
-    def _after_it_begins(cls, value: datetime, info: ValidationInfo) -> datetime:
-        if value <= info.data.get("from_at", datetime.min.replace(tzinfo=UTC)):
+    def _after_it_begins(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
+        begin = info.data.get("from_at")
+        if value is not None and begin is not None and value <= begin:
             raise InvalidValueError("is not after from", remedy="write a later moment")
         return value
+
+    @model_validator(mode="after")
+    def _once_or_each_week(self) -> Self:
+        absent = [key for key, value in (("from", self.from_at), ("until", self.until_at)) if value is None]
+        if self.weekly is not None and len(absent) < 2:
+            remedy = "keep from and until, or weekly"
+            raise InvalidValueError("is given beside from or until", remedy=remedy, quote=False, at="weekly")
+        if self.weekly is None and absent:
+            remedy = "write both like 2026-12-24T00:00:00Z, or weekly: {days: [sat, sun], …}"
+            raise InvalidValueError(f"needs {' and '.join(absent)}", remedy=remedy, quote=False, at=absent[0])
+        return self
+
+    def window(self, at: datetime) -> tuple[datetime, datetime]:
+        """Return its begin and its end; of a weekly one those of the window that holds that time, else of the next."""
+        if self.weekly is not None:
+            return self.weekly.hours.window(at)
+        assert self.from_at is not None
+        assert self.until_at is not None
+        return self.from_at, self.until_at
 
 
 _SinkUnion = Annotated[Union[tuple(SINK_KINDS.values())], Field(discriminator="type")]  # type: ignore[valid-type] # noqa: UP007 (of what the registry has)
@@ -115,6 +202,7 @@ AnySink = Annotated[SinkSettings, GetPydanticSchema(lambda _, handler: handler.g
 """The settings of a sink of any kind."""
 
 API = "https://web-api.clerk.chat"
+RUNBOOK_LENGTH = 512
 _PLACEHOLDER = re.compile(r"\{(?:pipelineId|executionId)\}")
 
 
@@ -137,6 +225,14 @@ def _link(value: str) -> str:
         remedy = "only {pipelineId} and {executionId} are filled in"
         raise InvalidValueError("holds a placeholder that is not known", remedy=remedy, quote=False)
     split_http_url(plain, example=example)
+    return value
+
+
+def _runbook(value: str) -> str:
+    split_http_url(value, example="https://wiki.example.com/agents/sales")
+    if usable_link(value) is None or len(value) > RUNBOOK_LENGTH:
+        remedy = f"write at most {RUNBOOK_LENGTH} characters, with %20 for a space and the like"
+        raise InvalidValueError("cannot be shown as a link everywhere", remedy=remedy, quote=False)
     return value
 
 
@@ -291,6 +387,12 @@ class WatchSettings(Block):
         description="Your own labels, copied into every event; sinks match on them; at most 32.",
         examples=["{team: sales}"],
     )
+    runbook: Annotated[str, AfterValidator(_runbook)] | None = Field(
+        default=None,
+        description="What to do when it is in trouble: copied into events as `data.runbook`, and shown by chats and "
+        "pagers.",
+        examples=["https://wiki.example.com/agents/sales"],
+    )
     overdue_after_s: Mapping[Literal[Status.NEW, Status.RUNNING, Status.PAUSED], Duration] = Field(
         default_factory=dict,
         alias="overdue_after",
@@ -402,6 +504,24 @@ class HttpSettings(Block):
         return value if value is not None and value.get_secret_value() else None
 
 
+def _ping_url(value: SecretStr) -> SecretStr:
+    split_http_url(value.get_secret_value(), example="https://hc-ping.com/your-check")
+    return value
+
+
+class HeartbeatSettings(Block):
+    """Who is to hear regularly that all is well."""
+
+    url: Annotated[SecretStr, AfterValidator(_ping_url)] = Field(
+        description="The URL to GET. Required, unless `url_file` is given. Only scheme and host are ever shown.",
+        examples=["https://hc-ping.com/your-check"],
+    )
+    url_file: str | None = Field(
+        default=None, description="The file that holds the URL.", examples=["/run/secrets/heartbeat_url"]
+    )
+    every_s: Duration = Field(default=as_written("1m"), alias="every", description="How often.", examples=["30s"])
+
+
 class LogSettings(Block):
     """What is logged, and in which format. Always on stderr."""
 
@@ -444,4 +564,10 @@ class Settings(Block):
     )
     store: StoreSettings = Field(default=StoreSettings(), description="Where state lives.")
     http: HttpSettings = Field(default=HttpSettings(), description="Where health and metrics are served.")
+    heartbeat: HeartbeatSettings | None = Field(
+        default=None,
+        description="Pings while all loops make progress and the store takes writes. A service such as "
+        "healthchecks.io, which gets none for a while, says so.",
+        examples=["{url: https://hc-ping.com/your-check, every: 1m}"],
+    )
     log: LogSettings = Field(default=LogSettings(), description="What is logged, always on stderr.")

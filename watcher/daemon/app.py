@@ -14,7 +14,9 @@ import structlog
 import watcher
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.build_worker import OwnerDependencies
+from watcher.daemon.heartbeat import Heartbeat
 from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance
+from watcher.daemon.operations import Operations
 from watcher.daemon.ownership import Ownership, new_identity
 from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
@@ -125,20 +127,29 @@ async def _work(
     ownership = Ownership(store.leases, replica=replica, clock=shared.clock, metrics=shared.metrics, fatal=shared.fatal)
     supervisor = Supervisor(shared, ownership)
     stack.push_async_callback(supervisor.stop)
+    operations = Operations(shared, supervisor, ownership, follower)
+    await operations.read_silences()  # before anything is sent: a start within a silence sends nothing
     await supervisor.apply(settings)
+    schedule.repeat("operations", operations.tick, every_s=operations.every_s)
+    pages.console = operations.console()
     maintenance = _add_duties(settings, shared, supervisor, ownership)
-    unready = partial(_unready, schedule, Readiness(store, clock=shared.clock), ownership)
+    readiness = Readiness(store, clock=shared.clock)
+    heartbeat = Heartbeat(schedule.stalled, readiness.problem, fatal=shared.fatal)
+    stack.push_async_callback(heartbeat.close)
+    unready = partial(_unready, schedule, readiness, ownership)
     pages.checks = Checks(schedule.stalled, unready, maintenance.refresh_gauges)
     stack.push_async_callback(pages.close)  # before what they ask is closed
     await pages.serve(settings.http.listen)  # after a file was opened: its holder is named rather than its port
     _say_started(settings, store, address=pages.address, replica=replica)
     schedule.start()
+    heartbeat.go_by(settings.heartbeat)
     started(pages.address)
 
     async def apply(changed: Settings) -> None:
         store.use_password(password_of(changed.store))
         await apply_settings(changed, supervisor=supervisor, maintenance=maintenance)
         configure_logs(level=changed.log.level, format_=changed.log.format)
+        heartbeat.go_by(changed.heartbeat)
 
     follower.apply_by(apply)
     follower.begin()

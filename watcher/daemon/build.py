@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import blake2b
 
 from pydantic import SecretStr
@@ -15,7 +16,7 @@ from watcher.clerk.protocol import Api
 from watcher.config.models import AccountSettings, AnySink, PollingSettings, RulesSettings, Settings
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.routing import Route, Silence, types_matching
+from watcher.domain.routing import Route, Silence, WeeklyHours, types_matching
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Watch
 from watcher.polling.account_poller import AccountPoller
@@ -29,10 +30,13 @@ from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import SHARE, Backpressure, Pacer
 from watcher.runtime.scheduler import Schedule
+from watcher.sinks.settings import SilenceMatch
 from watcher.sinks.stdout import StdoutSettings
 from watcher.store.changes import Lease
 from watcher.store.leases import HeldLease
 from watcher.store.records import AccountStore
+
+_ANY_TIME = datetime.fromtimestamp(0, UTC)
 
 OUTRUN_AFTER_S = 300.0
 """A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
@@ -68,21 +72,35 @@ def routes_of(settings: Settings) -> dict[str, Route]:
 
 
 def silences_of(settings: Settings) -> list[Silence]:
-    """Return the silences, each for the sinks it means: never for stdout, which is the record of what happened."""
+    """Return the silences of the file."""
+    found = []
+    for each in settings.silences:
+        starts_at, ends_at = each.window(_ANY_TIME)  # of a weekly one it does not matter which
+        weekly = None if each.weekly is None else each.weekly.hours
+        found.append(silence_of(each.match, settings, starts_at=starts_at, ends_at=ends_at, weekly=weekly))
+    return found
+
+
+def silence_of(
+    match: SilenceMatch,
+    settings: Settings,
+    *,
+    starts_at: datetime,
+    ends_at: datetime,
+    weekly: WeeklyHours | None = None,
+) -> Silence:
+    """Return a silence for the sinks it means: never for stdout, which is the record of what happened."""
     silenced = [name for name, sink in settings.sinks.items() if not isinstance(sink, StdoutSettings)]
-    return [
-        Silence(
-            starts_at=silence.from_at,
-            ends_at=silence.until_at,
-            types=types_matching(silence.match.events) if silence.match.events else None,
-            accounts=frozenset(silence.match.accounts),
-            pipelines=frozenset(map(str, silence.match.pipelines)),
-            sinks=frozenset(silence.match.sinks or silenced),
-            labels=dict(silence.match.labels),
-        )
-        for silence in settings.silences
-        if silenced
-    ]
+    return Silence(
+        starts_at=starts_at,
+        ends_at=ends_at,
+        types=types_matching(match.events) if match.events else None,
+        accounts=frozenset(match.accounts),
+        pipelines=frozenset(map(str, match.pipelines)),
+        sinks=frozenset(match.sinks or silenced),
+        labels=dict(match.labels),
+        weekly=weekly,
+    )
 
 
 async def build_account(
@@ -197,6 +215,7 @@ def watches_of(settings: Settings, account: str) -> list[Watch]:
             labels=dict(watch.labels),
             overdue_after_s={str(status): limit_s for status, limit_s in watch.overdue_after_s.items()},
             rules=None if watch.rules is None else rules_of(watch.rules),
+            runbook=watch.runbook,
         )
         for watch in settings.watch
         if watch.account == account

@@ -27,9 +27,17 @@ class OwnerDependencies(AccountOwnerDependencies):
 
 
 async def build_worker(
-    shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, *, settings: AnySink
+    shared: OwnerDependencies,
+    stack: AsyncExitStack,
+    held: HeldLease,
+    *,
+    settings: AnySink,
+    public_url: str | None = None,
 ) -> DeliveryWorker:
-    """Build the worker of a sink whose lease is held. `stack` closes it. Raises `StoreError`."""
+    """Build the worker of a sink whose lease is held. `stack` closes it. Raises `StoreError`.
+
+    Its messages link to our own pages at `public_url`, if there is one.
+    """
     lease, name = held.lease, held.lease.name
     metrics = SinkMetrics(shared.metrics, name)
     context = SinkContext(
@@ -38,6 +46,7 @@ async def build_worker(
         retried=lambda why: worker.retried(why),  # noqa: PLW0108 (it is there later)
         take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (as above)
         check=held.check,
+        public_url=public_url or "",
     )
     sink = settings.open(context)
     stack.push_async_callback(sink.close)

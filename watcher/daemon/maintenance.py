@@ -215,6 +215,7 @@ class Maintenance:
                     each.problem,
                     openings.get(each.problem.opening),
                     reason=ClosedReason.ENDED if each.has_ended else ClosedReason.REMOVED,
+                    after=each.told_count,
                     at=self._clock.now(),
                 )
                 for each in gone

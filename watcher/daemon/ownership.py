@@ -49,9 +49,6 @@ AT_ONCE_S = 0.05
 MARGIN_S = 1.0
 """A lease is trusted for so much less than it is held: clocks do not run alike."""
 
-DECLINED_S = 3.0
-"""What could not be used is not taken again for so long: another replica may have less trouble, or none has."""
-
 RELEASE_S = 0.5
 """Nobody waits longer for others to be told: at the latest they find it out when the lease has run out."""
 
@@ -91,7 +88,6 @@ class Ownership:
         self._held: dict[LeaseKey, HeldLease] = {}
         self._surplus: LeaseKey | None = None  # what others are to have, and is still held
         self._released: list[Lease] = []  # what the store is to hear of
-        self._declined: dict[LeaseKey, BootTime] = {}  # until when these are not taken
         self._renewed_until = self._renew_at = LONG_AGO
         self._agreed_on: str | None = None  # the fingerprint that all had when this replica last renewed
         self._is_told_of_differing = False
@@ -114,7 +110,6 @@ class Ownership:
         Return once the store was asked for them.
         """
         self._wanted, self._fingerprint = {**keys, MAINTENANCE: ""}, fingerprint
-        self._declined.clear()
         await self._alone(self._try_to_renew)
         if self._keeping is None:
             self._keeping = asyncio.create_task(self._keep(), name="leases")
@@ -123,7 +118,7 @@ class Ownership:
     def may_own(self, key: LeaseKey) -> bool:
         """Return whether this is wanted and held, with the right API key, and to be kept."""
         held = self._held.get(key)
-        if held is None or key not in self._wanted or key == self._surplus or self._is_declined(key):
+        if held is None or key not in self._wanted or key == self._surplus:
             return False
         return held.trusted_until == FOR_EVER or self._wanted[key] == held.spends  # for ever: nobody else spends it
 
@@ -152,11 +147,6 @@ class Ownership:
         if held is not None and not self.may_own(key):
             self._give_up(held)
             await self._soon(self._tell_released)
-
-    def decline(self, key: LeaseKey) -> None:
-        """Own this no longer, though it is wanted and held; it is to be released, and not taken again for a while."""
-        self._declined[key] = BootTime(self._clock.boot_time() + DECLINED_S)
-        asyncio.get_running_loop().call_later(DECLINED_S, self._try_again, key)
 
     def lost(self, held: HeldLease) -> None:
         """Take note that the store holds something else than the owner believes.
@@ -243,7 +233,7 @@ class Ownership:
     async def _renew(self) -> None:
         sent_at, fingerprint = self._clock.boot_time(), self._fingerprint
         self._renew_at = BootTime(sent_at + RENEW_AGAIN_S)
-        wanted = {key: spends for key, spends in self._wanted.items() if not self._is_declined(key)}
+        wanted = self._wanted
         held, released = {each.lease: each.spends for each in self._held.values()}, list(self._released)
         sharing = await self._leases.renew(RenewRequest(self._replica, fingerprint, held, wanted, released))
         if sharing.is_for_ever:
@@ -284,13 +274,6 @@ class Ownership:
         self._changed([*taken, *(key_of(each.lease) for each in lost), *surplus])
 
     # What is held
-
-    def _is_declined(self, key: LeaseKey) -> bool:
-        return self._clock.boot_time() < self._declined.get(key, LONG_AGO)
-
-    def _try_again(self, key: LeaseKey) -> None:
-        self._declined.pop(key, None)
-        self._called.set()
 
     def _drop(self, held: HeldLease) -> None:
         """Hold this no more; nobody acts under it any longer."""
@@ -344,7 +327,7 @@ def new_identity() -> str:
 
 def wanted_by(settings: Settings) -> dict[LeaseKey, object]:
     """Return what each owner is built from: another value of it means another owner."""
-    sinks = {LeaseKey("sink", name): sink for name, sink in settings.sinks.items()}
+    sinks = {LeaseKey("sink", name): (sink, settings.http.public_url) for name, sink in settings.sinks.items()}
     accounts = {
         LeaseKey("account", name): (account, settings.polling, settings.store.retention_s)
         for name, account in settings.accounts.items()

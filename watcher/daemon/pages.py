@@ -57,9 +57,11 @@ class Pages:
         routes = [
             *health_routes(lambda: self.checks, self._metrics.registry, clock=self._clock),
             *api_routes(lambda: self.console),
-            *page_routes(lambda: self.console),
+            *page_routes(lambda: self.console, self._settings, self._clock),
         ]
-        server = HttpServer(routes, clock=self._clock, access=[access(self._settings)])
+        server = HttpServer(
+            routes, clock=self._clock, access=[access(self._settings, listen=listen, clock=self._clock)]
+        )
         try:
             port = await server.listen(parse_address(listen))
         except (OSError, UnicodeError) as error:
@@ -72,6 +74,7 @@ class Pages:
 
     async def close(self) -> None:
         """Serve nothing more."""
+        self.console = None
         server, self._server = self._server, None
         if server is not None:
             await server.close()

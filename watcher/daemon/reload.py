@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -46,7 +47,10 @@ class Reloading:
 
 
 class ConfigFollower:
-    """Keeps the daemon at what its configuration says now, also before the store is open: then a good one waits."""
+    """Keeps the daemon at what its configuration says now, also before the store is open: then a good one waits.
+
+    While it is refused, `problems` are why, and `refused_at` says since when.
+    """
 
     def __init__(
         self,
@@ -72,7 +76,8 @@ class ConfigFollower:
         self._retry_every_s = retry_every_s
         self._apply: Apply | None = None
         self._waiting: Settings | None = None
-        self._is_rejected = False
+        self.problems: list[str] = []  # of the file, for which it is refused
+        self.refused_at: datetime | None = None
         self._following: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[None] | None = None
 
@@ -132,7 +137,7 @@ class ConfigFollower:
         except Exception as error:  # noqa: BLE001 (the old configuration is good, whatever is wrong with this one)
             self._reject([f"reading it failed ({_place_of(error)}); this is a bug: report it"])
         else:
-            self._is_rejected = False
+            self.problems, self.refused_at = [], None
             self._metrics.restart_pending.set(bool(_waiting_for_restart(self._started, settings)))
             return settings
         return None
@@ -144,7 +149,7 @@ class ConfigFollower:
             await asyncio.sleep(QUIET_S)
 
     def _reject(self, problems: list[str]) -> None:
-        self._is_rejected = True
+        self.problems, self.refused_at = problems, self.refused_at or self._clock.now()
         self._metrics.reloaded(well=False, at=self._clock.now())
         for problem in problems[:SHOWN_COUNT]:
             log.error("config.rejected", problem=problem, note="the old configuration stays in use")
@@ -165,7 +170,7 @@ class ConfigFollower:
             await asyncio.sleep(self._retry_every_s)
         for key in _waiting_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
-        self._metrics.reloaded(well=not self._is_rejected, at=self._clock.now())  # a later one may have been, meanwhile
+        self._metrics.reloaded(well=not self.problems, at=self._clock.now())  # a later one may have been, meanwhile
         changes = changes_between(self._applied, settings)
         self._applied = settings
         log.info(

@@ -15,13 +15,15 @@ from functools import partial
 import structlog
 
 from watcher.config.models import Settings
-from watcher.daemon.build import build_account, fingerprint_of_settings, routes_of, silences_of, watches_of
+from watcher.daemon.build import build_account, fingerprint_of_settings, routes_of, silence_of, silences_of, watches_of
 from watcher.daemon.build_worker import OwnerDependencies, build_worker
 from watcher.daemon.ownership import Ownership, leases_wanted_by, wanted_by
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
+from watcher.sinks.settings import SilenceMatch
 from watcher.store.leases import HeldLease, LeaseKey
+from watcher.store.operator_store import StoredSilence
 from watcher.store.records import OpenProblem
 
 log = structlog.get_logger()
@@ -30,6 +32,9 @@ DRAIN_S = 5.5
 """What is in flight at the end has so long to finish: with closing everything, the end comes within 8 s."""
 
 FLUSH_S = 0.5
+
+RETRY_S = 3.0
+"""What could not begin is tried again after this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Supervisor:
         self._ownership = ownership
         self._drain_s = drain_s
         self._settings = Settings()
+        self._stored: Sequence[StoredSilence] = ()
         self._wanted: Mapping[LeaseKey, object] = {}
         self._owners: dict[LeaseKey, _Owned] = {}
         self._endings: dict[LeaseKey, asyncio.Task[None]] = {}
@@ -78,6 +84,17 @@ class Supervisor:
         if problem.execution is not None and owner is not None and isinstance(owner.part, AccountPoller):
             owner.part.end_overdue(problem.execution, opening=problem.problem.opening)
 
+    def keep_back(self, stored: Sequence[StoredSilence]) -> None:
+        """Keep back what the silences of the configuration and these say, from now on."""
+        self._stored, settings = stored, self._settings
+        theirs = [
+            silence_of(
+                SilenceMatch.model_validate_json(each.match), settings, starts_at=each.starts_at, ends_at=each.ends_at
+            )
+            for each in stored
+        ]
+        self._shared.silences.replace([*silences_of(settings), *theirs])
+
     async def apply(self, settings: Settings) -> None:
         """Own what this configuration asks for, as far as it is held, and nothing else.
 
@@ -86,8 +103,8 @@ class Supervisor:
         what drains does so meanwhile, and becomes what is wanted by then.
         """
         self._shared.events.router.replace(routes_of(settings))
-        self._shared.silences.replace(silences_of(settings))
         self._settings, self._wanted = settings, wanted_by(settings)
+        self.keep_back(self._stored)
         await self._ownership.want(leases_wanted_by(settings), fingerprint=fingerprint_of_settings(settings))
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.
         keys = dict.fromkeys([*self._owners, *self._wanted, *self._shown])
@@ -114,21 +131,20 @@ class Supervisor:
         if self._stopping:
             return
         for key in keys:
-            change = asyncio.create_task(self._change_or_decline(key))
+            change = asyncio.create_task(self._change_or_retry(key))
             self._changes.add(change)
             change.add_done_callback(self._changes.discard)
             change.add_done_callback(self._ended)
 
-    async def _change_or_decline(self, key: LeaseKey) -> None:
-        """Make one owner what is wanted. What cannot be made here, now, is given back, and taken again by who can."""
+    async def _change_or_retry(self, key: LeaseKey) -> None:
+        """Make one owner what is wanted; while the store keeps it from beginning, now and then."""
         try:
             await self._change(key)
         except StoreUnusableError:
             raise
         except StoreError as error:
-            log.warning("ownership.declined", **{key.kind: key.name}, problem=str(error))
-            self._ownership.decline(key)
-            await self._change(key)
+            log.warning("ownership.failed", **{key.kind: key.name}, problem=str(error))
+            asyncio.get_running_loop().call_later(RETRY_S, self._ownership_changed, [key])
 
     async def _change(self, key: LeaseKey) -> None:
         """Make one owner what is wanted by now, or end it if it may not be owned. Raises `StoreError`.
@@ -197,7 +213,9 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             part: AccountPoller | DeliveryWorker
             if key.kind == "sink":
-                part = await build_worker(shared, stack, held, settings=settings.sinks[key.name])
+                part = await build_worker(
+                    shared, stack, held, settings=settings.sinks[key.name], public_url=settings.http.public_url
+                )
             else:
                 part = await build_account(
                     shared,

@@ -80,8 +80,10 @@ class OpenProblems:
         self._check_at = Monotonic(now + rest_s)
         if self._state.state is not None:
             return
-        reminded_count = 0
+        reminded_count, at = 0, self._clock.now()
         for opening in await self._store.sent_openings():
+            if opening.acked_until is not None and at < opening.acked_until:  # looked at again with the next check
+                continue
             if reminded_count == REMINDED_COUNT:  # the others at once, but with a tick of their own
                 self._check_at = now
                 break

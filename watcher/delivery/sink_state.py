@@ -28,7 +28,7 @@ NO_ANSWER = "none"
 FAILING_AFTER_S = 300.0
 """Nothing got through for so long while something was tried: `sink.failing`."""
 
-DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in the configuration to send them"
+DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; enable it, or change its block in the configuration"
 
 _EVENT_TYPES = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
 
@@ -134,6 +134,12 @@ class SinkState:
         self.heard(answer)
         self._served_s = self.clock_s()
         self.state, self.disabled, self.held_until = DISABLED, True, LATEST
+
+    def enable(self) -> None:
+        """Send again to a receiver that was gone: it fails until a success shows that it is there."""
+        if self.disabled:
+            self.state, self.disabled, self.held_until = FAILING, False, self.paused_until
+            self._served_since = self._clock.running()
 
     def check(self) -> None:
         """Find the sink failing if it has been for long enough."""

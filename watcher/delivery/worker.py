@@ -26,6 +26,7 @@ from watcher.domain.errors import (
     StoreUnusableError,
 )
 from watcher.domain.routing import Silence, part_to_send
+from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.pacing import Pacer, doubling
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
@@ -64,6 +65,9 @@ GIVE_UP_EVERY_S = 60.0
 GIVE_UP_SHARE = 0.05
 """What has waited too long is given up so often, and at least so often within `give_up_after`."""
 
+ALIVE_EVERY_S = 30.0
+"""How the sink is, is written so often though it has not changed: it shows that the sink has an owner."""
+
 _TAKEN = {SendOutcome.DELIVERED: DeliveryState.DELIVERED, SendOutcome.ACCEPTED: DeliveryState.ACCEPTED}
 
 log = structlog.get_logger()
@@ -85,6 +89,8 @@ class DeliveryWorker:
     _store_failures = 0  # in a row
     _store_retry_at = EARLIEST
     _give_up_at = EARLIEST
+    _snapshot: SinkSnapshot | None = None  # as it is written
+    _snapshot_at = EARLIEST
 
     def __init__(
         self, store: SinkStore, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
@@ -196,17 +202,32 @@ class DeliveryWorker:
     async def flush(self) -> None:
         """Save how long the sink has been served and failing, and give up what waited too long, while something waits.
 
-        A store that is in trouble is not asked, but at the end for what was answered.
+        And how it stands. A store that is in trouble is not asked, but at the end for what was answered.
         """
-        if self._stopped or (self._clock.monotonic() >= self._store_retry_at and not self._is_at_rest()):
+        if self._stopped or self._clock.monotonic() >= self._store_retry_at:
             async with self._asking:
                 if self._offered is not None:
                     await asyncio.wait([self._offered])
                 try:
-                    await self._turn(None, saves=True)
-                    await self._give_up()
+                    if self._stopped or not self._is_at_rest():
+                        await self._turn(None, saves=True)
+                        await self._give_up()
+                    await self._save_snapshot()
                 except StoreError as error:
                     self._rest_store(error)
+
+    async def enable(self) -> None:
+        """Send again to a receiver that was gone, and have that recorded as done. Raises `StoreError`."""
+        async with self._asking:
+            if self._offered is not None:
+                await asyncio.wait([self._offered])
+            if self._state.state != self._reporter.reported:
+                await self._reporter.report()
+            await self._store.enable()
+            self._state.enable()
+            self._reporter.reported = self._state.state
+        log.info("sink.enabled", sink=self.sink)
+        self.wake()
 
     def retried(self, why: str) -> None:
         """Note that the sink tries again by itself. May be called from any thread."""
@@ -256,12 +277,29 @@ class DeliveryWorker:
             return
         self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
         skip = self._going() | self._unsettled()  # what was answered meanwhile is no dead letter
-        count = await self._store.give_up(clock_s=self._state.clock_s(), after_s=after_s, skip=skip)
+        count = await self._store.give_up(
+            clock_s=self._state.clock_s(), after_s=after_s, skip=skip, group_wait_us=self._group_wait_us
+        )
         self._store_failures = 0
         if count:
             self._deps.metrics.dead(count)
             log.warning("deliveries.died", sink=self.sink, count=count, why="give_up_after has passed")
             self.wake()
+
+    async def _save_snapshot(self) -> None:
+        """Let everybody know how the sink stands, if that has changed, or was not said for long."""
+        state, now = self._state, self._clock.monotonic()
+        waits_until = max(state.paused_until, self._breaker.trial_at() if self._breaker.is_open else EARLIEST)
+        next_try_at = self._next_due_at
+        if state.disabled or self._is_at_rest():
+            next_try_at = None
+        elif waits_until > now:
+            next_try_at = Micros(self._clock.steady_us() + round((waits_until - now) * 1e6))
+        through_at = state.through_at or None
+        snapshot = SinkSnapshot(state.state, state.answer, through_at, next_try_at, self._breaker.is_open)
+        if snapshot != self._snapshot or now - self._snapshot_at >= ALIVE_EVERY_S:
+            await self._store.save_snapshot(snapshot)
+            self._snapshot, self._snapshot_at = snapshot, now
 
     async def _turn(self, request: Take | None, *, saves: bool = False) -> None:
         """Settle what was answered or kept back, and take what is asked for: one transaction.
@@ -392,12 +430,12 @@ class DeliveryWorker:
         count = min(self._receiver.batch_count, UNSETTLED_COUNT - self._unsettled_count)
         while len(batch) < count and self._ready and not (batch[0].attempts or self._ready[0][0].attempts):
             batch += self._ready.popleft()
-        silences = self._silences() if self._deps.silences.all else ()
+        silences, at = self._silences() if self._deps.silences.all else (), self._clock.now()
         to_send: list[Delivery] = []
         unknown: set[UUID] = set()  # problems whose openings are kept back right now
         for each in batch:
             each_now = replace(each, is_opening_sent=False) if each.closes and each.problem in unknown else each
-            part = part_to_send(each_now, silences)
+            part = part_to_send(each_now, silences, at=at)
             if part is not None:
                 to_send.append(each_now if part is Part.WHOLE else replace(each_now, part=part))
                 continue
@@ -411,11 +449,10 @@ class DeliveryWorker:
                     DeliveryState.SILENCED,
                     each.attempts,
                     each.due_at,
+                    each.tried_at,
                     each.rejections,
                     tried=may_be_sent,
-                    tried_at=each.tried_at,
                     first_due_at_s=each.first_due_at_s,
-                    answer=None,
                 )
             )
             if silences != self._released_under:  # they began since openings were let go, and may end before it is done
@@ -454,18 +491,7 @@ class DeliveryWorker:
             for each in batch:
                 self._state.own_trouble.discard(each.number)
                 records.append(
-                    AttemptRecord(
-                        each.number,
-                        each.lane,
-                        state,
-                        each.attempts + 1,
-                        at,
-                        rejections=0,
-                        tried=True,
-                        tried_at=at,
-                        first_due_at_s=None,
-                        answer=result.answer,
-                    )
+                    AttemptRecord(each.number, each.lane, state, each.attempts + 1, at, at, answer=result.answer)
                 )
             self._answered.append(Attempt(batch, result, records, at))
         self._is_unread |= was_open and not self._breaker.is_open

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from typing import NamedTuple
@@ -63,7 +64,8 @@ class Delivery:
     is unacceptable. What has a `group_key` goes with others of that. `replayed` marks what was a dead letter and is
     sent again. `part` is what of it is to be sent. `account`, `pipeline` and `labels` are the event's. Of the `problem`
     that it `closes` (`only_closes` it, where the sink asked for no such event) or reminds of it is known whether the
-    opening was sent to this sink, or may have been, and whether it is open still. Of a sink that keeps messages,
+    opening was sent to this sink, or may have been, whether it is open still, and until when nobody is to be reminded
+    of it (`acked_until`, wall clock), if somebody took it. Of a sink that keeps messages,
     `message` is that of the event's own problem, `thread` that of the problem that its pipeline keeps failing, in whose
     thread a single failure belongs.
     """
@@ -91,6 +93,7 @@ class Delivery:
     only_closes: bool = False
     is_opening_sent: bool = True
     is_problem_open: bool = True
+    acked_until: datetime | None = None
     message: ProblemMessage | None = None
     thread: ProblemMessage | None = None
 

@@ -103,14 +103,15 @@ def truncate(envelope: Json) -> bytes:
     """Encode an event's envelope whose line is too long: its `data` loses what is needed to make it short enough.
 
     First go the ends of what failed nodes and goals say, then most of these, then the ends of other texts; then the
-    link, and at last the labels. Statuses, times and numbers are never left out, nor are ids that look like ids.
+    link, the runbook, and at last the labels. Statuses, times and numbers are never left out, nor are ids that look
+    like ids.
     """
     for limits in _LIMITS:
         data = _cut_execution(envelope["data"], *limits)
         body = encode(envelope | {"data": data})
         if len(body) <= LINE_BYTES:
             return body
-    for name in ("link", "labels"):
+    for name in ("link", "runbook", "labels"):
         data = {key: item for key, item in data.items() if key != name}
         body = encode(envelope | {"data": data})
         if len(body) <= LINE_BYTES:
@@ -121,7 +122,7 @@ def truncate(envelope: Json) -> bytes:
 _LIMITS = ((256, LIST_LENGTH, TEXT_BYTES), (64, 3, TEXT_BYTES), (64, 3, 128))
 """Bytes of each text of a node or goal, how many of these there are, and bytes of other texts, in the order tried.
 
-With the last, and without link and labels, any line is short enough.
+With the last, and without link, runbook and labels, any line is short enough.
 """
 
 _WHOLE = frozenset({"status", "previousStatus"})

@@ -29,6 +29,7 @@ class EventType(StrEnum):
     SINK_RECOVERED = "sink.recovered"
     SINK_DISABLED = "sink.disabled"
     PROBLEM_REMINDER = "problem.reminder"
+    PROBLEM_ACKNOWLEDGED = "problem.acknowledged"
     PROBLEM_CLOSED = "problem.closed"
     WATCHER_TEST = "watcher.test"
 
@@ -109,7 +110,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """An event and the sinks it goes to; what closes a problem goes also to those that were sent an opening of it.
+    """An event and the sinks it goes to; what tells more of a problem goes also to those that were sent its opening.
 
     `groups` has those of the sinks that it is to go to with others.
     """

@@ -141,14 +141,29 @@ class EventFactory:
         source = pipeline_source(watch)
         return self._of_source(type_, source, data, problem, after=after, at=at, watch=watch, failed_count=failed_count)
 
-    def closed(self, problem: Problem, opening: bytes | None, *, reason: ClosedReason, at: datetime) -> Reported:
+    def acknowledged(
+        self,
+        problem: Problem,
+        opening: bytes | None,
+        *,
+        by: str | None,
+        comment: str | None,
+        until: datetime | None,
+        after: int,
+        at: datetime,
+    ) -> OutboxEntry:
+        """Return `problem.acknowledged`: somebody took a problem whose opening was that, as far as it is there."""
+        taken = {"by": by, "comment": comment, "until": until and timestamp(until)}
+        return self._of_problem(
+            EventType.PROBLEM_ACKNOWLEDGED, ProblemChange(problem), opening, {"acknowledgement": taken}, after, at
+        )
+
+    def closed(
+        self, problem: Problem, opening: bytes | None, *, reason: ClosedReason, after: int, at: datetime
+    ) -> Reported:
         """Return `problem.closed`, which closes a problem whose opening was that, as far as it is there."""
         edge = ProblemChange(problem, closed_at=at)
-        data: Json = {} if opening is None else json.loads(opening)["data"]
-        data |= {"reason": reason, "problem": problem_data(edge), "observed": {"at": timestamp(at)}}
-        lane, source = _lane_of(problem), f"/problems/{problem.id}"
-        event = event_of(EventType.PROBLEM_CLOSED, source, at, sequence=1, data=data, lane=lane)
-        return Reported(OutboxEntry(event, ()), edge)
+        return Reported(self._of_problem(EventType.PROBLEM_CLOSED, edge, opening, {"reason": reason}, after, at), edge)
 
     def account(
         self,
@@ -184,6 +199,15 @@ class EventFactory:
         lane, source = _lane_of(problem), sink_source(sink)
         event = event_of(EventType.PROBLEM_REMINDER, source, at, sequence=after + 1, data=data, lane=lane)
         return OutboxEntry(event, (sink,))
+
+    def _of_problem(
+        self, type_: EventType, edge: ProblemChange, opening: bytes | None, more: Json, after: int, at: datetime
+    ) -> OutboxEntry:
+        """Return an event of a problem itself, with what its opening said. It goes where that went."""
+        data: Json = {} if opening is None else json.loads(opening)["data"]
+        data |= {**more, "problem": problem_data(edge), "observed": {"at": timestamp(at)}}
+        source, lane = f"/problems/{edge.problem.id}", _lane_of(edge.problem)
+        return OutboxEntry(event_of(type_, source, at, sequence=after + 1, data=data, lane=lane), ())
 
     def _of_source(
         self,
@@ -228,6 +252,7 @@ def pipeline_data(watch: Watch, *, link: str | None, name: str | None) -> Json:
         "account": watch.account,
         "labels": dict(watch.labels),
         "link": link and link.replace("{pipelineId}", watch.pipeline),
+        "runbook": watch.runbook,
         "pipeline": {"id": watch.pipeline, "name": cut(watch.name or name)},
     }
 

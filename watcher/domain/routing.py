@@ -4,10 +4,11 @@ Routes and silences match types by globs, labels, pipelines; docs/alerts.md has 
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, time, timedelta
 from fnmatch import fnmatchcase
 from uuid import uuid5
+from zoneinfo import ZoneInfo
 
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import NAMESPACE
@@ -99,20 +100,62 @@ class Router:
 
 
 @dataclass(frozen=True, slots=True)
+class WeeklyHours:
+    """From `from_minute` until `to_minute` of each of `days` (Monday is 0), by the clock of a time zone.
+
+    Minutes count from midnight; those from 1440 on are of the next day.
+    """
+
+    days: frozenset[int]
+    from_minute: int
+    to_minute: int
+    zone: ZoneInfo
+
+    def window(self, at: datetime) -> tuple[datetime, datetime]:
+        """Return begin and end (UTC) of the window that holds that time, else of the next.
+
+        A time that the clock shows twice, or skips, makes a window longer rather than shorter.
+        """
+        today = at.astimezone(self.zone).date()
+        days = (today + timedelta(days=count) for count in range(-1, 8))
+        windows = (
+            (min(self._moments(day, self.from_minute)), max(self._moments(day, self.to_minute)))
+            for day in days
+            if day.weekday() in self.days
+        )
+        return next(window for window in windows if window[1] > at)
+
+    def _moments(self, day: date, minute: int) -> list[datetime]:
+        local = datetime.combine(day, time()) + timedelta(minutes=minute)
+        return [local.replace(tzinfo=self.zone, fold=fold).astimezone(UTC) for fold in (0, 1)]
+
+
+@dataclass(frozen=True, slots=True)
 class Silence:
-    """Keeps back, from `starts_at` until `ends_at` (wall clock), what matches all of what is given."""
+    """Keeps back, from `starts_at` until `ends_at` (wall clock), what matches all of what is given.
+
+    A `weekly` one does so in each of its windows: `during` says of which these times are.
+    """
 
     starts_at: datetime
     ends_at: datetime
     types: Collection[EventType] | None = None
     accounts: Collection[str] = ()
     pipelines: Collection[str] = ()
-    sinks: Collection[str] = ()
+    sinks: Collection[str] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    weekly: WeeklyHours | None = None
+
+    def during(self, at: datetime) -> "Silence":
+        """Return it with the times of the window that holds that time, else of the next."""
+        if self.weekly is None:
+            return self
+        starts_at, ends_at = self.weekly.window(at)
+        return replace(self, starts_at=starts_at, ends_at=ends_at)
 
     def is_on(self, sink: str, *, at: datetime) -> bool:
         """Return whether it may keep back deliveries of that sink at that time."""
-        return self.starts_at <= at < self.ends_at and (not self.sinks or sink in self.sinks)
+        return self.starts_at <= at < self.ends_at and (self.sinks is None or sink in self.sinks)
 
     def matches(self, delivery: Delivery) -> bool:
         """Return whether it keeps this delivery back while it is on. What only says that a problem is over passes."""
@@ -137,17 +180,22 @@ class Silences:
 
     def on(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
         """Return those that may keep back deliveries of that sink at that time."""
-        return tuple(each for each in self.all if each.is_on(sink, at=at))
+        return tuple(now for each in self.all if (now := each.during(at)).is_on(sink, at=at))
 
 
-def part_to_send(delivery: Delivery, silences: Sequence[Silence]) -> Part | None:
+def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetime) -> Part | None:
     """Return what of a delivery is to be sent while these silences are on; `None` if nothing is.
 
-    The end of a problem goes where its opening went, silenced or not. A reminder of what is over says nothing any more.
-    A silence keeps back what was never tried; what is replayed somebody asked for.
+    The end of a problem goes where its opening went, silenced or not, and so does that somebody took it. A reminder of
+    what is over, or taken `at` that time, says nothing any more. A silence keeps back what was never tried; what is
+    replayed somebody asked for.
     """
-    if delivery.type == EventType.PROBLEM_REMINDER and not delivery.is_problem_open:
-        return None
+    if delivery.type == EventType.PROBLEM_ACKNOWLEDGED:
+        return Part.WHOLE if delivery.is_opening_sent else None
+    if delivery.type == EventType.PROBLEM_REMINDER:
+        is_taken = delivery.acked_until is not None and at < delivery.acked_until
+        if is_taken or not delivery.is_problem_open:
+            return None
     part = Part.WHOLE
     if delivery.closes and not delivery.is_opening_sent:
         if delivery.type in CLOSINGS or delivery.only_closes:

@@ -16,7 +16,8 @@ ENDS_COUNT = 60
 class PipelineSnapshot:
     """How a pipeline stands: its open executions by status, since when the oldest of each is in it, and the last ends.
 
-    `ends` has the first letter of each of the last ends, oldest first: `s`uccess, `f`ailed, `u`nrecognized.
+    `ends` has the first letter of each of the last ends, oldest first: `s`uccess, `f`ailed, `u`nrecognized; `ends_from`
+    is when the first of them ended.
     """
 
     open: Mapping[str, int] = field(default_factory=dict)
@@ -32,8 +33,7 @@ class PipelineSnapshot:
 class AccountSnapshot:
     """What an account spends: requests a second that it wants, and has used over the last minute; its pipelines by id.
 
-    `longest_gap_s` is for how long the execution that waited longest was not looked at, `since` since when the account
-    is in `trouble`.
+    `longest_gap_s` is for how long the execution or list that waits longest has not been looked at.
     """
 
     wanted_per_s: float
@@ -47,7 +47,7 @@ class AccountSnapshot:
 class SinkSnapshot:
     """How a sink is: `failing`, `disabled` or `None`; its last answer, when anything last got through, the next try.
 
-    `is_open` says that its circuit breaker is.
+    `is_open` says that its circuit breaker is. The next try is only given while something waits.
     """
 
     state: str | None

@@ -31,6 +31,7 @@ class Watch:
     """What the configuration asks of one pipeline; without `executions` it is watched whole.
 
     `overdue_after_s` maps a status to its dwell limit in seconds. `rules` are absent where there are none.
+    `runbook` is a URL that events show.
     """
 
     account: str
@@ -40,6 +41,7 @@ class Watch:
     labels: Mapping[str, str] = field(default_factory=dict)
     overdue_after_s: Mapping[str, float] = field(default_factory=dict)
     rules: Rules | None = None
+    runbook: str | None = None
 
     @property
     def whole(self) -> bool:

@@ -14,11 +14,13 @@ from watcher.domain.event import EventKey
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import LATEST, Monotonic
 from watcher.domain.watch import Watch
+from watcher.polling.account_snapshots import AccountSnapshots
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.evaluator import Evaluated
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import ListPoller, ListScans
 from watcher.polling.page_processor import PageProcessor, ScanRules
+from watcher.polling.pipeline_list import HEAD_EVERY_PAGES
 from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.poll_queue import BY_DUE_AT, GetRequest, ListRequest, PollQueue, Request
@@ -43,6 +45,7 @@ Work = Request | TrackedExecution | Evaluated
 class AccountPoller:
     """Watches the open executions of the account of that name until they are terminal."""
 
+    _asked_count = 0
     _in_flight_count = 0
     _next_tick_at = LATEST
     _draining = False
@@ -59,6 +62,7 @@ class AccountPoller:
         self._alert_rules = AccountRules(deps)
         self._session = AccountSession(deps, poll_queue=self._poll_queue, on_trouble=self._alert_rules.hold_all)
         self._poller = ExecutionPoller(deps, session=self._session, registry=self._registry, rules=self._alert_rules)
+        self._snapshots = AccountSnapshots(deps, registry=self._registry, min_interval_s=rules.min_interval_s)
         self._scans = ListScans(deps, rules, alert_rules=self._alert_rules)
         page_processor = PageProcessor(
             deps,
@@ -103,8 +107,24 @@ class AccountPoller:
                 additions = await self._load_additions(watches)
                 self._conclude(self._alert_rules.drop(watches))
                 await self._alert_rules.watch(watches)
+                self._snapshots.watch(watches)
                 self._registry.apply(watches, additions, now=self._clock.monotonic())
         self._breaker.probe_at_once()
+        self._deps.wake()
+
+    def read_list(self, pipeline: str) -> None:
+        """Read the list of a pipeline that is watched whole as soon as the budget allows, by a scan that begins now.
+
+        One that is under way, and further down, has the page read next on which new rows show; the other follows it.
+        """
+        listing = self._registry.listings.get(pipeline)
+        if listing is None:
+            return
+        listing.is_wanted = True
+        if listing.queued and not listing.scan.began_at:
+            self._poll_queue.put_first(listing, now=self._clock.monotonic())
+        else:
+            listing.scan.depth = HEAD_EVERY_PAGES
         self._deps.wake()
 
     def end_overdue(self, execution: str, *, opening: EventKey) -> None:
@@ -139,8 +159,9 @@ class AccountPoller:
         return self._next_tick_at - now
 
     async def flush(self) -> None:
-        """Let the store know how the account is, and when unchanged executions were polled. Raises `StoreError`."""
+        """Let the store know how the account stands, and when unchanged executions were polled. Raises `StoreError`."""
         await self._session.flush()
+        await self._snapshots.write(asked_count=self._asked_count)
 
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
@@ -271,6 +292,7 @@ class AccountPoller:
         request = self._poll_queue.probe(breaker.probe_target, now) if is_probe else self._poll_queue.next(now)
         if request is None:
             return None
+        self._asked_count += 1
         self._in_flight_count += 1
         deps.pacer.spend(now)
         deps.metrics.lateness.observe(request.late_s)

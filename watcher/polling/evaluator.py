@@ -83,7 +83,7 @@ class ReplyEvaluator:
         self._events = events
         self._clock = clock
         self._failures = failures
-        self._cadence = cadence
+        self.cadence = cadence
         self._link = link
         self._pipeline_names: dict[str, str] = {}
 
@@ -139,14 +139,14 @@ class ReplyEvaluator:
         result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)
         change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
         known = before if change is None else change.known
-        next_s = None if known.ended_at else self._cadence((seen_at - known.since_at) / 1_000_000)
+        next_s = None if known.ended_at else self.cadence((seen_at - known.since_at) / 1_000_000)
         return Evaluation(known, change, next_s, None if result.dropped else seen_at, result.contradicts)
 
     def unchanged(self, entry: TrackedExecution) -> Evaluation:
         """Evaluate an answer that was the same as the last one: a success in all else."""
         entry.failures = None
         seen_at = self._clock.steady_us()
-        next_s = self._cadence((seen_at - entry.known.since_at) / 1_000_000)
+        next_s = self.cadence((seen_at - entry.known.since_at) / 1_000_000)
         return Evaluation(entry.known, None, next_s, seen_at)
 
     def is_overdue(self, entry: TrackedExecution) -> bool:

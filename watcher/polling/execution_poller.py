@@ -110,12 +110,17 @@ class ExecutionPoller:
                 self.note(entry, evaluation)
                 continue
             entry.recorded, entry.unflushed = True, False
-            self._registry.move(entry, evaluation.known)
+            known, starts = evaluation.known, entry.known.status is None
+            self._registry.move(entry, known)
             for emitted in evaluation.change.entries:
                 self._deps.metrics.events.labels(emitted.event.type).inc()
             finished_at = None if execution is None else execution.finished_at
-            # What had ended before it was watched says nothing of the watching.
-            if evaluation.change.entries and evaluation.known.ended_at is not None and finished_at is not None:
+            # What had ended before it was watched says nothing of the watching; nor does what was never seen.
+            is_news = bool(evaluation.change.entries) and known.status is not None and known.lost is None
+            pipeline = self._deps.metrics.pipelines.get(known.pipeline) if is_news else None
+            if pipeline is not None and (starts or known.ended_at is not None):
+                pipeline.count(known, execution, starts=starts, now=self._clock.steady_us())
+            if is_news and known.ended_at is not None and finished_at is not None:
                 delay_s = (self._clock.now() - finished_at).total_seconds()
                 self._deps.metrics.detection_delay.observe(max(0.0, delay_s))
             entry.polled_at = evaluation.polled_at or entry.polled_at

@@ -244,7 +244,10 @@ class ListPoller:
                 # lists whose scan has begun take turns: who has waited longest goes first
                 due_at = Monotonic(listing.asked_at + step.wait_s)
                 due_at = max(self._clock.monotonic(), due_at) if step.queue is QueueKind.DUE else due_at
-                self._poll_queue.put(listing, due_at=due_at, queue=step.queue)
+                if listing.is_wanted and step.queue is QueueKind.STALE:
+                    self._poll_queue.put_first(listing, now=self._clock.monotonic())
+                else:
+                    self._poll_queue.put(listing, due_at=due_at, queue=step.queue)
 
     # One page
 

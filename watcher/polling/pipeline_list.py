@@ -170,9 +170,11 @@ class PipelineListState(PollItem):
     that seeks at `sought_at` (monotonic seconds). `gaps_emitted` is why the last scans could not be completed, where
     that goes on and was reported: deeper pages are refused, or there is no order.
 
-    `resumed_at` is what the API's clock showed where new rows show, if an earlier process began the first scan and did
-    not complete it. Scans have found `found_count` new rows since the last complete one began, `came_count` of them
-    after the scan under way did. The last scan read `whole_pages` of a list that has to be read whole.
+    That it `is_wanted` says that somebody asked for a scan which has not begun: then it is next, and follows the one
+    under way at once. `resumed_at` is what the API's clock showed where new rows show, if an earlier process began the
+    first scan and did not complete it. Scans have found `found_count` new rows since the last complete one began,
+    `came_count` of them after the scan under way did. The last scan read `whole_pages` of a list that has to be read
+    whole.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -194,6 +196,7 @@ class PipelineListState(PollItem):
     failing_until: Monotonic = EARLIEST
     scanned_at: Monotonic = Monotonic(0.0)
     sought_at: Monotonic = EARLIEST
+    is_wanted: bool = False
 
     def __post_init__(self) -> None:
         """Have its pages cut as the scans learn to."""
@@ -217,6 +220,7 @@ class PipelineListState(PollItem):
         self.asked_at = now
         self.scan.depth += 1
         if not self.scan.began_at:
+            self.is_wanted = False
             self.scanned_at = now
             self.scan.seeks = now - self.sought_at >= SEEK_EVERY_S
             self.sought_at = now if self.scan.seeks else self.sought_at

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
-from watcher.domain.timestamps import Monotonic
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
@@ -73,6 +73,11 @@ class PollQueue:
         number = self._put_count = self._put_count + 1
         item.due_at, item.queue, item.number, item.queued = due_at, queue, number, True
         heapq.heappush(self._begun if queue is QueueKind.BEGUN else self._waiting, (due_at, number, item))
+
+    def put_first(self, item: PollItem, *, now: Monotonic) -> None:
+        """Queue an item, or move it, so that nothing that is due has waited longer."""
+        item.asked_at = EARLIEST
+        self.put(item, due_at=now)
 
     def restore(self, item: PollItem) -> None:
         """Put back an item that was taken for nothing."""

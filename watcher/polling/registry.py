@@ -112,6 +112,10 @@ class ExecutionRegistry:
         for execution, entry in left.items():
             yield as_if_new(entry.known) if execution in named else entry.known, entry.recorded
 
+    def open_entries(self) -> Sequence[TrackedExecution]:
+        """Return all who are watched now; the sequence stays as it is while some leave."""
+        return list(self._entries.values())
+
     def find(self, execution: str) -> TrackedExecution | None:
         """Return the entry of an execution that is watched."""
         return self._entries.get(execution)
@@ -134,7 +138,8 @@ class ExecutionRegistry:
 
     def move(self, entry: TrackedExecution, known: ExecutionRecord) -> None:
         """Note what is known of an entry from now on."""
-        self._metrics.moved(open_label(entry.known), open_label(known))
+        self._metrics.open[open_label(entry.known)].dec()
+        self._metrics.open[open_label(known)].inc()
         self.found_count += (known.lost is None) - (entry.known.lost is None)
         entry.known = known
 

@@ -5,8 +5,13 @@ takes for every number: it would add two to five microseconds to a poll.
 """
 
 from bisect import bisect_left
+from collections import Counter as Counts
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from itertools import accumulate
 
 from prometheus_client import (
     CollectorRegistry,
@@ -16,16 +21,37 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType
-from watcher.domain.execution import OPEN_STATUSES, ExecutionRecord, Outcome, Status
+from watcher.domain.execution import (
+    OPEN_STATUSES,
+    TERMINAL_STATUSES,
+    ExecutionRecord,
+    ExecutionSnapshot,
+    Outcome,
+    Status,
+)
 from watcher.domain.problems import PROBLEM_KINDS
+from watcher.domain.snapshots import ENDS_COUNT, PipelineSnapshot
+from watcher.domain.timestamps import Micros, to_us
 from watcher.runtime.version import VERSION
 
 OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
+END_LABELS = (Status.SUCCESS, Status.FAILED, "unrecognized")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+_RUN_SECONDS = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 28_800, 86_400)
+
+GOALS_COUNT = 50
+"""So many goals of a pipeline have a label of their own, the rest are `other`: each is a series for ever."""
+
+GOALS_OF_ONE = 20
+"""So many goals of one execution count, as many as its event has."""
+
+LABEL_LENGTH = 100
 
 
 class FastCounter(Counter):
@@ -57,6 +83,9 @@ class Metrics:
         self._declare_account_metrics(self.registry)
         self._declare_sink_metrics(self.registry)
         self._declare_daemon_metrics(self.registry)
+        self.pipelines: dict[str, dict[str, PipelineMetrics]] = {}
+        """Of the accounts that this process owns, by their names, each watched pipeline by its id."""
+        self.registry.register(PipelineCollector(self.pipelines))
 
     def reloaded(self, *, well: bool, at: datetime) -> None:
         """Say whether the configuration as it was read at that time is in use."""
@@ -71,6 +100,7 @@ class Metrics:
 
     def forget_account(self, name: str) -> None:
         """Show nothing more of that account."""
+        self.pipelines.pop(name, None)
         for metric in self._of_accounts:
             metric.remove_by_labels({"account": name})
 
@@ -230,6 +260,7 @@ class AccountMetrics:
         self.last_success = metrics.last_successful_poll.labels(name)
         self.events = metrics.events
         self.detection_delay = metrics.detection_delay
+        self.pipelines = metrics.pipelines.setdefault(name, {})
 
     def asked(self, outcome: Outcome, duration_s: float) -> None:
         """Count one poll and how long its answer took."""
@@ -242,10 +273,154 @@ class AccountMetrics:
         self.lists[outcome].inc()
         self.list_duration.observe(duration_s)
 
-    def moved(self, before: str, after: str) -> None:
-        """Count an open execution under another label."""
-        self.open[before].dec()
-        self.open[after].inc()
+
+@dataclass(slots=True, eq=False)
+class PipelineMetrics:
+    """What is counted of one pipeline since its account was taken, in plain numbers: families are made when asked for.
+
+    `open` and `oldest` are as the account last looked through its executions, by their label; moments are microseconds
+    UTC, steady. The last ends, and when anything last started or ended, go on from what an earlier owner wrote down.
+    """
+
+    name: str = ""
+    started_count: int = 0
+    ended: Counts[str] = field(default_factory=Counts)
+    durations: dict[str, list[int]] = field(
+        default_factory=lambda: {label: [0] * (len(_RUN_SECONDS) + 1) for label in END_LABELS}
+    )
+    durations_s: Counts[str] = field(default_factory=Counts)
+    tokens_count: float = 0
+    goals: Counts[str] = field(default_factory=Counts)
+    open: Mapping[str, int] = field(default_factory=dict)
+    oldest: Mapping[str, Micros] = field(default_factory=dict)
+    last_started_at: Micros | None = None
+    last_ended_at: dict[str, Micros] = field(default_factory=dict)
+    ends: deque[tuple[Micros, str]] = field(default_factory=lambda: deque(maxlen=ENDS_COUNT))
+
+    def restore(self, stood: PipelineSnapshot) -> None:
+        """Go on from what is written down. It has the first and the last time of the ends; the others lie evenly."""
+        self.last_started_at, last_at = stood.last_started_at, stood.last_ended_at
+        if stood.ends and last_at is not None:
+            first_at = last_at if stood.ends_from is None else stood.ends_from
+            step_us = (last_at - first_at) / max(1, len(stood.ends) - 1)
+            self.ends.extend((Micros(round(first_at + step_us * at)), end) for at, end in enumerate(stood.ends))
+            self.last_ended_at |= {label: last_at for label in END_LABELS if label[0] == stood.ends[-1]}
+        if stood.last_failed_at is not None:
+            self.last_ended_at[Status.FAILED] = stood.last_failed_at
+
+    def count(self, known: ExecutionRecord, facts: ExecutionSnapshot | None, *, starts: bool, now: Micros) -> None:
+        """Take in that an execution starts, or ends, or both, as it is known now. What lies ahead counts as now."""
+        started = facts.started_at if facts is not None else None
+        if starts:
+            at = now if started is None else min(now, to_us(started))
+            self.started_count += 1
+            self.last_started_at = max(self.last_started_at or at, at)
+        if known.ended_at is None:
+            return
+        label = known.status if known.status in TERMINAL_STATUSES else "unrecognized"
+        finished = facts.finished_at if facts is not None else None
+        at = now if finished is None else min(now, to_us(finished))
+        self.ended[label] += 1
+        self.last_ended_at[label] = max(self.last_ended_at.get(label, at), at)
+        self.ends.append((at, label[0]))
+        if facts is None:
+            return
+        if started is not None and finished is not None and finished >= started:
+            ran_s = (finished - started).total_seconds()
+            self.durations[label][bisect_left(_RUN_SECONDS, ran_s)] += 1
+            self.durations_s[label] += ran_s  # type: ignore[assignment]
+        self.tokens_count += max(0, facts.ai_tokens_used or 0)
+        for goal in {label_of(each) for each in facts.goals[:GOALS_OF_ONE]}:
+            self.goals[goal if goal in self.goals or len(self.goals) < GOALS_COUNT else "other"] += 1
+
+    def snapshot(self) -> PipelineSnapshot:
+        """Return how the pipeline stands, to be written down."""
+        return PipelineSnapshot(
+            open=self.open,
+            oldest=self.oldest,
+            ends="".join(end for _, end in self.ends),
+            ends_from=self.ends[0][0] if self.ends else None,
+            last_ended_at=max(self.last_ended_at.values(), default=None),
+            last_failed_at=self.last_ended_at.get(Status.FAILED),
+            last_started_at=self.last_started_at,
+        )
+
+
+class PipelineCollector(Collector):
+    """Shows the numbers of pipelines to whoever asks for the metrics."""
+
+    def __init__(self, accounts: Mapping[str, Mapping[str, PipelineMetrics]]) -> None:
+        """Show what is in there when somebody asks."""
+        self._accounts = accounts
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families."""
+        of_pipeline, of_status = ("account", "pipeline"), ("account", "pipeline", "status")
+        info = GaugeMetricFamily(
+            "watcher_pipeline_info",
+            "Always 1; the label says what a pipeline is called.",
+            labels=(*of_pipeline, "name"),
+        )
+        started = CounterMetricFamily(
+            "watcher_executions_started", "Executions that were seen for the first time.", labels=of_pipeline
+        )
+        ended = CounterMetricFamily("watcher_executions_ended", "Ends that were seen, by status.", labels=of_status)
+        durations = HistogramMetricFamily(
+            "watcher_execution_duration_seconds", "Seconds from the start of executions to their end.", labels=of_status
+        )
+        tokens = CounterMetricFamily(
+            "watcher_execution_ai_tokens", "Tokens of models that executions used by their end.", labels=of_pipeline
+        )
+        goals = CounterMetricFamily(
+            "watcher_execution_goals",
+            f"Executions that reached a goal; after {GOALS_COUNT} goals the others are `other`.",
+            labels=(*of_pipeline, "goal"),
+        )
+        open_ = GaugeMetricFamily(
+            "watcher_pipeline_open_executions", "Executions that have not ended, by their status.", labels=of_status
+        )
+        oldest = GaugeMetricFamily(
+            "watcher_pipeline_oldest_open_timestamp_seconds",
+            "Since when the oldest open execution is in its status, in seconds since 1970.",
+            labels=of_status,
+        )
+        last_started = GaugeMetricFamily(
+            "watcher_pipeline_last_started_timestamp_seconds",
+            "When an execution last started, in seconds since 1970.",
+            labels=of_pipeline,
+        )
+        last_ended = GaugeMetricFamily(
+            "watcher_pipeline_last_ended_timestamp_seconds",
+            "When an execution last ended, by status, in seconds since 1970.",
+            labels=of_status,
+        )
+        for account, pipelines in self._accounts.items():
+            for pipeline, each in pipelines.items():
+                key = (account, pipeline)
+                info.add_metric((*key, label_of(each.name)), 1)
+                started.add_metric(key, each.started_count)
+                tokens.add_metric(key, each.tokens_count)
+                for status in END_LABELS:
+                    ended.add_metric((*key, status), each.ended[status])
+                    counts = accumulate(each.durations[status])
+                    buckets = list(zip([*map(str, map(float, _RUN_SECONDS)), "+Inf"], counts, strict=True))
+                    durations.add_metric((*key, status), buckets, each.durations_s[status])
+                for status in OPEN_LABELS:
+                    open_.add_metric((*key, status), each.open.get(status, 0))
+                for goal, count in each.goals.items():
+                    goals.add_metric((*key, goal), count)
+                for status, at in each.oldest.items():
+                    oldest.add_metric((*key, status), at / 1e6)
+                if each.last_started_at is not None:
+                    last_started.add_metric(key, each.last_started_at / 1e6)
+                for status, at in each.last_ended_at.items():
+                    last_ended.add_metric((*key, status), at / 1e6)
+        yield from (info, started, ended, durations, tokens, goals, open_, oldest, last_started, last_ended)
+
+
+def label_of(text: str) -> str:
+    """Return a text of the API or the file as a label: without what a terminal would obey, and cut."""
+    return "".join(filter(str.isprintable, text[: 2 * LABEL_LENGTH]))[:LABEL_LENGTH]
 
 
 class SinkMetrics:

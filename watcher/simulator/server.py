@@ -13,11 +13,8 @@ from watcher.simulator.responses import PAGE_LIMIT, encode, full, listing
 from watcher.simulator.world import World
 
 SIM_KEY = "sim-key"
-KEPT_COUNT = 500_000
+KEPT_COUNT = 100_000
 """Older requests are forgotten, so that a simulator can run for days; their counts stay."""
-
-KEPT_PAGES_COUNT = 20_000
-"""Of older pages it is forgotten what they answered."""
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _SILENT = frozenset({Fault.RESET, Fault.HANG})
@@ -30,7 +27,7 @@ class LoggedRequest:
 
     `key` is the place of the API key among those that are valid, `None` for any other. `code` is missing while there is
     no answer, and for ever after a reset. `answered` is the status a client could read from the answer, `rows` the
-    statuses it could read from a page, by execution; only the last pages have them.
+    statuses it could read from a page, by execution.
     """
 
     at: float
@@ -47,12 +44,10 @@ class LoggedRequest:
 class RequestLog:
     """Every request, in the order they came. Holds no secret; keys are numbered."""
 
-    def __init__(self, *, kept_count: int = KEPT_COUNT, kept_pages_count: int = KEPT_PAGES_COUNT) -> None:
+    def __init__(self, *, kept_count: int = KEPT_COUNT) -> None:
         """Start blank."""
-        self._kept_pages_count = kept_pages_count
         self.entries: deque[LoggedRequest] = deque(maxlen=kept_count)
         self.served_count = 0
-        self._pages: deque[LoggedRequest] = deque()
         self._troubles: Counter[str] = Counter()
 
     def open(self, entry: LoggedRequest) -> LoggedRequest:
@@ -69,13 +64,6 @@ class RequestLog:
             self._troubles[str(entry.code)] += 1
         elif entry.fault is not None:
             self._troubles[entry.fault.value] += 1
-
-    def note_page(self, entry: LoggedRequest, *, rows: Mapping[str, str]) -> None:
-        """Write down what a page answered."""
-        entry.rows = rows
-        self._pages.append(entry)
-        if len(self._pages) > self._kept_pages_count:
-            self._pages.popleft().rows = None
 
     def summary(self) -> str:
         """Return one line for people: how many requests came, and how many had which trouble."""
@@ -163,9 +151,7 @@ class Simulator:
                 entry.fault, request, code=answer.code, body=answer.body, faults=self.dice.faults, now=now
             )
         if entry.fault in _HARMLESS:
-            entry.answered = answer.answered
-            if answer.rows is not None:
-                self.request_log.note_page(entry, rows=answer.rows)
+            entry.answered, entry.rows = answer.answered, answer.rows
         return response
 
     def _answer(self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float) -> Answer:

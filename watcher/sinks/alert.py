@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason
@@ -38,6 +39,7 @@ SIGNS: Mapping[str, tuple[str, str]] = {
     EventType.EXECUTION_UNRECOGNIZED: ("!", "magenta"),
     EventType.PIPELINE_SILENT: ("◷", "yellow"),
     EventType.PIPELINE_GAP: ("!", "yellow"),
+    EventType.PROBLEM_ACKNOWLEDGED: ("◆", "blue"),
 }
 """How events are shown, and in which style on a terminal. Else trouble is a cross, and good news a tick."""
 
@@ -84,6 +86,9 @@ _REASONS: Mapping[str, str] = {
 
 _DISABLED = "its receiver is gone: what is sent to it waits until it has a new url"
 
+_OF_OTHERS = frozenset({EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED, EventType.PROBLEM_CLOSED})
+"""What is about a problem that another event opened."""
+
 LINK_LIMIT = 2048
 """Characters of a link that Discord, which takes the least, still takes."""
 
@@ -99,7 +104,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan
 class Alert:
     """One event. `data` is the event's own; of each of its `nodes` that failed name and error are known.
 
-    With `only_closes` it is about nothing but the end of its problem.
+    With `only_closes` it is about nothing but the end of its problem. Our own pages are at `public_url`, if anywhere.
     """
 
     id: str
@@ -109,9 +114,10 @@ class Alert:
     data: Mapping[str, Any]
     nodes: tuple[tuple[str, str], ...]
     only_closes: bool = False
+    public_url: str = ""
 
     @classmethod
-    def of(cls, event: Mapping[str, Any]) -> "Alert":
+    def of(cls, event: Mapping[str, Any], public_url: str = "") -> "Alert":
         """Return what an event says."""
         data = event["data"]
         execution = data.get("execution", {})
@@ -120,12 +126,13 @@ class Alert:
             for each in execution.get("failedNodes", ())
         )
         time = datetime.fromisoformat(event["time"])
-        return cls(event["id"], EventType(event["type"]), time, execution.get("id"), data, nodes)
+        type_, id_ = EventType(event["type"]), execution.get("id")
+        return cls(event["id"], type_, time, id_, data, nodes, public_url=public_url)
 
     @classmethod
-    def of_delivery(cls, delivery: Delivery) -> "Alert":
+    def of_delivery(cls, delivery: Delivery, public_url: str = "") -> "Alert":
         """Return what a sink is to hear of an event."""
-        alert = cls.of(delivery.content)
+        alert = cls.of(delivery.content, public_url)
         if not alert.closes or delivery.part is Part.WHOLE:
             return alert
         return alert.closing() if delivery.part is Part.CLOSING else alert.news()
@@ -157,19 +164,19 @@ class Alert:
         """Whether it is bad news, though it may close a problem."""
         if self.closes:
             return self.type in TROUBLED_ENDS and not self.only_closes
-        return severity_of(self.kind) is not Severity.INFO
+        return self.type is not EventType.PROBLEM_ACKNOWLEDGED and severity_of(self.kind) is not Severity.INFO
 
     @property
     def kind(self) -> EventType:
-        """Return what the event is about: of a reminder and of `problem.closed` what opened the problem."""
-        if self.problem is not None and self.type in {EventType.PROBLEM_REMINDER, EventType.PROBLEM_CLOSED}:
+        """Return what the event is about: of one that only tells of a problem what opened that."""
+        if self.problem is not None and self.type in _OF_OTHERS:
             return EventType(self.problem["kind"])
         return self.type
 
     @property
     def severity(self) -> Severity:
         """Return how bad it is."""
-        return Severity.INFO if self.closes and not self.is_trouble else severity_of(self.kind)
+        return severity_of(self.kind) if self.is_trouble else Severity.INFO
 
     @property
     def seen_at(self) -> datetime:
@@ -194,6 +201,23 @@ class Alert:
     def link(self) -> str | None:
         """Return the link to the execution or the pipeline, if it can be used."""
         return usable_link(self.data.get("link"))
+
+    @property
+    def page(self) -> str | None:
+        """Return our own page of its problem, else of the execution, if pages are served where people reach them."""
+        problem, pipeline = self.problem, self.data.get("pipeline", {}).get("id")
+        path = f"problems/{problem['id']}" if problem else ""
+        if not problem and self.execution:
+            ids = (self.data.get("account", ""), pipeline, self.execution)
+            path = "/".join(["executions", *(quote(str(each), safe="") for each in ids)])
+        return usable_link(f"{self.public_url}/{path}") if self.public_url and path else None
+
+    @property
+    def links(self) -> Mapping[str, str]:
+        """Return what can be opened, by what it is called: what the account links to, our own page, the runbook."""
+        runbook = usable_link(self.data.get("runbook"))
+        links = {"Open": self.link, "Details": self.page, "Runbook": runbook}
+        return {name: link for name, link in links.items() if link}
 
     @property
     def pipeline(self) -> str | None:
@@ -222,7 +246,7 @@ class Alert:
         """Return the sign for how it is, and its style on a terminal."""
         if self.closes and not self.is_trouble:
             return GOOD
-        return SIGNS.get(self.kind) or (TROUBLE if self.is_trouble else GOOD)
+        return SIGNS.get(self.type) or SIGNS.get(self.kind) or (TROUBLE if self.is_trouble else GOOD)
 
     @property
     def title(self) -> str:
@@ -233,6 +257,8 @@ class Alert:
         if self.type is EventType.PROBLEM_REMINDER and self.problem is not None:
             open_s = (self.time - datetime.fromisoformat(self.problem["openedAt"])).total_seconds()
             return f"Still open after {in_words(max(0.0, open_s))}: {title}"
+        if self.type is EventType.PROBLEM_ACKNOWLEDGED:
+            return f"{self._taken()}: {title}"
         if self.type is EventType.PROBLEM_CLOSED:
             return f"Closed, {self._reason()}: {title}"
         if self.overdue_text is not None and not self.is_trouble:
@@ -259,6 +285,13 @@ class Alert:
             answer=f" ({answer})" if answer else "",
             after=self._after(),
         )
+
+    def _taken(self) -> str:
+        """Return who took a problem, and until when nobody is reminded of it."""
+        given = self.data.get("acknowledgement", {})
+        by, until = shorten(given.get("by") or "", NODE_LENGTH), given.get("until")
+        in_time = f" until {datetime.fromisoformat(until).astimezone(UTC):%Y-%m-%d %H:%M} UTC" if until else ""
+        return f"Acknowledged{f' by {by}' if by else ''}{in_time}"
 
     def _who(self) -> str:
         if self.pipeline is not None:

@@ -59,8 +59,11 @@ class AlertmanagerTemplate(Template):
         return url.with_path(f"{url.raw_path.rstrip('/')}{PATH}", encoded=True, keep_query=True)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one request."""
-        alerts = [part for delivery in batch for part in Alert.of_delivery(delivery).apart()]
+        """Return one request; none for what only says that somebody took a problem, which an alert cannot say."""
+        batch = [each for each in batch if each.type != EventType.PROBLEM_ACKNOWLEDGED]
+        if not batch:
+            return []
+        alerts = [part for each in batch for part in Alert.of_delivery(each, self.public_url).apart()]
         ids = [each.event_id for each in batch]
         id_ = ids[0] if len(ids) == 1 else group_id(ids)
         return [Message(str(id_), _body(list(map(self._of_event, alerts))))]
@@ -84,7 +87,7 @@ class AlertmanagerTemplate(Template):
         return _alert(alert, alert.type, min(alert.time, alert.seen_at, now), now + lasts)
 
     def _again(self, sent: SentProblem) -> Json:
-        problem, alert = sent.problem, Alert.of(json.loads(sent.opening))
+        problem, alert = sent.problem, Alert.of(json.loads(sent.opening), self.public_url)
         return _of_problem(alert, problem.kind, problem.opened_at, sent.closed_at, now=self._clock.now())
 
 
@@ -97,19 +100,22 @@ def _of_problem(
 
 
 def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime) -> Json:
+    links = alert.links
     more = [": ".join(filter(None, node)) for node in alert.nodes[1 : 1 + NODES_COUNT]]
     annotations = {
         "summary": alert.title,
         "event_id": alert.id,
         "description": "\n".join(filter(None, map(clean, (alert.error, *more)))),
         "node": clean(alert.nodes[0][0]) if alert.nodes else "",
+        "runbook_url": links.get("Runbook", ""),
+        "link": alert.link or "" if alert.page else "",  # else it is where the alert itself leads
     }
     return {
         "labels": _labels(alert, kind),
         "annotations": {name: text for name, text in annotations.items() if text},
         "startsAt": timestamp(starts_at),
         "endsAt": timestamp(ends_at),
-        **({"generatorURL": alert.link} if alert.link else {}),
+        **({"generatorURL": leads_to} if (leads_to := alert.page or alert.link) else {}),
     }
 
 

@@ -137,17 +137,17 @@ class AppriseSink(Sink):
         """Hold nothing: a thread that hangs ends with its call or with the process."""
 
     def _notify(self, batch: Sequence[Delivery]) -> str | None:
-        message = plain_message(batch)
+        message = plain_message(batch, self._context.public_url)
         self._context.check()
         return self._service_notify(*message)
 
 
-def plain_message(batch: Sequence[Delivery]) -> tuple[str, str, str]:
+def plain_message(batch: Sequence[Delivery], public_url: str = "") -> tuple[str, str, str]:
     """Return the title and the body for a delivery or a group, and how bad it is, as Apprise calls that.
 
     What is too long loses its end: by what both take in UTF-8 with `& < >` and quotes escaped.
     """
-    news = read_batch(batch)
+    news = read_batch(batch, public_url)
     title, type_ = _harmless(news.headline), _TYPES[news.severity]
     if isinstance(news, Alert):
         body = _single(news)
@@ -165,7 +165,7 @@ def _single(alert: Alert) -> str:
     return _joined(
         _harmless(event.error),
         _harmless(event.ids),
-        event.link or "",
+        _lines(event.links),
         _harmless(" · ".join(f"{name}: {value}" for name, value in facts.items())),
         _harmless("\n".join(["Also failed:", *event.nodes])) if event.nodes else "",
     )
@@ -176,9 +176,14 @@ def _grouped(group: Digest) -> str:
     return _joined(
         _harmless("\n".join(group.clusters)),
         group.rest,
+        _lines(group.links),
         f"The newest {len(group.newest)}:",
         *(_harmless("\n".join(filter(None, lines))) for lines in newest),
     )
+
+
+def _lines(links: Mapping[str, str]) -> str:
+    return "\n".join(f"{name}: {link}" for name, link in links.items())
 
 
 def _joined(*sections: str) -> str:

@@ -5,8 +5,9 @@ quoting, stays below what Slack (13,200 characters), Discord (6,000) and Teams (
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+from urllib.parse import quote
 from uuid import UUID
 
 from watcher.domain.delivery import Delivery
@@ -60,6 +61,7 @@ class Digest:
         title = f"{_counted(alerts)}{_where(alerts)} ({times})"
         self.headline = shorten(f"{'✕' if self.is_trouble else '✓'} {title}", HEADLINE_LENGTH)
         self.rest = f"{len(alerts):,} events, {times}. All of them are on the watcher's stdout."
+        self.links = _links(alerts)
 
 
 class Newest(NamedTuple):
@@ -74,6 +76,13 @@ def _newest(alert: Alert) -> Newest:
     texts = (shorten(alert.error, NEWEST_ERROR_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
     link = alert.link if alert.link and len(alert.link) <= NEWEST_LINK_LENGTH else ""
     return Newest(alert.headline, list(filter(None, texts)), link)
+
+
+def _links(alerts: Sequence[Alert]) -> Mapping[str, str]:
+    """Return the link to our own page of what happened: of the pipeline's executions, if it is one, else of all."""
+    public_url, pipelines = alerts[-1].public_url, {alert.data.get("pipeline", {}).get("id") for alert in alerts}
+    of_one = f"?pipeline={quote(pipelines.pop(), safe='')}" if len(pipelines) == 1 and None not in pipelines else ""
+    return {"Details": f"{public_url}/executions{of_one}"} if public_url else {}
 
 
 def _clusters(alerts: Sequence[Alert]) -> list[str]:
@@ -107,9 +116,9 @@ def _where(alerts: Sequence[Alert]) -> str:
     return f" in {name}" if name else ""
 
 
-def read_batch(batch: Sequence[Delivery]) -> Alert | Digest:
+def read_batch(batch: Sequence[Delivery], public_url: str = "") -> Alert | Digest:
     """Return what the message is about: an event, or a group."""
-    alerts = [Alert.of_delivery(delivery) for delivery in batch]
+    alerts = [Alert.of_delivery(delivery, public_url) for delivery in batch]
     return alerts[0] if len(alerts) == 1 else Digest(alerts)
 
 
@@ -128,9 +137,10 @@ class Single:
             "Was overdue": alert.overdue_text or "",
             "Labels": cut(labels, LABELS_LENGTH),
             "Account": clean(data.get("account", "")),
+            "Comment": cut(data.get("acknowledgement", {}).get("comment") or "", LABELS_LENGTH),
         }
         others = alert.nodes[1 : 1 + NODES_COUNT]
-        self.id, self.ids, self.time, self.link = alert.id, alert.ids, alert.time, alert.link
+        self.id, self.ids, self.time, self.links = alert.id, alert.ids, alert.time, alert.links
         self.headline, self.severity = alert.headline, alert.severity
         self.error = cut(alert.error if error is None else error, error_length)
         self.nodes = [cut(": ".join(filter(None, node)), NODE_LENGTH) for node in others if any(node)]
@@ -154,7 +164,7 @@ class ChatTemplate(Template):
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return the one message."""
-        news = read_batch(batch)
+        news = read_batch(batch, self.public_url)
         if isinstance(news, Digest):
             return [Message(news.id, to_json(self.grouped(news)).encode())]
         event = Single(news)

@@ -45,9 +45,9 @@ class DiscordTemplate(ChatTemplate):
         facts[event.when] = f"<t:{int(event.since.timestamp())}:R>"
         return _payload(
             title=_escape(event.headline),
-            url=event.link or "",
+            url=next(iter(event.links.values()), ""),
             color=_COLOURS[event.severity],
-            description="\n".join(filter(None, (error, nodes and f"Also failed:\n{nodes}"))),
+            description="\n".join(filter(None, (error, nodes and f"Also failed:\n{nodes}", _further(event.links)))),
             fields=[{"name": name, "value": value, "inline": True} for name, value in facts.items()],
             footer={"text": event.ids},
             timestamp=timestamp(event.time),
@@ -57,6 +57,7 @@ class DiscordTemplate(ChatTemplate):
         """Return the message of a group."""
         return _payload(
             title=_escape(group.headline),
+            url=next(iter(group.links.values()), ""),
             color=_COLOURS[group.severity],
             description=f"{_block(group.clusters)}\nThe newest {len(group.newest)}:",
             fields=list(map(_newest, group.newest)),
@@ -82,6 +83,11 @@ def _is_message(answer: Answer) -> bool:
 def _newest(event: Newest) -> Json:
     value = "\n".join(map(_code, event.details))
     return {"name": _escape(event.headline), "value": f"{value}\n[Open](<{event.link}>)" if event.link else value}
+
+
+def _further(links: Mapping[str, str]) -> str:
+    """Return all links but the first, which the title is."""
+    return " · ".join(f"[{name}](<{link}>)" for name, link in [*links.items()][1:])
 
 
 def _payload(**embed: object) -> Json:

@@ -102,7 +102,7 @@ class OwnTemplate(Template):
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, also for a group."""
-        events, alerts = [each.content for each in batch], [Alert.of_delivery(each) for each in batch]
+        events, alerts = [each.content for each in batch], [Alert.of_delivery(each, self.public_url) for each in batch]
         try:
             return [self.message(events, alerts)]
         except Exception as error:  # noqa: BLE001 (a template may raise anything)
@@ -129,6 +129,8 @@ class OwnTemplate(Template):
             "severity": str(seen.severity),
             "is_trouble": seen.is_trouble,
             "link": newest.link or "",
+            "page": (seen.page or "") if isinstance(seen, Alert) else seen.links.get("Details", ""),
+            "runbook": newest.links.get("Runbook", ""),
         }
         body = self._template.render(values).strip().encode()
         if len(body) > MESSAGE_BYTES:

@@ -38,9 +38,9 @@ RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
 
 
 class PagerDutyTemplate(Template):
-    """A problem's opening and reminders trigger, its closing resolves. What is no problem triggers under its own id.
+    """A problem's opening and reminders trigger, its acknowledgement acknowledges, its closing resolves.
 
-    A test message triggers and resolves at once.
+    What is no problem triggers under its own id. A test message triggers and resolves at once.
     """
 
     defaults: ClassVar = {"rate_limit": "2/s", "url": "https://events.pagerduty.com/v2/enqueue"}
@@ -53,17 +53,19 @@ class PagerDutyTemplate(Template):
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one event, or two: the end of a problem that is trouble itself resolves first, then triggers."""
         messages: list[Message] = []
-        for alert in (part for delivery in batch for part in Alert.of_delivery(delivery).apart()):
+        for alert in (part for each in batch for part in Alert.of_delivery(each, self.public_url).apart()):
             key = alert.id if alert.problem is None else alert.problem["id"]
-            if not alert.closes:
+            is_taken = alert.type == EventType.PROBLEM_ACKNOWLEDGED
+            if not (alert.closes or is_taken):
                 messages.append(self._trigger(alert, key=key))
-            if alert.closes or alert.type == EventType.WATCHER_TEST:
-                event = {"routing_key": self._routing_key, "event_action": "resolve", "dedup_key": key}
+            if alert.closes or is_taken or alert.type == EventType.WATCHER_TEST:
+                action = "acknowledge" if is_taken else "resolve"
+                event = {"routing_key": self._routing_key, "event_action": action, "dedup_key": key}
                 messages.append(Message(alert.id, to_json(event).encode()))
         return messages
 
     def _trigger(self, alert: Alert, *, key: str) -> Message:
-        cut, pipeline = Cutter(), alert.data.get("pipeline", {}).get("id")
+        cut, pipeline, links = Cutter(), alert.data.get("pipeline", {}).get("id"), alert.links
         source = "/".join(filter(None, (alert.data.get("account"), pipeline))) or alert.data.get("sink", "")
         payload = {
             "summary": cut(": ".join(filter(None, (alert.title, alert.error))), SUMMARY_LENGTH),
@@ -80,7 +82,7 @@ class PagerDutyTemplate(Template):
             "event_action": "trigger",
             "dedup_key": key,
             "client": "clerk-watcher",
-            **({"links": [{"href": alert.link, "text": "Open execution"}]} if alert.link else {}),
+            **({"links": [{"href": link, "text": name} for name, link in links.items()]} if links else {}),
             "payload": {name: value for name, value in payload.items() if value is not None},
         }
         return Message(alert.id, to_json(event).encode(), cut.has_cut)

@@ -93,6 +93,7 @@ class SinkContext:
     Where one delivery takes several requests, it calls `take_slot` before each further one, and waits for as many
     seconds as that returns. Without an `output` only what sends elsewhere can be opened. That calls `check` right
     before each request goes out; what it raises comes out of `send` or `refresh`, and that request was not sent.
+    Messages link to our own pages at `public_url`, if there is one.
     """
 
     clock: Clock
@@ -100,6 +101,7 @@ class SinkContext:
     retried: Callable[[str], None] = lambda _why: None
     take_slot: Callable[[], float] = lambda: 0.0
     check: Callable[[], None] = lambda: None
+    public_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)

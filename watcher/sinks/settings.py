@@ -29,8 +29,11 @@ from pydantic import (
 )
 from yarl import URL
 
+from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
+from watcher.domain.event_factory import trial_event
 from watcher.domain.routing import GroupRules
+from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import (
     Block,
@@ -44,7 +47,7 @@ from watcher.runtime.settings import (
 )
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.http_post import Poster, stop
-from watcher.sinks.protocol import GROUP_COUNT, RetryRules, Sink, SinkContext, WorkerRules
+from watcher.sinks.protocol import GROUP_COUNT, RetryRules, SendResult, Sink, SinkContext, WorkerRules
 
 BATCH_COUNT = 100
 """Events in one batch of a plain webhook by default."""
@@ -137,6 +140,24 @@ class SinkSettings(Block):
         Raises `TransportFailedError`.
         """
         raise NotImplementedError
+
+    async def send_test(self, name: str, context: SinkContext) -> SendResult:
+        """Send a `watcher.test` to it, past all that waits, and return the answer. Raises `TransportFailedError`."""
+        event, sink = trial_event(sink=name, at=context.clock.now()), self.open(context)
+        delivery = Delivery(
+            sink=name,
+            event_id=event.id,
+            type=event.type,
+            number=0,
+            lane=event.lane,
+            body=event.body,
+            recorded_at=NEVER,
+            due_at=NEVER,
+        )
+        try:
+            return await sink.send([delivery])
+        finally:
+            await sink.close()
 
 
 def _group_field(value: str) -> str:

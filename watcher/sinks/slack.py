@@ -4,7 +4,7 @@ Names, errors and labels stand in `plain_text` alone, which Slack reads no marku
 markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-kit/blocks
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
@@ -55,7 +55,7 @@ class SlackTemplate(ChatTemplate):
                 "fields": [*fields, {"type": "mrkdwn", "text": f"{event.when}\n{_date(event.since)}"}],
             },
             {"type": "context", "elements": [_plain(event.ids)]},
-            *([{"type": "actions", "elements": [_button(event.link)]}] if event.link else []),
+            *_buttons(event.links),
         ]
         return _payload(event.headline, event.error, blocks)
 
@@ -68,6 +68,7 @@ class SlackTemplate(ChatTemplate):
             _section(f"The newest {len(group.newest)}:"),
             *map(_newest, group.newest),
             {"type": "context", "elements": [_plain(group.rest)]},
+            *_buttons(group.links),
         ]
         return _payload(group.headline, clusters[0], blocks)
 
@@ -102,7 +103,7 @@ def one_line(headline: str) -> Json:
 
 def _newest(event: Newest) -> Json:
     block = _section("\n".join([event.headline, *event.details]))
-    return block | {"accessory": _button(event.link)} if event.link else block
+    return block | {"accessory": _button("Open", event.link)} if event.link else block
 
 
 def _payload(headline: str, detail: str, blocks: Sequence[Json]) -> Json:
@@ -128,5 +129,9 @@ def _section(text: str) -> Json:
     return {"type": "section", "text": _plain(text)}
 
 
-def _button(link: str) -> Json:
-    return {"type": "button", "text": _plain("Open"), "url": link}
+def _buttons(links: Mapping[str, str]) -> list[Json]:
+    return [{"type": "actions", "elements": [_button(*each) for each in links.items()]}] if links else []
+
+
+def _button(text: str, link: str) -> Json:
+    return {"type": "button", "text": _plain(text), "url": link}

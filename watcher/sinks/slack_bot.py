@@ -21,6 +21,7 @@ from yarl import URL
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.envelope import Json
 from watcher.domain.errors import TransportFailedError
+from watcher.domain.event import EventType
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import Rate, as_written, split_http_url
 from watcher.runtime.units import InvalidValueError
@@ -230,7 +231,7 @@ class Step(Enum):
     END = auto()
     """What the problem's message becomes; without one a message of its own."""
     NOTE = auto()
-    """Says in its thread that it is over; without one there is nothing left to say."""
+    """Says in its thread that it is over, or that somebody took it; without one there is nothing left to say."""
     OTHER = auto()
     """No problem's: in the thread of the problem that its pipeline keeps failing, else a message of its own."""
 
@@ -245,14 +246,15 @@ class Message:
     is_cut: bool = False
 
 
-def messages_of(batch: Sequence[Delivery]) -> list[Message]:
+def messages_of(batch: Sequence[Delivery], public_url: str = "") -> list[Message]:
     """Return the messages in their order. An event that was refused comes in minimal form.
 
     What ends a problem and is trouble itself is both, the end first.
     """
     if len(batch) == 1:
-        return [each for alert in Alert.of_delivery(batch[0]).apart() for each in _messages(alert, batch[0])]
-    group, threads = read_batch(batch), set(map(_thread_of, batch))
+        alerts = Alert.of_delivery(batch[0], public_url).apart()
+        return [each for alert in alerts for each in _messages(alert, batch[0])]
+    group, threads = read_batch(batch, public_url), set(map(_thread_of, batch))
     assert not isinstance(group, Alert)
     return [Message(Step.OTHER, SLACK.grouped(group), threads.pop() if len(threads) == 1 else None)]
 
@@ -261,7 +263,8 @@ def _messages(alert: Alert, delivery: Delivery) -> list[Message]:
     event, step, problem = Single(alert), Step.OTHER, _thread_of(delivery)
     if alert.problem is not None:
         problem = UUID(alert.problem["id"])
-        step = Step.OPENING if alert.type == alert.problem["kind"] else Step.NEWS
+        is_taken = alert.type is EventType.PROBLEM_ACKNOWLEDGED
+        step = Step.OPENING if is_taken or alert.type == alert.problem["kind"] else Step.NEWS
         if alert.closes:  # for how long it lasted, and what it was
             opening, step = delivery.message and delivery.message.opening, Step.END
             was = Alert.of(json.loads(opening)) if opening else None
@@ -271,7 +274,7 @@ def _messages(alert: Alert, delivery: Delivery) -> list[Message]:
         messages = [Message(step, minimal(alert), problem)]
     else:
         messages = [Message(step, SLACK.single(event), problem, event.is_cut)]
-    if step is Step.END:
+    if step is Step.END or alert.type is EventType.PROBLEM_ACKNOWLEDGED:
         messages.append(Message(Step.NOTE, one_line(alert.headline), problem))
     return messages
 
@@ -289,12 +292,14 @@ class SlackBotSink(Sink):
         self.poster = poster
         self.log = MessageLog(context.clock)
         self.take_slot = context.take_slot
+        self._public_url = context.public_url
         self._series = RequestSeries(context.take_slot)
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Send all messages of a delivery, or the one of a group; the first that is not taken ends it."""
         attempt = _Attempt(batch, self)
-        messages = await asyncio.to_thread(messages_of, batch) if len(batch) > 1 else messages_of(batch)
+        url = self._public_url
+        messages = await asyncio.to_thread(messages_of, batch, url) if len(batch) > 1 else messages_of(batch, url)
         if any(message.is_cut for message in messages):
             self.log.cut(batch[0])
         result = await self._series.send(batch[0], messages, attempt.send)

@@ -41,7 +41,7 @@ class TeamsTemplate(ChatTemplate):
             {"type": "FactSet", "facts": [{"title": event.when, "value": _date(event.since)}]},
             _small(event.ids),
         ]
-        return _payload(body, link=event.link)
+        return _payload(body, event.links)
 
     def grouped(self, group: Digest) -> Json:
         """Return the card of a group."""
@@ -52,7 +52,7 @@ class TeamsTemplate(ChatTemplate):
             *(line for event in group.newest for line in _newest(event)),
             _small(group.rest),
         ]
-        return _payload(body)
+        return _payload(body, group.links)
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: with any success the flow has the card and has yet to post it."""
@@ -68,7 +68,7 @@ def _newest(event: Newest) -> list[Json]:
     ]
 
 
-def _payload(body: Sequence[Json], *, link: str | None = None) -> Json:
+def _payload(body: Sequence[Json], links: Mapping[str, str]) -> Json:
     card: Json = {
         "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
         "type": "AdaptiveCard",
@@ -76,8 +76,8 @@ def _payload(body: Sequence[Json], *, link: str | None = None) -> Json:
         "msteams": {"width": "Full"},
         "body": list(body),
     }
-    if link:
-        card["actions"] = [{"type": "Action.OpenUrl", "title": "Open", "url": link}]
+    if links:
+        card["actions"] = [{"type": "Action.OpenUrl", "title": name, "url": link} for name, link in links.items()]
     attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
     return {"type": "message", "attachments": [attachment]}
 

@@ -160,6 +160,8 @@ class Template:
     """
 
     content_type: str = "application/json; charset=utf-8"
+    public_url: str = ""
+    """Where people reach our own pages, if they do."""
     judged_by_body: frozenset[int] = frozenset()
     has_minimal: bool = False
     refresh_every_s: float | None = None

@@ -261,6 +261,7 @@ class WebhookSettings(HttpSinkSettings):
         """Return the sink, with no connection yet. Needs a running event loop."""
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
         template = self.chosen_template(context.clock)
+        template.public_url = context.public_url
         keys = [signing_key(secret.get_secret_value()) for secret in self.secret]
         poster = self.poster(template.post_url(URL(self.address)), headers=headers, context=context)
         return WebhookSink(poster, template, keys=keys, context=context)

@@ -7,14 +7,16 @@ from itertools import islice
 from sys import intern
 from typing import TypeVar
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, bindparam, select, tuple_
 
 from watcher.domain.event import EventKey
 from watcher.domain.execution import Counts, ExecutionRecord, LostReason
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
+from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
-from watcher.store.changes import BackoffChange, BackoffState, Change, Lease, PollTimes
+from watcher.store.changes import BackoffChange, BackoffState, Change, Lease, PollTimes, SnapshotChange
 from watcher.store.problems import open_problem_of, open_problems_of_pipeline
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 from watcher.store.sql_store import SqlStore
@@ -30,7 +32,7 @@ from watcher.store.states import (
     pipeline,
     pipeline_id,
 )
-from watcher.store.tables import AnyRow, execution, scan, source, unjudged_end
+from watcher.store.tables import AnyRow, execution, scan, snapshot, source, unjudged_end
 
 T = TypeVar("T")
 
@@ -62,6 +64,7 @@ _UNJUDGED = (
     .where(unjudged_end.c.pipeline_id == bindparam("of_pipeline"))
     .order_by(unjudged_end.c.ended_at)
 )
+_SNAPSHOT = TypeAdapter(AccountSnapshot)
 
 
 class SqlAccountStore:
@@ -88,7 +91,9 @@ class SqlAccountStore:
         def load(connection: Connection, account_id: int) -> AccountRecord:
             row = connection.execute(select(source).where(source.c.id == account_id)).one()
             problem = open_problem_of(connection, source_id=account_id)
-            return AccountRecord(row.sequence, row.state, backoff_of(row, now=now), problem)
+            body = connection.scalar(select(snapshot.c.body).where(snapshot.c.source_id == account_id))
+            stood = None if body is None else _SNAPSHOT.validate_json(body)
+            return AccountRecord(row.sequence, row.state, backoff_of(row, now=now), problem, stood)
 
         return await self._read(load)
 
@@ -172,6 +177,11 @@ class SqlAccountStore:
     async def save_backoff(self, backoff: BackoffState) -> None:
         """Keep what the account is going through."""
         await self._store.record(BackoffChange(self.lease, backoff))
+
+    async def save_snapshot(self, snapshot: AccountSnapshot) -> None:
+        """Let everybody know how the account stands."""
+        body = _SNAPSHOT.dump_json(snapshot, exclude_none=True)
+        await self._store.record(SnapshotChange(self.lease, self._store.clock.steady_us(), body))
 
     async def _account_id(self) -> int:
         return await self._store.number_of(Source("account", self.lease.name))

@@ -148,6 +148,15 @@ class PollTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotChange:
+    """How the leased account or sink stands at that time (microseconds, steady): a snapshot as JSON."""
+
+    lease: Lease
+    written_at: Micros
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class AttemptRecord:
     """How one delivery stands after an attempt, or after a silence kept it back. Fields as in `Delivery`.
 
@@ -159,11 +168,11 @@ class AttemptRecord:
     state: DeliveryState
     attempts: int
     due_at: Micros
-    rejections: int
-    tried: bool
     tried_at: Micros
-    first_due_at_s: float | None
-    answer: str | None
+    rejections: int = 0
+    tried: bool = True
+    first_due_at_s: float | None = None
+    answer: str | None = None
     group_key: bytes | None = None
 
 

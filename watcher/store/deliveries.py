@@ -5,7 +5,7 @@ due no earlier than it is, so that what is due is found at the front of the inde
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter, itemgetter
@@ -29,12 +29,12 @@ from sqlalchemy import (
 )
 
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.event import EventKey, EventType
+from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSINGS, TROUBLED_ENDS
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Take, Turn
 from watcher.store.database import HotStatement
-from watcher.store.problems import message_of_failing, message_of_problem
+from watcher.store.problems import acked_until, message_of_failing, message_of_problem
 from watcher.store.records import Backlog, Taken
 from watcher.store.states import SourceNumbers, sink
 from watcher.store.tables import DEAD, WAITING, ZERO, AnyRow, delivery, event, is_sink, opens, problem, source, waits
@@ -65,7 +65,7 @@ _HOLD_BACK = HotStatement(
     .values(due_at=bindparam("new_due_at"))
 )
 _WAITED = delivery.c.recorded_at + bindparam("group_wait_us")
-_LET_GO = HotStatement(
+LET_GO = HotStatement(
     update(delivery)
     .where(*_FOLLOWERS, delivery.c.due_at + ZERO > bindparam("now"))
     .values(
@@ -136,7 +136,7 @@ _MEMBERS = (
     .limit(bindparam("limit"))
 )
 _OPENING = (
-    select(problem.c.closed_at, delivery.c.state, delivery.c.tried)
+    select(problem.c.closed_at, problem.c.acked_at, problem.c.acked_until, delivery.c.state, delivery.c.tried)
     .select_from(problem)
     .outerjoin(event, opens(event, problem))
     .outerjoin(delivery, and_(delivery.c.number == event.c.id, delivery.c.sink_id == bindparam("of_sink")))
@@ -186,7 +186,7 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
     if failed:
         _HOLD_BACK.run(connection, *failed)
     if freed:
-        _LET_GO.run(connection, *freed)
+        LET_GO.run(connection, *freed)
 
 
 def call_forward(connection: Connection, sink_id: int, *, now: Micros) -> None:
@@ -288,9 +288,12 @@ def labels_of(text: str | None) -> dict[str, str]:
     return {} if text is None else json.loads(text)
 
 
+_FOLLOWING = (EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED)
+
+
 def _complete(connection: Connection, sink_id: int, sent: Delivery, request: Take) -> Delivery:
     """Add how the problem of a delivery stands, and where its message is."""
-    if sent.problem is not None and (sent.closes or sent.type == EventType.PROBLEM_REMINDER):
+    if sent.problem is not None and (sent.closes or sent.type in _FOLLOWING):
         sent = _with_opening(connection, sink_id, sent)
     if request.with_messages and sent.problem is not None:
         sent = replace(sent, message=message_of_problem(connection, sink_id, sent.problem))
@@ -307,7 +310,8 @@ def _with_opening(connection: Connection, sink_id: int, sent: Delivery) -> Deliv
     told = [row.state != DeliveryState.SILENCED or bool(row.tried) for row in rows if row.state is not None]
     # What only closes went where the opening had gone, which retention may have taken since.
     is_sent = any(told) if told else sent.type in CLOSINGS
-    return replace(sent, is_opening_sent=is_sent, is_problem_open=rows[0].closed_at is None)
+    is_open = rows[0].closed_at is None
+    return replace(sent, is_opening_sent=is_sent, is_problem_open=is_open, acked_until=acked_until(rows[0]))
 
 
 def backlog(connection: Connection) -> dict[str, Backlog]:
@@ -325,14 +329,15 @@ def backlog(connection: Connection) -> dict[str, Backlog]:
 
 
 _OF_SINK = select(source.c.id).where(source.c.kind == "sink", source.c.name == bindparam("name")).scalar_subquery()
-_OF_EVENT = (
-    select(event.c.id)
-    .where(event.c.stream == bindparam("of_stream"), event.c.sequence == bindparam("of_sequence"))
-    .scalar_subquery()
+_DEAD = (
+    select(delivery.c.number)
+    .where(delivery.c.sink_id == _OF_SINK, delivery.c.state == DEAD, delivery.c.settled_at <= bindparam("by"))
+    .order_by(delivery.c.settled_at)
+    .limit(bindparam("limit"))
 )
 _REPLAY = (
     update(delivery)
-    .where(delivery.c.sink_id == _OF_SINK, delivery.c.state == DEAD, delivery.c.number == _OF_EVENT)
+    .where(delivery.c.sink_id == _OF_SINK, delivery.c.state == DEAD, delivery.c.number == bindparam("of_number"))
     .values(
         state=WAITING,
         # In a lane of its own it waits for nothing, and holds nothing back.
@@ -351,7 +356,12 @@ _REPLAY = (
 )
 
 
-def replay(connection: Connection, *, name: str, event: EventKey, now: Micros) -> bool:
-    """Have a dead letter wait again; return whether it was one."""
-    key = {"name": name, "of_stream": event.stream, "of_sequence": event.sequence, "now": now}
-    return connection.execute(_REPLAY, key).rowcount > 0
+def dead_letters(connection: Connection, name: str, *, by: Micros, limit: int) -> Sequence[int]:
+    """Return the numbers of some dead letters of a sink that had died by then."""
+    return connection.scalars(_DEAD, {"name": name, "by": by, "limit": limit}).all()
+
+
+def replay(connection: Connection, name: str, numbers: Iterable[int], *, now: Micros) -> int:
+    """Have these wait again, as far as they are dead letters of that sink; return how many were."""
+    keys = [{"name": name, "of_number": number, "now": now} for number in sorted(numbers)]
+    return connection.execute(_REPLAY, keys).rowcount if keys else 0

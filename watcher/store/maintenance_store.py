@@ -1,6 +1,6 @@
 """The store as its upkeep uses it: what goes in the end, and when, and what is closed that nobody watches any more.
 
-What goes: ended executions with their events, old events of sources, deliveries of sinks that are gone.
+What goes: ended executions with their events, old events of sources, deliveries of sinks that are gone, old silences.
 
 Each function writes one short page of it in the transaction of its caller. Those that prune return how many executions'
 events went, and where the next page begins (`None` after the last).
@@ -24,6 +24,7 @@ from watcher.store.states import FORGET_SCAN, JUDGED, MARK_PIPELINE, execution_i
 from watcher.store.tables import (
     WAITING,
     AnyRow,
+    action,
     delivery,
     event,
     execution,
@@ -32,6 +33,7 @@ from watcher.store.tables import (
     problem_message,
     reminder,
     scan,
+    silence,
     source,
 )
 
@@ -201,6 +203,20 @@ _WITH_RULES = select(source.c.id.label("of_pipeline"), source.c.name).where(
 _FORGET_RULES = update(source).where(source.c.id == bindparam("of_pipeline")).values(rules=None)
 
 
+_DELETE_ENDED_SILENCES = delete(silence).where(silence.c.ends_at < bindparam("before"))
+_DELETE_OLD_ACTIONS = delete(action).where(action.c.asked_at < bindparam("before"))
+
+ACTION_KEPT_US = 24 * 3600 * 1_000_000
+"""What nobody has done for so long nobody waits for."""
+
+
+def prune_operations(connection: Connection, *, before: int, after: Position, now: Micros) -> Pruned:
+    """Delete the silences that ended before that moment, and what owners have been asked in vain. There are few."""
+    connection.execute(_DELETE_ENDED_SILENCES, {"before": before})
+    connection.execute(_DELETE_OLD_ACTIONS, {"before": now - ACTION_KEPT_US})
+    return 0, None
+
+
 class MaintenanceStore:
     """What whoever holds the lease of the upkeep does. Nothing is done once another process holds it."""
 
@@ -292,7 +308,8 @@ class MaintenanceStore:
         `keep` says whose id must stay behind. In short transactions, one at each step, which yields the number of
         executions whose events went with it.
         """
-        for prune in (prune_source_events, partial(prune_executions, keep=keep), prune_problems):
+        operations = partial(prune_operations, now=self._store.clock.steady_us())
+        for prune in (prune_source_events, partial(prune_executions, keep=keep), prune_problems, operations):
             after: Position | None = FIRST
             while after is not None:
                 gone_count, after = await self._write(partial(prune, before=ended_before, after=after))

@@ -52,6 +52,11 @@ class StoreMonitor:
         self._refused = Writing.NOTHING
         self._failed_at = EARLIEST
 
+    @property
+    def problem(self) -> str:
+        """Return what is wrong, in words fit to be shown; nothing if all is well."""
+        return "" if self._fault is None else self._fault.text
+
     def failed(self, error: Exception, writing: Writing) -> DatabaseFault:
         """Say what an error means, and note it if the trouble is the store's and no bug or lost ownership."""
         fault = self._explain(error)

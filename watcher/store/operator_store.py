@@ -1,15 +1,62 @@
 """The store as people change it: acknowledgements, silences, replays, and what owners are asked to do."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
+from sqlalchemy import Connection, bindparam, delete, insert, select, text, update
+
+from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
+from watcher.domain.timestamps import from_us, to_us
+from watcher.store.deliveries import dead_letters, replay
+from watcher.store.problems import PROBLEM_COLUMNS, problem_of
+from watcher.store.recording import load_events
 from watcher.store.sql_store import SqlStore
+from watcher.store.states import Source
+from watcher.store.tables import action, problem, silence, source
 
 ActionKind = Literal["scan", "enable"]
+
+SOURCE_KINDS: dict[ActionKind, str] = {"scan": "pipeline", "enable": "sink"}
+"""What is asked for of what."""
+
+REPLAYED_COUNT = 1_000
+"""Dead letters of one transaction."""
+
+_THIS = (problem.c.id == bindparam("of_problem"), problem.c.closed_at.is_(None))
+_ACKNOWLEDGE = (
+    update(problem)
+    .where(*_THIS)
+    .values(
+        told_count=problem.c.told_count + 1,
+        acked_at=bindparam("new_at"),
+        acked_until=bindparam("new_until"),
+        acked_by=bindparam("new_by"),
+        acked_comment=bindparam("new_comment"),
+    )
+)
+_ACKNOWLEDGED = select(*PROBLEM_COLUMNS, problem.c.source_id, problem.c.pipeline_id, problem.c.told_count).where(*_THIS)
+_UNACKNOWLEDGE = (
+    update(problem)
+    .where(*_THIS, problem.c.acked_at.is_not(None))
+    .values(acked_at=None, acked_until=None, acked_by=None, acked_comment=None)
+)
+_END = (
+    update(silence)
+    .where(silence.c.id == bindparam("of_silence"), silence.c.ends_at > bindparam("now"))
+    .values(ends_at=bindparam("now"))
+)
+_ASK = text(
+    "INSERT INTO action (kind, source_id, asked_at) VALUES (:kind, :source_id, :asked_at) ON CONFLICT DO NOTHING"
+)
+_ASKED = (
+    select(action.c.kind, source.c.name)
+    .join(source, source.c.id == action.c.source_id)
+    .order_by(action.c.kind, source.c.name)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,51 +72,121 @@ class StoredSilence:
 
 
 class OperatorStore:
-    """What people do: each in one transaction, by whatever replica was asked. All raise `StoreError`."""
+    """What people do: each in one transaction, by whatever replica was asked. All raise `StoreError`.
+
+    `on_acknowledged` is called whenever a problem was taken.
+    """
 
     def __init__(self, store: SqlStore, events: EventFactory) -> None:
         """Do nothing yet."""
         self._store = store
         self._events = events
+        self.on_acknowledged: Callable[[], object] = lambda: None
 
     async def acknowledge(self, problem: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
         """Take a problem, with its event; return `False`, with nothing changed, if it is not open."""
-        raise NotImplementedError
+        at = self._store.clock.now()
+        new = {
+            "of_problem": problem.bytes,
+            "new_at": to_us(at),
+            "new_until": None if until is None else to_us(until),
+            "new_by": by,
+            "new_comment": comment,
+        }
+
+        def acknowledge(connection: Connection) -> set[str] | None:
+            if not connection.execute(_ACKNOWLEDGE, new).rowcount:
+                return None
+            row = connection.execute(_ACKNOWLEDGED, new).one()
+            opening = EventKey(row.stream, row.sequence)
+            entry = self._events.acknowledged(
+                problem_of(row),
+                load_events(connection, [opening]).get(opening),
+                by=by,
+                comment=comment,
+                until=until,
+                after=row.told_count - 1,
+                at=at,
+            )
+            about = {"source_id": row.source_id, "pipeline_id": row.pipeline_id, "execution": None}
+            return self._store.outbox.write(connection, [(entry, about)], now=self._store.clock.steady_us())
+
+        names = await self._store.write(acknowledge)
+        if names is None:
+            return False
+        self.on_acknowledged()
+        self._store.on_recorded(names)
+        return True
 
     async def unacknowledge(self, problem: UUID) -> bool:
         """Have reminders go on; return `False` if it is not open, or nobody had taken it."""
-        raise NotImplementedError
+        key = {"of_problem": problem.bytes}
+        return await self._store.write(lambda connection: connection.execute(_UNACKNOWLEDGE, key).rowcount > 0)
 
     async def silences(self) -> Sequence[StoredSilence]:
         """Return the silences that have not ended."""
-        raise NotImplementedError
+        now = to_us(self._store.clock.now())
+        lasting = select(silence).where(silence.c.ends_at > now).order_by(silence.c.id)
+        rows = await self._store.read(lambda connection: connection.execute(lasting).all())
+        return [
+            StoredSilence(row.id, row.match, from_us(row.starts_at), from_us(row.ends_at), row.by, row.comment)
+            for row in rows
+        ]
 
     async def add_silence(
         self, match: str, *, starts_at: datetime, ends_at: datetime, by: str | None, comment: str | None
     ) -> StoredSilence:
         """Add a silence."""
-        raise NotImplementedError
+        row = {"match": match, "starts_at": to_us(starts_at), "ends_at": to_us(ends_at), "by": by, "comment": comment}
+
+        def add(connection: Connection) -> int:
+            key = connection.execute(insert(silence), row).inserted_primary_key
+            assert key is not None
+            return int(key[0])
+
+        return StoredSilence(await self._store.write(add), match, starts_at, ends_at, by, comment)
 
     async def end_silence(self, number: int) -> bool:
         """End a silence now; return `False` if there is none of that number."""
-        raise NotImplementedError
+        key = {"of_silence": number, "now": to_us(self._store.clock.now())}
+        return await self._store.write(lambda connection: connection.execute(_END, key).rowcount > 0)
 
     async def replay(self, sink: str, numbers: Sequence[int] | None) -> int:
         """Have dead letters of a sink wait again, by their events' numbers or all; return how many."""
-        raise NotImplementedError
+        count, now = 0, self._store.clock.steady_us()
+        left = None if numbers is None else sorted(set(numbers))
+
+        def replay_some(connection: Connection) -> int:
+            some = dead_letters(connection, sink, by=now, limit=REPLAYED_COUNT) if left is None else left
+            return replay(connection, sink, some[:REPLAYED_COUNT], now=now)
+
+        while left is None or left:
+            done = await self._store.write(replay_some)
+            count += done
+            left = left and left[REPLAYED_COUNT:]
+            if done:
+                self._store.on_recorded([sink])
+            elif left is None:
+                break
+        return count
 
     async def ask(self, kind: ActionKind, name: str) -> None:
         """Ask the owner of a sink (`name`), or of a pipeline (`account/pipeline`), to do something."""
-        raise NotImplementedError
+        number = await self._store.number_of(Source(SOURCE_KINDS[kind], name))
+        row = {"kind": kind, "source_id": number, "asked_at": self._store.clock.steady_us()}
+        await self._store.write(lambda connection: connection.execute(_ASK, row))
 
     async def is_asked(self, kind: ActionKind, name: str) -> bool:
         """Return whether that is still to be done."""
-        raise NotImplementedError
+        return (kind, name) in await self.asked()
 
     async def asked(self) -> Sequence[tuple[ActionKind, str]]:
         """Return what is still to be done, of all owners."""
-        raise NotImplementedError
+        rows = await self._store.read(lambda connection: connection.execute(_ASKED).all())
+        return [(row.kind, row.name) for row in rows]
 
     async def done(self, kind: ActionKind, name: str) -> None:
         """Note that it is done; what is written for it goes into the same transaction where it has one."""
-        raise NotImplementedError
+        number = await self._store.number_of(Source(SOURCE_KINDS[kind], name))
+        done = delete(action).where(action.c.kind == kind, action.c.source_id == number)
+        await self._store.write(lambda connection: connection.execute(done))

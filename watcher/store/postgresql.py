@@ -255,7 +255,8 @@ _MISSING_RIGHTS = f"""
 SELECT of_table, wanted FROM unnest(ARRAY{sorted(metadata.tables)}) AS tables (of_table),
     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS rights (wanted)
 WHERE NOT has_table_privilege(of_table, wanted)
-UNION ALL SELECT of_table, 'USAGE of its sequence' FROM unnest(ARRAY['source', 'event']) AS numbered (of_table)
+UNION ALL SELECT of_table, 'USAGE of its sequence'
+    FROM unnest(ARRAY['source', 'event', 'silence']) AS numbered (of_table)
 WHERE NOT has_sequence_privilege(pg_get_serial_sequence(of_table, 'id'), 'USAGE')
 ORDER BY of_table, wanted
 """

@@ -1,6 +1,7 @@
 """Problems: written with the change that opens or closes them, read by their owners, and how each stands at a sink."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
 from uuid import UUID
@@ -94,6 +95,7 @@ _PAGE = (
     select(
         *PROBLEM_COLUMNS,
         problem.c.execution,
+        problem.c.told_count,
         _owner.c.kind.label("owner_kind"),
         _owner.c.name.label("owner"),
         _pipeline.c.name.label("pipeline"),
@@ -159,6 +161,7 @@ def open_problems(connection: Connection, *, after: UUID | None) -> list[OpenPro
             row.execution and execution_id(row.execution),
             row.status if row.ended_at is None and row.overdue_sequence == row.sequence else None,
             has_ended=row.execution is not None and (row.ended_at is not None or row.status is None),
+            told_count=row.told_count,
         )
         for row in rows
     ]
@@ -201,11 +204,23 @@ def problem_of(row: AnyRow) -> Problem:
     )
 
 
+AS_LONG_AS_OPEN = datetime.max.replace(tzinfo=UTC)
+
+
+def acked_until(row: AnyRow) -> datetime | None:
+    """Return until when nobody is to be reminded of a problem, of a row with those two columns (wall clock)."""
+    if row.acked_at is None:
+        return None
+    return AS_LONG_AS_OPEN if row.acked_until is None else from_us(row.acked_until)
+
+
 _TAKEN = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED)
 _SENT = (
     select(
         *PROBLEM_COLUMNS,
         problem.c.closed_at,
+        problem.c.acked_at,
+        problem.c.acked_until,
         delivery.c.recorded_at,
         delivery.c.settled_at,
         reminder.c.reminded_at,
@@ -247,6 +262,7 @@ def sent_openings(connection: Connection, sink_id: int, *, closed_from: Micros |
             settled_at=row.settled_at,
             reminded_at=row.reminded_at,
             closed_at=None if row.closed_at is None else from_us(row.closed_at),
+            acked_until=acked_until(row),
         )
         for row in last.values()
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.event import EventKey, Group, OutboxEntry
+from watcher.domain.event import EventKey, EventType, Group, OutboxEntry
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.store.changes import (
@@ -22,6 +22,7 @@ from watcher.store.changes import (
     PollTimes,
     RulesChange,
     SingleChange,
+    SnapshotChange,
     SourceChange,
     Turn,
 )
@@ -41,6 +42,7 @@ from watcher.store.states import (
     write_pipelines,
     write_poll_times,
     write_rules,
+    write_snapshots,
     write_sources,
 )
 from watcher.store.tables import WAITING, ZERO, delivery, is_sink, opens, problem, source
@@ -83,7 +85,7 @@ _DELIVERY = HotStatement(
     )
 )
 
-# Whom a silence kept an opening from needs no word of the end, unless an earlier owner may have sent it.
+# Whom a silence kept an opening from needs no word of what follows, unless an earlier owner may have sent it.
 _SINKS_OF = (
     select(delivery.c.sink_id, source.c.name)
     .join(source, source.c.id == delivery.c.sink_id)
@@ -140,15 +142,15 @@ class Outbox:
             for name in entry.sinks:
                 group = entry.groups.get(name)
                 deliveries.append(_delivery_row(entry, self.numbers[sink(name)], group, row["recorded_at"], now=now))
-            if entry.event.closes:
+            if entry.event.closes or entry.event.type is EventType.PROBLEM_ACKNOWLEDGED:
                 if deliveries:  # its opening may be of this transaction
                     _DELIVERY.run(connection, *deliveries)
                     deliveries = []
                 # A sink has been told of some problems twice.
                 for other in dict.fromkeys(connection.execute(_SINKS_OF, {"of_problem": row["problem_id"]})):
                     if other.name not in entry.sinks:
-                        closing = _delivery_row(entry, other.sink_id, None, row["recorded_at"], now=now)
-                        deliveries.append(closing | {"only_closes": True})
+                        more = _delivery_row(entry, other.sink_id, None, row["recorded_at"], now=now)
+                        deliveries.append(more | {"only_closes": entry.event.closes})
                         names.add(other.name)
         if deliveries:
             _DELIVERY.run(connection, *deliveries)
@@ -180,7 +182,7 @@ def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[Even
     return found
 
 
-Item = Change | Turn | PollTimes | BackoffChange
+Item = Change | Turn | PollTimes | BackoffChange | SnapshotChange
 
 
 class GroupWork:
@@ -207,7 +209,7 @@ class GroupWork:
                     self.size = Writing.CHANGES
                 elif item.calls_forward or item.backoff is not None:
                     self.size = max(self.size, Writing.A_LITTLE)
-            elif isinstance(item, PollTimes | BackoffChange):
+            elif isinstance(item, PollTimes | BackoffChange | SnapshotChange):
                 self.of_kind[type(item)].append(item)
                 self.size = max(self.size, Writing.A_LITTLE)
             else:
@@ -272,5 +274,6 @@ _WRITERS: Sequence[tuple[type, Callable[..., None]]] = (
     (SourceChange, write_sources),
     (PipelineChange, write_pipelines),
     (RulesChange, write_rules),
+    (SnapshotChange, write_snapshots),
 )
 """In the order in which rows are locked, so that two writers never wait for each other."""

@@ -10,6 +10,7 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import Problem
 from watcher.domain.rules import RuleState, UnjudgedEnd
+from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.store.changes import BackoffState, Change, Lease
@@ -17,12 +18,16 @@ from watcher.store.changes import BackoffState, Change, Lease
 
 @dataclass(frozen=True, slots=True)
 class AccountRecord:
-    """What the store knows of an account itself: its own events' sequence, and its trouble if degraded."""
+    """What the store knows of an account itself: its own events' sequence, and its trouble if degraded.
+
+    `snapshot` is how it stood when its owner last said so.
+    """
 
     sequence: int
     trouble: str | None
     backoff: BackoffState
     problem: Problem | None = None
+    snapshot: AccountSnapshot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,8 @@ class RulesRecord:
 class OpenProblem:
     """An open problem and what it is about: an account or a sink (`kind`), and of an account perhaps a pipeline.
 
-    Of an execution also its status, as long as this problem says that it is overdue, and whether it has ended.
+    Of an execution also its status, as long as this problem says that it is overdue, and whether it has ended. The
+    problem's own source has had `told_count` events.
     """
 
     problem: Problem
@@ -60,6 +66,7 @@ class OpenProblem:
     execution: str | None = None
     status: str | None = None
     has_ended: bool = field(default=False, kw_only=True)
+    told_count: int = field(default=0, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,8 @@ class Backlog:
 class SentOpening:
     """A problem whose opening event, with this body, the sink took, and when it was reminded of it.
 
-    `closed_at` is the wall clock, the others microseconds UTC, steady.
+    Nobody is to be reminded of it before `acked_until`. That and `closed_at` are the wall clock, the others
+    microseconds UTC, steady.
     """
 
     problem: Problem
@@ -110,6 +118,7 @@ class SentOpening:
     settled_at: Micros
     reminded_at: Micros | None
     closed_at: datetime | None
+    acked_until: datetime | None = None
 
 
 class AccountStore(Protocol):
@@ -157,3 +166,6 @@ class AccountStore(Protocol):
 
     async def save_backoff(self, backoff: BackoffState) -> None:
         """Keep what the account is going through."""
+
+    async def save_snapshot(self, snapshot: AccountSnapshot) -> None:
+        """Let everybody know how the account stands."""

@@ -4,17 +4,19 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import Connection, bindparam, case, exists, func, null, select, true, update
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, bindparam, case, delete, exists, func, null, select, true, update
 
 from watcher.domain.delivery import DeliveryState
+from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import Micros, to_us
-from watcher.store.changes import Lease, SourceChange, Turn
-from watcher.store.deliveries import IS_HEAD
+from watcher.store.changes import Lease, SnapshotChange, SourceChange, Turn
+from watcher.store.deliveries import IS_HEAD, LET_GO
 from watcher.store.problems import open_problem_of, sent_openings
 from watcher.store.records import SentOpening, SinkRecord, Taken
 from watcher.store.sql_store import SqlStore
 from watcher.store.states import backoff_of, sink
-from watcher.store.tables import WAITING, ZERO, delivery, event, is_sink, opens, problem, source, waits
+from watcher.store.tables import WAITING, action, delivery, event, opens, problem, source, waits
 
 T = TypeVar("T")
 
@@ -41,17 +43,6 @@ _GIVE_UP = (
         settled_at=bindparam("now"),
         answer=func.coalesce(delivery.c.answer, "never_tried"),
     )
-)
-# The next of a lane that has lost its head was due no later than that.
-_LET_GO = (
-    update(delivery)
-    .where(
-        is_sink(delivery, bindparam("of_sink")),
-        delivery.c.lane == bindparam("of_lane"),
-        delivery.c.state == WAITING,
-        delivery.c.due_at + ZERO > bindparam("now"),
-    )
-    .values(due_at=bindparam("now"))
 )
 _later = event.alias("later")
 _KEPT_BACK = (
@@ -82,6 +73,8 @@ _RELEASE = (
         settled_at=null(),
     )
 )
+
+_SNAPSHOT = TypeAdapter(SinkSnapshot)
 
 
 class SinkStore:
@@ -123,10 +116,24 @@ class SinkStore:
 
         return await self._write(load)
 
-    async def give_up(self, *, clock_s: float, after_s: float, skip: Collection[bytes]) -> int:
+    async def enable(self) -> None:
+        """Take a sink that is disabled for a failing one: a success is to show that it is there again.
+
+        Whoever asked for it has it done then.
+        """
+
+        def enable(connection: Connection, sink_id: int) -> None:
+            of_sink = (source.c.id == sink_id, source.c.state == "disabled")
+            connection.execute(update(source).where(*of_sink).values(state="failing"))
+            connection.execute(delete(action).where(action.c.kind == "enable", action.c.source_id == sink_id))
+
+        await self._write(enable)
+
+    async def give_up(self, *, clock_s: float, after_s: float, skip: Collection[bytes], group_wait_us: int) -> int:
         """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.
 
-        Lanes in `skip` are left alone. Returns how many died.
+        Lanes in `skip` are left alone. What a dead letter held back goes, but not before the `wait` of its group.
+        Returns how many died.
         """
         now, clock_us = self._store.clock.steady_us(), round(clock_s * 1e6)
 
@@ -137,8 +144,10 @@ class SinkStore:
             found = connection.execute(_TOO_OLD, {"of_sink": sink_id, "due_before_us": due_before_us})
             old = sorted((row.number, row.lane) for row in found if row.lane not in skip)
             if old:
-                connection.execute(_GIVE_UP, [key | {"of_number": number} for number, _ in old])
-                connection.execute(_LET_GO, [key | {"of_lane": lane} for _, lane in old])
+                key["group_wait_us"] = group_wait_us
+                rows = [key | {"of_number": number, "of_lane": lane} for number, lane in old]
+                connection.execute(_GIVE_UP, rows)
+                LET_GO.run(connection, *rows)
             return len(old)
 
         return await self._write(give_up)
@@ -154,6 +163,11 @@ class SinkStore:
                 connection.execute(_RELEASE, rows)
 
         await self._write(release)
+
+    async def save_snapshot(self, snapshot: SinkSnapshot) -> None:
+        """Let everybody know how the sink stands."""
+        body = _SNAPSHOT.dump_json(snapshot)
+        await self._store.record(SnapshotChange(self.lease, self._store.clock.steady_us(), body))
 
     async def sent_openings(self, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
         """Return the open problems whose opening the sink took, and those closed since that moment, if given."""

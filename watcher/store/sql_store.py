@@ -23,7 +23,7 @@ from watcher.runtime.metrics import Metrics
 from watcher.store import problems
 from watcher.store.changes import Lease, Turn
 from watcher.store.database import Database, DatabaseFault
-from watcher.store.deliveries import backlog, replay
+from watcher.store.deliveries import backlog
 from watcher.store.leases import LocalLeases
 from watcher.store.monitor import StoreMonitor, Writing, write_probe
 from watcher.store.recording import GroupWork, Item, Outbox, load_events, write_group
@@ -225,13 +225,6 @@ class SqlStore:
     async def open_problems(self, *, after: UUID | None = None) -> Sequence[OpenProblem]:
         """Return a page of the open problems."""
         return await self.read(partial(problems.open_problems, after=after))
-
-    async def replay(self, sink: str, event: EventKey) -> bool:
-        """Have a dead letter wait again. Return `False`, with nothing changed, if it is none: it may wait already."""
-        was_dead = await self.write(partial(replay, name=sink, event=event, now=self.clock.steady_us()))
-        if was_dead:
-            self.on_recorded([sink])
-        return was_dead
 
     async def check_database_file(self) -> None:
         """Raise `StoreUnusableError` if what is written now will not be found by the next start."""

@@ -23,6 +23,7 @@ from watcher.store.changes import (
     PipelineChange,
     PollTimes,
     RulesChange,
+    SnapshotChange,
     SourceChange,
 )
 from watcher.store.database import HotStatement
@@ -228,6 +229,22 @@ def write_backoffs(
         for source_id, change in sorted(latest.items())
     ]
     _WRITE_BACKOFF.run(connection, *rows)
+
+
+_WRITE_SNAPSHOT = text(
+    "INSERT INTO snapshot (source_id, written_at, body) VALUES (:of_source, :written_at, :body)"
+    " ON CONFLICT (source_id) DO UPDATE SET written_at = excluded.written_at, body = excluded.body"
+)
+
+
+def write_snapshots(connection: Connection, changes: Iterable[SnapshotChange], *, numbers: SourceNumbers) -> None:
+    """Keep the last of how each account and each sink stands."""
+    latest = {numbers[Source(change.lease.kind, change.lease.name)]: change for change in changes}
+    rows = [
+        {"of_source": source_id, "written_at": change.written_at, "body": change.body}
+        for source_id, change in sorted(latest.items())
+    ]
+    connection.execute(_WRITE_SNAPSHOT, rows)
 
 
 def backoff_of(row: AnyRow, *, now: Micros) -> BackoffState:

@@ -1,12 +1,326 @@
 """The pages, rendered by the server from what the API answers; `templates/` and `static/` are beside this file."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+from urllib.parse import quote, urlencode
 
 from aiohttp import web
+from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
+from watcher.config.models import Settings
+from watcher.domain.errors import StoreError
+from watcher.domain.timestamps import EARLIEST, Monotonic
+from watcher.runtime.clock import Clock
+from watcher.runtime.version import VERSION
+from watcher.web import api
+from watcher.web.access import COOKIE, LOGIN, SESSION_S, STATIC, local_path, new_session, same_secret, token_of
 from watcher.web.console import Console
+from watcher.web.models import DeliveryQuery, ExecutionQuery, PipelineStatus, ProblemQuery, Status
+
+NEEDS_COUNT = 10
+"""Rows of what needs somebody, before the rest is one click away."""
+
+PIPELINES_COUNT = 50
+"""Pipelines on a page: thousands would make it slow."""
+
+LATEST_COUNT = 20
+"""Executions on the page of a pipeline."""
+
+TRY_EVERY_S = 1.0
+"""Tokens are tried at the login no more often, whoever tries."""
+
+KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+Found = dict[str, Any]
+"""What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
+
+Query = defaultdict[str, str]
+Q = TypeVar("Q", bound=BaseModel)
 
 
-def page_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a page is made of: the console, the status that all pages of a second share, and what was asked."""
+
+    console: Console
+    status: Status
+    request: web.Request
+
+    @property
+    def query(self) -> Query:
+        return defaultdict(str, self.request.query)
+
+    def part(self, name: str) -> str:
+        return self.request.match_info[name]
+
+
+def page_routes(
+    console: Callable[[], Console | None], settings: Callable[[], Settings], clock: Clock
+) -> Sequence[web.RouteDef]:
     """Return the routes of pages and of what they load."""
-    return []
+    made: dict[tuple[str, int], bytes] = {}
+    may_try_at = EARLIEST
+
+    def respond(request: web.Request, template: str, found: Found, status: int = 200) -> web.Response:
+        """Return a page, unless who asks has it. It is made once a second however many ask."""
+        now = clock.now()
+        digest = hashlib.sha256(to_json([request.path_qs, template, VERSION, found], fallback=str)).hexdigest()
+        etag = f'"{digest[:32]}"'
+        if status == 200 and request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304, headers={"ETag": etag})
+        key = (etag, int(now.timestamp()))
+        if key not in made:
+            if made and next(iter(made))[1] != key[1]:
+                made.clear()
+            made[key] = _render(request, template, found, now=now).encode()
+        headers = {"ETag": etag} if status == 200 else {}
+        return web.Response(body=made[key], status=status, content_type="text/html", charset="utf-8", headers=headers)
+
+    def message(request: web.Request, status: int, title: str, detail: str) -> web.Response:
+        return respond(request, "message.html", {"title": title, "detail": detail, "needs": 0}, status)
+
+    def page(
+        template: str, find: Callable[[_Asked], Awaitable[Found]]
+    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def show(request: web.Request) -> web.Response:
+            now_open = console()
+            if now_open is None:
+                return message(request, 503, "Not ready", "The store is not open yet. This page tries again.")
+            try:
+                asked = _Asked(now_open, await api.status(now_open), request)
+                found = await find(asked)
+            except api.RefusedError as error:
+                return message(request, error.status, error.status.phrase, f"{error.detail}.")
+            except StoreError:
+                return message(request, 503, "The store does not answer", "Nothing is lost. This page tries again.")
+            except ValidationError as error:
+                problem = error.errors()[0]
+                where = ".".join(map(str, problem["loc"]))
+                return message(request, 400, "This filter cannot be used", f"{where}: {problem['msg']}")
+            needs = sum(not each.acknowledged for each in asked.status.needs)
+            return respond(request, template, {"needs": needs, **found})
+
+        return show
+
+    async def login(request: web.Request) -> web.Response:
+        found = {"next": local_path(request.query.get("next", "/")), "problem": "", "needs": 0}
+        return _from_ourselves(respond(request, "login.html", found))
+
+    async def log_in(request: web.Request) -> web.Response:
+        nonlocal may_try_at
+        form = await request.post()
+        found = {"next": local_path(str(form.get("next", "/"))), "needs": 0}
+        now = clock.monotonic()
+        if now < may_try_at:
+            found["problem"] = "Somebody has just tried. Try again in a second."
+            return _from_ourselves(respond(request, "login.html", found, 429))
+        may_try_at = Monotonic(now + TRY_EVERY_S)
+        token = token_of(settings())
+        if not same_secret(str(form.get("token", "")).strip(), token) or not token:
+            found["problem"] = "This is not the token."
+            return _from_ourselves(respond(request, "login.html", found, 401))
+        response = web.Response(status=303, headers={"Location": str(found["next"])})
+        response.set_cookie(
+            COOKIE,
+            new_session(token, now=clock.now()),
+            max_age=SESSION_S,
+            httponly=True,
+            samesite="Strict",
+            secure=(settings().http.public_url or "").startswith("https:"),
+        )
+        return response
+
+    return [
+        web.get("/", page("overview.html", _overview)),
+        web.get("/executions", page("executions.html", _executions)),
+        web.get("/executions/{account}/{pipeline}/{id}", page("execution.html", _execution)),
+        web.get("/pipelines/{account}/{id}", page("pipeline.html", _pipeline)),
+        web.get("/problems/{id}", page("problem.html", _problem)),
+        web.get("/deliveries", page("deliveries.html", _deliveries)),
+        web.get("/silences", page("silences.html", _silences)),
+        web.get("/e/{prefix}", page("executions.html", _by_prefix)),
+        web.get(LOGIN, login),
+        web.post(LOGIN, log_in),
+        web.get(STATIC + "{name}", _static),
+    ]
+
+
+def _render(request: web.Request, template: str, found: Found, *, now: datetime) -> str:
+    from watcher.web.render import render  # noqa: PLC0415 (it imports jinja2, which takes memory until a page is asked for)
+
+    def with_query(changes: Mapping[str, str]) -> str:
+        pairs = [(name, value) for name, value in request.query.items() if value and name not in changes]
+        return f"{request.path}?{urlencode([*pairs, *((name, value) for name, value in changes.items() if value)])}"
+
+    static = {name: f"{STATIC}{hashed}" for hashed, (name, _) in _files().items()}
+    return render(
+        template,
+        here=request.path,
+        now=now,
+        query=defaultdict(str, request.query),
+        static=static,
+        version=VERSION,
+        with_query=with_query,
+        **found,
+    )
+
+
+@cache
+def _files() -> Mapping[str, tuple[str, bytes]]:
+    """Return what pages load, by names that change with what is in them: so a browser may keep them for ever."""
+    files = {}
+    for path in (Path(__file__).parent / "static").iterdir():
+        content = path.read_bytes()
+        files[f"{path.stem}.{hashlib.sha256(content).hexdigest()[:12]}{path.suffix}"] = (path.name, content)
+    return files
+
+
+async def _static(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    if (found := _files().get(name)) is None:
+        raise web.HTTPNotFound
+    headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+    return web.Response(body=found[1], content_type=KINDS[Path(name).suffix], headers=headers)
+
+
+def _from_ourselves(response: web.Response) -> web.Response:
+    """Let the browser say that the login form comes from us: else it would send `Origin: null`."""
+    response.headers["Referrer-Policy"] = "same-origin"
+    return response
+
+
+def _read(model: type[Q], request: web.Request) -> Q:
+    """Return what a form asks: fields left empty are not asked for; of a list each value may hold several."""
+    given: dict[str, object] = {}
+    for name, field in model.model_fields.items():
+        values = [value for value in request.query.getall(name, []) if value.strip()]
+        if values:
+            parts = [part.strip() for value in values for part in value.split(",")]
+            given[name] = parts if field.default == () else values[-1]
+    return model.model_validate(given)
+
+
+async def _overview(asked: _Asked) -> Found:
+    status, query = asked.status, asked.query
+    matching = [each for each in status.pipelines if _is_shown(each, query)]
+    matching.sort(key=ORDERS.get(query["sort"], ORDERS[""]))
+    return {
+        "status": status,
+        "shown_needs": len(status.needs) if query["needs"] == "all" else NEEDS_COUNT,
+        "pipelines": matching[:PIPELINES_COUNT],
+        "matching": len(matching),
+        "accounts": [each.name for each in status.accounts],
+        "labels": _labels(asked.console),
+        "started": any(each.open or each.ends or each.last_started_at for each in status.pipelines),
+    }
+
+
+def _is_shown(pipeline: PipelineStatus, query: Query) -> bool:
+    is_open = any(pipeline.open.values())
+    states = {"failing": bool(pipeline.problems), "open": is_open, "idle": not is_open}
+    key, _, value = query["label"].partition(":")
+    return (
+        states.get(query["state"], True)
+        and query["account"] in {"", pipeline.account}
+        and (not key or pipeline.labels.get(key) == value)
+    )
+
+
+def _name(pipeline: PipelineStatus) -> str:
+    return (pipeline.name or pipeline.id).lower()
+
+
+ORDERS: Mapping[str, Callable[[PipelineStatus], Any]] = {
+    "": lambda each: (not each.problems, _name(each)),
+    "name": _name,
+    "oldest": lambda each: min((moment.timestamp() for moment in each.oldest.values()), default=float("inf")),
+}
+"""How pipelines are sorted."""
+
+
+def _labels(console: Console) -> Sequence[tuple[str, str]]:
+    """Return all labels of the configuration, for what chooses one."""
+    return sorted({pair for watch in console.settings().watch for pair in watch.labels.items()})
+
+
+def _names(status: Status) -> Mapping[str, str]:
+    return {each.id: each.name or each.id for each in sorted(status.pipelines, key=_name)}
+
+
+async def _executions(asked: _Asked) -> Found:
+    query = _read(ExecutionQuery, asked.request)
+    return {
+        "asked": query,
+        "page": await api.executions(asked.console, query),
+        "pipelines": _names(asked.status),
+        "accounts": [each.name for each in asked.status.accounts],
+        "filtered": any((query.status, query.pipeline, query.account, query.label, query.since, query.q)),
+    }
+
+
+async def _execution(asked: _Asked) -> Found:
+    it = await api.execution(asked.console, asked.part("account"), asked.part("pipeline"), asked.part("id"))
+    delays = [
+        each.data.get("observed", {}).get("delaySeconds")
+        for each in it.events
+        if "finishedAt" in each.data["execution"]
+    ]
+    return {"it": it, "delay": delays[-1] if delays else None}
+
+
+async def _pipeline(asked: _Asked) -> Found:
+    account, id_ = asked.part("account"), asked.part("id")
+    it = next((each for each in asked.status.pipelines if (each.account, each.id) == (account, id_)), None)
+    if it is None:
+        raise api.RefusedError(HTTPStatus.NOT_FOUND, "there is no such pipeline in the configuration")
+    problems = await api.problems(asked.console, ProblemQuery(limit=200))
+    latest = ExecutionQuery(account=[account], pipeline=[id_], limit=LATEST_COUNT)
+    return {
+        "it": it,
+        "problems": [
+            each for each in problems.items if each.pipeline and (each.account, each.pipeline.id) == (account, id_)
+        ],
+        "executions": (await api.executions(asked.console, latest)).items,
+    }
+
+
+async def _problem(asked: _Asked) -> Found:
+    return {"it": await api.problem(asked.console, asked.part("id"))}
+
+
+async def _deliveries(asked: _Asked) -> Found:
+    query = _read(DeliveryQuery, asked.request)
+    return {
+        "page": await api.deliveries(asked.console, query),
+        "sinks": asked.status.sinks,
+        "filtered": bool(query.state or query.sink),
+    }
+
+
+async def _silences(asked: _Asked) -> Found:
+    return {
+        "silences": asked.status.silences,
+        "labels": _labels(asked.console),
+        "pipelines": _names(asked.status),
+        "sinks": [each.name for each in asked.status.sinks],
+    }
+
+
+async def _by_prefix(asked: _Asked) -> NoReturn:
+    """Lead to the one execution whose id begins so, else to the list of all."""
+    prefix = asked.part("prefix")
+    items = (await api.executions(asked.console, ExecutionQuery(q=prefix, limit=2))).items
+    one = items[0] if len(items) == 1 and items[0].id.startswith(prefix.lower()) else None
+    raise web.HTTPFound(
+        f"/executions/{quote(one.account)}/{one.pipeline.id}/{one.id}"
+        if one
+        else f"/executions?{urlencode({'q': prefix})}"
+    )

@@ -208,12 +208,12 @@ def stored_silence(console: Console, stored: StoredSilence) -> models.Silence:
 
 async def silences(console: Console) -> Sequence[models.Silence]:
     """Return the silences of the file that are not over, and those of the store."""
-    now = console.clock.now()
-    of_file = [
-        _silence(console, each.match, each.from_at, each.until_at, comment=each.comment)
-        for each in console.settings().silences
-        if each.until_at > now
-    ]
+    now, of_file = console.clock.now(), []
+    for each in console.settings().silences:
+        from_, until = each.window(now)
+        if until > now:
+            weekly = each.weekly and models.WeeklyHours(**each.weekly.model_dump(by_alias=True))
+            of_file.append(_silence(console, each.match, from_, until, comment=each.comment, weekly=weekly))
     return [*of_file, *(stored_silence(console, each) for each in await console.operator.silences())]
 
 

@@ -1,7 +1,6 @@
 """What each answer of the API means, over a real socket, and which fields of it are read."""
 
 import asyncio
-import gc
 import gzip
 import json
 import socket
@@ -15,12 +14,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aiohttp import ClientError, web
 from aiohttp.test_utils import TestServer, unused_port
+from worker_rig import FakeClock
 
-from watcher.clerk.api import ClerkApi, outcome_of
+from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import PageReply, Reply
-from watcher.clerk.schemas import UnreadableError
 from watcher.domain.execution import ExecutionSnapshot, Outcome
-from watcher.domain.timestamps import BootTime, Micros, Monotonic, to_us
+from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy
 from watcher.simulator.lifecycles import Lifecycle, StatusPhase
@@ -40,23 +39,6 @@ Wire = Callable[[asyncio.StreamWriter], Awaitable[None]]
 Serving = AbstractAsyncContextManager[str]
 
 
-class FrozenClock:
-    def now(self) -> datetime:
-        return NOW
-
-    def monotonic(self) -> Monotonic:
-        return Monotonic(1000.0)
-
-    def running(self) -> float:
-        return self.monotonic()
-
-    def boot_time(self) -> BootTime:
-        return BootTime(self.monotonic())
-
-    def steady_us(self) -> Micros:
-        return to_us(NOW)
-
-
 def body(**fields: object) -> bytes:
     """Return what is both an execution and a page of a list."""
     row = {"id": EXECUTION, "status": "running"}
@@ -70,13 +52,13 @@ def body_of_size(size: int) -> bytes:
 @asynccontextmanager
 async def api_at(base_url: str, *, timeout_s: float = PATIENT_S) -> AsyncIterator[ClerkApi]:
     async with Client(api_key="k-1", timeout_s=timeout_s, connections=4, proxy=Proxy()) as client:
-        yield ClerkApi(client, base_url=base_url, clock=FrozenClock())
+        yield ClerkApi(client, base_url=base_url, clock=FakeClock())
 
 
 @asynccontextmanager
 async def api_of_many(base_url: str, *, timeout_s: float = PATIENT_S) -> AsyncIterator[ClerkApi]:
     async with Client(api_key="k-1", timeout_s=timeout_s, connections=20, proxy=Proxy()) as client:
-        yield ClerkApi(client, base_url=base_url, clock=FrozenClock())
+        yield ClerkApi(client, base_url=base_url, clock=FakeClock())
 
 
 async def ask(base_url: str, *, timeout_s: float = PATIENT_S) -> Reply:
@@ -344,13 +326,6 @@ async def test_a_redirect_is_not_followed_for_the_key_would_go_to_a_stranger(sta
     assert visits == []
 
 
-async def test_a_reply_has_the_status_code() -> None:
-    async with code(410) as base_url:
-        assert (await ask(base_url)).status_code == (await ask_list(base_url)).status_code == 410
-    async with says(body()) as base_url:
-        assert (await ask(base_url)).status_code == (await ask_list(base_url)).status_code == 200
-
-
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -401,16 +376,6 @@ async def test_a_word_of_ours_says_why_there_is_no_execution(name: str, reason: 
 async def test_a_word_of_ours_says_why_there_is_no_page(name: str, reason: str | None) -> None:
     async with (CASES | OF_LISTS)[name].server() as base_url:
         assert (await ask_list(base_url)).reason == reason
-
-
-async def test_without_an_answer_there_is_no_status_code() -> None:
-    async with nobody_at(f"http://127.0.0.1:{unused_port()}") as base_url:
-        assert (await ask(base_url)).status_code is None
-
-
-def test_no_code_but_200_is_well() -> None:
-    statuses = [*range(100, 200), *range(201, 1000)]
-    assert [status for status in statuses if outcome_of(status) is Outcome.OK] == []
 
 
 async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
@@ -530,36 +495,15 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> Non
         says(body()) as elsewhere,
         Client(api_key="k-1", timeout_s=PATIENT_S, connections=20, proxy=Proxy()) as client,
     ):
-        api = ClerkApi(client, base_url=base_url, clock=FrozenClock())
+        api = ClerkApi(client, base_url=base_url, clock=FakeClock())
         polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
         await slow.until(sent=LARGE_BODIES, sending=10)
-        small = ClerkApi(client, base_url=elsewhere, clock=FrozenClock())
+        small = ClerkApi(client, base_url=elsewhere, clock=FakeClock())
         assert (await small.get(pipeline=PIPELINE, execution=EXECUTION)).outcome is Outcome.OK
         slow.may_end.set()
         replies = await asyncio.gather(*polls)
     assert [reply.outcome for reply in replies] == [Outcome.OK] * 10
     assert slow.most <= LARGE_BODIES
-
-
-async def test_bodies_that_are_not_that_large_are_read_all_at_once() -> None:
-    slow = Slow(asyncio.Event(), size=1024 * 1024)
-    async with serving(slow.answer) as base_url, api_of_many(base_url) as api:
-        polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(12)]
-        await slow.until(sent=12, sending=12)
-        slow.may_end.set()
-        assert [reply.outcome for reply in await asyncio.gather(*polls)] == [Outcome.OK] * 12
-
-
-async def test_a_body_that_cannot_be_read_is_forgotten_at_once() -> None:
-    """What an exception holds on to in a circle stays until the collector comes, which may be long."""
-    gc.collect()
-    gc.disable()
-    try:
-        async with says(body(x="x" * 100_000)[:-1] + b"]}") as base_url:
-            assert (await ask(base_url)).reason == "no_json"
-        assert not [held for held in gc.get_objects() if isinstance(held, UnreadableError)]
-    finally:
-        gc.enable()
 
 
 async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:

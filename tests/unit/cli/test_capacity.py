@@ -32,19 +32,6 @@ def test_more_executions_want_more_and_are_seen_later(
 
 
 @pytest.mark.parametrize(
-    ("polling", "delay_s", "longest_s"),
-    [
-        ({"min_interval": "30s"}, 15, 60),  # never more often than min_interval
-        ({"max_interval": "2s"}, 1, 2),  # nor more rarely than max_interval
-        ({"min_interval": "500ms", "cadence": "fixed"}, 0.25, 0.5),
-    ],
-)
-def test_the_delay_stays_within_the_intervals(polling: dict[str, str], delay_s: float, longest_s: float) -> None:
-    account = plan_account("a", 1, rate_limit=5, polling=PollingSettings.model_validate(polling))
-    assert (account.delay_s, account.longest_s) == (delay_s, longest_s)
-
-
-@pytest.mark.parametrize(
     ("polling", "executions_count", "advice"),
     [
         ({}, 294, None),  # 60 s at 4.9 a second, exactly
@@ -141,11 +128,6 @@ def test_what_is_held_exactly_is_held_whatever_the_rounding() -> None:
         for whole in range(1, 60)
     ]
     assert {each.advice for each in plans} == {None}
-
-
-def test_an_account_that_watches_nothing_wants_nothing() -> None:
-    account = plan_account("a", 0, rate_limit=5, polling=PollingSettings())
-    assert (account.needed_per_s, account.delay_s, account.longest_s, account.advice) == (0, None, None, None)
 
 
 def test_each_account_has_its_own_watches_and_rate() -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.config.locate import listen_address
+from watcher.config.locate import daemon_document, http_token, listen_address
 from watcher.config.models import HttpSettings
 from watcher.runtime.units import Address, parse_address
 
@@ -22,7 +22,7 @@ DEFAULT = Address("127.0.0.1", 8080)
 def test_what_the_file_says_wins(text: str, tmp_path: Path) -> None:
     file = tmp_path / "watcher.yaml"
     file.write_text(text)
-    assert listen_address(file, environ=ENVIRON) == ("127.0.0.1", 7000)
+    assert listen_address(daemon_document(file, environ=ENVIRON), environ=ENVIRON) == ("127.0.0.1", 7000)
 
 
 @pytest.mark.parametrize(
@@ -44,15 +44,34 @@ def test_what_the_file_says_wins(text: str, tmp_path: Path) -> None:
 def test_what_is_not_there_is_taken_from_the_environment(text: str, tmp_path: Path) -> None:
     file = tmp_path / "watcher.yaml"
     file.write_text(text)
-    assert listen_address(file, environ=ENVIRON) == FROM_ENVIRONMENT
+    assert listen_address(daemon_document(file, environ=ENVIRON), environ=ENVIRON) == FROM_ENVIRONMENT
 
 
 @pytest.mark.parametrize("file", [None, Path("/nowhere/watcher.yaml")])
 @pytest.mark.parametrize("value", [None, "", "nonsense"])
 def test_without_either_there_is_the_default(file: Path | None, value: str | None) -> None:
     environ = {} if value is None else {"WATCHER_HTTP_LISTEN": value}
-    assert listen_address(file, environ=environ) == DEFAULT
+    assert listen_address(daemon_document(file, environ=environ), environ=environ) == DEFAULT
 
 
 def test_the_default_is_that_of_the_daemon() -> None:
     assert parse_address(HttpSettings().listen) == DEFAULT
+
+
+@pytest.mark.parametrize(
+    ("text", "token"),
+    [
+        ("http: {token: t0ken}", "t0ken"),
+        ("http: {token: '${PORT}'}\nodd: '${NOPE}'\nwatch: nonsense", "7000"),
+        ("http: {token_file: secret}", "from a file"),
+        ("http: {token: '${NOPE}'}", None),
+        ("http: {token: ''}", None),
+        ("http: {token_file: nowhere}", None),
+        ("", None),
+    ],
+)
+def test_the_token_is_found_whatever_else_is_wrong(text: str, token: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "watcher.yaml"
+    file.write_text(text)
+    (tmp_path / "secret").write_text("from a file\n")
+    assert http_token(daemon_document(file, environ=ENVIRON)) == token

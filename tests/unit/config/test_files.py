@@ -1,13 +1,10 @@
 """Files of the configuration, as real ones: read, refused, and seen to change."""
 
 import os
-import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from watcher.config import files
 from watcher.config.files import FileError, read_file, stamps_of
 
 
@@ -27,29 +24,6 @@ def test_a_file_may_be_as_large_as_the_limit_and_no_larger(file: Path) -> None:
 def test_a_file_that_says_it_is_empty_and_is_not_is_bounded_too() -> None:
     with pytest.raises(FileError, match="larger than 0 KiB"):
         read_file(Path("/proc/self/status"), limit=10)
-
-
-def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(FileError, match="not a regular file"):
-        read_file(tmp_path / "pipe", limit=9)
-
-
-class HangingPath(type(Path())):  # type: ignore[misc]  # what `Path()` is, is up to the platform
-    """A file on a server that is gone."""
-
-    over = threading.Event()
-
-    def stat(self, **_: Any) -> os.stat_result:
-        self.over.wait()
-        raise OSError
-
-
-def test_a_file_that_hangs_is_given_up_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "WITHIN_S", 0.05)
-    with pytest.raises(FileError, match=r"no answer within 0\.05 s"):
-        read_file(HangingPath("x"), limit=9)
-    HangingPath.over.set()
 
 
 def test_nothing_changes_by_itself(file: Path) -> None:

@@ -11,7 +11,6 @@ from watcher.config.locate import find_config
 from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
 from watcher.domain.errors import ConfigError, Exit
-from watcher.domain.watch import Details, FirstSight
 from watcher.sinks.stdout import StdoutSettings
 from watcher.sinks.webhook import WebhookSettings
 
@@ -127,10 +126,6 @@ def test_there_is_always_a_stdout_sink(taken: list[str], added: str, load: Load)
     assert isinstance(settings.sinks[added], StdoutSettings)
 
 
-def test_a_stdout_sink_of_ones_own_keeps_its_name(load: Load) -> None:
-    assert list(load("sinks: {console: {type: stdout, events: [execution.failed]}}").sinks) == ["console"]
-
-
 def test_the_environment_changes_three_defaults(load: Load) -> None:
     environ = {"WATCHER_STORE_URL": "sqlite:////d/w.db", "WATCHER_HTTP_LISTEN": ":9090", "WATCHER_LOG_LEVEL": "debug"}
     settings = load("log: {format: json}", **environ)
@@ -140,10 +135,6 @@ def test_the_environment_changes_three_defaults(load: Load) -> None:
 
 def test_what_the_file_says_goes_before_the_environment(load: Load) -> None:
     assert load("log: {level: error}", WATCHER_LOG_LEVEL="loud").log.level == "error"
-
-
-def test_an_empty_variable_changes_nothing(load: Load) -> None:
-    assert load("", WATCHER_LOG_LEVEL="").log.level == "info"
 
 
 def test_a_bad_variable_is_named(mistakes: Mistakes) -> None:
@@ -182,17 +173,6 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     )
 
 
-def test_a_directory_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigProblemsError, match=r"cannot read this file \(a directory\); name a file; Docker"):
-        load_config(tmp_path, environ={})
-
-
-def test_a_pipe_is_no_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "watcher.yaml")
-    with pytest.raises(ConfigProblemsError, match="not a regular file"):
-        load_config(tmp_path / "watcher.yaml", environ={})
-
-
 @pytest.mark.untraced
 def test_a_hundred_thousand_executions_are_loaded(load: Load) -> None:
     ids = "".join(f"      - 9a1b0000-0000-4000-8000-{number:012x}\n" for number in range(100_000))
@@ -219,11 +199,3 @@ def test_of_a_part_of_the_file_every_mistake_is_reported(tmp_path: Path) -> None
 def test_a_watch_that_names_no_executions_is_of_the_whole_pipeline(load: Load) -> None:
     settings = load(f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n  - pipeline: {RUN}\n    executions: [{RUN}]\n")
     assert [watch.whole for watch in watches_of(settings, "default")] == [True, False]
-
-
-def test_a_whole_pipeline_is_read_as_polling_says(load: Load) -> None:
-    polling = load("polling: {first_sight: notify, lookback: 30d, details: always}").polling
-    assert (polling.first_sight, polling.lookback_s, polling.details) == ("notify", 30 * 86_400, "always")
-    assert (type(polling.first_sight), type(polling.details)) == (FirstSight, Details)
-    default = load("").polling
-    assert (default.first_sight, default.lookback_s, default.details) == ("baseline", 7 * 86_400, "failed")

@@ -42,7 +42,7 @@ NO_BOT_TOKEN = (
 OURS = "is set by the watcher itself; remove it or choose another header"
 TOO_LONG = "has 257 characters; shorten it to 256"
 CENTURY = "is longer than a century; write at most 36500d"
-TOP = "allowed: accounts, watch, polling, sinks, silences, store, http, log"
+TOP = "allowed: accounts, watch, polling, sinks, silences, store, http, heartbeat, log"
 ALL = "give at least one, or remove the key to watch every execution"
 
 TABLE = [
@@ -90,7 +90,7 @@ TABLE = [
      ("5:12: watch[0].rules: silent needs a pipeline that is watched whole; "
       "remove silent, or remove executions to watch every one")),
     (WATCH + "    silent_after: 6h", ('5:5: watch[0].silent_after: unknown key "silent_after"; '
-     "allowed: pipeline, account, executions, name, labels, overdue_after, rules")),
+     "allowed: pipeline, account, executions, name, labels, runbook, overdue_after, rules")),
     (HOOK + "    allow_private: never", ('5:20: sinks.ops.allow_private: "never" cannot be used; '
      "input should be a valid boolean, unable to interpret input")),
     (HOOK + "    allow_private: [no]",
@@ -119,8 +119,11 @@ TABLE = [
      f"1:37: sinks.phone.url: windows:// needs something that is missing here, such as a package; {SERVICES}"),
     ("sinks: {phone: {type: apprise, url: 'ntfys://ntfy.sh/t', secret: s3cr3t}}",
      "1:58: sinks.phone.secret: is not for a sink of type apprise; remove it, or set it for a sink of type webhook"),
-    # of a later version
-    ("heartbeat: {every: 1m}", f'1:1: heartbeat: unknown key "heartbeat"; {TOP}'),
+    # heartbeat
+    ("heartbeat: {every: 1m}",
+     "1:1: heartbeat: needs url or url_file; write url: https://hc-ping.com/your-check"),
+    ("heartbeat: {url: hc-ping.com/x}",
+     "1:18: heartbeat.url: does not begin with http:// or https://; write it like https://hc-ping.com/your-check"),
     # store
     ("store: {url: postgresql://u:p@h/db}",
      "1:14: store.url: holds a password; write it into a file, and name that in store.password_file"),
@@ -173,6 +176,12 @@ TABLE = [
     ("accounts: {default: {api_key: k, link: 'javascript:{executionId}'}}",
      ("1:40: accounts.default.link: does not begin "
      "with http:// or https://; write it like https://example.com/agents/{pipelineId}/runs/{executionId}")),
+    ("accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, runbook: wiki}]",
+     ("2:67: watch[0].runbook: does not begin "
+     "with http:// or https://; write it like https://wiki.example.com/agents/sales")),
+    ("accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, runbook: 'https://h/<x>'}]",
+     ("2:67: watch[0].runbook: cannot be shown as a link everywhere; "
+     "write at most 512 characters, with %20 for a space and the like")),
     ("accounts: {default: k}", f"1:21: accounts.default: is a single value, {BLOCK}"),
     ("accounts: {default: }", "1:12: accounts.default: has no value; give one or remove the key"),
     ("accounts: {default: {api_key: [k]}}",

@@ -42,6 +42,17 @@ def test_a_file_of_signing_secrets_has_one_a_line(text: str, load: Load) -> None
     assert [secret.get_secret_value() for secret in webhook(load(HOOK)).secret] == [FIRST, SECOND]
 
 
+def test_the_heartbeat_and_the_token_may_stand_in_files(load: Load) -> None:
+    load("")
+    Path("url").write_text("https://hc.example/x\n")
+    Path("token").write_text("t0ken\n")
+    settings = load("heartbeat: {url_file: url}\nhttp: {token_file: token}")
+    assert settings.heartbeat is not None
+    assert (settings.heartbeat.url.get_secret_value(), settings.heartbeat.every_s) == ("https://hc.example/x", 60.0)
+    assert settings.http.token is not None
+    assert settings.http.token.get_secret_value() == "t0ken"
+
+
 def test_a_path_may_hold_a_variable(load: Load) -> None:
     load("")
     Path("key").write_text("k")
@@ -126,14 +137,6 @@ def test_a_file_without_a_secret_is_one_line(file: str, problem: str, mistakes: 
     ]
 
 
-def test_every_twin_says_it_alike(mistakes: Mistakes) -> None:
-    lines = mistakes("sinks: {ops: {type: webhook, url_file: /dev/zero, secret_file: /nowhere/key}}\n")
-    assert [line.split(": ", 1)[1] for line in lines[:-1]] == [
-        f"sinks.ops.url_file: cannot read /dev/zero {NOT_REGULAR}",
-        f"sinks.ops.secret_file: cannot read /nowhere/key {MISSING}",
-    ]
-
-
 @pytest.mark.parametrize("value", ["hunter2", "/hunter2", "/nowhere/hunter2", "h.example/hunter2", "https://h/hunter2"])
 def test_a_key_put_where_its_file_belongs_is_not_shown(value: str, mistakes: Mistakes) -> None:
     lines = mistakes("accounts:\n  a:\n    api_key_file: ${KEY}\n", KEY=value)
@@ -160,20 +163,6 @@ def test_a_secret_behind_links_is_read_as_kubernetes_mounts_it(load: Load) -> No
     Path("key").symlink_to("..data/key")
     settings = load("accounts: {default: {api_key_file: ./key}}")
     assert settings.accounts["default"].api_key.get_secret_value() == "k"
-
-
-@pytest.mark.parametrize("file", ["${NOPE}", "[key]"])
-def test_of_a_file_that_is_not_named_one_thing_is_reported(file: str, mistakes: Mistakes) -> None:
-    assert len(mistakes(f"accounts:\n  a:\n    api_key_file: {file}\n")) == 2
-
-
-def test_a_sink_may_not_have_both_either(mistakes: Mistakes) -> None:
-    text = "sinks:\n  ops:\n    type: webhook\n    url: https://h\n    url_file: u\n    secret_file: s\n    secret: s\n"
-    assert [line.split("; ")[0] for line in mistakes(text)[:-1]] == [
-        "watcher.yaml:5:5: sinks.ops: both url and url_file are given",
-        "watcher.yaml:6:5: sinks.ops: both secret and secret_file are given",
-        "watcher.yaml:7:13: sinks.ops.secret: not a signing secret",
-    ]
 
 
 @pytest.fixture

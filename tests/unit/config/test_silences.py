@@ -1,10 +1,14 @@
+import sys
+import zoneinfo
 from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from watcher.config.models import Settings
+from watcher.domain.routing import WeeklyHours
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]
@@ -15,6 +19,16 @@ HEAD = (
 FROM, UNTIL = "from: 2026-12-24T00:00:00Z", "until: 2026-12-27T00:00:00Z"
 MATCH = "match: {accounts: [default]}"
 WRITE = "write date, time and zone, such as 2026-12-24T00:00:00Z or 2026-12-24T00:00:00+01:00"
+
+
+BOTH = "write both like 2026-12-24T00:00:00Z, or weekly: {days: [sat, sun], …}"
+
+
+def weekly(*, days: str = "[sat, sun]", to: str = '"08:00"', timezone: str = "Europe/Berlin") -> str:
+    return f'weekly: {{days: {days}, from: "20:00", to: {to}, timezone: {timezone}}}'
+
+
+WEEKLY = weekly()
 
 
 def silence(*keys: str) -> str:
@@ -38,6 +52,32 @@ def test_a_silence_means_what_it_says(load: Load) -> None:
     assert (one.match.accounts, one.comment) == (("default",), "shop closed")
 
 
+def test_a_weekly_silence_is_of_hours_by_the_clock_of_its_zone(load: Load) -> None:
+    (one,) = load(silence(MATCH, weekly(days="[mon, sun]", to="24:00"))).silences
+    assert one.weekly is not None
+    assert one.weekly.hours == WeeklyHours(frozenset({0, 6}), 20 * 60, 24 * 60, ZoneInfo("Europe/Berlin"))
+    (over_night,) = load(silence(MATCH, WEEKLY)).silences
+    saturday = datetime(2026, 11, 28, 12, tzinfo=UTC)
+    begin, end = over_night.window(saturday)
+    assert (begin.isoformat(), end.isoformat()) == ("2026-11-28T19:00:00+00:00", "2026-11-29T07:00:00+00:00")
+
+
+def test_a_system_that_knows_no_time_zones_is_named(mistakes: Mistakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = zoneinfo.TZPATH
+    for name in [each for each in sys.modules if each.partition(".")[0] == "tzdata"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "tzdata", None)
+    try:
+        zoneinfo.reset_tzpath([])
+        ZoneInfo.clear_cache()
+        assert mistakes(silence(MATCH, WEEKLY))[0].endswith(
+            '"Europe/Berlin" is not known: this system knows no time zones; '
+            "install tzdata, the system's package or Python's"
+        )
+    finally:
+        zoneinfo.reset_tzpath(paths)
+
+
 def test_without_the_key_there_are_none(load: Load) -> None:
     assert load(HEAD).silences == load(f"{HEAD}silences:\n").silences == load(f"{HEAD}silences: []").silences == ()
 
@@ -54,8 +94,8 @@ def test_without_the_key_there_are_none(load: Load) -> None:
             '6:13: silences[0].match: is empty; name what is meant; for everything write events: ["*"]',
         ),
         ((FROM, UNTIL), "6:5: silences[0]: needs match; write match: {labels: {team: sales}}"),
-        ((MATCH, UNTIL), "6:5: silences[0]: needs from; write from: 2026-12-24T00:00:00Z"),
-        ((MATCH, FROM), "6:5: silences[0]: needs until; write until: 2026-12-27T00:00:00Z"),
+        ((MATCH, UNTIL), f"6:5: silences[0].from: needs from; {BOTH}"),
+        ((MATCH, FROM), f"6:5: silences[0].until: needs until; {BOTH}"),
         (
             (MATCH, FROM, "until: 2026-12-24T01:00:00+01:00"),
             '6:71: silences[0].until: "2026-12-24T01:00:00+01:00" is not after from; write a later moment',
@@ -112,7 +152,38 @@ def test_without_the_key_there_are_none(load: Load) -> None:
         ),
         (
             (MATCH, FROM, UNTIL, "till: x"),
-            '6:93: silences[0].till: unknown key "till"; did you mean "until"? Allowed: match, from, until, comment',
+            (
+                '6:93: silences[0].till: unknown key "till"; did you mean "until"? '
+                "Allowed: match, from, until, weekly, comment"
+            ),
+        ),
+        ((MATCH,), f"6:5: silences[0].from: needs from and until; {BOTH}"),
+        (
+            (MATCH, FROM, WEEKLY),
+            "6:72: silences[0].weekly: is given beside from or until; keep from and until, or weekly",
+        ),
+        ((MATCH, weekly(days="[]")), "6:51: silences[0].weekly.days: is empty; give at least one"),
+        (
+            (MATCH, weekly(days="[saturday]")),
+            '6:52: silences[0].weekly.days[0]: "saturday" is not known; allowed: mon, tue, wed, thu, fri, sat, sun',
+        ),
+        (
+            (MATCH, weekly(to='"24:01"')),
+            '6:82: silences[0].weekly.to: "24:01" is not a time of day; write it like 08:00, from 00:00 to 24:00',
+        ),
+        (
+            (MATCH, weekly(timezone="Berlin")),
+            (
+                '6:101: silences[0].weekly.timezone: "Berlin" is no time zone; '
+                'did you mean "Europe/Berlin"? Write one such as Europe/Berlin'
+            ),
+        ),
+        (
+            (MATCH, weekly(timezone="Europe/Berln")),
+            (
+                '6:101: silences[0].weekly.timezone: "Europe/Berln" is no time zone; '
+                'did you mean "Europe/Berlin"? Write one such as Europe/Berlin'
+            ),
         ),
     ],
 )

@@ -47,10 +47,6 @@ def test_nothing_is_kept_of_what_was_read_but_which_files_that_took(
     assert [each() for each in read] == [None]
 
 
-def test_nothing_changes_by_itself(source: ConfigSource) -> None:
-    assert stamps_of(source.files) == source.files
-
-
 def test_a_change_of_the_file_is_seen_until_it_is_read(source: ConfigSource, file: Path) -> None:
     file.write_text(TEXT + "log: {level: debug}\n")
     assert stamps_of(source.files) != source.files
@@ -78,12 +74,6 @@ def test_a_bad_file_is_read_once(source: ConfigSource, file: Path) -> None:
     with pytest.raises(ConfigProblemsError):
         source.load()
     assert stamps_of(source.files) == source.files
-
-
-def test_a_file_that_names_nothing_to_watch_is_wrong_whatever_else_it_says(source: ConfigSource, file: Path) -> None:
-    file.write_text("")
-    with pytest.raises(ConfigError, match="nothing to watch"):
-        source.load()
 
 
 @pytest.mark.parametrize(

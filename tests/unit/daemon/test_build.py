@@ -1,6 +1,6 @@
 """What is built from settings, where no other test sees it."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -106,12 +106,13 @@ def test_a_silence_is_never_for_stdout() -> None:
     assert (everything.sinks, one.sinks, one.types) == ({"ops", "chat"}, {"ops"}, None)
     assert EventType.EXECUTION_LOST in (everything.types or ())
     assert EventType.ACCOUNT_DEGRADED not in (everything.types or ())
-    assert silences_of(Settings.model_validate({"sinks": {"out": {"type": "stdout"}}, "silences": silences[:1]})) == []
+    (nothing,) = silences_of(Settings.model_validate({"sinks": {"out": {"type": "stdout"}}, "silences": silences[:1]}))
+    assert not nothing.is_on("out", at=nothing.starts_at)
 
 
 def test_a_silence_keeps_back_what_matches_all_that_its_block_names() -> None:
     match = {"labels": {"team": "sales"}, "accounts": ["default"], "pipelines": [str(UUID(int=1))]}
-    block = {"match": match, "from": "2026-12-24T00:00:00Z", "until": "2026-12-27T00:00:00Z"}
+    block: dict[str, Any] = {"match": match, "from": "2026-12-24T00:00:00Z", "until": "2026-12-27T00:00:00Z"}
     (silence,) = silences_of(Settings.model_validate({"sinks": {"ops": BLOCK}, "silences": [block]}))
     assert (silence.labels, silence.accounts, silence.pipelines) == (
         {"team": "sales"},
@@ -119,3 +120,9 @@ def test_a_silence_keeps_back_what_matches_all_that_its_block_names() -> None:
         {str(UUID(int=1))},
     )
     assert (silence.starts_at.isoformat(), silence.ends_at.day) == ("2026-12-24T00:00:00+00:00", 27)
+    hours = {"days": ["sat"], "from": "20:00", "to": "08:00", "timezone": "UTC"}
+    (silence,) = silences_of(
+        Settings.model_validate({"sinks": {"ops": BLOCK}, "silences": [{"match": match, "weekly": hours}]})
+    )
+    saturday = datetime(2026, 11, 28, 22, tzinfo=UTC)
+    assert silence.during(saturday).ends_at == saturday + timedelta(hours=10)

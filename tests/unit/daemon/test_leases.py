@@ -8,7 +8,7 @@ from lease_store import FakeLeaseStore, LeaseTable, released
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
-from watcher.daemon.ownership import RENEW_AGAIN_S, RENEW_EVERY_S, Ownership, new_identity
+from watcher.daemon.ownership import RENEW_AGAIN_S, RENEW_EVERY_S, Ownership
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.runtime.metrics import Metrics
 from watcher.store.leases import LEASE_S, MAINTENANCE, HeldLease, LeaseKey
@@ -137,14 +137,6 @@ async def test_a_renewal_that_failed_however_it_ended_there_is_none(
     assert replica.leases.problem() == "the leases were not renewed in time, so other replicas may have taken over"
 
 
-async def test_what_is_trusted_again_is_still_the_same(replica: Replica, clock: FakeClock) -> None:
-    held = await taken(replica)
-    clock.advance(LEASE_S)
-    assert not held.is_trusted()
-    await replica.look()
-    assert (held.is_trusted(), replica.leases.is_current(held)) == (True, True)
-
-
 async def test_a_renewal_that_hangs_keeps_nothing_trusted_and_comes_too_late(
     replica: Replica, clock: FakeClock
 ) -> None:
@@ -185,34 +177,6 @@ async def test_what_another_took_over_while_this_one_slept_is_lost_and_said_once
         await replica.leases.take(A)
 
 
-async def test_what_an_owner_finds_it_has_lost_is_held_no_more_before_the_next_renewal(
-    replica: Replica, table: LeaseTable
-) -> None:
-    held = await taken(replica)
-    await table.give(A, owner="other")
-    replica.leases.lost(held)
-    assert (replica.owned([A]), held.is_trusted(), A in replica.changed) == ([], False, True)
-    replica.leases.lost(held)
-    assert replica.held("account") == 0
-
-
-async def test_each_owner_after_the_first_has_another_epoch_and_the_one_before_none(replica: Replica) -> None:
-    first = await taken(replica)
-    second = await replica.leases.take(A)
-    assert second.lease != first.lease
-    assert (first.is_trusted(), second.is_trusted()) == (False, True)
-    await replica.look()
-    assert replica.leases.is_current(second)
-
-
-async def test_whoever_cannot_have_another_epoch_has_lost_it(replica: Replica, table: LeaseTable) -> None:
-    await taken(replica)
-    await table.give(A, owner="other")
-    with pytest.raises(OwnershipLostError, match="account a"):
-        await replica.leases.take(A)
-    assert not replica.leases.may_own(A)
-
-
 async def test_what_its_last_owner_is_still_writing_is_taken_soon_after(replica: Replica, table: LeaseTable) -> None:
     first = await taken(replica)
     table.written.add(A)
@@ -223,18 +187,6 @@ async def test_what_its_last_owner_is_still_writing_is_taken_soon_after(replica:
     await replica.look()
     assert A in replica.changed
     assert (await replica.leases.take(A)).is_trusted()
-
-
-async def test_what_the_store_holds_otherwise_than_its_owner_believes_is_had_again_under_another_epoch(
-    replica: Replica,
-) -> None:
-    first = await taken(replica)
-    replica.leases.lost(first)
-    assert not first.is_trusted()
-    replica.changed.clear()
-    await replica.look()
-    assert A in replica.changed
-    assert (await replica.leases.take(A)).lease != first.lease
 
 
 async def test_what_was_taken_without_an_answer_is_taken_by_the_next_renewal(
@@ -285,25 +237,6 @@ async def test_surplus_is_given_up_one_at_a_time_and_held_until_it_is(
     assert other.takeovers("account") == 0
 
 
-async def test_what_cannot_be_used_is_declined_and_free_for_others(replica: Replica, table: LeaseTable) -> None:
-    held = await taken(replica)
-    replica.leases.decline(A)
-    assert (replica.leases.may_own(A), held.is_trusted()) == (False, True)
-    await replica.leases.release(A)
-    assert not held.is_trusted()
-    assert not replica.leases.may_own(A)
-    assert table.is_free(A)
-
-
-async def test_what_is_wanted_no_more_is_released(replica: Replica, table: LeaseTable) -> None:
-    await replica.want(A, B)
-    await replica.want(B)
-    await replica.leases.release(A)
-    await replica.leases.release(B)
-    assert table.is_free(A)
-    assert replica.owned(ACCOUNTS) == [B]
-
-
 async def test_an_account_with_another_key_is_released_first_and_then_taken_with_that(
     replica: Replica, table: LeaseTable
 ) -> None:
@@ -312,18 +245,6 @@ async def test_an_account_with_another_key_is_released_first_and_then_taken_with
     assert (replica.owned([A]), table.spent()) == ([], {"old"})
     await replica.leases.release(A)
     assert (replica.owned([A]), table.spent()) == ([A], {"new"})
-
-
-async def test_an_account_with_another_name_is_taken_once_the_key_is_free(replica: Replica, table: LeaseTable) -> None:
-    await replica.want(A, spends="key")
-    other = Replica(table, "other")
-    await other.want(B, spends="key", fingerprint="two")
-    assert other.owned([B]) == []
-    await replica.want(B, spends="key", fingerprint="two")
-    assert replica.owned([A, B]) == []
-    await replica.leases.release(A)
-    await other.look()
-    assert replica.owned([B]) + other.owned([B]) == [B]
 
 
 async def test_a_release_that_fails_or_hangs_is_not_believed_in_nor_waited_for_long(
@@ -459,7 +380,3 @@ async def test_nobody_agrees_on_a_configuration_that_the_store_was_not_told_of(r
     replica.store.trouble = StoreError("no")
     await replica.want(A, fingerprint="new")
     assert not replica.leases.is_agreed()
-
-
-def test_no_process_is_called_as_another() -> None:
-    assert len({new_identity() for _ in range(100)}) == 100

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from lease_store import Alone
@@ -17,8 +16,7 @@ from virtual import Account, FakeClock, account_of, said
 from watcher.config.models import Settings
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance
 from watcher.daemon.ownership import Ownership
-from watcher.domain.errors import StoreError, StoreUnusableError
-from watcher.domain.event import EventKey
+from watcher.domain.errors import StoreUnusableError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
@@ -205,24 +203,6 @@ def maintenance_of(
     )
 
 
-class UnreadableStore:
-    """A store that fails at everything."""
-
-    def __getattr__(self, name: str) -> object:
-        async def fail(*_args: object, **_named: object) -> None:
-            raise StoreError(f"no {name} today")
-
-        return fail
-
-
-async def test_trouble_with_the_store_ends_nothing(clock: FakeClock, store: SqlStore) -> None:
-    account = await account_of(store, clock, A)
-    maintenance = maintenance_of(UnreadableStore(), clock, account.metrics)  # type: ignore[arg-type]
-    await maintenance.tick()
-    await maintenance.tick()
-    await maintenance.refresh_gauges()
-
-
 async def test_what_is_kept_may_change_while_a_tick_prunes(clock: FakeClock, store: SqlStore) -> None:
     account = await account_of(store, clock, A, B)
     account.api.script = {A: said(A, "success"), B: said(B, "failed")}
@@ -260,15 +240,7 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
     lease = await claim(store, "account", "default")
     ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
     await store.record(change(lease, sinks=(), ended_at=ended_at))
-    await Maintenance(
-        settings,
-        store=store,
-        clock=clock,
-        metrics=Metrics(),
-        events=EVENTS,
-        owners=list,
-        ownership=Alone(store, clock=clock),
-    ).tick()
+    await maintenance_of(store, clock, Metrics(), settings).tick()
     assert bool(await executions_of(store, lease)) is phases
 
 
@@ -278,15 +250,7 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
 ) -> None:
     lease = await claim(store, "account", "default")
     await store.record(pipeline_change(lease, cursor=Cursor(Micros(1), Micros(2))))
-    maintenance = Maintenance(
-        WHOLE,
-        store=store,
-        clock=clock,
-        metrics=Metrics(),
-        events=EVENTS,
-        owners=list,
-        ownership=Alone(store, clock=clock),
-    )
+    maintenance = maintenance_of(store, clock, Metrics(), WHOLE)
     await maintenance.tick()
     clock.advance(3 * DAY_S)
     assert (await SqlAccountStore(store, lease).load_pipeline(PIPELINE)).cursor == Cursor(Micros(1), Micros(2))
@@ -334,30 +298,6 @@ async def test_problems_that_nobody_watches_for_any_more_are_closed_once(store: 
     assert await closings(account) == []
 
 
-async def test_a_problem_that_is_closed_while_maintenance_is_at_it_is_none_of_its_work(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await overdue_ones(store, clock)
-
-    class EndingStore:
-        """The store, in which all executions end once it was asked for the events of their problems."""
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(store, name)
-
-        async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
-            account.api.script = {A: said(A, "success"), B: said(B, "success")}
-            await account.run_for(70)
-            return await store.load_events(keys)
-
-    maintenance = maintenance_of(cast("SqlStore", EndingStore()), clock, account.metrics)
-    maintenance.go_by(NOTHING)
-    with capture_logs() as logs:
-        await maintenance.tick()
-    assert logs == []
-    assert [event["type"] for event in await account.events()] == ["execution.success"] * 2
-
-
 async def test_only_the_replica_that_maintains_tidies_the_store_and_does_so_once_it_does(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -397,18 +337,6 @@ async def test_nothing_is_tidied_under_a_lease_that_is_not_trusted(store: SqlSto
     await maintenance.tick()
     assert len(await executions_of(store, lease)) == 1
     held.trusted_until = FOR_EVER
-    await maintenance.tick()
-    assert await executions_of(store, lease) == []
-
-
-async def test_while_replicas_differ_an_id_that_is_named_no_more_stays(store: SqlStore, clock: FakeClock) -> None:
-    lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
-    await store.record(change(lease, sinks=(), ended_at=1))
-    maintenance = maintenance_of(store, clock, Metrics(), NOTHING, ownership=ownership)
-    ownership.agreed = False
-    await maintenance.tick()
-    assert len(await executions_of(store, lease)) == 1
-    ownership.agreed = True
     await maintenance.tick()
     assert await executions_of(store, lease) == []
 

@@ -152,16 +152,6 @@ async def test_without_a_source_there_is_nothing_to_follow() -> None:
     await follower.end()
 
 
-async def test_what_could_not_be_applied_is_tried_again_and_said_once(file: Path) -> None:
-    applied = Applied(failures=2)
-    with capture_logs() as logs:
-        async with following(file, applied) as (_, metrics):
-            write(file, "debug")
-            assert [await metrics.next() for _ in range(3)] == [0.0, 0.0, 1.0]
-    assert applied.levels == ["debug"] * 3
-    assert [entry["event"] for entry in logs] == ["config.not_applied", "config.reloaded"]
-
-
 async def test_each_reason_for_which_it_could_not_be_applied_is_said_once_though_they_come_by_turns(
     file: Path,
 ) -> None:
@@ -339,18 +329,6 @@ async def test_a_pipe_that_takes_the_place_of_a_secret_is_refused_and_the_next_f
             assert await metrics.next() == 1
     assert [entry["event"] for entry in logs] == ["config.rejected", "config.reloaded"]
     assert "accounts.default.api_key_file: cannot read ./key (not a regular file" in logs[0]["problem"]
-
-
-@pytest.mark.parametrize("name", ["loop", '"a\\0b"', "x" * 300, "/dev/zero"])
-async def test_a_secret_that_is_no_file_is_refused_and_the_next_configuration_taken(name: str, file: Path) -> None:
-    file.with_name("loop").symlink_to("loop")
-    applied = Applied()
-    async with following(file, applied) as (_, metrics):
-        put(file, SECRET.replace("./key", name))
-        assert await metrics.next() == 0
-        write(file, "debug")
-        assert await metrics.next() == 1
-    assert applied.levels == ["debug"]
 
 
 async def test_of_many_mistakes_the_log_has_the_first(file: Path) -> None:

@@ -1,27 +1,19 @@
 """A server that is not ready at the start is waited for; the pages are there meanwhile."""
 
 import asyncio
-import json
 import socket
-from collections.abc import AsyncIterator, Collection, Sequence
-from pathlib import Path
+from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import pytest
 from postgres import PostgresServer
 from structlog.testing import capture_logs
 
-from watcher.config.loader import ConfigSource
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.app import open_when_ready, run
-from watcher.daemon.reload import Reloading
 from watcher.domain.errors import StoreUnusableError
 from watcher.runtime.clock import SystemClock
 from watcher.store.sql_store import SqlStore
-
-
-def ignore(_sinks: Collection[str]) -> None:
-    """Nobody waits for what is recorded here."""
 
 
 def opening(settings: StoreSettings, stop: asyncio.Event) -> asyncio.Task[SqlStore | None]:
@@ -89,49 +81,6 @@ async def test_meanwhile_the_daemon_is_alive_and_not_ready(postgres: PostgresSer
             await asyncio.to_thread(postgres.start)
         await started.wait()
         assert "the store cannot be used" not in (await page("/readyz?verbose"))[1]
-        stop.set()
-        await daemon
-
-
-async def test_meanwhile_a_bad_configuration_is_loud_and_a_good_one_waits(
-    postgres: PostgresServer, tmp_path: Path
-) -> None:
-    stop, asked, file = asyncio.Event(), asyncio.Event(), tmp_path / "watcher.yaml"
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        listen = f"127.0.0.1:{taken.getsockname()[1]}"
-
-    def write(url: str, **more: object) -> None:
-        watch = [{"pipeline": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"}]
-        document = {"accounts": {"default": {"api_key": "k", "base_url": "http://127.0.0.1:1"}}, "watch": watch}
-        file.write_text(json.dumps(document | {"store": {"url": url}, "http": {"listen": listen}} | more))
-
-    async def shows(last_reload: str) -> AsyncIterator[None]:
-        while True:
-            async with aiohttp.ClientSession() as client, client.get(f"http://{listen}/metrics") as answer:
-                if f"watcher_config_last_reload_successful {last_reload}" in await answer.text():
-                    return
-            yield
-
-    with postgres.database() as url, capture_logs() as logs:
-        write(url)
-        source = ConfigSource(file, environ={})
-        settings = source.load()
-        await asyncio.to_thread(postgres.stop)
-        try:
-            daemon = asyncio.create_task(run(settings, stop=stop, reloading=Reloading(source, asked)))
-            async for _ in said(logs):
-                assert not daemon.done()
-            write(url, foo=1)
-            asked.set()
-            async for _ in shows("0.0"):
-                assert not daemon.done()
-            assert "config.rejected" in [entry["event"] for entry in logs]
-            write(url, polling={"max_interval": "30s"})
-            asked.set()
-        finally:
-            await asyncio.to_thread(postgres.start)
-        async for _ in shows("1.0"):
-            assert not daemon.done()
         stop.set()
         await daemon
 

@@ -13,12 +13,11 @@ from structlog.testing import capture_logs
 from supervision import LONG_S, Setup, Slowly
 from virtual import FakeClock
 
-from watcher.daemon.ownership import DECLINED_S, Ownership
+from watcher.daemon.ownership import Ownership
 from watcher.delivery.worker import DeliveryWorker
-from watcher.domain.errors import SequenceConflictError, StoreError
+from watcher.domain.errors import SequenceConflictError
 from watcher.sinks.output import StdoutOutput
 from watcher.store.leases import LEASE_S, LeaseKey, RenewRequest, Sharing
-from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 ACCOUNT, OPS, MORE = LeaseKey("account", "a"), LeaseKey("sink", "ops"), LeaseKey("sink", "more")
@@ -77,15 +76,6 @@ async def setup(store: SqlStore, clock: FakeClock) -> AsyncIterator[Shared]:
     output.close()
     os.close(fd)
     assert setup.fatal == []
-
-
-async def test_what_is_held_is_owned_and_works(setup: Shared) -> None:
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.settled()
-    assert setup.ticks() == {"account:a", "sink:ops"}
-    await setup.poll()
-    await setup.record()
-    assert await setup.deliver()
 
 
 async def test_what_another_replica_has_is_not_owned_until_it_is_free(setup: Shared) -> None:
@@ -251,76 +241,6 @@ async def test_surplus_is_drained_closed_and_released_and_the_rest_goes_on(setup
     assert len(given) == 1
     assert len(setup.supervisor.owned()) == 2
     assert setup.metrics.total("watcher_leases_held", kind="sink") == 1
-
-
-async def test_an_owner_that_cannot_begin_gives_its_lease_back(setup: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    await setup.take_away(OPS)
-    await setup.apply(sinks={"ops": setup.webhook()})
-    setup.table.take_away(OPS)
-    load = SinkStore.load
-
-    async def fail(*_args: object, **_named: object) -> None:
-        monkeypatch.setattr(SinkStore, "load", load)
-        raise StoreError("not now")
-
-    monkeypatch.setattr(SinkStore, "load", fail)
-    with capture_logs() as logs:
-        await setup.look()
-        await setup.settled()
-    assert OPS in released(setup.lease_store.asked)
-    assert {"event": "ownership.declined", "log_level": "warning", "sink": "ops", "problem": "not now"} in logs
-    assert setup.ticks() == {"account:a"}
-    setup.clock.advance(1.0)
-    await setup.look()
-    assert setup.table.is_free(OPS)  # others come first
-    setup.clock.advance(DECLINED_S)
-    await setup.look()
-    await setup.settled()
-    assert setup.ticks() == {"account:a", "sink:ops"}
-
-
-async def test_an_owner_that_can_never_begin_is_not_tried_without_a_pause(
-    setup: Shared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await setup.take_away(OPS)
-    await setup.apply(sinks={"ops": setup.webhook()})
-    setup.clock.advance(LEASE_S)
-    tried_at: list[float] = []
-
-    async def fail(*_args: object, **_named: object) -> None:
-        tried_at.append(setup.clock.monotonic())
-        raise StoreError("never")
-
-    monkeypatch.setattr(SinkStore, "load", fail)
-    for _ in range(11):
-        await setup.look()
-        await setup.settled()
-        setup.clock.advance(1.0)
-    assert [at - tried_at[0] for at in tried_at] == [0.0, 3.0, 6.0, 9.0]
-
-
-async def test_another_configuration_is_tried_at_once(setup: Shared) -> None:
-    await setup.apply(sinks={"ops": setup.webhook()})
-    setup.leases.decline(OPS)
-    await setup.leases.release(OPS)
-    assert setup.table.is_free(OPS)
-    await setup.apply(sinks={"ops": setup.webhook()})
-    assert not setup.table.is_free(OPS)
-
-
-async def test_a_bug_in_that_ends_the_daemon(setup: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
-    await setup.take_away(OPS)
-    await setup.apply(sinks={"ops": setup.webhook()})
-    setup.clock.advance(LEASE_S)
-
-    async def fail(*_args: object, **_named: object) -> None:
-        raise LookupError
-
-    monkeypatch.setattr(SinkStore, "load", fail)
-    await setup.look()
-    await setup.settled()
-    assert [type(error) for error in setup.fatal] == [LookupError]
-    setup.fatal.clear()
 
 
 async def test_at_the_end_each_is_released_once_it_has_ended_whatever_the_others_do(setup: Shared) -> None:

@@ -4,16 +4,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from stores import operator_of
 from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
 from watcher.delivery.open_problems import REMINDED_COUNT
-from watcher.delivery.worker import REST_S, STORE_WAIT_S
+from watcher.delivery.worker import REST_S
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
@@ -67,6 +69,29 @@ async def test_an_open_problem_is_reminded_of_every_so_often(rig: Rig) -> None:
     assert await pass_hours(rig, 4) == [1, 1, 1, 1]
     await close_problem(rig)
     assert await pass_hours(rig, 2) == [0, 0]
+
+
+async def test_of_what_somebody_took_nobody_is_reminded_until_the_time_they_said_or_they_give_it_back(rig: Rig) -> None:
+    await open_problem(rig)
+    operator = operator_of(rig.real_store)
+    until = rig.clock.now() + timedelta(hours=2, minutes=30)
+    assert await operator.acknowledge(PROBLEM.id, by=None, comment=None, until=until)
+    assert await pass_hours(rig, 4) == [0, 0, 2, 1]  # of what was due meanwhile once, at its end
+    await operator.acknowledge(PROBLEM.id, by=None, comment=None, until=None)
+    assert await pass_hours(rig, 2) == [0, 0]
+    await operator.unacknowledge(PROBLEM.id)
+    assert await pass_hours(rig, 2) == [2, 1]
+
+
+async def test_a_reminder_that_waits_when_somebody_takes_the_problem_is_not_sent(rig: Rig) -> None:
+    await open_problem(rig)
+    rig.sink.answer = lambda _: BUSY
+    await rig.go(3600)
+    assert len(reminders(rig)) == 1
+    await operator_of(rig.real_store).acknowledge(PROBLEM.id, by=None, comment=None, until=None)
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(61)
+    assert [each.type for each in rig.sink.sent] == [EventType.PROBLEM_ACKNOWLEDGED]
 
 
 async def test_a_reminder_is_an_event_of_the_sink_and_says_what_the_opening_said(rig: Rig) -> None:
@@ -200,13 +225,6 @@ async def test_a_reminder_that_is_still_on_its_way_when_its_problem_is_closed_is
     assert (sent, rig.counted("silenced")) == (["a2"], 1)
 
 
-async def test_a_sink_that_does_not_ask_is_not_reminded(rig: Rig) -> None:
-    await rig.restart()
-    await open_problem(rig)
-    assert await pass_hours(rig, 2) == [0, 0]
-    assert rig.store.asked["sent_openings"] == 0
-
-
 async def test_a_reminder_that_could_not_be_recorded_comes_later_and_once(rig: Rig) -> None:
     await open_problem(rig)
     rig.store.broken = {"record"}
@@ -264,18 +282,6 @@ async def test_what_is_closed_is_told_for_a_quarter_of_an_hour(forgetful: Rig) -
         ((problem,),) = await refreshed(forgetful, 60)
         assert problem.closed_at == closed_at
     assert await refreshed(forgetful, 60) == []
-
-
-async def test_a_start_tells_it_at_once(forgetful: Rig) -> None:
-    await open_problem(forgetful)
-    await forgetful.restart()
-    assert len(await refreshed(forgetful)) == 1
-
-
-async def test_with_nothing_open_nothing_is_told(forgetful: Rig) -> None:
-    await forgetful.record("b")
-    assert await refreshed(forgetful, 60) == []
-    assert refreshes(forgetful, "ok") is None
 
 
 async def test_a_refresh_that_fails_is_counted_and_hurts_nobody(
@@ -368,27 +374,6 @@ async def test_a_receiver_that_is_gone_keeps_no_worker_busy_with_what_it_is_not_
     await rig.record("b")
     await rig.go()
     assert await rig.go(120) == REST_S
-
-
-async def test_nor_does_a_refresh_that_takes_long(forgetful: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hang(_: Sequence[SentProblem]) -> SendResult:
-        await asyncio.Event().wait()
-        return DELIVERED
-
-    await open_problem(forgetful)
-    await finish_refresh(forgetful)
-    monkeypatch.setattr(forgetful.sink, "refresh", hang)
-    await forgetful.go(60)
-    assert await forgetful.go(61) == REST_S
-
-
-async def test_nor_does_a_store_in_trouble(rig: Rig) -> None:
-    await open_problem(rig)
-    rig.store.broken = {"take"}
-    await rig.record("b")
-    await rig.go(29.5)
-    rig.clock.passed_s += 0.7  # a look at what is open is due by now
-    assert await rig.worker.tick() == pytest.approx(STORE_WAIT_S)
 
 
 async def test_a_problem_that_is_closed_while_its_reminder_is_on_its_way_is_closed_after_that(rig: Rig) -> None:

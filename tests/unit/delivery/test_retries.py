@@ -38,16 +38,6 @@ def after(
     return record.state, record.rejections, attempt.wait_s
 
 
-def test_a_delivery_nobody_wants_waits_however_long() -> None:
-    assert after(SendOutcome.GONE, attempts=7, rejections=4, waited_s=1e9) == (DeliveryState.WAITING, 0, 0.0)
-
-
-@pytest.mark.parametrize(("attempts", "wait_s"), [(0, 1), (1, 5), (2, 30), (3, 30), (1000, 30)])
-@pytest.mark.parametrize("outcome", FAILURES)
-def test_it_waits_for_its_next_step_and_the_last_repeats(outcome: SendOutcome, attempts: int, wait_s: float) -> None:
-    assert after(outcome, attempts=attempts)[2] == wait_s
-
-
 @pytest.mark.parametrize(("jitter", "wait_s"), [(0.0, 4.0), (0.25, 4.5), (0.75, 5.5), (1.0, 6.0)])
 def test_a_step_is_moved_by_up_to_a_fifth(jitter: float, wait_s: float) -> None:
     assert after(SendOutcome.RETRY, jitter=jitter)[2] == pytest.approx(wait_s)
@@ -62,29 +52,6 @@ def test_the_wait_is_the_larger_of_step_and_retry_after_which_is_an_hour_at_most
 ) -> None:
     assert after(outcome, asked_s=asked_s)[2] == wait_s
     assert retry_after_s(SendResult(outcome, "429", asked_s)) == min(asked_s or 0, 3600)
-
-
-@pytest.mark.parametrize(
-    ("outcome", "before", "state", "rejections"),
-    [
-        (SendOutcome.REFUSED, 0, DeliveryState.WAITING, 1),
-        (SendOutcome.REFUSED, 3, DeliveryState.WAITING, 4),
-        (SendOutcome.REFUSED, 4, DeliveryState.DEAD, 5),
-        (SendOutcome.RETRY, 4, DeliveryState.WAITING, 0),
-        (SendOutcome.BUSY, 4, DeliveryState.WAITING, 0),
-    ],
-)
-def test_five_refusals_in_a_row_are_the_end(
-    outcome: SendOutcome, before: int, state: DeliveryState, rejections: int
-) -> None:
-    assert after(outcome, rejections=before)[:2] == (state, rejections)
-
-
-@pytest.mark.parametrize("minimal_left", [False, True])
-@pytest.mark.parametrize("outcome", FAILURES)
-def test_a_failure_after_the_time_to_give_up_is_the_end(outcome: SendOutcome, *, minimal_left: bool) -> None:
-    assert after(outcome, waited_s=99.9, minimal_left=minimal_left)[0] is DeliveryState.WAITING
-    assert after(outcome, waited_s=100.0, minimal_left=minimal_left)[0] is DeliveryState.DEAD
 
 
 def test_a_step_longer_than_an_hour_is_not_capped_and_without_a_time_to_give_up_it_goes_on_for_ever() -> None:

@@ -1,6 +1,5 @@
 """Whether a sink is well, failing or disabled, as its attempts show it."""
 
-from collections.abc import Callable
 from uuid import UUID
 
 import pytest
@@ -36,15 +35,6 @@ def state_after(sink: SinkState, clock: FakeClock, seconds: float) -> str | None
     return sink.state
 
 
-def test_a_sink_fails_once_nothing_got_through_for_five_minutes(clock: FakeClock) -> None:
-    sink = sink_state(clock)
-    sink.failed(delivery(), "503")
-    clock.passed_s += 200
-    sink.failed(delivery(), "503")
-    assert state_after(sink, clock, 99.9) is None
-    assert state_after(sink, clock, 0.1) == "failing"
-
-
 @pytest.mark.parametrize(
     ("came", "reported"),
     [((), "none"), (("written",), "none"), (("written", "disk_full"), "disk_full"), (("503", "written"), "none")],
@@ -61,85 +51,6 @@ def test_a_sink_fails_with_the_last_answer_since_its_last_success(
     sink.trying(delivery())
     assert state_after(sink, clock, 300) == "failing"
     assert sink.answer == reported
-
-
-def test_a_sink_that_takes_one_part_after_the_other_does_not_fail(clock: FakeClock) -> None:
-    sink = sink_state(clock)
-    sink.failed(delivery(), "503")
-    clock.passed_s += 200
-    sink.rested()
-    sink.failed(delivery(), "503")
-    assert state_after(sink, clock, 299) is None
-    assert state_after(sink, clock, 1) == "failing"
-
-
-def test_a_sink_that_was_not_tried_does_not_fail(clock: FakeClock) -> None:
-    assert state_after(sink_state(clock), clock, 9999) is None
-
-
-def test_time_in_which_the_process_was_stopped_is_no_failure_and_no_service(clock: FakeClock) -> None:
-    sink = sink_state(clock, clock_s=50)
-    sink.failed(delivery(), "503")
-    clock.passed_s += 5000
-    clock.stopped_s += 5000
-    assert state_after(sink, clock, 299.9) is None
-    assert sink.backoff().failing_for_s == pytest.approx(299.9)
-    assert sink.clock_s() == pytest.approx(349.9)
-    assert state_after(sink, clock, 0.1) == "failing"
-
-
-@pytest.mark.parametrize("way", [lambda sink: sink.got_through(NEVER, "204"), SinkState.rested])
-def test_five_minutes_begin_anew_after_a_success_or_with_nothing_to_try(
-    clock: FakeClock, way: Callable[[SinkState], None]
-) -> None:
-    sink = sink_state(clock)
-    sink.failed(delivery(), "503")
-    way(sink)
-    clock.passed_s += 200
-    sink.failed(delivery(), "503")
-    assert state_after(sink, clock, 299) is None
-    assert state_after(sink, clock, 1) == "failing"
-
-
-@pytest.mark.parametrize(("before", "after"), [(None, None), ("failing", None), ("disabled", "disabled")])
-def test_a_success_ends_failing_and_nothing_else(clock: FakeClock, before: str | None, after: str | None) -> None:
-    sink = sink_state(clock, before)
-    assert sink.through_at == 0
-    sink.got_through(clock.steady_us(), "204")
-    assert (sink.state, sink.through_at) == (after, clock.steady_us())
-
-
-@pytest.mark.parametrize("before", [None, "failing", "disabled"])
-def test_gone_disables(clock: FakeClock, before: str | None) -> None:
-    sink = sink_state(clock, before)
-    sink.gone("410")
-    assert (sink.state, sink.disabled) == ("disabled", True)
-
-
-def test_a_disabled_sink_does_not_begin_to_fail(clock: FakeClock) -> None:
-    sink = sink_state(clock, "disabled")
-    sink.failed(delivery(), "503")
-    assert state_after(sink, clock, 9999) == "disabled"
-
-
-def test_its_clock_goes_on_from_what_is_recorded_and_stands_still_while_disabled(clock: FakeClock) -> None:
-    sink, disabled = sink_state(clock, clock_s=50), sink_state(clock, "disabled", clock_s=50)
-    clock.passed_s += 7
-    assert sink.clock_s() == 57
-    clock.passed_s += 3
-    sink.gone("410")
-    assert sink.clock_s() == 60
-    clock.passed_s += 5000
-    sink.gone("410")
-    assert (sink.clock_s(), disabled.clock_s()) == (60, 50)
-
-
-def test_five_minutes_go_on_after_a_restart(clock: FakeClock) -> None:
-    sink = sink_state(clock, backoff=BackoffState(failing_for_s=200))
-    clock.passed_s += 50
-    sink.failed(delivery(), "503")
-    assert state_after(sink, clock, 49.9) is None
-    assert state_after(sink, clock, 0.1) == "failing"
 
 
 @pytest.mark.parametrize(("left_s", "lasts_s"), [(60, 60), (-5, -5), (90_000, 3600)])

@@ -37,10 +37,6 @@ async def test_what_is_recorded_is_sent_in_order_and_settled(rig: Rig) -> None:
     assert rig.counted("delivered") == 4
 
 
-async def test_a_worker_with_nothing_to_do_rests_for_ten_seconds(rig: Rig) -> None:
-    assert await rig.go() == 10
-
-
 async def test_where_others_record_too_it_looks_every_second(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SqliteDatabase, "exclusive", False)
     await rig.restart()
@@ -242,15 +238,6 @@ async def test_a_body_refused_five_times_in_a_row_is_dead_and_holds_nothing_back
     assert (dead["attempt"], dead["refused"]) == (5, 5)
 
 
-async def test_any_other_answer_in_between_begins_the_count_of_refusals_anew(rig: Rig) -> None:
-    answers = iter([REFUSED, REFUSED, REFUSED, REFUSED, FAILED, REFUSED])
-    rig.sink.answer = lambda _: next(answers)
-    await rig.record("a")
-    for after_s in (0, 1, 5, 30, 30, 60):
-        await rig.go(after_s)
-    assert (rig.row("a1")["state"], rig.row("a1")["rejections"]) == ("waiting", 1)
-
-
 async def test_a_sink_that_asks_for_a_pause_is_left_alone_for_so_long(rig: Rig) -> None:
     rig.sink.answer = lambda _: BUSY
     await rig.record("a")
@@ -288,25 +275,6 @@ async def test_a_503_and_a_429_without_retry_after_hold_up_their_own_delivery_al
     await rig.record("b", "a")
     assert await rig.sent_after() == ["b1"]
     assert rig.row("a1")["due_at"] == rig.row("a2")["due_at"]
-
-
-async def test_another_receiver_did_not_ask_for_the_pause(rig: Rig) -> None:
-    rig.sink.answer = lambda _: BUSY
-    await rig.record("a")
-    await rig.go()
-    await rig.restart(fingerprint="changed")
-    await rig.record("b", "c")
-    rig.sink.answer = lambda _: DELIVERED
-    assert sorted(await rig.sent_after()) == ["b1", "c1"]
-
-
-async def test_a_sink_that_still_wants_a_pause_gets_it(rig: Rig) -> None:
-    rig.sink.answer = lambda _: BUSY
-    await rig.record("a")
-    await rig.go()
-    await rig.record("b", "c")
-    assert len(await rig.sent_after(60)) == 3
-    assert await rig.sent_after(59) == []
 
 
 async def test_no_pause_is_longer_than_an_hour(rig: Rig) -> None:
@@ -356,6 +324,41 @@ async def test_a_disabled_sink_is_served_again_once_its_block_changes(rig: Rig) 
     rig.sink.answer = lambda _: DELIVERED
     assert await rig.sent_after(60) == ["a1", "a2"]
     assert (rig.emitted[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
+
+
+async def test_a_disabled_sink_is_served_again_once_it_is_enabled_and_has_recovered_once_something_gets_through(
+    rig: Rig,
+) -> None:
+    rig.sink.answer = lambda _: GONE
+    await rig.record("a", "b")
+    await rig.go()
+    await rig.go(3600)
+    rig.sink.answer = lambda _: FAILED
+    await rig.worker.enable()
+    assert sorted(await rig.sent_after(1)) == ["a1", "b1"]
+    await rig.restart()
+    await rig.go(60)
+    assert (rig.emitted, rig.sink_state(), rig.is_up()) == ([("sink.disabled", 1)], "failing", False)
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(60)
+    assert (rig.emitted[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
+
+
+async def test_a_sink_that_is_well_is_enabled_for_nothing(rig: Rig) -> None:
+    await rig.worker.enable()
+    await rig.record("a")
+    assert (await rig.sent_after(), rig.emitted, rig.sink_state()) == (["a1"], [], None)
+
+
+async def test_a_sink_that_is_enabled_before_its_410_was_recorded_has_both_recorded(rig: Rig) -> None:
+    rig.sink.answer = lambda _: GONE
+    await rig.record("a")
+    await rig.worker.tick()
+    await rig.settle()
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.worker.enable()
+    await rig.go(60)
+    assert (rig.emitted, rig.sink_state()) == ([("sink.disabled", 1), ("sink.recovered", 2)], None)
 
 
 async def test_a_success_that_was_on_its_way_leaves_a_disabled_sink_disabled(rig: Rig) -> None:

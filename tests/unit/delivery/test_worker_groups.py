@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
+from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.event import EventKey, EventType
+from watcher.domain.event import EventType
 from watcher.domain.routing import GroupRules
 from watcher.sinks.protocol import RetryRules, SendResult, WorkerRules
 
@@ -52,17 +52,6 @@ async def test_a_full_group_waits_too_and_the_rest_goes_with_the_next_request(ri
     await rig.record("a", "b", "c", "d", "e", data=of("p"))
     assert await batches_after(rig) == []
     assert await batches_after(rig, 30) == [["a1", "b1", "c1", "d1"], ["e1"]]
-
-
-async def test_events_of_one_execution_may_go_together_in_order(rig: Rig) -> None:
-    await rig.record("a", "a", "b", "a", data=of("p"))
-    assert await batches_after(rig, 30) == [["a1", "a2", "b1", "a3"]]
-
-
-async def test_what_differs_goes_apart(rig: Rig) -> None:
-    await rig.record("a", data=of("p"))
-    await rig.record("b", data=of("q"))
-    assert sorted(await batches_after(rig, 30)) == [["a1"], ["b1"]]
 
 
 async def test_types_may_go_apart_and_keep_the_order_of_an_execution(rig: Rig) -> None:
@@ -223,28 +212,6 @@ async def test_what_comes_while_the_sink_takes_nothing_goes_as_one_group(rig: Ri
     assert sorted(await batches_after(rig, 40)) == [["a0-1", "a1-1", "a2-1", "b1"], ["z1"]]
 
 
-async def test_a_sink_that_is_gone_is_sent_nothing_more(rig: Rig) -> None:
-    rig.sink.answer = lambda _: GONE
-    await rig.record("a", "b", data=of("p"))
-    assert len(await batches_after(rig, 30)) == 1
-    await rig.record("c", data=of("p"))
-    assert await batches_after(rig, 60) == []
-    assert rig.row("a1")["state"] == "waiting"
-
-
-@pytest.mark.parametrize("broken", ["take", "settle"])
-async def test_trouble_with_the_store_loses_and_changes_nothing(rig: Rig, broken: str) -> None:
-    await rig.record("a", "b", data=of("p"))
-    await rig.go(29)
-    rig.store.broken = {broken}
-    await rig.go(1)
-    assert rig.counted("delivered") == 0
-    rig.store.broken = set()
-    await rig.go(30)
-    assert rig.sink.take_batches() == [["a1", "b1"]]
-    assert (rig.counted("delivered"), rig.ends) == (2, [])
-
-
 async def test_a_sink_that_has_no_groups_any_more_is_sent_each_alone(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.record("a", "a", "b", data=of("p"))
@@ -277,8 +244,7 @@ async def test_what_is_replayed_goes_alone_at_once(rig: Rig) -> None:
     assert rig.counted("dead") == 2
     await rig.record("c", "a", data=of("p"))
     rig.sink.answer = lambda _: DELIVERED
-    for stream in (b"a", b"b"):
-        assert await rig.real_store.replay("ops", EventKey(stream, 1))
+    await rig.replay("a1", "b1")
     rig.sink.sent.clear()
     assert sorted(await batches_after(rig, 10)) == [["a1"], ["b1"]]
     assert await batches_after(rig, 30) == [["c1", "a2"]]

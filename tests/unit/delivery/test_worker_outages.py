@@ -243,18 +243,6 @@ async def test_a_restart_after_a_success_begins_with_a_closed_breaker(rig: Rig) 
     assert await rig.sent_after() == ["c1", "d1", "e1", "f1"]
 
 
-async def test_a_trial_waits_for_the_pace(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, rate_per_s=0.01))
-    away(rig)
-    await rig.record(*"abcdef")
-    assert sorted(await rig.go_for(900)) != []
-    rig.sink.take_sent()
-    assert len(await rig.go_for(1000)) <= 10
-    back(rig)
-    await rig.go_for(1000)
-    assert [rig.row(f"{name}1")["state"] for name in "abcdef"] == ["delivered"] * 6
-
-
 async def test_what_was_on_its_way_when_the_breaker_opened_closes_it(rig: Rig) -> None:
     slow = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda delivery: slow if name_of(delivery) == "a1" else FAILED
@@ -266,13 +254,6 @@ async def test_what_was_on_its_way_when_the_breaker_opened_closes_it(rig: Rig) -
     back(rig)
     sent = await rig.go_for(65)
     assert len(sent) == len(set(sent)) == 6
-
-
-async def test_what_an_open_breaker_holds_back_counts_no_attempt(rig: Rig) -> None:
-    away(rig)
-    await rig.record(*(f"s{index:02}-" for index in range(40)))
-    await rig.go(1)
-    assert [rig.row(f"s{index:02}-1")["attempts"] for index in (30, 39)] == [0, 0]
 
 
 async def test_a_refused_body_shows_that_the_sink_works(rig: Rig) -> None:

@@ -7,15 +7,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, HASTY, REFUSED, RULES, Rig, name_of
 
-from watcher.delivery.worker import BATCH
 from watcher.domain.delivery import Part
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
-from watcher.domain.routing import GroupRules, Silence
+from watcher.domain.routing import GroupRules, Silence, WeeklyHours
 from watcher.sinks.protocol import WorkerRules
 from watcher.store.changes import Turn
 from watcher.store.records import Taken
@@ -59,13 +59,6 @@ async def test_what_a_silence_matches_is_settled_and_never_tried(rig: Rig) -> No
     assert (rig.counted("silenced"), rig.counted("delivered"), rig.counted("retried")) == (2, 1, 0)
 
 
-@pytest.mark.parametrize("wanted", [{"sinks": ("other",)}, {"labels": {"team": "support"}}, {"accounts": ("x",)}])
-async def test_what_it_does_not_match_is_sent(rig: Rig, wanted: dict[str, Any]) -> None:
-    silence(rig, **wanted)
-    await rig.record("a", data=OF_P)
-    assert await rig.sent_after() == ["a1"]
-
-
 async def test_it_holds_in_its_time_alone(rig: Rig) -> None:
     silence(rig, from_s=100, until_s=200)
     await rig.record("a")
@@ -76,6 +69,20 @@ async def test_it_holds_in_its_time_alone(rig: Rig) -> None:
     assert await rig.sent_after(100) == ["c1"]
 
 
+async def test_a_weekly_one_holds_in_its_hours_and_then_lets_go_what_opened_a_problem(rig: Rig) -> None:
+    now = rig.clock.now()
+    minute = now.hour * 60 + now.minute
+    weekly = WeeklyHours(frozenset({now.weekday()}), minute + 5, minute + 10, ZoneInfo("UTC"))
+    rig.silences.replace([Silence(now, now, weekly=weekly)])
+    await rig.record("b")
+    assert await rig.sent_after() == ["b1"]
+    assert await rig.sent_after(400) == []
+    await open_problem(rig)
+    await rig.record("b")
+    assert await rig.sent_after() == []
+    assert await rig.sent_after(600) == ["a1"]
+
+
 async def test_what_was_tried_before_is_tried_again(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.record("a")
@@ -83,26 +90,6 @@ async def test_what_was_tried_before_is_tried_again(rig: Rig) -> None:
     silence(rig, sinks=("ops",))
     rig.sink.answer = lambda _: DELIVERED
     assert await rig.sent_after(60) == ["a1"]
-
-
-async def test_it_is_judged_when_a_delivery_would_be_sent(rig: Rig) -> None:
-    rig.sink.answer = lambda _: BUSY
-    await rig.record("z")
-    await rig.go()
-    await rig.record("a")
-    silence(rig, until_s=30, sinks=("ops",))
-    await rig.go(20)
-    assert rig.row("a1")["state"] == "waiting"
-    rig.sink.answer = lambda _: DELIVERED
-    assert "a1" in await rig.sent_after(60)
-
-
-async def test_more_than_one_read_of_them_is_kept_back_at_once(rig: Rig) -> None:
-    silence(rig, sinks=("ops",), pipelines=("p",))
-    await rig.record(*(f"s{number:03}-" for number in range(BATCH + 10)), data=OF_P)
-    await rig.record("z")
-    assert await rig.sent_after() == ["z1"]
-    assert rig.counted("silenced") == BATCH + 10
 
 
 @pytest.mark.parametrize("rules", [RULES, GROUPED])
@@ -236,7 +223,7 @@ async def test_what_somebody_has_replayed_is_sent(rig: Rig) -> None:
         await rig.go(100)
     assert rig.row("a1")["state"] == "dead"
     silence(rig, sinks=("ops",))
-    assert await rig.real_store.replay("ops", EventKey(b"a", 1))
+    await rig.replay("a1")
     rig.sink.answer = lambda _: DELIVERED
     assert await rig.sent_after() == ["a1"]
 

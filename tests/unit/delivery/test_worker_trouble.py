@@ -175,16 +175,6 @@ async def test_a_store_in_trouble_is_not_asked_to_keep_how_a_sink_stands(rig: Ri
     assert rig.store.asked["save"] == 1
 
 
-@pytest.mark.parametrize("result", [FAILED, BUSY, REFUSED])
-async def test_one_success_in_five_minutes_is_enough(rig: Rig, result: SendResult) -> None:
-    rig.sink.answer = lambda delivery: DELIVERED if name_of(delivery).startswith("b") else result
-    await rig.record("a")
-    for _ in range(5):
-        await rig.record("b")
-        await fail_for(rig, 200)
-    assert rig.emitted == []
-
-
 async def test_an_attempt_that_never_ends_counts_as_trying(rig: Rig) -> None:
     rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
     await rig.record("a")
@@ -206,17 +196,6 @@ async def test_a_dead_letter_of_last_week_does_not_count_as_trying(rig: Rig) -> 
     await rig.go()
     await rig.go(30)
     assert rig.emitted == []
-
-
-async def test_a_failing_sink_can_be_disabled(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a")
-    await rig.go()
-    await fail_for(rig, 300)
-    rig.sink.answer = lambda _: GONE
-    await rig.go(60)
-    assert rig.emitted == [("sink.failing", 1), ("sink.disabled", 2)]
-    assert rig.answers == ["500", "410"]
 
 
 async def test_a_process_that_was_stopped_has_not_failed_to_deliver(rig: Rig) -> None:
@@ -322,15 +301,6 @@ async def test_an_answer_that_could_not_be_recorded_is_kept_and_recorded_once_it
     assert rig.row("s00-1")["attempts"] == 1
 
 
-async def test_what_was_answered_and_is_not_recorded_is_sent_again_by_the_next_process_only(rig: Rig) -> None:
-    rig.store.broken.add("settle")
-    await rig.record("a")
-    assert await rig.sent_after() == ["a1"]
-    await rig.kill()
-    await rig.start()
-    assert await rig.sent_after() == ["a1"]
-
-
 async def test_what_is_kept_is_recorded_at_the_end_if_it_can_be(rig: Rig) -> None:
     rig.store.broken.add("settle")
     await rig.record("a")
@@ -385,14 +355,6 @@ async def test_a_state_that_could_not_be_recorded_is_reported_later(rig: Rig) ->
     assert rig.sink_state() is None
     await rig.go(0.5)
     assert rig.sink_state() == "disabled"
-
-
-async def test_an_owner_that_was_replaced_sends_nothing_more_and_ends_the_program(rig: Rig) -> None:
-    await rig.record("a")
-    await claim(rig.real_store, "sink", "ops")
-    with pytest.raises(OwnershipLostError, match="sink ops"):
-        await rig.go()
-    assert rig.sink.sent == []
 
 
 async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_ends_the_program(rig: Rig) -> None:

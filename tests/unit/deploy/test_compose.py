@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check
+from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, TOKEN_VARIABLE, check
 from postgres import PROGRAMS
 from yarl import URL
 
@@ -67,12 +67,19 @@ def test_the_secrets_that_are_mounted_are_those_the_configuration_reads(file: st
 
 @each
 async def test_the_program_accepts_the_configuration_that_is_mounted(file: str, tmp_path: Path) -> None:
-    await check(config_of(file), tmp_path, watcher_of(file)["environment"])
+    await check(config_of(file), tmp_path, watcher_of(file)["environment"] | {TOKEN_VARIABLE: "t" * 32})
 
 
 @each
 def test_the_variables_that_are_set_are_read(file: str) -> None:
-    assert set(watcher_of(file)["environment"]) <= {*DEFAULTS, VARIABLE}
+    assert set(watcher_of(file)["environment"]) <= {*DEFAULTS, VARIABLE, TOKEN_VARIABLE}
+
+
+@each
+def test_the_token_comes_from_whoever_starts_it(file: str) -> None:
+    assert watcher_of(file)["environment"][TOKEN_VARIABLE] == f"${{{TOKEN_VARIABLE}:-}}"
+    document = yaml.safe_load(config_of(file).read_text(encoding="utf-8"))
+    assert document["http"] == {"token": f"${{{TOKEN_VARIABLE}:-}}"}
 
 
 @each

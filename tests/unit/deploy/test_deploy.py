@@ -19,6 +19,7 @@ UNIT = (DEPLOY / "systemd" / "clerk-watcher.service").read_text(encoding="utf-8"
 DROP_IN = (DEPLOY / "systemd" / "slack-and-pager.conf").read_text(encoding="utf-8")
 CONFIG = DEPLOY / "config" / "watcher.yaml"
 ALERTS = DEPLOY / "slack-and-pager" / "watcher.yaml"
+ALERTS_ON_KUBERNETES = DEPLOY / "kubernetes" / "slack-and-pager" / "watcher.yaml"
 MOUNTED = sorted(DEPLOY.rglob("watcher.yaml"))
 """What to watch, for each way to deploy it."""
 
@@ -68,12 +69,13 @@ def test_a_configuration_leaves_to_its_surroundings_what_they_set(path: Path) ->
 
 
 def test_the_configurations_differ_in_where_their_secrets_are_and_in_the_store_alone() -> None:
-    plain = [path for path in MOUNTED if path != ALERTS]
-    texts = [re.sub(r"\S*/(?=clerk_api_key|ops_webhook_secret)", "", path.read_text("utf-8")) for path in plain]
-    documents = [yaml.safe_load(text) for text in texts]
-    for document in documents:
-        document.pop("store", None)
-    assert documents == documents[:1] * len(plain)
+    secrets = r"\S*/(?=clerk_api_key|ops_webhook_secret|slack_webhook_url|pagerduty_routing_key)"
+    alerts = [ALERTS, ALERTS_ON_KUBERNETES]
+    for several in ([path for path in MOUNTED if path not in alerts], alerts):
+        documents = [yaml.safe_load(re.sub(secrets, "", path.read_text("utf-8"))) for path in several]
+        for document in documents:
+            document.pop("store", None)
+        assert documents == documents[:1] * len(several)
 
 
 @pytest.mark.parametrize(
@@ -132,10 +134,12 @@ def test_the_image_is_built_from_files_that_its_context_has_and_holds_the_driver
 def test_ci_runs_what_a_change_must_pass_on_every_version_that_is_named() -> None:
     job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]["test"]
     install, run = (step["run"] for step in job["steps"] if "run" in step)
-    assert install.endswith("--no-install-recommends prometheus-alertmanager pgbouncer faketime")  # needs root
+    assert install.endswith(
+        "--no-install-recommends prometheus prometheus-alertmanager pgbouncer faketime"
+    )  # needs root
     assert run == ".ci/run"
     (programs,) = re.findall(r"^ +for package in (.*); do #", (ROOT / run).read_text(encoding="utf-8"), re.MULTILINE)
-    assert programs == "prometheus-alertmanager pgbouncer kustomize faketime"
+    assert programs == "prometheus prometheus-alertmanager pgbouncer kustomize faketime"
     assert os.access(ROOT / ".ci/run", os.X_OK)
     named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert job["strategy"]["matrix"]["python"] == named

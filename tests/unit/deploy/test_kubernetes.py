@@ -11,7 +11,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, image_variables
+from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, TOKEN_VARIABLE, check, image_variables
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
@@ -30,7 +30,7 @@ VERSIONS = ["1.27", kubernetes_validate.latest_version()]
 """Of Kubernetes: the oldest that docs/run.md names, and the newest that is known here."""
 
 KUSTOMIZE = shutil.which("kustomize")
-OVERLAYS = ("sqlite", "postgres")
+OVERLAYS = ("sqlite", "postgres", "slack-and-pager")
 
 by_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 needs_kustomize = pytest.mark.skipif(KUSTOMIZE is None, reason="kustomize is not installed: apt-get install kustomize")
@@ -42,9 +42,9 @@ def read(path: Path) -> Manifest:
 
 
 @cache
-def built(overlay: str) -> dict[str, Manifest]:
+def built(overlay: str, folder: Path = FOLDER) -> dict[str, Manifest]:
     """Return what would be applied, by kind."""
-    words = [str(KUSTOMIZE), "build", str(FOLDER / overlay)]
+    words = [str(KUSTOMIZE), "build", str(folder / overlay)]
     text = subprocess.run(words, check=True, capture_output=True, timeout=60).stdout
     manifests = list(yaml.safe_load_all(text))
     kinds: dict[str, Manifest] = {manifest["kind"]: manifest for manifest in manifests}
@@ -83,12 +83,12 @@ def test_a_key_that_kubernetes_does_not_know_would_be_found() -> None:
         kubernetes_validate.validate(DEPLOYMENT | {"spec": DEPLOYMENT["spec"] | {"replica": 3}}, "1.27", strict=True)
 
 
-@pytest.mark.parametrize("folder", ["base", *OVERLAYS])
+@pytest.mark.parametrize("folder", ["base", "prometheus", *OVERLAYS])
 def test_a_kustomization_names_every_file_beside_it(folder: str) -> None:
     kustomization = read(FOLDER / folder / "kustomization.yaml")
     patches = [patch["path"] for patch in kustomization.get("patches", [])]
     generated = [name for made in kustomization.get("configMapGenerator", []) for name in made["files"]]
-    named = {*kustomization["resources"], *patches, *generated} - {"../base"}
+    named = {*kustomization["resources"], *patches, *generated} - {"../base", "../sqlite"}
     beside = {path.name for path in (FOLDER / folder).glob("*.yaml")}
     assert named == beside - {"kustomization.yaml", "secret.example.yaml"}
 
@@ -160,10 +160,14 @@ def test_the_secrets_that_are_asked_for_are_those_of_the_examples_which_hold_non
     assert {value for example in examples.values() for value in example["stringData"].values()} == {"REPLACE_ME"}
     (volume,) = (volume["secret"] for volume in POD["volumes"] if "secret" in volume)
     (mount,) = (mount for mount in CONTAINER["volumeMounts"] if mount["name"] == "secrets")
-    keys = re.findall(rf"{mount['mountPath']}/(\w+)$", CONFIG.read_text(encoding="utf-8"), re.MULTILINE)
-    common = examples["kubernetes"]
-    assert (volume["secretName"], keys) == (common["metadata"]["name"], [*common["stringData"]])
-    assert set(keys) < set(SECRETS)
+    token = variables_of(DEPLOYMENT)[TOKEN_VARIABLE]["valueFrom"]["secretKeyRef"]
+    assert token["optional"] is True
+    for folder, config in (("kubernetes", CONFIG), ("slack-and-pager", FOLDER / "slack-and-pager/watcher.yaml")):
+        keys = re.findall(rf"{mount['mountPath']}/(\w+)(?: +#.*)?$", config.read_text("utf-8"), re.MULTILINE)
+        example = examples[folder]
+        assert volume["secretName"] == token["name"] == example["metadata"]["name"]
+        assert [*example["stringData"]] == [*keys, token["key"]]
+        assert set(keys) < set(SECRETS)
     patch, example = read(FOLDER / "postgres/deployment.yaml"), examples["postgres"]
     (volume,) = (each["secret"] for each in patch["spec"]["template"]["spec"]["volumes"])
     (mount,) = container_of(patch)["volumeMounts"]
@@ -181,12 +185,13 @@ def variables_of(deployment: Manifest) -> dict[str, Manifest]:
     return {variable["name"]: variable for variable in container_of(deployment).get("env", [])}
 
 
-@pytest.mark.parametrize("overlay", ["sqlite", "postgres"])
+@by_overlay
 async def test_the_program_accepts_the_configuration_that_is_mounted(overlay: str, tmp_path: Path) -> None:
-    variables = variables_of(read(FOLDER / overlay / "deployment.yaml"))
-    assert {name for name in variables if name.startswith("WATCHER_")} <= set(DEFAULTS)
-    config = CONFIG if overlay == "sqlite" else FOLDER / "postgres/watcher.yaml"
-    await check(config, tmp_path, {name: variable.get("value", "p") for name, variable in variables.items()})
+    patch = read(FOLDER / "postgres/deployment.yaml") if overlay == "postgres" else DEPLOYMENT
+    variables = variables_of(DEPLOYMENT) | variables_of(patch)
+    assert {name for name in variables if name.startswith("WATCHER_")} <= {*DEFAULTS, TOKEN_VARIABLE}
+    config = CONFIG if overlay == "sqlite" else FOLDER / overlay / "watcher.yaml"
+    await check(config, tmp_path, {name: variable.get("value", "p" * 32) for name, variable in variables.items()})
 
 
 @needs_kustomize
@@ -230,6 +235,34 @@ def test_the_watcher_may_reach_what_it_needs_and_no_other_port(overlay: str) -> 
     policy = kinds["NetworkPolicy"]["spec"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     open_ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
-    sinks = {URL(sink["url"]).port for sink in yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["sinks"].values()}
+    config = yaml.safe_load(CONFIG.read_text(encoding="utf-8"))
+    sinks = {
+        URL(sink["url"]).port for sink in config["sinks"].values()
+    }  # those of Slack and PagerDuty are as well https
     store = {5432} if STORE_VARIABLE in variables_of(kinds["Deployment"]) else set()
     assert open_ports == {53} | sinks | store
+
+
+@needs_kustomize
+@pytest.mark.parametrize("overlay", ["sqlite", "postgres"])
+def test_with_its_component_the_operator_of_prometheus_scrapes_each_pod_and_has_the_rules(
+    overlay: str, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    kustomization = copy / overlay / "kustomization.yaml"
+    kustomization.write_text(f"{kustomization.read_text('utf-8')}\ncomponents: [../prometheus]\n", encoding="utf-8")
+    kinds = built(overlay, copy)
+    monitor = kinds["ServiceMonitor"]["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= kinds["Service"]["metadata"]["labels"].items()
+    (endpoint,) = monitor["endpoints"]
+    assert (endpoint["port"], endpoint["path"]) == (kinds["Service"]["spec"]["ports"][0]["name"], "/metrics")
+    rules = read(DEPLOY / "prometheus/rules.yaml")
+    assert kinds["PrometheusRule"]["spec"] == rules
+    job = kinds["Service"]["metadata"]["name"]  # as the operator names it
+    assert f'up{{job="{job}"}}' in str(rules)
+
+
+@needs_kustomize
+def test_with_slack_and_a_pager_the_configuration_takes_the_place_of_the_one_of_the_base() -> None:
+    text = (FOLDER / "slack-and-pager/watcher.yaml").read_text(encoding="utf-8")
+    assert built("slack-and-pager")["ConfigMap"]["data"] == {"watcher.yaml": text}

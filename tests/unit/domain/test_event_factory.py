@@ -91,14 +91,15 @@ def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_an
     trouble = {"account": "default", "reason": AccountTrouble.INVALID, "cause": None}
 
     def told(make: Callable[..., Reported], opening: EventType, closing: EventType, **more: Any) -> list[bytes]:
-        """Return the lanes of an opening, a reminder, both ways of closing and the next opening."""
+        """Return the lanes of an opening, a reminder, of its being taken, both ways of closing and the next opening."""
         opened = make(opening, problem=None, after=0, at=AT, **more)
         assert opened.problem is not None
         body, problem = opened.entry.event.body, opened.problem.problem
         return [
             opened.entry.event.lane,
             events.reminder(body, problem, sink="ops", after=0, at=AT).event.lane,
-            events.closed(problem, body, reason=ClosedReason.REMOVED, at=AT).entry.event.lane,
+            events.acknowledged(problem, body, by=None, comment=None, until=None, after=0, at=AT).event.lane,
+            events.closed(problem, body, reason=ClosedReason.REMOVED, after=0, at=AT).entry.event.lane,
             make(closing, problem=problem, after=1, at=AT, **more).entry.event.lane,
             make(opening, problem=None, after=2, at=AT, **more).entry.event.lane,
         ]
@@ -182,14 +183,14 @@ def test_a_problem_that_nobody_watches_for_ends_with_the_data_of_its_opening(eve
     )
     assert opening.problem is not None
     problem, later = opening.problem.problem, AT + timedelta(hours=1)
-    closing = events.closed(problem, opening.entry.event.body, reason=ClosedReason.REMOVED, at=later)
+    closing = events.closed(problem, opening.entry.event.body, reason=ClosedReason.REMOVED, after=2, at=later)
     envelope = json.loads(closing.entry.event.body)
     assert (closing.entry.sinks, closing.entry.event.closes) == ((), True)
     assert closing.problem == ProblemChange(problem, closed_at=later)
     assert (envelope["type"], envelope["source"], envelope["sequence"]) == (
         "problem.closed",
         f"/problems/{problem.id}",
-        "0000000001",
+        "0000000003",
     )
     assert "subject" not in envelope
     data = envelope["data"]
@@ -199,8 +200,35 @@ def test_a_problem_that_nobody_watches_for_ends_with_the_data_of_its_opening(eve
 
 def test_a_problem_ends_though_its_opening_is_gone(events: EventFactory) -> None:
     problem = new_problem(EventType.SINK_FAILING, "/sinks/ops", nth=1, sequence=1, at=AT)
-    body = events.closed(problem, None, reason=ClosedReason.ENDED, at=AT).entry.event.body
+    body = events.closed(problem, None, reason=ClosedReason.ENDED, after=0, at=AT).entry.event.body
     assert set(json.loads(body)["data"]) == {"reason", "problem", "observed"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("dana", "on it\u009b", AT), {"by": "dana", "comment": "on it\u009b", "until": "2026-11-24T10:00:01.800Z"}),
+        ((None, None, None), None),
+    ],
+)
+def test_that_somebody_took_a_problem_says_who_and_until_when_with_the_data_of_its_opening(
+    events: EventFactory, given: tuple[Any, ...], said: dict[str, str] | None
+) -> None:
+    opening = sink(events).event
+    problem = new_problem(EventType.SINK_FAILING, "/sinks/ops", nth=1, sequence=1, at=AT)
+    by, comment, until = given
+    entry = events.acknowledged(problem, opening.body, by=by, comment=comment, until=until, after=1, at=AT)
+    body, event = json.loads(entry.event.body), entry.event
+    assert (body["type"], body["source"], body["sequence"]) == (
+        "problem.acknowledged",
+        f"/problems/{problem.id}",
+        "0000000002",
+    )
+    assert "subject" not in body
+    assert (entry.sinks, event.problem, event.closes) == ((), problem.id, False)
+    assert (body["data"].get("acknowledgement"), body["data"]["sink"]) == (said, "ops")
+    assert body["data"]["observed"] == {"at": body["time"]}
+    assert "\u009b".encode() not in event.body
 
 
 @pytest.mark.parametrize("make", [gap, pipeline, account, sink])

@@ -138,11 +138,6 @@ def test_a_repeated_status_is_reported_again_and_counted() -> None:
     assert known.was_paused
 
 
-@pytest.mark.parametrize(("words", "paused"), [(("running",), False), (("paused",), True), (("paused", "new"), True)])
-def test_a_pause_is_remembered(words: tuple[str, ...], *, paused: bool) -> None:
-    assert after(*words).was_paused is paused
-
-
 # Unrecognized words
 
 
@@ -270,27 +265,12 @@ def test_overdue_is_reported_once_per_stay_and_again_in_the_next() -> None:
     ]
 
 
-@pytest.mark.parametrize("word", ["success", "failed", "odd", "odd."])
-def test_a_status_without_a_limit_is_never_overdue(word: str) -> None:
-    assert "overdue" not in emitted(see(after(), an_observation(word, started_at=BEGAN), LIMITS))
-
-
 @pytest.mark.parametrize("word", ["success", "failed", "odd."])
 def test_an_end_after_the_limit_is_only_the_end(word: str) -> None:
     known = replace(after("running"), since_at=BEGAN)
     assert "overdue" not in emitted(
         see(known, an_observation(word), LIMITS | {"odd": 1.0, "success": 1.0, "failed": 1.0})
     )
-
-
-def test_a_dropped_poll_makes_nothing_overdue() -> None:
-    known = replace(after("running"), since_at=BEGAN)
-    assert see(known, an_observation("running", sent_at=known.polled_at - 1), LIMITS).status_changes == ()
-
-
-def test_the_poll_that_reports_overdue_is_recorded() -> None:
-    known = replace(after("running"), since_at=BEGAN)
-    assert see(known, an_observation("running"), LIMITS).known.polled_at == NOW
 
 
 def test_a_wait_before_the_loss_is_not_held_against_the_status_after_it() -> None:
@@ -320,11 +300,6 @@ def test_a_loss_before_the_first_sight_has_nothing_before_it() -> None:
     result = lose(after(), LostReason.NOT_FOUND, at=NOW, polled_at=Micros(0))
     assert emitted(result) == "lost"
     assert result.status_changes[0].sequence == 1
-
-
-def test_a_second_loss_is_the_second() -> None:
-    known = after("running", "lost", "running")
-    assert lose(known, LostReason.NOT_FOUND, at=NOW, polled_at=Micros(0)).status_changes[0].nth == 2
 
 
 def test_the_event_after_the_return_from_a_loss_names_the_status_again() -> None:

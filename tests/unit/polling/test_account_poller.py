@@ -12,7 +12,7 @@ from stores import HeardStore, claim
 from structlog.testing import capture_logs
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
 
-from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
+from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
@@ -409,32 +409,6 @@ async def test_an_execution_recorded_behind_its_owner_s_back_ends_the_daemon(sto
     assert account.fatal[0].exit_code == Exit.FAILED
 
 
-async def test_an_account_that_became_somebody_elses_while_in_trouble_ends_the_daemon(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A)
-    account.api.default = Outcome.UNAUTHORIZED
-    await claim(store, "account", "default")
-    with pytest.raises(OwnershipLostError):
-        await account.run_for(20)
-    assert isinstance(account.fatal[0], OwnershipLostError)
-
-
-async def test_a_damaged_store_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
-    broken = BrokenStore(store)
-    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
-    broken.error = StoreUnusableError("the file is damaged")
-    await account.run_for(1)
-    assert isinstance(account.fatal[0], StoreUnusableError)
-
-
-async def test_what_was_given_up_starts_nothing_more(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
-    await account.watcher.cancel()
-    await account.run_for(30)
-    assert account.api.asked == []
-
-
 async def test_a_crash_in_one_poll_does_not_end_the_others(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     del account.api.script[A]
@@ -484,14 +458,6 @@ async def test_the_delay_from_the_end_to_its_sight_is_measured(store: SqlStore, 
     registry = account.metrics.registry
     assert registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
     assert registry.get_sample_value("watcher_detection_delay_seconds_sum") == pytest.approx(10, abs=0.1)
-
-
-@pytest.mark.untraced
-async def test_a_lost_execution_says_nothing_of_the_budget(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
-    account.api.script[A] = Outcome.NOT_FOUND
-    await account.run_for(6 * 3600)
-    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running", "execution.lost"]
 
 
 async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again(
@@ -606,16 +572,6 @@ async def test_a_short_interval_the_budget_cannot_hold_is_over_budget_too(store:
     assert ("account.degraded", "over_budget", None) in await account.emitted()
 
 
-async def test_slow_answers_are_not_a_budget_that_is_too_small(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, max_interval_s=1.0)
-    for _ in range(60):
-        account.api.gate.clear()
-        await account.run_for(8)
-        account.api.gate.set()
-        await account.settle()
-    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"]
-
-
 async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     account.api.default = Outcome.FORBIDDEN
@@ -667,24 +623,6 @@ async def test_a_pause_outlives_a_kill(store: SqlStore, clock: FakeClock) -> Non
     assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
 
 
-async def test_a_pause_that_grew_outlives_a_kill_as_it_is(store: SqlStore, clock: FakeClock) -> None:
-    account = await busy_account(store, clock, retry_after_s=5.0)
-    await account.run_for(4)
-    account.api.retry_after_s = 60.0
-    await account.run_for(11)
-    assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
-
-
-async def test_a_pause_is_forgotten_when_it_is_over(store: SqlStore, clock: FakeClock) -> None:
-    account = await busy_account(store, clock, retry_after_s=5.0)
-    await account.run_for(4)
-    account.api.default = None
-    await account.run_for(20)
-    await account.watcher.flush()
-    clock.elapsed_s -= 20
-    assert await seconds_until_asked(store, clock) < 0.1
-
-
 async def test_no_pause_of_a_clock_that_was_ahead_is_longer_than_any(store: SqlStore, clock: FakeClock) -> None:
     account = await busy_account(store, clock, retry_after_s=3600.0)
     await account.run_for(1)
@@ -724,28 +662,6 @@ async def test_a_success_after_a_restart_ends_what_failed_before(store: SqlStore
     assert await again.emitted() == [("execution.running", "running", None)]
 
 
-async def test_a_pause_the_store_cannot_take_is_kept_with_a_later_flush(store: SqlStore, clock: FakeClock) -> None:
-    broken = BrokenStore(store)
-    account = await busy_account(broken, clock, retry_after_s=60.0)
-    broken.error = StoreError("the disk is full")
-    await account.run_for(10)
-    assert account.fatal == []
-    broken.error = None
-    await account.watcher.flush()
-    assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
-
-
-@pytest.mark.parametrize("error", [StoreUnusableError("damaged"), OwnershipLostError("somebody else's")])
-async def test_a_store_that_is_lost_to_a_pause_ends_the_daemon(
-    store: SqlStore, clock: FakeClock, error: StoreError
-) -> None:
-    broken = BrokenStore(store)
-    account = await busy_account(broken, clock, retry_after_s=60.0)
-    broken.error = error
-    await account.run_for(1)
-    assert account.fatal == [error]
-
-
 async def test_the_next_poll_is_known_unless_it_is_under_way(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     assert account.watcher.next_poll_at(clock.monotonic()) == clock.monotonic()
@@ -776,20 +692,6 @@ async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(sto
     await account.run_for(20)
     assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"] * 2
     assert account.watcher._breaker.failing_since is None
-
-
-async def test_what_was_kept_of_failures_over_a_stop_is_no_more_than_ran(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
-    account.api.default = Outcome.SERVER_ERROR
-    await account.run_for(10)
-    clock.stop_for(65.0)
-    await account.watcher.flush()
-    again = await account_of(store, clock, A)
-    again.api.default = Outcome.SERVER_ERROR
-    await again.run_for(40)
-    assert await again.emitted() == []
-    await again.run_for(20)
-    assert await again.emitted() == [("account.degraded", "unreachable", None)]
 
 
 async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_is_full(

@@ -2,52 +2,29 @@
 
 import json
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from worker_rig import EPOCH, FakeClock
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.routing import Route, Router
-from watcher.domain.timestamps import BootTime, Micros, Monotonic
+from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Watch
 from watcher.polling.evaluator import Evaluation, ReplyEvaluator
 from watcher.polling.failures import FailurePolicy
 from watcher.polling.poll_item import TrackedExecution
 from watcher.store.changes import ExecutionChange, Lease
 
-EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 LEASE = Lease("account", "default", 7)
 WATCH = Watch("default", "p-1", ("e-1",), overdue_after_s={"running": 900.0})
 HOUR_S = 3600.0
 DAY_S = 86400.0
 REQUEST_S = 0.25
-
-
-@dataclass
-class ManualClock:
-    """Readings of one time, and a wall clock that somebody may set."""
-
-    passed_s: float = 0.0
-    wall_error_s: float = 0.0
-
-    def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self.passed_s + self.wall_error_s)
-
-    def monotonic(self) -> Monotonic:
-        return Monotonic(500.0 + self.passed_s)
-
-    def running(self) -> float:
-        return self.monotonic()
-
-    def boot_time(self) -> BootTime:
-        return BootTime(self.monotonic())
-
-    def steady_us(self) -> Micros:
-        return Micros(round(EPOCH.timestamp() * 1_000_000) + round(self.passed_s * 1_000_000))
 
 
 def tenth(dwell_s: float) -> float:
@@ -59,7 +36,7 @@ class Rig:
     """One evaluator and one execution, whose changes are taken over as if they had been recorded."""
 
     link: str | None = None
-    clock: ManualClock = field(default_factory=ManualClock)
+    clock: FakeClock = field(default_factory=FakeClock)
     entry: TrackedExecution = field(default_factory=lambda: TrackedExecution(ExecutionRecord("e-1", "p-1"), WATCH))
     router: Router = field(default_factory=lambda: Router({"all": Route(frozenset(EventType), {}, frozenset())}))
     bodies: list[Any] = field(default_factory=list)
@@ -135,23 +112,6 @@ def us(rig: Rig) -> int:
 # Successful polls
 
 
-def test_a_first_sight_is_recorded_as_a_new_row_with_its_event() -> None:
-    rig = Rig()
-    evaluation = rig.see("running")
-    change = change_of(evaluation)
-    assert (change.lease, change.before, change.known) == (LEASE, None, evaluation.known)
-    assert [entry.sinks for entry in change.entries] == [("all",)]
-    assert evaluation.polled_at == us(rig)
-    assert rig.emitted == ["running"]
-
-
-def test_a_change_names_the_sequence_it_builds_on() -> None:
-    rig = Rig()
-    rig.see("new")
-    assert change_of(rig.see("running")).before == 1
-    assert change_of(rig.see("success")).before == 2
-
-
 def test_what_a_list_found_has_a_row_before_its_first_event() -> None:
     rig = Rig(entry=TrackedExecution(ExecutionRecord("e-1", "p-1", found_at=Micros(5)), WATCH, recorded=True))
     change = change_of(rig.see("running"))
@@ -159,67 +119,6 @@ def test_what_a_list_found_has_a_row_before_its_first_event() -> None:
     assert "previousStatus" not in rig.bodies[0]["data"]["execution"]
     assert "notBefore" not in rig.bodies[0]["data"]["observed"]
     assert change_of(rig.see("success")).before == 1
-
-
-def test_an_unchanged_poll_is_not_recorded() -> None:
-    rig = Rig()
-    rig.see("running")
-    known = rig.entry.known
-    rig.wait(10)
-    evaluation = rig.see("running")
-    assert (evaluation.known, evaluation.change, evaluation.polled_at) == (known, None, us(rig))
-
-
-def test_the_next_poll_follows_the_cadence_from_the_beginning_of_the_stay() -> None:
-    rig = Rig()
-    assert rig.see("running").next_s == 1
-    rig.wait(300)
-    assert rig.see("running").next_s == pytest.approx(30.025)
-    assert rig.see("paused").next_s == 1
-
-
-@pytest.mark.parametrize("status", ["success", "failed"])
-def test_an_end_ends_the_watching(status: str) -> None:
-    rig = Rig()
-    evaluation = rig.see(status)
-    assert evaluation.next_s is None
-    assert evaluation.known.ended_at == us(rig)
-
-
-def test_a_poll_that_crossed_a_later_one_is_dropped() -> None:
-    rig = Rig()
-    rig.see("running")
-    rig.entry.polled_at = Micros(us(rig) + 1_000_000)
-    evaluation = rig.see("paused")
-    assert (evaluation.change, evaluation.polled_at, evaluation.contradicts) == (None, None, False)
-    assert evaluation.next_s is not None
-    assert rig.emitted == ["running"]
-
-
-def test_a_status_after_the_end_is_a_contradiction_and_never_reported() -> None:
-    rig = Rig()
-    rig.see("success")
-    evaluation = rig.see("failed")
-    assert (evaluation.change, evaluation.next_s, evaluation.contradicts) == (None, None, True)
-    assert not rig.see("success").contradicts
-    assert rig.emitted == ["success"]
-
-
-def test_an_event_goes_to_the_sinks_of_its_watch_and_type() -> None:
-    routes = {
-        "sales": Route(frozenset(EventType), {"team": "sales"}, frozenset()),
-        "failures": Route(frozenset({EventType.EXECUTION_FAILED}), {}, frozenset()),
-        "all": Route(frozenset(EventType), {}, frozenset()),
-    }
-    rig = Rig(router=Router(routes))
-    assert [entry.sinks for entry in change_of(rig.see("running")).entries] == [("all",)]
-    assert [entry.sinks for entry in change_of(rig.see("failed")).entries] == [("failures", "all")]
-
-
-def test_an_event_carries_the_link_of_the_account() -> None:
-    rig = Rig(link="https://example.com/{pipelineId}/{executionId}")
-    rig.see("running")
-    assert rig.bodies[0]["data"]["link"] == "https://example.com/p-1/e-1"
 
 
 # When it was seen
@@ -281,15 +180,6 @@ def test_the_end_of_an_overdue_stay_goes_to_all_who_were_sent_it() -> None:
     assert [entry.event.closes for entry in change_of(evaluation).entries] == [True]
 
 
-def test_the_loss_of_an_overdue_execution_goes_to_all_who_were_sent_it() -> None:
-    rig = Rig()
-    rig.see("running")
-    rig.wait(1000)
-    rig.see("running")
-    evaluation = rig.fail_for(60, Outcome.NOT_FOUND)
-    assert [entry.event.closes for entry in change_of(evaluation).entries] == [True]
-
-
 @pytest.mark.parametrize(("limits", "unwatched"), [({}, False), ({"new": 60.0}, False), ({"running": 900.0}, True)])
 def test_a_stay_that_nobody_asks_for_any_more_is_ended_elsewhere(limits: dict[str, float], *, unwatched: bool) -> None:
     rig = Rig()
@@ -324,52 +214,7 @@ def test_overdue_at_first_sight_is_reported_with_the_status_in_one_change() -> N
 # Poll errors
 
 
-def test_one_success_starts_the_doubling_anew() -> None:
-    rig = Rig()
-    for _ in range(5):
-        rig.fail()
-    rig.see("running")
-    assert rig.fail().next_s == 1
-
-
-@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.OK])
-def test_one_failed_poll_reports_nothing(outcome: Outcome) -> None:
-    rig = Rig()
-    rig.see("running")
-    known = rig.entry.known
-    evaluation = rig.fail(outcome)
-    assert (evaluation.known, evaluation.change, evaluation.polled_at, evaluation.contradicts) == (
-        known,
-        None,
-        None,
-        False,
-    )
-    assert evaluation.known is known
-
-
 # Losses
-
-
-@pytest.mark.parametrize(
-    ("outcome", "reason"),
-    [
-        (Outcome.NOT_FOUND, LostReason.NOT_FOUND),
-        (Outcome.REJECTED, LostReason.REJECTED),
-        (Outcome.FORBIDDEN, LostReason.FORBIDDEN),
-    ],
-)
-def test_refusals_over_the_grace_are_a_loss_polled_every_10_minutes(outcome: Outcome, reason: LostReason) -> None:
-    rig = Rig()
-    rig.see("running")
-    rig.fail_for(30, outcome)
-    assert rig.emitted == ["running"]
-    rig.wait(30 - REQUEST_S)
-    evaluation = rig.fail(outcome)
-    assert rig.emitted == ["running", "lost"]
-    assert (evaluation.next_s, evaluation.known.lost, evaluation.polled_at) == (600, reason, None)
-    assert change_of(evaluation).before == 1
-    lost = rig.bodies[1]["data"]
-    assert (lost["reason"], lost["execution"]["previousStatus"]) == (reason, "running")
 
 
 def test_a_loss_names_the_last_poll_that_saw_it() -> None:
@@ -390,15 +235,6 @@ def test_an_execution_lost_before_it_was_seen_is_a_new_row_without_a_poll_before
     assert "previousStatus" not in rig.bodies[0]["data"]["execution"]
     assert change_of(rig.see("running")).before == 1
     assert rig.bodies[1]["data"]["execution"]["previousStatus"] == "lost"
-
-
-def test_giving_up_is_recorded_and_reports_nothing() -> None:
-    rig = Rig()
-    rig.fail_for(60, Outcome.NOT_FOUND)
-    rig.wait(DAY_S)
-    evaluation = rig.fail(Outcome.NOT_FOUND)
-    assert change_of(evaluation) == ExecutionChange(LEASE, 1, evaluation.known, ())
-    assert evaluation.known.ended_at == us(rig)
 
 
 def test_what_cannot_be_read_for_an_hour_is_lost_and_still_polled() -> None:

@@ -12,7 +12,7 @@ import pytest
 from stores import HeardStore, upkeep
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
 
-from watcher.clerk.protocol import PAGE_ROWS
+from watcher.clerk.protocol import PAGE_ROWS, PageReply
 from watcher.domain.errors import StoreError
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
@@ -712,6 +712,65 @@ async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reporte
     await account.run_for(60)
     assert asked(account, "page 60") == 1
     assert await emitted(account) == []
+
+
+async def test_a_list_that_somebody_wants_read_is_next_however_busy_the_account_is(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    named = Watch("default", "named", tuple(map(name, range(100, 200))))
+    account = await account_of(store, clock, watches=[WHOLE, named], rate_per_s=1.0)
+    account.api.pipelines |= {"named"}
+    account.api.default = None
+    account.api.script |= {name(number): said(name(number), "running") for number in range(100, 200)}
+    show(account, row(1, "running"))
+    await account.run_for(200)
+    for _ in range(2):
+        before = asked(account, "page 1")
+        account.watcher.read_list(PIPELINE)
+        account.watcher.read_list(PIPELINE)  # several at once are one
+        await account.run_for(1.1)
+        assert asked(account, "page 1") == before + 1
+        await account.run_for(3)
+        assert asked(account, "page 1") == before + 1
+    account.watcher.read_list("named")  # has no list to be read
+    await account.run_for(1)
+
+
+async def test_a_scan_that_began_before_it_was_wanted_does_not_count(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "running"), rate_per_s=1.0)
+    await account.run_for(100)
+    account.api.gate.clear()
+    hold, lists = asyncio.Event(), account.api.list
+
+    async def slowly(**request: Any) -> PageReply:
+        reply = await lists(**request)
+        await hold.wait()
+        return reply
+
+    account.api.list = slowly  # type: ignore[method-assign]
+    account.watcher.read_list(PIPELINE)
+    await account.run_for(1.1)
+    before = asked(account, "page 1")
+    account.watcher.read_list(PIPELINE)  # the page is on its way
+    show(account, row(2, "running"), row(1, "running"))
+    hold.set()
+    account.api.gate.set()
+    await account.run_for(1.1)
+    assert asked(account, "page 1") == before + 1
+    assert await emitted(account) == [("execution.running", name(1)), ("execution.running", name(2))]
+
+
+@pytest.mark.untraced
+async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(store: SqlStore, clock: FakeClock) -> None:
+    old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
+    account = await whole_account(store, clock, *old, rate_per_s=1.0)
+    await account.run_for(13)
+    show(account, row(3001, "success", age_s=-13, ended_s=-13.5), *old)
+    account.watcher.read_list(PIPELINE)
+    await account.run_for(1.1)
+    assert await emitted(account) == [("execution.success", name(3001))]
+    await account.run_for(80)
+    assert (asked(account, "page 30"), asked(account, "page 60")) == (1, 1)
 
 
 @pytest.mark.parametrize("page_rows", [20, PAGE_ROWS])

@@ -2,8 +2,6 @@
 
 import random
 
-import pytest
-
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor, Watch
@@ -48,11 +46,6 @@ def names(poll_queue: PollQueue, *, now: float = 1e9) -> list[str]:
     return taken
 
 
-def test_an_empty_poll_queue_has_nothing() -> None:
-    assert peek(a_poll_queue()) is None
-    assert take(a_poll_queue(), 1e9) is None
-
-
 def test_what_was_asked_for_longest_ago_comes_first_and_equals_in_turn() -> None:
     poll_queue = a_poll_queue()
     for name, asked_at in (("c", 3.0), ("a", 1.0), ("b1", 2.0), ("b2", 2.0)):
@@ -76,49 +69,6 @@ def test_an_entry_that_is_taken_is_not_taken_again_until_it_is_put_back() -> Non
     assert take(poll_queue, 5) is None
     poll_queue.put(entry, due_at=Monotonic(2))
     assert names(poll_queue) == ["e"]
-
-
-def test_an_entry_may_be_moved_both_ways_and_comes_once() -> None:
-    poll_queue, early, late = a_poll_queue(), an_entry("early"), an_entry("late")
-    poll_queue.put(early, due_at=Monotonic(10))
-    poll_queue.put(late, due_at=Monotonic(5))
-    poll_queue.put(early, due_at=Monotonic(1))
-    poll_queue.put(late, due_at=Monotonic(20))
-    assert peek(poll_queue) is early
-    assert names(poll_queue) == ["early", "late"]
-
-
-def test_an_entry_may_be_taken_before_it_is_due() -> None:
-    poll_queue, first, second = a_poll_queue(), an_entry("first"), an_entry("second")
-    poll_queue.put(first, due_at=Monotonic(1))
-    poll_queue.put(second, due_at=Monotonic(100))
-    poll_queue.take(second)
-    assert names(poll_queue) == ["first"]
-
-
-def test_an_entry_taken_early_and_put_back_comes_at_its_new_time_only() -> None:
-    poll_queue, entry, other = a_poll_queue(), an_entry(), an_entry("other")
-    poll_queue.put(entry, due_at=Monotonic(1))
-    poll_queue.put(other, due_at=Monotonic(50))
-    poll_queue.take(entry)
-    poll_queue.put(entry, due_at=Monotonic(100))
-    assert names(poll_queue) == ["other", "e"]
-
-
-def test_an_entry_knows_whether_it_is_queued() -> None:
-    poll_queue, entry = a_poll_queue(), an_entry()
-    queued = [entry.queued]
-    poll_queue.put(entry, due_at=Monotonic(1))
-    queued.append(entry.queued)
-    take(poll_queue, 1)
-    assert [*queued, entry.queued] == [False, True, False]
-
-
-def test_peeking_takes_nothing() -> None:
-    poll_queue, entry = a_poll_queue(), an_entry()
-    poll_queue.put(entry, due_at=Monotonic(1))
-    assert peek(poll_queue) is peek(poll_queue) is entry
-    assert take(poll_queue, 1) is entry
 
 
 def test_a_thousand_random_moves_lose_and_double_nothing() -> None:
@@ -157,15 +107,6 @@ def test_a_list_grows_stale_three_times_as_fast() -> None:
         assert take(poll_queue, now) is (entry if now < 9 else list_)
 
 
-@pytest.mark.parametrize("due_at", [1, 20, 59, 60])
-def test_what_was_asked_for_longest_ago_goes_first_however_long_it_has_been_due(due_at: float) -> None:
-    poll_queue, old, young = a_poll_queue(), an_entry("old"), an_entry("young")
-    old.asked_at, young.asked_at = Monotonic(0), Monotonic(1)
-    poll_queue.put(young, due_at=Monotonic(1))
-    poll_queue.put(old, due_at=Monotonic(due_at))
-    assert names(poll_queue, now=60) == ["old", "young"]
-
-
 def test_what_is_late_goes_whoever_has_the_turn() -> None:
     for now in (59.9, 60):
         poll_queue, stale, due = a_poll_queue(), an_entry("stale"), an_entry("due")
@@ -173,13 +114,6 @@ def test_what_is_late_goes_whoever_has_the_turn() -> None:
         poll_queue.put(stale, due_at=Monotonic(31), queue=QueueKind.STALE)
         poll_queue.put(due, due_at=Monotonic(59))
         assert take(poll_queue, now) is (stale if now < 60 else due)
-
-
-def test_what_is_not_due_does_not_go_however_late_it_is() -> None:
-    poll_queue, entry = a_poll_queue(), an_entry()
-    poll_queue.put(entry, due_at=Monotonic(600))
-    assert take(poll_queue, 599) is None
-    assert take(poll_queue, 600) is entry
 
 
 def test_a_late_list_goes_before_others_that_are_not_three_times_as_late() -> None:

@@ -1,12 +1,8 @@
 """The machine's clocks, and times as integers."""
 
 import time
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 
-import pytest
-from stores import from_us
-
-from watcher.domain.timestamps import to_us
 from watcher.runtime.clock import STOPPED_AFTER_S, SystemClock
 
 
@@ -15,11 +11,6 @@ def test_the_wall_clock_is_aware_utc() -> None:
     now = SystemClock().now()
     assert before <= now <= datetime.now(UTC)
     assert now.tzinfo is UTC
-
-
-def test_the_monotonic_clock_is_the_one_asyncio_uses() -> None:
-    before = time.monotonic()
-    assert before <= SystemClock().monotonic() <= time.monotonic()
 
 
 def test_boot_time_goes_on_while_the_machine_sleeps() -> None:
@@ -51,14 +42,3 @@ def test_time_in_which_the_process_was_stopped_does_not_count_as_run() -> None:
         now += passed_s
         readings.append(clock.running())
     assert readings == [0.5, 1.0, 1.0 + STOPPED_AFTER_S, 1.5 + STOPPED_AFTER_S]
-
-
-@pytest.mark.parametrize("us", [0, 1, 999_999, 1_764_000_001_000_001, 1_799_999_999_999_999, 4_102_444_800_000_001])
-def test_microseconds_survive_the_way_to_a_datetime_and_back(us: int) -> None:
-    assert to_us(from_us(us)) == us
-
-
-@pytest.mark.parametrize("offset_h", [-12, 0, 5.5, 14])
-def test_a_moment_is_the_same_number_in_every_zone(offset_h: float) -> None:
-    moment = datetime(2026, 11, 24, 10, 0, 0, 123_457, tzinfo=UTC)
-    assert to_us(moment.astimezone(timezone(timedelta(hours=offset_h)))) == to_us(moment) == 1_795_514_400_123_457

@@ -1,7 +1,6 @@
 """What becomes of log lines whose stream takes them, takes none for now, or takes none ever again: real pipes."""
 
 import fcntl
-import io
 import json
 import os
 from collections.abc import Iterator
@@ -67,14 +66,6 @@ def test_lines_are_written_in_order_whatever_signs_the_stream_has_not(pipe: Pipe
     assert pipe.read_all(lines) == "".join(f"{number} ?\n" for number in range(1000))
 
 
-def test_a_stream_in_memory_is_written_too() -> None:
-    stream = io.StringIO()
-    lines = LogLines(stream)
-    lines.msg("a")
-    assert lines.flush_within(5)
-    assert stream.getvalue() == "a\n"
-
-
 def test_a_reader_that_stands_still_holds_up_nobody_and_the_log_says_what_is_missing(pipe: Pipe) -> None:
     configure_logs(level="info", format_="json", stream=pipe.stream)
     log, lines = structlog.get_logger(), log_lines(pipe.stream)
@@ -109,10 +100,3 @@ def test_a_reader_that_is_gone_ends_nothing(pipe: Pipe) -> None:
         os.dup2(pipe.stream.fileno(), write_fd)
         lines.msg("b")
         assert pipe.read_all(lines) == "b\n"
-
-
-def test_a_stream_that_was_closed_ends_nothing(pipe: Pipe) -> None:
-    lines = LogLines(pipe.stream)
-    pipe.stream.close()
-    lines.msg("a")
-    assert lines.flush_within(5)

@@ -38,16 +38,6 @@ def test_credentials_become_a_header_and_leave_the_address(environment: pytest.M
     assert proxy == Proxy(PROXY, {"Proxy-Authorization": "Basic dXNlcjpwQHNz"})
 
 
-def test_a_proxy_may_want_a_name_alone(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("HTTP_PROXY", "http://user@proxy.example.com:3128")
-    assert proxy_for(URL("http://hooks.example.com/")).headers == {"Proxy-Authorization": "Basic dXNlcjo="}
-
-
-def test_an_address_without_a_scheme_is_that_of_an_http_proxy(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("HTTPS_PROXY", "proxy.example.com:3128")
-    assert proxy_for(URL("https://hooks.example.com/")) == Proxy(PROXY)
-
-
 @pytest.mark.parametrize(
     ("address", "problem"),
     [

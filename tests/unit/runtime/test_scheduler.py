@@ -80,11 +80,6 @@ async def test_a_wake_runs_a_job_early(schedule: Schedule) -> None:
     await ran.reached(2)
 
 
-async def test_a_wake_for_nobody_is_nothing(schedule: Schedule) -> None:
-    schedule.waker("account:none")()
-    assert schedule.not_yet_run() == []
-
-
 async def test_a_wake_while_the_job_runs_is_not_lost(schedule: Schedule) -> None:
     begun, go_on, count = asyncio.Event(), asyncio.Event(), 0
     again = asyncio.Event()
@@ -105,37 +100,6 @@ async def test_a_wake_while_the_job_runs_is_not_lost(schedule: Schedule) -> None
     go_on.set()
     async with asyncio.timeout(5):
         await again.wait()
-
-
-async def test_a_job_that_wants_to_run_on_and_on_is_never_skipped(
-    schedule: Schedule, caplog: pytest.LogCaptureFixture
-) -> None:
-    ran = CountedTick(0.0)
-    schedule.add("account:a", ran)
-    schedule.start()
-    await ran.reached(200)
-    assert caplog.records == []
-
-
-async def test_a_job_never_overlaps_itself(schedule: Schedule) -> None:
-    running, most, done = 0, 0, asyncio.Event()
-
-    async def overlapping_job() -> float:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        schedule.waker("account:a")()
-        for _ in range(5):
-            await asyncio.sleep(0)
-        running -= 1
-        done.set()
-        return 10.0
-
-    schedule.add("account:a", overlapping_job)
-    schedule.start()
-    await done.wait()
-    await asyncio.sleep(0)
-    assert most == 1
 
 
 async def test_a_job_that_is_woken_in_each_run_lets_others_run(schedule: Schedule) -> None:
@@ -326,17 +290,3 @@ async def test_removing_waits_for_the_job_that_is_under_way(schedule: Schedule) 
     assert not removing.done()
     released.set()
     await removing
-
-
-async def test_removing_what_is_not_there_is_nothing(schedule: Schedule) -> None:
-    await schedule.remove("account:a")
-
-
-async def test_removing_after_the_stop_is_nothing(schedule: Schedule) -> None:
-    ran = CountedTick(10.0)
-    schedule.add("account:a", ran)
-    schedule.start()
-    await ran.reached(1)
-    await schedule.stop()
-    await asyncio.sleep(0)  # the scheduler shuts down in a turn of its own
-    await schedule.remove("account:a")

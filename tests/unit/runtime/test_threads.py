@@ -10,28 +10,6 @@ import pytest
 from watcher.runtime.threads import DetachedExecutor, begin, run_detached
 
 
-async def test_what_it_returns_is_returned() -> None:
-    assert await run_detached(lambda: 7, name="work") == 7
-
-
-async def test_what_it_raises_is_raised() -> None:
-    def fail() -> None:
-        raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        await run_detached(fail, name="work")
-
-
-async def test_whoever_waits_may_leave() -> None:
-    over = threading.Event()
-    waiting = asyncio.create_task(run_detached(over.wait, name="work"))
-    await asyncio.sleep(0)
-    waiting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
-    over.set()
-
-
 def test_an_outcome_nobody_is_there_for_any_more_is_no_error() -> None:
     over = threading.Event()
 

@@ -34,15 +34,6 @@ async def test_one_piece_is_done_after_the_other(one: WorkerThreads) -> None:
     assert done == list(range(100))
 
 
-async def test_what_nobody_waits_for_is_done_in_its_turn(one: WorkerThreads) -> None:
-    done: list[int] = []
-    for number in range(100):
-        one.put(partial(done.append, number))
-    one.close()
-    await one.finish()
-    assert done == list(range(100))
-
-
 async def test_work_goes_on_when_its_caller_is_cancelled(one: WorkerThreads) -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))

@@ -3,18 +3,9 @@ from itertools import pairwise
 import pytest
 
 from watcher.domain.execution import TERMINAL_STATUSES
-from watcher.simulator.lifecycles import BRISK, Kind, Lifecycle, StatusPhase, has_ended, make_lifecycle
+from watcher.simulator.lifecycles import BRISK, Kind, make_lifecycle
 
 FOLLOWERS = {"new": {"running"}, "running": {"paused", "success", "failed"}, "paused": {"running"}}
-LIFECYCLE = Lifecycle("e", phases=(StatusPhase("new", 0), StatusPhase("running", 2), StatusPhase("success", 6)))
-
-
-def test_a_seed_and_an_index_always_make_the_same_lifecycle() -> None:
-    assert make_lifecycle(7, index=3) == make_lifecycle(7, index=3)
-
-
-def test_other_seeds_and_indexes_make_other_lifecycles() -> None:
-    assert len({make_lifecycle(seed, index=index).execution for seed in range(5) for index in range(50)}) == 250
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -48,36 +39,8 @@ def test_a_failing_lifecycle_ends_with_the_node_that_failed() -> None:
     assert [node for node in lifecycle.nodes if node.error] == [lifecycle.nodes[-1]]
 
 
-def test_only_failing_lifecycles_have_an_error() -> None:
-    for kind in set(Kind) - {Kind.FAILING}:
-        assert make_lifecycle(3, index=0, kind=kind).error is None
-
-
-def test_some_lifecycles_reach_a_goal() -> None:
-    assert any(node.is_goal for index in range(40) for node in make_lifecycle(7, index=index).nodes)
-
-
-def test_lifecycles_take_seconds_to_hours() -> None:
-    lengths = [make_lifecycle(7, index=index).length_s() for index in range(80)]
-    assert min(lengths) < 20
-    assert max(lengths) > 7200
-
-
 def test_brisk_lifecycles_are_for_people_who_watch() -> None:
     assert max(make_lifecycle(7, index=index, pace=BRISK).length_s() for index in range(80)) < 40
-
-
-@pytest.mark.parametrize(
-    ("t", "status"), [(-1, "new"), (0, "new"), (1.9, "new"), (2, "running"), (6, "success"), (1e9, "success")]
-)
-def test_a_stay_begins_at_its_second(t: float, status: str) -> None:
-    assert LIFECYCLE.phase_at(t).status == status
-
-
-def test_only_terminal_stays_and_those_that_say_so_have_ended() -> None:
-    assert has_ended(StatusPhase("failed", 0))
-    assert has_ended(StatusPhase("archived", 0, ends=True))
-    assert not has_ended(StatusPhase("archived", 0))
 
 
 def test_a_stretched_lifecycle_keeps_its_proportions() -> None:

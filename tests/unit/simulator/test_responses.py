@@ -118,18 +118,6 @@ def test_dates_are_written_as_the_documentation_writes_them(world: World) -> Non
     assert document["finishedAt"] == "2026-11-24T10:01:01.000Z"
 
 
-def test_a_new_execution_has_neither_started_nor_finished(world: World) -> None:
-    execution = world.add(small(StatusPhase("new", 0), StatusPhase("running", 1)), pipeline=PIPELINE)
-    document = row(execution, world=world, now_s=0.5)
-    assert (document["startedAt"], document["finishedAt"], document["runTime"]) == (None, None, None)
-
-
-def test_run_time_is_in_milliseconds_and_runs_until_the_end(world: World) -> None:
-    execution = world.add(small(StatusPhase("running", 0), StatusPhase("success", 4)), pipeline=PIPELINE)
-    assert row(execution, world=world, now_s=1.5)["runTime"] == 1500
-    assert row(execution, world=world, now_s=9)["runTime"] == 4000
-
-
 def test_nodes_appear_when_they_begin_and_end_when_they_end(world: World) -> None:
     node = Node(id="n", number="1", name="Greeting", begins_s=1, ends_s=3, error="no", goal="Sold", tokens=5)
     execution = world.add(small(StatusPhase("running", 0), StatusPhase("failed", 3), nodes=(node,)), pipeline=PIPELINE)
@@ -140,12 +128,6 @@ def test_nodes_appear_when_they_begin_and_end_when_they_end(world: World) -> Non
     assert during["aiTokensUsed"] == 5
     assert after["nodesExecuted"][0]["status"] == "failed"
     assert after["nodesExecuted"][0]["errorMessage"] == "no"
-
-
-def test_the_error_is_shown_once_the_execution_has_failed(world: World) -> None:
-    execution = failed(world)
-    assert full(execution, world=world, now_s=1)["error"] is None
-    assert full(execution, world=world, now_s=1e6)["error"] == execution.lifecycle.error
 
 
 def test_every_private_field_carries_its_mark(world: World) -> None:
@@ -188,12 +170,6 @@ def test_fields_can_be_null_or_absent(world: World) -> None:
         assert "error" not in document
 
 
-def test_an_unknown_status_can_come_with_a_finish(world: World) -> None:
-    execution = world.add(small(StatusPhase("running", 0), StatusPhase("archived", 2, ends=True)), pipeline=PIPELINE)
-    document = full(execution, world=world, now_s=3)
-    assert (document["status"], document["finishedAt"]) == ("archived", "2026-11-24T10:00:02.000Z")
-
-
 def page_of(world: World, *, number: int, limit: int) -> dict[str, Any]:
     return parsed(listing(PIPELINE.id, number=number, limit=limit, world=world, base_url="http://sim")[0])
 
@@ -209,31 +185,3 @@ def test_pages_divide_the_list_and_link_to_each_other(world: World) -> None:
     assert first["links"] == {"next": f"{url}2", "self": f"{url}1"}
     assert second["links"] == {"next": f"{url}3", "prev": f"{url}1", "self": f"{url}2"}
     assert last["links"] == {"prev": f"{url}2", "self": f"{url}3"}
-
-
-def test_a_page_past_the_end_is_empty(world: World) -> None:
-    world.add(small(StatusPhase("running", 0)), pipeline=PIPELINE)
-    assert page_of(world, number=9, limit=50)["data"] == []
-
-
-def test_a_page_lists_the_statuses_it_shows(world: World) -> None:
-    world.add(small(StatusPhase("running", 0)), pipeline=PIPELINE)
-    document, statuses = listing(PIPELINE.id, number=1, limit=50, world=world, base_url="http://sim")
-    assert {row["id"]: row["status"] for row in parsed(document)["data"]} == statuses == {"e": "running"}
-
-
-def test_a_row_of_a_started_execution_can_have_no_start(world: World) -> None:
-    lifecycle = Lifecycle("e", phases=(StatusPhase("running", 0),), nulls=frozenset({"startedAt"}))
-    world.add(lifecycle, pipeline=PIPELINE)
-    (shown,) = page_of(world, number=1, limit=50)["data"]
-    assert (shown["status"], shown["startedAt"]) == ("running", None)
-
-
-def test_pages_shift_when_an_execution_starts_between_two_reads(world: World) -> None:
-    for nth in range(4):
-        world.add(Lifecycle(f"e{nth}", phases=(StatusPhase("running", 0),)), pipeline=PIPELINE, begins_s=-nth - 1)
-    first = page_of(world, number=1, limit=2)
-    world.add(Lifecycle("young", phases=(StatusPhase("running", 0),)), pipeline=PIPELINE)
-    second = page_of(world, number=2, limit=2)
-    assert [each["id"] for each in first["data"]] == ["e0", "e1"]
-    assert [each["id"] for each in second["data"]] == ["e1", "e2"]

@@ -12,7 +12,6 @@ from watcher.simulator.responses import full
 from watcher.simulator.scenarios import (
     NAMES,
     OPTIONAL_FIELDS,
-    SCENARIOS,
     UNKNOWN_STATUS,
     example_config,
     populate,
@@ -37,31 +36,11 @@ def test_the_same_seed_fills_the_same_world() -> None:
     assert set(ids(filled())).isdisjoint(ids(filled(seed=8)))
 
 
-def test_ids_do_not_depend_on_what_is_odd_or_how_fast_it_goes() -> None:
-    assert ids(filled()) == ids(filled(odd_share=0.5)) == ids(filled(fit_s=25))
-
-
-def test_pipelines_have_names_people_would_give() -> None:
-    assert [pipeline.name for pipeline in filled().pipelines.values()] == list(NAMES)
-
-
 def test_names_are_numbered_when_they_run_out() -> None:
     assert [pipeline.name for pipeline in filled(pipelines_count=7).pipelines.values()][5:] == [
         "Sales agent 2",
         "Onboarding 2",
     ]
-
-
-def test_every_pipeline_has_its_executions() -> None:
-    assert [
-        sum(pipeline == each.pipeline for each in filled().executions()) for pipeline in filled().pipelines.values()
-    ] == [8] * 5
-
-
-def test_some_executions_exist_from_the_start_and_all_do_within_forty_seconds() -> None:
-    begins = [execution.begins_s for execution in filled().executions()]
-    assert 0 in begins
-    assert 0 < max(begins) <= 40
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -135,7 +114,3 @@ def test_only_a_pipeline_that_is_to_fail_is_watched_by_a_rule() -> None:
     document = yaml.safe_load(example_config(filled(), base_url="http://h", fails={"Onboarding": 60.0}))
     rules = {watch["name"]: watch.get("rules") for watch in document["watch"]}
     assert rules == dict.fromkeys(NAMES) | {"Onboarding": {"failing": {"consecutive": 3}}}
-
-
-def test_every_scenario_has_a_few_words() -> None:
-    assert all(3 <= len(each.words.split()) <= 12 for each in SCENARIOS.values())

@@ -92,6 +92,10 @@ def test_alertmanager_is_sent_both_where_trouble_ends_a_problem_the_closing_firs
     assert only["labels"] == lost["labels"]
 
 
+def test_what_an_alert_cannot_say_is_no_request() -> None:
+    assert AlertmanagerTemplate(FakeClock()).messages([sample(EventType.PROBLEM_ACKNOWLEDGED)]) == []
+
+
 def test_a_sink_that_is_disabled_while_it_fails_is_the_same_alert() -> None:
     data = data_of(EventType.SINK_DISABLED) | {"problem": problem_block(EventType.SINK_FAILING)}
     (disabled,) = alertmanager(sample(EventType.SINK_DISABLED, data=data))

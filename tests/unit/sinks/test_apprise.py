@@ -80,7 +80,7 @@ async def test_a_message_has_headline_error_facts_ids_and_link(receiver: Receive
     )
     assert data["execution"]["id"] in ids
     assert sample(FAILED).event_id.hex in ids.replace("-", "")
-    assert link == "https://example.com/@sales/runs/1"
+    assert link == "Open: https://example.com/@sales/runs/1"
 
 
 @pytest.mark.parametrize(

@@ -99,20 +99,3 @@ def terminal() -> Iterator[int]:
     yield theirs
     os.close(ours)
     os.close(theirs)
-
-
-@pytest.mark.parametrize(("variable", "coloured"), [("FORCE_COLOR", True), ("NO_COLOR", False)])
-def test_colours_are_as_the_environment_asks(
-    variable: str,
-    coloured: bool,
-    terminal: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name in ("FORCE_COLOR", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    monkeypatch.setenv(variable, "1")
-    line = render(EVENT, console=event_console(terminal)).decode()
-    assert ("\x1b[31m" in line) is coloured  # dim text is no colour
-    assert "[red]upstream timeout" in line
-    assert not line.endswith("\n")

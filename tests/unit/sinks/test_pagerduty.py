@@ -30,11 +30,13 @@ def pagerduty(*batch: Delivery) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("type_", set(EventType) - {EventType.WATCHER_TEST})
-def test_pagerduty_triggers_and_resolves_under_the_problems_key(type_: EventType) -> None:
+def test_pagerduty_triggers_acknowledges_and_resolves_under_the_problems_key(type_: EventType) -> None:
     (event,) = pagerduty(sample(type_))
-    has_problem = type_ in {*PROBLEM_KINDS, *KINDS_OF_CLOSINGS, EventType.PROBLEM_REMINDER}
+    told = {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED}
+    has_problem = type_ in {*PROBLEM_KINDS, *KINDS_OF_CLOSINGS, *told}
     assert event["dedup_key"] == (PROBLEM if has_problem else str(sample(type_).event_id))
-    assert event["event_action"] == ("resolve" if type_ in KINDS_OF_CLOSINGS else "trigger")
+    actions = {**dict.fromkeys(KINDS_OF_CLOSINGS, "resolve"), EventType.PROBLEM_ACKNOWLEDGED: "acknowledge"}
+    assert event["event_action"] == actions.get(type_, "trigger")
 
 
 def test_a_test_message_is_triggered_and_resolved_at_once() -> None:
@@ -64,7 +66,7 @@ def test_of_a_problem_whose_opening_was_not_sent_nothing_is_resolved() -> None:
 
 def test_pagerduty_gets_all_that_is_known() -> None:
     (event,) = pagerduty(failed(link="https://example.com/runs/1"))
-    assert event["links"] == [{"href": "https://example.com/runs/1", "text": "Open execution"}]
+    assert event["links"] == [{"href": "https://example.com/runs/1", "text": "Open"}]
     assert event["client"] == "clerk-watcher"
     assert event["payload"] == {
         "summary": "Sales agent failed at Greeting: upstream timeout after 30 s",

@@ -48,7 +48,7 @@ def test_error_ids_and_link_come_before_what_may_be_cut() -> None:
     data["execution"]["failedNodes"] += [{"id": "n", "name": "Booking", "error": "no slot"}]
     _, body, _ = plain_message([sample(FAILED, data=data)])
     error, ids, link, facts, nodes = body.split("\n\n")
-    assert (error, link) == ("upstream timeout after 30 s", "https://example.com/runs/1")
+    assert (error, link) == ("upstream timeout after 30 s", "Open: https://example.com/runs/1")
     assert data["execution"]["id"] in ids
     assert facts.startswith("Ended: 2026-11-24 12:00:31 UTC · Status: failed, was running")
     assert nodes == "Also failed:\nBooking: no slot"

@@ -56,10 +56,6 @@ def sent(
     return SentProblem(sample(kind).body, Problem(UUID(id_), kind, OPENED_AT, EventKey(b"s", 1)), closed_at)
 
 
-def another(number: int = 1) -> SentProblem:
-    return sent(EventType.PIPELINE_SILENT, str(UUID(int=number)))
-
-
 def said(receiver: Receiver) -> list[list[tuple[str, bool]]]:
     """Return of each request the names of its alerts, and whether each still holds."""
     return [
@@ -69,27 +65,6 @@ def said(receiver: Receiver) -> list[list[tuple[str, bool]]]:
         ]
         for request in receiver.requests
     ]
-
-
-async def test_a_refresh_opens_no_problem_again_whose_end_was_sent_after_it_was_read_as_open(
-    receiver: Receiver, sink: Sink
-) -> None:
-    read = [sent(), another()]
-    assert await sink.send([sample(EventType.PIPELINE_RECOVERED)]) == DELIVERED
-    assert await sink.refresh(read) == DELIVERED
-    assert await sink.send([sample(EventType.PIPELINE_RECOVERED)]) == DELIVERED
-    assert await sink.refresh(read[:1]) == DELIVERED
-    assert await sink.refresh([sent(closed_at=AT)]) == DELIVERED
-    over = [(FAILING, OVER)]
-    assert said(receiver) == [over, [(SILENT, OPEN)], over, over]
-
-
-async def test_of_a_problem_that_was_read_as_closed_a_refresh_says_so_also_after_its_end(
-    receiver: Receiver, sink: Sink
-) -> None:
-    await sink.send([sample(EventType.PIPELINE_RECOVERED)])
-    await sink.refresh([sent(closed_at=AT)])
-    assert said(receiver) == [[(FAILING, OVER)]] * 2
 
 
 async def test_an_end_goes_behind_the_refresh_that_is_under_way_and_nothing_else_does(

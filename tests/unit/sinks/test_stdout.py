@@ -20,7 +20,6 @@ from structlog.testing import capture_logs
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.timestamps import Micros
-from watcher.runtime.logs import configure_logs
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.stdout import StdoutSink
@@ -117,22 +116,6 @@ async def test_a_reader_that_is_gone_ends_the_program(pipe: Pipe) -> None:
             await sink.send([delivery(b"{}")])
 
 
-async def test_a_reader_that_goes_while_a_line_waits_ends_the_program(pipe: Pipe) -> None:
-    os.set_blocking(pipe.writing, False)
-    sink = StdoutSink(StdoutOutput(pipe.writing))
-    sending = asyncio.create_task(sink.send([delivery(b"x" * 16_000)]))
-    await asyncio.to_thread(os.read, pipe.reading, 1)
-    pipe.close(pipe.reading)
-    with pytest.raises(OutputClosedError):
-        await sending
-
-
-async def test_an_output_closed_by_the_program_itself_ends_it(pipe: Pipe) -> None:
-    pipe.close()
-    with pytest.raises(OutputClosedError, match=r"^stdout cannot be written: Bad file descriptor$"):
-        await StdoutSink(StdoutOutput(pipe.writing)).send([delivery(b"{}")])
-
-
 async def test_a_file_that_may_not_grow_any_more_ends_the_program_and_the_error_says_so(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -143,37 +126,6 @@ async def test_a_file_that_may_not_grow_any_more_ends_the_program_and_the_error_
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         os.close(fd)
-
-
-async def test_a_terminal_that_is_gone_ends_the_program_and_the_error_says_so() -> None:
-    ours, theirs = pty.openpty()
-    os.close(ours)
-    with pytest.raises(OutputClosedError, match=r"^stdout cannot be written: Input/output error$"):
-        await StdoutSink(StdoutOutput(theirs)).send([delivery(b"{}")])
-    os.close(theirs)
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-async def test_a_full_disk_is_waited_for(pipe: Pipe) -> None:
-    waiting, gone_on = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def sleep(_: float) -> None:
-        loop.call_soon_threadsafe(waiting.set)
-        assert gone_on.wait(10)
-
-    full = os.open("/dev/full", os.O_WRONLY)
-    try:
-        sending = asyncio.create_task(StdoutSink(StdoutOutput(full, sleep=sleep)).send([delivery(b"{}")]))
-        await waiting.wait()
-        assert not sending.done()
-        os.dup2(pipe.writing, full)
-        gone_on.set()
-        assert await sending == WRITTEN
-    finally:
-        os.close(full)
-    pipe.close(pipe.writing)
-    assert pipe.read_to_end() == b"{}\n"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -197,20 +149,6 @@ async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(p
     ]
     assert "make room" in logs[0]["note"]
     assert tries == ["disk_full"] * len(sleeps) == ["disk_full"] * 3
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-async def test_a_full_disk_is_waited_for_even_where_the_logs_are_on_it(pipe: Pipe) -> None:
-    full = os.open("/dev/full", os.O_WRONLY)
-
-    def make_space(_: float) -> None:
-        os.dup2(pipe.writing, full)
-
-    with os.fdopen(os.open("/dev/full", os.O_WRONLY), "w", buffering=1) as logs:
-        configure_logs(level="info", format_="json", stream=logs)
-        assert await StdoutSink(StdoutOutput(full, sleep=make_space)).send([delivery(b"{}")]) == WRITTEN
-        os.dup2(pipe.writing, logs.fileno())  # it is closed with what it could not write
-    os.close(full)
 
 
 # A file that an earlier life was killed over
@@ -240,30 +178,6 @@ async def test_a_line_that_was_left_half_written_is_ended_first(
     file.write_bytes(found)
     await print_to(os.open(file, mode | os.O_APPEND), b'{"c":3}')
     assert file.read_bytes() == left
-
-
-async def test_without_appending_what_counts_is_where_writing_goes_on(tmp_path: Path) -> None:
-    file = tmp_path / "events.jsonl"
-    file.write_bytes(b"half")
-    await print_to(os.open(file, os.O_WRONLY), b"{}")
-    assert file.read_bytes() == b"{}\nf"
-    fd = os.open(file, os.O_WRONLY)
-    os.lseek(fd, 0, os.SEEK_END)
-    await print_to(fd, b"{}")
-    assert file.read_bytes() == b"{}\nf\n{}\n"
-
-
-async def test_a_file_that_cannot_be_read_is_gone_on_with_as_it_is(tmp_path: Path) -> None:
-    file = tmp_path / "events.jsonl"
-    file.write_bytes(b"half")
-    fd = os.open(file, os.O_WRONLY | os.O_APPEND)
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
-    try:
-        await print_to(fd, b"{}")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert file.read_bytes() == b"half{}\n"
 
 
 async def test_a_cancelled_line_is_written_whole_and_the_others_are_reported(pipe: Pipe) -> None:
@@ -341,25 +255,3 @@ asyncio.run(main())
 def test_a_reader_that_never_reads_does_not_keep_the_program_from_ending() -> None:
     with subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
         assert program.wait(timeout=30) == 0
-
-
-async def test_a_line_written_after_the_loop_ended_troubles_nobody(pipe: Pipe) -> None:
-    def one_life() -> threading.Thread:
-        before = set(threading.enumerate())
-
-        async def live() -> None:
-            output = StdoutOutput(pipe.writing)
-            sending = asyncio.create_task(StdoutSink(output).send([delivery(b"x" * 16_000)]))
-            await asyncio.to_thread(os.read, pipe.reading, 1)
-            sending.cancel()
-            output.close()
-
-        asyncio.run(live())
-        return next(thread for thread in set(threading.enumerate()) - before if thread.name == "stdout")
-
-    thread = await asyncio.to_thread(one_life)
-    reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
-    await asyncio.to_thread(thread.join, 10)
-    assert not thread.is_alive()
-    pipe.close(pipe.writing)
-    await reading

@@ -14,17 +14,21 @@ from sample_events import (
     HOSTILE,
     OVERDUE_ENDS,
     PIPELINE,
+    PROBLEM,
+    closing_overdue,
     data_of,
+    execution_id,
     failed,
     sample,
 )
 from worker_rig import EPOCH, FakeClock
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
-from watcher.sinks.alert import clean
+from watcher.sinks.alert import Alert, clean
 from watcher.sinks.alertmanager import AlertmanagerTemplate
+from watcher.sinks.chat import read_batch
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.pagerduty import PagerDutyTemplate
 from watcher.sinks.slack import SlackTemplate
@@ -45,6 +49,8 @@ CHECKS: Sequence[tuple[Template, Callable[[bytes], Any]]] = (
     (PagerDutyTemplate(KEY), check_pagerduty),
     (AlertmanagerTemplate(CLOCK), check_alertmanager),
 )
+for template, _ in CHECKS:
+    template.public_url = f"https://{'w' * 60}.example.com"
 NAMES = ("slack", "discord", "teams", "pagerduty", "alertmanager")
 GROUPED = [each for name, each in zip(NAMES, CHECKS, strict=True) if name != "pagerduty"]
 """Those that groups are sent to."""
@@ -69,6 +75,7 @@ def huge(type_: EventType, number: int = 1, *, link_length: int = 2000) -> Deliv
     text = (HOSTILE + '"\\' * 10) * 30
     data["labels"] = {f"{number}.{HOSTILE}"[:256]: HOSTILE * 4 for number in range(32)}
     data["link"] = "https://example.com/".ljust(link_length, "x")
+    data["runbook"] = "https://example.com/".ljust(512, "x")
     if "pipeline" in data:
         data["pipeline"]["name"] = text[:2000]
     if "execution" in data:
@@ -166,6 +173,7 @@ def test_constant_cuts_leave_room_for_whatever_is_written(
     for number in range(40):
         data = data_of(EventType.EXECUTION_FAILED, number) | {"link": "https://example.com/".ljust(300, "x")}
         data["labels"] = {str(label): text[:256] for label in range(32)}
+        data["runbook"] = "https://example.com/".ljust(512, "x")
         data["pipeline"]["name"] = text
         data["execution"] |= {"status": text, "id": text, "previousStatus": text}
         data["execution"]["failedNodes"] = [{"name": text[:100], "error": f"{chr(97 + number % 26)}{text}"}] * 20
@@ -175,6 +183,50 @@ def test_constant_cuts_leave_room_for_whatever_is_written(
     for each in (batch, [replace(batch[0], body=json.dumps(longest).encode())]):
         for message in template.messages(each):
             check(message.body)
+
+
+LINK, RUNBOOK, PUBLIC = "https://example.com/runs/1", "https://wiki.example.com/sales", "https://watcher.example.com"
+PAGES = [
+    (sample(EventType.PIPELINE_FAILING), f"/problems/{PROBLEM}"),
+    (failed(), f"/executions/default/{PIPELINE}/{execution_id()}"),
+    (
+        replace(closing_overdue(EventType.EXECUTION_LOST), part=Part.NEWS),
+        f"/executions/default/{PIPELINE}/{execution_id()}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("delivery", "page"), PAGES)
+@pytest.mark.parametrize("template", [each for each, _ in CHECKS], ids=NAMES)
+def test_a_message_leads_to_what_the_account_links_to_to_our_own_page_and_to_the_runbook(
+    template: Template, delivery: Delivery, page: str
+) -> None:
+    data = json.loads(delivery.body)["data"] | {"link": LINK, "runbook": RUNBOOK}
+    linked = replace(delivery, body=json.dumps(event_of(delivery, data)).encode())
+    shown = " ".join(texts_of([json.loads(message.body) for message in template.messages([linked])]))
+    assert all(url in shown for url in (LINK, f"{template.public_url}{page}", RUNBOOK))
+
+
+def test_names_in_the_address_of_a_page_cannot_lead_elsewhere() -> None:
+    data = data_of(EventType.EXECUTION_FAILED)
+    data["execution"]["id"] = "../../x?y#z"
+    alert = Alert.of_delivery(sample(EventType.EXECUTION_FAILED, data=data), PUBLIC)
+    assert alert.page == f"{PUBLIC}/executions/default/{PIPELINE}/..%2F..%2Fx%3Fy%23z"
+
+
+def test_what_is_of_no_problem_and_no_execution_has_no_page() -> None:
+    assert Alert.of_delivery(sample(EventType.PIPELINE_GAP), PUBLIC).links == {}
+
+
+def test_a_group_leads_to_the_executions_of_its_pipeline_or_of_all() -> None:
+    other = failed(2, pipeline={"id": str(UUID(int=1))})
+    for batch, query in (([failed(1), failed(2)], f"?pipeline={PIPELINE}"), ([failed(1), other], "")):
+        group = read_batch(batch, PUBLIC)
+        assert group.links == {"Details": f"{PUBLIC}/executions{query}"}
+        for template, _ in CHECKS[:3]:
+            (message,) = template.messages(batch)
+            assert f"{template.public_url}/executions{query}" in list(texts_of(json.loads(message.body)))
+    assert read_batch([failed(1), failed(2)]).links == {}
 
 
 def event_of(delivery: Delivery, data: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from watcher.sinks import template as templates
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.sinks.template import Template
-from watcher.sinks.webhook import PRESETS, WebhookSettings
+from watcher.sinks.webhook import WebhookSettings
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 KEY = "k" * 32
@@ -194,19 +194,6 @@ async def test_a_sink_that_cuts_says_so_once_an_hour(receiver: Receiver) -> None
     assert [line["count"] for line in cut] == [1, 2]
 
 
-async def test_a_message_that_is_cut_is_counted_once_however_often_it_is_tried(receiver: Receiver) -> None:
-    clock = FakeClock()
-    receiver.reply = says(answer(503))
-    long = failed(error="x" * 2000)
-    async with sink_to(receiver.url, template="slack", clock=clock) as sink:
-        with capture_logs() as logs:
-            for attempts in range(3):
-                await sink.send([replace(long, attempts=attempts)])
-            clock.passed_s = 3600.0
-            await sink.send([long])
-    assert [(line["event"], line["count"]) for line in logs] == [("message.cut", 1)] * 2
-
-
 async def test_a_sink_whose_messages_are_refused_says_so_once_an_hour(receiver: Receiver) -> None:
     clock = FakeClock()
     receiver.reply = says(answer(400, body=b"invalid_blocks"))
@@ -266,12 +253,6 @@ def test_a_template_brings_its_receivers_events_and_rate(template: str, rate: fl
     assert (own.events, own.rate_limit) == (("execution.new",), 7.0)
 
 
-def test_every_preset_that_may_be_written_has_its_template() -> None:
-    for name, template in PRESETS.items():
-        key = {"routing_key": KEY} if name == "pagerduty" else {}
-        assert type(settings(template=name, **key).chosen_template(SystemClock())) is template
-
-
 def test_pagerduty_needs_no_url() -> None:
     chosen = WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY})
     assert (chosen.target, chosen.url.get_secret_value()) == (
@@ -320,8 +301,3 @@ def test_groups_are_as_the_file_says(more: dict[str, Any], group: GroupRules | N
 def test_pagerduty_takes_no_group() -> None:
     with pytest.raises(ValidationError, match="is not for template pagerduty"):
         settings(**PAGERDUTY, group={})
-
-
-def test_reminders_are_as_the_file_says() -> None:
-    assert settings().rules.remind_every_s is None
-    assert settings(remind_every="4h").rules.remind_every_s == 14_400

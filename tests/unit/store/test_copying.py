@@ -33,7 +33,6 @@ from stores import (
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import Exit, StoreError, StoreHeldError, StoreNotReadyError
 from watcher.domain.watch import Cursor
-from watcher.store import copying
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.copying import CopyStoppedError
 from watcher.store.tables import metadata
@@ -89,15 +88,6 @@ async def test_a_target_may_have_tables_as_long_as_they_are_empty(databases: Dat
     assert rows_of(target) == rows_of(source)
 
 
-async def test_many_pages_are_as_good_as_one(
-    databases: Databases, pair: Sequence[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(copying, "PAGE_ROWS", 3)
-    source, target = await databases.full(pair[0], count=10), databases.nothing(pair[1])
-    copy(source, target)
-    assert rows_of(target) == rows_of(source)
-
-
 async def test_what_is_of_the_processes_that_used_it_stays_behind(databases: Databases, pair: Sequence[str]) -> None:
     source, target = await databases.full(pair[0]), databases.nothing(pair[1])
     run(source, "INSERT INTO meta (key, value) VALUES ('proved_at', '17')")
@@ -143,13 +133,6 @@ async def test_a_file_that_was_written_is_for_its_owner_alone(databases: Databas
     ]  # fmt: skip
 
 
-async def test_a_file_that_is_copied_stays_as_it_is(databases: Databases) -> None:
-    source = await databases.full("sqlite")
-    before = path_of(source).read_bytes()
-    copy(source, databases.nothing("postgresql"))
-    assert path_of(source).read_bytes() == before
-
-
 async def test_what_a_killed_daemon_left_in_the_log_is_copied_too(databases: Databases, tmp_path: Path) -> None:
     source, target = await databases.full("sqlite"), databases.nothing("sqlite")
     with closing(sqlite3.connect(path_of(source))) as database:
@@ -182,13 +165,6 @@ async def test_a_target_with_rows_is_refused_and_keeps_them(databases: Databases
     before = rows_of(target)
     assert "is not empty, it has rows of " in refused(source, target)
     assert rows_of(target) == before
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_copy_is_a_target_no_more(databases: Databases, kind: str) -> None:
-    source, target = await databases.full("sqlite"), databases.nothing(kind)
-    copy(source, target)
-    assert "is not empty" in refused(source, target)
 
 
 async def test_a_target_that_cannot_keep_every_name_is_refused(databases: Databases, postgres: PostgresServer) -> None:
@@ -247,12 +223,6 @@ async def test_a_database_that_a_daemon_uses_is_refused_at_either_end(databases:
     for source, target in ((used, databases.nothing("sqlite")), (file, used)):
         message = refused(source, target, code=Exit.FAILED)
         assert "is in use by pid 7@host; stop every daemon that uses it (after a kill, wait 10 s)" in message
-
-
-async def test_a_lease_that_ran_out_holds_nothing(databases: Databases) -> None:
-    source, target = await databases.full("postgresql"), databases.nothing("sqlite")
-    lend(source, seconds=-1)
-    copy(source, target)
 
 
 async def test_an_error_of_a_database_is_told_in_its_words_and_leaves_nothing(

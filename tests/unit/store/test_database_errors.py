@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
-from stores import SECOND_US, SetClock, change, claim, execution_id, executions_of
+from stores import SetClock, change, claim, execution_id, executions_of
 
-from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
+from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
 from watcher.store.changes import Lease
 from watcher.store.database import explain
 from watcher.store.open import open_store
@@ -76,18 +76,6 @@ async def test_room_for_the_probe_alone_proves_nothing(store: SqlStore, account:
         await store.probe_writable()
     await limit_pages(store, 1_000_000)
     await store.record(change(account, refused))
-    await store.probe_writable()
-
-
-async def test_what_was_refused_and_is_not_tried_again_is_forgotten(
-    store: SqlStore, account: Lease, clock: SetClock
-) -> None:
-    await limit_pages(store, 40)
-    await fill(store, account, until="SQLITE_FULL")
-    clock.us += 30 * SECOND_US - 1
-    with pytest.raises(StoreError, match="the disk is full"):
-        await store.probe_writable()
-    clock.us += 1
     await store.probe_writable()
 
 
@@ -164,12 +152,6 @@ def test_each_error_has_a_meaning(name: str, kind: type[StoreError], *, concerns
     assert (trouble.kind, trouble.concerns_all) == (kind, concerns_all)
     assert "watcher.db" in trouble.text
     assert "secret" not in trouble.text
-
-
-def test_an_error_of_the_store_is_passed_on() -> None:
-    error = explain(OwnershipLostError("gone"), where="watcher.db", names=ERROR_NAMES).error()
-    assert isinstance(error, OwnershipLostError)
-    assert str(error) == "gone"
 
 
 def test_a_strange_error_says_where_it_came_from_and_nothing_it_held() -> None:

@@ -106,25 +106,6 @@ async def test_what_stands_in_the_way_of_all_is_tried_once(disk: Disk, writer: G
     assert await write_all(writer, 3) == [0, -1, -2]
 
 
-async def test_a_cancelled_caller_is_not_missed(disk: Disk, writer: GroupWriter[int, int]) -> None:
-    disk.bad = {1}
-    writes = [asyncio.ensure_future(writer.write(number)) for number in range(3)]
-    await asyncio.sleep(0)
-    writes[0].cancel()
-    writes[1].cancel()
-    await asyncio.wait(writes)
-    assert [write.cancelled() for write in writes] == [True, True, False]
-    assert list(chain(*disk.groups)) == [0, 2]
-
-
-async def test_closing_writes_what_was_handed_in(disk: Disk, writer: GroupWriter[int, int]) -> None:
-    write = asyncio.ensure_future(writer.write(1))
-    await asyncio.sleep(0)
-    await writer.close()
-    assert write.done()
-    assert disk.groups == [[1]]
-
-
 async def test_whoever_is_notified_of_a_write_cannot_end_the_writing(disk: Disk) -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))

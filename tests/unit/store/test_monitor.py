@@ -40,7 +40,7 @@ CHANGES: list[Use] = [
     lambda store, _account, sink: SinkStore(store, sink).turn(Turn(sink, calls_forward=True)),
 ]
 SMALL_WRITES: list[Use] = [
-    lambda store, _account, sink: SinkStore(store, sink).give_up(clock_s=1.0, after_s=1.0, skip=()),
+    lambda store, _account, sink: SinkStore(store, sink).give_up(clock_s=1.0, after_s=1.0, skip=(), group_wait_us=0),
     lambda store, _account, sink: MaintenanceStore(store, sink).mark_absent_sinks(
         present=("ops",), now=Micros(1), dead_after_us=1
     ),
@@ -215,14 +215,3 @@ async def test_metrics_show_a_store_that_refuses_writes_until_one_goes_through(
         assert shown(metrics) == (0, 1)
     await store.record(source_change(leases[0], sequence=2))
     assert shown(metrics) == (1, 1)
-
-
-async def test_poll_times_that_still_fit_do_not_show_that_changes_do(store: SqlStore, leases: Leases) -> None:
-    pages = "PRAGMA max_page_count = 1"  # as many as there are: what needs one more is refused
-    await store._database.write(lambda connection: connection.exec_driver_sql(pages))
-    account, number = leases[0], 0
-    while store.monitor.failing_since is None:
-        with suppress(StoreError):
-            await store.record(change(account, number := number + 1))
-    await SqlAccountStore(store, account).save_poll_times({execution_id(1): Micros(1)})
-    assert store.monitor.failing_since is not None

@@ -40,14 +40,6 @@ async def test_a_new_store_says_that_it_was_created(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
-    path = tmp_path / "watcher.db"
-    path.touch()
-    store = await opened(path)
-    assert store.created
-    await store.close()
-
-
 async def test_a_file_that_somebody_left_empty_becomes_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     path.touch(0o644)
@@ -77,15 +69,6 @@ async def test_what_is_not_a_file_is_left_as_it_is(tmp_path: Path) -> None:
     assert modes_in(tmp_path) == {"pipe": 0o644}
 
 
-async def test_a_relative_url_is_relative_to_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    store = await open_store("sqlite:///here.db", clock=SetClock())
-    await store.close()
-    assert (tmp_path / "here.db").exists()
-
-
 async def test_a_second_daemon_is_refused_and_names_who_holds_the_file(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     store = await opened(path)
@@ -95,18 +78,6 @@ async def test_a_second_daemon_is_refused_and_names_who_holds_the_file(tmp_path:
         assert f"pid {os.getpid()} on {socket.gethostname()} since 2026-11-24T00:00:00+00:00" in message
     await store.close()
     await (await opened(path)).close()
-
-
-def blank(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-async def test_a_holder_that_has_not_yet_said_who_it_is_is_another_process(tmp_path: Path) -> None:
-    path, lock = tmp_path / "watcher.db", tmp_path / "watcher.db.lock"
-    store = await opened(path)
-    blank(lock)
-    assert "in use by another process" in await refusal(path, code=Exit.FAILED)
-    await store.close()
 
 
 def set_versions(path: Path, *, schema_version: int, oldest_reader: int) -> None:
@@ -177,11 +148,6 @@ async def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     message = await refusal(tmp_path / "gone" / "watcher.db")
     assert f"{tmp_path}/gone/watcher.db" in message
     assert "No such file or directory" in message
-
-
-async def test_a_directory_in_place_of_the_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "watcher.db").mkdir()
-    assert "Is a directory" in await refusal(tmp_path / "watcher.db")
 
 
 @contextmanager

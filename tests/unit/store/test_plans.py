@@ -33,7 +33,7 @@ Statement = ClauseElement | HotStatement
 OF_DELIVERIES: list[Statement] = [
     deliveries._WRITE_ATTEMPT,
     deliveries._HOLD_BACK,
-    deliveries._LET_GO,
+    deliveries.LET_GO,
     deliveries._CALL_FORWARD,
     deliveries.HEADS,
     deliveries._NEVER_TRIED,
@@ -43,7 +43,6 @@ OF_DELIVERIES: list[Statement] = [
     sink_store._NOTE_FIRST_DUE,
     sink_store._TOO_OLD,
     sink_store._GIVE_UP,
-    sink_store._LET_GO,
     sink_store._RELEASE,
     deliveries._REPLAY,
     maintenance_store._DELETE_STREAM_DELIVERIES,
@@ -71,8 +70,6 @@ OTHERS: list[Statement] = [
     maintenance_store._DELETE_EMPTY,
     maintenance_store._OLD_EVENTS,
 ]
-SORTED_IN_PART = [deliveries._MEMBERS, deliveries._TRIED_LONGEST_AGO]
-"""A group by its numbers, which its index has in order; once in a while all that was tried, by when that was."""
 
 COUNT = 200_000
 """So many deliveries of one sink wait, each in a lane of its own, half of them tried; another sink took as many."""
@@ -216,8 +213,7 @@ BY_LANE: list[Statement] = [
     deliveries.HEADS,
     deliveries._MEMBERS,
     deliveries._HOLD_BACK,
-    deliveries._LET_GO,
-    sink_store._LET_GO,
+    deliveries.LET_GO,
     recording._DELIVERY,
 ]
 BY_NUMBER: list[Statement] = [deliveries._WRITE_ATTEMPT, sink_store._GIVE_UP, sink_store._RELEASE]

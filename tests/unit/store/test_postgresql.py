@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from postgres import EMPTY, WITH_PASSWORD, PostgresServer, shape
 from sqlalchemy import create_engine
-from sqlalchemy.exc import InternalError
 from stores import change, claim, due, executions_of, settle, sink_of
 from virtual import FakeClock
 
@@ -108,11 +107,6 @@ async def test_a_database_that_is_not_there_must_be_made(postgres: PostgresServe
     assert 'database "nowhere" does not exist; see its URL' in await refusal(postgres.url("nowhere"))
 
 
-async def test_a_user_without_rights_must_be_given_some(postgres: PostgresServer, empty: str) -> None:
-    postgres.run("CREATE ROLE guest LOGIN")
-    assert "grant it all rights in its schema (42501)" in await refusal(empty.replace("postgres@", "guest@"))
-
-
 @pytest.mark.parametrize("mistake", ["sslmode=sometimes", "port=99999", "port=1,2"])
 async def test_what_libpq_refuses_in_the_url_must_be_corrected(url: str, mistake: str) -> None:
     assert "cannot be connected to" in await refusal(f"{url}&{mistake}")
@@ -140,11 +134,6 @@ async def test_a_schema_that_is_not_there_must_be_made(empty: str) -> None:
     assert "has no schema of its search_path; create the schema" in await refusal(
         f"{empty}&options=-csearch_path%3Dgone"
     )
-
-
-@pytest.mark.parametrize("option", ["search_paths%3Dx", "work_mem%3Dmuch"])
-async def test_an_option_that_the_server_does_not_know_must_be_corrected(url: str, option: str) -> None:
-    assert f'parameter "{option.partition("%")[0]}"' in await refusal(f"{url}&options=-c{option}")
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
@@ -353,11 +342,6 @@ def _signal_all(pids: Sequence[int], signum: signal.Signals) -> None:
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signum)
-
-
-async def test_the_reader_cannot_write(shared: SqlStore) -> None:
-    with pytest.raises(InternalError, match="read-only"):
-        await shared._database.read(lambda connection: connection.exec_driver_sql("DELETE FROM meta"))
 
 
 async def test_a_source_that_another_process_numbers_in_the_same_moment_has_its_number(

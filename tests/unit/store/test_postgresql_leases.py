@@ -175,37 +175,6 @@ async def test_one_that_is_leaving_renews_what_it_holds_and_counts_no_more(repli
     assert (len(one.held), len(other.held)) == (6, 6)
 
 
-async def test_an_epoch_that_was_taken_over_writes_nothing(replicas: Replicas) -> None:
-    one, other = await replicas.start("one", A), await replicas.start("other", A)
-    await one.renew()
-    (lease,) = one.held
-    await SqlAccountStore(one.store, lease).load_account()
-    await one.store.record(change(lease, 1))
-    replicas.age(LEASE_S, "one")
-    await other.renew()
-    (taken,) = other.held
-    with pytest.raises(OwnershipLostError):
-        await one.store.record(change(lease, 2))
-    await one.renew()
-    assert one.held == {}
-    await SqlAccountStore(other.store, taken).load_account()
-    assert len(await executions_of(other.store, taken)) == 1
-    await other.store.record(change(taken, 2))
-
-
-async def test_the_same_lease_under_another_epoch_leaves_nothing_to_the_one_before(replicas: Replicas) -> None:
-    one = await replicas.start("one", A)
-    await one.renew()
-    (before,) = one.held
-    await one.renew(before)
-    (now,) = one.held
-    assert key_of(now) == A
-    with pytest.raises(OwnershipLostError, match="account a"):
-        await one.store.record(change(before, 1))
-    await one.renew()
-    assert list(one.held) == [now]
-
-
 async def test_what_is_its_own_by_the_store_and_not_held_was_taken_without_an_answer(replicas: Replicas) -> None:
     one = await replicas.start("one", A)
     await one.renew()
@@ -425,17 +394,6 @@ async def test_with_another_key_an_account_is_released_with_both_and_taken_once_
     replicas.age(ORPHANED_US / 1e6, NOBODY)  # it is beyond the share of the new one
     await new.renew()
     assert (old.names, new.names) == (["a"], ["c", "d"])
-
-
-async def test_a_replica_may_itself_pass_a_key_from_one_account_to_another(replicas: Replicas) -> None:
-    one = await replicas.start("one")
-    one.wanted = {A: "key", B: "another"}
-    await one.renew()
-    one.wanted = {A: "another", B: "key"}
-    for lease in list(one.held):
-        await one.renew(lease)
-    assert one.names == ["a", "b"]
-    assert sorted(one.held.values()) == ["another", "key"]
 
 
 async def test_after_the_database_went_back_all_is_lost_said_once_and_taken_under_other_epochs(

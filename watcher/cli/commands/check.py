@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -55,8 +56,9 @@ def check(
     it is a tab-separated row per account, in seconds and requests per second. With --online a second table shows what
     was tried: a row per key and sink, one per watch that does not work, and one for a PostgreSQL store. No message is
     sent, and nothing written into a store. These requests keep to rate_limit, and are added to those of a daemon
-    with the same key. Likely mistakes are warnings on stderr. Exit codes: 2 the file cannot be used, 4 a key, a sink
-    or the store does not work, 5 a pipeline is not known.
+    with the same key. Likely mistakes are warnings on stderr. The plan ends with the silences, piped as notes on
+    stderr. Exit codes: 2 the file cannot be used, 4 a key, a sink or the store does not work, 5 a pipeline is not
+    known.
     """
     if file is not None and config is not None:
         raise typer.BadParameter("FILE and --config are the same; give one of them")
@@ -66,10 +68,15 @@ def check(
     document = Document(file=str(path), without_secrets=without_secrets)
     settings = loaded(partial(load_config, path, environ=os.environ, document=document))
     require_usable(settings)
+    silences = silence_lines(settings, at=SystemClock().now())
     if sys.stdout.isatty():
         print_plan(plan(settings), settings, file=str(path), console=console_on(sys.stdout))
+        for line in silences:
+            say(console_on(sys.stdout), ("‖ ", "yellow"), line)
     else:
         print_plan_rows(plan(settings))
+        for line in silences:
+            put_error(f"note: {line}")
     warnings = warnings_of(document, settings)
     if sys.stderr.isatty():
         report(warnings, source=document.source, console=console_on(sys.stderr), word=WARNING)
@@ -107,6 +114,21 @@ def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, c
         if each.advice:
             say(console, ("! ", "yellow"), f"{each.account}: {advise(each.advice)}")
     say(console, (EXPLAINED, "dim"))
+
+
+def silence_lines(settings: Settings, *, at: datetime) -> list[str]:
+    """Return what is not sent now, or will not be: a line for each silence that is not over, as of the wall clock."""
+    lines = []
+    for silence in settings.silences:
+        begin, end = silence.window(at)
+        if end > at:
+            match = silence.match
+            labels = (f"{key}={value}" for key, value in match.labels.items())
+            what = ", ".join((*labels, *match.events, *map(str, match.pipelines), *match.accounts, *match.sinks))
+            first = "silent now" if begin <= at else f"silent from {begin:%Y-%m-%d %H:%M}"
+            why = f" ({silence.comment})" if silence.comment else ""
+            lines.append(f"{first} until {end:%Y-%m-%d %H:%M} UTC: {what}{why}")
+    return lines
 
 
 def print_plan_rows(plans: Sequence[AccountPlan]) -> None:

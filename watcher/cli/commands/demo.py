@@ -120,7 +120,7 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
             stack.callback(os.close, stdout_fd)
 
         def announce(address: str) -> None:
-            console.print(f"demo: the watcher's metrics are on http://{address}/metrics")
+            console.print(f"Dashboard: http://{address}")
 
         await run(settings, stop=stop, stdout_fd=stdout_fd, started=announce)
         due_s = await stopped_at - SEEN_WITHIN_S

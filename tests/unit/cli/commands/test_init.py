@@ -57,12 +57,6 @@ def test_a_file_that_is_there_is_never_overwritten(command: Command) -> None:
     assert Path("watcher.yaml").read_text() == "mine"
 
 
-def test_a_link_that_leads_nowhere_is_there_too(command: Command) -> None:
-    Path("watcher.yaml").symlink_to("elsewhere")
-    assert command("init")[0] == 2
-    assert not Path("elsewhere").exists()
-
-
 def test_unless_it_is_forced(command: Command) -> None:
     Path("watcher.yaml").write_text("mine")
     assert command("init", "--force")[0] == 0

@@ -51,16 +51,6 @@ def test_every_mistake_is_reported_with_its_place(refused: Refused) -> None:
     assert numbers == sorted(numbers)
 
 
-def test_nothing_to_watch_is_a_mistake(refused: Refused) -> None:
-    assert "nothing to watch" in refused({"accounts": {"default": {"api_key": "k"}}})
-
-
-def test_no_configuration_is_a_mistake_that_names_where_it_was_sought(command: Command) -> None:
-    code, out, err = command("run")
-    assert (code, out) == (2, "")
-    assert "watcher.yaml" in err
-
-
 def test_a_store_in_a_folder_that_is_not_there_is_named(refused: Refused) -> None:
     account = {"api_key": "k", "base_url": "http://127.0.0.1:1"}
     document = {"accounts": {"default": account}, "watch": WATCH, "http": {"listen": "127.0.0.1:0"}}

@@ -62,11 +62,6 @@ async def test_a_taken_port_is_a_failure_and_no_mistake_of_usage(tmp_path: Path)
     assert said.decode().startswith(f"error: cannot listen on 127.0.0.1:{port}; is it in use?")
 
 
-async def test_an_address_of_ipv6_stands_in_brackets() -> None:
-    async with Simulator(World(SystemClock()), host="::1") as simulator:
-        assert simulator.base_url.startswith("http://[::1]:")
-
-
 async def test_it_reports_while_it_runs_and_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     stop = asyncio.Event()
     async with Simulator(World(SystemClock())) as simulator:

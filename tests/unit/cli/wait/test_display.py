@@ -1,11 +1,9 @@
 """What a wait shows: lines that fit, say what matters, and obey nothing the API said."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from io import StringIO
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +12,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.shell import OutputFailedError
 from watcher.cli.wait import (
     LinesView,
     LiveView,
@@ -87,11 +84,6 @@ def test_the_picture_of_an_end_says_how_long_it_took_why_it_failed_and_the_exit_
     ]
 
 
-def test_a_blank_name_is_as_none() -> None:
-    lines = shown(progress_of(("running", 0), execution=replace(RUNNING, pipeline_name=" ")))
-    assert "   pipeline 0b5c8f1e · " in lines[0]
-
-
 def test_an_end_without_times_took_as_long_as_it_was_watched() -> None:
     execution = ExecutionSnapshot(EXECUTION, "success")
     progress = progress_of(("running", 0), ("success", 9), execution=execution, ending=WaitResult(Exit.DONE))
@@ -115,20 +107,6 @@ def test_an_execution_that_is_not_seen_yet_is_called_by_its_ids() -> None:
     assert shown(progress)[-1] == "  not known yet (404), 1 of 3 answers"
 
 
-def test_a_wait_that_ended_without_the_execution_shows_the_exit_code_alone() -> None:
-    progress = Progress(PIPELINE, EXECUTION, lost_after=3)
-    progress.failure = PollFailure(Outcome.UNAUTHORIZED, "401", NOON)
-    assert shown(progress)[-1] == f"  API 401 since {NOON.astimezone():%H:%M}, retrying"
-    progress.ending = WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)")
-    assert shown(progress)[-1] == "  polls 0 · exit 4"
-
-
-def test_nothing_is_tried_on_once_the_time_is_over() -> None:
-    progress = progress_of(("running", 0), execution=RUNNING, ending=WaitResult(Exit.TIMEOUT, "still running"))
-    progress.failure = PollFailure(Outcome.SERVER_ERROR, "502", NOON)
-    assert shown(progress)[-1] == "  polls 41 · exit 3"
-
-
 @pytest.mark.parametrize(
     ("outcome", "word", "seen", "says"),
     [
@@ -142,12 +120,6 @@ def test_trouble_is_reported_with_its_beginning(outcome: Outcome, word: str, say
     progress = progress_of(("running", 0), execution=RUNNING if seen else None)
     progress.failure = PollFailure(outcome, word, NOON)
     assert shown(progress)[-1] == f"  API {says.format(f'{NOON.astimezone():%H:%M}')}"
-
-
-def test_a_long_wait_for_the_next_poll_is_shown_in_minutes_and_a_late_one_as_none() -> None:
-    progress = progress_of(("paused", 0), execution=RUNNING)
-    assert shown(progress, next_poll_at=Monotonic(190.0))[2].endswith("next in 1 m 30 s")
-    assert shown(progress, next_poll_at=Monotonic(90.0))[2].endswith("next in 0.0 s")
 
 
 @pytest.mark.parametrize("columns", [20, 40, 60])
@@ -204,58 +176,7 @@ def at_second(second: float) -> RenderTime:
     return RenderTime(Micros(START + round(second * 1_000_000)), Monotonic(second), None)
 
 
-Signs = Callable[..., list[str]]
-
-
-@pytest.fixture
-def signs(capsys: pytest.CaptureFixture[str]) -> Signs:
-    """Return what a view says beside its lines when it is shown the moments so many seconds from the start."""
-
-    def signs(view: LinesView, *seconds: float, progress: Progress | None = None) -> list[str]:
-        for second in seconds:
-            view.show(progress or progress_of(("running", 0)), at_second(second))
-        return capsys.readouterr().err.splitlines()
-
-    return signs
-
-
-@pytest.fixture(params=[True, False])
-def view(request: pytest.FixtureRequest) -> LinesView:
-    return LinesView(as_json=request.param)
-
-
-def test_without_a_terminal_a_minute_of_silence_brings_a_sign_of_life(view: LinesView, signs: Signs) -> None:
-    assert signs(view, 5, 5.25, 64.9) == []
-    assert signs(view, 65.1, 65.3, 124.9) == ["waiting: running 1 m 5 s · polls 41"]
-    assert signs(view, 125.1) == ["waiting: running 2 m 5 s · polls 41"]
-
-
-def test_a_wait_that_was_stopped_for_long_gives_one_sign_of_life(view: LinesView, signs: Signs) -> None:
-    assert len(signs(view, 0, 600, 600.25, 601, 659)) == 1
-
-
-def test_a_sign_of_life_says_what_the_trouble_is(view: LinesView, signs: Signs) -> None:
-    progress = Progress(PIPELINE, EXECUTION, lost_after=3)
-    progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
-    (sign,) = signs(view, 0, 60, progress=progress)
-    assert sign == f"waiting: not seen yet · polls 0 · API 429 since {NOON.astimezone():%H:%M}, retrying"
-
-
-def test_whatever_is_reported_is_a_sign_of_life_too(view: LinesView, signs: Signs) -> None:
-    assert signs(view, 0, 59) == []
-    view.on_event(event_of("running"))
-    assert signs(view, 61, 119) == []
-    assert len(signs(view, 121)) == 1
-
-
 def test_as_json_an_event_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     event = event_of("running")
     LinesView(as_json=True).on_event(event)
     assert capsys.readouterr().out == f"{event.body.decode()}\n"
-
-
-def test_a_full_disk_ends_it_with_an_error(view: LinesView, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Path("/dev/full").open("w", encoding="utf-8") as full:
-        monkeypatch.setattr("sys.stdout", full)
-        with pytest.raises(OutputFailedError, match="no space left"):
-            view.on_event(event_of("running"))

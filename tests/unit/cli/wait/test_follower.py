@@ -1,13 +1,11 @@
 """A wait that ends otherwise than by what the API says; the rest is tested with the real program."""
 
 import pytest
-from virtual import EPOCH, PIPELINE, FakeClock, ScriptedApi, said
+from virtual import FakeClock
 
 from watcher.clerk.protocol import Reply
 from watcher.cli.wait import (
-    EphemeralStore,
     LinesView,
-    ObservedApi,
     Progress,
     take,
     timed_out,
@@ -16,11 +14,9 @@ from watcher.cli.wait import (
 )
 from watcher.config.models import PollingSettings
 from watcher.domain.errors import StoreError
-from watcher.domain.execution import ExecutionRecord, Outcome
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.execution import Outcome
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.failures import ERROR_JITTER
-from watcher.store.changes import BackoffState, Change, ExecutionChange, Lease
-from watcher.store.records import AccountRecord, AccountStore, PipelineRecord
 
 
 def unknown() -> Progress:
@@ -62,38 +58,3 @@ def test_a_rate_limit_that_allows_less_is_no_trouble() -> None:
 @pytest.mark.parametrize(("timeout_s", "waited"), [(1.5, "1.5 s"), (2.0, "2 s"), (600.0, "10 m")])
 def test_time_that_is_over_is_reported_as_it_was_given(timeout_s: float, waited: str) -> None:
     assert timed_out(unknown(), timeout_s).problem == f"not seen after {waited} (--timeout)"
-
-
-def test_what_went_wrong_last_is_said_when_time_is_over() -> None:
-    progress = unknown()
-    progress.answered(Reply(Outcome.CONNECTION, Monotonic(0.0)), at=EPOCH, now=Monotonic(0.0))
-    assert timed_out(progress, 8.0).problem == "not seen after 8 s (--timeout); the last poll failed: no connection"
-
-
-async def test_a_reply_is_heard_and_passed_on() -> None:
-    heard: list[Reply] = []
-    api = ObservedApi(ScriptedApi(FakeClock(), {"e": said("e", "running")}), heard.append)
-    reply = await api.get(pipeline=PIPELINE, execution="e")
-    assert heard == [reply]
-
-
-async def test_a_page_of_a_list_is_passed_on_unheard() -> None:
-    heard: list[Reply] = []
-    api = ObservedApi(ScriptedApi(FakeClock(), pages={2: (said("e", "running"),)}), heard.append)
-    assert (await api.list(pipeline=PIPELINE, page=2)).rows == (said("e", "running"),)
-    assert heard == []
-
-
-async def test_a_change_is_heard_and_kept_nowhere() -> None:
-    heard: list[Change] = []
-    lease = Lease("account", "default", 1)
-    ledger: AccountStore = EphemeralStore(lease, heard.append)
-    change = ExecutionChange(lease, None, ExecutionRecord("e", PIPELINE, "running"), ())
-    await ledger.record(change)
-    await ledger.save_poll_times({"e": Micros(1)})
-    await ledger.save_backoff(BackoffState())
-    assert heard == [change]
-    assert await ledger.load_account() == AccountRecord(0, None, BackoffState())
-    assert await ledger.load_executions(["e"]) == {}
-    assert await ledger.load_pipeline(PIPELINE) == PipelineRecord(0, None)
-    assert list(await ledger.load_open([PIPELINE])) == []

@@ -64,11 +64,6 @@ def test_the_end_of_the_execution_is_the_exit_code(last: ExecutionRecord, code: 
     assert progress_after(SEEN, known("running"), last).ending == WaitResult(code)
 
 
-@pytest.mark.parametrize("status", ["new", "running", "paused", "transferring"])
-def test_an_open_status_ends_nothing(status: str) -> None:
-    assert progress_after(SEEN, known(status)).ending is None
-
-
 def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> None:
     progress = progress_after(known("new", since_at=1), known("running", since_at=2), known("running", since_at=2))
     assert progress.status == "running"
@@ -79,18 +74,6 @@ def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> Non
         StatusPeriod("lost", Micros(8)),
     )
     assert Progress("p", "e", lost_after=3).status is None
-
-
-def test_what_is_not_known_so_many_times_before_it_was_seen_is_not_found() -> None:
-    assert progress_after(MISSING, DOWN, MISSING).ending is None
-    ending = progress_after(MISSING, DOWN, MISSING, MISSING).ending
-    assert ending == WaitResult(Exit.NOT_FOUND, "Clerk Chat knows no such execution (404)")
-
-
-def test_a_refused_key_ends_it_as_soon_as_the_account_is_degraded() -> None:
-    assert progress_after(REFUSED).ending is None
-    ending = progress_after(REFUSED, DEGRADED).ending
-    assert ending == WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)", key_refused=True)
 
 
 def test_a_key_that_is_refused_after_other_trouble_ends_it_too() -> None:
@@ -131,20 +114,11 @@ def test_an_account_that_recovered_is_not_degraded_any_more() -> None:
     assert progress_after(BUSY, DEGRADED, RECOVERED, REFUSED).ending is None
 
 
-@pytest.mark.parametrize("reply", [REFUSED, FORBIDDEN, DOWN, SILENT, MISSING])
-def test_no_failed_poll_ends_it_once_the_execution_was_seen(reply: Reply) -> None:
-    assert progress_after(SEEN, known("running"), reply, reply, reply, DEGRADED, reply).ending is None
-
-
 def test_trouble_is_dated_from_the_first_failure_and_named_by_the_last() -> None:
     progress = progress_after(DOWN)
     progress.answered(BUSY, at=LATER, now=Monotonic(6.0))
     assert progress.failure == PollFailure(Outcome.RATE_LIMITED, "429", NOON)
     assert (progress.poll_count, progress.polled_at) == (2, 6.0)
-
-
-def test_a_poll_that_succeeds_ends_the_trouble() -> None:
-    assert progress_after(DOWN, SEEN).failure is None
 
 
 def test_what_is_reported_of_the_pipeline_says_nothing_of_the_execution() -> None:

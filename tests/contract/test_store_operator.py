@@ -1,0 +1,232 @@
+"""What every store promises of what people do: problems that are taken, silences, and what owners are asked for."""
+
+import asyncio
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from stores import (
+    DAY_US,
+    SECOND_US,
+    START,
+    SetClock,
+    Woken,
+    claim,
+    closed,
+    due,
+    open_soon,
+    operator_of,
+    settle,
+    silence,
+    sink_of,
+    upkeep,
+)
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.errors import OwnershipLostError, SequenceConflictError
+from watcher.domain.event import AccountTrouble, ClosedReason, EventType, OutboxEntry
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.problems import Problem
+from watcher.domain.routing import Router
+from watcher.domain.timestamps import Micros
+from watcher.store.changes import Lease, SourceChange
+from watcher.store.operator_store import StoredSilence
+from watcher.store.sink_store import SinkStore
+from watcher.store.sql_store import SqlStore
+
+EVENTS = EventFactory(Router({}))
+ACKNOWLEDGED = EventType.PROBLEM_ACKNOWLEDGED
+DANA: dict[str, Any] = {"by": "dana", "comment": "on it", "until": None}
+
+
+async def degrade(store: SqlStore, account: Lease, *sinks: str) -> Problem:
+    """Have an account degraded, of which these sinks are told."""
+    told = EVENTS.account(
+        EventType.ACCOUNT_DEGRADED,
+        account=account.name,
+        reason=AccountTrouble.INVALID,
+        cause="500",
+        problem=None,
+        after=0,
+        at=START,
+    )
+    assert told.problem is not None
+    entries = (OutboxEntry(told.entry.event, sinks),)
+    await store.record(SourceChange(account, 0, 1, "invalid", entries, (told.problem,)))
+    return told.problem.problem
+
+
+async def told_of(sink: SinkStore, type_: EventType = ACKNOWLEDGED) -> list[Delivery]:
+    """Return what waits for a sink of that type, once all before it is settled."""
+    while (found := await due(sink)) and not any(each.type == type_ for each in found):
+        await settle(sink, *found)
+    return [each for each in found if each.type == type_]
+
+
+async def test_those_who_were_told_of_a_problem_are_told_that_somebody_took_it(
+    store: SqlStore, account: Lease, ops: SinkStore, woken: Woken
+) -> None:
+    quiet, other = await sink_of(store, "quiet"), await sink_of(store, "other")
+    problem, operator = await degrade(store, account, "ops", "quiet"), operator_of(store)
+    await silence(quiet, *await due(quiet))
+    woken.names.clear()
+    assert await operator.acknowledge(problem.id, **DANA)
+    await asyncio.sleep(0)
+    assert woken.names == ["ops"]
+    assert [each.type for each in await due(ops)] == [EventType.ACCOUNT_DEGRADED]  # first the one, then the other
+    (taken,) = await told_of(ops)
+    assert (taken.is_opening_sent, taken.only_closes, taken.problem) == (True, False, problem.id)
+    assert taken.content["data"]["acknowledgement"] == {"by": "dana", "comment": "on it"}
+    assert taken.content["data"]["cause"] == "500"
+    assert (await due(quiet), await due(other)) == ([], [])
+
+
+async def test_a_sink_that_a_silence_keeps_the_opening_from_later_is_known_not_to_have_it(
+    store: SqlStore, account: Lease, ops: SinkStore
+) -> None:
+    problem = await degrade(store, account, "ops")
+    await operator_of(store).acknowledge(problem.id, **DANA)
+    await silence(ops, *await due(ops))
+    (taken,) = await due(ops)
+    assert (taken.type, taken.is_opening_sent) == (ACKNOWLEDGED, False)
+
+
+async def test_a_problem_is_taken_again_and_given_back(
+    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
+) -> None:
+    problem, operator = await degrade(store, account, "ops"), operator_of(store)
+    await settle(ops, *await due(ops))
+
+    async def until() -> object:
+        (opening,) = await ops.sent_openings()
+        return opening.acked_until
+
+    assert await until() is None
+    assert not await operator.unacknowledge(problem.id)
+    later = clock.now() + timedelta(hours=2)
+    for sequence, taken_until in ((1, later), (2, None)):
+        assert await operator.acknowledge(problem.id, by="dana", comment=None, until=taken_until)
+        (taken,) = await told_of(ops)
+        assert int(taken.content["sequence"]) == sequence
+        await settle(ops, taken)
+        at = await until()
+        assert at == taken_until or (taken_until is None and at > later)  # type: ignore[operator] # a time by then
+    assert await operator.unacknowledge(problem.id)
+    assert await until() is None
+    assert await due(ops) == []
+
+
+async def test_a_reminder_that_waits_knows_that_its_problem_was_taken(
+    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
+) -> None:
+    problem, operator = await degrade(store, account, "ops"), operator_of(store)
+    (opening,) = await due(ops)
+    reminder = EVENTS.reminder(opening.body, problem, sink="ops", after=0, at=clock.now())
+    await ops.record(SourceChange(ops.lease, 0, 1, None, (reminder,)))
+    later = clock.now() + timedelta(hours=2)
+    await operator.acknowledge(problem.id, by=None, comment=None, until=later)
+    (waiting,) = await told_of(ops, EventType.PROBLEM_REMINDER)
+    assert (waiting.acked_until, waiting.is_problem_open) == (later, True)
+
+
+async def test_what_is_over_is_taken_by_nobody(store: SqlStore, account: Lease, ops: SinkStore) -> None:
+    problem, operator = await degrade(store, account, "ops"), operator_of(store)
+    await operator.acknowledge(problem.id, **DANA)
+    await store.record(SourceChange(account, 1, 2, None, (), closed(problem)))
+    assert not await operator.acknowledge(problem.id, **DANA)
+    assert not await operator.unacknowledge(problem.id)
+    assert len(await told_of(ops)) == 1
+
+
+async def test_a_problem_is_closed_after_it_was_taken_under_the_next_number(
+    store: SqlStore, account: Lease, ops: SinkStore
+) -> None:
+    problem, operator = await degrade(store, account, "ops"), operator_of(store)
+    closing = EVENTS.closed(problem, None, reason=ClosedReason.REMOVED, after=0, at=START)
+    await operator.acknowledge(problem.id, **DANA)
+    assert closing.problem is not None
+    with pytest.raises(SequenceConflictError):  # whoever closes it had not seen that; nothing is written
+        await (await upkeep(store)).close_problems([(closing.entry, closing.problem)])
+    (seen,) = await store.open_problems()
+    closing = EVENTS.closed(problem, None, reason=ClosedReason.REMOVED, after=seen.told_count, at=START)
+    assert closing.problem is not None
+    assert await (await upkeep(store)).close_problems([(closing.entry, closing.problem)]) == 1
+    (over,) = await told_of(ops, EventType.PROBLEM_CLOSED)
+    assert over.content["sequence"] == "0000000002"
+
+
+async def test_silences_are_there_for_every_replica_until_they_end(store: SqlStore, url: str, clock: SetClock) -> None:
+    operator, now = operator_of(store), clock.now()
+    match = json.dumps({"labels": {"team": "sales"}})
+    made = [
+        await operator.add_silence(match, starts_at=now, ends_at=now + timedelta(hours=hours), by="dana", comment=None)
+        for hours in (1, 2, 3)
+    ]
+    assert made[0] == StoredSilence(made[0].id, match, now, now + timedelta(hours=1), "dana", None)
+    assert await operator.silences() == made
+    assert await operator.end_silence(made[1].id)
+    assert not await operator.end_silence(made[1].id)
+    assert not await operator.end_silence(99)
+    clock.us += 3_600 * SECOND_US
+    assert await operator.silences() == made[2:]
+    await store.close()
+    again = await open_soon(url, clock=clock)
+    assert await operator_of(again).silences() == made[2:]
+    await again.close()
+
+
+async def prune(store: SqlStore, *, before: Micros) -> None:
+    async for _ in (await upkeep(store)).prune(ended_before=before, keep=lambda *_: False):
+        pass
+
+
+async def test_silences_are_kept_as_long_as_events_and_what_is_asked_in_vain_for_a_day(
+    store: SqlStore, clock: SetClock, ops: SinkStore
+) -> None:
+    operator = operator_of(store)
+    made = await operator.add_silence("{}", starts_at=START, ends_at=START + timedelta(days=9), by=None, comment=None)
+    await operator.ask("enable", "ops")
+    clock.us += DAY_US
+    await prune(store, before=clock.steady_us())
+    assert (await operator.silences(), await operator.asked()) == ([made], [("enable", "ops")])
+    clock.us += 1
+    await prune(store, before=clock.steady_us())
+    assert await operator.asked() == []
+    clock.us += 9 * DAY_US
+    await prune(store, before=clock.steady_us())
+    clock.us -= 9 * DAY_US
+    assert await operator.silences() == []
+
+
+async def test_owners_are_asked_once_however_often_it_is_asked_until_it_is_done(
+    store: SqlStore, ops: SinkStore
+) -> None:
+    operator = operator_of(store)
+    for _ in range(2):
+        await operator.ask("scan", "default/a")
+        await operator.ask("enable", "ops")
+    assert await operator.asked() == [("enable", "ops"), ("scan", "default/a")]
+    await operator.done("scan", "default/a")
+    assert (await operator.is_asked("scan", "default/a"), await operator.is_asked("enable", "ops")) == (False, True)
+
+
+async def test_a_disabled_sink_that_is_enabled_is_failing_until_something_gets_through(
+    store: SqlStore, ops: SinkStore
+) -> None:
+    operator = operator_of(store)
+    for state, then in (("disabled", "failing"), (None, None)):
+        sequence = (await ops.load(fingerprint="a")).sequence
+        await ops.record(SourceChange(ops.lease, sequence, sequence, state, ()))
+        await operator.ask("enable", "ops")
+        await ops.enable()
+        assert ((await ops.load(fingerprint="a")).state, await operator.asked()) == (then, [])
+
+
+async def test_who_owns_a_sink_no_more_does_not_enable_it(store: SqlStore, ops: SinkStore) -> None:
+    operator = operator_of(store)
+    await operator.ask("enable", "ops")
+    await claim(store, "sink", "ops")
+    with pytest.raises(OwnershipLostError):
+        await ops.enable()
+    assert await operator.is_asked("enable", "ops")

@@ -1,0 +1,13 @@
+"""Numbers of a pipeline in which everything has happened that a metric tells of."""
+
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
+from watcher.domain.timestamps import Micros
+from watcher.runtime.metrics import PipelineMetrics
+
+
+def busy_pipeline() -> PipelineMetrics:
+    """Return one in which everything has happened that a metric says."""
+    known = ExecutionRecord("9a1b", "0b5c", "success", ended_at=Micros(1))
+    pipeline = PipelineMetrics("Sales agent", oldest={"running": Micros(1)})
+    pipeline.count(known, ExecutionSnapshot("9a1b", "success", goals=("Booked",)), starts=True, now=Micros(1))
+    return pipeline

@@ -1,0 +1,145 @@
+"""How a command finds its daemon, and what it says when that does not do what it should: against a real server."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from fake_daemon import FakeDaemon, Raw
+from tls import own_ca, serving
+
+from watcher.cli.daemon_client import find_daemon
+from watcher.domain.errors import WatcherError
+from watcher.web.models import Page, Problem, Trouble
+
+Command = Callable[..., tuple[int, str, str]]
+
+NONE_OPEN = Page[Problem](items=())
+ELSEWHERE = "hint: is `watcher run` up? Elsewhere: WATCHER_URL=http://host:8080. 401 instead: set WATCHER_TOKEN\n"
+
+
+@pytest.fixture(autouse=True)
+def _open(daemon: FakeDaemon) -> None:
+    daemon.replies["GET /problems"] = NONE_OPEN
+    daemon.replies["GET /proxied/api/v1/problems"] = NONE_OPEN
+
+
+@pytest.mark.parametrize(
+    ("words", "environ"),
+    [
+        (("--url", "{url}"), {"WATCHER_URL": "http://127.0.0.1:1"}),
+        (("--url", "{url}/proxied/"), {}),
+        ((), {"WATCHER_URL": "{url}"}),
+        (("--config", "mine.yaml"), {}),
+        ((), {"WATCHER_CONFIG": "mine.yaml", "WATCHER_URL": ""}),
+        ((), {"WATCHER_HTTP_LISTEN": "0.0.0.0:{port}"}),
+    ],
+)
+def test_the_daemon_is_where_the_option_says_else_the_variable_else_the_file(
+    words: tuple[str, ...], environ: dict[str, str], daemon: FakeDaemon, command: Command
+) -> None:
+    Path("mine.yaml").write_text(f"http: {{listen: '127.0.0.1:{daemon.server_port}', token: '${{NOPE}}'}}\nodd: 1")
+    places = {"url": daemon.url, "port": daemon.server_port}
+    filled = {name: value.format(**places) for name, value in environ.items()}
+    assert command("problems", *(word.format(**places) for word in words), **filled)[0] == 0
+    assert len(daemon.asked) == 1
+
+
+@pytest.mark.parametrize(("environ", "token"), [({}, "of the file"), ({"WATCHER_TOKEN": "of the environment"}, None)])
+def test_the_token_is_of_the_environment_else_of_the_file(
+    environ: dict[str, str], token: str | None, daemon: FakeDaemon, command: Command
+) -> None:
+    Path("watcher.yaml").write_text("http: {token: of the file}")
+    assert command("problems", "--url", daemon.url, **environ)[0] == 0
+    assert daemon.asked[0].token == (token or environ["WATCHER_TOKEN"])
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8080", "ftp://x", "http://", "http://x:99999", "http://me:secret@x", "[::1"]
+)
+def test_an_address_that_is_none_is_a_mistake_of_usage(url: str, command: Command) -> None:
+    said = "error: --url, or WATCHER_URL, is no address of a daemon; write http://127.0.0.1:8080\n"
+    assert command("problems", "--url", url) == (2, "", said)
+
+
+@pytest.mark.parametrize("words", [("status",), ("events",), ("silence", "--list"), ("test-sink", "ops")])
+def test_where_nobody_answers_it_says_so_with_what_to_do(words: tuple[str, ...], command: Command) -> None:
+    said = f"error: no daemon answers at http://127.0.0.1:1 (connection refused)\n{ELSEWHERE}"
+    assert command(*words, WATCHER_URL="http://127.0.0.1:1") == (4, "", said)
+
+
+OTHER = "error: what answers is another program, or another version ("
+
+
+@pytest.mark.parametrize(
+    ("reply", "code", "said"),
+    [
+        (
+            Trouble(title="Unauthorized", status=401),
+            4,
+            "error: the daemon at {url} refuses (401): Unauthorized\nhint: set",
+        ),
+        (
+            Trouble(title="No", status=403, detail="this Host"),
+            4,
+            "error: the daemon at {url} refuses (403): this Host\n",
+        ),
+        (Trouble(title="No", status=404, detail="no such \x1b[31mthing"), 5, "error: no such \\x1b[31mthing\n"),
+        (Trouble(title="No", status=409, detail="its executions are named"), 2, "error: its executions are named\n"),
+        (Trouble(title="Not ready", status=503), 1, "error: Not ready\n"),
+        (
+            Raw(404, b"404: Not Found"),
+            4,
+            OTHER + "{url} answers 404 to GET /api/v1/problems)\nhint: is it clerk-watcher ",
+        ),
+        (Raw(200, b"<html>"), 4, OTHER + "{url} answers 200 to GET"),
+        (Raw(302, b""), 4, OTHER + "{url} answers 302 to GET"),
+        (Raw(200, b"[]"), 4, OTHER + "{url} answers 200 to GET"),
+        (Raw(200, b"{}"), 4, OTHER + 'no "items" in its answer)'),
+        (Raw(0, b""), 4, "error: no daemon answers at {url} (no answer)\n" + ELSEWHERE),
+    ],
+)
+def test_what_the_daemon_does_not_do_is_one_sentence_and_an_exit_code(
+    reply: Trouble | Raw, code: int, said: str, daemon: FakeDaemon, command: Command
+) -> None:
+    daemon.replies["GET /problems"] = reply
+    ended, out, err = command("problems", WATCHER_URL=daemon.url)
+    assert (ended, out) == (code, "")
+    assert err.startswith(said.format(url=daemon.url)), err
+    assert len(err.splitlines()) <= 2
+
+
+def test_with_json_an_error_is_json_too(daemon: FakeDaemon, command: Command) -> None:
+    daemon.replies["GET /problems"] = Trouble(title="No", status=404, detail="no such thing")
+    code, out, err = command("problems", "--json", WATCHER_URL=daemon.url)
+    assert (code, out) == (5, "")
+    assert json.loads(err) == {"error": {"code": "not_found", "message": "no such thing", "hint": "", "exit": 5}}
+    said = json.loads(command("problems", "--json", WATCHER_URL="http://127.0.0.1:1")[2])["error"]
+    assert (said["code"], said["exit"], f"hint: {said['hint']}\n") == ("unreachable", 4, ELSEWHERE)
+
+
+async def test_a_certificate_counts_only_from_a_ca_that_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"items": []})
+
+    app = web.Application()
+    app.router.add_get("/api/v1/problems", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=serving(own_ca(tmp_path), "127.0.0.1"))
+    await site.start()
+    url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+
+    def ask() -> list[Any]:
+        return [*find_daemon(None, url=url).items("/problems")]
+
+    with pytest.raises(WatcherError, match="unable to get local issuer certificate"):
+        await asyncio.to_thread(ask)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    assert await asyncio.to_thread(ask) == []
+    await runner.cleanup()

@@ -1,0 +1,121 @@
+"""The first view on the command line, against a real server."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fake_daemon import FakeDaemon, Raw
+
+from watcher.web.models import AccountStatus, Need, PipelineStatus, SinkStatus, Status
+
+Command = Callable[..., tuple[int, str, str]]
+OnTerminal = Callable[..., str]
+
+NOW = datetime.now(UTC)
+AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+
+
+def need(number: int = 1, **fields: Any) -> Need:
+    given = {"kind": "problem", "reason": "Greeting: \x1b[31mtimeout", "since": NOW - timedelta(days=4), "page": "/"}
+    return Need.model_validate({"title": f"Sales agent {number} keeps failing", **given, **fields})
+
+
+TAKEN = need(acknowledged=True)
+
+
+def status(*needs: Need) -> Status:
+    well = PipelineStatus(account="eu", id=PIPELINE, name="Onboarding", whole=True, open={"running": 2})
+    failing = well.model_copy(
+        update={
+            "name": "Sales agent",
+            "open": {"running": 1_102, "new": 41},
+            "oldest": {"running": AT, "new": NOW},
+            "ends": ["success"] * 57 + ["failed"] * 3,
+            "last_failed_at": NOW - timedelta(minutes=2),
+            "problems": ["pipeline.failing"],
+        }
+    )
+    sinks = [SinkStatus(name="ops", type="webhook", state="failing", waiting=14, dead=2, answer="503 busy")]
+    accounts = [AccountStatus(name="eu", trouble="unauthorized", wanted=7.1, used=5, allowed=5, pipelines=2)]
+    counts = {"new": 41, "running": 1_104, "paused": 0}
+    return Status(
+        version="1.2", needs=needs, open=counts, pipelines=[well, failing], sinks=sinks, accounts=accounts, silences=[]
+    )
+
+
+@pytest.fixture(autouse=True)
+def _served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
+    monkeypatch.setenv("WATCHER_URL", daemon.url)
+    daemon.replies["GET /status"] = status(need())
+
+
+def test_piped_it_is_a_row_per_pipeline(command: Command) -> None:
+    code, out, _ = command("status")
+    head, _, failing = (line.split("\t") for line in out.splitlines())
+    row = dict(zip(head, failing, strict=True))
+    assert (code, row["id"], row["name"], row["state"]) == (0, PIPELINE, "Sales agent", "failing")
+    assert (row["open.new"], row["open.running"], row["open.paused"]) == ("41", "1102", "")
+    assert (row["oldest"], row["succeeded"]) == ("2026-11-24T12:00:00Z", "57 of 60")
+
+
+def test_with_json_it_is_one_document(command: Command) -> None:
+    assert json.loads(command("status", "--json")[1])["version"] == "1.2"
+
+
+@pytest.mark.parametrize(
+    ("needs", "code"),
+    [((), 0), ((need(),), 1), ((need(acknowledged=True),), 0), ((need(acknowledged=True), need()), 1)],
+)
+def test_it_fails_on_attention_where_nobody_has_taken_it(
+    needs: tuple[Need, ...], code: int, daemon: FakeDaemon, command: Command
+) -> None:
+    daemon.replies["GET /status"] = status(*needs)
+    assert command("status", "--fail-on", "attention")[0] == code
+    assert command("status")[0] == 0
+
+
+def test_on_a_terminal_what_needs_somebody_comes_first_and_what_fails_before_what_is_well(
+    daemon: FakeDaemon, on_terminal: OnTerminal
+) -> None:
+    daemon.replies["GET /status"] = status(*map(need, range(12)))
+    shown = on_terminal("status", columns=120, WATCHER_URL=daemon.url)
+    lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert lines[:3] == [
+        "clerk-watcher 1.2 open 1,145: ○ new 41 ▶ running 1,104 ‖ paused 0",
+        "✕ 12 need you",
+        "title reason since acknowledged",
+    ]
+    assert lines[3] == r"Sales agent 0 keeps failing Greeting: \x1b[31mtimeout 4 d no"
+    assert "and 2 more: watcher problems" in lines
+    parts = (
+        "✕ failing Sales agent 41 1102",
+        "✓ well Onboarding",
+        "✕ failing ops 14 2 503 busy",
+        "✕ failing eu 5.0 7.1",
+    )
+    found = [next(place for place, line in enumerate(lines) if line.startswith(part)) for part in parts]
+    assert found == sorted(found)
+    assert [line for line in shown.splitlines() if len(line) > 120] == []
+
+
+def test_where_nothing_needs_anybody_it_says_so(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
+    daemon.replies["GET /status"] = status()
+    assert "✓ nothing needs you\n" in on_terminal("status", WATCHER_URL=daemon.url)
+
+
+def test_a_watch_goes_on_over_failed_requests_and_ends_with_the_cursor_back(
+    daemon: FakeDaemon, on_terminal: OnTerminal
+) -> None:
+    daemon.replies["GET /status"] = [status(), Raw(0, b""), status(*map(need, range(33)))]
+    shown = on_terminal("status", "--watch", columns=120, until="33 need you", WATCHER_URL=daemon.url)
+    assert f"no daemon answers at {daemon.url} (no answer)" in shown
+    assert "✕ not live since " in shown
+    assert shown.rindex("\x1b[?25h") > shown.rindex("33 need you")
+
+
+def test_a_watch_needs_a_terminal(command: Command) -> None:
+    said = "error: --watch needs a terminal; elsewhere follow the events: watcher events -f\n"
+    assert command("status", "--watch") == (2, "", said)

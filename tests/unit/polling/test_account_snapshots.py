@@ -1,0 +1,218 @@
+"""How an account and its pipelines stand: counted per pipeline, shown as metrics, written down, gone on from."""
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+from pydantic import TypeAdapter
+from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, pages_of, said, watch_of
+from worker_rig import FAILED, GONE, Rig
+
+from watcher.domain.execution import Outcome
+from watcher.domain.snapshots import AccountSnapshot, SinkSnapshot
+from watcher.domain.timestamps import to_us
+from watcher.domain.watch import Watch
+from watcher.runtime.metrics import GOALS_COUNT
+from watcher.store.sql_store import SqlStore
+
+FIRST, SECOND, THIRD = (f"9a1b0000-0000-4000-8000-00000000000{number}" for number in range(1, 4))
+EMPTY_PIPELINE = "77aa0000-0000-4000-8000-000000000000"
+WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
+WHOLE_TOO = Watch("default", EMPTY_PIPELINE, ())
+START = EPOCH + timedelta(seconds=1000)
+
+
+def written(path: Path, kind: str = "account") -> tuple[int, Any]:
+    with closing(sqlite3.connect(path)) as database:
+        at, body = database.execute(
+            "SELECT written_at, body FROM snapshot JOIN source ON id = source_id WHERE kind = ?", [kind]
+        ).fetchone()
+    model: type = AccountSnapshot if kind == "account" else SinkSnapshot
+    return at, TypeAdapter(model).validate_json(body)
+
+
+def shown(account: Account, metric: str, **labels: str) -> float | None:
+    every = {"account": "default", "pipeline": PIPELINE} | labels
+    return account.metrics.registry.get_sample_value(f"watcher_{metric}", every)
+
+
+def ran(execution: str, status: str, seconds: float, **facts: Any) -> Any:
+    return said(execution, status, started_at=START, finished_at=START + timedelta(seconds=seconds), **facts)
+
+
+async def test_what_starts_and_ends_is_counted_for_its_pipeline(store: SqlStore, clock: FakeClock, path: Path) -> None:
+    account = await account_of(store, clock, FIRST, SECOND, THIRD)
+    assert shown(account, "pipeline_info", name=PIPELINE) == 1
+    api = account.api
+    api.script = {FIRST: said(FIRST, "new"), SECOND: said(SECOND, "running"), THIRD: said(THIRD, "paused")}
+    await account.run_for(20)
+    api.script[FIRST] = ran(FIRST, "success", 10, ai_tokens_used=512, goals=("Booked", "Booked", "Paid"))
+    api.script[SECOND] = ran(SECOND, "failed", 15, ai_tokens_used=-5, goals=("Paid",))
+    await account.run_for(20)
+    assert shown(account, "executions_started_total") == 3
+    ended = {
+        each: shown(account, "executions_ended_total", status=each) for each in ("success", "failed", "unrecognized")
+    }
+    assert ended == {"success": 1, "failed": 1, "unrecognized": 0}
+    assert shown(account, "execution_duration_seconds_bucket", status="success", le="3.0") == 0
+    assert shown(account, "execution_duration_seconds_bucket", status="success", le="10.0") == 1
+    assert shown(account, "execution_duration_seconds_count", status="failed") == 1
+    assert shown(account, "execution_duration_seconds_sum", status="failed") == 15
+    assert shown(account, "execution_ai_tokens_total") == 512
+    assert [shown(account, "execution_goals_total", goal=goal) for goal in ("Booked", "Paid")] == [1, 2]
+    assert shown(account, "pipeline_last_ended_timestamp_seconds", status="failed") == START.timestamp() + 15
+    assert shown(account, "pipeline_last_started_timestamp_seconds") == START.timestamp()
+    await account.watcher.flush()
+    assert shown(account, "pipeline_open_executions", status="paused") == 1
+    assert shown(account, "pipeline_open_executions", status="running") == 0
+    oldest_at = shown(account, "pipeline_oldest_open_timestamp_seconds", status="paused")
+    assert oldest_at == pytest.approx(START.timestamp(), abs=1)
+    assert shown(account, "pipeline_info", name="Sales agent") == 1
+    at, snapshot = written(path)
+    assert at == clock.steady_us()
+    stands = snapshot.pipelines[PIPELINE]
+    assert (stands.open, sorted(stands.ends)) == ({"paused": 1}, ["f", "s"])
+    assert stands.last_failed_at == to_us(START + timedelta(seconds=15))
+
+
+@pytest.mark.parametrize(
+    ("first", "counted"),
+    [
+        (said(FIRST, "odd", finished_at=START), {"started": 1, "unrecognized": 1}),
+        (ran(FIRST, "failed", -5), {"started": 1, "failed": 1}),
+        (Outcome.NOT_FOUND, {}),
+    ],
+    ids=["an end in a word that nobody knows", "an end before its start", "an execution that nobody knows"],
+)
+async def test_what_is_odd_is_counted_as_what_it_is(
+    store: SqlStore, clock: FakeClock, first: Any, counted: Mapping[str, int]
+) -> None:
+    account = await account_of(store, clock, FIRST, SECOND)
+    account.api.script = {FIRST: first, SECOND: said(SECOND, "running")}
+    await account.run_for(300)
+    assert (shown(account, "executions_started_total") or 0) - 1 == counted.get("started", 0)
+    for status in ("success", "failed", "unrecognized"):
+        assert shown(account, "executions_ended_total", status=status) == counted.get(status, 0)
+        assert shown(account, "execution_duration_seconds_count", status=status) == 0
+
+
+async def test_history_is_not_counted_and_what_a_list_shows_later_is(store: SqlStore, clock: FakeClock) -> None:
+    old = said(FIRST, "success", started_at=EPOCH, finished_at=EPOCH + timedelta(seconds=60))
+    account = await account_of(store, clock, watches=[WHOLE])
+    account.api.pages = pages_of(old)
+    await account.run_for(30)
+    news = said(SECOND, "success", started_at=clock.now(), finished_at=clock.now())
+    account.api.pages = pages_of(news, old)
+    await account.run_for(30)
+    assert shown(account, "executions_started_total") == 1
+    assert shown(account, "executions_ended_total", status="success") == 1
+    assert shown(account, "pipeline_last_started_timestamp_seconds") == pytest.approx(START.timestamp() + 30, abs=1)
+
+
+async def test_a_pipeline_has_50_goals_and_others_without_what_a_terminal_obeys(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, FIRST, SECOND, THIRD, "9a1b0000-0000-4000-8000-000000000004")
+    for count, execution in enumerate(account.api.script):
+        goals = tuple(f"\x1b[31mgoal\n {count * 20 + number} {'x' * 300}\ud800" for number in range(20))
+        account.api.script[execution] = ran(execution, "success", 1, goals=goals)
+    await account.run_for(20)
+    text = generate_latest(account.metrics.registry).decode()
+    lines = [line for line in text.splitlines() if line.startswith("watcher_execution_goals_total{")]
+    assert len(lines) == GOALS_COUNT + 1
+    assert shown(account, "execution_goals_total", goal="other") == 4 * 20 - GOALS_COUNT
+    assert max(map(len, lines)) < 300
+    assert not any("\x1b" in line for line in lines)
+
+
+async def test_a_removed_watch_takes_its_series_along(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, FIRST)
+    assert shown(account, "executions_started_total") == 0
+    await account.watcher.watch([Watch("default", EMPTY_PIPELINE, (SECOND,))])
+    assert shown(account, "executions_started_total") is None
+    assert shown(account, "executions_started_total", pipeline=EMPTY_PIPELINE) == 0
+    account.metrics.forget_account("default")
+    assert "watcher_executions_started_total{" not in generate_latest(account.metrics.registry).decode()
+
+
+async def test_the_next_owner_goes_on_with_the_last_ends_and_counts_from_0(
+    store: SqlStore, clock: FakeClock, path: Path
+) -> None:
+    account = await account_of(store, clock, FIRST, SECOND, THIRD)
+    for execution, status in ((FIRST, "success"), (SECOND, "failed"), (THIRD, "success")):
+        account.api.script[execution] = ran(execution, status, clock.now().timestamp() - START.timestamp())
+        await account.run_for(30)
+    await account.watcher.flush()
+    _, before = written(path)
+    assert before.pipelines[PIPELINE].ends == "sfs"
+    clock.advance(60)
+    again = await account_of(store, clock, watches=[watch_of(FIRST, SECOND, THIRD)])
+    await again.watcher.flush()
+    _, after = written(path)
+    assert after.pipelines[PIPELINE] == before.pipelines[PIPELINE]
+    assert shown(again, "executions_ended_total", status="failed") == 0
+    ended_at = shown(again, "pipeline_last_ended_timestamp_seconds", status="failed")
+    assert ended_at == pytest.approx(START.timestamp() + 30, abs=2)
+
+
+async def test_what_an_account_wants_uses_and_how_long_the_longest_waits(
+    store: SqlStore, clock: FakeClock, path: Path
+) -> None:
+    account = await account_of(
+        store, clock, FIRST, SECOND, rate_per_s=5.0, watches=[watch_of(FIRST, SECOND), WHOLE_TOO]
+    )
+    account.api.script = {FIRST: said(FIRST, "running"), SECOND: said(SECOND, "running")}
+    account.api.pipelines.add(EMPTY_PIPELINE)
+    await account.run_for(240)
+    await account.watcher.flush()
+    await account.run_for(60)  # a tenth of 300 s: each execution wants to be looked at every 30 s
+    await account.watcher.flush()
+    _, snapshot = written(path)
+    assert snapshot.wanted_per_s == pytest.approx(2 / 30 + 1, rel=0.15)  # and the list every second
+    assert 0.5 < snapshot.used_per_s < 1.2
+    assert 0 < snapshot.longest_gap_s <= 33
+    assert snapshot.trouble is None
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(120)
+    await account.watcher.flush()
+    assert written(path)[1].trouble == "unauthorized"
+
+
+async def test_what_has_not_changed_is_written_every_half_minute(store: SqlStore, clock: FakeClock, path: Path) -> None:
+    account = await account_of(store, clock, FIRST)
+    account.api.script[FIRST] = ran(FIRST, "success", 1)
+    await account.run_for(5)
+    times = []
+    for _ in range(24):
+        clock.advance(5)
+        await account.watcher.flush()
+        times.append(written(path)[0])
+    assert 4 <= len(set(times[12:])) + 2 <= 6  # two in the last minute, once what was used lies a minute back
+
+
+async def test_a_sink_says_how_it_is_and_when_it_tries_again(path: Path) -> None:
+    rig = Rig(path)
+    await rig.start()
+    await rig.record("a")
+    await rig.go()
+    through_at = rig.clock.steady_us()
+    await rig.worker.flush()
+    assert written(path, "sink") == (through_at, SinkSnapshot(None, "204", through_at))
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a", "b", "c", "d", "e", "f")
+    await rig.go()
+    await rig.worker.flush()
+    _, snapshot = written(path, "sink")
+    assert (snapshot.answer, snapshot.is_open, snapshot.through_at) == ("500", True, through_at)
+    assert snapshot.next_try_at > rig.clock.steady_us()
+    rig.sink.answer = lambda _: GONE
+    await rig.go_for(60)
+    await rig.worker.flush()
+    _, snapshot = written(path, "sink")
+    assert (snapshot.state, snapshot.answer, snapshot.next_try_at) == ("disabled", "410", None)
+    await rig.stop()

@@ -1,0 +1,376 @@
+"""The pages over a real socket and a real store: what they show, and what nobody can make them do."""
+
+import gzip
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from aiohttp import ClientSession
+from console_rig import DEGRADED, OVERDUE, SETTINGS, executed, fill
+from sample_events import HOSTILE_PARTS, PIPELINE, execution_id
+from sqlalchemy import update
+from stores import SetClock, claim, open_soon, operator_of
+
+from watcher.config.models import Settings
+from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
+from watcher.domain.timestamps import Micros
+from watcher.runtime.units import Address
+from watcher.store.console_store import ConsoleStore
+from watcher.store.sql_store import SqlStore
+from watcher.store.states import Source
+from watcher.store.tables import snapshot
+from watcher.web import pages
+from watcher.web.access import access
+from watcher.web.api import api_routes
+from watcher.web.console import Console
+from watcher.web.models import Need, TestResult
+from watcher.web.pages import page_routes
+from watcher.web.server import HttpServer
+
+PAGES = (
+    "/",
+    "/executions",
+    f"/executions/default/{PIPELINE}/{execution_id(1)}",
+    f"/executions/default/{PIPELINE}/{execution_id(4)}",
+    f"/pipelines/default/{PIPELINE}",
+    f"/problems/{OVERDUE}",
+    f"/problems/{DEGRADED}",
+    "/deliveries",
+    "/silences",
+)
+
+
+class Page(HTMLParser):
+    """A page as a browser takes it apart."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def values(self, tag: str, attribute: str) -> list[str]:
+        return [
+            attributes[attribute] or "" for name, attributes in self.tags if name == tag and attribute in attributes
+        ]
+
+    def says(self) -> str:
+        return re.sub(r"\s+", " ", self.text)
+
+
+class Got(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    page: Page
+    body: str
+
+
+@dataclass
+class Site:
+    """The pages, served."""
+
+    session: ClientSession
+    store: SqlStore
+    clock: SetClock
+    settings: Settings
+    needs: list[Need]
+    is_open: bool = True
+
+    async def get(self, path: str, **headers: str) -> Got:
+        async with self.session.get(path, headers=headers, allow_redirects=False) as response:
+            body = await response.text()
+            return Got(response.status, response.headers, Page(body), body)
+
+    async def shown(self, path: str) -> Page:
+        self.clock.us += 1_000_000  # what was found is kept for a second
+        got = await self.get(path)
+        assert got.status == 200, got.page.says()
+        return got.page
+
+
+@asynccontextmanager
+async def a_site(folder: Path, *, is_filled: bool = True, **settings: Any) -> AsyncIterator[Site]:
+    clock = SetClock()
+    store = await open_soon(folder / "watcher.db", clock=clock)
+    if is_filled:
+        await fill(store, clock)
+
+    async def try_sink(_: str) -> TestResult:
+        return TestResult(delivered=True, answer="204", took_ms=1.0)
+
+    console = Console(
+        lambda: served.settings,
+        ConsoleStore(store),
+        operator_of(store),
+        clock,
+        lambda: served.needs,
+        try_sink,
+        lambda: None,
+    )
+
+    def now_open() -> Console | None:
+        return console if served.is_open else None
+
+    server = HttpServer(
+        [*api_routes(now_open), *page_routes(now_open, lambda: served.settings, clock)],
+        clock=clock,
+        access=[access(lambda: served.settings, listen="127.0.0.1:0", clock=clock)],
+    )
+    port = await server.listen(Address("127.0.0.1", 0))
+    async with ClientSession(f"http://127.0.0.1:{port}") as session:
+        served = Site(session, store, clock, Settings.model_validate(SETTINGS | settings), [])
+        yield served
+    await server.close()
+    await store.close()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with a_site(tmp_path) as site:
+        yield site
+
+
+async def test_the_first_page_says_what_needs_somebody_how_all_stands_and_what_to_do(site: Site) -> None:
+    page = await site.shown("/")
+    says = page.says()
+    for words in (
+        "4 need you",
+        "Account default: the API cannot be used",
+        "Sales agent: 1 overdue",
+        "3 open",
+        "1 of 3 sinks disabled",
+        "account default unreachable",
+        "60 %",
+        "Enable",
+        "silent now",
+    ):
+        assert words in says, words
+    assert f"/api/v1/problems/{OVERDUE}/ack" in page.values("button", "data-url")
+    (label,) = [each for each in page.values("svg", "aria-label") if each.startswith("last 5 ended")]
+    assert label == "last 5 ended: 3 success, 1 failed, 1 unrecognized, the newest unrecognized"
+    assert "(4) clerk-watcher" in says
+
+
+async def test_an_execution_shows_its_stays_who_was_notified_and_why_it_failed(site: Site) -> None:
+    says = (await site.shown(f"/executions/default/{PIPELINE}/{execution_id(4)}")).says()
+    assert "✕ failed ran 2 m 31 s" in says
+    assert "Greeting: upstream timeout after 30 s" in says
+    assert "ops" in says
+    overdue = await site.shown(f"/executions/default/{PIPELINE}/{execution_id(1)}")
+    assert "◷ overdue" in overdue.says()
+
+
+async def test_a_problem_can_be_taken_and_silenced_by_its_labels(site: Site) -> None:
+    page = await site.shown(f"/problems/{OVERDUE}")
+    assert {f"/api/v1/problems/{OVERDUE}/ack", "/api/v1/silences"} == set(page.values("form", "data-url"))
+    assert '{"match": {"labels": {"team": "sales"}}}' in page.values("form", "data-body")
+    async with site.session.post(f"/api/v1/problems/{OVERDUE}/ack", json={"by": "ana", "comment": "mine"}) as answer:
+        assert answer.status == 200
+    assert "by ana: mine" in (await site.shown(f"/problems/{OVERDUE}")).says()
+    assert "3 need you" in (await site.shown("/")).says()
+
+
+async def test_dead_letters_can_be_sent_again_one_by_one_or_all(site: Site) -> None:
+    page = await site.shown("/deliveries?state=dead&sink=ops")
+    asked = [each for each in page.values("button", "data-body") if "ops" in each]
+    assert len(asked) == 2
+    assert '{"sink": "ops", "state": "dead"}' in asked
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("/executions?status=failed&pipeline=&q=", 1),
+        ("/executions?status=failed,paused", 2),
+        ("/executions?status=failed&status=paused&account=default", 2),
+        ("/executions?label=team%3Asales%2C+%21env%3Adev", 5),
+        ("/executions?label=team:ops", 0),
+        (f"/executions?q={execution_id(4)}", 1),
+        ("/executions?q=sales", 5),
+        ("/executions?since=2h", 5),
+        ("/deliveries?state=dead", 1),
+        ("/deliveries?sink=chat", 0),
+        ("/?label=team:ops", 1),
+        ("/?state=failing", 1),
+        ("/?state=idle&sort=name", 1),
+        ("/?account=default&sort=oldest", 2),
+    ],
+)
+async def test_a_filter_is_in_the_address(site: Site, path: str, found: int) -> None:
+    page = await site.shown(path)
+    assert len(page.values("tr", "data-key") or page.values("tr", "data-row")) == found
+    if not found:
+        assert "Show a" in page.says()
+
+
+async def test_a_list_goes_on_with_the_older_ones_and_keeps_the_filter(site: Site) -> None:
+    page = await site.shown("/executions?limit=2&status=running,paused,failed,success")
+    (older,) = [each for each in page.values("a", "href") if "after=" in each]
+    assert older.startswith("/executions?limit=2&status=")
+    page = await site.shown(older)
+    assert len(page.values("tr", "data-key")) == 2
+    assert "« First page" in page.says()
+
+
+async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(site: Site) -> None:
+    got = await site.get(f"/e/{execution_id(4)[:8]}")
+    assert (got.status, got.headers["Location"]) == (302, f"/executions?q={execution_id(4)[:8]}")
+    got = await site.get(f"/e/{execution_id(4)}")
+    assert (got.status, got.headers["Location"]) == (302, f"/executions/default/{PIPELINE}/{execution_id(4)}")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        (f"/executions/default/{PIPELINE}/{execution_id(99)}", 404, "store.retention"),
+        (f"/executions/default/{PIPELINE}/x", 404, "no such execution"),
+        ("/pipelines/default/x", 404, "no such pipeline"),
+        (f"/problems/{execution_id(99)}", 404, "no such problem"),
+        ("/deliveries?state=lost", 400, "state:"),
+        ("/executions?label=team", 400, "label.0:"),
+        ("/executions?after=x", 422, "after:"),
+    ],
+)
+async def test_what_there_is_not_or_cannot_be_read_is_said(site: Site, path: str, status: int, words: str) -> None:
+    got = await site.get(path)
+    assert (got.status, words in got.page.says()) == (status, True), got.page.says()
+
+
+async def test_a_store_that_cannot_be_used_is_said(site: Site) -> None:
+    site.is_open = False
+    assert ((await site.get("/")).status, (await site.get("/login")).status) == (503, 200)
+    site.is_open = True
+    await site.store.close()
+    got = await site.get("/executions")
+    assert (got.status, "does not answer" in got.page.says()) == (503, True)
+
+
+async def test_who_begins_is_told_how(tmp_path: Path) -> None:
+    async with a_site(tmp_path, is_filled=False, accounts={}, watch=[], silences=[]) as site:
+        assert "watcher init" in (await site.shown("/")).says()
+    async with a_site(tmp_path, is_filled=False) as site:
+        says = (await site.shown("/")).says()
+        assert "Nothing needs you" in says
+        assert "Watching 2 pipelines. Nothing has started yet." in says
+        assert "Nothing has started yet" in (await site.shown("/executions")).says()
+        assert "Nothing has been sent yet" in (await site.shown("/deliveries")).says()
+
+
+async def test_what_has_not_changed_is_not_sent_again(site: Site) -> None:
+    for path in PAGES:
+        got = await site.get(path)
+        assert (await site.get(path, **{"If-None-Match": got.headers["ETag"]})).status == 304
+    etag = (await site.get("/executions")).headers["ETag"]
+    site.clock.us += 2_000_000
+    assert (await site.get("/executions", **{"If-None-Match": etag})).status == 304
+    account = await claim(site.store, "account", "default")
+    await site.store.record(executed(account, "execution.success", number=2, sequence=3, ended_at=site.clock.us))
+    assert (await site.get("/executions", **{"If-None-Match": etag})).status == 200
+
+
+HOSTILE = "".join(HOSTILE_PARTS) + "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>"
+
+
+async def test_what_others_called_something_is_shown_and_does_nothing(tmp_path: Path) -> None:
+    watch = {
+        "pipeline": PIPELINE,
+        "account": "default",
+        "name": HOSTILE[:200],
+        "labels": {HOSTILE[-250:]: HOSTILE[:200]},
+    }
+    async with a_site(tmp_path) as site:
+        known = {name for path in PAGES for name, _ in (await site.shown(path)).tags}
+    (tmp_path / "hostile").mkdir()
+    async with a_site(tmp_path / "hostile", watch=[watch, SETTINGS["watch"][1]]) as site:  # type: ignore[index]
+        site.needs.append(Need(kind="config", title=HOSTILE, reason=HOSTILE, page="/"))
+        account = await claim(site.store, "account", "default")
+        nodes = [{"id": HOSTILE, "name": HOSTILE, "error": HOSTILE}]
+        block = {"id": execution_id(9), "status": "failed", "error": HOSTILE, "failedNodes": nodes, "goals": [HOSTILE]}
+        block |= {"conversationId": HOSTILE, "triggeredBy": HOSTILE, "finishedAt": "2026-11-24T12:00:31Z"}
+        data = {"execution": block, "link": 'https://e.example/"onclick=', "labels": {HOSTILE: HOSTILE}}
+        data["pipeline"] = {"id": PIPELINE, "name": HOSTILE}
+        change = executed(account, "execution.failed", number=9, ended_at=site.clock.us, data=data)
+        await site.store.record(change)
+        for path in (*PAGES, f"/executions/default/{PIPELINE}/{execution_id(9)}"):
+            page = await site.shown(path)
+            assert {name for name, _ in page.tags} <= known, path
+            assert len(page.values("script", "src")) == sum(name == "script" for name, _ in page.tags) == 1
+            assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
+            assert not [each for each in page.text if not each.isprintable() and each != "\n"]
+            assert not [url for url in page.values("a", "href") if not re.match(r"(/|#|https://|\?|$)", url)]
+        assert "<script>alert(1)</script>" in (await site.shown("/")).text
+
+
+async def test_no_secret_is_on_any_page(site: Site) -> None:
+    for path in PAGES:
+        assert "secret" not in (await site.get(path)).body
+
+
+async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None:
+    names = [execution_id(number) for number in range(20)]
+    labels = [{"team": f"team-{number % 4}", "env": "prod"} for number in range(20)]
+    watch = [
+        {"pipeline": name, "account": "default", "name": f"Agent of customers {name[-2:]}", "labels": its}
+        for name, its in zip(names, labels, strict=True)
+    ]
+    async with a_site(tmp_path, watch=watch) as site:
+        moment = Micros(site.clock.us - 7_000_000_000)
+        stands = PipelineSnapshot(
+            {"new": 3, "running": 144, "paused": 17}, {"running": moment}, "ssfsssssufss" * 5, moment
+        )
+        its = dict.fromkeys(names, replace(stands, last_started_at=moment))
+        body = json.dumps(asdict(AccountSnapshot(3.6, 3.4, 61.0, None, its))).encode()
+        number = await site.store.number_of(Source("account", "default"))
+        written = update(snapshot).where(snapshot.c.source_id == number).values(body=body)
+        await site.store.write(lambda connection: connection.execute(written))
+        site.needs += [Need(kind="problem", title="Something fails", reason="x" * 120, page="/problems/x")] * 10
+        got = await site.get("/")
+        loaded = [*got.page.values("script", "src"), *got.page.values("link", "href")]
+        files = [(await site.get(path)).body for path in loaded if not path.endswith(".svg")]
+        assert len(got.page.values("tr", "data-row")) == 20
+        assert len(got.page.tags) <= 1500
+        assert len("".join([got.body, *files]).encode()) <= 75_000
+        assert sum(len(gzip.compress(part.encode())) for part in [got.body, *files]) <= 24_000
+        assert [len(file) <= most for file, most in zip(files, (22_000, 12_000), strict=True)] == [True, True]
+
+
+CSS = (Path(pages.__file__).parent / "static" / "watcher.css").read_text(encoding="utf-8")
+STATUSES = ("new", "running", "paused", "success", "failed", "unknown")
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of WCAG 2."""
+    digits = colour.lstrip("#")
+    digits = "".join(2 * digit for digit in digits) if len(digits) == 3 else digits
+    parts = [int(digits[place : place + 2], 16) / 255 for place in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def contrast(one: str, other: str) -> float:
+    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1, 2], ids=["light", "dark", "dark by hand"])
+def test_every_colour_can_be_read_on_every_ground(theme: int) -> None:
+    blocks = [dict(re.findall(r"--(\w+):(#\w+)", block)) for block in re.findall(r"\{(--new:[^}]*)\}", CSS)]
+    colours = blocks[theme]
+    assert blocks[1] == blocks[2]
+    for ground in ("page", "panel", "warn", "fail"):
+        assert min(contrast(colours[name], colours[ground]) for name in (*STATUSES, "link")) >= 4.5
+        assert min(contrast(colours[name], colours[ground]) for name in ("text", "muted")) >= 5.0
+        assert contrast(colours["edge"], colours[ground]) >= 3.0
+    assert min(contrast(colours["onfill"], colours[name]) for name in STATUSES) >= 4.5

@@ -1,0 +1,207 @@
+"""The commands that ask a running daemon for one thing: what is open or waits, and what to do about it."""
+
+import os
+import sys
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import typer
+
+from watcher.cli.daemon_client import JsonOption, UrlOption, find_daemon, one_of
+from watcher.cli.listing import print_done, print_list, until
+from watcher.cli.shell import ConfigOption
+from watcher.domain.errors import Exit, UsageError
+
+EXAMPLES = (
+    "watcher problems",
+    "watcher problems --state all --json | jq .title",
+    "watcher ack 3f2a --for 2h --comment 'calling the vendor'",
+    "watcher ack 3f2a --undo",
+    "watcher silence --label team=sales --for 2h --comment deploy",
+    "watcher silence --end 3",
+    "watcher deliveries --state dead",
+    "watcher deliveries --sink ops --json | jq .answer",
+    "watcher replay --sink ops --state dead",
+    "watcher replay --sink ops --yes 1204 1207",
+    "watcher scan 'Sales agent'",
+    "watcher scan 0b5c8f1e --url http://watcher.internal:8080",
+    "watcher enable-sink ops",
+    "watcher enable-sink ops --url http://watcher.internal:8080",
+    "watcher test-sink ops",
+    "watcher test-sink ops --json | jq .answer",
+)
+
+PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", "acknowledged.by", "acknowledged.until")
+SILENCE_FIELDS = ("id", "active", "from", "until", "weekly", "pipelines", "match", "by", "comment")
+DELIVERY_FIELDS = ("id", "type", "execution", "sink", "state", "attempts", "answer", "recordedAt", "nextTryAt", "event")
+
+SinkArgument = Annotated[str, typer.Argument(metavar="SINK", help="The sink's name in the file.")]
+ForOption = Annotated[str | None, typer.Option("--for", metavar="2h", help="For how long.")]
+CommentOption = Annotated[str | None, typer.Option(help="Why, for the others.")]
+
+
+def problems(
+    *,
+    state: Annotated[Literal["open", "closed", "all"], typer.Option(help="Which of them.")] = "open",
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """List the problems that are open, newest first."""
+    print_list(PROBLEM_FIELDS, find_daemon(config, url=url).items("/problems", [("state", state)]), as_json=as_json)
+
+
+def ack(
+    problem: Annotated[str, typer.Argument(metavar="ID", help="The problem's id, or its first 4 characters or more.")],
+    *,
+    duration: ForOption = None,
+    comment: CommentOption = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Acknowledge an open problem: you take it.
+
+    Nobody is reminded of it, for as long as --for says, else while it is open. Those who were sent that it opened are
+    sent that you have it.
+    """
+    daemon = find_daemon(config, url=url)
+    found = one_of([*daemon.items("/problems")], problem, keys=("id", "title"))
+    path = f"/problems/{found['id']}/ack"
+    if undo:
+        print_done(f"no longer acknowledged: {found['title']}", daemon.ask("DELETE", path), as_json=as_json)
+        return
+    answer = daemon.ask("POST", path, body=_given(**{"for": duration}, comment=comment, by=os.environ.get("USER")))
+    done = f"acknowledged{until(answer['acknowledged'].get('until'))}: {found['title']}"
+    print_done(f"{done}. Undo: watcher ack {found['id'][:8]} --undo", answer, as_json=as_json)
+
+
+def silence(
+    *,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="All of these labels.")] = None,
+    pipeline: Annotated[list[str] | None, typer.Option(metavar="ID", help="Any of these pipelines.")] = None,
+    account: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Any of these accounts.")] = None,
+    event: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Any of these, as execution.*")] = None,
+    sink: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only what goes to these sinks.")] = None,
+    duration: ForOption = None,
+    comment: CommentOption = None,
+    listed: Annotated[bool, typer.Option("--list", help="List the silences, those of the file, too.")] = False,
+    end: Annotated[str | None, typer.Option(metavar="ID", help="End this silence.")] = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Keep messages back for a while.
+
+    They must match every option that is given, and one of the values of an option that is given twice. What opened a
+    problem that is still open afterwards is sent then. stdout is never silenced. Silences of the file end by the file.
+    """
+    daemon = find_daemon(config, url=url)
+    if listed:
+        print_list(SILENCE_FIELDS, daemon.ask("GET", "/silences")["items"], as_json=as_json)
+    elif end:
+        answer = daemon.ask("DELETE", f"/silences/{quote(end, safe='')}")
+        print_done(f"silence {end} has ended", answer, as_json=as_json)
+    elif duration is None:
+        raise UsageError("silence needs --for, such as --for 2h; or write --list, or --end ID")
+    else:
+        if any("=" not in each for each in label or ()):
+            raise UsageError("--label: write KEY=VALUE, such as --label team=sales")
+        labels = dict(each.split("=", 1) for each in label or ())
+        match = _given(labels=labels, pipelines=pipeline, accounts=account, events=event, sinks=sink)
+        asked = _given(**{"for": duration}, comment=comment, by=os.environ.get("USER"))
+        made = daemon.ask("POST", "/silences", body={"match": match, **asked})
+        share = f"{made['pipelines']} of {len(daemon.ask('GET', '/status')['pipelines'])} pipelines"
+        done = f"silenced{until(made['until'])} ({share}). Undo: watcher silence --end {made['id']}"
+        print_done(done, made, as_json=as_json)
+
+
+def deliveries(
+    *,
+    state: Annotated[
+        str | None, typer.Option(metavar="STATE", help="waiting, silenced, delivered, accepted or dead.")
+    ] = None,
+    sink: Annotated[str | None, typer.Option(metavar="NAME", help="Only those to this sink.")] = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """List deliveries, newest first.
+
+    It shows how often each was tried, and what was answered last.
+    """
+    query = _given(state=state, sink=sink).items()
+    print_list(DELIVERY_FIELDS, find_daemon(config, url=url).items("/deliveries", [*query]), as_json=as_json)
+
+
+def replay(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The ids of dead letters.")] = None,
+    *,
+    sink: Annotated[str, typer.Option(metavar="NAME", help="The sink they were for.")],
+    state: Annotated[Literal["dead"] | None, typer.Option(help="All dead letters of this sink.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Send dead letters again, with the same ids. It asks first; without a terminal it needs --yes."""
+    if not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError("replay asks before it sends, and this is no terminal; add --yes")
+    daemon = find_daemon(config, url=url)
+    if not yes:
+        dead = {each["name"]: each["dead"] for each in daemon.ask("GET", "/status")["sinks"]}
+        count = len(ids) if ids else dead.get(sink, 0)
+        what = "1 delivery" if count == 1 else f"{count:,} deliveries"
+        typer.confirm(f"{what} to {sink} will be sent again under the same ids. Continue?", abort=True)
+    answer = daemon.ask("POST", "/deliveries/replay", body=_given(sink=sink, ids=ids, state=state))
+    print_done(f"sent again to {sink}: {answer['replayed']:,}", answer, as_json=as_json)
+
+
+def scan(
+    pipeline: Annotated[str, typer.Argument(help="Its name or id, or the first 4 characters or more of one.")],
+    *,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Read the list of a pipeline at once.
+
+    For when you have just triggered its agent, and want the execution to be seen as soon as rate_limit allows.
+    """
+    daemon = find_daemon(config, url=url)
+    found = one_of(daemon.ask("GET", "/status")["pipelines"], pipeline, keys=("id", "name"))
+    answer = daemon.ask("POST", f"/pipelines/{found['account']}/{found['id']}/scan")
+    print_done(f"its list is read as soon as possible: {found.get('name', found['id'])}", answer, as_json=as_json)
+
+
+def enable_sink(
+    sink: SinkArgument, *, as_json: JsonOption = False, url: UrlOption = None, config: ConfigOption = None
+) -> None:
+    """Enable a sink that its receiver disabled by 410 Gone.
+
+    What waits for it is sent.
+    """
+    answer = find_daemon(config, url=url).ask("POST", f"/sinks/{quote(sink, safe='')}/enable")
+    done = "is enabled" if answer["done"] else "will be enabled once a daemon owns it"
+    print_done(f"{sink} {done}; what waits for it is sent", answer, as_json=as_json)
+
+
+def test_sink(
+    sink: SinkArgument, *, as_json: JsonOption = False, url: UrlOption = None, config: ConfigOption = None
+) -> None:
+    """Send a test message to a sink.
+
+    It says what the receiver answered. Exit codes: 0 delivered, 1 not delivered.
+    """
+    result = find_daemon(config, url=url).ask("POST", f"/sinks/{quote(sink, safe='')}/test")
+    remedy = f". {result['remedy']}" if "remedy" in result else ""
+    words = f"{sink}: {result['answer']} in {result['tookMs']:.0f} ms{remedy}"
+    print_done(words, result, as_json=as_json, failed=not result["delivered"])
+    if not result["delivered"]:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Return what is given, of options that need not be."""
+    return {name: value for name, value in values.items() if value}

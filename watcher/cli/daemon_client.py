@@ -1,0 +1,143 @@
+"""Asking a running daemon over HTTP. Imports little: a container asks for its health every few seconds.
+
+Answers stay plain JSON: to import the models of `watcher.web.models` takes most of a second.
+"""
+
+import http.client
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from urllib.parse import urlencode, urlsplit
+
+import typer
+
+from watcher.config.locate import daemon_document, find_config, http_token, listen_address
+from watcher.domain.errors import ConfigError, Exit, UsageError, WatcherError
+from watcher.runtime.terminal import harmless
+from watcher.runtime.version import VERSION
+
+UrlOption = Annotated[
+    str | None, typer.Option(metavar="URL", envvar="WATCHER_URL", help="The daemon; default: http.listen of the file.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, of a list one object per line; errors, too.")]
+Query = Sequence[tuple[str, str]]
+
+TIMEOUT_S = 30.0
+"""The daemon answers an action within 20 s."""
+
+ANSWER_BYTES = 64 << 20
+LOCAL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (asked, not listened on)
+"""Where a daemon that listens on every interface is asked."""
+
+
+class DaemonError(WatcherError):
+    """Why the daemon did not do it, and perhaps a hint in a line of its own."""
+
+    def __init__(self, message: str, *, hint: str = "", code: Exit = Exit.UNREACHABLE) -> None:
+        """Keep the exit code."""
+        super().__init__(f"{message}\nhint: {hint}" if hint else message)
+        self.exit_code = code
+
+
+class Answer(dict[str, Any]):
+    """An object of an answer. A key that is not there makes it one of another version: `DaemonError`."""
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise _other_version(f'no "{key}" in its answer')
+
+
+class DaemonClient:
+    """One daemon. Each request has a connection of its own."""
+
+    def __init__(self, url: str, token: str | None, *, timeout_s: float = TIMEOUT_S) -> None:
+        """Connect to nothing yet. Raises `UsageError` for an address that is none."""
+        with suppress(ValueError):  # of a port that is none
+            parts = urlsplit(url)
+            if parts.scheme in {"http", "https"} and parts.hostname and parts.username is None:
+                kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+                self._connect = partial(kind, parts.hostname, parts.port, timeout=timeout_s)
+                self._path = parts.path.rstrip("/")
+                self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+                self.url = f"{parts.scheme}://{parts.netloc}{self._path}"
+                return
+        raise UsageError("--url, or WATCHER_URL, is no address of a daemon; write http://127.0.0.1:8080")
+
+    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
+        """Return the code and the body of the answer to a request. Raises `DaemonError` if there is none."""
+        connection = self._connect()
+        headers = self._headers if method == "GET" else {**self._headers, "Content-Type": "application/json"}
+        try:
+            connection.request(method, self._path + path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            return response.status, response.read(ANSWER_BYTES)
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or "no answer"
+            raise DaemonError(
+                f"no daemon answers at {self.url} ({reason.lower()})",
+                hint="is `watcher run` up? Elsewhere: WATCHER_URL=http://host:8080. 401 instead: set WATCHER_TOKEN",
+            ) from None
+        finally:
+            connection.close()
+
+    def ask(self, method: str, path: str, *, query: Query = (), body: Mapping[str, Any] | None = None) -> Answer:
+        """Return what the API answers. Raises `DaemonError`."""
+        code, said = self.send(method, f"/api/v1{path}{'?' if query else ''}{urlencode(query)}", body)
+        answer: object = None
+        with suppress(ValueError):
+            answer = json.loads(said or b"{}", object_hook=Answer)
+        if not isinstance(answer, Answer) or (code >= 300 and "title" not in answer):
+            raise _other_version(f"{self.url} answers {code} to {method} /api/v1{path}")
+        if code < 300:
+            return answer
+        why = harmless(str(answer.get("detail") or answer["title"]))
+        if code in {401, 403}:
+            hint = "set WATCHER_TOKEN to the http.token of its file"
+            raise DaemonError(f"the daemon at {self.url} refuses ({code}): {why}", hint=hint)
+        exit_code = Exit.NOT_FOUND if code == 404 else Exit.USAGE if code < 500 else Exit.FAILED
+        raise DaemonError(why, code=exit_code)
+
+    def items(self, path: str, query: Query = ()) -> Iterator[Answer]:
+        """Yield what a list holds, page by page."""
+        after: Query = ()
+        while True:
+            page = self.ask("GET", path, query=[*query, ("limit", "200"), *after])
+            yield from page["items"]
+            if not page.get("next"):
+                return
+            after = [("after", page["next"])]
+
+
+def one_of(items: Sequence[Answer], beginning: str, *, keys: Sequence[str]) -> Answer:
+    """Return the one of which one of these values begins so. Raises `WatcherError` if none does, or several do."""
+    fits = [each for each in items if any(str(each.get(key, "")).startswith(beginning) for key in keys)]
+    if len(fits) == 1 and len(beginning) >= 4:
+        return fits[0]
+    if not fits:
+        raise DaemonError(f"there is none that begins with {harmless(beginning)}", code=Exit.NOT_FOUND)
+    which = "; ".join(harmless(" ".join(str(each[key]) for key in keys if key in each)) for each in fits[:5])
+    raise UsageError(f"{harmless(beginning)} is too short; so begin: {which}")
+
+
+def _other_version(what: str) -> DaemonError:
+    hint = f"is it clerk-watcher {VERSION}, as this command is?"
+    return DaemonError(f"what answers is another program, or another version ({what})", hint=hint)
+
+
+def find_daemon(config: Path | None, *, url: str | None = None, timeout_s: float = TIMEOUT_S) -> DaemonClient:
+    """Return the daemon at `url`, else where the file, or what stands in for it, says; its token likewise."""
+    file: Path | None = None
+    with suppress(ConfigError):
+        file = find_config(config, environ=os.environ)
+    document = daemon_document(file, environ=os.environ)
+    if not url:
+        host, port = listen_address(document, environ=os.environ)
+        if not port:
+            raise DaemonError("http.listen has port 0, any free one, so nobody knows which; set a port")
+        host = LOCAL.get(host, host)
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    token = os.environ.get("WATCHER_TOKEN", "").strip() or http_token(document)
+    return DaemonClient(url, token, timeout_s=timeout_s)

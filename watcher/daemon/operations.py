@@ -1,0 +1,174 @@
+"""What people ask of the running daemon: silences that are stored beside the file's, and what its owners are to do.
+
+Each replica looks for that once a second, and at once for what it was asked itself.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from watcher.daemon.build_worker import OwnerDependencies
+from watcher.daemon.ownership import Ownership
+from watcher.daemon.reload import ConfigFollower
+from watcher.daemon.supervisor import Supervisor
+from watcher.domain.errors import OwnershipLostError, StoreError, TransportFailedError
+from watcher.domain.event import EventType
+from watcher.sinks.protocol import SinkContext
+from watcher.sinks.settings import SilenceMatch
+from watcher.store.console_store import ConsoleStore
+from watcher.store.operator_store import ActionKind, OperatorStore, StoredSilence
+from watcher.web.console import Console
+from watcher.web.models import Need, TestResult
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 1.0
+ALONE_EVERY_S = 30.0
+"""Where no other process uses the store, all that is asked comes through this one, which then looks at once."""
+
+
+class Operations:
+    """What one process does for people, whatever replica they asked."""
+
+    def __init__(
+        self, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership, follower: ConfigFollower
+    ) -> None:
+        """Know of nothing yet."""
+        self._shared = shared
+        self._supervisor = supervisor
+        self._ownership = ownership
+        self._follower = follower
+        self._operator = OperatorStore(shared.store, shared.events)
+        self._operator.on_acknowledged = shared.metrics.events.labels(EventType.PROBLEM_ACKNOWLEDGED).inc
+        self._stored: Sequence[StoredSilence] = ()
+        self._readable: Sequence[StoredSilence] = ()
+        self.every_s = ALONE_EVERY_S if shared.store.exclusive else LOOK_EVERY_S  # so often it is to look
+        self._active: list[dict[str, Any]] = []  # the silences that the log says are on
+
+    def console(self) -> Console:
+        """Return what the API and the pages work with."""
+        return Console(
+            settings=lambda: self._follower.settings,
+            store=ConsoleStore(self._shared.store),
+            operator=self._operator,
+            clock=self._shared.clock,
+            troubles=self.troubles,
+            test_sink=self.test_sink,
+            changed=self._shared.schedule.waker("operations"),
+        )
+
+    async def tick(self) -> None:
+        """Hold the silences there are, say which began and ended, and do what is asked of what is owned here.
+
+        What the store keeps from being done is still there next time; meanwhile silences stay as they are.
+        """
+        with suppress(StoreError):
+            await self.read_silences()
+        self._say_silences()
+        with suppress(StoreError):
+            for kind, name in await self._operator.asked():
+                with suppress(OwnershipLostError):  # whoever owns it by now does it
+                    await self._do(kind, name)
+
+    async def read_silences(self) -> None:
+        """Hold the silences that are stored beside the file's. Raises `StoreError`."""
+        stored = await self._operator.silences()
+        if stored == self._stored:
+            return
+        self._stored, self._readable = stored, list(filter(_is_readable, stored))
+        self._supervisor.keep_back(self._readable)
+
+    async def test_sink(self, name: str) -> TestResult:
+        """Send a test message to a sink of the configuration of now."""
+        shared, clock = self._shared, self._shared.clock
+        began_at = clock.monotonic()
+        try:
+            context = SinkContext(clock, shared.output)
+            result = await self._follower.settings.sinks[name].send_test(name, context)
+        except TransportFailedError as error:
+            is_taken, answer, remedy = False, error.kind, error.remedy
+        else:
+            is_taken, answer, remedy = result.is_taken, result.answer, result.remedy
+        took_ms = (clock.monotonic() - began_at) * 1000
+        return TestResult(delivered=is_taken, answer=answer, took_ms=round(took_ms, 1), remedy=remedy or None)
+
+    def troubles(self) -> list[Need]:
+        """Return what is wrong with this process: its configuration is refused, its store takes no writes."""
+        found: list[Need] = []
+        monitor, clock, problems = self._shared.store.monitor, self._shared.clock, self._follower.problems
+        if monitor.failing_since is not None:
+            since = clock.now() - timedelta(seconds=clock.monotonic() - monitor.failing_since)
+            title = "The store takes no writes"
+            found.append(Need(kind="store", title=title, reason=monitor.problem, since=since, page="/"))
+        if problems:
+            found.append(
+                Need(
+                    kind="config",
+                    title="The configuration is refused, the old one stays in use",
+                    reason=problems[0],
+                    since=self._follower.refused_at,
+                    count=len(problems),
+                    page="/",
+                )
+            )
+        return found
+
+    async def _do(self, kind: ActionKind, name: str) -> None:
+        """Do what is asked if it is asked of what is owned here; what is not configured any more is asked of nobody."""
+        settings = self._follower.settings
+        if kind == "enable":
+            is_known = name in settings.sinks
+            for worker in self._supervisor.workers():
+                if worker.sink == name:
+                    await worker.enable()
+                    return
+        else:
+            account, _, pipeline = name.rpartition("/")
+            is_known = any((each.account, str(each.pipeline)) == (account, pipeline) for each in settings.watch)
+            for poller in self._supervisor.accounts():
+                if poller.account == account:
+                    await self._operator.done(kind, name)  # first: whoever asks from now on asks for another scan
+                    poller.read_list(pipeline)
+                    return
+        if not is_known and self._ownership.is_agreed():  # else another replica may know it
+            await self._operator.done(kind, name)
+
+    def _say_silences(self) -> None:
+        """Say in the log which silences began and ended since it was said last."""
+        now = self._shared.clock.now()
+        all_ = [
+            (
+                {"match": each.match.model_dump(mode="json", exclude_unset=True), "comment": each.comment},
+                each.window(now),
+            )
+            for each in self._follower.settings.silences
+        ]
+        all_ += [
+            ({"match": json.loads(each.match), "comment": each.comment}, (each.starts_at, each.ends_at))
+            for each in self._readable
+        ]
+        active = [
+            {**about, "until": ends_at.isoformat()}
+            for about, (starts_at, ends_at) in all_
+            if starts_at <= now < ends_at
+        ]
+        for event, these, others in (("silence.ended", self._active, active), ("silence.began", active, self._active)):
+            for about in these:
+                if about not in others:
+                    log.info(event, **about)
+        self._active = active
+
+
+def _is_readable(stored: StoredSilence) -> bool:
+    """Return whether this version knows all that a silence matches on; a later one may have made it."""
+    try:
+        SilenceMatch.model_validate_json(stored.match)
+    except ValidationError:
+        log.warning("silence.unreadable", id=stored.id, note="a later version made it; it keeps nothing back here")
+        return False
+    return True

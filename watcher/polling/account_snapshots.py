@@ -1,0 +1,105 @@
+"""How one account and its pipelines stand, counted from memory now and then, for the metrics and for all who ask.
+
+Nobody else can say it without reading every open execution in the store.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from statistics import fmean
+
+from watcher.domain.snapshots import AccountSnapshot
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
+from watcher.domain.watch import Watch
+from watcher.polling.registry import ExecutionRegistry
+from watcher.polling.session import AccountDependencies
+from watcher.runtime.metrics import PipelineMetrics, open_label
+
+SLICE_COUNT = 10_000
+"""So many executions are looked at in one turn of the event loop: some milliseconds."""
+
+SAMPLE_COUNT = 1_000
+"""Of more executions than that the requests they want are worked out for some of them, evenly chosen."""
+
+USED_OVER_S = 60.0
+ALIVE_EVERY_S = 30.0
+"""What has not changed is written so often all the same: it shows that the account has an owner."""
+
+
+class AccountSnapshots:
+    """Counts and writes how one account stands."""
+
+    def __init__(self, deps: AccountDependencies, *, registry: ExecutionRegistry, min_interval_s: float) -> None:
+        """Write nothing yet. Lists are wanted every `min_interval_s`."""
+        self._deps = deps
+        self._registry = registry
+        self._min_interval_s = min_interval_s
+        self._names: dict[str, str | None] = {}
+        self._written: AccountSnapshot | None = None
+        self._written_at = EARLIEST
+        self._asked = deque([(deps.clock.monotonic(), 0)])  # when, and how many requests there had been by then
+
+    def watch(self, watches: Sequence[Watch]) -> None:
+        """Count for the pipelines of these watches and no others, from what was last written of them."""
+        pipelines, stood = self._deps.metrics.pipelines, self._deps.record.snapshot
+        self._names = {watch.pipeline: watch.name for watch in watches}
+        for gone in pipelines.keys() - self._names.keys():
+            del pipelines[gone]
+        for pipeline in self._names:
+            if pipeline not in pipelines:
+                pipelines[pipeline] = PipelineMetrics()
+                if stood is not None and pipeline in stood.pipelines:
+                    pipelines[pipeline].restore(stood.pipelines[pipeline])
+            pipelines[pipeline].name = self._name_of(pipeline)
+
+    async def write(self, *, asked_count: int) -> None:
+        """Count, and write what has changed. So many requests were sent since the start. Raises `StoreError`."""
+        deps, now = self._deps, self._deps.clock.monotonic()
+        wanted_per_s, longest_gap_s = await self._look_through(now)
+        while len(self._asked) > 1 and self._asked[1][0] <= now - USED_OVER_S:
+            self._asked.popleft()
+        from_at, from_count = self._asked[0]
+        self._asked.append((now, asked_count))
+        pipelines = deps.metrics.pipelines
+        snapshot = AccountSnapshot(
+            wanted_per_s=round(wanted_per_s, 2),
+            used_per_s=round((asked_count - from_count) / max(1.0, now - from_at), 2),
+            longest_gap_s=round(longest_gap_s, 1),
+            trouble=deps.breaker.trouble,
+            pipelines={pipeline: each.snapshot() for pipeline, each in pipelines.items()},
+        )
+        if snapshot != self._written or now - self._written_at >= ALIVE_EVERY_S:
+            await deps.store.save_snapshot(snapshot)
+            self._written, self._written_at = snapshot, now
+
+    async def _look_through(self, now: Monotonic) -> tuple[float, float]:
+        """Count the open executions; return the requests wanted per second, and for how long the longest has waited."""
+        deps, lists, entries = self._deps, self._registry.listings, self._registry.open_entries()
+        steady_us, cadence = deps.clock.steady_us(), deps.evaluator.cadence
+        found = defaultdict[str, dict[str, list[int]]](dict)  # of each pipeline, by label: how many, since when
+        step, named_count, rates_per_s = len(entries) // SAMPLE_COUNT + 1, 0, list[float]()
+        first_at = min([now, *(each.asked_at for each in lists.values())])
+        for start in range(0, len(entries), SLICE_COUNT):
+            for entry in entries[start : start + SLICE_COUNT]:
+                known = entry.known
+                pipeline, since_at = known.pipeline, known.since_at
+                counted = found[pipeline].setdefault(open_label(known), [0, steady_us])
+                counted[0] += 1
+                counted[1] = min(counted[1], since_at)
+                if known.lost is None and entry.asked_at < first_at:
+                    first_at = entry.asked_at
+                if pipeline not in lists:
+                    if named_count % step == 0:
+                        rates_per_s.append(1 / cadence((steady_us - since_at) / 1e6))
+                    named_count += 1
+            await asyncio.sleep(0)
+        for pipeline, each in deps.metrics.pipelines.items():
+            each.name = self._name_of(pipeline)
+            each.open = {label: count for label, (count, _) in found[pipeline].items()}
+            each.oldest = {label: Micros(at) for label, (_, at) in found[pipeline].items() if at != NEVER}
+        named_per_s = named_count * fmean(rates_per_s) if rates_per_s else 0.0
+        return named_per_s + len(lists) / self._min_interval_s, now - first_at
+
+    def _name_of(self, pipeline: str) -> str:
+        """Return what the file calls a pipeline, or else the API, or its id until that has said so."""
+        return self._names.get(pipeline) or self._deps.evaluator.pipeline_name(pipeline) or pipeline

@@ -1,0 +1,168 @@
+"""Templates and what they say: ages, moments, strips, timelines. Imports Jinja2, so it is loaded with the first page.
+
+All text that a template shows is escaped, and its control characters are shown by their codes.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import groupby
+from statistics import median
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
+
+from watcher.domain.event import EventType
+from watcher.domain.execution import Status
+from watcher.domain.problems import Severity, severity_of
+from watcher.domain.snapshots import ENDS_COUNT
+from watcher.runtime.terminal import harmless
+from watcher.runtime.units import spell_duration
+from watcher.sinks.alert import SIGNS, usable_link
+from watcher.web.models import Stay
+
+GLYPHS: Mapping[str, str] = {
+    Status.NEW: "○",
+    Status.RUNNING: "▶",
+    Status.PAUSED: "‖",
+    Status.SUCCESS: "✓",
+    Status.FAILED: "✕",
+}
+
+LONGEST_MEDIANS = 10
+"""A stay longer than so many times the median is drawn no longer."""
+
+NARROWEST = 1.2
+"""Percent of a timeline that a stay has at least."""
+
+
+class Bar(NamedTuple):
+    """A piece of a timeline, in percent of its width. `doubt` is how much before it the change may have been."""
+
+    x: float
+    width: float
+    doubt: float
+    is_cut: bool
+    stay: Stay
+    seconds: float
+
+
+def glyph(status: str | None) -> str:
+    """Return the sign of a status of an execution."""
+    return GLYPHS.get(status, "?") if status else "?"
+
+
+def status_class(status: str | None) -> str:
+    """Return the class of a status of an execution: what is lost or unknown shares one."""
+    return status if status and status in GLYPHS else "unknown"
+
+
+def event_glyph(type_: str) -> str:
+    """Return the sign of an event."""
+    trouble = severity_of(EventType(type_)) is not Severity.INFO
+    return SIGNS.get(type_, ("✕" if trouble else "✓", ""))[0]
+
+
+def span(seconds: float | None) -> str:
+    """Return a duration in words, below ten seconds with a decimal."""
+    if seconds is None:
+        return ""
+    return f"{seconds:.1f} s" if seconds < 10 else spell_duration(seconds)
+
+
+def seconds_between(start: datetime, end: datetime) -> float:
+    """Return seconds, never negative: two clocks may differ."""
+    return max(0.0, (end - start).total_seconds())
+
+
+@pass_context
+def age(context: Context, when: datetime | None) -> Markup | str:
+    """Return how long ago something was, or how long until it is, as an element whose text the page keeps current."""
+    if when is None:
+        return ""
+    text = spell_duration(abs((context["now"] - when).total_seconds()))
+    return Markup("<time class=age datetime={}>{}</time>").format(_iso(when), text)
+
+
+@pass_context
+def at(context: Context, when: datetime | None) -> Markup | str:
+    """Return a moment, with its day unless it is today, as an element that can be shown in local time."""
+    if when is None:
+        return ""
+    when = when.astimezone(UTC)
+    form = "%H:%M:%S UTC" if when.date() == context["now"].date() else "%b %-d %H:%M:%S UTC"
+    return Markup("<time class=at datetime={}>{}</time>").format(_iso(when), when.strftime(form))
+
+
+def moment(text: str | None) -> datetime | None:
+    """Return the moment that an event names, if it does."""
+    return datetime.fromisoformat(text) if text else None
+
+
+def _iso(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def strip(ends: Sequence[str]) -> Mapping[str, str]:
+    """Return the path of each status in a strip of the last ends, which stands at the right of 300 pixels.
+
+    Each run of a status is one line, which the style sheet cuts into bars 4 wide, and gives its height.
+    """
+    paths: dict[str, str] = {}
+    x = 5 * (ENDS_COUNT - len(ends))
+    for name, run in groupby(map(status_class, ends)):
+        width = 5 * len(list(run))
+        paths[name] = paths.get(name, "") + f"M{x} {16 if name == Status.SUCCESS else 10}h{width - 1}"
+        x += width
+    return paths
+
+
+def timeline(stays: Sequence[Stay], now: datetime) -> Sequence[Bar]:
+    """Return the stays side by side. Far longer ones than the others are cut, so that the short ones can be seen."""
+    lengths = [seconds_between(stay.at, stay.until or now) for stay in stays]
+    if stays and GLYPHS.get(stays[-1].status) in {"✓", "✕"}:
+        lengths[-1] = 0.0  # an end lasts
+    typical = median([length for length in lengths if length] or [1.0])
+    drawn = [min(length, LONGEST_MEDIANS * typical) for length in lengths]
+    scale = (100 - NARROWEST * len(stays)) / (sum(drawn) or 1)
+    bars: list[Bar] = []
+    x = 0.0
+    for stay, length, shown in zip(stays, lengths, drawn, strict=True):
+        width = NARROWEST + shown * scale
+        doubt = 0.0
+        if stay.not_before and bars:
+            doubt = min(bars[-1].width, max(0.3, seconds_between(stay.not_before, stay.at) * scale))
+        bars.append(Bar(x, width, doubt, shown < length, stay, length))
+        x += width
+    return bars
+
+
+def _shown(value: object) -> object:
+    """Return what is shown of a value: characters that are not seen, such as one that turns the direction, by codes."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return harmless(value)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True,
+        finalize=_shown,
+        loader=PackageLoader("watcher.web"),
+        lstrip_blocks=True,
+        trim_blocks=True,
+        undefined=StrictUndefined,
+    )
+    for function in (age, at, event_glyph, glyph, moment, seconds_between, span, status_class, strip, timeline):
+        environment.filters[function.__name__] = function
+    environment.filters["link"] = usable_link
+    return environment
+
+
+_ENVIRONMENT = _environment()
+
+
+def render(template: str, **shown: Any) -> str:
+    """Return a page."""
+    return _ENVIRONMENT.get_template(template).render(**shown)
