@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from watcher.clerk.protocol import Api, PageReply, Reply
-from watcher.cli.shell import put, put_all_out
+from watcher.cli.shell import put, put_all_out, put_error
 from watcher.config.models import PollingSettings, Settings
 from watcher.daemon.build import AccountOwnerDependencies, build_account, routes_of, watches_of
 from watcher.domain.errors import Exit
@@ -172,26 +172,34 @@ class Progress:
 ECHO_COLUMNS = 2
 """Left free at the end of a line: there a terminal shows the `^C` that was typed, which must not begin a new line."""
 
+SIGN_OF_LIFE_S = 60.0
 _FEW_S = 10.0
 
 
 class LinesView:
-    """One line per change on stdout, or with `as_json` each event."""
+    """One line per change on stdout, or with `as_json` each event. After a minute without one, a sign on stderr."""
 
     def __init__(self, *, as_json: bool) -> None:
         """Nothing was written yet."""
         self._as_json = as_json
+        self._sign_at: float | None = None
 
     def on_event(self, event: Event) -> None:
-        """Write an event. The account's trouble is no line."""
+        """Write an event. The account's trouble is no line of its own, but part of a sign of life."""
         if self._as_json:
             put(event.body.decode())
         elif event.type.startswith("execution."):
             put(change_line(event))
         put_all_out()
+        self._sign_at = None
 
     def show(self, progress: Progress, moment: RenderTime) -> None:
-        """Leave it to the next event."""
+        """Say how it stands, if nothing was said for a minute."""
+        if self._sign_at is not None and moment.monotonic >= self._sign_at:
+            put_error(sign_of_life(progress, moment))
+            self._sign_at = None
+        if self._sign_at is None:
+            self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
 
 
 class LiveView:
@@ -236,6 +244,17 @@ def picture(progress: Progress, moment: RenderTime, *, columns: int) -> Text:
     for line in shown:
         line.truncate(columns - ECHO_COLUMNS, overflow="ellipsis")
     return Text("\n", no_wrap=True, overflow="ignore").join(shown)
+
+
+def sign_of_life(progress: Progress, moment: RenderTime) -> str:
+    """Return one line that says what is waited for, for whoever has read nothing for a minute."""
+    parts = ["waiting: not seen yet"]
+    if progress.status is not None:
+        parts = [f"waiting: {harmless(progress.status)} {_elapsed(progress, moment)}"]
+    parts.append(f"polls {progress.poll_count}")
+    if progress.failure is not None:
+        parts.append(_complaint(progress.failure, progress))
+    return " · ".join(parts)
 
 
 def _standing(progress: Progress, moment: RenderTime) -> Text:
@@ -289,14 +308,17 @@ def _remark(progress: Progress) -> Text:
     """Return why it failed, or what keeps it from being seen."""
     if progress.has_ended:
         return Text("Clerk Chat no longer knows it" if progress.status == LOST else progress.why, style="red")
-    failure, seen = progress.failure, progress.execution is not None
-    if failure is None or progress.ending is not None:  # how a wait ended without it is reported as an error
+    if progress.failure is None or progress.ending is not None:  # how a wait ended without it is reported as an error
         return Text()
+    return Text(_complaint(progress.failure, progress), style="yellow")
+
+
+def _complaint(failure: PollFailure, progress: Progress) -> str:
+    seen = progress.execution is not None
+    if not seen and progress.missing_count and failure.outcome in (Outcome.NOT_FOUND, Outcome.REJECTED):
+        return f"not known yet ({failure.word}), {progress.missing_count} of {progress.lost_after} answers"
     never = " (a passing error never ends this)" if seen else ""
-    said = f"API {failure.word} since {failure.since.astimezone():%H:%M}, retrying{never}"
-    if not seen and progress.missing_count and failure.outcome in _MISSING:
-        said = f"not known yet ({failure.word}), {progress.missing_count} of {progress.lost_after} answers"
-    return Text(said, style="yellow")
+    return f"API {failure.word} since {failure.since.astimezone():%H:%M}, retrying{never}"
 
 
 REDRAW_EVERY_S = 0.25

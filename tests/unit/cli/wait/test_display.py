@@ -180,3 +180,22 @@ def test_as_json_an_event_is_written_as_it_is(capsys: pytest.CaptureFixture[str]
     event = event_of("running")
     LinesView(as_json=True).on_event(event)
     assert capsys.readouterr().out == f"{event.body.decode()}\n"
+
+
+def test_without_a_terminal_a_minute_of_silence_brings_a_sign_of_life(capsys: pytest.CaptureFixture[str]) -> None:
+    view, trouble = LinesView(as_json=True), Progress(PIPELINE, EXECUTION, lost_after=3)
+    trouble.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
+
+    def signs(*seconds: float, progress: Progress) -> list[str]:
+        for second in seconds:
+            view.show(progress, at_second(second))
+        return capsys.readouterr().err.splitlines()
+
+    running = progress_of(("running", 0))
+    assert signs(5, 5.25, 64.9, progress=running) == []
+    assert signs(65.1, 65.3, 124.9, progress=running) == ["waiting: running 1 m 5 s · polls 41"]
+    assert len(signs(600, 600.25, 601, 659, progress=running)) == 1
+    view.on_event(event_of("running"))
+    assert signs(661, 719, progress=running) == []
+    (sign,) = signs(721, progress=trouble)
+    assert sign == f"waiting: not seen yet · polls 0 · API 429 since {NOON.astimezone():%H:%M}, retrying"
