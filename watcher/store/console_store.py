@@ -23,7 +23,7 @@ from watcher.store.sql_store import SqlStore
 from watcher.store.states import execution_key
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem, scan, snapshot, source
 
-LOOKED_AT_COUNT = 20_000
+LOOKED_AT_COUNT = 5_000
 """Rows that a page looks at, at most: then it ends early, with a cursor."""
 
 FEW_COUNT = 5_000
