@@ -211,27 +211,30 @@ REQUESTS: Mapping[str, str] = {
 }
 
 
-async def _ask(url: str, repetitions: int) -> Mapping[str, Sequence[float]]:
+async def _ask(url: str, repetitions: int) -> tuple[Mapping[str, Sequence[float]], Sequence[float]]:
+    """Return how long each answer took, and the CPU of each, of the one who asks and the one who answers."""
     clock = SystemClock()
     store = await open_store(url, clock=clock)
     console = unserved(store, settings(), clock=clock, operator=StandInOperator(store))
     server = HttpServer(list(api_routes(lambda: console)), clock=clock)
     port = await server.listen(Address("127.0.0.1", 0))
     took: dict[str, list[float]] = {name: [] for name in REQUESTS}
+    cpu_ms: list[float] = []
     async with ClientSession(f"http://127.0.0.1:{port}") as session:
         for _ in range(repetitions):
             for name, path in REQUESTS.items():
                 if name == "status":
                     await asyncio.sleep(1.1)  # else it is the last one's
-                began_at = time.perf_counter()
+                began_at, cpu_at = time.perf_counter(), time.process_time()
                 async with session.get(f"/api/v1{path}") as response:
                     body = await response.read()
                     if response.status != 200:
                         raise RuntimeError(f"{path}: {body.decode()}")
                 took[name].append(1000 * (time.perf_counter() - began_at))
+                cpu_ms.append(1000 * (time.process_time() - cpu_at))
     await server.close()
     await store.close()
-    return took
+    return took, cpu_ms
 
 
 async def _create(url: str) -> None:
@@ -251,8 +254,9 @@ def measure_console(repetitions: int) -> Iterator[Figure]:
         fill_postgresql(postgresql, now)
         server.run("ANALYZE", postgresql)
         for database, url in (("SQLite", sqlite), ("PostgreSQL", postgresql)):
-            took = asyncio.run(_ask(url, repetitions))
+            took, cpu_ms = asyncio.run(_ask(url, repetitions))
             slowest = max(took, key=lambda name: median(took[name]))
             yield at_most(100, f"slowest answer on {database}, ms: {slowest}", took[slowest])
+            yield shown("  CPU of an answer here, ms", cpu_ms)
             for name, values in took.items():
                 yield shown(f"  {name}", values)

@@ -30,7 +30,7 @@ Everything is below `/api/v1`, in JSON; times are RFC 3339 in UTC, and what is a
 `Content-Type: application/json`, also where it says nothing more.
 
 - **Lists** come in pages of `limit` (50, at most 200). With the `next` of a page as `after` the list goes on. A page
-  reads at most 20,000 rows, so that of a filtered list may be short and still have a `next`.
+  reads at most 5,000 rows, so that of a filtered list may be short and still have a `next`.
 - **Several values** of one filter are written `status=failed,paused` or `status=failed&status=paused`.
 - **Ask again** with `If-None-Match` and the `ETag` of the last answer: 304 says that nothing changed.
 - **Refusals** are `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); `detail` says what

@@ -1,17 +1,21 @@
 """The API as whoever asks it sees it, over a real socket and a real store."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, in_hours
+from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, executed, in_hours
 from sample_events import PIPELINE, execution_id
+from sqlalchemy import update
+from stores import claim, from_us
 from virtual import FakeClock
 
 from watcher.config.models import Settings
 from watcher.runtime.units import Address
+from watcher.store.tables import delivery, source
 from watcher.web.api import api_routes, enable
 from watcher.web.models import Need
 from watcher.web.server import HttpServer
@@ -159,6 +163,24 @@ async def test_deliveries_say_why_they_wait(desk: Desk) -> None:
     (dead,) = (await desk.found("/deliveries?state=dead&sink=ops"))["items"]
     assert (dead["answer"], dead["type"], dead["attempts"]) == ("503", "execution.running", 1)
     assert (await desk.found("/deliveries?sink=chat"))["items"] == []
+
+
+async def test_a_delivery_that_waits_says_for_what(desk: Desk) -> None:
+    account = await claim(desk.store, "account", "default")
+    await desk.store.record(executed(account, "execution.running", number=5, sequence=2))
+    of_ops = update(source).where(source.c.kind == "sink", source.c.name == "ops")
+    later = desk.clock.us + 60_000_000
+
+    async def states(statement: Any) -> list[str]:
+        await desk.store.write(lambda connection: connection.execute(statement))
+        return [each["state"] for each in (await desk.found("/deliveries?state=waiting"))["items"]]
+
+    assert await states(of_ops.values(state=None)) == ["held", *["waiting"] * 7]
+    tried = update(delivery).where(delivery.c.state == "waiting").values(tried=True)
+    assert await states(tried) == ["held", *["retrying"] * 7]
+    assert await states(of_ops.values(paused_until=later)) == ["held", *["paused"] * 7]
+    last = (await desk.found("/deliveries?state=waiting"))["items"][-1]
+    assert datetime.fromisoformat(last["nextTryAt"]) == from_us(later)
 
 
 async def test_a_problem_is_shown_with_what_was_told(desk: Desk) -> None:
