@@ -175,7 +175,6 @@ async def test_a_page_looks_at_so_many_rows_and_then_says_where_to_go_on(
     store: SqlStore, account: Lease, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 5)
-    monkeypatch.setattr(console_store, "PART_COUNT", 2)
     for number in range(1, 13):
         await store.record(executed(account, number, status="paused" if number == 1 else "running"))
     pages = await walk(lambda after: console.executions(statuses=["paused"], after=after, limit=2))
@@ -214,7 +213,8 @@ async def test_an_execution_is_shown_with_its_events_and_deliveries(
         ({}, [1, 2, 3, 4, 5, 6, 7, 8]),
         ({"types": {EventType.EXECUTION_FAILED, EventType.EXECUTION_PAUSED}}, [4, 7, 8]),
         ({"pipelines": [OTHER]}, [2, 4, 6, 8]),
-        ({"has_labels": lambda labels: labels.get("team") == "sales"}, [1, 3, 5, 7]),
+        ({"labels": [("team", "sales", True)]}, [1, 3, 5, 7]),
+        ({"labels": [("team", "ops", False), ("team", "Sales", False)]}, [1, 3, 5, 7]),
         ({"execution": execution_id(3)}, [3]),
         ({"execution": execution_id(30)}, []),
     ],

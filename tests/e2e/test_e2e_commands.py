@@ -23,10 +23,7 @@ async def test_who_is_paged_sees_what_is_wrong_takes_it_is_quiet_and_sends_again
     receiver = await stage.receiver(lambda _: Answer.REJECT if is_refusing else Answer.TAKE)
     document = document_of({"default": simulator}, {"ops": webhook(receiver)})
     pipelines = [watch["pipeline"] for watch in document["watch"]]
-    document["watch"] = [
-        {"pipeline": id_, "labels": {"team": "sales"}, "overdue_after": {"new": "1s", "running": "1s"}}
-        for id_ in pipelines
-    ]
+    document["watch"] = [{"pipeline": id_, "labels": {"team": "sales"}, "rules": {"silent": "2s"}} for id_ in pipelines]
     document["http"] = {"listen": "127.0.0.1:0", "token": "t0ken"}
     life = await stage.start(document)
     environ = {"WATCHER_URL": await life.started()}
@@ -37,9 +34,9 @@ async def test_who_is_paged_sees_what_is_wrong_takes_it_is_quiet_and_sends_again
     elsewhere = await outcome_of("status", folder=stage.folder, environ=environ | {"WATCHER_TOKEN": "another"})
     assert (elsewhere.code, "set WATCHER_TOKEN to the http.token of its file" in elsewhere.stderr) == (4, True)
     followed = await stage.begin("events", "-f", "--json", "--type", "problem.*", environ=environ)
-    await life.until(lambda: life.events("execution.overdue"), what="something is overdue")
+    await life.until(lambda: life.events("pipeline.silent"), what="a pipeline is silent")
     first = lines(await ask("problems", "--json"))[-1]
-    assert first["kind"] == "execution.overdue"
+    assert first["kind"] == "pipeline.silent"
     assert (await ask("status", "--fail-on", "attention")).code == 1
     assert json.loads((await ask("status", "--json")).stdout)["needs"]
 

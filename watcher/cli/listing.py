@@ -104,7 +104,7 @@ def _text(value: Any) -> str:
 def age(moment: str) -> str:
     """Return how long ago a moment is: `4 m 10 s`, or how soon it comes: `in 4 s`."""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
-    return spell_duration(seconds) if seconds >= 0 else f"in {spell_duration(-seconds)}"
+    return spell_duration(seconds) if seconds > -1 else f"in {spell_duration(-seconds)}"
 
 
 def until(moment: str | None) -> str:

@@ -1,23 +1,23 @@
 """The store as pages and API read it: lists, page by page behind a cursor, each looking at a bounded number of rows.
 
-A list is walked along an index in parts. What is wanted of it is decided here, row by row, so that a page can end early
-and say where. All that is shown of a row, names and bodies too, is read for the rows of the page alone.
+A page looks at a window of a list along its index: the database finds in it what is wanted. All that is shown of a row,
+names and bodies too, is read for the rows of the page alone.
 """
 
-import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from json import dumps
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, bindparam, case, func, literal_column, null, select, tuple_
+from sqlalchemy import Connection, Select, and_, bindparam, case, false, func, or_, select, tuple_
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
 from watcher.domain.timestamps import NEVER, Micros
-from watcher.store.deliveries import EARLIER, backlog, labels_of
+from watcher.store.deliveries import EARLIER, backlog
 from watcher.store.records import Backlog
 from watcher.store.sql_store import SqlStore
 from watcher.store.states import execution_key
@@ -26,8 +26,8 @@ from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, executi
 LOOKED_AT_COUNT = 20_000
 """Rows that a page looks at, at most: then it ends early, with a cursor."""
 
-PART_COUNT = 500
-"""Rows of one statement, but for the first, which brings as many as the page may need."""
+FEW_COUNT = 5_000
+"""What waits, is dead or is open is found by an index of that alone, and sorted here, unless it is more than that."""
 
 SETTLED_AFTER_US = 10_000_000
 """A transaction is over by then: numbers of events that are missing longer stay missing."""
@@ -103,34 +103,37 @@ class ConsoleStore:
 
         Of pipelines by their names (account/id). With an `id_beginning` (hexadecimal digits) in the order of ids.
         """
+        only = statuses or ("",)
+        has_open, has_ended = not TERMINAL_STATUSES.issuperset(only), not OPEN_STATUSES.issuperset(only)
 
-        def read(connection: Connection) -> Rows:
+        def find(connection: Connection) -> Rows:
             names = _numbers(connection, "pipeline")
             numbers = [number for number, name in names.items() if is_of_pipeline(name)]
-            only, behind, count = statuses or ("",), after, limit + 1
-            rows: Iterator[AnyRow] = iter(())
+            wanted: list[Any] = [execution.c.status.is_not(None), execution.c.pipeline_id.in_(numbers)]
+            if statuses:
+                is_lost = execution.c.lost.is_not(None) if "lost" in statuses else false()
+                wanted.append(or_(execution.c.status.in_(statuses), is_lost))
             if id_beginning is not None:
-                rows = _by_id(connection, id_beginning, after, first_count=count)
-            else:
-                if behind is None or behind.part == "o":
-                    keys = [{"of_pipeline": each} for each in numbers if not TERMINAL_STATUSES.issuperset(only)]
-                    share = count if len(keys) == 1 else 2 * limit // max(1, len(keys)) + 10
-                    walks = [_walk(connection, _OPEN, key, behind or _TOP, first_count=share) for key in keys]
-                    rows, behind = heapq.merge(*walks, key=_place, reverse=True), None
-                if not OPEN_STATUSES.issuperset(only):
-                    key = {"since": ended_since}
-                    rows = chain(rows, _walk(connection, _ENDED, key, behind or _TOP, first_count=count))
-            wanted = frozenset(numbers)
+                return _by_id(connection, id_beginning, wanted, after, limit)
+            found: list[AnyRow] = []
+            if has_open and (after is None or after.part == "o"):
+                found, edge = _open(connection, numbers, wanted, after, limit)
+                if edge is not None or len(found) > limit or (has_ended and len(found) == limit):
+                    return _cut(found, edge, limit, "o")
+            if not has_ended:
+                return found, None
+            scope = (execution.c.ended_at >= ended_since,)
+            behind = None if after is None or after.part == "o" else after
+            window = _look(connection, _ENDED, scope, wanted, behind, limit - len(found))
+            ended, position = _cut(*window, limit - len(found), "e")
+            return [*found, *ended], position
 
-            def is_wanted(row: AnyRow) -> bool:
-                is_it = row.status in statuses or (row.lost is not None and "lost" in statuses)
-                return row.pipeline_id in wanted and row.status is not None and (is_it or not statuses)
-
-            found, last, is_more = _page(rows, is_wanted, limit)
-            of_page = {"accounts": [row.account_id for row in found], "executions": [row.key for row in found]}
-            by_key = {(row.account_id, row.execution): row for row in connection.execute(_EXECUTIONS, of_page)}
+        def read(connection: Connection) -> Rows:
+            found, position = find(connection)
+            keys = {"accounts": {row.account_id for row in found}, "executions": [row.key for row in found]}
+            by_key = {(row.account_id, row.execution): row for row in connection.execute(_EXECUTIONS, keys)}
             shown = [by_key[row.account_id, row.key] for row in found if (row.account_id, row.key) in by_key]
-            return shown, _position(last) if is_more else None
+            return shown, position
 
         return await self._store.read(read)
 
@@ -152,7 +155,7 @@ class ConsoleStore:
         *,
         types: Collection[EventType] | None = None,
         pipelines: Collection[str] = (),
-        has_labels: Callable[[Mapping[str, str]], bool] = lambda _: True,
+        labels: Iterable[tuple[str, str, bool]] = (),
         execution: str | None = None,
         since: Micros = NEVER,
         after: int | None = None,
@@ -160,32 +163,37 @@ class ConsoleStore:
     ) -> tuple[Sequence[bytes], int]:
         """Return the bodies of events in the order of recording, and the number to go on behind.
 
-        Whoever goes on with that misses none. Other processes may have transactions under way, whose events have lower
-        numbers: so a page ends before a number that is missing, unless the event behind it is older than those last.
+        Each of `labels` is key, value, and whether events have it. Whoever goes on with the number misses none. Other
+        processes may have transactions under way, whose events have lower numbers: so a page ends before a number that
+        is missing, unless the event behind it is older than those last.
         """
-        settled_at = self._store.clock.steady_us() - SETTLED_AFTER_US
-
-        def is_wanted(row: AnyRow) -> bool:
-            return (
-                row.recorded_at >= since
-                and (types is None or row.type in types)
-                and (not pipelines or row.pipeline in pipelines)
-                and has_labels(labels_of(row.labels))
-            )
+        wanted: list[Any] = [event.c.recorded_at >= since]
+        if types is not None:
+            wanted.append(event.c.type.in_(types))
+        if pipelines:
+            wanted.append(event.c.pipeline.in_(pipelines))
+        for key, value, is_there in labels:  # quotes within a label are escaped, so these four are its own
+            of_event, pair = func.coalesce(event.c.labels, ""), f"{dumps(key)}: {dumps(value)}"
+            wanted.append((func.replace(of_event, pair, "") != of_event) == is_there)
+        settled_at = _TOP.at if self._store.exclusive else self._store.clock.steady_us() - SETTLED_AFTER_US
+        count = LOOKED_AT_COUNT if since or len(wanted) > 1 else limit
 
         def read(connection: Connection) -> tuple[Sequence[bytes], int]:
             start = after
             if start is None:
                 start = _number_before(connection, since - SETTLED_AFTER_US) if since else 0
-            if execution is not None:
-                rows = _of_execution(connection, execution_key(execution), after=start)
-            else:
-                rows = _walk(connection, _EVENTS, {}, Position("", start, None), first_count=limit + 1)
-                if not self._store.exclusive:
-                    rows = _before_gap(rows, start, settled_at=settled_at)
-            found, last, _ = _page(rows, is_wanted, limit)
-            bodies = {row.id: row.body for row in connection.execute(_BODIES, {"numbers": [row.at for row in found]})}
-            return [bodies[row.at] for row in found if row.at in bodies], start if last is None else last.at
+            rows = select(event.c.id, event.c.body).where(event.c.id > start, *wanted).limit(limit)
+            if execution is not None:  # nothing of it is missing in between: its owner writes one after the other
+                keys = {"accounts": list(_numbers(connection, "account")), "executions": [execution_key(execution)]}
+                rows = rows.where(event.c.stream == bindparam("stream")).order_by(event.c.sequence)
+                streams = [{"stream": row.stream} for row in connection.execute(_EXECUTIONS, keys)]
+                found = [row for stream in streams for row in connection.execute(rows, stream)]
+                return [row.body for row in found], found[-1].id if found else start
+            window = {"at": start, "settled_at": settled_at, "limit": count}
+            last, before_gap = connection.execute(_WINDOW, window).one()
+            end = before_gap if before_gap is not None else last or start
+            found = list(connection.execute(rows.where(event.c.id <= end).order_by(event.c.id)))
+            return [row.body for row in found], found[-1].id if len(found) == limit else end
 
         return await self._store.read(read)
 
@@ -197,14 +205,17 @@ class ConsoleStore:
         def read(connection: Connection) -> Rows:
             sinks = [number for number, name in _numbers(connection, "sink").items() if sink in (None, name)]
             behind = after or Position("", 2**62, 2**62)
-            rows = None
+            window = None
             if state in _FEW_DELIVERIES:
                 few = [connection.execute(_FEW_DELIVERIES[state], {"of_sink": number}).all() for number in sinks]
-                rows = _sorted(chain.from_iterable(few), behind)
-            if rows is None:
-                rows = _walk(connection, _DELIVERY_KEYS, {}, behind, first_count=limit + 1)
-            found, last, is_more = _page(rows, lambda row: row.key in sinks and state in (None, row.state), limit)
-            return _deliveries(connection, [_place(row) for row in found]), _position(last) if is_more else None
+                window = _sorted(chain.from_iterable(few), behind)
+            if window is None:
+                wanted = [delivery.c.sink_id.in_(sinks), *([] if state is None else [delivery.c.state == state])]
+                window = _look(connection, _DELIVERY, (), wanted, behind, limit)
+            found, position = _cut(*window, limit)
+            keys = {(row.at, row.key) for row in found}
+            rows = connection.execute(_DELIVERIES, {"numbers": sorted({number for number, _ in keys})}).all()
+            return [row for row in rows if (row.number, row.sink_id) in keys][::-1], position
 
         return await self._store.read(read)
 
@@ -212,12 +223,13 @@ class ConsoleStore:
         """Return problems, the last opened first."""
 
         def read(connection: Connection) -> Rows:
-            rows = _sorted(connection.execute(_OPEN_PROBLEMS), after or _TOP) if is_open else None
-            if rows is None:
-                rows = _walk(connection, _PROBLEM_KEYS, {}, after or _TOP, first_count=limit + 1)
-            found, last, is_more = _page(rows, lambda row: is_open in (None, row.closed_at is None), limit)
+            window = _sorted(connection.execute(_OPEN_PROBLEMS), after or _TOP) if is_open else None
+            if window is None:
+                wanted = [] if is_open is None else [problem.c.closed_at.is_(None) == is_open]
+                window = _look(connection, _PROBLEM, (), wanted, after, limit)
+            found, position = _cut(*window, limit)
             by_id = {row.id: row for row in connection.execute(_PROBLEMS, {"ids": [row.key for row in found]})}
-            return [by_id[row.key] for row in found if row.key in by_id], _position(last) if is_more else None
+            return [by_id[row.key] for row in found if row.key in by_id], position
 
         return await self._store.read(read)
 
@@ -242,62 +254,63 @@ class ConsoleStore:
         return await self._store.read(partial(_overview, since=since))
 
 
-# How a list is walked: each statement has its order in the columns `at` and `key`.
+# How a page looks at a list, which goes down by the columns `at` and `key`
+
+
+class _List(NamedTuple):
+    """A list, and what is needed of a row to show it."""
+
+    at: Any
+    key: Any
+    columns: tuple[Any, ...] = ()
+
+
+Window = tuple[list[AnyRow], AnyRow | None]
+"""What is wanted, one more than the page has, and the last row that was looked at, unless the list ended before."""
 
 
 def _place(row: AnyRow) -> tuple[int, Any]:
     return row.at, row.key
 
 
-def _position(row: AnyRow | None) -> Position | None:
-    return None if row is None else Position(getattr(row, "part", ""), row.at, row.key)
-
-
-def _down(statement: Select[Any], at: Any, key: Any) -> Select[Any]:
-    """Return a part of a list that goes down by `at` and `key`: the rows behind a position."""
+def _look(
+    connection: Connection,
+    list_: _List,
+    scope: Iterable[Any],
+    wanted: Iterable[Any],
+    after: Position | None,
+    limit: int,
+    count: int | None = None,
+) -> Window:
+    """Return what is wanted among the next `count` rows of a list, of which `scope` is the part that an index has."""
+    at, key = list_.at, list_.key
+    behind, end = after or _TOP, (LOOKED_AT_COUNT if count is None else count) - 1
     is_behind = tuple_(at, key) < tuple_(bindparam("at"), bindparam("key"))
-    statement = statement.add_columns(at.label("at"), key.label("key")).where(at <= bindparam("at"), is_behind)
-    return statement.order_by(at.desc(), key.desc()).limit(bindparam("limit"))
+    rows = select(at.label("at"), key.label("key")).where(*scope, at <= bindparam("at"), is_behind)
+    rows = rows.order_by(at.desc(), key.desc())
+    place = {"at": behind.at, "key": behind.key}
+    edge = connection.execute(rows.limit(1).offset(end), place).one_or_none()
+    if edge is not None:
+        place |= {"edge_at": edge.at, "edge_key": edge.key}
+        is_before = tuple_(at, key) >= tuple_(bindparam("edge_at"), bindparam("edge_key"))
+        rows = rows.where(at >= bindparam("edge_at"), is_before)
+    found = connection.execute(rows.add_columns(*list_.columns).where(*wanted).limit(limit + 1), place).all()
+    return list(found), edge
 
 
-def _walk(
-    connection: Connection, statement: Select[Any], key: Mapping[str, Any], after: Position, *, first_count: int
-) -> Iterator[AnyRow]:
-    """Yield the rows behind a position, in parts."""
-    count = first_count
-    while True:
-        part = connection.execute(statement, {**key, "at": after.at, "key": after.key, "limit": count}).all()
-        yield from part
-        if len(part) < count:
-            return
-        after, count = Position("", part[-1].at, part[-1].key), PART_COUNT
+def _cut(rows: Sequence[AnyRow], edge: AnyRow | None, limit: int, part: str = "") -> Rows:
+    """Return the page of what was found, and where the list goes on."""
+    last = rows[limit - 1] if len(rows) > limit else edge
+    return rows[:limit], None if last is None else Position(part, *_place(last))
 
 
-def _page(
-    rows: Iterable[AnyRow], is_wanted: Callable[[AnyRow], bool], limit: int
-) -> tuple[list[AnyRow], AnyRow | None, bool]:
-    """Return the first rows that are wanted, the last that was looked at, and whether there is one behind that."""
-    found: list[AnyRow] = []
-    last: AnyRow | None = None
-    for looked_at_count, row in enumerate(rows):
-        if len(found) == limit or looked_at_count == LOOKED_AT_COUNT:
-            return found, last, True
-        if is_wanted(row):
-            found.append(row)
-        last = row
-    return found, last, False
-
-
-def _sorted(rows: Iterable[AnyRow], behind: Position) -> Iterator[AnyRow] | None:
-    """Return few rows, those behind a position, in order; `None` if they are not few.
-
-    What waits, is dead or is open is found by an index of that alone, however much else there is, but in no order.
-    """
+def _sorted(rows: Iterable[AnyRow], behind: Position) -> Window | None:
+    """Return few rows, those behind a position, in order; `None` if they are not few."""
     found = list(rows)
-    if len(found) > LOOKED_AT_COUNT:
+    if len(found) > FEW_COUNT:
         return None
     found.sort(key=_place, reverse=True)
-    return (row for row in found if _place(row) < (behind.at, behind.key))
+    return [row for row in found if _place(row) < (behind.at, behind.key)], None
 
 
 def _numbers(connection: Connection, kind: str) -> dict[int, str]:
@@ -308,27 +321,8 @@ def _numbers(connection: Connection, kind: str) -> dict[int, str]:
 
 # Executions
 
-_EXECUTION_KEY = (execution.c.account_id, execution.c.pipeline_id, execution.c.status, execution.c.lost)
-_OPEN = _down(
-    select(*_EXECUTION_KEY, literal_column("'o'").label("part")).where(
-        execution.c.pipeline_id == bindparam("of_pipeline"), execution.c.ended_at.is_(None)
-    ),
-    execution.c.since_at,
-    execution.c.execution,
-)
-_ENDED = _down(
-    select(*_EXECUTION_KEY, literal_column("'e'").label("part")).where(execution.c.ended_at >= bindparam("since")),
-    execution.c.ended_at,
-    execution.c.execution,
-)
-_ID = execution.c.execution
-_BY_ID = (
-    select(*_EXECUTION_KEY, literal_column("'i'").label("part"), execution.c.account_id.label("at"), _ID.label("key"))
-    .where(execution.c.account_id == bindparam("at"), bindparam("key") < _ID)
-    .where(_ID.between(bindparam("first"), bindparam("last")))
-    .order_by(_ID)
-    .limit(bindparam("limit"))
-)
+_OPEN = _List(execution.c.since_at, execution.c.execution, (execution.c.account_id,))
+_ENDED = _List(execution.c.ended_at, execution.c.execution, (execution.c.account_id,))
 _account, _pipeline = source.alias("account"), source.alias("pipeline")
 _EXECUTIONS = (
     select(
@@ -349,34 +343,53 @@ _EXECUTIONS = (
 )
 
 
-def _by_id(connection: Connection, beginning: str, after: Position | None, *, first_count: int) -> Iterator[AnyRow]:
-    """Yield executions whose id begins like that, by account and id."""
-    ids = {"first": bytes.fromhex(beginning.ljust(32, "0")), "last": bytes.fromhex(beginning.ljust(32, "f"))}
-    behind = after or Position("i", 0, b"")
+def _open(
+    connection: Connection, numbers: Sequence[int], wanted: Sequence[Any], after: Position | None, limit: int
+) -> Window:
+    """Return open executions of all these pipelines, as far as the window of each reaches."""
+    found: list[AnyRow] = []
+    edges: list[AnyRow] = []
+    for number in numbers:
+        scope = (execution.c.pipeline_id == number, execution.c.ended_at.is_(None))
+        count = max(limit + 1, LOOKED_AT_COUNT // len(numbers))
+        rows, edge = _look(connection, _OPEN, scope, wanted, after, limit, count)
+        found += rows
+        edges += [] if edge is None else [edge]
+    newest = max(edges, key=_place, default=None)
+    found = [row for row in found if newest is None or _place(row) >= _place(newest)]
+    return sorted(found, key=_place, reverse=True), newest
+
+
+def _by_id(connection: Connection, beginning: str, wanted: Iterable[Any], after: Position | None, limit: int) -> Rows:
+    """Return executions whose id begins like that, by account and id."""
+    first, last = (bytes.fromhex(beginning.ljust(32, digit)) for digit in "0f")
+    behind, id_ = after or Position("i", 0, b""), execution.c.execution
+    found: list[AnyRow] = []
     for account_id in sorted(_numbers(connection, "account")):
         if account_id >= behind.at:
             key = behind.key if account_id == behind.at else b""
-            yield from _walk(connection, _BY_ID, ids, Position("i", account_id, key), first_count=first_count)
+            rows = select(execution.c.account_id.label("at"), id_.label("key"), execution.c.account_id).where(
+                execution.c.account_id == account_id, id_.between(first, last), id_ > key, *wanted
+            )
+            found += connection.execute(rows.order_by(id_).limit(limit + 1))
+    return _cut(found, None, limit, "i")
 
 
 # Events
 
-_EVENT_FACTS = (event.c.id.label("at"), *(event.c[name] for name in ("recorded_at", "type", "pipeline", "labels")))
-_EVENTS = (
-    select(*_EVENT_FACTS, null().label("key"))
+_previous = func.lag(event.c.id, 1, bindparam("at")).over(order_by=event.c.id)
+_window = (
+    select(event.c.id, event.c.recorded_at, _previous.label("previous"))
     .where(event.c.id > bindparam("at"))
     .order_by(event.c.id)
     .limit(bindparam("limit"))
+    .subquery()
 )
-_BODIES = select(event.c.id, event.c.body).where(event.c.id.in_(bindparam("numbers", expanding=True)))
+_is_gap = and_(_window.c.id != _window.c.previous + 1, _window.c.recorded_at > bindparam("settled_at"))
+_WINDOW = select(func.max(_window.c.id), func.min(case((_is_gap, _window.c.previous))))
+"""The last number of a window, and the one before the first gap in it that may still be filled."""
 _LAST_NUMBER = select(event.c.id).order_by(event.c.id.desc()).limit(1)
 _NEXT = select(event.c.id, event.c.recorded_at).where(event.c.id > bindparam("at")).order_by(event.c.id).limit(1)
-_IN_STREAM = (
-    select(*_EVENT_FACTS)
-    .where(event.c.stream == bindparam("of_stream"), event.c.id > bindparam("at"))
-    .order_by(event.c.sequence)
-    .limit(LOOKED_AT_COUNT + 1)
-)
 _LAST_OF_STREAM = (
     select(event.c.id, event.c.body)
     .where(event.c.stream == bindparam("of_stream"))
@@ -398,22 +411,6 @@ def _number_before(connection: Connection, moment: int) -> int:
     return low
 
 
-def _of_execution(connection: Connection, key: bytes, *, after: int) -> Iterator[AnyRow]:
-    """Yield the events of an execution. Nothing is missing in between: its owner writes one after the other."""
-    keys = {"accounts": list(_numbers(connection, "account")), "executions": [key]}
-    for row in connection.execute(_EXECUTIONS, keys).all():
-        yield from connection.execute(_IN_STREAM, {"of_stream": row.stream, "at": after})
-
-
-def _before_gap(rows: Iterable[AnyRow], previous: int, *, settled_at: int) -> Iterator[AnyRow]:
-    """Yield events up to the first number that is missing and may still come."""
-    for row in rows:
-        if row.at != previous + 1 and row.recorded_at > settled_at:
-            return
-        yield row
-        previous = row.at
-
-
 def _told(connection: Connection, events: Iterable[AnyRow]) -> Told:
     bodies = dict(sorted((row.id, row.body) for row in events)[-DETAIL_COUNT:])
     return list(bodies.values()), connection.execute(_DELIVERIES, {"numbers": list(bodies)}).all()
@@ -421,11 +418,11 @@ def _told(connection: Connection, events: Iterable[AnyRow]) -> Told:
 
 # Deliveries
 
-_DELIVERY_KEYS = _down(select(delivery.c.state), delivery.c.number, delivery.c.sink_id)
+_DELIVERY = _List(delivery.c.number, delivery.c.sink_id)
 _OF_SINK = (
-    select(delivery.c.number.label("at"), delivery.c.sink_id.label("key"), delivery.c.state)
+    select(delivery.c.number.label("at"), delivery.c.sink_id.label("key"))
     .where(delivery.c.sink_id == bindparam("of_sink"))
-    .limit(LOOKED_AT_COUNT + 1)
+    .limit(FEW_COUNT + 1)
 )
 _FEW_DELIVERIES: Mapping[str | None, Select[Any]] = {
     "waiting": _OF_SINK.where(delivery.c.state == WAITING),
@@ -447,18 +444,13 @@ _DELIVERIES = (
 )
 
 
-def _deliveries(connection: Connection, keys: Collection[tuple[int, int]]) -> list[AnyRow]:
-    rows = connection.execute(_DELIVERIES, {"numbers": sorted({number for number, _ in keys})})
-    return [row for row in rows if (row.number, row.sink_id) in keys][::-1]
-
-
 # Problems
 
-_PROBLEM_KEYS = _down(select(problem.c.closed_at), problem.c.opened_at, problem.c.id)
+_PROBLEM = _List(problem.c.opened_at, problem.c.id)
 _OPEN_PROBLEMS = (
-    select(problem.c.opened_at.label("at"), problem.c.id.label("key"), problem.c.closed_at)
+    select(problem.c.opened_at.label("at"), problem.c.id.label("key"))
     .where(problem.c.closed_at.is_(None))
-    .limit(LOOKED_AT_COUNT + 1)
+    .limit(FEW_COUNT + 1)
 )
 _SHOWN_PROBLEMS = (
     select(

@@ -34,7 +34,7 @@ ENABLED_WITHIN_S = 20.0
 LOOK_EVERY_S = 0.2
 
 _CURSOR = re.compile(r"([oei]?)\.(\d{1,18})\.([0-9a-f]{1,32})", re.ASCII)
-_HEX = re.compile(r"[0-9a-f]{1,32}", re.ASCII)
+_ID_BEGINNING = re.compile(r"[0-9a-f]{4,32}", re.ASCII)
 
 
 class RefusedError(Exception):
@@ -83,23 +83,23 @@ async def problem(console: Console, id_: str) -> models.ProblemDetail:
 
 async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.Execution]:
     """Return executions: open ones, those in their status for the shortest time first, then the latest ended."""
-    labels = {(str(each.pipeline), each.account): each.labels for each in console.settings().watch}
-    has_labels, named, beginning = _has_labels(asked.label), None, None
+    watches, named, beginning = shown.watches(console), None, None
     if asked.q:
         word = asked.q.casefold()
-        watched = (await status(console)).pipelines
-        named = {(each.id, each.account) for each in watched if (each.name or "").casefold().startswith(word)}
+        names = {f"{each.account}/{each.id}": each.name or "" for each in (await status(console)).pipelines}
+        named = {name for name, title in names.items() if title.casefold().startswith(word)}
         beginning = None if named else word.replace("-", "")
-        if beginning is not None and not _HEX.fullmatch(beginning):
+        if beginning is not None and not _ID_BEGINNING.fullmatch(beginning):
             return models.Page[models.Execution](items=[])
 
     def is_of_pipeline(name: str) -> bool:
         account, _, id_ = name.rpartition("/")
+        labels = watches[name].labels if name in watches else {}
         return (
             (not asked.account or account in asked.account)
             and (not asked.pipeline or id_ in asked.pipeline)
-            and (not named or (id_, account) in named)
-            and has_labels(labels.get((id_, account), {}))
+            and (not named or name in named)
+            and all((labels.get(key) == value) == is_there for key, value, is_there in _labels(asked.label))
         )
 
     rows, last = await console.store.executions(
@@ -110,7 +110,7 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
         after=_position(asked, "i" if beginning else "oe"),
         limit=asked.limit,
     )
-    return models.Page[models.Execution](items=[shown.execution(console, row) for row in rows], next=_cursor(last))
+    return models.Page[models.Execution](items=[shown.execution(row, watches) for row in rows], next=_cursor(last))
 
 
 async def execution(console: Console, account: str, pipeline: str, id_: str) -> models.ExecutionDetail:
@@ -121,7 +121,8 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
         raise _unknown("there is no such execution: it is not watched, or it ended longer ago than store.retention")
     row, told = found
     parts = shown.told(console, told)
-    return models.ExecutionDetail(**dict(shown.execution(console, row)), **parts, stays=shown.stays(parts["events"]))
+    shown_row = shown.execution(row, shown.watches(console))
+    return models.ExecutionDetail(**dict(shown_row), **parts, stays=shown.stays(parts["events"]))
 
 
 async def events(console: Console, asked: models.EventQuery) -> models.Page[models.Event]:
@@ -131,7 +132,7 @@ async def events(console: Console, asked: models.EventQuery) -> models.Page[mode
     bodies, last = await console.store.events(
         types=types_matching(tuple(asked.type)) if asked.type else None,
         pipelines=asked.pipeline,
-        has_labels=_has_labels(asked.label),
+        labels=_labels(asked.label),
         execution=None if asked.execution is None else str(asked.execution),
         since=_since(console, asked),
         after=None if asked.after is None else int(asked.after),
@@ -145,7 +146,7 @@ async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Pa
     rows, last = await console.store.deliveries(
         state=asked.state, sink=asked.sink, after=_position(asked, "", is_number=True), limit=asked.limit
     )
-    return models.Page[models.Delivery](items=[shown.delivery(console, row) for row in rows], next=_cursor(last))
+    return models.Page[models.Delivery](items=shown.deliveries(console, rows), next=_cursor(last))
 
 
 async def silences(console: Console) -> models.Page[models.Silence]:
@@ -290,10 +291,10 @@ def _since(console: Console, asked: models.ExecutionQuery | models.EventQuery) -
     return to_us(asked.since)
 
 
-def _has_labels(wanted: Iterable[str]) -> Callable[[Mapping[str, str]], bool]:
-    """Return whether labels are as `team:sales` and `!env:dev` say, all of them."""
-    pairs = [(text.startswith("!"), *text.removeprefix("!").partition(":")[::2]) for text in wanted]
-    return lambda labels: all((labels.get(key) == value) != is_not for is_not, key, value in pairs)
+def _labels(wanted: Iterable[str]) -> Sequence[tuple[str, str, bool]]:
+    """Return `team:sales` and `!env:dev` as key, value, and whether it is to be there."""
+    pairs = [(*text.removeprefix("!").partition(":")[::2], not text.startswith("!")) for text in wanted]
+    return [(key, value, is_there) for key, value, is_there in pairs]
 
 
 # Over HTTP

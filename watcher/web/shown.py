@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 from urllib.parse import quote
@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from watcher.config.models import WatchSettings, WeeklySettings
+from watcher.config.models import WatchSettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import severity_of
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
@@ -45,7 +45,7 @@ class Parts(TypedDict):
 def told(console: Console, found: Told) -> Parts:
     """Return events and their deliveries."""
     bodies, rows = found
-    return Parts(events=[event(body) for body in bodies], deliveries=[delivery(console, row) for row in rows])
+    return Parts(events=[event(body) for body in bodies], deliveries=deliveries(console, rows))
 
 
 def event(body: bytes) -> models.Event:
@@ -57,9 +57,9 @@ def _moment(us: int | None) -> datetime | None:
     return None if us is None else from_us(Micros(us))
 
 
-def _watch(console: Console, account: str | None, pipeline: str | None) -> WatchSettings | None:
-    watches = console.settings().watch
-    return next((each for each in watches if (each.account, str(each.pipeline)) == (account, pipeline)), None)
+def watches(console: Console) -> Mapping[str, WatchSettings]:
+    """Return what is watched, by account and pipeline (`account/id`)."""
+    return {f"{each.account}/{each.pipeline}": each for each in console.settings().watch}
 
 
 def _pipeline(id_: str, watch: WatchSettings | None, name: str | None = None) -> models.PipelineRef:
@@ -94,13 +94,13 @@ def problem(row: AnyRow) -> models.Problem:
     )
 
 
-def execution(console: Console, row: AnyRow) -> models.Execution:
+def execution(row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.Execution:
     """Return an execution, with what its last event said of it."""
     account, _, pipeline = row.pipeline_name.rpartition("/")
     alert = None if row.body is None else Alert.of(json.loads(row.body))
     data = {} if alert is None else alert.data
     block, nodes = data.get("execution", {}), () if alert is None else alert.nodes
-    watch = _watch(console, account, pipeline)
+    watch = watches.get(row.pipeline_name)
     return models.Execution(
         account=account,
         pipeline=_pipeline(pipeline, watch, data.get("pipeline", {}).get("name") or row.title),
@@ -135,8 +135,13 @@ def stays(events: Sequence[models.Event]) -> Sequence[models.Stay]:
     return found
 
 
-def delivery(console: Console, row: AnyRow) -> models.Delivery:
-    """Return a delivery. Of one that waits the state says why it does."""
+def deliveries(console: Console, rows: Iterable[AnyRow]) -> Sequence[models.Delivery]:
+    """Return deliveries. Of one that waits the state says why it does."""
+    watched, now = watches(console), console.clock.steady_us()
+    return [_delivery(row, watched, now) for row in rows]
+
+
+def _delivery(row: AnyRow, watches: Mapping[str, WatchSettings], now: Micros) -> models.Delivery:
     state, next_try_at = row.state, None
     paused_until = row.paused_until or 0
     if state == "waiting":
@@ -144,7 +149,7 @@ def delivery(console: Console, row: AnyRow) -> models.Delivery:
             state = "disabled"
         elif row.earlier is not None:
             state = "held"
-        elif paused_until > console.clock.steady_us():
+        elif paused_until > now:
             state = "paused"
         elif row.tried:
             state = "retrying"
@@ -156,7 +161,7 @@ def delivery(console: Console, row: AnyRow) -> models.Delivery:
         event=str(UUID(bytes=row.event_id)),
         type=row.type,
         account=row.account,
-        pipeline=row.pipeline and _pipeline(row.pipeline, _watch(console, row.account, row.pipeline)),
+        pipeline=row.pipeline and _pipeline(row.pipeline, watches.get(f"{row.account}/{row.pipeline}")),
         execution=row.execution and str(UUID(bytes=row.execution)),
         state=state,
         attempts=row.attempts,
@@ -201,20 +206,14 @@ def stored_silence(console: Console, stored: StoredSilence) -> models.Silence:
     return _silence(console, match, stored.starts_at, stored.ends_at, **more)
 
 
-def _weekly(hours: WeeklySettings | None) -> models.WeeklyHours | None:
-    if hours is None:
-        return None
-    return models.WeeklyHours(days=hours.days, from_=hours.from_, to=hours.to, timezone=hours.timezone)
-
-
 async def silences(console: Console) -> Sequence[models.Silence]:
     """Return the silences of the file that are not over, and those of the store."""
-    now = console.clock.now()
-    of_file = [
-        _silence(console, each.match, *window, comment=each.comment, weekly=_weekly(each.weekly))
-        for each in console.settings().silences
-        if (window := each.window(now))[1] > now
-    ]
+    now, of_file = console.clock.now(), []
+    for each in console.settings().silences:
+        from_, until = each.window(now)
+        if until > now:
+            weekly = each.weekly and models.WeeklyHours(**each.weekly.model_dump(by_alias=True))
+            of_file.append(_silence(console, each.match, from_, until, comment=each.comment, weekly=weekly))
     return [*of_file, *(stored_silence(console, each) for each in await console.operator.silences())]
 
 
