@@ -28,8 +28,11 @@ from watcher.web.models import Need, TestResult
 log = structlog.get_logger()
 
 LOOK_EVERY_S = 1.0
-ALONE_EVERY_S = 30.0
-"""Where no other process uses the store, all that is asked comes through this one, which then looks at once."""
+ALONE_EVERY_S = 20.0
+"""Where no other process uses the store, all that is asked comes through this one, which then looks at once.
+
+Often enough to be seen alive.
+"""
 
 
 class Operations:

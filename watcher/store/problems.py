@@ -205,6 +205,7 @@ def problem_of(row: AnyRow) -> Problem:
 
 
 AS_LONG_AS_OPEN = datetime.max.replace(tzinfo=UTC)
+"""Until when nobody is reminded of a problem that somebody took without saying for how long."""
 
 
 def acked_until(row: AnyRow) -> datetime | None:

@@ -20,6 +20,7 @@ from watcher.config.models import Settings
 from watcher.daemon.operations import Operations
 from watcher.daemon.reload import ConfigFollower
 from watcher.domain.errors import StoreError
+from watcher.runtime.scheduler import ALIVE_WITHIN_S
 from watcher.store.operator_store import OperatorStore
 from watcher.store.sql_store import SqlStore
 
@@ -233,3 +234,8 @@ async def test_that_a_problem_was_taken_is_counted(rig: Rig) -> None:
     assert console.settings() is rig.follower.settings
     console.operator.on_acknowledged()
     assert rig.setup.metrics.total("watcher_events_total", type="problem.acknowledged") == 1
+
+
+async def test_it_looks_often_enough_to_be_seen_alive(rig: Rig) -> None:
+    await rig.run(sinks={})
+    assert rig.operations.every_s < ALIVE_WITHIN_S - 5
