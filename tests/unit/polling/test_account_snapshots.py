@@ -1,5 +1,6 @@
 """How an account and its pipelines stand: counted per pipeline, shown as metrics, written down, gone on from."""
 
+import asyncio
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 from pydantic import TypeAdapter
+from stores import execution_id
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, pages_of, said, watch_of
 from worker_rig import FAILED, GONE, Rig
 
@@ -17,6 +19,7 @@ from watcher.domain.execution import Outcome
 from watcher.domain.snapshots import AccountSnapshot, SinkSnapshot
 from watcher.domain.timestamps import to_us
 from watcher.domain.watch import Watch
+from watcher.polling.account_snapshots import SLICE_COUNT
 from watcher.runtime.metrics import GOALS_COUNT
 from watcher.store.sql_store import SqlStore
 
@@ -181,6 +184,18 @@ async def test_what_an_account_wants_uses_and_how_long_the_longest_waits(
     await account.run_for(120)
     await account.watcher.flush()
     assert written(path)[1].trouble == "unauthorized"
+
+
+async def test_many_executions_are_looked_through_in_slices(store: SqlStore, clock: FakeClock, path: Path) -> None:
+    account = await account_of(store, clock, *map(execution_id, range(2 * SLICE_COUNT + 1)))
+    looking = asyncio.create_task(account.watcher.flush())
+    for _ in range(3):
+        assert shown(account, "pipeline_open_executions", status="unseen") == 0
+        await asyncio.sleep(0)
+    await looking
+    assert shown(account, "pipeline_open_executions", status="unseen") == 2 * SLICE_COUNT + 1
+    assert shown(account, "pipeline_oldest_open_timestamp_seconds", status="unseen") is None
+    assert written(path)[1].wanted_per_s == pytest.approx((2 * SLICE_COUNT + 1) / 60, rel=0.1)
 
 
 async def test_what_has_not_changed_is_written_every_half_minute(store: SqlStore, clock: FakeClock, path: Path) -> None:
