@@ -249,7 +249,7 @@ async def find_status(console: Console) -> models.Status:
                 id=str(watch.pipeline),
                 name=watch.name or found.titles.get(name),
                 labels=watch.labels,
-                runbook=getattr(watch, "runbook", None),
+                runbook=watch.runbook,
                 whole=not watch.executions,
                 open=stands.open,
                 oldest={status: from_us(at) for status, at in stands.oldest.items()},

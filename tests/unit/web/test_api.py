@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from console_rig import DEGRADED, NAMED, OVERDUE, Desk, a_desk, in_hours
+from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, in_hours
 from sample_events import PIPELINE, execution_id
 from virtual import FakeClock
 
+from watcher.config.models import Settings
 from watcher.runtime.units import Address
 from watcher.web.api import api_routes, enable
 from watcher.web.models import Need
@@ -190,6 +191,16 @@ async def test_silences_are_made_and_ended(desk: Desk) -> None:
     assert (await desk.ask("/silences/1", "DELETE"))[0] == 404
     desk.clock.us += 48 * 3_600_000_000
     assert [each.get("id") for each in (await desk.found("/silences"))["items"]] == ["2"]
+
+
+async def test_a_weekly_silence_is_shown_with_the_window_of_now_or_the_next(tmp_path: Path) -> None:
+    hours = {"days": ["sat"], "from": "20:00", "to": "08:00", "timezone": "Europe/Berlin"}
+    weekly = [{"match": {"sinks": ["ops"]}, "weekly": hours}]
+    settings = Settings.model_validate({**SETTINGS, "silences": weekly})
+    async with a_desk(tmp_path / "watcher.db", settings=settings) as desk:
+        (silence,) = (await desk.found("/silences"))["items"]
+    assert (silence["active"], silence["weekly"]) == (False, hours)
+    assert (silence["from"], silence["until"]) == ("2026-11-28T19:00:00Z", "2026-11-29T07:00:00Z")
 
 
 async def test_dead_letters_are_sent_again(desk: Desk) -> None:
