@@ -26,6 +26,7 @@ from watcher.web import api
 from watcher.web.access import COOKIE, LOGIN, SESSION_S, STATIC, local_path, new_session, same_secret, token_of
 from watcher.web.console import Console
 from watcher.web.models import DeliveryQuery, ExecutionQuery, PipelineStatus, ProblemQuery, Status
+from watcher.web.server import read_body
 
 NEEDS_COUNT = 10
 """Rows of what needs somebody, before the rest is one click away."""
@@ -117,6 +118,7 @@ def page_routes(
 
     async def log_in(request: web.Request) -> web.Response:
         nonlocal may_try_at
+        await read_body(request)
         form = await request.post()
         found = {"next": local_path(str(form.get("next", "/"))), "needs": 0}
         now = clock.monotonic()
