@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import trustme
+from receiver import Receiver
 
 NAME = "hooks.example.com"
 EXPIRED_AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -63,40 +63,22 @@ def _serve_one(listening: socket.socket, context: ssl.SSLContext) -> None:
             pass
 
 
-class Tunnel:
+class Tunnel(Receiver):
     """A proxy that wants a login, and leads every CONNECT to this machine, whatever name stands before the port."""
 
     def __init__(self, *, login: str = "me:hunter2", tls: ssl.SSLContext | None = None) -> None:
-        self.requests: list[str] = []
+        super().__init__(tls=tls)
+        self.heads: list[str] = []
         self._login = login
-        self._tls = tls
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
-        self.url = (
-            f"{'https' if self._tls else 'http'}://{self._login}@127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        )
+        await super().__aenter__()
+        self.url = self.url.replace("//", f"//{self._login}@")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._tasks.add(asyncio.create_task(self._serve(reader, writer)))
-
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.append(writer)
         request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        self.requests.append(request)
+        self.heads.append(request)
         login = base64.b64encode(self._login.encode()).decode()
         if f"Proxy-Authorization: Basic {login}\r\n" not in request:
             writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")

@@ -16,9 +16,6 @@ from apscheduler.triggers.base import BaseTrigger
 
 from watcher.runtime.clock import Clock
 
-Wake = Callable[[], None]
-"""Asks a job to run now; never blocks."""
-
 
 class WakeIn(Protocol):
     """Asks a job to run in so many seconds at the latest, or now."""

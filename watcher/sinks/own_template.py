@@ -8,6 +8,7 @@ import json
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
@@ -15,75 +16,68 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json
+from watcher.domain.event import AccountTrouble, EventType
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, FailedNode
+from watcher.domain.routing import Router
+from watcher.domain.transitions import StatusChange
+from watcher.domain.watch import Watch
 from watcher.runtime.threads import run_detached
 from watcher.sinks.alert import Alert, clean, to_json
 from watcher.sinks.chat import Digest
-from watcher.sinks.template import (
-    BatchTemplate,
-    EventTemplate,
-    Message,
-    Template,
-    TemplateFailure,
-)
+from watcher.sinks.template import BatchTemplate, EventTemplate, Message, Template, TemplateFailure
 
 MESSAGE_BYTES = 256 * 1024
 
 _USE_TOJSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
 _HANDLE_ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/sinks.md'
 
-_EXECUTION = {
-    "id": "9a1b0000-0000-4000-8000-000000000001",
-    "status": "failed",
-    "previousStatus": "running",
-    "startedAt": "2026-11-24T11:58:00.000Z",
-    "finishedAt": "2026-11-24T12:00:31.000Z",
-    "durationSeconds": 151.0,
-    "error": 'upstream "timeout" after 30 s\nat C:\\new <b>Größe</b>',
-    "aiTokensUsed": 512,
-    "nodesStarted": 3,
-    "triggeredBy": "message_received",
-    "triggeredByEntityId": "5e6f0000-0000-4000-8000-000000000003",
-    "conversationId": "7a8b0000-0000-4000-8000-000000000004",
-    "failedNodes": [
-        {"id": "2d3e0000-0000-4000-8000-000000000005", "name": 'Say "hello"', "error": 'upstream "timeout"'},
-    ],
-    "goals": ['Booked "it"'],
-}
-_PROBLEM = {
-    "id": "7d0c0000-0000-5000-8000-000000000001",
-    "kind": "account.degraded",
-    "severity": "critical",
-    "openedAt": "2026-11-24T12:00:31.000Z",
-}
-_PIPELINE = {
-    "id": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f",
-    "name": 'Sales "agent"',
-    "versionId": "1c2d0000-0000-4000-8000-000000000002",
-    "versionNumber": 7,
-}
-_OBSERVED = {"at": "2026-11-24T12:00:31.800Z", "notBefore": "2026-11-24T12:00:30.000Z", "delaySeconds": 0.8}
-EXAMPLES = {
-    "execution.failed": {
-        "account": "default",
-        "labels": {"team": 'the "A" team'},
-        "link": "https://example.com/runs/1",
-        "pipeline": _PIPELINE,
-        "execution": _EXECUTION,
-        "observed": _OBSERVED,
-    },
-    "account.degraded": {"account": "default", "reason": "unreachable", "problem": _PROBLEM, "observed": _OBSERVED},
-}
-"""The data of what a template is tried with: an event of an execution, and one of a problem that has none. The texts
-hold what breaks JSON between quotes."""
+_EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
+_PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+_WATCH = Watch("default", _PIPELINE, (), name='Sales "agent"', labels={"team": 'the "A" team'})
+_FACTS = ExecutionSnapshot(
+    _EXECUTION,
+    "failed",
+    version_id="1c2d0000-0000-4000-8000-000000000002",
+    version_number=7,
+    started_at=datetime(2026, 11, 24, 11, 58, tzinfo=UTC),
+    finished_at=datetime(2026, 11, 24, 12, 0, 31, tzinfo=UTC),
+    error='upstream "timeout" after 30 s\nat C:\\new <b>Größe</b>',
+    ai_tokens_used=512,
+    nodes_started=3,
+    triggered_by="message_received",
+    triggered_by_entity_id="5e6f0000-0000-4000-8000-000000000003",
+    conversation_id="7a8b0000-0000-4000-8000-000000000004",
+    failed_nodes=(FailedNode("2d3e0000-0000-4000-8000-000000000005", 'Say "hello"', 'upstream "timeout"'),),
+    goals=('Booked "it"',),
+)
 
-_EXAMPLE: Json = {
-    "specversion": "1.0",
-    "id": "5f0c0000-0000-5000-8000-000000000001",
-    "source": "/accounts/default",
-    "time": "2026-11-24T12:00:31.000Z",
-    "datacontenttype": "application/json",
-    "sequence": "0000000001",
-}
+
+def _examples() -> list[Json]:
+    """Return what a template is tried with: an event of an execution, and one of a problem that has none.
+
+    The texts hold what breaks JSON between quotes.
+    """
+    events, at = EventFactory(Router({})), datetime(2026, 11, 24, 12, 0, 31, 800_000, tzinfo=UTC)
+    failed = events.execution(
+        StatusChange(EventType.EXECUTION_FAILED, "failed", "failed", "running", nth=1, sequence=3),
+        ExecutionRecord(_EXECUTION, _PIPELINE),
+        watch=_WATCH,
+        observed_at=at,
+        not_before=at - timedelta(seconds=2),
+        facts=_FACTS,
+        link="https://example.com/runs/1",
+    )
+    degraded = events.account(
+        EventType.ACCOUNT_DEGRADED,
+        account="default",
+        reason=AccountTrouble.UNREACHABLE,
+        cause="timeout",
+        problem=None,
+        after=0,
+        at=at,
+    )
+    return [json.loads(entry.event.body) for entry in (failed, degraded.entry)]
 
 
 class BadMessageError(Exception):
@@ -149,9 +143,10 @@ def check(source: str, *, with_group: bool) -> TemplateFailure | None:
     about = ""
     try:
         template = OwnTemplate(source, timeout_s=0.0)
-        trials = {type_: [_EXAMPLE | {"type": type_, "data": data}] for type_, data in EXAMPLES.items()}
+        examples = _examples()
+        trials: dict[str, list[Json]] = {each["type"]: [each] for each in examples}
         if with_group:
-            trials["a group"] = [events[0] for events in trials.values()]
+            trials["a group"] = examples
         for what, events in trials.items():
             about = f"for {what}: "
             template.message(events, list(map(Alert.of, events)))

@@ -184,7 +184,7 @@ class SqlStore:
     async def number_of(self, source: Source) -> int:
         """Return the number of an account, a pipeline or a sink, which is given one if it has none."""
         numbers = self.outbox.numbers
-        if not numbers.has({source}):
+        if source not in numbers:
             await self._watched(partial(numbers.provide, {source}), Writing.A_LITTLE)
         return numbers[source]
 
@@ -268,7 +268,7 @@ class SqlStore:
             return write_group(connection, work, outbox=self.outbox, now=self.clock.steady_us())
 
         try:
-            if not self.outbox.numbers.has(work.sources):
+            if not work.sources <= self.outbox.numbers.keys():
                 await self.outbox.numbers.provide(work.sources)
             names, taken = await (self._database.read if is_read else self._database.write)(write)
         except BaseException:

@@ -82,12 +82,8 @@ class SourceNumbers(dict[Source, int]):
         super().__init__()
         self._write = write
 
-    def has(self, wanted: set[Source]) -> bool:
-        """Return whether all of these have numbers, as far as anybody knows."""
-        return wanted <= self.keys()
-
     async def provide(self, wanted: set[Source]) -> None:
-        """Give a number to each source that has none; not needed where it `has` them.
+        """Give a number to each source that has none.
 
         In a transaction of its own, so that what is remembered here cannot be rolled back with somebody's write.
         """

@@ -50,6 +50,13 @@ TABLE = [
     ("acounts: {}", f'1:1: acounts: unknown key "acounts"; did you mean "accounts"? A{TOP[1:]}'),
     ("colour: red", f'1:1: colour: unknown key "colour"; {TOP}'),
     ("? https://h.example/secret\n: 1", f"1:3: …: unknown key; {TOP}"),
+    ("rate_limit: 5/s", f'1:1: rate_limit: unknown key "rate_limit"; write it in accounts.NAME; allowed here{TOP[7:]}'),
+    (HOOK + "    match: {team: sales}", ('5:13: sinks.ops.match.team: unknown key "team"; '
+     "write labels: {team: …}, or one of labels, pipelines")),
+    (HOOK + "    retry: 3",
+     f"5:12: sinks.ops.retry: is a single value, {NO_BLOCK}; write retry: {{schedule: [5s, 1m, 10m]}}"),
+    ("accounts:\n  api_key: k\n",
+     "2:12: accounts.api_key: stands where a name belongs; write accounts: {NAME: {api_key: …}}"),
     ("polling: {cadance: fixed}", ('1:11: polling.cadance: unknown key "cadance"; did you mean "cadence"? Allowed: '
      "cadence, min_interval, max_interval, concurrency, first_sight, lookback, details, lost_after, lost_grace, "
      "degraded_after")),

@@ -151,6 +151,13 @@ def test_without_the_key_there_are_none(load: Load) -> None:
             ),
         ),
         (
+            (MATCH, FROM, UNTIL, "for: 2h"),
+            (
+                '6:93: silences[0].for: unknown key "for"; '
+                "write until: with the moment it ends, such as 2026-12-24T00:00:00Z"
+            ),
+        ),
+        (
             (MATCH, FROM, UNTIL, "till: x"),
             (
                 '6:93: silences[0].till: unknown key "till"; did you mean "until"? '

@@ -189,32 +189,6 @@ async def test_what_its_last_owner_is_still_writing_is_taken_soon_after(replica:
     assert (await replica.leases.take(A)).is_trusted()
 
 
-async def test_what_was_taken_without_an_answer_is_taken_by_the_next_renewal(
-    replica: Replica, table: LeaseTable
-) -> None:
-    replica.store.trouble, replica.store.forgets_to_say = StoreError("who knows"), True
-    await replica.want(A)
-    assert (table.owned()["one"], replica.owned([A])) == (1, [])
-    replica.store.trouble = None
-    await replica.look()
-    assert replica.owned([A]) == [A]
-    assert replica.takeovers("account") == 0
-
-
-async def test_replicas_that_start_one_after_the_other_end_even(table: LeaseTable, clock: FakeClock) -> None:
-    replicas = [Replica(table, name) for name in ("one", "two", "three")]
-    for replica in replicas:
-        await replica.want(*ACCOUNTS, OPS)
-    for _ in range(8):
-        clock.advance(1)
-        for replica in replicas:
-            await replica.look()
-            await replica.give_up()
-    assert set(table.owned().values()) == {2}
-    assert (len(table.owned("sink")), len(table.owned("maintenance"))) == (1, 1)
-    assert sum(replica.leases.may_own(MAINTENANCE) for replica in replicas) == 1
-
-
 async def test_surplus_is_given_up_one_at_a_time_and_held_until_it_is(
     replica: Replica, table: LeaseTable, clock: FakeClock
 ) -> None:
@@ -235,16 +209,6 @@ async def test_surplus_is_given_up_one_at_a_time_and_held_until_it_is(
     await other.look()
     assert other.owned(ACCOUNTS) == [given]
     assert other.takeovers("account") == 0
-
-
-async def test_an_account_with_another_key_is_released_first_and_then_taken_with_that(
-    replica: Replica, table: LeaseTable
-) -> None:
-    await replica.want(A, spends="old")
-    await replica.leases.want({A: "new"}, fingerprint="two")
-    assert (replica.owned([A]), table.spent()) == ([], {"old"})
-    await replica.leases.release(A)
-    assert (replica.owned([A]), table.spent()) == ([A], {"new"})
 
 
 async def test_a_release_that_fails_or_hangs_is_not_believed_in_nor_waited_for_long(

@@ -15,14 +15,12 @@ from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
 from watcher.delivery.open_problems import REMINDED_COUNT
-from watcher.delivery.worker import REST_S
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Silence
 from watcher.sinks.protocol import SendResult, SentProblem
 from watcher.store.changes import SourceChange
-from watcher.store.records import SentOpening
 
 REMINDED = replace(RULES, remind_every_s=3600.0)
 PROBLEM = Problem(UUID(int=5), EventType.PIPELINE_FAILING, EPOCH, EventKey(b"a", 1))
@@ -365,17 +363,6 @@ async def test_the_end_breaks_a_refresh_off(forgetful: Rig, monkeypatch: pytest.
     assert forgetful.worker._problems._refreshing.cancelled()
 
 
-async def test_a_receiver_that_is_gone_keeps_no_worker_busy_with_what_it_is_not_told(rig: Rig) -> None:
-    rig.sink.refresh_every_s = 60.0
-    await rig.restart(rules=REMINDED)
-    await open_problem(rig)
-    await finish_refresh(rig)
-    rig.sink.answer = lambda _: GONE
-    await rig.record("b")
-    await rig.go()
-    assert await rig.go(120) == REST_S
-
-
 async def test_a_problem_that_is_closed_while_its_reminder_is_on_its_way_is_closed_after_that(rig: Rig) -> None:
     await open_problem(rig)
     answered: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
@@ -411,18 +398,3 @@ async def test_a_refresh_that_was_not_sent_because_the_lease_ran_out_did_not_fai
     with capture_logs() as logs:
         await refreshed(forgetful, 60)
     assert logs == []
-
-
-async def test_who_may_not_be_the_owner_any_more_tells_it_nothing(
-    forgetful: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await open_problem(forgetful)
-    assert len(await refreshed(forgetful, 60)) == 1
-    read = forgetful.store.inner.sent_openings
-
-    async def lose_trust(**options: Any) -> Sequence[SentOpening]:
-        forgetful.is_trusted = False
-        return await read(**options)
-
-    monkeypatch.setattr(forgetful.store.inner, "sent_openings", lose_trust)
-    assert await refreshed(forgetful, 60) == []

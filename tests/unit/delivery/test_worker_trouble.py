@@ -87,23 +87,6 @@ async def test_five_minutes_of_failures_may_hold_a_restart(rig: Rig) -> None:
 IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", 3600.0)
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
-@pytest.mark.parametrize("result", [IN_AN_HOUR, SendResult(SendOutcome.BUSY, "429", 3600.0)])
-async def test_five_minutes_of_failures_may_hold_many_restarts_between_two_attempts(
-    rig: Rig, result: SendResult
-) -> None:
-    rig.sink.answer = lambda _: result
-    await rig.record("a")
-    await rig.go()
-    for _ in range(11):
-        await rig.go(25)
-        await rig.restart()
-        await rig.go()
-    assert (rig.emitted, len(rig.sink.sent)) == ([], 1)
-    await rig.go(26)
-    assert (rig.emitted, len(rig.sink.sent)) == ([("sink.failing", 1)], 1)
-
-
 async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_last_flush(rig: Rig) -> None:
     rig.sink.answer = lambda _: IN_AN_HOUR
     await rig.record("a")
@@ -156,21 +139,6 @@ async def test_a_sink_that_something_waits_for_writes_one_row_a_flush(rig: Rig) 
     await rig.go()
     await rig.go(1)
     await rig.worker.flush()
-    await rig.worker.flush()
-    assert rig.store.asked["save"] == 1
-
-
-async def test_a_store_in_trouble_is_not_asked_to_keep_how_a_sink_stands(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a")
-    await rig.go()
-    rig.store.broken.add("take")
-    await rig.go(1)
-    await rig.worker.flush()
-    assert rig.store.asked["save"] == 0
-    rig.store.broken.clear()
-    await rig.go(2)
-    await rig.go(1)
     await rig.worker.flush()
     assert rig.store.asked["save"] == 1
 
@@ -240,16 +208,6 @@ async def test_what_fails_beside_others_that_get_through_is_warned_of_every_five
             await rig.go(10)
     assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["delivery.failed"] * 3
     assert [each["event"] for each in logs if each["log_level"] == "info"] == ["delivery.recovered"] * 3
-
-
-async def test_an_attempt_whose_end_is_not_recorded_is_not_reported(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    rig.store.broken.add("settle")
-    await rig.record("a")
-    with capture_logs() as logs:
-        await rig.go()
-    assert logs == []
-    assert rig.counted("retried") == 0
 
 
 async def test_a_store_that_cannot_be_read_is_asked_again_after_a_growing_wait(rig: Rig) -> None:
@@ -369,18 +327,6 @@ async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_
     with pytest.raises(OwnershipLostError):
         await rig.go()
     assert rig.row("a1")["state"] == "waiting"
-
-
-async def test_a_state_of_somebody_elses_sink_ends_the_program(rig: Rig) -> None:
-    rig.sink.answer = lambda _: GONE
-    await rig.record("a")
-    await rig.worker.tick()
-    await rig.sink.arrived.get()
-    await rig.settle()
-    await claim(rig.real_store, "sink", "ops")
-    with pytest.raises(OwnershipLostError):
-        await rig.go()
-    assert rig.sink_state() is None
 
 
 async def test_a_state_from_another_sequence_of_its_own_sink_ends_the_owner(rig: Rig) -> None:

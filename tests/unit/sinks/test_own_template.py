@@ -1,11 +1,10 @@
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from documents.events_text import FIELDS
 from receiver import Receiver
 from sample_events import failed, sample
 from structlog.testing import capture_logs
@@ -13,7 +12,7 @@ from worker_rig import FakeClock
 
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
-from watcher.sinks.own_template import EXAMPLES, MESSAGE_BYTES, OwnTemplate, check
+from watcher.sinks.own_template import MESSAGE_BYTES, OwnTemplate, check
 from watcher.sinks.protocol import SendOutcome, SinkContext
 from watcher.sinks.template import TemplateFailure
 from watcher.sinks.webhook import TemplateFile, WebhookSettings, sign, signing_key
@@ -69,23 +68,6 @@ def test_a_mistake_is_found_at_load_with_its_line_the_event_and_what_to_do(
 
 def test_a_group_is_tried_only_where_there_are_groups() -> None:
     assert check("{% if events | length > 1 %}oops{% else %}{}{% endif %}", with_group=False) is None
-
-
-def test_what_a_template_is_tried_with_is_as_events_are() -> None:
-    every = set(FIELDS) | {"pipeline", "execution", "problem", "observed"}
-    tried = set[str]()
-    for data in EXAMPLES.values():
-        tried |= set(fields(data))
-    assert tried <= every
-    assert {"labels", "link", "problem.kind", "reason"} <= tried
-    assert {name for name in every if name.startswith(("execution", "pipeline", "observed"))} <= tried
-
-
-def fields(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in data.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict) and key != "labels":
-            yield from fields(value, f"{prefix}{key}.")
 
 
 def own(source: str, *, timeout_s: float = 15.0) -> OwnTemplate:

@@ -83,7 +83,7 @@ async def test_only_a_certificate_of_ones_own_ca_with_the_right_name_is_taken(
     assert found == ("204" if server == "as it should be" else "tls")
     assert len(receiver.requests) == (server == "as it should be")
     connect = f"CONNECT {NAME}:{receiver.port} HTTP/1.1"
-    assert [request.split("\r\n")[0] for request in proxy.requests] == [connect] * 2 * by_proxy
+    assert [request.split("\r\n")[0] for request in proxy.heads] == [connect] * 2 * by_proxy
 
 
 async def test_a_port_that_speaks_no_tls_is_said() -> None:
@@ -135,7 +135,7 @@ async def test_a_proxy_with_a_certificate_is_verified_as_well(
         environment.setenv("https_proxy", proxy.url)
         url = f"https://{NAME}:{receiver.port}"
         assert await outcome_of(block(url, ca_file=tmp_path / "ca.pem")) == ("204" if is_ours else "tls")
-    assert bool(proxy.requests) is is_ours
+    assert bool(proxy.heads) is is_ours
 
 
 @pytest.mark.parametrize("by_proxy", [False, True])

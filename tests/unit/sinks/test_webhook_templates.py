@@ -26,7 +26,6 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.routing import GroupRules, types_matching
 from watcher.runtime.clock import Clock, SystemClock
-from watcher.sinks import template as templates
 from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.sinks.template import Template
@@ -142,34 +141,6 @@ async def test_an_answer_with_large_headers_is_read(receiver: Receiver) -> None:
     receiver.reply = says(answer(200, body=b"ok", X_Large="x" * 60_000, **many))
     async with sink_to(receiver.url, template="slack") as sink:
         assert await sink.send([failed()]) == SendResult(SendOutcome.DELIVERED, "200")
-
-
-async def test_what_was_taken_in_part_is_forgotten_when_too_much_is(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(templates, "REMEMBERED_COUNT", 2)
-    both = [closing_overdue(EventType.EXECUTION_FAILED, number=number) for number in range(3)]
-    answers = [202, 503] * 3 + [202] * 6
-
-    async def reply(writer: asyncio.StreamWriter) -> None:
-        await says(answer(answers.pop(0)))(writer)
-
-    receiver.reply = reply
-    async with sink_to(receiver.url, **PAGERDUTY) as sink:
-        for delivery in both:
-            assert (await sink.send([delivery])).outcome is SendOutcome.RETRY
-        receiver.requests.clear()
-        for delivery in reversed(both):
-            assert (await sink.send([replace(delivery, attempts=1)])).outcome is SendOutcome.ACCEPTED
-    actions = [check_pagerduty(request.body)["event_action"] for request in receiver.requests]
-    assert actions == ["trigger", "trigger", "resolve", "trigger"]
-
-
-async def test_nothing_more_is_sent_once_a_request_is_not_taken(receiver: Receiver) -> None:
-    receiver.reply = says(answer(503, Retry_After="30"))
-    async with sink_to(receiver.url, **PAGERDUTY) as sink:
-        result = await sink.send([closing_overdue(EventType.EXECUTION_FAILED)])
-    assert (result, len(receiver.requests)) == (replace(Template().send_result(Answer(503, {})), retry_after_s=30), 1)
 
 
 async def test_a_large_group_is_made_aside_and_sent_in_one_request(receiver: Receiver) -> None:
