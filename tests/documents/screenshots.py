@@ -51,7 +51,7 @@ async def photograph(address: str) -> None:
                 await person.sees("Who was notified")
                 await shoot(person.page, "problem-light.png")
             else:
-                await person.go("/executions?status=failed&q=Payment")
+                await person.go("/executions?status=failed&q=Appointment")
                 await person.page.locator("tr[data-key] a.id").first.click()
                 await person.sees("Who was notified")
                 await shoot(person.page, "execution-dark.png")

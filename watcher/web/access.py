@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from http import HTTPStatus
 from ipaddress import ip_address
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from watcher.config.models import Settings
 from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import parse_address
+from watcher.web.api import RefusedError
 from watcher.web.models import Trouble
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
@@ -27,6 +29,7 @@ COOKIE = "cw_session"
 SESSION_S = 12 * 3600
 
 READING = frozenset({"GET", "HEAD"})
+FORBIDDEN = HTTPStatus.FORBIDDEN
 
 
 def access(settings: Callable[[], Settings], *, listen: str, clock: Clock) -> Middleware:
@@ -35,15 +38,12 @@ def access(settings: Callable[[], Settings], *, listen: str, clock: Clock) -> Mi
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in PROBES:
-            return await handler(request)
-        token = token_of(settings())
-        refused = _of_names(request, settings(), bound=bound) if token or is_loopback(bound) else _OPEN
-        if refused is None:
-            refused = _of_writes(request)
-        if refused is None and token and request.path != LOGIN and not request.path.startswith(STATIC):
-            refused = _of_token(request, token, now=clock.now())
-        return await handler(request) if refused is None else refused(request)
+        if request.path not in PROBES:
+            try:
+                _check(request, settings(), bound=bound, now=clock.now())
+            except RefusedError as error:
+                return _refuse(request, error)
+        return await handler(request)
 
     return check
 
@@ -83,38 +83,41 @@ def local_path(text: str) -> str:
     return text if text.startswith("/") and text.isprintable() and text[1:2] not in {"/", "\\"} else "/"
 
 
-def refuse(request: web.Request, status: int, title: str, detail: str) -> web.Response:
-    """Answer why not: as the API does there, else as a line of text."""
-    if request.path.startswith(API):
-        body = Trouble(title=title, status=status, detail=detail).model_dump_json(by_alias=True)
-        return web.Response(status=status, text=body, content_type="application/problem+json")
-    return web.Response(status=status, text=f"{title}: {detail}\n")
+def _check(request: web.Request, settings: Settings, *, bound: str, now: datetime) -> None:
+    """Raise `RefusedError` for who may not ask this."""
+    token = token_of(settings)
+    if not token and not is_loopback(bound):
+        raise RefusedError(FORBIDDEN, "beyond this machine pages and API need a token: set http.token")
+    _check_names(request, settings, bound=bound)
+    if request.method not in READING:
+        _check_write(request)
+    if token and request.path != LOGIN and not request.path.startswith(STATIC):
+        _check_token(request, token, now=now)
 
 
-Refusal = Callable[[web.Request], web.Response]
+def _refuse(request: web.Request, error: RefusedError) -> web.Response:
+    """Answer why not, as the API does or in a line; a person with a browser is led to where the token is asked for."""
+    is_browser = request.method in READING and "text/html" in request.headers.get("Accept", "")
+    if error.status is HTTPStatus.UNAUTHORIZED and is_browser:
+        return web.Response(status=303, headers={"Location": f"{LOGIN}?next={quote(request.path_qs)}"})
+    if not request.path.startswith(API):
+        return web.Response(status=error.status, text=f"{error.detail}\n", headers=error.headers)
+    trouble = Trouble(title=error.status.phrase, status=error.status, detail=error.detail)
+    text = trouble.model_dump_json(by_alias=True)
+    return web.Response(status=error.status, text=text, content_type="application/problem+json", headers=error.headers)
 
 
-def _refusal(status: int, title: str, detail: str) -> Refusal:
-    return lambda request: refuse(request, status, title, detail)
-
-
-_OPEN = _refusal(403, "No token is set", "beyond this machine pages and API need one: set http.token")
-
-
-def _of_names(request: web.Request, settings: Settings, *, bound: str) -> Refusal | None:
+def _check_names(request: web.Request, settings: Settings, *, bound: str) -> None:
     """Refuse who asks for another name than ours (DNS rebinding), or from a page of another site."""
-    public = settings.http.public_url or ""
+    public = (settings.http.public_url or "").lower()
     host = request.headers.get("Host", "").lower()
-    ours = {*_own_hosts(request, bound), public.lower().partition("://")[2]}
+    ours = {*_own_hosts(request, bound), public.partition("://")[2]}
     if host not in ours:
-        shown = harmless(host)[:100]
-        return _refusal(
-            403, "Not our name", f'"{shown}" is not where this watcher is; set http.public_url to its address'
-        )
+        text = f'"{harmless(host)[:100]}" is not where this watcher is; set http.public_url to its address'
+        raise RefusedError(FORBIDDEN, text)
     origin = request.headers.get("Origin")
-    if origin is None or origin.lower() in {public.lower(), *(f"http://{each}" for each in ours)}:
-        return None
-    return _refusal(403, "Not our page", "the request comes from another site; behind a proxy set http.public_url")
+    if origin is not None and origin.lower() not in {public, *(f"http://{each}" for each in ours)}:
+        raise RefusedError(FORBIDDEN, "the request comes from another site; behind a proxy set http.public_url")
 
 
 def _own_hosts(request: web.Request, bound: str) -> Iterator[str]:
@@ -127,41 +130,26 @@ def _own_hosts(request: web.Request, bound: str) -> Iterator[str]:
             yield name
 
 
-def _of_writes(request: web.Request) -> Refusal | None:
+def _check_write(request: web.Request) -> None:
     """Refuse what a form of another site could send."""
-    if request.method in READING:
-        return None
     if request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}:
-        return _refusal(403, "Not our page", "the request comes from another site")
+        raise RefusedError(FORBIDDEN, "the request comes from another site")
     wanted = "application/x-www-form-urlencoded" if request.path == LOGIN else "application/json"
     if request.method == "POST" and request.content_type != wanted:
-        return _refusal(415, "Unsupported media type", f"send it with Content-Type: {wanted}")
-    return None
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send it with Content-Type: {wanted}")
 
 
-def _of_token(request: web.Request, token: str, *, now: datetime) -> Refusal | None:
-    """Refuse who has shown no token; a person with a browser is led to where it is asked for."""
+def _check_token(request: web.Request, token: str, *, now: datetime) -> None:
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer" and same_secret(given.strip(), token):
-        return None
-    if is_session(request.cookies.get(COOKIE, ""), token, now=now):
-        from_us = request.headers.get("Sec-Fetch-Site") == "same-origin" or "Origin" in request.headers
-        if request.method in READING or from_us:  # an Origin has been found to be ours
-            return None
-        return _refusal(403, "Not our page", "with a session a write must come from our own pages; else send the token")
-    if request.method in READING and "text/html" in request.headers.get("Accept", ""):
-        return _to_login
-    return _refusal_of_token
-
-
-def _refusal_of_token(request: web.Request) -> web.Response:
-    response = refuse(request, 401, "No token", "send Authorization: Bearer with http.token")
-    response.headers["WWW-Authenticate"] = "Bearer"
-    return response
-
-
-def _to_login(request: web.Request) -> web.Response:
-    return web.Response(status=303, headers={"Location": f"{LOGIN}?next={quote(request.path_qs)}"})
+        return
+    if not is_session(request.cookies.get(COOKIE, ""), token, now=now):
+        raise RefusedError(
+            HTTPStatus.UNAUTHORIZED, "send Authorization: Bearer with http.token", **{"WWW-Authenticate": "Bearer"}
+        )
+    from_us = request.headers.get("Sec-Fetch-Site") == "same-origin" or "Origin" in request.headers
+    if request.method not in READING and not from_us:  # an Origin has been found to be ours
+        raise RefusedError(FORBIDDEN, "with a session a write must come from our own pages; else send the token")
 
 
 def _signature(token: str, until: str) -> str:

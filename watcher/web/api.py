@@ -25,6 +25,7 @@ from watcher.store.console_store import Position
 from watcher.web import models, shown
 from watcher.web.console import Console
 from watcher.web.health import Recent
+from watcher.web.server import read_body
 
 API = "/api/v1"
 
@@ -399,7 +400,7 @@ async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
             if request.content_type != "application/json":
                 text = "write it as JSON, with Content-Type: application/json"
                 raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text)
-            asked = route.asked.model_validate_json(await request.read() or b"{}")
+            asked = route.asked.model_validate_json(await read_body(request) or b"{}")
     except web.HTTPRequestEntityTooLarge:
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a body has at most 64 KiB") from None
     except ValidationError as error:
@@ -425,9 +426,7 @@ def _query(request: web.Request, model: type[models.Asked]) -> dict[str, Any]:
 
 def _response(answer: BaseModel, status: int, content_type: str, headers: Mapping[str, str]) -> web.Response:
     body = answer.model_dump_json(by_alias=True, exclude_none=True).encode()
-    return web.Response(
-        body=body, status=status, content_type=content_type, headers={"Cache-Control": "no-cache", **headers}
-    )
+    return web.Response(body=body, status=status, content_type=content_type, headers=headers)
 
 
 async def _openapi(_: web.Request) -> web.Response:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from http import HTTPStatus
+from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
@@ -24,6 +26,7 @@ from watcher.web import api
 from watcher.web.access import COOKIE, LOGIN, SESSION_S, STATIC, local_path, new_session, same_secret, token_of
 from watcher.web.console import Console
 from watcher.web.models import DeliveryQuery, ExecutionQuery, PipelineStatus, ProblemQuery, Status
+from watcher.web.server import read_body
 
 NEEDS_COUNT = 10
 """Rows of what needs somebody, before the rest is one click away."""
@@ -37,12 +40,11 @@ LATEST_COUNT = 20
 TRY_EVERY_S = 1.0
 """Tokens are tried at the login no more often, whoever tries."""
 
-KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-
 Found = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
 
 Query = defaultdict[str, str]
+Finder = Callable[["_Asked"], Awaitable[Found]]
 Q = TypeVar("Q", bound=BaseModel)
 
 
@@ -82,14 +84,14 @@ def page_routes(
                 made.clear()
             made[key] = _render(request, template, found, now=now).encode()
         headers = {"ETag": etag} if status == 200 else {}
+        if template == "login.html":  # else the browser would not say that the form comes from us, but `Origin: null`
+            headers["Referrer-Policy"] = "same-origin"
         return web.Response(body=made[key], status=status, content_type="text/html", charset="utf-8", headers=headers)
 
     def message(request: web.Request, status: int, title: str, detail: str) -> web.Response:
         return respond(request, "message.html", {"title": title, "detail": detail, "needs": 0}, status)
 
-    def page(
-        template: str, find: Callable[[_Asked], Awaitable[Found]]
-    ) -> Callable[[web.Request], Awaitable[web.Response]]:
+    def page(template: str, find: Finder) -> Handler:
         async def show(request: web.Request) -> web.Response:
             now_open = console()
             if now_open is None:
@@ -112,21 +114,22 @@ def page_routes(
 
     async def login(request: web.Request) -> web.Response:
         found = {"next": local_path(request.query.get("next", "/")), "problem": "", "needs": 0}
-        return _from_ourselves(respond(request, "login.html", found))
+        return respond(request, "login.html", found)
 
     async def log_in(request: web.Request) -> web.Response:
         nonlocal may_try_at
+        await read_body(request)
         form = await request.post()
         found = {"next": local_path(str(form.get("next", "/"))), "needs": 0}
         now = clock.monotonic()
         if now < may_try_at:
             found["problem"] = "Somebody has just tried. Try again in a second."
-            return _from_ourselves(respond(request, "login.html", found, 429))
+            return respond(request, "login.html", found, 429)
         may_try_at = Monotonic(now + TRY_EVERY_S)
         token = token_of(settings())
         if not same_secret(str(form.get("token", "")).strip(), token) or not token:
             found["problem"] = "This is not the token."
-            return _from_ourselves(respond(request, "login.html", found, 401))
+            return respond(request, "login.html", found, 401)
         response = web.Response(status=303, headers={"Location": str(found["next"])})
         response.set_cookie(
             COOKIE,
@@ -188,13 +191,7 @@ async def _static(request: web.Request) -> web.Response:
     if (found := _files().get(name)) is None:
         raise web.HTTPNotFound
     headers = {"Cache-Control": "public, max-age=31536000, immutable"}
-    return web.Response(body=found[1], content_type=KINDS[Path(name).suffix], headers=headers)
-
-
-def _from_ourselves(response: web.Response) -> web.Response:
-    """Let the browser say that the login form comes from us: else it would send `Origin: null`."""
-    response.headers["Referrer-Policy"] = "same-origin"
-    return response
+    return web.Response(body=found[1], content_type=guess_type(name)[0], headers=headers)
 
 
 def _read(model: type[Q], request: web.Request) -> Q:

@@ -32,6 +32,8 @@ BODY_BYTES = 64 * 1024
 SHUTDOWN_S = 0.2
 """How long an answer may still take at the end: one that hangs on the store would never come."""
 
+BODY_WITHIN_S = web.AppKey("body_within_s", float)
+
 SAID_EVERY_S = 60.0
 
 HEADERS = {
@@ -48,6 +50,15 @@ HEADERS = {
 
 _SILENT = logging.getLogger("watcher.http")
 _SILENT.disabled = True  # aiohttp would log each request that is no HTTP: strangers must not fill the log
+
+
+async def read_body(request: web.Request) -> bytes:
+    """Return the body. Raises `HTTPRequestTimeout` if it does not come in time, `HTTPRequestEntityTooLarge`."""
+    try:
+        async with asyncio.timeout(request.app[BODY_WITHIN_S]):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout from None
 
 
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
@@ -74,6 +85,7 @@ class HttpServer:
         self._closed_count = 0
         self._say_at = dict.fromkeys(("crowded", "failed"), EARLIEST)
         application = web.Application(middlewares=[self._answer, *access], client_max_size=BODY_BYTES)
+        application[BODY_WITHIN_S] = timeout_s
         application.add_routes(routes)
         application.on_response_prepare.append(_add_headers)
         self._runner = web.AppRunner(

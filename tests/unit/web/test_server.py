@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from virtual import FakeClock
 
 from watcher.runtime.units import Address
-from watcher.web.server import HttpServer
+from watcher.web.server import HttpServer, read_body
 
 TIMEOUT_S = 0.3
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -32,7 +32,7 @@ class Site:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         pages = {"/": self.page, "/large": self.large, "/broken": self.broken}
-        routes = [web.get(path, page) for path, page in pages.items()]
+        routes = [*(web.get(path, page) for path, page in pages.items()), web.post("/read", self.read)]
         self.server = HttpServer(routes, clock=self.clock, at_most=at_most, timeout_s=timeout_s)
         self.port = 0
 
@@ -40,6 +40,9 @@ class Site:
         self.asked_count += 1
         await self.may_answer.wait()
         return web.Response(text="here")
+
+    async def read(self, request: web.Request) -> web.Response:
+        return web.Response(text=f"{len(await read_body(request))}")
 
     async def large(self, _: web.Request) -> web.Response:
         return web.Response(body=LARGE)
@@ -91,6 +94,13 @@ async def a_site(*, at_most: int = 4, timeout_s: float = 10.0) -> AsyncIterator[
 async def test_whoever_asks_nothing_in_time_is_let_go(sent: bytes) -> None:
     async with a_site(timeout_s=TIMEOUT_S) as site:
         assert await site.ask(sent) == b""
+
+
+@pytest.mark.parametrize(("sent", "status"), [(b"12", b"408"), (b"123", b"200"), (b"", b"408")])
+async def test_a_body_has_as_much_time_as_its_headers(sent: bytes, status: bytes) -> None:
+    async with a_site(timeout_s=TIMEOUT_S) as site:
+        answer = await site.ask(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n" + sent)
+        assert answer.startswith(b"HTTP/1.1 " + status)
 
 
 async def test_headers_that_drip_are_given_no_more_time() -> None:

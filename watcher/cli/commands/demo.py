@@ -33,7 +33,7 @@ EXAMPLES = ("watcher demo", "watcher demo --json | jq .type")
 
 SECONDS = 30.0
 FAILS_S = {"Support triage": 3600.0, "Payment chaser": 0.0}
-"""With --forever one pipeline fails, and another works, every ten seconds: so that the dashboard has something to show."""
+"""With --forever one pipeline fails, and another works, every ten seconds: the dashboard has something to show."""
 
 TEAMS = dict.fromkeys(NAMES, "sales") | {"Support triage": "support", "Payment chaser": "billing"}
 SLOW = "Onboarding"
