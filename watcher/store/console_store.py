@@ -122,9 +122,8 @@ class ConsoleStore:
                     return _cut(found, edge, limit, "o")
             if not has_ended:
                 return found, None
-            scope = (execution.c.ended_at >= ended_since,)
             behind = None if after is None or after.part == "o" else after
-            window = _look(connection, _ENDED, scope, wanted, behind, limit - len(found))
+            window = _look(connection, _ENDED, (), wanted, behind, limit - len(found), lowest=ended_since)
             ended, position = _cut(*window, limit - len(found), "e")
             return [*found, *ended], position
 
@@ -281,19 +280,22 @@ def _look(
     after: Position | None,
     limit: int,
     count: int | None = None,
+    lowest: int = 0,
 ) -> Window:
-    """Return what is wanted among the next `count` rows of a list, of which `scope` is the part that an index has."""
+    """Return what is wanted among the next `count` rows of a list, of which `scope` is the part that an index has.
+
+    `lowest` is where the list ends. SQLite goes by one such bound only, so it becomes that of the window.
+    """
     at, key = list_.at, list_.key
     behind, end = after or _TOP, (LOOKED_AT_COUNT if count is None else count) - 1
     is_behind = tuple_(at, key) < tuple_(bindparam("at"), bindparam("key"))
-    rows = select(at.label("at"), key.label("key")).where(*scope, at <= bindparam("at"), is_behind)
-    rows = rows.order_by(at.desc(), key.desc())
-    place = {"at": behind.at, "key": behind.key}
+    rows = select(at.label("at"), key.label("key")).where(*scope, at.between(bindparam("lowest"), bindparam("at")))
+    rows = rows.where(is_behind).order_by(at.desc(), key.desc())
+    place = {"at": behind.at, "key": behind.key, "lowest": lowest}
     edge = connection.execute(rows.limit(1).offset(end), place).one_or_none()
     if edge is not None:
-        place |= {"edge_at": edge.at, "edge_key": edge.key}
-        is_before = tuple_(at, key) >= tuple_(bindparam("edge_at"), bindparam("edge_key"))
-        rows = rows.where(at >= bindparam("edge_at"), is_before)
+        place |= {"lowest": edge.at, "edge_key": edge.key}
+        rows = rows.where(tuple_(at, key) >= tuple_(bindparam("lowest"), bindparam("edge_key")))
     found = connection.execute(rows.add_columns(*list_.columns).where(*wanted).limit(limit + 1), place).all()
     return list(found), edge
 
