@@ -9,7 +9,7 @@ import structlog
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.execution import Outcome
-from watcher.domain.timestamps import Monotonic
+from watcher.domain.timestamps import Monotonic, to_us
 from watcher.polling.confirmations import DENIED_FOR_S
 from watcher.polling.evaluator import Evaluated, Evaluation
 from watcher.polling.pipeline_rules import AccountRules
@@ -116,8 +116,8 @@ class ExecutionPoller:
             finished_at = None if execution is None else execution.finished_at
             # What had ended before it was watched says nothing of the watching.
             if evaluation.change.entries and evaluation.known.ended_at is not None and finished_at is not None:
-                delay_s = (self._clock.now() - finished_at).total_seconds()
-                self._deps.metrics.detection_delay.observe(max(0.0, delay_s))
+                delay_us = self._deps.api_now_us() - to_us(finished_at)
+                self._deps.metrics.detection_delay.observe(max(0.0, delay_us / 1_000_000))
             entry.polled_at = evaluation.polled_at or entry.polled_at
 
     def note(self, entry: TrackedExecution, evaluation: Evaluation) -> None:

@@ -122,7 +122,7 @@ scan = Table(
     Column("refused", String),
     Column("found", Boolean, nullable=False),
     Column("name", String),  # what the API calls the pipeline
-    Column("newest_at", BigInteger),  # the latest date on the newest rows that the first scan showed
+    Column("dated", Boolean, nullable=False),  # `since_at` is by the API's clock, as `complete_at` is
 )
 
 event = Table(
