@@ -38,25 +38,6 @@ def dated(row: ExecutionSnapshot) -> Micros | None:
     return None if at is None else to_us(at)
 
 
-@dataclass(frozen=True, slots=True)
-class RowAges:
-    """How old the rows of a list were, by their ends, else their beginnings: the earliest and latest (microseconds)."""
-
-    earliest_at: Micros | None = None
-    latest_at: Micros | None = None
-
-    def explain_emptiness(self, *, since: Micros, now: Micros) -> bool:
-        """Return whether an API that forgets by age may have forgotten all of these, and nothing that came `since`.
-
-        What it forgot was at least half as old as what it kept before: it may do so once a day. What came since is
-        younger than that.
-        """
-        if self.earliest_at is None or self.latest_at is None:
-            return False
-        retained_us = now - self.earliest_at
-        return now - since < retained_us and now - self.latest_at >= retained_us / 2
-
-
 class ScanResult(NamedTuple):
     """How a scan ended: with everything seen, or with a gap in which `at_most` executions (if known) may be missing.
 
@@ -78,10 +59,10 @@ class ListMemory:
 
     `page_rows` are on each page but the last, once that `is_cut` so. `length` is how many rows the list had when the
     last complete scan read it to its end. `total` is what it was said to have when that began; `untrue` is by how much
-    that was more than were there. `top` are the rows that it met first, `ages` how old its rows were. `is_counted`: one
-    saw as many rows as the list said it has. `new` are those that were found since by scans that did not count,
-    `doubts` how often in a row the last ended with one doubt, since `doubted_since_s` (seconds for which the process
-    ran). All of a list may be read again from `whole_from` on.
+    that was more than were there. `top` are the rows that it met first, `dates` the earliest and latest of all, if they
+    have any. `is_counted`: one saw as many rows as the list said it has. `new` are those that were found since by scans
+    that did not count, `doubts` how often in a row the last ended with one doubt, since `doubted_since_s` (seconds for
+    which the process ran). All of a list may be read again from `whole_from` on.
     """
 
     ordering: Ordering = field(default_factory=Ordering)
@@ -91,7 +72,7 @@ class ListMemory:
     total: int | None = None
     untrue: int = 0
     top: frozenset[str] = frozenset()
-    ages: RowAges = RowAges()
+    dates: tuple[Micros, ...] = ()
     is_counted: bool = False
     new: set[str] = field(default_factory=set)
     turn_count: int = 0
@@ -174,7 +155,7 @@ class Scan:
         self._has_fresh = False
         self._oldest_at: Micros | None = None  # on the page that was read last
         self._top: dict[str, None] = {}
-        self._ages = RowAges()
+        self._dates: tuple[Micros, ...] = ()  # the earliest and latest
         self._counts: dict[int, int] = {}  # the rows of its pages
         self._length = 0  # by where the last page is
         self._most_said = 0  # the highest total
@@ -232,12 +213,6 @@ class Scan:
         is_full = page.row_count >= self.memory.page_rows
         return is_full and (self._said or 0) > self.memory.before(page.number + 1)
 
-    @property
-    def is_shorter(self) -> bool:
-        """Whether the list has fewer rows than before, as far as it was read."""
-        before = self.memory.length if self.memory.total is None else self.memory.total
-        return before is not None and len(self._seen) < before
-
     def unread_count(self) -> int | None:
         """Return how many rows may be there that were not read, `None` if nobody knows."""
         left = (self._said or 0) - len(self._seen)
@@ -258,9 +233,8 @@ class Scan:
         if row_count := len(rows) + reply.skipped:
             self._counts[self.page] = row_count
             self._learn_page_rows(row_count)
-        dates = [at for at in (self._ages.earliest_at, self._ages.latest_at, *map(dated, rows)) if at is not None]
-        if dates:
-            self._ages = RowAges(min(dates), max(dates))
+        if dates := [*self._dates, *(at for row in rows if (at := dated(row)) is not None)]:
+            self._dates = min(dates), max(dates)
 
     def is_beyond_lookback(self, at: Micros) -> bool:
         """Return whether what ended then, by the API's clock, is too old to be told after a long time: a gap is."""
@@ -530,10 +504,22 @@ class Scan:
         self.is_whole = True
         if self.memory.ordering.is_mixed:
             self.memory.ordering.order = None
-        before, earliest_at = self._cursor.complete_at, self._ages.earliest_at
-        if before and self._cursor.found and not self._meets_known and (earliest_at is None or earliest_at >= before):
+        before = self._cursor.complete_at
+        if before and self._cursor.found and not self._meets_known and (not self._dates or self._dates[0] >= before):
             return ScanResult(GapReason.DELETED, doubt="deleted")
         return self._checked()
+
+    def _explains_emptiness(self) -> bool:
+        """Return whether an API that forgets by age may have forgotten all that was there, and nothing that came since.
+
+        The list is shorter, and what it lost was at least half as old as what it kept before: it may do so once a day.
+        """
+        memory = self.memory
+        before = memory.length if memory.total is None else memory.total
+        if not memory.dates or before is None or len(self._seen) >= before:
+            return False
+        retained_us = self.began_at - memory.dates[0]
+        return self.began_at - self._cursor.complete_at < retained_us <= 2 * (self.began_at - memory.dates[1])
 
     def _checked(self) -> ScanResult:
         """Return that everything was seen, and what speaks against it."""
@@ -564,8 +550,7 @@ class Scan:
             return False
         if memory.doubt != result.doubt:
             memory.doubt, memory.doubts, memory.doubted_since_s = result.doubt, 0, ran_s
-            is_explained = memory.ages.explain_emptiness(since=self._cursor.complete_at, now=self.began_at)
-            memory.is_explained = is_explained and self.is_shorter
+            memory.is_explained = self._explains_emptiness()
         memory.doubts += 1
         if result.gap is GapReason.DELETED:
             return memory.doubts >= lost_after and ran_s - memory.doubted_since_s >= lost_grace_s
@@ -589,7 +574,7 @@ class Scan:
             memory.length = self._length if has_end else None
         if self._meets_top or self._new or not memory.top:
             memory.top = frozenset([*self._top][:TOP_ROWS])
-        memory.ages = self._ages
+        memory.dates = self._dates
         memory.is_counted |= self._is_counted
         memory.new.clear()
         memory.turn_count = 0
