@@ -22,9 +22,6 @@ SURE_AFTER = 3
 SETTLED_AFTER_US = 15_000_000
 """So long after others that began with it a row may come to be seen: what was found since is read again."""
 
-TOP_ROWS = 5
-"""Of so many rows that a scan met first the next one has to meet one; the others may be deleted by then."""
-
 TURNS_AT_MOST = 3
 """A list that turns over more often than that, in scans one after the other, has no order."""
 
@@ -59,10 +56,10 @@ class ListMemory:
 
     `page_rows` are on each page but the last, once that `is_cut` so. `length` is how many rows the list had when the
     last complete scan read it to its end. `total` is what it was said to have when that began; `untrue` is by how much
-    that was more than were there. `top` are the rows that it met first, `dates` the earliest and latest of all, if they
-    have any. `is_counted`: one saw as many rows as the list said it has. `new` are those that were found since by scans
-    that did not count, `doubts` how often in a row the last ended with one doubt, since `doubted_since_s` (seconds for
-    which the process ran). All of a list may be read again from `whole_from` on.
+    that was more than were there. `dates` are the earliest and latest of its rows, if they have any. `is_counted`: one
+    saw as many rows as the list said it has. `new` are those that were found since by scans that did not count,
+    `doubts` how often in a row the last ended with one doubt, since `doubted_since_s` (seconds for which the process
+    ran). All of a list may be read again from `whole_from` on.
     """
 
     ordering: Ordering = field(default_factory=Ordering)
@@ -71,7 +68,6 @@ class ListMemory:
     length: int | None = None
     total: int | None = None
     untrue: int = 0
-    top: frozenset[str] = frozenset()
     dates: tuple[Micros, ...] = ()
     is_counted: bool = False
     new: set[str] = field(default_factory=set)
@@ -94,7 +90,7 @@ class ListMemory:
     def turn_over(self) -> None:
         """Forget what holds for the order that was believed."""
         self.turn_count += 1
-        self.length, self.top = None, frozenset()
+        self.length = None
 
     def before(self, page: int) -> int:
         """Return how many rows the list has before a page."""
@@ -154,7 +150,6 @@ class Scan:
         self._new_page_count = self._later_count = 0
         self._has_fresh = False
         self._oldest_at: Micros | None = None  # on the page that was read last
-        self._top: dict[str, None] = {}
         self._dates: tuple[Micros, ...] = ()  # the earliest and latest
         self._counts: dict[int, int] = {}  # the rows of its pages
         self._length = 0  # by where the last page is
@@ -162,7 +157,7 @@ class Scan:
         self._said: int | None = None  # the last total
         self._said_first: int | None = None  # by the page from which all others are read
         self._overlaps = self._is_first_look = self._is_pushed = False  # by rows that came above
-        self._meets_known = self._meets_top = self._is_on = self._skips_old = False
+        self._meets_known = self._is_on = self._skips_old = False
         # where it is
         self._previous: _Page | None = None
         self._search_step = 1
@@ -453,11 +448,7 @@ class Scan:
             self._length = self.memory.before(page.number) + page.row_count
             if page.number == 1:
                 self._said_first, self._later_count = self._said, 0
-        in_turn = [row.id for row in (reversed(page.rows) if self._reads_back else page.rows)]
-        if len(self._top) < TOP_ROWS:
-            self._top |= dict.fromkeys(in_turn)
         self._meets_known |= bool(page.known_rows or page.unsettled)
-        self._meets_top |= not self.memory.top.isdisjoint(in_turn)
 
     def _is_proven(self, page: _Page) -> bool:
         """Return whether all below a page is known.
@@ -531,8 +522,6 @@ class Scan:
             return ScanResult()
         if self._missing > 0 and self.is_whole:
             return ScanResult(doubt="fewer than said")
-        if self.memory.top and self._new and not self._meets_top:
-            return ScanResult(doubt="not the top")
         if not self._most_said and self._has_fresh and self._new_page_count > 1:
             return ScanResult(doubt="nothing says how many")
         return ScanResult()
@@ -572,8 +561,6 @@ class Scan:
             memory.untrue = max(0, self._most_said - self._length)
         if has_end or self.order is not Order.OLDEST:
             memory.length = self._length if has_end else None
-        if self._meets_top or self._new or not memory.top:
-            memory.top = frozenset([*self._top][:TOP_ROWS])
         memory.dates = self._dates
         memory.is_counted |= self._is_counted
         memory.new.clear()
