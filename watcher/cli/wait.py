@@ -1,8 +1,7 @@
 """A wait for one execution: the daemon's account poller, with nothing to remember and nobody to send to.
 
-An API that is listened to and a store without memory stand in for the daemon's. `Progress` takes
-in replies and changes. It is shown as four lines that are redrawn in place on a terminal, else as a line
-per change. What the API said is text and nothing else: never markup, and no character of it is obeyed by a terminal.
+An API that is listened to and a store without memory stand in for the daemon's. `Progress` takes in replies and
+changes. What the API said is text and nothing else: never markup, and no character of it is obeyed by a terminal.
 """
 
 import asyncio

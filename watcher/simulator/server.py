@@ -9,7 +9,7 @@ from typing import NamedTuple, Self
 from aiohttp import web
 
 from watcher.simulator.faults import JSON, Dice, Fault, Faults, misbehave, refusal
-from watcher.simulator.responses import PAGE_LIMIT, encode, full, listing
+from watcher.simulator.responses import PAGE_LIMIT, JsonObject, encode, full, listing
 from watcher.simulator.world import World
 
 SIM_KEY = "sim-key"
@@ -17,8 +17,6 @@ KEPT_COUNT = 100_000
 """Older requests are forgotten, so that a simulator can run for days; their counts stay."""
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
-_SILENT = frozenset({Fault.RESET, Fault.HANG})
-_HARMLESS = frozenset({None, Fault.SLOW})
 
 
 @dataclass(slots=True)
@@ -74,8 +72,7 @@ class RequestLog:
 class Answer(NamedTuple):
     """What the API says when nothing goes wrong. `answered` is the status of the one asked for, `rows` a page's."""
 
-    code: int
-    body: bytes
+    response: web.Response
     answered: str | None = None
     rows: Mapping[str, str] | None = None
 
@@ -123,7 +120,7 @@ class Simulator:
         entry = self.request_log.open(self._entry(request))
         try:
             response = await self._respond(request, entry=entry)
-            entry.code = None if entry.fault in _SILENT else response.status
+            entry.code = None if entry.fault in {Fault.RESET, Fault.HANG} else response.status
         finally:
             self.request_log.close(entry)
         return response
@@ -143,14 +140,12 @@ class Simulator:
             return refusal(401 if entry.key is None else 405)
         now_s = self.world.now_s()
         answer = self._answer(request, entry=entry, now_s=now_s)
+        response: web.StreamResponse = answer.response
         entry.fault = self.dice.throw(now_s, execution=entry.execution, endpoint=entry.endpoint)
-        response: web.StreamResponse = web.Response(status=answer.code, body=answer.body, content_type=JSON)
         if entry.fault is not None:
             now = self.world.clock.now()
-            response = await misbehave(
-                entry.fault, request, code=answer.code, body=answer.body, faults=self.dice.faults, now=now
-            )
-        if entry.fault in _HARMLESS:
+            response = await misbehave(entry.fault, request, answer.response, faults=self.dice.faults, now=now)
+        if entry.fault in {None, Fault.SLOW}:
             entry.answered, entry.rows = answer.answered, answer.rows
         return response
 
@@ -159,9 +154,9 @@ class Simulator:
             return self._page(request.query, pipeline=entry.pipeline)
         execution = self.world.find(entry.execution or "", pipeline=entry.pipeline)
         if execution is None or not execution.is_visible(now_s):
-            return _error(404)
-        body = encode(full(execution, world=self.world, now_s=now_s))
-        return Answer(200, body, execution.phase_at(now_s).status)
+            return Answer(refusal(404))
+        document = full(execution, world=self.world, now_s=now_s)
+        return Answer(_success(document), execution.phase_at(now_s).status)
 
     def _page(self, query: Mapping[str, str], *, pipeline: str) -> Answer:
         try:
@@ -169,10 +164,10 @@ class Simulator:
         except ValueError:
             number = limit = 0
         if number < 1 or not 1 <= limit <= PAGE_LIMIT:
-            return _error(400)
+            return Answer(refusal(400))
         document, statuses = listing(pipeline, number=number, limit=limit, world=self.world, base_url=self.base_url)
-        return Answer(200, encode(document), rows=statuses)
+        return Answer(_success(document), rows=statuses)
 
 
-def _error(code: int) -> Answer:
-    return Answer(code, encode({"statusCode": code, "message": "refused"}))
+def _success(document: JsonObject) -> web.Response:
+    return web.Response(body=encode(document), content_type=JSON)
