@@ -123,23 +123,24 @@ class _Key:
         Return the answer, and what is to be said of this watch alone.
         """
         pipeline = str(watch.pipeline)
-        if watch.executions:
+        page = partial(self._api.list, pipeline=pipeline, page=1)
+        if not watch.executions:
+            answer: Answer = await self._ask(page())
+        else:
             execution = watch.executions[0]
-            answer: Answer = await self._ask(self._api.get(pipeline=pipeline, execution=execution))
-            if answer.outcome in _UNKNOWN and (await self._list(pipeline)).outcome is Outcome.OK:
+            answer = await self._ask(self._api.get(pipeline=pipeline, execution=execution))
+            if answer.outcome in _UNKNOWN and (await self._ask(page())).outcome is Outcome.OK:
                 words = f"knows pipeline {pipeline}, but not execution {execution} ({answer.status_code})"
                 return answer, self.trial(Exit.DONE, words, target=target)
-        else:
-            answer = await self._list(pipeline)
+        if answer.outcome not in _OF_THE_WATCH:
+            return answer, None
+        remedy, code = "let this key read it", Exit.UNREACHABLE
+        words = f"refuses pipeline {pipeline} to this key (403)"
         if answer.outcome in _UNKNOWN:
+            remedy, code = "correct its id in watch", Exit.NOT_FOUND
             words = f"does not know pipeline {pipeline} ({answer.status_code})"
-            hint = "correct its id in watch, or watch it with the key of its own account"
-            return answer, self.trial(Exit.NOT_FOUND, words, hint, target=target)
-        if answer.outcome is Outcome.FORBIDDEN:
-            hint = "let this key read it, or watch it with the key of its own account"
-            words = f"refuses pipeline {pipeline} to this key (403)"
-            return answer, self.trial(Exit.UNREACHABLE, words, hint, target=target)
-        return answer, None
+        hint = f"{remedy}, or watch it with the key of its own account"
+        return answer, self.trial(code, words, hint, target=target)
 
     def fails(self, answer: Answer) -> Trial:
         """Return the trial of a key that failed by this answer."""
@@ -153,9 +154,6 @@ class _Key:
         """Return a trial that took as long as the last request."""
         place = shown_url(self._account.base_url)
         return Trial(target or self._target, place, code, words, self._took_ms, hint)
-
-    def _list(self, pipeline: str) -> Awaitable[Answer]:
-        return self._ask(self._api.list(pipeline=pipeline, page=1))
 
     async def _ask(self, request: Awaitable[Answer]) -> Answer:
         """Send a request at the account's pace."""

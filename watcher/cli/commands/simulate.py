@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
 from watcher.cli.shell import put_error, run_interruptible, write_file
 from watcher.domain.errors import ListenError, UsageError
@@ -76,7 +77,8 @@ def simulate(
                 kind = ListenError if getattr(error, "errno", None) == errno.EADDRINUSE else UsageError
                 raise kind(f"cannot listen on {host}:{port}; is it in use? --port 0 picks a free one") from None
             if write_config is not None:
-                write_file(write_config, example_config(world, base_url=simulator.base_url, fails=fails))
+                document = example_config(world, base_url=simulator.base_url, fails=fails)
+                write_file(write_config, yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False))
             put_error(f"listening on {simulator.base_url} key={SIM_KEY} scenario={scenario}")
             for name, fails_s in fails.items():
                 put_error(f"{name} fails" + ("" if math.isinf(fails_s) else f" for {spell_duration(fails_s)}"))
