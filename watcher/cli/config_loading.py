@@ -8,7 +8,7 @@ as does whatever follows a key of secrets.
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from functools import cache, partial
 from pathlib import Path
 
@@ -61,27 +61,20 @@ def report(
     problems: Iterable[Problem], *, source: str, console: Console, word: tuple[str, str] = ("error: ", "bold red")
 ) -> None:
     """Print each problem with its line of the file, which is `source`."""
-    lines = source.split("\n")
+    lines, room, margin = source.split("\n"), console.width - _MARGIN, ("      | ", "blue")
     for problem in problems:
-        for line in _lines(problem, word, lines, room=console.width - _MARGIN):
-            say(console, *line)
-
-
-def _lines(
-    problem: Problem, word: tuple[str, str], source: list[str], *, room: int
-) -> Iterator[tuple[str | tuple[str, str], ...]]:
-    yield word, ": ".join(part for part in (problem.place, problem.path, problem.problem) if part)
-    if not 0 < problem.line <= len(source):
-        yield ("hint: ", "bold"), problem.remedy
-        return
-    text, column, width = _fit(*_shown(problem, source[problem.line - 1]), room=room)
-    yield (f"{problem.line:>5} | ", "blue"), text
-    mark = " " * column + "^" * width
-    if len(mark) + len(problem.remedy) < room:
-        yield ("      | ", "blue"), (mark, word[1]), f" {problem.remedy}"
-    else:
-        yield ("      | ", "blue"), (mark, word[1])
-        yield ("      = ", "blue"), problem.remedy
+        say(console, word, ": ".join(part for part in (problem.place, problem.path, problem.problem) if part))
+        if not 0 < problem.line <= len(lines):
+            say(console, ("hint: ", "bold"), problem.remedy)
+            continue
+        text, column, width = _fit(*_shown(problem, lines[problem.line - 1]), room=room)
+        mark = (" " * column + "^" * width, word[1])
+        say(console, (f"{problem.line:>5} | ", "blue"), text)
+        if len(mark[0]) + len(problem.remedy) < room:
+            say(console, margin, mark, f" {problem.remedy}")
+        else:
+            say(console, margin, mark)
+            say(console, ("      = ", "blue"), problem.remedy)
 
 
 def _shown(problem: Problem, line: str) -> tuple[str, int, int]:

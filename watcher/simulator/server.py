@@ -2,7 +2,6 @@
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -97,24 +96,20 @@ class Simulator:
         self.dice = Dice(faults or Faults(), seed=seed)
         self._keys = {key: place for place, key in enumerate(api_keys)}
         self._address = (host, port)
-        self._listening = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Listen. Raises `OSError` if the port is taken."""
         server = web.Server(self._serve, handler_cancellation=True, access_log=None)
-        runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await runner.setup()
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, *self._address).start()
-            self._listening = stack.pop_all()
-        host, port = runner.addresses[0][:2]
+        self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, *self._address).start()
+        host, port = self._runner.addresses[0][:2]
         self.base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop; whoever waits for an answer gets none."""
-        await self._listening.aclose()
+        await self._runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         entry = self.request_log.open(self._entry(request))
