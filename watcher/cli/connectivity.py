@@ -66,16 +66,9 @@ async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Seq
 
     With `send` a sink is sent a `watcher.test`, else connected to.
     """
-    accounts = [_try_account(settings, name, clock=clock) for name in settings.accounts]
-    sinks = [
-        _try_sink(name, sink, target=target, clock=clock, send=send)
-        for name, sink in settings.sinks.items()
-        if (target := sink.target) is not None
-    ]
-    of_accounts, of_sinks, of_store = await asyncio.gather(
-        asyncio.gather(*accounts), asyncio.gather(*sinks), try_store(settings.store, clock=clock)
-    )
-    return [*chain.from_iterable(of_accounts), *of_sinks, *of_store]
+    accounts = (_try_account(settings, name, clock=clock) for name in settings.accounts)
+    sinks = (_try_sink(name, sink, clock=clock, send=send) for name, sink in settings.sinks.items() if sink.target)
+    return [*chain.from_iterable(await asyncio.gather(*accounts, *sinks, try_store(settings.store, clock=clock)))]
 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[Trial]:
@@ -165,7 +158,7 @@ class _Key:
         return answer
 
 
-async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Clock, send: bool) -> Trial:
+async def _try_sink(name: str, settings: SinkSettings, *, clock: Clock, send: bool) -> list[Trial]:
     began_at = clock.monotonic()
     code, hint = Exit.DONE, ""
     try:
@@ -180,7 +173,8 @@ async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Cl
             code, words, hint = Exit.UNREACHABLE, _failed(sent.answer), sent.remedy
     except TransportFailedError as error:
         code, words, hint = Exit.UNREACHABLE, _failed(error.kind), error.remedy
-    return Trial(f"sinks.{name}", target, code, words, (clock.monotonic() - began_at) * 1000, hint)
+    took_ms = (clock.monotonic() - began_at) * 1000
+    return [Trial(f"sinks.{name}", settings.target or "", code, words, took_ms, hint)]
 
 
 def _failed(answer: str) -> str:

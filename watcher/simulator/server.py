@@ -55,10 +55,9 @@ class RequestLog:
 
     def close(self, entry: LoggedRequest) -> None:
         """Count a request by how it was answered."""
-        if entry.code is not None and entry.code >= 500:
-            self._troubles["5xx"] += 1
-        elif entry.code is not None and entry.code >= 300:
-            self._troubles[str(entry.code)] += 1
+        code = entry.code or 0
+        if code >= 300:
+            self._troubles["5xx" if code >= 500 else str(code)] += 1
         elif entry.fault is not None:
             self._troubles[entry.fault.value] += 1
 

@@ -12,10 +12,10 @@ from typing import Annotated
 import typer
 import yaml
 
-from watcher.cli.shell import put_error, run_interruptible, write_file
+from watcher.cli.shell import parse_seconds, put_error, run_interruptible, write_file
 from watcher.domain.errors import ListenError, UsageError
 from watcher.runtime.clock import SystemClock
-from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
+from watcher.runtime.units import spell_duration
 from watcher.simulator.scenarios import (
     FAIL_EVERY_S,
     NAMES,
@@ -95,10 +95,8 @@ def parse_fails(options: list[str], *, names: list[str]) -> Mapping[str, float]:
         pipeline, is_limited, duration = option.partition("=")
         if pipeline.lower() not in by_word:
             raise UsageError(f'--fail: no pipeline is called "{pipeline}"; use one of {", ".join(names)}')
-        try:
-            fails[by_word[pipeline.lower()]] = parse_duration(duration) if is_limited else math.inf
-        except InvalidValueError as error:
-            raise UsageError(f'--fail: "{duration}" {error}') from None
+        fails_s = parse_seconds(duration, option="--fail") if is_limited else math.inf
+        fails[by_word[pipeline.lower()]] = fails_s
     return fails
 
 

@@ -15,14 +15,14 @@ from rich.text import Text
 
 from watcher.cli.config_loading import read_config
 from watcher.cli.console import console_on
-from watcher.cli.shell import ConfigOption, put_error, run_interruptible
+from watcher.cli.shell import ConfigOption, parse_seconds, put_error, run_interruptible
 from watcher.cli.wait import Progress, View, wait_for
 from watcher.config.document import quoted
 from watcher.config.locate import find_config
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.domain.errors import ConfigError, Exit, UsageError
 from watcher.runtime.logs import configure_logs
-from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
+from watcher.runtime.units import spell_duration
 
 EXAMPLES = ("watcher wait PIPELINE EXECUTION --timeout 10m", "watcher wait PIPELINE EXECUTION --json | jq .type")
 SHORTEST_INTERVAL_S = 1.0
@@ -85,14 +85,6 @@ def parse_id(text: str, *, of: str) -> str:
     except ValueError:
         remedy = f"copy the id from the {of}'s address in Clerk Chat"
         raise UsageError(f"{of.upper()}: {quoted(text)} is not a UUID; {remedy}") from None
-
-
-def parse_seconds(text: str, *, option: str) -> float:
-    """Return seconds. Raises `UsageError`."""
-    try:
-        return parse_duration(text)
-    except InvalidValueError as error:
-        raise UsageError(f"{option}: {quoted(text)} {error}") from None
 
 
 def find_account(config: Path | None, name: str | None, *, environ: Mapping[str, str]) -> tuple[Settings, str]:
