@@ -156,7 +156,7 @@ async def enter_stage(
         settings=AccountSettings.model_validate({"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}),
         polling=polling,
         retention_s=30 * 24 * 3600.0,
-        wrap_api=lambda _: WorldApi(world, notes),
+        open_api=lambda *_, **__: WorldApi(world, notes),
     )
     return Stage(population, watcher, schedule, notes, fatal)
 

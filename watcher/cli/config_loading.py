@@ -8,10 +8,9 @@ as does whatever follows a key of secrets.
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import typer
 from rich.console import Console
@@ -40,14 +39,6 @@ _LEAD = 12
 """Characters left of the mark that stay when a line is wider than the terminal."""
 
 
-class _Shown(NamedTuple):
-    """As much of a line as may be shown, and where in it the mark goes."""
-
-    text: str
-    column: int
-    width: int
-
-
 def read_config(path: Path, *, only: Collection[str] | None = None) -> Settings:
     """Read the file, or `only` these keys, as `loaded` does."""
     return loaded(partial(load_config, path, environ=os.environ, only=only))
@@ -70,31 +61,24 @@ def report(
     problems: Iterable[Problem], *, source: str, console: Console, word: tuple[str, str] = ("error: ", "bold red")
 ) -> None:
     """Print each problem with its line of the file, which is `source`."""
-    lines = source.split("\n")
+    lines, room, margin = source.split("\n"), console.width - _MARGIN, ("      | ", "blue")
     for problem in problems:
-        for line in _lines(problem, word, lines, room=console.width - _MARGIN):
-            say(console, *line)
+        say(console, word, ": ".join(part for part in (problem.place, problem.path, problem.problem) if part))
+        if not 0 < problem.line <= len(lines):
+            say(console, ("hint: ", "bold"), problem.remedy)
+            continue
+        text, column, width = _fit(*_shown(problem, lines[problem.line - 1]), room=room)
+        mark = (" " * column + "^" * width, word[1])
+        say(console, (f"{problem.line:>5} | ", "blue"), text)
+        if len(mark[0]) + len(problem.remedy) < room:
+            say(console, margin, mark, f" {problem.remedy}")
+        else:
+            say(console, margin, mark)
+            say(console, ("      = ", "blue"), problem.remedy)
 
 
-def _lines(
-    problem: Problem, word: tuple[str, str], source: list[str], *, room: int
-) -> Iterator[tuple[str | tuple[str, str], ...]]:
-    yield word, ": ".join(part for part in (problem.place, problem.path, problem.problem) if part)
-    if not 0 < problem.line <= len(source):
-        yield ("hint: ", "bold"), problem.remedy
-        return
-    shown = _fit(_show(problem, source[problem.line - 1]), room=room)
-    yield (f"{problem.line:>5} | ", "blue"), shown.text
-    mark = " " * shown.column + "^" * shown.width
-    if len(mark) + len(problem.remedy) < room:
-        yield ("      | ", "blue"), (mark, word[1]), f" {problem.remedy}"
-    else:
-        yield ("      | ", "blue"), (mark, word[1])
-        yield ("      = ", "blue"), problem.remedy
-
-
-def _show(problem: Problem, line: str) -> _Shown:
-    """Mask a line around the place of a problem."""
+def _shown(problem: Problem, line: str) -> tuple[str, int, int]:
+    """Return as much of a line as may be shown, where in it the mark goes, and how wide that is."""
     path = re.split(r"[.\[\]]+", problem.path)
     words = known_words() | set(path)
 
@@ -119,7 +103,7 @@ def _show(problem: Problem, line: str) -> _Shown:
     culprit = found[0].removesuffix(":") if found else ""
     is_secret = any(_SECRET_KEY.match(f"{part}:") for part in path) and "${" not in culprit and culprit not in words
     shown = culprit if written else "…" if is_secret else mask_tokens(culprit)
-    return _Shown(head + shown + mask(rest[len(culprit) :]), len(head), max(1, len(shown)))
+    return head + shown + mask(rest[len(culprit) :]), len(head), max(1, len(shown))
 
 
 @cache
@@ -130,10 +114,10 @@ def known_words() -> frozenset[str]:
     return frozenset({*SINK_KINDS, *OPEN_STATUSES}).union(*(block.get("properties", ()) for block in blocks))
 
 
-def _fit(shown: _Shown, *, room: int) -> _Shown:
+def _fit(text: str, column: int, width: int, *, room: int) -> tuple[str, int, int]:
     """Cut a line to the terminal's width, so that the mark stays in sight."""
-    text = shown.text.rstrip()
+    text = text.rstrip()
     if len(text) <= room:
-        return _Shown(text, shown.column, shown.width)
-    start = max(0, min(shown.column - _LEAD, len(text) - room))
-    return _Shown(text[start : start + max(room, 1)], shown.column - start, min(shown.width, max(room - _LEAD, 1)))
+        return text, column, width
+    start = max(0, min(column - _LEAD, len(text) - room))
+    return text[start : start + max(room, 1)], column - start, min(width, max(room - _LEAD, 1))

@@ -66,16 +66,9 @@ async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Seq
 
     With `send` a sink is sent a `watcher.test`, else connected to.
     """
-    accounts = [_try_account(settings, name, clock=clock) for name in settings.accounts]
-    sinks = [
-        _try_sink(name, sink, target=target, clock=clock, send=send)
-        for name, sink in settings.sinks.items()
-        if (target := sink.target) is not None
-    ]
-    of_accounts, of_sinks, of_store = await asyncio.gather(
-        asyncio.gather(*accounts), asyncio.gather(*sinks), try_store(settings.store, clock=clock)
-    )
-    return [*chain.from_iterable(of_accounts), *of_sinks, *of_store]
+    accounts = (_try_account(settings, name, clock=clock) for name in settings.accounts)
+    sinks = (_try_sink(name, sink, clock=clock, send=send) for name, sink in settings.sinks.items() if sink.target)
+    return [*chain.from_iterable(await asyncio.gather(*accounts, *sinks, try_store(settings.store, clock=clock)))]
 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[Trial]:
@@ -123,23 +116,24 @@ class _Key:
         Return the answer, and what is to be said of this watch alone.
         """
         pipeline = str(watch.pipeline)
-        if watch.executions:
+        page = partial(self._api.list, pipeline=pipeline, page=1)
+        if not watch.executions:
+            answer: Answer = await self._ask(page())
+        else:
             execution = watch.executions[0]
-            answer: Answer = await self._ask(self._api.get(pipeline=pipeline, execution=execution))
-            if answer.outcome in _UNKNOWN and (await self._list(pipeline)).outcome is Outcome.OK:
+            answer = await self._ask(self._api.get(pipeline=pipeline, execution=execution))
+            if answer.outcome in _UNKNOWN and (await self._ask(page())).outcome is Outcome.OK:
                 words = f"knows pipeline {pipeline}, but not execution {execution} ({answer.status_code})"
                 return answer, self.trial(Exit.DONE, words, target=target)
-        else:
-            answer = await self._list(pipeline)
+        if answer.outcome not in _OF_THE_WATCH:
+            return answer, None
+        remedy, code = "let this key read it", Exit.UNREACHABLE
+        words = f"refuses pipeline {pipeline} to this key (403)"
         if answer.outcome in _UNKNOWN:
+            remedy, code = "correct its id in watch", Exit.NOT_FOUND
             words = f"does not know pipeline {pipeline} ({answer.status_code})"
-            hint = "correct its id in watch, or watch it with the key of its own account"
-            return answer, self.trial(Exit.NOT_FOUND, words, hint, target=target)
-        if answer.outcome is Outcome.FORBIDDEN:
-            hint = "let this key read it, or watch it with the key of its own account"
-            words = f"refuses pipeline {pipeline} to this key (403)"
-            return answer, self.trial(Exit.UNREACHABLE, words, hint, target=target)
-        return answer, None
+        hint = f"{remedy}, or watch it with the key of its own account"
+        return answer, self.trial(code, words, hint, target=target)
 
     def fails(self, answer: Answer) -> Trial:
         """Return the trial of a key that failed by this answer."""
@@ -154,9 +148,6 @@ class _Key:
         place = shown_url(self._account.base_url)
         return Trial(target or self._target, place, code, words, self._took_ms, hint)
 
-    def _list(self, pipeline: str) -> Awaitable[Answer]:
-        return self._ask(self._api.list(pipeline=pipeline, page=1))
-
     async def _ask(self, request: Awaitable[Answer]) -> Answer:
         """Send a request at the account's pace."""
         await asyncio.sleep(max(0.0, self._pacer.ready_at - self._clock.monotonic()))
@@ -167,7 +158,7 @@ class _Key:
         return answer
 
 
-async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Clock, send: bool) -> Trial:
+async def _try_sink(name: str, settings: SinkSettings, *, clock: Clock, send: bool) -> list[Trial]:
     began_at = clock.monotonic()
     code, hint = Exit.DONE, ""
     try:
@@ -182,7 +173,8 @@ async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Cl
             code, words, hint = Exit.UNREACHABLE, _failed(sent.answer), sent.remedy
     except TransportFailedError as error:
         code, words, hint = Exit.UNREACHABLE, _failed(error.kind), error.remedy
-    return Trial(f"sinks.{name}", target, code, words, (clock.monotonic() - began_at) * 1000, hint)
+    took_ms = (clock.monotonic() - began_at) * 1000
+    return [Trial(f"sinks.{name}", settings.target or "", code, words, took_ms, hint)]
 
 
 def _failed(answer: str) -> str:

@@ -1,8 +1,7 @@
 """A wait for one execution: the daemon's account poller, with nothing to remember and nobody to send to.
 
-An API that is listened to and a store without memory stand in for the daemon's. `Progress` is pure: replies and changes
-come in, with the time they came at. It is shown as four lines that are redrawn in place on a terminal, else as a line
-per change. What the API said is text and nothing else: never markup, and no character of it is obeyed by a terminal.
+An API that is listened to and a store without memory stand in for the daemon's. `Progress` takes in replies and
+changes. What the API said is text and nothing else: never markup, and no character of it is obeyed by a terminal.
 """
 
 import asyncio
@@ -11,13 +10,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.live import Live
 from rich.text import Text
 
-from watcher.clerk.protocol import Api, PageReply, Reply
+from watcher.clerk.api import ClerkApi
+from watcher.clerk.protocol import Reply
 from watcher.cli.shell import put, put_all_out, put_error
 from watcher.config.models import PollingSettings, Settings
 from watcher.daemon.build import AccountOwnerDependencies, build_account, routes_of, watches_of
@@ -33,6 +34,7 @@ from watcher.polling.account_poller import AccountPoller
 from watcher.polling.evaluator import Cadence
 from watcher.polling.failures import ERROR_JITTER
 from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.http_client import Client
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule
@@ -54,15 +56,6 @@ _WORDS = {
     Outcome.TIMEOUT: "no answer in time",
     Outcome.INVALID: "unreadable answers",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class RenderTime:
-    """When a picture is made: steady microseconds, monotonic seconds, and the monotonic time of the next poll."""
-
-    steady_us: Micros
-    monotonic: Monotonic
-    next_poll_at: Monotonic | None
 
 
 class StatusPeriod(NamedTuple):
@@ -90,10 +83,10 @@ class WaitResult:
 
 
 class Progress:
-    """What is known of the one execution that is waited for.
+    """What is known of the one execution that is waited for, at `now_us` (microseconds UTC, steady).
 
-    `polled_at` is the monotonic time of the last answer, `execution` what the last successful poll said, `why` the
-    reason that the last event gave.
+    `polled_us` is when the last answer came, `next_s` the seconds to the next poll unless one is under way, `execution`
+    what the last successful poll said, `why` the reason that the last event gave.
     """
 
     def __init__(self, pipeline_id: str, execution_id: str, *, lost_after: int) -> None:
@@ -101,8 +94,10 @@ class Progress:
         self.pipeline_id = pipeline_id
         self.execution_id = execution_id
         self.lost_after = lost_after
+        self.now_us = Micros(0)
+        self.next_s: float | None = None
         self.poll_count = 0
-        self.polled_at: Monotonic | None = None
+        self.polled_us: Micros | None = None
         self.missing_count = 0
         self.execution: ExecutionSnapshot | None = None
         self.periods: tuple[StatusPeriod, ...] = ()
@@ -122,15 +117,15 @@ class Progress:
         """Return whether the execution has ended, rather than the wait for it."""
         return self.ending is not None and self.ending.code in (Exit.DONE, Exit.FAILED)
 
-    def answered(self, reply: Reply, *, at: datetime, now: Monotonic) -> None:
-        """Take in one reply, which came at `at` (wall clock) and `now` (monotonic)."""
+    def answered(self, reply: Reply, *, clock: Clock) -> None:
+        """Take in one reply, which came just now."""
         self.poll_count += 1
-        self.polled_at = now
+        self.polled_us = clock.steady_us()
         self._reached = self._reached or reply.outcome in _REACHED
         if reply.execution is not None:
             self.execution, self.failure = reply.execution, None
             return
-        since = self.failure.since if self.failure else at
+        since = self.failure.since if self.failure else clock.now()
         code = reply.status_code
         word = _WORDS.get(reply.outcome, reply.outcome) if code in {None, 200} else str(code)
         self.failure = PollFailure(reply.outcome, word, since)
@@ -172,52 +167,43 @@ class Progress:
 ECHO_COLUMNS = 2
 """Left free at the end of a line: there a terminal shows the `^C` that was typed, which must not begin a new line."""
 
-SIGN_OF_LIFE_S = 60.0
+SIGN_OF_LIFE_US = 60_000_000
 _FEW_S = 10.0
 
 
-class LinesView:
-    """One line per change on stdout, or with `as_json` each event. After a minute without one, a sign on stderr."""
+class View:
+    """Four lines redrawn in place; without `live` one line per change, or with `as_json` each event.
 
-    def __init__(self, *, as_json: bool) -> None:
-        """Nothing was written yet."""
+    After a minute without a line there is a sign of life on stderr.
+    """
+
+    def __init__(self, live: Live | None = None, *, as_json: bool = False) -> None:
+        """Draw there, once it is started; else nothing was written yet."""
+        self._live = live
         self._as_json = as_json
-        self._sign_at: float | None = None
+        self._sign_us: int | None = None
 
     def on_event(self, event: Event) -> None:
         """Write an event. The account's trouble is no line of its own, but part of a sign of life."""
+        if self._live is not None:
+            return
         if self._as_json:
             put(event.body.decode())
         elif event.type.startswith("execution."):
             put(change_line(event))
         put_all_out()
-        self._sign_at = None
+        self._sign_us = None
 
-    def show(self, progress: Progress, moment: RenderTime) -> None:
-        """Say how it stands, if nothing was said for a minute."""
-        if self._sign_at is not None and moment.monotonic >= self._sign_at:
-            put_error(sign_of_life(progress, moment))
-            self._sign_at = None
-        if self._sign_at is None:
-            self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
-
-
-class LiveView:
-    """Four lines redrawn in place, the last of which stay."""
-
-    def __init__(self, live: Live) -> None:
-        """Draw there, once it is started."""
-        self._live = live
-
-    def on_event(self, event: Event) -> None:
-        """Leave it to the next picture."""
-
-    def show(self, progress: Progress, moment: RenderTime) -> None:
-        """Redraw."""
-        self._live.update(picture(progress, moment, columns=self._live.console.width), refresh=True)
-
-
-View = LinesView | LiveView
+    def show(self, progress: Progress) -> None:
+        """Redraw, or say how it stands if nothing was said for a minute."""
+        if self._live is not None:
+            self._live.update(picture(progress, columns=self._live.console.width), refresh=True)
+            return
+        if self._sign_us is not None and progress.now_us >= self._sign_us:
+            put_error(sign_of_life(progress))
+            self._sign_us = None
+        if self._sign_us is None:
+            self._sign_us = progress.now_us + SIGN_OF_LIFE_US
 
 
 def change_line(event: Event) -> str:
@@ -232,12 +218,12 @@ def change_line(event: Event) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} {harmless(execution['status'])} {ran} {why(data)}".rstrip()
 
 
-def picture(progress: Progress, moment: RenderTime, *, columns: int) -> Text:
+def picture(progress: Progress, *, columns: int) -> Text:
     """Return up to four lines: where it stands, how it came there, the polls, and what else there is to say."""
     lines = (
-        _standing(progress, moment),
+        _standing(progress),
         Text(_history(progress.periods)),
-        Text(_polls(progress, moment), style="dim"),
+        Text(_polls(progress), style="dim"),
         _remark(progress),
     )
     shown = [Text("  " if index else "").append_text(line) for index, line in enumerate(lines) if line]
@@ -246,32 +232,32 @@ def picture(progress: Progress, moment: RenderTime, *, columns: int) -> Text:
     return Text("\n", no_wrap=True, overflow="ignore").join(shown)
 
 
-def sign_of_life(progress: Progress, moment: RenderTime) -> str:
+def sign_of_life(progress: Progress) -> str:
     """Return one line that says what is waited for, for whoever has read nothing for a minute."""
     parts = ["waiting: not seen yet"]
     if progress.status is not None:
-        parts = [f"waiting: {harmless(progress.status)} {_elapsed(progress, moment)}"]
+        parts = [f"waiting: {harmless(progress.status)} {_elapsed(progress)}"]
     parts.append(f"polls {progress.poll_count}")
     if progress.failure is not None:
         parts.append(_complaint(progress.failure, progress))
     return " · ".join(parts)
 
 
-def _standing(progress: Progress, moment: RenderTime) -> Text:
+def _standing(progress: Progress) -> Text:
     if progress.status is None:
         line = Text("· not seen yet")
     else:
         glyph, style = SIGNS.get(f"execution.{progress.status}", SIGNS["execution.unrecognized"])
-        line = Text(f"{glyph} {harmless(progress.status)} {_elapsed(progress, moment)}", style=f"bold {style}")
+        line = Text(f"{glyph} {harmless(progress.status)} {_elapsed(progress)}", style=f"bold {style}")
     name = harmless(first_visible(progress.execution.pipeline_name if progress.execution else None))
     return Text.assemble(line, f"   {name or 'pipeline ' + progress.pipeline_id[:8]} · {progress.execution_id}")
 
 
-def _elapsed(progress: Progress, moment: RenderTime) -> str:
+def _elapsed(progress: Progress) -> str:
     """Return how long it has been so; of an end, how long it all took."""
     periods, execution = progress.periods, progress.execution
     if not progress.has_ended:
-        return _between(periods[-1].since_us, moment.steady_us)
+        return _between(periods[-1].since_us, progress.now_us)
     if execution and execution.started_at and execution.finished_at:
         return f"after {spell_duration((execution.finished_at - execution.started_at).total_seconds())}"
     return f"after {_between(periods[0].since_us, periods[-1].since_us)}"
@@ -287,17 +273,13 @@ def _history(periods: tuple[StatusPeriod, ...]) -> str:
     return harmless(" → ".join((*before, *(period.status for period in periods[-1:]))))
 
 
-def _polls(progress: Progress, moment: RenderTime) -> str:
-    parts = [f"polls {progress.poll_count}"]
+def _polls(progress: Progress) -> str:
+    polls = f"polls {progress.poll_count}"
     if progress.ending is not None:
-        return " · ".join((*parts, f"exit {progress.ending.code.value}"))
-    if progress.polled_at is not None:
-        parts.append(f"last {_few(moment.monotonic - progress.polled_at)} ago")
-    if moment.next_poll_at is None:
-        parts.append("polling")
-    else:
-        parts.append(f"next in {_few(max(0.0, moment.next_poll_at - moment.monotonic))}")
-    return " · ".join(parts)
+        return f"{polls} · exit {progress.ending.code.value}"
+    if progress.polled_us is not None:
+        polls += f" · last {_few((progress.now_us - progress.polled_us) / 1_000_000)} ago"
+    return f"{polls} · polling" if progress.next_s is None else f"{polls} · next in {_few(progress.next_s)}"
 
 
 def _few(seconds: float) -> str:
@@ -352,7 +334,9 @@ async def wait_for(
             now = clock.monotonic()
             if progress.ending is None and ends_at is not None and now >= ends_at:
                 progress.ending = timed_out(progress, timeout_s or 0.0)
-            view.show(progress, RenderTime(clock.steady_us(), now, poller.next_poll_at(now)))
+            next_at = poller.next_poll_at(now)
+            progress.now_us, progress.next_s = clock.steady_us(), None if next_at is None else max(0.0, next_at - now)
+            view.show(progress)
             if progress.ending is not None:
                 return progress.ending
             try:
@@ -369,7 +353,7 @@ def take(heard: Reply | SingleChange | BaseException, progress: Progress, view: 
     if isinstance(heard, BaseException):
         raise heard
     if isinstance(heard, Reply):
-        progress.answered(heard, at=clock.now(), now=clock.monotonic())
+        progress.answered(heard, clock=clock)
         return
     progress.recorded(heard)
     for entry in heard.entries:
@@ -429,7 +413,7 @@ async def _start(
         polling=wait_polling(settings.polling, interval_s=interval_s, rate_limit=account.rate_limit),
         cadence=wait_cadence(clock, interval_s=interval_s),
         retention_s=settings.store.retention_s,
-        wrap_api=lambda api: ObservedApi(api, heard.put_nowait),
+        open_api=partial(ObservedApi, heard.put_nowait),
     )
     await poller.watch(watches_of(settings, name))
     schedule.add(f"account:{name}", poller.tick)
@@ -439,27 +423,19 @@ async def _start(
     return poller
 
 
-@dataclass(frozen=True, slots=True)
-class ObservedApi:
+class ObservedApi(ClerkApi):
     """An API of which somebody hears every reply about an execution."""
 
-    api: Api
-    heard: Callable[[Reply], None]
+    def __init__(self, heard: Callable[[Reply], None], client: Client, **settings: Any) -> None:
+        """Call `heard` with every reply; the rest is as for any API."""
+        super().__init__(client, **settings)
+        self._heard = heard
 
     async def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Reply:
-        """Fetch one execution, as the API behind it does. Each answer is read: who listens wants to know it."""
-        reply = await self.api.get(pipeline=pipeline, execution=execution)
-        self.heard(reply)
+        """Fetch one execution. Each answer is read: who listens wants to know it."""
+        reply = await super().get(pipeline=pipeline, execution=execution)
+        self._heard(reply)
         return reply
-
-    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
-        """Fetch a page of a list, as the API behind it does. A wait for one execution asks for none."""
-        return await self.api.list(pipeline=pipeline, page=page, known=known)
-
-    @property
-    def ahead_us(self) -> int:
-        """By how much the clock of the API behind it is ahead of ours."""
-        return self.api.ahead_us
 
 
 @dataclass(slots=True)

@@ -54,7 +54,6 @@ async def run(
     settings: Settings,
     *,
     stop: asyncio.Event,
-    stdout_fd: int = 1,
     started: Callable[[str], None] = lambda _address: None,
     reloading: Reloading | None = None,
 ) -> None:
@@ -74,7 +73,7 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.enter_context(_nothing_unseen(fail))
         schedule = Schedule(clock=clock, fatal=fail, lag=metrics.loop_lag.set)
-        output = StdoutOutput(stdout_fd)
+        output = StdoutOutput(1)
         pages = Pages(metrics, settings=lambda: follower.settings, clock=clock)
         stack.callback(output.close)
         metrics.reloaded(well=True, at=clock.now())

@@ -102,19 +102,19 @@ async def build_account(
     settings: AccountSettings,
     polling: PollingSettings,
     retention_s: float,
-    wrap_api: Callable[[Api], Api] = lambda api: api,
+    open_api: Callable[..., Api] = ClerkApi,
     cadence: Cadence | None = None,
 ) -> AccountPoller:
     """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`.
 
-    `wrap_api` may put something between the account and its API, `cadence` stand for that of `polling`.
+    `open_api` makes another API of the account's client, `cadence` stands for that of `polling`.
     """
     client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency, check=held.check))
     lease, clock = held.lease, shared.clock
     store = shared.account_store(lease)
     record, now = await store.load_account(), clock.monotonic()
     metrics = AccountMetrics(shared.metrics, lease.name)
-    api = wrap_api(ClerkApi(client, base_url=settings.base_url, clock=clock))
+    api = open_api(client, base_url=settings.base_url, clock=clock)
     failures = _failures(shared, polling)
     breaker = AccountCircuitBreaker(
         degraded_after_s=polling.degraded_after_s,

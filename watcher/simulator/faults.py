@@ -14,16 +14,12 @@ from random import Random
 from aiohttp import web
 
 JSON = "application/json"
-STRANGER_PATH = "/elsewhere"
-"""Where redirects lead; a client that follows shows in the request log."""
-
 _OVERSIZE_BYTES = 9 * 1024 * 1024
 _PAGE = b"<!doctype html><html><head><title>Error</title></head><body><h1>Something went wrong</h1></body></html>"
 _STRANGER = (
     b'{"id":"ffffffff-0000-4000-8000-000000000001","pipelineId":"ffffffff-0000-4000-8000-000000000000",'
     b'"pipelineVersionId":"00000000-0000-4000-8000-000000000001","status":"failed","error":"not yours"}'
 )
-_LINGER_OFF = struct.pack("ii", 1, 0)
 
 
 class Fault(StrEnum):
@@ -127,14 +123,16 @@ def refusal(code: int, *, headers: Mapping[str, str] | None = None) -> web.Respo
 
 
 async def misbehave(
-    fault: Fault, request: web.BaseRequest, *, code: int, body: bytes, faults: Faults, now: datetime
+    fault: Fault, request: web.BaseRequest, right: web.Response, *, faults: Faults, now: datetime
 ) -> web.StreamResponse:
-    """Answer with a fault where `code` and `body` would be right.
+    """Answer with a fault where `right` would be right.
 
     What was sent by the time this returns is all there will be of a broken answer.
     """
     if fault in _REFUSALS:
         return refusal(_REFUSALS[fault])
+    body = right.body
+    assert isinstance(body, bytes)
     match fault:
         case Fault.RATE_LIMITED_SECONDS:
             return refusal(429, headers={"Retry-After": str(faults.retry_after_s)})
@@ -144,24 +142,23 @@ async def misbehave(
         case Fault.UNAVAILABLE:
             return web.Response(status=503, headers={"Retry-After": str(faults.retry_after_s)})
         case Fault.REDIRECT:
-            return web.Response(status=302, headers={"Location": STRANGER_PATH})
+            return web.Response(status=302, headers={"Location": "/elsewhere"})
         case Fault.BAD_GATEWAY | Fault.HTML:
             return web.Response(status=200 if fault is Fault.HTML else 502, body=_PAGE, content_type="text/html")
         case Fault.WRONG_EXECUTION:
             return web.Response(body=_STRANGER, content_type=JSON)
         case Fault.TRUNCATED:
-            return web.Response(status=code, body=body[: len(body) // 2], content_type=JSON)
+            right.body = body[: len(body) // 2]
         case Fault.OVERSIZE:
-            response = web.Response(status=code, body=body + b" " * _OVERSIZE_BYTES, content_type=JSON)
-            response.enable_chunked_encoding()
-            return response
+            right.body = body + b" " * _OVERSIZE_BYTES
+            right.enable_chunked_encoding()
         case Fault.HANG:
             await asyncio.Event().wait()
         case Fault.RESET:
-            request.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+            request.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             request.protocol.force_close()
         case Fault.DROPPED:
-            dropped = web.StreamResponse(status=code)
+            dropped = web.StreamResponse(status=right.status)
             dropped.content_type = JSON
             dropped.content_length = len(body)
             await dropped.prepare(request)
@@ -170,4 +167,4 @@ async def misbehave(
             return dropped
         case _:
             await asyncio.sleep(faults.slow_s)
-    return web.Response(status=code, body=body, content_type=JSON)
+    return right

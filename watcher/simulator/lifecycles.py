@@ -168,20 +168,16 @@ def _phases(kind: Kind, *, pace: Pace, rng: Random) -> tuple[StatusPhase, ...]:
 
 
 def _nodes(phases: Sequence[StatusPhase], *, fails: bool, rng: Random) -> tuple[Node, ...]:
-    spans = [span for phase, after in pairwise(phases) for span in _spans(phase, after=after, rng=rng)]
+    spans: list[Span] = []
+    for phase, after in pairwise(phases):
+        if phase.status == Status.RUNNING:
+            count = rng.randint(1, 3)
+            step_s = (after.begins_s - phase.begins_s) / count
+            spans += pairwise([*(phase.begins_s + step_s * nth for nth in range(count)), after.begins_s])
     nodes = [_node(number, span=span, rng=rng) for number, span in enumerate(spans, start=1)]
     if fails:
         nodes[-1] = replace(nodes[-1], error=rng.choice(_ERRORS), is_goal=False)
     return tuple(nodes)
-
-
-def _spans(phase: StatusPhase, *, after: StatusPhase, rng: Random) -> list[Span]:
-    if phase.status != Status.RUNNING:
-        return []
-    count = rng.randint(1, 3)
-    step_s = (after.begins_s - phase.begins_s) / count
-    edges = [phase.begins_s + step_s * nth for nth in range(count)] + [after.begins_s]
-    return list(pairwise(edges))
 
 
 def _node(number: int, *, span: Span, rng: Random) -> Node:

@@ -12,14 +12,7 @@ from watcher.domain.execution import Status
 from watcher.simulator.lifecycles import Node
 from watcher.simulator.world import SimExecution, World
 
-PRIVATE_CONVERSATION = "PRIVATE-conversation"
-PRIVATE_CONTACT = "PRIVATE-contact"
-PRIVATE_ENVIRONMENT = "PRIVATE-environment"
-PRIVATE_INPUT = "PRIVATE-input"
-PRIVATE_OUTPUT = "PRIVATE-output"
-PRIVATE_MESSAGE = "PRIVATE-message"
 PRIVATE = "PRIVATE-"
-"""What all marks begin with."""
 
 PAGE_LIMIT = 50
 BODY_BYTES = 3000
@@ -35,12 +28,28 @@ def encode(document: object) -> bytes:
 
 def full(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
     """Return the answer to "get a pipeline execution", as large as a real one."""
-    words = f"{PRIVATE_CONVERSATION}-{execution.id} said so. "
-    document = _full(execution, words=words, world=world, now_s=now_s)
-    missing = BODY_BYTES - len(encode(document))
-    if missing > 0:
-        padded = words + (words * (missing // len(words) + 1))[:missing]
-        document["conversationHistory"] = _conversation(padded)
+    pipeline, words = execution.pipeline, f"{PRIVATE}conversation-{execution.id} said so. "
+    nodes = [node for node in execution.lifecycle.nodes if execution.begins_s + node.begins_s <= now_s]
+    said = {"role": "contact", "text": words}
+    document: JsonObject = {
+        "id": execution.id,
+        "pipelineId": pipeline.id,
+        "pipelineVersionId": pipeline.version_id,
+        "status": execution.phase_at(now_s).status,
+        "pipelineName": pipeline.name,
+        "pipelineVersionNumber": pipeline.version_number,
+        "startedAt": _date(execution.started_s(now_s), world=world),
+        "finishedAt": _date(execution.finished_s(now_s), world=world),
+        "error": _error(execution, now_s=now_s),
+        **_counts(execution, now_s=now_s),
+        "conversationHistory": {"messages": [said]},
+        "contactDetails": {"name": f"{PRIVATE}contact-{execution.id}", "phone": f"{PRIVATE}contact-phone"},
+        "environment": {"CRM_TOKEN": f"{PRIVATE}environment-{execution.id}"},
+        **_origin(execution),
+        "nodesExecuted": [_node(node, execution=execution, world=world, now_s=now_s) for node in nodes],
+        "pipelineMessages": [_message(node, execution=execution, world=world) for node in nodes],
+    }
+    said["text"] = words.ljust(len(words) + BODY_BYTES - len(encode(document)), "-")
     return _disguised(document, execution=execution)
 
 
@@ -80,29 +89,6 @@ def listing(
     return document, {execution.id: execution.phase_at(now_s).status for execution in shown}
 
 
-def _full(execution: SimExecution, *, words: str, world: World, now_s: float) -> JsonObject:
-    pipeline = execution.pipeline
-    nodes = [node for node in execution.lifecycle.nodes if execution.begins_s + node.begins_s <= now_s]
-    return {
-        "id": execution.id,
-        "pipelineId": pipeline.id,
-        "pipelineVersionId": pipeline.version_id,
-        "status": execution.phase_at(now_s).status,
-        "pipelineName": pipeline.name,
-        "pipelineVersionNumber": pipeline.version_number,
-        "startedAt": _date(execution.started_s(now_s), world=world),
-        "finishedAt": _date(execution.finished_s(now_s), world=world),
-        "error": _error(execution, now_s=now_s),
-        **_counts(execution, now_s=now_s),
-        "conversationHistory": _conversation(words),
-        "contactDetails": {"name": f"{PRIVATE_CONTACT}-{execution.id}", "phone": f"{PRIVATE_CONTACT}-phone"},
-        "environment": {"CRM_TOKEN": f"{PRIVATE_ENVIRONMENT}-{execution.id}"},
-        **_origin(execution),
-        "nodesExecuted": [_node(node, execution=execution, world=world, now_s=now_s) for node in nodes],
-        "pipelineMessages": [_message(node, execution=execution, world=world) for node in nodes],
-    }
-
-
 def _counts(execution: SimExecution, *, now_s: float) -> JsonObject:
     begun = [node for node in execution.lifecycle.nodes if execution.begins_s + node.begins_s <= now_s]
     return {"aiTokensUsed": sum(node.tokens for node in begun), "nodesStarted": len(begun)}
@@ -133,8 +119,8 @@ def _node(node: Node, *, execution: SimExecution, world: World, now_s: float) ->
         "status": "failed" if error else "success" if is_over else "running",
         "errorMessage": error,
         "aiTokensUsed": node.tokens,
-        "input": {"prompt": f"{PRIVATE_INPUT}-{node.id}"},
-        "output": {"text": f"{PRIVATE_OUTPUT}-{node.id}"} if is_over else {},
+        "input": {"prompt": f"{PRIVATE}input-{node.id}"},
+        "output": {"text": f"{PRIVATE}output-{node.id}"} if is_over else {},
     }
 
 
@@ -152,7 +138,7 @@ def _message(node: Node, *, execution: SimExecution, world: World) -> JsonObject
     return {
         "sourceNode": _node_of_pipeline(node),
         "id": f"{node.id[:-4]}0000",
-        "content": {"text": f"{PRIVATE_MESSAGE}-{node.id}"},
+        "content": {"text": f"{PRIVATE}message-{node.id}"},
         "messageType": "text",
         "sourceNodeExecutionId": node.id,
         "created": _date(execution.begins_s + node.begins_s, world=world),
@@ -169,7 +155,3 @@ def _date(moment_s: float | None, *, world: World) -> str | None:
     if moment_s is None:
         return None
     return timestamp(world.epoch + timedelta(seconds=moment_s))
-
-
-def _conversation(text: str) -> JsonObject:
-    return {"messages": [{"role": "contact", "text": text}]}

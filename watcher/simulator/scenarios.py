@@ -5,8 +5,6 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-import yaml
-
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.lifecycles import BRISK, REAL, Kind, make_lifecycle, seeded_uuid
 from watcher.simulator.server import SIM_KEY
@@ -169,13 +167,12 @@ _ODD: Sequence[Callable[[SimExecution], SimExecution]] = (
 """What the documentation does not promise and may happen to an execution."""
 
 
-def example_config(world: World, *, base_url: str, fails: Collection[str] = ()) -> str:
-    """Return a configuration file that watches every pipeline whole, with a rule for those that are to fail."""
+def example_config(world: World, *, base_url: str, fails: Collection[str] = ()) -> dict[str, Any]:
+    """Return a configuration that watches every pipeline whole, with a rule for those that are to fail."""
     account = {"api_key": SIM_KEY, "base_url": base_url, "rate_limit": RATE_LIMIT}
     watches: list[dict[str, object]] = []
     for pipeline in world.pipelines.values():
         watches.append({"pipeline": pipeline.id, "name": pipeline.name})
         if pipeline.name in fails:
             watches[-1]["rules"] = {"failing": {"consecutive": 3}}
-    document = {"accounts": {"default": account}, "watch": watches}
-    return yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False)
+    return {"accounts": {"default": account}, "watch": watches}

@@ -2,14 +2,13 @@
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from aiohttp import web
 
 from watcher.simulator.faults import JSON, Dice, Fault, Faults, misbehave, refusal
-from watcher.simulator.responses import PAGE_LIMIT, encode, full, listing
+from watcher.simulator.responses import PAGE_LIMIT, JsonObject, encode, full, listing
 from watcher.simulator.world import World
 
 SIM_KEY = "sim-key"
@@ -17,8 +16,6 @@ KEPT_COUNT = 100_000
 """Older requests are forgotten, so that a simulator can run for days; their counts stay."""
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
-_SILENT = frozenset({Fault.RESET, Fault.HANG})
-_HARMLESS = frozenset({None, Fault.SLOW})
 
 
 @dataclass(slots=True)
@@ -58,10 +55,9 @@ class RequestLog:
 
     def close(self, entry: LoggedRequest) -> None:
         """Count a request by how it was answered."""
-        if entry.code is not None and entry.code >= 500:
-            self._troubles["5xx"] += 1
-        elif entry.code is not None and entry.code >= 300:
-            self._troubles[str(entry.code)] += 1
+        code = entry.code or 0
+        if code >= 300:
+            self._troubles["5xx" if code >= 500 else str(code)] += 1
         elif entry.fault is not None:
             self._troubles[entry.fault.value] += 1
 
@@ -74,8 +70,7 @@ class RequestLog:
 class Answer(NamedTuple):
     """What the API says when nothing goes wrong. `answered` is the status of the one asked for, `rows` a page's."""
 
-    code: int
-    body: bytes
+    response: web.Response
     answered: str | None = None
     rows: Mapping[str, str] | None = None
 
@@ -100,30 +95,26 @@ class Simulator:
         self.dice = Dice(faults or Faults(), seed=seed)
         self._keys = {key: place for place, key in enumerate(api_keys)}
         self._address = (host, port)
-        self._listening = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Listen. Raises `OSError` if the port is taken."""
         server = web.Server(self._serve, handler_cancellation=True, access_log=None)
-        runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await runner.setup()
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(runner.cleanup)
-            await web.TCPSite(runner, *self._address).start()
-            self._listening = stack.pop_all()
-        host, port = runner.addresses[0][:2]
+        self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, *self._address).start()
+        host, port = self._runner.addresses[0][:2]
         self.base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop; whoever waits for an answer gets none."""
-        await self._listening.aclose()
+        await self._runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         entry = self.request_log.open(self._entry(request))
         try:
             response = await self._respond(request, entry=entry)
-            entry.code = None if entry.fault in _SILENT else response.status
+            entry.code = None if entry.fault in {Fault.RESET, Fault.HANG} else response.status
         finally:
             self.request_log.close(entry)
         return response
@@ -143,14 +134,12 @@ class Simulator:
             return refusal(401 if entry.key is None else 405)
         now_s = self.world.now_s()
         answer = self._answer(request, entry=entry, now_s=now_s)
+        response: web.StreamResponse = answer.response
         entry.fault = self.dice.throw(now_s, execution=entry.execution, endpoint=entry.endpoint)
-        response: web.StreamResponse = web.Response(status=answer.code, body=answer.body, content_type=JSON)
         if entry.fault is not None:
             now = self.world.clock.now()
-            response = await misbehave(
-                entry.fault, request, code=answer.code, body=answer.body, faults=self.dice.faults, now=now
-            )
-        if entry.fault in _HARMLESS:
+            response = await misbehave(entry.fault, request, answer.response, faults=self.dice.faults, now=now)
+        if entry.fault in {None, Fault.SLOW}:
             entry.answered, entry.rows = answer.answered, answer.rows
         return response
 
@@ -159,9 +148,9 @@ class Simulator:
             return self._page(request.query, pipeline=entry.pipeline)
         execution = self.world.find(entry.execution or "", pipeline=entry.pipeline)
         if execution is None or not execution.is_visible(now_s):
-            return _error(404)
-        body = encode(full(execution, world=self.world, now_s=now_s))
-        return Answer(200, body, execution.phase_at(now_s).status)
+            return Answer(refusal(404))
+        document = full(execution, world=self.world, now_s=now_s)
+        return Answer(_success(document), execution.phase_at(now_s).status)
 
     def _page(self, query: Mapping[str, str], *, pipeline: str) -> Answer:
         try:
@@ -169,10 +158,10 @@ class Simulator:
         except ValueError:
             number = limit = 0
         if number < 1 or not 1 <= limit <= PAGE_LIMIT:
-            return _error(400)
+            return Answer(refusal(400))
         document, statuses = listing(pipeline, number=number, limit=limit, world=self.world, base_url=self.base_url)
-        return Answer(200, encode(document), rows=statuses)
+        return Answer(_success(document), rows=statuses)
 
 
-def _error(code: int) -> Answer:
-    return Answer(code, encode({"statusCode": code, "message": "refused"}))
+def _success(document: JsonObject) -> web.Response:
+    return web.Response(body=encode(document), content_type=JSON)

@@ -87,12 +87,7 @@ class World:
         """Let a lifecycle take place; one that begins in the past is under way. Raises `ValueError` on an id in use."""
         if lifecycle.execution in self._executions:
             raise ValueError(f"execution {lifecycle.execution} exists already")
-        execution = SimExecution(
-            pipeline=pipeline,
-            lifecycle=lifecycle,
-            begins_s=begins_s,
-            visible_s=begins_s,
-        )
+        execution = SimExecution(pipeline, lifecycle, begins_s, visible_s=begins_s)
         self._executions[execution.id] = execution
         self.pipelines[pipeline.id] = pipeline
         insort(self._ids.setdefault(pipeline.id, []), (begins_s, execution.id))

@@ -5,12 +5,6 @@ from watcher.simulator.lifecycles import Kind, Lifecycle, Node, StatusPhase, mak
 from watcher.simulator.responses import (
     BODY_BYTES,
     PRIVATE,
-    PRIVATE_CONTACT,
-    PRIVATE_CONVERSATION,
-    PRIVATE_ENVIRONMENT,
-    PRIVATE_INPUT,
-    PRIVATE_MESSAGE,
-    PRIVATE_OUTPUT,
     JsonObject,
     encode,
     full,
@@ -134,12 +128,12 @@ def test_every_private_field_carries_its_mark(world: World) -> None:
     document = parsed(full(failed(world), world=world, now_s=1e6))
     node, message = document["nodesExecuted"][0], document["pipelineMessages"][0]
     for value, mark in (
-        (document["conversationHistory"], PRIVATE_CONVERSATION),
-        (document["contactDetails"], PRIVATE_CONTACT),
-        (document["environment"], PRIVATE_ENVIRONMENT),
-        (node["input"], PRIVATE_INPUT),
-        (node["output"], PRIVATE_OUTPUT),
-        (message["content"], PRIVATE_MESSAGE),
+        (document["conversationHistory"], "PRIVATE-conversation"),
+        (document["contactDetails"], "PRIVATE-contact"),
+        (document["environment"], "PRIVATE-environment"),
+        (node["input"], "PRIVATE-input"),
+        (node["output"], "PRIVATE-output"),
+        (message["content"], "PRIVATE-message"),
     ):
         assert mark in json.dumps(value)
         assert mark.startswith(PRIVATE)

@@ -1,7 +1,6 @@
 from collections.abc import Callable
 
 import pytest
-import yaml
 from simulator_facts import path
 
 from watcher.config.models import AccountSettings, WatchSettings
@@ -87,7 +86,7 @@ def test_a_bare_execution_is_answered_with_the_required_fields_only() -> None:
 
 def test_the_example_configuration_watches_everything() -> None:
     world = filled(pipelines_count=2)
-    document = yaml.safe_load(example_config(world, base_url="http://127.0.0.1:9000"))
+    document = example_config(world, base_url="http://127.0.0.1:9000")
     account = AccountSettings.model_validate(document["accounts"]["default"])
     watches = [WatchSettings.model_validate({"account": "default", **watch}) for watch in document["watch"]]
     assert (account.base_url, account.rate_limit) == ("http://127.0.0.1:9000", 50)
@@ -111,6 +110,6 @@ def test_a_pipeline_that_is_to_fail_fails_for_its_time_and_succeeds_afterwards()
 
 
 def test_only_a_pipeline_that_is_to_fail_is_watched_by_a_rule() -> None:
-    document = yaml.safe_load(example_config(filled(), base_url="http://h", fails={"Onboarding": 60.0}))
+    document = example_config(filled(), base_url="http://h", fails={"Onboarding": 60.0})
     rules = {watch["name"]: watch.get("rules") for watch in document["watch"]}
     assert rules == dict.fromkeys(NAMES) | {"Onboarding": {"failing": {"consecutive": 3}}}

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import random
 import sys
 import tempfile
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from aiohttp import web
 from rich.console import Console
 
@@ -117,21 +115,17 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         receiver = Receiver(show)
         sink_url = await _serve(stack, receiver)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clerk-watcher-demo-")))
-        example = example_config(world, base_url=simulator.base_url, fails=fails)
-        settings = _settings(example, sink_url=sink_url, folder=folder)
+        document = example_config(world, base_url=simulator.base_url, fails=fails)
+        settings = _settings(document, sink_url=sink_url, folder=folder, tells_stdout=as_json)
         console.print(f"demo: simulator on {simulator.base_url}, store temporary, no key needed")
         if not forever:
             asyncio.get_running_loop().call_later(SECONDS, stop.set)
         stopped_at = asyncio.create_task(_when(stop, world))
-        stdout_fd = 1
-        if not as_json:  # on a terminal people read the receiver's lines
-            stdout_fd = os.open(os.devnull, os.O_WRONLY)
-            stack.callback(os.close, stdout_fd)
 
         def announce(address: str) -> None:
             console.print(f"Dashboard: http://{address}")
 
-        await run(settings, stop=stop, stdout_fd=stdout_fd, started=announce)
+        await run(settings, stop=stop, started=announce)
         due_s = await stopped_at - SEEN_WITHIN_S
         truth = {execution.id: execution.phase_at(due_s).status for execution in world.executions()}
         console.print(summary(receiver, truth=truth))
@@ -153,8 +147,7 @@ async def _serve(stack: AsyncExitStack, receiver: Receiver) -> str:
     return f"http://{host}:{port}/clerk"
 
 
-def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
-    document = yaml.safe_load(example)
+def _settings(document: dict[str, Any], *, sink_url: str, folder: Path, tells_stdout: bool) -> Settings:
     for watch in document["watch"]:
         watch |= {"account": "default", "labels": {"team": TEAMS[watch["name"]]}}
         if watch["name"] == SLOW:
@@ -162,7 +155,8 @@ def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
     document |= {
         "polling": {"min_interval": "250ms", "max_interval": "1s", "first_sight": "notify"},
         "sinks": {
-            "stdout": {"type": "stdout", "format": "json"},
+            # on a terminal people read the receiver's lines
+            "stdout": {"type": "stdout", "format": "json", "events": ["*" if tells_stdout else "watcher.test"]},
             "receiver": {"type": "webhook", "url": sink_url, "secret": SECRET},
         },
         "store": {"url": f"sqlite:///{folder}/demo.db"},

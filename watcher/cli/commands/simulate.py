@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
 
-from watcher.cli.shell import put_error, run_interruptible, write_file
+from watcher.cli.shell import parse_seconds, put_error, run_interruptible, write_file
 from watcher.domain.errors import ListenError, UsageError
 from watcher.runtime.clock import SystemClock
-from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
+from watcher.runtime.units import spell_duration
 from watcher.simulator.scenarios import (
     FAIL_EVERY_S,
     NAMES,
@@ -76,7 +77,8 @@ def simulate(
                 kind = ListenError if getattr(error, "errno", None) == errno.EADDRINUSE else UsageError
                 raise kind(f"cannot listen on {host}:{port}; is it in use? --port 0 picks a free one") from None
             if write_config is not None:
-                write_file(write_config, example_config(world, base_url=simulator.base_url, fails=fails))
+                document = example_config(world, base_url=simulator.base_url, fails=fails)
+                write_file(write_config, yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False))
             put_error(f"listening on {simulator.base_url} key={SIM_KEY} scenario={scenario}")
             for name, fails_s in fails.items():
                 put_error(f"{name} fails" + ("" if math.isinf(fails_s) else f" for {spell_duration(fails_s)}"))
@@ -93,10 +95,8 @@ def parse_fails(options: list[str], *, names: list[str]) -> Mapping[str, float]:
         pipeline, is_limited, duration = option.partition("=")
         if pipeline.lower() not in by_word:
             raise UsageError(f'--fail: no pipeline is called "{pipeline}"; use one of {", ".join(names)}')
-        try:
-            fails[by_word[pipeline.lower()]] = parse_duration(duration) if is_limited else math.inf
-        except InvalidValueError as error:
-            raise UsageError(f'--fail: "{duration}" {error}') from None
+        fails_s = parse_seconds(duration, option="--fail") if is_limited else math.inf
+        fails[by_word[pipeline.lower()]] = fails_s
     return fails
 
 

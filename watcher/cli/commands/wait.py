@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -16,30 +15,20 @@ from rich.text import Text
 
 from watcher.cli.config_loading import read_config
 from watcher.cli.console import console_on
-from watcher.cli.shell import ConfigOption, put_error, run_interruptible
-from watcher.cli.wait import LinesView, LiveView, Progress, View, wait_for
+from watcher.cli.shell import ConfigOption, parse_seconds, put_error, run_interruptible
+from watcher.cli.wait import Progress, View, wait_for
 from watcher.config.document import quoted
 from watcher.config.locate import find_config
-from watcher.config.models import AccountSettings, PollingSettings, Settings, WatchSettings
+from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.domain.errors import ConfigError, Exit, UsageError
 from watcher.runtime.logs import configure_logs
-from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
+from watcher.runtime.units import spell_duration
 
 EXAMPLES = ("watcher wait PIPELINE EXECUTION --timeout 10m", "watcher wait PIPELINE EXECUTION --json | jq .type")
 SHORTEST_INTERVAL_S = 1.0
 KEY_VARIABLE = "CLERK_API_KEY"
 ACCOUNT = "default"
 """What the account is called that no file names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where an account comes from: its name and settings, how to poll, and where its key stands, for people."""
-
-    name: str
-    account: AccountSettings
-    polling: PollingSettings
-    key_place: str
 
 
 def wait(
@@ -65,10 +54,11 @@ def wait(
     interval_s = parse_seconds(interval, option="--interval")
     if interval_s < SHORTEST_INTERVAL_S:
         raise UsageError(f"--interval: {quoted(interval)} is too short; write 1s or more")
-    source = find_source(config, account, environ=os.environ)
-    watch = WatchSettings.model_validate({"pipeline": pipeline, "executions": [execution], "account": source.name})
-    settings = Settings(accounts={source.name: source.account}, watch=(watch,), polling=source.polling)
-    progress = Progress(pipeline, execution, lost_after=source.polling.lost_after)
+    settings, key_place = find_account(config, account, environ=os.environ)
+    ((name, asked),) = settings.accounts.items()
+    watch = WatchSettings.model_validate({"pipeline": pipeline, "executions": [execution], "account": name})
+    settings, polling = settings.model_copy(update={"watch": (watch,)}), settings.polling
+    progress = Progress(pipeline, execution, lost_after=polling.lost_after)
     configure_logs(level="critical", format_="auto")  # what the log of a daemon would say, is shown in its own way
     with _view(as_json=as_json) as view:
         ending = run_interruptible(
@@ -79,10 +69,10 @@ def wait(
     if ending is not None and ending.problem:
         put_error(f"error: {ending.problem}")
         hints = {
-            Exit.UNREACHABLE: f"polled {source.account.base_url} for {spell_duration(source.polling.degraded_after_s)}",
+            Exit.UNREACHABLE: f"polled {asked.base_url} for {spell_duration(polling.degraded_after_s)}",
             Exit.NOT_FOUND: "are both ids right, and is it an execution of this pipeline and of this key's account?",
         }
-        hint = f"the key came from {source.key_place}" if ending.key_refused else hints.get(ending.code)
+        hint = f"the key came from {key_place}" if ending.key_refused else hints.get(ending.code)
         if hint:
             put_error(f"hint: {hint}")
     raise typer.Exit(ending.code if ending else Exit.FAILED)
@@ -97,37 +87,32 @@ def parse_id(text: str, *, of: str) -> str:
         raise UsageError(f"{of.upper()}: {quoted(text)} is not a UUID; {remedy}") from None
 
 
-def parse_seconds(text: str, *, option: str) -> float:
-    """Return seconds. Raises `UsageError`."""
-    try:
-        return parse_duration(text)
-    except InvalidValueError as error:
-        raise UsageError(f"{option}: {quoted(text)} {error}") from None
+def find_account(config: Path | None, name: str | None, *, environ: Mapping[str, str]) -> tuple[Settings, str]:
+    """Return settings with one account, and where its key stands, for people.
 
-
-def find_source(config: Path | None, name: str | None, *, environ: Mapping[str, str]) -> Source:
-    """Return the account of the file, if there is a file with any, else one for the key of the environment.
-
-    Raises `UsageError` and `ConfigError`.
+    It is that of the file, if there is a file with any, else one for the key of the environment. Raises `UsageError`
+    and `ConfigError`.
     """
     settings, file = Settings(), None
     with suppress(ConfigError):
         file = find_config(config, environ=environ)
     if file is not None:  # neither the sinks nor their secrets are needed here
         settings = read_config(file, only=("accounts", "polling"))
-    accounts = settings.accounts
+    accounts, known = settings.accounts, ", ".join(settings.accounts)
     if not accounts:
         if name is not None:
             raise UsageError(f"--account: no file defines {quoted(name)}; name the file with --config")
-        return Source(ACCOUNT, _from_environment(environ), settings.polling, f"the environment variable {KEY_VARIABLE}")
-    if name is None and len(accounts) > 1:
-        raise UsageError(f"there are several accounts in {file}; add --account with one of {', '.join(accounts)}")
-    if name is not None and name not in accounts:
-        known = ", ".join(accounts)
+        chosen, account, place = ACCOUNT, _from_environment(environ), f"the environment variable {KEY_VARIABLE}"
+    elif name is None and len(accounts) > 1:
+        raise UsageError(f"there are several accounts in {file}; add --account with one of {known}")
+    elif name is not None and name not in accounts:
         raise UsageError(f"--account: {quoted(name)} is not defined in {file}; accounts are: {known}")
-    chosen = name or next(iter(accounts))
-    key = "api_key" if accounts[chosen].api_key_file is None else "api_key_file"
-    return Source(chosen, accounts[chosen], settings.polling, f"accounts.{chosen}.{key} in {file}")
+    else:
+        chosen = name or next(iter(accounts))
+        account = accounts[chosen]
+        key = "api_key" if account.api_key_file is None else "api_key_file"
+        place = f"accounts.{chosen}.{key} in {file}"
+    return settings.model_copy(update={"accounts": {chosen: account}}), place
 
 
 def _from_environment(environ: Mapping[str, str]) -> AccountSettings:
@@ -146,7 +131,7 @@ def _view(*, as_json: bool) -> Iterator[View]:
     console = console_on(sys.stdout)
     can_redraw = sys.stdout.isatty() and not console.is_dumb_terminal and console.encoding.startswith("utf")
     if as_json or not can_redraw:
-        yield LinesView(as_json=as_json)
+        yield View(as_json=as_json)
         return
     with Live(Text(), console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
-        yield LiveView(live)
+        yield View(live)

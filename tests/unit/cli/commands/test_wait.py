@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from watcher.cli.commands.wait import Source, find_source, parse_seconds
+from watcher.cli.commands.wait import find_account
+from watcher.cli.shell import parse_seconds
 from watcher.config.document import ConfigProblemsError
+from watcher.config.models import Settings
 from watcher.domain.errors import Exit, UsageError
 
 Command = Callable[..., tuple[int, str, str]]
@@ -19,44 +21,44 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
 
 
-def source_of(text: str | None, *, name: str | None = None, **environ: str) -> Source:
+def found(text: str | None, *, name: str | None = None, **environ: str) -> tuple[Settings, str]:
     if text is not None:
         Path("watcher.yaml").write_text(text)
-    return find_source(None, name, environ=environ)
+    return find_account(None, name, environ=environ)
 
 
-def key_of(source: Source) -> str:
-    return source.account.api_key.get_secret_value()
+def keys_of(settings: Settings) -> dict[str, str]:
+    return {name: account.api_key.get_secret_value() for name, account in settings.accounts.items()}
 
 
 def test_without_a_file_the_key_is_that_of_the_environment() -> None:
-    source = source_of(None, CLERK_API_KEY="abc")
-    assert key_of(source) == "abc"
-    assert (source.name, source.account.base_url) == ("default", "https://web-api.clerk.chat")
-    assert source.key_place == "the environment variable CLERK_API_KEY"
+    settings, key_place = found(None, CLERK_API_KEY="abc")
+    assert keys_of(settings) == {"default": "abc"}
+    assert settings.accounts["default"].base_url == "https://web-api.clerk.chat"
+    assert key_place == "the environment variable CLERK_API_KEY"
 
 
 def test_a_file_without_accounts_gives_how_to_poll_and_leaves_the_key_to_the_environment() -> None:
-    source = source_of("polling: {lost_after: 7}\n", CLERK_API_KEY="abc")
-    assert key_of(source) == "abc"
-    assert source.polling.lost_after == 7
+    settings, _ = found("polling: {lost_after: 7}\n", CLERK_API_KEY="abc")
+    assert keys_of(settings) == {"default": "abc"}
+    assert settings.polling.lost_after == 7
 
 
 def test_the_only_account_of_a_file_goes_before_the_environment() -> None:
-    source = source_of("accounts: {main: {api_key: one}}\n", CLERK_API_KEY="abc")
-    assert (source.name, key_of(source)) == ("main", "one")
-    assert source.key_place == "accounts.main.api_key in watcher.yaml"
+    settings, key_place = found("accounts: {main: {api_key: one}}\n", CLERK_API_KEY="abc")
+    assert keys_of(settings) == {"main": "one"}
+    assert key_place == "accounts.main.api_key in watcher.yaml"
 
 
 def test_a_key_in_a_file_of_its_own_is_said_to_stand_there() -> None:
     Path("key").write_text("abc\n")
-    source = source_of("accounts: {main: {api_key_file: key}}\n")
-    assert key_of(source) == "abc"
-    assert source.key_place == "accounts.main.api_key_file in watcher.yaml"
+    settings, key_place = found("accounts: {main: {api_key_file: key}}\n")
+    assert keys_of(settings) == {"main": "abc"}
+    assert key_place == "accounts.main.api_key_file in watcher.yaml"
 
 
 def test_of_several_accounts_the_named_one_is_taken() -> None:
-    assert key_of(source_of(TWO, name="eu")) == "two"
+    assert keys_of(found(TWO, name="eu")[0]) == {"eu": "two"}
 
 
 @pytest.mark.parametrize(
@@ -74,14 +76,14 @@ def test_a_choice_that_is_none_is_a_mistake_of_usage(
     text: str | None, name: str | None, environ: dict[str, str], emitted: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        source_of(text, name=name, **environ)
+        found(text, name=name, **environ)
     assert str(caught.value).startswith(emitted)
     assert caught.value.exit_code is Exit.USAGE
 
 
 def test_a_file_that_is_named_and_not_there_is_a_mistake_whatever_the_environment_has() -> None:
     with pytest.raises(ConfigProblemsError):
-        find_source(Path("nowhere.yaml"), None, environ={"CLERK_API_KEY": "abc"})
+        find_account(Path("nowhere.yaml"), None, environ={"CLERK_API_KEY": "abc"})
 
 
 IDS = ("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001")

@@ -13,12 +13,10 @@ from rich.live import Live
 from rich.text import Text
 
 from watcher.cli.wait import (
-    LinesView,
-    LiveView,
     PollFailure,
     Progress,
-    RenderTime,
     StatusPeriod,
+    View,
     WaitResult,
     change_line,
     picture,
@@ -26,7 +24,7 @@ from watcher.cli.wait import (
 from watcher.domain.errors import Exit
 from watcher.domain.event import Event, EventType
 from watcher.domain.execution import ExecutionSnapshot, Outcome
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import Micros
 from watcher.runtime.terminal import harmless
 
 PIPELINE, EXECUTION = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001"
@@ -47,15 +45,15 @@ def progress_of(
     progress = Progress(PIPELINE, EXECUTION, lost_after=3)
     progress.periods = tuple(StatusPeriod(status, Micros(START + after_s * 1_000_000)) for status, after_s in periods)
     progress.execution, progress.ending, progress.why = execution, ending, why
-    progress.poll_count, progress.polled_at = 41, Monotonic(99.2)
+    progress.poll_count = 41
     return progress
 
 
-def shown(
-    progress: Progress, *, after_s: float = 137, next_poll_at: Monotonic | None = Monotonic(103.1), columns: int = 100
-) -> list[str]:
-    moment = RenderTime(Micros(START + round(after_s * 1_000_000)), Monotonic(100.0), next_poll_at)
-    return picture(progress, moment, columns=columns).plain.split("\n")
+def shown(progress: Progress, *, after_s: float = 137, next_s: float | None = 3.1, columns: int = 100) -> list[str]:
+    at_second(progress, after_s).next_s = next_s
+    if progress.poll_count:
+        progress.polled_us = Micros(progress.now_us - 800_000)
+    return picture(progress, columns=columns).plain.split("\n")
 
 
 def event_of(status: str, *, time: datetime = NOON, reason: str | None = None, **execution: Any) -> Event:
@@ -99,7 +97,7 @@ def test_a_loss_is_shown_in_words() -> None:
 
 def test_an_execution_that_is_not_seen_yet_is_called_by_its_ids() -> None:
     progress = Progress(PIPELINE, EXECUTION, lost_after=3)
-    assert shown(progress, next_poll_at=None) == [
+    assert shown(progress, next_s=None) == [
         "· not seen yet   pipeline 0b5c8f1e · 9a1b0000-0000-4000-8000-000000000001",
         "  polls 0 · polling",
     ]
@@ -127,7 +125,7 @@ def test_no_line_is_wider_than_the_terminal_and_what_it_echoes(columns: int) -> 
     execution = replace(RUNNING, pipeline_name="営業エージェント" * 4)
     progress = progress_of(("new", 0), ("running", 3), execution=execution)
     progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
-    lines = picture(progress, RenderTime(START, Monotonic(100.0), None), columns=columns).split()
+    lines = picture(at_second(progress, 5), columns=columns).split()
     assert all(line.cell_len <= columns - 2 for line in lines)
 
 
@@ -161,10 +159,10 @@ def test_the_next_picture_takes_the_place_of_the_last_and_the_last_one_stays() -
     console = Console(file=screen, force_terminal=True, width=100, height=20, color_system=None, legacy_windows=False)
     progress = progress_of(("running", 0))
     with Live(Text(), console=console, auto_refresh=False) as live:
-        view = LiveView(live)
-        view.show(progress, at_second(5))
+        view = View(live)
+        view.show(at_second(progress, 5))
         begin = screen.tell()
-        view.show(progress, at_second(6))
+        view.show(at_second(progress, 6))
         second = screen.getvalue()[begin:]
     assert "running 5 s" in screen.getvalue()[:begin]
     assert second.count("\x1b[1A") == 2
@@ -172,23 +170,24 @@ def test_the_next_picture_takes_the_place_of_the_last_and_the_last_one_stays() -
     assert screen.getvalue().endswith("polling\n\x1b[?25h")
 
 
-def at_second(second: float) -> RenderTime:
-    return RenderTime(Micros(START + round(second * 1_000_000)), Monotonic(second), None)
+def at_second(progress: Progress, second: float) -> Progress:
+    progress.now_us = Micros(START + round(second * 1_000_000))
+    return progress
 
 
 def test_as_json_an_event_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     event = event_of("running")
-    LinesView(as_json=True).on_event(event)
+    View(as_json=True).on_event(event)
     assert capsys.readouterr().out == f"{event.body.decode()}\n"
 
 
 def test_without_a_terminal_a_minute_of_silence_brings_a_sign_of_life(capsys: pytest.CaptureFixture[str]) -> None:
-    view, trouble = LinesView(as_json=True), Progress(PIPELINE, EXECUTION, lost_after=3)
+    view, trouble = View(as_json=True), Progress(PIPELINE, EXECUTION, lost_after=3)
     trouble.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
 
     def signs(*seconds: float, progress: Progress) -> list[str]:
         for second in seconds:
-            view.show(progress, at_second(second))
+            view.show(at_second(progress, second))
         return capsys.readouterr().err.splitlines()
 
     running = progress_of(("running", 0))

@@ -5,8 +5,8 @@ from virtual import FakeClock
 
 from watcher.clerk.protocol import Reply
 from watcher.cli.wait import (
-    LinesView,
     Progress,
+    View,
     take,
     timed_out,
     wait_cadence,
@@ -24,7 +24,7 @@ def unknown() -> Progress:
 
 
 def test_what_would_end_the_daemon_ends_the_wait() -> None:
-    progress, view = unknown(), LinesView(as_json=False)
+    progress, view = unknown(), View()
     take(Reply(Outcome.TIMEOUT, Monotonic(0.0)), progress, view, clock=FakeClock())
     assert progress.poll_count == 1
     with pytest.raises(StoreError, match="gone"):

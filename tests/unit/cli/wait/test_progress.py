@@ -1,8 +1,7 @@
 """What ends a wait, and what does not: over replies and changes, in the order in which they come."""
 
-from datetime import UTC, datetime
-
 import pytest
+from virtual import FakeClock
 
 from watcher.clerk.protocol import Reply
 from watcher.cli.wait import PollFailure, Progress, StatusPeriod, WaitResult
@@ -13,8 +12,7 @@ from watcher.domain.watch import Cursor
 from watcher.store.changes import ExecutionChange, Lease, PipelineChange, SourceChange
 
 LEASE = Lease("account", "default", 1)
-NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-LATER = datetime(2026, 11, 24, 12, 1, tzinfo=UTC)
+CLOCK = FakeClock()
 SEEN = Reply(Outcome.OK, Monotonic(0.0), ExecutionSnapshot("e", "running"), 200)
 BUSY = Reply(Outcome.RATE_LIMITED, Monotonic(0.0), None, 429, 2.0)
 MISSING = Reply(Outcome.NOT_FOUND, Monotonic(0.0), None, 404)
@@ -30,7 +28,7 @@ def progress_after(*heard: Reply | SourceChange | ExecutionRecord) -> Progress:
     progress = Progress("p", "e", lost_after=3)
     for one in heard:
         if isinstance(one, Reply):
-            progress.answered(one, at=NOON, now=Monotonic(5.0))
+            progress.answered(one, clock=CLOCK)
         elif isinstance(one, ExecutionRecord):
             progress.recorded(ExecutionChange(LEASE, None, one, ()))
         else:
@@ -115,10 +113,11 @@ def test_an_account_that_recovered_is_not_degraded_any_more() -> None:
 
 
 def test_trouble_is_dated_from_the_first_failure_and_named_by_the_last() -> None:
-    progress = progress_after(DOWN)
-    progress.answered(BUSY, at=LATER, now=Monotonic(6.0))
-    assert progress.failure == PollFailure(Outcome.RATE_LIMITED, "429", NOON)
-    assert (progress.poll_count, progress.polled_at) == (2, 6.0)
+    progress, began_at = progress_after(DOWN), CLOCK.now()
+    CLOCK.advance(60)
+    progress.answered(BUSY, clock=CLOCK)
+    assert progress.failure == PollFailure(Outcome.RATE_LIMITED, "429", began_at)
+    assert (progress.poll_count, progress.polled_us) == (2, CLOCK.steady_us())
 
 
 def test_what_is_reported_of_the_pipeline_says_nothing_of_the_execution() -> None:
