@@ -158,7 +158,7 @@ def lives_of(draw: Random, *, until_s: float) -> list[Life]:
 
 async def read(store: SqlStore) -> list[Line]:
     """Return all events in the order in which they were recorded, which is that of stdout."""
-    rows = await store._database.read(lambda connection: connection.execute(_EVENTS).all())
+    rows = await store.database.read(lambda connection: connection.execute(_EVENTS).all())
     return [Line(type_, json.loads(body)["data"], at) for type_, body, at in rows]
 
 

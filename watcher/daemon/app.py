@@ -146,17 +146,20 @@ async def _work(
     started(pages.address)
 
     async def apply(changed: Settings) -> None:
-        store.use_password(password_of(changed.store))
+        store.database.use_password(password_of(changed.store))
         await apply_settings(changed, supervisor=supervisor, maintenance=maintenance)
         configure_logs(level=changed.log.level, format_=changed.log.format)
         await heartbeat.go_by(changed.heartbeat)
 
-    follower.apply_by(apply)
+    follower.apply = apply
     follower.begin()
     await stop.wait()
     await follower.end()
     await _drain(schedule, supervisor)
-    return await _waiting_at_the_end(store)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LET_GO_S):
+            return await waiting_count(store)
+    return None
 
 
 def _add_duties(
@@ -233,13 +236,6 @@ async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
                 await schedule.stop()
 
     await asyncio.gather(supervisor.stop(), rest())
-
-
-async def _waiting_at_the_end(store: SqlStore) -> int | None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LET_GO_S):
-            return await waiting_count(store)
-    return None
 
 
 async def _let_go(store: SqlStore) -> None:

@@ -10,7 +10,6 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 
 import structlog
 
@@ -20,6 +19,7 @@ from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
+from watcher.runtime.threads import raise_to
 from watcher.store.changes import Lease
 from watcher.store.leases import (
     FOR_EVER,
@@ -34,8 +34,6 @@ from watcher.store.leases import (
     key_of,
 )
 from watcher.store.postgresql_leases import PostgresLeases
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -113,7 +111,7 @@ class Ownership:
         await self._alone(self._try_to_renew)
         if self._keeping is None:
             self._keeping = asyncio.create_task(self._keep(), name="leases")
-            self._keeping.add_done_callback(self._ended)
+            self._keeping.add_done_callback(partial(raise_to, self._fatal))
 
     def may_own(self, key: LeaseKey) -> bool:
         """Return whether this is wanted and held, with the right API key, and to be kept."""
@@ -186,19 +184,19 @@ class Ownership:
 
     # What is asked of the store
 
-    async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Return what this does while nothing else is asked of the store; to its end, whatever becomes of who waits.
+    async def _alone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do this while nothing else is asked of the store; to its end, whatever becomes of who waits.
 
         Else what it has changed there would be known to nobody.
         """
 
-        async def do() -> T:
+        async def do() -> None:
             async with self._asking:
-                return await work()
+                await work()
 
         doing = asyncio.create_task(do())
         doing.add_done_callback(_seen)
-        return await asyncio.shield(doing)
+        await asyncio.shield(doing)
 
     async def _soon(self, work: Callable[[], Awaitable[None]]) -> None:
         """Have this done, and wait for it, but not long."""
@@ -309,12 +307,8 @@ class Ownership:
         """Return how many of a kind are trusted: what ran out may be another's by now."""
         return sum(key.kind == kind and held.is_trusted() for key, held in self._held.items())
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            self._fatal(error)
 
-
-def _seen(task: asyncio.Task[T]) -> None:
+def _seen(task: asyncio.Task[None]) -> None:
     """Take note of an error that nobody may wait for any more."""
     if not task.cancelled():
         task.exception()

@@ -28,11 +28,6 @@ JITTER_SHARE = 0.1
 LOST_POLLS_FOR_US = 24 * 3600 * 1_000_000
 
 
-def fixed_cadence(*, min_interval_s: float) -> Cadence:
-    """Return the cadence that polls every `min_interval_s`."""
-    return lambda _dwell_s: min_interval_s
-
-
 def backoff_cadence(*, min_interval_s: float, max_interval_s: float, jitter: Jitter) -> Cadence:
     """Return the cadence that waits a tenth of the time in this status, ±10 %, within the bounds."""
 

@@ -4,7 +4,6 @@ One rule of failures for executions and for lists. No I/O, no events. How long s
 process ran: a stopped one (SIGSTOP, `docker pause`) asks nothing. A pause is the server's, and goes on meanwhile.
 """
 
-from collections import deque
 from dataclasses import dataclass
 
 from watcher.clerk.protocol import Answer
@@ -40,9 +39,6 @@ TIMER_TOLERANCE_S = 0.1
 
 STOP_S = 1.0
 """What is shorter is no stop, but a busy machine."""
-
-STOPS_COUNT = 16
-"""So many stops are remembered: as many as may fall between two polls of one execution."""
 
 HTTP_OK = 200
 
@@ -165,7 +161,6 @@ class AccountCircuitBreaker:
         self._over_since: Monotonic | None = None
         self._over_last_at = EARLIEST
         self._stopped_s: float | None = None
-        self._stops: deque[tuple[Monotonic, float]] = deque(maxlen=STOPS_COUNT)  # when each was over, how long it was
         self._resumed_at = EARLIEST
 
     @property
@@ -214,7 +209,6 @@ class AccountCircuitBreaker:
 
     def note_stop(self, *, now: Monotonic, length_s: float) -> None:
         """Take in that nothing could be tried for so long until now: nobody failed, and nothing was late."""
-        self._stops.append((now, length_s))
         self._resumed_at = now
         if self.failing_since is not None:
             self.failing_since = min(now, Monotonic(self.failing_since + length_s))
@@ -269,7 +263,8 @@ class AccountCircuitBreaker:
         gap_s = now - max(last_at, item.due_at - self._max_interval_s)
         if gap_s > self.allowed_gap_s:
             self.note_running(now=now, ran_s=ran_s)
-            gap_s -= sum(length_s for resumed_at, length_s in self._stops if resumed_at > last_at)
+            if self._resumed_at > last_at:  # by how much the stop made it late nobody knows
+                return
         restored = self.trouble is AccountTrouble.OVER_BUDGET and self._over_since is None
         if gap_s > self.allowed_gap_s or restored:
             self._over_since = now if self._over_since is None else self._over_since

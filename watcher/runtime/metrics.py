@@ -80,9 +80,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client types most, not this
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._declare_account_metrics(self.registry)
-        self._declare_sink_metrics(self.registry)
-        self._declare_daemon_metrics(self.registry)
+        self._declare()
         self.pipelines: dict[str, dict[str, PipelineMetrics]] = {}
         """Of the accounts that this process owns, by their names, each watched pipeline by its id."""
         self.registry.register(PipelineCollector(self.pipelines))
@@ -114,10 +112,11 @@ class Metrics:
         for metric in (self.outbox_pending, self.outbox_oldest):
             metric.remove_by_labels({"sink": name})
 
-    def _declare_account_metrics(self, registry: CollectorRegistry) -> None:
+    def _declare(self) -> None:
+        registry = self.registry
+        counter, fast_counter = partial(Counter, registry=registry), partial(FastCounter, registry=registry)
+        histogram, fast_histogram = partial(Histogram, registry=registry), partial(FastHistogram, registry=registry)
         gauge = partial(Gauge, registry=registry)
-        fast_counter = partial(FastCounter, registry=registry)
-        fast_histogram = partial(FastHistogram, registry=registry)
         labels = ["account", "endpoint"]
         self.api_requests = fast_counter(
             "watcher_api_requests_total", "Requests to the API, by their outcome.", [*labels, "outcome"]
@@ -164,19 +163,16 @@ class Metrics:
             self.last_successful_poll,
         )
 
-    def _declare_sink_metrics(self, registry: CollectorRegistry) -> None:
-        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         self.deliveries = counter(
             "watcher_deliveries_total",
             "Deliveries to the sink by their outcome: settled, or tried and to be retried.",
             ["sink", "outcome"],
         )
-        self.delivery_delay = Histogram(
+        self.delivery_delay = histogram(
             "watcher_delivery_delay_seconds",
             "Seconds from when an event was recorded until the sink took it.",
             ["sink"],
             buckets=_LONG_SECONDS,
-            registry=registry,
         )
         self.outbox_pending = gauge("watcher_outbox_pending", "Deliveries that wait to be sent to the sink.", ["sink"])
         self.outbox_oldest = gauge(
@@ -205,19 +201,16 @@ class Metrics:
             self.sink_trouble,
         )
 
-    def _declare_daemon_metrics(self, registry: CollectorRegistry) -> None:
-        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         self.events = counter("watcher_events_total", "Events that were recorded, by their type.", ["type"])
         for type_ in EventType:
             self.events.labels(type_)
         self.problems_open = gauge("watcher_problems_open", "Problems that are open, by their kind.", ["kind"])
         for kind in PROBLEM_KINDS:
             self.problems_open.labels(kind)
-        self.detection_delay = Histogram(
+        self.detection_delay = histogram(
             "watcher_detection_delay_seconds",
             "Seconds from the end of an execution until the watcher saw it.",
             buckets=_LONG_SECONDS,
-            registry=registry,
         )
         self.leases_held = gauge(
             "watcher_leases_held", "Leases that this process holds, by what they are for.", ["kind"]
@@ -447,17 +440,9 @@ class SinkMetrics:
         self._outcomes[state].inc()
         self._delay.observe(max(0.0, delay_s))
 
-    def retried(self, count: int = 1) -> None:
-        """Count attempts that will be repeated."""
-        self._outcomes["retried"].inc(count)
-
-    def dead(self, count: int = 1) -> None:
-        """Count dead letters."""
-        self._outcomes[DeliveryState.DEAD].inc(count)
-
-    def silenced(self, count: int) -> None:
-        """Count deliveries that a silence keeps back: nothing was attempted."""
-        self._outcomes[DeliveryState.SILENCED].inc(count)
+    def count(self, outcome: str, count: int = 1) -> None:
+        """Count deliveries that were `retried`, are `dead` letters, or `silenced`: nothing was attempted then."""
+        self._outcomes[outcome].inc(count)
 
     def reminded(self) -> None:
         """Count an event that reminds the sink of a problem."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
-from watcher.domain.delivery import DeliveryState, ProblemMessage
+from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
 from watcher.domain.event import OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
@@ -158,22 +158,15 @@ class SnapshotChange:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """How one delivery stands after an attempt, or after a silence kept it back. Fields as in `Delivery`.
+    """How one delivery stands after an attempt, or after a silence kept it back.
 
     `answer` is a word or code. With `tried` the receiver may have got it.
     """
 
-    number: int
-    lane: bytes
+    delivery: Delivery
     state: DeliveryState
-    attempts: int
-    due_at: Micros
-    tried_at: Micros
-    rejections: int = 0
-    tried: bool = True
-    first_due_at_s: float | None = None
     answer: str | None = None
-    group_key: bytes | None = None
+    tried: bool = True
 
 
 Trial = Literal["never_tried", "tried_longest_ago"]

@@ -248,13 +248,8 @@ _BEGIN_REMINDING = insert(reminder)
 
 def sent_openings(connection: Connection, sink_id: int, *, closed_from: Micros | None) -> Sequence[SentOpening]:
     """Return the last opening that a sink was sent of each problem that is open, or was closed since that moment."""
-    key = {"of_sink": sink_id}
-    found = (
-        connection.execute(_SENT_OPEN, key)
-        if closed_from is None
-        else connection.execute(_OPEN_OR_LATE, key | {"closed_from": closed_from})
-    )
-    last = {row.id: row for row in found}
+    statement = _SENT_OPEN if closed_from is None else _OPEN_OR_LATE
+    last = {row.id: row for row in connection.execute(statement, {"of_sink": sink_id, "closed_from": closed_from})}
     return [
         SentOpening(
             problem=problem_of(row),

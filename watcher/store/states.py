@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import lru_cache, partial
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, text, update
@@ -96,6 +96,11 @@ def _number(connection: Connection, *, wanted: Sequence[Source]) -> _Numbers:
     return {Source(row.kind, row.name): row.id for row in rows}
 
 
+AS_KNOWN = ("sequence", "overdue_sequence", "overdue_at", "lost_at", "ended_at", "was_paused", "found_at")
+"""Columns of an execution that hold what the field of that name does."""
+as_known = attrgetter(*AS_KNOWN)
+_NEW_AS_KNOWN = tuple(f"new_{name}" for name in AS_KNOWN)
+
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 _NEW: dict[str, BindParameter[Any]] = {column.name: bindparam(f"new_{column.name}") for column in execution.c}
 _INSERT = HotStatement(insert(execution).values(_NEW))
@@ -138,16 +143,10 @@ def write_executions(connection: Connection, changes: Iterable[ExecutionChange],
             "new_status": known.status,
             "new_since_at": known.since_at,
             "new_looked_at": known.polled_at,
-            "new_sequence": known.sequence,
-            "new_counts": _COMPACT.encode(dict(known.counts)),
-            "new_overdue_sequence": known.overdue_sequence,
-            "new_overdue_at": known.overdue_at,
             "new_lost": known.lost,
-            "new_lost_at": known.lost_at,
-            "new_ended_at": known.ended_at,
-            "new_was_paused": known.was_paused,
-            "new_found_at": known.found_at,
+            "new_counts": _COMPACT.encode(dict(known.counts)),
             "new_stream": change.entries[0].event.stream if change.entries else None,
+            **dict(zip(_NEW_AS_KNOWN, as_known(known), strict=True)),
         }
         if change.before is None:
             added.append(row)

@@ -194,7 +194,7 @@ async def in_a_write(replica: Replica, lease: Lease, meanwhile: Callable[[], Awa
         begun.set()
         may_end.wait(LONG_S)
 
-    writing = asyncio.ensure_future(replica.store._database.write(work))
+    writing = asyncio.ensure_future(replica.store.database.write(work))
     await asyncio.to_thread(begun.wait, LONG_S)
     try:
         await meanwhile()
