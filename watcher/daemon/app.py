@@ -132,7 +132,21 @@ async def _work(
     await supervisor.apply(settings)
     schedule.repeat("operations", operations.tick, every_s=operations.every_s)
     pages.console = operations.console()
-    maintenance = _add_duties(settings, shared, supervisor, ownership)
+    maintenance = Maintenance(
+        settings,
+        store=store,
+        clock=shared.clock,
+        metrics=shared.metrics,
+        events=shared.events,
+        owners=supervisor.owned,
+        closed=supervisor.closed,
+        ownership=ownership,
+    )
+    schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
+    progress = ProgressLog(
+        supervisor.accounts, supervisor.workers, store=store, clock=shared.clock, metrics=shared.metrics
+    )
+    schedule.repeat("progress", progress.tick, every_s=PROGRESS_EVERY_S)
     readiness = Readiness(store, clock=shared.clock)
     heartbeat = Heartbeat(schedule.stalled, readiness.problem)
     stack.push_async_callback(heartbeat.go_by, None)
@@ -160,27 +174,6 @@ async def _work(
         async with asyncio.timeout(LET_GO_S):
             return await waiting_count(store)
     return None
-
-
-def _add_duties(
-    settings: Settings, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership
-) -> Maintenance:
-    """Have the schedule do what there is beside polling and sending."""
-    store, clock, metrics = shared.store, shared.clock, shared.metrics
-    maintenance = Maintenance(
-        settings,
-        store=store,
-        clock=clock,
-        metrics=metrics,
-        events=shared.events,
-        owners=supervisor.owned,
-        closed=supervisor.closed,
-        ownership=ownership,
-    )
-    shared.schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
-    progress = ProgressLog(supervisor.accounts, supervisor.workers, store=store, clock=clock, metrics=metrics)
-    shared.schedule.repeat("progress", progress.tick, every_s=PROGRESS_EVERY_S)
-    return maintenance
 
 
 @contextmanager

@@ -101,7 +101,9 @@ class ConfigFollower:
     async def _follow(self, reloading: Reloading) -> None:
         """Have each configuration applied, breaking that off for the next one: an owner may take long to drain."""
         while True:
-            await self._rest(reloading.asked)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._check_every_s):
+                    await reloading.asked.wait()
             if reloading.asked.is_set() or stamps_of(reloading.source.files) != reloading.source.files:
                 reloading.asked.clear()
                 if (settings := await self._read(reloading.source)) is not None:
@@ -110,11 +112,6 @@ class ConfigFollower:
             if self._waiting is not None and self.apply is not None:
                 self._applying = self._start(self._take(self._waiting, self.apply))
                 self._waiting = None
-
-    async def _rest(self, asked: asyncio.Event) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._check_every_s):
-                await asked.wait()
 
     async def _read(self, source: ConfigSource) -> Settings | None:
         """Read it once it rests. Return it, if it is any good; what is not is loud."""
