@@ -120,7 +120,7 @@ class Pipeline:
             self.history.scans.append(listing.cursor.complete_at)
         interval = self.history.held[-1]
         if len(interval) == 1 and listing.cursor.complete_at >= self.began_at:
-            pending = {entry for entry in self.account.watcher._registry._entries.values() if entry.pending}
+            pending = {entry for entry in self.account.watcher._registry.entries.values() if entry.pending}
             self.awaited = pending if self.awaited is None else self.awaited & pending
             if not self.awaited:
                 interval.append(self.clock.steady_us())

@@ -144,7 +144,7 @@ class Ownership:
         held = self._held.get(key)
         if held is not None and not self.may_own(key):
             self._give_up(held)
-            await self._soon(self._tell_released)
+            await self._tell_released()
 
     def lost(self, held: HeldLease) -> None:
         """Take note that the store holds something else than the owner believes.
@@ -170,7 +170,7 @@ class Ownership:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
-        await self._soon(self._release_all)
+        await self._tell_released()
 
     def is_agreed(self) -> bool:
         """Return whether all replicas that are alive go by the same configuration as this one."""
@@ -198,14 +198,22 @@ class Ownership:
         doing.add_done_callback(_seen)
         await asyncio.shield(doing)
 
-    async def _soon(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have this done, and wait for it, but not long."""
+    async def _tell_released(self) -> None:
+        """Have the others told what is released, at the end all, and wait for that, but not long."""
+
+        async def tell() -> None:
+            if self._is_closed:
+                for held in list(self._held.values()):
+                    self._give_up(held)
+            if self._released or self._is_closed:  # else another renewal has
+                await self._try_to_renew()
+
         with suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_S):
-                await self._alone(work)
+                await self._alone(tell)
 
     async def _keep(self) -> None:
-        self._leases.follow(self._called.set)
+        self._leases.renew_now = self._called.set
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._renew_at - self._clock.boot_time())):
@@ -214,15 +222,6 @@ class Ownership:
             await self._alone(self._try_to_renew)
             if self._renew_at == FOR_EVER:
                 self._changed(self._wanted.keys())
-
-    async def _tell_released(self) -> None:
-        if self._released:  # else another renewal has
-            await self._try_to_renew()
-
-    async def _release_all(self) -> None:
-        for held in list(self._held.values()):
-            self._give_up(held)
-        await self._try_to_renew()
 
     async def _try_to_renew(self) -> None:
         with suppress(StoreError):  # whatever came of it, nothing is believed renewed

@@ -194,10 +194,6 @@ class CircuitBreaker:
         if never_tried:
             self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
 
-    def trial_ends(self) -> None:
-        """Note that its answer is there, or will never be."""
-        self.is_trying = False
-
     def nothing_waits(self, trial: Trial, *, now: Monotonic) -> None:
         """Note that there is nothing for such a trial."""
         if trial == "never_tried":

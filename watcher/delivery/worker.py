@@ -465,7 +465,7 @@ class DeliveryWorker:
             result = SendResult(SendOutcome.RETRY, "error")
         finally:
             if trial is not None:
-                self._breaker.trial_ends()
+                self._breaker.is_trying = False
         self._sending_s = self._clock.monotonic() - began_at
         at, was_open = self._clock.steady_us(), self._breaker.is_open
         state = _TAKEN.get(result.outcome)

@@ -80,20 +80,16 @@ class ReplyEvaluator:
         self._failures = failures
         self.cadence = cadence
         self.link = link
-        self._pipeline_names: dict[str, str] = {}
+        self.pipeline_names: dict[str, str] = {}  # what the API calls pipelines, by id, as far as it has said
 
     def learn_name(self, pipeline: str, name: str | None) -> None:
         """Note what the API calls a pipeline."""
         if name:
-            self._pipeline_names[pipeline] = name
-
-    def pipeline_name(self, pipeline: str) -> str | None:
-        """Return what the API calls a pipeline, as far as it has said."""
-        return self._pipeline_names.get(pipeline)
+            self.pipeline_names[pipeline] = name
 
     def gap(self, watch: Watch, reason: GapReason, *, at_most: int | None, after: int) -> OutboxEntry:
         """Return what is reported of a scan that could not prove that it saw everything."""
-        name, at = self.pipeline_name(watch.pipeline), self.clock.now()
+        name, at = self.pipeline_names.get(watch.pipeline), self.clock.now()
         return self.events.gap(watch, reason, at_most=at_most, name=name, link=self.link, after=after, at=at)
 
     def success(self, entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: Monotonic) -> Evaluation:
@@ -104,7 +100,7 @@ class ReplyEvaluator:
         watch, before = entry.watch, entry.known
         entry.failures = None
         if execution.pipeline_name:
-            self._pipeline_names[watch.pipeline] = execution.pipeline_name
+            self.pipeline_names[watch.pipeline] = execution.pipeline_name
         seen_at = self.clock.steady_us()
         elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
@@ -172,7 +168,7 @@ class ReplyEvaluator:
                 watch=entry.watch,
                 observed_at=at,
                 not_before=None if before.status is None else at - unseen,
-                pipeline_name=self._pipeline_names.get(entry.watch.pipeline),
+                pipeline_name=self.pipeline_names.get(entry.watch.pipeline),
                 facts=facts,
                 link=self.link,
                 overdue_s=overdue_s if is_overdue else None,

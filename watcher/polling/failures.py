@@ -125,6 +125,7 @@ class AccountCircuitBreaker:
 
     `trouble` is what is to be reported as `account.degraded` now, or `None`; `failing_since` is the first failure after
     the last success; `paused_until` the end of the last pause. Anything last succeeded at `success_at`: `probe_target`.
+    Of an unusable account the one request of each interval goes out at `last_probe_at`.
     Trouble begins when nothing has succeeded for `degraded_after_s` since the first failure, at once with a 401, and
     ends with the next success. What failed before a restart counts once something fails after it.
     """
@@ -149,7 +150,7 @@ class AccountCircuitBreaker:
         self._last_reason = trouble or AccountTrouble.UNREACHABLE
         self._last_cause: str | None = None
         self._failed_sent_at = EARLIEST
-        self._last_probe_at = EARLIEST
+        self.last_probe_at = EARLIEST
         self._troubled_at = EARLIEST
         self._key_refused = trouble is AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
         self._success_sent_at = EARLIEST
@@ -186,15 +187,7 @@ class AccountCircuitBreaker:
         if not self.unusable:
             return self.paused_until
         every_s = UNAUTHORIZED_PROBE_EVERY_S if self._key_refused else PROBE_EVERY_S
-        return max(self.paused_until, Monotonic(self._last_probe_at + every_s))
-
-    def probe_at_once(self) -> None:
-        """Let the next probe go without waiting for its interval: the configuration was read anew."""
-        self._last_probe_at = EARLIEST
-
-    def probed(self, now: Monotonic) -> None:
-        """Note that the one request of this interval goes out."""
-        self._last_probe_at = now
+        return max(self.paused_until, Monotonic(self.last_probe_at + every_s))
 
     def note_running(self, *, now: Monotonic, ran_s: float) -> None:
         """Take in for how long the process has run: while it was stopped nothing failed, nor was anything late.
@@ -308,5 +301,5 @@ class AccountCircuitBreaker:
         """Enter trouble, once: another reason for the same silence is not reported again, nor is its budget."""
         if not self.unusable:
             self.trouble = trouble
-            self._troubled_at = self._last_probe_at = now
+            self._troubled_at = self.last_probe_at = now
             self._over_since = None

@@ -127,7 +127,7 @@ class ListScans:
             before.since_at,
             complete_at=scan.began_at,
             found=scan.shows_any,
-            name=self._deps.evaluator.pipeline_name(listing.watch.pipeline),
+            name=self._deps.evaluator.pipeline_names.get(listing.watch.pipeline),
             newest_at=newest_at,
         )
         gap = None if result.gap in listing.gaps_emitted else result.gap
@@ -327,7 +327,7 @@ class ListPoller:
         found_at = self._page_processor.recall(listing, executions, recorded=recorded)
         self._alert_rules.shown(listing.watch.pipeline, executions)
         fresh = {name: None for name, at in found_at.items() if at is None}
-        is_named = listing.named or self._deps.evaluator.pipeline_name(listing.watch.pipeline) is not None
+        is_named = listing.named or self._deps.evaluator.pipeline_names.get(listing.watch.pipeline) is not None
         if request.scans and fresh and not is_named:  # no list says the name, so the first event would lack it
             listing.named, listing.nameless = True, (reply, next(iter(fresh)))
             return Step(QueueKind.BEGUN)

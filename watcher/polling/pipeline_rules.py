@@ -88,7 +88,7 @@ class RulesDraft:
         entry, change = evaluator.events.pipeline(
             rule.kind if problem is None else CLOSED_BY[rule.kind],
             self._watch,
-            name=evaluator.pipeline_name(self._watch.pipeline),
+            name=evaluator.pipeline_names.get(self._watch.pipeline),
             link=evaluator.link,
             execution=execution,
             problem=problem,
@@ -331,7 +331,7 @@ class AccountRules:
         gone = self.recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
         dropped = [self.recorders.pop(pipeline) for pipeline in gone]
         self._retired += dropped
-        return [confirmed for recorder in dropped for confirmed in recorder.order.all_confirmed()]
+        return [confirmed for recorder in dropped for confirmed in recorder.order.confirmed.values()]
 
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Go by the rules of these watches. Raises `StoreError`; then, or cancelled, it is to be called again."""

@@ -349,43 +349,36 @@ class PipelineCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the families."""
         of_pipeline, of_status = ("account", "pipeline"), ("account", "pipeline", "status")
+        counter, gauge = partial(CounterMetricFamily, labels=of_pipeline), partial(GaugeMetricFamily, labels=of_status)
         info = GaugeMetricFamily(
             "watcher_pipeline_info",
             "Always 1; the label says what a pipeline is called.",
             labels=(*of_pipeline, "name"),
         )
-        started = CounterMetricFamily(
-            "watcher_executions_started", "Executions that were seen for the first time.", labels=of_pipeline
-        )
+        started = counter("watcher_executions_started", "Executions that were seen for the first time.")
         ended = CounterMetricFamily("watcher_executions_ended", "Ends that were seen, by status.", labels=of_status)
         durations = HistogramMetricFamily(
             "watcher_execution_duration_seconds", "Seconds from the start of executions to their end.", labels=of_status
         )
-        tokens = CounterMetricFamily(
-            "watcher_execution_ai_tokens", "Tokens of models that executions used by their end.", labels=of_pipeline
-        )
+        tokens = counter("watcher_execution_ai_tokens", "Tokens of models that executions used by their end.")
         goals = CounterMetricFamily(
             "watcher_execution_goals",
             f"Executions that reached a goal; after {GOALS_COUNT} goals the others are `other`.",
             labels=(*of_pipeline, "goal"),
         )
-        open_ = GaugeMetricFamily(
-            "watcher_pipeline_open_executions", "Executions that have not ended, by their status.", labels=of_status
-        )
-        oldest = GaugeMetricFamily(
+        open_ = gauge("watcher_pipeline_open_executions", "Executions that have not ended, by their status.")
+        oldest = gauge(
             "watcher_pipeline_oldest_open_timestamp_seconds",
             "Since when the oldest open execution is in its status, in seconds since 1970.",
-            labels=of_status,
         )
         last_started = GaugeMetricFamily(
             "watcher_pipeline_last_started_timestamp_seconds",
             "When an execution last started, in seconds since 1970.",
             labels=of_pipeline,
         )
-        last_ended = GaugeMetricFamily(
+        last_ended = gauge(
             "watcher_pipeline_last_ended_timestamp_seconds",
             "When an execution last ended, by status, in seconds since 1970.",
-            labels=of_status,
         )
         for account, pipelines in self._accounts.items():
             for pipeline, each in pipelines.items():

@@ -79,7 +79,7 @@ _called_at: ColumnElement[int] = bindparam("now") + case(
     (delivery.c.group_key.is_not(None), 0),
     else_=(delivery.c.number * _SPREAD % (CALLED_WITHIN_US // 1_000)) * 1_000,
 )
-_CALL_FORWARD = (
+CALL_FORWARD = (
     update(delivery)
     .where(
         delivery.c.sink_id == bindparam("of_sink"),
@@ -89,6 +89,7 @@ _CALL_FORWARD = (
     )
     .values(due_at=_called_at)
 )
+"""Has all that was tried and waits come due within a minute, evenly spread."""
 
 _earlier = delivery.alias("earlier")
 EARLIER = (
@@ -187,11 +188,6 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
         _HOLD_BACK.run(connection, *failed)
     if freed:
         LET_GO.run(connection, *freed)
-
-
-def call_forward(connection: Connection, sink_id: int, *, now: Micros) -> None:
-    """Have all that was tried and waits come due within a minute, evenly spread."""
-    connection.execute(_CALL_FORWARD, {"of_sink": sink_id, "now": now})
 
 
 _IN_ORDER = attrgetter("tried", "due_at", "recorded_at")

@@ -290,7 +290,7 @@ async def test_it_renews_at_once_when_another_has_released_something(replica: Re
     await replica.leases.want({A: ""}, fingerprint="one")
     await asyncio.sleep(0)
     replica.table.take_away(A)
-    replica.store.tell()
+    replica.store.renew_now()
     async with asyncio.timeout(10):
         while not replica.leases.may_own(A):
             await asyncio.sleep(0)
