@@ -114,6 +114,7 @@ async def build_account(
     store = shared.account_store(lease)
     record, now = await store.load_account(), clock.monotonic()
     metrics = AccountMetrics(shared.metrics, lease.name)
+    api = wrap_api(ClerkApi(client, base_url=settings.base_url, clock=clock))
     failures = FailurePolicy(
         min_interval_s=polling.min_interval_s,
         max_interval_s=polling.max_interval_s,
@@ -132,7 +133,7 @@ async def build_account(
     deps = AccountDependencies(
         lease=lease,
         is_trusted=held.is_trusted,
-        api=wrap_api(ClerkApi(client, base_url=settings.base_url, clock=clock)),
+        api=api,
         store=store,
         clock=clock,
         pacer=Pacer(settings.rate_limit, now=now),
@@ -141,6 +142,7 @@ async def build_account(
         events=shared.events,
         evaluator=ReplyEvaluator(
             lease=lease,
+            api=api,
             events=shared.events,
             clock=clock,
             failures=failures,

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from watcher.clerk.protocol import Api
 from watcher.domain.envelope import new_problem, pipeline_source
 from watcher.domain.event import EventType, GapReason, OutboxEntry
 from watcher.domain.event_factory import EventFactory
@@ -67,6 +68,7 @@ class ReplyEvaluator:
         self,
         *,
         lease: Lease,
+        api: Api,
         events: EventFactory,
         clock: Clock,
         failures: FailurePolicy,
@@ -75,6 +77,7 @@ class ReplyEvaluator:
     ) -> None:
         """Bind the account's rules; `link` is its template for links to an execution."""
         self._lease = lease
+        self._api = api
         self.events = events
         self.clock = clock
         self._failures = failures
@@ -103,7 +106,7 @@ class ReplyEvaluator:
             self.pipeline_names[watch.pipeline] = execution.pipeline_name
         seen_at = self.clock.steady_us()
         elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
-        poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
+        poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at, self._api.ahead_us)
         result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)
         change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
         known = before if change is None else change.known
@@ -167,6 +170,7 @@ class ReplyEvaluator:
                 known,
                 watch=entry.watch,
                 observed_at=at,
+                api_at=Micros(seen_at + self._api.ahead_us),
                 not_before=None if before.status is None else at - unseen,
                 pipeline_name=self.pipeline_names.get(entry.watch.pipeline),
                 facts=facts,
