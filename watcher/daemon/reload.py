@@ -119,7 +119,8 @@ class ConfigFollower:
         try:
             settings = await run_detached(source.load, name="read")
         except ConfigError as error:
-            self._reject(_problems(error))
+            problems = error.problems if isinstance(error, ConfigProblemsError) else [error]
+            self._reject(list(map(str, problems)))
         except Exception as error:  # noqa: BLE001 (the old configuration is good, whatever is wrong with this one)
             self._reject([f"reading it failed ({_place_of(error)}); this is a bug: report it"])
         else:
@@ -178,10 +179,6 @@ def _place_of(error: Exception) -> str:
     """Return an error's class and the line that raised it; its text may hold a secret."""
     raised = extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} at {Path(raised.filename).name}:{raised.lineno}"
-
-
-def _problems(error: ConfigError) -> list[str]:
-    return [str(each) for each in error.problems] if isinstance(error, ConfigProblemsError) else [str(error)]
 
 
 def _waiting_for_restart(running: Settings, wanted: Settings) -> list[str]:

@@ -15,7 +15,7 @@ from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.pacing import Backpressure, Jitter
 from watcher.runtime.scheduler import WakeIn
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S
-from watcher.store.changes import BackoffState, Reminder, SourceChange
+from watcher.store.changes import BackoffState, SourceChange
 from watcher.store.records import SentOpening, SinkRecord
 from watcher.store.sink_store import SinkStore
 
@@ -189,7 +189,7 @@ class SinkReporter:
         entry = self._deps.events.reminder(
             opening.body, opening.problem, sink=lease.name, after=self._sequence, at=self._deps.clock.now()
         )
-        reminders = (Reminder(opening.problem.id, due_at),)
+        reminders = {opening.problem.id: due_at}
         sequence = entry.event.sequence
         change = SourceChange(lease, self._sequence, sequence, self.reported, (entry,), reminders=reminders)
         await self._store.record(change)

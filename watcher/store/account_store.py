@@ -26,6 +26,7 @@ from watcher.store.states import (
     CURSOR_FIELDS,
     FORGET_SCAN,
     MARK_PIPELINE,
+    RULE_STATE,
     Source,
     as_known,
     backoff_of,
@@ -159,7 +160,7 @@ class SqlAccountStore:
             unjudged = connection.execute(_UNJUDGED, {"of_pipeline": number})
             return RulesRecord(
                 row.sequence,
-                RuleState() if row.rules is None else RuleState.from_json(row.rules),
+                RuleState() if row.rules is None else RULE_STATE.validate_json(row.rules),
                 {problem.kind: problem for problem in problems},
                 [UnjudgedEnd(execution_id(each.execution), End(each.ended_at, each.failed)) for each in unjudged],
             )

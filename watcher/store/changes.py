@@ -1,7 +1,7 @@
 """What is written to the store, and under which lease."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
@@ -41,19 +41,12 @@ class ExecutionChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Reminder:
-    """That the leased sink was reminded of a problem for that moment (microseconds UTC, steady)."""
-
-    problem: UUID
-    reminded_at: Micros
-
-
-@dataclass(frozen=True, slots=True)
 class SourceChange:
     """A new state of the leased account or sink itself, with its events.
 
     `before` is the sequence believed recorded, `sequence` the new one. `state` is the account's trouble, or a
-    sink's `failing` or `disabled`; `None` is well.
+    sink's `failing` or `disabled`; `None` is well. `reminders` are the problems that the sink was reminded of, and for
+    which moment (microseconds UTC, steady).
     """
 
     lease: Lease
@@ -62,7 +55,7 @@ class SourceChange:
     state: str | None
     entries: tuple[OutboxEntry, ...]
     problems: tuple[ProblemChange, ...] = ()
-    reminders: tuple[Reminder, ...] = ()
+    reminders: Mapping[UUID, Micros] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,11 +267,11 @@ def sent_openings(connection: Connection, sink_id: int, *, closed_from: Micros |
 def write_reminders(connection: Connection, changes: Iterable[SourceChange], *, numbers: SourceNumbers) -> None:
     """Write that sinks were reminded of problems."""
     for change in changes:
-        for each in change.reminders:
+        for problem_id, reminded_at in change.reminders.items():
             sink_id = numbers[sink(change.lease.name)]
-            key = {"of_problem": each.problem.bytes, "of_sink": sink_id, "at": each.reminded_at}
+            key = {"of_problem": problem_id.bytes, "of_sink": sink_id, "at": reminded_at}
             if not connection.execute(_REMIND, key).rowcount:
-                row = {"problem_id": each.problem.bytes, "sink_id": sink_id, "reminded_at": each.reminded_at}
+                row = {"problem_id": problem_id.bytes, "sink_id": sink_id, "reminded_at": reminded_at}
                 connection.execute(_BEGIN_REMINDING, row)
 
 

@@ -11,9 +11,11 @@ from functools import lru_cache, partial
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
 from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, text, update
 
 from watcher.domain.errors import SequenceConflictError
+from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.changes import (
@@ -294,6 +296,7 @@ def is_forgotten(row: AnyRow, *, now: Micros) -> bool:
     return row.absent_since is not None and now - row.absent_since > FORGOTTEN_AFTER_US
 
 
+RULE_STATE = TypeAdapter(RuleState)
 _WRITE_RULES = (
     update(source)
     .where(source.c.id == bindparam("of_pipeline"), source.c.sequence == bindparam("before"))
@@ -315,7 +318,7 @@ def write_rules(connection: Connection, changes: Iterable[RulesChange], *, numbe
                 "of_pipeline": pipeline_id,
                 "before": change.before,
                 "new_sequence": change.sequence,
-                "new_rules": change.state.to_json(),
+                "new_rules": RULE_STATE.dump_json(change.state).decode(),
             }
         )
         if change.judges_all:
