@@ -88,24 +88,34 @@ def single(value: object) -> str:
     raise InvalidValueError("is not a single value", remedy="write one value", quote=False)
 
 
+def _duration_or_zero(value: object) -> float:
+    return parse_duration(single(value))
+
+
 def _duration(value: object) -> float:
     if seconds := parse_duration(single(value)):
         return seconds
     raise InvalidValueError("is too short", remedy="write a duration above 0, such as 10s")
 
 
+def _rate(value: object) -> float:
+    return parse_rate(single(value))
+
+
+def _share(value: object) -> float:
+    return parse_share(single(value))
+
+
 Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=StrictStr)]
 """Seconds inside, `15m` outside; above 0."""
 
-DurationOrZero = Annotated[
-    float, BeforeValidator(lambda value: parse_duration(single(value)), json_schema_input_type=StrictStr)
-]
+DurationOrZero = Annotated[float, BeforeValidator(_duration_or_zero, json_schema_input_type=StrictStr)]
 """As `Duration`, but `0s` makes sense."""
 
-Rate = Annotated[float, BeforeValidator(lambda value: parse_rate(single(value)), json_schema_input_type=StrictStr)]
+Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=StrictStr)]
 """Per second inside, `300/m` outside."""
 
-Share = Annotated[float, BeforeValidator(lambda value: parse_share(single(value)), json_schema_input_type=StrictStr)]
+Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=StrictStr)]
 """Above 0 and at most 1 inside, `20%` outside."""
 
 
