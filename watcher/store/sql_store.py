@@ -35,9 +35,7 @@ GROUP_COUNT = 256
 QUIET_TURNS = 2
 """A group is gathered until so many turns of the event loop in a row bring nothing more.
 
-What comes together, such as the answers of one turn, is handed in within a few turns. One transaction costs as much as
-ten of the changes in it: where each turn brings some, waiting for more is what helps (measured: 50 in a group, and 30
-where ten turns are waited through in any case).
+One transaction costs as much as ten of the changes in it: where each turn brings some, waiting for more helps.
 """
 
 MOST_TURNS = 40
