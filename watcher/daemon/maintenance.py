@@ -195,8 +195,8 @@ class Maintenance:
         store = MaintenanceStore(self._store, lease)
         whole = [key for key, named in self._named.items() if not named]
         await store.mark_absent_pipelines(present=whole, now=now)
-        absent_us = ABSENT_SINK_DEAD_AFTER_US
-        died = await store.mark_absent_sinks(present=self._settings.sinks, now=now, dead_after_us=absent_us)
+        dead_after_us = ABSENT_SINK_DEAD_AFTER_US
+        died = await store.mark_absent_sinks(present=self._settings.sinks, now=now, dead_after_us=dead_after_us)
         if died:
             log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
 
@@ -222,9 +222,7 @@ class Maintenance:
                 )
                 for each in gone
             ]
-            closed_count = await store.close_problems(
-                [(entry, change) for entry, change in closings if change is not None]
-            )
+            closed_count = await store.close_problems([(entry, change) for entry, change in closings if change])
             for each in gone:
                 self._closed(each)
             if closed_count:

@@ -330,6 +330,5 @@ def wanted_by(settings: Settings) -> dict[LeaseKey, object]:
 
 def leases_wanted_by(settings: Settings) -> dict[LeaseKey, str]:
     """Return the leases that these owners need, with each account's the hash of its API key."""
-    accounts = {LeaseKey("account", name): each.api_key for name, each in settings.accounts.items()}
-    sinks = dict.fromkeys((LeaseKey("sink", name) for name in settings.sinks), "")
-    return {key: fingerprint_of_key(api_key) for key, api_key in accounts.items()} | sinks
+    accounts = {LeaseKey("account", name): fingerprint_of_key(each.api_key) for name, each in settings.accounts.items()}
+    return accounts | {LeaseKey("sink", name): "" for name in settings.sinks}

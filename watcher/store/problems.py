@@ -54,7 +54,9 @@ def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange
     changed: list[dict[str, Any]] = []
     for change, about in changes:
         if change.is_new:
-            opened.append(_row(change.problem) | about)
+            new = change.problem
+            row = {"id": new.id.bytes, "kind": new.kind, "opened_at": to_us(new.opened_at)}
+            opened.append({**row, "failed_count": new.failed_count, **new.opening._asdict(), **about})
         else:
             closed_at = None if change.closed_at is None else to_us(change.closed_at)
             key = {"of_problem": change.problem.id.bytes}
@@ -63,17 +65,6 @@ def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange
         connection.execute(_INSERT, sorted(opened, key=lambda row: row["id"]))
     if changed:  # stable, so that of one problem's changes the last stays
         connection.execute(_UPDATE, sorted(changed, key=lambda row: row["of_problem"]))
-
-
-def _row(opened: Problem) -> dict[str, Any]:
-    return {
-        "id": opened.id.bytes,
-        "kind": opened.kind,
-        "opened_at": to_us(opened.opened_at),
-        "failed_count": opened.failed_count,
-        "stream": opened.opening.stream,
-        "sequence": opened.opening.sequence,
-    }
 
 
 def open_problem_of(connection: Connection, *, source_id: int) -> Problem | None:
