@@ -59,6 +59,8 @@ KINDS = ("account", "sink", MAINTENANCE.kind)
 class Ownership:
     """What this process holds of the store's leases. `fatal` is given what must end the program.
 
+    `changed` hears what may be owned from now on, or may not, or is to begin anew.
+
     None of its methods raises an error but `take`. Where no other process may use the store, what was taken is held for
     ever. Else a renewal that fails or hangs holds up nobody: what is held is trusted until so long after the last
     renewal that succeeded was *sent*, on a clock that goes on while the machine sleeps, and no longer. So whatever
@@ -80,7 +82,7 @@ class Ownership:
         self._clock = clock
         self._metrics = metrics
         self._fatal = fatal
-        self._changed: Callable[[Collection[LeaseKey]], None] = lambda _keys: None
+        self.changed: Callable[[Collection[LeaseKey]], None] = lambda _keys: None
         self._wanted: Mapping[LeaseKey, str] = {}
         self._fingerprint: str | None = None
         self._held: dict[LeaseKey, HeldLease] = {}
@@ -96,10 +98,6 @@ class Ownership:
         for kind in KINDS:
             metrics.leases_held.labels(kind).set_function(partial(self._count, kind))
             metrics.lease_takeovers.labels(kind)
-
-    def follow(self, changed: Callable[[Collection[LeaseKey]], None]) -> None:
-        """Tell `changed` what may be owned from now on, or may not, or is to begin anew."""
-        self._changed = changed
 
     async def want(self, keys: Mapping[LeaseKey, str], *, fingerprint: str) -> None:
         """Want to own these, and to tidy the store, by a configuration with that fingerprint.
@@ -154,7 +152,7 @@ class Ownership:
         if self.is_current(held):
             self._lose(held)
             self._released.append(held.lease)
-            self._changed([key_of(held.lease)])
+            self.changed([key_of(held.lease)])
             asyncio.get_running_loop().call_later(RENEW_AGAIN_S, self._called.set)
 
     def leave(self) -> None:
@@ -221,7 +219,7 @@ class Ownership:
             self._called.clear()
             await self._alone(self._try_to_renew)
             if self._renew_at == FOR_EVER:
-                self._changed(self._wanted.keys())
+                self.changed(self._wanted.keys())
 
     async def _try_to_renew(self) -> None:
         with suppress(StoreError):  # whatever came of it, nothing is believed renewed
@@ -268,7 +266,7 @@ class Ownership:
             self._say_taken(sharing)
         self._surplus = sharing.surplus
         surplus = [] if self._surplus is None else [self._surplus]
-        self._changed([*taken, *(key_of(each.lease) for each in lost), *surplus])
+        self.changed([*taken, *(key_of(each.lease) for each in lost), *surplus])
 
     # What is held
 

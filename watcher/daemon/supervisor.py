@@ -65,7 +65,7 @@ class Supervisor:
         self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._changes: set[asyncio.Task[None]] = set()
         self._stopping = False
-        ownership.follow(self._ownership_changed)
+        ownership.changed = self._ownership_changed
 
     def owned(self) -> list[AccountPoller | DeliveryWorker]:
         """Return the pollers of the accounts and the workers of the sinks."""

@@ -36,7 +36,7 @@ class Replica:
             fatal=self.fatal.append,
         )
         self.changed: list[LeaseKey] = []
-        self.leases.follow(self.changed.extend)
+        self.leases.changed = self.changed.extend
 
     async def want(self, *keys: LeaseKey, fingerprint: str = "one", spends: str = "") -> None:
         await self.leases.want(dict.fromkeys(keys, spends), fingerprint=fingerprint)
