@@ -88,14 +88,11 @@ class FakeLeaseStore:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.asked: list[RenewRequest] = []
-        self.tell: Callable[[], None] = lambda: None
+        self.renew_now: Callable[[], None] = lambda: None
 
     def as_of_postgresql(self) -> PostgresLeases:
         """Return it as what it stands for."""
         return cast("PostgresLeases", self)
-
-    def follow(self, renew_now: Callable[[], None]) -> None:
-        self.tell = renew_now
 
     async def renew(self, request: RenewRequest) -> Sharing:
         self.asked.append(request)

@@ -121,7 +121,7 @@ class Pipeline:
             self.history.scans.append(complete_at)
         interval = self.history.held[-1]
         if len(interval) == 1 and complete_at >= self.began_at:
-            pending = {entry for entry in self.account.watcher._registry._entries.values() if entry.pending}
+            pending = {entry for entry in self.account.watcher._registry.entries.values() if entry.pending}
             self.awaited = pending if self.awaited is None else self.awaited & pending
             if not self.awaited:
                 interval.append(self.clock.steady_us())
@@ -159,7 +159,7 @@ def lives_of(draw: Random, *, until_s: float) -> list[Life]:
 
 async def read(store: SqlStore) -> list[Line]:
     """Return all events in the order in which they were recorded, which is that of stdout."""
-    rows = await store._database.read(lambda connection: connection.execute(_EVENTS).all())
+    rows = await store.database.read(lambda connection: connection.execute(_EVENTS).all())
     return [Line(type_, json.loads(body)["data"], at) for type_, body, at in rows]
 
 

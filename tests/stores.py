@@ -4,7 +4,7 @@ import secrets
 import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
@@ -284,15 +284,12 @@ def attempt_record(
     """Return how an attempt at a delivery ended."""
     values: dict[str, Any] = {
         "attempts": delivery.attempts + 1,
-        "due_at": delivery.due_at,
         "rejections": 0,
-        "tried": True,
         "tried_at": delivery.due_at,
         "first_due_at_s": 1.5,
-        "answer": "204",
-        "group_key": delivery.group_key,
     } | changes
-    return AttemptRecord(delivery.number, delivery.lane, state, **values)
+    how = {"answer": values.pop("answer", "204"), "tried": values.pop("tried", True)}
+    return AttemptRecord(replace(delivery, **values), state, **how)
 
 
 async def settle(

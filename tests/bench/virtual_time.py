@@ -163,7 +163,7 @@ async def enter_stage(
 
 async def write_without_waiting(store: SqlStore) -> None:
     """Let the disk take its time: nothing is killed here."""
-    database = store._database
+    database = store.database
     assert isinstance(database, SqliteDatabase)
 
     def relax() -> None:  # outside of a transaction, where alone SQLite heeds it

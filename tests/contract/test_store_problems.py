@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -41,6 +42,8 @@ from watcher.domain.timestamps import Micros
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import ChangeSet, ExecutionChange, Lease, RulesChange
 from watcher.store.maintenance_store import MaintenanceStore
+from watcher.store.problems import count_open_problems
+from watcher.store.recording import load_events
 from watcher.store.records import OpenProblem, RulesRecord
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -183,9 +186,9 @@ async def test_open_problems_are_counted_by_kind(store: SqlStore, account: Lease
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of())))
     for number in (2, 3):
         await store.record(change(account, number, problems=opened(overdue(number))))
-    assert await store.count_open_problems() == {FAILING: 1, OVERDUE: 2}
+    assert await store.read(count_open_problems) == {FAILING: 1, OVERDUE: 2}
     await store.record(change(account, 2, sequence=2, problems=closed(overdue(2))))
-    assert await store.count_open_problems() == {FAILING: 1, OVERDUE: 1}
+    assert await store.read(count_open_problems) == {FAILING: 1, OVERDUE: 1}
 
 
 async def open_ones(store: SqlStore) -> list[OpenProblem]:
@@ -345,12 +348,12 @@ async def test_what_opened_a_problem_stays_while_that_is_open_and_says_where_its
         await store.record(change(account, ended_at=START_US, problems=opened(problem)))
     await settle_all(ops)
     await prune(store, clock, days=90)
-    assert await store.load_events([problem.opening])
+    assert await store.read(partial(load_events, keys=[problem.opening]))
     await (await upkeep(store)).close_problems([closing(problem)])
     assert len(await due(ops)) == 1
     await settle_all(ops)
     await prune(store, clock, days=91)
-    assert await store.load_events([problem.opening]) == {}
+    assert await store.read(partial(load_events, keys=[problem.opening])) == {}
 
 
 async def test_a_closed_problem_is_forgotten_in_time(store: SqlStore, account: Lease, clock: SetClock) -> None:

@@ -37,7 +37,7 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store import operator_store
-from watcher.store.changes import Lease, Reminder, SourceChange
+from watcher.store.changes import Lease, SourceChange
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -67,8 +67,7 @@ def closes(
 def reminds(sink: SinkStore, problem: Problem, *, sequence: int = 1, at: int = 7) -> SourceChange:
     emitted = event("sinks/ops", sequence=sequence, type_=REMINDER, problem=problem.id)
     entry = OutboxEntry(emitted, (sink.lease.name,))
-    reminder = Reminder(problem.id, Micros(at))
-    return SourceChange(sink.lease, sequence - 1, sequence, None, (entry,), reminders=(reminder,))
+    return SourceChange(sink.lease, sequence - 1, sequence, None, (entry,), reminders={problem.id: Micros(at)})
 
 
 async def test_what_is_silenced_is_settled_and_lets_the_next_go(

@@ -131,7 +131,21 @@ async def _work(
     await supervisor.apply(settings)
     schedule.repeat("operations", operations.tick, every_s=operations.every_s)
     pages.console = operations.console()
-    maintenance = _add_duties(settings, shared, supervisor, ownership)
+    maintenance = Maintenance(
+        settings,
+        store=store,
+        clock=shared.clock,
+        metrics=shared.metrics,
+        events=shared.events,
+        owners=supervisor.owned,
+        closed=supervisor.closed,
+        ownership=ownership,
+    )
+    schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
+    progress = ProgressLog(
+        supervisor.accounts, supervisor.workers, store=store, clock=shared.clock, metrics=shared.metrics
+    )
+    schedule.repeat("progress", progress.tick, every_s=PROGRESS_EVERY_S)
     readiness = Readiness(store, clock=shared.clock)
     heartbeat = Heartbeat(schedule.stalled, readiness.problem)
     stack.push_async_callback(heartbeat.go_by, None)
@@ -145,38 +159,20 @@ async def _work(
     started(pages.address)
 
     async def apply(changed: Settings) -> None:
-        store.use_password(password_of(changed.store))
+        store.database.use_password(password_of(changed.store))
         await apply_settings(changed, supervisor=supervisor, maintenance=maintenance)
         configure_logs(level=changed.log.level, format_=changed.log.format)
         await heartbeat.go_by(changed.heartbeat)
 
-    follower.apply_by(apply)
+    follower.apply = apply
     follower.begin()
     await stop.wait()
     await follower.end()
     await _drain(schedule, supervisor)
-    return await _waiting_at_the_end(store)
-
-
-def _add_duties(
-    settings: Settings, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership
-) -> Maintenance:
-    """Have the schedule do what there is beside polling and sending."""
-    store, clock, metrics = shared.store, shared.clock, shared.metrics
-    maintenance = Maintenance(
-        settings,
-        store=store,
-        clock=clock,
-        metrics=metrics,
-        events=shared.events,
-        owners=supervisor.owned,
-        closed=supervisor.closed,
-        ownership=ownership,
-    )
-    shared.schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
-    progress = ProgressLog(supervisor.accounts, supervisor.workers, store=store, clock=clock, metrics=metrics)
-    shared.schedule.repeat("progress", progress.tick, every_s=PROGRESS_EVERY_S)
-    return maintenance
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LET_GO_S):
+            return await waiting_count(store)
+    return None
 
 
 @contextmanager
@@ -232,13 +228,6 @@ async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
                 await schedule.stop()
 
     await asyncio.gather(supervisor.stop(), rest())
-
-
-async def _waiting_at_the_end(store: SqlStore) -> int | None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LET_GO_S):
-            return await waiting_count(store)
-    return None
 
 
 async def _let_go(store: SqlStore) -> None:

@@ -20,7 +20,7 @@ from watcher.domain.routing import Route, Silence, types_matching
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Watch
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.evaluator import Cadence, ReplyEvaluator, backoff_cadence, fixed_cadence
+from watcher.polling.evaluator import Cadence, ReplyEvaluator, backoff_cadence
 from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.poll_item import CONFIRM_WITHIN_S
@@ -115,7 +115,14 @@ async def build_account(
     record, now = await store.load_account(), clock.monotonic()
     metrics = AccountMetrics(shared.metrics, lease.name)
     api = open_api(client, base_url=settings.base_url, clock=clock)
-    failures = _failures(shared, polling)
+    failures = FailurePolicy(
+        min_interval_s=polling.min_interval_s,
+        max_interval_s=polling.max_interval_s,
+        lost_after=polling.lost_after,
+        lost_grace_s=polling.lost_grace_s,
+        clock=clock,
+        jitter=random.random,
+    )
     breaker = AccountCircuitBreaker(
         degraded_after_s=polling.degraded_after_s,
         max_interval_s=polling.max_interval_s,
@@ -139,7 +146,12 @@ async def build_account(
             events=shared.events,
             clock=clock,
             failures=failures,
-            cadence=cadence or _cadence(polling),
+            cadence=cadence
+            or backoff_cadence(
+                min_interval_s=polling.min_interval_s,
+                max_interval_s=polling.min_interval_s if polling.cadence == "fixed" else polling.max_interval_s,
+                jitter=random.random,
+            ),
             link=settings.link,
         ),
         failures=failures,
@@ -163,17 +175,6 @@ def open_client(settings: AccountSettings, *, connections: int, check: Callable[
     )
 
 
-def _failures(shared: AccountOwnerDependencies, polling: PollingSettings) -> FailurePolicy:
-    return FailurePolicy(
-        min_interval_s=polling.min_interval_s,
-        max_interval_s=polling.max_interval_s,
-        lost_after=polling.lost_after,
-        lost_grace_s=polling.lost_grace_s,
-        clock=shared.clock,
-        jitter=random.random,
-    )
-
-
 def _scan_rules(polling: PollingSettings, *, rate_per_s: float, retention_s: float) -> ScanRules:
     return ScanRules(
         details=polling.details,
@@ -186,14 +187,6 @@ def _scan_rules(polling: PollingSettings, *, rate_per_s: float, retention_s: flo
         max_interval_s=polling.max_interval_s,
         lost_after=polling.lost_after,
         lost_grace_s=polling.lost_grace_s,
-    )
-
-
-def _cadence(polling: PollingSettings) -> Cadence:
-    if polling.cadence == "fixed":
-        return fixed_cadence(min_interval_s=polling.min_interval_s)
-    return backoff_cadence(
-        min_interval_s=polling.min_interval_s, max_interval_s=polling.max_interval_s, jitter=random.random
     )
 
 

@@ -5,6 +5,7 @@ And close the problems that nobody watches for any more.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from functools import partial
 
 import structlog
 
@@ -24,6 +25,8 @@ from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease
 from watcher.store.leases import MAINTENANCE, HeldLease
 from watcher.store.maintenance_store import MaintenanceStore
+from watcher.store.problems import count_open_problems
+from watcher.store.recording import load_events
 from watcher.store.records import OpenProblem
 from watcher.store.sql_store import SqlStore
 
@@ -94,7 +97,11 @@ class Maintenance:
     async def tick(self) -> None:
         """Flush, and once an hour tidy up. Raises `StoreUnusableError` for trouble that no next time will mend."""
         try:
-            await self._check_database_file()
+            self._store.database.check_file()
+        except StoreUnusableError as error:
+            log.error("store.replaced", problem=str(error))  # noqa: TRY400 (our own text says it all)
+            raise
+        try:
             await self.flush()
             async with self._tidying:
                 await self._tidy()
@@ -117,7 +124,7 @@ class Maintenance:
         """Bring the gauges of outbox and problems up to date; a store that does not answer leaves them as they were."""
         try:
             backlog = await self._store.backlog()
-            problems = await self._store.count_open_problems()
+            problems = await self._store.read(count_open_problems)
         except StoreError:
             return
         for kind in PROBLEM_KINDS:
@@ -131,13 +138,6 @@ class Maintenance:
             oldest_at = waiting.oldest_at if waiting else None
             self._metrics.outbox_pending.labels(name).set(waiting.pending_count if waiting else 0)
             self._metrics.outbox_oldest.labels(name).set((oldest_at or 0) / 1_000_000)
-
-    async def _check_database_file(self) -> None:
-        try:
-            await self._store.check_database_file()
-        except StoreUnusableError as error:
-            log.error("store.replaced", problem=str(error))  # noqa: TRY400 (our own text says it all)
-            raise
 
     async def _tidy(self) -> None:
         """Expire when it is time, and prune so much that the rest is left for the next tick, if there is more."""
@@ -195,8 +195,8 @@ class Maintenance:
         store = MaintenanceStore(self._store, lease)
         whole = [key for key, named in self._named.items() if not named]
         await store.mark_absent_pipelines(present=whole, now=now)
-        absent_us = ABSENT_SINK_DEAD_AFTER_US
-        died = await store.mark_absent_sinks(present=self._settings.sinks, now=now, dead_after_us=absent_us)
+        dead_after_us = ABSENT_SINK_DEAD_AFTER_US
+        died = await store.mark_absent_sinks(present=self._settings.sinks, now=now, dead_after_us=dead_after_us)
         if died:
             log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
 
@@ -210,7 +210,8 @@ class Maintenance:
             gone = [each for each in page if each.has_ended or not watches_for(settings, watches, each)]
             if not gone:
                 continue
-            openings = await self._store.load_events([each.problem.opening for each in gone])
+            keys = [each.problem.opening for each in gone]
+            openings = await self._store.read(partial(load_events, keys=keys))
             closings = [
                 self._events.closed(
                     each.problem,
@@ -221,9 +222,7 @@ class Maintenance:
                 )
                 for each in gone
             ]
-            closed_count = await store.close_problems(
-                [(entry, change) for entry, change in closings if change is not None]
-            )
+            closed_count = await store.close_problems([(entry, change) for entry, change in closings if change])
             for each in gone:
                 self._closed(each)
             if closed_count:

@@ -10,7 +10,6 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
 
 import structlog
 
@@ -20,6 +19,7 @@ from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
+from watcher.runtime.threads import raise_to
 from watcher.store.changes import Lease
 from watcher.store.leases import (
     FOR_EVER,
@@ -34,8 +34,6 @@ from watcher.store.leases import (
     key_of,
 )
 from watcher.store.postgresql_leases import PostgresLeases
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -61,6 +59,8 @@ KINDS = ("account", "sink", MAINTENANCE.kind)
 class Ownership:
     """What this process holds of the store's leases. `fatal` is given what must end the program.
 
+    `changed` hears what may be owned from now on, or may not, or is to begin anew.
+
     None of its methods raises an error but `take`. Where no other process may use the store, what was taken is held for
     ever. Else a renewal that fails or hangs holds up nobody: what is held is trusted until so long after the last
     renewal that succeeded was *sent*, on a clock that goes on while the machine sleeps, and no longer. So whatever
@@ -82,7 +82,7 @@ class Ownership:
         self._clock = clock
         self._metrics = metrics
         self._fatal = fatal
-        self._changed: Callable[[Collection[LeaseKey]], None] = lambda _keys: None
+        self.changed: Callable[[Collection[LeaseKey]], None] = lambda _keys: None
         self._wanted: Mapping[LeaseKey, str] = {}
         self._fingerprint: str | None = None
         self._held: dict[LeaseKey, HeldLease] = {}
@@ -99,10 +99,6 @@ class Ownership:
             metrics.leases_held.labels(kind).set_function(partial(self._count, kind))
             metrics.lease_takeovers.labels(kind)
 
-    def follow(self, changed: Callable[[Collection[LeaseKey]], None]) -> None:
-        """Tell `changed` what may be owned from now on, or may not, or is to begin anew."""
-        self._changed = changed
-
     async def want(self, keys: Mapping[LeaseKey, str], *, fingerprint: str) -> None:
         """Want to own these, and to tidy the store, by a configuration with that fingerprint.
 
@@ -113,7 +109,7 @@ class Ownership:
         await self._alone(self._try_to_renew)
         if self._keeping is None:
             self._keeping = asyncio.create_task(self._keep(), name="leases")
-            self._keeping.add_done_callback(self._ended)
+            self._keeping.add_done_callback(partial(raise_to, self._fatal))
 
     def may_own(self, key: LeaseKey) -> bool:
         """Return whether this is wanted and held, with the right API key, and to be kept."""
@@ -146,7 +142,7 @@ class Ownership:
         held = self._held.get(key)
         if held is not None and not self.may_own(key):
             self._give_up(held)
-            await self._soon(self._tell_released)
+            await self._tell_released()
 
     def lost(self, held: HeldLease) -> None:
         """Take note that the store holds something else than the owner believes.
@@ -156,7 +152,7 @@ class Ownership:
         if self.is_current(held):
             self._lose(held)
             self._released.append(held.lease)
-            self._changed([key_of(held.lease)])
+            self.changed([key_of(held.lease)])
             asyncio.get_running_loop().call_later(RENEW_AGAIN_S, self._called.set)
 
     def leave(self) -> None:
@@ -172,7 +168,7 @@ class Ownership:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
-        await self._soon(self._release_all)
+        await self._tell_released()
 
     def is_agreed(self) -> bool:
         """Return whether all replicas that are alive go by the same configuration as this one."""
@@ -186,28 +182,36 @@ class Ownership:
 
     # What is asked of the store
 
-    async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Return what this does while nothing else is asked of the store; to its end, whatever becomes of who waits.
+    async def _alone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do this while nothing else is asked of the store; to its end, whatever becomes of who waits.
 
         Else what it has changed there would be known to nobody.
         """
 
-        async def do() -> T:
+        async def do() -> None:
             async with self._asking:
-                return await work()
+                await work()
 
         doing = asyncio.create_task(do())
         doing.add_done_callback(_seen)
-        return await asyncio.shield(doing)
+        await asyncio.shield(doing)
 
-    async def _soon(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have this done, and wait for it, but not long."""
+    async def _tell_released(self) -> None:
+        """Have the others told what is released, at the end all, and wait for that, but not long."""
+
+        async def tell() -> None:
+            if self._is_closed:
+                for held in list(self._held.values()):
+                    self._give_up(held)
+            if self._released or self._is_closed:  # else another renewal has
+                await self._try_to_renew()
+
         with suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_S):
-                await self._alone(work)
+                await self._alone(tell)
 
     async def _keep(self) -> None:
-        self._leases.follow(self._called.set)
+        self._leases.renew_now = self._called.set
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._renew_at - self._clock.boot_time())):
@@ -215,16 +219,7 @@ class Ownership:
             self._called.clear()
             await self._alone(self._try_to_renew)
             if self._renew_at == FOR_EVER:
-                self._changed(self._wanted.keys())
-
-    async def _tell_released(self) -> None:
-        if self._released:  # else another renewal has
-            await self._try_to_renew()
-
-    async def _release_all(self) -> None:
-        for held in list(self._held.values()):
-            self._give_up(held)
-        await self._try_to_renew()
+                self.changed(self._wanted.keys())
 
     async def _try_to_renew(self) -> None:
         with suppress(StoreError):  # whatever came of it, nothing is believed renewed
@@ -271,7 +266,7 @@ class Ownership:
             self._say_taken(sharing)
         self._surplus = sharing.surplus
         surplus = [] if self._surplus is None else [self._surplus]
-        self._changed([*taken, *(key_of(each.lease) for each in lost), *surplus])
+        self.changed([*taken, *(key_of(each.lease) for each in lost), *surplus])
 
     # What is held
 
@@ -309,12 +304,8 @@ class Ownership:
         """Return how many of a kind are trusted: what ran out may be another's by now."""
         return sum(key.kind == kind and held.is_trusted() for key, held in self._held.items())
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            self._fatal(error)
 
-
-def _seen(task: asyncio.Task[T]) -> None:
+def _seen(task: asyncio.Task[None]) -> None:
     """Take note of an error that nobody may wait for any more."""
     if not task.cancelled():
         task.exception()
@@ -337,6 +328,5 @@ def wanted_by(settings: Settings) -> dict[LeaseKey, object]:
 
 def leases_wanted_by(settings: Settings) -> dict[LeaseKey, str]:
     """Return the leases that these owners need, with each account's the hash of its API key."""
-    accounts = {LeaseKey("account", name): each.api_key for name, each in settings.accounts.items()}
-    sinks = dict.fromkeys((LeaseKey("sink", name) for name in settings.sinks), "")
-    return {key: fingerprint_of_key(api_key) for key, api_key in accounts.items()} | sinks
+    accounts = {LeaseKey("account", name): fingerprint_of_key(each.api_key) for name, each in settings.accounts.items()}
+    return accounts | {LeaseKey("sink", name): "" for name in settings.sinks}

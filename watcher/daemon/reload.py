@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -20,7 +21,7 @@ from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.threads import run_detached
+from watcher.runtime.threads import raise_to, run_detached
 
 log = structlog.get_logger()
 
@@ -49,7 +50,8 @@ class Reloading:
 class ConfigFollower:
     """Keeps the daemon at what its configuration says now, also before the store is open: then a good one waits.
 
-    While it is refused, `problems` are why, and `refused_at` says since when.
+    `settings` are those that are applied. `apply`, once it is given, applies what has changed, and what will. While a
+    file is refused, `problems` are why, and `refused_at` says since when.
     """
 
     def __init__(
@@ -68,32 +70,23 @@ class ConfigFollower:
         `fatal` gets what ends the daemon.
         """
         self._reloading = reloading
-        self._started = self._applied = settings
+        self._started = self.settings = settings
         self._metrics = metrics
         self._clock = clock
         self._fatal = fatal
         self._check_every_s = check_every_s
         self._retry_every_s = retry_every_s
-        self._apply: Apply | None = None
+        self.apply: Apply | None = None
         self._waiting: Settings | None = None
         self.problems: list[str] = []  # of the file, for which it is refused
         self.refused_at: datetime | None = None
         self._following: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[None] | None = None
 
-    @property
-    def settings(self) -> Settings:
-        """Return the settings that are applied."""
-        return self._applied
-
     def begin(self) -> None:
         """Follow it from now on."""
         if self._reloading is not None and self._following is None:
             self._following = self._start(self._follow(self._reloading))
-
-    def apply_by(self, apply: Apply) -> None:
-        """Apply in this way what has changed, and what will."""
-        self._apply = apply
 
     async def end(self) -> None:
         """Follow it no longer."""
@@ -102,30 +95,23 @@ class ConfigFollower:
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(partial(raise_to, self._fatal))
         return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            self._fatal(error)
 
     async def _follow(self, reloading: Reloading) -> None:
         """Have each configuration applied, breaking that off for the next one: an owner may take long to drain."""
         while True:
-            await self._rest(reloading.asked)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._check_every_s):
+                    await reloading.asked.wait()
             if reloading.asked.is_set() or stamps_of(reloading.source.files) != reloading.source.files:
                 reloading.asked.clear()
                 if (settings := await self._read(reloading.source)) is not None:
                     await _stop(self._applying)
                     self._waiting = settings
-            if self._waiting is not None and self._apply is not None:
-                self._applying = self._start(self._take(self._waiting, self._apply))
+            if self._waiting is not None and self.apply is not None:
+                self._applying = self._start(self._take(self._waiting, self.apply))
                 self._waiting = None
-
-    async def _rest(self, asked: asyncio.Event) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._check_every_s):
-                await asked.wait()
 
     async def _read(self, source: ConfigSource) -> Settings | None:
         """Read it once it rests. Return it, if it is any good; what is not is loud."""
@@ -133,7 +119,8 @@ class ConfigFollower:
         try:
             settings = await run_detached(source.load, name="read")
         except ConfigError as error:
-            self._reject(_problems(error))
+            problems = error.problems if isinstance(error, ConfigProblemsError) else [error]
+            self._reject(list(map(str, problems)))
         except Exception as error:  # noqa: BLE001 (the old configuration is good, whatever is wrong with this one)
             self._reject([f"reading it failed ({_place_of(error)}); this is a bug: report it"])
         else:
@@ -171,8 +158,8 @@ class ConfigFollower:
         for key in _waiting_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
         self._metrics.reloaded(well=not self.problems, at=self._clock.now())  # a later one may have been, meanwhile
-        changes = changes_between(self._applied, settings)
-        self._applied = settings
+        changes = changes_between(self.settings, settings)
+        self.settings = settings
         log.info(
             "config.reloaded",
             changes=changes,
@@ -192,10 +179,6 @@ def _place_of(error: Exception) -> str:
     """Return an error's class and the line that raised it; its text may hold a secret."""
     raised = extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} at {Path(raised.filename).name}:{raised.lineno}"
-
-
-def _problems(error: ConfigError) -> list[str]:
-    return [str(each) for each in error.problems] if isinstance(error, ConfigProblemsError) else [str(error)]
 
 
 def _waiting_for_restart(running: Settings, wanted: Settings) -> list[str]:

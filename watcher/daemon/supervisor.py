@@ -21,6 +21,7 @@ from watcher.daemon.ownership import Ownership, leases_wanted_by, wanted_by
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
+from watcher.runtime.threads import raise_to
 from watcher.sinks.settings import SilenceMatch
 from watcher.store.leases import HeldLease, LeaseKey
 from watcher.store.operator_store import StoredSilence
@@ -64,7 +65,7 @@ class Supervisor:
         self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._changes: set[asyncio.Task[None]] = set()
         self._stopping = False
-        ownership.follow(self._ownership_changed)
+        ownership.changed = self._ownership_changed
 
     def owned(self) -> list[AccountPoller | DeliveryWorker]:
         """Return the pollers of the accounts and the workers of the sinks."""
@@ -93,7 +94,7 @@ class Supervisor:
             )
             for each in stored
         ]
-        self._shared.silences.replace([*silences_of(settings), *theirs])
+        self._shared.silences.all = (*silences_of(settings), *theirs)
 
     async def apply(self, settings: Settings) -> None:
         """Own what this configuration asks for, as far as it is held, and nothing else.
@@ -102,7 +103,7 @@ class Supervisor:
         not done in full. Then, or cancelled for a newer configuration, it may be called again, and goes on from there:
         what drains does so meanwhile, and becomes what is wanted by then.
         """
-        self._shared.events.router.replace(routes_of(settings))
+        self._shared.events.router.routes = routes_of(settings)
         self._settings, self._wanted = settings, wanted_by(settings)
         self.keep_back(self._stored)
         await self._ownership.want(leases_wanted_by(settings), fingerprint=fingerprint_of_settings(settings))
@@ -134,7 +135,7 @@ class Supervisor:
             change = asyncio.create_task(self._change_or_retry(key))
             self._changes.add(change)
             change.add_done_callback(self._changes.discard)
-            change.add_done_callback(self._ended)
+            change.add_done_callback(partial(raise_to, self._shared.fatal))
 
     async def _change_or_retry(self, key: LeaseKey) -> None:
         """Make one owner what is wanted; while the store keeps it from beginning, now and then."""
@@ -185,12 +186,9 @@ class Supervisor:
         """End one owner, or wait until it has: nobody's cancellation breaks that off."""
         if key not in self._endings:
             self._endings[key] = asyncio.create_task(self._stop([key]))
-            self._endings[key].add_done_callback(self._ended)  # whoever waits for it may leave
+            # Whoever waits for it may leave.
+            self._endings[key].add_done_callback(partial(raise_to, self._shared.fatal))
         await asyncio.shield(self._endings[key])
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            self._shared.fatal(error)
 
     def _failed(self, error: BaseException, *, held: HeldLease) -> None:
         """Let go of what the store holds otherwise by now; whatever else fails ends the daemon."""

@@ -5,12 +5,14 @@ And refresh those of a receiver that has them in memory only, in a task of its o
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
 from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependencies
 from watcher.domain.errors import LeaseExpiredError, StoreError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
+from watcher.runtime.threads import raise_to
 from watcher.sinks.protocol import SentProblem, Sink, WorkerRules
 from watcher.store.sink_store import SinkStore
 
@@ -61,7 +63,7 @@ class OpenProblems:
             self._refresh_at = Monotonic(now + (self._sink.refresh_every_s or 0.0))
             if self._refreshing is None or self._refreshing.done():
                 self._refreshing = asyncio.create_task(self._refresh())
-                self._refreshing.add_done_callback(self._ended)
+                self._refreshing.add_done_callback(partial(raise_to, self._deps.fatal))
         try:
             if now >= self._check_at:
                 await self._remind(now)
@@ -115,7 +117,3 @@ class OpenProblems:
         self._deps.metrics.refreshed(well=result.is_taken)
         if not result.is_taken:
             log.debug("refresh.failed", sink=self._store.lease.name, answer=result.answer, count=len(problems))
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            self._deps.fatal(error)

@@ -4,7 +4,7 @@ The breaker says when something may be tried; which delivery that is, the worker
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -93,20 +93,16 @@ def failed(
             state = DeliveryState.DEAD if rejections >= REJECTIONS else state
         wait_s = own_wait_s if wait_s is None else wait_s
         due_s = own_wait_s if each.group_key is None else wait_s
-        records.append(
-            AttemptRecord(
-                each.number,
-                each.lane,
-                state,
-                each.attempts + 1,
-                Micros(at + round(due_s * 1e6)),
-                at,
-                rejections,
-                first_due_at_s=first_due_at_s,
-                answer=result.answer,
-                group_key=None if goes_apart else each.group_key,
-            )
+        tried = replace(
+            each,
+            attempts=each.attempts + 1,
+            due_at=Micros(at + round(due_s * 1e6)),
+            tried_at=at,
+            rejections=rejections,
+            first_due_at_s=first_due_at_s,
+            group_key=None if goes_apart else each.group_key,
         )
+        records.append(AttemptRecord(tried, state, result.answer))
     return Attempt(batch, result, records, at, wait_s or 0.0)
 
 
@@ -132,17 +128,17 @@ class FailureLog:
         known = {**self._named(delivery), "answer": result.answer, "attempt": delivery.attempts + 1}
         if count > 1:
             known["count"] = count
-        if refused := attempt.records[0].rejections:
+        if refused := attempt.records[0].delivery.rejections:
             known["refused"] = refused  # in a row; the refusal of a group counts for none of its events
         if result.remedy:
             known["remedy"] = result.remedy
         dead_count = sum(record.state is DeliveryState.DEAD for record in attempt.records)
         if dead_count:
-            self._metrics.dead(dead_count)
+            self._metrics.count(DeliveryState.DEAD, dead_count)
             log.warning("delivery.dead", **known)
         if dead_count == count:
             return
-        self._metrics.retried(count - dead_count)
+        self._metrics.count("retried", count - dead_count)
         known["wait_s"] = round(attempt.wait_s, 3)
         now, is_gone = self._clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
         if self.in_trouble or now < self._quiet_until or is_gone:
@@ -197,10 +193,6 @@ class CircuitBreaker:
         self.is_trying = True
         if never_tried:
             self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
-
-    def trial_ends(self) -> None:
-        """Note that its answer is there, or will never be."""
-        self.is_trying = False
 
     def nothing_waits(self, trial: Trial, *, now: Monotonic) -> None:
         """Note that there is nothing for such a trial."""

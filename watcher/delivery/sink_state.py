@@ -15,7 +15,7 @@ from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.pacing import Backpressure, Jitter
 from watcher.runtime.scheduler import WakeIn
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S
-from watcher.store.changes import BackoffState, Reminder, SourceChange
+from watcher.store.changes import BackoffState, SourceChange
 from watcher.store.records import SentOpening, SinkRecord
 from watcher.store.sink_store import SinkStore
 
@@ -72,9 +72,7 @@ class SinkState:
         self.through_at = NEVER
         self.answer = NO_ANSWER
         self._is_through = False  # whether the last answer was a success
-        self.own_trouble = set[
-            int
-        ]()  # numbers of deliveries that failed while others got through, until they are settled
+        self.own_trouble: set[int] = set()  # numbers of what failed while others got through, until it is settled
         self._clock = clock
         self._served_s = record.clock_s
         self._served_since = now = clock.running()
@@ -159,9 +157,7 @@ class SinkReporter:
         """Take what the state began with as recorded, and warn if the sink is disabled."""
         self._state = state
         self._store = store
-        self._events = deps.events
-        self._clock = deps.clock
-        self._metrics = deps.metrics
+        self._deps = deps
         self.reported, self._sequence, self._problem = record.state, record.sequence, record.problem
         deps.metrics.up(record.state is None)
         if state.disabled:
@@ -171,26 +167,31 @@ class SinkReporter:
         """Record a change of how the sink is, and report it to the other sinks. Raises `StoreError`."""
         state, answer, lease = self._state.state, self._state.answer, self._store.lease
         type_ = _EVENT_TYPES[state]
-        entry, problem = self._events.sink(
-            type_, sink=lease.name, answer=answer, problem=self._problem, after=self._sequence, at=self._clock.now()
+        entry, problem = self._deps.events.sink(
+            type_,
+            sink=lease.name,
+            answer=answer,
+            problem=self._problem,
+            after=self._sequence,
+            at=self._deps.clock.now(),
         )
         problems = () if problem is None else (problem,)
         change = SourceChange(lease, self._sequence, entry.event.sequence, state, (entry,), problems)
         await self._store.record(change)
         self.reported, self._sequence = state, change.sequence
         self._problem = problem.problem if problem is not None and state else None
-        self._metrics.reported(type_, well=state is None, answer=answer)
+        self._deps.metrics.reported(type_, well=state is None, answer=answer)
         (log.info if state is None else log.warning)(type_.value, sink=lease.name, answer=answer)
 
     async def remind(self, opening: SentOpening, *, due_at: Micros) -> None:
         """Record a reminder of a problem to the sink, due at that moment. Raises `StoreError`."""
         lease = self._store.lease
-        entry = self._events.reminder(
-            opening.body, opening.problem, sink=lease.name, after=self._sequence, at=self._clock.now()
+        entry = self._deps.events.reminder(
+            opening.body, opening.problem, sink=lease.name, after=self._sequence, at=self._deps.clock.now()
         )
-        reminders = (Reminder(opening.problem.id, due_at),)
+        reminders = {opening.problem.id: due_at}
         sequence = entry.event.sequence
         change = SourceChange(lease, self._sequence, sequence, self.reported, (entry,), reminders=reminders)
         await self._store.record(change)
         self._sequence = sequence
-        self._metrics.reminded()
+        self._deps.metrics.reminded()

@@ -231,7 +231,7 @@ class DeliveryWorker:
 
     def retried(self, why: str) -> None:
         """Note that the sink tries again by itself. May be called from any thread."""
-        self._deps.metrics.retried()
+        self._deps.metrics.count("retried")
         self._state.heard(why)
 
     def take_slot(self) -> float:
@@ -282,7 +282,7 @@ class DeliveryWorker:
         )
         self._store_failures = 0
         if count:
-            self._deps.metrics.dead(count)
+            self._deps.metrics.count(DeliveryState.DEAD, count)
             log.warning("deliveries.died", sink=self.sink, count=count, why="give_up_after has passed")
             self.wake()
 
@@ -349,7 +349,7 @@ class DeliveryWorker:
             for each in answer.batch:
                 self._deps.metrics.delivered((answer.at - each.recorded_at) / 1e6, state=answer.records[0].state)
         if kept_back:
-            self._deps.metrics.silenced(len(kept_back))
+            self._deps.metrics.count(DeliveryState.SILENCED, len(kept_back))
         if request is not None and taken is not None:
             self._take_in(taken, request)
         else:
@@ -371,7 +371,7 @@ class DeliveryWorker:
         group = self._rules.group
         skip = self._going() if self._ready or self._sending else frozenset[bytes]()
         if skip and self._answered:  # this turn settles it, though its task may not have ended yet
-            skip -= {record.lane for answer in self._answered for record in answer.records}
+            skip -= {each.lane for answer in self._answered for each in answer.batch}
         return Take(
             now=self._clock.steady_us(),
             count=1 if trial else self._take_count,
@@ -443,19 +443,8 @@ class DeliveryWorker:
             # An earlier owner may have sent it, which was killed before it settled that; not if a silence had kept it
             # back and this owner let it go.
             may_be_sent = each.attempts > 0 or max(each.recorded_at, each.tried_at) < self._owned_from
-            self._kept_back.append(
-                AttemptRecord(
-                    each.number,
-                    each.lane,
-                    DeliveryState.SILENCED,
-                    each.attempts,
-                    each.due_at,
-                    each.tried_at,
-                    each.rejections,
-                    tried=may_be_sent,
-                    first_due_at_s=each.first_due_at_s,
-                )
-            )
+            silenced = AttemptRecord(replace(each, group_key=None), DeliveryState.SILENCED, tried=may_be_sent)
+            self._kept_back.append(silenced)
             if silences != self._released_under:  # they began since openings were let go, and may end before it is done
                 self._released_under = None
             if each.problem is not None and not may_be_sent:
@@ -477,7 +466,7 @@ class DeliveryWorker:
             result = SendResult(SendOutcome.RETRY, "error")
         finally:
             if trial is not None:
-                self._breaker.trial_ends()
+                self._breaker.is_trying = False
         self._sending_s = self._clock.monotonic() - began_at
         at, was_open = self._clock.steady_us(), self._breaker.is_open
         state = _TAKEN.get(result.outcome)
@@ -491,9 +480,8 @@ class DeliveryWorker:
             records: list[AttemptRecord] = []
             for each in batch:
                 self._state.own_trouble.discard(each.number)
-                records.append(
-                    AttemptRecord(each.number, each.lane, state, each.attempts + 1, at, at, answer=result.answer)
-                )
+                tried = replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at)
+                records.append(AttemptRecord(tried, state, result.answer))
             self._answered.append(Attempt(batch, result, records, at))
         self._is_unread |= was_open and not self._breaker.is_open
 
@@ -513,7 +501,8 @@ class DeliveryWorker:
             self._state.gone(result.answer)
             return attempt
         self._state.failed(batch[0], result.answer)
-        self._state.own_trouble -= {each.number for each in attempt.records if each.state is DeliveryState.DEAD}
+        dead = (each.delivery.number for each in attempt.records if each.state is DeliveryState.DEAD)
+        self._state.own_trouble.difference_update(dead)
         if result.outcome is SendOutcome.REFUSED:
             self._breaker.works()
         else:
@@ -558,7 +547,7 @@ class DeliveryWorker:
     def _unsettled(self) -> frozenset[bytes]:
         """Return the lanes of what was answered, or is kept back, and not settled."""
         settling = chain(self._kept_back, *(answer.records for answer in self._answered))
-        return frozenset(each.lane for each in settling)
+        return frozenset(each.delivery.lane for each in settling)
 
     def _give_back(self) -> None:
         """Forget what was taken but not begun."""

@@ -68,15 +68,11 @@ def types_matching(globs: tuple[str, ...]) -> frozenset[EventType]:
 
 
 class Router:
-    """The routes of all sinks, by name."""
+    """The routes of all sinks, by name. `routes` may be replaced at any time."""
 
     def __init__(self, routes: Mapping[str, Route]) -> None:
         """Keep the routes in the order of the configuration."""
-        self.replace(routes)
-
-    def replace(self, routes: Mapping[str, Route]) -> None:
-        """Take these routes from now on, and no others."""
-        self._routes = dict(routes)
+        self.routes = routes
 
     def entry_of(self, event: Event, *, watch: Watch | None = None, but: str | None = None) -> OutboxEntry:
         """Return an event with the sinks it goes to, and in which of them with others.
@@ -86,7 +82,7 @@ class Router:
         """
         sinks: list[str] = []
         groups: dict[str, Group] = {}
-        for name, route in self._routes.items():
+        for name, route in self.routes.items():
             if name == but or event.type not in route.types:
                 continue
             if watch is not None:
@@ -169,14 +165,10 @@ class Silence:
 
 
 class Silences:
-    """All silences there are. Times are the wall clock's."""
+    """`all` silences there are, which may be replaced at any time. Times are the wall clock's."""
 
-    def __init__(self, silences: Collection[Silence] = ()) -> None:
-        self.all = tuple(silences)
-
-    def replace(self, silences: Collection[Silence]) -> None:
-        """Take these from now on, and no others."""
-        self.all = tuple(silences)
+    def __init__(self, silences: Sequence[Silence] = ()) -> None:
+        self.all = silences
 
     def on(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
         """Return those that may keep back deliveries of that sink at that time."""

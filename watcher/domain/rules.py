@@ -3,10 +3,9 @@
 Whether a problem is open, and what is written and sent of it, is for whoever asks.
 """
 
-import json
 from bisect import insort
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -69,17 +68,6 @@ class RuleState:
     failed_in_row: int = 0
     newest_at: int = 0
     started_at: int = 0
-
-    def to_json(self) -> str:
-        """Return it as compact JSON, for the store."""
-        return json.dumps(asdict(self), separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str) -> "RuleState":
-        """Return what `to_json` was made of."""
-        read = json.loads(text)
-        ends = tuple(End(ended_at, bool(failed)) for ended_at, failed in read.pop("ends"))
-        return cls(ends, **read)
 
     def with_end(self, end: End, rules: Rules) -> "RuleState":
         """Return this with one more end in its place. One older than the newest neither makes nor breaks a row."""

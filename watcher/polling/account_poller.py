@@ -12,7 +12,7 @@ from typing import Any
 
 from watcher.domain.event import EventKey
 from watcher.domain.execution import ExecutionRecord
-from watcher.domain.timestamps import LATEST, Monotonic
+from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.account_snapshots import AccountSnapshots
 from watcher.polling.confirmations import ConfirmationQueue
@@ -109,7 +109,7 @@ class AccountPoller:
                 await self._alert_rules.watch(watches)
                 self._snapshots.watch(watches)
                 self._registry.apply(watches, additions, now=self._clock.monotonic())
-        self._breaker.probe_at_once()
+        self._breaker.last_probe_at = EARLIEST  # without waiting for its interval
         self._deps.wake()
 
     def read_list(self, pipeline: str) -> None:
@@ -260,7 +260,9 @@ class AccountPoller:
             next_s = self._session.failed(error)
         finally:
             recorder = self._alert_rules.recorders.get(entry.known.pipeline)
-            if recorder is not None and recorder.order.holds(entry):  # it is confirmed, and waits for older ends to be
+            if (
+                recorder is not None and entry in recorder.order.confirmed
+            ):  # it is confirmed, and waits for older ends to be
                 pass
             elif next_s is None or entry.pending is None or entry.unwatched:
                 self._registry.put_back(entry, next_s, now=self._clock.monotonic())
@@ -297,7 +299,7 @@ class AccountPoller:
         deps.pacer.spend(now)
         deps.metrics.lateness.observe(request.late_s)
         if is_probe:
-            breaker.probed(now)
+            breaker.last_probe_at = now
         elif isinstance(request, ListRequest):
             self._note_list_gaps(request, now=now)
         elif request.entry.known.lost is None:  # what is lost is asked for every ten minutes

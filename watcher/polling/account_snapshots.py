@@ -74,7 +74,7 @@ class AccountSnapshots:
 
     async def _look_through(self, now: Monotonic) -> tuple[float, float]:
         """Count the open executions; return the requests wanted per second, and for how long the longest has waited."""
-        deps, lists, entries = self._deps, self._registry.listings, self._registry.open_entries()
+        deps, lists, entries = self._deps, self._registry.listings, list(self._registry.entries.values())
         steady_us, cadence = deps.clock.steady_us(), deps.evaluator.cadence
         found = defaultdict[str, dict[str, list[int]]](dict)  # of each pipeline, by label: how many, since when
         step, named_count, rates_per_s = len(entries) // SAMPLE_COUNT + 1, 0, list[float]()
@@ -103,4 +103,4 @@ class AccountSnapshots:
 
     def _name_of(self, pipeline: str) -> str:
         """Return what the file calls a pipeline, or else the API, or its id until that has said so."""
-        return self._names.get(pipeline) or self._deps.evaluator.pipeline_name(pipeline) or pipeline
+        return self._names.get(pipeline) or self._deps.evaluator.pipeline_names.get(pipeline) or pipeline

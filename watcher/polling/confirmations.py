@@ -25,12 +25,12 @@ def selects(details: Details, execution: ExecutionSnapshot) -> bool:
 
 
 class ConfirmationOrder:
-    """The ends of one pipeline that are to be confirmed: what is confirmed before an older one waits for that."""
+    """The ends of one pipeline that are to be confirmed: what is `confirmed` before an older one waits for that."""
 
     def __init__(self) -> None:
         """Start with none."""
         self._ended_at: dict[TrackedExecution, int] = {}
-        self._confirmed: dict[TrackedExecution, Evaluated] = {}
+        self.confirmed: dict[TrackedExecution, Evaluated] = {}
         # In a storm there are thousands: what is recorded, or confirmed, stays in the heap until it comes first.
         self._heap: list[tuple[int, int, TrackedExecution]] = []
         self._counter = itertools.count()
@@ -44,43 +44,35 @@ class ConfirmationOrder:
     def end(self, entry: TrackedExecution) -> None:
         """Note that an end waits no more: it is recorded now, or was denied."""
         self._ended_at.pop(entry, None)
-        self._confirmed.pop(entry, None)
+        self.confirmed.pop(entry, None)
 
     def keeps(self, confirmed: Evaluated) -> bool:
         """Return whether an end must wait for an older one; then it is kept until `released`."""
         ended_at = self._ended_at.get(confirmed.entry)
         if ended_at is None or confirmed.evaluation.known.ended_at is None or self._first_at() >= ended_at:
             return False
-        self._confirmed[confirmed.entry] = confirmed
+        self.confirmed[confirmed.entry] = confirmed
         return True
-
-    def holds(self, entry: TrackedExecution) -> bool:
-        """Return whether that is confirmed and waits."""
-        return entry in self._confirmed
 
     def waiting(self) -> AbstractSet[TrackedExecution]:
         """Return all that is not recorded yet."""
         return frozenset(self._ended_at)
 
-    def all_confirmed(self) -> list[Evaluated]:
-        """Return all that are confirmed: nobody asks for their order any more."""
-        return list(self._confirmed.values())
-
     def released(self) -> list[Evaluated]:
         """Return, and let go of, those that wait for no older one any more; they are recorded next."""
-        if not self._confirmed:
+        if not self.confirmed:
             return []
         first_at = self._first_at()
-        free = [each for each in self._confirmed.values() if self._ended_at[each.entry] <= first_at]
+        free = [each for each in self.confirmed.values() if self._ended_at[each.entry] <= first_at]
         for each in free:  # what is not recorded yet is still waited for
-            del self._confirmed[each.entry]
+            del self.confirmed[each.entry]
             heapq.heappush(self._heap, (self._ended_at[each.entry], next(self._counter), each.entry))
         return sorted(free, key=lambda each: self._ended_at[each.entry])
 
     def _first_at(self) -> float:
         """Return when the oldest ended that is not confirmed yet, or not recorded since; infinity if there is none."""
         heap = self._heap
-        while heap and (heap[0][2] not in self._ended_at or heap[0][2] in self._confirmed):
+        while heap and (heap[0][2] not in self._ended_at or heap[0][2] in self.confirmed):
             heapq.heappop(heap)
         return heap[0][0] if heap else float("inf")
 

@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from watcher.clerk.protocol import Api
-from watcher.domain.envelope import Json, new_problem, pipeline_source
+from watcher.domain.envelope import new_problem, pipeline_source
 from watcher.domain.event import EventType, GapReason, OutboxEntry
-from watcher.domain.event_factory import EventFactory, Reported
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
-from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
 from watcher.domain.transitions import Observation, TransitionResult, exceeds_limit, lose, observe
 from watcher.domain.watch import Watch, limits_dwell
@@ -27,11 +27,6 @@ BACKOFF_SHARE = 0.1
 JITTER_SHARE = 0.1
 
 LOST_POLLS_FOR_US = 24 * 3600 * 1_000_000
-
-
-def fixed_cadence(*, min_interval_s: float) -> Cadence:
-    """Return the cadence that polls every `min_interval_s`."""
-    return lambda _dwell_s: min_interval_s
 
 
 def backoff_cadence(*, min_interval_s: float, max_interval_s: float, jitter: Jitter) -> Cadence:
@@ -83,49 +78,22 @@ class ReplyEvaluator:
         """Bind the account's rules; `link` is its template for links to an execution."""
         self._lease = lease
         self._api = api
-        self._events = events
-        self._clock = clock
+        self.events = events
+        self.clock = clock
         self._failures = failures
         self.cadence = cadence
-        self._link = link
-        self._pipeline_names: dict[str, str] = {}
+        self.link = link
+        self.pipeline_names: dict[str, str] = {}  # what the API calls pipelines, by id, as far as it has said
 
     def learn_name(self, pipeline: str, name: str | None) -> None:
         """Note what the API calls a pipeline."""
         if name:
-            self._pipeline_names[pipeline] = name
-
-    def pipeline_name(self, pipeline: str) -> str | None:
-        """Return what the API calls a pipeline, as far as it has said."""
-        return self._pipeline_names.get(pipeline)
+            self.pipeline_names[pipeline] = name
 
     def gap(self, watch: Watch, reason: GapReason, *, at_most: int | None, after: int) -> OutboxEntry:
         """Return what is reported of a scan that could not prove that it saw everything."""
-        name, at = self.pipeline_name(watch.pipeline), self._clock.now()
-        return self._events.gap(watch, reason, at_most=at_most, name=name, link=self._link, after=after, at=at)
-
-    def concluded(
-        self,
-        type_: EventType,
-        watch: Watch,
-        *,
-        execution: Json | None,
-        problem: Problem | None,
-        failed_count: int,
-        after: int,
-    ) -> Reported:
-        """Return what the rules of a pipeline conclude: it closes that `problem`, or opens one."""
-        return self._events.pipeline(
-            type_,
-            watch,
-            name=self.pipeline_name(watch.pipeline),
-            link=self._link,
-            execution=execution,
-            failed_count=failed_count,
-            problem=problem,
-            after=after,
-            at=self._clock.now(),
-        )
+        name, at = self.pipeline_names.get(watch.pipeline), self.clock.now()
+        return self.events.gap(watch, reason, at_most=at_most, name=name, link=self.link, after=after, at=at)
 
     def success(self, entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: Monotonic) -> Evaluation:
         """Evaluate an answer that gave the execution's state, which ends what trouble `entry` counted.
@@ -135,9 +103,9 @@ class ReplyEvaluator:
         watch, before = entry.watch, entry.known
         entry.failures = None
         if execution.pipeline_name:
-            self._pipeline_names[watch.pipeline] = execution.pipeline_name
-        seen_at = self._clock.steady_us()
-        elapsed_us = round((self._clock.monotonic() - sent_at) * 1_000_000)
+            self.pipeline_names[watch.pipeline] = execution.pipeline_name
+        seen_at = self.clock.steady_us()
+        elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at, self._api.ahead_us)
         result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)
         change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
@@ -148,21 +116,21 @@ class ReplyEvaluator:
     def unchanged(self, entry: TrackedExecution) -> Evaluation:
         """Evaluate an answer that was the same as the last one: a success in all else."""
         entry.failures = None
-        seen_at = self._clock.steady_us()
+        seen_at = self.clock.steady_us()
         next_s = self.cadence((seen_at - entry.known.since_at) / 1_000_000)
         return Evaluation(entry.known, None, next_s, seen_at)
 
     def is_overdue(self, entry: TrackedExecution) -> bool:
         """Return whether a look at an execution is to find it overdue, if its status is still the same."""
         limits_s = entry.watch.overdue_after_s
-        return bool(limits_s) and exceeds_limit(entry.known, at=self._clock.steady_us(), overdue_after_s=limits_s)
+        return bool(limits_s) and exceeds_limit(entry.known, at=self.clock.steady_us(), overdue_after_s=limits_s)
 
     def failure(self, entry: TrackedExecution, reason: LostReason | None, *, sent_at: Monotonic) -> Evaluation:
         """Evaluate any other answer, which `entry` counts as trouble: `reason` is why the execution is lost, if it is.
 
         What is lost is polled every 10 minutes, for a day; but what is unreadable as any other execution.
         """
-        before, at = entry.known, self._clock.steady_us()
+        before, at = entry.known, self.clock.steady_us()
         if before.lost is not None and before.lost is not LostReason.UNREADABLE:
             if at - (before.lost_at or 0) < LOST_POLLS_FOR_US:
                 return Evaluation(before, None, LOST_EVERY_S)
@@ -181,7 +149,7 @@ class ReplyEvaluator:
 
         What was seen is dated by the wall clock, and the last poll before it by the time that went by since.
         """
-        before, known, at = entry.known, result.known, self._clock.now()
+        before, known, at = entry.known, result.known, self.clock.now()
         unseen = timedelta(microseconds=max(0, seen_at - entry.polled_at))
         limit_s = entry.watch.overdue_after_s.get(known.status or "", 0.0)
         overdue_s = (seen_at - known.since_at) / 1_000_000 - limit_s
@@ -197,16 +165,16 @@ class ReplyEvaluator:
                 problem = self._overdue_problem(entry, nth, before.overdue_sequence, at=opened_at, closed_at=at)
             if problem is not None:
                 problems.append(problem)
-            event = self._events.execution(
+            event = self.events.execution(
                 status_change,
                 known,
                 watch=entry.watch,
                 observed_at=at,
                 api_at=Micros(seen_at + self._api.ahead_us),
                 not_before=None if before.status is None else at - unseen,
-                pipeline_name=self._pipeline_names.get(entry.watch.pipeline),
+                pipeline_name=self.pipeline_names.get(entry.watch.pipeline),
                 facts=facts,
-                link=self._link,
+                link=self.link,
                 overdue_s=overdue_s if is_overdue else None,
                 problem=problem,
             )

@@ -4,7 +4,6 @@ One rule of failures for executions and for lists. No I/O, no events. How long s
 process ran: a stopped one (SIGSTOP, `docker pause`) asks nothing. A pause is the server's, and goes on meanwhile.
 """
 
-from collections import deque
 from dataclasses import dataclass
 
 from watcher.clerk.protocol import Answer
@@ -40,9 +39,6 @@ TIMER_TOLERANCE_S = 0.1
 
 STOP_S = 1.0
 """What is shorter is no stop, but a busy machine."""
-
-STOPS_COUNT = 16
-"""So many stops are remembered: as many as may fall between two polls of one execution."""
 
 HTTP_OK = 200
 
@@ -129,6 +125,7 @@ class AccountCircuitBreaker:
 
     `trouble` is what is to be reported as `account.degraded` now, or `None`; `failing_since` is the first failure after
     the last success; `paused_until` the end of the last pause. Anything last succeeded at `success_at`: `probe_target`.
+    Of an unusable account the one request of each interval goes out at `last_probe_at`.
     Trouble begins when nothing has succeeded for `degraded_after_s` since the first failure, at once with a 401, and
     ends with the next success. What failed before a restart counts once something fails after it.
     """
@@ -153,7 +150,7 @@ class AccountCircuitBreaker:
         self._last_reason = trouble or AccountTrouble.UNREACHABLE
         self._last_cause: str | None = None
         self._failed_sent_at = EARLIEST
-        self._last_probe_at = EARLIEST
+        self.last_probe_at = EARLIEST
         self._troubled_at = EARLIEST
         self._key_refused = trouble is AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
         self._success_sent_at = EARLIEST
@@ -165,7 +162,6 @@ class AccountCircuitBreaker:
         self._over_since: Monotonic | None = None
         self._over_last_at = EARLIEST
         self._stopped_s: float | None = None
-        self._stops: deque[tuple[Monotonic, float]] = deque(maxlen=STOPS_COUNT)  # when each was over, how long it was
         self._resumed_at = EARLIEST
 
     @property
@@ -191,15 +187,7 @@ class AccountCircuitBreaker:
         if not self.unusable:
             return self.paused_until
         every_s = UNAUTHORIZED_PROBE_EVERY_S if self._key_refused else PROBE_EVERY_S
-        return max(self.paused_until, Monotonic(self._last_probe_at + every_s))
-
-    def probe_at_once(self) -> None:
-        """Let the next probe go without waiting for its interval: the configuration was read anew."""
-        self._last_probe_at = EARLIEST
-
-    def probed(self, now: Monotonic) -> None:
-        """Note that the one request of this interval goes out."""
-        self._last_probe_at = now
+        return max(self.paused_until, Monotonic(self.last_probe_at + every_s))
 
     def note_running(self, *, now: Monotonic, ran_s: float) -> None:
         """Take in for how long the process has run: while it was stopped nothing failed, nor was anything late.
@@ -214,7 +202,6 @@ class AccountCircuitBreaker:
 
     def note_stop(self, *, now: Monotonic, length_s: float) -> None:
         """Take in that nothing could be tried for so long until now: nobody failed, and nothing was late."""
-        self._stops.append((now, length_s))
         self._resumed_at = now
         if self.failing_since is not None:
             self.failing_since = min(now, Monotonic(self.failing_since + length_s))
@@ -269,7 +256,8 @@ class AccountCircuitBreaker:
         gap_s = now - max(last_at, item.due_at - self._max_interval_s)
         if gap_s > self.allowed_gap_s:
             self.note_running(now=now, ran_s=ran_s)
-            gap_s -= sum(length_s for resumed_at, length_s in self._stops if resumed_at > last_at)
+            if self._resumed_at > last_at:  # by how much the stop made it late nobody knows
+                return
         restored = self.trouble is AccountTrouble.OVER_BUDGET and self._over_since is None
         if gap_s > self.allowed_gap_s or restored:
             self._over_since = now if self._over_since is None else self._over_since
@@ -313,5 +301,5 @@ class AccountCircuitBreaker:
         """Enter trouble, once: another reason for the same silence is not reported again, nor is its budget."""
         if not self.unusable:
             self.trouble = trouble
-            self._troubled_at = self._last_probe_at = now
+            self._troubled_at = self.last_probe_at = now
             self._over_since = None

@@ -129,7 +129,7 @@ class ListScans:
             complete_at=scan.began_at,
             refused=None,
             found=scan.shows_any,
-            name=self._deps.evaluator.pipeline_name(listing.watch.pipeline),
+            name=self._deps.evaluator.pipeline_names.get(listing.watch.pipeline),
         )
         gap = None if result.gap in listing.gaps_emitted else result.gap
         is_overdue = self._clock.monotonic() - listing.recorded_at >= CURSOR_EVERY_S
@@ -144,53 +144,6 @@ class ListScans:
         if not gap:
             silent_until = cursor.complete_at if result.gap is None else None
             await self._alert_rules.scanned(listing.watch.pipeline, listing.scanned_at, silent_until=silent_until)
-
-
-class ListFailures:
-    """Evaluates the failures of one account's lists."""
-
-    def __init__(
-        self,
-        deps: AccountDependencies,
-        *,
-        session: AccountSession,
-        registry: ExecutionRegistry,
-        scans: ListScans,
-        rules: AccountRules,
-    ) -> None:
-        self._rules = rules
-        self._failures = deps.failures
-        self._session = session
-        self._registry = registry
-        self._scans = scans
-
-    async def failed(self, listing: PipelineListState, reply: PageReply, *, now: Monotonic) -> LostReason | None:
-        """Take in a failure, and return why the list is to be given up, if it is. Raises `StoreError`."""
-        self._rules.hold(listing.watch.pipeline)
-        alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
-        is_refused = listing.cursor.refused is not None
-        reason = self._session.note_failure(listing, reply, now=now, alone=alone, lost=is_refused)
-        if is_refused and not listing.scan.began_at:  # it was before, so once more is enough
-            reason = EXECUTION_REASONS.get(reply.outcome, reason)
-        await self._session.report_answer(failed=True)
-        return reason
-
-    async def give_up(self, listing: PipelineListState, reason: LostReason | None, *, now: Monotonic) -> Step:
-        """Report once, if there is a reason to give a list up, and let it rest. Raises `StoreError`."""
-        if reason is not None and listing.cursor.refused is None:
-            gap = GapReason(reason.value)
-            await self._scans.record(listing, replace(listing.cursor, refused=gap), gap=gap)
-        return self.rests(listing, self._failures.wait_s(listing, reason, sent_at=listing.asked_at), now=now)
-
-    def rests(self, listing: PipelineListState, wait_s: float, *, now: Monotonic) -> Step:
-        """Let a list rest for so long: meanwhile it answers for nobody."""
-        listing.failing_until = Monotonic(now + wait_s)
-        return Step(QueueKind.DUE, wait_s)
-
-    def works(self, listing: PipelineListState) -> None:
-        """Note that a list answered."""
-        listing.failures = None
-        listing.failing_until = EARLIEST
 
 
 PAGES_KEPT = 128
@@ -225,7 +178,6 @@ class ListPoller:
         self._page_processor = page_processor
         self._scans = scans
         self._alert_rules = alert_rules
-        self._failures = ListFailures(deps, session=session, registry=registry, scans=scans, rules=alert_rules)
         self._clock = deps.clock
         self._pages: dict[tuple[str, int], PageReply] = {}  # the one that was asked for last is the last
         self._at_rest = Step(QueueKind.STALE, rules.min_interval_s)  # where nothing is left to do
@@ -237,7 +189,7 @@ class ListPoller:
         try:
             step = await self._ask(request, left=left)
         except Exception as error:  # noqa: BLE001 (the one around a page: it must not end other polls)
-            step = self._failures.rests(listing, self._session.failed(error), now=self._clock.monotonic())
+            step = self.rests(listing, self._session.failed(error), now=self._clock.monotonic())
         finally:
             for entry in left.values():
                 self._registry.restore(entry)
@@ -269,7 +221,7 @@ class ListPoller:
         self._deps.breaker.note(listing, reply, now=now)
         await self._session.report_answer(failed=False)
         if request.scans:
-            self._failures.works(listing)
+            self.works(listing)
             if not listing.cursor.dated and not listing.unwatched:
                 await self._scans.date(listing)
         if listing.unwatched:
@@ -288,17 +240,17 @@ class ListPoller:
     async def _fail(self, request: ListRequest, reply: PageReply, *, now: Monotonic) -> Step:
         """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap, once."""
         listing = request.listing
-        reason = await self._failures.failed(listing, reply, now=now)
+        reason = await self.failed(listing, reply, now=now)
         if not listing.scan.began_at or not request.scans:
-            return await self._failures.give_up(listing, reason, now=now)
+            return await self.give_up(listing, reason, now=now)
         if reason is None:
             listing.scan.depth = HEAD_EVERY_PAGES  # what is new is read before the page that failed
-            return await self._failures.give_up(listing, None, now=now)
+            return await self.give_up(listing, None, now=now)
         emitted, scan = listing.gaps_emitted, listing.scan
         result = scan.result or ScanResult(GapReason(reason.value), scan.unread_count())
         await self._scans.complete(listing, result)
         listing.gaps_emitted |= emitted
-        self._failures.works(listing)
+        self.works(listing)
         return self._at_rest
 
     async def _ask_name(
@@ -330,7 +282,7 @@ class ListPoller:
         found_at = self._page_processor.recall(listing, executions, recorded=recorded)
         self._alert_rules.shown(listing.watch.pipeline, executions)
         fresh = {name: None for name, at in found_at.items() if at is None}
-        is_named = listing.named or self._deps.evaluator.pipeline_name(listing.watch.pipeline) is not None
+        is_named = listing.named or self._deps.evaluator.pipeline_names.get(listing.watch.pipeline) is not None
         if request.scans and fresh and not is_named:  # no list says the name, so the first event would lack it
             listing.named, listing.nameless = True, (reply, next(iter(fresh)))
             return Step(QueueKind.BEGUN)
@@ -391,7 +343,7 @@ class ListPoller:
             known_rows=known_rows,
             unsettled=known.keys() - known_rows,
             has_fresh=has_fresh,
-            unlocated=listing.sought_count(),
+            unlocated=listing.rows.unlocated_count() if scan.seeks else 0,  # those the scan is to search for
             may_read_whole=self._clock.monotonic() >= scan.memory.whole_from,
         )
         if scan.order is not None and scan.order is not order:
@@ -411,3 +363,33 @@ class ListPoller:
         rest_s = pages * self._deps.pacer.gap_s * (1 / WHOLE_SHARE - 1)
         scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
         return Step(QueueKind.STALE, max(self._at_rest.wait_s, 0.0 if scan.order else rest_s))
+
+    # What fails
+
+    async def failed(self, listing: PipelineListState, reply: PageReply, *, now: Monotonic) -> LostReason | None:
+        """Take in a failure, and return why the list is to be given up, if it is. Raises `StoreError`."""
+        self._alert_rules.hold(listing.watch.pipeline)
+        alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
+        is_refused = listing.cursor.refused is not None
+        reason = self._session.note_failure(listing, reply, now=now, alone=alone, lost=is_refused)
+        if is_refused and not listing.scan.began_at:  # it was before, so once more is enough
+            reason = EXECUTION_REASONS.get(reply.outcome, reason)
+        await self._session.report_answer(failed=True)
+        return reason
+
+    async def give_up(self, listing: PipelineListState, reason: LostReason | None, *, now: Monotonic) -> Step:
+        """Report once, if there is a reason to give a list up, and let it rest. Raises `StoreError`."""
+        if reason is not None and listing.cursor.refused is None:
+            gap = GapReason(reason.value)
+            await self._scans.record(listing, replace(listing.cursor, refused=gap), gap=gap)
+        return self.rests(listing, self._deps.failures.wait_s(listing, reason, sent_at=listing.asked_at), now=now)
+
+    def rests(self, listing: PipelineListState, wait_s: float, *, now: Monotonic) -> Step:
+        """Let a list rest for so long: meanwhile it answers for nobody."""
+        listing.failing_until = Monotonic(now + wait_s)
+        return Step(QueueKind.DUE, wait_s)
+
+    def works(self, listing: PipelineListState) -> None:
+        """Note that a list answered."""
+        listing.failures = None
+        listing.failing_until = EARLIEST

@@ -197,7 +197,7 @@ class PageProcessor:
         """Return what a row leads to, nothing if its execution is somebody else's, or has ended."""
         listing, is_new = page.listing, False
         entry = page.left.pop(execution.id, None)
-        if entry is None and (entry := self._registry.find(execution.id)) is not None:
+        if entry is None and (entry := self._registry.entries.get(execution.id)) is not None:
             if not entry.queued:
                 return None
             self._poll_queue.take(entry)

@@ -236,7 +236,3 @@ class PipelineListState(PollItem):
         """Begin another scan, as if this one had not been made."""
         self.scan.make_anew()
         self.scan = following
-
-    def sought_count(self) -> int:
-        """Return how many open executions the scan is to search for: nobody knows where in the list they are."""
-        return self.rows.unlocated_count() if self.scan.seeks else 0

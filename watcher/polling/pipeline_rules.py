@@ -85,13 +85,16 @@ class RulesDraft:
     def turn(self, rule: Rule, evaluator: ReplyEvaluator, *, execution: Json | None = None) -> None:
         """Add the event of the pipeline that opens the problem of a rule, or closes it."""
         problem = self.problems.pop(rule.kind, None)
-        entry, change = evaluator.concluded(
+        entry, change = evaluator.events.pipeline(
             rule.kind if problem is None else CLOSED_BY[rule.kind],
             self._watch,
+            name=evaluator.pipeline_names.get(self._watch.pipeline),
+            link=evaluator.link,
             execution=execution,
             problem=problem,
             failed_count=0 if problem is not None else rule.failed_count(self.state, self._rules),
             after=self.sequence,
+            at=evaluator.clock.now(),
         )
         assert change is not None
         if problem is None:
@@ -327,7 +330,7 @@ class AccountRules:
         gone = self.recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
         dropped = [self.recorders.pop(pipeline) for pipeline in gone]
         self._retired += dropped
-        return [confirmed for recorder in dropped for confirmed in recorder.order.all_confirmed()]
+        return [confirmed for recorder in dropped for confirmed in recorder.order.confirmed.values()]
 
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Go by the rules of these watches. Raises `StoreError`; then, or cancelled, it is to be called again."""

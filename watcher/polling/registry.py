@@ -32,7 +32,7 @@ class Additions(NamedTuple):
 class ExecutionRegistry:
     """The watched executions that have not ended, each one entry, how many are in which status, and the lists.
 
-    `found_count` counts those that are not lost. `listings` are the pipelines watched whole, by id.
+    `entries` are by execution, `found_count` of them are not lost. `listings` are the pipelines watched whole, by id.
     """
 
     def __init__(self, poll_queue: PollQueue, metrics: AccountMetrics, *, min_interval_s: float) -> None:
@@ -42,7 +42,7 @@ class ExecutionRegistry:
         self._poll_queue = poll_queue
         self._metrics = metrics
         self._min_interval_s = min_interval_s
-        self._entries: dict[str, TrackedExecution] = {}
+        self.entries: dict[str, TrackedExecution] = {}
         self._left: dict[str, TrackedExecution] | None = None
         for gauge in metrics.open.values():
             gauge.set(0)
@@ -50,13 +50,13 @@ class ExecutionRegistry:
     def unknown(self, watches: Iterable[Watch]) -> dict[str, str]:
         """Return the executions these watches name that are not watched yet, or ended, with their pipelines."""
         named = ((execution, watch.pipeline) for watch in watches for execution in watch.executions)
-        return {execution: pipeline for execution, pipeline in named if execution not in self._entries}
+        return {execution: pipeline for execution, pipeline in named if execution not in self.entries}
 
     def overdue_by_other_limits(self, watches: Sequence[Watch]) -> dict[str, int]:
         """Return the executions that are overdue by limits that these watches change, and which event said so."""
         named, whole = _by_what_they_name(watches)
         found: dict[str, int] = {}
-        for execution, entry in self._entries.items():
+        for execution, entry in self.entries.items():
             sequence, watch = entry.known.overdue_sequence, named.get(execution) or whole.get(entry.known.pipeline)
             if sequence is not None and watch is not None and watch.overdue_after_s != entry.watch.overdue_after_s:
                 found[execution] = sequence
@@ -80,7 +80,7 @@ class ExecutionRegistry:
         """
         labels = Counter[str]()
         named, whole = _by_what_they_name(watches)
-        for entry in list(self._entries.values()):
+        for entry in list(self.entries.values()):
             new_watch = named.get(entry.known.execution) or whole.get(entry.known.pipeline)
             entry.unwatched, entry.watch = new_watch is None, new_watch or entry.watch
             if entry.unwatched and entry.queued:  # one in flight leaves when it is back: no second poll may go out
@@ -88,7 +88,7 @@ class ExecutionRegistry:
                 self.leave(entry)
         self._apply_lists(whole, found.listings, now=now)
         for known, recorded in self._new_executions(found, named):
-            if known.execution in self._entries or known.ended_at is not None:
+            if known.execution in self.entries or known.ended_at is not None:
                 continue
             watch = named.get(known.execution) or whole.get(known.pipeline)
             if watch is None:  # it left because nobody wanted it, nor does anybody now
@@ -112,18 +112,6 @@ class ExecutionRegistry:
         for execution, entry in left.items():
             yield as_if_new(entry.known) if execution in named else entry.known, entry.recorded
 
-    def open_entries(self) -> Sequence[TrackedExecution]:
-        """Return all who are watched now; the sequence stays as it is while some leave."""
-        return list(self._entries.values())
-
-    def find(self, execution: str) -> TrackedExecution | None:
-        """Return the entry of an execution that is watched."""
-        return self._entries.get(execution)
-
-    def list_of(self, entry: TrackedExecution) -> PipelineListState | None:
-        """Return the list that shows an entry, if its pipeline is watched whole."""
-        return self.listings.get(entry.known.pipeline)
-
     def enter(self, entry: TrackedExecution) -> None:
         """Watch an execution from now on; it is in the caller's hands."""
         self._enter(entry)
@@ -131,9 +119,9 @@ class ExecutionRegistry:
 
     def _enter(self, entry: TrackedExecution) -> None:
         """As `enter`, but for the metric, which a hundred thousand of them would have to lock as often."""
-        self._entries[entry.known.execution] = entry
+        self.entries[entry.known.execution] = entry
         self.found_count += entry.known.lost is None
-        if (listing := self.list_of(entry)) is not None:
+        if (listing := self.listings.get(entry.known.pipeline)) is not None:
             listing.rows.enter(entry)
 
     def move(self, entry: TrackedExecution, known: ExecutionRecord) -> None:
@@ -145,7 +133,7 @@ class ExecutionRegistry:
 
     def end_overdue(self, execution: str, *, sequence: int) -> None:
         """Forget that an execution is overdue, if that was the event that said so; the store has forgotten it."""
-        entry = self._entries.get(execution)
+        entry = self.entries.get(execution)
         if entry is not None and entry.known.overdue_sequence == sequence:
             entry.known = replace(entry.known, overdue_sequence=None, overdue_at=None)
 
@@ -169,12 +157,12 @@ class ExecutionRegistry:
 
     def leave(self, entry: TrackedExecution) -> None:
         """Forget an entry that is nobody's: it ended, or is no longer watched."""
-        del self._entries[entry.known.execution]
+        del self.entries[entry.known.execution]
         if self._left is not None:
             self._left[entry.known.execution] = entry
         self.found_count -= entry.known.lost is None
         self._metrics.open[open_label(entry.known)].dec()
-        if (listing := self.list_of(entry)) is not None:
+        if (listing := self.listings.get(entry.known.pipeline)) is not None:
             listing.rows.leave(entry)
 
     def _apply_lists(self, whole: Mapping[str, Watch], new: Iterable[PipelineListState], *, now: Monotonic) -> None:
@@ -186,7 +174,7 @@ class ExecutionRegistry:
                 del self.listings[pipeline]
         for listing in new:
             self.listings[listing.watch.pipeline] = listing
-            for entry in self._entries.values():
+            for entry in self.entries.values():
                 if entry.known.pipeline == listing.watch.pipeline:
                     listing.rows.enter(entry)
             listing.asked_at = now

@@ -81,9 +81,7 @@ class Metrics:
         disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client types most, not this
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._declare_account_metrics(self.registry)
-        self._declare_sink_metrics(self.registry)
-        self._declare_daemon_metrics(self.registry)
+        self._declare()
         self.pipelines: dict[str, dict[str, PipelineMetrics]] = {}
         """Of the accounts that this process owns, by their names, each watched pipeline by its id."""
         self.registry.register(PipelineCollector(self.pipelines))
@@ -115,10 +113,11 @@ class Metrics:
         for metric in (self.outbox_pending, self.outbox_oldest):
             metric.remove_by_labels({"sink": name})
 
-    def _declare_account_metrics(self, registry: CollectorRegistry) -> None:
+    def _declare(self) -> None:
+        registry = self.registry
+        counter, fast_counter = partial(Counter, registry=registry), partial(FastCounter, registry=registry)
+        histogram, fast_histogram = partial(Histogram, registry=registry), partial(FastHistogram, registry=registry)
         gauge = partial(Gauge, registry=registry)
-        fast_counter = partial(FastCounter, registry=registry)
-        fast_histogram = partial(FastHistogram, registry=registry)
         labels = ["account", "endpoint"]
         self.api_requests = fast_counter(
             "watcher_api_requests_total", "Requests to the API, by their outcome.", [*labels, "outcome"]
@@ -165,19 +164,16 @@ class Metrics:
             self.last_successful_poll,
         )
 
-    def _declare_sink_metrics(self, registry: CollectorRegistry) -> None:
-        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         self.deliveries = counter(
             "watcher_deliveries_total",
             "Deliveries to the sink by their outcome: settled, or tried and to be retried.",
             ["sink", "outcome"],
         )
-        self.delivery_delay = Histogram(
+        self.delivery_delay = histogram(
             "watcher_delivery_delay_seconds",
             "Seconds from when an event was recorded until the sink took it.",
             ["sink"],
             buckets=_LONG_SECONDS,
-            registry=registry,
         )
         self.batched = FastHistogram(
             "watcher_deliveries_batched",
@@ -214,19 +210,16 @@ class Metrics:
             self.sink_trouble,
         )
 
-    def _declare_daemon_metrics(self, registry: CollectorRegistry) -> None:
-        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         self.events = counter("watcher_events_total", "Events that were recorded, by their type.", ["type"])
         for type_ in EventType:
             self.events.labels(type_)
         self.problems_open = gauge("watcher_problems_open", "Problems that are open, by their kind.", ["kind"])
         for kind in PROBLEM_KINDS:
             self.problems_open.labels(kind)
-        self.detection_delay = Histogram(
+        self.detection_delay = histogram(
             "watcher_detection_delay_seconds",
             "Seconds from the end of an execution until the watcher saw it.",
             buckets=_LONG_SECONDS,
-            registry=registry,
         )
         self.leases_held = gauge(
             "watcher_leases_held", "Leases that this process holds, by what they are for.", ["kind"]
@@ -365,43 +358,36 @@ class PipelineCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the families."""
         of_pipeline, of_status = ("account", "pipeline"), ("account", "pipeline", "status")
+        counter, gauge = partial(CounterMetricFamily, labels=of_pipeline), partial(GaugeMetricFamily, labels=of_status)
         info = GaugeMetricFamily(
             "watcher_pipeline_info",
             "Always 1; the label says what a pipeline is called.",
             labels=(*of_pipeline, "name"),
         )
-        started = CounterMetricFamily(
-            "watcher_executions_started", "Executions that were seen for the first time.", labels=of_pipeline
-        )
+        started = counter("watcher_executions_started", "Executions that were seen for the first time.")
         ended = CounterMetricFamily("watcher_executions_ended", "Ends that were seen, by status.", labels=of_status)
         durations = HistogramMetricFamily(
             "watcher_execution_duration_seconds", "Seconds from the start of executions to their end.", labels=of_status
         )
-        tokens = CounterMetricFamily(
-            "watcher_execution_ai_tokens", "Tokens of models that executions used by their end.", labels=of_pipeline
-        )
+        tokens = counter("watcher_execution_ai_tokens", "Tokens of models that executions used by their end.")
         goals = CounterMetricFamily(
             "watcher_execution_goals",
             f"Executions that reached a goal; after {GOALS_COUNT} goals the others are `other`.",
             labels=(*of_pipeline, "goal"),
         )
-        open_ = GaugeMetricFamily(
-            "watcher_pipeline_open_executions", "Executions that have not ended, by their status.", labels=of_status
-        )
-        oldest = GaugeMetricFamily(
+        open_ = gauge("watcher_pipeline_open_executions", "Executions that have not ended, by their status.")
+        oldest = gauge(
             "watcher_pipeline_oldest_open_timestamp_seconds",
             "Since when the oldest open execution is in its status, in seconds since 1970.",
-            labels=of_status,
         )
         last_started = GaugeMetricFamily(
             "watcher_pipeline_last_started_timestamp_seconds",
             "When an execution last started, in seconds since 1970.",
             labels=of_pipeline,
         )
-        last_ended = GaugeMetricFamily(
+        last_ended = gauge(
             "watcher_pipeline_last_ended_timestamp_seconds",
             "When an execution last ended, by status, in seconds since 1970.",
-            labels=of_status,
         )
         for account, pipelines in self._accounts.items():
             for pipeline, each in pipelines.items():
@@ -457,17 +443,9 @@ class SinkMetrics:
         self._outcomes[state].inc()
         self._delay.observe(max(0.0, delay_s))
 
-    def retried(self, count: int = 1) -> None:
-        """Count attempts that will be repeated."""
-        self._outcomes["retried"].inc(count)
-
-    def dead(self, count: int = 1) -> None:
-        """Count dead letters."""
-        self._outcomes[DeliveryState.DEAD].inc(count)
-
-    def silenced(self, count: int) -> None:
-        """Count deliveries that a silence keeps back: nothing was attempted."""
-        self._outcomes[DeliveryState.SILENCED].inc(count)
+    def count(self, outcome: str, count: int = 1) -> None:
+        """Count deliveries that were `retried`, are `dead` letters, or `silenced`: nothing was attempted then."""
+        self._outcomes[outcome].inc(count)
 
     def reminded(self) -> None:
         """Count an event that reminds the sink of a problem."""

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -24,6 +24,12 @@ def begin(work: Callable[[], T], *, name: str) -> Future[T]:
     outcome.set_running_or_notify_cancel()  # whoever waits may leave, but cannot call it off
     threading.Thread(target=_run, args=(work, outcome), name=name, daemon=True).start()
     return outcome
+
+
+def raise_to(fatal: Callable[[BaseException], None], task: "asyncio.Task[Any]") -> None:
+    """Give `fatal` what a task raised that nobody waits for."""
+    if not task.cancelled() and (error := task.exception()):
+        fatal(error)
 
 
 async def run_detached(work: Callable[[], T], *, name: str) -> T:

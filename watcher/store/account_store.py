@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from sys import intern
 from typing import TypeVar
@@ -18,13 +18,17 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.store.changes import BackoffChange, BackoffState, Change, Lease, PollTimes, SnapshotChange
 from watcher.store.problems import open_problem_of, open_problems_of_pipeline
+from watcher.store.recording import load_events
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 from watcher.store.sql_store import SqlStore
 from watcher.store.states import (
+    AS_KNOWN,
     CURSOR_FIELDS,
     FORGET_SCAN,
     MARK_PIPELINE,
+    RULE_STATE,
     Source,
+    as_known,
     backoff_of,
     execution_id,
     execution_key,
@@ -156,7 +160,7 @@ class SqlAccountStore:
             unjudged = connection.execute(_UNJUDGED, {"of_pipeline": number})
             return RulesRecord(
                 row.sequence,
-                RuleState() if row.rules is None else RuleState.from_json(row.rules),
+                RuleState() if row.rules is None else RULE_STATE.validate_json(row.rules),
                 {problem.kind: problem for problem in problems},
                 [UnjudgedEnd(execution_id(each.execution), End(each.ended_at, each.failed)) for each in unjudged],
             )
@@ -165,7 +169,7 @@ class SqlAccountStore:
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, as far as they are there still."""
-        return await self._store.load_events(keys)
+        return await self._store.read(partial(load_events, keys=keys))
 
     async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:
         """Keep when unchanged executions were last polled: execution to microseconds UTC, steady."""
@@ -220,15 +224,9 @@ def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Mic
         status=row.status and intern(row.status),
         since_at=min(row.since_at, now),
         polled_at=min(row.looked_at, now),
-        sequence=row.sequence,
         counts=counts_of(row.counts),
-        overdue_sequence=row.overdue_sequence,
-        overdue_at=row.overdue_at,
         lost=None if row.lost is None else LostReason(row.lost),
-        lost_at=row.lost_at,
-        ended_at=row.ended_at,
-        was_paused=row.was_paused,
-        found_at=row.found_at,
+        **dict(zip(AS_KNOWN, as_known(row), strict=True)),
     )
 
 

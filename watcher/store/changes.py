@@ -1,11 +1,11 @@
 """What is written to the store, and under which lease."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 from uuid import UUID
 
-from watcher.domain.delivery import DeliveryState, ProblemMessage
+from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
 from watcher.domain.event import OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
@@ -41,19 +41,12 @@ class ExecutionChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Reminder:
-    """That the leased sink was reminded of a problem for that moment (microseconds UTC, steady)."""
-
-    problem: UUID
-    reminded_at: Micros
-
-
-@dataclass(frozen=True, slots=True)
 class SourceChange:
     """A new state of the leased account or sink itself, with its events.
 
     `before` is the sequence believed recorded, `sequence` the new one. `state` is the account's trouble, or a
-    sink's `failing` or `disabled`; `None` is well.
+    sink's `failing` or `disabled`; `None` is well. `reminders` are the problems that the sink was reminded of, and for
+    which moment (microseconds UTC, steady).
     """
 
     lease: Lease
@@ -62,7 +55,7 @@ class SourceChange:
     state: str | None
     entries: tuple[OutboxEntry, ...]
     problems: tuple[ProblemChange, ...] = ()
-    reminders: tuple[Reminder, ...] = ()
+    reminders: Mapping[UUID, Micros] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,22 +151,15 @@ class SnapshotChange:
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """How one delivery stands after an attempt, or after a silence kept it back. Fields as in `Delivery`.
+    """How one delivery stands after an attempt, or after a silence kept it back.
 
     `answer` is a word or code. With `tried` the receiver may have got it.
     """
 
-    number: int
-    lane: bytes
+    delivery: Delivery
     state: DeliveryState
-    attempts: int
-    due_at: Micros
-    tried_at: Micros
-    rejections: int = 0
-    tried: bool = True
-    first_due_at_s: float | None = None
     answer: str | None = None
-    group_key: bytes | None = None
+    tried: bool = True
 
 
 Trial = Literal["never_tried", "tried_longest_ago"]

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, Table, func, insert, inspect, select, text
+from sqlalchemy import Connection, Table, func, insert, inspect, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError, WatcherError
+from watcher.domain.errors import StoreHeldError, StoreUnusableError, WatcherError
 from watcher.runtime.clock import Clock
 from watcher.store.database import explain, found_version, prepare_schema
 from watcher.store.open import BUSY_TIMEOUT_S
@@ -56,7 +56,16 @@ class StoreEnd:
     def transaction(self) -> Iterator[Connection]:
         """Give a transaction in which nobody else writes. What raises inside leaves the store as it was."""
         with ExitStack() as stack:
-            engine = self._postgresql_engine() if is_postgresql(self.url) else self._sqlite_engine(stack)
+            if is_postgresql(self.url):
+                from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
+                from watcher.store.postgresql_connections import Connector  # noqa: PLC0415
+
+                connector = Connector(self.url, password=self.password, clock=self.clock)
+                engine = postgresql.make_engine(connector, begin=lambda: _BEGIN_POSTGRESQL, connections=1)
+            else:
+                path = path_of(self.url)
+                stack.enter_context(hold_file(path, clock=self.clock))
+                engine = make_engine(path, connections=1, busy_timeout_s=BUSY_TIMEOUT_S, pragmas=_PRAGMAS)
             stack.callback(engine.dispose)
             connection = stack.enter_context(engine.begin())
             if is_postgresql(self.url):
@@ -71,28 +80,15 @@ class StoreEnd:
         try:
             yield
         except SQLAlchemyError as error:
-            meaning = self._explain(error)
+            if is_postgresql(self.url):
+                from watcher.store.postgresql import opening_error  # noqa: PLC0415 (of an extra)
+
+                meaning = opening_error(error, where=self.where)
+            else:
+                meaning = explain(error, where=self.where, names=ERROR_NAMES).error()
         else:
             return
         raise meaning  # outside the clause, so that the text of the database's error does not come along
-
-    def _explain(self, error: Exception) -> StoreError:
-        if is_postgresql(self.url):
-            from watcher.store.postgresql import opening_error  # noqa: PLC0415 (of an extra)
-
-            return opening_error(error, where=self.where)
-        return explain(error, where=self.where, names=ERROR_NAMES).error()
-
-    def _sqlite_engine(self, stack: ExitStack) -> Engine:
-        stack.enter_context(hold_file(path_of(self.url), clock=self.clock))
-        return make_engine(path_of(self.url), connections=1, busy_timeout_s=BUSY_TIMEOUT_S, pragmas=_PRAGMAS)
-
-    def _postgresql_engine(self) -> Engine:
-        from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
-        from watcher.store.postgresql_connections import Connector  # noqa: PLC0415
-
-        connector = Connector(self.url, password=self.password, clock=self.clock)
-        return postgresql.make_engine(connector, begin=lambda: _BEGIN_POSTGRESQL, connections=1)
 
     def _lock(self, connection: Connection) -> None:
         from watcher.store import postgresql  # noqa: PLC0415 (of an extra)

@@ -106,6 +106,9 @@ class Database(ABC):
     ahead_us = 0
     """By how much its clock was ahead of this process's steady one when it was prepared; 0 where that is the same."""
 
+    check_file: Callable[[], None] = staticmethod(lambda: None)
+    """Raises `StoreUnusableError` if what is written now will not be found by the next start."""
+
     @abstractmethod
     def use_password(self, password: str | None) -> None:
         """Log in with it from the next connection on, where there is a login."""

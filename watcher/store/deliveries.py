@@ -79,7 +79,7 @@ _called_at: ColumnElement[int] = bindparam("now") + case(
     (delivery.c.group_key.is_not(None), 0),
     else_=(delivery.c.number * _SPREAD % (CALLED_WITHIN_US // 1_000)) * 1_000,
 )
-_CALL_FORWARD = (
+CALL_FORWARD = (
     update(delivery)
     .where(
         delivery.c.sink_id == bindparam("of_sink"),
@@ -89,6 +89,7 @@ _CALL_FORWARD = (
     )
     .values(due_at=_called_at)
 )
+"""Has all that was tried and waits come due within a minute, evenly spread."""
 
 _earlier = delivery.alias("earlier")
 EARLIER = (
@@ -156,29 +157,29 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
     for turn in turns:
         sink_id = numbers[sink(turn.lease.name)]
         for attempt in turn.attempts:
-            is_waiting = attempt.state is DeliveryState.WAITING
-            first_due_at_s = attempt.first_due_at_s
+            is_waiting, stands = attempt.state is DeliveryState.WAITING, attempt.delivery
+            first_due_at_s = stands.first_due_at_s
             row = {
                 "of_sink": sink_id,
-                "of_number": attempt.number,
-                "of_lane": attempt.lane,
+                "of_number": stands.number,
+                "of_lane": stands.lane,
                 "new_state": attempt.state,
-                "new_attempts": attempt.attempts,
-                "new_due_at": attempt.due_at,
-                "new_rejections": attempt.rejections,
+                "new_attempts": stands.attempts,
+                "new_due_at": stands.due_at,
+                "new_rejections": stands.rejections,
                 "new_tried": attempt.tried,
-                "new_tried_at": attempt.tried_at,
+                "new_tried_at": stands.tried_at,
                 "new_first_due_us": None if first_due_at_s is None else round(first_due_at_s * 1e6),
                 "new_settled_at": None if is_waiting else now,
                 "new_answer": attempt.answer,
-                "new_group_key": attempt.group_key,
+                "new_group_key": stands.group_key,
                 "now": now,
                 "group_wait_us": turn.group_wait_us,
             }
             rows.append(row)
             if is_waiting:
                 failed.append(row)
-            elif attempt.attempts > (attempt.state is not DeliveryState.SILENCED):
+            elif stands.attempts > (attempt.state is not DeliveryState.SILENCED):
                 freed.append(row)  # it was tried before; one that got through at once has held nothing back
     if rows:
         rows.sort(key=itemgetter("of_number", "of_sink"))
@@ -187,11 +188,6 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
         _HOLD_BACK.run(connection, *failed)
     if freed:
         LET_GO.run(connection, *freed)
-
-
-def call_forward(connection: Connection, sink_id: int, *, now: Micros) -> None:
-    """Have all that was tried and waits come due within a minute, evenly spread."""
-    connection.execute(_CALL_FORWARD, {"of_sink": sink_id, "now": now})
 
 
 _IN_ORDER = attrgetter("tried", "due_at", "recorded_at")
@@ -251,28 +247,24 @@ def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take)
     return sorted(members, key=attrgetter("number"))[: request.group_count]
 
 
+_AS_READ = (
+    *("number", "lane", "type", "body", "recorded_at", "due_at", "attempts", "rejections", "tried_at", "group_key"),
+    *("account", "pipeline"),
+)
+_as_read = attrgetter(*_AS_READ)
+
+
 def _delivery(row: AnyRow, name: str) -> Delivery:
     return Delivery(
         sink=name,
-        number=row.number,
-        lane=row.lane,
         event_id=UUID(bytes=row.event_id),
-        type=row.type,
-        body=row.body,
-        recorded_at=row.recorded_at,
-        due_at=row.due_at,
-        attempts=row.attempts,
-        rejections=row.rejections,
-        tried_at=row.tried_at,
         first_due_at_s=None if row.first_due_us is None else row.first_due_us / 1_000_000,
-        group_key=row.group_key,
         replayed=bool(row.replayed),
-        account=row.account,
-        pipeline=row.pipeline,
         labels=labels_of(row.labels),
         problem=None if row.problem_id is None else UUID(bytes=row.problem_id),
         closes=bool(row.closes),
         only_closes=bool(row.only_closes),
+        **dict(zip(_AS_READ, _as_read(row), strict=True)),
     )
 
 

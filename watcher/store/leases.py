@@ -131,7 +131,8 @@ class LocalLeases:
     """The leases of a store that this process alone uses: it takes what it wants, for ever."""
 
     def __init__(self) -> None:
-        """Have nothing taken yet."""
+        """Have nothing taken yet. Nobody else releases anything, so `renew_now` is called by nobody."""
+        self.renew_now: Callable[[], None] = lambda: None
         self._epochs: dict[tuple[str, str], int] = {}
 
     def claim(self, kind: str, name: str) -> Lease:
@@ -146,9 +147,6 @@ class LocalLeases:
             if self._epochs.get((lease.kind, lease.name)) != lease.epoch:
                 raise lost(lease)
 
-    def follow(self, renew_now: Callable[[], None]) -> None:
-        """Call nothing: nobody else releases anything."""
-
     async def renew(self, request: RenewRequest) -> Sharing:
         """Take what is wanted and not held."""
         held = {key_of(lease) for lease in request.held}
@@ -162,7 +160,11 @@ def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micr
     Of each kind it takes what is free up to its share, rounded up. What the store says is its own, though it does not
     hold it, is free to it: the answer to a renewal was lost.
     """
-    kept = {lease for lease, spends in request.held.items() if _is_held(rows, lease, spends)}
+    kept = {
+        lease
+        for lease, spends in request.held.items()
+        if all(key in rows and rows[key].epoch == lease.epoch for key in rows_of(key_of(lease), spends))
+    }
     epochs = {lease.epoch for lease in kept}
     alive = [row.fingerprint for key, row in rows.items() if key.kind == REPLICA and row.until > now]
     differs = len(set(alive)) > 1
@@ -190,10 +192,6 @@ def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micr
             surplus = mine[-1]
     rows_to_take = {key: rows_of(key, request.wanted[key]) for key in may_take}
     return Sharing(kept, rows_to_take, surplus, min(free_later) - now, len(alive), differs)
-
-
-def _is_held(rows: Mapping[LeaseKey, LeaseRow], lease: Lease, spends: str) -> bool:
-    return all(key in rows and rows[key].epoch == lease.epoch for key in rows_of(key_of(lease), spends))
 
 
 def rows_of(key: LeaseKey, spends: str) -> list[LeaseKey]:

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from watcher.runtime.clock import Clock
 from watcher.store.database import Database
 from watcher.store.sql_store import SqlStore
-from watcher.store.sqlite import DatabaseFile, SqliteDatabase, hold_file
+from watcher.store.sqlite import SqliteDatabase, hold_file
 from watcher.store.store_url import is_postgresql, path_of
 
 BUSY_TIMEOUT_S = 2.0
@@ -24,28 +24,20 @@ async def open_store(
 ) -> SqlStore:
     """Open the store at `url`, a valid `store.url`, making or migrating it as needed, and hold it until it is closed.
 
-    `password` is PostgreSQL's, `busy_timeout_s` how long a write waits for another
-    program's lock on a file. Raises `StoreHeldError` when the file is in use, `StoreUnusableError` when a person must
-    correct something (it is unwritable, damaged, somebody else's, newer, or refuses the login), `StoreNotReadyError`
-    for a server that is not ready yet, and `StoreError` for what else may pass (locked, full).
+    `password` is PostgreSQL's, `busy_timeout_s` how long a write waits for another program's lock on a file. Raises
+    `StoreHeldError` when the file is in use, `StoreUnusableError` when a person must correct something (it is
+    unwritable, damaged, somebody else's, newer, or refuses the login), `StoreNotReadyError` for a server that is not
+    ready yet, and `StoreError` for what else may pass (locked, full).
     """
     async with AsyncExitStack() as stack:
-        database_file: DatabaseFile | None = None
         database: Database
         if is_postgresql(url):
             from watcher.store.postgresql import PostgresDatabase  # noqa: PLC0415 (of an extra)
 
             database = PostgresDatabase(url, password=password, clock=clock)
         else:
-            path = path_of(url)
-            database_file = stack.enter_context(hold_file(path, clock=clock))
-            database = SqliteDatabase(path, busy_timeout_s=busy_timeout_s)
+            file = stack.enter_context(hold_file(path_of(url), clock=clock))
+            database = SqliteDatabase(file, busy_timeout_s=busy_timeout_s)
         stack.push_async_callback(database.close)
         created = await database.prepare()
-        return SqlStore(
-            database=database,
-            database_file=database_file,
-            created=created,
-            clock=clock,
-            resources=stack.pop_all(),
-        )
+        return SqlStore(database=database, created=created, clock=clock, resources=stack.pop_all())

@@ -53,15 +53,12 @@ class PostgresLeases:
     ) -> None:
         """Do each transaction by `write`.
 
-        Whether the database went back `went_back` says, and puts right what it says it by.
+        Whether the database went back `went_back` says, and puts right what it says it by. `renew_now` is called, in
+        the event loop, when another replica has released something, or the database went back.
         """
         self.renew_now: Callable[[], None] = lambda: None
         self._write = write
         self._went_back = went_back
-
-    def follow(self, renew_now: Callable[[], None]) -> None:
-        """Call this, in the event loop, when another replica has released something, or the database went back."""
-        self.renew_now = renew_now
 
     async def renew(self, request: RenewRequest) -> Sharing:
         """Renew what is held, let go of what is released, and take what is free of what is wanted, up to the share.

@@ -54,7 +54,9 @@ def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange
     changed: list[dict[str, Any]] = []
     for change, about in changes:
         if change.is_new:
-            opened.append(_row(change.problem) | about)
+            new = change.problem
+            row = {"id": new.id.bytes, "kind": new.kind, "opened_at": to_us(new.opened_at)}
+            opened.append({**row, "failed_count": new.failed_count, **new.opening._asdict(), **about})
         else:
             closed_at = None if change.closed_at is None else to_us(change.closed_at)
             key = {"of_problem": change.problem.id.bytes}
@@ -63,17 +65,6 @@ def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange
         connection.execute(_INSERT, sorted(opened, key=lambda row: row["id"]))
     if changed:  # stable, so that of one problem's changes the last stays
         connection.execute(_UPDATE, sorted(changed, key=lambda row: row["of_problem"]))
-
-
-def _row(opened: Problem) -> dict[str, Any]:
-    return {
-        "id": opened.id.bytes,
-        "kind": opened.kind,
-        "opened_at": to_us(opened.opened_at),
-        "failed_count": opened.failed_count,
-        "stream": opened.opening.stream,
-        "sequence": opened.opening.sequence,
-    }
 
 
 def open_problem_of(connection: Connection, *, source_id: int) -> Problem | None:
@@ -248,13 +239,8 @@ _BEGIN_REMINDING = insert(reminder)
 
 def sent_openings(connection: Connection, sink_id: int, *, closed_from: Micros | None) -> Sequence[SentOpening]:
     """Return the last opening that a sink was sent of each problem that is open, or was closed since that moment."""
-    key = {"of_sink": sink_id}
-    found = (
-        connection.execute(_SENT_OPEN, key)
-        if closed_from is None
-        else connection.execute(_OPEN_OR_LATE, key | {"closed_from": closed_from})
-    )
-    last = {row.id: row for row in found}
+    statement = _SENT_OPEN if closed_from is None else _OPEN_OR_LATE
+    last = {row.id: row for row in connection.execute(statement, {"of_sink": sink_id, "closed_from": closed_from})}
     return [
         SentOpening(
             problem=problem_of(row),
@@ -272,11 +258,11 @@ def sent_openings(connection: Connection, sink_id: int, *, closed_from: Micros |
 def write_reminders(connection: Connection, changes: Iterable[SourceChange], *, numbers: SourceNumbers) -> None:
     """Write that sinks were reminded of problems."""
     for change in changes:
-        for each in change.reminders:
+        for problem_id, reminded_at in change.reminders.items():
             sink_id = numbers[sink(change.lease.name)]
-            key = {"of_problem": each.problem.bytes, "of_sink": sink_id, "at": each.reminded_at}
+            key = {"of_problem": problem_id.bytes, "of_sink": sink_id, "at": reminded_at}
             if not connection.execute(_REMIND, key).rowcount:
-                row = {"problem_id": each.problem.bytes, "sink_id": sink_id, "reminded_at": each.reminded_at}
+                row = {"problem_id": problem_id.bytes, "sink_id": sink_id, "reminded_at": reminded_at}
                 connection.execute(_BEGIN_REMINDING, row)
 
 

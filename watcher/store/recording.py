@@ -27,7 +27,7 @@ from watcher.store.changes import (
     Turn,
 )
 from watcher.store.database import HotStatement
-from watcher.store.deliveries import call_forward, labels_text, settle, take
+from watcher.store.deliveries import CALL_FORWARD, labels_text, settle, take
 from watcher.store.monitor import Writing
 from watcher.store.problems import write_messages, write_problems, write_reminders
 from watcher.store.records import Taken
@@ -262,7 +262,7 @@ def write_group(
         if turn.messages:
             write_messages(connection, sink_id, turn.messages)
         if turn.calls_forward:
-            call_forward(connection, sink_id, now=now)
+            connection.execute(CALL_FORWARD, {"of_sink": sink_id, "now": now})
         if turn.take is not None:
             taken[id(turn)] = take(connection, sink_id, name=turn.lease.name, request=turn.take)
     return names, taken

@@ -17,18 +17,16 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError
-from watcher.domain.event import EventKey, EventType
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.store import problems
 from watcher.store.changes import Lease, Turn
 from watcher.store.database import Database, DatabaseFault
 from watcher.store.deliveries import backlog
 from watcher.store.leases import LocalLeases
 from watcher.store.monitor import StoreMonitor, Writing, write_probe
-from watcher.store.recording import GroupWork, Item, Outbox, load_events, write_group
+from watcher.store.problems import open_problems
+from watcher.store.recording import GroupWork, Item, Outbox, write_group
 from watcher.store.records import Backlog, OpenProblem, Taken
-from watcher.store.sqlite import DatabaseFile
 from watcher.store.states import Source, SourceNumbers
 
 GROUP_COUNT = 256
@@ -37,9 +35,7 @@ GROUP_COUNT = 256
 QUIET_TURNS = 2
 """A group is gathered until so many turns of the event loop in a row bring nothing more.
 
-What comes together, such as the answers of one turn, is handed in within a few turns. One transaction costs as much as
-ten of the changes in it: where each turn brings some, waiting for more is what helps (measured: 50 in a group, and 30
-where ten turns are waited through in any case).
+One transaction costs as much as ten of the changes in it: where each turn brings some, waiting for more helps.
 """
 
 MOST_TURNS = 40
@@ -143,7 +139,6 @@ class SqlStore:
         self,
         *,
         database: Database,
-        database_file: DatabaseFile | None,
         created: bool,
         clock: Clock,
         resources: AsyncExitStack,
@@ -162,10 +157,9 @@ class SqlStore:
         self.takers: dict[str, Taker] = {}  # by sink: who takes at once what is recorded for it here
         self.wakes: dict[str, Callable[[], None]] = {}  # by sink: who looks for what was recorded, here or elsewhere
         self.on_recorded = database.shared(self._wake)
-        self._database = database
+        self.database = database
         self.monitor = StoreMonitor(explain=database.explain, clock=clock)
         self._closed = False
-        self._database_file = database_file
         self._resources = resources
         self._writing = Writing.CHANGES  # what the group is that is written now
         self._group: GroupWriter[Item, Taken | None] = GroupWriter(
@@ -195,7 +189,7 @@ class SqlStore:
         """
         if lease is not None and isinstance(self.leases, LocalLeases):
             self.leases.check(None, [lease])
-        return await self._watched(partial(self._database.read, work))
+        return await self._watched(partial(self.database.read, work))
 
     async def write(self, work: Work[T], *, lease: Lease | None = None) -> T:
         """Return what `work` returns once that is committed.
@@ -208,32 +202,15 @@ class SqlStore:
                 self.leases.check(connection, [lease])
             return work(connection)
 
-        return await self._watched(partial(self._database.write, write), Writing.A_LITTLE)
-
-    async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
-        """Return the bodies of these events, as far as they are there still."""
-        return await self.read(partial(load_events, keys=keys))
+        return await self._watched(partial(self.database.write, write), Writing.A_LITTLE)
 
     async def backlog(self) -> Mapping[str, Backlog]:
         """Return what waits, by sink."""
         return await self.read(backlog)
 
-    async def count_open_problems(self) -> Mapping[EventType, int]:
-        """Return how many problems are open, by kind."""
-        return await self.read(problems.count_open_problems)
-
     async def open_problems(self, *, after: UUID | None = None) -> Sequence[OpenProblem]:
         """Return a page of the open problems."""
-        return await self.read(partial(problems.open_problems, after=after))
-
-    async def check_database_file(self) -> None:
-        """Raise `StoreUnusableError` if what is written now will not be found by the next start."""
-        if self._database_file is not None:
-            self._database_file.check()
-
-    def use_password(self, password: str | None) -> None:
-        """Log in to the database with it from the next connection on, where there is a login."""
-        self._database.use_password(password)
+        return await self.read(partial(open_problems, after=after))
 
     async def probe_writable(self) -> None:
         """Write something of no meaning, durably, as any other write."""
@@ -270,7 +247,7 @@ class SqlStore:
         try:
             if not work.sources <= self.outbox.numbers.keys():
                 await self.outbox.numbers.provide(work.sources)
-            names, taken = await (self._database.read if is_read else self._database.write)(write)
+            names, taken = await (self.database.read if is_read else self.database.write)(write)
         except BaseException:
             for _, hand_over in handing_over:
                 hand_over(None)

@@ -65,9 +65,11 @@ T = TypeVar("T")
 class SqliteDatabase(Database):
     """A database file, whose lock keeps every other process out."""
 
-    def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
+    def __init__(self, file: "DatabaseFile", *, busy_timeout_s: float) -> None:
         """Open no connection yet."""
+        path = file.path
         self.where = str(path)
+        self.check_file = file.check
         self._writer = make_engine(path, connections=1, busy_timeout_s=busy_timeout_s, pragmas=_WRITER)
         self._reader = make_engine(
             path,
@@ -158,13 +160,13 @@ class DatabaseFile:
 
     def __init__(self, path: Path, *, opened: os.stat_result) -> None:
         """Remember the file by its device and inode."""
-        self._path = path
+        self.path = path
         self._opened = opened
 
     def check(self) -> None:
         """Raise `StoreUnusableError` if the file is no longer there, or is another."""
         try:
-            found = self._path.stat()
+            found = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             raise self._error("was deleted or moved") from None
         except OSError:  # a directory that was closed to us, say: the file itself goes on
@@ -173,9 +175,9 @@ class DatabaseFile:
             raise self._error("was replaced by another file")
 
     def _error(self, what: str) -> StoreUnusableError:
-        name = self._path.name
+        name = self.path.name
         return StoreUnusableError(
-            f"{self._path} {what} while it was in use, so nothing can be kept; put the file back, or remove {name}-wal"
+            f"{self.path} {what} while it was in use, so nothing can be kept; put the file back, or remove {name}-wal"
             f" and {name}-shm and restore a copy, then start again (else everything is reported again), and change it"
             " only while the daemon is stopped"
         )

@@ -8,12 +8,14 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import fields
 from functools import lru_cache, partial
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter
 from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, text, update
 
 from watcher.domain.errors import SequenceConflictError
+from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.changes import (
@@ -96,6 +98,11 @@ def _number(connection: Connection, *, wanted: Sequence[Source]) -> _Numbers:
     return {Source(row.kind, row.name): row.id for row in rows}
 
 
+AS_KNOWN = ("sequence", "overdue_sequence", "overdue_at", "lost_at", "ended_at", "was_paused", "found_at")
+"""Columns of an execution that hold what the field of that name does."""
+as_known = attrgetter(*AS_KNOWN)
+_NEW_AS_KNOWN = tuple(f"new_{name}" for name in AS_KNOWN)
+
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
 _NEW: dict[str, BindParameter[Any]] = {column.name: bindparam(f"new_{column.name}") for column in execution.c}
 _INSERT = HotStatement(insert(execution).values(_NEW))
@@ -138,16 +145,10 @@ def write_executions(connection: Connection, changes: Iterable[ExecutionChange],
             "new_status": known.status,
             "new_since_at": known.since_at,
             "new_looked_at": known.polled_at,
-            "new_sequence": known.sequence,
-            "new_counts": _COMPACT.encode(dict(known.counts)),
-            "new_overdue_sequence": known.overdue_sequence,
-            "new_overdue_at": known.overdue_at,
             "new_lost": known.lost,
-            "new_lost_at": known.lost_at,
-            "new_ended_at": known.ended_at,
-            "new_was_paused": known.was_paused,
-            "new_found_at": known.found_at,
+            "new_counts": _COMPACT.encode(dict(known.counts)),
             "new_stream": change.entries[0].event.stream if change.entries else None,
+            **dict(zip(_NEW_AS_KNOWN, as_known(known), strict=True)),
         }
         if change.before is None:
             added.append(row)
@@ -295,6 +296,7 @@ def is_forgotten(row: AnyRow, *, now: Micros) -> bool:
     return row.absent_since is not None and now - row.absent_since > FORGOTTEN_AFTER_US
 
 
+RULE_STATE = TypeAdapter(RuleState)
 _WRITE_RULES = (
     update(source)
     .where(source.c.id == bindparam("of_pipeline"), source.c.sequence == bindparam("before"))
@@ -316,7 +318,7 @@ def write_rules(connection: Connection, changes: Iterable[RulesChange], *, numbe
                 "of_pipeline": pipeline_id,
                 "before": change.before,
                 "new_sequence": change.sequence,
-                "new_rules": change.state.to_json(),
+                "new_rules": RULE_STATE.dump_json(change.state).decode(),
             }
         )
         if change.judges_all:

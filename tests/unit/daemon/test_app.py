@@ -11,7 +11,7 @@ from virtual import FakeClock
 from watcher.cli.wait import wait_for
 from watcher.daemon.app import _nothing_unseen, _unready
 from watcher.daemon.pages import Readiness
-from watcher.domain.routing import Router
+from watcher.domain.timestamps import to_us
 from watcher.runtime.scheduler import Schedule
 from watcher.store.sql_store import SqlStore
 
@@ -31,7 +31,7 @@ async def fatal_of(*, callback: object = None, task: object = None) -> list[str]
 
 
 async def test_an_error_of_ours_in_a_callback_ends_the_daemon() -> None:
-    assert await fatal_of(callback=Router({}).replace) == ["TypeError"]
+    assert await fatal_of(callback=to_us) == ["AttributeError"]
 
 
 async def test_an_error_of_ours_in_a_task_that_nobody_waits_for_ends_the_daemon() -> None:

@@ -36,7 +36,7 @@ class Replica:
             fatal=self.fatal.append,
         )
         self.changed: list[LeaseKey] = []
-        self.leases.follow(self.changed.extend)
+        self.leases.changed = self.changed.extend
 
     async def want(self, *keys: LeaseKey, fingerprint: str = "one", spends: str = "") -> None:
         await self.leases.want(dict.fromkeys(keys, spends), fingerprint=fingerprint)
@@ -290,7 +290,7 @@ async def test_it_renews_at_once_when_another_has_released_something(replica: Re
     await replica.leases.want({A: ""}, fingerprint="one")
     await asyncio.sleep(0)
     replica.table.take_away(A)
-    replica.store.tell()
+    replica.store.renew_now()
     async with asyncio.timeout(10):
         while not replica.leases.may_own(A):
             await asyncio.sleep(0)

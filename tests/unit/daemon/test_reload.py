@@ -84,7 +84,7 @@ async def following(
         **{"check_every_s": 0.01, "retry_every_s": 0.01} | options,
     )
     if applied is not None:
-        follower.apply_by(applied)
+        follower.apply = applied
     follower.begin()
     yield follower, metrics
     await follower.end()
@@ -133,7 +133,7 @@ async def test_being_asked_is_enough(file: Path) -> None:
     follower = ConfigFollower(
         Reloading(source, asked), source.load(), metrics=metrics, clock=SystemClock(), fatal=raise_it, check_every_s=60
     )
-    follower.apply_by(applied)
+    follower.apply = applied
     follower.begin()
     asked.set()
     assert await metrics.next() == 1.0
@@ -207,7 +207,7 @@ async def test_before_there_is_a_store_a_bad_file_is_loud_and_a_good_one_waits(f
         write(file, "debug")
         await asyncio.sleep(0.3)
         assert metrics.went.empty()
-        follower.apply_by(applied)
+        follower.apply = applied
         assert await metrics.next() == 1.0
     assert applied.levels == ["debug"]
 
@@ -236,7 +236,7 @@ async def test_an_error_nobody_foresaw_ends_the_daemon(file: Path) -> None:
     follower = ConfigFollower(
         Reloading(source, asked), settings, metrics=Metrics(), clock=SystemClock(), fatal=failed.set_result
     )
-    follower.apply_by(apply)
+    follower.apply = apply
     follower.begin()
     assert isinstance(await failed, ZeroDivisionError)
 

@@ -196,7 +196,7 @@ async def test_a_sink_that_took_the_opening_late_is_reminded_at_the_next_time(ri
 
 
 async def test_nothing_is_reminded_of_what_a_silence_kept_back(rig: Rig) -> None:
-    rig.silences.replace([Silence(EPOCH, EPOCH.replace(year=2027), types=(EventType.PIPELINE_FAILING,))])
+    rig.silences.all = [Silence(EPOCH, EPOCH.replace(year=2027), types=(EventType.PIPELINE_FAILING,))]
     await open_problem(rig)
     assert await pass_hours(rig, 2) == [0, 0]
 

@@ -34,8 +34,8 @@ def after(
         [delivery], result, rules, at=at, clock_s=waited_s, begun_s=0.0, through_at=NEVER, jitter=lambda: jitter
     )
     (record,) = attempt.records
-    assert record.due_at == round(attempt.wait_s * 1e6)
-    return record.state, record.rejections, attempt.wait_s
+    assert record.delivery.due_at == round(attempt.wait_s * 1e6)
+    return record.state, record.delivery.rejections, attempt.wait_s
 
 
 @pytest.mark.parametrize(("jitter", "wait_s"), [(0.0, 4.0), (0.25, 4.5), (0.75, 5.5), (1.0, 6.0)])

@@ -38,7 +38,7 @@ def silence(rig: Rig, *, from_s: float = 0.0, until_s: float = 600.0, **wanted: 
     """Have one silence for that time from now on."""
     now = rig.clock.now()
     one = Silence(now + timedelta(seconds=from_s), now + timedelta(seconds=until_s), **wanted)
-    rig.silences.replace([one])
+    rig.silences.all = [one]
     return one
 
 
@@ -73,7 +73,7 @@ async def test_a_weekly_one_holds_in_its_hours_and_then_lets_go_what_opened_a_pr
     now = rig.clock.now()
     minute = now.hour * 60 + now.minute
     weekly = WeeklyHours(frozenset({now.weekday()}), minute + 5, minute + 10, ZoneInfo("UTC"))
-    rig.silences.replace([Silence(now, now, weekly=weekly)])
+    rig.silences.all = [Silence(now, now, weekly=weekly)]
     await rig.record("b")
     assert await rig.sent_after() == ["b1"]
     assert await rig.sent_after(400) == []
@@ -103,7 +103,7 @@ async def test_an_opening_that_is_kept_back_is_sent_when_the_silence_ends(
     await rig.record("b")
     assert await rig.sent_after(300) == []
     if ends == "by its owner":
-        rig.silences.replace([])
+        rig.silences.all = []
     elif ends == "while nobody looks":
         await rig.stop()
         rig.clock.passed_s += 500
@@ -114,12 +114,12 @@ async def test_an_opening_that_is_kept_back_is_sent_when_the_silence_ends(
 
 async def test_but_not_while_another_silence_keeps_it_back(rig: Rig) -> None:
     first = silence(rig, until_s=100, sinks=("ops",))
-    rig.silences.replace([first, Silence(EPOCH, EPOCH + timedelta(days=1), accounts=("default",))])
+    rig.silences.all = [first, Silence(EPOCH, EPOCH + timedelta(days=1), accounts=("default",))]
     await open_problem(rig)
     await rig.go()
     assert await rig.sent_after(200) == []
     assert rig.row("a1")["state"] == "silenced"
-    rig.silences.replace([])
+    rig.silences.all = []
     assert await rig.sent_after() == ["a1"]
 
 
@@ -129,7 +129,7 @@ async def test_and_not_if_its_problem_was_closed_meanwhile(rig: Rig) -> None:
     await rig.go()
     await close_problem(rig)
     await rig.go()
-    rig.silences.replace([])
+    rig.silences.all = []
     assert await rig.sent_after() == []
 
 
@@ -157,7 +157,7 @@ async def test_a_silence_that_begins_and_ends_between_two_looks_loses_no_opening
     await open_problem(rig)
     await rig.worker.tick()
     rig.store.turn = write  # type: ignore[method-assign]
-    rig.silences.replace([])
+    rig.silences.all = []
     assert await rig.sent_after() == ["a1"]
     assert rig.counted("silenced") == 1
 
@@ -167,7 +167,7 @@ async def test_a_silence_that_ends_before_it_is_written_what_it_kept_back_loses_
     await rig.go()
     await open_problem(rig)
     await rig.worker.tick()
-    rig.silences.replace([])
+    rig.silences.all = []
     assert await rig.sent_after() == ["a1"]
 
 
@@ -193,7 +193,7 @@ async def test_trouble_with_the_store_neither_lets_through_nor_loses_anything(ri
     assert await rig.sent_after(2) == []
     assert [rig.row(name)["state"] for name in ("a1", "b1")] == ["silenced"] * 2
     rig.store.broken = {broken}
-    rig.silences.replace([])
+    rig.silences.all = []
     await rig.go()
     rig.store.broken = set()
     await rig.go(2)

@@ -110,7 +110,7 @@ async def test_each_problem_is_opened_once_and_closed_once_if_it_was_opened(
                 all_problems.append(problem)
                 await rig.record(stream, type_=opening, data=data, problem=problem)
         if dice.random() < 0.4:
-            rig.silences.replace(silences(rig, dice))
+            rig.silences.all = silences(rig, dice)
         await rig.go(dice.choice([0.0, 0.3, 2.0, 7.0]))
         if dice.random() < 0.15:
             receiver.hangs = True
@@ -123,7 +123,7 @@ async def test_each_problem_is_opened_once_and_closed_once_if_it_was_opened(
             if seed % 2:
                 rig.take_along()
     receiver.is_well = True
-    rig.silences.replace([])
+    rig.silences.all = []
     await rig.go_for(300)
     assert (receiver.complaints, rig.ends, await rig.real_store.backlog()) == ([], [], {})
     for names in (*receiver.opened.values(), *receiver.closed.values()):

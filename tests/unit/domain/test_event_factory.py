@@ -82,7 +82,7 @@ def test_each_event_is_numbered_and_routed(
 
 
 def test_an_event_goes_to_whom_the_routes_name_when_it_is_made(events: EventFactory) -> None:
-    events.router.replace({"late": ROUTES["ops"]})
+    events.router.routes = {"late": ROUTES["ops"]}
     assert account(events).sinks == ("late",)
 
 
@@ -127,7 +127,7 @@ def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(
     problem = opening.problem.problem
     assert (opening.problem.is_new, problem.kind, problem.opened_at) == (True, EventType.PIPELINE_FAILING, AT)
     assert problem.opening == (opening.entry.event.stream, 5)
-    events.router.replace({"late": ROUTES["ops"]})
+    events.router.routes = {"late": ROUTES["ops"]}
     later = AT + timedelta(seconds=90)
     counted = replace(problem, failed_count=7)
     closing = events.pipeline(EventType.PIPELINE_RECOVERED, WATCH, problem=counted, after=5, at=later)

@@ -153,5 +153,5 @@ def test_an_event_is_grouped_where_a_sink_groups_it() -> None:
     groups = router.entry_of(FAILED, but="c").groups
     assert {name: group.wait_s for name, group in groups.items()} == {"a": 5.0}
     assert isinstance(groups["a"], Group)
-    router.replace({"a": a_route()})
+    router.routes = {"a": a_route()}
     assert router.entry_of(FAILED, but="c").groups == {}

@@ -6,6 +6,7 @@ import pytest
 
 from watcher.domain.problems import CLOSED_BY
 from watcher.domain.rules import RULES, Asked, End, FailingRule, Rule, Rules, RuleState
+from watcher.store.states import RULE_STATE
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
@@ -144,8 +145,8 @@ def test_no_more_ends_are_kept_than_a_rule_looks_at() -> None:
 def test_a_state_comes_back_from_its_text() -> None:
     _, state = edges(THREE, ends_of("FSFF"))
     state = replace(state, started_at=7)
-    assert RuleState.from_json(state.to_json()) == state
-    assert RuleState.from_json(RuleState().to_json()) == RuleState()
+    assert RULE_STATE.validate_json(RULE_STATE.dump_json(state)) == state
+    assert RULE_STATE.validate_json(RULE_STATE.dump_json(RuleState())) == RuleState()
 
 
 @pytest.mark.parametrize(

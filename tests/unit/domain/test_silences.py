@@ -54,7 +54,7 @@ def test_those_that_are_on_and_may_concern_a_sink_are_found_and_replaced() -> No
         assert silences.on("ops", at=at) == (EVERYTHING, there)
     assert silences.on("other", at=START) == (EVERYTHING,)
     assert silences.on("ops", at=START - timedelta(microseconds=1)) == silences.on("ops", at=END) == ()
-    silences.replace([there])
+    silences.all = [there]
     assert silences.on("other", at=START) == ()
 
 

@@ -227,4 +227,4 @@ async def follow_to_its_end(account: Account) -> None:
     account.api.pages, account.api.script[A] = {}, said(A, "success")
     await account.run_for(200)
     assert (account.fatal, account.api.most_at_once.get(A, 0) <= 1) == ([], True)
-    assert account.watcher._registry.find(A) is None
+    assert A not in account.watcher._registry.entries

@@ -11,7 +11,7 @@ from watcher.domain.execution import ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.failures import LOST_EVERY_S
-from watcher.polling.list_poller import ListFailures
+from watcher.polling.list_poller import ListPoller
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.store.sql_store import SqlStore
 
@@ -30,8 +30,15 @@ class Rig:
         failures = replace(watcher._deps.failures, lost_after=lost_after, lost_grace_s=lost_grace_s)
         deps = replace(watcher._deps, failures=failures)
         scans, rules = watcher._scans, watcher._alert_rules
-        self.trouble = ListFailures(
-            deps, session=watcher._session, registry=watcher._registry, scans=scans, rules=rules
+        self.trouble = ListPoller(
+            deps,
+            watcher._rules,
+            session=watcher._session,
+            registry=watcher._registry,
+            poll_queue=watcher._poll_queue,
+            page_processor=watcher._list_poller._page_processor,
+            scans=scans,
+            alert_rules=rules,
         )
         (listing,) = watcher._registry.listings.values()
         self.listing: PipelineListState = listing

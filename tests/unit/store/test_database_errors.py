@@ -58,7 +58,7 @@ async def assert_recovered(store: SqlStore, lease: Lease, *, refused: int) -> No
 
 
 async def limit_pages(store: SqlStore, count: int) -> None:
-    await store._database.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {count}"))
+    await store.database.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {count}"))
 
 
 async def test_a_full_disk_loses_nothing_and_passes_once_there_is_room(store: SqlStore, account: Lease) -> None:
@@ -111,7 +111,7 @@ async def test_a_strangers_lock_passes(store: SqlStore, account: Lease, path: Pa
 
 async def test_the_reader_cannot_write(store: SqlStore) -> None:
     with pytest.raises(OperationalError, match="readonly"):
-        await store._database.read(lambda connection: connection.exec_driver_sql("DELETE FROM meta"))
+        await store.database.read(lambda connection: connection.exec_driver_sql("DELETE FROM meta"))
 
 
 async def test_a_failing_read_says_what_is_wrong_without_what_was_asked(

@@ -34,7 +34,7 @@ OF_DELIVERIES: list[Statement] = [
     deliveries._WRITE_ATTEMPT,
     deliveries._HOLD_BACK,
     deliveries.LET_GO,
-    deliveries._CALL_FORWARD,
+    deliveries.CALL_FORWARD,
     deliveries.HEADS,
     deliveries._NEVER_TRIED,
     deliveries._OPENING,
@@ -227,6 +227,6 @@ async def test_no_statement_reads_a_whole_table_or_sorts_on_postgresql(database:
     plans = {each: " ".join(await postgres_plan(database, each)) for each in (*OF_DELIVERIES, deliveries._MEMBERS)}
     assert [plans[each] for each in BY_LANE if "delivery_lane on delivery" not in plans[each]] == []
     assert [plans[each] for each in BY_NUMBER if "delivery_pkey on delivery" not in plans[each]] == []
-    assert "delivery_pkey" not in plans[sink_store._TOO_OLD] + plans[deliveries._CALL_FORWARD]
+    assert "delivery_pkey" not in plans[sink_store._TOO_OLD] + plans[deliveries.CALL_FORWARD]
     assert plans[deliveries.HEADS].count("delivery_due on delivery") == 2
     assert "delivery_group on delivery" in plans[deliveries._MEMBERS]

@@ -154,7 +154,7 @@ async def test_what_is_given_up_at_a_clean_stop_is_taken_at_once_and_no_takeover
     await one.renew()
     await other.renew()
     heard = asyncio.Event()
-    other.leases.follow(heard.set)
+    other.leases.renew_now = heard.set
     await one.leave()
     async with asyncio.timeout(LONG_S):
         await heard.wait()
@@ -194,7 +194,7 @@ async def in_a_write(replica: Replica, lease: Lease, meanwhile: Callable[[], Awa
         begun.set()
         may_end.wait(LONG_S)
 
-    writing = asyncio.ensure_future(replica.store._database.write(work))
+    writing = asyncio.ensure_future(replica.store.database.write(work))
     await asyncio.to_thread(begun.wait, LONG_S)
     try:
         await meanwhile()
@@ -407,7 +407,7 @@ async def test_after_the_database_went_back_all_is_lost_said_once_and_taken_unde
     await one.store.record(change(account))
     replicas.server.run("UPDATE meta SET value = split_part(value, ' ', 1) || ' 0' WHERE key ~ '^commit'", replicas.url)
     renewed = asyncio.Event()
-    one.leases.follow(renewed.set)
+    one.leases.renew_now = renewed.set
     with capture_logs() as logs:
         with pytest.raises(OwnershipLostError, match="went back to an earlier state"):
             await one.store.record(change(account, sequence=2))

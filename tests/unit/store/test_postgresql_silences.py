@@ -68,10 +68,10 @@ class Replicas:
             loop.call_soon_threadsafe(is_done.set)
             may_end.wait(2)
 
-        holding = asyncio.ensure_future(by._database.write(hold))
+        holding = asyncio.ensure_future(by.database.write(hold))
         await is_done.wait()
-        following = asyncio.ensure_future(beside._database.write(second))
-        while not following.done() and not await by._database.read(lambda reading: reading.scalar(text(WAITS))):
+        following = asyncio.ensure_future(beside.database.write(second))
+        while not following.done() and not await by.database.read(lambda reading: reading.scalar(text(WAITS))):
             pass
         may_end.set()
         await asyncio.gather(holding, following)

@@ -13,13 +13,14 @@ from stores import LATER, SetClock, attempt_record, change, claim, due, sink_of
 from watcher.runtime.threads import WorkerThreads
 from watcher.store.changes import Take, Turn
 from watcher.store.open import open_store
-from watcher.store.sqlite import SqliteDatabase
+from watcher.store.sqlite import DatabaseFile, SqliteDatabase
 
 
 @pytest.fixture
 async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    (tmp_path / "a.db").touch()
-    database = SqliteDatabase(tmp_path / "a.db", busy_timeout_s=1)
+    path = tmp_path / "a.db"
+    path.touch()
+    database = SqliteDatabase(DatabaseFile(path, opened=path.stat()), busy_timeout_s=1)
     await database.write(lambda connection: connection.execute(text("CREATE TABLE t (n INTEGER PRIMARY KEY)")))
     yield database
     await database.close()
