@@ -511,7 +511,7 @@ _OVERDUE = (
 )
 _of_late = _WITHOUT_EXECUTION.order_by(event.c.recorded_at.desc()).limit(LOOKED_AT_COUNT).subquery()
 _GAPS = (
-    select(event.c.account, event.c.pipeline, event.c.recorded_at, event.c.body)
+    select((event.c.account + "/" + event.c.pipeline).label("pipeline_name"), event.c.recorded_at, event.c.body)
     .join(_of_late, _of_late.c.id == event.c.id)
     .where(_of_late.c.type == EventType.PIPELINE_GAP)
     .limit(NEEDS_COUNT)

@@ -1,7 +1,6 @@
 """The store as people change it: acknowledgements, silences, replays, and what owners are asked to do."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -10,13 +9,13 @@ from sqlalchemy import Connection, bindparam, delete, insert, select, text, upda
 
 from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.timestamps import from_us, to_us
+from watcher.domain.timestamps import to_us
 from watcher.store.deliveries import dead_letters, replay
 from watcher.store.problems import PROBLEM_COLUMNS, problem_of
 from watcher.store.recording import load_events
 from watcher.store.sql_store import SqlStore
 from watcher.store.states import Source
-from watcher.store.tables import action, problem, silence, source
+from watcher.store.tables import AnyRow, action, problem, silence, source
 
 ActionKind = Literal["scan", "enable"]
 
@@ -24,7 +23,7 @@ SOURCE_KINDS: dict[ActionKind, str] = {"scan": "pipeline", "enable": "sink"}
 """What is asked for of what."""
 
 REPLAYED_COUNT = 1_000
-"""Dead letters of one transaction."""
+"""Dead letters of one transaction, where all are sent again."""
 
 _THIS = (problem.c.id == bindparam("of_problem"), problem.c.closed_at.is_(None))
 _ACKNOWLEDGE = (
@@ -57,18 +56,6 @@ _ASKED = (
     .join(source, source.c.id == action.c.source_id)
     .order_by(action.c.kind, source.c.name)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSilence:
-    """A silence that somebody made while the daemon ran. `match` is JSON; times are the wall clock's."""
-
-    id: int
-    match: str
-    starts_at: datetime
-    ends_at: datetime
-    by: str | None = None
-    comment: str | None = None
 
 
 class OperatorStore:
@@ -123,28 +110,18 @@ class OperatorStore:
         key = {"of_problem": problem.bytes}
         return await self._store.write(lambda connection: connection.execute(_UNACKNOWLEDGE, key).rowcount > 0)
 
-    async def silences(self) -> Sequence[StoredSilence]:
-        """Return the silences that have not ended."""
-        now = to_us(self._store.clock.now())
-        lasting = select(silence).where(silence.c.ends_at > now).order_by(silence.c.id)
-        rows = await self._store.read(lambda connection: connection.execute(lasting).all())
-        return [
-            StoredSilence(row.id, row.match, from_us(row.starts_at), from_us(row.ends_at), row.by, row.comment)
-            for row in rows
-        ]
+    async def silences(self) -> Sequence[AnyRow]:
+        """Return the silences that have not ended. `match` is JSON; times are the wall clock's."""
+        lasting = select(silence).where(silence.c.ends_at > to_us(self._store.clock.now())).order_by(silence.c.id)
+        return await self._store.read(lambda connection: connection.execute(lasting).all())
 
     async def add_silence(
         self, match: str, *, starts_at: datetime, ends_at: datetime, by: str | None, comment: str | None
-    ) -> StoredSilence:
-        """Add a silence."""
+    ) -> AnyRow:
+        """Add a silence and return it. `match` is JSON."""
         row = {"match": match, "starts_at": to_us(starts_at), "ends_at": to_us(ends_at), "by": by, "comment": comment}
-
-        def add(connection: Connection) -> int:
-            key = connection.execute(insert(silence), row).inserted_primary_key
-            assert key is not None
-            return int(key[0])
-
-        return StoredSilence(await self._store.write(add), match, starts_at, ends_at, by, comment)
+        add = insert(silence).returning(silence)
+        return await self._store.write(lambda connection: connection.execute(add, row).one())
 
     async def end_silence(self, number: int) -> bool:
         """End a silence now; return `False` if there is none of that number."""
@@ -154,19 +131,15 @@ class OperatorStore:
     async def replay(self, sink: str, numbers: Sequence[int] | None) -> int:
         """Have dead letters of a sink wait again, by their events' numbers or all; return how many."""
         count, now = 0, self._store.clock.steady_us()
-        left = None if numbers is None else sorted(set(numbers))
 
         def replay_some(connection: Connection) -> int:
-            some = dead_letters(connection, sink, by=now, limit=REPLAYED_COUNT) if left is None else left
-            return replay(connection, sink, some[:REPLAYED_COUNT], now=now)
+            some = dead_letters(connection, sink, by=now, limit=REPLAYED_COUNT) if numbers is None else set(numbers)
+            return replay(connection, sink, some, now=now)
 
-        while left is None or left:
-            done = await self._store.write(replay_some)
+        while done := await self._store.write(replay_some):
             count += done
-            left = left and left[REPLAYED_COUNT:]
-            if done:
-                self._store.on_recorded([sink])
-            elif left is None:
+            self._store.on_recorded([sink])
+            if numbers is not None:
                 break
         return count
 
@@ -175,10 +148,6 @@ class OperatorStore:
         number = await self._store.number_of(Source(SOURCE_KINDS[kind], name))
         row = {"kind": kind, "source_id": number, "asked_at": self._store.clock.steady_us()}
         await self._store.write(lambda connection: connection.execute(_ASK, row))
-
-    async def is_asked(self, kind: ActionKind, name: str) -> bool:
-        """Return whether that is still to be done."""
-        return (kind, name) in await self.asked()
 
     async def asked(self) -> Sequence[tuple[ActionKind, str]]:
         """Return what is still to be done, of all owners."""

@@ -70,7 +70,7 @@ async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[
     """Return problems: the last opened first."""
     is_open = {"open": True, "closed": False, "all": None}[asked.state]
     rows, last = await console.store.problems(is_open=is_open, after=_position(asked, ""), limit=asked.limit)
-    return models.Page[models.Problem](items=[shown.problem(row) for row in rows], next=_cursor(last))
+    return models.Page[models.Problem](items=[models.Problem(**shown.problem(row)) for row in rows], next=_cursor(last))
 
 
 async def problem(console: Console, id_: str) -> models.ProblemDetail:
@@ -79,7 +79,7 @@ async def problem(console: Console, id_: str) -> models.ProblemDetail:
     if found is None:
         raise _unknown("there is no such problem, or it was closed longer ago than store.retention")
     row, told = found
-    return models.ProblemDetail(**dict(shown.problem(row)), **shown.told(console, told))
+    return models.ProblemDetail(**shown.problem(row) | shown.told(console, told))
 
 
 async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.Execution]:
@@ -111,7 +111,8 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
         after=_position(asked, "i" if beginning else "oe"),
         limit=asked.limit,
     )
-    return models.Page[models.Execution](items=[shown.execution(row, watches) for row in rows], next=_cursor(last))
+    items = [models.Execution(**shown.execution(row, watches)) for row in rows]
+    return models.Page[models.Execution](items=items, next=_cursor(last))
 
 
 async def execution(console: Console, account: str, pipeline: str, id_: str) -> models.ExecutionDetail:
@@ -122,8 +123,8 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
         raise _unknown("there is no such execution: it is not watched, or it ended longer ago than store.retention")
     row, told = found
     parts = shown.told(console, told)
-    shown_row = shown.execution(row, shown.watches(console))
-    return models.ExecutionDetail(**dict(shown_row), **parts, stays=shown.stays(parts["events"]))
+    fields = shown.execution(row, shown.watches(console)) | parts
+    return models.ExecutionDetail(**fields, stays=shown.stays(parts["events"]))
 
 
 async def events(console: Console, asked: models.EventQuery) -> models.Page[models.Event]:
@@ -222,11 +223,11 @@ async def enable(console: Console, name: str, within_s: float = ENABLED_WITHIN_S
     await console.operator.ask("enable", name)
     console.changed()
     until = console.clock.monotonic() + within_s
-    while is_asked := await console.operator.is_asked("enable", name):
+    while ("enable", name) in await console.operator.asked():
         if console.clock.monotonic() >= until:
-            break
+            return models.Done(done=False)
         await asyncio.sleep(LOOK_EVERY_S)
-    return models.Done(done=not is_asked)
+    return models.Done(done=True)
 
 
 async def test(console: Console, name: str) -> models.TestResult:
@@ -429,10 +430,5 @@ def _response(answer: BaseModel, status: int, content_type: str, headers: Mappin
     return web.Response(body=body, status=status, content_type=content_type, headers=headers)
 
 
-async def _openapi(_: web.Request) -> web.Response:
-    return web.Response(body=_document(), content_type="application/json")
-
-
-@lru_cache(maxsize=1)
-def _document() -> bytes:
-    return Path(__file__).with_name("openapi.json").read_bytes()
+async def _openapi(_: web.Request) -> web.FileResponse:
+    return web.FileResponse(Path(__file__).with_name("openapi.json"))

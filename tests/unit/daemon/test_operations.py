@@ -52,7 +52,7 @@ class Rig:
         match, now = match if isinstance(match, str) else json.dumps(match), self.setup.clock.now()
         ends_at = now + timedelta(seconds=for_s)
         made = await self.operator.add_silence(match, starts_at=now, ends_at=ends_at, by=None, comment=comment)
-        return made.id
+        return int(made.id)
 
     def silenced(self, *sinks: str) -> list[bool]:
         silences = self.setup.shared.silences

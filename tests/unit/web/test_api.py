@@ -206,7 +206,7 @@ async def test_silences_are_made_and_ended(desk: Desk) -> None:
     status, made = await desk.ask("/silences", "POST", json={"match": match, "for": "2h", "comment": "deploy"})
     assert (status, made["id"], made["active"], made["pipelines"]) == (201, "1", True, 1)
     assert made["match"]["labels"] == {"team": "ops"}
-    until = {"match": {"pipelines": [PIPELINE]}, "until": in_hours(desk, 1)}
+    until = {"match": {"pipelines": [PIPELINE]}, "until": in_hours(desk, 72)}
     assert (await desk.ask("/silences", "POST", json=until))[0] == 201
     assert [each.get("id") for each in (await desk.found("/silences"))["items"]] == [None, "1", "2"]
     assert await desk.ask("/silences/1", "DELETE") == (204, None)
