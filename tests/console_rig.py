@@ -78,11 +78,11 @@ class StandInOperator(OperatorStore):
         self.replays: list[tuple[str, Sequence[int] | None]] = []
         self.is_slow = False
 
-    async def acknowledge(self, problem: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
-        return await self._take(problem, acked_at=START_US, acked_by=by, acked_comment=comment)
+    async def acknowledge(self, id_: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
+        return await self._take(id_, acked_at=START_US, acked_by=by, acked_comment=comment)
 
-    async def unacknowledge(self, problem: UUID) -> bool:
-        return await self._take(problem, acked_at=None)
+    async def unacknowledge(self, id_: UUID) -> bool:
+        return await self._take(id_, acked_at=None)
 
     async def _take(self, id_: UUID, **values: Any) -> bool:
         taken = update(problem).where(problem.c.id == id_.bytes, problem.c.closed_at.is_(None)).values(**values)

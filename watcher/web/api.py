@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from hashlib import blake2b
 from http import HTTPStatus
@@ -140,7 +141,7 @@ async def events(console: Console, asked: models.EventQuery) -> models.Page[mode
         after=None if asked.after is None else int(asked.after),
         limit=asked.limit,
     )
-    return models.Page[models.Event](items=[shown.event(body) for body in bodies], next=str(last))
+    return models.Page[models.Event](items=list(map(models.Event.model_validate_json, bodies)), next=str(last))
 
 
 async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Page[models.Delivery]:
@@ -162,7 +163,7 @@ async def silences(console: Console) -> models.Page[models.Silence]:
 async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> models.Problem:
     """Take a problem: until it is over, or `for` is, nobody is reminded of it."""
     found = await problem(console, id_)
-    until = None if asked.for_s is None else shown.in_future(console, asked.for_s)
+    until = None if asked.for_s is None else console.clock.now() + timedelta(seconds=asked.for_s)
     if not await console.operator.acknowledge(UUID(found.id), by=asked.by, comment=asked.comment, until=until):
         raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed: nobody has to take it any more")
     console.changed()
@@ -181,7 +182,7 @@ async def unacknowledge(console: Console, id_: str) -> models.Problem:
 async def add_silence(console: Console, asked: models.SilenceRequest) -> models.Silence:
     """Keep back from now on what matches."""
     now = console.clock.now()
-    until = asked.until or shown.in_future(console, asked.for_s or 0.0)
+    until = asked.until or now + timedelta(seconds=asked.for_s or 0.0)
     if until <= now:
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "until: is over already; write a later moment")
     added = await console.operator.add_silence(

@@ -4,7 +4,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -34,12 +33,7 @@ OWNED_WITHIN_US = 30_000_000
 def told(console: Console, found: Told) -> dict[str, Sequence[Any]]:
     """Return the `events` of an execution or a problem, and their `deliveries`."""
     bodies, rows = found
-    return {"events": [event(body) for body in bodies], "deliveries": deliveries(console, rows)}
-
-
-def event(body: bytes) -> models.Event:
-    """Return an event as it was recorded."""
-    return models.Event.model_validate_json(body)
+    return {"events": list(map(models.Event.model_validate_json, bodies)), "deliveries": deliveries(console, rows)}
 
 
 def watches(console: Console) -> Mapping[str, WatchSettings]:
@@ -136,11 +130,6 @@ def _delivery(row: AnyRow, watches: Mapping[str, WatchSettings], now: Micros) ->
 
 
 # Silences
-
-
-def in_future(console: Console, seconds: float) -> datetime:
-    """Return when so many seconds are over, by the wall clock."""
-    return console.clock.now() + timedelta(seconds=seconds)
 
 
 def _concerns(match: SilenceMatch, watch: WatchSettings) -> bool:
