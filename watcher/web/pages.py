@@ -216,6 +216,7 @@ async def _overview(asked: _Asked) -> Found:
         "matching": len(matching),
         "accounts": [each.name for each in status.accounts],
         "labels": _labels(asked.console),
+        "max_interval": asked.console.settings().polling.max_interval_s,
         "started": any(each.open or each.ends or each.last_started_at for each in status.pipelines),
     }
 

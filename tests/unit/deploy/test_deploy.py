@@ -135,11 +135,11 @@ def test_ci_runs_what_a_change_must_pass_on_every_version_that_is_named() -> Non
     job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]["test"]
     install, run = (step["run"] for step in job["steps"] if "run" in step)
     assert install.endswith(
-        "--no-install-recommends prometheus prometheus-alertmanager pgbouncer faketime"
+        "--no-install-recommends prometheus prometheus-alertmanager pgbouncer faketime chromium"
     )  # needs root
     assert run == ".ci/run"
     (programs,) = re.findall(r"^ +for package in (.*); do #", (ROOT / run).read_text(encoding="utf-8"), re.MULTILINE)
-    assert programs == "prometheus prometheus-alertmanager pgbouncer kustomize faketime"
+    assert programs == "prometheus prometheus-alertmanager pgbouncer kustomize faketime chromium"
     assert os.access(ROOT / ".ci/run", os.X_OK)
     named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert job["strategy"]["matrix"]["python"] == named
