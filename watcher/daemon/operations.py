@@ -13,7 +13,6 @@ from pydantic import ValidationError
 
 from watcher.config.models import SilenceSettings
 from watcher.daemon.build_worker import OwnerDependencies
-from watcher.daemon.ownership import Ownership
 from watcher.daemon.reload import ConfigFollower
 from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import OwnershipLostError, StoreError, TransportFailedError
@@ -39,13 +38,10 @@ Often enough to be seen alive.
 class Operations:
     """What one process does for people, whatever replica they asked."""
 
-    def __init__(
-        self, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership, follower: ConfigFollower
-    ) -> None:
+    def __init__(self, shared: OwnerDependencies, supervisor: Supervisor, follower: ConfigFollower) -> None:
         """Know of nothing yet."""
         self._shared = shared
         self._supervisor = supervisor
-        self._ownership = ownership
         self._follower = follower
         self._operator = OperatorStore(shared.store, shared.events)
         self._operator.on_acknowledged = shared.metrics.events.labels(EventType.PROBLEM_ACKNOWLEDGED).inc
@@ -128,24 +124,17 @@ class Operations:
         return found
 
     async def _do(self, kind: ActionKind, name: str) -> None:
-        """Do what is asked if it is asked of what is owned here; what is not configured any more is asked of nobody."""
-        settings = self._follower.settings
+        """Do what is asked if it is asked of what is owned here. What nobody owns is forgotten after a day."""
         if kind == "enable":
-            is_known = name in settings.sinks
             for worker in self._supervisor.workers():
                 if worker.sink == name:
                     await worker.enable()
-                    return
-        else:
-            account, _, pipeline = name.rpartition("/")
-            is_known = any((each.account, str(each.pipeline)) == (account, pipeline) for each in settings.watch)
-            for poller in self._supervisor.accounts():
-                if poller.account == account:
-                    await self._operator.done(kind, name)  # first: whoever asks from now on asks for another scan
-                    poller.read_list(pipeline)
-                    return
-        if not is_known and self._ownership.is_agreed():  # else another replica may know it
-            await self._operator.done(kind, name)
+            return
+        account, _, pipeline = name.rpartition("/")
+        for poller in self._supervisor.accounts():
+            if poller.account == account:
+                await self._operator.done(kind, name)  # first: whoever asks from now on asks for another scan
+                poller.read_list(pipeline)
 
     def _say_silences(self) -> None:
         """Say in the log which silences began and ended since it was said last."""

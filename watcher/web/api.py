@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 from uuid import UUID
 
 from aiohttp import web
+from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
 
 from watcher.domain.errors import StoreError
@@ -239,13 +240,13 @@ async def test(console: Console, name: str) -> models.TestResult:
 
 async def scan(console: Console, account: str, id_: str) -> models.Done:
     """Read the list of a pipeline that is watched whole as soon as the budget allows; several at once are one."""
-    pipeline = str(_uuid(id_, "pipeline"))
-    watches = [each for each in console.settings().watch if (each.account, str(each.pipeline)) == (account, pipeline)]
-    if not watches:
+    name = f"{account}/{_uuid(id_, 'pipeline')}"
+    watch = shown.watches(console).get(name)
+    if watch is None:
         raise _unknown("there is no such pipeline in the configuration")
-    if watches[0].executions:
+    if watch.executions:
         raise RefusedError(HTTPStatus.CONFLICT, "only some executions of this pipeline are watched: no list is read")
-    await console.operator.ask("scan", f"{account}/{pipeline}")
+    await console.operator.ask("scan", name)
     console.changed()
     return models.Done(done=False)
 
@@ -356,12 +357,10 @@ def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
             try:
                 return await _answer(request, console(), methods)
             except RefusedError as error:
-                refusal = error
+                return refusal(error)
             except StoreError:
                 text = "the store cannot be used now; /readyz?verbose and the log say more"
-                refusal = RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, text)
-            trouble = models.Trouble(title=refusal.status.phrase, status=refusal.status, detail=refusal.detail)
-            return _response(trouble, refusal.status, "application/problem+json", refusal.headers)
+                return refusal(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, text))
 
         return web.route("*", f"{API}{path}", answer)
 
@@ -397,7 +396,7 @@ async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
     """Return what is asked in the query or the body, if the handler takes it. Raises `RefusedError`."""
     try:
         if route.method == "GET":
-            asked = route.asked.model_validate(_query(request, route.asked))
+            asked = route.asked.model_validate(query_of(request.query, route.asked))
         else:
             if request.content_type != "application/json":
                 text = "write it as JSON, with Content-Type: application/json"
@@ -414,16 +413,22 @@ async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
     return () if route.asked is models.Asked else (asked,)
 
 
-def _query(request: web.Request, model: type[models.Asked]) -> dict[str, Any]:
+def query_of(given: MultiMapping[str], model: type[models.Asked]) -> dict[str, Any]:
     """Return the values of a query: of a list those of all its words, of the others the one there is."""
     query: dict[str, Any] = {}
-    for name in request.query:
-        values = request.query.getall(name)
+    for name in given:
+        values = given.getall(name)
         if name in model.model_fields and model.model_fields[name].default == ():
-            query[name] = [part for value in values for part in value.split(",")]
+            query[name] = [part.strip() for value in values for part in value.split(",")]
         else:
             query[name] = values[0] if len(values) == 1 else values
     return query
+
+
+def refusal(error: RefusedError) -> web.Response:
+    """Return the answer that says why not."""
+    trouble = models.Trouble(title=error.status.phrase, status=error.status, detail=error.detail)
+    return _response(trouble, error.status, "application/problem+json", error.headers)
 
 
 def _response(answer: BaseModel, status: int, content_type: str, headers: Mapping[str, str]) -> web.Response:
