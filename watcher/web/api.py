@@ -186,13 +186,8 @@ async def add_silence(console: Console, asked: models.SilenceRequest) -> models.
     until = asked.until or now + timedelta(seconds=asked.for_s or 0.0)
     if until <= now:
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "until: is over already; write a later moment")
-    added = await console.operator.add_silence(
-        asked.match.model_dump_json(exclude_defaults=True),
-        starts_at=now,
-        ends_at=until,
-        by=asked.by,
-        comment=asked.comment,
-    )
+    match = asked.match.model_dump_json(exclude_defaults=True)
+    added = await console.operator.add_silence(match, starts_at=now, ends_at=until, by=asked.by, comment=asked.comment)
     console.changed()
     return shown.stored_silence(console, added)
 
