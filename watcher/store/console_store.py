@@ -10,7 +10,7 @@ from json import dumps
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, and_, bindparam, case, false, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, false, func, or_, select, tuple_
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
@@ -143,7 +143,8 @@ class ConsoleStore:
             keys = {"accounts": list(_numbers(connection, "account")), "executions": [key]}
             for row in connection.execute(_EXECUTIONS, keys).all():
                 if row.pipeline_name == pipeline:
-                    return row, _told(connection, connection.execute(_LAST_OF_STREAM, {"of_stream": row.stream}))
+                    of_it = _EVENTS.where(event.c.stream == row.stream).order_by(event.c.sequence.desc())
+                    return row, _told(connection, connection.execute(of_it.limit(DETAIL_COUNT)))
             return None
 
         return await self._store.read(read)
@@ -203,8 +204,8 @@ class ConsoleStore:
         def read(connection: Connection) -> Rows:
             sinks = [number for number, name in _numbers(connection, "sink").items() if sink in (None, name)]
             few = None
-            if state in _FEW_DELIVERIES:
-                few = [_FEW_DELIVERIES[state].params(of_sink=number) for number in sinks]
+            if state in _INDEXED:
+                few = [(delivery.c.sink_id == number, delivery.c.state == _INDEXED[state]) for number in sinks]
             wanted = [delivery.c.sink_id.in_(sinks), *([] if state is None else [delivery.c.state == state])]
             found, position = _page(connection, _DELIVERY, few, wanted, after, limit)
             keys = {(row.at, row.key) for row in found}
@@ -218,7 +219,7 @@ class ConsoleStore:
 
         def read(connection: Connection) -> Rows:
             wanted = [] if is_open is None else [problem.c.closed_at.is_(None) == is_open]
-            few = [_OPEN_PROBLEMS] if is_open else None
+            few = [(problem.c.closed_at.is_(None),)] if is_open else None
             found, position = _page(connection, _PROBLEM, few, wanted, after, limit)
             by_id = {row.id: row for row in connection.execute(_PROBLEMS, {"ids": [row.key for row in found]})}
             return [by_id[row.key] for row in found if row.key in by_id], position
@@ -232,8 +233,9 @@ class ConsoleStore:
             row = connection.execute(_PROBLEMS, {"ids": [id_.bytes]}).one_or_none()
             if row is None:
                 return None
-            key = {"of_stream": row.stream, "of_sequence": row.sequence, "of_problem": row.id}
-            events = connection.execute(_PROBLEM_STREAM, key).all()
+            of_stream = _EVENTS.where(event.c.stream == row.stream, event.c.sequence >= row.sequence)
+            of_stream = of_stream.where(event.c.problem_id == row.id).order_by(event.c.sequence).limit(DETAIL_COUNT)
+            events = connection.execute(of_stream).all()
             if events:  # reminders and the like have streams of their own, and no execution
                 key = {"since": events[0].recorded_at, "of_problem": row.id}
                 events = [*events, *connection.execute(_PROBLEM_EVENTS, key)]
@@ -313,13 +315,14 @@ def _look(
 def _page(
     connection: Connection,
     list_: _List,
-    few: Iterable[Select[Any]] | None,
+    few: Iterable[Iterable[ColumnElement[bool]]] | None,
     wanted: Iterable[Any],
     after: Position | None,
     limit: int,
 ) -> Rows:
-    """Return a page of a list: of what `few` find, if that is given and they are few, else of its next window."""
-    found = [row for each in few or () for row in connection.execute(each)]
+    """Return a page of a list: of the rows that the scopes `few` have, unless these are many, else of its window."""
+    all_ = select(list_.at.label("at"), list_.key.label("key")).limit(FEW_COUNT + 1)
+    found = [row for scope in few or () for row in connection.execute(all_.where(*scope))]
     if few is None or len(found) > FEW_COUNT:
         return _look(connection, list_, (), wanted, after, limit)
     found = [row for row in found if after is None or _place(row) < after]
@@ -411,12 +414,7 @@ _WINDOW = select(func.max(_window.c.id), func.min(case((_is_gap, _window.c.previ
 """The last number of a window, and the one before the first gap in it that may still be filled."""
 _LAST_NUMBER = select(event.c.id).order_by(event.c.id.desc()).limit(1)
 _NEXT = select(event.c.id, event.c.recorded_at).where(event.c.id > bindparam("at")).order_by(event.c.id).limit(1)
-_LAST_OF_STREAM = (
-    select(event.c.id, event.c.body)
-    .where(event.c.stream == bindparam("of_stream"))
-    .order_by(event.c.sequence.desc())
-    .limit(DETAIL_COUNT)
-)
+_EVENTS = select(event.c.id, event.c.recorded_at, event.c.body)
 
 
 def _number_before(connection: Connection, moment: int) -> int:
@@ -440,15 +438,7 @@ def _told(connection: Connection, events: Iterable[AnyRow]) -> Told:
 # Deliveries
 
 _DELIVERY = _List(delivery.c.number, delivery.c.sink_id)
-_OF_SINK = (
-    select(delivery.c.number.label("at"), delivery.c.sink_id.label("key"))
-    .where(delivery.c.sink_id == bindparam("of_sink"))
-    .limit(FEW_COUNT + 1)
-)
-_FEW_DELIVERIES: Mapping[str | None, Select[Any]] = {
-    "waiting": _OF_SINK.where(delivery.c.state == WAITING),
-    "dead": _OF_SINK.where(delivery.c.state == DEAD),
-}
+_INDEXED: Mapping[str | None, ColumnElement[str]] = {"waiting": WAITING, "dead": DEAD}
 _DELIVERIES = (
     select(
         delivery,
@@ -468,11 +458,6 @@ _DELIVERIES = (
 # Problems
 
 _PROBLEM = _List(problem.c.opened_at, problem.c.id)
-_OPEN_PROBLEMS = (
-    select(problem.c.opened_at.label("at"), problem.c.id.label("key"))
-    .where(problem.c.closed_at.is_(None))
-    .limit(FEW_COUNT + 1)
-)
 _SHOWN_PROBLEMS = (
     select(
         problem,
@@ -486,24 +471,12 @@ _SHOWN_PROBLEMS = (
     .outerjoin(event, (event.c.stream == problem.c.stream) & (event.c.sequence == problem.c.sequence))
 )
 _PROBLEMS = _SHOWN_PROBLEMS.where(problem.c.id.in_(bindparam("ids", expanding=True)))
-_PROBLEM_STREAM = (
-    select(event.c.id, event.c.recorded_at, event.c.body)
-    .where(
-        event.c.stream == bindparam("of_stream"),
-        event.c.sequence >= bindparam("of_sequence"),
-        event.c.problem_id == bindparam("of_problem"),
-    )
-    .order_by(event.c.sequence)
-    .limit(DETAIL_COUNT)
-)
 _WITHOUT_EXECUTION = select(event.c.id, event.c.type, event.c.problem_id).where(
     event.c.execution.is_(None), event.c.recorded_at >= bindparam("since")
 )
 _since_then = _WITHOUT_EXECUTION.order_by(event.c.recorded_at).limit(LOOKED_AT_COUNT).subquery()
-_PROBLEM_EVENTS = (
-    select(event.c.id, event.c.body)
-    .join(_since_then, _since_then.c.id == event.c.id)
-    .where(_since_then.c.problem_id == bindparam("of_problem"))
+_PROBLEM_EVENTS = _EVENTS.join(_since_then, _since_then.c.id == event.c.id).where(
+    _since_then.c.problem_id == bindparam("of_problem")
 )
 
 
