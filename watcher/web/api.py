@@ -124,9 +124,8 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
     if found is None:
         raise _unknown("there is no such execution: it is not watched, or it ended longer ago than store.retention")
     row, told = found
-    parts = shown.told(console, told)
-    fields = shown.execution(row, shown.watches(console)) | parts
-    return models.ExecutionDetail(**fields, stays=shown.stays(parts["events"]))
+    fields = shown.execution(row, shown.watches(console)) | shown.told(console, told)
+    return models.ExecutionDetail(**fields, stays=shown.stays(fields["events"]))
 
 
 async def events(console: Console, asked: models.EventQuery) -> models.Page[models.Event]:
@@ -376,8 +375,8 @@ async def _answer(request: web.Request, console: Console | None, methods: Mappin
     result = await route.handler(console, *request.match_info.values(), *asked)
     if result is None:
         return web.Response(status=route.status)
-    is_late = isinstance(result, models.Done) and not result.done
-    response = _response(result, 202 if is_late else route.status, "application/json", {})
+    status = 202 if result == models.Done(done=False) else route.status
+    response = _response(result, status, "application/json", {})
     if route.method == "GET":
         assert isinstance(response.body, bytes)
         tag = blake2b(response.body, digest_size=12).hexdigest()

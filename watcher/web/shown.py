@@ -1,7 +1,7 @@
 """What is recorded, as the API shows it: rows of the store become models, with the names that the configuration has."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -188,6 +188,8 @@ async def find_status(console: Console) -> models.Status:
     problems = [models.Problem(**problem(row)) for row in found.problems]
     kept_back = await silences(console)
     sources = {(row.kind, row.name): row._asdict() for row in found.sources}
+    for row in sources.values():
+        row["as_of"] = row["written_at"] if (row["written_at"] or 0) > now - OWNED_WITHIN_US else None
     accounts = {name: sources.get(("account", name), {}) for name in settings.accounts}
     snapshots = {name: json.loads(row.get("body") or b"{}") for name, row in accounts.items()}
     of_pipelines = _by_pipeline([*found.problems, *found.overdue])
@@ -208,10 +210,9 @@ async def find_status(console: Console) -> models.Status:
                 **snapshots[watch.account].get("pipelines", {}).get(id_, {}),
             )
         )
-    opened: dict[str, int] = defaultdict(int)
+    opened = Counter[str]()
     for each in pipelines:
-        for status, count in each.open.items():
-            opened[status] += count
+        opened.update(each.open)
     names = {f"{each.account}/{each.id}": each.name or each.id for each in pipelines}
     return models.Status(
         version=VERSION,
@@ -228,17 +229,12 @@ async def find_status(console: Console) -> models.Status:
                 allowed=settings.accounts[name].rate_limit,
                 longest_gap_seconds=snapshots[name].get("longest_gap_s"),
                 pipelines=sum(watch.account == name for watch in settings.watch),
-                as_of=_as_of(row, now),
+                as_of=row.get("as_of"),
             )
             for name, row in accounts.items()
         ],
         silences=kept_back,
     )
-
-
-def _as_of(row: Mapping[str, Any], now: Micros) -> int | None:
-    written_at: int = row.get("written_at") or 0
-    return written_at if written_at > now - OWNED_WITHIN_US else None
 
 
 def _by_pipeline(rows: Iterable[AnyRow]) -> Mapping[str, list[AnyRow]]:
@@ -263,7 +259,7 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
         answer=snapshot.get("answer") or None,
         last_delivered_at=snapshot.get("through_at"),
         next_try_at=snapshot.get("next_try_at"),
-        as_of=_as_of(row, now),
+        as_of=row.get("as_of"),
     )
 
 
