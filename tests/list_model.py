@@ -88,7 +88,6 @@ class ModelApi(ScriptedApi):
     lives: list[Life] = field(default_factory=list)
     orders: Sequence[tuple[float, Order]] = ((0.0, newest),)
     page_rows: int = PAGE_ROWS
-    offset_s: float = 0.0
     dates: str = "true"
     jitter_s: float = 0.0
     fault: Callable[[int, int], Fault] = lambda _count, _page: Fault.NONE
@@ -123,9 +122,9 @@ class ModelApi(ScriptedApi):
         body_hash = hash(repr(row))
         return Reply(Outcome.OK, sent_at, None if body_hash == known_hash else row, 200, body_hash=body_hash)
 
-    def behind_us(self) -> int:
-        now = self.clock.monotonic()
-        return max(0, round(-(self.offset_s + self.clock_set(now)) * 1e6)) if self.has_date else 0
+    @property
+    def ahead_us(self) -> int:
+        return super().ahead_us + round(self.clock_set(self.clock.monotonic()) * 1e6) if self.has_date else 0
 
     async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
         sent_at = self.clock.monotonic()

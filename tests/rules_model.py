@@ -116,10 +116,11 @@ class Pipeline:
     def _note(self) -> None:
         """Note complete scans, and when what waits for one is judged: once all is confirmed that it brought."""
         (listing,) = self.account.watcher._registry.listings.values()
-        if listing.cursor.complete_at not in self.history.scans[-1:]:
-            self.history.scans.append(listing.cursor.complete_at)
+        complete_at = max(0, listing.cursor.complete_at - round(self.api.offset_s * SECOND_US))  # by our clock
+        if complete_at not in self.history.scans[-1:]:
+            self.history.scans.append(complete_at)
         interval = self.history.held[-1]
-        if len(interval) == 1 and listing.cursor.complete_at >= self.began_at:
+        if len(interval) == 1 and complete_at >= self.began_at:
             pending = {entry for entry in self.account.watcher._registry._entries.values() if entry.pending}
             self.awaited = pending if self.awaited is None else self.awaited & pending
             if not self.awaited:

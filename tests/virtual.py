@@ -33,10 +33,14 @@ EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
 
 class FakeClock:
-    """Stands still until moved. The wall clock may be set; the others never jump."""
+    """Stands still until moved. The wall clock may be set; the others never jump.
+
+    The steady clock is off by `off_s`, as the wall clock was when the process began.
+    """
 
     def __init__(self) -> None:
         self.elapsed_s = 1000.0
+        self.off_s = 0.0
         self.wall_offset_s = 0.0
         self.stopped_s = 0.0
 
@@ -61,12 +65,15 @@ class FakeClock:
         return BootTime(self.monotonic())
 
     def steady_us(self) -> Micros:
-        return Micros(round((EPOCH.timestamp() + self.elapsed_s) * 1_000_000))
+        return Micros(round((EPOCH.timestamp() + self.elapsed_s + self.off_s) * 1_000_000))
 
 
 @dataclass
 class ScriptedApi:
-    """Answers with what `script` says now; notes who was asked when, how many at once, and how many were not read."""
+    """Answers with what `script` says now; notes who was asked when, how many at once, and how many were not read.
+
+    Its own clock, of which the `Date` of its answers tells, is off by `offset_s`.
+    """
 
     clock: FakeClock
     script: dict[str, Outcome | ExecutionSnapshot] = field(default_factory=dict)
@@ -85,6 +92,7 @@ class ScriptedApi:
     at_once: Counter[str] = field(default_factory=Counter)
     most_at_once: Counter[str] = field(default_factory=Counter)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    offset_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.gate.set()
@@ -115,8 +123,9 @@ class ScriptedApi:
         length = sum(len(rows) for rows in self.pages.values() if isinstance(rows, tuple))
         return self.total or length if self.states_total else None
 
-    def behind_us(self) -> int:
-        return 0
+    @property
+    def ahead_us(self) -> int:
+        return round((self.offset_s - self.clock.off_s) * 1_000_000)
 
     async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
         assert pipeline in self.pipelines
@@ -248,15 +257,16 @@ async def account_of(
         clock=clock,
         jitter=jitter,
     )
+    api = api or ScriptedApi(clock, {name: said(name, "running") for name in executions})
     evaluator = ReplyEvaluator(
         lease=lease,
+        api=api,
         events=events,
         clock=clock,
         failures=failures,
         cadence=backoff_cadence(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=jitter),
         link=None,
     )
-    api = api or ScriptedApi(clock, {name: said(name, "running") for name in executions})
     breaker = AccountCircuitBreaker(
         degraded_after_s=60.0,
         max_interval_s=max_interval_s,

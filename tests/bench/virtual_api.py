@@ -110,6 +110,8 @@ def next_change_s(execution: SimExecution, now_s: float) -> float:
 class WorldApi:
     """Answers with the bytes the simulator would send, read by the parser of the real client; newest first."""
 
+    ahead_us = 0
+
     def __init__(self, world: World, notes: Notes) -> None:
         """Answer from that world, to which nothing is added."""
         self._world = world
@@ -128,9 +130,6 @@ class WorldApi:
         self._notes.asked(GET, [found], now_s=now_s)
         facts = parse_execution(self._body(found, now_s=now_s), asked=execution)
         return Reply(Outcome.OK, self._world.clock.monotonic(), facts, 200)
-
-    def behind_us(self) -> int:
-        return 0
 
     async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
         """Fetch one page of a pipeline's list, at once; each answer is another."""

@@ -136,6 +136,7 @@ def _first_sight(lease: Lease, execution: str, *, sinks: tuple[str, ...], clock:
         result.known,
         watch=Watch(ACCOUNT, PIPELINE, ()),
         observed_at=clock.now(),
+        api_at=now_us,
         facts=facts,
     )
     return ExecutionChange(lease, None, result.known, (replace(entry, sinks=sinks),))

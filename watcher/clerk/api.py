@@ -1,9 +1,11 @@
 """The Clerk Chat API: what is asked of it, and what its codes mean. What its answers look like, `schemas` knows."""
 
 import asyncio
+from calendar import timegm
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from email.utils import parsedate
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,10 +15,10 @@ from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
 from watcher.clerk.schemas import QUICK_BYTES, NotJsonError, ParsedPage, UnreadableError, parse_execution, parse_page
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.execution import Outcome
-from watcher.domain.timestamps import NEVER, Monotonic, from_us
+from watcher.domain.timestamps import Micros, Monotonic, from_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client
-from watcher.runtime.pacing import parse_retry_after, seconds_behind
+from watcher.runtime.pacing import parse_retry_after
 
 _OUTCOMES = {
     400: Outcome.REJECTED,
@@ -32,7 +34,7 @@ _CLASSES = {3: Outcome.REDIRECT, 5: Outcome.SERVER_ERROR}
 _FAILURES = {"timeout": Outcome.TIMEOUT, "truncated": Outcome.INVALID, "too_large": Outcome.INVALID}
 
 
-BEHIND_FROM_S = 2.0
+ROUNDED_BY_US = 2_000_000
 """A `Date` has no fractions of a second, and is a little older than its answer."""
 
 
@@ -46,7 +48,10 @@ _Reply = TypeVar("_Reply", Reply, PageReply)
 
 
 class ClerkApi:
-    """Clerk Chat with one key, over one client."""
+    """Clerk Chat with one key, over one client.
+
+    `ahead_us` is by how much its clock is ahead of our steady one (below 0: behind), by the `Date` of its answers.
+    """
 
     def __init__(self, client: Client, *, base_url: str, clock: Clock) -> None:
         """Take the base URL without a trailing slash."""
@@ -54,8 +59,8 @@ class ClerkApi:
         self._base_url = URL(base_url, encoded=True)
         self._path = self._base_url.raw_path.rstrip("/")
         self._clock = clock
+        self.ahead_us = 0
         self._date: str | None = None  # of the last answer that had one
-        self._dated_at = NEVER
         # One thread, started when it is needed: answers that are hard to read hold up those of this key alone.
         self._parser_thread = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
 
@@ -70,11 +75,6 @@ class ClerkApi:
         known_hash = None if known is None else known.body_hash
         reply = partial(_page_reply, known)
         return self._ask(f"{pipeline}/executions", query, parse=parse_page, known_hash=known_hash, reply=reply)
-
-    def behind_us(self) -> int:
-        """Return by how much the API's clock is behind ours, by the `Date` of its last answer; 0 if it hardly is."""
-        behind_s = seconds_behind(self._date, now=from_us(self._dated_at))
-        return round(behind_s * 1e6) if behind_s >= BEHIND_FROM_S else 0
 
     async def _ask(
         self,
@@ -95,13 +95,18 @@ class ClerkApi:
             return reply(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
         except UnreadableError as error:
             return reply(Outcome.INVALID, sent_at, status_code=200, reason=error.flaw)
-        if response.date is not None:
-            self._date, self._dated_at = response.date, self._clock.steady_us()
+        if response.date is not None and response.date != self._date:
+            self._date = response.date
+            with suppress(ArithmeticError, LookupError, TypeError, ValueError):  # what is raised for a stranger's text
+                ahead_us = timegm(parsedate(response.date) or ()) * 1_000_000 - self._clock.steady_us()
+                if not -ROUNDED_BY_US <= ahead_us - self.ahead_us <= 0:  # else what is known is as true, and exacter
+                    self.ahead_us = ahead_us
         code = response.status_code
         if response.found is not None:
             found, body_hash = response.found
             return reply(Outcome.OK, sent_at, found, status_code=code, body_hash=body_hash)
-        retry_after_s = parse_retry_after(response.retry_after, now=self._clock.now())
+        now = from_us(Micros(self._clock.steady_us() + self.ahead_us))
+        retry_after_s = parse_retry_after(response.retry_after, now=now)
         reason = f"status_{code}"
         return reply(outcome_of(code), sent_at, status_code=code, retry_after_s=retry_after_s, reason=reason)
 

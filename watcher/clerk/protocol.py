@@ -61,6 +61,7 @@ class Api(Protocol):
         """Fetch one page of a pipeline's list; the first is page 1. A body like that of the known reply is not read."""
         ...
 
-    def behind_us(self) -> int:
-        """Return by how much its clock is behind ours, by the `Date` of its last answer; 0 if nobody knows."""
+    @property
+    def ahead_us(self) -> int:
+        """By how much its clock is ahead of our steady one (below 0: behind); 0 if nobody knows."""
         ...

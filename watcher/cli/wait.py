@@ -456,9 +456,10 @@ class ObservedApi:
         """Fetch a page of a list, as the API behind it does. A wait for one execution asks for none."""
         return await self.api.list(pipeline=pipeline, page=page, known=known)
 
-    def behind_us(self) -> int:
-        """Return by how much the clock of the API behind it is behind ours."""
-        return self.api.behind_us()
+    @property
+    def ahead_us(self) -> int:
+        """By how much the clock of the API behind it is ahead of ours."""
+        return self.api.ahead_us
 
 
 @dataclass(slots=True)

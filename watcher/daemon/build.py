@@ -109,6 +109,7 @@ async def build_account(
     store = shared.account_store(lease)
     record, now = await store.load_account(), clock.monotonic()
     metrics = AccountMetrics(shared.metrics, lease.name)
+    api = wrap_api(ClerkApi(client, base_url=settings.base_url, clock=clock))
     failures = _failures(shared, polling)
     breaker = AccountCircuitBreaker(
         degraded_after_s=polling.degraded_after_s,
@@ -120,7 +121,7 @@ async def build_account(
     deps = AccountDependencies(
         lease=lease,
         is_trusted=held.is_trusted,
-        api=wrap_api(ClerkApi(client, base_url=settings.base_url, clock=clock)),
+        api=api,
         store=store,
         clock=clock,
         pacer=Pacer(settings.rate_limit, now=now),
@@ -129,6 +130,7 @@ async def build_account(
         events=shared.events,
         evaluator=ReplyEvaluator(
             lease=lease,
+            api=api,
             events=shared.events,
             clock=clock,
             failures=failures,

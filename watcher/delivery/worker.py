@@ -345,6 +345,7 @@ class DeliveryWorker:
                 continue
             if self._failures.in_trouble:
                 self._failures.recovered()
+            self._deps.metrics.batched.observe(len(answer.batch))
             for each in answer.batch:
                 self._deps.metrics.delivered((answer.at - each.recorded_at) / 1e6, state=answer.records[0].state)
         if kept_back:

@@ -28,6 +28,7 @@ from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType,
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Status
 from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange, severity_of
 from watcher.domain.routing import Router
+from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
 
@@ -55,6 +56,7 @@ class EventFactory:
         *,
         watch: Watch,
         observed_at: datetime,
+        api_at: Micros,
         not_before: datetime | None = None,
         pipeline_name: str | None = None,
         facts: ExecutionSnapshot | None = None,
@@ -64,8 +66,8 @@ class EventFactory:
     ) -> OutboxEntry:
         """Return an event of an execution. Its id is the same for ever, from whatever store it comes.
 
-        `observed_at` is when the change was seen (wall clock), `not_before` the last poll that still saw the old
-        status, if any did. `facts` are absent where the API had nothing to say.
+        `observed_at` is when the change was seen (wall clock), `api_at` what the API's clock showed then, `not_before`
+        the last poll that still saw the old status, if any did. `facts` are absent where the API had nothing to say.
         """
         name = "/".join((watch.account, watch.pipeline, known.execution, change.type, change.kind, str(change.nth)))
         reported_at: datetime | None = None  # what the API dates not is dated when it was seen
@@ -73,7 +75,7 @@ class EventFactory:
             reported_at = facts.finished_at
         elif facts and change.kind == Status.RUNNING and change.nth == 1 and not known.was_paused:
             reported_at = facts.started_at
-        delay = None if reported_at is None else max(timedelta(), observed_at - reported_at)
+        delay_us = None if reported_at is None else max(0, api_at - to_us(reported_at))
         link = link and link.replace("{executionId}", known.execution)
         data = pipeline_data(watch, link=link, name=(facts and facts.pipeline_name) or pipeline_name)
         if facts is not None:
@@ -86,7 +88,7 @@ class EventFactory:
             "observed": {
                 "at": timestamp(observed_at),
                 "notBefore": not_before and timestamp(not_before),
-                "delaySeconds": None if delay is None else round(delay.total_seconds(), 3),
+                "delaySeconds": None if delay_us is None else round(delay_us / 1_000_000, 3),
             },
         }
         event = event_of(

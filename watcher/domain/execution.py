@@ -93,7 +93,7 @@ class ExecutionRecord:
     `status` is the last raw word, `None` before the first sight. `lost` holds the reason while it is reported as lost;
     `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of the `execution.overdue` whose
     problem is open, `overdue_at` when that was seen (microseconds, wall clock). `found_at` is when a list first showed
-    it, 0 if none did; what was found is recorded even before its first status is reported.
+    it, by the API's clock, 0 if none did; what was found is recorded even before its first status is reported.
     """
 
     execution: str

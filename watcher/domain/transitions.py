@@ -36,11 +36,15 @@ RAW_STATUS_LENGTH = 64
 
 
 class Observation(NamedTuple):
-    """A successful poll: what was answered, when it was asked and when the answer was there (microseconds, steady)."""
+    """A successful poll: what was answered, when it was asked and when the answer was there (microseconds, steady).
+
+    The API's clock is ahead of ours by `ahead_us`.
+    """
 
     execution: ExecutionSnapshot
     sent_at: Micros
     seen_at: Micros
+    ahead_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +107,13 @@ def is_terminal(execution: ExecutionSnapshot) -> bool:
 
 def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: bool) -> TransitionResult:
     """Note another status. A stay begins when it was seen; at first sight at `startedAt`, if given."""
-    started_at, is_first = poll.execution.started_at, before.status is None and before.lost is None
+    started_at, since_at = poll.execution.started_at, poll.seen_at
+    if before.status is None and before.lost is None and started_at is not None:
+        since_at = Micros(min(since_at, to_us(started_at) - poll.ahead_us))
     known = replace(
         before,
         status=status,
-        since_at=min(poll.seen_at, to_us(started_at)) if is_first and started_at is not None else poll.seen_at,
+        since_at=since_at,
         polled_at=poll.seen_at,
         overdue_sequence=None,
         overdue_at=None,

@@ -56,14 +56,13 @@ def limits_dwell(overdue_after_s: Collection[str], status: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far the lists of a pipeline that is watched whole were read. Times are microseconds UTC, steady.
+    """How far the lists of a pipeline that is watched whole were read. Times are microseconds by the API's clock.
 
-    `since_at` is when it was first watched whole; `complete_at` the begin of the last complete scan, 0 before the
-    first; `refused` the reason reported because the list is refused, until it answers again. `found` says whether the
-    list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what
-    the API calls the pipeline, as far as it has said: no list does. `newest_at` is the latest date that the first scan
-    showed where new rows show, by the API's clock, written as soon as that is read; 0 where it showed none, `None`
-    before, and where it may not have seen the newest.
+    `since_at` is when it was first watched whole: by our steady clock, until the API's is known and it is `dated`.
+    `complete_at` is the begin of the last complete scan, 0 before the first; `refused` the reason reported because the
+    list is refused, until it answers again. `found` says whether the list held anything when that scan ended: without
+    it, the next one can meet nothing that is known. `name` is what the API calls the pipeline, as far as it has said:
+    no list does.
     """
 
     since_at: Micros
@@ -71,4 +70,4 @@ class Cursor:
     refused: str | None = None
     found: bool = False
     name: str | None = None
-    newest_at: Micros | None = None
+    dated: bool = False

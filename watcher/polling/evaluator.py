@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from watcher.clerk.protocol import Api
 from watcher.domain.envelope import Json, new_problem, pipeline_source
 from watcher.domain.event import EventType, GapReason, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
@@ -72,6 +73,7 @@ class ReplyEvaluator:
         self,
         *,
         lease: Lease,
+        api: Api,
         events: EventFactory,
         clock: Clock,
         failures: FailurePolicy,
@@ -80,6 +82,7 @@ class ReplyEvaluator:
     ) -> None:
         """Bind the account's rules; `link` is its template for links to an execution."""
         self._lease = lease
+        self._api = api
         self._events = events
         self._clock = clock
         self._failures = failures
@@ -135,7 +138,7 @@ class ReplyEvaluator:
             self._pipeline_names[watch.pipeline] = execution.pipeline_name
         seen_at = self._clock.steady_us()
         elapsed_us = round((self._clock.monotonic() - sent_at) * 1_000_000)
-        poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
+        poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at, self._api.ahead_us)
         result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)
         change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
         known = before if change is None else change.known
@@ -199,6 +202,7 @@ class ReplyEvaluator:
                 known,
                 watch=entry.watch,
                 observed_at=at,
+                api_at=Micros(seen_at + self._api.ahead_us),
                 not_before=None if before.status is None else at - unseen,
                 pipeline_name=self._pipeline_names.get(entry.watch.pipeline),
                 facts=facts,

@@ -9,7 +9,7 @@ import structlog
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.execution import Outcome
-from watcher.domain.timestamps import Monotonic
+from watcher.domain.timestamps import Monotonic, to_us
 from watcher.polling.confirmations import DENIED_FOR_S
 from watcher.polling.evaluator import Evaluated, Evaluation
 from watcher.polling.pipeline_rules import AccountRules
@@ -119,10 +119,10 @@ class ExecutionPoller:
             is_news = bool(evaluation.change.entries) and known.status is not None and known.lost is None
             pipeline = self._deps.metrics.pipelines.get(known.pipeline) if is_news else None
             if pipeline is not None and (starts or known.ended_at is not None):
-                pipeline.count(known, execution, starts=starts, now=self._clock.steady_us())
+                pipeline.count(known, execution, starts=starts, now=self._deps.api_now_us())
             if is_news and known.ended_at is not None and finished_at is not None:
-                delay_s = (self._clock.now() - finished_at).total_seconds()
-                self._deps.metrics.detection_delay.observe(max(0.0, delay_s))
+                delay_us = self._deps.api_now_us() - to_us(finished_at)
+                self._deps.metrics.detection_delay.observe(max(0.0, delay_us / 1_000_000))
             entry.polled_at = evaluation.polled_at or entry.polled_at
 
     def note(self, entry: TrackedExecution, evaluation: Evaluation) -> None:

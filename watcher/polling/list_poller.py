@@ -14,7 +14,7 @@ import structlog
 from watcher.clerk.protocol import PageReply
 from watcher.domain.event import GapReason, OutboxEntry
 from watcher.domain.execution import ExecutionRecord, LostReason, Outcome
-from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
+from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.domain.watch import Cursor, Watch
 from watcher.polling.list_scan import ListMemory, Scan, ScanResult
@@ -38,7 +38,7 @@ class Step(NamedTuple):
     wait_s: float = 0.0
 
 
-CURSOR_EVERY_US = 60_000_000
+CURSOR_EVERY_S = 60.0
 """The cursor of a pipeline in which nothing happens is written so often."""
 
 EMITTED_ONCE = frozenset(
@@ -65,10 +65,7 @@ class ListScans:
         self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
         scan, named = self._scan(cursor, ListMemory()), watch.name is not None
         stream = self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
-        resumed_at = None if cursor.complete_at else cursor.newest_at
-        listing = PipelineListState(
-            watch, cursor, stream, scan, resumed_at=resumed_at, recorded_at=cursor.complete_at, named=named
-        )
+        listing = PipelineListState(watch, cursor, stream, scan, named=named)
         if record.cursor is None:
             await self.record(listing, cursor)
         return listing
@@ -76,6 +73,13 @@ class ListScans:
     def _scan(self, cursor: Cursor, memory: ListMemory) -> Scan:
         lookback_us, pages_at_most = self._rules.lookback_us, self._rules.pages_at_most
         return Scan(memory, cursor=cursor, lookback_us=lookback_us, pages_at_most=pages_at_most)
+
+    async def date(self, listing: PipelineListState) -> None:
+        """Note since when a pipeline is watched by the API's clock, now that it has answered. Raises `StoreError`."""
+        since_at = min(listing.cursor.since_at, self._clock.steady_us())  # ours may have been set back since
+        cursor = replace(listing.cursor, since_at=Micros(since_at + self._deps.api.ahead_us), dated=True)
+        await self.record(listing, cursor)
+        listing.scan_again(self._scan(cursor, listing.scan.memory))
 
     async def record(
         self, listing: PipelineListState, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
@@ -95,7 +99,7 @@ class ListScans:
             change = PipelineChange(self._deps.lease, watch.pipeline, stream.sequence, sequence, cursor, entries)
             await self._deps.store.record(change)
             stream.sequence = sequence
-        listing.cursor, listing.recorded_at = cursor, self._clock.steady_us()
+        listing.cursor, listing.recorded_at = cursor, self._clock.monotonic()
         for entry in entries:
             self._alert_rules.hold(watch.pipeline)
             log.warning("pipeline.gap", account=self._deps.lease.name, pipeline=watch.pipeline, reason=gap)
@@ -119,19 +123,16 @@ class ListScans:
 
     async def complete(self, listing: PipelineListState, result: ScanResult) -> None:
         """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
-        now, scan, before = self._clock.steady_us(), listing.scan, listing.cursor
-        newest_at = before.newest_at
-        if newest_at is None and result.gap is None:
-            newest_at = scan.newest_at if scan.shows_any else NEVER
-        cursor = Cursor(
-            before.since_at,
+        scan, before = listing.scan, listing.cursor
+        cursor = replace(
+            before,
             complete_at=scan.began_at,
+            refused=None,
             found=scan.shows_any,
             name=self._deps.evaluator.pipeline_name(listing.watch.pipeline),
-            newest_at=newest_at,
         )
         gap = None if result.gap in listing.gaps_emitted else result.gap
-        is_overdue = now - listing.recorded_at >= CURSOR_EVERY_US
+        is_overdue = self._clock.monotonic() - listing.recorded_at >= CURSOR_EVERY_S
         if listing.found_count or gap or cursor != replace(before, complete_at=cursor.complete_at) or is_overdue:
             await self.record(listing, cursor, gap=gap, at_most=result.at_most)
         listing.cursor = cursor
@@ -141,8 +142,8 @@ class ListScans:
             listing.gaps_emitted |= {result.gap}
         listing.scan_ended(self._scan(cursor, scan.memory))
         if not gap:
-            is_proof = result.gap is None
-            await self._alert_rules.scanned(listing.watch.pipeline, cursor.complete_at, proves_silence=is_proof)
+            silent_until = cursor.complete_at if result.gap is None else None
+            await self._alert_rules.scanned(listing.watch.pipeline, listing.scanned_at, silent_until=silent_until)
 
 
 class ListFailures:
@@ -269,6 +270,8 @@ class ListPoller:
         await self._session.report_answer(failed=False)
         if request.scans:
             self._failures.works(listing)
+            if not listing.cursor.dated and not listing.unwatched:
+                await self._scans.date(listing)
         if listing.unwatched:
             return self._at_rest
         return await self._read(request, reply, left=left)
@@ -318,7 +321,7 @@ class ListPoller:
         """Take in a page: first its rows, each for itself, then what they say of the list."""
         listing, executions = request.listing, reply.rows or ()
         if request.scans:
-            listing.scan.note(reply, now=self._clock.steady_us())
+            listing.scan.note(reply)
         rows = by_id(executions, first=listing.scan.memory.before(request.page))
         when = self._counts_as_found_at(request, reply)
         recorded = await self._recorded(listing, rows, when=when)
@@ -347,10 +350,10 @@ class ListPoller:
         """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
 
         What a page shows that is read out of turn may have come later than that: it is a known row for the next scan
-        only. The clock may have been set back: no scan begins before the last complete one.
+        only. The API's clock may have been set back: no scan begins before the last complete one.
         """
         listing = request.listing
-        asked_at = self._clock.steady_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
+        asked_at = self._deps.api_now_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
         now = Micros(max(asked_at, listing.cursor.complete_at + 1))
         if request.scans:
             listing.scan.began_at = listing.scan.began_at or now
@@ -382,7 +385,7 @@ class ListPoller:
     ) -> Step:
         """Let the scan take in a page."""
         scan, order = listing.scan, listing.scan.order
-        known_rows = listing.known_rows(reply.rows or (), found_at=known, now=self._clock.steady_us())
+        known_rows = listing.known_rows(reply.rows or (), found_at=known)
         result = scan.read(
             reply,
             known_rows=known_rows,
@@ -394,9 +397,6 @@ class ListPoller:
         if scan.order is not None and scan.order is not order:
             pipeline = listing.watch.pipeline
             log.info("list.order", account=self._deps.lease.name, pipeline=pipeline, order=scan.order.value)
-        cursor = listing.cursor
-        if not cursor.complete_at and cursor.newest_at is None and scan.newest_at is not None:
-            await self._scans.record(listing, replace(cursor, newest_at=scan.newest_at))
         if result is None:
             return Step(QueueKind.BEGUN)
         await self._scans.end(listing, result)

@@ -5,15 +5,14 @@ Newest first it reads from page 1 on; oldest first it finds the last page and re
 order is read whole. What a page seems to say is believed once no other answer speaks against it.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import NamedTuple
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply
 from watcher.domain.event import GapReason
-from watcher.domain.execution import ExecutionSnapshot, Status
-from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, from_us, to_us
+from watcher.domain.execution import ExecutionSnapshot
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
 from watcher.domain.watch import Cursor
 from watcher.polling.sort_order import Order, Ordering
 
@@ -23,12 +22,6 @@ SURE_AFTER = 3
 SETTLED_AFTER_US = 15_000_000
 """So long after others that began with it a row may come to be seen: what was found since is read again."""
 
-AHEAD_US = 15_000_000
-"""A date may be so far ahead of our clock and be taken for the time that the API's shows."""
-
-TOP_ROWS = 5
-"""Of so many rows that a scan met first the next one has to meet one; the others may be deleted by then."""
-
 TURNS_AT_MOST = 3
 """A list that turns over more often than that, in scans one after the other, has no order."""
 
@@ -36,47 +29,10 @@ STEPS_BACK_AT_MOST = 8
 """So often a scan reads a page again that had fewer rows than it must have."""
 
 
-def newest_date(rows: Iterable[ExecutionSnapshot], *, now: Micros) -> Micros | None:
-    """Return the latest date that the API's clock had shown by then, of those on some rows.
-
-    When one begins that has not may be a plan. Dates that are yet to come by our clock say that the API's is ahead if
-    most are; single ones are wrong.
-    """
-    dates = [at for row in rows if (at := _shown(row)) is not None]
-    if not dates:
-        return None
-    ahead_at = from_us(Micros(now + AHEAD_US))
-    come = [at for at in dates if at <= ahead_at]
-    return to_us(max(come if 2 * len(come) >= len(dates) else dates))
-
-
-def _shown(row: ExecutionSnapshot) -> datetime | None:
-    return row.finished_at or (None if row.status == Status.NEW else row.started_at)
-
-
 def dated(row: ExecutionSnapshot) -> Micros | None:
     """Return when it ended, or at least began (microseconds)."""
     at = row.finished_at or row.started_at
     return None if at is None else to_us(at)
-
-
-@dataclass(frozen=True, slots=True)
-class RowAges:
-    """How old the rows of a list were, by their ends, else their beginnings: the earliest and latest (microseconds)."""
-
-    earliest_at: Micros | None = None
-    latest_at: Micros | None = None
-
-    def explain_emptiness(self, *, since: Micros, now: Micros) -> bool:
-        """Return whether an API that forgets by age may have forgotten all of these, and nothing that came `since`.
-
-        What it forgot was at least half as old as what it kept before: it may do so once a day. What came since is
-        younger than that.
-        """
-        if self.earliest_at is None or self.latest_at is None:
-            return False
-        retained_us = now - self.earliest_at
-        return now - since < retained_us and now - self.latest_at >= retained_us / 2
 
 
 class ScanResult(NamedTuple):
@@ -100,10 +56,10 @@ class ListMemory:
 
     `page_rows` are on each page but the last, once that `is_cut` so. `length` is how many rows the list had when the
     last complete scan read it to its end. `total` is what it was said to have when that began; `untrue` is by how much
-    that was more than were there. `top` are the rows that it met first. `shown_at` is what the API's clock showed then,
-    `ages` how old its rows were. `is_counted`: one saw as many rows as the list said it has. `new` are those that were
-    found since by scans that did not count, `doubts` how often in a row the last ended with one doubt, since
-    `doubted_since_s` (seconds for which the process ran). All of a list may be read again from `whole_from` on.
+    that was more than were there. `dates` are the earliest and latest of its rows, if they have any. `is_counted`: one
+    saw as many rows as the list said it has. `new` are those that were found since by scans that did not count,
+    `doubts` how often in a row the last ended with one doubt, since `doubted_since_s` (seconds for which the process
+    ran). All of a list may be read again from `whole_from` on.
     """
 
     ordering: Ordering = field(default_factory=Ordering)
@@ -112,9 +68,7 @@ class ListMemory:
     length: int | None = None
     total: int | None = None
     untrue: int = 0
-    top: frozenset[str] = frozenset()
-    shown_at: Micros | None = None
-    ages: RowAges = RowAges()
+    dates: tuple[Micros, ...] = ()
     is_counted: bool = False
     new: set[str] = field(default_factory=set)
     turn_count: int = 0
@@ -136,7 +90,7 @@ class ListMemory:
     def turn_over(self) -> None:
         """Forget what holds for the order that was believed."""
         self.turn_count += 1
-        self.length, self.top = None, frozenset()
+        self.length = None
 
     def before(self, page: int) -> int:
         """Return how many rows the list has before a page."""
@@ -144,17 +98,13 @@ class ListMemory:
 
 
 class _Page(NamedTuple):
-    """A page as it was read: its rows in the API's order, and how many there are with those that cannot be read.
-
-    `newest_at` is the time that the API's clock showed at least, by its dates.
-    """
+    """A page as it was read: its rows in the API's order, and how many there are with those that cannot be read."""
 
     number: int
     rows: Sequence[ExecutionSnapshot]
     row_count: int
     known_rows: Collection[str]
     unsettled: Collection[str]
-    newest_at: Micros | None
 
     def repeats(self, other: "_Page | None") -> bool:
         """Return whether it shows what the page before it did: an API may show its last page for all beyond it."""
@@ -177,10 +127,9 @@ class _Page(NamedTuple):
 class Scan:
     """One pass, made anew for each. Hand `page` to the API and its answer to `read`, until that returns a result.
 
-    It began at `began_at` (microseconds, steady; 0: not yet). Its last `depth` pages were not the one on which new rows
-    show. That it `seeks` says that it reads on for executions of which nobody knows where they are. `is_whole` says
-    whether it read to the end of the list. `newest_at` is what the API's clock showed at least where new rows show,
-    once that is read, `latest_at` on any page. `result` is there once everything was seen, though pages
+    It began at `began_at` (microseconds, by the API's clock; 0: not yet). Its last `depth` pages were not the one on
+    which new rows show. That it `seeks` says that it reads on for executions of which nobody knows where they are.
+    `is_whole` says whether it read to the end of the list. `result` is there once everything was seen, though pages
     beyond may be read for more.
     """
 
@@ -191,8 +140,6 @@ class Scan:
         self.depth = 0
         self.seeks = True
         self.is_whole = False
-        self.newest_at: Micros | None = None
-        self.latest_at: Micros | None = None
         self.result: ScanResult | None = None
         self._cursor = cursor
         self._lookback_us = lookback_us
@@ -203,17 +150,14 @@ class Scan:
         self._new_page_count = self._later_count = 0
         self._has_fresh = False
         self._oldest_at: Micros | None = None  # on the page that was read last
-        self._top: dict[str, None] = {}
-        self._earliest_at: Micros | None = None  # of all dates
-        self._first_newest_at: Micros | None = None
-        self._page_newest_at: Micros | None = None
+        self._dates: tuple[Micros, ...] = ()  # the earliest and latest
         self._counts: dict[int, int] = {}  # the rows of its pages
         self._length = 0  # by where the last page is
         self._most_said = 0  # the highest total
         self._said: int | None = None  # the last total
         self._said_first: int | None = None  # by the page from which all others are read
         self._overlaps = self._is_first_look = self._is_pushed = False  # by rows that came above
-        self._meets_known = self._meets_top = self._is_on = self._skips_old = False
+        self._meets_known = self._is_on = self._skips_old = False
         # where it is
         self._previous: _Page | None = None
         self._search_step = 1
@@ -264,12 +208,6 @@ class Scan:
         is_full = page.row_count >= self.memory.page_rows
         return is_full and (self._said or 0) > self.memory.before(page.number + 1)
 
-    @property
-    def is_shorter(self) -> bool:
-        """Whether the list has fewer rows than before, as far as it was read."""
-        before = self.memory.length if self.memory.total is None else self.memory.total
-        return before is not None and len(self._seen) < before
-
     def unread_count(self) -> int | None:
         """Return how many rows may be there that were not read, `None` if nobody knows."""
         left = (self._said or 0) - len(self._seen)
@@ -283,20 +221,15 @@ class Scan:
         if self._reads_back and page == self.head:
             self._length = max(self._length, self.memory.before(page) + row_count)
 
-    def note(self, reply: PageReply, *, now: Micros) -> None:
-        """Take in how many rows `page` has, and their dates, before they are judged; `now` is our clock."""
+    def note(self, reply: PageReply) -> None:
+        """Take in how many rows `page` has, and their dates, before they are judged."""
         rows = reply.rows or ()
         self._is_first_look = self.page not in self._counts
         if row_count := len(rows) + reply.skipped:
             self._counts[self.page] = row_count
             self._learn_page_rows(row_count)
-        self._page_newest_at = at = newest_date(rows, now=now)
-        if at is not None:
-            self.latest_at = at if self.latest_at is None else max(at, self.latest_at)
-            self._first_newest_at = at if self._first_newest_at is None else self._first_newest_at
-        dates = [at for row in rows if (at := dated(row)) is not None]
-        if dates:
-            self._earliest_at = min(dates) if self._earliest_at is None else min(self._earliest_at, *dates)
+        if dates := [*self._dates, *(at for row in rows if (at := dated(row)) is not None)]:
+            self._dates = min(dates), max(dates)
 
     def is_beyond_lookback(self, at: Micros) -> bool:
         """Return whether what ended then, by the API's clock, is too old to be told after a long time: a gap is."""
@@ -306,9 +239,8 @@ class Scan:
 
     @property
     def _horizon(self) -> Micros:
-        """How far back anybody wants to know, by the API's clock where that is behind ours."""
-        at = self.began_at if self._cursor.complete_at else self._cursor.since_at
-        return Micros(min(at, at if self.latest_at is None else self.latest_at) - self._lookback_us)
+        """How far back anybody wants to know."""
+        return Micros((self.began_at if self._cursor.complete_at else self._cursor.since_at) - self._lookback_us)
 
     # One page
 
@@ -331,7 +263,7 @@ class Scan:
         """
         rows, believed = reply.rows or (), self.order
         self._is_beyond_refused |= reply.rows is None
-        page = _Page(self.page, rows, len(rows) + reply.skipped, known_rows, unsettled, self._page_newest_at)
+        page = _Page(self.page, rows, len(rows) + reply.skipped, known_rows, unsettled)
         self.memory.ordering.learn(rows)
         if self.order is not believed and Order.OLDEST in {self.order, believed}:
             self.memory.turn_over()
@@ -516,13 +448,7 @@ class Scan:
             self._length = self.memory.before(page.number) + page.row_count
             if page.number == 1:
                 self._said_first, self._later_count = self._said, 0
-        if self.newest_at is None and self.order is not None and not self._is_beyond_refused:
-            self.newest_at = page.newest_at
-        in_turn = [row.id for row in (reversed(page.rows) if self._reads_back else page.rows)]
-        if len(self._top) < TOP_ROWS:
-            self._top |= dict.fromkeys(in_turn)
         self._meets_known |= bool(page.known_rows or page.unsettled)
-        self._meets_top |= not self.memory.top.isdisjoint(in_turn)
 
     def _is_proven(self, page: _Page) -> bool:
         """Return whether all below a page is known.
@@ -567,16 +493,24 @@ class Scan:
     def _at_end(self) -> ScanResult:
         """Return how a scan ends at the end of the list."""
         self.is_whole = True
-        if self.order is None and not self._is_beyond_refused:
-            self.newest_at = self.latest_at
         if self.memory.ordering.is_mixed:
             self.memory.ordering.order = None
-        before, shown_at = self._cursor.complete_at, self.memory.shown_at
-        if before and self._cursor.found and not self._meets_known:
-            since = before if shown_at is None else shown_at
-            if self._earliest_at is None or self._earliest_at >= since:
-                return ScanResult(GapReason.DELETED, doubt="deleted")
+        before = self._cursor.complete_at
+        if before and self._cursor.found and not self._meets_known and (not self._dates or self._dates[0] >= before):
+            return ScanResult(GapReason.DELETED, doubt="deleted")
         return self._checked()
+
+    def _explains_emptiness(self) -> bool:
+        """Return whether an API that forgets by age may have forgotten all that was there, and nothing that came since.
+
+        The list is shorter, and what it lost was at least half as old as what it kept before: it may do so once a day.
+        """
+        memory = self.memory
+        before = memory.length if memory.total is None else memory.total
+        if not memory.dates or before is None or len(self._seen) >= before:
+            return False
+        retained_us = self.began_at - memory.dates[0]
+        return self.began_at - self._cursor.complete_at < retained_us <= 2 * (self.began_at - memory.dates[1])
 
     def _checked(self) -> ScanResult:
         """Return that everything was seen, and what speaks against it."""
@@ -588,8 +522,6 @@ class Scan:
             return ScanResult()
         if self._missing > 0 and self.is_whole:
             return ScanResult(doubt="fewer than said")
-        if self.memory.top and self._new and not self._meets_top:
-            return ScanResult(doubt="not the top")
         if not self._most_said and self._has_fresh and self._new_page_count > 1:
             return ScanResult(doubt="nothing says how many")
         return ScanResult()
@@ -607,8 +539,7 @@ class Scan:
             return False
         if memory.doubt != result.doubt:
             memory.doubt, memory.doubts, memory.doubted_since_s = result.doubt, 0, ran_s
-            is_explained = memory.ages.explain_emptiness(since=self._cursor.complete_at, now=self.began_at)
-            memory.is_explained = is_explained and self.is_shorter
+            memory.is_explained = self._explains_emptiness()
         memory.doubts += 1
         if result.gap is GapReason.DELETED:
             return memory.doubts >= lost_after and ran_s - memory.doubted_since_s >= lost_grace_s
@@ -630,10 +561,7 @@ class Scan:
             memory.untrue = max(0, self._most_said - self._length)
         if has_end or self.order is not Order.OLDEST:
             memory.length = self._length if has_end else None
-        if self._meets_top or self._new or not memory.top:
-            memory.top = frozenset([*self._top][:TOP_ROWS])
-        memory.shown_at = self._first_newest_at if self.newest_at is None else self.newest_at
-        memory.ages = RowAges(self._earliest_at, self.latest_at)
+        memory.dates = self._dates
         memory.is_counted |= self._is_counted
         memory.new.clear()
         memory.turn_count = 0

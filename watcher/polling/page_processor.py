@@ -11,7 +11,7 @@ from typing import NamedTuple
 from watcher.clerk.protocol import PageReply
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
-from watcher.domain.timestamps import Micros, from_us, to_us
+from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details, FirstSight
 from watcher.polling.confirmations import ConfirmationQueue, selects
@@ -25,6 +25,9 @@ from watcher.polling.poll_queue import PollQueue
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies, AccountSession
 from watcher.store.changes import ExecutionChange
+
+FUTURE_US = 15_000_000
+"""A date that is so far ahead of the API's own clock is wrong."""
 
 HISTORY_US = 3600 * 1_000_000
 """What ended so long before a pipeline was watched is no news, though its first scan did not show it."""
@@ -127,16 +130,15 @@ class PageProcessor:
         """Return when each of these was found, `None` if that is now.
 
         Those that nobody knows any more are remembered anew: they were known, and ended so long ago that they were
-        forgotten. What ended after all that the last complete scan showed was not: the API's clock may be far behind.
+        forgotten.
         """
         found_at = listing.rows.found_at([each.id for each in executions])
-        forgotten_at = min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
-        shown_at = listing.scan.memory.shown_at
+        forgotten_at = min(listing.cursor.complete_at, self._deps.api_now_us() - self._rules.history_us)
         for each in executions:
             if found_at[each.id] is not None or each.id in recorded or not is_terminal(each):
                 continue
             at = dated(each)
-            if at is not None and at < forgotten_at and (shown_at is None or at <= shown_at):
+            if at is not None and at < forgotten_at:
                 listing.rows.remember({each.id: LONG_AGO})
                 found_at[each.id] = LONG_AGO
         return found_at
@@ -292,7 +294,8 @@ class PageProcessor:
         """Return whether an execution that nobody knew had ended before its pipeline was watched, or long ago.
 
         What a later scan than the first is the first to show is new, unless by its date it ended much earlier; even
-        then if all rows were counted by then, and none may be forgotten since.
+        then if all rows were counted by then, and none may be forgotten since. What the first shows is, if it ended
+        since.
         """
         listing, rules, at = page.listing, self._rules, dated(execution)
         cursor, is_baseline = listing.cursor, rules.first_sight is FirstSight.BASELINE
@@ -302,24 +305,10 @@ class PageProcessor:
             if listing.scan.memory.is_counted and page.found_at - cursor.since_at < rules.history_us:
                 return False
             history_us = HISTORY_US if is_baseline else max(HISTORY_US, rules.lookback_us)
-            return at < listing.history_ends_at() - history_us or listing.scan.is_beyond_lookback(at)
+            return at < cursor.since_at - history_us or listing.scan.is_beyond_lookback(at)
         if not is_baseline:
             return at < cursor.since_at - rules.lookback_us
-        return self._ended_before(listing, at=at, began_at=to_us(execution.started_at or from_us(at)))
-
-    def _ended_before(self, listing: PipelineListState, *, at: Micros, began_at: Micros) -> bool:
-        """Return whether an execution that the first scan shows had ended before its pipeline was watched.
-
-        Not if it began after the newest row was read, be it by an earlier process; nor if it ended since by our clock,
-        or by that of the API where this is behind, unless the dates that the scan has met say that it is ahead.
-        """
-        cursor, now, latest_at = listing.cursor, self._clock.steady_us(), listing.scan.latest_at
-        if listing.resumed_at is not None and began_at > listing.resumed_at:
-            return False
-        if cursor.newest_at is not None and began_at > max(cursor.newest_at, cursor.since_at):
-            return False
-        is_ahead = latest_at is None or at <= latest_at - (now - cursor.since_at)
-        return is_ahead or not cursor.since_at < at + self._deps.api.behind_us() <= now
+        return not cursor.since_at < at <= self._deps.api_now_us() + FUTURE_US
 
 
 def _ended_at(change: _Change) -> int:

@@ -12,7 +12,7 @@ from typing import ClassVar
 from watcher.clerk.protocol import PageReply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
-from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, from_us
+from watcher.domain.timestamps import EARLIEST, Micros, Monotonic, from_us
 from watcher.domain.watch import Cursor, Watch
 from watcher.polling.list_scan import SETTLED_AFTER_US, ListMemory, Scan
 from watcher.polling.poll_item import PollItem, TrackedExecution
@@ -116,7 +116,7 @@ class PageIndex:
     # Those that have ended
 
     def remember(self, ended: dict[str, Micros]) -> None:
-        """Remember of ended executions when they were found (microseconds, steady)."""
+        """Remember of ended executions when they were found (microseconds, by the API's clock)."""
         for execution, found_at in ended.items():
             self._ended[execution] = found_at
             self._ended.move_to_end(execution)
@@ -164,17 +164,15 @@ class PipelineListState(PollItem):
     """One pipeline's list.
 
     `cursor` says up to where it is known, `stream` are the pipeline's own events; the former was last written at
-    `recorded_at` (microseconds, steady; 0: long ago). `scan` is the one under way, or the next. `nameless` is a page
+    `recorded_at` (monotonic seconds). `scan` is the one under way, or the next. `nameless` is a page
     that was read before the pipeline's name was known, and an execution on it that has it; `named` is set then. A
     list that fails answers nobody until `failing_until`. The first page of a scan was asked for at `scanned_at`, of one
     that seeks at `sought_at` (monotonic seconds). `gaps_emitted` is why the last scans could not be completed, where
     that goes on and was reported: deeper pages are refused, or there is no order.
 
     That it `is_wanted` says that somebody asked for a scan which has not begun: then it is next, and follows the one
-    under way at once. `resumed_at` is what the API's clock showed where new rows show, if an earlier process began the
-    first scan and did not complete it. Scans have found `found_count` new rows since the last complete one began,
-    `came_count` of them after the scan under way did. The last scan read `whole_pages` of a list that has to be read
-    whole.
+    under way at once. Scans have found `found_count` new rows since the last complete one began, `came_count` of them
+    after the scan under way did. The last scan read `whole_pages` of a list that has to be read whole.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -185,11 +183,10 @@ class PipelineListState(PollItem):
     stream: PipelineStream
     scan: Scan
     rows: PageIndex = field(init=False)
-    resumed_at: Micros | None = None
     found_count: int = 0
     came_count: int = 0
     whole_pages: int = 0
-    recorded_at: Micros = NEVER
+    recorded_at: Monotonic = EARLIEST
     named: bool = False
     nameless: tuple[PageReply, str] | None = None
     gaps_emitted: frozenset[GapReason] = frozenset()
@@ -202,18 +199,15 @@ class PipelineListState(PollItem):
         """Have its pages cut as the scans learn to."""
         self.rows = PageIndex(self.scan.memory)
 
-    def known_rows(self, rows: Sequence[ExecutionSnapshot], *, found_at: Mapping[str, Micros], now: Micros) -> set[str]:
-        """Return which rows are known rows, of those that a complete scan found, by when it did (steady).
+    def known_rows(self, rows: Sequence[ExecutionSnapshot], *, found_at: Mapping[str, Micros]) -> set[str]:
+        """Return which rows are known rows, of those that a complete scan found, by when it did.
 
-        What may come to be seen late below one was there by then: it was old by the API's own clock when that scan
-        began, or scans have been there since.
+        What may come to be seen late below one was there by then: it was old when the last complete scan began.
         """
-        known = {each for each, at in found_at.items() if at + SETTLED_AFTER_US <= now}
-        shown_at = self.scan.memory.shown_at
-        if shown_at is not None:
-            old_at = from_us(Micros(shown_at - SETTLED_AFTER_US))
-            known |= {row.id for row in rows if row.id in found_at and row.started_at and row.started_at <= old_at}
-        return known
+        old_us = Micros(self.cursor.complete_at - SETTLED_AFTER_US)
+        old_at = from_us(old_us)
+        known = {each for each, at in found_at.items() if at <= old_us}
+        return known | {row.id for row in rows if row.id in found_at and row.started_at and row.started_at <= old_at}
 
     def scan_asked(self, now: Monotonic) -> None:
         """Note that a page is asked for by the scan, which begins with the first that is answered."""
@@ -231,11 +225,6 @@ class PipelineListState(PollItem):
             self.found_count += count
         else:
             self.came_count += count
-
-    def history_ends_at(self) -> Micros:
-        """Return until when this pipeline was not watched, by our clock or, where that is behind, by the API's."""
-        newest_at = self.cursor.newest_at
-        return self.cursor.since_at if newest_at is None else min(self.cursor.since_at, newest_at)
 
     def scan_ended(self, following: Scan) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""

@@ -19,7 +19,7 @@ from watcher.domain.event_factory import execution_block
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Problem, ProblemChange
 from watcher.domain.rules import RULES, Asked, End, Rule, Rules, RuleState, UnjudgedEnd
-from watcher.domain.timestamps import NEVER, Micros, to_us
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
 from watcher.domain.watch import Watch
 from watcher.polling.confirmations import ConfirmationOrder
 from watcher.polling.evaluator import Evaluated, ReplyEvaluator
@@ -145,10 +145,10 @@ class PipelineRecorder:
         self._problems: Mapping[EventType, Problem] = {}
         self._waiting: list[_Handed] = []
         self._held: list[UnjudgedEnd] = []
-        self._held_since: Micros | None = None  # the last start, gap or trouble with the list
+        self._held_since: Monotonic | None = None  # the last start, gap or trouble with the list
         self._awaited: Collection[TrackedExecution] | None = None  # a scan is complete, but for these
         self._shown_at = NEVER
-        self._begun_at = NEVER
+        self._begun_at = EARLIEST
         self.hold()
 
     @property
@@ -163,7 +163,7 @@ class PipelineRecorder:
             is_new_list, self.watch = watch.whole and not self.watch.whole, watch
             self._state, self._problems = record.state, record.problems
             self._held = list(record.unjudged)
-            self._begun_at = self._clock.steady_us()
+            self._begun_at = self._clock.monotonic()
             if is_new_list:
                 self.hold()
             elif not watch.whole:  # there is no scan to wait for
@@ -184,25 +184,24 @@ class PipelineRecorder:
     def hold(self) -> None:
         """Judge no end before a scan is complete that begins from now on: some may not have been seen yet."""
         if self.watch.whole:
-            self._held_since, self._awaited = self._clock.steady_us(), None
+            self._held_since, self._awaited = self._clock.monotonic(), None
 
     def shown(self, rows: Iterable[ExecutionSnapshot]) -> None:
         """Take in what its list shows, known or not: silence counts from the last start, recorded for it or not."""
         dates = [to_us(row.started_at) for row in rows if row.started_at is not None]
         self._shown_at = max([self._shown_at, *dates])
 
-    async def scanned(self, began_at: Micros, *, proves_silence: bool) -> None:
-        """Take in that a scan that began then is complete. Raises `StoreError`.
+    async def scanned(self, asked_at: Monotonic, *, silent_until: Micros | None) -> None:
+        """Take in that a scan is complete whose first page was asked for then. Raises `StoreError`.
 
-        What waits to be judged is, once those are recorded that a GET is to confirm. `proves_silence` tells whether a
-        start would have been seen.
+        What waits to be judged is, once those are recorded that a GET is to confirm. It would have seen all starts
+        before `silent_until`, by the API's clock.
         """
-        if self._held_since is not None and self._awaited is None and began_at >= self._held_since:
+        if self._held_since is not None and self._awaited is None and asked_at >= self._held_since:
             self._awaited = self.order.waiting()
         async with self._stream.writing:
             # What a scan showed that began before the rules is not known here: it may have been the last start.
-            is_seen = proves_silence and began_at >= self._begun_at
-            await self._write_waiting(silent_until=began_at if is_seen else None)
+            await self._write_waiting(silent_until=silent_until if asked_at >= self._begun_at else None)
 
     async def record(self, several: Sequence[Evaluated]) -> None:
         """Write changes, and with them what the rules make of them. Raises `StoreError`: then nothing was written."""
@@ -223,8 +222,8 @@ class PipelineRecorder:
             raise last.error
 
     def _handed(self, change: ExecutionChange, execution: ExecutionSnapshot | None) -> _Handed:
-        """Return what rules make of a change. A date of the API that is yet to come counts as now."""
-        now = self._clock.steady_us()
+        """Return what rules make of a change. What has no date counts as now, and so does one that is yet to come."""
+        now = self._deps.api_now_us()
         started_at, finished_at = (
             None if at is None else min(now, to_us(at))
             for at in ((execution.started_at, execution.finished_at) if execution else (None, None))
@@ -277,7 +276,7 @@ class PipelineRecorder:
         if silent_until is not None:
             draft.add_start(min(self._shown_at, silent_until))
         if draft.state.started_at > self._state.started_at:
-            for rule in draft.turning(Asked.START, at=self._clock.steady_us()):
+            for rule in draft.turning(Asked.START, at=self._deps.api_now_us()):
                 draft.turn(rule, evaluator)
         if silent_until is not None and draft.state.started_at:
             for rule in draft.turning(Asked.SCAN, at=silent_until):
@@ -365,10 +364,10 @@ class AccountRules:
         for recorder in self.recorders.values():
             recorder.hold()
 
-    async def scanned(self, pipeline: str, began_at: Micros, *, proves_silence: bool) -> None:
+    async def scanned(self, pipeline: str, asked_at: Monotonic, *, silent_until: Micros | None) -> None:
         """Take in that a scan is complete. Raises `StoreError`."""
         if (recorder := self.recorders.get(pipeline)) is not None:
-            await recorder.scanned(began_at, proves_silence=proves_silence)
+            await recorder.scanned(asked_at, silent_until=silent_until)
 
     # Ends that a GET is to confirm
 

@@ -17,7 +17,7 @@ from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableE
 from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import LostReason
-from watcher.domain.timestamps import Monotonic
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
 from watcher.polling.poll_item import PollItem, TrackedExecution
@@ -64,6 +64,10 @@ class AccountDependencies:
     backpressure: Backpressure
     wake: WakeIn
     fatal: Callable[[BaseException], None]
+
+    def api_now_us(self) -> Micros:
+        """Return what the API's clock shows (microseconds): what the API dates is compared with that alone."""
+        return Micros(self.clock.steady_us() + self.api.ahead_us)
 
 
 class AccountSession:

@@ -42,6 +42,7 @@ from watcher.runtime.version import VERSION
 OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
 END_LABELS = (Status.SUCCESS, Status.FAILED, "unrecognized")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _RUN_SECONDS = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 28_800, 86_400)
 
@@ -178,6 +179,13 @@ class Metrics:
             buckets=_LONG_SECONDS,
             registry=registry,
         )
+        self.batched = FastHistogram(
+            "watcher_deliveries_batched",
+            "Events in one request that the sink took.",
+            ["sink"],
+            buckets=_BATCH_SIZES,
+            registry=registry,
+        )
         self.outbox_pending = gauge("watcher_outbox_pending", "Deliveries that wait to be sent to the sink.", ["sink"])
         self.outbox_oldest = gauge(
             "watcher_outbox_oldest_timestamp_seconds",
@@ -199,6 +207,7 @@ class Metrics:
             self.deliveries,
             self.refreshes,
             self.delivery_delay,
+            self.batched,
             self.outbox_pending,
             self.outbox_oldest,
             self.sink_up,
@@ -431,6 +440,7 @@ class SinkMetrics:
         settled = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED, DeliveryState.DEAD, DeliveryState.SILENCED)
         self._outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in ("retried", *settled)}
         self._delay = metrics.delivery_delay.labels(name)
+        self.batched = metrics.batched.labels(name)
         self._up = metrics.sink_up.labels(name)
         self._trouble = metrics.sink_trouble
         self._refreshes = metrics.refreshes

@@ -66,14 +66,6 @@ def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
     return min(max(0.0, wait_s), LONGEST_S)
 
 
-def seconds_behind(date: str | None, *, now: datetime) -> float:
-    """Return by how many seconds the clock of a `Date` header is behind `now`; 0 if it is absent or unreadable."""
-    try:
-        return -_seconds_until(date or "", now=now)
-    except (ArithmeticError, LookupError, TypeError, ValueError):
-        return 0.0
-
-
 def _seconds_until(text: str, *, now: datetime) -> float:
     moment = parsedate_to_datetime(text)
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()

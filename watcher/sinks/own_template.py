@@ -20,6 +20,7 @@ from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, FailedNode
 from watcher.domain.routing import Router
+from watcher.domain.timestamps import to_us
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
 from watcher.runtime.threads import run_detached
@@ -64,6 +65,7 @@ def _examples() -> list[Json]:
         ExecutionRecord(_EXECUTION, _PIPELINE),
         watch=_WATCH,
         observed_at=at,
+        api_at=to_us(at),
         not_before=at - timedelta(seconds=2),
         facts=_FACTS,
         link="https://example.com/runs/1",

@@ -1,7 +1,8 @@
 """The tables, in shapes that serve SQLite and PostgreSQL alike. Knows no query and no rule.
 
-Times are microseconds UTC on the steady clock, ids 16 bytes. What is written often (execution, delivery) is narrow and
-apart from what is wide (event). A new database is made from what stands here, an older one migrated to it.
+Times are microseconds UTC on the steady clock, `found_at` and those of scans by the API's clock; ids are 16 bytes. What
+is written often (execution, delivery) is narrow and apart from what is wide (event). A new database is made from what
+stands here, an older one migrated to it.
 """
 
 from typing import Any
@@ -122,7 +123,7 @@ scan = Table(
     Column("refused", String),
     Column("found", Boolean, nullable=False),
     Column("name", String),  # what the API calls the pipeline
-    Column("newest_at", BigInteger),  # the latest date on the newest rows that the first scan showed
+    Column("dated", Boolean, nullable=False),  # `since_at` is by the API's clock, as `complete_at` is
 )
 
 event = Table(

@@ -90,8 +90,8 @@ def says(payload: bytes, headers: Mapping[str, str] | None = None, *, status: in
     return serving(answer)
 
 
-def code(status: int, retry_after: str | None = None) -> Serving:
-    headers = {} if retry_after is None else {"Retry-After": retry_after}
+def code(status: int, retry_after: str | None = None, *, date: str | None = None) -> Serving:
+    headers = {"Date": date or _http_date(0)} | ({} if retry_after is None else {"Retry-After": retry_after})
     return says(b"" if status in {204, 304} else b"<html>no</html>", headers, status=status)
 
 
@@ -253,6 +253,9 @@ CASES = {
     "429": Case(lambda: code(429), Outcome.RATE_LIMITED),
     "429 for 7 s": Case(lambda: code(429, "7"), Outcome.RATE_LIMITED, 7.0),
     "429 until a date": Case(lambda: code(429, _http_date(90)), Outcome.RATE_LIMITED, 90.0),
+    "429 until a date of its own clock": Case(
+        lambda: code(429, _http_date(-1110), date=_http_date(-1200)), Outcome.RATE_LIMITED, 90.0
+    ),
     "429 until a year that nobody can count": Case(
         lambda: code(429, "Tue, 15 Nov 99999999999 08:12:31 GMT"), Outcome.RATE_LIMITED
     ),
@@ -532,16 +535,21 @@ async def test_whoever_waits_for_a_place_waits_no_longer_than_its_timeout() -> N
 
 
 @pytest.mark.parametrize(
-    ("date", "behind_s"),
+    ("date", "known_s", "ahead_s"),
     [
-        ("Tue, 24 Nov 2026 09:40:00 GMT", 1200),
-        ("Tue, 24 Nov 2026 09:59:59 GMT", 0),
-        ("Tue, 24 Nov 2026 10:30:00 GMT", 0),
-        ("yesterday", 0),
+        ("Tue, 24 Nov 2026 09:40:00 GMT", 0.0, -1200),
+        ("Tue, 24 Nov 2026 09:40:00 GMT", -1201.0, -1200),
+        ("Tue, 24 Nov 2026 09:40:00 GMT", -1199.5, -1199.5),  # it may show 09:40:00.5
+        ("Tue, 24 Nov 2026 09:59:59 GMT", 0.0, 0),
+        ("Tue, 24 Nov 2026 10:30:00 GMT", 0.0, 1800),
+        ("Tue, 24 Nov 99999 10:30:00 GMT", 0.0, 0),
+        ("yesterday", 0.0, 0),
     ],
 )
-async def test_how_far_its_clock_is_behind_ours_is_known_by_its_last_answer(date: str, behind_s: int) -> None:
+async def test_how_far_its_clock_is_from_ours_is_known_by_the_dates_of_its_answers(
+    date: str, known_s: float, ahead_s: float
+) -> None:
     async with says(body(), {"Date": date}) as url, api_at(url) as api:
-        assert api.behind_us() == 0
+        api.ahead_us = round(known_s * 1_000_000)
         await api.list(pipeline=PIPELINE, page=1)
-        assert api.behind_us() == behind_s * 1_000_000
+        assert api.ahead_us == ahead_s * 1_000_000

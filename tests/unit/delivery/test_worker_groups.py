@@ -52,6 +52,11 @@ async def test_a_full_group_waits_too_and_the_rest_goes_with_the_next_request(ri
     await rig.record("a", "b", "c", "d", "e", data=of("p"))
     assert await batches_after(rig) == []
     assert await batches_after(rig, 30) == [["a1", "b1", "c1", "d1"], ["e1"]]
+    sizes = {
+        size: rig.metrics.registry.get_sample_value("watcher_deliveries_batched_bucket", {"sink": "ops", "le": size})
+        for size in ("1.0", "2.0", "5.0")
+    }
+    assert sizes == {"1.0": 1, "2.0": 1, "5.0": 2}
 
 
 async def test_types_may_go_apart_and_keep_the_order_of_an_execution(rig: Rig) -> None:

@@ -14,6 +14,7 @@ from watcher.domain.event import AccountTrouble, Event, EventType, GapReason, Ou
 from watcher.domain.event_factory import EventFactory, trial_event
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, FailedNode, LostReason
 from watcher.domain.routing import Router
+from watcher.domain.timestamps import to_us
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
 
@@ -59,6 +60,7 @@ PARAMS = partial(
     change=FAILED,
     known=ExecutionRecord(EXECUTION, PIPELINE, status="failed"),
     observed_at=SEEN,
+    api_at=to_us(SEEN),
     not_before=BEFORE,
     facts=FACTS,
     link="https://example.com/agents/{pipelineId}/runs/{executionId}",
@@ -125,6 +127,7 @@ def test_an_id_is_the_same_whatever_else_is_known() -> None:
         change=replace(FAILED, previous=None, sequence=9),
         known=ExecutionRecord(EXECUTION, PIPELINE),
         observed_at=SEEN + timedelta(days=1),
+        api_at=to_us(SEEN),
         not_before=None,
     )
     assert str(execution_event(bare).id) == FAILED_ID
@@ -232,6 +235,7 @@ def test_what_is_absent_is_left_out() -> None:
         change=replace(RUNNING, previous=None),
         known=ExecutionRecord(EXECUTION, PIPELINE),
         observed_at=SEEN,
+        api_at=to_us(SEEN),
         not_before=None,
         facts=ExecutionSnapshot(EXECUTION, "running", error="", triggered_by=""),
     )

@@ -14,6 +14,7 @@ from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
 from watcher.domain.routing import Route, Router
+from watcher.domain.timestamps import to_us
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
 
@@ -35,7 +36,7 @@ def events() -> EventFactory:
 
 def execution(events: EventFactory) -> OutboxEntry:
     status_change = StatusChange(EventType.EXECUTION_RUNNING, "running", "running", None, nth=1, sequence=5)
-    return events.execution(status_change, ExecutionRecord("e-1", "p-1"), watch=WATCH, observed_at=AT)
+    return events.execution(status_change, ExecutionRecord("e-1", "p-1"), watch=WATCH, observed_at=AT, api_at=to_us(AT))
 
 
 def gap(events: EventFactory) -> OutboxEntry:

@@ -3,7 +3,8 @@
 import json
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from worker_rig import EPOCH, FakeClock
@@ -36,6 +37,7 @@ class Rig:
     """One evaluator and one execution, whose changes are taken over as if they had been recorded."""
 
     link: str | None = None
+    ahead_us: int = 0
     clock: FakeClock = field(default_factory=FakeClock)
     entry: TrackedExecution = field(default_factory=lambda: TrackedExecution(ExecutionRecord("e-1", "p-1"), WATCH))
     router: Router = field(default_factory=lambda: Router({"all": Route(frozenset(EventType), {}, frozenset())}))
@@ -52,6 +54,7 @@ class Rig:
         )
         self.evaluator = ReplyEvaluator(
             lease=LEASE,
+            api=cast("Any", SimpleNamespace(ahead_us=self.ahead_us)),
             events=EventFactory(self.router),
             clock=self.clock,
             failures=self.failures,

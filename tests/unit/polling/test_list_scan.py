@@ -103,7 +103,7 @@ class World:
             known_rows = {row.id for row in rows if 0 < self.recorded.get(row.id, 0) <= self.cursor.complete_at}
             fresh = [row.id for row in rows if row.id not in self.recorded]
             reply = answer(rows, total=self.claimed())
-            scan.note(reply, now=Micros(self.now))
+            scan.note(reply)
             self.recorded |= dict.fromkeys(fresh, scan.began_at)
             result = scan.read(reply, known_rows=known_rows, has_fresh=bool(fresh))
             if result:

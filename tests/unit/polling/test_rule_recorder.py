@@ -115,7 +115,7 @@ async def test_after_trouble_ends_wait_for_a_scan_that_begins_after_it(
     assert "pipeline.failing" in await told(account)
 
 
-def held_since(account: Account) -> int | None:
+def held_since(account: Account) -> float | None:
     return account.watcher._alert_rules.recorders[PIPELINE]._held_since
 
 
@@ -123,7 +123,7 @@ async def test_after_a_gap_ends_wait_for_the_next_complete_scan(store: SqlStore,
     account = await whole(store, clock)
     (listing,) = account.watcher._registry.listings.values()
     await account.watcher._scans.record(listing, listing.cursor, gap=GapReason.DELETED)
-    assert held_since(account) == clock.steady_us()
+    assert held_since(account) == clock.monotonic()
     await account.run_for(5)
     assert held_since(account) is None
     show(account, row(6), row(7), row(8))

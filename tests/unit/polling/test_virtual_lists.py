@@ -4,7 +4,6 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,10 +26,9 @@ from list_model import (
     thinned,
 )
 from stores import HeardStore
-from virtual import EPOCH, FakeClock
+from virtual import FakeClock
 
 from watcher.domain.errors import StoreError
-from watcher.domain.timestamps import to_us
 from watcher.store.changes import PipelineChange
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
@@ -319,15 +317,16 @@ async def test_a_gap_that_the_store_could_not_take_is_reported_once_it_can(
         assert gaps == [reason.split(maxsplit=1)[0]]
 
 
-async def test_the_newest_date_that_the_store_could_not_take_is_written_once_it_can(
+async def test_since_when_a_pipeline_is_watched_by_the_apis_clock_is_written_once_the_store_can(
     store: SqlStore, clock: FakeClock
 ) -> None:
-    refusing: Any = Refusing(store, kind=lambda change: change.cursor.newest_at is not None)
-    old = lives(130, from_s=-HOUR_S, until_s=900.0)
-    account = await model(refusing, clock, ModelApi(clock, lives=old, orders=((0.0, oldest),)), rate_per_s=1.0)
+    refusing: Any = Refusing(store, kind=lambda change: change.cursor.dated)
+    api = ModelApi(clock, lives=lives(130, from_s=-HOUR_S, until_s=900.0), offset_s=-1200.0)
+    began_at = clock.steady_us()
+    account = await model(refusing, clock, api)
     await account.run_for(30)
     (listing,) = account.watcher._registry.listings.values()
-    assert (refusing.failures, listing.cursor.newest_at) == (0, to_us(EPOCH + timedelta(seconds=old[-1].ends_s)))
+    assert (refusing.failures, listing.cursor.since_at) == (0, began_at - 1_200_000_000)
 
 
 SEEDS = range(int(os.environ.get("LIST_SEEDS", "60")))

@@ -47,7 +47,8 @@ async def test_problems_open_and_close_as_stdout_says_on_postgresql(
 async def _check_problems(store: SqlStore, clock: FakeClock, *, seed: int) -> None:
     draw = Random(seed)
     lives = lives_of(draw, until_s=2400.0)
-    pipeline = Pipeline(store, clock, draw, ModelApi(clock, lives=lives, orders=((0.0, newest),)), rule_of(draw))
+    api = ModelApi(clock, lives=lives, orders=((0.0, newest),), offset_s=(-1200.0, 0.0, 30.0)[seed % 3])
+    pipeline = Pipeline(store, clock, draw, api, rule_of(draw))
     await pipeline.start()
     while clock.monotonic() < 1600.0:
         await pipeline.run_for(draw.uniform(3, 40))

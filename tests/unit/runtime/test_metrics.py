@@ -36,6 +36,7 @@ CONTRACT = {
     "poll_lateness_seconds": ("histogram", {"account"}),
     "deliveries_total": ("counter", {"sink", "outcome"}),
     "delivery_delay_seconds": ("histogram", {"sink"}),
+    "deliveries_batched": ("histogram", {"sink"}),
     "alertmanager_refreshes_total": ("counter", set()),  # of sinks that ask for it
     "outbox_pending": ("gauge", {"sink"}),
     "outbox_oldest_timestamp_seconds": ("gauge", {"sink"}),
@@ -127,6 +128,7 @@ def test_what_is_known_starts_at_0(metrics: Metrics) -> None:
         *(("deliveries_total", sink | {"outcome": each}) for each in ("delivered", "retried", "dead", "silenced")),
         *((name, sink) for name in ("outbox_pending", "outbox_oldest_timestamp_seconds", "sink_up")),
         ("delivery_delay_seconds_count", sink),
+        ("deliveries_batched_count", sink),
     ]
     assert [(name, labels) for name, labels in known if value(metrics, name, **labels) != 0] == []
 

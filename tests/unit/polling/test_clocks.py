@@ -1,0 +1,122 @@
+"""The API's clock may be off, and ours when the process begins: whatever they show, the same is told."""
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from list_model import HOUR_S, WHOLE, Life, ModelApi, Order, by_id, emitted, lives, model, newest, oldest, thinned
+from virtual import RULES, Account, FakeClock, account_of
+
+from watcher.domain.rules import Rules
+from watcher.store.sql_store import SqlStore
+
+pytestmark = pytest.mark.untraced  # and by `thinned` most of one test `pytest.mark.long`
+
+DAY_S = 24 * HOUR_S
+SECOND_US = 1_000_000
+OFF_S = [0.0, -30.0, 30.0, -1200.0, 1200.0]
+API_IS_OFF = pytest.mark.parametrize("offset_s", OFF_S)
+
+
+def life(number: int, begins_s: float, ends_s: float) -> Life:
+    return Life(str(UUID(int=number)), begins_s, ends_s, fails=True)
+
+
+async def told(account: Account) -> list[tuple[str, int | None]]:
+    """Return what was told since the last call: of which execution, by its number."""
+    events = await account.events()
+    return [(event["type"], UUID(event["subject"]).int if "subject" in event else None) for event in events]
+
+
+@API_IS_OFF
+async def test_a_stay_is_overdue_and_an_end_late_by_as_much_as_they_are(
+    store: SqlStore, clock: FakeClock, offset_s: float
+) -> None:
+    api = ModelApi(clock, lives=[life(1, 700.0, 9e9), life(2, 900.0, 9e9), life(3, 990.0, 1040.5)], offset_s=offset_s)
+    watch = replace(WHOLE, overdue_after_s={"running": 200.0})
+    account = await account_of(store, clock, watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    await account.run_for(30)
+    first = await account.events()
+    assert [event["type"] for event in first].count("execution.overdue") == 1
+    assert {event["data"].get("overdueSeconds", 100) for event in first} == {100.0}
+    await account.run_for(60)
+    assert await told(account) == [("execution.failed", 3)]
+    assert account.metrics.detection_delay._sum.get() == pytest.approx(0.5, abs=0.5)
+    await account.run_for(20)
+    assert await told(account) == [("execution.overdue", 2)]
+
+
+@API_IS_OFF
+async def test_a_pipeline_is_silent_once_nothing_started_for_so_long_and_until_something_does(
+    store: SqlStore, clock: FakeClock, offset_s: float
+) -> None:
+    api = ModelApi(clock, lives=[life(1, 900.0, 905.0), life(2, 1250.0, 9e9)], offset_s=offset_s)
+    watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
+    account = await account_of(store, clock, watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    await account.run_for(198)
+    assert await told(account) == []
+    await account.run_for(6)
+    assert await told(account) == [("pipeline.silent", None)]
+    await account.run_for(50)
+    assert await told(account) == [("execution.running", 2), ("pipeline.active", None)]
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "ours_s", "order", "is_complete"),
+    thinned(OFF_S, [0.0, HOUR_S, -HOUR_S], [newest, oldest, by_id], [True, False]),
+)
+async def test_no_history_is_told_and_all_that_ended_since_the_start_though_ours_was_set_right_while_off(
+    store: SqlStore, clock: FakeClock, offset_s: float, ours_s: float, order: Order, *, is_complete: bool
+) -> None:
+    going = [life(number, 900.0 + number, 1003.0 + 10 * number) for number in range(8)]
+    old, since = lives(300, from_s=-HOUR_S, until_s=998.0), lives(60, from_s=1030.0, until_s=1200.0)
+    api = ModelApi(clock, lives=old + going + since, orders=((0.0, order),), offset_s=offset_s)
+    clock.off_s = ours_s
+    account = await model(store, clock, api, rate_per_s=5.0 if is_complete else 1.0)
+    await account.run_for(25 if is_complete else 4)
+    (listing,) = account.watcher._registry.listings.values()
+    assert bool(listing.cursor.complete_at) is is_complete
+    await account.watcher.cancel()
+    clock.off_s = 0.0
+    clock.advance(40)
+    account = await model(store, clock, api)
+    await account.run_for(180)
+    result = await emitted(account)
+    assert (result.missing(going + since), len(result.ended), result.gaps, result.other) == (0, 68, [], [])
+    assert set(result.ended.values()) == {1}
+
+
+@API_IS_OFF
+async def test_what_ended_while_the_api_was_down_for_the_first_hour_is_told(
+    store: SqlStore, clock: FakeClock, offset_s: float
+) -> None:
+    old, since = lives(120, from_s=-HOUR_S, until_s=998.0), lives(30, from_s=1030.0, until_s=4000.0)
+    api = ModelApi(clock, lives=old + since, offset_s=offset_s)
+    api.refused = lambda _page: True
+    account = await model(store, clock, api)
+    await account.run_for(1800)
+    await account.watcher.cancel()
+    account = await model(store, clock, api)
+    await account.run_for(1800)
+    api.refused = lambda _page: False
+    await account.run_for(700)
+    result = await emitted(account)
+    assert (result.missing(since), len(result.ended)) == (0, 30)
+
+
+@API_IS_OFF
+async def test_beyond_lookback_is_what_ended_before_it_and_a_gap_says_so(
+    store: SqlStore, clock: FakeClock, offset_s: float
+) -> None:
+    old, since = lives(60, from_s=0.0, until_s=900.0), lives(400, from_s=1030.0, until_s=1030.0 + 1.5 * DAY_S)
+    api = ModelApi(clock, lives=old + since, offset_s=offset_s)
+    rules = {"lookback_us": int(DAY_S * SECOND_US), "history_us": int(30 * DAY_S * SECOND_US)}
+    account = await model(store, clock, api, **rules)
+    await account.run_for(25)
+    clock.advance(1.5 * DAY_S)
+    account = await model(store, clock, api, **rules)
+    await account.run_for(60)
+    result = await emitted(account)
+    covered = [each for each in since if each.ends_s > clock.monotonic() - DAY_S]
+    assert (result.missing(covered), result.gaps) == (0, ["lookback"])
+    assert len(covered) <= len(result.ended) <= len(covered) + 1
