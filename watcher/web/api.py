@@ -166,7 +166,6 @@ async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> m
     until = None if asked.for_s is None else console.clock.now() + timedelta(seconds=asked.for_s)
     if not await console.operator.acknowledge(UUID(found.id), by=asked.by, comment=asked.comment, until=until):
         raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed: nobody has to take it any more")
-    console.changed()
     return await problem(console, id_)
 
 
@@ -175,7 +174,6 @@ async def unacknowledge(console: Console, id_: str) -> models.Problem:
     found = await problem(console, id_)
     if not await console.operator.unacknowledge(UUID(found.id)):
         raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed, or nobody has taken it")
-    console.changed()
     return await problem(console, id_)
 
 
@@ -187,7 +185,6 @@ async def add_silence(console: Console, asked: models.SilenceRequest) -> models.
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "until: is over already; write a later moment")
     match = asked.match.model_dump_json(exclude_defaults=True)
     added = await console.operator.add_silence(match, starts_at=now, ends_at=until, by=asked.by, comment=asked.comment)
-    console.changed()
     return shown.stored_silence(console, added)
 
 
@@ -195,7 +192,6 @@ async def end_silence(console: Console, id_: str) -> None:
     """End a silence that was made here."""
     if not re.fullmatch(r"\d{1,18}", id_, re.ASCII) or not await console.operator.end_silence(int(id_)):
         raise _unknown("there is no such silence, or it has ended; one of the file ends in the file")
-    console.changed()
 
 
 async def replay(console: Console, asked: models.ReplayRequest) -> models.Replayed:
@@ -206,7 +202,6 @@ async def replay(console: Console, asked: models.ReplayRequest) -> models.Replay
         raise RefusedError(
             HTTPStatus.CONFLICT, "none of these is a dead letter: what waits already is sent in any case"
         )
-    console.changed()
     return models.Replayed(replayed=count)
 
 
@@ -241,7 +236,6 @@ async def scan(console: Console, account: str, id_: str) -> models.Done:
     if watch.executions:
         raise RefusedError(HTTPStatus.CONFLICT, "only some executions of this pipeline are watched: no list is read")
     await console.operator.ask("scan", name)
-    console.changed()
     return models.Done(done=False)
 
 
@@ -373,6 +367,8 @@ async def _answer(request: web.Request, console: Console | None, methods: Mappin
         raise StoreError("it is not open yet")
     asked = await _asked(request, route)
     result = await route.handler(console, *request.match_info.values(), *asked)
+    if route.method != "GET":
+        console.changed()
     if result is None:
         return web.Response(status=route.status)
     status = 202 if result == models.Done(done=False) else route.status
