@@ -32,7 +32,7 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
 from watcher.store.changes import ExecutionChange, Lease, PipelineChange, SourceChange
 from watcher.store.console_store import ConsoleStore
-from watcher.store.operator_store import ActionKind, OperatorStore, StoredSilence
+from watcher.store.operator_store import ActionKind, OperatorStore
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 from watcher.store.states import Source
@@ -70,38 +70,23 @@ DEGRADED, OVERDUE = UUID(int=1), UUID(int=2)
 
 
 class StandInOperator(OperatorStore):
-    """Notes what it is asked for, in memory."""
+    """Notes what it is asked for, in memory, but for silences."""
 
     def __init__(self, store: SqlStore) -> None:
         super().__init__(store, EventFactory(Router({})))
         self.actions: list[tuple[ActionKind, str]] = []
-        self.stored: list[StoredSilence] = []
         self.replays: list[tuple[str, Sequence[int] | None]] = []
         self.is_slow = False
 
-    async def acknowledge(self, problem: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
-        return await self._take(problem, acked_at=START_US, acked_by=by, acked_comment=comment)
+    async def acknowledge(self, id_: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
+        return await self._take(id_, acked_at=START_US, acked_by=by, acked_comment=comment)
 
-    async def unacknowledge(self, problem: UUID) -> bool:
-        return await self._take(problem, acked_at=None)
+    async def unacknowledge(self, id_: UUID) -> bool:
+        return await self._take(id_, acked_at=None)
 
     async def _take(self, id_: UUID, **values: Any) -> bool:
         taken = update(problem).where(problem.c.id == id_.bytes, problem.c.closed_at.is_(None)).values(**values)
         return bool(await self._store.write(lambda connection: connection.execute(taken).rowcount))
-
-    async def silences(self) -> Sequence[StoredSilence]:
-        return self.stored
-
-    async def add_silence(
-        self, match: str, *, starts_at: datetime, ends_at: datetime, by: str | None, comment: str | None
-    ) -> StoredSilence:
-        self.stored.append(StoredSilence(len(self.stored) + 1, match, starts_at, ends_at, by, comment))
-        return self.stored[-1]
-
-    async def end_silence(self, number: int) -> bool:
-        before = len(self.stored)
-        self.stored = [each for each in self.stored if each.id != number]
-        return len(self.stored) < before
 
     async def replay(self, sink: str, numbers: Sequence[int] | None) -> int:
         self.replays.append((sink, numbers))
@@ -110,8 +95,8 @@ class StandInOperator(OperatorStore):
     async def ask(self, kind: ActionKind, name: str) -> None:
         self.actions.append((kind, name))
 
-    async def is_asked(self, kind: ActionKind, name: str) -> bool:
-        return self.is_slow
+    async def asked(self) -> Sequence[tuple[ActionKind, str]]:
+        return self.actions if self.is_slow else ()
 
 
 @dataclass

@@ -125,6 +125,14 @@ async def test_executions_that_are_open_come_first_and_filters_leave_some_out(
     assert await listed(console, **how) == found
 
 
+async def test_a_page_that_is_full_of_the_open_ones_goes_on_with_those_that_ended(
+    store: SqlStore, account: Lease, console: ConsoleStore
+) -> None:
+    await fill(store, account)
+    pages = await walk(lambda after: console.executions(after=after, limit=4))
+    assert [[UUID(bytes=row.execution).int & 0xFFFF for row in page] for page in pages] == [[4, 3, 2, 1], [5, 6, 7, 8]]
+
+
 async def test_a_row_says_what_it_is_of_and_what_its_last_event_said(
     store: SqlStore, account: Lease, console: ConsoleStore
 ) -> None:
@@ -316,7 +324,7 @@ async def test_deliveries_are_listed_by_state_and_sink(
         assert [n for n, *_ in await states_of(console, state="waiting")] == [4, 3, 3, 2, 1]
 
     await check()
-    monkeypatch.setattr(console_store, "_sorted", lambda *_: None)  # as where very many wait
+    monkeypatch.setattr(console_store, "FEW_COUNT", 0)  # as where very many wait
     await check()
 
 
@@ -347,7 +355,7 @@ async def test_problems_are_listed_open_closed_and_all(
 
     for _ in range(2):
         assert (await listed(True), await listed(False), await listed(None)) == ([3, 1, 9], [2], [3, 2, 1, 9])
-        monkeypatch.setattr(console_store, "_sorted", lambda *_: None)  # as where very many are open
+        monkeypatch.setattr(console_store, "FEW_COUNT", 0)  # as where very many are open
     ((row, *_), _) = await console.problems(is_open=True, limit=1)
     assert (row.owner_kind, row.owner, row.pipeline_name) == ("account", "default", f"default/{PIPELINE}")
 

@@ -126,7 +126,7 @@ async def _work(
     ownership = Ownership(store.leases, replica=replica, clock=shared.clock, metrics=shared.metrics, fatal=shared.fatal)
     supervisor = Supervisor(shared, ownership)
     stack.push_async_callback(supervisor.stop)
-    operations = Operations(shared, supervisor, ownership, follower)
+    operations = Operations(shared, supervisor, follower)
     await operations.read_silences()  # before anything is sent: a start within a silence sends nothing
     await supervisor.apply(settings)
     schedule.repeat("operations", operations.tick, every_s=operations.every_s)

@@ -2,9 +2,9 @@
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 
@@ -13,7 +13,7 @@ from yarl import URL
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
-from watcher.config.models import AccountSettings, AnySink, PollingSettings, RulesSettings, Settings
+from watcher.config.models import AccountSettings, AnySink, PollingSettings, RulesSettings, Settings, SilenceSettings
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, Silence, types_matching
@@ -30,7 +30,6 @@ from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import SHARE, Backpressure, Pacer
 from watcher.runtime.scheduler import Schedule
-from watcher.sinks.settings import SilenceMatch
 from watcher.sinks.stdout import StdoutSettings
 from watcher.store.changes import Lease
 from watcher.store.leases import HeldLease
@@ -69,29 +68,25 @@ def routes_of(settings: Settings) -> dict[str, Route]:
     }
 
 
-def silences_of(settings: Settings) -> list[Silence]:
-    """Return the silences of the file."""
+def silences_of(settings: Settings, stored: Sequence[SilenceSettings] = ()) -> list[Silence]:
+    """Return the silences of the file and these, for the sinks they mean.
+
+    Never for stdout, which is the record of what happened.
+    """
     any_time = datetime.fromtimestamp(0, UTC)  # a weekly one finds its windows by itself
-    return [
-        replace(
-            silence_of(each.match, settings, *each.window(any_time)), weekly=each.weekly.hours if each.weekly else None
-        )
-        for each in settings.silences
-    ]
-
-
-def silence_of(match: SilenceMatch, settings: Settings, starts_at: datetime, ends_at: datetime) -> Silence:
-    """Return a silence for the sinks it means: never for stdout, which is the record of what happened."""
     silenced = [name for name, sink in settings.sinks.items() if not isinstance(sink, StdoutSettings)]
-    return Silence(
-        starts_at=starts_at,
-        ends_at=ends_at,
-        types=types_matching(match.events) if match.events else None,
-        accounts=frozenset(match.accounts),
-        pipelines=frozenset(map(str, match.pipelines)),
-        sinks=frozenset(match.sinks or silenced),
-        labels=dict(match.labels),
-    )
+    return [
+        Silence(
+            *each.window(any_time),
+            types=types_matching(each.match.events) if each.match.events else None,
+            accounts=frozenset(each.match.accounts),
+            pipelines=frozenset(map(str, each.match.pipelines)),
+            sinks=frozenset(each.match.sinks or silenced),
+            labels=dict(each.match.labels),
+            weekly=each.weekly.hours if each.weekly else None,
+        )
+        for each in (*settings.silences, *stored)
+    ]
 
 
 async def build_account(

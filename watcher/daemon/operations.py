@@ -3,7 +3,6 @@
 Each replica looks for that once a second, and at once for what it was asked itself.
 """
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -12,18 +11,19 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from watcher.config.models import SilenceSettings
 from watcher.daemon.build_worker import OwnerDependencies
-from watcher.daemon.ownership import Ownership
 from watcher.daemon.reload import ConfigFollower
 from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import OwnershipLostError, StoreError, TransportFailedError
 from watcher.domain.event import EventType
 from watcher.sinks.protocol import SinkContext
-from watcher.sinks.settings import SilenceMatch
 from watcher.store.console_store import ConsoleStore
-from watcher.store.operator_store import ActionKind, OperatorStore, StoredSilence
+from watcher.store.operator_store import ActionKind, OperatorStore
+from watcher.store.tables import AnyRow
 from watcher.web.console import Console
 from watcher.web.models import Need, TestResult
+from watcher.web.shown import silence_of
 
 log = structlog.get_logger()
 
@@ -38,18 +38,15 @@ Often enough to be seen alive.
 class Operations:
     """What one process does for people, whatever replica they asked."""
 
-    def __init__(
-        self, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership, follower: ConfigFollower
-    ) -> None:
+    def __init__(self, shared: OwnerDependencies, supervisor: Supervisor, follower: ConfigFollower) -> None:
         """Know of nothing yet."""
         self._shared = shared
         self._supervisor = supervisor
-        self._ownership = ownership
         self._follower = follower
         self._operator = OperatorStore(shared.store, shared.events)
         self._operator.on_acknowledged = shared.metrics.events.labels(EventType.PROBLEM_ACKNOWLEDGED).inc
-        self._stored: Sequence[StoredSilence] = ()
-        self._readable: Sequence[StoredSilence] = ()
+        self._rows: Sequence[AnyRow] = ()
+        self._stored: list[SilenceSettings] = []
         self.every_s = ALONE_EVERY_S if shared.store.exclusive else LOOK_EVERY_S  # so often it is to look
         self._active: list[dict[str, Any]] = []  # the silences that the log says are on
 
@@ -80,11 +77,16 @@ class Operations:
 
     async def read_silences(self) -> None:
         """Hold the silences that are stored beside the file's. Raises `StoreError`."""
-        stored = await self._operator.silences()
-        if stored == self._stored:
+        rows = await self._operator.silences()
+        if rows == self._rows:
             return
-        self._stored, self._readable = stored, list(filter(_is_readable, stored))
-        self._supervisor.keep_back(self._readable)
+        self._rows, self._stored = rows, []
+        for row in rows:
+            try:
+                self._stored.append(silence_of(row))
+            except ValidationError:
+                log.warning("silence.unreadable", id=row.id, note="a later version made it; it keeps nothing back here")
+        self._supervisor.keep_back(self._stored)
 
     async def test_sink(self, name: str) -> TestResult:
         """Send a test message to a sink of the configuration of now."""
@@ -122,56 +124,29 @@ class Operations:
         return found
 
     async def _do(self, kind: ActionKind, name: str) -> None:
-        """Do what is asked if it is asked of what is owned here; what is not configured any more is asked of nobody."""
-        settings = self._follower.settings
+        """Do what is asked if it is asked of what is owned here. What nobody owns is forgotten after a day."""
         if kind == "enable":
-            is_known = name in settings.sinks
             for worker in self._supervisor.workers():
                 if worker.sink == name:
                     await worker.enable()
-                    return
-        else:
-            account, _, pipeline = name.rpartition("/")
-            is_known = any((each.account, str(each.pipeline)) == (account, pipeline) for each in settings.watch)
-            for poller in self._supervisor.accounts():
-                if poller.account == account:
-                    await self._operator.done(kind, name)  # first: whoever asks from now on asks for another scan
-                    poller.read_list(pipeline)
-                    return
-        if not is_known and self._ownership.is_agreed():  # else another replica may know it
-            await self._operator.done(kind, name)
+            return
+        account, _, pipeline = name.rpartition("/")
+        for poller in self._supervisor.accounts():
+            if poller.account == account:
+                await self._operator.done(kind, name)  # first: whoever asks from now on asks for another scan
+                poller.read_list(pipeline)
 
     def _say_silences(self) -> None:
         """Say in the log which silences began and ended since it was said last."""
         now = self._shared.clock.now()
-        all_ = [
-            (
-                {"match": each.match.model_dump(mode="json", exclude_unset=True), "comment": each.comment},
-                each.window(now),
-            )
-            for each in self._follower.settings.silences
-        ]
-        all_ += [
-            ({"match": json.loads(each.match), "comment": each.comment}, (each.starts_at, each.ends_at))
-            for each in self._readable
-        ]
-        active = [
-            {**about, "until": ends_at.isoformat()}
-            for about, (starts_at, ends_at) in all_
-            if starts_at <= now < ends_at
-        ]
+        active = []
+        for each in (*self._follower.settings.silences, *self._stored):
+            starts_at, ends_at = each.window(now)
+            if starts_at <= now < ends_at:
+                match = each.match.model_dump(mode="json", exclude_unset=True)
+                active.append({"match": match, "comment": each.comment, "until": ends_at.isoformat()})
         for event, these, others in (("silence.ended", self._active, active), ("silence.began", active, self._active)):
             for about in these:
                 if about not in others:
                     log.info(event, **about)
         self._active = active
-
-
-def _is_readable(stored: StoredSilence) -> bool:
-    """Return whether this version knows all that a silence matches on; a later one may have made it."""
-    try:
-        SilenceMatch.model_validate_json(stored.match)
-    except ValidationError:
-        log.warning("silence.unreadable", id=stored.id, note="a later version made it; it keeps nothing back here")
-        return False
-    return True

@@ -14,17 +14,15 @@ from functools import partial
 
 import structlog
 
-from watcher.config.models import Settings
-from watcher.daemon.build import build_account, fingerprint_of_settings, routes_of, silence_of, silences_of, watches_of
+from watcher.config.models import Settings, SilenceSettings
+from watcher.daemon.build import build_account, fingerprint_of_settings, routes_of, silences_of, watches_of
 from watcher.daemon.build_worker import OwnerDependencies, build_worker
 from watcher.daemon.ownership import Ownership, leases_wanted_by, wanted_by
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.threads import raise_to
-from watcher.sinks.settings import SilenceMatch
 from watcher.store.leases import HeldLease, LeaseKey
-from watcher.store.operator_store import StoredSilence
 from watcher.store.records import OpenProblem
 
 log = structlog.get_logger()
@@ -57,7 +55,7 @@ class Supervisor:
         self._ownership = ownership
         self._drain_s = drain_s
         self._settings = Settings()
-        self._stored: Sequence[StoredSilence] = ()
+        self._stored: Sequence[SilenceSettings] = ()
         self._wanted: Mapping[LeaseKey, object] = {}
         self._owners: dict[LeaseKey, _Owned] = {}
         self._endings: dict[LeaseKey, asyncio.Task[None]] = {}
@@ -85,16 +83,10 @@ class Supervisor:
         if problem.execution is not None and owner is not None and isinstance(owner.part, AccountPoller):
             owner.part.end_overdue(problem.execution, opening=problem.problem.opening)
 
-    def keep_back(self, stored: Sequence[StoredSilence]) -> None:
+    def keep_back(self, stored: Sequence[SilenceSettings]) -> None:
         """Keep back what the silences of the configuration and these say, from now on."""
-        self._stored, settings = stored, self._settings
-        theirs = [
-            silence_of(
-                SilenceMatch.model_validate_json(each.match), settings, starts_at=each.starts_at, ends_at=each.ends_at
-            )
-            for each in stored
-        ]
-        self._shared.silences.all = (*silences_of(settings), *theirs)
+        self._stored = stored
+        self._shared.silences.all = tuple(silences_of(self._settings, stored))
 
     async def apply(self, settings: Settings) -> None:
         """Own what this configuration asks for, as far as it is held, and nothing else.

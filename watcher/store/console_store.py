@@ -6,13 +6,11 @@ names and bodies too, is read for the rows of the page alone.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain
 from json import dumps
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection, Select, and_, bindparam, case, false, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, false, func, or_, select, tuple_
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
@@ -56,8 +54,8 @@ Rows = tuple[Sequence[AnyRow], Position | None]
 Told = tuple[Sequence[bytes], Sequence[AnyRow]]
 """The bodies of events, in order, and their deliveries."""
 
-_TOP = Position("", 2**63 - 1, b"\xff" * 17)
-"""Behind it is all of a list that goes down."""
+_TOP = 2**63 - 1
+"""Later, and higher, than all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +113,17 @@ class ConsoleStore:
                 wanted.append(or_(execution.c.status.in_(statuses), is_lost))
             if id_beginning is not None:
                 return _by_id(connection, id_beginning, wanted, after, limit)
-            found: list[AnyRow] = []
+            found: Sequence[AnyRow] = ()
             if has_open and (after is None or after.part == "o"):
-                found, edge = _open(connection, numbers, wanted, after, limit, is_filtered=bool(statuses))
-                if edge is not None or len(found) > limit or (has_ended and len(found) == limit):
-                    return _cut(found, edge, limit, "o")
+                found, position = _open(connection, numbers, wanted, after, limit, is_filtered=bool(statuses))
+                if position is None and has_ended and len(found) == limit:
+                    position = _place(found[-1], "o")
+                if position is not None:
+                    return found, position
             if not has_ended:
                 return found, None
             behind = None if after is None or after.part == "o" else after
-            window = _look(connection, _ENDED, (), wanted, behind, limit - len(found), lowest=ended_since)
-            ended, position = _cut(*window, limit - len(found), "e")
+            ended, position = _look(connection, _ENDED, (), wanted, behind, limit - len(found), lowest=ended_since)
             return [*found, *ended], position
 
         def read(connection: Connection) -> Rows:
@@ -144,7 +143,8 @@ class ConsoleStore:
             keys = {"accounts": list(_numbers(connection, "account")), "executions": [key]}
             for row in connection.execute(_EXECUTIONS, keys).all():
                 if row.pipeline_name == pipeline:
-                    return row, _told(connection, connection.execute(_LAST_OF_STREAM, {"of_stream": row.stream}))
+                    of_it = _EVENTS.where(event.c.stream == row.stream).order_by(event.c.sequence.desc())
+                    return row, _told(connection, connection.execute(of_it.limit(DETAIL_COUNT)))
             return None
 
         return await self._store.read(read)
@@ -174,7 +174,7 @@ class ConsoleStore:
         for key, value, is_there in labels:  # quotes within a label are escaped, so these four are its own
             of_event, pair = func.coalesce(event.c.labels, ""), f"{dumps(key)}: {dumps(value)}"
             wanted.append((func.replace(of_event, pair, "") != of_event) == is_there)
-        settled_at = _TOP.at if self._store.exclusive else self._store.clock.steady_us() - SETTLED_AFTER_US
+        settled_at = _TOP if self._store.exclusive else self._store.clock.steady_us() - SETTLED_AFTER_US
         count = LOOKED_AT_COUNT if since or len(wanted) > 1 else limit
 
         def read(connection: Connection) -> tuple[Sequence[bytes], int]:
@@ -203,15 +203,11 @@ class ConsoleStore:
 
         def read(connection: Connection) -> Rows:
             sinks = [number for number, name in _numbers(connection, "sink").items() if sink in (None, name)]
-            behind = after or Position("", 2**62, 2**62)
-            window = None
-            if state in _FEW_DELIVERIES:
-                few = [connection.execute(_FEW_DELIVERIES[state], {"of_sink": number}).all() for number in sinks]
-                window = _sorted(chain.from_iterable(few), behind)
-            if window is None:
-                wanted = [delivery.c.sink_id.in_(sinks), *([] if state is None else [delivery.c.state == state])]
-                window = _look(connection, _DELIVERY, (), wanted, behind, limit)
-            found, position = _cut(*window, limit)
+            few = None
+            if state in _INDEXED:
+                few = [(delivery.c.sink_id == number, delivery.c.state == _INDEXED[state]) for number in sinks]
+            wanted = [delivery.c.sink_id.in_(sinks), *([] if state is None else [delivery.c.state == state])]
+            found, position = _page(connection, _DELIVERY, few, wanted, after, limit)
             keys = {(row.at, row.key) for row in found}
             rows = connection.execute(_DELIVERIES, {"numbers": sorted({number for number, _ in keys})}).all()
             return [row for row in rows if (row.number, row.sink_id) in keys][::-1], position
@@ -222,11 +218,9 @@ class ConsoleStore:
         """Return problems, the last opened first."""
 
         def read(connection: Connection) -> Rows:
-            window = _sorted(connection.execute(_OPEN_PROBLEMS), after or _TOP) if is_open else None
-            if window is None:
-                wanted = [] if is_open is None else [problem.c.closed_at.is_(None) == is_open]
-                window = _look(connection, _PROBLEM, (), wanted, after, limit)
-            found, position = _cut(*window, limit)
+            wanted = [] if is_open is None else [problem.c.closed_at.is_(None) == is_open]
+            few = [(problem.c.closed_at.is_(None),)] if is_open else None
+            found, position = _page(connection, _PROBLEM, few, wanted, after, limit)
             by_id = {row.id: row for row in connection.execute(_PROBLEMS, {"ids": [row.key for row in found]})}
             return [by_id[row.key] for row in found if row.key in by_id], position
 
@@ -239,8 +233,9 @@ class ConsoleStore:
             row = connection.execute(_PROBLEMS, {"ids": [id_.bytes]}).one_or_none()
             if row is None:
                 return None
-            key = {"of_stream": row.stream, "of_sequence": row.sequence, "of_problem": row.id}
-            events = connection.execute(_PROBLEM_STREAM, key).all()
+            of_stream = _EVENTS.where(event.c.stream == row.stream, event.c.sequence >= row.sequence)
+            of_stream = of_stream.where(event.c.problem_id == row.id).order_by(event.c.sequence).limit(DETAIL_COUNT)
+            events = connection.execute(of_stream).all()
             if events:  # reminders and the like have streams of their own, and no execution
                 key = {"since": events[0].recorded_at, "of_problem": row.id}
                 events = [*events, *connection.execute(_PROBLEM_EVENTS, key)]
@@ -250,26 +245,42 @@ class ConsoleStore:
 
     async def overview(self, *, since: Micros) -> Overview:
         """Return what the first view needs; gaps and late dead letters since that moment."""
-        return await self._store.read(partial(_overview, since=since))
+
+        def read(connection: Connection) -> Overview:
+            now = {"since": since}
+            sinks = _numbers(connection, "sink").items()
+            return Overview(
+                sources=connection.execute(_SOURCES).all(),
+                titles={row.name: row.title for row in connection.execute(_TITLES)},
+                problems=connection.execute(_OPEN_OTHERS).all(),
+                overdue=connection.execute(_OVERDUE).all(),
+                gaps=connection.execute(_GAPS, now).all(),
+                dead={name: connection.execute(_COUNT_DEAD, {"of_sink": sink, **now}).one() for sink, name in sinks},
+                backlog=backlog(connection),
+            )
+
+        return await self._store.read(read)
 
 
 # How a page looks at a list, which goes down by the columns `at` and `key`
 
 
 class _List(NamedTuple):
-    """A list, and what is needed of a row to show it."""
+    """A list, its part, and what is needed of a row to show it."""
 
     at: Any
     key: Any
+    part: str = ""
     columns: tuple[Any, ...] = ()
 
 
-Window = tuple[list[AnyRow], AnyRow | None]
-"""What is wanted, one more than the page has, and the last row that was looked at, unless the list ended before."""
+def _place(row: AnyRow, part: str = "") -> Position:
+    return Position(part, row.at, row.key)
 
 
-def _place(row: AnyRow) -> tuple[int, Any]:
-    return row.at, row.key
+def _cut(rows: Sequence[AnyRow], end: Position | None, limit: int, part: str = "") -> Rows:
+    """Return the page of what was found, and where the list goes on: at the `end` unless there is more before it."""
+    return rows[:limit], _place(rows[limit - 1], part) if len(rows) > limit else end
 
 
 def _look(
@@ -279,40 +290,43 @@ def _look(
     wanted: Iterable[Any],
     after: Position | None,
     limit: int,
-    count: int | None = None,
+    count: int = 0,
     lowest: int = 0,
-) -> Window:
-    """Return what is wanted among the next `count` rows of a list, of which `scope` is the part that an index has.
+) -> Rows:
+    """Return what is wanted among the next rows of a list, `count` at most, of which `scope` is the part of an index.
 
     `lowest` is where the list ends. SQLite goes by one such bound only, so it becomes that of the window.
     """
     at, key = list_.at, list_.key
-    behind, end = after or _TOP, (LOOKED_AT_COUNT if count is None else count) - 1
-    is_behind = tuple_(at, key) < tuple_(bindparam("at"), bindparam("key"))
     rows = select(at.label("at"), key.label("key")).where(*scope, at.between(bindparam("lowest"), bindparam("at")))
-    rows = rows.where(is_behind).order_by(at.desc(), key.desc())
-    place = {"at": behind.at, "key": behind.key, "lowest": lowest}
-    edge = connection.execute(rows.limit(1).offset(end), place).one_or_none()
+    rows = rows.order_by(at.desc(), key.desc())
+    place = {"at": _TOP, "lowest": lowest}
+    if after is not None:
+        rows = rows.where(tuple_(at, key) < tuple_(bindparam("at"), bindparam("key")))
+        place |= {"at": after.at, "key": after.key}
+    edge = connection.execute(rows.limit(1).offset((count or LOOKED_AT_COUNT) - 1), place).one_or_none()
     if edge is not None:
         place |= {"lowest": edge.at, "edge_key": edge.key}
         rows = rows.where(tuple_(at, key) >= tuple_(bindparam("lowest"), bindparam("edge_key")))
     found = connection.execute(rows.add_columns(*list_.columns).where(*wanted).limit(limit + 1), place).all()
-    return list(found), edge
+    return _cut(found, None if edge is None else _place(edge, list_.part), limit, list_.part)
 
 
-def _cut(rows: Sequence[AnyRow], edge: AnyRow | None, limit: int, part: str = "") -> Rows:
-    """Return the page of what was found, and where the list goes on."""
-    last = rows[limit - 1] if len(rows) > limit else edge
-    return rows[:limit], None if last is None else Position(part, *_place(last))
-
-
-def _sorted(rows: Iterable[AnyRow], behind: Position) -> Window | None:
-    """Return few rows, those behind a position, in order; `None` if they are not few."""
-    found = list(rows)
-    if len(found) > FEW_COUNT:
-        return None
-    found.sort(key=_place, reverse=True)
-    return [row for row in found if _place(row) < (behind.at, behind.key)], None
+def _page(
+    connection: Connection,
+    list_: _List,
+    few: Iterable[Iterable[ColumnElement[bool]]] | None,
+    wanted: Iterable[Any],
+    after: Position | None,
+    limit: int,
+) -> Rows:
+    """Return a page of a list: of the rows that the scopes `few` have, unless these are many, else of its window."""
+    all_ = select(list_.at.label("at"), list_.key.label("key")).limit(FEW_COUNT + 1)
+    found = [row for scope in few or () for row in connection.execute(all_.where(*scope))]
+    if few is None or len(found) > FEW_COUNT:
+        return _look(connection, list_, (), wanted, after, limit)
+    found = [row for row in found if after is None or _place(row) < after]
+    return _cut(sorted(found, key=_place, reverse=True), None, limit)
 
 
 def _numbers(connection: Connection, kind: str) -> dict[int, str]:
@@ -323,8 +337,8 @@ def _numbers(connection: Connection, kind: str) -> dict[int, str]:
 
 # Executions
 
-_OPEN = _List(execution.c.since_at, execution.c.execution, (execution.c.account_id,))
-_ENDED = _List(execution.c.ended_at, execution.c.execution, (execution.c.account_id,))
+_OPEN = _List(execution.c.since_at, execution.c.execution, "o", (execution.c.account_id,))
+_ENDED = _List(execution.c.ended_at, execution.c.execution, "e", (execution.c.account_id,))
 _account, _pipeline = source.alias("account"), source.alias("pipeline")
 _EXECUTIONS = (
     select(
@@ -353,21 +367,21 @@ def _open(
     limit: int,
     *,
     is_filtered: bool,
-) -> Window:
+) -> Rows:
     """Return open executions of all these pipelines, as far as the window of each reaches."""
     found: list[AnyRow] = []
-    edges: list[AnyRow] = []
+    ends: list[Position] = []
     # In SQLite their status lies elsewhere than in the index: to look at one costs four times as much.
     share = LOOKED_AT_COUNT // 4 // max(1, len(numbers))
     count = max(limit + 1, share if is_filtered else 0)
     for number in numbers:
         scope = (execution.c.pipeline_id == number, execution.c.ended_at.is_(None))
-        rows, edge = _look(connection, _OPEN, scope, wanted, after, limit, count)
+        rows, end = _look(connection, _OPEN, scope, wanted, after, limit, count)
         found += rows
-        edges += [] if edge is None else [edge]
-    newest = max(edges, key=_place, default=None)
-    found = [row for row in found if newest is None or _place(row) >= _place(newest)]
-    return sorted(found, key=_place, reverse=True), newest
+        ends += [] if end is None else [end]
+    newest = max(ends, default=None)
+    found = [row for row in found if newest is None or _place(row, "o") >= newest]
+    return _cut(sorted(found, key=_place, reverse=True), newest, limit, "o")
 
 
 def _by_id(connection: Connection, beginning: str, wanted: Iterable[Any], after: Position | None, limit: int) -> Rows:
@@ -400,12 +414,7 @@ _WINDOW = select(func.max(_window.c.id), func.min(case((_is_gap, _window.c.previ
 """The last number of a window, and the one before the first gap in it that may still be filled."""
 _LAST_NUMBER = select(event.c.id).order_by(event.c.id.desc()).limit(1)
 _NEXT = select(event.c.id, event.c.recorded_at).where(event.c.id > bindparam("at")).order_by(event.c.id).limit(1)
-_LAST_OF_STREAM = (
-    select(event.c.id, event.c.body)
-    .where(event.c.stream == bindparam("of_stream"))
-    .order_by(event.c.sequence.desc())
-    .limit(DETAIL_COUNT)
-)
+_EVENTS = select(event.c.id, event.c.recorded_at, event.c.body)
 
 
 def _number_before(connection: Connection, moment: int) -> int:
@@ -429,15 +438,7 @@ def _told(connection: Connection, events: Iterable[AnyRow]) -> Told:
 # Deliveries
 
 _DELIVERY = _List(delivery.c.number, delivery.c.sink_id)
-_OF_SINK = (
-    select(delivery.c.number.label("at"), delivery.c.sink_id.label("key"))
-    .where(delivery.c.sink_id == bindparam("of_sink"))
-    .limit(FEW_COUNT + 1)
-)
-_FEW_DELIVERIES: Mapping[str | None, Select[Any]] = {
-    "waiting": _OF_SINK.where(delivery.c.state == WAITING),
-    "dead": _OF_SINK.where(delivery.c.state == DEAD),
-}
+_INDEXED: Mapping[str | None, ColumnElement[str]] = {"waiting": WAITING, "dead": DEAD}
 _DELIVERIES = (
     select(
         delivery,
@@ -457,11 +458,6 @@ _DELIVERIES = (
 # Problems
 
 _PROBLEM = _List(problem.c.opened_at, problem.c.id)
-_OPEN_PROBLEMS = (
-    select(problem.c.opened_at.label("at"), problem.c.id.label("key"))
-    .where(problem.c.closed_at.is_(None))
-    .limit(FEW_COUNT + 1)
-)
 _SHOWN_PROBLEMS = (
     select(
         problem,
@@ -475,24 +471,12 @@ _SHOWN_PROBLEMS = (
     .outerjoin(event, (event.c.stream == problem.c.stream) & (event.c.sequence == problem.c.sequence))
 )
 _PROBLEMS = _SHOWN_PROBLEMS.where(problem.c.id.in_(bindparam("ids", expanding=True)))
-_PROBLEM_STREAM = (
-    select(event.c.id, event.c.recorded_at, event.c.body)
-    .where(
-        event.c.stream == bindparam("of_stream"),
-        event.c.sequence >= bindparam("of_sequence"),
-        event.c.problem_id == bindparam("of_problem"),
-    )
-    .order_by(event.c.sequence)
-    .limit(DETAIL_COUNT)
-)
 _WITHOUT_EXECUTION = select(event.c.id, event.c.type, event.c.problem_id).where(
     event.c.execution.is_(None), event.c.recorded_at >= bindparam("since")
 )
 _since_then = _WITHOUT_EXECUTION.order_by(event.c.recorded_at).limit(LOOKED_AT_COUNT).subquery()
-_PROBLEM_EVENTS = (
-    select(event.c.id, event.c.body)
-    .join(_since_then, _since_then.c.id == event.c.id)
-    .where(_since_then.c.problem_id == bindparam("of_problem"))
+_PROBLEM_EVENTS = _EVENTS.join(_since_then, _since_then.c.id == event.c.id).where(
+    _since_then.c.problem_id == bindparam("of_problem")
 )
 
 
@@ -511,7 +495,7 @@ _OVERDUE = (
 )
 _of_late = _WITHOUT_EXECUTION.order_by(event.c.recorded_at.desc()).limit(LOOKED_AT_COUNT).subquery()
 _GAPS = (
-    select(event.c.account, event.c.pipeline, event.c.recorded_at, event.c.body)
+    select((event.c.account + "/" + event.c.pipeline).label("pipeline_name"), event.c.recorded_at, event.c.body)
     .join(_of_late, _of_late.c.id == event.c.id)
     .where(_of_late.c.type == EventType.PIPELINE_GAP)
     .limit(NEEDS_COUNT)
@@ -531,19 +515,3 @@ _SOURCES = select(
     source.c.kind, source.c.name, source.c.state, source.c.paused_until, snapshot.c.written_at, snapshot.c.body
 ).outerjoin(snapshot, snapshot.c.source_id == source.c.id)
 _TITLES = select(source.c.name, scan.c.name.label("title")).join(scan, scan.c.pipeline_id == source.c.id)
-
-
-def _overview(connection: Connection, *, since: Micros) -> Overview:
-    sinks = _numbers(connection, "sink")
-    return Overview(
-        sources=connection.execute(_SOURCES).all(),
-        titles={row.name: row.title for row in connection.execute(_TITLES)},
-        problems=connection.execute(_OPEN_OTHERS).all(),
-        overdue=connection.execute(_OVERDUE).all(),
-        gaps=connection.execute(_GAPS, {"since": since}).all(),
-        dead={
-            name: connection.execute(_COUNT_DEAD, {"of_sink": number, "since": since}).one()
-            for number, name in sinks.items()
-        },
-        backlog=backlog(connection),
-    )

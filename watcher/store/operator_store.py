@@ -1,22 +1,21 @@
 """The store as people change it: acknowledgements, silences, replays, and what owners are asked to do."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, text, update
 
 from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.timestamps import from_us, to_us
+from watcher.domain.timestamps import to_us
 from watcher.store.deliveries import dead_letters, replay
-from watcher.store.problems import PROBLEM_COLUMNS, problem_of
+from watcher.store.problems import problem_of
 from watcher.store.recording import load_events
 from watcher.store.sql_store import SqlStore
 from watcher.store.states import Source
-from watcher.store.tables import action, problem, silence, source
+from watcher.store.tables import AnyRow, action, problem, silence, source
 
 ActionKind = Literal["scan", "enable"]
 
@@ -24,31 +23,8 @@ SOURCE_KINDS: dict[ActionKind, str] = {"scan": "pipeline", "enable": "sink"}
 """What is asked for of what."""
 
 REPLAYED_COUNT = 1_000
-"""Dead letters of one transaction."""
+"""Dead letters of one transaction, where all are sent again."""
 
-_THIS = (problem.c.id == bindparam("of_problem"), problem.c.closed_at.is_(None))
-_ACKNOWLEDGE = (
-    update(problem)
-    .where(*_THIS)
-    .values(
-        told_count=problem.c.told_count + 1,
-        acked_at=bindparam("new_at"),
-        acked_until=bindparam("new_until"),
-        acked_by=bindparam("new_by"),
-        acked_comment=bindparam("new_comment"),
-    )
-)
-_ACKNOWLEDGED = select(*PROBLEM_COLUMNS, problem.c.source_id, problem.c.pipeline_id, problem.c.told_count).where(*_THIS)
-_UNACKNOWLEDGE = (
-    update(problem)
-    .where(*_THIS, problem.c.acked_at.is_not(None))
-    .values(acked_at=None, acked_until=None, acked_by=None, acked_comment=None)
-)
-_END = (
-    update(silence)
-    .where(silence.c.id == bindparam("of_silence"), silence.c.ends_at > bindparam("now"))
-    .values(ends_at=bindparam("now"))
-)
 _ASK = text(
     "INSERT INTO action (kind, source_id, asked_at) VALUES (:kind, :source_id, :asked_at) ON CONFLICT DO NOTHING"
 )
@@ -59,16 +35,8 @@ _ASKED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class StoredSilence:
-    """A silence that somebody made while the daemon ran. `match` is JSON; times are the wall clock's."""
-
-    id: int
-    match: str
-    starts_at: datetime
-    ends_at: datetime
-    by: str | None = None
-    comment: str | None = None
+def _open(id_: UUID) -> Sequence[ColumnElement[bool]]:
+    return problem.c.id == id_.bytes, problem.c.closed_at.is_(None)
 
 
 class OperatorStore:
@@ -83,21 +51,21 @@ class OperatorStore:
         self._events = events
         self.on_acknowledged: Callable[[], object] = lambda: None
 
-    async def acknowledge(self, problem: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
+    async def acknowledge(self, id_: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
         """Take a problem, with its event; return `False`, with nothing changed, if it is not open."""
-        at = self._store.clock.now()
-        new = {
-            "of_problem": problem.bytes,
-            "new_at": to_us(at),
-            "new_until": None if until is None else to_us(until),
-            "new_by": by,
-            "new_comment": comment,
+        at, this = self._store.clock.now(), _open(id_)
+        values = {
+            "told_count": problem.c.told_count + 1,
+            "acked_at": to_us(at),
+            "acked_until": None if until is None else to_us(until),
+            "acked_by": by,
+            "acked_comment": comment,
         }
 
         def acknowledge(connection: Connection) -> set[str] | None:
-            if not connection.execute(_ACKNOWLEDGE, new).rowcount:
+            if not connection.execute(update(problem).where(*this).values(values)).rowcount:
                 return None
-            row = connection.execute(_ACKNOWLEDGED, new).one()
+            row = connection.execute(select(problem).where(*this)).one()
             opening = EventKey(row.stream, row.sequence)
             entry = self._events.acknowledged(
                 problem_of(row),
@@ -118,55 +86,48 @@ class OperatorStore:
         self._store.on_recorded(names)
         return True
 
-    async def unacknowledge(self, problem: UUID) -> bool:
+    async def unacknowledge(self, id_: UUID) -> bool:
         """Have reminders go on; return `False` if it is not open, or nobody had taken it."""
-        key = {"of_problem": problem.bytes}
-        return await self._store.write(lambda connection: connection.execute(_UNACKNOWLEDGE, key).rowcount > 0)
+        nobody = dict.fromkeys(("acked_at", "acked_until", "acked_by", "acked_comment"))
+        given_back = update(problem).where(*_open(id_), problem.c.acked_at.is_not(None)).values(nobody)
+        return await self._store.write(lambda connection: connection.execute(given_back).rowcount > 0)
 
-    async def silences(self) -> Sequence[StoredSilence]:
-        """Return the silences that have not ended."""
-        now = to_us(self._store.clock.now())
-        lasting = select(silence).where(silence.c.ends_at > now).order_by(silence.c.id)
-        rows = await self._store.read(lambda connection: connection.execute(lasting).all())
-        return [
-            StoredSilence(row.id, row.match, from_us(row.starts_at), from_us(row.ends_at), row.by, row.comment)
-            for row in rows
-        ]
+    async def silences(self) -> Sequence[AnyRow]:
+        """Return the silences that have not ended. `match` is JSON; times are the wall clock's."""
+        lasting = select(silence).where(silence.c.ends_at > to_us(self._store.clock.now())).order_by(silence.c.id)
+        return await self._store.read(lambda connection: connection.execute(lasting).all())
 
     async def add_silence(
         self, match: str, *, starts_at: datetime, ends_at: datetime, by: str | None, comment: str | None
-    ) -> StoredSilence:
-        """Add a silence."""
+    ) -> AnyRow:
+        """Add a silence and return it. `match` is JSON."""
         row = {"match": match, "starts_at": to_us(starts_at), "ends_at": to_us(ends_at), "by": by, "comment": comment}
 
-        def add(connection: Connection) -> int:
+        def add(connection: Connection) -> AnyRow:
             key = connection.execute(insert(silence), row).inserted_primary_key
             assert key is not None
-            return int(key[0])
+            return connection.execute(select(silence).where(silence.c.id == key[0])).one()
 
-        return StoredSilence(await self._store.write(add), match, starts_at, ends_at, by, comment)
+        return await self._store.write(add)
 
     async def end_silence(self, number: int) -> bool:
         """End a silence now; return `False` if there is none of that number."""
-        key = {"of_silence": number, "now": to_us(self._store.clock.now())}
-        return await self._store.write(lambda connection: connection.execute(_END, key).rowcount > 0)
+        now = to_us(self._store.clock.now())
+        end = update(silence).where(silence.c.id == number, silence.c.ends_at > now).values(ends_at=now)
+        return await self._store.write(lambda connection: connection.execute(end).rowcount > 0)
 
     async def replay(self, sink: str, numbers: Sequence[int] | None) -> int:
         """Have dead letters of a sink wait again, by their events' numbers or all; return how many."""
         count, now = 0, self._store.clock.steady_us()
-        left = None if numbers is None else sorted(set(numbers))
 
         def replay_some(connection: Connection) -> int:
-            some = dead_letters(connection, sink, by=now, limit=REPLAYED_COUNT) if left is None else left
-            return replay(connection, sink, some[:REPLAYED_COUNT], now=now)
+            some = dead_letters(connection, sink, by=now, limit=REPLAYED_COUNT) if numbers is None else set(numbers)
+            return replay(connection, sink, some, now=now)
 
-        while left is None or left:
-            done = await self._store.write(replay_some)
+        while done := await self._store.write(replay_some):
             count += done
-            left = left and left[REPLAYED_COUNT:]
-            if done:
-                self._store.on_recorded([sink])
-            elif left is None:
+            self._store.on_recorded([sink])
+            if numbers is not None:
                 break
         return count
 
@@ -175,10 +136,6 @@ class OperatorStore:
         number = await self._store.number_of(Source(SOURCE_KINDS[kind], name))
         row = {"kind": kind, "source_id": number, "asked_at": self._store.clock.steady_us()}
         await self._store.write(lambda connection: connection.execute(_ASK, row))
-
-    async def is_asked(self, kind: ActionKind, name: str) -> bool:
-        """Return whether that is still to be done."""
-        return (kind, name) in await self.asked()
 
     async def asked(self) -> Sequence[tuple[ActionKind, str]]:
         """Return what is still to be done, of all owners."""

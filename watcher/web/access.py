@@ -15,8 +15,7 @@ from watcher.config.models import Settings
 from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import parse_address
-from watcher.web.api import RefusedError
-from watcher.web.models import Trouble
+from watcher.web.api import RefusedError, refusal
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """A platform asks these under any name, and has no token."""
@@ -102,9 +101,7 @@ def _refuse(request: web.Request, error: RefusedError) -> web.Response:
         return web.Response(status=303, headers={"Location": f"{LOGIN}?next={quote(request.path_qs)}"})
     if not request.path.startswith(API):
         return web.Response(status=error.status, text=f"{error.detail}\n", headers=error.headers)
-    trouble = Trouble(title=error.status.phrase, status=error.status, detail=error.detail)
-    text = trouble.model_dump_json(by_alias=True)
-    return web.Response(status=error.status, text=text, content_type="application/problem+json", headers=error.headers)
+    return refusal(error)
 
 
 def _check_names(request: web.Request, settings: Settings, *, bound: str) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import lru_cache
 from hashlib import blake2b
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from typing import Any, get_type_hints
 from uuid import UUID
 
 from aiohttp import web
+from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
 
 from watcher.domain.errors import StoreError
@@ -70,7 +72,7 @@ async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[
     """Return problems: the last opened first."""
     is_open = {"open": True, "closed": False, "all": None}[asked.state]
     rows, last = await console.store.problems(is_open=is_open, after=_position(asked, ""), limit=asked.limit)
-    return models.Page[models.Problem](items=[shown.problem(row) for row in rows], next=_cursor(last))
+    return models.Page[models.Problem](items=[models.Problem(**shown.problem(row)) for row in rows], next=_cursor(last))
 
 
 async def problem(console: Console, id_: str) -> models.ProblemDetail:
@@ -79,7 +81,7 @@ async def problem(console: Console, id_: str) -> models.ProblemDetail:
     if found is None:
         raise _unknown("there is no such problem, or it was closed longer ago than store.retention")
     row, told = found
-    return models.ProblemDetail(**dict(shown.problem(row)), **shown.told(console, told))
+    return models.ProblemDetail(**shown.problem(row) | shown.told(console, told))
 
 
 async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.Execution]:
@@ -111,7 +113,8 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
         after=_position(asked, "i" if beginning else "oe"),
         limit=asked.limit,
     )
-    return models.Page[models.Execution](items=[shown.execution(row, watches) for row in rows], next=_cursor(last))
+    items = [models.Execution(**shown.execution(row, watches)) for row in rows]
+    return models.Page[models.Execution](items=items, next=_cursor(last))
 
 
 async def execution(console: Console, account: str, pipeline: str, id_: str) -> models.ExecutionDetail:
@@ -121,9 +124,8 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
     if found is None:
         raise _unknown("there is no such execution: it is not watched, or it ended longer ago than store.retention")
     row, told = found
-    parts = shown.told(console, told)
-    shown_row = shown.execution(row, shown.watches(console))
-    return models.ExecutionDetail(**dict(shown_row), **parts, stays=shown.stays(parts["events"]))
+    fields = shown.execution(row, shown.watches(console)) | shown.told(console, told)
+    return models.ExecutionDetail(**fields, stays=shown.stays(fields["events"]))
 
 
 async def events(console: Console, asked: models.EventQuery) -> models.Page[models.Event]:
@@ -139,7 +141,7 @@ async def events(console: Console, asked: models.EventQuery) -> models.Page[mode
         after=None if asked.after is None else int(asked.after),
         limit=asked.limit,
     )
-    return models.Page[models.Event](items=[shown.event(body) for body in bodies], next=str(last))
+    return models.Page[models.Event](items=list(map(models.Event.model_validate_json, bodies)), next=str(last))
 
 
 async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Page[models.Delivery]:
@@ -161,10 +163,9 @@ async def silences(console: Console) -> models.Page[models.Silence]:
 async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> models.Problem:
     """Take a problem: until it is over, or `for` is, nobody is reminded of it."""
     found = await problem(console, id_)
-    until = None if asked.for_s is None else shown.in_future(console, asked.for_s)
+    until = None if asked.for_s is None else console.clock.now() + timedelta(seconds=asked.for_s)
     if not await console.operator.acknowledge(UUID(found.id), by=asked.by, comment=asked.comment, until=until):
         raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed: nobody has to take it any more")
-    console.changed()
     return await problem(console, id_)
 
 
@@ -173,24 +174,17 @@ async def unacknowledge(console: Console, id_: str) -> models.Problem:
     found = await problem(console, id_)
     if not await console.operator.unacknowledge(UUID(found.id)):
         raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed, or nobody has taken it")
-    console.changed()
     return await problem(console, id_)
 
 
 async def add_silence(console: Console, asked: models.SilenceRequest) -> models.Silence:
     """Keep back from now on what matches."""
     now = console.clock.now()
-    until = asked.until or shown.in_future(console, asked.for_s or 0.0)
+    until = asked.until or now + timedelta(seconds=asked.for_s or 0.0)
     if until <= now:
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "until: is over already; write a later moment")
-    added = await console.operator.add_silence(
-        asked.match.model_dump_json(exclude_defaults=True),
-        starts_at=now,
-        ends_at=until,
-        by=asked.by,
-        comment=asked.comment,
-    )
-    console.changed()
+    match = asked.match.model_dump_json(exclude_defaults=True)
+    added = await console.operator.add_silence(match, starts_at=now, ends_at=until, by=asked.by, comment=asked.comment)
     return shown.stored_silence(console, added)
 
 
@@ -198,7 +192,6 @@ async def end_silence(console: Console, id_: str) -> None:
     """End a silence that was made here."""
     if not re.fullmatch(r"\d{1,18}", id_, re.ASCII) or not await console.operator.end_silence(int(id_)):
         raise _unknown("there is no such silence, or it has ended; one of the file ends in the file")
-    console.changed()
 
 
 async def replay(console: Console, asked: models.ReplayRequest) -> models.Replayed:
@@ -209,7 +202,6 @@ async def replay(console: Console, asked: models.ReplayRequest) -> models.Replay
         raise RefusedError(
             HTTPStatus.CONFLICT, "none of these is a dead letter: what waits already is sent in any case"
         )
-    console.changed()
     return models.Replayed(replayed=count)
 
 
@@ -222,11 +214,11 @@ async def enable(console: Console, name: str, within_s: float = ENABLED_WITHIN_S
     await console.operator.ask("enable", name)
     console.changed()
     until = console.clock.monotonic() + within_s
-    while is_asked := await console.operator.is_asked("enable", name):
+    while ("enable", name) in await console.operator.asked():
         if console.clock.monotonic() >= until:
-            break
+            return models.Done(done=False)
         await asyncio.sleep(LOOK_EVERY_S)
-    return models.Done(done=not is_asked)
+    return models.Done(done=True)
 
 
 async def test(console: Console, name: str) -> models.TestResult:
@@ -237,14 +229,13 @@ async def test(console: Console, name: str) -> models.TestResult:
 
 async def scan(console: Console, account: str, id_: str) -> models.Done:
     """Read the list of a pipeline that is watched whole as soon as the budget allows; several at once are one."""
-    pipeline = str(_uuid(id_, "pipeline"))
-    watches = [each for each in console.settings().watch if (each.account, str(each.pipeline)) == (account, pipeline)]
-    if not watches:
+    name = f"{account}/{_uuid(id_, 'pipeline')}"
+    watch = shown.watches(console).get(name)
+    if watch is None:
         raise _unknown("there is no such pipeline in the configuration")
-    if watches[0].executions:
+    if watch.executions:
         raise RefusedError(HTTPStatus.CONFLICT, "only some executions of this pipeline are watched: no list is read")
-    await console.operator.ask("scan", f"{account}/{pipeline}")
-    console.changed()
+    await console.operator.ask("scan", name)
     return models.Done(done=False)
 
 
@@ -354,12 +345,10 @@ def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
             try:
                 return await _answer(request, console(), methods)
             except RefusedError as error:
-                refusal = error
+                return refusal(error)
             except StoreError:
                 text = "the store cannot be used now; /readyz?verbose and the log say more"
-                refusal = RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, text)
-            trouble = models.Trouble(title=refusal.status.phrase, status=refusal.status, detail=refusal.detail)
-            return _response(trouble, refusal.status, "application/problem+json", refusal.headers)
+                return refusal(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, text))
 
         return web.route("*", f"{API}{path}", answer)
 
@@ -378,10 +367,12 @@ async def _answer(request: web.Request, console: Console | None, methods: Mappin
         raise StoreError("it is not open yet")
     asked = await _asked(request, route)
     result = await route.handler(console, *request.match_info.values(), *asked)
+    if route.method != "GET":
+        console.changed()
     if result is None:
         return web.Response(status=route.status)
-    is_late = isinstance(result, models.Done) and not result.done
-    response = _response(result, 202 if is_late else route.status, "application/json", {})
+    status = 202 if result == models.Done(done=False) else route.status
+    response = _response(result, status, "application/json", {})
     if route.method == "GET":
         assert isinstance(response.body, bytes)
         tag = blake2b(response.body, digest_size=12).hexdigest()
@@ -395,7 +386,7 @@ async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
     """Return what is asked in the query or the body, if the handler takes it. Raises `RefusedError`."""
     try:
         if route.method == "GET":
-            asked = route.asked.model_validate(_query(request, route.asked))
+            asked = route.asked.model_validate(query_of(request.query, route.asked))
         else:
             if request.content_type != "application/json":
                 text = "write it as JSON, with Content-Type: application/json"
@@ -412,16 +403,22 @@ async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
     return () if route.asked is models.Asked else (asked,)
 
 
-def _query(request: web.Request, model: type[models.Asked]) -> dict[str, Any]:
+def query_of(given: MultiMapping[str], model: type[models.Asked]) -> dict[str, Any]:
     """Return the values of a query: of a list those of all its words, of the others the one there is."""
     query: dict[str, Any] = {}
-    for name in request.query:
-        values = request.query.getall(name)
+    for name in given:
+        values = given.getall(name)
         if name in model.model_fields and model.model_fields[name].default == ():
-            query[name] = [part for value in values for part in value.split(",")]
+            query[name] = [part.strip() for value in values for part in value.split(",")]
         else:
             query[name] = values[0] if len(values) == 1 else values
     return query
+
+
+def refusal(error: RefusedError) -> web.Response:
+    """Return the answer that says why not."""
+    trouble = models.Trouble(title=error.status.phrase, status=error.status, detail=error.detail)
+    return _response(trouble, error.status, "application/problem+json", error.headers)
 
 
 def _response(answer: BaseModel, status: int, content_type: str, headers: Mapping[str, str]) -> web.Response:
@@ -429,10 +426,5 @@ def _response(answer: BaseModel, status: int, content_type: str, headers: Mappin
     return web.Response(body=body, status=status, content_type=content_type, headers=headers)
 
 
-async def _openapi(_: web.Request) -> web.Response:
-    return web.Response(body=_document(), content_type="application/json")
-
-
-@lru_cache(maxsize=1)
-def _document() -> bytes:
-    return Path(__file__).with_name("openapi.json").read_bytes()
+async def _openapi(_: web.Request) -> web.FileResponse:
+    return web.FileResponse(Path(__file__).with_name("openapi.json"))

@@ -9,16 +9,27 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from watcher.config.models import Moment
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity
+from watcher.domain.timestamps import Micros, from_us
 from watcher.runtime.settings import Duration, ShortText
 from watcher.sinks.settings import EventGlob, SilenceMatch
 
 T = TypeVar("T")
+
+ENDS = {"s": "success", "f": "failed", "u": "unrecognized"}
+"""The statuses of ends, by the letters of a snapshot."""
+
+# Rows and snapshots of the store become models as they are.
+Time = Annotated[datetime, BeforeValidator(lambda at: from_us(Micros(at)) if isinstance(at, int) else at)]
+Id = Annotated[str, BeforeValidator(lambda id_: str(UUID(bytes=id_)) if isinstance(id_, bytes) else id_)]
+Ends = Annotated[
+    Sequence[str], BeforeValidator(lambda ends: [ENDS[end] for end in ends] if isinstance(ends, str) else ends)
+]
 
 
 class Answer(BaseModel):
@@ -78,8 +89,8 @@ class PipelineRef(Answer):
 class Acknowledgement(Answer):
     """That somebody took a problem: who, why, and until when nobody is reminded (absent: as long as it is open)."""
 
-    at: datetime
-    until: datetime | None = None
+    at: Time
+    until: Time | None = None
     by: str | None = None
     comment: str | None = None
 
@@ -87,17 +98,17 @@ class Acknowledgement(Answer):
 class Problem(Answer):
     """Something that began and has not ended, or has: what it is about, how bad, since when, and who took it."""
 
-    id: str
+    id: Id
     kind: Literal[tuple(sorted(PROBLEM_KINDS))]  # type: ignore[valid-type]
     severity: Severity
     title: str
     reason: str
-    opened_at: datetime
-    closed_at: datetime | None = None
+    opened_at: Time
+    closed_at: Time | None = None
     count: int | None = None
     account: str | None = None
     pipeline: PipelineRef | None = None
-    execution: str | None = None
+    execution: Id | None = None
     sink: str | None = None
     labels: Mapping[str, str] = {}
     link: str | None = None
@@ -138,8 +149,8 @@ class Silence(Answer):
 
     id: str | None = None
     match: SilenceMatch
-    from_: datetime | None = Field(default=None, alias="from")
-    until: datetime | None = None
+    from_: Time | None = Field(default=None, alias="from")
+    until: Time | None = None
     weekly: WeeklyHours | None = None
     active: bool
     pipelines: int = Field(description="How many of the watched pipelines it may concern.")
@@ -171,14 +182,14 @@ class Execution(Answer):
 
     account: str
     pipeline: PipelineRef
-    id: str
+    id: Id
     status: str | None = None
-    since: datetime
-    ended_at: datetime | None = None
+    since: Time
+    ended_at: Time | None = None
     lost: str | None = None
     overdue: bool = False
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    started_at: Time | None = None
+    finished_at: Time | None = None
     duration_seconds: float | None = None
     error: str | None = None
     node: str | None = Field(default=None, description="The first node that failed.")
@@ -205,9 +216,9 @@ class Stay(Answer):
     """A time in one status. Its beginning was seen at `at` and was not so yet at `not_before`."""
 
     status: str
-    at: datetime
-    not_before: datetime | None = None
-    until: datetime | None = None
+    at: Time
+    not_before: Time | None = None
+    until: Time | None = None
 
 
 class Delivery(Answer):
@@ -218,17 +229,17 @@ class Delivery(Answer):
 
     id: str
     sink: str
-    event: str = Field(description="The event's id.")
+    event: Id = Field(description="The event's id.")
     type: EventType
     account: str | None = None
     pipeline: PipelineRef | None = None
-    execution: str | None = None
+    execution: Id | None = None
     state: Literal["waiting", "retrying", "held", "paused", "disabled", "silenced", "delivered", "accepted", "dead"]
     attempts: int
     answer: str | None = None
-    recorded_at: datetime
-    next_try_at: datetime | None = None
-    settled_at: datetime | None = None
+    recorded_at: Time
+    next_try_at: Time | None = None
+    settled_at: Time | None = None
 
 
 class DeliveryQuery(PageQuery):
@@ -308,7 +319,7 @@ class Need(Answer):
     kind: Literal["problem", "dead_letters", "gap", "config", "store"]
     title: str
     reason: str
-    since: datetime | None = None
+    since: Time | None = None
     count: int = 1
     page: str
     acknowledged: bool = False
@@ -324,14 +335,14 @@ class PipelineStatus(Answer):
     runbook: str | None = None
     whole: bool
     open: Mapping[str, int] = {}
-    oldest: Mapping[str, datetime] = {}
-    ends: Sequence[str] = ()
-    ends_from: datetime | None = None
-    last_ended_at: datetime | None = None
-    last_failed_at: datetime | None = None
-    last_started_at: datetime | None = None
+    oldest: Mapping[str, Time] = {}
+    ends: Ends = ()
+    ends_from: Time | None = None
+    last_ended_at: Time | None = None
+    last_failed_at: Time | None = None
+    last_started_at: Time | None = None
     problems: Sequence[str] = Field(default=(), description="The kinds of its open problems.")
-    silenced_until: datetime | None = None
+    silenced_until: Time | None = None
 
 
 class AccountStatus(Answer):
@@ -344,7 +355,7 @@ class AccountStatus(Answer):
     allowed: float
     longest_gap_seconds: float | None = None
     pipelines: int
-    as_of: datetime | None = Field(default=None, description="Absent while nobody owns it.")
+    as_of: Time | None = Field(default=None, description="Absent while nobody owns it.")
 
 
 class SinkStatus(Answer):
@@ -354,12 +365,12 @@ class SinkStatus(Answer):
     type: str
     state: Literal["well", "failing", "disabled", "paused"]
     waiting: int = 0
-    oldest_waiting_at: datetime | None = None
+    oldest_waiting_at: Time | None = None
     dead: int = 0
     answer: str | None = None
-    last_delivered_at: datetime | None = None
-    next_try_at: datetime | None = None
-    as_of: datetime | None = Field(default=None, description="Absent while nobody owns it.")
+    last_delivered_at: Time | None = None
+    next_try_at: Time | None = None
+    as_of: Time | None = Field(default=None, description="Absent while nobody owns it.")
 
 
 class Status(Answer):

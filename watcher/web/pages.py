@@ -3,7 +3,6 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from http import HTTPStatus
@@ -14,7 +13,8 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from pydantic import BaseModel, ValidationError
+from multidict import MultiDict
+from pydantic import ValidationError
 from pydantic_core import to_json
 
 from watcher.config.models import Settings
@@ -25,7 +25,7 @@ from watcher.runtime.version import VERSION
 from watcher.web import api
 from watcher.web.access import COOKIE, LOGIN, SESSION_S, STATIC, local_path, new_session, same_secret, token_of
 from watcher.web.console import Console
-from watcher.web.models import DeliveryQuery, ExecutionQuery, PipelineStatus, ProblemQuery, Status
+from watcher.web.models import Asked, DeliveryQuery, ExecutionQuery, PipelineStatus, ProblemQuery, Status
 from watcher.web.server import read_body
 
 NEEDS_COUNT = 10
@@ -44,24 +44,10 @@ Found = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
 
 Query = defaultdict[str, str]
-Finder = Callable[["_Asked"], Awaitable[Found]]
-Q = TypeVar("Q", bound=BaseModel)
+Finder = Callable[[Console, Status, web.Request], Awaitable[Found]]
+"""Finds what a page shows, of the status that all pages of a second share, and of what was asked."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What a page is made of: the console, the status that all pages of a second share, and what was asked."""
-
-    console: Console
-    status: Status
-    request: web.Request
-
-    @property
-    def query(self) -> Query:
-        return defaultdict(str, self.request.query)
-
-    def part(self, name: str) -> str:
-        return self.request.match_info[name]
+Q = TypeVar("Q", bound=Asked)
 
 
 def page_routes(
@@ -97,8 +83,8 @@ def page_routes(
             if now_open is None:
                 return message(request, 503, "Not ready", "The store is not open yet. This page tries again.")
             try:
-                asked = _Asked(now_open, await api.status(now_open), request)
-                found = await find(asked)
+                status = await api.status(now_open)
+                found = await find(now_open, status, request)
             except api.RefusedError as error:
                 return message(request, error.status, error.status.phrase, f"{error.detail}.")
             except StoreError:
@@ -107,7 +93,7 @@ def page_routes(
                 problem = error.errors()[0]
                 where = ".".join(map(str, problem["loc"]))
                 return message(request, 400, "This filter cannot be used", f"{where}: {problem['msg']}")
-            needs = sum(not each.acknowledged for each in asked.status.needs)
+            needs = sum(not each.acknowledged for each in status.needs)
             return respond(request, template, {"needs": needs, **found})
 
         return show
@@ -195,18 +181,13 @@ async def _static(request: web.Request) -> web.Response:
 
 
 def _read(model: type[Q], request: web.Request) -> Q:
-    """Return what a form asks: fields left empty are not asked for; of a list each value may hold several."""
-    given: dict[str, object] = {}
-    for name, field in model.model_fields.items():
-        values = [value for value in request.query.getall(name, []) if value.strip()]
-        if values:
-            parts = [part.strip() for value in values for part in value.split(",")]
-            given[name] = parts if field.default == () else values[-1]
-    return model.model_validate(given)
+    """Return what a form asks: fields left empty are not asked for."""
+    given = [(name, value) for name, value in request.query.items() if value.strip() and name in model.model_fields]
+    return model.model_validate(api.query_of(MultiDict(given), model))
 
 
-async def _overview(asked: _Asked) -> Found:
-    status, query = asked.status, asked.query
+async def _overview(console: Console, status: Status, request: web.Request) -> Found:
+    query = defaultdict(str, request.query)
     matching = [each for each in status.pipelines if _is_shown(each, query)]
     matching.sort(key=ORDERS.get(query["sort"], ORDERS[""]))
     return {
@@ -215,8 +196,8 @@ async def _overview(asked: _Asked) -> Found:
         "pipelines": matching[:PIPELINES_COUNT],
         "matching": len(matching),
         "accounts": [each.name for each in status.accounts],
-        "labels": _labels(asked.console),
-        "max_interval": asked.console.settings().polling.max_interval_s,
+        "labels": _labels(console),
+        "max_interval": console.settings().polling.max_interval_s,
         "started": any(each.open or each.ends or each.last_started_at for each in status.pipelines),
     }
 
@@ -253,19 +234,19 @@ def _names(status: Status) -> Mapping[str, str]:
     return {each.id: each.name or each.id for each in sorted(status.pipelines, key=_name)}
 
 
-async def _executions(asked: _Asked) -> Found:
-    query = _read(ExecutionQuery, asked.request)
+async def _executions(console: Console, status: Status, request: web.Request) -> Found:
+    query = _read(ExecutionQuery, request)
     return {
         "asked": query,
-        "page": await api.executions(asked.console, query),
-        "pipelines": _names(asked.status),
-        "accounts": [each.name for each in asked.status.accounts],
+        "page": await api.executions(console, query),
+        "pipelines": _names(status),
+        "accounts": [each.name for each in status.accounts],
         "filtered": any((query.status, query.pipeline, query.account, query.label, query.since, query.q)),
     }
 
 
-async def _execution(asked: _Asked) -> Found:
-    it = await api.execution(asked.console, asked.part("account"), asked.part("pipeline"), asked.part("id"))
+async def _execution(console: Console, status: Status, request: web.Request) -> Found:
+    it = await api.execution(console, *request.match_info.values())
     delays = [
         each.data.get("observed", {}).get("delaySeconds")
         for each in it.events
@@ -274,48 +255,48 @@ async def _execution(asked: _Asked) -> Found:
     return {"it": it, "delay": delays[-1] if delays else None}
 
 
-async def _pipeline(asked: _Asked) -> Found:
-    account, id_ = asked.part("account"), asked.part("id")
-    it = next((each for each in asked.status.pipelines if (each.account, each.id) == (account, id_)), None)
+async def _pipeline(console: Console, status: Status, request: web.Request) -> Found:
+    account, id_ = request.match_info["account"], request.match_info["id"]
+    it = next((each for each in status.pipelines if (each.account, each.id) == (account, id_)), None)
     if it is None:
         raise api.RefusedError(HTTPStatus.NOT_FOUND, "there is no such pipeline in the configuration")
-    problems = await api.problems(asked.console, ProblemQuery(limit=200))
+    problems = await api.problems(console, ProblemQuery(limit=200))
     latest = ExecutionQuery(account=[account], pipeline=[id_], limit=LATEST_COUNT)
     return {
         "it": it,
         "problems": [
             each for each in problems.items if each.pipeline and (each.account, each.pipeline.id) == (account, id_)
         ],
-        "executions": (await api.executions(asked.console, latest)).items,
+        "executions": (await api.executions(console, latest)).items,
     }
 
 
-async def _problem(asked: _Asked) -> Found:
-    return {"it": await api.problem(asked.console, asked.part("id"))}
+async def _problem(console: Console, status: Status, request: web.Request) -> Found:
+    return {"it": await api.problem(console, request.match_info["id"])}
 
 
-async def _deliveries(asked: _Asked) -> Found:
-    query = _read(DeliveryQuery, asked.request)
+async def _deliveries(console: Console, status: Status, request: web.Request) -> Found:
+    query = _read(DeliveryQuery, request)
     return {
-        "page": await api.deliveries(asked.console, query),
-        "sinks": asked.status.sinks,
+        "page": await api.deliveries(console, query),
+        "sinks": status.sinks,
         "filtered": bool(query.state or query.sink),
     }
 
 
-async def _silences(asked: _Asked) -> Found:
+async def _silences(console: Console, status: Status, request: web.Request) -> Found:
     return {
-        "silences": asked.status.silences,
-        "labels": _labels(asked.console),
-        "pipelines": _names(asked.status),
-        "sinks": [each.name for each in asked.status.sinks],
+        "silences": status.silences,
+        "labels": _labels(console),
+        "pipelines": _names(status),
+        "sinks": [each.name for each in status.sinks],
     }
 
 
-async def _by_prefix(asked: _Asked) -> NoReturn:
+async def _by_prefix(console: Console, status: Status, request: web.Request) -> NoReturn:
     """Lead to the one execution whose id begins so, else to the list of all."""
-    prefix = asked.part("prefix")
-    items = (await api.executions(asked.console, ExecutionQuery(q=prefix, limit=2))).items
+    prefix = request.match_info["prefix"]
+    items = (await api.executions(console, ExecutionQuery(q=prefix, limit=2))).items
     one = items[0] if len(items) == 1 and items[0].id.startswith(prefix.lower()) else None
     raise web.HTTPFound(
         f"/executions/{quote(one.account)}/{one.pipeline.id}/{one.id}"

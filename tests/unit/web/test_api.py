@@ -1,7 +1,7 @@
 """The API as whoever asks it sees it, over a real socket and a real store."""
 
 from collections.abc import AsyncIterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -206,13 +206,20 @@ async def test_silences_are_made_and_ended(desk: Desk) -> None:
     status, made = await desk.ask("/silences", "POST", json={"match": match, "for": "2h", "comment": "deploy"})
     assert (status, made["id"], made["active"], made["pipelines"]) == (201, "1", True, 1)
     assert made["match"]["labels"] == {"team": "ops"}
-    until = {"match": {"pipelines": [PIPELINE]}, "until": in_hours(desk, 1)}
+    until = {"match": {"pipelines": [PIPELINE]}, "until": in_hours(desk, 72)}
     assert (await desk.ask("/silences", "POST", json=until))[0] == 201
     assert [each.get("id") for each in (await desk.found("/silences"))["items"]] == [None, "1", "2"]
     assert await desk.ask("/silences/1", "DELETE") == (204, None)
     assert (await desk.ask("/silences/1", "DELETE"))[0] == 404
     desk.clock.us += 48 * 3_600_000_000
     assert [each.get("id") for each in (await desk.found("/silences"))["items"]] == ["2"]
+
+
+async def test_a_silence_of_a_later_version_is_left_out(desk: Desk) -> None:
+    match, now = '{"events": ["goal.missed"]}', desk.clock.now()
+    ends_at = now + timedelta(hours=1)
+    await desk.operator.add_silence(match, starts_at=now, ends_at=ends_at, by=None, comment=None)
+    assert [each["comment"] for each in (await desk.found("/silences"))["items"]] == ["shop closed"]
 
 
 async def test_a_weekly_silence_is_shown_with_the_window_of_now_or_the_next(tmp_path: Path) -> None:
