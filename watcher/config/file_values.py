@@ -6,6 +6,7 @@ for those that are absent, so that the rest can be checked.
 
 import re
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path as FilePath
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
@@ -104,7 +105,7 @@ def _read_tls(document: Document, block: Path, directory: FilePath) -> None:
         given = document.text((*block, key))
         content = _read(document, (*block, key), directory, limit=PEM_BYTES)
         if given is not None and content is not None:
-            document.table(block)[key] = PemFile.of(given, directory / given, content)
+            document.table(block)[key] = PemFile(given, directory / given, sha256(content).hexdigest())
 
 
 def _read_template(document: Document, path: Path, file: FilePath) -> None:
@@ -121,11 +122,12 @@ def _read_template(document: Document, path: Path, file: FilePath) -> None:
         remedy = did_you_mean(word, list(PRESETS), rest=rest)
         document.report(path, f"cannot read {document.subject(path)} ({error})", remedy=remedy)
         return
+    from watcher.sinks.own_template import check  # noqa: PLC0415 (it imports jinja2: most configurations need none)
+
     template = TemplateFile(document.written(path), source)
-    if failure := template.check(with_group=document.get((*path[:-1], "group")) is not None):
+    if failure := check(source, with_group=document.get((*path[:-1], "group")) is not None):
         line = f":{failure.line}" if failure.line else ""
-        place = f"{quoted(template.path)[1:-1]}{line}"
-        document.report(path, f"{place}: {failure.reason}", remedy=failure.remedy)
+        document.report(path, f"{quoted(template.path)[1:-1]}{line}: {failure.reason}", remedy=failure.remedy)
     else:
         document.table(path[:-1])[str(path[-1])] = template
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Self
 from uuid import UUID
@@ -261,11 +260,6 @@ class PemFile:
     given: str
     path: Path
     digest: str
-
-    @classmethod
-    def of(cls, given: str, path: Path, content: bytes) -> Self:
-        """Return the file with this content."""
-        return cls(given, path, sha256(content).hexdigest())
 
 
 def _read(value: object) -> PemFile:
