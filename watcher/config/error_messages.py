@@ -77,7 +77,8 @@ def _report_unknown(document: Document, path: Path, _: ErrorDetails) -> None:
 
 def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> None:
     key, in_sink = str(path[-1]), path[0] == "sinks" and len(path) == 3
-    problem, remedy = (f'unknown key "{key}"' if is_safe_key(key) else "unknown key"), _allowed(key, allowed)
+    problem = f'unknown key "{key}"' if is_safe_key(key) else "unknown key"
+    remedy = did_you_mean(key, allowed, rest=f"allowed: {', '.join(allowed)}")
     if in_sink and (kind := next((each for each, model in SINK_KINDS.items() if _field_of(model, key)), None)):
         problem = f"is not for a sink of type {document.get((*path[:-1], 'type'))}"
         remedy = f"remove it, or set it for a sink of type {kind}"
@@ -110,10 +111,6 @@ def _homes() -> Mapping[str, str]:
         if block := block_of(field):
             add(name, block)
     return found
-
-
-def _allowed(word: str, words: list[str]) -> str:
-    return did_you_mean(word, words, rest=f"allowed: {', '.join(words)}")
 
 
 def _model_at(document: Document, path: Path) -> type[BaseModel] | None:
@@ -184,7 +181,8 @@ def _report_word(document: Document, path: Path, words: list[str]) -> None:
         _report_kind(document, path, _VALUE)
     else:
         word = "" if document.is_hidden(path) else value
-        document.report(path, f"{document.subject(path)} is not known", remedy=_allowed(word, words))
+        remedy = did_you_mean(word, words, rest=f"allowed: {', '.join(words)}")
+        document.report(path, f"{document.subject(path)} is not known", remedy=remedy)
 
 
 def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> None:

@@ -15,7 +15,7 @@ from watcher.config.files import CONFIG_BYTES, FileError, Stamps
 from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
 from watcher.config.warnings import warnings_of
-from watcher.config.yaml_tree import BadYamlError, compose, decode
+from watcher.config.yaml_tree import compose, decode
 from watcher.domain.errors import ConfigError
 from watcher.runtime.http_client import proxy_for
 
@@ -46,13 +46,16 @@ def load_config(
 def _compose(path: Path, *, document: Document) -> yaml.MappingNode | None:
     """Return the root of the file, or `None` once it is reported why there is none."""
     try:
-        document.source = decode(document.read(path, limit=CONFIG_BYTES))
-        return compose(document.source)
+        data = document.read(path, limit=CONFIG_BYTES)
     except FileError as error:
         document.report_file(f"cannot read this file ({error})", remedy=error.remedy)
-    except BadYamlError as error:
-        document.report_file(error.problem, remedy=error.remedy, line=error.line, column=error.column)
-    return None
+        return None
+    try:
+        document.source = decode(data)
+        return compose(document.source)
+    except FileError as error:
+        document.report_file(str(error), remedy=error.remedy, place=error.place)
+        return None
 
 
 def _read(
