@@ -63,7 +63,7 @@ def _path(error: ErrorDetails, *, document: Document) -> Path:
 
 
 def _report_missing(document: Document, path: Path, _: ErrorDetails) -> None:
-    key, model, field = path[-1], _model_at(document, path[:-1]), _field_at(document, path)
+    key, model, field = path[-1], model_at(document, path[:-1]), field_at(document, path)
     twin = f" or {key}_file" if model and key in file_twins(model) else ""
     example = field.examples[0] if field and field.examples else "…"
     remedy = _ID_OF.format("pipeline") if key == "pipeline" else f"write {key}: {example}"
@@ -71,7 +71,7 @@ def _report_missing(document: Document, path: Path, _: ErrorDetails) -> None:
 
 
 def _report_unknown(document: Document, path: Path, _: ErrorDetails) -> None:
-    model = _model_at(document, path[:-1])
+    model = model_at(document, path[:-1])
     _report_unknown_key(document, path, [key_of(model, name=name) for name in model.model_fields] if model else [])
 
 
@@ -113,7 +113,7 @@ def _homes() -> Mapping[str, str]:
     return found
 
 
-def _model_at(document: Document, path: Path) -> type[BaseModel] | None:
+def model_at(document: Document, path: Path) -> type[BaseModel] | None:
     """Return the model of the block at a path, if one of ours is meant to be there."""
     model: Any = Settings
     rest: Iterator[str | int] = iter(path)
@@ -132,8 +132,9 @@ def _model_at(document: Document, path: Path) -> type[BaseModel] | None:
     return model if isinstance(model, type) and issubclass(model, BaseModel) else None
 
 
-def _field_at(document: Document, path: Path) -> FieldInfo | None:
-    return _field_of(_model_at(document, path[:-1]), path[-1]) if path else None
+def field_at(document: Document, path: Path) -> FieldInfo | None:
+    """Return the field of the key at a path, if there is one."""
+    return _field_of(model_at(document, path[:-1]), path[-1]) if path else None
 
 
 def _field_of(model: type[BaseModel] | None, key: str | int) -> FieldInfo | None:
@@ -202,7 +203,7 @@ def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> Non
 def _example(document: Document, path: Path) -> str | None:
     """Return what a block or a list looks like: by its own example, or by that of its first key."""
     named = path if isinstance(path[-1], str) else path[:-1]
-    field = _field_at(document, named)
+    field = field_at(document, named)
     if field is None or field.examples:
         return f"write {named[-1]}: {field.examples[0]}" if field and field.examples else None
     for name, inner in (block.model_fields if (block := block_of(field)) else {}).items():

@@ -19,9 +19,6 @@ from watcher.config.yaml_tree import compose, decode
 from watcher.domain.errors import ConfigError
 from watcher.runtime.http_client import proxy_for
 
-TRANSLATED_COUNT = 1_000
-"""So many problems are explained: nobody reads more, and a hundred thousand would take a minute."""
-
 
 def load_config(
     path: Path,
@@ -90,10 +87,7 @@ def _validate(document: Document) -> Settings | None:
     try:
         return Settings.model_validate(document.data)
     except ValidationError as error:
-        errors = error.errors(include_url=False, include_input=False)
-        translate(errors[:TRANSLATED_COUNT], document=document)
-        if (more := len(errors) - TRANSLATED_COUNT) > 0:
-            document.report_file(f"{more:,} problems more", remedy="correct those below first")
+        translate(error.errors(include_url=False, include_input=False), document=document)
         return None
 
 

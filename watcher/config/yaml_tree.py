@@ -74,6 +74,14 @@ def compose(text: str) -> yaml.MappingNode:
     return root
 
 
+def first_scalar(text: str) -> str:
+    """Return the first single value in a text that is YAML."""
+    node: Any = yaml.compose(text, Loader=_Loader)
+    while not isinstance(node, yaml.ScalarNode):
+        node = node.value[0][1] if isinstance(node, yaml.MappingNode) else node.value[0]
+    return str(node.value)
+
+
 def place_of(node: yaml.Node) -> tuple[int, int]:
     """Return line and column, which count from 1."""
     return node.start_mark.line + 1, node.start_mark.column + 1
