@@ -4,16 +4,15 @@ Of pydantic's own words only those are shown that hold neither a value of the fi
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from watcher.config.document import Document, is_safe_key, quoted
-from watcher.config.models import AccountSettings, Settings, SilenceSettings, WatchSettings
+from watcher.config.models import Settings
 from watcher.config.yaml_tree import Path
 from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
@@ -26,6 +25,9 @@ _OF_KEY = "[key]"
 _WORDS = re.compile(r"'([^']*)'")
 _ID_OF = "copy the id from the {}'s address in Clerk Chat"
 _EVERY = "name each by its id: one entry watches every execution of one pipeline"
+
+_ENTRIES = {"accounts": "accounts.NAME", "watch": "watch[]", "sinks": "sinks.NAME", "silences": "silences[]"}
+"""The blocks that hold blocks, and how to write one of these."""
 
 _BLOCK = ("a block of keys", "write key: value lines below it")
 _LIST = ("a list", "write [one, two], or lines that begin with -")
@@ -102,34 +104,24 @@ def _homes() -> Mapping[str, str]:
             if inner := block_of(field):
                 add(f"{home}.{key_of(model, name=name)}", inner)
 
-    add("accounts.NAME", AccountSettings)
-    add("watch[]", WatchSettings)
-    for model in SINK_KINDS.values():
-        add("sinks.NAME", model)
-    add("silences[]", SilenceSettings)
     for name, field in Settings.model_fields.items():
-        if block := block_of(field):
-            add(name, block)
+        block = block_of(field)
+        for model in SINK_KINDS.values() if name == "sinks" else [block] if block else []:
+            add(_ENTRIES.get(name, name), model)
     return found
 
 
 def model_at(document: Document, path: Path) -> type[BaseModel] | None:
     """Return the model of the block at a path, if one of ours is meant to be there."""
-    model: Any = Settings
-    rest: Iterator[str | int] = iter(path)
-    match path:
-        case ("accounts", _, *inner):
-            model, rest = AccountSettings, iter(inner)
-        case ("watch", int(), *inner):
-            model, rest = WatchSettings, iter(inner)
-        case ("silences", int(), *inner):
-            model, rest = SilenceSettings, iter(inner)
-        case ("sinks", name, *inner):
-            model, rest = SINK_KINDS.get(str(document.get(("sinks", name, "type")))), iter(inner)
-    for key in rest:
+    model: type[BaseModel] | None = Settings
+    if path[1:] and path[0] in _ENTRIES:
+        kind = str(document.get((*path[:2], "type")))
+        model = SINK_KINDS.get(kind) if path[0] == "sinks" else block_of(Settings.model_fields[str(path[0])])
+        path = path[2:]
+    for key in path:
         field = _field_of(model, key)
         model = None if field is None else block_of(field)
-    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+    return model
 
 
 def field_at(document: Document, path: Path) -> FieldInfo | None:

@@ -78,17 +78,13 @@ def _read(
             document.put_from_environment(key, value, variable=variable)
     read_files(document, directory=path.parent)
     fill_in(document)
-    settings = _validate(document)
-    check(document)
-    return settings
-
-
-def _validate(document: Document) -> Settings | None:
+    settings = None
     try:
-        return Settings.model_validate(document.data)
+        settings = Settings.model_validate(document.data)
     except ValidationError as error:
         translate(error.errors(include_url=False, include_input=False), document=document)
-        return None
+    check(document)
+    return settings
 
 
 class ConfigSource:

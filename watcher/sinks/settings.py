@@ -1,8 +1,4 @@
-"""What the blocks of sinks have in common.
-
-Of all which events they get; of those that send elsewhere when and how often; of those that post over HTTP which
-connections they may open, and whom they trust.
-"""
+"""What the blocks of sinks have in common: of all, of those that send elsewhere, and of those that post over HTTP."""
 
 import ssl
 from collections.abc import Mapping
