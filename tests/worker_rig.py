@@ -27,7 +27,7 @@ from watcher.domain.routing import Router, Silences
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.runtime.metrics import Metrics, SinkMetrics
 from watcher.runtime.pacing import Backpressure
-from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
+from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, Sink, WorkerRules
 from watcher.store.changes import SourceChange, Turn
 from watcher.store.open import BUSY_TIMEOUT_S
 from watcher.store.records import Taken
@@ -75,7 +75,7 @@ class FakeClock:
         return Micros(round((EPOCH.timestamp() + self.passed_s) * 1_000_000))
 
 
-class ScriptedSink:
+class ScriptedSink(Sink):
     """Answers by `answer`, at once or when its future is done; remembers what it was sent."""
 
     batch_count = 1

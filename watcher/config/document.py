@@ -172,9 +172,9 @@ class Document:
             self.mark_reported(path)
         self.problems.append(self.remark(path, problem, remedy=remedy, key=key, block=block))
 
-    def report_file(self, problem: str, *, remedy: str, line: int = 0, column: int = 0) -> None:
-        """Add a problem of the file as a whole, or at a place that has no path."""
-        self.problems.append(Problem(self.file, line, column, "", problem, remedy))
+    def report_file(self, problem: str, *, remedy: str, place: tuple[int, int] = (0, 0), path: Path = ()) -> None:
+        """Add a problem of the file as a whole, or at a place in it."""
+        self.problems.append(Problem(self.file, *place, write_path(path), problem, remedy))
 
     def report_absent(self, path: Path, problem: str, *, remedy: str) -> None:
         """Report a secret, or a variable, that is not there; it is excused where secrets need not be."""
@@ -190,8 +190,8 @@ class Document:
         )
         if variable := self._environment.get(path):
             return Problem(f"${variable}", 0, 0, write_path(shown), problem, remedy)
-        line, column = self._place(shown, key=key)
-        return Problem(self.file, line, column, write_path(shown[:-1] if block else shown), problem, remedy)
+        at = write_path(shown[:-1] if block else shown)
+        return Problem(self.file, *self._place(shown, key=key), at, problem, remedy)
 
     def is_in_file(self, path: Path) -> bool:
         """Return whether the file itself gives this value."""
@@ -232,24 +232,20 @@ class Document:
         merged: list[yaml.Node] = []
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                line, column = place_of(key)
                 remedy = "write keys as plain words; quote a value that begins with {"
-                self.report_file("a key that is not text", remedy=remedy, line=line, column=column)
+                self.report_file("a key that is not text", remedy=remedy, place=place_of(key))
             elif key.tag == MERGE_TAG:
                 merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
             elif (first := entries.setdefault(key.value, (key, value))[0]) is not key:
-                line, column = place_of(key)
                 problem = f"given twice, first at line {place_of(first)[0]}"
-                at = write_path((*path, key.value))
-                self.problems.append(Problem(self.file, line, column, at, problem, "remove one of them"))
+                self.report_file(problem, remedy="remove one of them", place=place_of(key), path=(*path, key.value))
         for source in merged:
             if isinstance(source, yaml.MappingNode):
                 self._clean(source, path)
                 entries = {key.value: (key, value) for key, value in source.value} | entries
             else:
-                line, column = place_of(source)
                 problem = "merges something that has no keys"
-                self.report_file(problem, remedy="write <<: *name", line=line, column=column)
+                self.report_file(problem, remedy="write <<: *name", place=place_of(source))
         node.value = list(entries.values())
 
     def _filled(self, text: str, path: Path, environ: Mapping[str, str]) -> str:

@@ -4,16 +4,15 @@ Of pydantic's own words only those are shown that hold neither a value of the fi
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from watcher.config.document import Document, is_safe_key, quoted
-from watcher.config.models import AccountSettings, Settings, SilenceSettings, WatchSettings
+from watcher.config.models import Settings
 from watcher.config.yaml_tree import Path
 from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
@@ -26,6 +25,9 @@ _OF_KEY = "[key]"
 _WORDS = re.compile(r"'([^']*)'")
 _ID_OF = "copy the id from the {}'s address in Clerk Chat"
 _EVERY = "name each by its id: one entry watches every execution of one pipeline"
+
+_ENTRIES = {"accounts": "accounts.NAME", "watch": "watch[]", "sinks": "sinks.NAME", "silences": "silences[]"}
+"""The blocks that hold blocks, and how to write one of these."""
 
 _BLOCK = ("a block of keys", "write key: value lines below it")
 _LIST = ("a list", "write [one, two], or lines that begin with -")
@@ -63,7 +65,7 @@ def _path(error: ErrorDetails, *, document: Document) -> Path:
 
 
 def _report_missing(document: Document, path: Path, _: ErrorDetails) -> None:
-    key, model, field = path[-1], _model_at(document, path[:-1]), _field_at(document, path)
+    key, model, field = path[-1], model_at(document, path[:-1]), field_at(document, path)
     twin = f" or {key}_file" if model and key in file_twins(model) else ""
     example = field.examples[0] if field and field.examples else "…"
     remedy = _ID_OF.format("pipeline") if key == "pipeline" else f"write {key}: {example}"
@@ -71,13 +73,14 @@ def _report_missing(document: Document, path: Path, _: ErrorDetails) -> None:
 
 
 def _report_unknown(document: Document, path: Path, _: ErrorDetails) -> None:
-    model = _model_at(document, path[:-1])
+    model = model_at(document, path[:-1])
     _report_unknown_key(document, path, [key_of(model, name=name) for name in model.model_fields] if model else [])
 
 
 def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> None:
     key, in_sink = str(path[-1]), path[0] == "sinks" and len(path) == 3
-    problem, remedy = (f'unknown key "{key}"' if is_safe_key(key) else "unknown key"), _allowed(key, allowed)
+    problem = f'unknown key "{key}"' if is_safe_key(key) else "unknown key"
+    remedy = did_you_mean(key, allowed, rest=f"allowed: {', '.join(allowed)}")
     if in_sink and (kind := next((each for each, model in SINK_KINDS.items() if _field_of(model, key)), None)):
         problem = f"is not for a sink of type {document.get((*path[:-1], 'type'))}"
         remedy = f"remove it, or set it for a sink of type {kind}"
@@ -101,42 +104,29 @@ def _homes() -> Mapping[str, str]:
             if inner := block_of(field):
                 add(f"{home}.{key_of(model, name=name)}", inner)
 
-    add("accounts.NAME", AccountSettings)
-    add("watch[]", WatchSettings)
-    for model in SINK_KINDS.values():
-        add("sinks.NAME", model)
-    add("silences[]", SilenceSettings)
     for name, field in Settings.model_fields.items():
-        if block := block_of(field):
-            add(name, block)
+        block = block_of(field)
+        for model in SINK_KINDS.values() if name == "sinks" else [block] if block else []:
+            add(_ENTRIES.get(name, name), model)
     return found
 
 
-def _allowed(word: str, words: list[str]) -> str:
-    return did_you_mean(word, words, rest=f"allowed: {', '.join(words)}")
-
-
-def _model_at(document: Document, path: Path) -> type[BaseModel] | None:
+def model_at(document: Document, path: Path) -> type[BaseModel] | None:
     """Return the model of the block at a path, if one of ours is meant to be there."""
-    model: Any = Settings
-    rest: Iterator[str | int] = iter(path)
-    match path:
-        case ("accounts", _, *inner):
-            model, rest = AccountSettings, iter(inner)
-        case ("watch", int(), *inner):
-            model, rest = WatchSettings, iter(inner)
-        case ("silences", int(), *inner):
-            model, rest = SilenceSettings, iter(inner)
-        case ("sinks", name, *inner):
-            model, rest = SINK_KINDS.get(str(document.get(("sinks", name, "type")))), iter(inner)
-    for key in rest:
+    model: type[BaseModel] | None = Settings
+    if path[1:] and path[0] in _ENTRIES:
+        kind = str(document.get((*path[:2], "type")))
+        model = SINK_KINDS.get(kind) if path[0] == "sinks" else block_of(Settings.model_fields[str(path[0])])
+        path = path[2:]
+    for key in path:
         field = _field_of(model, key)
         model = None if field is None else block_of(field)
-    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+    return model
 
 
-def _field_at(document: Document, path: Path) -> FieldInfo | None:
-    return _field_of(_model_at(document, path[:-1]), path[-1]) if path else None
+def field_at(document: Document, path: Path) -> FieldInfo | None:
+    """Return the field of the key at a path, if there is one."""
+    return _field_of(model_at(document, path[:-1]), path[-1]) if path else None
 
 
 def _field_of(model: type[BaseModel] | None, key: str | int) -> FieldInfo | None:
@@ -184,7 +174,8 @@ def _report_word(document: Document, path: Path, words: list[str]) -> None:
         _report_kind(document, path, _VALUE)
     else:
         word = "" if document.is_hidden(path) else value
-        document.report(path, f"{document.subject(path)} is not known", remedy=_allowed(word, words))
+        remedy = did_you_mean(word, words, rest=f"allowed: {', '.join(words)}")
+        document.report(path, f"{document.subject(path)} is not known", remedy=remedy)
 
 
 def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> None:
@@ -204,7 +195,7 @@ def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> Non
 def _example(document: Document, path: Path) -> str | None:
     """Return what a block or a list looks like: by its own example, or by that of its first key."""
     named = path if isinstance(path[-1], str) else path[:-1]
-    field = _field_at(document, named)
+    field = field_at(document, named)
     if field is None or field.examples:
         return f"write {named[-1]}: {field.examples[0]}" if field and field.examples else None
     for name, inner in (block.model_fields if (block := block_of(field)) else {}).items():

@@ -5,16 +5,19 @@ for those that are absent, so that the rest can be checked.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path as FilePath
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
+from pydantic_core import PydanticUndefined
+
 from watcher.config.document import Document, quoted, write_path
+from watcher.config.error_messages import field_at, model_at
 from watcher.config.files import SECRET_BYTES, FileError
-from watcher.config.models import AccountSettings, HeartbeatSettings, HttpSettings, StoreSettings
-from watcher.config.yaml_tree import Path
-from watcher.runtime.settings import Block, did_you_mean, file_twins
+from watcher.config.yaml_tree import Path, first_scalar
+from watcher.runtime.settings import did_you_mean, file_twins
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import HttpSinkSettings, PemFile, TlsSettings
 from watcher.sinks.webhook import PRESETS, TemplateFile
@@ -34,27 +37,12 @@ _PATH = re.compile(
 
 _PATH_LIMIT = 1024
 
-_STAND_INS: Mapping[str | int, str] = {
+_STAND_INS = {
     "secret": "whsec_MDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw",
     "token": "xoxb-absent",
     "routing_key": "0" * 32,
-    "channel": "C0000000000",
-    "headers": "absent",
-    "labels": "absent",
-    "events": "account.*",
-    "schedule": "1s",
-    "by": "account",
-    "overdue_after": "1h",
-    "silent": "6h",
-    "consecutive": "3",
-    "rate": "20%",
-    "from": "2000-01-01T00:00:00Z",
-    "until": "2000-01-02T00:00:00Z",
-    "days": "mon",
-    "to": "24:00",
-    "timezone": "UTC",
 }
-"""What will do for a key, or in it."""
+"""Secrets that have a form. For any other key its example will do."""
 
 
 def read_files(document: Document, *, directory: FilePath) -> None:
@@ -72,13 +60,10 @@ def read_files(document: Document, *, directory: FilePath) -> None:
 
 def _secrets(document: Document) -> Iterator[Path]:
     """Yield the places of the secrets that have a twin ending in `_file`."""
-    for name in document.table(("accounts",)):
-        yield from (("accounts", name, key) for key in file_twins(AccountSettings))
-    for name in document.table(("sinks",)):
-        kind = SINK_KINDS.get(document.text(("sinks", name, "type")) or "")
-        yield from (("sinks", name, key) for key in (file_twins(kind) if kind else ()))
-    blocks: dict[str, type[Block]] = {"store": StoreSettings, "http": HttpSettings, "heartbeat": HeartbeatSettings}
-    yield from ((name, key) for name, model in blocks.items() for key in file_twins(model))
+    named: list[Path] = [(block, name) for block in ("accounts", "sinks") for name in document.table((block,))]
+    for block in (*named, ("store",), ("http",), ("heartbeat",)):
+        model = model_at(document, block)
+        yield from ((*block, key) for key in (file_twins(model) if model else ()))
 
 
 def _read_secret(document: Document, path: Path, directory: FilePath) -> None:
@@ -104,7 +89,7 @@ def _read_tls(document: Document, block: Path, directory: FilePath) -> None:
         given = document.text((*block, key))
         content = _read(document, (*block, key), directory, limit=PEM_BYTES)
         if given is not None and content is not None:
-            document.table(block)[key] = PemFile.of(given, directory / given, content)
+            document.table(block)[key] = PemFile(given, directory / given, sha256(content).hexdigest())
 
 
 def _read_template(document: Document, path: Path, file: FilePath) -> None:
@@ -121,11 +106,12 @@ def _read_template(document: Document, path: Path, file: FilePath) -> None:
         remedy = did_you_mean(word, list(PRESETS), rest=rest)
         document.report(path, f"cannot read {document.subject(path)} ({error})", remedy=remedy)
         return
+    from watcher.sinks.own_template import check  # noqa: PLC0415 (it imports jinja2: most configurations need none)
+
     template = TemplateFile(document.written(path), source)
-    if failure := template.check(with_group=document.get((*path[:-1], "group")) is not None):
+    if failure := check(source, with_group=document.get((*path[:-1], "group")) is not None):
         line = f":{failure.line}" if failure.line else ""
-        place = f"{quoted(template.path)[1:-1]}{line}"
-        document.report(path, f"{place}: {failure.reason}", remedy=failure.remedy)
+        document.report(path, f"{quoted(template.path)[1:-1]}{line}: {failure.reason}", remedy=failure.remedy)
     else:
         document.table(path[:-1])[str(path[-1])] = template
 
@@ -194,8 +180,14 @@ def _value_for(document: Document, path: Path) -> str | None:
             return str(uuid5(NAMESPACE_URL, write_path(path)))
         case (*_, "match", "accounts" | "sinks" as named, int()):
             return next(iter(document.table((named,))), None)
-        case (*_, "weekly", "from"):
-            return "00:00"
         case (*_, "headers" | "labels"):  # the whole block
             return None
-    return next((_STAND_INS[part] for part in reversed(path) if part in _STAND_INS), None)
+    key = next(part for part in reversed(path) if isinstance(part, str))
+    if key in _STAND_INS:
+        return _STAND_INS[key]
+    field = field_at(document, path)
+    if field is not None and field.default not in (None, PydanticUndefined):
+        return None
+    fields = (field_at(document, path[:end]) for end in range(len(path), 0, -1))
+    example = next((field.examples[0] for field in fields if field and field.examples), None)
+    return example and first_scalar(example)

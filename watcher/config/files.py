@@ -11,12 +11,15 @@ CONFIG_BYTES = 16 * 1024 * 1024
 
 
 class FileError(Exception):
-    """A file cannot be read: the message is the reason, without the path; `remedy` is what helps."""
+    """A file cannot be read: the message is the reason, without the path; `remedy` is what helps.
 
-    def __init__(self, reason: str, *, remedy: str) -> None:
-        """Keep both."""
+    `place` is the line and the column that are wrong, from 1; zeros if none is.
+    """
+
+    def __init__(self, reason: str, *, remedy: str, place: tuple[int, int] = (0, 0)) -> None:
+        """Keep all."""
         super().__init__(reason)
-        self.remedy = remedy
+        self.remedy, self.place = remedy, place
 
 
 Stamp = tuple[int, ...]

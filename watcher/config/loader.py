@@ -15,12 +15,9 @@ from watcher.config.files import CONFIG_BYTES, FileError, Stamps
 from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
 from watcher.config.warnings import warnings_of
-from watcher.config.yaml_tree import BadYamlError, compose, decode
+from watcher.config.yaml_tree import compose, decode
 from watcher.domain.errors import ConfigError
 from watcher.runtime.http_client import proxy_for
-
-TRANSLATED_COUNT = 1_000
-"""So many problems are explained: nobody reads more, and a hundred thousand would take a minute."""
 
 
 def load_config(
@@ -46,13 +43,16 @@ def load_config(
 def _compose(path: Path, *, document: Document) -> yaml.MappingNode | None:
     """Return the root of the file, or `None` once it is reported why there is none."""
     try:
-        document.source = decode(document.read(path, limit=CONFIG_BYTES))
-        return compose(document.source)
+        data = document.read(path, limit=CONFIG_BYTES)
     except FileError as error:
         document.report_file(f"cannot read this file ({error})", remedy=error.remedy)
-    except BadYamlError as error:
-        document.report_file(error.problem, remedy=error.remedy, line=error.line, column=error.column)
-    return None
+        return None
+    try:
+        document.source = decode(data)
+        return compose(document.source)
+    except FileError as error:
+        document.report_file(str(error), remedy=error.remedy, place=error.place)
+        return None
 
 
 def _read(
@@ -78,20 +78,13 @@ def _read(
             document.put_from_environment(key, value, variable=variable)
     read_files(document, directory=path.parent)
     fill_in(document)
-    settings = _validate(document)
+    settings = None
+    try:
+        settings = Settings.model_validate(document.data)
+    except ValidationError as error:
+        translate(error.errors(include_url=False, include_input=False), document=document)
     check(document)
     return settings
-
-
-def _validate(document: Document) -> Settings | None:
-    try:
-        return Settings.model_validate(document.data)
-    except ValidationError as error:
-        errors = error.errors(include_url=False, include_input=False)
-        translate(errors[:TRANSLATED_COUNT], document=document)
-        if (more := len(errors) - TRANSLATED_COUNT) > 0:
-            document.report_file(f"{more:,} problems more", remedy="correct those below first")
-        return None
 
 
 class ConfigSource:

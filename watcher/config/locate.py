@@ -7,7 +7,7 @@ from pathlib import Path
 
 from watcher.config.document import Document
 from watcher.config.files import CONFIG_BYTES, SECRET_BYTES, FileError
-from watcher.config.yaml_tree import BadYamlError, compose, decode
+from watcher.config.yaml_tree import compose, decode
 from watcher.domain.errors import ConfigError
 from watcher.runtime.units import Address, InvalidValueError, parse_address
 
@@ -46,7 +46,7 @@ def daemon_document(file: Path | None, *, environ: Mapping[str, str]) -> Documen
     """
     document = Document(file=str(file))
     if file is not None:
-        with suppress(FileError, BadYamlError):
+        with suppress(FileError):
             document.load(compose(decode(document.read(file, limit=CONFIG_BYTES))), environ=environ)
     return document
 

@@ -36,6 +36,7 @@ from watcher.runtime.settings import (
     ShortText,
     as_written,
     did_you_mean,
+    file_twin,
     key_of,
     single,
     split_http_url,
@@ -61,9 +62,7 @@ class StoreSettings(Block):
         description="PostgreSQL's password. Without one libpq's own ways are open: `PGPASSWORD`, `~/.pgpass`.",
         examples=["${WATCHER_DB_PASSWORD}"],
     )
-    password_file: str | None = Field(
-        default=None, description="The file that holds the password.", examples=["/run/secrets/db"]
-    )
+    password_file: str | None = file_twin("the password", example="/run/secrets/db")
     retention_s: Duration = Field(
         default=as_written("30d"),
         alias="retention",
@@ -260,9 +259,7 @@ class AccountSettings(Block):
         description="The key, as Clerk Chat shows it. Required, unless `api_key_file` is given.",
         examples=["${CLERK_API_KEY}"],
     )
-    api_key_file: str | None = Field(
-        default=None, description="The file that holds the key.", examples=["/run/secrets/clerk_api_key"]
-    )
+    api_key_file: str | None = file_twin("the key", example="/run/secrets/clerk_api_key")
     base_url: Annotated[str, AfterValidator(_base_url)] = Field(
         default=API,
         description="Where the API is; a path may lead to a gateway.",
@@ -492,9 +489,7 @@ class HttpSettings(Block):
         "only where `listen` is a loopback address.",
         examples=["${WATCHER_TOKEN:-}"],
     )
-    token_file: str | None = Field(
-        default=None, description="The file that holds the token.", examples=["/run/secrets/watcher_token"]
-    )
+    token_file: str | None = file_twin("the token", example="/run/secrets/watcher_token")
 
     @field_validator("token")
     @classmethod
@@ -514,9 +509,7 @@ class HeartbeatSettings(Block):
         description="The URL to GET. Required, unless `url_file` is given. Only scheme and host are ever shown.",
         examples=["https://hc-ping.com/your-check"],
     )
-    url_file: str | None = Field(
-        default=None, description="The file that holds the URL.", examples=["/run/secrets/heartbeat_url"]
-    )
+    url_file: str | None = file_twin("the URL", example="/run/secrets/heartbeat_url")
     every_s: Duration = Field(default=as_written("1m"), alias="every", description="How often.", examples=["30s"])
 
 

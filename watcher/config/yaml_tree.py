@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from watcher.config.files import FileError
+
 Path = tuple[str | int, ...]
 """Where a value is: `("watch", 0, "pipeline")`."""
 
@@ -40,18 +42,6 @@ _MEANINGS: Sequence[tuple[str, str, str]] = (
 """What the parser's words hold, what they mean, and what helps. The first that fits counts."""
 
 
-class BadYamlError(Exception):
-    """The text cannot be read any further. `line` and `column` count from 1, and are 0 where there is no place."""
-
-    def __init__(self, line: int, column: int, *, problem: str, remedy: str) -> None:
-        """Keep the parts."""
-        super().__init__(problem)
-        self.line = line
-        self.column = column
-        self.problem = problem
-        self.remedy = remedy
-
-
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # which of the two is there
     """Tells a value that is absent, and a merge, from texts; nothing else from one another."""
 
@@ -62,16 +52,16 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 def decode(data: bytes) -> str:
-    """Return the text of a file. Raises `BadYamlError`."""
+    """Return the text of a file. Raises `FileError`."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise BadYamlError(line, 1, problem="not UTF-8", remedy="save the file as UTF-8") from None
+        raise FileError("not UTF-8", remedy="save the file as UTF-8", place=(line, 1)) from None
 
 
 def compose(text: str) -> yaml.MappingNode:
-    """Return the root of the file; without anything in it, one without keys. Raises `BadYamlError`."""
+    """Return the root of the file; without anything in it, one without keys. Raises `FileError`."""
     try:
         root: Any = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -80,9 +70,16 @@ def compose(text: str) -> yaml.MappingNode:
         start = yaml.Mark("", 0, 0, 0, None, 0)
         return yaml.MappingNode(f"{_TAG}map", [], start, start)
     if not isinstance(root, yaml.MappingNode):
-        line, column = place_of(root)
-        raise BadYamlError(line, column, problem="no keys", remedy="begin with a key such as accounts:")
+        raise FileError("no keys", remedy="begin with a key such as accounts:", place=place_of(root))
     return root
+
+
+def first_scalar(text: str) -> str:
+    """Return the first single value in a text that is YAML."""
+    node: Any = yaml.compose(text, Loader=_Loader)
+    while not isinstance(node, yaml.ScalarNode):
+        node = node.value[0][1] if isinstance(node, yaml.MappingNode) else node.value[0]
+    return str(node.value)
 
 
 def place_of(node: yaml.Node) -> tuple[int, int]:
@@ -90,18 +87,18 @@ def place_of(node: yaml.Node) -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 
-def _explain(error: yaml.YAMLError, *, text: str) -> BadYamlError:
+def _explain(error: yaml.YAMLError, *, text: str) -> FileError:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return BadYamlError(0, 0, problem="holds a character no text has", remedy="save the file as UTF-8 text")
+        return FileError("holds a character no text has", remedy="save the file as UTF-8 text")
     mark, complaint = error.problem_mark, f"{error.problem} {error.context}"
     lines = text.split("\n")
     if mark.line < len(lines) and (tab := _TAB.match(lines[mark.line])):
-        return BadYamlError(mark.line + 1, tab.end(), problem="tab used for indentation", remedy="use spaces")
+        return FileError("tab used for indentation", remedy="use spaces", place=(mark.line + 1, tab.end()))
     if error.context_mark and (mark.line >= len(lines) or "end of stream" in complaint):
         mark = error.context_mark  # the text ends, and this is where the quote or bracket was opened
     elif "expected ',' or" in complaint and "${" in lines[mark.line]:
         problem = "a variable without quotes inside { } or [ ]"
-        return BadYamlError(mark.line + 1, mark.column + 1, problem=problem, remedy='write "${NAME}"')
+        return FileError(problem, remedy='write "${NAME}"', place=(mark.line + 1, mark.column + 1))
     unknown = ("", "not YAML", "check quotes, brackets and indentation here and above")
     _, problem, remedy = next((row for row in _MEANINGS if row[0] in complaint), unknown)
-    return BadYamlError(mark.line + 1, mark.column + 1, problem=problem, remedy=remedy)
+    return FileError(problem, remedy=remedy, place=(mark.line + 1, mark.column + 1))

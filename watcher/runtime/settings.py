@@ -49,6 +49,11 @@ def did_you_mean(word: str, known: Collection[str], *, rest: str) -> str:
     return f'did you mean "{near[0]}"? {rest[0].upper()}{rest[1:]}' if near else rest
 
 
+def file_twin(what: str, *, example: str) -> Any:
+    """Return the field for the path of a file that holds a secret."""
+    return Field(default=None, description=f"The file that holds {what}.", examples=[example])
+
+
 def file_twins(model: type[BaseModel]) -> tuple[str, ...]:
     """Return the keys that have a twin ending in `_file`."""
     return tuple(name for name in model.model_fields if f"{name}_file" in model.model_fields)

@@ -66,13 +66,15 @@ class AlertmanagerTemplate(Template):
         alerts = [part for each in batch for part in Alert.of_delivery(each, self.public_url).apart()]
         ids = [each.event_id for each in batch]
         id_ = ids[0] if len(ids) == 1 else group_id(ids)
-        return [Message(str(id_), _body(list(map(self._of_event, alerts))))]
+        return [Message(str(id_), to_json(list(map(self._of_event, alerts))).encode())]
 
     def refreshes(self, problems: Sequence[SentProblem]) -> list[Message]:
         """Return one request for each 256 problems."""
         parts = [problems[start : start + ALERTS_COUNT] for start in range(0, len(problems), ALERTS_COUNT)]
         return [
-            Message(str(group_id(each.problem.id for each in part)), _body([self._again(each) for each in part]))
+            Message(
+                str(group_id(each.problem.id for each in part)), to_json([self._again(each) for each in part]).encode()
+            )
             for part in parts
         ]
 
@@ -136,7 +138,3 @@ def _labels(alert: Alert, kind: EventType) -> dict[str, str]:
     }
     labels |= {name: clean(value) for name, value in own.items() if value is not None}
     return {name: value for name, value in labels.items() if value}
-
-
-def _body(alerts: Sequence[Json]) -> bytes:
-    return to_json(alerts).encode()

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.problems import Severity
-from watcher.runtime.settings import Rate, as_written
+from watcher.runtime.settings import Rate, as_written, file_twin
 from watcher.runtime.threads import begin
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, in_utc
@@ -83,9 +83,7 @@ class AppriseSettings(RemoteSettings):
         "shown.",
         examples=["${APPRISE_URL}"],
     )
-    url_file: str | None = Field(
-        default=None, description="The file that holds the URL.", examples=["/run/secrets/apprise_url"]
-    )
+    url_file: str | None = file_twin("the URL", example="/run/secrets/apprise_url")
     rate_limit: Rate = Field(default=as_written("1/s"), description="The most messages sent.", examples=["10/m"])
 
     @property
@@ -132,9 +130,6 @@ class AppriseSink(Sink):
         if answer is None:
             return SendResult(SendOutcome.DELIVERED, "ok")
         return SendResult(SendOutcome.RETRY, answer, remedy=_REMEDY)
-
-    async def close(self) -> None:
-        """Hold nothing: a thread that hangs ends with its call or with the process."""
 
     def _notify(self, batch: Sequence[Delivery]) -> str | None:
         message = plain_message(batch, self._context.public_url)

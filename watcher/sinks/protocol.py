@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Protocol
 
 from watcher.domain.delivery import Delivery, ProblemMessage
 from watcher.domain.problems import Problem
@@ -113,7 +112,7 @@ class SentProblem:
     closed_at: datetime | None = None
 
 
-class Sink(Protocol):
+class Sink:
     """One place events are sent to. A batch has at most `batch_count` deliveries, or is one group, and is never empty.
 
     One that has to hear of open problems again and again asks for that every `refresh_every_s`; `None`: never.
@@ -124,12 +123,11 @@ class Sink(Protocol):
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Try once, all together. Trouble is a `SendResult`; `OutputClosedError` ends the program."""
-        ...
+        raise NotImplementedError
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
         """Say once that these problems are still open, or closed. Trouble is a `SendResult`."""
         raise AssertionError("it never asks for this")
 
     async def close(self) -> None:
-        """Let go of connections and threads."""
-        ...
+        """Let go of connections and threads, if it has any."""

@@ -1,15 +1,10 @@
-"""What the blocks of sinks have in common.
-
-Of all which events they get; of those that send elsewhere when and how often; of those that post over HTTP which
-connections they may open, and whom they trust.
-"""
+"""What the blocks of sinks have in common: of all, of those that send elsewhere, and of those that post over HTTP."""
 
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Self
 from uuid import UUID
@@ -261,11 +256,6 @@ class PemFile:
     given: str
     path: Path
     digest: str
-
-    @classmethod
-    def of(cls, given: str, path: Path, content: bytes) -> Self:
-        """Return the file with this content."""
-        return cls(given, path, sha256(content).hexdigest())
 
 
 def _read(value: object) -> PemFile:

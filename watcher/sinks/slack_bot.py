@@ -9,6 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Annotated, Any, Literal
@@ -23,7 +24,7 @@ from watcher.domain.envelope import Json
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.event import EventType
 from watcher.runtime.clock import SystemClock
-from watcher.runtime.settings import Rate, as_written, split_http_url
+from watcher.runtime.settings import Rate, as_written, file_twin, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, to_json
 from watcher.sinks.chat import Single, read_batch
@@ -31,13 +32,7 @@ from watcher.sinks.http_post import Answer, Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import EventGlobs, HttpSinkSettings
 from watcher.sinks.slack import SLACK, minimal, one_line
-from watcher.sinks.template import (
-    ALERT_EVENTS,
-    MessageLog,
-    RequestSeries,
-    Template,
-    json_object,
-)
+from watcher.sinks.template import ALERT_EVENTS, MessageLog, RequestSeries, Template
 
 API_URL = "https://slack.com/api"
 
@@ -142,9 +137,7 @@ class SlackBotSettings(HttpSinkSettings):
         "`token_file` is given.",
         examples=["${SLACK_BOT_TOKEN}"],
     )
-    token_file: str | None = Field(
-        default=None, description="The file that holds the token.", examples=["/run/secrets/slack_token"]
-    )
+    token_file: str | None = file_twin("the token", example="/run/secrets/slack_token")
     channel: Annotated[str, AfterValidator(_channel)] = Field(
         description="The channel's id: it stands at the end of the channel's details. The app must be in the channel.",
         examples=["C0123456789"],
@@ -194,7 +187,9 @@ async def call(poster: Poster, method: str, arguments: bytes) -> tuple[SendResul
     content: Json = {}
 
     def judge(answer: Answer) -> SendResult:
-        content.update(json_object(answer.said) if answer.status == 200 else {})
+        with suppress(ValueError, RecursionError):
+            said = json.loads(answer.said) if answer.status == 200 else None
+            content.update(said if isinstance(said, dict) else {})
         return _result(answer, content)
 
     headers = {"Content-Type": "application/json; charset=utf-8"}

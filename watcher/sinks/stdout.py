@@ -17,14 +17,7 @@ from watcher.domain.delivery import Delivery
 from watcher.runtime.terminal import first_visible, harmless, printable
 from watcher.sinks.alert import Alert
 from watcher.sinks.output import StdoutOutput
-from watcher.sinks.protocol import (
-    RetryRules,
-    SendOutcome,
-    SendResult,
-    Sink,
-    SinkContext,
-    WorkerRules,
-)
+from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import SinkSettings
 
 BATCH_COUNT = 256
@@ -59,9 +52,6 @@ class StdoutSink(Sink):
         lines, output = map(self._line_of, batch), self._output
         await output.thread.run(partial(output.write, lines, sink=batch[0].sink, retried=self._retried))
         return _WRITTEN
-
-    async def close(self) -> None:
-        """Leave the output to the others."""
 
 
 class StdoutSettings(SinkSettings):

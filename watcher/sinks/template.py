@@ -5,11 +5,10 @@ events as they are stored.
 """
 
 import asyncio
-import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
 import structlog
@@ -197,15 +196,6 @@ class Template:
             return SendResult(self.if_accepted if status == 202 else SendOutcome.DELIVERED, str(status))
         remedy = self.remedies.get(status) or _REMEDIES.get(status) or _REMEDIES.get(status // 100, "")
         return SendResult(_OUTCOMES.get(status, SendOutcome.RETRY), str(status), remedy=remedy)
-
-
-def json_object(said: bytes) -> Mapping[str, Any]:
-    """Return the JSON object that an answer holds, an empty one if it holds none."""
-    try:
-        content = json.loads(said)
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 class EventTemplate(Template):

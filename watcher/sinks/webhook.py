@@ -30,7 +30,7 @@ from yarl import URL
 
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import one_or_list, split_http_url
+from watcher.runtime.settings import file_twin, one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
@@ -48,7 +48,6 @@ from watcher.sinks.template import (
     MessageLog,
     RequestSeries,
     Template,
-    TemplateFailure,
 )
 
 PRESETS: Mapping[str, type[Template]] = {
@@ -63,25 +62,10 @@ PRESETS: Mapping[str, type[Template]] = {
 
 @dataclass(frozen=True, slots=True)
 class TemplateFile:
-    """A template of the operator's own: its path, as the configuration has it, and what it holds, which may be secret.
-
-    jinja2 is imported only once there is one: that takes time, and most configurations have none.
-    """
+    """A template of the operator's own: its path, as the file has it, and what it holds, which may be secret."""
 
     path: str
     source: str = field(repr=False)
-
-    def check(self, *, with_group: bool) -> TemplateFailure | None:
-        """Return what is wrong with it: as a template, or with what it makes of examples."""
-        from watcher.sinks.own_template import check  # noqa: PLC0415 (it imports jinja2)
-
-        return check(self.source, with_group=with_group)
-
-    def template(self, *, timeout_s: float) -> Template:
-        """Return what makes messages by it, once it is checked."""
-        from watcher.sinks.own_template import OwnTemplate  # noqa: PLC0415 (it imports jinja2)
-
-        return OwnTemplate(self.source, timeout_s=timeout_s)
 
 
 _Preset: Any = Literal[tuple(PRESETS)]
@@ -181,28 +165,20 @@ class WebhookSettings(HttpSinkSettings):
         description="`template: pagerduty` only, which needs it: the integration key of the service, 32 characters.",
         examples=["${PAGERDUTY_ROUTING_KEY}"],
     )
-    routing_key_file: str | None = Field(
-        default=None, description="The file that holds the routing key.", examples=["/run/secrets/pagerduty_key"]
-    )
+    routing_key_file: str | None = file_twin("the routing key", example="/run/secrets/pagerduty_key")
     url: Annotated[SecretStr, AfterValidator(_sink_url)] = Field(
         description="The URL to post to. Required, unless `url_file` is given or `template` is `pagerduty`. Only "
         "scheme and host are ever shown.",
         examples=["https://hooks.example.com/clerk"],
     )
-    url_file: str | None = Field(
-        default=None, description="The file that holds the URL.", examples=["/run/secrets/ops_url"]
-    )
+    url_file: str | None = file_twin("the URL", example="/run/secrets/ops_url")
     secret: SigningSecrets = Field(
         default=(),
         description="Signs each request (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes. "
         "A list signs with each, for rotation. Without one nothing is signed.",
         examples=["${OPS_WEBHOOK_SECRET}"],
     )
-    secret_file: str | None = Field(
-        default=None,
-        description="The file that holds the secrets, one per line.",
-        examples=["/run/secrets/ops_webhook_secret"],
-    )
+    secret_file: str | None = file_twin("the secrets, one per line", example="/run/secrets/ops_webhook_secret")
     headers: Headers = Field(
         default_factory=dict,
         description="Added to each request; their values are secrets.",
@@ -271,7 +247,9 @@ class WebhookSettings(HttpSinkSettings):
         if self.template is None:
             return EventTemplate() if self.group is None else BatchTemplate()
         if isinstance(self.template, TemplateFile):
-            return self.template.template(timeout_s=self.timeout_s)
+            from watcher.sinks.own_template import OwnTemplate  # noqa: PLC0415 (it imports jinja2: most have none)
+
+            return OwnTemplate(self.template.source, timeout_s=self.timeout_s)
         template = PRESETS[self.template]
         if issubclass(template, PagerDutyTemplate):
             return template("" if self.routing_key is None else self.routing_key.get_secret_value())

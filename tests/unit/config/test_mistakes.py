@@ -414,9 +414,3 @@ def test_behind_a_name_that_is_refused_the_values_are_still_checked(mistakes: Mi
 def test_the_same_execution_under_two_accounts_is_fine(load: Callable[..., object]) -> None:
     accounts = "accounts: {a: {api_key: k}, b: {api_key: l}}\nwatch:\n"
     load(accounts + "".join(f"  - {{pipeline: {PIPELINE}, account: {name}, executions: [{RUN}]}}\n" for name in "ab"))
-
-
-def test_of_very_many_mistakes_the_first_are_explained_and_the_others_counted(mistakes: Mistakes) -> None:
-    lines = mistakes(WATCH + "".join(f"k{number}: 1\n" for number in range(1_500)))
-    assert lines[0] == "watcher.yaml: 500 problems more; correct those below first"
-    assert (len(lines), lines[-1]) == (1_002, "1001 problems in watcher.yaml")

@@ -405,7 +405,7 @@ async def test_an_error_of_its_own_channel_does_not_make_a_message_gone(
 
 async def test_slack_is_reached_as_the_rules_of_its_connections_say(slack: FakeSlack, tmp_path: Path) -> None:
     own_ca(tmp_path)
-    tls = {"ca_file": PemFile.of("ca.pem", tmp_path / "ca.pem", (tmp_path / "ca.pem").read_bytes())}
+    tls = {"ca_file": PemFile("ca.pem", tmp_path / "ca.pem", (tmp_path / "ca.pem").read_text())}
     async with Receiver(tls=serving(trustme.CA(), "127.0.0.1")) as foreign:
         for more, kind in (({"allow_private": "false"}, "private"), ({"url": f"{foreign.url}/api", "tls": tls}, "tls")):
             async with sink_of(slack.block() | more) as sink:

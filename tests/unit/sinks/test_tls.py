@@ -37,7 +37,7 @@ def ca(tmp_path: Path) -> trustme.CA:
 
 
 def block(url: str, **files: Path) -> WebhookSettings:
-    tls = {key: PemFile.of(str(path), path, path.read_bytes()) for key, path in files.items()}
+    tls = {key: PemFile(str(path), path, path.read_text()) for key, path in files.items()}
     document: dict[str, Any] = {"type": "webhook", "url": f"{url}/secret/path", "timeout": "5s"}
     return WebhookSettings.model_validate(document | ({"tls": tls} if tls else {}))
 

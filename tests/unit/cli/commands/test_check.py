@@ -152,6 +152,7 @@ def test_without_secrets_whatever_is_absent_keeps_nothing_else_from_being_checke
         "sinks: {o: {type: webhook, url: 'https://h/', retry: {schedule: ['${V}']}, group: {wait: 1s}}}",
         "silences: [{match: {labels: {a: '${V}'}, accounts: ['${V}']}, from: '${V}', until: '${V}'}]",
         "silences: [{match: {accounts: ['${V}']}, weekly: {days: ['${V}'], from: '${V}', to: '${V}', timezone: UTC}}]",
+        "sinks: {o: {type: webhook, url: 'https://h/', secret: '${V}', match: '${V}', events: '${V}', tls: '${V}'}}",
         "    runbook: '${V}'\nheartbeat: {url: '${V}', every: '${V}'}",
     ],
 )
