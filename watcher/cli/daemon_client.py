@@ -127,12 +127,22 @@ def _other_version(what: str) -> DaemonError:
     return DaemonError(f"what answers is another program, or another version ({what})", hint=hint)
 
 
-def find_daemon(config: Path | None, *, url: str | None = None, timeout_s: float = TIMEOUT_S) -> DaemonClient:
-    """Return the daemon at `url`, else where the file, or what stands in for it, says; its token likewise."""
+def find_daemon(
+    config: Path | None, *, url: str | None = None, needs_file: bool = True, timeout_s: float = TIMEOUT_S
+) -> DaemonClient:
+    """Return the daemon at `url`, else where the file, or what stands in for it, says; its token likewise.
+
+    With `needs_file` a file that is there, or named, must be readable. Raises `ConfigError`, `UsageError`.
+    """
     file: Path | None = None
     with suppress(ConfigError):
         file = find_config(config, environ=os.environ)
-    document = daemon_document(file, environ=os.environ)
+    try:
+        document = daemon_document(file, environ=os.environ)
+    except ConfigError:
+        if needs_file and not url:  # another daemon may be at the default address
+            raise
+        document = daemon_document(None, environ=os.environ)  # it may run on from before
     if not url:
         host, port = listen_address(document, environ=os.environ)
         if not port:

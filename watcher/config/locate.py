@@ -40,14 +40,16 @@ def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
 
 
 def daemon_document(file: Path | None, *, environ: Mapping[str, str]) -> Document:
-    """Return the file as commands read it that ask its daemon: one that cannot be read counts as not there.
+    """Return the file as commands read it that ask its daemon. Raises `ConfigError` if it cannot be read.
 
-    The daemon may run on from before. Secrets and variables that only the daemon needs may be absent.
+    Secrets and variables that only the daemon needs may be absent.
     """
     document = Document(file=str(file))
     if file is not None:
-        with suppress(FileError):
+        try:
             document.load(compose(decode(document.read(file, limit=CONFIG_BYTES))), environ=environ)
+        except FileError as error:
+            raise ConfigError(f"cannot read {file} ({error}); {error.remedy}") from None
     return document
 
 

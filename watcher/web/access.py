@@ -108,8 +108,8 @@ def _check_names(request: web.Request, settings: Settings, *, bound: str) -> Non
     """Refuse who asks for another name than ours (DNS rebinding), or from a page of another site."""
     public = (settings.http.public_url or "").lower()
     host = request.headers.get("Host", "").lower()
-    ours = {*_own_hosts(request, bound), public.partition("://")[2]}
-    if host not in ours:
+    ours = set(_own_hosts(request, bound))
+    if host not in {*ours, public.partition("://")[2]}:
         text = f'"{harmless(host)[:100]}" is not where this watcher is; set http.public_url to its address'
         raise RefusedError(FORBIDDEN, text)
     origin = request.headers.get("Origin")

@@ -59,7 +59,9 @@ def status_class(status: str | None) -> str:
 
 
 def event_glyph(type_: str) -> str:
-    """Return the sign of an event."""
+    """Return the sign of an event. A reminder is no good news."""
+    if type_ == EventType.PROBLEM_REMINDER:
+        return "◷"
     trouble = severity_of(EventType(type_)) is not Severity.INFO
     return SIGNS.get(type_, ("✕" if trouble else "✓", ""))[0]
 

@@ -17,7 +17,7 @@ def health(config: ConfigOption = None) -> None:
 
     It is asked at http.listen of the file, and needs no key. Exit codes: 0 ready, 1 not ready, 4 nothing answers.
     """
-    code, answer = find_daemon(config, timeout_s=TIMEOUT_S).send("GET", "/readyz?verbose")
+    code, answer = find_daemon(config, needs_file=False, timeout_s=TIMEOUT_S).send("GET", "/readyz?verbose")
     if code == 200:
         put("ready")
         return
