@@ -84,7 +84,7 @@ _REASONS: Mapping[str, str] = {
 }
 """What the words in `data.reason` mean; those of lost executions are among those of gaps."""
 
-_DISABLED = "its receiver is gone: what is sent to it waits until it is enabled, or has a new url"
+_DISABLED = "its receiver is gone: what is sent to it waits until it is enabled or has a new url"
 
 _OF_OTHERS = frozenset({EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED, EventType.PROBLEM_CLOSED})
 """What is about a problem that another event opened."""

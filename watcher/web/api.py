@@ -36,6 +36,9 @@ ENABLED_WITHIN_S = 20.0
 
 LOOK_EVERY_S = 0.2
 
+_COMMA, _BEFORE_LABEL = re.compile(","), re.compile(r",(?=\s*!?[^:,]+:)")
+"""What values of a query are apart by; a label's own value may hold a comma."""
+
 _CURSOR = re.compile(r"([oei]?)\.(\d{1,18})\.([0-9a-f]{1,32})", re.ASCII)
 _ID_BEGINNING = re.compile(r"[0-9a-f]{4,32}", re.ASCII)
 
@@ -183,6 +186,14 @@ async def add_silence(console: Console, asked: models.SilenceRequest) -> models.
     until = asked.until or now + timedelta(seconds=asked.for_s or 0.0)
     if until <= now:
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "until: is over already; write a later moment")
+    settings = console.settings()
+    for kind, named, known in (
+        ("sinks", asked.match.sinks, settings.sinks),
+        ("accounts", asked.match.accounts, settings.accounts),
+    ):
+        if unknown := [name for name in named if name not in known]:
+            text = f"match.{kind}: {unknown[0]} is not configured; these are: {', '.join(known)}"
+            raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, text)
     match = asked.match.model_dump_json(exclude_defaults=True)
     added = await console.operator.add_silence(match, starts_at=now, ends_at=until, by=asked.by, comment=asked.comment)
     return shown.stored_silence(console, added)
@@ -400,6 +411,8 @@ async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
         texts = [f"{each['loc'][0]}: {each['msg']}" if each["loc"] else each["msg"] for each in mistakes]
         status = HTTPStatus.UNPROCESSABLE_ENTITY if is_json else HTTPStatus.BAD_REQUEST
         raise RefusedError(status, "; ".join(texts)) from None
+    if "\\u0000" in asked.model_dump_json():  # PostgreSQL keeps none
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "a text holds a null character; leave it out")
     return () if route.asked is models.Asked else (asked,)
 
 
@@ -409,7 +422,8 @@ def query_of(given: MultiMapping[str], model: type[models.Asked]) -> dict[str, A
     for name in given:
         values = given.getall(name)
         if name in model.model_fields and model.model_fields[name].default == ():
-            query[name] = [part.strip() for value in values for part in value.split(",")]
+            comma = _BEFORE_LABEL if name == "label" else _COMMA
+            query[name] = [part.strip() for value in values for part in comma.split(value)]
         else:
             query[name] = values[0] if len(values) == 1 else values
     return query

@@ -196,7 +196,14 @@ async def find_status(console: Console) -> models.Status:
     pipelines: list[models.PipelineStatus] = []
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
-        ends = [each.until for each in kept_back if each.active and each.until and _concerns(each.match, watch)]
+        ends = [
+            each.until
+            for each in kept_back
+            if each.active
+            and each.until
+            and _concerns(each.match, watch)
+            and not (each.match.sinks or each.match.events)
+        ]
         pipelines.append(
             models.PipelineStatus(
                 account=watch.account,

@@ -162,7 +162,10 @@ def test_no_reason_is_shown_by_its_code(reason: str) -> None:
         (EventType.ACCOUNT_RECOVERED, ""),
         (EventType.EXECUTION_LOST, "the API does not know it"),
         (EventType.SINK_FAILING, ""),
-        (EventType.SINK_DISABLED, "its receiver is gone: what is sent to it waits until it is enabled, or has a new url"),
+        (
+            EventType.SINK_DISABLED,
+            "its receiver is gone: what is sent to it waits until it is enabled or has a new url",
+        ),
         (EventType.PROBLEM_CLOSED, ""),
     ],
 )

@@ -82,6 +82,8 @@ async def test_no_secret_is_in_any_answer(desk: Desk) -> None:
         ("status=failed&status=lost", [5, 4]),
         ("label=team:sales", [5, 2, 1, 4, 3]),
         ("label=!team:sales", []),
+        ("label=team:sales,!env:dev", [5, 2, 1, 4, 3]),
+        ("label=team:sales,eu", []),
         (f"pipeline={NAMED}", []),
         ("account=other", []),
         ("since=2h", [5, 2, 1, 4, 3]),
@@ -215,6 +217,17 @@ async def test_silences_are_made_and_ended(desk: Desk) -> None:
     assert [each.get("id") for each in (await desk.found("/silences"))["items"]] == ["2"]
 
 
+@pytest.mark.parametrize(
+    ("match", "is_silent"),
+    [({"accounts": ["default"]}, True), ({"sinks": ["ops"]}, False), ({"events": ["execution.success"]}, False)],
+)
+async def test_a_pipeline_is_silent_only_if_nothing_of_it_is_sent(tmp_path: Path, match: Any, is_silent: bool) -> None:
+    settings = Settings.model_validate({**SETTINGS, "silences": []})
+    async with a_desk(tmp_path / "watcher.db", settings=settings) as desk:
+        assert (await desk.ask("/silences", "POST", json={"match": match, "for": "2h"}))[0] == 201
+        assert ["silencedUntil" in each for each in (await desk.found("/status"))["pipelines"]] == [is_silent] * 2
+
+
 async def test_a_silence_of_a_later_version_is_left_out(desk: Desk) -> None:
     match, now = '{"events": ["goal.missed"]}', desk.clock.now()
     ends_at = now + timedelta(hours=1)
@@ -271,6 +284,7 @@ async def test_a_scan_is_asked_for(desk: Desk) -> None:
         ("GET", "/executions?limit=201", 422, "limit: Input should be less than or equal to 200"),
         ("GET", "/executions?limit=1&limit=2", 422, "limit: "),
         ("GET", "/executions?label=team", 422, "label: "),
+        ("GET", "/executions?status=%00", 422, "null character"),
         ("GET", "/executions?since=soon", 422, "is not a duration"),
         ("GET", "/executions?wrong=1", 422, "wrong: Extra inputs are not permitted"),
         ("GET", "/events?type=execution.fail", 422, "matches no event type"),
@@ -297,6 +311,9 @@ async def test_what_cannot_be_done_is_said(desk: Desk, method: str, path: str, s
         ("/silences", {"json": {"match": {"sinks": ["ops"]}}}, 422, 'give one of "for"'),
         ("/silences", {"json": {"match": {"sinks": ["ops"]}, "until": "2026-11-23T00:00:00Z"}}, 422, "is over already"),
         ("/silences", {"json": {"match": {"sinks": ["x" * 70_000]}}}, 413, "at most 64 KiB"),
+        ("/silences", {"json": {"match": {"sinks": ["phnoe"]}, "for": "2h"}}, 422, "phnoe is not configured"),
+        ("/silences", {"json": {"match": {"accounts": ["eu"]}, "for": "2h"}}, 422, "these are: default"),
+        ("/silences", {"json": {"match": {"sinks": ["ops"]}, "for": "2h", "comment": "a\0"}}, 422, "null character"),
         ("/deliveries/replay", {"json": {"sink": "ops"}}, 422, 'give one of "ids"'),
         ("/deliveries/replay", {"json": {"sink": "ops", "ids": ["x"]}}, 422, "ids"),
         ("/sinks/ops/test", {"json": {"extra": 1}}, 422, "extra"),
