@@ -19,7 +19,6 @@ from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult, SentProblem
 
 LOGGED_EVERY_S = 3600.0
@@ -189,9 +188,8 @@ class Template:
         """Return the requests that say again of each problem that it is open, or since when it is closed."""
         raise AssertionError("it never asks for this")
 
-    def send_result(self, answer: Answer) -> SendResult:
-        """Return what an answer means, which most say by the status code. `Retry-After` is read by the sink."""
-        status = answer.status
+    def send_result(self, status: int, said: bytes) -> SendResult:
+        """Return what an answer means, which most say by the status code, some by how the body begins."""
         if status // 100 == 2:
             return SendResult(self.if_accepted if status == 202 else SendOutcome.DELIVERED, str(status))
         remedy = self.remedies.get(status) or _REMEDIES.get(status) or _REMEDIES.get(status // 100, "")
