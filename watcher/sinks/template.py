@@ -26,9 +26,6 @@ LOGGED_EVERY_S = 3600.0
 AT_ONCE_COUNT = 16
 """Of so many events, a few milliseconds' work, messages are made in the event loop."""
 
-REMEMBERED_COUNT = 1000
-"""Of so many deliveries that were taken in part it is remembered; any other begins anew, under its ids."""
-
 Item = TypeVar("Item")
 
 log = structlog.get_logger()
@@ -130,7 +127,7 @@ class RequestSeries:
     def __init__(self, take_slot: Callable[[], float]) -> None:
         """Remember nothing yet. `take_slot` is that of the sink's context."""
         self._take_slot = take_slot
-        self._taken: dict[UUID, int] = {}  # how many requests of a delivery
+        self._taken: dict[UUID, int] = {}  # how many requests of a delivery; the few that die in between stay
 
     async def send(
         self, delivery: Delivery, messages: Sequence[Item], request: Callable[[Item], Awaitable[SendResult]]
@@ -144,8 +141,6 @@ class RequestSeries:
             if not result.is_taken:
                 return result
             self._taken[delivery.event_id] = taken + 1
-            if len(self._taken) > REMEMBERED_COUNT:  # such as those that died since
-                del self._taken[next(iter(self._taken))]
         self._taken.pop(delivery.event_id, None)
         return result
 
