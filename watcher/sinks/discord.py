@@ -14,7 +14,6 @@ from yarl import URL
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.problems import Severity
 from watcher.sinks.chat import ChatTemplate, Digest, Newest, Single
-from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
 
 _COLOURS: Mapping[Severity, int] = {
@@ -64,20 +63,18 @@ class DiscordTemplate(ChatTemplate):
             footer={"text": group.rest},
         )
 
-    def send_result(self, answer: Answer) -> SendResult:
+    def send_result(self, status: int, said: bytes) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with a message is a success, and 202 as ever."""
-        result = super().send_result(answer)
-        if result.outcome is SendOutcome.DELIVERED and not _is_message(answer):
+        result = super().send_result(status, said)
+        if result.outcome is SendOutcome.DELIVERED and not _is_message(status, said):
             remedy = "is url that of a Discord webhook?"
-            return replace(
-                result, outcome=SendOutcome.RETRY, answer=f"{answer.status} without a message", remedy=remedy
-            )
+            return replace(result, outcome=SendOutcome.RETRY, answer=f"{status} without a message", remedy=remedy)
         return result
 
 
-def _is_message(answer: Answer) -> bool:
+def _is_message(status: int, said: bytes) -> bool:
     """Whether it looks like a message: of a long one only the beginning was read."""
-    return answer.status == 200 and answer.said.lstrip().startswith(b"{") and b'"embeds"' in answer.said
+    return status == 200 and said.lstrip().startswith(b"{") and b'"embeds"' in said
 
 
 def _newest(event: Newest) -> Json:

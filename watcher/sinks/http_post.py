@@ -7,7 +7,7 @@ import asyncio
 import re
 import ssl
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 
@@ -42,15 +42,6 @@ BODY_GRACE_S = 0.1
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
 _STATUS_LINE_BYTES = 64
 """More than are looked at."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer: the status code, the headers, and how the body began."""
-
-    status: int
-    headers: Mapping[str, str]
-    said: bytes = b""
 
 
 class _Connection(ResponseHandler):
@@ -141,12 +132,12 @@ class Poster:
         self,
         body: bytes,
         *,
-        judge: Callable[[Answer], SendResult],
+        judge: Callable[[int, bytes], SendResult],
         path: str = "",
         headers: Mapping[str, str] = MappingProxyType({}),
         judged_by_body: Container[int] = (),
     ) -> SendResult:
-        """Post once, to the URL or a path behind it, and return what the answer means, of which `judge` knows most.
+        """Post once, to the URL or a path behind it. What the answer means `judge` says, by code and first bytes.
 
         The body of an answer is waited for where its status code alone says too little: `judged_by_body`. If none of
         it comes, that is no answer.
@@ -167,15 +158,14 @@ class Poster:
                 if response.status == PROXY_AUTH and self._proxy.url is not None:
                     raise failure("proxy_auth")
                 said = await _beginning(response, is_judged=response.status in judged_by_body)
-                answer = Answer(response.status, response.headers, said)
         except (aiohttp.ClientError, TimeoutError, OSError, TransportFailedError) as error:
             if not isinstance(error, TransportFailedError):
                 error = failure_of(error, by_proxy=self._proxy.url is not None)
             return SendResult(SendOutcome.RETRY, error.kind, remedy=error.remedy)
-        result = judge(answer)
-        if "Retry-After" not in answer.headers or result.is_taken:
+        result = judge(response.status, said)
+        if "Retry-After" not in response.headers or result.is_taken:
             return result
-        after_s = parse_retry_after(answer.headers["Retry-After"], now=self._clock.now())
+        after_s = parse_retry_after(response.headers["Retry-After"], now=self._clock.now())
         return replace(result, retry_after_s=after_s)
 
     async def try_connection(self) -> str:
@@ -184,7 +174,7 @@ class Poster:
         Raises `TransportFailedError`.
         """
         try:
-            result = await self.post(b"", judge=lambda answer: SendResult(SendOutcome.RETRY, str(answer.status)))
+            result = await self.post(b"", judge=lambda status, _: SendResult(SendOutcome.RETRY, str(status)))
         except NothingSentError:
             if self._proxy.url is None:
                 return "connected, nothing sent"

@@ -13,7 +13,6 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json
 from watcher.sinks.alert import Alert, in_utc, shorten, to_json
 from watcher.sinks.chat import ChatTemplate, Digest, Newest, Single
-from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import Message
 
@@ -79,12 +78,12 @@ class SlackTemplate(ChatTemplate):
         alert = Alert.of_delivery(batch[0])
         return [Message(alert.id, to_json(minimal(alert)).encode())]
 
-    def send_result(self, answer: Answer) -> SendResult:
+    def send_result(self, status: int, said: bytes) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
-        status, result = answer.status, super().send_result(answer)
-        if result.outcome is SendOutcome.DELIVERED and (status != 200 or answer.said.strip() != b"ok"):
+        result = super().send_result(status, said)
+        if result.outcome is SendOutcome.DELIVERED and (status != 200 or said.strip() != b"ok"):
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
-        code = answer.said.decode("ascii", "replace").strip()
+        code = said.decode("ascii", "replace").strip()
         return replace(result, answer=f"{result.answer} {code}") if code in _CODES else result
 
 

@@ -28,7 +28,7 @@ from watcher.runtime.settings import Rate, as_written, file_twin, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, to_json
 from watcher.sinks.chat import Single, read_batch
-from watcher.sinks.http_post import Answer, Poster
+from watcher.sinks.http_post import Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import EventGlobs, HttpSinkSettings
 from watcher.sinks.slack import SLACK, minimal, one_line
@@ -186,24 +186,24 @@ async def call(poster: Poster, method: str, arguments: bytes) -> tuple[SendResul
     """Call a method once with these arguments, in JSON. Return what the answer means, and its content."""
     content: Json = {}
 
-    def judge(answer: Answer) -> SendResult:
+    def judge(status: int, said: bytes) -> SendResult:
         with suppress(ValueError, RecursionError):
-            said = json.loads(answer.said) if answer.status == 200 else None
-            content.update(said if isinstance(said, dict) else {})
-        return _result(answer, content)
+            found = json.loads(said) if status == 200 else None
+            content.update(found if isinstance(found, dict) else {})
+        return _result(status, content)
 
     headers = {"Content-Type": "application/json; charset=utf-8"}
     return await poster.post(arguments, judge=judge, path=method, headers=headers, judged_by_body={200}), content
 
 
-def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
+def _result(status: int, content: Mapping[str, Any]) -> SendResult:
     """Return what an answer means: 200 by its content, any other status as for webhooks, but never as a success."""
-    result = Template().send_result(answer)
+    result = Template().send_result(status, b"")
     if content.get("ok") is True:
         return result
-    if answer.status != 200:
+    if status != 200:
         outcome = SendOutcome.RETRY if result.is_taken else result.outcome
-        is_odd = outcome is not SendOutcome.BUSY and answer.status // 100 in {2, 4}
+        is_odd = outcome is not SendOutcome.BUSY and status // 100 in {2, 4}
         return replace(result, outcome=outcome, remedy=_NOT_SLACK if is_odd else result.remedy)
     code = content.get("error")
     if content.get("ok") is not False or not isinstance(code, str):

@@ -12,7 +12,6 @@ from typing import ClassVar
 from watcher.domain.envelope import Json
 from watcher.domain.problems import Severity
 from watcher.sinks.chat import ChatTemplate, Digest, Newest, Single
-from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
 
 _COLOURS: Mapping[Severity, str] = {
@@ -54,9 +53,9 @@ class TeamsTemplate(ChatTemplate):
         ]
         return _payload(body, group.links)
 
-    def send_result(self, answer: Answer) -> SendResult:
+    def send_result(self, status: int, said: bytes) -> SendResult:
         """Return what an answer means: with any success the flow has the card and has yet to post it."""
-        result = super().send_result(answer)
+        result = super().send_result(status, said)
         return replace(result, outcome=SendOutcome.ACCEPTED) if result.is_taken else result
 
 

@@ -19,16 +19,12 @@ from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult, SentProblem
 
 LOGGED_EVERY_S = 3600.0
 
 AT_ONCE_COUNT = 16
 """Of so many events, a few milliseconds' work, messages are made in the event loop."""
-
-REMEMBERED_COUNT = 1000
-"""Of so many deliveries that were taken in part it is remembered; any other begins anew, under its ids."""
 
 Item = TypeVar("Item")
 
@@ -131,7 +127,7 @@ class RequestSeries:
     def __init__(self, take_slot: Callable[[], float]) -> None:
         """Remember nothing yet. `take_slot` is that of the sink's context."""
         self._take_slot = take_slot
-        self._taken: dict[UUID, int] = {}  # how many requests of a delivery
+        self._taken: dict[UUID, int] = {}  # how many requests of a delivery; the few that die in between stay
 
     async def send(
         self, delivery: Delivery, messages: Sequence[Item], request: Callable[[Item], Awaitable[SendResult]]
@@ -145,8 +141,6 @@ class RequestSeries:
             if not result.is_taken:
                 return result
             self._taken[delivery.event_id] = taken + 1
-            if len(self._taken) > REMEMBERED_COUNT:  # such as those that died since
-                del self._taken[next(iter(self._taken))]
         self._taken.pop(delivery.event_id, None)
         return result
 
@@ -189,9 +183,8 @@ class Template:
         """Return the requests that say again of each problem that it is open, or since when it is closed."""
         raise AssertionError("it never asks for this")
 
-    def send_result(self, answer: Answer) -> SendResult:
-        """Return what an answer means, which most say by the status code. `Retry-After` is read by the sink."""
-        status = answer.status
+    def send_result(self, status: int, said: bytes) -> SendResult:
+        """Return what an answer means, which most say by the status code, some by how the body begins."""
         if status // 100 == 2:
             return SendResult(self.if_accepted if status == 202 else SendOutcome.DELIVERED, str(status))
         remedy = self.remedies.get(status) or _REMEDIES.get(status) or _REMEDIES.get(status // 100, "")

@@ -22,7 +22,6 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.sinks.alert import clean
 from watcher.sinks.discord import DiscordTemplate
-from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult
 
 MESSAGE = b'{"type":0,"content":"","embeds":[{"title":"x"}],"id":"1"}'
@@ -115,12 +114,12 @@ def test_a_group_is_one_message_for_good_news_and_bad_at_discord() -> None:
 
 
 def test_a_webhook_that_was_deleted_is_tried_again_and_a_person_hears_what_to_do() -> None:
-    result = DiscordTemplate().send_result(Answer(404, {}, b'{"message": "Unknown Webhook", "code": 10015}'))
+    result = DiscordTemplate().send_result(404, b'{"message": "Unknown Webhook", "code": 10015}')
     assert (result.outcome, "make a new one" in result.remedy) == (SendOutcome.RETRY, True)
 
 
 def test_a_long_message_whose_beginning_alone_was_read_is_one() -> None:
-    assert DiscordTemplate().send_result(Answer(200, {}, MESSAGE[:40])) == SendResult(SendOutcome.DELIVERED, "200")
+    assert DiscordTemplate().send_result(200, MESSAGE[:40]) == SendResult(SendOutcome.DELIVERED, "200")
 
 
 @pytest.mark.parametrize(

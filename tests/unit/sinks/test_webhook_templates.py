@@ -26,7 +26,6 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.routing import GroupRules, types_matching
 from watcher.runtime.clock import Clock, SystemClock
-from watcher.sinks.http_post import Answer
 from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.sinks.template import Template
 from watcher.sinks.webhook import WebhookSettings
@@ -100,7 +99,7 @@ async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receive
     receiver.reply = reply
     async with sink_to(receiver.url, **PAGERDUTY) as sink:
         assert await sink.send([both]) == SendResult(SendOutcome.ACCEPTED, "202")
-        assert await sink.send([both]) == Template().send_result(Answer(500, {}))
+        assert await sink.send([both]) == Template().send_result(500, b"")
     actions = [check_pagerduty(request.body)["event_action"] for request in receiver.requests]
     assert actions == ["resolve", "trigger"] * 2
 
@@ -186,7 +185,7 @@ async def test_alertmanager_is_refreshed_by_its_url_and_nothing_else_asks_for_th
         assert sink.refresh_every_s == 60
         assert (await sink.refresh([sent])).outcome is SendOutcome.DELIVERED
         receiver.reply = says(answer(500))
-        assert await sink.refresh([sent]) == Template().send_result(Answer(500, {}))
+        assert await sink.refresh([sent]) == Template().send_result(500, b"")
     assert receiver.requests[0].line == "POST /api/v2/alerts HTTP/1.1"
     check_alertmanager(receiver.requests[0].body)
     async with sink_to(receiver.url, template="slack") as other:
