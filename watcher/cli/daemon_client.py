@@ -150,4 +150,6 @@ def find_daemon(
         host = LOCAL.get(host, host)
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     token = os.environ.get("WATCHER_TOKEN", "").strip() or http_token(document)
+    if token and not (token.isascii() and token.isprintable()):
+        raise UsageError("WATCHER_TOKEN, or http.token, holds what no header can; write it again on one line")
     return DaemonClient(url, token, timeout_s=timeout_s)

@@ -121,6 +121,20 @@ def test_with_json_an_error_is_json_too(daemon: FakeDaemon, command: Command) ->
     assert (said["code"], said["exit"], f"hint: {said['hint']}\n") == ("unreachable", 4, ELSEWHERE)
 
 
+def test_a_file_that_is_named_must_be_there(daemon: FakeDaemon, command: Command) -> None:
+    """Else another daemon might do what is asked of this one."""
+    for how in ({"args": ("--config", "prodd.yaml")}, {"args": (), "WATCHER_CONFIG": "prodd.yaml"}):
+        code, out, err = command("problems", *how.pop("args"), **how)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: cannot read prodd.yaml (no such file or directory")
+    assert command("problems", "--config", "prodd.yaml", WATCHER_URL=daemon.url)[0] == 0
+
+
+def test_a_token_that_no_header_holds_is_a_mistake(daemon: FakeDaemon, command: Command) -> None:
+    code, _, err = command("problems", WATCHER_URL=daemon.url, WATCHER_TOKEN="a\nb")
+    assert (code, err.startswith("error: WATCHER_TOKEN, or http.token, holds")) == (2, True)
+
+
 async def test_a_certificate_counts_only_from_a_ca_that_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
