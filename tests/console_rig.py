@@ -108,6 +108,7 @@ class Desk:
     operator: StandInOperator
     store: SqlStore
     clock: SetClock
+    open_connections: Callable[[], int]
     troubles: list[Need] = field(default_factory=list)
     changed_count: int = 0
 
@@ -159,7 +160,9 @@ async def a_desk(place: Path | str, *, settings: Settings | None = None) -> Asyn
     server = HttpServer(list(api_routes(lambda: console)), clock=clock)
     port = await server.listen(Address("127.0.0.1", 0))
     async with ClientSession(f"http://127.0.0.1:{port}") as session:
-        desk = Desk(session, console, operator, store, clock)
+        serving = server._runner.server
+        assert serving is not None
+        desk = Desk(session, console, operator, store, clock, lambda: len(serving.connections))
         yield desk
     await server.close()
     await store.close()

@@ -16,10 +16,12 @@ import typer
 from rich.console import Console
 
 from watcher.cli.console import console_on, say
-from watcher.config.document import ConfigProblemsError, Problem
+from watcher.config.document import ConfigProblemsError, Problem, quoted
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
+from watcher.domain.errors import UsageError
 from watcher.domain.execution import OPEN_STATUSES
+from watcher.runtime.units import InvalidValueError, parse_duration
 from watcher.sinks.registry import SINK_KINDS
 
 _TOKEN = re.compile(r"[\"']?\$\{[A-Z_][A-Z0-9_]*\}[\"']?|[^\s,{}\[\]]+")
@@ -37,6 +39,14 @@ WARNING = ("warning: ", "bold yellow")
 _MARGIN = 8
 _LEAD = 12
 """Characters left of the mark that stay when a line is wider than the terminal."""
+
+
+def parse_seconds(text: str, *, option: str) -> float:
+    """Return the seconds that an option says. Raises `UsageError`."""
+    try:
+        return parse_duration(text)
+    except InvalidValueError as error:
+        raise UsageError(f"{option}: {quoted(text)} {error}") from None
 
 
 def read_config(path: Path, *, only: Collection[str] | None = None) -> Settings:

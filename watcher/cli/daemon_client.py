@@ -43,6 +43,10 @@ class DaemonError(WatcherError):
         self.exit_code = code
 
 
+class AccessError(DaemonError):
+    """The daemon refuses the token, or needs one."""
+
+
 class Answer(dict[str, Any]):
     """An object of an answer. A key that is not there makes it one of another version: `DaemonError`."""
 
@@ -96,7 +100,7 @@ class DaemonClient:
         why = harmless(str(answer.get("detail") or answer["title"]))
         if code in {401, 403}:
             hint = "set WATCHER_TOKEN to the http.token of its file"
-            raise DaemonError(f"the daemon at {self.url} refuses ({code}): {why}", hint=hint)
+            raise AccessError(f"the daemon at {self.url} refuses ({code}): {why}", hint=hint)
         exit_code = Exit.NOT_FOUND if code == 404 else Exit.USAGE if code < 500 else Exit.FAILED
         raise DaemonError(why, code=exit_code)
 
@@ -114,8 +118,9 @@ class DaemonClient:
 def one_of(items: Sequence[Answer], beginning: str, *, keys: Sequence[str]) -> Answer:
     """Return the one of which one of these values begins so. Raises `WatcherError` if none does, or several do."""
     fits = [each for each in items if any(str(each.get(key, "")).startswith(beginning) for key in keys)]
-    if len(fits) == 1 and len(beginning) >= 4:
-        return fits[0]
+    exact = [each for each in fits if beginning in (each.get(key) for key in keys)]
+    if len(exact) == 1 or (len(fits) == 1 and len(beginning) >= 4):
+        return (exact or fits)[0]
     if not fits:
         raise DaemonError(f"there is none that begins with {harmless(beginning)}", code=Exit.NOT_FOUND)
     which = "; ".join(harmless(" ".join(str(each[key]) for key in keys if key in each)) for each in fits[:5])

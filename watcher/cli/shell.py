@@ -14,10 +14,8 @@ from typing import Annotated, NoReturn, TypeVar
 
 import typer
 
-from watcher.config.document import quoted
 from watcher.domain.errors import Exit, UsageError, WatcherError
 from watcher.runtime.signals import ENDING, end_at_signals
-from watcher.runtime.units import InvalidValueError, parse_duration
 
 CONFIG_HELP = "The YAML file; default: $WATCHER_CONFIG, else ./watcher.yaml, else /etc/watcher/watcher.yaml."
 
@@ -26,14 +24,6 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help=CONFIG
 
 class OutputFailedError(WatcherError):
     """Stdout takes nothing more."""
-
-
-def parse_seconds(text: str, *, option: str) -> float:
-    """Return the seconds that an option says. Raises `UsageError`."""
-    try:
-        return parse_duration(text)
-    except InvalidValueError as error:
-        raise UsageError(f"{option}: {quoted(text)} {error}") from None
 
 
 def write_file(path: Path, text: str, *, force: bool = False) -> None:

@@ -470,11 +470,11 @@ class PollingSettings(Block):
 
 
 class HttpSettings(Block):
-    """Where health and metrics are served. `watcher.runtime.units.parse_address` takes `listen` apart."""
+    """Where pages, API, probes and metrics are. `watcher.runtime.units.parse_address` takes `listen` apart."""
 
     listen: Annotated[str, AfterValidator(_listen)] = Field(
         default="127.0.0.1:8080",
-        description="Where `/livez`, `/readyz` and `/metrics` are; `:8080` is every interface, port 0 any free one. "
+        description="Where pages, API, probes and metrics are; `:8080` is every interface, port 0 any free one. "
         "A change needs a restart.",
         examples=["0.0.0.0:8080"],
     )
@@ -554,7 +554,7 @@ class Settings(Block):
         "the silence ends, if the problem is still open. stdout is never silenced.",
     )
     store: StoreSettings = Field(default=StoreSettings(), description="Where state lives.")
-    http: HttpSettings = Field(default=HttpSettings(), description="Where health and metrics are served.")
+    http: HttpSettings = Field(default=HttpSettings(), description="Where pages, API, probes and metrics are served.")
     heartbeat: HeartbeatSettings | None = Field(
         default=None,
         description="Pings while all loops make progress and the store takes writes. A service such as "

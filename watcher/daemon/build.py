@@ -74,14 +74,14 @@ def silences_of(settings: Settings, stored: Sequence[SilenceSettings] = ()) -> l
     Never for stdout, which is the record of what happened.
     """
     any_time = datetime.fromtimestamp(0, UTC)  # a weekly one finds its windows by itself
-    silenced = [name for name, sink in settings.sinks.items() if not isinstance(sink, StdoutSettings)]
+    silenced = {name for name, sink in settings.sinks.items() if not isinstance(sink, StdoutSettings)}
     return [
         Silence(
             *each.window(any_time),
             types=types_matching(each.match.events) if each.match.events else None,
             accounts=frozenset(each.match.accounts),
             pipelines=frozenset(map(str, each.match.pipelines)),
-            sinks=frozenset(each.match.sinks or silenced),
+            sinks=frozenset(silenced.intersection(each.match.sinks) if each.match.sinks else silenced),
             labels=dict(each.match.labels),
             weekly=each.weekly.hours if each.weekly else None,
         )

@@ -36,10 +36,11 @@ class Heartbeat:
         """Ping as this says from now on, the first time at once. Without it ping no more."""
         if settings == self._settings:
             return
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-        self._settings, self._task = settings, None
+        pinging, self._settings, self._task = self._task, None, None
+        if pinging is not None:
+            pinging.cancel()
+            await asyncio.wait([pinging])
+        self._settings = settings
         if settings is not None:
             self._task = asyncio.create_task(self._repeat(URL(settings.url.get_secret_value()), settings.every_s))
             self._task.add_done_callback(lambda task: task.cancelled() or task.result())  # a bug of ours is loud

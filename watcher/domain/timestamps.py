@@ -30,7 +30,7 @@ LATEST: Final = Monotonic(float("inf"))
 
 def to_us(moment: datetime) -> Micros:
     """Return an aware datetime as microseconds UTC."""
-    return Micros(round(moment.timestamp() * 1_000_000))
+    return Micros((moment - _EPOCH) // timedelta(microseconds=1))
 
 
 def from_us(moment_us: Micros) -> datetime:

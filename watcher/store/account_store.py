@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import islice
 from sys import intern
 from typing import TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Connection, bindparam, select, tuple_
 
 from watcher.domain.event import EventKey
@@ -96,7 +97,10 @@ class SqlAccountStore:
             row = connection.execute(select(source).where(source.c.id == account_id)).one()
             problem = open_problem_of(connection, source_id=account_id)
             body = connection.scalar(select(snapshot.c.body).where(snapshot.c.source_id == account_id))
-            stood = None if body is None else _SNAPSHOT.validate_json(body)
+            stood = None
+            if body is not None:
+                with suppress(ValidationError):  # of another version: what it knew is counted anew
+                    stood = _SNAPSHOT.validate_json(body)
             return AccountRecord(row.sequence, row.state, backoff_of(row, now=now), problem, stood)
 
         return await self._read(load)
@@ -199,7 +203,7 @@ class SqlAccountStore:
 
 
 def _open_rows(connection: Connection, number: int) -> Iterator[AnyRow]:
-    after: tuple[int, bytes] | None = (-1, b"")
+    after: tuple[int, bytes] | None = (-(2**63), b"")  # an API may date a start before 1970
     while after is not None:  # in parts, so that not all of the rows are in memory at once
         key = {"of_pipeline": number, "after_at": after[0], "after": after[1]}
         page = connection.execute(_OPEN, key).all()

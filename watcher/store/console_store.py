@@ -107,12 +107,13 @@ class ConsoleStore:
         def find(connection: Connection) -> Rows:
             names = _numbers(connection, "pipeline")
             numbers = [number for number, name in names.items() if is_of_pipeline(name)]
-            wanted: list[Any] = [execution.c.status.is_not(None), execution.c.pipeline_id.in_(numbers)]
+            wanted: list[Any] = [execution.c.status.is_not(None)]
             if statuses:
                 is_lost = execution.c.lost.is_not(None) if "lost" in statuses else false()
                 wanted.append(or_(execution.c.status.in_(statuses), is_lost))
+            of_these = [*wanted, execution.c.pipeline_id.in_(numbers)]
             if id_beginning is not None:
-                return _by_id(connection, id_beginning, wanted, after, limit)
+                return _by_id(connection, id_beginning, of_these, after, limit)
             found: Sequence[AnyRow] = ()
             if has_open and (after is None or after.part == "o"):
                 found, position = _open(connection, numbers, wanted, after, limit, is_filtered=bool(statuses))
@@ -123,7 +124,7 @@ class ConsoleStore:
             if not has_ended:
                 return found, None
             behind = None if after is None or after.part == "o" else after
-            ended, position = _look(connection, _ENDED, (), wanted, behind, limit - len(found), lowest=ended_since)
+            ended, position = _look(connection, _ENDED, (), of_these, behind, limit - len(found), lowest=ended_since)
             return [*found, *ended], position
 
         def read(connection: Connection) -> Rows:
@@ -214,12 +215,17 @@ class ConsoleStore:
 
         return await self._store.read(read)
 
-    async def problems(self, *, is_open: bool | None = None, after: Position | None = None, limit: int) -> Rows:
-        """Return problems, the last opened first."""
+    async def problems(
+        self, *, is_open: bool | None = None, pipeline: str | None = None, after: Position | None = None, limit: int
+    ) -> Rows:
+        """Return problems, the last opened first; of one pipeline (account/id), if that is given."""
 
         def read(connection: Connection) -> Rows:
             wanted = [] if is_open is None else [problem.c.closed_at.is_(None) == is_open]
-            few = [(problem.c.closed_at.is_(None),)] if is_open else None
+            if pipeline is not None:
+                of_it = select(source.c.id).where(source.c.kind == "pipeline", source.c.name == pipeline)
+                wanted.append(problem.c.pipeline_id == of_it.scalar_subquery())
+            few = [wanted] if is_open else None
             found, position = _page(connection, _PROBLEM, few, wanted, after, limit)
             by_id = {row.id: row for row in connection.execute(_PROBLEMS, {"ids": [row.key for row in found]})}
             return [by_id[row.key] for row in found if row.key in by_id], position
@@ -482,9 +488,11 @@ _PROBLEM_EVENTS = _EVENTS.join(_since_then, _since_then.c.id == event.c.id).wher
 
 # The overview
 
-_OPEN_OTHERS = _SHOWN_PROBLEMS.where(
-    problem.c.closed_at.is_(None), problem.c.kind != EventType.EXECUTION_OVERDUE
-).limit(NEEDS_COUNT)
+_OPEN_OTHERS = (
+    _SHOWN_PROBLEMS.where(problem.c.closed_at.is_(None), problem.c.kind != EventType.EXECUTION_OVERDUE)
+    .order_by(problem.c.pipeline_id.is_not(None), problem.c.opened_at)  # of accounts and sinks first: they are causes
+    .limit(NEEDS_COUNT)
+)
 _OVERDUE = (
     select(
         problem.c.id, problem.c.kind, problem.c.opened_at, problem.c.acked_at, _pipeline.c.name.label("pipeline_name")

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from http import HTTPStatus
@@ -26,6 +27,9 @@ API = "/api/"
 
 COOKIE = "cw_session"
 SESSION_S = 12 * 3600
+
+_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.ASCII)
+"""Names that nobody can lead elsewhere, with any port: a container's port may be another outside."""
 
 READING = frozenset({"GET", "HEAD"})
 FORBIDDEN = HTTPStatus.FORBIDDEN
@@ -108,12 +112,12 @@ def _check_names(request: web.Request, settings: Settings, *, bound: str) -> Non
     """Refuse who asks for another name than ours (DNS rebinding), or from a page of another site."""
     public = (settings.http.public_url or "").lower()
     host = request.headers.get("Host", "").lower()
-    ours = set(_own_hosts(request, bound))
-    if host not in {*ours, public.partition("://")[2]}:
+    is_ours = host in _own_hosts(request, bound) or _LOOPBACK.fullmatch(host) is not None
+    if not is_ours and host != public.partition("://")[2]:
         text = f'"{harmless(host)[:100]}" is not where this watcher is; set http.public_url to its address'
         raise RefusedError(FORBIDDEN, text)
     origin = request.headers.get("Origin")
-    if origin is not None and origin.lower() not in {public, *(f"http://{each}" for each in ours)}:
+    if origin is not None and origin.lower() not in {public, f"http://{host}" if is_ours else public}:
         raise RefusedError(FORBIDDEN, "the request comes from another site; behind a proxy set http.public_url")
 
 

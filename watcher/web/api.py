@@ -71,7 +71,9 @@ async def status(console: Console) -> models.Status:
     return await _recent_status(console).get()
 
 
-async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[models.Problem]:
+async def problems(
+    console: Console, asked: models.ProblemQuery, pipeline: str | None = None
+) -> models.Page[models.Problem]:
     """Return problems: the last opened first."""
     is_open = {"open": True, "closed": False, "all": None}[asked.state]
     rows, last = await console.store.problems(is_open=is_open, after=_position(asked, ""), limit=asked.limit)
@@ -188,11 +190,11 @@ async def add_silence(console: Console, asked: models.SilenceRequest) -> models.
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "until: is over already; write a later moment")
     settings = console.settings()
     for kind, named, known in (
-        ("sinks", asked.match.sinks, settings.sinks),
+        ("sinks", asked.match.sinks, [name for name, sink in settings.sinks.items() if sink.target is not None]),
         ("accounts", asked.match.accounts, settings.accounts),
     ):
         if unknown := [name for name in named if name not in known]:
-            text = f"match.{kind}: {unknown[0]} is not configured; these are: {', '.join(known)}"
+            text = f"match.{kind}: {unknown[0]} cannot be silenced; these can: {', '.join(known)}"
             raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, text)
     match = asked.match.model_dump_json(exclude_defaults=True)
     added = await console.operator.add_silence(match, starts_at=now, ends_at=until, by=asked.by, comment=asked.comment)
@@ -219,8 +221,8 @@ async def replay(console: Console, asked: models.ReplayRequest) -> models.Replay
 async def enable(console: Console, name: str, within_s: float = ENABLED_WITHIN_S) -> models.Done:
     """Send again to a sink that its receiver disabled by a 410; 202 if that is not done within 20 s."""
     _sink(console, name)
-    (sink,) = [each for each in (await status(console)).sinks if each.name == name]
-    if sink.state != "disabled":
+    sink = next((each for each in (await status(console)).sinks if each.name == name), None)
+    if sink is None or sink.state != "disabled":
         raise RefusedError(HTTPStatus.CONFLICT, f"sink {name} is not disabled: only a receiver's 410 does that")
     await console.operator.ask("enable", name)
     console.changed()
@@ -274,7 +276,11 @@ def _position(asked: models.PageQuery, parts: str, *, is_number: bool = False) -
     if asked.after is None:
         return None
     match = _CURSOR.fullmatch(asked.after)
-    if match is None or match[1] not in (list(parts) or [""]) or not (is_number or len(match[3]) % 2 == 0):
+    if (
+        match is None
+        or match[1] not in (list(parts) or [""])
+        or (len(match[3]) > 15 if is_number else len(match[3]) % 2)
+    ):
         raise _no_cursor()
     return Position(match[1], int(match[2]), int(match[3], 16) if is_number else bytes.fromhex(match[3]))
 
@@ -377,9 +383,9 @@ async def _answer(request: web.Request, console: Console | None, methods: Mappin
     if console is None:
         raise StoreError("it is not open yet")
     asked = await _asked(request, route)
-    result = await route.handler(console, *request.match_info.values(), *asked)
-    if route.method != "GET":
-        console.changed()
+    handling = asyncio.ensure_future(_handle(route, console, *request.match_info.values(), *asked))
+    handling.add_done_callback(lambda task: task.cancelled() or task.exception())  # whoever asked may be gone by then
+    result = await (handling if route.method == "GET" else asyncio.shield(handling))
     if result is None:
         return web.Response(status=route.status)
     status = 202 if result == models.Done(done=False) else route.status
@@ -391,6 +397,14 @@ async def _answer(request: web.Request, console: Console | None, methods: Mappin
         if any(each.value in {"*", tag} for each in request.if_none_match or ()):
             return web.Response(status=304, headers={"ETag": response.headers["ETag"]})
     return response
+
+
+async def _handle(route: Route, console: Console, *asked: object) -> BaseModel | None:
+    """Do what is asked: what writes goes to its end, though whoever asked has left."""
+    result = await route.handler(console, *asked)
+    if route.method != "GET":
+        console.changed()
+    return result
 
 
 async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:

@@ -260,13 +260,11 @@ async def _pipeline(console: Console, status: Status, request: web.Request) -> F
     it = next((each for each in status.pipelines if (each.account, each.id) == (account, id_)), None)
     if it is None:
         raise api.RefusedError(HTTPStatus.NOT_FOUND, "there is no such pipeline in the configuration")
-    problems = await api.problems(console, ProblemQuery(limit=200))
+    problems = await api.problems(console, ProblemQuery(limit=200), f"{account}/{id_}")
     latest = ExecutionQuery(account=[account], pipeline=[id_], limit=LATEST_COUNT)
     return {
         "it": it,
-        "problems": [
-            each for each in problems.items if each.pipeline and (each.account, each.pipeline.id) == (account, id_)
-        ],
+        "problems": problems.items,
         "executions": (await api.executions(console, latest)).items,
     }
 
@@ -289,7 +287,7 @@ async def _silences(console: Console, status: Status, request: web.Request) -> F
         "silences": status.silences,
         "labels": _labels(console),
         "pipelines": _names(status),
-        "sinks": [each.name for each in status.sinks],
+        "sinks": [each.name for each in status.sinks if each.type != "stdout"],
     }
 
 

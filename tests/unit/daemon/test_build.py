@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from watcher.config.loader import load_config
-from watcher.config.models import Settings
+from watcher.config.models import Settings, SilenceSettings
 from watcher.daemon.build import fingerprint_of_sink, silences_of, watches_of
 from watcher.daemon.maintenance import watches_by_pipeline, watches_for
 from watcher.domain.event import EventKey, EventType
@@ -106,6 +106,9 @@ def test_a_silence_is_never_for_stdout() -> None:
     assert (everything.sinks, one.sinks, one.types) == ({"ops", "chat"}, {"ops"}, None)
     assert EventType.EXECUTION_LOST in (everything.types or ())
     assert EventType.ACCOUNT_DEGRADED not in (everything.types or ())
+    stored = SilenceSettings.model_validate({"match": {"sinks": ["out"]}, **times})
+    *_, of_stdout = silences_of(Settings.model_validate({"sinks": sinks}), [stored])
+    assert of_stdout.sinks == frozenset()
     (nothing,) = silences_of(Settings.model_validate({"sinks": {"out": {"type": "stdout"}}, "silences": silences[:1]}))
     assert not nothing.is_on("out", at=nothing.starts_at)
 

@@ -1,12 +1,14 @@
 from datetime import UTC, datetime
 
-from watcher.domain.timestamps import EARLIEST, LATEST, NEVER, Micros, Monotonic, to_us
+from watcher.domain.timestamps import EARLIEST, LATEST, NEVER, Micros, Monotonic, from_us, to_us
 
 AT = datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
 
 
 def test_a_date_is_microseconds_since_1970() -> None:
     assert to_us(AT) == 1_500_000
+    last = datetime.max.replace(tzinfo=UTC)
+    assert from_us(to_us(last)) == last
 
 
 def test_a_moment_fits_neither_the_other_clock_nor_a_duration() -> None:

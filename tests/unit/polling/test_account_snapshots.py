@@ -186,6 +186,29 @@ async def test_what_an_account_wants_uses_and_how_long_the_longest_waits(
     assert written(path)[1].trouble == "unauthorized"
 
 
+async def test_a_list_that_is_wanted_at_once_has_not_waited_for_ever(
+    store: SqlStore, clock: FakeClock, path: Path
+) -> None:
+    account = await account_of(store, clock, watches=[WHOLE_TOO])
+    account.api.pipelines.add(EMPTY_PIPELINE)
+    await account.run_for(5)
+    account.watcher.read_list(EMPTY_PIPELINE)
+    await account.watcher.flush()
+    assert 0 <= written(path)[1].longest_gap_s < 10
+
+
+async def test_a_snapshot_that_cannot_be_read_keeps_no_owner_from_starting(
+    store: SqlStore, clock: FakeClock, path: Path
+) -> None:
+    account = await account_of(store, clock, FIRST)
+    await account.watcher.flush()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("UPDATE snapshot SET body = replace(body, '0', 'null')")
+    again = await account_of(store, clock, watches=[watch_of(FIRST)])
+    await again.watcher.flush()
+    assert written(path)[1].trouble is None
+
+
 async def test_many_executions_are_looked_through_in_slices(store: SqlStore, clock: FakeClock, path: Path) -> None:
     account = await account_of(store, clock, *map(execution_id, range(2 * SLICE_COUNT + 1)))
     looking = asyncio.create_task(account.watcher.flush())

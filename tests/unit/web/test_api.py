@@ -1,5 +1,6 @@
 """The API as whoever asks it sees it, over a real socket and a real store."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -245,6 +246,27 @@ async def test_a_weekly_silence_is_shown_with_the_window_of_now_or_the_next(tmp_
     assert (silence["from"], silence["until"]) == ("2026-11-28T19:00:00Z", "2026-11-29T07:00:00Z")
 
 
+async def test_what_is_written_holds_though_whoever_asked_has_left(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_go_on, add = asyncio.Event(), asyncio.Event(), desk.operator.add_silence
+
+    async def add_slowly(match: str, **how: Any) -> Any:
+        begun.set()
+        await may_go_on.wait()
+        return await add(match, **how)
+
+    monkeypatch.setattr(desk.operator, "add_silence", add_slowly)
+    asking = asyncio.create_task(desk.ask("/silences", "POST", json={"match": {"sinks": ["ops"]}, "for": "2h"}))
+    await begun.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+    while desk.open_connections():
+        await asyncio.sleep(0)
+    may_go_on.set()
+    while not desk.changed_count:
+        await asyncio.sleep(0)
+    assert "1" in [each.get("id") for each in (await desk.found("/silences"))["items"]]
+
+
 async def test_dead_letters_are_sent_again(desk: Desk) -> None:
     assert await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "state": "dead"}) == (200, {"replayed": 1})
     status, _ = await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "ids": ["1", "2"]})
@@ -281,6 +303,7 @@ async def test_a_scan_is_asked_for(desk: Desk) -> None:
         ("GET", "/executions?after=x", 422, 'take the "next" of a page'),
         ("GET", "/executions?after=n.1.00", 422, 'take the "next" of a page'),
         ("GET", "/events?after=x", 422, 'take the "next" of a page'),
+        ("GET", f"/deliveries?after=.5.{'f' * 32}", 422, 'take the "next" of a page'),
         ("GET", "/executions?limit=201", 422, "limit: Input should be less than or equal to 200"),
         ("GET", "/executions?limit=1&limit=2", 422, "limit: "),
         ("GET", "/executions?label=team", 422, "label: "),
@@ -311,8 +334,10 @@ async def test_what_cannot_be_done_is_said(desk: Desk, method: str, path: str, s
         ("/silences", {"json": {"match": {"sinks": ["ops"]}}}, 422, 'give one of "for"'),
         ("/silences", {"json": {"match": {"sinks": ["ops"]}, "until": "2026-11-23T00:00:00Z"}}, 422, "is over already"),
         ("/silences", {"json": {"match": {"sinks": ["x" * 70_000]}}}, 413, "at most 64 KiB"),
-        ("/silences", {"json": {"match": {"sinks": ["phnoe"]}, "for": "2h"}}, 422, "phnoe is not configured"),
-        ("/silences", {"json": {"match": {"accounts": ["eu"]}, "for": "2h"}}, 422, "these are: default"),
+        ("/silences", {"json": {"match": {"sinks": ["phnoe"]}, "for": "2h"}}, 422, "phnoe cannot be silenced"),
+        ("/silences", {"json": {"match": {"sinks": ["phnoe"]}, "for": "2h"}}, 422, "these can: ops, chat"),
+        ("/silences", {"json": {"match": {"accounts": ["eu"]}, "for": "2h"}}, 422, "these can: default"),
+        ("/silences", {"json": {"match": {"sinks": ["console"]}, "for": "2h"}}, 422, "console cannot be silenced"),
         ("/silences", {"json": {"match": {"sinks": ["ops"]}, "for": "2h", "comment": "a\0"}}, 422, "null character"),
         ("/deliveries/replay", {"json": {"sink": "ops"}}, 422, 'give one of "ids"'),
         ("/deliveries/replay", {"json": {"sink": "ops", "ids": ["x"]}}, 422, "ids"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from watcher.cli.console import console_on
-from watcher.cli.daemon_client import DaemonClient, DaemonError, JsonOption, Query, UrlOption, find_daemon
+from watcher.cli.daemon_client import AccessError, DaemonClient, DaemonError, JsonOption, Query, UrlOption, find_daemon
 from watcher.cli.listing import print_list
 from watcher.cli.shell import ConfigOption, exit_at_signals, put_all_out, put_error
 from watcher.domain.errors import Exit
@@ -65,7 +65,8 @@ def _events(client: DaemonClient, query: Query, *, since: str | None, follow: bo
         try:
             page = client.ask("GET", "/events", query=[*query, ("limit", "200"), *position])
         except DaemonError as error:
-            if not follow or after is None or error.exit_code in {Exit.USAGE, Exit.NOT_FOUND}:
+            is_final = isinstance(error, AccessError) or error.exit_code in {Exit.USAGE, Exit.NOT_FOUND}
+            if not follow or after is None or is_final:
                 raise
             if not is_away:
                 put_error(f"warning: {str(error).splitlines()[0]}; trying again every second")

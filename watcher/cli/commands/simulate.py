@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 import yaml
 
-from watcher.cli.shell import parse_seconds, put_error, run_interruptible, write_file
+from watcher.cli.config_loading import parse_seconds
+from watcher.cli.shell import put_error, run_interruptible, write_file
 from watcher.domain.errors import ListenError, UsageError
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.units import spell_duration

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.config_loading import read_config
+from watcher.cli.config_loading import parse_seconds, read_config
 from watcher.cli.console import console_on
-from watcher.cli.shell import ConfigOption, parse_seconds, put_error, run_interruptible
+from watcher.cli.shell import ConfigOption, put_error, run_interruptible
 from watcher.cli.wait import Progress, View, wait_for
 from watcher.config.document import quoted
 from watcher.config.locate import find_config

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from watcher.cli.commands.wait import find_account
-from watcher.cli.shell import parse_seconds
+from watcher.cli.config_loading import parse_seconds
 from watcher.config.document import ConfigProblemsError
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit, UsageError
