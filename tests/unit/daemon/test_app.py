@@ -31,7 +31,7 @@ async def fatal_of(*, callback: object = None, task: object = None) -> list[str]
 
 
 async def test_an_error_of_ours_in_a_callback_ends_the_daemon() -> None:
-    assert await fatal_of(callback=to_us) == ["AttributeError"]
+    assert await fatal_of(callback=to_us) == ["TypeError"]
 
 
 async def test_an_error_of_ours_in_a_task_that_nobody_waits_for_ends_the_daemon() -> None:
