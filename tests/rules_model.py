@@ -116,7 +116,7 @@ class Pipeline:
     def _note(self) -> None:
         """Note complete scans, and when what waits for one is judged: once all is confirmed that it brought."""
         (listing,) = self.account.watcher._registry.listings.values()
-        complete_at = max(0, listing.cursor.complete_at - round(self.api.offset_s * SECOND_US))  # by our clock
+        complete_at = listing.cursor.complete_at and listing.cursor.complete_at - round(self.api.offset_s * SECOND_US)
         if complete_at not in self.history.scans[-1:]:
             self.history.scans.append(complete_at)
         interval = self.history.held[-1]
