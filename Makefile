@@ -39,7 +39,7 @@ types: .venv/dev
 	$(LAST) $(BIN)/lint-imports --no-cache --no-logo
 
 test-long: .venv/dev  ## what takes long because it must, also part of CI: about 3 minutes; they mostly wait
-	$(BIN)/pytest $(call marked,long) -m "long and not soak" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest $(call marked,long) -m "long and not soak" -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: .venv/dev  ## the kill and fault tests at full length, on a disk: about an hour
 	$(BIN)/pytest -m soak -p no:randomly -s $(ARGS)

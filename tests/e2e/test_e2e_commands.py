@@ -18,12 +18,13 @@ def lines(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 async def test_who_is_paged_sees_what_is_wrong_takes_it_is_quiet_and_sends_again_what_died(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(6, ends_within_s=90.0, ends_after_s=60.0))
+    simulator = await stage.simulator(world_of(6, ends_within_s=150.0, ends_after_s=120.0))
     is_refusing = True
     receiver = await stage.receiver(lambda _: Answer.REJECT if is_refusing else Answer.TAKE)
     document = document_of({"default": simulator}, {"ops": webhook(receiver)})
     pipelines = [watch["pipeline"] for watch in document["watch"]]
-    document["watch"] = [{"pipeline": id_, "labels": {"team": "sales"}, "rules": {"silent": "2s"}} for id_ in pipelines]
+    limits = {"new": "1s", "running": "1s", "paused": "1s"}
+    document["watch"] = [{"pipeline": id_, "labels": {"team": "sales"}, "overdue_after": limits} for id_ in pipelines]
     document["http"] = {"listen": "127.0.0.1:0", "token": "t0ken"}
     life = await stage.start(document)
     environ = {"WATCHER_URL": await life.started()}
@@ -34,9 +35,9 @@ async def test_who_is_paged_sees_what_is_wrong_takes_it_is_quiet_and_sends_again
     elsewhere = await outcome_of("status", folder=stage.folder, environ=environ | {"WATCHER_TOKEN": "another"})
     assert (elsewhere.code, "set WATCHER_TOKEN to the http.token of its file" in elsewhere.stderr) == (4, True)
     followed = await stage.begin("events", "-f", "--json", "--type", "problem.*", environ=environ)
-    await life.until(lambda: life.events("pipeline.silent"), what="a pipeline is silent")
-    first = lines(await ask("problems", "--json"))[-1]
-    assert first["kind"] == "pipeline.silent"
+    await life.until(lambda: life.events("execution.overdue"), what="an execution is overdue")
+    first = lines(await ask("problems", "--json"))[0]
+    assert first["kind"] == "execution.overdue"
     assert (await ask("status", "--fail-on", "attention")).code == 1
     assert json.loads((await ask("status", "--json")).stdout)["needs"]
 
