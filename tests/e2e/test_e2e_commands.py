@@ -3,11 +3,14 @@
 import json
 import signal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from e2e.endpoint import Answer
 from e2e.programme import Outcome, outcome_of
 from e2e.stage import Stage, document_of, webhook, world_of
+
+from watcher.simulator.lifecycles import Lifecycle, StatusPhase
 
 pytestmark = [pytest.mark.long, pytest.mark.untraced]
 
@@ -17,8 +20,15 @@ def lines(outcome: Outcome) -> list[dict[str, Any]]:
     return [json.loads(line) for line in outcome.stdout.splitlines()]
 
 
+LASTING = str(UUID(int=99))
+"""An execution that stays as it is, and so does its problem."""
+
+
 async def test_who_is_paged_sees_what_is_wrong_takes_it_is_quiet_and_sends_again_what_died(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(6, ends_within_s=150.0, ends_after_s=120.0))
+    world = world_of(6, ends_within_s=90.0, ends_after_s=60.0)
+    phases = (StatusPhase("running", 0.0), StatusPhase("success", 3600.0))
+    world.add(Lifecycle(LASTING, phases), pipeline=next(iter(world.executions())).pipeline)
+    simulator = await stage.simulator(world)
     is_refusing = True
     receiver = await stage.receiver(lambda _: Answer.REJECT if is_refusing else Answer.TAKE)
     document = document_of({"default": simulator}, {"ops": webhook(receiver)})
@@ -35,8 +45,10 @@ async def test_who_is_paged_sees_what_is_wrong_takes_it_is_quiet_and_sends_again
     elsewhere = await outcome_of("status", folder=stage.folder, environ=environ | {"WATCHER_TOKEN": "another"})
     assert (elsewhere.code, "set WATCHER_TOKEN to the http.token of its file" in elsewhere.stderr) == (4, True)
     followed = await stage.begin("events", "-f", "--json", "--type", "problem.*", environ=environ)
-    await life.until(lambda: life.events("execution.overdue"), what="an execution is overdue")
-    first = lines(await ask("problems", "--json"))[0]
+    await life.until(
+        lambda: LASTING in [event["subject"] for event in life.events("execution.overdue")], what="it is overdue"
+    )
+    (first,) = [each for each in lines(await ask("problems", "--json")) if each.get("execution") == LASTING]
     assert first["kind"] == "execution.overdue"
     assert (await ask("status", "--fail-on", "attention")).code == 1
     assert json.loads((await ask("status", "--json")).stdout)["needs"]
