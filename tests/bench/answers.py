@@ -16,7 +16,7 @@ BODY_BYTES = 3_000
 ID_LENGTH = 36
 PIPELINE_ROWS = 60
 _PAGE_ROWS = 50
-_NEWEST_AT = datetime(2025, 11, 24, 10, 0, tzinfo=UTC)
+_NEWEST_AT = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(hours=1)  # within any lookback
 
 
 def execution_ids(count: int) -> tuple[str, ...]:
