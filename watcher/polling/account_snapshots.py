@@ -78,10 +78,8 @@ class AccountSnapshots:
         steady_us, cadence = deps.clock.steady_us(), deps.evaluator.cadence
         found = defaultdict[str, dict[str, list[int]]](dict)  # of each pipeline, by label: how many, since when
         step, named_count, rates_per_s = len(entries) // SAMPLE_COUNT + 1, 0, list[float]()
-        asked = [
-            each.asked_at for each in lists.values() if each.asked_at != EARLIEST
-        ]  # else somebody wants it at once
-        first_at = min([now, *asked])
+        # A list that somebody wants at once has no time of its own.
+        first_at = min([now, *(each.asked_at for each in lists.values() if each.asked_at != EARLIEST)])
         for start in range(0, len(entries), SLICE_COUNT):
             if start:
                 await asyncio.sleep(0)

@@ -75,8 +75,8 @@ async def problems(
     console: Console, asked: models.ProblemQuery, pipeline: str | None = None
 ) -> models.Page[models.Problem]:
     """Return problems: the last opened first."""
-    is_open = {"open": True, "closed": False, "all": None}[asked.state]
-    rows, last = await console.store.problems(is_open=is_open, after=_position(asked, ""), limit=asked.limit)
+    is_open, after = {"open": True, "closed": False, "all": None}[asked.state], _position(asked, "")
+    rows, last = await console.store.problems(is_open=is_open, pipeline=pipeline, after=after, limit=asked.limit)
     return models.Page[models.Problem](items=[models.Problem(**shown.problem(row)) for row in rows], next=_cursor(last))
 
 

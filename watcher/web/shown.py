@@ -26,8 +26,8 @@ from watcher.web.console import Console
 
 DAY_US = 86_400_000_000
 
-OWNED_WITHIN_US = 30_000_000
-"""An owner writes its snapshot every 5 s: one that is older is nobody's."""
+OWNED_WITHIN_US = 60_000_000
+"""An owner writes its snapshot every 30 s at least: one that is older than two of these is nobody's."""
 
 
 def told(console: Console, found: Told) -> dict[str, Sequence[Any]]:

@@ -66,7 +66,7 @@ async def test_the_status_says_how_everything_stands(desk: Desk) -> None:
 
 
 async def test_what_nobody_owns_any_more_has_no_moment(desk: Desk) -> None:
-    desk.clock.us += 31_000_000
+    desk.clock.us += 61_000_000
     assert "asOf" not in (await desk.found("/status"))["accounts"][0]
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import ClientSession
-from console_rig import DEGRADED, OVERDUE, SETTINGS, executed, fill
+from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, executed, fill
 from sample_events import HOSTILE_PARTS, PIPELINE, execution_id
 from sqlalchemy import update
 from stores import SetClock, claim, open_soon, operator_of
@@ -331,6 +331,13 @@ async def test_what_others_called_something_is_shown_and_does_nothing(tmp_path: 
 async def test_no_secret_is_on_any_page(site: Site) -> None:
     for path in PAGES:
         assert "secret" not in (await site.get(path)).body
+
+
+async def test_a_pipeline_shows_its_own_problems_and_no_others(tmp_path: Path) -> None:
+    async with a_site(tmp_path) as site:
+        assert str(OVERDUE) in (page := (await site.get(f"/pipelines/default/{PIPELINE}")).body)
+        assert str(DEGRADED) not in page
+        assert str(OVERDUE) not in (await site.get(f"/pipelines/default/{NAMED}")).body
 
 
 async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None:
