@@ -22,7 +22,7 @@ from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
 from watcher.daemon.reload import ConfigFollower, Reloading, apply_settings
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
-from watcher.domain.errors import StoreNotReadyError
+from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
 from watcher.runtime.clock import Clock, SystemClock
@@ -127,7 +127,14 @@ async def _work(
     supervisor = Supervisor(shared, ownership)
     stack.push_async_callback(supervisor.stop)
     operations = Operations(shared, supervisor, follower)
-    await operations.read_silences()  # before anything is sent: a start within a silence sends nothing
+    while not stop.is_set():  # before anything is sent: a start within a silence sends nothing
+        try:
+            await operations.read_silences()
+            break
+        except StoreUnusableError:
+            raise
+        except StoreError:  # the store says so in the log
+            await asyncio.sleep(TRY_AGAIN_AFTER_S)
     await supervisor.apply(settings)
     schedule.repeat("operations", operations.tick, every_s=operations.every_s)
     pages.console = operations.console()

@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
+import psycopg
 import pytest
 from postgres import PostgresServer
 from structlog.testing import capture_logs
@@ -14,6 +15,8 @@ from watcher.daemon.app import open_when_ready, run
 from watcher.domain.errors import StoreUnusableError
 from watcher.runtime.clock import SystemClock
 from watcher.store.sql_store import SqlStore
+
+END_WHO_WAITS = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted"
 
 
 def opening(settings: StoreSettings, stop: asyncio.Event) -> asyncio.Task[SqlStore | None]:
@@ -89,3 +92,19 @@ async def test_a_store_that_a_person_must_correct_ends_the_daemon_and_its_pages(
     settings = Settings.model_validate({"http": {"listen": "127.0.0.1:0"}, "store": {"url": postgres.url("nowhere")}})
     with pytest.raises(StoreUnusableError, match="does not exist"):
         await run(settings, stop=asyncio.Event())
+
+
+async def test_a_connection_that_breaks_during_the_start_is_made_again(postgres: PostgresServer) -> None:
+    with postgres.database() as url:
+        settings = Settings.model_validate({"http": {"listen": "127.0.0.1:0"}, "store": {"url": url}})
+        stop, started = asyncio.Event(), asyncio.Event()
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE silence")  # the last that is read before anything is owned
+            daemon = asyncio.create_task(run(settings, stop=stop, started=lambda _started: started.set()))
+            await asyncio.to_thread(postgres.wait_for_lock, url)
+            await asyncio.to_thread(postgres.run, END_WHO_WAITS, url)
+        begun = asyncio.create_task(started.wait())
+        done, _ = await asyncio.wait({begun, daemon}, return_when=asyncio.FIRST_COMPLETED)
+        assert done == {begun}
+        stop.set()
+        await daemon
