@@ -31,6 +31,7 @@ from watcher.store.changes import (
     PipelineChange,
     SourceChange,
     Take,
+    Taken,
     Turn,
 )
 from watcher.store.leases import MAINTENANCE, LocalLeases
@@ -38,7 +39,6 @@ from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.open import open_store
 from watcher.store.operator_store import OperatorStore
 from watcher.store.recording import Item
-from watcher.store.records import Taken
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import lease

@@ -42,9 +42,19 @@ from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
 from watcher.sinks.alert import SIGNS
 from watcher.sinks.stdout import why
-from watcher.store.changes import BackoffState, Change, ChangeSet, ExecutionChange, Lease, SingleChange, SourceChange
+from watcher.store.changes import (
+    AccountRecord,
+    BackoffState,
+    Change,
+    ChangeSet,
+    ExecutionChange,
+    Lease,
+    PipelineRecord,
+    RulesRecord,
+    SingleChange,
+    SourceChange,
+)
 from watcher.store.leases import HeldLease
-from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}

@@ -22,12 +22,11 @@ from watcher.domain.watch import limits_dwell
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.store.changes import Lease
+from watcher.store.changes import Lease, OpenProblem
 from watcher.store.leases import MAINTENANCE, HeldLease
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.problems import count_open_problems
 from watcher.store.recording import load_events
-from watcher.store.records import OpenProblem
 from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()

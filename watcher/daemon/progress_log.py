@@ -11,7 +11,7 @@ from watcher.domain.timestamps import Monotonic
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.store.records import Backlog
+from watcher.store.changes import Backlog
 from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()

@@ -22,8 +22,8 @@ from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.threads import raise_to
+from watcher.store.changes import OpenProblem
 from watcher.store.leases import HeldLease, LeaseKey
-from watcher.store.records import OpenProblem
 
 log = structlog.get_logger()
 

@@ -25,8 +25,7 @@ from watcher.polling.poll_item import QueueKind, TrackedExecution
 from watcher.polling.poll_queue import ListRequest, PollQueue
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies, AccountSession
-from watcher.store.changes import ExecutionChange, PipelineChange
-from watcher.store.records import PipelineRecord
+from watcher.store.changes import ExecutionChange, PipelineChange, PipelineRecord
 
 log = structlog.get_logger()
 

@@ -21,8 +21,7 @@ from watcher.domain.routing import Router
 from watcher.domain.rules import RuleState
 from watcher.runtime.metrics import Metrics
 from watcher.store.account_store import SqlAccountStore
-from watcher.store.changes import RulesChange
-from watcher.store.records import OpenProblem
+from watcher.store.changes import OpenProblem, RulesChange
 from watcher.store.sql_store import SqlStore
 
 PROBLEM = Problem(UUID(int=1), EventType.PIPELINE_FAILING, EPOCH, EventKey(stream_of(PIPELINE), 1))

@@ -12,7 +12,7 @@ from watcher.daemon.maintenance import Maintenance
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, Router
-from watcher.store.records import OpenProblem
+from watcher.store.changes import OpenProblem
 from watcher.store.sql_store import SqlStore
 
 A = "9a1b0000-0000-4000-8000-00000000000a"
