@@ -405,17 +405,16 @@ async def _start(
         heard.put_nowait,
     )
     ((name, account),) = settings.accounts.items()
+    polling = wait_polling(settings.polling, interval_s=interval_s, rate_limit=account.rate_limit)
     poller = await build_account(
         shared,
         stack,
         HeldLease(Lease("account", name, 1), clock=clock),
-        settings=account,
-        polling=wait_polling(settings.polling, interval_s=interval_s, rate_limit=account.rate_limit),
+        settings.model_copy(update={"polling": polling}),
         cadence=wait_cadence(clock, interval_s=interval_s),
-        retention_s=settings.store.retention_s,
         open_api=partial(ObservedApi, heard.put_nowait),
     )
-    await poller.watch(watches_of(settings, name))
+    await poller.watch(watches_of(settings))
     schedule.add(f"account:{name}", poller.tick)
     stack.push_async_callback(poller.cancel)
     stack.push_async_callback(schedule.stop)
