@@ -134,7 +134,8 @@ async def test_it_polls_at_its_interval_whatever_is_answered_slower_after_an_hou
     api = ScriptedApi(clock, default=answer if isinstance(answer, Outcome) else None)
     api.script[EXECUTION] = answer
     watch = {"pipeline": PIPELINE, "account": "a", "executions": [EXECUTION]}
-    settings = Settings.model_validate({"accounts": {"a": {"api_key": "k"}}, "watch": [watch], "polling": {"degraded_after": "2h"}})
+    document = {"accounts": {"a": {"api_key": "k"}}, "watch": [watch], "polling": {"degraded_after": "2h"}}
+    settings = Settings.model_validate(document)
     poller = Poller(progress_after(), View(), api=api, settings=settings, interval_s=interval_s, clock=clock)
     for passed_s, next_s in ((1, interval_s), (3598, interval_s), (2, later_s)):
         clock.advance(passed_s)
