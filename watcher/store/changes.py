@@ -293,7 +293,7 @@ class SentOpening:
 class AccountStore(Protocol):
     """The part of a store that an account's owner uses, who needs no sinks.
 
-    `watcher wait` has one in memory, which needs no database.
+    It names no database, so that a command that only shares code with an owner starts without one.
     """
 
     lease: Lease

@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Select,
     String,
     and_,
     bindparam,
@@ -30,14 +31,15 @@ from sqlalchemy import (
     update,
 )
 
-from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.domain.delivery import Delivery, DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSINGS, TROUBLED_ENDS
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Backlog, Take, Taken, Turn
 from watcher.store.database import HotStatement
-from watcher.store.problems import acked_until, message_of_failing, message_of_problem
-from watcher.store.tables import WAITING, ZERO, AnyRow, delivery, event, is_sink, opens, problem
+from watcher.store.problems import MESSAGE_OF_FAILING, MESSAGE_OF_PROBLEM, acked_until
+from watcher.store.sources import SourceNumbers, sink
+from watcher.store.tables import WAITING, ZERO, AnyRow, delivery, event, opens, problem
 
 CALLED_WITHIN_US = 45_000_000
 """With the longest wait of an open breaker, 30 s, everything is called within 75 s of a receiver's return."""
@@ -93,7 +95,7 @@ _earlier = delivery.alias("earlier")
 EARLIER = (
     select(func.max(_earlier.c.number))
     .where(
-        is_sink(_earlier, delivery.c.sink_id),
+        _earlier.c.sink_id + ZERO == delivery.c.sink_id,  # found by their lane
         _earlier.c.lane == delivery.c.lane,
         _earlier.c.number < delivery.c.number,
         _earlier.c.state == WAITING,
@@ -117,7 +119,7 @@ _TRIED_LONGEST_AGO = _HEADS.where(delivery.c.tried == true()).order_by(delivery.
 _MEMBERS = (
     _DELIVERIES.add_columns(EARLIER.label("earlier"))
     .where(
-        is_sink(delivery, bindparam("of_sink")),
+        delivery.c.sink_id + ZERO == bindparam("of_sink"),  # found by their group
         delivery.c.state == WAITING,
         delivery.c.group_key == bindparam("of_group"),
         or_(delivery.c.tried == false(), delivery.c.due_at <= bindparam("now")),
@@ -134,8 +136,8 @@ _OPENING = (
 )
 
 
-def settle(connection: Connection, turns: Iterable[tuple[int, Turn]], *, now: Micros) -> None:
-    """Write how attempts ended, each turn with the number of its sink.
+def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumbers, now: Micros) -> None:
+    """Write how attempts ended.
 
     A delivery that is settled already is left as it is: this write was tried before, or the sink was removed
     meanwhile.
@@ -143,7 +145,8 @@ def settle(connection: Connection, turns: Iterable[tuple[int, Turn]], *, now: Mi
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     freed: list[dict[str, Any]] = []
-    for sink_id, turn in turns:
+    for turn in turns:
+        sink_id = numbers[sink(turn.lease.name)]
         for attempt in turn.attempts:
             is_waiting, stands = attempt.state is DeliveryState.WAITING, attempt.delivery
             first_due_at_s = stands.first_due_at_s
@@ -275,11 +278,19 @@ def _complete(connection: Connection, sink_id: int, sent: Delivery, request: Tak
     """Add how the problem of a delivery stands, and where its message is."""
     if sent.problem is not None and (sent.closes or sent.type in _FOLLOWING):
         sent = _with_opening(connection, sink_id, sent)
+    key: dict[str, Any] = {"of_sink": sink_id, "of_pipeline": f"{sent.account}/{sent.pipeline}"}
     if request.with_messages and sent.problem is not None:
-        sent = replace(sent, message=message_of_problem(connection, sink_id, sent.problem))
+        sent = replace(sent, message=_message(connection, MESSAGE_OF_PROBLEM, key | {"of_problem": sent.problem.bytes}))
     if request.with_messages and sent.type in TROUBLED_ENDS:
-        sent = replace(sent, thread=message_of_failing(connection, sink_id, sent.account, sent.pipeline))
+        sent = replace(sent, thread=_message(connection, MESSAGE_OF_FAILING, key))
     return sent
+
+
+def _message(connection: Connection, statement: Select[Any], key: dict[str, Any]) -> ProblemMessage | None:
+    row = connection.execute(statement, key).one_or_none()
+    if row is None:
+        return None
+    return ProblemMessage(UUID(bytes=row.problem_id), MessagePlace(row.channel, row.number), row.body)
 
 
 def _with_opening(connection: Connection, sink_id: int, sent: Delivery) -> Delivery:

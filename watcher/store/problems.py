@@ -5,30 +5,26 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
 
-from watcher.domain.delivery import MessagePlace, ProblemMessage
+from watcher.domain.delivery import ProblemMessage
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import from_us, to_us
 from watcher.store.changes import About, OpenProblem
-from watcher.store.sources import execution_id, pipeline, pipeline_id
+from watcher.store.sources import execution_id, pipeline_id
 from watcher.store.tables import AnyRow, event, problem, problem_message, source
-
-PROBLEM_COLUMNS = tuple(problem.c[name] for name in ("id", "kind", "opened_at", "failed_count", "stream", "sequence"))
-"""What `problem_of` reads."""
 
 PAGE_COUNT = 1_000
 """Problems of one page."""
 
 _INSERT = insert(problem)
-WRITE_PROBLEM = (
-    update(problem)
-    .where(problem.c.id == bindparam("of_problem"), problem.c.closed_at.is_(None))
-    .values(failed_count=bindparam("new_failed_count"), closed_at=bindparam("new_closed_at"))
+WRITE_PROBLEM = text(
+    "UPDATE problem SET failed_count = :new_failed_count, closed_at = :new_closed_at"
+    " WHERE id = :of_problem AND closed_at IS NULL"
 )
 OPEN_PROBLEMS = (
-    select(*PROBLEM_COLUMNS)
+    select(problem)
     .where(problem.c.source_id == bindparam("of_source"), problem.c.closed_at.is_(None))
     .order_by(problem.c.opened_at)
 )
@@ -98,7 +94,7 @@ def open_problems(connection: Connection, *, after: UUID | None) -> list[OpenPro
 
 
 def problem_of(row: AnyRow) -> Problem:
-    """Return a row that has `PROBLEM_COLUMNS`."""
+    """Return a row of a problem."""
     return Problem(
         id=UUID(bytes=row.id),
         kind=EventType(row.kind),
@@ -135,8 +131,8 @@ _MESSAGES = (
     .join(problem, problem.c.id == problem_message.c.problem_id)
     .outerjoin(event, (event.c.stream == problem.c.stream) & (event.c.sequence == problem.c.sequence))
 )
-_MESSAGE = _MESSAGES.where(*_ITS_MESSAGE)
-_FAILING = (
+MESSAGE_OF_PROBLEM = _MESSAGES.where(*_ITS_MESSAGE)
+MESSAGE_OF_FAILING = (
     _MESSAGES.join(source, source.c.id == problem.c.pipeline_id)
     .where(
         source.c.kind == "pipeline",
@@ -158,24 +154,3 @@ def write_messages(connection: Connection, sink_id: int, messages: Iterable[Prob
             connection.execute(_FORGET, key)
         else:
             connection.execute(_KEEP, key | {"channel": message.place.channel, "number": message.place.number})
-
-
-def message_of_problem(connection: Connection, sink_id: int, problem_id: UUID) -> ProblemMessage | None:
-    """Return the message of a problem in a sink, if it has one."""
-    return _message_of(connection.execute(_MESSAGE, {"of_problem": problem_id.bytes, "of_sink": sink_id}).one_or_none())
-
-
-def message_of_failing(
-    connection: Connection, sink_id: int, account: str | None, pipeline_id: str | None
-) -> ProblemMessage | None:
-    """Return the message of the problem that a pipeline keeps failing, while it is open."""
-    if account is None or pipeline_id is None:
-        return None
-    key = {"of_pipeline": pipeline(account, pipeline_id).name, "of_sink": sink_id}
-    return _message_of(connection.execute(_FAILING, key).one_or_none())
-
-
-def _message_of(row: AnyRow | None) -> ProblemMessage | None:
-    if row is None:
-        return None
-    return ProblemMessage(UUID(bytes=row.problem_id), MessagePlace(row.channel, row.number), row.body)

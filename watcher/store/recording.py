@@ -353,6 +353,7 @@ class GroupWork:
         self.changes: list[tuple[SingleChange, Source, Source | None]] = []  # with whose it is, and of which pipeline
         self.small_writes: list[SmallWrite] = []
         self.turns: list[Turn] = []
+        self.backoffs: list[tuple[Source, Turn]] = []
         self.leases: set[Lease] = set()
         self.sources: set[Source] = set()
         self.sinks: set[str] = set()  # that something is recorded for
@@ -367,6 +368,8 @@ class GroupWork:
                     self.size = Writing.CHANGES
                 elif item.calls_forward or item.backoff is not None:
                     self.size = max(self.size, Writing.A_LITTLE)
+                if item.backoff is not None:
+                    self.backoffs.append((owner, item))
             elif isinstance(item, SmallWrite):
                 self.small_writes.append(item)
                 self.size = max(self.size, Writing.A_LITTLE)
@@ -416,9 +419,9 @@ def write_group(
         _write_sources(connection, sources)
     for small in work.small_writes:
         small.write(connection)
-    turns = [(numbers[sink(turn.lease.name)], turn) for turn in work.turns]
-    for sink_id, turn in sorted(turns, key=itemgetter(0)):
-        if turn.backoff is not None:
+    if work.backoffs:
+        for sink_id, turn in sorted(((numbers[owner], turn) for owner, turn in work.backoffs), key=itemgetter(0)):
+            assert turn.backoff is not None
             write_backoff(connection, sink_id, turn.backoff, clock_s=turn.clock_s, now=now)
     if problems:
         write_problems(connection, problems)
@@ -428,9 +431,10 @@ def write_group(
             rows = [key | {"of_problem": each.bytes, "at": at} for each, at in change.reminders.items()]
             connection.execute(_REMIND, rows)
     names = outbox.write(connection, emitted, now=now)
-    settle(connection, turns, now=now)
+    settle(connection, work.turns, numbers=numbers, now=now)
     taken: dict[int, Taken] = {}
-    for sink_id, turn in turns:
+    for turn in work.turns:
+        sink_id = numbers[sink(turn.lease.name)]
         if turn.messages:
             write_messages(connection, sink_id, turn.messages)
         if turn.calls_forward:

@@ -9,7 +9,7 @@ from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import from_us, to_us
 from watcher.store.changes import Lease, SentOpening, SinkRecord, Taken, Turn
 from watcher.store.deliveries import IS_HEAD, LET_GO
-from watcher.store.problems import PROBLEM_COLUMNS, acked_until, open_problem_of, problem_of
+from watcher.store.problems import acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of
 from watcher.store.sql_store import LeasedStore, SqlStore
 from watcher.store.tables import WAITING, action, delivery, event, opens, problem, reminder, source
@@ -55,16 +55,7 @@ _RELEASE = text(
 
 _TAKEN = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED)
 _SENT = (
-    select(
-        *PROBLEM_COLUMNS,
-        problem.c.closed_at,
-        problem.c.acked_at,
-        problem.c.acked_until,
-        delivery.c.recorded_at,
-        delivery.c.settled_at,
-        reminder.c.reminded_at,
-        event.c.body,
-    )
+    select(problem, delivery.c.recorded_at, delivery.c.settled_at, reminder.c.reminded_at, event.c.body)
     .select_from(problem)
     .join(event, opens(event, problem))
     .join(

@@ -249,7 +249,8 @@ class SqlStore:
 
     async def _write_group(self, group: "Sequence[tuple[Item, Future[Taken | None]]]") -> None:
         """Write a group. When a member spoils it, write its halves: one bad write costs the others little, no more."""
-        work = GroupWork(item for item, _ in group)
+        items, futures = zip(*group, strict=True)
+        work = GroupWork(items)
         try:
             names, taken = await self._write_work(work)
         except Exception as error:  # noqa: BLE001 - whatever it is goes to who handed it in; else all would wait for ever
@@ -257,12 +258,12 @@ class SqlStore:
         else:
             if names:  # in a turn of its own, so that what it raises cannot end the writing
                 self._loop.call_soon(self.on_recorded, names)
-            for item, future in group:
+            for item, future in zip(items, futures, strict=True):
                 if not future.done():  # a caller that was cancelled took its future along
                     future.set_result(taken.get(id(item)))
             return
         if fault.concerns_all or len(group) == 1:
-            for _, future in group:
+            for future in futures:
                 if not future.done():
                     future.set_exception(fault.error())
             return

@@ -287,11 +287,3 @@ def opens(told: FromClause, begun: FromClause) -> ColumnElement[bool]:
         told.c.problem_id == begun.c.id,
         told.c.closes == false(),
     )
-
-
-def is_sink(deliveries: FromClause, sink_id: ColumnElement[int]) -> ColumnElement[bool]:
-    """Return whether deliveries are of a sink, for those that are found by their lane or their group.
-
-    Not in the index of all that is due for the sink.
-    """
-    return deliveries.c.sink_id + ZERO == sink_id

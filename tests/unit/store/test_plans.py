@@ -53,8 +53,8 @@ OF_DELIVERIES: list[Statement] = [
 ]
 OTHERS: list[Statement] = [
     postgresql_leases._HELD,
-    problems._MESSAGE,
-    problems._FAILING,
+    problems.MESSAGE_OF_PROBLEM,
+    problems.MESSAGE_OF_FAILING,
     recording._WRITE_SOURCE,
     recording._WRITE_BACKOFF,
     recording._WRITE_EXECUTION,
