@@ -18,7 +18,7 @@ from watcher.polling.account_snapshots import AccountSnapshots
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.evaluator import Evaluated
 from watcher.polling.execution_poller import ExecutionPoller
-from watcher.polling.list_poller import ListPoller, ListScans
+from watcher.polling.list_poller import ListPoller
 from watcher.polling.page_processor import PageProcessor, ScanRules
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES
 from watcher.polling.pipeline_rules import AccountRules
@@ -63,7 +63,6 @@ class AccountPoller:
         self._session = AccountSession(deps, poll_queue=self._poll_queue, on_trouble=self._alert_rules.hold_all)
         self._poller = ExecutionPoller(deps, session=self._session, registry=self._registry, rules=self._alert_rules)
         self._snapshots = AccountSnapshots(deps, registry=self._registry, min_interval_s=rules.min_interval_s)
-        self._scans = ListScans(deps, rules, alert_rules=self._alert_rules)
         page_processor = PageProcessor(
             deps,
             rules,
@@ -81,7 +80,6 @@ class AccountPoller:
             registry=self._registry,
             poll_queue=self._poll_queue,
             page_processor=page_processor,
-            scans=self._scans,
             alert_rules=self._alert_rules,
         )
         self._is_resting = False
@@ -208,7 +206,7 @@ class AccountPoller:
             while self._asked_lists[watch.pipeline]:
                 self._list_answered.clear()
                 await self._list_answered.wait()
-        listings = [await self._scans.begin(watch, await store.load_pipeline(watch.pipeline)) for watch in whole]
+        listings = [await self._list_poller.begin(watch, await store.load_pipeline(watch.pipeline)) for watch in whole]
         found = await store.load_open([watch.pipeline for watch in whole]) if whole else ()
         return Additions((*map(as_if_new, named.values()), *found), unrecorded, listings)
 
@@ -271,7 +269,8 @@ class AccountPoller:
                     self._conclude(recorder.order.released())
             else:  # its pending confirmation could not be confirmed, and waits on for that
                 entry.pending.retry_after(next_s, now=self._clock.monotonic())
-                self._alert_rules.confirms(entry)
+                if recorder is not None:
+                    recorder.order.begin(entry)
                 self._confirmations.add(entry)
 
     def _conclude(self, several: Sequence[Evaluated]) -> None:
