@@ -20,7 +20,6 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
 from watcher.store.account_store import SqlAccountStore
@@ -100,14 +99,13 @@ class Setup:
         fatal = self.fatal.append
         self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
         events = EventFactory(self.router)
-        silences, load = Silences(), Backpressure()
+        silences = Silences()
         self.shared = OwnerDependencies(
             partial(SqlAccountStore, store),
             clock,
             self.metrics,
             events,
             self.schedule,
-            load,
             fatal,
             store,
             silences,

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 from rich.live import Live
 from rich.text import Text
 
-from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import Reply
+from watcher.clerk.api import ClerkApi, Reply
 from watcher.cli.shell import put, put_all_out, put_error
 from watcher.config.models import PollingSettings, Settings
 from watcher.daemon.build import AccountOwnerDependencies, build_account, routes_of, watches_of
@@ -36,7 +35,6 @@ from watcher.polling.failures import ERROR_JITTER
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.http_client import Client
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
@@ -401,7 +399,6 @@ async def _start(
         metrics,
         events,
         schedule,
-        Backpressure(),
         heard.put_nowait,
     )
     ((name, account),) = settings.accounts.items()

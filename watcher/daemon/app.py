@@ -28,7 +28,6 @@ from watcher.domain.routing import Router, Silences
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
@@ -94,7 +93,6 @@ async def run(
                 metrics=metrics,
                 events=EventFactory(Router({})),
                 schedule=schedule,
-                backpressure=Backpressure(),
                 fatal=fail,
                 store=store,
                 silences=Silences(),

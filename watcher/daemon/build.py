@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from yarl import URL
 
 from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import Api
 from watcher.config.models import AccountSettings, AnySink, PollingSettings, RulesSettings, Settings, SilenceSettings
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
@@ -28,7 +27,7 @@ from watcher.polling.session import AccountDependencies
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import AccountMetrics, Metrics
-from watcher.runtime.pacing import SHARE, Backpressure, Pacer
+from watcher.runtime.pacing import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
 from watcher.sinks.stdout import StdoutSettings
 from watcher.store.changes import Lease
@@ -51,7 +50,6 @@ class AccountOwnerDependencies:
     metrics: Metrics
     events: EventFactory
     schedule: Schedule
-    backpressure: Backpressure
     fatal: Callable[[BaseException], None]
 
 
@@ -97,7 +95,7 @@ async def build_account(
     settings: AccountSettings,
     polling: PollingSettings,
     retention_s: float,
-    open_api: Callable[..., Api] = ClerkApi,
+    open_api: Callable[..., ClerkApi] = ClerkApi,
     cadence: Cadence | None = None,
 ) -> AccountPoller:
     """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`.
@@ -121,7 +119,7 @@ async def build_account(
     breaker = AccountCircuitBreaker(
         degraded_after_s=polling.degraded_after_s,
         max_interval_s=polling.max_interval_s,
-        now=now,
+        clock=clock,
         trouble=AccountTrouble(record.trouble) if record.trouble else None,
         backoff=record.backoff,
     )
@@ -152,7 +150,6 @@ async def build_account(
         failures=failures,
         metrics=metrics,
         concurrency=polling.concurrency,
-        backpressure=shared.backpressure,
         wake=shared.schedule.waker(f"account:{lease.name}"),
         fatal=shared.fatal,
     )

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from worker_rig import EPOCH, FakeClock
 
-from watcher.clerk.protocol import Reply
+from watcher.clerk.api import Reply
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome

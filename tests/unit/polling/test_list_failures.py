@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from virtual import PIPELINE, Account, FakeClock, ScriptedApi, account_of
 
-from watcher.clerk.protocol import PageReply
+from watcher.clerk.api import PageReply
 from watcher.domain.execution import ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Watch

@@ -3,7 +3,7 @@
 import pytest
 from virtual import FakeClock
 
-from watcher.clerk.protocol import Reply
+from watcher.clerk.api import Reply
 from watcher.cli.wait import (
     Progress,
     View,

@@ -3,7 +3,7 @@
 import pytest
 from virtual import FakeClock
 
-from watcher.clerk.protocol import Reply
+from watcher.clerk.api import Reply
 from watcher.cli.wait import PollFailure, Progress, StatusPeriod, WaitResult
 from watcher.domain.errors import Exit
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
