@@ -21,7 +21,6 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
 from watcher.store.account_store import SqlAccountStore
@@ -104,7 +103,6 @@ def dependencies_of(
         metrics=metrics or Metrics(),
         events=EventFactory(Router({})),
         schedule=NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None),
-        backpressure=Backpressure(),
         fatal=fatal,
         store=store,
         silences=Silences(),

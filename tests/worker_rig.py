@@ -26,7 +26,6 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router, Silences
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.runtime.metrics import Metrics, SinkMetrics
-from watcher.runtime.pacing import Backpressure
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, Sink, WorkerRules
 from watcher.store.changes import SourceChange, Taken, Turn
 from watcher.store.open import BUSY_TIMEOUT_S
@@ -192,7 +191,6 @@ class Rig:
         self.emitted: list[tuple[str, int]] = []
         self.answers: list[str] = []
         self.ends: list[BaseException] = []
-        self.backpressure = Backpressure()
         self.silences = Silences()
         self.woken = False
         self.is_trusted = True
@@ -224,7 +222,6 @@ class Rig:
                 silences=self.silences,
                 fatal=self.ends.append,
                 metrics=SinkMetrics(self.metrics, self.name),
-                backpressure=self.backpressure,
             ),
         )
         self.real_store.wakes[self.name] = self.worker.wake

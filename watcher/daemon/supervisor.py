@@ -286,14 +286,12 @@ async def _build_worker(
         silences=shared.silences,
         fatal=shared.fatal,
         metrics=metrics,
-        backpressure=shared.backpressure,
     )
     worker = DeliveryWorker(store, sink=sink, record=record, rules=block.rules, deps=deps)
     shared.store.wakes[name] = worker.wake
     stack.callback(shared.store.wakes.pop, name)
     shared.store.takers[name] = worker.offer
     stack.callback(shared.store.takers.pop, name)
-    stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
     return worker
 
 

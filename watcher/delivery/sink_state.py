@@ -12,7 +12,7 @@ from watcher.domain.routing import Silences
 from watcher.domain.timestamps import LATEST, NEVER, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.runtime.pacing import Backpressure, Jitter
+from watcher.runtime.pacing import Jitter
 from watcher.runtime.scheduler import WakeIn
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S
 from watcher.store.changes import BackoffState, SentOpening, SinkRecord, SourceChange
@@ -49,7 +49,6 @@ class WorkerDependencies:
     silences: Silences
     fatal: Callable[[BaseException], None]
     metrics: SinkMetrics
-    backpressure: Backpressure
 
 
 class SinkState:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import structlog
 
-from watcher.clerk.protocol import PageReply
+from watcher.clerk.api import PageReply
 from watcher.domain.event import GapReason, OutboxEntry
 from watcher.domain.execution import LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
@@ -134,7 +134,7 @@ class ListPoller:
                 return await self._read(request, reply, left=left)
             return await self._fail(request, reply, now=now)
         self._deps.breaker.note(listing, reply, now=now)
-        await self._session.report_answer(failed=False)
+        await self._session.report()
         if request.scans:
             listing.works()
             if not listing.cursor.dated and not listing.unwatched:
@@ -328,7 +328,7 @@ class ListPoller:
         reason = self._session.note_failure(listing, reply, now=now, alone=alone, lost=is_refused)
         if is_refused and not listing.scan.began_at:  # it was before, so once more is enough
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
-        await self._session.report_answer(failed=True)
+        await self._session.report()
         return reason
 
     async def give_up(self, listing: PipelineListState, reason: LostReason | None, *, now: Monotonic) -> Step:

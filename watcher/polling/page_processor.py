@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from watcher.clerk.protocol import PageReply
+from watcher.clerk.api import PageReply
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, to_us
