@@ -10,10 +10,10 @@ from sqlalchemy import BigInteger, Connection, String, bindparam, delete, func, 
 
 from watcher.domain.delivery import DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventKey, EventType, OutboxEntry
-from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.problems import Problem, ProblemChange, SentOpening
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.store.changes import Emitted, SourceChange
-from watcher.store.records import OpenProblem, SentOpening
+from watcher.store.records import OpenProblem
 from watcher.store.states import SourceNumbers, execution_id, pipeline, pipeline_id, sink
 from watcher.store.tables import AnyRow, delivery, event, execution, opens, problem, problem_message, reminder, source
 

@@ -8,12 +8,13 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, bindparam, case, delete, exists, func, null, select, true, update
 
 from watcher.domain.delivery import DeliveryState
+from watcher.domain.problems import SentOpening
 from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import Micros, to_us
 from watcher.store.changes import Lease, SnapshotChange, SourceChange, Turn
 from watcher.store.deliveries import IS_HEAD, LET_GO
 from watcher.store.problems import open_problem_of, sent_openings
-from watcher.store.records import SentOpening, SinkRecord, Taken
+from watcher.store.records import SinkRecord, Taken
 from watcher.store.sql_store import SqlStore
 from watcher.store.states import backoff_of, sink
 from watcher.store.tables import WAITING, action, delivery, event, opens, problem, source, waits

@@ -1,9 +1,8 @@
 """How a worker gets through much at once: slots, batches, settling in groups, and who makes room for it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from worker_rig import BUSY, DELIVERED, GONE, RULES, Rig, name_of
@@ -12,14 +11,6 @@ from watcher.delivery.worker import BATCH, CONCURRENCY, REST_S, UNSETTLED_COUNT
 from watcher.domain.delivery import Delivery
 from watcher.domain.routing import GroupRules
 from watcher.sinks.protocol import SendResult
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path / "watcher.db")
-    await rig.start()
-    yield rig
-    await rig.stop()
 
 
 def streams(count: int) -> list[str]:
