@@ -268,8 +268,7 @@ async def _build_worker(
     context = SinkContext(
         shared.clock,
         shared.output,
-        retried=lambda why: worker.retried(why),  # noqa: PLW0108 (it is there later)
-        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (as above)
+        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (it is there later)
         check=held.check,
         public_url=settings.http.public_url or "",
     )
