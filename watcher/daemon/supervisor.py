@@ -193,9 +193,7 @@ class Supervisor:
         """Take what is owned no more out of the metrics."""
         if key in self._shown:
             self._shown.discard(key)
-            metrics = self._shared.metrics
-            forget = metrics.forget_sink if key.kind == "sink" else metrics.forget_account
-            forget(key.name)
+            self._shared.metrics.forget(key.kind, key.name)
 
     async def _start(self, key: LeaseKey, wanted: object, *, held: HeldLease, settings: Settings) -> _Owned:
         self._shown.add(key)

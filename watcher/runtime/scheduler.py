@@ -9,20 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from watcher.runtime.clock import Clock
 
-
-class WakeIn(Protocol):
-    """Asks a job to run in so many seconds at the latest, or now."""
-
-    def __call__(self, in_s: float = 0.0) -> None:
-        """Ask for it."""
-
+WakeIn = Callable[..., None]
+"""Asks a job to run in so many seconds at the latest; without any, now."""
 
 Tick = Callable[[], Awaitable[float | None]]
 """Does what is due and returns the seconds until it wants to run again, `None` for not before it is woken."""

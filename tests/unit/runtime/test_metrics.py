@@ -3,14 +3,14 @@
 from importlib.metadata import version
 
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from sample_metrics import busy_pipeline
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType
 from watcher.domain.execution import Outcome
-from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
+from watcher.runtime.metrics import AccountMetrics, FastHistogram, Metrics, SinkMetrics
 
 OUTCOMES = [
     "ok",
@@ -164,7 +164,7 @@ def test_reminders_and_refreshes_are_counted(metrics: Metrics) -> None:
     assert value(metrics, "events_total", type="problem.reminder") == 1
     assert value(metrics, "alertmanager_refreshes_total", sink="ops", outcome="ok") == 1
     assert value(metrics, "alertmanager_refreshes_total", sink="ops", outcome="failed") == 2
-    metrics.forget_sink("ops")
+    metrics.forget("sink", "ops")
     assert value(metrics, "alertmanager_refreshes_total", sink="ops", outcome="ok") is None
 
 
@@ -172,3 +172,15 @@ def test_a_delivery_recorded_by_a_clock_that_was_ahead_took_no_time(metrics: Met
     SinkMetrics(metrics, "ops").delivered(-3600)
     assert value(metrics, "delivery_delay_seconds_sum", sink="ops") == 0
     assert value(metrics, "delivery_delay_seconds_bucket", sink="ops", le="0.1") == 1
+
+
+@pytest.mark.parametrize("values", [(), (0.0, 0.005, 0.006), (0.5, 0.1, 3600, 3600.5, 1e9), (0.005, 0.5, 1, 60, 3600)])
+def test_a_histogram_without_locks_shows_what_the_librarys_own_would(values: tuple[float, ...]) -> None:
+    shown = []
+    for kind in (Histogram, FastHistogram):
+        registry = CollectorRegistry()
+        one = kind("lateness_seconds", "Late.", ("account",), buckets=(0.005, 0.5, 1, 60, 3600), registry=registry)
+        for value in values:
+            one.labels("a").observe(value)
+        shown.append([line for line in generate_latest(registry).decode().splitlines() if "_created" not in line])
+    assert shown[0] == shown[1]
