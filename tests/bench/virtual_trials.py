@@ -17,8 +17,7 @@ from bench.virtual_api import Notes
 from bench.virtual_time import ACCOUNT, Stage, enter_stage
 from watcher.config.models import PollingSettings
 from watcher.domain.watch import Watch
-from watcher.simulator.lifecycles import Kind
-from watcher.simulator.world import SimExecution
+from watcher.simulator.world import Kind, SimExecution
 
 UNPACED_PER_S = 10_000.0
 PATIENCE_S = 3600.0

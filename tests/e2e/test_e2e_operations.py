@@ -12,10 +12,9 @@ from e2e.stage import Document, Stage, document_of, webhook
 from stores import operator_of
 
 from watcher.runtime.clock import SystemClock
-from watcher.simulator.lifecycles import BRISK, Kind, make_lifecycle
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.server import Simulator
-from watcher.simulator.world import World
+from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 from watcher.store.open import open_store
 from watcher.store.operator_store import OperatorStore
 

@@ -4,9 +4,8 @@ import pytest
 from e2e.stage import Stage, document_of, webhook
 
 from watcher.runtime.clock import SystemClock
-from watcher.simulator.lifecycles import BRISK, Kind, make_lifecycle
 from watcher.simulator.scenarios import pipeline_named
-from watcher.simulator.world import World
+from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 
 pytestmark = pytest.mark.untraced
 

@@ -96,7 +96,7 @@ class Metrics:
         """Show nothing more of that account or sink."""
         if owner == "account":
             self.pipelines.pop(name, None)
-        for metric in self._metrics_of[owner]:
+        for metric in self._metrics_of.get(owner, ()):
             metric.remove_by_labels({owner: name})
 
     def forget_backlog(self, name: str) -> None:
