@@ -89,7 +89,7 @@ class Schedule:
         """
         self._begin(_Job(name, run, self._ran_s, failed or self._fatal))
 
-    def repeat(self, name: str, run: Callable[[], Awaitable[None]], *, every_s: float) -> None:
+    def repeat(self, name: str, run: Tick, *, every_s: float) -> None:
         """Add a job that runs at once, when it is woken, and every so often for as long as the schedule runs."""
         job = _Job(name, run, self._ran_s, self._fatal, repeats=True)
         self._scheduler.add_job(_wake, Every(every_s), args=(job,))
