@@ -98,8 +98,10 @@ MISTAKES = [
     ),
     (
         ("match: {events: [execution.faild]}", FROM, UNTIL),
-        '23: silences[0].match.events[0]: "execution.faild" matches no event type; '
-        'did you mean "execution.failed"? Globs such as "execution.*" work',
+        (
+            '23: silences[0].match.events[0]: "execution.faild" matches no event type; '
+            'did you mean "execution.failed"? Globs such as "execution.*" work'
+        ),
     ),
     # once
     ((MATCH,), f"5: silences[0].from: needs from and until; {BOTH}"),
@@ -136,8 +138,10 @@ MISTAKES = [
     *(
         (
             (MATCH, weekly(timezone=zone)),
-            f'101: silences[0].weekly.timezone: "{zone}" is no time zone; '
-            'did you mean "Europe/Berlin"? Write one such as Europe/Berlin',
+            (
+                f'101: silences[0].weekly.timezone: "{zone}" is no time zone; '
+                'did you mean "Europe/Berlin"? Write one such as Europe/Berlin'
+            ),
         )
         for zone in ("Berlin", "Europe/Berln")
     ),
