@@ -25,6 +25,7 @@ from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.problems import Problem, ProblemChange, SentOpening
 from watcher.domain.routing import Router, Silences
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
+from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics, SinkMetrics
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules
 from watcher.store.changes import SourceChange, Taken, Turn
@@ -49,7 +50,7 @@ MOST_TICKS = 10_000
 """A worker that wants as many at one moment would keep a processor busy."""
 
 
-class FakeClock:
+class FakeClock(Clock):
     """Stands still until it is moved."""
 
     def __init__(self, passed_s: float = 0.0) -> None:

@@ -13,7 +13,7 @@ from e2e.endpoint import SECRET, Answer, Attempt, Receiver, take
 from e2e.programme import Board, Life, begin
 from simulator_facts import busiest_second, true_path
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Faults
 from watcher.simulator.scenarios import CALM, pipeline_named
 from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
@@ -125,7 +125,7 @@ class _Noticed(RequestLog):
 
 def world_of(count: int, *, ends_within_s: float, seed: int = 1, ends_after_s: float = 1.0) -> World:
     """Return a world of `count` executions, all under way from the start, which end at moments spread over a span."""
-    world, rng = World(SystemClock()), Random(f"{seed}/ends")
+    world, rng = World(Clock()), Random(f"{seed}/ends")
     pipelines = [pipeline_named(name, seed=seed) for name in ("Sales agent", "Onboarding", "Support triage")]
     for index in range(count):
         lifecycle = make_lifecycle(seed, index=index, pace=BRISK)

@@ -8,7 +8,7 @@ import pytest
 from e2e import checks
 from e2e.endpoint import Answer, Attempt
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.server import LoggedRequest, Simulator
 from watcher.simulator.world import Lifecycle, StatusPhase, World
@@ -51,7 +51,7 @@ def _date(world: World, *, moment_s: float) -> str:
 @pytest.fixture
 def world() -> World:
     """Return a world in which one execution was new, ran from -20 s and succeeded at -10 s."""
-    world = World(SystemClock())
+    world = World(Clock())
     phases = (StatusPhase("new", 0.0), StatusPhase("running", 10.0), StatusPhase("success", 20.0))
     world.add(Lifecycle(execution=EXECUTION, phases=phases), pipeline=pipeline_named("p"), begins_s=-30.0)
     return world

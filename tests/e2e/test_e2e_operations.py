@@ -11,7 +11,7 @@ from e2e.endpoint import Answer, Receiver
 from e2e.stage import Document, Stage, document_of, webhook
 from stores import operator_of
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.server import Simulator
 from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
@@ -25,7 +25,7 @@ PIPELINE = pipeline_named("Sales agent", seed=1)
 
 async def failing(stage: Stage, count: int = 3, *, last_at_s: float = 3.0) -> Simulator:
     """Return a simulator of a pipeline so many of whose executions fail, one after the other until then."""
-    world = World(SystemClock())
+    world = World(Clock())
     for index in range(count):
         lifecycle = make_lifecycle(1, index=index, kind=Kind.FAILING, pace=BRISK)
         begins_s = last_at_s * (index + 1) / count
@@ -43,7 +43,7 @@ def watching(simulator: Simulator, receiver: Receiver, *events: str, every: str 
 @asynccontextmanager
 async def another_replica(stage: Stage) -> AsyncIterator[OperatorStore]:
     """Give what a replica of this process does for people, which owns nothing."""
-    store = await open_store(stage.store_url, clock=SystemClock())
+    store = await open_store(stage.store_url, clock=Clock())
     yield operator_of(store)
     await store.close()
 
@@ -94,7 +94,7 @@ async def test_a_silence_holds_within_a_second_and_right_after_a_start_until_it_
     life = await stage.start(document)
     await life.until(lambda: receiver.events("execution.failed"), what="something was sent")
     async with another_replica(stage) as operator:
-        now = SystemClock().now()
+        now = Clock().now()
         match = '{"events": ["execution.*"]}'
         made = await operator.add_silence(match, starts_at=now, ends_at=now + timedelta(hours=1), by=None, comment="x")
         made_at = time.monotonic()

@@ -7,7 +7,7 @@ from e2e.programme import Life
 from e2e.stage import Stage, document_of, webhook
 
 from watcher.daemon.maintenance import FLUSH_EVERY_S
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 
@@ -19,7 +19,7 @@ def tidies(life: Life) -> bool:
 
 
 async def test_a_problem_whose_rule_goes_is_closed_once_no_replica_has_the_rule(postgres_stage: Stage) -> None:
-    stage, world, pipeline = postgres_stage, World(SystemClock()), pipeline_named("Sales agent", seed=1)
+    stage, world, pipeline = postgres_stage, World(Clock()), pipeline_named("Sales agent", seed=1)
     for index in range(3):
         lifecycle = make_lifecycle(1, index=index, kind=Kind.FAILING, pace=BRISK)
         world.add(lifecycle.stretched(0.5 / lifecycle.length_s()), pipeline=pipeline, begins_s=1.0 + index)

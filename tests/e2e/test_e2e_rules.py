@@ -3,7 +3,7 @@
 import pytest
 from e2e.stage import Stage, document_of, webhook
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.untraced
 
 
 async def test_a_problem_outlasts_a_kill_and_ends_where_it_began_once_its_rule_is_removed(stage: Stage) -> None:
-    world, pipeline = World(SystemClock()), pipeline_named("Sales agent", seed=1)
+    world, pipeline = World(Clock()), pipeline_named("Sales agent", seed=1)
     for index in range(3):
         lifecycle = make_lifecycle(1, index=index, kind=Kind.FAILING, pace=BRISK)
         world.add(lifecycle.stretched(0.5 / lifecycle.length_s()), pipeline=pipeline, begins_s=1.0 + index)

@@ -24,7 +24,7 @@ from watcher.daemon.supervisor import DRAIN_S, OwnerDependencies, Supervisor
 from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
@@ -60,7 +60,7 @@ async def run(
     `started` is given the address of its pages once it runs, `reloading` says from where other settings may come.
     Raises what ended it otherwise: `StoreError`, `ListenError`, `OutputClosedError`.
     """
-    clock, metrics = SystemClock(), Metrics()
+    clock, metrics = Clock(), Metrics()
     metrics.reloaded(well=True, at=clock.now())
     waiting: int | None = None
     failures: list[BaseException] = []

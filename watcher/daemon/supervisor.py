@@ -253,10 +253,7 @@ class Supervisor:
 
     def _forget(self, key: LeaseKey) -> None:
         """Take what is owned no more out of the metrics."""
-        if key.kind == "sink":
-            self._shared.metrics.forget_sink(key.name)
-        elif key.kind == "account":
-            self._shared.metrics.forget_account(key.name)
+        self._shared.metrics.forget(key.kind, key.name)
 
 
 async def _build_worker(

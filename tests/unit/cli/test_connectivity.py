@@ -15,7 +15,7 @@ from tls import serving
 from watcher.cli.connectivity import Trial, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.scenarios import populate
 from watcher.simulator.server import SIM_KEY, Simulator
@@ -41,7 +41,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def all_tried(document: dict[str, Any], *, send: bool = False) -> list[Trial]:
-    settings, clock = Settings.model_validate(document), SystemClock()
+    settings, clock = Settings.model_validate(document), Clock()
     return [*await try_everything(settings, clock=clock, send=send)]
 
 
@@ -51,7 +51,7 @@ async def tried(document: dict[str, Any], *, send: bool = False) -> Trial:
 
 
 def filled(pipelines_count: int = 5, executions_count: int = 8) -> World:
-    world = World(SystemClock())
+    world = World(Clock())
     populate(world, pipelines_count=pipelines_count, executions_count=executions_count)
     return world
 
@@ -107,10 +107,10 @@ async def test_they_are_tried_at_the_pace_of_the_key() -> None:
     watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines.values()]
     async with Simulator(world) as simulator:
         document = account(simulator.base_url, rate_limit="20/s") | {"watch": watches}
-        began_at = SystemClock().monotonic()
+        began_at = Clock().monotonic()
         settings = Settings.model_validate(document)
-        await try_everything(settings, clock=SystemClock(), send=False)
-    assert SystemClock().monotonic() - began_at >= 3 / 20
+        await try_everything(settings, clock=Clock(), send=False)
+    assert Clock().monotonic() - began_at >= 3 / 20
 
 
 async def test_the_first_request_waits_for_nothing(receiver: Receiver) -> None:

@@ -13,7 +13,7 @@ import pytest
 from watcher.config.models import Settings
 from watcher.daemon.app import run
 from watcher.domain.errors import Exit, ListenError
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.store.open import open_store
 
 NOBODY = 65534
@@ -36,7 +36,7 @@ def shared_folder() -> Iterator[Path]:
 
 async def become_nobody(folder: Path) -> None:
     """Become a user whom permissions bind, with a store of their own: root may listen wherever it likes."""
-    store = await open_store(f"sqlite:///{folder}/w.db", clock=SystemClock())
+    store = await open_store(f"sqlite:///{folder}/w.db", clock=Clock())
     await store.close()  # so that all of it is imported: the other user may not read where it lies
     for name in ("w.db", "w.db.lock"):
         os.chown(folder / name, NOBODY, NOBODY)

@@ -16,7 +16,7 @@ from watcher.config.loader import ConfigSource
 from watcher.config.models import Settings
 from watcher.daemon.reload import ConfigFollower, Reloading
 from watcher.domain.errors import StoreError
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 
 WATCH = """
@@ -79,7 +79,7 @@ async def following(
         reloading,
         reloading.source.load(),
         metrics=metrics,
-        clock=SystemClock(),
+        clock=Clock(),
         fatal=failures.append,
         **{"check_every_s": 0.01, "retry_every_s": 0.01} | options,
     )
@@ -131,7 +131,7 @@ async def test_being_asked_is_enough(file: Path) -> None:
     source = ConfigSource(file, environ={})
     metrics = NotedMetrics()
     follower = ConfigFollower(
-        Reloading(source, asked), source.load(), metrics=metrics, clock=SystemClock(), fatal=raise_it, check_every_s=60
+        Reloading(source, asked), source.load(), metrics=metrics, clock=Clock(), fatal=raise_it, check_every_s=60
     )
     follower.apply = applied
     follower.begin()
@@ -147,7 +147,7 @@ def raise_it(error: BaseException) -> NoReturn:
 
 
 async def test_without_a_source_there_is_nothing_to_follow() -> None:
-    follower = ConfigFollower(None, Settings(), metrics=Metrics(), clock=SystemClock(), fatal=raise_it)
+    follower = ConfigFollower(None, Settings(), metrics=Metrics(), clock=Clock(), fatal=raise_it)
     follower.begin()
     await follower.end()
 
@@ -234,7 +234,7 @@ async def test_an_error_nobody_foresaw_ends_the_daemon(file: Path) -> None:
     settings, asked = source.load(), asyncio.Event()
     asked.set()
     follower = ConfigFollower(
-        Reloading(source, asked), settings, metrics=Metrics(), clock=SystemClock(), fatal=failed.set_result
+        Reloading(source, asked), settings, metrics=Metrics(), clock=Clock(), fatal=failed.set_result
     )
     follower.apply = apply
     follower.begin()
