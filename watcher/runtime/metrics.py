@@ -108,11 +108,6 @@ class Metrics:
         for metric in self._of_sinks:
             metric.remove_by_labels({"sink": name})
 
-    def forget_backlog(self, name: str) -> None:
-        """Show nothing more of what waits for that sink."""
-        for metric in (self.outbox_pending, self.outbox_oldest):
-            metric.remove_by_labels({"sink": name})
-
     def _declare(self) -> None:
         registry = self.registry
         counter, fast_counter = partial(Counter, registry=registry), partial(FastCounter, registry=registry)
