@@ -10,9 +10,8 @@ from statistics import fmean
 
 from virtual import FakeClock
 
-from watcher.simulator.lifecycles import REAL, Kind, make_lifecycle
 from watcher.simulator.scenarios import pipeline_named
-from watcher.simulator.world import SimExecution, World
+from watcher.simulator.world import REAL, Kind, SimExecution, World, make_lifecycle
 
 _SAMPLE_COUNT = 1600
 """So many lives are lived to learn how long one is; the stories go on after them."""

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
 from watcher.clerk.schemas import parse_execution, parse_page
 from watcher.domain.execution import Outcome
-from watcher.simulator.lifecycles import has_ended
 from watcher.simulator.responses import encode, full, row
 from watcher.simulator.world import SimExecution, World
 from watcher.store.changes import Change, ChangeSet, ExecutionChange, PipelineChange
@@ -70,7 +69,7 @@ class Notes:
     def _showed(self, execution: SimExecution, *, page: int, now_s: float) -> None:
         self.found.setdefault(execution.id, now_s)
         self._waited(now_s - self._polled.pop(execution.id, now_s))
-        if has_ended(execution.phase_at(now_s)):
+        if execution.phase_at(now_s).has_ended:
             self.ended[execution.id] = Sight(now_s, page)
         else:
             self._polled[execution.id] = now_s

@@ -19,10 +19,9 @@ from e2e.stage import POLLING, Document, Stage, watches_of, webhook
 from postgres import PostgresServer
 
 from watcher.runtime.clock import SystemClock
-from watcher.simulator.lifecycles import BRISK, Lifecycle, StatusPhase, make_lifecycle
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.server import RequestLog, Simulator
-from watcher.simulator.world import World
+from watcher.simulator.world import BRISK, Lifecycle, StatusPhase, World, make_lifecycle
 
 FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
 needs_faketime = pytest.mark.skipif(FAKETIME is None, reason="faketime is not installed: apt-get install faketime")

@@ -15,10 +15,9 @@ from simulator_facts import busiest_second, true_path
 
 from watcher.runtime.clock import SystemClock
 from watcher.simulator.faults import Faults
-from watcher.simulator.lifecycles import BRISK, Kind, make_lifecycle
 from watcher.simulator.scenarios import CALM, pipeline_named
 from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
-from watcher.simulator.world import World
+from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 
 API_KEY = "key-e2e-8f14e45fceea167a"
 API_KEYS = (API_KEY, f"{API_KEY}-2")

@@ -12,9 +12,8 @@ from e2e.programme import Life
 from e2e.stage import Stage, all_have_ended, document_of, world_of
 
 from watcher.runtime.clock import SystemClock
-from watcher.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.simulator.scenarios import pipeline_named
-from watcher.simulator.world import World
+from watcher.simulator.world import Lifecycle, StatusPhase, World
 from watcher.sinks.alertmanager import REFRESH_EVERY_S
 
 pytestmark = installed

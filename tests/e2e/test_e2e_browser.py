@@ -10,9 +10,8 @@ from e2e.stage import Stage, document_of, webhook
 from playwright.async_api import Browser
 
 from watcher.runtime.clock import SystemClock
-from watcher.simulator.lifecycles import BRISK, Kind, make_lifecycle
 from watcher.simulator.scenarios import pipeline_named
-from watcher.simulator.world import World
+from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 from watcher.web.server import HEADERS
 
 pytestmark = [pytest.mark.long, pytest.mark.untraced, installed]

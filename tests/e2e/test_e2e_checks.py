@@ -9,10 +9,9 @@ from e2e import checks
 from e2e.endpoint import Answer, Attempt
 
 from watcher.runtime.clock import SystemClock
-from watcher.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.server import LoggedRequest, Simulator
-from watcher.simulator.world import World
+from watcher.simulator.world import Lifecycle, StatusPhase, World
 
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
 SOURCE = "/accounts/default/pipelines/p"

@@ -10,7 +10,7 @@ from e2e.endpoint import Answer
 from e2e.programme import Outcome, outcome_of
 from e2e.stage import Stage, document_of, webhook, world_of
 
-from watcher.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.simulator.world import Lifecycle, StatusPhase
 
 pytestmark = [pytest.mark.long, pytest.mark.untraced]
 

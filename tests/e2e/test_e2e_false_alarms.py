@@ -10,9 +10,8 @@ from e2e import checks
 from e2e.stage import POLLING, Document, Stage, document_of, webhook, world_of
 
 from watcher.simulator.faults import Dice, Fault, Faults, Window
-from watcher.simulator.lifecycles import Lifecycle, StatusPhase, make_lifecycle
 from watcher.simulator.scenarios import HARSH, populate
-from watcher.simulator.world import World
+from watcher.simulator.world import Lifecycle, StatusPhase, World, make_lifecycle
 
 pytestmark = pytest.mark.untraced
 
@@ -44,8 +43,8 @@ class SparingDice(Dice):
         windows = (replace(each, from_s=now_s + each.from_s, until_s=now_s + each.until_s) for each in self._windows)
         self.faults = replace(self.faults, windows=tuple(windows))
 
-    def throw(self, now_s: float, *, execution: str | None, endpoint: str) -> Fault | None:
-        fault = super().throw(now_s, execution=execution, endpoint=endpoint)
+    def throw(self, now_s: float, *, execution: str | None) -> Fault | None:
+        fault = super().throw(now_s, execution=execution)
         found = None if execution is None else self._world.find(execution)
         if execution is None or found is None:
             return fault
@@ -106,7 +105,7 @@ def test_what_is_there_is_never_refused_three_times_in_a_row() -> None:
     world = world_of(1, ends_after_s=1.0, ends_within_s=1.0)
     (execution,) = [each.id for each in world.executions()]
     dice = SparingDice(Faults(odds={Fault.NOT_FOUND: 0.9}), world=world)
-    thrown = [dice.throw(10.0, execution=execution, endpoint="get") for _ in range(1000)]
+    thrown = [dice.throw(10.0, execution=execution) for _ in range(1000)]
     rows = [len(list(row)) for fault, row in groupby(thrown) if fault is Fault.NOT_FOUND]
     assert set(rows) == {1, 2}
 

@@ -8,10 +8,9 @@ from e2e.chaos import Loss, Spell
 from e2e.handovers import delays, nobody_able, overlapping
 
 from watcher.runtime.clock import SystemClock
-from watcher.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
-from watcher.simulator.world import World
+from watcher.simulator.world import Lifecycle, StatusPhase, World
 
 PLACES = 3
 KILLED = Loss(2.5, place=0, accounts=frozenset({0}), is_stop=False)

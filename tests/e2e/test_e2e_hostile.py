@@ -15,9 +15,8 @@ from receivers_rules import check_alertmanager, check_discord, check_pagerduty, 
 from sample_events import hostile_text
 
 from watcher.runtime.clock import SystemClock
-from watcher.simulator.lifecycles import Lifecycle, Node, StatusPhase
 from watcher.simulator.scenarios import pipeline_named
-from watcher.simulator.world import World
+from watcher.simulator.world import Lifecycle, Node, StatusPhase, World
 
 KEY = "k" * 32
 KINDS: Mapping[str, tuple[Callable[[bytes], Any], Mapping[str, Any]]] = {

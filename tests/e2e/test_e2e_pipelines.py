@@ -13,10 +13,9 @@ from e2e.stage import ENDS, Document, Stage, document_of, webhook
 
 from watcher.runtime.clock import SystemClock
 from watcher.simulator.faults import Faults
-from watcher.simulator.lifecycles import BRISK, make_lifecycle
 from watcher.simulator.scenarios import CALM, HARSH, pipeline_named
 from watcher.simulator.server import Simulator
-from watcher.simulator.world import Order, World
+from watcher.simulator.world import BRISK, Order, World, make_lifecycle
 
 pytestmark = pytest.mark.untraced
 

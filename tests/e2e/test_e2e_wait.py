@@ -20,11 +20,10 @@ from simulator_facts import forget, requests_of
 
 from watcher.runtime.clock import SystemClock
 from watcher.simulator.faults import Fault, Faults, Window
-from watcher.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.simulator.responses import PRIVATE
 from watcher.simulator.scenarios import HARSH, pipeline_named
 from watcher.simulator.server import Simulator
-from watcher.simulator.world import World
+from watcher.simulator.world import Lifecycle, StatusPhase, World
 
 pytestmark = pytest.mark.untraced
 

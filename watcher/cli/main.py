@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Annotated, NoReturn, cast
 
@@ -15,13 +16,19 @@ from watcher.runtime.logs import flush_logs
 from watcher.runtime.signals import command_named
 from watcher.runtime.version import VERSION
 
-ASKING = ("problems", "ack", "silence", "deliveries", "replay", "scan", "enable-sink", "test-sink")
-COMMANDS = (
-    *("run", "status", "events", *ASKING, "wait", "check", "init", "schema", "health", "copy-store"),
-    *("demo", "simulate"),
-)
-"""In the order of the help. `copy-store` is the function `copy_store` of the module `commands.copy_store`; those that
-ask the daemon for one thing share the module `commands.operate`."""
+COMMANDS: Mapping[str, str] = {
+    "run": "run",
+    **dict.fromkeys(("status", "events", "problems", "ack", "silence", "deliveries"), "operate"),
+    **dict.fromkeys(("replay", "scan", "enable-sink", "test-sink"), "operate"),
+    "wait": "wait",
+    "check": "check",
+    **dict.fromkeys(("init", "schema"), "starter"),
+    "health": "health",
+    "copy-store": "copy_store",
+    "demo": "demo",
+    "simulate": "simulate",
+}
+"""In the order of the help, with the module of `commands` that has it as a function, such as `copy_store`."""
 
 HELP_WIDTH = 80
 
@@ -59,12 +66,11 @@ def register(words: list[str]) -> None:
     Only that one's modules are imported: all together take half a second, too long for a health check.
     """
     named = command_named(words)
-    for command in (named,) if named in COMMANDS else COMMANDS:
-        name = command.replace("-", "_")
-        module = import_module(f"watcher.cli.commands.{'operate' if command in ASKING else name}")
+    for command in [named] if named in COMMANDS else COMMANDS:
+        module = import_module(f"watcher.cli.commands.{COMMANDS[command]}")
         own = (f"  {example}" for example in module.EXAMPLES if f"watcher {command}" in example)
         examples = "\n".join(("\b", "Examples:", *own))
-        app.command(command, epilog=examples)(getattr(module, name))
+        app.command(command, epilog=examples)(getattr(module, command.replace("-", "_")))
 
 
 def main() -> None:

@@ -26,10 +26,10 @@ class OutputFailedError(WatcherError):
     """Stdout takes nothing more."""
 
 
-def write_file(path: Path, text: str, *, force: bool = False) -> None:
-    """Write a new file, or with `force` any. Raises `UsageError`."""
+def write_file(path: Path, text: str) -> None:
+    """Write a new file. Raises `UsageError`."""
     try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
         raise UsageError(f"{path} exists already; name another file, or remove it") from None

@@ -1,50 +1,44 @@
-"""A wait for one execution: the daemon's account poller, with nothing to remember and nobody to send to.
+"""A wait for one execution: polls by the daemon's rules, with nothing to remember and nobody to send to.
 
-An API that is listened to and a store without memory stand in for the daemon's. `Progress` takes in replies and
-changes. What the API said is text and nothing else: never markup, and no character of it is obeyed by a terminal.
+`Progress` takes in what is answered and what that changes. What the API said is text and nothing else: never markup,
+and no character of it is obeyed by a terminal.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+import math
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.live import Live
 from rich.text import Text
 
 from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import Reply
+from watcher.clerk.protocol import Api, Reply
 from watcher.cli.shell import put, put_all_out, put_error
-from watcher.config.models import PollingSettings, Settings
-from watcher.daemon.build import AccountOwnerDependencies, build_account, routes_of, watches_of
+from watcher.config.models import Settings
+from watcher.daemon.build import open_client, watches_of
 from watcher.domain.errors import Exit
-from watcher.domain.event import Event, EventKey
+from watcher.domain.event import AccountTrouble, Event, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
+from watcher.domain.problems import Problem
 from watcher.domain.routing import Router
-from watcher.domain.rules import RuleState
-from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import Micros, Monotonic
-from watcher.polling.account_poller import AccountPoller
-from watcher.polling.evaluator import Cadence
-from watcher.polling.failures import ERROR_JITTER
+from watcher.polling.evaluator import ReplyEvaluator
+from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
+from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.clock import Clock, SystemClock
-from watcher.runtime.http_client import Client
-from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
-from watcher.runtime.scheduler import Schedule
+from watcher.runtime.pacing import Pacer
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
 from watcher.sinks.alert import SIGNS
 from watcher.sinks.stdout import why
-from watcher.store.changes import BackoffState, Change, ChangeSet, ExecutionChange, Lease, SingleChange, SourceChange
-from watcher.store.leases import HeldLease
-from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
+from watcher.store.changes import Lease
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}
@@ -133,21 +127,21 @@ class Progress:
             self.missing_count += reply.outcome in _MISSING
             self._consider()
 
-    def recorded(self, change: Change) -> None:
-        """Take in one change, of the execution or of the account."""
-        if isinstance(change, ExecutionChange):
-            known = change.known
-            status = LOST if known.lost else str(known.status)
-            if status != self.status:
-                since_us = known.since_at if known.lost_at is None else known.lost_at
-                self.periods = (*self.periods, StatusPeriod(status, since_us))
-            if known.lost is not None or known.ended_at is not None:
-                self.ending = WaitResult(Exit.DONE if status == Status.SUCCESS else Exit.FAILED)
-            for entry in change.entries:
-                self.why = why(json.loads(entry.event.body)["data"])
-        elif isinstance(change, SourceChange):
-            self._degraded = change.state is not None
-            self._consider()
+    def recorded(self, known: ExecutionRecord, events: Sequence[Event]) -> None:
+        """Take in what is known of the execution now, and what is reported of it."""
+        status = LOST if known.lost else str(known.status)
+        if status != self.status:
+            since_us = known.since_at if known.lost_at is None else known.lost_at
+            self.periods = (*self.periods, StatusPeriod(status, since_us))
+        if known.lost is not None or known.ended_at is not None:
+            self.ending = WaitResult(Exit.DONE if status == Status.SUCCESS else Exit.FAILED)
+        for event in events:
+            self.why = why(json.loads(event.body)["data"])
+
+    def degraded(self, trouble: AccountTrouble | None) -> None:
+        """Take in that the account is in trouble, or is so no more."""
+        self._degraded = trouble is not None
+        self._consider()
 
     def _consider(self) -> None:
         """End what cannot begin. Once the execution was seen no failed poll ends the wait, however many there are."""
@@ -308,9 +302,6 @@ PATIENT_AFTER_S = 3600.0
 PATIENT_INTERVAL_S = 10.0
 """After an hour nobody needs to know within two seconds."""
 
-Heard = asyncio.Queue[Reply | SingleChange | BaseException]
-"""What goes on in the account, in order; an exception is what would end the daemon."""
-
 
 async def wait_for(
     progress: Progress,
@@ -326,38 +317,29 @@ async def wait_for(
     `settings` have one account, which watches this execution alone. Of their polling only what decides that an
     execution is lost or an account degraded is used.
     """
-    heard, clock = Heard(), SystemClock()
-    async with AsyncExitStack() as stack:
-        poller = await _start(settings, heard, interval_s=interval_s, stack=stack, clock=clock)
-        ends_at = None if timeout_s is None else clock.monotonic() + timeout_s
+    clock = SystemClock()
+    ((_, account),) = settings.accounts.items()
+    async with open_client(account, connections=1) as client:
+        api = ClerkApi(client, base_url=account.base_url, clock=clock)
+        poller = Poller(progress, view, api=api, settings=settings, interval_s=interval_s, clock=clock)
+        ends_at = math.inf if timeout_s is None else clock.monotonic() + timeout_s
+        following = asyncio.create_task(poller.follow())
         while not stop.is_set():
             now = clock.monotonic()
-            if progress.ending is None and ends_at is not None and now >= ends_at:
+            poller.check()
+            if progress.ending is None and now >= ends_at:
                 progress.ending = timed_out(progress, timeout_s or 0.0)
-            next_at = poller.next_poll_at(now)
-            progress.now_us, progress.next_s = clock.steady_us(), None if next_at is None else max(0.0, next_at - now)
+            progress.now_us = clock.steady_us()
+            progress.next_s = None if poller.is_asking else max(0.0, poller.next_at - now)
             view.show(progress)
-            if progress.ending is not None:
-                return progress.ending
-            try:
-                async with asyncio.timeout(REDRAW_EVERY_S if ends_at is None else min(REDRAW_EVERY_S, ends_at - now)):
-                    one = await heard.get()
-            except TimeoutError:
-                continue
-            take(one, progress, view, clock=clock)
-        return None
-
-
-def take(heard: Reply | SingleChange | BaseException, progress: Progress, view: View, *, clock: Clock) -> None:
-    """Take in what was heard, and pass its events on."""
-    if isinstance(heard, BaseException):
-        raise heard
-    if isinstance(heard, Reply):
-        progress.answered(heard, clock=clock)
-        return
-    progress.recorded(heard)
-    for entry in heard.entries:
-        view.on_event(entry.event)
+            if progress.ending is not None or following.done():
+                break
+            await asyncio.wait([following], timeout=min(REDRAW_EVERY_S, ends_at - now))
+        following.cancel()
+        await asyncio.wait([following])
+    if not following.cancelled():
+        following.result()
+    return None if stop.is_set() else progress.ending
 
 
 def timed_out(progress: Progress, timeout_s: float) -> WaitResult:
@@ -368,117 +350,108 @@ def timed_out(progress: Progress, timeout_s: float) -> WaitResult:
     return WaitResult(Exit.TIMEOUT, f"{status} after {waited} (--timeout){last}")
 
 
-def wait_cadence(clock: Clock, *, interval_s: float) -> Cadence:
-    """Return the cadence of a wait that begins now: every `interval_s`, however old the execution is; slower later."""
-    began_at = clock.monotonic()
+class Poller:
+    """Polls one execution every `interval_s`, later every 10 s, never faster than the rate limit or the API allows.
 
-    def interval(_dwell_s: float) -> float:
-        patient = clock.monotonic() - began_at >= PATIENT_AFTER_S
-        return max(interval_s, PATIENT_INTERVAL_S) if patient else interval_s
-
-    return interval
-
-
-def wait_polling(polling: PollingSettings, *, interval_s: float, rate_limit: float) -> PollingSettings:
-    """Return how to poll: after an error hardly more rarely than without, for somebody waits, and never sooner.
-
-    A rate limit that allows less is no trouble to report: `max_interval` is what it allows.
+    What is lost, and when the account is degraded, the daemon's rules say. `next_at` is the next poll, unless
+    `is_asking`: then one is under way.
     """
-    retry_s = interval_s / (1 - ERROR_JITTER)
-    return polling.model_copy(update={"min_interval_s": retry_s, "max_interval_s": max(retry_s, 2 / rate_limit)})
 
+    def __init__(
+        self, progress: Progress, view: View, *, api: Api, settings: Settings, interval_s: float, clock: Clock
+    ) -> None:
+        ((self._account, account),), polling = settings.accounts.items(), settings.polling
+        (watch,) = watches_of(settings)
+        self._progress, self._view, self._api, self._clock = progress, view, api, clock
+        self._interval_s = interval_s
+        self._began_at = self._due_at = now = clock.monotonic()
+        self._pacer = Pacer(account.rate_limit, now=now)
+        self._entry = TrackedExecution(known=ExecutionRecord(watch.executions[0], watch.pipeline), watch=watch)
+        self._breaker = AccountCircuitBreaker(
+            degraded_after_s=polling.degraded_after_s, max_interval_s=polling.max_interval_s, now=now
+        )
+        self._failures = FailurePolicy(
+            min_interval_s=interval_s,
+            max_interval_s=interval_s,
+            lost_after=polling.lost_after,
+            lost_grace_s=polling.lost_grace_s,
+            clock=clock,
+            jitter=random.random,
+        )
+        self._events = EventFactory(Router({}))
+        self._evaluator = ReplyEvaluator(
+            lease=Lease("account", self._account, 1),
+            api=api,
+            events=self._events,
+            clock=clock,
+            failures=self._failures,
+            cadence=lambda _: interval_s,
+            link=account.link,
+        )
+        self._trouble: AccountTrouble | None = None
+        self._problem: Problem | None = None
+        self._sequence = 0
+        self.is_asking = False
 
-async def _start(
-    settings: Settings, heard: Heard, *, interval_s: float, stack: AsyncExitStack, clock: Clock
-) -> AccountPoller:
-    """Let the account be watched until `stack` closes; what is in flight then is given up."""
-    metrics = Metrics()
-    schedule = Schedule(clock=clock, fatal=heard.put_nowait, lag=metrics.loop_lag.set)
-    events = EventFactory(Router(routes_of(settings)))
-    shared = AccountOwnerDependencies(
-        lambda lease: EphemeralStore(lease, heard.put_nowait),
-        clock,
-        metrics,
-        events,
-        schedule,
-        Backpressure(),
-        heard.put_nowait,
-    )
-    ((name, account),) = settings.accounts.items()
-    polling = wait_polling(settings.polling, interval_s=interval_s, rate_limit=account.rate_limit)
-    poller = await build_account(
-        shared,
-        stack,
-        HeldLease(Lease("account", name, 1), clock=clock),
-        settings.model_copy(update={"polling": polling}),
-        cadence=wait_cadence(clock, interval_s=interval_s),
-        open_api=partial(ObservedApi, heard.put_nowait),
-    )
-    await poller.watch(watches_of(settings))
-    schedule.add(f"account:{name}", poller.tick)
-    stack.push_async_callback(poller.cancel)
-    stack.push_async_callback(schedule.stop)
-    schedule.start()
-    return poller
+    @property
+    def next_at(self) -> Monotonic:
+        """Return when to poll next (monotonic seconds)."""
+        return max(self._due_at, self._pacer.ready_at, self._breaker.opens_at())
 
+    async def follow(self) -> None:
+        """Poll until the wait is over."""
+        while self._progress.ending is None:
+            if (wait_s := self.next_at - self._clock.monotonic()) > 0:
+                await asyncio.sleep(wait_s)
+            else:
+                await self.poll()
 
-class ObservedApi(ClerkApi):
-    """An API of which somebody hears every reply about an execution."""
+    async def poll(self) -> None:
+        """Poll once, and take in what is answered."""
+        entry, breaker, asked_at = self._entry, self._breaker, self._clock.monotonic()
+        patient = asked_at - self._began_at >= PATIENT_AFTER_S
+        self._due_at = Monotonic(asked_at + max(self._interval_s, PATIENT_INTERVAL_S if patient else 0.0))
+        self._pacer.spend(asked_at)
+        breaker.last_probe_at, self.is_asking = asked_at, True
+        reply = await self._api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
+        now, self.is_asking = self._clock.monotonic(), False
+        self._progress.answered(reply, clock=self._clock)
+        if reply.execution is not None:
+            evaluation = self._evaluator.success(entry, reply.execution, sent_at=reply.sent_at)
+            breaker.note(entry, reply, now=now)
+        else:
+            reason = self._failures.note_failure(
+                entry, reply, alone=True, success_at=breaker.success_at, usable=not breaker.unusable
+            )
+            breaker.note_running(now=now, ran_s=self._clock.running())
+            breaker.note(entry, reply, now=now, alone=True)
+            evaluation = self._evaluator.failure(entry, reason, sent_at=reply.sent_at)
+        self.check()
+        entry.known, entry.polled_at = evaluation.known, evaluation.polled_at or entry.polled_at
+        if evaluation.change is not None:
+            entry.recorded = True
+            events = [emitted.event for emitted in evaluation.change.entries]
+            self._progress.recorded(entry.known, events)
+            for event in events:
+                self._view.on_event(event)
 
-    def __init__(self, heard: Callable[[Reply], None], client: Client, **settings: Any) -> None:
-        """Call `heard` with every reply; the rest is as for any API."""
-        super().__init__(client, **settings)
-        self._heard = heard
-
-    async def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Reply:
-        """Fetch one execution. Each answer is read: who listens wants to know it."""
-        reply = await super().get(pipeline=pipeline, execution=execution)
-        self._heard(reply)
-        return reply
-
-
-@dataclass(slots=True)
-class EphemeralStore:
-    """A store for a program that needs no memory: each change is passed on at once and kept nowhere."""
-
-    lease: Lease
-    heard: Callable[[SingleChange], None]
-    failing_since: Monotonic | None = None
-
-    async def load_account(self) -> AccountRecord:
-        """Return that nothing is known."""
-        return AccountRecord(0, None, BackoffState())
-
-    async def load_executions(self, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
-        """Return that nothing is known."""
-        return {}
-
-    async def load_pipeline(self, pipeline: str) -> PipelineRecord:
-        """Return that nothing is known."""
-        return PipelineRecord(0, None)
-
-    async def load_rules(self, pipeline: str) -> RulesRecord:
-        """Return that nothing is known."""
-        return RulesRecord(0, RuleState(), {}, ())
-
-    async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
-        """Return that nothing is known."""
-        return {}
-
-    async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        """Return that nothing is known."""
-        return ()
-
-    async def record(self, change: Change) -> None:
-        """Pass a change on."""
-        for each in change.changes if isinstance(change, ChangeSet) else (change,):
-            self.heard(each)
-
-    async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:
-        """Keep nothing."""
-
-    async def save_backoff(self, backoff: BackoffState) -> None:
-        """Keep nothing."""
-
-    async def save_snapshot(self, snapshot: AccountSnapshot) -> None:
-        """Keep nothing."""
+    def check(self) -> None:
+        """Report once that the account is in trouble, which failures become with time, or that it is so no more."""
+        breaker, now = self._breaker, self._clock.monotonic()
+        breaker.note_running(now=now, ran_s=self._clock.running())
+        breaker.check(now)
+        if breaker.trouble is self._trouble:
+            return
+        emitted, change = self._events.account(
+            EventType.ACCOUNT_DEGRADED if breaker.trouble else EventType.ACCOUNT_RECOVERED,
+            account=self._account,
+            reason=breaker.trouble or self._trouble or AccountTrouble.UNREACHABLE,
+            cause=breaker.cause,
+            problem=self._problem,
+            after=self._sequence,
+            at=self._clock.now(),
+        )
+        self._trouble, self._sequence = breaker.trouble, emitted.event.sequence
+        self._problem = change.problem if change is not None and self._trouble else None
+        self._progress.degraded(self._trouble)
+        self._view.on_event(emitted.event)

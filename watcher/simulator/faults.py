@@ -75,14 +75,13 @@ _REFUSALS = {
 class Window:
     """A time, in seconds of the world, in which answers have the same fault.
 
-    All of them, or those about `execution`, or those of `endpoint` (`get` or `list`).
+    All of them, or those about `execution`.
     """
 
     fault: Fault
     from_s: float = 0.0
     until_s: float = math.inf
     execution: str | None = None
-    endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +102,10 @@ class Dice:
         self.faults = faults
         self._random = Random(f"{seed}/dice")
 
-    def throw(self, now_s: float, *, execution: str | None, endpoint: str) -> Fault | None:
+    def throw(self, now_s: float, *, execution: str | None) -> Fault | None:
         """Return what goes wrong with an answer at `now_s`, if anything does."""
         for window in self.faults.windows:
-            is_meant = window.execution in {None, execution} and window.endpoint in {None, endpoint}
-            if is_meant and window.from_s <= now_s < window.until_s:
+            if window.execution in {None, execution} and window.from_s <= now_s < window.until_s:
                 return window.fault
         left = self._random.random() if self.faults.odds else 0.0
         for fault, odds in self.faults.odds.items():

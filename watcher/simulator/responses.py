@@ -9,8 +9,7 @@ from datetime import timedelta
 
 from watcher.domain.envelope import timestamp
 from watcher.domain.execution import Status
-from watcher.simulator.lifecycles import Node
-from watcher.simulator.world import SimExecution, World
+from watcher.simulator.world import Node, SimExecution, World
 
 PRIVATE = "PRIVATE-"
 
@@ -29,23 +28,16 @@ def encode(document: object) -> bytes:
 def full(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
     """Return the answer to "get a pipeline execution", as large as a real one."""
     pipeline, words = execution.pipeline, f"{PRIVATE}conversation-{execution.id} said so. "
-    nodes = [node for node in execution.lifecycle.nodes if execution.begins_s + node.begins_s <= now_s]
+    nodes = _begun(execution, now_s)
     said = {"role": "contact", "text": words}
     document: JsonObject = {
-        "id": execution.id,
+        **_shared(execution, world=world, now_s=now_s),
         "pipelineId": pipeline.id,
-        "pipelineVersionId": pipeline.version_id,
-        "status": execution.phase_at(now_s).status,
         "pipelineName": pipeline.name,
         "pipelineVersionNumber": pipeline.version_number,
-        "startedAt": _date(execution.started_s(now_s), world=world),
-        "finishedAt": _date(execution.finished_s(now_s), world=world),
-        "error": _error(execution, now_s=now_s),
-        **_counts(execution, now_s=now_s),
         "conversationHistory": {"messages": [said]},
         "contactDetails": {"name": f"{PRIVATE}contact-{execution.id}", "phone": f"{PRIVATE}contact-phone"},
         "environment": {"CRM_TOKEN": f"{PRIVATE}environment-{execution.id}"},
-        **_origin(execution),
         "nodesExecuted": [_node(node, execution=execution, world=world, now_s=now_s) for node in nodes],
         "pipelineMessages": [_message(node, execution=execution, world=world) for node in nodes],
     }
@@ -57,17 +49,8 @@ def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
     """Return an execution as a list shows it."""
     started_s, finished_s = execution.started_s(now_s), execution.finished_s(now_s)
     run_time_s = None if started_s is None else (now_s if finished_s is None else finished_s) - started_s
-    document: JsonObject = {
-        "id": execution.id,
-        "pipelineVersionId": execution.pipeline.version_id,
-        "status": execution.phase_at(now_s).status,
-        "startedAt": _date(started_s, world=world),
-        "runTime": None if run_time_s is None else round(run_time_s * 1000),
-        **_counts(execution, now_s=now_s),
-        "finishedAt": _date(finished_s, world=world),
-        **_origin(execution),
-        "error": _error(execution, now_s=now_s),
-    }
+    run_time_ms = None if run_time_s is None else round(run_time_s * 1000)
+    document = {**_shared(execution, world=world, now_s=now_s), "runTime": run_time_ms}
     return _disguised(document, execution=execution)
 
 
@@ -89,22 +72,26 @@ def listing(
     return document, {execution.id: execution.phase_at(now_s).status for execution in shown}
 
 
-def _counts(execution: SimExecution, *, now_s: float) -> JsonObject:
-    begun = [node for node in execution.lifecycle.nodes if execution.begins_s + node.begins_s <= now_s]
-    return {"aiTokensUsed": sum(node.tokens for node in begun), "nodesStarted": len(begun)}
-
-
-def _origin(execution: SimExecution) -> JsonObject:
-    lifecycle = execution.lifecycle
+def _shared(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
+    """Return what a list shows of an execution, too."""
+    lifecycle, status, nodes = execution.lifecycle, execution.phase_at(now_s).status, _begun(execution, now_s)
     return {
+        "id": execution.id,
+        "pipelineVersionId": execution.pipeline.version_id,
+        "status": status,
+        "startedAt": _date(execution.started_s(now_s), world=world),
+        "finishedAt": _date(execution.finished_s(now_s), world=world),
+        "error": lifecycle.error if status == Status.FAILED else None,
+        "aiTokensUsed": sum(node.tokens for node in nodes),
+        "nodesStarted": len(nodes),
         "triggeredBy": lifecycle.triggered_by,
         "triggeredByEntityId": lifecycle.triggered_by_entity_id,
         "conversationId": lifecycle.conversation_id,
     }
 
 
-def _error(execution: SimExecution, *, now_s: float) -> str | None:
-    return execution.lifecycle.error if execution.phase_at(now_s).status == Status.FAILED else None
+def _begun(execution: SimExecution, now_s: float) -> list[Node]:
+    return [node for node in execution.lifecycle.nodes if execution.begins_s + node.begins_s <= now_s]
 
 
 def _node(node: Node, *, execution: SimExecution, world: World, now_s: float) -> JsonObject:

@@ -6,9 +6,8 @@ from random import Random
 from typing import Any
 
 from watcher.simulator.faults import Fault, Faults, Window
-from watcher.simulator.lifecycles import BRISK, REAL, Kind, make_lifecycle, seeded_uuid
 from watcher.simulator.server import SIM_KEY
-from watcher.simulator.world import SimExecution, SimPipeline, World
+from watcher.simulator.world import BRISK, REAL, Kind, SimExecution, SimPipeline, World, make_lifecycle, seeded_uuid
 
 NAMES = ("Sales agent", "Onboarding", "Support triage", "Appointment reminder", "Payment chaser")
 UNKNOWN_STATUS = "transferring"

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 from aiohttp import web
 
@@ -47,11 +47,10 @@ class RequestLog:
         self.served_count = 0
         self._troubles: Counter[str] = Counter()
 
-    def open(self, entry: LoggedRequest) -> LoggedRequest:
+    def open(self, entry: LoggedRequest) -> None:
         """Write down a request that came; what becomes of it is filled in later."""
         self.entries.append(entry)
         self.served_count += 1
-        return entry
 
     def close(self, entry: LoggedRequest) -> None:
         """Count a request by how it was answered."""
@@ -67,14 +66,6 @@ class RequestLog:
         return f"served {self.served_count} · {troubles}".rstrip(" ·")
 
 
-class Answer(NamedTuple):
-    """What the API says when nothing goes wrong. `answered` is the status of the one asked for, `rows` a page's."""
-
-    response: web.Response
-    answered: str | None = None
-    rows: Mapping[str, str] | None = None
-
-
 class Simulator:
     """Serves a world while it is entered; `dice.faults` may be set at any time."""
 
@@ -84,7 +75,6 @@ class Simulator:
         *,
         faults: Faults | None = None,
         api_keys: Sequence[str] = (SIM_KEY,),
-        seed: int = 0,
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
@@ -92,7 +82,7 @@ class Simulator:
         self.world = world
         self.request_log = RequestLog()
         self.base_url = ""
-        self.dice = Dice(faults or Faults(), seed=seed)
+        self.dice = Dice(faults or Faults(), seed=0)
         self._keys = {key: place for place, key in enumerate(api_keys)}
         self._address = (host, port)
 
@@ -111,15 +101,6 @@ class Simulator:
         await self._runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        entry = self.request_log.open(self._entry(request))
-        try:
-            response = await self._respond(request, entry=entry)
-            entry.code = None if entry.fault in {Fault.RESET, Fault.HANG} else response.status
-        finally:
-            self.request_log.close(entry)
-        return response
-
-    def _entry(self, request: web.BaseRequest) -> LoggedRequest:
         key = self._keys.get(request.headers.get("apiKey", ""))
         entry = LoggedRequest(self.world.clock.monotonic(), key, endpoint="other")
         match request.path.split("/"):
@@ -127,40 +108,46 @@ class Simulator:
                 entry.endpoint, entry.pipeline, entry.execution = "get", pipeline, execution
             case ["", "public", "pipelines", pipeline, "executions"]:
                 entry.endpoint, entry.pipeline = "list", pipeline
-        return entry
+        self.request_log.open(entry)
+        try:
+            response = await self._respond(request, entry=entry)
+            entry.code = None if entry.fault in {Fault.RESET, Fault.HANG} else response.status
+        finally:
+            self.request_log.close(entry)
+        return response
 
     async def _respond(self, request: web.BaseRequest, *, entry: LoggedRequest) -> web.StreamResponse:
         if entry.key is None or request.method != "GET":
             return refusal(401 if entry.key is None else 405)
         now_s = self.world.now_s()
-        answer = self._answer(request, entry=entry, now_s=now_s)
-        response: web.StreamResponse = answer.response
-        entry.fault = self.dice.throw(now_s, execution=entry.execution, endpoint=entry.endpoint)
-        if entry.fault is not None:
-            now = self.world.clock.now()
-            response = await misbehave(entry.fault, request, answer.response, faults=self.dice.faults, now=now)
+        right, answered, rows = self._answer(request, entry=entry, now_s=now_s)
+        entry.fault = self.dice.throw(now_s, execution=entry.execution)
         if entry.fault in {None, Fault.SLOW}:
-            entry.answered, entry.rows = answer.answered, answer.rows
-        return response
+            entry.answered, entry.rows = answered, rows
+        if entry.fault is None:
+            return right
+        return await misbehave(entry.fault, request, right, faults=self.dice.faults, now=self.world.clock.now())
 
-    def _answer(self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float) -> Answer:
+    def _answer(
+        self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float
+    ) -> tuple[web.Response, str | None, Mapping[str, str] | None]:
+        """Return what the API says when nothing goes wrong, with the status of the one asked for, or of a page's."""
         if entry.endpoint == "list" and entry.pipeline and entry.pipeline in self.world.pipelines:
-            return self._page(request.query, pipeline=entry.pipeline)
+            query = request.query
+            try:
+                number, limit = int(query.get("page", "1")), int(query.get("limit", str(PAGE_LIMIT)))
+            except ValueError:
+                number = limit = 0
+            if number < 1 or not 1 <= limit <= PAGE_LIMIT:
+                return refusal(400), None, None
+            base_url = self.base_url
+            page, rows = listing(entry.pipeline, number=number, limit=limit, world=self.world, base_url=base_url)
+            return _success(page), None, rows
         execution = self.world.find(entry.execution or "", pipeline=entry.pipeline)
         if execution is None or not execution.is_visible(now_s):
-            return Answer(refusal(404))
+            return refusal(404), None, None
         document = full(execution, world=self.world, now_s=now_s)
-        return Answer(_success(document), execution.phase_at(now_s).status)
-
-    def _page(self, query: Mapping[str, str], *, pipeline: str) -> Answer:
-        try:
-            number, limit = int(query.get("page", "1")), int(query.get("limit", str(PAGE_LIMIT)))
-        except ValueError:
-            number = limit = 0
-        if number < 1 or not 1 <= limit <= PAGE_LIMIT:
-            return Answer(refusal(400))
-        document, statuses = listing(pipeline, number=number, limit=limit, world=self.world, base_url=self.base_url)
-        return Answer(_success(document), rows=statuses)
+        return _success(document), execution.phase_at(now_s).status, None
 
 
 def _success(document: JsonObject) -> web.Response:

@@ -1,17 +1,200 @@
-"""The world that is asked about: pipelines, executions, what is true of them now and what was. Knows no HTTP.
+"""The world that is asked about: pipelines, executions, and what happens to each when, made from a seed. Knows no HTTP.
 
-Its times are seconds since it began, on the monotonic clock it is given.
+Times are seconds: of a lifecycle from its own beginning, of the world since it began, on the clock it is given.
 """
 
 import math
 from bisect import insort
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import pairwise
+from random import Random
+from uuid import UUID
 
-from watcher.domain.execution import Status
+from watcher.domain.execution import TERMINAL_STATUSES, Status
 from watcher.runtime.clock import Clock
-from watcher.simulator.lifecycles import Lifecycle, StatusPhase, has_ended
+
+
+class Kind(StrEnum):
+    """What sort of life an execution has."""
+
+    QUICK = "quick"
+    PAUSES = "pauses"
+    FAILING = "failing"
+    LONG = "long"
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPhase:
+    """A time in one status. `ends` gives the execution a `finishedAt` although the status does not say it has ended."""
+
+    status: str
+    begins_s: float
+    ends: bool = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether `finishedAt` is answered in it."""
+        return self.ends or self.status in TERMINAL_STATUSES
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node the execution runs. `goal` is named on every node, as the documentation does; only goal nodes reach it."""
+
+    id: str
+    number: str
+    name: str
+    begins_s: float
+    ends_s: float
+    error: str | None = None
+    is_goal: bool = False
+    goal: str | None = None
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """All that is true of one execution. `nulls` are fields answered as null, `absent` those left out."""
+
+    execution: str
+    phases: tuple[StatusPhase, ...]
+    kind: Kind = Kind.QUICK
+    nodes: tuple[Node, ...] = ()
+    error: str | None = None
+    triggered_by: str | None = "message_received"
+    triggered_by_entity_id: str | None = None
+    conversation_id: str | None = None
+    nulls: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+
+    def phase_at(self, t: float) -> StatusPhase:
+        """Return where the execution stands at `t`; before its beginning, its first stay."""
+        return next((phase for phase in reversed(self.phases) if phase.begins_s <= t), self.phases[0])
+
+    def length_s(self) -> float:
+        """Return when the last stay begins."""
+        return self.phases[-1].begins_s
+
+    def stretched(self, factor: float) -> "Lifecycle":
+        """Return the same lifecycle, `factor` times as slow."""
+        phases = tuple(replace(phase, begins_s=phase.begins_s * factor) for phase in self.phases)
+        nodes = tuple(
+            replace(node, begins_s=node.begins_s * factor, ends_s=node.ends_s * factor) for node in self.nodes
+        )
+        return replace(self, phases=phases, nodes=nodes)
+
+
+_DECK = tuple(map(Kind, ("quick", "pauses", "long", "quick", "failing", "pauses", "long", "quick")))
+"""One in eight fails, so a small world has its share of failures whatever the seed."""
+
+_GOALS = {
+    "Book appointment": "Booked appointment",
+    "Collect payment": "Payment received",
+    "Confirm identity": "Identity confirmed",
+}
+_NODES = ("Greeting", "Qualify lead", "Answer question", "Send reminder", "Wait for reply", *_GOALS)
+_ERRORS = (
+    "upstream timeout after 30 s",
+    "the calendar answered 502",
+    "the model returned no answer",
+    "the contact has opted out",
+    "the phone number cannot be reached",
+)
+_TRIGGERS = ("message_received", "api", "schedule", "contact_created")
+
+_PAUSES = {Kind.QUICK: (0, 0), Kind.PAUSES: (1, 2), Kind.FAILING: (0, 0), Kind.LONG: (1, 3)}
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Between how many seconds and how many a stay takes."""
+
+    new_s: Span
+    running_s: Mapping[Kind, Span]
+    paused_s: Mapping[Kind, Span]
+
+
+REAL = Pace(
+    new_s=(0.2, 2.0),
+    running_s={Kind.QUICK: (2, 20), Kind.PAUSES: (5, 40), Kind.FAILING: (3, 60), Kind.LONG: (300, 2400)},
+    paused_s={Kind.PAUSES: (20, 600), Kind.LONG: (600, 5400)},
+)
+"""Seconds to hours, as agents live."""
+
+BRISK = Pace(
+    new_s=(0.5, 2.5),
+    running_s=dict.fromkeys(Kind, (1.5, 5.0)),
+    paused_s=dict.fromkeys(Kind, (1.5, 4.0)),
+)
+"""Everything within half a minute, for people who watch."""
+
+
+def make_lifecycle(seed: int, *, index: int, kind: Kind | None = None, pace: Pace = REAL) -> Lifecycle:
+    """Make the lifecycle of the `index`-th execution of a seed, always the same one."""
+    rng = Random(f"{seed}/{index}")
+    kind = kind or _DECK[index % len(_DECK)]
+    execution = seeded_uuid(rng)
+    phases = _phases(kind, pace=pace, rng=rng)
+    nodes = _nodes(phases, fails=kind is Kind.FAILING, rng=rng)
+    return Lifecycle(
+        execution=execution,
+        phases=phases,
+        kind=kind,
+        nodes=nodes,
+        error=next((f"{node.name}: {node.error}" for node in nodes if node.error), None),
+        triggered_by=rng.choice(_TRIGGERS),
+        triggered_by_entity_id=seeded_uuid(rng),
+        conversation_id=seeded_uuid(rng),
+    )
+
+
+def seeded_uuid(rng: Random) -> str:
+    """Draw a version 4 UUID."""
+    return str(UUID(int=rng.getrandbits(128), version=4))
+
+
+def _phases(kind: Kind, *, pace: Pace, rng: Random) -> tuple[StatusPhase, ...]:
+    at_s = rng.uniform(*pace.new_s)
+    phases = [StatusPhase(Status.NEW, 0.0), StatusPhase(Status.RUNNING, at_s)]
+    for _ in range(rng.randint(*_PAUSES[kind])):
+        at_s += rng.uniform(*pace.running_s[kind])
+        phases.append(StatusPhase(Status.PAUSED, at_s))
+        at_s += rng.uniform(*pace.paused_s[kind])
+        phases.append(StatusPhase(Status.RUNNING, at_s))
+    at_s += rng.uniform(*pace.running_s[kind])
+    phases.append(StatusPhase(Status.FAILED if kind is Kind.FAILING else Status.SUCCESS, at_s))
+    return tuple(phases)
+
+
+def _nodes(phases: Sequence[StatusPhase], *, fails: bool, rng: Random) -> tuple[Node, ...]:
+    spans: list[Span] = []
+    for phase, after in pairwise(phases):
+        if phase.status == Status.RUNNING:
+            count = rng.randint(1, 3)
+            step_s = (after.begins_s - phase.begins_s) / count
+            spans += pairwise([*(phase.begins_s + step_s * nth for nth in range(count)), after.begins_s])
+    nodes = [_node(number, span=span, rng=rng) for number, span in enumerate(spans, start=1)]
+    if fails:
+        nodes[-1] = replace(nodes[-1], error=rng.choice(_ERRORS), is_goal=False)
+    return tuple(nodes)
+
+
+def _node(number: int, *, span: Span, rng: Random) -> Node:
+    name = rng.choice(_NODES)
+    return Node(
+        id=seeded_uuid(rng),
+        number=str(number),
+        name=name,
+        begins_s=span[0],
+        ends_s=span[1],
+        is_goal=name in _GOALS,
+        goal=_GOALS.get(name, "Booked appointment"),
+        tokens=rng.randint(0, 900),
+    )
 
 
 class Order(StrEnum):
@@ -62,7 +245,7 @@ class SimExecution:
     def finished_s(self, now_s: float) -> float | None:
         """Return when it ended, if it has."""
         phase = self.phase_at(now_s)
-        return self.begins_s + phase.begins_s if has_ended(phase) else None
+        return self.begins_s + phase.begins_s if phase.has_ended else None
 
 
 class World:

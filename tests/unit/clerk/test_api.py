@@ -22,9 +22,8 @@ from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy
-from watcher.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.simulator.server import Simulator
-from watcher.simulator.world import Order, SimPipeline, World
+from watcher.simulator.world import Lifecycle, Order, SimPipeline, StatusPhase, World
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"

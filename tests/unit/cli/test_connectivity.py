@@ -356,6 +356,6 @@ async def test_whatever_a_webhook_answers_a_failure_has_a_remedy(
 )
 async def test_a_webhook_that_does_not_take_it_says_why(receiver: Receiver, reply: Reply, words: str) -> None:
     receiver.reply = reply
-    trial = await tried(hook(receiver.url, timeout="300ms"), send=True)
+    trial = await tried(hook(receiver.url, timeout="1s"), send=True)
     assert (trial.works, trial.words, bool(trial.hint)) == (False, words, True)
     assert "secret" not in repr(trial)

@@ -12,12 +12,10 @@ import pytest
 from e2e.programme import Outcome, environment, outcome_of
 
 from watcher.cli import commands
-from watcher.cli.main import ASKING, COMMANDS
+from watcher.cli.main import COMMANDS
 from watcher.simulator.scenarios import SCENARIOS
 
 Command = Callable[..., tuple[int, str, str]]
-
-NOT_COMMANDS = {"__init__.py", "configuration.py", "options.py"}
 
 HELP_OF_ALL = """
 import sys
@@ -32,19 +30,11 @@ for command in COMMANDS:
 """All in one process: each would import half of everything again."""
 
 
-def module_of(command: str) -> str:
-    return "operate" if command in ASKING else command.replace("-", "_")
-
-
-def test_every_command_of_the_table_has_its_module() -> None:
-    for command in COMMANDS:
-        module = import_module(f"watcher.cli.commands.{module_of(command)}")
-        assert callable(getattr(module, command.replace("-", "_")))
-
-
-def test_every_module_of_a_command_is_in_the_table() -> None:
-    files = {path.name for path in Path(commands.__path__[0]).glob("*.py")}
-    assert files - NOT_COMMANDS == {f"{module_of(command)}.py" for command in COMMANDS}
+def test_every_command_of_the_table_has_its_module_and_every_module_its_commands() -> None:
+    for command, module in COMMANDS.items():
+        assert callable(getattr(import_module(f"watcher.cli.commands.{module}"), command.replace("-", "_")))
+    files = {path.stem for path in Path(commands.__path__[0]).glob("*.py")}
+    assert files - {"__init__"} == {*COMMANDS.values()}
 
 
 def test_the_version_is_shown(command: Command) -> None:

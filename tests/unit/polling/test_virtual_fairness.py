@@ -14,9 +14,8 @@ from bench.virtual_time import ACCOUNT, Stage, enter_stage
 from watcher.config.models import PollingSettings
 from watcher.domain.execution import Status
 from watcher.domain.watch import Watch
-from watcher.simulator.lifecycles import make_lifecycle
 from watcher.simulator.scenarios import pipeline_named
-from watcher.simulator.world import SimExecution, SimPipeline
+from watcher.simulator.world import SimExecution, SimPipeline, make_lifecycle
 
 pytestmark = pytest.mark.untraced
 

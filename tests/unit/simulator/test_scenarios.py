@@ -6,7 +6,6 @@ from simulator_facts import path
 from watcher.config.models import AccountSettings, WatchSettings
 from watcher.domain.execution import Status
 from watcher.runtime.clock import SystemClock
-from watcher.simulator.lifecycles import Kind, has_ended
 from watcher.simulator.responses import full
 from watcher.simulator.scenarios import (
     NAMES,
@@ -15,7 +14,7 @@ from watcher.simulator.scenarios import (
     example_config,
     populate,
 )
-from watcher.simulator.world import SimExecution, World
+from watcher.simulator.world import Kind, SimExecution, World
 
 REQUIRED_FIELDS = {"id", "pipelineId", "pipelineVersionId", "status"}
 
@@ -50,20 +49,12 @@ def test_a_world_that_must_fit_begins_and_ends_in_time(seed: int) -> None:
     assert any(moment.status == Status.PAUSED for each in executions for moment in path(each, 25))
 
 
-def has_unknown_status(execution: SimExecution) -> bool:
-    return any(phase.status == UNKNOWN_STATUS for phase in execution.lifecycle.phases)
-
-
-def ends_open(execution: SimExecution) -> bool:
-    return any(has_ended(phase) for phase in execution.lifecycle.phases[:-1])
-
-
 @pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(
     "is_odd",
     [
-        has_unknown_status,
-        ends_open,
+        lambda execution: any(phase.status == UNKNOWN_STATUS for phase in execution.lifecycle.phases),
+        lambda execution: any(phase.has_ended for phase in execution.lifecycle.phases[:-1]),
         lambda execution: execution.visible_s > execution.begins_s,
         lambda execution: (
             execution.begins_s < execution.deleted_s < execution.begins_s + execution.lifecycle.length_s()
@@ -96,9 +87,12 @@ def test_the_example_configuration_watches_everything() -> None:
     ]
 
 
-def test_a_pipeline_that_is_to_fail_fails_for_its_time_and_succeeds_afterwards() -> None:
-    world = World(SystemClock())
-    populate(world, fails={"Onboarding": 60.0})
+def test_a_pipeline_that_is_to_fail_has_a_rule_fails_for_its_time_and_succeeds_afterwards() -> None:
+    world, fails = World(SystemClock()), {"Onboarding": 60.0}
+    populate(world, fails=fails)
+    document = example_config(world, base_url="http://h", fails=fails)
+    rules = {watch["name"]: watch.get("rules") for watch in document["watch"]}
+    assert rules == dict.fromkeys(NAMES) | {"Onboarding": {"failing": {"consecutive": 3}}}
     of_it = [each for each in world.executions() if each.pipeline.name == "Onboarding"]
     ends = [(each.begins_s, path(each, 4000)[-1].status) for each in of_it]
     assert [end for end in ends if end[0] < 60] == [(10.0 * nth, "failed") for nth in range(6)]
@@ -107,9 +101,3 @@ def test_a_pipeline_that_is_to_fail_fails_for_its_time_and_succeeds_afterwards()
     assert max(lengths) < 10  # so that they end in the order in which they begin
     others = [path(each, 1e6)[-1].status for each in world.executions() if each.pipeline.name != "Onboarding"]
     assert {"success", "failed"} == set(others)
-
-
-def test_only_a_pipeline_that_is_to_fail_is_watched_by_a_rule() -> None:
-    document = example_config(filled(), base_url="http://h", fails={"Onboarding": 60.0})
-    rules = {watch["name"]: watch.get("rules") for watch in document["watch"]}
-    assert rules == dict.fromkeys(NAMES) | {"Onboarding": {"failing": {"consecutive": 3}}}

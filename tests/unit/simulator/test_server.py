@@ -7,14 +7,14 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 import pytest
-from simulator_facts import answered_statuses
+from simulator_facts import answered_statuses, busiest_second
 
 from watcher.runtime.clock import SystemClock
-from watcher.simulator.faults import Fault, Faults, Window
-from watcher.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.simulator.faults import Dice, Fault, Faults, Window
 from watcher.simulator.responses import encode, full
-from watcher.simulator.server import LoggedRequest, Simulator
-from watcher.simulator.world import Order, SimPipeline, World
+from watcher.simulator.scenarios import SCENARIOS
+from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
+from watcher.simulator.world import Lifecycle, Order, SimPipeline, StatusPhase, World
 
 PIPELINE = SimPipeline(id="0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", name="Sales agent")
 KEY = {"apiKey": "sim-key"}
@@ -145,32 +145,18 @@ async def test_a_client_that_follows_a_redirect_is_seen(world: World) -> None:
     assert [entry.endpoint for entry in simulator.request_log.entries] == ["get", "get", "other"]
 
 
-async def test_a_truncated_answer_is_whole_http_and_half_json(world: World) -> None:
+async def test_what_cannot_be_read_is_a_whole_answer_or_a_readable_lie(world: World) -> None:
     add(world)
-    async with client_of(Simulator(world, faults=always(Fault.TRUNCATED))) as client, client.get(path()) as response:
-        with pytest.raises(json.JSONDecodeError):
-            await response.json()
-
-
-async def test_a_wrong_execution_is_a_readable_lie(world: World) -> None:
-    add(world)
-    simulator = Simulator(world, faults=always(Fault.WRONG_EXECUTION))
-    async with client_of(simulator) as client, client.get(path()) as response:
-        document = await response.json()
-    assert response.status == 200
-    assert document["id"] != "e"
-    assert document["status"] == "failed"
+    simulator = Simulator(world, faults=always(Fault.TRUNCATED))
+    async with client_of(simulator) as client:
+        async with client.get(path()) as response:
+            with pytest.raises(json.JSONDecodeError):
+                await response.json()
+        simulator.dice.faults = always(Fault.WRONG_EXECUTION)
+        async with client.get(path()) as response:
+            document = await response.json()
+    assert (response.status, document["id"] != "e", document["status"]) == (200, True, "failed")
     assert answered_statuses(simulator.request_log, "e") == []
-
-
-async def test_a_slow_answer_is_right_in_the_end(world: World) -> None:
-    add(world)
-    simulator = Simulator(world, faults=always(Fault.SLOW, slow_s=0.08))
-    began_at = time.monotonic()
-    async with client_of(simulator) as client, client.get(path()) as response:
-        assert (await response.json())["id"] == "e"
-    assert time.monotonic() - began_at >= 0.07
-    assert answered_statuses(simulator.request_log, "e") == ["running"]
 
 
 async def test_a_hanging_request_does_not_hold_up_the_end(world: World) -> None:
@@ -216,10 +202,73 @@ async def test_the_request_log_knows_what_a_page_answered_if_it_could_be_read(wo
     add(world)
     simulator = Simulator(world)
     async with client_of(simulator) as client:
-        for now_s, faults in ((0, Faults()), (12, always(Fault.HTML)), (21, always(Fault.SLOW, slow_s=0.01))):
+        for now_s, faults in ((0, Faults()), (12, always(Fault.HTML)), (21, always(Fault.SLOW, slow_s=0.08))):
             travel(now_s)
-            simulator.dice.faults = faults
+            simulator.dice.faults, began_at = faults, time.monotonic()
             async with client.get(listing_path()):
                 pass
+    assert time.monotonic() - began_at >= 0.07
     assert [entry.rows for entry in simulator.request_log.entries] == [{"e": "running"}, None, {"e": "success"}]
     assert answered_statuses(simulator.request_log, "e") == ["running", "success"]
+
+
+def test_faults_come_about_as_often_as_their_odds() -> None:
+    dice = Dice(Faults(odds={Fault.RESET: 0.25, Fault.HTML: 0.25}), seed=7)
+    thrown = [dice.throw(0.0, execution="e") for _ in range(4000)]
+    assert thrown.count(Fault.RESET) == pytest.approx(1000, abs=150)
+    assert thrown.count(Fault.HTML) == pytest.approx(1000, abs=150)
+    assert thrown.count(None) == pytest.approx(2000, abs=200)
+
+
+def test_a_window_opens_and_closes_and_goes_before_the_odds() -> None:
+    dice = Dice(Faults(odds={Fault.HTML: 1.0}, windows=(Window(Fault.RESET, 10, 20),)), seed=7)
+    thrown = [dice.throw(now_s, execution=None) for now_s in (9.9, 10, 19.9, 20)]
+    assert thrown == [Fault.HTML, Fault.RESET, Fault.RESET, Fault.HTML]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_odds_of_a_scenario_add_up_to_at_most_one(name: str) -> None:
+    assert sum(SCENARIOS[name].faults.odds.values()) <= 1
+
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def written(*entries: LoggedRequest, kept_count: int = 100) -> RequestLog:
+    request_log = RequestLog(kept_count=kept_count)
+    for entry in entries:
+        request_log.open(entry)
+        request_log.close(entry)
+    return request_log
+
+
+def at(*times: float, key: int | None = 0) -> list[LoggedRequest]:
+    return [LoggedRequest(at=each, key=key, endpoint="get") for each in times]
+
+
+def test_the_busiest_second_slides_and_is_that_of_one_key() -> None:
+    assert busiest_second(written(*at(0.0, 0.6, 0.9, 1.2, 1.5, 3.0))) == 4
+    assert busiest_second(written(*at(0.0, 0.2), *at(0.1, key=1))) == 2
+
+
+def test_the_summary_counts_by_trouble() -> None:
+    entries = [LoggedRequest(at=0, key=0, endpoint="get", code=code) for code in (200, 429, 429, 500, 503, 401, 404)]
+    entries.append(LoggedRequest(at=0, key=0, endpoint="get", fault=Fault.RESET))
+    entries.append(LoggedRequest(at=0, key=0, endpoint="get", code=200, fault=Fault.HTML))
+    expected = f"served 9 · 401{TIMES}1 404{TIMES}1 429{TIMES}2 5xx{TIMES}2 html{TIMES}1 reset{TIMES}1"
+    assert written(*entries).summary() == expected
+
+
+def test_old_entries_are_forgotten_but_stay_counted() -> None:
+    request_log = written(*at(1.0, 2.0, 3.0), kept_count=2)
+    assert [entry.at for entry in request_log.entries] == [2.0, 3.0]
+    assert request_log.served_count == 3
+
+
+def test_answered_statuses_come_from_lists_too() -> None:
+    request_log = RequestLog()
+    request_log.open(LoggedRequest(1.0, 0, "get", execution="e", answered="new"))
+    for status in ("running", "running", "success"):
+        request_log.open(LoggedRequest(2.0, 0, "list", rows={"e": status, "f": "paused"}))
+    assert answered_statuses(request_log, "e") == ["new", "running", "success"]
+    assert answered_statuses(request_log, "f") == ["paused"]

@@ -1,12 +1,13 @@
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from simulator_facts import true_path
 
+from watcher.domain.execution import TERMINAL_STATUSES
 from watcher.runtime.clock import SystemClock
-from watcher.simulator.lifecycles import Lifecycle, StatusPhase
-from watcher.simulator.world import Order, SimPipeline, World
+from watcher.simulator.world import BRISK, Kind, Lifecycle, Order, SimPipeline, StatusPhase, World, make_lifecycle
 
 SALES = SimPipeline(id="p-sales", name="Sales agent")
 OTHER = SimPipeline(id="p-other", name="Other")
@@ -66,3 +67,39 @@ def test_a_list_has_the_order_of_its_world(order: Order, ids: list[str]) -> None
     for execution, begins_s in (("b", -2), ("c", -1), ("a", -3)):
         world.add(lifecycle(execution), pipeline=SALES, begins_s=begins_s)
     assert [execution.id for execution in world.listed(SALES.id)] == ids
+
+
+FOLLOWERS = {"new": {"running"}, "running": {"paused", "success", "failed"}, "paused": {"running"}}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_statuses_follow_each_other_as_documented_and_nodes_lie_within_them(kind: Kind) -> None:
+    for index in range(50):
+        lifecycle = make_lifecycle(1, index=index, kind=kind)
+        statuses = [phase.status for phase in lifecycle.phases]
+        assert (statuses[0], statuses[-1] in TERMINAL_STATUSES) == ("new", True)
+        assert all(after in FOLLOWERS[before] for before, after in pairwise(statuses))
+        starts = [phase.begins_s for phase in lifecycle.phases]
+        assert starts == sorted(set(starts))
+        assert all(starts[1] <= node.begins_s < node.ends_s <= starts[-1] for node in lifecycle.nodes)
+
+
+def test_one_lifecycle_in_eight_fails_whatever_the_seed() -> None:
+    for seed in range(20):
+        kinds = [make_lifecycle(seed, index=index).kind for index in range(40)]
+        assert kinds.count(Kind.FAILING) == 5
+
+
+def test_a_failing_lifecycle_ends_with_the_node_that_failed() -> None:
+    lifecycle = make_lifecycle(3, index=0, kind=Kind.FAILING)
+    assert lifecycle.phases[-1].status == "failed"
+    assert lifecycle.error == f"{lifecycle.nodes[-1].name}: {lifecycle.nodes[-1].error}"
+    assert [node for node in lifecycle.nodes if node.error] == [lifecycle.nodes[-1]]
+
+
+def test_brisk_lifecycles_are_for_people_who_watch_and_a_stretched_one_keeps_its_proportions() -> None:
+    assert max(make_lifecycle(7, index=index, pace=BRISK).length_s() for index in range(80)) < 40
+    lifecycle = make_lifecycle(7, index=0)
+    slow = lifecycle.stretched(2)
+    assert slow.length_s() == lifecycle.length_s() * 2
+    assert [node.ends_s for node in slow.nodes] == [node.ends_s * 2 for node in lifecycle.nodes]

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from watcher.cli.commands.schema import config_schema
+from watcher.cli.commands.starter import config_schema
 from watcher.sinks.apprise import AppriseSettings
 
 

@@ -22,8 +22,8 @@ from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.runtime.units import Address
 from watcher.store.console_store import ConsoleStore
+from watcher.store.sources import Source
 from watcher.store.sql_store import SqlStore
-from watcher.store.states import Source
 from watcher.store.tables import snapshot
 from watcher.web import pages
 from watcher.web.access import access

@@ -1,9 +1,11 @@
 """`watcher check`: whether the file can be used, what it would cost, and whether keys and sinks work."""
 
 import asyncio
+import math
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from watcher.cli.capacity import TYPICAL_STATUS_S, AccountPlan, Advice, plan
 from watcher.cli.config_loading import WARNING, loaded, report
 from watcher.cli.connectivity import Trial, try_everything
 from watcher.cli.console import console_on, say
@@ -21,15 +22,23 @@ from watcher.cli.shell import ConfigOption, put, put_error
 from watcher.config.document import Document
 from watcher.config.loader import load_config, require_usable
 from watcher.config.locate import find_config
-from watcher.config.models import Settings
+from watcher.config.models import PollingSettings, Settings
 from watcher.config.warnings import warnings_of
 from watcher.domain.errors import Exit
+from watcher.polling.evaluator import BACKOFF_SHARE
+from watcher.polling.pipeline_list import LIST_WEIGHT
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
+from watcher.runtime.pacing import SHARE
 from watcher.runtime.units import write_duration
 
 EXAMPLES = ("watcher check watcher.yaml --without-secrets", "watcher check --online --send")
 
+TYPICAL_STATUS_S = 60.0
+"""The delay is that of a change after so long in one status: with `backoff` the interval grows with that time."""
+
+_ROUNDING = 1 + 1e-9
+"""What is held exactly may come out as a hair too much."""
 
 EXPLAINED = (
     "needed: a poll of each named execution every max_interval (fixed: min_interval), a page of each whole pipeline's "
@@ -100,6 +109,105 @@ def _go_online(settings: Settings, *, send: bool) -> None:
         raise typer.Exit(min(codes))
 
 
+# The plan: arithmetic over the settings. Every named execution counts as open, and of whole pipelines one page each:
+# what is open on later pages, nobody can tell beforehand
+
+
+@dataclass(frozen=True, slots=True)
+class AccountPlan:
+    """What an account can hold.
+
+    `needed_per_s` are the requests that poll every named execution as rarely as the cadence ever does, every
+    `max_interval` (`backoff`, long in a status) or every `min_interval` (`fixed`), and the list of every whole
+    pipeline each `min_interval`. `budget_per_s` may be spent. `delay_s` is from a change to the poll that sees it, on
+    average, when all have been in their status for a minute; the time of a request is added. `longest_s` is the
+    longest time between two polls of an execution. Both are `None` while nothing is watched. `advice` says what helps
+    where an interval cannot be held.
+    """
+
+    account: str
+    needed_per_s: float
+    budget_per_s: float
+    delay_s: float | None = None
+    longest_s: float | None = None
+    advice: str | None = None
+
+
+def plan(settings: Settings) -> Sequence[AccountPlan]:
+    """Return the plans of all accounts, in the order of the file."""
+    plans = []
+    for name, account in settings.accounts.items():
+        counts = [len(watch.executions) for watch in settings.watch if watch.account == name]
+        watched = (sum(counts), counts.count(0))
+        plans.append(plan_account(name, *watched, rate_limit=account.rate_limit, polling=settings.polling))
+    return plans
+
+
+def plan_account(name: str, named: int, whole: int = 0, *, rate_limit: float, polling: PollingSettings) -> AccountPlan:
+    """Return the plan of one account that watches so many named executions and so many whole pipelines.
+
+    `rate_limit` is per second, of which 98 % are used (docs/guarantees.md). While `max_interval` can be held, what is
+    named and what is watched whole go by turns, so that each has half of the rate at least, or all it needs. Where it
+    cannot, all take turns, lists three times as often (`watcher/polling/poll_queue.py`).
+    """
+    budget_per_s = rate_limit * SHARE
+    if not (named or whole):
+        return AccountPlan(name, 0.0, budget_per_s)
+    min_s, max_s = polling.min_interval_s, polling.max_interval_s
+    rarest_s = min_s if polling.cadence == "fixed" else max_s
+    turn_s = (named + LIST_WEIGHT * whole) / budget_per_s
+    if not named:
+        turn_s = whole / budget_per_s
+    elif turn_s < LIST_WEIGHT * max_s:  # lists go three times in a turn, but not more often than each `max_interval`
+        turn_s = named / (budget_per_s - whole / max_s)
+    return AccountPlan(
+        account=name,
+        needed_per_s=named / rarest_s + whole / min_s,
+        budget_per_s=budget_per_s,
+        delay_s=_delay_s(named, whole, polling, budget_per_s=budget_per_s, turn_s=turn_s),
+        longest_s=max(rarest_s if named else 0.0, turn_s, max_s if whole else 0.0),
+        advice=_advice(named, whole, polling, budget_per_s=budget_per_s),
+    )
+
+
+def _delay_s(named: int, whole: int, polling: PollingSettings, *, budget_per_s: float, turn_s: float) -> float:
+    """Return the mean delay: the longer one of executions that are named and of lists, which have what is left."""
+    min_s, max_s = polling.min_interval_s, polling.max_interval_s
+    if not named:
+        return max(min_s, turn_s) / 2
+    typical_s = min_s if polling.cadence == "fixed" else min(max_s, max(min_s, TYPICAL_STATUS_S * BACKOFF_SHARE))
+    # What named executions may spend whatever the others want: half, or what lists leave that want less.
+    share_per_s = max(budget_per_s / 2, budget_per_s - whole / min_s)
+    named_s = max(typical_s, min(named / share_per_s, max(max_s, turn_s)))
+    list_s = max(min_s, whole / (budget_per_s - named / named_s)) if whole else 0.0
+    return max(named_s, list_s) / 2
+
+
+def _advice(named: int, whole: int, polling: PollingSettings, *, budget_per_s: float) -> str | None:
+    """Return what helps, unless all that is to be held can be: of lists only `max_interval`."""
+    fixed = polling.cadence == "fixed" and named > 0
+    interval_s = polling.min_interval_s if fixed else polling.max_interval_s
+    in_turns = min(2 * named, named + whole) if fixed else 0
+    needed_per_s = max(in_turns / polling.min_interval_s, named / interval_s + whole / polling.max_interval_s)
+    if needed_per_s <= budget_per_s * _ROUNDING:
+        return None
+    together_s = (named + whole) / budget_per_s
+    longer_s = in_turns / budget_per_s if fixed and together_s <= polling.max_interval_s else together_s
+    step_s = 1 if longer_s <= 60 else 30  # as people write it: 84 becomes 90
+    longer_s = float(math.ceil(longer_s / step_s) * step_s)
+    keys = ["min_interval"] if fixed else []
+    if longer_s > polling.max_interval_s:
+        keys.append("max_interval")
+    return (
+        f"over {keys[0]} {write_duration(interval_s)}: "
+        f"raise rate_limit to {math.ceil(needed_per_s / SHARE * 10) / 10:.10g}/s, "
+        f"or {' and '.join(f'polling.{key}' for key in keys)} to {write_duration(longer_s)}"
+    )
+
+
+# What is printed
+
+
 def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, console: Console) -> None:
     """Print the plan for people."""
     counts = (("account", settings.accounts), ("watch", settings.watch), ("sink", settings.sinks))
@@ -112,7 +220,7 @@ def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, c
     console.print(table)
     for each in plans:
         if each.advice:
-            say(console, ("! ", "yellow"), f"{each.account}: {advise(each.advice)}")
+            say(console, ("! ", "yellow"), f"{each.account}: {each.advice}")
     say(console, (EXPLAINED, "dim"))
 
 
@@ -137,16 +245,6 @@ def print_plan_rows(plans: Sequence[AccountPlan]) -> None:
     for each in plans:
         figures = (each.needed_per_s, each.budget_per_s, each.delay_s, each.longest_s)
         put(each.account, *("" if figure is None else exactly(figure) for figure in figures))
-
-
-def advise(advice: Advice) -> str:
-    """Return what cannot be held, and what would help."""
-    longer = write_duration(advice.longer_s)
-    keys = " and ".join(f"polling.{key}" for key in advice.keys)
-    return (
-        f"over {advice.keys[0]} {write_duration(advice.interval_s)}: "
-        f"raise rate_limit to {advice.rate_limit_per_s:.10g}/s, or {keys} to {longer}"
-    )
 
 
 def _count(count: int, word: str) -> str:

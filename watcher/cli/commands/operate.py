@@ -1,18 +1,39 @@
-"""The commands that ask a running daemon for one thing: what is open or waits, and what to do about it."""
+"""The commands that ask a running daemon: how it all stands, what was recorded, what waits, and what to do about it."""
 
+import json
 import os
 import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import typer
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
 
-from watcher.cli.daemon_client import JsonOption, UrlOption, find_daemon, one_of
-from watcher.cli.listing import print_done, print_list, until
-from watcher.cli.shell import ConfigOption
+from watcher.cli.console import console_on, print_done, print_list, printed, table, until
+from watcher.cli.daemon_client import (
+    AccessError,
+    DaemonClient,
+    DaemonError,
+    JsonOption,
+    Query,
+    UrlOption,
+    find_daemon,
+    one_of,
+)
+from watcher.cli.shell import ConfigOption, exit_at_signals, put, put_all_out, put_error
 from watcher.domain.errors import Exit, UsageError
+from watcher.sinks.stdout import event_line, shows_whole_ids, why
 
 EXAMPLES = (
+    "watcher status --watch",
+    "watcher status --fail-on attention",
+    "watcher events --execution 9a1b0000-0000-4000-8000-000000000001",
+    "watcher events -f --type 'execution.failed' --label team=sales --since 2h",
     "watcher problems",
     "watcher problems --state all --json | jq .title",
     "watcher ack 3f2a --for 2h --comment 'calling the vendor'",
@@ -31,13 +52,154 @@ EXAMPLES = (
     "watcher test-sink ops --json | jq .answer",
 )
 
+OPEN = {"new": "○", "running": "▶", "paused": "‖"}
+PIPELINE_FIELDS = ("state", "name", *(f"open.{each}" for each in OPEN), "oldest", "succeeded", "lastFailedAt")
+ROW_FIELDS = ("account", "id", *PIPELINE_FIELDS, "lastStartedAt", "lastEndedAt", "problems", "silencedUntil")
+NEED_FIELDS = ("title", "reason", "since", "acknowledged")
+SINK_FIELDS = ("state", "name", "waiting", "dead", "answer", "nextTryAt")
+ACCOUNT_FIELDS = ("state", "name", "used", "wanted", "allowed", "trouble")
+EVENT_FIELDS = ("time", "type", "data.account", "data.pipeline.id", "data.pipeline.name", "subject", "reason", "id")
 PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", "acknowledged.by", "acknowledged.until")
 SILENCE_FIELDS = ("id", "active", "from", "until", "weekly", "pipelines", "match", "by", "comment")
 DELIVERY_FIELDS = ("id", "type", "execution", "sink", "state", "attempts", "answer", "recordedAt", "nextTryAt", "event")
+NEEDS_SHOWN = 10
+EVERY_S = 1.0
 
 SinkArgument = Annotated[str, typer.Argument(metavar="SINK", help="The sink's name in the file.")]
 ForOption = Annotated[str | None, typer.Option("--for", metavar="2h", help="For how long.")]
 CommentOption = Annotated[str | None, typer.Option(help="Why, for the others.")]
+
+
+def status(
+    *,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it anew every second.")] = False,
+    fail_on: Annotated[
+        Literal["attention"] | None, typer.Option(help="Exit 1 if something needs somebody that nobody has taken.")
+    ] = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Show what needs somebody, and how everything stands.
+
+    Piped, it is a row per pipeline. Exit codes: 0 done, 1 with --fail-on attention.
+    """
+    console, daemon = console_on(sys.stdout), find_daemon(config, url=url)
+    if watch and (as_json or not sys.stdout.isatty() or console.is_dumb_terminal):
+        raise UsageError("--watch needs a terminal; elsewhere follow the events: watcher events -f")
+    found = daemon.ask("GET", "/status")
+    if as_json:
+        put(json.dumps(found))
+    elif not sys.stdout.isatty():
+        print_list(ROW_FIELDS, map(_pipeline, found["pipelines"]))
+    elif not watch:
+        console.print(_overview(found, console=console))
+    else:
+        exit_at_signals()
+        seen_at, failure = datetime.now().astimezone(), ""
+        with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+            while True:
+                live.update(_overview(found, failure, console=console), refresh=True)
+                time.sleep(EVERY_S)
+                try:
+                    found, failure = daemon.ask("GET", "/status"), ""
+                    seen_at = datetime.now().astimezone()
+                except DaemonError as error:
+                    failure = f"✕ not live since {seen_at:%H:%M:%S}: {str(error).splitlines()[0]}"
+    if fail_on and not all(need["acknowledged"] for need in found["needs"]):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> RenderableType:
+    needs = found["needs"]
+    counts = "   ".join(f"{sign} {name} {found['open'].get(name, 0):,}" for name, sign in OPEN.items())
+    head = f"clerk-watcher {found['version']}   open {sum(found['open'].values()):,}:  {counts}"
+    verdict = (f"✕ {len(needs):,} need you", "red") if needs else ("✓ nothing needs you", "green")
+    lines = ((failure, "bold red"), (head, ""), verdict)
+    parts: list[RenderableType] = [Text(printed(text, console=console), style) for text, style in lines if text]
+    pipelines = sorted(map(_pipeline, found["pipelines"]), key=lambda each: (each["state"] == "well", each["name"]))
+    accounts = [{**each, "state": "failing" if "trouble" in each else "well"} for each in found["accounts"]]
+    parts.append(table(NEED_FIELDS, needs[:NEEDS_SHOWN], console=console))
+    if len(needs) > NEEDS_SHOWN:
+        parts.append(f"and {len(needs) - NEEDS_SHOWN:,} more: watcher problems")
+    for fields, items in ((PIPELINE_FIELDS, pipelines), (SINK_FIELDS, found["sinks"]), (ACCOUNT_FIELDS, accounts)):
+        parts += ["", table(fields, items, console=console)]
+    return Group(*parts)
+
+
+def _pipeline(each: dict[str, Any]) -> dict[str, Any]:
+    """Add to a pipeline what is concluded from the rest: how it is, its name, its oldest, and how many succeeded."""
+    ends = each.get("ends", ())
+    return {
+        **each,
+        "state": "failing" if each.get("problems") else "well",
+        "name": each.get("name") or each["id"],
+        "oldest": min(each.get("oldest", {}).values(), default=None),
+        "succeeded": f"{ends.count('success')} of {len(ends)}" if ends else None,
+    }
+
+
+def events(
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those to come.")] = False,
+    type_: Annotated[list[str] | None, typer.Option("--type", metavar="GLOB", help="Only such, as execution.*")] = None,
+    pipeline: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only of these pipelines.")] = None,
+    execution: Annotated[str | None, typer.Option(metavar="ID", help="Only of this execution.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only with these labels.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="2h", help="No older, or since a time.")] = None,
+    as_json: JsonOption = False,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Print events in the order of recording.
+
+    Without --since: of one execution all, else those of the last hour, with -f those from now on. With -f it asks every
+    second, goes on after the daemon was away, and misses none.
+    """
+    exit_at_signals()
+    lists = {"type": type_, "pipeline": pipeline, "label": [each.replace("=", ":", 1) for each in label or ()]}
+    query = [(name, value) for name, values in lists.items() for value in values or ()]
+    if execution:
+        query.append(("execution", execution))
+    since = since or ("1ms" if follow else None if execution else "1h")
+    found = _events(find_daemon(config, url=url), query, since=since, follow=follow)
+    if as_json or not sys.stdout.isatty():
+        rows = found if as_json else ({**event, "reason": why(event["data"])} for event in found)
+        print_list(EVENT_FIELDS, rows, as_json=as_json)
+        return
+    console = console_on(sys.stdout)
+    for event in found:
+        console.print(event_line(event, whole_ids=shows_whole_ids(console)), soft_wrap=True)
+
+
+def _events(client: DaemonClient, query: Query, *, since: str | None, follow: bool) -> Iterator[dict[str, Any]]:
+    """Yield each event once: a page is whole before its cursor is used."""
+    position: Query = [("since", since)] if since else []
+    after: str | None = None
+    is_away = False
+    while True:
+        try:
+            page = client.ask("GET", "/events", query=[*query, ("limit", "200"), *position])
+        except DaemonError as error:
+            is_final = isinstance(error, AccessError) or error.exit_code in {Exit.USAGE, Exit.NOT_FOUND}
+            if not follow or after is None or is_final:
+                raise
+            if not is_away:
+                put_error(f"warning: {str(error).splitlines()[0]}; trying again every second")
+            is_away = True
+            time.sleep(EVERY_S)
+            continue
+        if is_away:
+            put_error("warning: the daemon answers again; no event was missed")
+        is_away = False
+        yield from page["items"]
+        if page["next"] == after:
+            if not follow:
+                return
+            put_all_out()
+            time.sleep(EVERY_S)
+        after = page["next"]
+        position = [("after", after)]
 
 
 def problems(

@@ -10,7 +10,7 @@ import pytest
 from fake_daemon import Asked, FakeDaemon, Raw, Reply
 from sample_events import HOSTILE, failed
 
-from watcher.cli.commands import events as command_of_events
+from watcher.cli.commands import operate
 from watcher.web.models import Event, Page, Trouble
 
 Command = Callable[..., tuple[int, str, str]]
@@ -32,7 +32,7 @@ def interrupt(_: Asked) -> Raw:
 @pytest.fixture(autouse=True)
 def _served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
     monkeypatch.setenv("WATCHER_URL", daemon.url)
-    monkeypatch.setattr(command_of_events, "EVERY_S", 0.01)
+    monkeypatch.setattr(operate, "EVERY_S", 0.01)
     daemon.replies["GET /events"] = [page(1, 2, next_="7"), page(next_="90"), page(3, next_="95"), page(next_="95")]
 
 

@@ -1,18 +1,18 @@
 """What ends a wait, and what does not: over replies and changes, in the order in which they come."""
 
 import pytest
-from virtual import FakeClock
+from virtual import PIPELINE, FakeClock, ScriptedApi, said
 
 from watcher.clerk.protocol import Reply
-from watcher.cli.wait import PollFailure, Progress, StatusPeriod, WaitResult
+from watcher.cli.wait import Poller, PollFailure, Progress, StatusPeriod, View, WaitResult, timed_out
+from watcher.config.models import Settings
 from watcher.domain.errors import Exit
+from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
-from watcher.domain.watch import Cursor
-from watcher.store.changes import ExecutionChange, Lease, PipelineChange, SourceChange
 
-LEASE = Lease("account", "default", 1)
 CLOCK = FakeClock()
+EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
 SEEN = Reply(Outcome.OK, Monotonic(0.0), ExecutionSnapshot("e", "running"), 200)
 BUSY = Reply(Outcome.RATE_LIMITED, Monotonic(0.0), None, 429, 2.0)
 MISSING = Reply(Outcome.NOT_FOUND, Monotonic(0.0), None, 404)
@@ -20,19 +20,19 @@ REFUSED = Reply(Outcome.UNAUTHORIZED, Monotonic(0.0), None, 401)
 FORBIDDEN = Reply(Outcome.FORBIDDEN, Monotonic(0.0), None, 403)
 DOWN = Reply(Outcome.SERVER_ERROR, Monotonic(0.0), None, 502)
 SILENT = Reply(Outcome.TIMEOUT, Monotonic(0.0))
-DEGRADED = SourceChange(LEASE, 0, 1, "unreachable", ())
-RECOVERED = SourceChange(LEASE, 1, 2, None, ())
+DEGRADED = AccountTrouble.UNREACHABLE
 
 
-def progress_after(*heard: Reply | SourceChange | ExecutionRecord) -> Progress:
+def progress_after(*heard: Reply | AccountTrouble | ExecutionRecord | None) -> Progress:
+    """Return a progress that has taken in these, of which `None` is that an account has recovered."""
     progress = Progress("p", "e", lost_after=3)
     for one in heard:
         if isinstance(one, Reply):
             progress.answered(one, clock=CLOCK)
         elif isinstance(one, ExecutionRecord):
-            progress.recorded(ExecutionChange(LEASE, None, one, ()))
+            progress.recorded(one, ())
         else:
-            progress.recorded(one)
+            progress.degraded(one)
     return progress
 
 
@@ -65,7 +65,7 @@ def test_the_end_of_the_execution_is_the_exit_code(last: ExecutionRecord, code: 
 def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> None:
     progress = progress_after(known("new", since_at=1), known("running", since_at=2), known("running", since_at=2))
     assert progress.status == "running"
-    progress.recorded(ExecutionChange(LEASE, 2, known("running", since_at=2, lost=True), ()))
+    progress.recorded(known("running", since_at=2, lost=True), ())
     assert progress.periods == (
         StatusPeriod("new", Micros(1)),
         StatusPeriod("running", Micros(2)),
@@ -109,7 +109,7 @@ def test_an_api_that_answered_something_is_waited_for(reply: Reply) -> None:
 
 
 def test_an_account_that_recovered_is_not_degraded_any_more() -> None:
-    assert progress_after(BUSY, DEGRADED, RECOVERED, REFUSED).ending is None
+    assert progress_after(BUSY, DEGRADED, None, REFUSED).ending is None
 
 
 def test_trouble_is_dated_from_the_first_failure_and_named_by_the_last() -> None:
@@ -120,7 +120,27 @@ def test_trouble_is_dated_from_the_first_failure_and_named_by_the_last() -> None
     assert (progress.poll_count, progress.polled_us) == (2, CLOCK.steady_us())
 
 
-def test_what_is_reported_of_the_pipeline_says_nothing_of_the_execution() -> None:
-    progress = progress_after(SEEN, known("running"))
-    progress.recorded(PipelineChange(LEASE, "p", 0, 0, Cursor(Micros(1)), ()))
-    assert (progress.status, progress.ending) == ("running", None)
+@pytest.mark.parametrize(("timeout_s", "waited"), [(1.5, "1.5 s"), (2.0, "2 s"), (600.0, "10 m")])
+def test_time_that_is_over_is_reported_as_it_was_given(timeout_s: float, waited: str) -> None:
+    assert timed_out(progress_after(), timeout_s).problem == f"not seen after {waited} (--timeout)"
+
+
+@pytest.mark.parametrize("answer", [said(EXECUTION, "running"), Outcome.SERVER_ERROR])
+@pytest.mark.parametrize(("interval_s", "later_s"), [(2.0, 10.0), (30.0, 30.0)])
+async def test_it_polls_at_its_interval_whatever_is_answered_slower_after_an_hour_and_as_the_api_asks(
+    interval_s: float, later_s: float, answer: Outcome | ExecutionSnapshot
+) -> None:
+    clock = FakeClock()
+    api = ScriptedApi(clock, default=answer if isinstance(answer, Outcome) else None)
+    api.script[EXECUTION] = answer
+    watch = {"pipeline": PIPELINE, "account": "a", "executions": [EXECUTION]}
+    document = {"accounts": {"a": {"api_key": "k"}}, "watch": [watch], "polling": {"degraded_after": "2h"}}
+    settings = Settings.model_validate(document)
+    poller = Poller(progress_after(), View(), api=api, settings=settings, interval_s=interval_s, clock=clock)
+    for passed_s, next_s in ((1, interval_s), (3598, interval_s), (2, later_s)):
+        clock.advance(passed_s)
+        await poller.poll()
+        assert poller.next_at - clock.monotonic() == pytest.approx(next_s)
+    api.default, api.status_codes, api.retry_after_s = Outcome.RATE_LIMITED, {Outcome.RATE_LIMITED: 429}, 40.0
+    await poller.poll()
+    assert poller.next_at - clock.monotonic() == 40.0

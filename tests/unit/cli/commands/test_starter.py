@@ -1,8 +1,14 @@
+"""What a configuration begins with: the file that `init` writes, and the schema that editors check it by."""
+
 import base64
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from watcher.cli.commands.starter import config_schema
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -57,15 +63,9 @@ def test_a_file_that_is_there_is_never_overwritten(command: Command) -> None:
     assert Path("watcher.yaml").read_text() == "mine"
 
 
-def test_unless_it_is_forced(command: Command) -> None:
-    Path("watcher.yaml").write_text("mine")
-    assert command("init", "--force")[0] == 0
-    assert "accounts:" in Path("watcher.yaml").read_text()
-
-
-@pytest.mark.parametrize("path", ["nowhere/watcher.yaml", ".", "/dev/full"])
+@pytest.mark.parametrize("path", ["nowhere/watcher.yaml", "/dev/null/w.yaml"])
 def test_a_file_that_cannot_be_written_is_refused(path: str, command: Command) -> None:
-    code, _, err = command("init", path, "--force")
+    code, _, err = command("init", path)
     assert code == 2
     assert err.startswith("error: cannot write ")
 
@@ -76,3 +76,38 @@ def test_a_secret_is_new_each_time_and_nothing_is_written(command: Command) -> N
     assert {len(base64.b64decode(secret.removeprefix("whsec_"))) for secret in secrets} == {32}
     assert all(secret.startswith("whsec_") for secret in secrets)
     assert not Path("watcher.yaml").exists()
+
+
+SCHEMA = config_schema()
+BLOCKS: dict[str, Any] = SCHEMA["$defs"]
+VARIABLE = {"type": "string", "pattern": r"\$\{"}
+
+
+def test_the_schema_is_printed_as_json_and_says_what_it_is(command: Command) -> None:
+    code, out, err = command("schema")
+    assert (code, err, json.loads(out)) == (0, "", SCHEMA)
+    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert SCHEMA["title"] == "clerk-watcher"
+    assert {"accounts", "watch", "sinks"} <= SCHEMA["properties"].keys()
+
+
+@pytest.mark.parametrize(
+    ("block", "key"),
+    [("PollingSettings", "concurrency"), ("PollingSettings", "cadence"), ("LogSettings", "format")],
+)
+def test_a_variable_may_stand_for_a_number_or_a_word(block: str, key: str) -> None:
+    schema = BLOCKS[block]["properties"][key]
+    assert VARIABLE in schema["anyOf"]
+    assert schema["description"]
+    assert "default" in schema
+
+
+def test_a_variable_may_stand_for_an_id_in_a_list_and_what_is_text_stays_as_it_is() -> None:
+    items = BLOCKS["WatchSettings"]["properties"]["executions"]["items"]
+    assert items["anyOf"] == [{"format": "uuid", "type": "string"}, VARIABLE]
+    assert BLOCKS["AccountSettings"]["properties"]["timeout"]["type"] == "string"
+
+
+def test_no_default_is_in_other_words_than_those_of_the_file() -> None:
+    assert all("default" not in each for each in SCHEMA["properties"].values() if "$ref" in each)
+    assert "2592000" not in json.dumps(SCHEMA)

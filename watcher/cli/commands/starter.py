@@ -1,12 +1,28 @@
-"""`watcher schema`: the JSON Schema of the configuration file."""
+"""What a configuration begins with: a starter file, a signing secret, and the JSON Schema."""
 
+import base64
 import json
-from typing import Any
+import secrets
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
 
-from watcher.cli.shell import put
+import typer
+
+from watcher.cli.console import console_on, say
+from watcher.cli.shell import put, write_file
 from watcher.config.models import Settings
+from watcher.sinks.webhook import SECRET_PREFIX
 
-EXAMPLES = ("watcher schema > watcher.schema.json", "watcher schema | jq '.properties.polling'")
+EXAMPLES = (
+    "watcher init",
+    "export OPS_WEBHOOK_SECRET=$(watcher init --secret)",
+    "watcher schema > watcher.schema.json",
+    "watcher schema | jq '.properties.polling'",
+)
+
+SECRET_BYTES = 32
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
@@ -14,6 +30,29 @@ _NOTES = ("title", "description", "default", "examples")
 _READ_FROM_TEXT = frozenset({"integer", "number", "boolean"})
 
 Json = dict[str, Any]
+
+
+def init(
+    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("watcher.yaml"),
+    *,
+    secret: Annotated[
+        bool, typer.Option("--secret", help="Print a new signing secret for a webhook; write no file.")
+    ] = False,
+) -> None:
+    """Write a commented starter file.
+
+    It still needs your key and your pipeline's id. Exit code 2: the file exists already, or cannot be written.
+    """
+    if secret:
+        put(f"{SECRET_PREFIX}{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}")
+        return
+    text = files("watcher.cli.commands").joinpath("starter.yaml").read_text(encoding="utf-8")
+    write_file(path, text)
+    say(
+        console_on(sys.stderr),
+        ("✓ ", "green"),
+        f"wrote {path}. Next: fill in the id, export CLERK_API_KEY, watcher check",
+    )
 
 
 def schema() -> None:
