@@ -38,9 +38,9 @@ from watcher.store.sql_store import SqlStore
 from watcher.store.states import Source
 from watcher.store.tables import problem, snapshot
 from watcher.web.api import api_routes
-from watcher.web.console import Console
 from watcher.web.models import Need, TestResult
 from watcher.web.server import HttpServer
+from watcher.web.shown import Console
 
 NAMED = "77aa0000-0000-4000-8000-000000000000"
 """A pipeline of which only some executions are watched."""

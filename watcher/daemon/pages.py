@@ -14,10 +14,10 @@ from watcher.runtime.units import parse_address
 from watcher.store.sql_store import SqlStore
 from watcher.web.access import access
 from watcher.web.api import api_routes
-from watcher.web.console import Console
 from watcher.web.health import Checks, Recent, health_routes
 from watcher.web.pages import page_routes
 from watcher.web.server import HttpServer
+from watcher.web.shown import Console
 
 FRESH_S = 1.0
 """A write to disk a second is cheap, whoever asks for more."""

@@ -6,21 +6,27 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import UUID
 
 import pytest
 from aiohttp import ClientSession
-from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, executed, fill
-from sample_events import HOSTILE_PARTS, PIPELINE, execution_id
+from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, entry, executed, fill
+from sample_events import HOSTILE_PARTS, PIPELINE, execution_id, problem_block
 from sqlalchemy import update
-from stores import SetClock, claim, open_soon, operator_of
+from stores import START_US, SetClock, claim, open_soon, operator_of
 
 from watcher.config.models import Settings
+from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor
 from watcher.runtime.units import Address
+from watcher.store.changes import PipelineChange, SourceChange
 from watcher.store.console_store import ConsoleStore
 from watcher.store.sql_store import SqlStore
 from watcher.store.states import Source
@@ -28,10 +34,10 @@ from watcher.store.tables import snapshot
 from watcher.web import pages
 from watcher.web.access import access
 from watcher.web.api import api_routes
-from watcher.web.console import Console
 from watcher.web.models import Need, TestResult
 from watcher.web.pages import page_routes
 from watcher.web.server import HttpServer
+from watcher.web.shown import Console
 
 PAGES = (
     "/",
@@ -161,6 +167,37 @@ async def test_the_first_page_says_what_needs_somebody_how_all_stands_and_what_t
     (label,) = [each for each in page.values("svg", "aria-label") if each.startswith("last 5 ended")]
     assert label == "last 5 ended: 3 success, 1 failed, 1 unrecognized, the newest unrecognized"
     assert "(4) clerk-watcher" in says
+
+
+async def test_causes_come_first_accounts_then_sinks_then_what_may_follow_from_them(site: Site) -> None:
+    account, chat = await claim(site.store, "account", "default"), await claim(site.store, "sink", "chat")
+    failing, silent = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT
+    source = f"/accounts/default/pipelines/{PIPELINE}"
+    opened = [opening(failing, source, 2, day=1), opening(silent, source, 3, day=2)]
+    entries, problems = zip(*opened, strict=True)
+    await site.store.record(PipelineChange(account, PIPELINE, 1, 3, Cursor(START_US, START_US), entries, problems))
+    entry, problem = opening(EventType.SINK_FAILING, "/sinks/chat", 1, day=3)
+    await site.store.record(SourceChange(chat, 0, 1, "failing", (entry,), (problem,)))
+    page = await site.shown("/")
+    titles = re.findall(r"<a href=\"[^\"]*\"><bdi>([^<]*)</bdi></a>", (await site.get("/")).body)
+    assert "7 need you" in page.says()
+    assert titles[:7] == [
+        "Account default: the API cannot be used",
+        "Sink ops is failing (503)",
+        "Sink ops: 1 dead letter",
+        "Sales agent keeps failing",
+        "Sales agent is silent: nothing starts",
+        "Sales agent: 1 overdue",
+        "Sales agent: executions may have been missed",
+    ]
+
+
+def opening(type_: EventType, source: str, sequence: int, *, day: int) -> tuple[OutboxEntry, ProblemChange]:
+    """Return what opens a problem on this day of the month, before all others of the store."""
+    id_ = UUID(int=100 + day)
+    opens = entry(type_, sequence=sequence, source=source, data={"problem": problem_block(type_) | {"id": str(id_)}})
+    at = datetime(2026, 11, day, tzinfo=UTC)
+    return opens, ProblemChange(Problem(id_, type_, at, EventKey(opens.event.stream, sequence)), is_new=True)
 
 
 async def test_an_execution_shows_its_stays_who_was_notified_and_why_it_failed(site: Site) -> None:
