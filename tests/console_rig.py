@@ -34,8 +34,8 @@ from watcher.store.changes import ExecutionChange, Lease, PipelineChange, Source
 from watcher.store.console_store import ConsoleStore
 from watcher.store.operator_store import ActionKind, OperatorStore
 from watcher.store.sink_store import SinkStore
+from watcher.store.sources import Source
 from watcher.store.sql_store import SqlStore
-from watcher.store.states import Source
 from watcher.store.tables import problem, snapshot
 from watcher.web.access import access
 from watcher.web.api import api_routes

@@ -2,19 +2,20 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from lease_store import Alone
 from receiver import Receiver, Reply, answer, says
 from stores import claim, source_change
 from virtual import PIPELINE, FakeClock
 
 from watcher.config.models import Settings
-from watcher.daemon.build_worker import OwnerDependencies
+from watcher.daemon.maintenance import Maintenance
 from watcher.daemon.ownership import Ownership
-from watcher.daemon.supervisor import Supervisor
+from watcher.daemon.supervisor import OwnerDependencies, Supervisor
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
@@ -24,6 +25,8 @@ from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
 from watcher.store.account_store import SqlAccountStore
+from watcher.store.postgresql_leases import PostgresLeases
+from watcher.store.records import OpenProblem
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
@@ -86,40 +89,74 @@ class NotedSchedule(Schedule):
             return await self._added.get()
 
 
+def dependencies_of(
+    store: SqlStore,
+    clock: FakeClock,
+    *,
+    metrics: Metrics | None = None,
+    output: StdoutOutput | None = None,
+    fatal: Callable[[BaseException], None] = print,
+) -> OwnerDependencies:
+    """Return what owners work with. Its schedule is not started."""
+    return OwnerDependencies(
+        account_store=partial(SqlAccountStore, store),
+        clock=clock,
+        metrics=metrics or Metrics(),
+        events=EventFactory(Router({})),
+        schedule=NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None),
+        backpressure=Backpressure(),
+        fatal=fatal,
+        store=store,
+        silences=Silences(),
+        output=cast("StdoutOutput", output),
+    )
+
+
+class Owners:
+    """Stands for the supervisor where a test has owners of its own, or none."""
+
+    def __init__(self, settings: Settings, *parts: AccountPoller) -> None:
+        self.applied: Settings | None = settings
+        self.tidying = asyncio.Lock()
+        self.parts = parts
+
+    def owned(self) -> Sequence[AccountPoller]:
+        return self.parts
+
+    def closed(self, _problem: OpenProblem) -> None:
+        """Tell nobody."""
+
+
+def maintenance_of(
+    store: SqlStore,
+    clock: FakeClock,
+    owners: Owners,
+    *,
+    metrics: Metrics | None = None,
+    ownership: Ownership | None = None,
+) -> Maintenance:
+    shared = dependencies_of(store, clock, metrics=metrics)
+    return Maintenance(shared, cast("Supervisor", owners), ownership or Alone(store, clock=clock))
+
+
 class Setup:
     """The owners of one process and all they work with."""
 
-    def __init__(self, store: SqlStore, clock: FakeClock, output: StdoutOutput) -> None:
+    def __init__(
+        self, store: SqlStore, clock: FakeClock, output: StdoutOutput, leases: PostgresLeases | None = None
+    ) -> None:
         self.store = store
         self.clock = clock
         self.api = Endpoint(says(answer(404)))
         self.hook = Endpoint(says(answer(204)))
-        self.metrics = Metrics()
-        self.router = Router({})
         self.fatal: list[BaseException] = []
-        fatal = self.fatal.append
-        self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
-        events = EventFactory(self.router)
-        silences, load = Silences(), Backpressure()
-        self.shared = OwnerDependencies(
-            partial(SqlAccountStore, store),
-            clock,
-            self.metrics,
-            events,
-            self.schedule,
-            load,
-            fatal,
-            store,
-            silences,
-            output,
+        self.shared = dependencies_of(store, clock, output=output, fatal=self.fatal.append)
+        self.metrics = self.shared.metrics
+        self.schedule = cast("NotedSchedule", self.shared.schedule)
+        self.ownership = Ownership(
+            leases or store.leases, replica="one", clock=clock, metrics=self.metrics, fatal=self.shared.fatal
         )
-        self.ownership = self.make_ownership()
         self.supervisor = Supervisor(self.shared, self.ownership, drain_s=LONG_S)
-
-    def make_ownership(self) -> Ownership:
-        return Ownership(
-            self.store.leases, replica="one", clock=self.clock, metrics=self.metrics, fatal=self.fatal.append
-        )
 
     def account(self, **more: object) -> Block:
         return {"api_key": "k", "base_url": self.api.receiver.url, "timeout": "60s", **more}
@@ -128,11 +165,16 @@ class Setup:
         return {"type": "webhook", "url": f"{self.hook.receiver.url}/in", "timeout": "60s", **more}
 
     async def apply(
-        self, accounts: dict[str, Block] | None = None, *, watched: str = A, **more: dict[str, Any]
+        self,
+        accounts: dict[str, Block] | None = None,
+        *,
+        watched: str = A,
+        rules: object = None,
+        **more: dict[str, Any],
     ) -> None:
         """Apply a configuration of these accounts, the first of which watches an execution."""
         accounts = accounts or {"a": self.account()}
-        watch = [{"account": next(iter(accounts)), "pipeline": PIPELINE, "executions": [watched]}]
+        watch = [{"account": next(iter(accounts)), "pipeline": PIPELINE, "executions": [watched], "rules": rules}]
         await self.supervisor.apply(Settings.model_validate({"accounts": accounts, "watch": watch, **more}))
 
     def ticks(self) -> set[str]:
@@ -145,12 +187,15 @@ class Setup:
         return {sample.labels[label] for sample in samples if label in sample.labels}
 
     def watcher(self) -> AccountPoller:
-        (watcher,) = [part for part in self.supervisor.owned() if isinstance(part, AccountPoller)]
+        (watcher,) = self.supervisor.accounts()
         return watcher
 
     def worker(self) -> DeliveryWorker:
-        (worker,) = [part for part in self.supervisor.owned() if isinstance(part, DeliveryWorker)]
+        (worker,) = self.supervisor.workers()
         return worker
+
+    def maintenance(self) -> Maintenance:
+        return Maintenance(self.shared, self.supervisor, self.ownership)
 
     async def poll(self) -> str:
         """Let the watcher poll; return what it asked for."""
@@ -169,12 +214,17 @@ class Setup:
         return await self.hook.asked()
 
 
+S = TypeVar("S", bound=Setup)
+
+
 @asynccontextmanager
-async def set_up(store: SqlStore, clock: FakeClock) -> AsyncIterator[Setup]:
+async def set_up(
+    store: SqlStore, clock: FakeClock, kind: Callable[[SqlStore, FakeClock, StdoutOutput], S]
+) -> AsyncIterator[S]:
     """Give the owners of one process, which end at the end; nothing may have ended the program by then."""
     fd = os.open(os.devnull, os.O_WRONLY)
     output = StdoutOutput(fd)
-    setup = Setup(store, clock, output)
+    setup = kind(store, clock, output)
     async with setup.api.receiver, setup.hook.receiver:
         yield setup
         setup.supervisor._drain_s = 0.0

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
-from watcher.config.models import AccountSettings, PollingSettings
+from watcher.config.models import PollingSettings, Settings
 from watcher.daemon.build import AccountOwnerDependencies, build_account
 from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
@@ -153,9 +153,9 @@ async def enter_stage(
         ),
         stack,
         HeldLease(await claim(store, "account", ACCOUNT), clock=clock),
-        settings=AccountSettings.model_validate({"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}),
-        polling=polling,
-        retention_s=30 * 24 * 3600.0,
+        Settings.model_validate(
+            {"accounts": {ACCOUNT: {"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}}, "polling": polling}
+        ),
         open_api=lambda *_, **__: WorldApi(world, notes),
     )
     return Stage(population, watcher, schedule, notes, fatal)

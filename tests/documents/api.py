@@ -178,7 +178,8 @@ def _fields(model: type[BaseModel]) -> str:
     return "\n".join(["| field | value | |", "|---|---|---|", *rows])
 
 
-def _section(route: Route, example: tuple[int, Any]) -> str:
+def _section(route: Route, example: tuple[int, Any], *, shown: str | None) -> str:
+    """Return what is said of a request; `shown` is the title of an earlier one with the same kind of answer."""
     parts = [f"## {route.method} {route.path}", _summary(route)]
     if route.asked is not models.Asked:
         parts.append(_fields(route.asked))
@@ -191,6 +192,8 @@ def _section(route: Route, example: tuple[int, Any]) -> str:
     assert status == route.status, (route, example)
     if answer is None:
         parts.append(f"{status}, without a body.")
+    elif shown is not None:
+        parts.append(f"{status}: the same as of `{shown}`.")
     else:
         if "version" in answer:
             answer["version"] = "1.0.0"
@@ -203,5 +206,11 @@ def _section(route: Route, example: tuple[int, Any]) -> str:
 
 def api() -> str:
     """Return docs/api.md."""
-    examples = asyncio.run(_examples())
-    return "\n".join([HEAD, *(f"{_section(*each)}\n" for each in zip(ROUTES, examples, strict=True))])
+    shown: dict[type[BaseModel], str] = {}
+    sections = [HEAD]
+    for route, example in zip(ROUTES, asyncio.run(_examples()), strict=True):
+        answer, title = _answer_of(route), f"{route.method} {route.path}"
+        sections.append(f"{_section(route, example, shown=shown.get(answer) if answer else None)}\n")
+        if answer is not None:
+            shown.setdefault(answer, title)
+    return "\n".join(sections)

@@ -72,7 +72,7 @@ def configuration() -> str:
 
 
 def _section(name: str, field: FieldInfo) -> str:
-    lines = [f"## {name}", "", field.description or "", ""]
+    lines = [f"## {name}", "", _described(field), ""]
     for prefix, note, block in _blocks(name, field):
         lines += [note, "", TABLE] if note else [TABLE]
         lines += [*_rows(block, prefix=prefix), ""]
@@ -101,7 +101,7 @@ def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
         path = f"{prefix}{key_of(block, name=name)}"
         inner = block_of(field)
         if inner is not None:
-            yield f"| `{path}` | block | | {field.description} | |"
+            yield f"| `{path}` | block | | {_described(field)} | |"
             yield from _rows(inner, prefix=f"{path}.")
         else:
             yield _row(path, field, optional=f"{name}_file" in block.model_fields or name == "account")
@@ -110,7 +110,11 @@ def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
 def _row(path: str, field: FieldInfo, *, optional: bool) -> str:
     default = "required" if field.is_required() and not optional else _default(field)
     example = _code(field.examples[0]) if field.examples else ""
-    return f"| `{path}` | {_kind(field)} | {default} | {field.description} | {example} |"
+    return f"| `{path}` | {_kind(field)} | {default} | {_described(field)} | {example} |"
+
+
+def _described(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
 
 
 def _kind(field: FieldInfo) -> str:

@@ -136,7 +136,7 @@ def _draw_element(canvas: Canvas, element: Mapping[str, Any]) -> None:
 
 def pagerduty_picture() -> str:
     """Draw the incident that a problem's opening triggers, and its end."""
-    template = PagerDutyTemplate("k" * 32)
+    template = PagerDutyTemplate(routing_key="k" * 32)
     (trigger,) = (json.loads(message.body) for message in template.messages([_failing()]))
     (resolve,) = (json.loads(message.body) for message in template.messages([sample(EventType.PIPELINE_RECOVERED)]))
     assert trigger["dedup_key"] == resolve["dedup_key"]
@@ -166,7 +166,7 @@ def alertmanager_picture() -> str:
     """Draw the alert of a problem as Alertmanager's page lists it, and when it ends."""
     clock = FakeClock()
     clock.passed_s = (AT - clock.now()).total_seconds()
-    (message,) = AlertmanagerTemplate(clock).messages([_failing()])
+    (message,) = AlertmanagerTemplate(clock=clock).messages([_failing()])
     (alert,) = json.loads(message.body)
     canvas = Canvas()
     canvas.paragraph(f'{alert["startsAt"]}   alertname="{alert["labels"].pop("alertname")}"', size=16, bold=True)

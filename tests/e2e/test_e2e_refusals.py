@@ -31,7 +31,7 @@ async def test_what_is_likely_a_mistake_is_logged_at_the_start_and_keeps_nothing
     problems = [entry["problem"].partition(": sinks.ops")[2] for entry in life.logged("config.warning")]
     assert [problem.partition(",")[0].partition(";")[0] for problem in problems] == [
         ": has no secret",
-        ".match.labels: no watch has these labels",
+        ".match.labels: no watch fits all of what is given",
     ]
     assert b"hush" not in life.stderr.lines.everything()
 

@@ -361,7 +361,7 @@ class Poller:
         self, progress: Progress, view: View, *, api: Api, settings: Settings, interval_s: float, clock: Clock
     ) -> None:
         ((self._account, account),), polling = settings.accounts.items(), settings.polling
-        (watch,) = watches_of(settings, self._account)
+        (watch,) = watches_of(settings)
         self._progress, self._view, self._api, self._clock = progress, view, api, clock
         self._interval_s = interval_s
         self._began_at = self._due_at = now = clock.monotonic()

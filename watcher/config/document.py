@@ -1,21 +1,24 @@
 """A configuration file while it is read: its nodes for places, its data for values, and the problems found so far.
 
-The data is plain: mappings, lists, text and `None`. It knows how to fill in `${VAR}`, how to name a place and when not
-to show a value, and no rule about any key.
+The nodes are libyaml's, which know their line and column. Scalars stay the text of the file: what is a number and what
+is a name is for the models to say. So the data is mappings, lists, text and `None`. This file knows how to fill in
+`${VAR}`, how to name a place and when not to show a value, and no rule about any key.
 """
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
-from watcher.config.files import Stamp, read_file, stamps_of
-from watcher.config.yaml_tree import KNOWN_TAGS, MERGE_TAG, NULL_TAG, Path, compose, place_of
+from watcher.config.files import CONFIG_BYTES, FileError, Stamp, read_file, stamps_of
 from watcher.domain.errors import ConfigError
+
+Path = tuple[str | int, ...]
+"""Where a value is: `("watch", 0, "pipeline")`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,16 +63,53 @@ class ConfigProblemsError(ConfigError):
 
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^{}]*)?\}|(?P<odd>\{))")
-_WITHOUT_BRACES = re.compile(r"(?:^|(?<=\s))\$([A-Z_][A-Z0-9_]+)(?=$|[\s/])")
+_WITHOUT_BRACES = re.compile(r"(?:^|(?<=\s))\$[A-Z_][A-Z0-9_]+(?=$|[\s/])")
 """As a shell reads it. A password may hold a dollar, too: so only what stands alone."""
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_VARIABLE_NAME = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
-"""What no secret looks like, though it may begin with a dollar."""
 
 _WITH_FILE = frozenset({"api_key", "secret", "url", "routing_key", "token", "password"})
 """Keys that have a twin ending in `_file`, but for the store's `url`."""
 
 _SHOWN_LIMIT = 60
+
+
+_TAG = "tag:yaml.org,2002:"
+_NULL_TAG, _MERGE_TAG = f"{_TAG}null", f"{_TAG}merge"
+_KNOWN_TAGS = frozenset(
+    _TAG + kind for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "seq", "map")
+)
+
+_NULL = re.compile(r"(?:~|null|Null|NULL|)$")
+_TAB = re.compile(r" *\t")
+
+_MEANINGS: Sequence[tuple[str, str, str]] = (
+    ("mapping values are not", "a colon where none can be", 'quote a text that holds ": ", or check indentation'),
+    ("sequence entries are not", "a list item where none can be", "begin the list on a line of its own"),
+    ("scanning an alias", "an alias (*) without a name", 'quote a glob: "*"'),
+    ("undefined alias", "an alias (*name) without its anchor (&name) above", "quote the text if it is a glob"),
+    ("cannot start any token", "a character no plain text may begin with", "quote the text"),
+    ("escape character", "an unknown \\ sequence in double quotes", "use single quotes, or \\\\ for a backslash"),
+    ("end of stream", "a quote is never closed", "close it"),
+    ("flow node", "a bracket is not closed, or a comma is missing", "close it with ] or }"),
+    ("expected ',' or", "a bracket is not closed, or a comma is missing", "close it with ] or }"),
+    ("expected key", "does not line up with the keys above", "indent keys of one block alike"),
+    ("<block end>", "does not line up with the lines above", "indent keys of one block alike"),
+    ("'-' indicator", "does not line up with the list above", "begin each item with -, indented alike"),
+    ("another document", "a second document begins here", "keep one document in a file"),
+)
+"""What the parser's words hold, what they mean, and what helps. The first that fits counts.
+
+Its own texts are never shown: they may quote the file.
+"""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # which of the two is there
+    """Tells a value that is absent, and a merge, from texts; nothing else from one another."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (the base class has it so)
+        **{first: [(_NULL_TAG, _NULL)] for first in ("~", "n", "N", "")},
+        "<": [(_MERGE_TAG, re.compile("<<$"))],
+    }
 
 
 class Document:
@@ -95,10 +135,21 @@ class Document:
         self.files |= stamps_of([path])  # before reading: what is written meanwhile is a change
         return read_file(path, limit=limit)
 
-    def load(self, root: yaml.MappingNode, *, environ: Mapping[str, str]) -> None:
-        """Take over a file, filling in variables; those that are not set are problems."""
-        self._root = root
-        self.data = self._plain(root, (), environ)
+    def open(self, path: FilePath, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
+        """Read the file; of its top-level keys `only` these, if given. Raises `FileError`."""
+        self.source = _decode(self.read(path, limit=CONFIG_BYTES))
+        self.load(self.source, environ=environ, only=only)
+
+    def load(self, text: str, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
+        """Take over the text of a file, filling in variables; those that are not set are problems."""
+        self._root = compose(text)
+        if only is not None:
+            self._root.value = [(key, value) for key, value in self._root.value if key.value in only]
+        try:
+            self.data = self._plain(self._root, (), environ)
+        except RecursionError:
+            problem = "nested deeper than anything in this file can be"
+            raise FileError(problem, remedy="check brackets and indentation") from None
 
     def get(self, path: Path) -> Any:
         """Return what is there, or `None`."""
@@ -114,7 +165,8 @@ class Document:
     def text(self, path: Path) -> str | None:
         """Return the text there, or `None` if there is none that can be relied on."""
         value = self.get(path)
-        return value if isinstance(value, str) and not self.is_reported(path) else None
+        is_usable = isinstance(value, str) and path not in self.excused and not self.is_reported(path)
+        return value if is_usable else None
 
     def written(self, path: Path) -> str:
         """Return the text there as it stands in the file, its variables not filled in."""
@@ -193,10 +245,6 @@ class Document:
         at = write_path(shown[:-1] if block else shown)
         return Problem(self.file, *self._place(shown, key=key), at, problem, remedy)
 
-    def is_in_file(self, path: Path) -> bool:
-        """Return whether the file itself gives this value."""
-        return self.get(path) is not None and path not in self._environment
-
     def subject(self, path: Path) -> str:
         """Return how to speak of the value there: quoted and cut, or not at all."""
         value = self.get(path)
@@ -213,13 +261,13 @@ class Document:
                 key = True
                 break
             name, value = found, inner
-        return place_of(name if key else value)
+        return _place_of(name if key else value)
 
     def _plain(self, node: yaml.Node, path: Path, environ: Mapping[str, str]) -> Any:
-        if node.tag not in KNOWN_TAGS:
+        if node.tag not in _KNOWN_TAGS:
             self.report(path, "has a tag (a word after !) that means nothing here", remedy="remove the tag")
         if isinstance(node, yaml.ScalarNode):
-            value = None if node.tag == NULL_TAG else node.value
+            value = None if node.tag == _NULL_TAG else node.value
             return self._filled(value, path, environ) if value and "$" in value else value
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(item, (*path, index), environ) for index, item in enumerate(node.value)]
@@ -233,19 +281,19 @@ class Document:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 remedy = "write keys as plain words; quote a value that begins with {"
-                self.report_file("a key that is not text", remedy=remedy, place=place_of(key))
-            elif key.tag == MERGE_TAG:
+                self.report_file("a key that is not text", remedy=remedy, place=_place_of(key))
+            elif key.tag == _MERGE_TAG:
                 merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
             elif (first := entries.setdefault(key.value, (key, value))[0]) is not key:
-                problem = f"given twice, first at line {place_of(first)[0]}"
-                self.report_file(problem, remedy="remove one of them", place=place_of(key), path=(*path, key.value))
+                problem = f"given twice, first at line {_place_of(first)[0]}"
+                self.report_file(problem, remedy="remove one of them", place=_place_of(key), path=(*path, key.value))
         for source in merged:
             if isinstance(source, yaml.MappingNode):
                 self._clean(source, path)
                 entries = {key.value: (key, value) for key, value in source.value} | entries
             else:
                 problem = "merges something that has no keys"
-                self.report_file(problem, remedy="write <<: *name", place=place_of(source))
+                self.report_file(problem, remedy="write <<: *name", place=_place_of(source))
         node.value = list(entries.values())
 
     def _filled(self, text: str, path: Path, environ: Mapping[str, str]) -> str:
@@ -267,9 +315,8 @@ class Document:
             return environ.get(name) or (default or "").removeprefix(":-")
 
         filled = _VARIABLE.sub(value_of, text)
-        if path not in self._reported and (bare := _WITHOUT_BRACES.search(text)):
-            name = bare[1] if bare[1] in environ or _VARIABLE_NAME.fullmatch(bare[1]) else "NAME"
-            self.report(path, f"${name} is not filled in without braces", remedy=f"write ${{{name}}}, or $${name}")
+        if path not in self._reported and _WITHOUT_BRACES.search(text):
+            self.report(path, "a $NAME is not filled in without braces", remedy="write ${NAME}, or $$NAME")
         return filled
 
 
@@ -303,3 +350,56 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, y
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part], node.value[part]
     return None, None
+
+
+def _decode(data: bytes) -> str:
+    """Return the text of a file. Raises `FileError`."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise FileError("not UTF-8", remedy="save the file as UTF-8", place=(line, 1)) from None
+
+
+def compose(text: str) -> yaml.MappingNode:
+    """Return the root of the file; without anything in it, one without keys. Raises `FileError`."""
+    try:
+        root: Any = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise _explain(error, text=text) from None
+    if root is None or root.tag == _NULL_TAG:
+        start = yaml.Mark("", 0, 0, 0, None, 0)
+        return yaml.MappingNode(f"{_TAG}map", [], start, start)
+    if not isinstance(root, yaml.MappingNode):
+        raise FileError("no keys", remedy="begin with a key such as accounts:", place=_place_of(root))
+    return root
+
+
+def first_scalar(text: str) -> str:
+    """Return the first single value in a text that is YAML."""
+    node: Any = yaml.compose(text, Loader=_Loader)
+    while not isinstance(node, yaml.ScalarNode):
+        node = node.value[0][1] if isinstance(node, yaml.MappingNode) else node.value[0]
+    return str(node.value)
+
+
+def _place_of(node: yaml.Node) -> tuple[int, int]:
+    """Return line and column, which count from 1."""
+    return node.start_mark.line + 1, node.start_mark.column + 1
+
+
+def _explain(error: yaml.YAMLError, *, text: str) -> FileError:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return FileError("holds a character no text has", remedy="save the file as UTF-8 text")
+    mark, complaint = error.problem_mark, f"{error.problem} {error.context}"
+    lines = text.split("\n")
+    if mark.line < len(lines) and (tab := _TAB.match(lines[mark.line])):
+        return FileError("tab used for indentation", remedy="use spaces", place=(mark.line + 1, tab.end()))
+    if error.context_mark and (mark.line >= len(lines) or "end of stream" in complaint):
+        mark = error.context_mark  # the text ends, and this is where the quote or bracket was opened
+    elif "expected ',' or" in complaint and "${" in lines[mark.line]:
+        problem = "a variable without quotes inside { } or [ ]"
+        return FileError(problem, remedy='write "${NAME}"', place=(mark.line + 1, mark.column + 1))
+    unknown = ("", "not YAML", "check quotes, brackets and indentation here and above")
+    _, problem, remedy = next((row for row in _MEANINGS if row[0] in complaint), unknown)
+    return FileError(problem, remedy=remedy, place=(mark.line + 1, mark.column + 1))

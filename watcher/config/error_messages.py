@@ -5,15 +5,13 @@ Of pydantic's own words only those are shown that hold neither a value of the fi
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from watcher.config.document import Document, is_safe_key, quoted
+from watcher.config.document import Document, Path, is_safe_key, quoted
 from watcher.config.models import Settings
-from watcher.config.yaml_tree import Path
 from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.registry import SINK_KINDS
@@ -26,8 +24,8 @@ _WORDS = re.compile(r"'([^']*)'")
 _ID_OF = "copy the id from the {}'s address in Clerk Chat"
 _EVERY = "name each by its id: one entry watches every execution of one pipeline"
 
-_ENTRIES = {"accounts": "accounts.NAME", "watch": "watch[]", "sinks": "sinks.NAME", "silences": "silences[]"}
-"""The blocks that hold blocks, and how to write one of these."""
+_ENTRIES = frozenset({"accounts", "watch", "sinks", "silences"})
+"""The blocks that hold blocks."""
 
 _BLOCK = ("a block of keys", "write key: value lines below it")
 _LIST = ("a list", "write [one, two], or lines that begin with -")
@@ -88,27 +86,7 @@ def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> N
         remedy = "write until: with the moment it ends, such as 2026-12-24T00:00:00Z"
     elif path[-2:-1] == ("match",) and is_safe_key(key) and remedy.startswith("allowed"):
         remedy = f"write labels: {{{key}: …}}, or one of {', '.join(allowed)}"
-    elif (home := _homes().get(key)) and remedy.startswith("allowed"):
-        remedy = f"write it in {home}; {remedy.replace('allowed', 'allowed here')}"
     document.report(path, problem, remedy=remedy, key=True)
-
-
-@cache
-def _homes() -> Mapping[str, str]:
-    """Return the block that has a key, by the key."""
-    found: dict[str, str] = {}
-
-    def add(home: str, model: type[BaseModel]) -> None:
-        for name, field in model.model_fields.items():
-            found.setdefault(key_of(model, name=name), home)
-            if inner := block_of(field):
-                add(f"{home}.{key_of(model, name=name)}", inner)
-
-    for name, field in Settings.model_fields.items():
-        block = block_of(field)
-        for model in SINK_KINDS.values() if name == "sinks" else [block] if block else []:
-            add(_ENTRIES.get(name, name), model)
-    return found
 
 
 def model_at(document: Document, path: Path) -> type[BaseModel] | None:
@@ -182,10 +160,6 @@ def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> Non
     value = document.get(path)
     if value is None:
         document.report(path, "has no value", remedy="give one or remove the key", key=True)
-    elif path[0] in {"accounts", "sinks"} and len(path) == 2 and path[1] in _homes():
-        remedy = f"write {path[0]}: {{NAME: {{{path[1]}: …}}}}"
-        document.report(path, "stands where a name belongs", remedy=remedy)
-        document.mark_reported(path[:1])  # the other keys stand there as well
     else:
         found = _BLOCK if isinstance(value, dict) else _LIST if isinstance(value, list) else _VALUE
         remedy = wanted[1] if wanted is _VALUE else _example(document, path) or wanted[1]
@@ -194,7 +168,8 @@ def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> Non
 
 def _example(document: Document, path: Path) -> str | None:
     """Return what a block or a list looks like: by its own example, or by that of its first key."""
-    named = path if isinstance(path[-1], str) else path[:-1]
+    is_entry = path[0] in _ENTRIES and len(path) == 2
+    named = path[:-1] if is_entry or isinstance(path[-1], int) else path
     field = field_at(document, named)
     if field is None or field.examples:
         return f"write {named[-1]}: {field.examples[0]}" if field and field.examples else None

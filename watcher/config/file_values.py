@@ -8,15 +8,10 @@ import re
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path as FilePath
-from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
-from pydantic_core import PydanticUndefined
-
-from watcher.config.document import Document, quoted, write_path
+from watcher.config.document import Document, Path, first_scalar, quoted
 from watcher.config.error_messages import field_at, model_at
 from watcher.config.files import SECRET_BYTES, FileError
-from watcher.config.yaml_tree import Path, first_scalar
 from watcher.runtime.settings import did_you_mean, file_twins
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import HttpSinkSettings, PemFile, TlsSettings
@@ -162,31 +157,19 @@ def stand_in(document: Document, path: Path) -> None:
     if str(path[-1]).endswith("_file"):
         document.table(path[:-1]).pop(str(path[-1]), None)
         path = (*path[:-1], str(path[-1]).removesuffix("_file"))
-    block: Any = document.get(path[:-1])
-    if block is not None:
+        document.excused.setdefault(path, [])
+    if (block := document.get(path[:-1])) is not None:
         block[path[-1]] = _value_for(document, path)
 
 
 def _value_for(document: Document, path: Path) -> str | None:
-    match path:
-        case ("accounts", _, "api_key") | ("store", "password"):
-            return f"absent:{write_path(path)}"  # one key under two accounts is a mistake
-        case ("sinks", name, "url"):
-            is_apprise = document.get(("sinks", name, "type")) == "apprise"
-            return "json://absent.invalid" if is_apprise else "https://absent.invalid/"
-        case ("heartbeat", "url"):
-            return "https://absent.invalid/"
-        case ("watch", _, "pipeline" | "executions", *_) | (*_, "pipelines", int()):
-            return str(uuid5(NAMESPACE_URL, write_path(path)))
-        case (*_, "match", "accounts" | "sinks" as named, int()):
-            return next(iter(document.table((named,))), None)
-        case (*_, "headers" | "labels"):  # the whole block
-            return None
     key = next(part for part in reversed(path) if isinstance(part, str))
+    if key == "url" and document.get((*path[:-1], "type")) == "apprise":
+        return "json://absent.invalid"
     if key in _STAND_INS:
         return _STAND_INS[key]
     field = field_at(document, path)
-    if field is not None and field.default not in (None, PydanticUndefined):
+    if field is not None and not field.is_required() and field.default is not None:
         return None
     fields = (field_at(document, path[:end]) for end in range(len(path), 0, -1))
     example = next((field.examples[0] for field in fields if field and field.examples), None)

@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 from yarl import URL
 
@@ -11,11 +10,10 @@ from watcher.config.cross_checks import check, fill_in
 from watcher.config.document import ConfigProblemsError, Document, Problem
 from watcher.config.error_messages import translate
 from watcher.config.file_values import read_files, stand_in
-from watcher.config.files import CONFIG_BYTES, FileError, Stamps
+from watcher.config.files import FileError, Stamps
 from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
 from watcher.config.warnings import warnings_of
-from watcher.config.yaml_tree import compose, decode
 from watcher.domain.errors import ConfigError
 from watcher.runtime.http_client import proxy_for
 
@@ -33,50 +31,28 @@ def load_config(
     `document` knows afterwards which files were read.
     """
     document = document or Document(file=str(path))
-    root = _compose(path, document=document)
-    settings = None if root is None else _read(path, root, document=document, environ=environ, only=only)
+    settings = None
+    try:
+        document.open(path, environ=environ, only=only)
+    except FileError as error:
+        problem = str(error) if document.source or any(error.place) else f"cannot read this file ({error})"
+        document.report_file(problem, remedy=error.remedy, place=error.place)
+    else:
+        settings = _read(document, directory=path.parent, environ=environ, only=only)
     if settings is None or document.problems:
         raise ConfigProblemsError(document.problems, file=document.file, source=document.source)
     return settings
 
 
-def _compose(path: Path, *, document: Document) -> yaml.MappingNode | None:
-    """Return the root of the file, or `None` once it is reported why there is none."""
-    try:
-        data = document.read(path, limit=CONFIG_BYTES)
-    except FileError as error:
-        document.report_file(f"cannot read this file ({error})", remedy=error.remedy)
-        return None
-    try:
-        document.source = decode(data)
-        return compose(document.source)
-    except FileError as error:
-        document.report_file(str(error), remedy=error.remedy, place=error.place)
-        return None
-
-
 def _read(
-    path: Path,
-    root: yaml.MappingNode,
-    *,
-    document: Document,
-    environ: Mapping[str, str],
-    only: Collection[str] | None,
+    document: Document, *, directory: Path, environ: Mapping[str, str], only: Collection[str] | None
 ) -> Settings | None:
-    if only is not None:
-        root.value = [(key, value) for key, value in root.value if key.value in only]
-    try:
-        document.load(root, environ=environ)
-    except RecursionError:
-        remedy = "check brackets and indentation"
-        document.report_file("nested deeper than anything in this file can be", remedy=remedy)
-        return None
     for absent in tuple(document.excused):
         stand_in(document, absent)
     for variable, key in DEFAULTS.items():
         if (only is None or key[0] in only) and (value := environ.get(variable)):
             document.put_from_environment(key, value, variable=variable)
-    read_files(document, directory=path.parent)
+    read_files(document, directory=directory)
     fill_in(document)
     settings = None
     try:

@@ -6,8 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from watcher.config.document import Document
-from watcher.config.files import CONFIG_BYTES, SECRET_BYTES, FileError
-from watcher.config.yaml_tree import compose, decode
+from watcher.config.files import SECRET_BYTES, FileError
 from watcher.domain.errors import ConfigError
 from watcher.runtime.units import Address, InvalidValueError, parse_address
 
@@ -47,7 +46,7 @@ def daemon_document(file: Path | None, *, environ: Mapping[str, str]) -> Documen
     document = Document(file=str(file))
     if file is not None:
         try:
-            document.load(compose(decode(document.read(file, limit=CONFIG_BYTES))), environ=environ)
+            document.open(file, environ=environ)
         except FileError as error:
             raise ConfigError(f"cannot read {file} ({error}); {error.remedy}") from None
     return document

@@ -53,22 +53,15 @@ class StoreSettings(Block):
 
     url: Annotated[str, AfterValidator(check_store_url)] = Field(
         default="sqlite:///watcher.db",
-        description="A SQLite file, after three slashes from where the daemon starts, after four from the root; or a "
-        "[PostgreSQL](run.md#postgresql) database, as libpq reads it. A change needs a restart.",
         examples=["sqlite:////var/lib/watcher/watcher.db", "postgresql://watcher@db.example.com/watcher"],
     )
-    password: SecretStr | None = Field(
-        default=None,
-        description="PostgreSQL's password. Without one libpq's own ways are open: `PGPASSWORD`, `~/.pgpass`.",
-        examples=["${WATCHER_DB_PASSWORD}"],
-    )
+    """A SQLite file, after three slashes from where the daemon starts, after four from the root; or a
+    [PostgreSQL](run.md#postgresql) database, as libpq reads it. A change needs a restart."""
+    password: SecretStr | None = Field(default=None, examples=["${WATCHER_DB_PASSWORD}"])
+    """PostgreSQL's password. Without one libpq's own ways are open: `PGPASSWORD`, `~/.pgpass`."""
     password_file: str | None = file_twin("the password", example="/run/secrets/db")
-    retention_s: Duration = Field(
-        default=as_written("30d"),
-        alias="retention",
-        description="How long ended executions, their events and settled deliveries are kept.",
-        examples=["90d"],
-    )
+    retention_s: Duration = Field(default=as_written("30d"), examples=["90d"])
+    """How long ended executions, their events and settled deliveries are kept."""
 
 
 _WRITE_MOMENT = "write date, time and zone, such as 2026-12-24T00:00:00Z or 2026-12-24T00:00:00+01:00"
@@ -118,18 +111,15 @@ class WeeklySettings(Block):
     """Hours of some days of the week."""
 
     days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
-        min_length=1, description="The days on which it begins: `mon` to `sun`.", examples=["[sat, sun]"]
+        min_length=1, examples=["[sat, sun]"]
     )
-    from_: Annotated[str, AfterValidator(_clock_time)] = Field(
-        alias="from", description="When it begins on each of them.", examples=['"20:00"']
-    )
-    to: Annotated[str, AfterValidator(_clock_time)] = Field(
-        description="When it ends; if that is not after `from`, on the next day. `24:00` is midnight.",
-        examples=['"08:00"'],
-    )
-    timezone: Annotated[str, AfterValidator(_timezone)] = Field(
-        description="By whose clock.", examples=["Europe/Berlin"]
-    )
+    """The days on which it begins: `mon` to `sun`."""
+    from_: Annotated[str, AfterValidator(_clock_time)] = Field(examples=['"20:00"'])
+    """When it begins on each of them."""
+    to: Annotated[str, AfterValidator(_clock_time)] = Field(examples=['"08:00"'])
+    """When it ends; if that is not after `from`, on the next day. `24:00` is midnight."""
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(examples=["Europe/Berlin"])
+    """By whose clock."""
 
     @property
     def hours(self) -> WeeklyHours:
@@ -144,27 +134,18 @@ class SilenceSettings(Block):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["from", "until"]}, {"required": ["weekly"]}]})
 
-    match: SilenceMatch = Field(
-        description="What is kept back: what matches all that is given; at least one.",
-        examples=["{labels: {team: sales}}"],
-    )
-    from_at: Moment | None = Field(
-        default=None,
-        alias="from",
-        description="When it begins, with its zone. Needs `until`.",
-        examples=["2026-12-24T00:00:00Z"],
-    )
-    until_at: Moment | None = Field(
-        default=None, alias="until", description="When it ends.", examples=["2026-12-27T00:00:00Z"]
-    )
+    match: SilenceMatch = Field(examples=["{labels: {team: sales}}"])
+    """What is kept back: what matches all that is given; at least one."""
+    from_at: Moment | None = Field(default=None, alias="from", examples=["2026-12-24T00:00:00Z"])
+    """When it begins, with its zone. Needs `until`."""
+    until_at: Moment | None = Field(default=None, alias="until", examples=["2026-12-27T00:00:00Z"])
+    """When it ends."""
     weekly: WeeklySettings | None = Field(
-        default=None,
-        description="Instead of `from` and `until`: each week.",
-        examples=['{days: [sat, sun], from: "20:00", to: "08:00", timezone: Europe/Berlin}'],
+        default=None, examples=['{days: [sat, sun], from: "20:00", to: "08:00", timezone: Europe/Berlin}']
     )
-    comment: ShortText | None = Field(
-        default=None, description="Why; at most 256 characters.", examples=["shop closed"]
-    )
+    """Instead of `from` and `until`: each week."""
+    comment: ShortText | None = Field(default=None, examples=["shop closed"])
+    """Why; at most 256 characters."""
 
     @field_validator("until_at")
     @classmethod
@@ -255,29 +236,21 @@ def _account_may_be_left_out(schema: dict[str, Any]) -> None:
 class AccountSettings(Block):
     """One API key."""
 
-    api_key: ApiKey = Field(
-        description="The key, as Clerk Chat shows it. Required, unless `api_key_file` is given.",
-        examples=["${CLERK_API_KEY}"],
-    )
+    api_key: ApiKey = Field(examples=["${CLERK_API_KEY}"])
+    """The key, as Clerk Chat shows it. Required, unless `api_key_file` is given."""
     api_key_file: str | None = file_twin("the key", example="/run/secrets/clerk_api_key")
     base_url: Annotated[str, AfterValidator(_base_url)] = Field(
-        default=API,
-        description="Where the API is; a path may lead to a gateway.",
-        examples=["https://gateway.example.com/clerk"],
+        default=API, examples=["https://gateway.example.com/clerk"]
     )
-    rate_limit: Rate = Field(
-        default=as_written("5/s"),
-        description="The most requests with this key, over everything that is watched with it.",
-        examples=["300/m"],
-    )
-    timeout_s: Duration = Field(
-        default=as_written("10s"), alias="timeout", description="How long one request may take.", examples=["30s"]
-    )
+    """Where the API is; a path may lead to a gateway."""
+    rate_limit: Rate = Field(default=as_written("5/s"), examples=["300/m"])
+    """The most requests with this key, over everything that is watched with it."""
+    timeout_s: Duration = Field(default=as_written("10s"), examples=["30s"])
+    """How long one request may take."""
     link: Annotated[str, AfterValidator(_link)] | None = Field(
-        default=None,
-        description="Copied into events as `data.link`, with the ids filled in.",
-        examples=["https://example.com/agents/{pipelineId}/runs/{executionId}"],
+        default=None, examples=["https://example.com/agents/{pipelineId}/runs/{executionId}"]
     )
+    """Copied into events as `data.link`, with the ids filled in."""
 
 
 ExecutionId = Annotated[
@@ -291,31 +264,17 @@ class FailingSettings(Block):
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["consecutive"]}, {"required": ["rate"]}]})
 
-    consecutive: int | None = Field(
-        default=None,
-        ge=1,
-        le=1000,
-        description="So many executions failed in a row. `pipeline.recovered` follows with the next success.",
-        examples=["3"],
-    )
-    rate: Share | None = Field(
-        default=None,
-        description="Instead of `consecutive`: this share of the last executions failed, or more. `pipeline.recovered` "
-        "follows once the share is below half of that.",
-        examples=["20%"],
-    )
-    of_last: int = Field(
-        default=20, ge=1, le=1000, description="With `rate`: of how many ends, at most.", examples=["50"]
-    )
-    within_s: Duration = Field(
-        default=as_written("24h"),
-        alias="within",
-        description="With `rate`: how old they may be, counted from the newest.",
-        examples=["6h"],
-    )
-    at_least: int = Field(
-        default=5, ge=1, le=1000, description="With `rate`: how many there must be to open a problem.", examples=["10"]
-    )
+    consecutive: int | None = Field(default=None, ge=1, le=1000, examples=["3"])
+    """So many executions failed in a row. `pipeline.recovered` follows with the next success."""
+    rate: Share | None = Field(default=None, examples=["20%"])
+    """Instead of `consecutive`: this share of the last executions failed, or more. `pipeline.recovered` follows once
+    the share is below half of that."""
+    of_last: int = Field(default=20, ge=1, le=1000, examples=["50"])
+    """With `rate`: of how many ends, at most."""
+    within_s: Duration = Field(default=as_written("24h"), examples=["6h"])
+    """With `rate`: how old they may be, counted from the newest."""
+    at_least: int = Field(default=5, ge=1, le=1000, examples=["10"])
+    """With `rate`: how many there must be to open a problem."""
 
     @model_validator(mode="after")
     def _by_one_of_them(self) -> Self:
@@ -338,17 +297,10 @@ class FailingSettings(Block):
 class RulesSettings(Block):
     """What is wrong with a pipeline as a whole: each rule opens a problem once and closes it once."""
 
-    failing: FailingSettings | None = Field(
-        default=None,
-        description="Emit `pipeline.failing` when too many executions fail. Give `consecutive` or `rate`.",
-        examples=["{consecutive: 3}"],
-    )
-    silent_s: Duration | None = Field(
-        default=None,
-        alias="silent",
-        description="Emit `pipeline.silent` when no execution has started for this long. For whole pipelines.",
-        examples=["6h"],
-    )
+    failing: FailingSettings | None = Field(default=None, examples=["{consecutive: 3}"])
+    """Emit `pipeline.failing` when too many executions fail. Give `consecutive` or `rate`."""
+    silent_s: Duration | None = Field(default=None, examples=["6h"])
+    """Emit `pipeline.silent` when no execution has started for this long. For whole pipelines."""
 
 
 class WatchSettings(Block):
@@ -356,49 +308,29 @@ class WatchSettings(Block):
 
     model_config = ConfigDict(json_schema_extra=_account_may_be_left_out)
 
-    pipeline: UUID = Field(
-        description="The pipeline's id, from its address in Clerk Chat.",
-        examples=["0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"],
-    )
-    account: str = Field(
-        description="The account whose key is used. May be left out while there is only one.",
-        examples=["default"],
-    )
+    pipeline: UUID = Field(examples=["0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"])
+    """The pipeline's id, from its address in Clerk Chat."""
+    account: str = Field(examples=["default"])
+    """The account whose key is used. May be left out while there is only one."""
     executions: tuple[ExecutionId, ...] = Field(
-        default_factory=tuple,
-        validate_default=False,
-        min_length=1,
-        description="Follow only these until they end; at least one. Without the key every execution is watched, "
-        "those to come as well.",
-        examples=["[9a1b0000-0000-4000-8000-000000000001]"],
+        default_factory=tuple, validate_default=False, min_length=1, examples=["[9a1b0000-0000-4000-8000-000000000001]"]
     )
-    name: ShortText | None = Field(
-        default=None,
-        description="The pipeline's name in events, instead of the API's; at most 256 characters.",
-        examples=["Sales agent"],
-    )
-    labels: Labels = Field(
-        default_factory=dict,
-        description="Your own labels, copied into every event; sinks match on them; at most 32.",
-        examples=["{team: sales}"],
-    )
+    """Follow only these until they end; at least one. Without the key every execution is watched, those to come as
+    well."""
+    name: ShortText | None = Field(default=None, examples=["Sales agent"])
+    """The pipeline's name in events, instead of the API's; at most 256 characters."""
+    labels: Labels = Field(default_factory=dict, examples=["{team: sales}"])
+    """Your own labels, copied into every event; sinks match on them; at most 32."""
     runbook: Annotated[str, AfterValidator(_runbook)] | None = Field(
-        default=None,
-        description="What to do when it is in trouble: copied into events as `data.runbook`, and shown by chats and "
-        "pagers.",
-        examples=["https://wiki.example.com/agents/sales"],
+        default=None, examples=["https://wiki.example.com/agents/sales"]
     )
+    """What to do when it is in trouble: copied into events as `data.runbook`, and shown by chats and pagers."""
     overdue_after_s: Mapping[Literal[Status.NEW, Status.RUNNING, Status.PAUSED], Duration] = Field(
-        default_factory=dict,
-        alias="overdue_after",
-        description="How long an execution may stay in a status before `execution.overdue` is emitted.",
-        examples=["{new: 2m, running: 15m, paused: 48h}"],
+        default_factory=dict, examples=["{new: 2m, running: 15m, paused: 48h}"]
     )
-    rules: RulesSettings | None = Field(
-        default=None,
-        description="What is a [problem](alerts.md) of the pipeline as a whole: `failing`, `silent`.",
-        examples=["{failing: {consecutive: 3}}"],
-    )
+    """How long an execution may stay in a status before `execution.overdue` is emitted."""
+    rules: RulesSettings | None = Field(default=None, examples=["{failing: {consecutive: 3}}"])
+    """What is a [problem](alerts.md) of the pipeline as a whole: `failing`, `silent`."""
 
     @field_validator("rules")
     @classmethod
@@ -412,83 +344,54 @@ class WatchSettings(Block):
 class PollingSettings(Block):
     """How often to poll."""
 
-    cadence: Literal["fixed", "backoff"] = Field(
-        default="backoff",
-        description="`fixed` polls every `min_interval`; with `backoff` the interval is the time in this status / 10, "
-        "between `min_interval` and `max_interval`.",
-        examples=["fixed"],
-    )
-    min_interval_s: Duration = Field(
-        default=as_written("1s"),
-        alias="min_interval",
-        description="The shortest time between two polls of one execution.",
-        examples=["500ms"],
-    )
-    max_interval_s: Duration = Field(
-        default=as_written("60s"),
-        alias="max_interval",
-        description="The longest time between two polls of an open execution, unless `rate_limit` forbids it.",
-        examples=["5m"],
-    )
-    concurrency: int = Field(default=64, ge=1, description="Requests in flight per account, at most.", examples=["16"])
+    cadence: Literal["fixed", "backoff"] = Field(default="backoff", examples=["fixed"])
+    """`fixed` polls every `min_interval`; with `backoff` the interval is the time in this status / 10, between
+    `min_interval` and `max_interval`."""
+    min_interval_s: Duration = Field(default=as_written("1s"), examples=["500ms"])
+    """The shortest time between two polls of one execution."""
+    max_interval_s: Duration = Field(default=as_written("60s"), examples=["5m"])
+    """The longest time between two polls of an open execution, unless `rate_limit` forbids it."""
+    concurrency: int = Field(default=64, ge=1, examples=["16"])
+    """Requests in flight per account, at most."""
     first_sight: Literal[FirstSight.BASELINE, FirstSight.NOTIFY] = Field(
-        default=FirstSight.BASELINE,
-        description="Executions that ended before their pipeline was first watched: `baseline` emits nothing for them, "
-        "`notify` emits their ends.",
-        examples=["notify"],
+        default=FirstSight.BASELINE, examples=["notify"]
     )
-    lookback_s: Duration = Field(
-        default=as_written("7d"),
-        alias="lookback",
-        description="How far back the first scan of a whole pipeline reads, and the scan after a downtime. A longer "
-        "downtime emits `pipeline.gap`.",
-        examples=["30d"],
-    )
-    details: Literal[Details.FAILED, Details.ALWAYS, Details.NEVER] = Field(
-        default=Details.FAILED,
-        description="Which ends found in a list are also fetched one by one, for failed nodes and goals.",
-        examples=["always"],
-    )
-    lost_after: int = Field(
-        default=3,
-        ge=1,
-        description='Answers in a row that say "not known" or "refused" before `execution.lost`.',
-        examples=["5"],
-    )
-    lost_grace_s: DurationOrZero = Field(
-        default=as_written("60s"),
-        alias="lost_grace",
-        description="The least time those answers must span; `0s` is allowed.",
-        examples=["5m"],
-    )
-    degraded_after_s: Duration = Field(
-        default=as_written("60s"),
-        alias="degraded_after",
-        description="An account without a successful request for this long, with something due, is degraded.",
-        examples=["2m"],
-    )
+    """Executions that ended before their pipeline was first watched: `baseline` emits nothing for them, `notify` emits
+    their ends."""
+    lookback_s: Duration = Field(default=as_written("7d"), examples=["30d"])
+    """How far back the first scan of a whole pipeline reads, and the scan after a downtime. A longer downtime emits
+    `pipeline.gap`."""
+    details: Literal[Details.FAILED, Details.ALWAYS, Details.NEVER] = Field(default=Details.FAILED, examples=["always"])
+    """Which ends found in a list are also fetched one by one, for failed nodes and goals."""
+    lost_after: int = Field(default=3, ge=1, examples=["5"])
+    """Answers in a row that say "not known" or "refused" before `execution.lost`."""
+    lost_grace_s: DurationOrZero = Field(default=as_written("60s"), examples=["5m"])
+    """The least time those answers must span; `0s` is allowed."""
+    degraded_after_s: Duration = Field(default=as_written("60s"), examples=["2m"])
+    """An account without a successful request for this long, with something due, is degraded."""
+
+    @field_validator("max_interval_s")
+    @classmethod
+    def _not_below_the_shortest(cls, value: float, info: ValidationInfo) -> float:
+        if value < info.data.get("min_interval_s", 0):
+            remedy = "raise max_interval, or lower min_interval"
+            raise InvalidValueError("max_interval is below min_interval", remedy=remedy, quote=False)
+        return value
 
 
 class HttpSettings(Block):
     """Where pages, API, probes and metrics are. `watcher.runtime.units.parse_address` takes `listen` apart."""
 
-    listen: Annotated[str, AfterValidator(_listen)] = Field(
-        default="127.0.0.1:8080",
-        description="Where pages, API, probes and metrics are; `:8080` is every interface, port 0 any free one. "
-        "A change needs a restart.",
-        examples=["0.0.0.0:8080"],
-    )
+    listen: Annotated[str, AfterValidator(_listen)] = Field(default="127.0.0.1:8080", examples=["0.0.0.0:8080"])
+    """Where pages, API, probes and metrics are; `:8080` is every interface, port 0 any free one. A change needs a
+    restart."""
     public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
-        default=None,
-        description="Where people reach the pages, for links to them; behind a proxy its address.",
-        examples=["https://watcher.example.com"],
+        default=None, examples=["https://watcher.example.com"]
     )
-    token: SecretStr | None = Field(
-        default=None,
-        description="Who has it may see the pages, use the API and act; empty is none. Without one they are served "
-        "only where `listen` is a loopback address.",
-        examples=["${WATCHER_TOKEN:-}"],
-    )
+    """Where people reach the pages, for links to them; behind a proxy its address."""
+    token: SecretStr | None = Field(default=None, examples=["${WATCHER_TOKEN:-}"])
+    """Who has it may see the pages, use the API and act; empty is none. Without one they are served only where
+    `listen` is a loopback address."""
     token_file: str | None = file_twin("the token", example="/run/secrets/watcher_token")
 
     @field_validator("token")
@@ -505,60 +408,50 @@ def _ping_url(value: SecretStr) -> SecretStr:
 class HeartbeatSettings(Block):
     """Who is to hear regularly that all is well."""
 
-    url: Annotated[SecretStr, AfterValidator(_ping_url)] = Field(
-        description="The URL to GET. Required, unless `url_file` is given. Only scheme and host are ever shown.",
-        examples=["https://hc-ping.com/your-check"],
-    )
+    url: Annotated[SecretStr, AfterValidator(_ping_url)] = Field(examples=["https://hc-ping.com/your-check"])
+    """The URL to GET. Required, unless `url_file` is given. Only scheme and host are ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/heartbeat_url")
-    every_s: Duration = Field(default=as_written("1m"), alias="every", description="How often.", examples=["30s"])
+    every_s: Duration = Field(default=as_written("1m"), examples=["30s"])
+    """How often."""
 
 
 class LogSettings(Block):
     """What is logged, and in which format. Always on stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The lowest level that is logged.", examples=["debug"]
-    )
-    format: Literal["auto", "json", "console"] = Field(
-        default="auto",
-        description="`console` is for people, `json` for machines; `auto` is the first on a terminal, else the second.",
-        examples=["json"],
-    )
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", examples=["debug"])
+    """The lowest level that is logged."""
+    format: Literal["auto", "json", "console"] = Field(default="auto", examples=["json"])
+    """`console` is for people, `json` for machines; `auto` is the first on a terminal, else the second."""
 
 
 class Settings(Block):
     """The whole file. `sinks` always holds a stdout sink; `watch` entries always name their account."""
 
     accounts: Mapping[Name, AccountSettings] = Field(
-        default_factory=dict,
-        description="One per API key. The names are yours: 1 to 64 of A-Z a-z 0-9 _ . -",
-        examples=["{default: {api_key: '${CLERK_API_KEY}'}}"],
+        default_factory=dict, examples=["{default: {api_key: '${CLERK_API_KEY}'}}"]
     )
+    """One per API key. The names are yours: 1 to 64 of A-Z a-z 0-9 _ . -"""
     watch: tuple[WatchSettings, ...] = Field(
-        default=(),
-        description="What is watched: one entry per pipeline.",
-        examples=["[{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f}]"],
+        default=(), examples=["[{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f}]"]
     )
-    polling: PollingSettings = Field(
-        default=PollingSettings(), description="How often to poll, and what failing answers lead to."
-    )
+    """What is watched: one entry per pipeline."""
+    polling: PollingSettings = PollingSettings()
+    """How often to poll, and what failing answers lead to."""
     sinks: Mapping[Name, AnySink] = Field(
-        default_factory=dict,
-        description="Where events go. There is always one stdout sink; name it to set its `events`, `match` or "
-        "`format`.",
-        examples=["{ops: {type: webhook, url: https://hooks.example.com/clerk}}"],
+        default_factory=dict, examples=["{ops: {type: webhook, url: https://hooks.example.com/clerk}}"]
     )
-    silences: tuple[SilenceSettings, ...] = Field(
-        default=(),
-        description="What is not sent for a time: it is settled as `silenced`. What then opened a problem is sent when "
-        "the silence ends, if the problem is still open. stdout is never silenced.",
-    )
-    store: StoreSettings = Field(default=StoreSettings(), description="Where state lives.")
-    http: HttpSettings = Field(default=HttpSettings(), description="Where pages, API, probes and metrics are served.")
+    """Where events go. There is always one stdout sink; name it to set its `events`, `match` or `format`."""
+    silences: tuple[SilenceSettings, ...] = ()
+    """What is not sent for a time: it is settled as `silenced`. What then opened a problem is sent when the silence
+    ends, if the problem is still open. stdout is never silenced."""
+    store: StoreSettings = StoreSettings()
+    """Where state lives."""
+    http: HttpSettings = HttpSettings()
+    """Where pages, API, probes and metrics are served."""
     heartbeat: HeartbeatSettings | None = Field(
-        default=None,
-        description="Pings while all loops make progress and the store takes writes. A service such as "
-        "healthchecks.io, which gets none for a while, says so.",
-        examples=["{url: https://hc-ping.com/your-check, every: 1m}"],
+        default=None, examples=["{url: https://hc-ping.com/your-check, every: 1m}"]
     )
-    log: LogSettings = Field(default=LogSettings(), description="What is logged, always on stderr.")
+    """Pings while all loops make progress and the store takes writes. A service such as healthchecks.io, which gets
+    none for a while, says so."""
+    log: LogSettings = LogSettings()
+    """What is logged, always on stderr."""

@@ -13,9 +13,8 @@ from pathlib import Path as FilePath
 
 from yarl import URL
 
-from watcher.config.document import Document, Problem
+from watcher.config.document import Document, Path, Problem
 from watcher.config.models import AnySink, Settings, WatchSettings
-from watcher.config.yaml_tree import Path
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity, severity_of
 from watcher.domain.routing import types_matching
@@ -74,19 +73,9 @@ def _of_clear_text(document: Document, path: Path, url: str, *, what: str) -> It
 
 def _of_watches(document: Document, settings: Settings) -> Iterator[Problem]:
     for index, watch in enumerate(settings.watch):
-        path = ("watch", index)
         if _EXAMPLE.fullmatch(str(watch.pipeline)):
             remedy = "copy yours from the pipeline's address in Clerk Chat"
-            yield document.remark((*path, "pipeline"), "looks like the id of an example", remedy=remedy)
-        failing = None if watch.rules is None else watch.rules.failing
-        if failing is not None and failing.consecutive == 1:
-            at = (*path, "rules", "failing", "consecutive")
-            remedy = "write 3; events: [execution.failed] tells of each"
-            yield document.remark(at, "a single failure opens a problem", remedy=remedy)
-        if failing is not None and failing.rate is not None and failing.rate * failing.of_last < 1:
-            at = (*path, "rules", "failing", "rate")
-            less = f"of {failing.of_last} ends is less than one: a single failure opens a problem"
-            yield document.remark(at, f"{document.subject(at)} {less}", remedy="raise it, or of_last")
+            yield document.remark(("watch", index, "pipeline"), "looks like the id of an example", remedy=remedy)
 
 
 def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
@@ -100,14 +89,15 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
             if sink.template is None and not sink.secret:
                 problem = "has no secret, so its receiver cannot verify that events are yours"
                 yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
-            if sink.template == "pagerduty":
-                yield from _of_pager(document, sink, path=path)
+            if sink.template == "pagerduty" and (found := sorted(types_matching(sink.events) & _NEVER_CLOSED)):
+                problem = f"opens incidents that nothing closes: {', '.join(found)}"
+                yield document.remark((*path, "events"), problem, remedy=f"write {_FOR_PAGERS}")
 
 
 def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: Path) -> Iterator[Problem]:
     """Warn of events that are asked for by name, and that no watch can lead to."""
     fitting = [watch for watch in settings.watch if _fits(watch, sink.match)]
-    for index, glob in enumerate(sink.events) if document.is_in_file((*path, "events")) else ():
+    for index, glob in enumerate(sink.events) if document.get((*path, "events")) is not None else ():
         at, types = (*path, "events", index), types_matching((glob,))
         if types & _OF_RULES and types != _ALL and not any(watch.rules for watch in fitting):
             problem = "only rules lead to pipeline.failing and pipeline.silent, and no watch has any"
@@ -115,19 +105,6 @@ def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: P
         elif types == {EventType.EXECUTION_OVERDUE} and not any(watch.overdue_after_s for watch in fitting):
             problem = f"{document.subject(at)} never comes: no watch has overdue_after"
             yield document.remark(at, problem, remedy="add overdue_after: {running: 15m} to a watch")
-
-
-def _of_pager(document: Document, sink: WebhookSettings, *, path: Path) -> Iterator[Problem]:
-    """Warn of events that open an incident, and that nothing ever closes."""
-    nothing = "opens incidents that nothing closes"
-    if not document.is_in_file((*path, "events")):
-        yield document.remark(path, f"by default a pager {nothing}", remedy=f"add {_FOR_PAGERS}", key=True)
-        return
-    for index, glob in enumerate(sink.events):
-        if found := sorted(types_matching((glob,)) & _NEVER_CLOSED):
-            at = (*path, "events", index)
-            problem = f"{document.subject(at)} {nothing}: {', '.join(found)}"
-            yield document.remark(at, problem, remedy=f"write {_FOR_PAGERS}")
 
 
 def _of_store(document: Document, settings: Settings) -> Iterator[Problem]:
@@ -152,10 +129,7 @@ def _fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
 
 
 def _of_match(document: Document, settings: Settings, path: Path, match: Match | SilenceMatch) -> Iterator[Problem]:
-    """Warn of what no watch has: all the labels, or all that is given at once."""
-    if not any(match.labels.items() <= watch.labels.items() for watch in settings.watch):
-        remedy = "give a watch these labels, or correct them here"
-        yield document.remark((*path, "labels"), "no watch has these labels", remedy=remedy)
-    elif not any(_fits(watch, match) for watch in settings.watch):
-        remedy = "add a watch for it, or change what it names"
-        yield document.remark(path, "no watch fits all of what is given", remedy=remedy)
+    if not any(_fits(watch, match) for watch in settings.watch):
+        key = ("labels",) if match.labels else ()
+        remedy = "give a watch its labels, or correct it here"
+        yield document.remark((*path, *key), "no watch fits all of what is given", remedy=remedy)

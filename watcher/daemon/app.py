@@ -13,15 +13,14 @@ import structlog
 
 import watcher
 from watcher.config.models import Settings, StoreSettings
-from watcher.daemon.build_worker import OwnerDependencies
 from watcher.daemon.heartbeat import Heartbeat
 from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance
 from watcher.daemon.operations import Operations
 from watcher.daemon.ownership import Ownership, new_identity
 from watcher.daemon.pages import Pages, Readiness
 from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
-from watcher.daemon.reload import ConfigFollower, Reloading, apply_settings
-from watcher.daemon.supervisor import DRAIN_S, Supervisor
+from watcher.daemon.reload import ConfigFollower, Reloading
+from watcher.daemon.supervisor import DRAIN_S, OwnerDependencies, Supervisor
 from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
@@ -63,6 +62,7 @@ async def run(
     Raises what ended it otherwise: `StoreError`, `ListenError`, `OutputClosedError`.
     """
     clock, metrics = SystemClock(), Metrics()
+    metrics.reloaded(well=True, at=clock.now())
     waiting: int | None = None
     failures: list[BaseException] = []
 
@@ -72,14 +72,12 @@ async def run(
 
     async with AsyncExitStack() as stack:
         stack.enter_context(_nothing_unseen(fail))
-        schedule = Schedule(clock=clock, fatal=fail, lag=metrics.loop_lag.set)
         output = StdoutOutput(1)
-        pages = Pages(metrics, settings=lambda: follower.settings, clock=clock)
         stack.callback(output.close)
-        metrics.reloaded(well=True, at=clock.now())
-        stack.push_async_callback(pages.close)
         follower = ConfigFollower(reloading, settings, metrics=metrics, clock=clock, fatal=fail)
         stack.push_async_callback(follower.end)
+        pages = Pages(metrics, settings=lambda: follower.settings, clock=clock)
+        stack.push_async_callback(pages.close)
         if is_postgresql(settings.store.url):  # it may be away for long: probes ask, and files change meanwhile
             await pages.serve(settings.http.listen)
             follower.begin()
@@ -93,16 +91,17 @@ async def run(
                 clock=clock,
                 metrics=metrics,
                 events=EventFactory(Router({})),
-                schedule=schedule,
+                schedule=Schedule(clock=clock, fatal=fail, lag=metrics.loop_lag.set),
                 backpressure=Backpressure(),
                 fatal=fail,
                 store=store,
                 silences=Silences(),
                 output=output,
             )
-            waiting = await _work(
-                shared, settings, pages=pages, follower=follower, stack=stack, stop=stop, started=started
-            )
+            await _work(shared, settings, pages=pages, follower=follower, stop=stop, started=started)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LET_GO_S):
+                    waiting = await waiting_count(store)
     log.info("stopped", waiting=waiting)
     if failures:
         raise failures[0]
@@ -114,20 +113,51 @@ async def _work(
     *,
     pages: Pages,
     follower: ConfigFollower,
-    stack: AsyncExitStack,
     stop: asyncio.Event,
     started: Callable[[str], None],
-) -> int | None:
-    """Poll and send until `stop` is set, then drain; return how many deliveries wait, if the store says so.
-
-    `stack` closes what this adds.
-    """
+) -> None:
+    """Poll and send until `stop` is set, then drain."""
     store, schedule, replica = shared.store, shared.schedule, new_identity()
     ownership = Ownership(store.leases, replica=replica, clock=shared.clock, metrics=shared.metrics, fatal=shared.fatal)
     supervisor = Supervisor(shared, ownership)
-    stack.push_async_callback(supervisor.stop)
     operations = Operations(shared, supervisor, follower)
-    while not stop.is_set():  # before anything is sent: a start within a silence sends nothing
+    maintenance = Maintenance(shared, supervisor, ownership)
+    readiness = Readiness(store, schedule, ownership, clock=shared.clock)
+    heartbeat = Heartbeat(schedule.stalled, readiness.store_problem)
+
+    async def apply(changed: Settings) -> None:
+        store.database.use_password(password_of(changed.store))
+        await supervisor.apply(changed)
+        configure_logs(level=changed.log.level, format_=changed.log.format)
+        await heartbeat.go_by(changed.heartbeat)
+
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(supervisor.stop)
+        await _read_silences(operations, stop=stop)
+        await supervisor.apply(settings)
+        schedule.repeat("operations", operations.tick, every_s=operations.every_s)
+        schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
+        schedule.repeat("progress", ProgressLog(shared, supervisor).tick, every_s=PROGRESS_EVERY_S)
+        stack.push_async_callback(heartbeat.go_by, None)
+        pages.console = operations.console()
+        pages.checks = Checks(schedule.stalled, readiness.problems, maintenance.refresh_gauges)
+        stack.push_async_callback(pages.close)  # before what they ask is closed
+        await pages.serve(settings.http.listen)  # after a file was opened: its holder is named rather than its port
+        _say_started(settings, store, address=pages.address, replica=replica)
+        schedule.start()
+        await heartbeat.go_by(settings.heartbeat)
+        started(pages.address)
+        follower.apply = apply
+        follower.begin()
+        await stop.wait()
+        await follower.end()
+        log.info("draining", at_most_s=STOP_S)
+        await asyncio.gather(supervisor.stop(), _stop_schedule(schedule))
+
+
+async def _read_silences(operations: Operations, *, stop: asyncio.Event) -> None:
+    """Know of the silences before anything is sent: a start within one sends nothing."""
+    while not stop.is_set():
         try:
             await operations.read_silences()
             break
@@ -135,51 +165,6 @@ async def _work(
             raise
         except StoreError:  # the store says so in the log
             await asyncio.sleep(TRY_AGAIN_AFTER_S)
-    await supervisor.apply(settings)
-    schedule.repeat("operations", operations.tick, every_s=operations.every_s)
-    pages.console = operations.console()
-    maintenance = Maintenance(
-        settings,
-        store=store,
-        clock=shared.clock,
-        metrics=shared.metrics,
-        events=shared.events,
-        owners=supervisor.owned,
-        closed=supervisor.closed,
-        ownership=ownership,
-    )
-    schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
-    progress = ProgressLog(
-        supervisor.accounts, supervisor.workers, store=store, clock=shared.clock, metrics=shared.metrics
-    )
-    schedule.repeat("progress", progress.tick, every_s=PROGRESS_EVERY_S)
-    readiness = Readiness(store, clock=shared.clock)
-    heartbeat = Heartbeat(schedule.stalled, readiness.problem)
-    stack.push_async_callback(heartbeat.go_by, None)
-    unready = partial(_unready, schedule, readiness, ownership)
-    pages.checks = Checks(schedule.stalled, unready, maintenance.refresh_gauges)
-    stack.push_async_callback(pages.close)  # before what they ask is closed
-    await pages.serve(settings.http.listen)  # after a file was opened: its holder is named rather than its port
-    _say_started(settings, store, address=pages.address, replica=replica)
-    schedule.start()
-    await heartbeat.go_by(settings.heartbeat)
-    started(pages.address)
-
-    async def apply(changed: Settings) -> None:
-        store.database.use_password(password_of(changed.store))
-        await apply_settings(changed, supervisor=supervisor, maintenance=maintenance)
-        configure_logs(level=changed.log.level, format_=changed.log.format)
-        await heartbeat.go_by(changed.heartbeat)
-
-    follower.apply = apply
-    follower.begin()
-    await stop.wait()
-    await follower.end()
-    await _drain(schedule, supervisor)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LET_GO_S):
-            return await waiting_count(store)
-    return None
 
 
 @contextmanager
@@ -203,12 +188,6 @@ def _nothing_unseen(fatal: Callable[[BaseException], None]) -> Iterator[None]:
         loop.set_exception_handler(None)
 
 
-async def _unready(schedule: Schedule, readiness: Readiness, ownership: Ownership) -> list[str]:
-    problems = [f"{name} has not run yet" for name in schedule.not_yet_run()]
-    problems += [problem for problem in (await readiness.problem(), ownership.problem()) if problem]
-    return problems
-
-
 def _say_started(settings: Settings, store: SqlStore, *, address: str, replica: str) -> None:
     url = settings.store.url.partition("?")[0]
     if store.created:
@@ -225,16 +204,10 @@ def _say_started(settings: Settings, store: SqlStore, *, address: str, replica: 
     )
 
 
-async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
-    """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
-    log.info("draining", at_most_s=STOP_S)
-
-    async def rest() -> None:
-        with suppress(TimeoutError):  # maintenance that hangs on the store has nothing that would be lost
-            async with asyncio.timeout(DRAIN_S):
-                await schedule.stop()
-
-    await asyncio.gather(supervisor.stop(), rest())
+async def _stop_schedule(schedule: Schedule) -> None:
+    with suppress(TimeoutError):  # maintenance that hangs on the store has nothing that would be lost
+        async with asyncio.timeout(DRAIN_S):
+            await schedule.stop()
 
 
 async def _let_go(store: SqlStore) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from yarl import URL
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
-from watcher.config.models import AccountSettings, AnySink, PollingSettings, RulesSettings, Settings, SilenceSettings
+from watcher.config.models import AccountSettings, AnySink, RulesSettings, Settings, SilenceSettings
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, Silence, types_matching
@@ -93,10 +93,8 @@ async def build_account(
     shared: AccountOwnerDependencies,
     stack: AsyncExitStack,
     held: HeldLease,
+    settings: Settings,
     *,
-    settings: AccountSettings,
-    polling: PollingSettings,
-    retention_s: float,
     open_api: Callable[..., Api] = ClerkApi,
     cadence: Cadence | None = None,
 ) -> AccountPoller:
@@ -104,12 +102,11 @@ async def build_account(
 
     `open_api` makes another API of the account's client, `cadence` stands for that of `polling`.
     """
-    client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency, check=held.check))
-    lease, clock = held.lease, shared.clock
+    lease, clock, polling, account = held.lease, shared.clock, settings.polling, settings.accounts[held.lease.name]
+    client = await stack.enter_async_context(open_client(account, connections=polling.concurrency, check=held.check))
     store = shared.account_store(lease)
     record, now = await store.load_account(), clock.monotonic()
-    metrics = AccountMetrics(shared.metrics, lease.name)
-    api = open_api(client, base_url=settings.base_url, clock=clock)
+    api = open_api(client, base_url=account.base_url, clock=clock)
     failures = FailurePolicy(
         min_interval_s=polling.min_interval_s,
         max_interval_s=polling.max_interval_s,
@@ -118,21 +115,20 @@ async def build_account(
         clock=clock,
         jitter=random.random,
     )
-    breaker = AccountCircuitBreaker(
-        degraded_after_s=polling.degraded_after_s,
-        max_interval_s=polling.max_interval_s,
-        now=now,
-        trouble=AccountTrouble(record.trouble) if record.trouble else None,
-        backoff=record.backoff,
-    )
     deps = AccountDependencies(
         lease=lease,
         is_trusted=held.is_trusted,
         api=api,
         store=store,
         clock=clock,
-        pacer=Pacer(settings.rate_limit, now=now),
-        breaker=breaker,
+        pacer=Pacer(account.rate_limit, now=now),
+        breaker=AccountCircuitBreaker(
+            degraded_after_s=polling.degraded_after_s,
+            max_interval_s=polling.max_interval_s,
+            now=now,
+            trouble=AccountTrouble(record.trouble) if record.trouble else None,
+            backoff=record.backoff,
+        ),
         record=record,
         events=shared.events,
         evaluator=ReplyEvaluator(
@@ -147,16 +143,28 @@ async def build_account(
                 max_interval_s=polling.min_interval_s if polling.cadence == "fixed" else polling.max_interval_s,
                 jitter=random.random,
             ),
-            link=settings.link,
+            link=account.link,
         ),
         failures=failures,
-        metrics=metrics,
+        metrics=AccountMetrics(shared.metrics, lease.name),
         concurrency=polling.concurrency,
         backpressure=shared.backpressure,
         wake=shared.schedule.waker(f"account:{lease.name}"),
         fatal=shared.fatal,
     )
-    return AccountPoller(deps, _scan_rules(polling, rate_per_s=settings.rate_limit, retention_s=retention_s))
+    rules = ScanRules(
+        details=polling.details,
+        first_sight=polling.first_sight,
+        lookback_us=round(polling.lookback_s * 1_000_000),
+        history_us=round(max(polling.lookback_s, settings.store.retention_s) * 1_000_000),
+        pages_at_most=max(OUTRUN_PAGES, round(account.rate_limit * OUTRUN_AFTER_S / 2)),
+        confirmed_at_most=account.rate_limit * SHARE * CONFIRM_WITHIN_S / 2,
+        min_interval_s=polling.min_interval_s,
+        max_interval_s=polling.max_interval_s,
+        lost_after=polling.lost_after,
+        lost_grace_s=polling.lost_grace_s,
+    )
+    return AccountPoller(deps, rules)
 
 
 def open_client(settings: AccountSettings, *, connections: int, check: Callable[[], None] = lambda: None) -> Client:
@@ -170,47 +178,30 @@ def open_client(settings: AccountSettings, *, connections: int, check: Callable[
     )
 
 
-def _scan_rules(polling: PollingSettings, *, rate_per_s: float, retention_s: float) -> ScanRules:
-    return ScanRules(
-        details=polling.details,
-        first_sight=polling.first_sight,
-        lookback_us=round(polling.lookback_s * 1_000_000),
-        history_us=round(max(polling.lookback_s, retention_s) * 1_000_000),
-        pages_at_most=max(OUTRUN_PAGES, round(rate_per_s * OUTRUN_AFTER_S / 2)),
-        confirmed_at_most=rate_per_s * SHARE * CONFIRM_WITHIN_S / 2,
-        min_interval_s=polling.min_interval_s,
-        max_interval_s=polling.max_interval_s,
-        lost_after=polling.lost_after,
-        lost_grace_s=polling.lost_grace_s,
-    )
-
-
-def watches_of(settings: Settings, account: str) -> list[Watch]:
-    """Return what the configuration asks of one account."""
+def watches_of(settings: Settings, account: str | None = None) -> list[Watch]:
+    """Return what the configuration asks, of one account or of all."""
     return [
         Watch(
-            account=account,
+            account=watch.account,
             pipeline=str(watch.pipeline),
             executions=watch.executions,
             name=watch.name,
             labels=dict(watch.labels),
             overdue_after_s={str(status): limit_s for status, limit_s in watch.overdue_after_s.items()},
-            rules=None if watch.rules is None else rules_of(watch.rules),
+            rules=None if watch.rules is None else _rules_of(watch.rules),
             runbook=watch.runbook,
         )
         for watch in settings.watch
-        if watch.account == account
+        if account in (None, watch.account)
     ]
 
 
-def rules_of(settings: RulesSettings) -> Rules:
-    """Return the rules of one watch."""
+def _rules_of(settings: RulesSettings) -> Rules:
     failing = None
     if (given := settings.failing) is not None:
         within_us = round(given.within_s * 1_000_000)
         failing = FailingRule(given.consecutive, given.rate, given.of_last, within_us, given.at_least)
-    silent_us = None if settings.silent_s is None else round(settings.silent_s * 1_000_000)
-    return Rules(failing, silent_us)
+    return Rules(failing, None if settings.silent_s is None else round(settings.silent_s * 1_000_000))
 
 
 def fingerprint_of_settings(settings: Settings) -> str:
@@ -218,10 +209,10 @@ def fingerprint_of_settings(settings: Settings) -> str:
 
     Of what is written there alone: a later version has more keys, and other defaults.
     """
-    content = settings.model_dump(mode="json", exclude_unset=True, warnings=False)
-    content.get("store", {}).pop("url", None)
-    of_all = {key: value for key, value in content.items() if key not in {"http", "log"}}
-    return blake2b(json.dumps(of_all, sort_keys=True).encode(), digest_size=16).hexdigest()
+    content = settings.model_dump(
+        mode="json", exclude_unset=True, exclude={"http": True, "log": True, "store": {"url"}}, warnings=False
+    )
+    return blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def fingerprint_of_key(api_key: SecretStr) -> str:
@@ -238,14 +229,9 @@ def fingerprint_of_sink(settings: AnySink) -> str:
 
     For what is written there alone: a later version has more keys, and other defaults.
     """
-    return blake2b(repr(_revealed(settings.model_dump(exclude_unset=True))).encode(), digest_size=16).hexdigest()
+    content = json.dumps(settings.model_dump(exclude_unset=True), default=_revealed)
+    return blake2b(content.encode(), digest_size=16).hexdigest()
 
 
-def _revealed(value: object) -> object:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, Mapping):
-        return {key: _revealed(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_revealed(item) for item in value]
-    return value
+def _revealed(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else repr(value)

@@ -4,31 +4,26 @@ And close the problems that nobody watches for any more.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
+from uuid import UUID
 
 import structlog
 
-from watcher.config.models import Settings, WatchSettings
-from watcher.daemon.build import rules_of
+from watcher.config.models import Settings
+from watcher.daemon.build import watches_of
 from watcher.daemon.ownership import Ownership
-from watcher.delivery.worker import DeliveryWorker
+from watcher.daemon.supervisor import OwnerDependencies, Supervisor
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import ClosedReason, EventType
-from watcher.domain.event_factory import EventFactory
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros, Monotonic
-from watcher.domain.watch import limits_dwell
-from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import Metrics
-from watcher.store.changes import Lease
+from watcher.domain.watch import Watch, limits_dwell
 from watcher.store.leases import MAINTENANCE, HeldLease
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.problems import count_open_problems
 from watcher.store.recording import load_events
 from watcher.store.records import OpenProblem
-from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()
 
@@ -46,53 +41,21 @@ CLOCKS_APART_US = 24 * 3600 * 1_000_000
 class Maintenance:
     """One tick for all of it. With trouble with the store the work is still there next time."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        store: SqlStore,
-        clock: Clock,
-        metrics: Metrics,
-        events: EventFactory,
-        owners: Callable[[], Collection[AccountPoller | DeliveryWorker]],
-        ownership: Ownership,
-        closed: Callable[[OpenProblem], None] = lambda _problem: None,
-    ) -> None:
-        """Tidy up with the first tick, if `ownership` says that this process does. `closed` hears of closed problems.
-
-        `owners` returns those there are now.
-        """
-        self._store = store
-        self._clock = clock
-        self._metrics = metrics
-        self._events = events
-        self._owners = owners
+    def __init__(self, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership) -> None:
+        """Tidy up with the first tick, if `ownership` says that this process does."""
+        self._store = shared.store
+        self._clock = shared.clock
+        self._metrics = shared.metrics
+        self._events = shared.events
+        self._supervisor = supervisor
         self._ownership = ownership
-        self._closed = closed
-        self.go_by(settings)
+        self._settings = Settings()
+        self._watches: Mapping[tuple[str, str], Watch] = {}
+        self._tidy_at = self._clock.monotonic()
         self._pruning: AsyncIterator[int] | None = None
         self._pruned_count = 0
         self._backlogged: set[str] = set()
-        self._tidying = asyncio.Lock()
         self._held: HeldLease | None = None
-
-    async def pause(self) -> None:
-        """Tidy up no more until `go_by`, for another configuration is being applied; return once that holds.
-
-        What is watched by then is neither the old one's nor the new one's: by the old one a problem that a new rule has
-        just opened would be closed, by the new one a problem that its owner still has in its hands.
-        """
-        self._is_paused = True
-        async with self._tidying:
-            pass
-
-    def go_by(self, settings: Settings) -> None:
-        """Keep what this configuration does from now on, and tidy up with the next tick."""
-        self._settings = settings
-        self._watches = watches_by_pipeline(settings)
-        self._named = {key: frozenset(watch.executions) for key, watch in self._watches.items()}
-        self._tidy_at = self._clock.monotonic()
-        self._is_paused = False
 
     async def tick(self) -> None:
         """Flush, and once an hour tidy up. Raises `StoreUnusableError` for trouble that no next time will mend."""
@@ -103,7 +66,7 @@ class Maintenance:
             raise
         try:
             await self.flush()
-            async with self._tidying:
+            async with self._supervisor.tidying:
                 await self._tidy()
         except StoreUnusableError:
             raise
@@ -114,7 +77,7 @@ class Maintenance:
 
     async def flush(self) -> None:
         """Write what is written lazily: together, so that it costs one commit. Raises `StoreError`."""
-        outcomes = await asyncio.gather(*(owner.flush() for owner in self._owners()), return_exceptions=True)
+        outcomes = await asyncio.gather(*(owner.flush() for owner in self._supervisor.owned()), return_exceptions=True)
         # Not of who was replaced meanwhile: the new owner began from what is recorded.
         raised = [each for each in outcomes if each is not None and not isinstance(each, OwnershipLostError)]
         if raised:
@@ -129,7 +92,7 @@ class Maintenance:
             return
         for kind in PROBLEM_KINDS:
             self._metrics.problems_open.labels(kind).set(problems.get(kind, 0))
-        shown = {*self._settings.sinks, *backlog}
+        shown = {*(self._supervisor.applied or self._settings).sinks, *backlog}
         for name in self._backlogged - shown:
             self._metrics.forget_backlog(name)
         self._backlogged = shown
@@ -141,20 +104,24 @@ class Maintenance:
 
     async def _tidy(self) -> None:
         """Expire when it is time, and prune so much that the rest is left for the next tick, if there is more."""
-        if self._is_paused:
+        settings = self._supervisor.applied
+        if settings is None:
             return
-        lease = await self._lease()
-        if lease is None or not self._ownership.is_agreed():  # or another replica may have what this one has not
+        if settings is not self._settings:
+            self._settings, self._tidy_at = settings, self._clock.monotonic()
+            self._watches = {(each.account, each.pipeline): each for each in watches_of(settings)}
+        store = await self._owned_store()
+        if store is None or not self._ownership.is_agreed():  # or another replica may have what this one has not
             self._begin_anew()  # at once, should it come to that
             return
         if self._pruning is None:
             if self._clock.monotonic() < self._tidy_at:
                 return
             self._tidy_at = Monotonic(self._clock.monotonic() + TIDY_EVERY_S)
-            await self._expire(lease)
-            await self._close_problems(lease)
-            ended_before = Micros(self._clock.steady_us() - round(self._settings.store.retention_s * 1_000_000))
-            self._pruning = MaintenanceStore(self._store, lease).prune(ended_before=ended_before, keep=self._is_kept)
+            await self._expire(store)
+            await self._close_problems(store)
+            ended_before = Micros(self._clock.steady_us() - round(settings.store.retention_s * 1_000_000))
+            self._pruning = store.prune(ended_before=ended_before, keep=self._is_kept)
             self._pruned_count = 0
         for _ in range(PAGES_COUNT):
             count = await anext(self._pruning, None)
@@ -165,15 +132,15 @@ class Maintenance:
                 return
             self._pruned_count += count
 
-    async def _lease(self) -> Lease | None:
-        """Return the lease that the store is tidied under, if that is for this process to do. Raises `StoreError`."""
+    async def _owned_store(self) -> MaintenanceStore | None:
+        """Return the store, if it is for this process to tidy. Raises `StoreError`."""
         ownership = self._ownership
         if not ownership.may_own(MAINTENANCE):
             return None
         if self._held is None or not ownership.is_current(self._held):
             self._begin_anew()
             self._held = await ownership.take(MAINTENANCE)
-        return self._held.lease if self._held.is_trusted() else None
+        return MaintenanceStore(self._store, self._held.lease) if self._held.is_trusted() else None
 
     def _begin_anew(self) -> None:
         self._pruning, self._tidy_at = None, self._clock.monotonic()
@@ -183,27 +150,25 @@ class Maintenance:
 
         The configuration may be another by the next page.
         """
-        named = self._named.get((account, pipeline))
-        if named is None:
+        watch = self._watches.get((account, pipeline))
+        if watch is None:
             return False
         listed_s = max(self._settings.store.retention_s, self._settings.polling.lookback_s)
         ended_ago_us = self._clock.steady_us() - ended_at
-        return execution in named or (not named and ended_ago_us < listed_s * 1_000_000 + CLOCKS_APART_US)
+        may_be_listed = watch.whole and ended_ago_us < listed_s * 1_000_000 + CLOCKS_APART_US
+        return may_be_listed or execution in watch.executions
 
-    async def _expire(self, lease: Lease) -> None:
-        now = self._clock.steady_us()
-        store = MaintenanceStore(self._store, lease)
-        whole = [key for key, named in self._named.items() if not named]
-        await store.mark_absent_pipelines(present=whole, now=now)
-        dead_after_us = ABSENT_SINK_DEAD_AFTER_US
-        died = await store.mark_absent_sinks(present=self._settings.sinks, now=now, dead_after_us=dead_after_us)
+    async def _expire(self, store: MaintenanceStore) -> None:
+        present, now = self._settings.sinks, self._clock.steady_us()
+        await store.mark_absent_pipelines(present=[key for key, watch in self._watches.items() if watch.whole], now=now)
+        died = await store.mark_absent_sinks(present=present, now=now, dead_after_us=ABSENT_SINK_DEAD_AFTER_US)
         if died:
             log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
 
-    async def _close_problems(self, lease: Lease) -> None:
+    async def _close_problems(self, store: MaintenanceStore) -> None:
         """Close what nobody watches for any more, and forget what the rules of such pipelines went by."""
-        settings, watches, after = self._settings, self._watches, None
-        store = MaintenanceStore(self._store, lease)
+        settings, watches = self._settings, self._watches
+        after: UUID | None = None
         await store.forget_rules(present=[key for key, watch in watches.items() if watch.rules])
         while page := await self._store.open_problems(after=after):
             after = page[-1].problem.id
@@ -224,18 +189,13 @@ class Maintenance:
             ]
             closed_count = await store.close_problems([(entry, change) for entry, change in closings if change])
             for each in gone:
-                self._closed(each)
+                self._supervisor.closed(each)
             if closed_count:
                 self._metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
                 log.info("problem.closed", count=closed_count)
 
 
-def watches_by_pipeline(settings: Settings) -> dict[tuple[str, str], WatchSettings]:
-    """Return the watches by their account and pipeline."""
-    return {(watch.account, str(watch.pipeline)): watch for watch in settings.watch}
-
-
-def watches_for(settings: Settings, watches: Mapping[tuple[str, str], WatchSettings], problem: OpenProblem) -> bool:
+def watches_for(settings: Settings, watches: Mapping[tuple[str, str], Watch], problem: OpenProblem) -> bool:
     """Return whether the configuration has what a problem is about, and what watches for it."""
     if problem.pipeline is None:
         return problem.name in (settings.sinks if problem.kind == "sink" else settings.accounts)
@@ -243,6 +203,6 @@ def watches_for(settings: Settings, watches: Mapping[tuple[str, str], WatchSetti
     if watch is None:
         return False
     if problem.execution is not None:
-        is_watched = not watch.executions or problem.execution in watch.executions
+        is_watched = watch.whole or problem.execution in watch.executions
         return is_watched and problem.status is not None and limits_dwell(watch.overdue_after_s, problem.status)
-    return watch.rules is not None and rules_of(watch.rules).watch_for(problem.problem.kind)
+    return watch.rules is not None and watch.rules.watch_for(problem.problem.kind)

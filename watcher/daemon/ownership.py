@@ -13,8 +13,6 @@ from functools import partial
 
 import structlog
 
-from watcher.config.models import Settings
-from watcher.daemon.build import fingerprint_of_key
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
 from watcher.runtime.clock import Clock
@@ -314,19 +312,3 @@ def _seen(task: asyncio.Task[None]) -> None:
 def new_identity() -> str:
     """Return a name for this process that no other has, before or after it."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-
-
-def wanted_by(settings: Settings) -> dict[LeaseKey, object]:
-    """Return what each owner is built from: another value of it means another owner."""
-    sinks = {LeaseKey("sink", name): (sink, settings.http.public_url) for name, sink in settings.sinks.items()}
-    accounts = {
-        LeaseKey("account", name): (account, settings.polling, settings.store.retention_s)
-        for name, account in settings.accounts.items()
-    }
-    return {**sinks, **accounts}
-
-
-def leases_wanted_by(settings: Settings) -> dict[LeaseKey, str]:
-    """Return the leases that these owners need, with each account's the hash of its API key."""
-    accounts = {LeaseKey("account", name): fingerprint_of_key(each.api_key) for name, each in settings.accounts.items()}
-    return accounts | {LeaseKey("sink", name): "" for name in settings.sinks}

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from errno import EADDRNOTAVAIL
 
 from watcher.config.models import Settings
+from watcher.daemon.ownership import Ownership
 from watcher.domain.errors import ListenDeniedError, ListenError, StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
+from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import parse_address
 from watcher.store.sql_store import SqlStore
 from watcher.web.access import access
@@ -88,18 +90,27 @@ def _why_not(error: OSError | UnicodeError) -> str:
 
 
 class Readiness:
-    """Whether the store is usable, found out by writing: what is read, or was written a while ago, proves nothing."""
+    """Whether every loop has run once, and whether the store is usable, which is found out by writing.
 
-    def __init__(self, store: SqlStore, *, clock: Clock, timeout_s: float = STORE_ANSWERS_WITHIN_S) -> None:
-        """Know nothing yet. `timeout_s` is how long the store may take to answer."""
+    What is read, or was written a while ago, proves nothing.
+    """
+
+    def __init__(self, store: SqlStore, schedule: Schedule, ownership: Ownership, *, clock: Clock) -> None:
+        """Know nothing yet."""
         self._store = store
-        self._timeout_s = timeout_s
+        self._schedule = schedule
+        self._ownership = ownership
         self._probe = Recent(self._probe_writable, fresh_s=FRESH_S, clock=clock)
 
-    async def problem(self) -> str | None:
+    async def problems(self) -> list[str]:
+        """Return what is not ready."""
+        found = [f"{name} has not run yet" for name in self._schedule.not_yet_run()]
+        return [*found, *filter(None, (await self.store_problem(), self._ownership.problem()))]
+
+    async def store_problem(self) -> str | None:
         """Return what is wrong with the store, if anything is."""
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(STORE_ANSWERS_WITHIN_S):
                 return await self._probe.get()
         except TimeoutError:
             return "the store does not answer"

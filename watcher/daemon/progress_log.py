@@ -1,16 +1,14 @@
 """What the log says of progress: accounts once all of them was seen, sinks that are behind, a summary every hour."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 import structlog
 
-from watcher.delivery.worker import DeliveryWorker
+from watcher.daemon.supervisor import OwnerDependencies, Supervisor
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import Metrics
 from watcher.store.records import Backlog
 from watcher.store.sql_store import SqlStore
 
@@ -33,30 +31,21 @@ _COUNTED = {
 class ProgressLog:
     """One info line per account, one per hour, and one when a sink falls behind and when it has caught up."""
 
-    def __init__(
-        self,
-        accounts: Callable[[], Collection[AccountPoller]],
-        sinks: Callable[[], Collection[DeliveryWorker]],
-        *,
-        store: SqlStore,
-        clock: Clock,
-        metrics: Metrics,
-    ) -> None:
+    def __init__(self, shared: OwnerDependencies, supervisor: Supervisor) -> None:
         """Start the first hour."""
-        self._accounts = accounts
-        self._sinks = sinks
-        self._store = store
-        self._clock = clock
-        self._metrics = metrics
+        self._supervisor = supervisor
+        self._store = shared.store
+        self._clock = shared.clock
+        self._metrics = shared.metrics
         self._ready: set[str] = set()
         self._counted = dict.fromkeys(_COUNTED, 0)
         self._late: set[str] = set()
-        self._backlog_at = clock.monotonic()
-        self._summary_at = clock.monotonic() + SUMMARY_EVERY_S
+        self._backlog_at = self._clock.monotonic()
+        self._summary_at = self._clock.monotonic() + SUMMARY_EVERY_S
 
     async def tick(self) -> None:
         """Log what is due."""
-        accounts = self._accounts()
+        accounts = self._supervisor.accounts()
         self._ready &= {each.account for each in accounts}
         for each in accounts:
             if each.account not in self._ready and all(each.lists_read) and not self._open(each, status="unseen"):
@@ -72,7 +61,7 @@ class ProgressLog:
 
     def _say_late(self, backlog: Mapping[str, Backlog]) -> None:
         """Say of each sink when it falls behind, and when it has caught up."""
-        sinks, now = self._sinks(), self._clock.steady_us()
+        sinks, now = self._supervisor.workers(), self._clock.steady_us()
         self._late &= {each.sink for each in sinks}
         for each in sinks:
             waiting = backlog.get(each.sink)

@@ -16,8 +16,6 @@ from watcher.config.document import ConfigProblemsError
 from watcher.config.files import Stamps, stamps_of
 from watcher.config.loader import ConfigSource, changes_between
 from watcher.config.models import Settings
-from watcher.daemon.maintenance import Maintenance
-from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
@@ -188,13 +186,3 @@ def _waiting_for_restart(running: Settings, wanted: Settings) -> list[str]:
         "http.listen": running.http.listen != wanted.http.listen,
     }
     return [key for key, differs in changed.items() if differs]
-
-
-async def apply_settings(settings: Settings, *, supervisor: Supervisor, maintenance: Maintenance) -> None:
-    """Own, and keep, what another configuration asks for. Raises `StoreError`, and is then to be called again.
-
-    Until it is applied in full, however many tries or newer configurations that takes, nothing is tidied up.
-    """
-    await maintenance.pause()
-    await supervisor.apply(settings)
-    maintenance.go_by(settings)

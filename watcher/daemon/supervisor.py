@@ -6,6 +6,7 @@ runs. What another process has taken over is let go of, what it is to take is dr
 """
 
 import asyncio
+import random
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
@@ -15,15 +16,30 @@ from functools import partial
 import structlog
 
 from watcher.config.models import Settings, SilenceSettings
-from watcher.daemon.build import build_account, fingerprint_of_settings, routes_of, silences_of, watches_of
-from watcher.daemon.build_worker import OwnerDependencies, build_worker
-from watcher.daemon.ownership import Ownership, leases_wanted_by, wanted_by
+from watcher.daemon.build import (
+    AccountOwnerDependencies,
+    build_account,
+    fingerprint_of_key,
+    fingerprint_of_settings,
+    fingerprint_of_sink,
+    routes_of,
+    silences_of,
+    watches_of,
+)
+from watcher.daemon.ownership import Ownership
+from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.routing import Silences
 from watcher.polling.account_poller import AccountPoller
+from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.threads import raise_to
+from watcher.sinks.output import StdoutOutput
+from watcher.sinks.protocol import SinkContext
 from watcher.store.leases import HeldLease, LeaseKey
 from watcher.store.records import OpenProblem
+from watcher.store.sink_store import SinkStore
+from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()
 
@@ -37,32 +53,45 @@ RETRY_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Owned:
-    """A part that runs, what it was built from, under which lease, and what closes it."""
+class OwnerDependencies(AccountOwnerDependencies):
+    """What all owners work with, those of sinks included."""
+
+    store: SqlStore
+    silences: Silences
+    output: StdoutOutput
+
+
+@dataclass(slots=True)
+class _Owner:
+    """A part that runs, what it was built from, under which lease, and what closes it; `ends_at` once it drains."""
 
     part: AccountPoller | DeliveryWorker
     wanted: object
     held: HeldLease
     stack: AsyncExitStack
+    ends_at: float | None = None
 
 
 class Supervisor:
-    """The owners of one process."""
+    """The owners of one process.
+
+    `applied` are the settings that they go by; there are none while others are being applied, however many tries or
+    newer configurations that takes. What is tidied up by them is tidied up under `tidying`.
+    """
 
     def __init__(self, shared: OwnerDependencies, ownership: Ownership, *, drain_s: float = DRAIN_S) -> None:
         """Own nothing yet."""
         self._shared = shared
         self._ownership = ownership
         self._drain_s = drain_s
+        self.applied: Settings | None = None
+        self.tidying = asyncio.Lock()
         self._settings = Settings()
         self._stored: Sequence[SilenceSettings] = ()
         self._wanted: Mapping[LeaseKey, object] = {}
-        self._owners: dict[LeaseKey, _Owned] = {}
-        self._endings: dict[LeaseKey, asyncio.Task[None]] = {}
-        self._shown: set[LeaseKey] = set()
-        self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._owners: dict[LeaseKey, _Owner] = {}
+        self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(asyncio.Lock)  # of all there ever was
         self._changes: set[asyncio.Task[None]] = set()
-        self._stopping = False
         ownership.changed = self._ownership_changed
 
     def owned(self) -> list[AccountPoller | DeliveryWorker]:
@@ -79,9 +108,9 @@ class Supervisor:
 
     def closed(self, problem: OpenProblem) -> None:
         """Let the owner of an overdue execution know that its problem was closed, which no event of it has done."""
-        owner = self._owners.get(LeaseKey("account", problem.name))
-        if problem.execution is not None and owner is not None and isinstance(owner.part, AccountPoller):
-            owner.part.end_overdue(problem.execution, opening=problem.problem.opening)
+        for account in self.accounts():
+            if problem.execution is not None and account.account == problem.name:
+                account.end_overdue(problem.execution, opening=problem.problem.opening)
 
     def keep_back(self, stored: Sequence[SilenceSettings]) -> None:
         """Keep back what the silences of the configuration and these say, from now on."""
@@ -93,36 +122,41 @@ class Supervisor:
 
         Each owner changes on its own: one that takes long to drain holds up no other. Raises `StoreError` when that is
         not done in full. Then, or cancelled for a newer configuration, it may be called again, and goes on from there:
-        what drains does so meanwhile, and becomes what is wanted by then.
+        what drains gets no more time for that, and becomes what is wanted by then.
+
+        Nothing is tidied up meanwhile: the old settings would close a problem that a new rule has just opened, the new
+        ones a problem that its owner still has in its hands.
         """
+        self.applied = None
+        async with self.tidying:  # to its end, by the settings of before
+            pass
         self._shared.events.router.routes = routes_of(settings)
-        self._settings, self._wanted = settings, wanted_by(settings)
+        self._settings, self._wanted = settings, _wanted_by(settings)
         self.keep_back(self._stored)
-        await self._ownership.want(leases_wanted_by(settings), fingerprint=fingerprint_of_settings(settings))
+        accounts = {LeaseKey("account", name): fingerprint_of_key(a.api_key) for name, a in settings.accounts.items()}
+        spending = accounts | {LeaseKey("sink", name): "" for name in settings.sinks}
+        await self._ownership.want(spending, fingerprint=fingerprint_of_settings(settings))
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.
-        keys = dict.fromkeys([*self._owners, *self._wanted, *self._shown])
+        keys = dict.fromkeys([*self._owners, *self._wanted, *self._changing])
         _raise_worst(await asyncio.gather(*map(self._change, keys), return_exceptions=True))
+        self.applied = settings
 
     async def stop(self) -> None:
         """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again.
 
         Each is released once it has ended.
         """
-        self._stopping = True
         self._ownership.leave()
         for change in self._changes:
             change.cancel()
-        lasting = [key for key in self._owners if key not in self._endings]
-        stopping = asyncio.create_task(self._stop(lasting))
-        self._endings.update(dict.fromkeys(lasting, stopping))  # one that loses its ownership now ends only once
-        outcomes = await asyncio.gather(stopping, *self._endings.values(), return_exceptions=True)
+        # Together: what is flushed at the end is written in one transaction, for which a store that hangs makes it wait
+        # once.
+        outcomes = await asyncio.gather(*map(self._change, list(self._changing)), return_exceptions=True)
         await self._ownership.close()
         _raise_worst(outcomes)
 
     def _ownership_changed(self, keys: Collection[LeaseKey]) -> None:
         """Begin with what may be owned by now, and end what may not."""
-        if self._stopping:
-            return
         for key in keys:
             change = asyncio.create_task(self._change_or_retry(key))
             self._changes.add(change)
@@ -145,21 +179,22 @@ class Supervisor:
         That it is lost meanwhile is no error: whoever owns it next begins anew.
         """
         async with self._changing[key]:
-            owner = self._owners.get(key)
-            wanted = self._wanted_now(key)
+            owner, wanted = self._owners.get(key), self._wanted_now(key)
             if owner is not None and (
-                key in self._endings or owner.wanted != wanted or not self._ownership.is_current(owner.held)
+                owner.ends_at is not None or owner.wanted != wanted or not self._ownership.is_current(owner.held)
             ):
-                await self._end(key)
+                await self._end(key, owner)
                 wanted = self._wanted_now(key)  # another by now, perhaps
-            if wanted is None:
-                self._forget(key)
-                await self._ownership.release(key)
-                return
-            with suppress(OwnershipLostError):
-                await self._make(key, wanted)
+            if wanted is not None:
+                with suppress(OwnershipLostError):
+                    await self._make(key, wanted)
             if key not in self._owners:
                 self._forget(key)
+            if wanted is None:
+                await self._ownership.release(key)
+
+    def _wanted_now(self, key: LeaseKey) -> object | None:
+        return self._wanted.get(key) if self._ownership.may_own(key) else None
 
     async def _make(self, key: LeaseKey, wanted: object) -> None:
         settings, owner = self._settings, self._owners.get(key)
@@ -171,16 +206,17 @@ class Supervisor:
         except OwnershipLostError:
             self._ownership.lost(held)
 
-    def _wanted_now(self, key: LeaseKey) -> object | None:
-        return self._wanted.get(key) if self._ownership.may_own(key) else None
-
-    async def _end(self, key: LeaseKey) -> None:
-        """End one owner, or wait until it has: nobody's cancellation breaks that off."""
-        if key not in self._endings:
-            self._endings[key] = asyncio.create_task(self._stop([key]))
-            # Whoever waits for it may leave.
-            self._endings[key].add_done_callback(partial(raise_to, self._shared.fatal))
-        await asyncio.shield(self._endings[key])
+    async def _start(self, key: LeaseKey, wanted: object, *, held: HeldLease, settings: Settings) -> _Owner:
+        shared = replace(self._shared, fatal=partial(self._failed, held=held))
+        async with AsyncExitStack() as stack:
+            part: AccountPoller | DeliveryWorker
+            if key.kind == "sink":
+                part = await _build_worker(shared, stack, held, settings)
+            else:
+                part = await build_account(shared, stack, held, settings)
+            owner = self._owners[key] = _Owner(part, wanted, held, stack.pop_all())
+        self._shared.schedule.add(_job(key), part.tick, failed=shared.fatal)
+        return owner
 
     def _failed(self, error: BaseException, *, held: HeldLease) -> None:
         """Let go of what the store holds otherwise by now; whatever else fails ends the daemon."""
@@ -189,63 +225,23 @@ class Supervisor:
         else:
             self._shared.fatal(error)
 
-    def _forget(self, key: LeaseKey) -> None:
-        """Take what is owned no more out of the metrics."""
-        if key in self._shown:
-            self._shown.discard(key)
-            metrics = self._shared.metrics
-            forget = metrics.forget_sink if key.kind == "sink" else metrics.forget_account
-            forget(key.name)
-
-    async def _start(self, key: LeaseKey, wanted: object, *, held: HeldLease, settings: Settings) -> _Owned:
-        self._shown.add(key)
-        shared = replace(self._shared, fatal=partial(self._failed, held=held))
-        async with AsyncExitStack() as stack:
-            part: AccountPoller | DeliveryWorker
-            if key.kind == "sink":
-                part = await build_worker(
-                    shared, stack, held, settings=settings.sinks[key.name], public_url=settings.http.public_url
-                )
-            else:
-                part = await build_account(
-                    shared,
-                    stack,
-                    held,
-                    settings=settings.accounts[key.name],
-                    polling=settings.polling,
-                    retention_s=settings.store.retention_s,
-                )
-            owner = self._owners[key] = _Owned(part, wanted, held, stack.pop_all())
-        self._shared.schedule.add(_job(key), part.tick, failed=shared.fatal)
-        return owner
-
-    async def _stop(self, keys: Sequence[LeaseKey]) -> None:
-        # Together: a tick that hangs on the store must find its part draining when it goes on, and what is flushed at
-        # the end is written in one transaction, for which a store that hangs makes it wait once.
-        outcomes = await asyncio.gather(*map(self._stop_one, keys), return_exceptions=True)
-        if True in outcomes:
-            log.warning("drain.cut_short")
-        _raise_worst([outcome for outcome in outcomes if isinstance(outcome, BaseException)])
-
-    async def _stop_one(self, key: LeaseKey) -> bool:
-        """End one owner; return whether it was cut short in that."""
-        ending = [self._shared.schedule.remove(_job(key)), self._owners[key].part.drain()]
+    async def _end(self, key: LeaseKey, owner: _Owner) -> None:
+        """Drain an owner and close it. Cancelled as it drains, it is to be ended again, within the same time."""
+        if owner.ends_at is None:
+            owner.ends_at = asyncio.get_running_loop().time() + self._drain_s
         outcomes: list[BaseException | None] = []
-        is_cut_short = False
+        # Together: a tick that hangs on the store must find its part draining when it goes on.
+        ending = [self._shared.schedule.remove(_job(key)), owner.part.drain()]
         try:
-            async with asyncio.timeout(self._drain_s):
+            async with asyncio.timeout_at(owner.ends_at):
                 outcomes += await asyncio.gather(*ending, return_exceptions=True)
         except TimeoutError:
-            is_cut_short = True
-        outcomes += await asyncio.gather(self._close(key), return_exceptions=True)
-        if self._stopping:
-            await self._ownership.release(key)
+            log.warning("drain.cut_short", **{key.kind: key.name})
+        outcomes += await asyncio.gather(self._close(key, owner), return_exceptions=True)
         _raise_worst(outcomes)
-        return is_cut_short
 
-    async def _close(self, key: LeaseKey) -> None:
+    async def _close(self, key: LeaseKey, owner: _Owner) -> None:
         """Close one owner. Whatever fails in that, it is none any more: what comes in its place begins anew."""
-        owner = self._owners[key]
         try:
             async with owner.stack:
                 await owner.part.cancel()
@@ -254,7 +250,61 @@ class Supervisor:
                         await owner.part.flush()
         finally:
             del self._owners[key]
-            self._endings.pop(key, None)
+
+    def _forget(self, key: LeaseKey) -> None:
+        """Take what is owned no more out of the metrics."""
+        if key.kind == "sink":
+            self._shared.metrics.forget_sink(key.name)
+        elif key.kind == "account":
+            self._shared.metrics.forget_account(key.name)
+
+
+async def _build_worker(
+    shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, settings: Settings
+) -> DeliveryWorker:
+    """Build the worker of a sink whose lease is held. `stack` closes it. Raises `StoreError`."""
+    name, block = held.lease.name, settings.sinks[held.lease.name]
+    metrics = SinkMetrics(shared.metrics, name)
+    context = SinkContext(
+        shared.clock,
+        shared.output,
+        retried=lambda why: worker.retried(why),  # noqa: PLW0108 (it is there later)
+        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (as above)
+        check=held.check,
+        public_url=settings.http.public_url or "",
+    )
+    sink = block.open(context)
+    stack.push_async_callback(sink.close)
+    store = SinkStore(shared.store, held.lease)
+    record = await store.load(fingerprint=fingerprint_of_sink(block))
+    deps = WorkerDependencies(
+        is_trusted=held.is_trusted,
+        clock=shared.clock,
+        jitter=random.random,
+        wake=shared.schedule.waker(f"sink:{name}"),
+        events=shared.events,
+        silences=shared.silences,
+        fatal=shared.fatal,
+        metrics=metrics,
+        backpressure=shared.backpressure,
+    )
+    worker = DeliveryWorker(store, sink=sink, record=record, rules=block.rules, deps=deps)
+    shared.store.wakes[name] = worker.wake
+    stack.callback(shared.store.wakes.pop, name)
+    shared.store.takers[name] = worker.offer
+    stack.callback(shared.store.takers.pop, name)
+    stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
+    return worker
+
+
+def _wanted_by(settings: Settings) -> dict[LeaseKey, object]:
+    """Return what each owner is built from: another value of it means another owner."""
+    sinks = {LeaseKey("sink", name): (sink, settings.http.public_url) for name, sink in settings.sinks.items()}
+    accounts = {
+        LeaseKey("account", name): (account, settings.polling, settings.store.retention_s)
+        for name, account in settings.accounts.items()
+    }
+    return {**sinks, **accounts}
 
 
 def _job(key: LeaseKey) -> str:

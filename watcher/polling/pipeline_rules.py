@@ -4,133 +4,43 @@ The rules are a table, watcher/domain/rules.py. Here is when they are asked: at 
 with the list, once a scan is complete; and that no end is judged twice, or never, whenever the process ends.
 """
 
-import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from operator import attrgetter
-from typing import NamedTuple
 
 import structlog
 
 from watcher.domain.envelope import Json, pipeline_source, stream_of
-from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.event_factory import execution_block
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Problem, ProblemChange
-from watcher.domain.rules import RULES, Asked, End, Rule, Rules, RuleState, UnjudgedEnd
+from watcher.domain.rules import RULES, Asked, End, Rules, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
 from watcher.domain.watch import Watch
 from watcher.polling.confirmations import ConfirmationOrder
-from watcher.polling.evaluator import Evaluated, ReplyEvaluator
+from watcher.polling.evaluator import Evaluated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.session import AccountDependencies
-from watcher.store.changes import ChangeSet, ExecutionChange, Lease, RulesChange
+from watcher.store.changes import ChangeSet, ExecutionChange, RulesChange
 
 log = structlog.get_logger()
 
 
-class _ToJudge(NamedTuple):
-    """An end that is judged now, with its change if that is yet to be written."""
+@dataclass(slots=True)
+class _Draft:
+    """What rules conclude from what is written now: `state` and `problems` hold then, `entries` are their events.
 
-    end: End
-    execution: str
-    change: ExecutionChange | None
+    `bodies` are the last events of the executions that are written, by their ids.
+    """
 
-
-class RulesDraft:
-    """What is to be written: `changes`, in order. `state`, `problems` and `sequence` are what holds then."""
-
-    def __init__(
-        self, state: RuleState, problems: Mapping[EventType, Problem], *, sequence: int, lease: Lease, watch: Watch
-    ) -> None:
-        """Begin with what holds before."""
-        self.changes: list[ExecutionChange | RulesChange] = []
-        self.problems = dict(problems)
-        self.sequence = sequence
-        self._rules = watch.rules or Rules()
-        self.state = state.kept_for(self._rules)
-        self._before = state
-        self._counted: Problem | None = None
-        self._lease = lease
-        self._watch = watch
-
-    def add_end(self, end: End) -> None:
-        """Let one more end take its place. The rule that looks at ends may be gone since it was handed in."""
-        if self._rules.failing is None:
-            return
-        self.state = self.state.with_end(end, self._rules)
-        problem = self.problems.get(EventType.PIPELINE_FAILING)
-        if end.failed and problem is not None:
-            self._counted = replace(problem, failed_count=problem.failed_count + 1)
-            self.problems[problem.kind] = self._counted
-
-    def add_start(self, started_at: int) -> None:
-        """Take in when something started. The rule that looks at starts may be gone since it was handed in."""
-        if self._rules.silent_us is not None:
-            self.state = self.state.with_start(started_at)
-
-    def turning(self, asked: Asked, *, at: int) -> list[Rule]:
-        """Return the rules whose problem opens now, or closes; `turn` is to follow for each."""
-        found: list[Rule] = []
-        for rule in RULES:
-            is_open = rule.kind in self.problems
-            if getattr(self._rules, rule.key) is None or asked is not (rule.closed_by if is_open else rule.opened_by):
-                continue
-            if rule.holds(self.state, self._rules, at) is (not is_open):
-                found.append(rule)
-        return found
-
-    def turn(self, rule: Rule, evaluator: ReplyEvaluator, *, execution: Json | None = None) -> None:
-        """Add the event of the pipeline that opens the problem of a rule, or closes it."""
-        problem = self.problems.pop(rule.kind, None)
-        entry, change = evaluator.events.pipeline(
-            rule.kind if problem is None else CLOSED_BY[rule.kind],
-            self._watch,
-            name=evaluator.pipeline_names.get(self._watch.pipeline),
-            link=evaluator.link,
-            execution=execution,
-            problem=problem,
-            failed_count=0 if problem is not None else rule.failed_count(self.state, self._rules),
-            after=self.sequence,
-            at=evaluator.clock.now(),
-        )
-        assert change is not None
-        if problem is None:
-            self.problems[rule.kind] = change.problem
-        elif self._counted is not None and self._counted.kind is rule.kind:
-            self._counted = None
-        self._add((entry,), (change,))
-
-    def finish(self, *, unjudged: tuple[UnjudgedEnd, ...], judges_all: bool) -> None:
-        """Add what is left to be written: what rules go by, how many failed, the ends to be judged later."""
-        problems = () if self._counted is None else (ProblemChange(self._counted),)
-        if self.state != self._before or problems or unjudged or judges_all:
-            self._add((), problems, unjudged=unjudged, judges_all=judges_all)
-
-    def _add(
-        self,
-        entries: tuple[OutboxEntry, ...],
-        problems: tuple[ProblemChange, ...],
-        *,
-        unjudged: tuple[UnjudgedEnd, ...] = (),
-        judges_all: bool = False,
-    ) -> None:
-        before, self.sequence = self.sequence, self.sequence + len(entries)
-        written = (self._lease, self._watch.pipeline, before, self.sequence, self.state)
-        self.changes.append(RulesChange(*written, entries, problems, unjudged, judges_all))
-
-
-@dataclass(slots=True, eq=False)
-class _Handed:
-    """A change that waits to be written: what it ends, if that is to be judged, and when it started, if that counts."""
-
-    change: ExecutionChange
-    end: End | None
-    started_at: int | None
-    is_done: bool = False
-    error: BaseException | None = None
+    state: RuleState
+    problems: dict[EventType, Problem]
+    bodies: Mapping[str, bytes]
+    entries: list[OutboxEntry] = field(default_factory=list)
+    changes: list[ProblemChange] = field(default_factory=list)
 
 
 class PipelineRecorder:
@@ -146,7 +56,6 @@ class PipelineRecorder:
         self._clock = deps.clock
         self._state = RuleState()
         self._problems: Mapping[EventType, Problem] = {}
-        self._waiting: list[_Handed] = []
         self._held: list[UnjudgedEnd] = []
         self._held_since: Monotonic | None = None  # the last start, gap or trouble with the list
         self._awaited: Collection[TrackedExecution] | None = None  # a scan is complete, but for these
@@ -171,7 +80,7 @@ class PipelineRecorder:
                 self.hold()
             elif not watch.whole:  # there is no scan to wait for
                 self._held_since, self._awaited = None, ()
-            await self._write(())
+            await self._write()
         self.has_begun = True
 
     async def retire(self) -> None:
@@ -204,110 +113,112 @@ class PipelineRecorder:
             self._awaited = self.order.waiting()
         async with self._stream.writing:
             # What a scan showed that began before the rules is not known here: it may have been the last start.
-            await self._write_waiting(silent_until=silent_until if asked_at >= self._begun_at else None)
+            await self._write(silent_until=silent_until if asked_at >= self._begun_at else None)
 
     async def record(self, several: Sequence[Evaluated]) -> None:
         """Write changes, and with them what the rules make of them. Raises `StoreError`: then nothing was written."""
-        handed: list[_Handed] = []
-        for entry, evaluation, execution in several:
-            self.order.end(entry)
-            if evaluation.change is not None:
-                handed.append(self._handed(evaluation.change, execution))
-        if all(each.end is None and each.started_at is None for each in handed):
-            await self._deps.store.record(ChangeSet(self._deps.lease, tuple(each.change for each in handed)))
-            return
-        self._waiting += handed
-        last = handed[-1]  # they are written together
         async with self._stream.writing:
-            if not last.is_done:
-                await self._write_waiting()
-        if last.error is not None:
-            raise last.error
+            for entry, _, _ in several:
+                self.order.end(entry)
+            await self._write(several)
 
-    def _handed(self, change: ExecutionChange, execution: ExecutionSnapshot | None) -> _Handed:
-        """Return what rules make of a change. What has no date counts as now, and so does one that is yet to come."""
-        now = self._deps.api_now_us()
-        started_at, finished_at = (
-            None if at is None else min(now, to_us(at))
-            for at in ((execution.started_at, execution.finished_at) if execution else (None, None))
-        )
-        type_ = change.entries[-1].event.type if change.entries else None
-        end = None
-        if self._rules.failing is not None and type_ in {EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED}:
-            end = End(now if finished_at is None else finished_at, type_ is EventType.EXECUTION_FAILED)
-        if change.before is None and started_at is None:
-            started_at = now if finished_at is None else finished_at
-        is_news = started_at is not None and started_at > self._state.started_at
-        return _Handed(change, end, started_at if is_news and self._rules.silent_us is not None else None)
-
-    async def _write_waiting(self, *, silent_until: Micros | None = None) -> None:
-        """Write what waits, together, also what comes in the same turn of the event loop."""
-        await asyncio.sleep(0)
-        batch, self._waiting = self._waiting, []
-        try:
-            await self._write(batch, silent_until=silent_until)
-        except BaseException as error:
-            for handed in batch:  # an error of its own for each: what is raised twice carries two tracebacks
-                handed.error = type(error)(*error.args) if isinstance(error, StoreError) else error
-            raise
-        finally:
-            for handed in batch:
-                handed.is_done = True
-
-    async def _write(self, batch: Sequence[_Handed], *, silent_until: Micros | None = None) -> None:
+    async def _write(self, several: Sequence[Evaluated] = (), *, silent_until: Micros | None = None) -> None:
+        deps, rules, before = self._deps, self._rules, self._stream.sequence
         is_released = self._awaited is not None and self.order.waiting().isdisjoint(self._awaited)
         is_held = not is_released and self._held_since is not None
-        evaluator, lease, sequence = self._deps.evaluator, self._deps.lease, self._stream.sequence
-        draft = RulesDraft(self._state, self._problems, sequence=sequence, lease=lease, watch=self.watch)
-        draft.changes += [handed.change for handed in batch if handed.end is None]
-        ends = [_ToJudge(each.end, each.change.known.execution, each.change) for each in batch if each.end is not None]
-        ends += [_ToJudge(each.end, each.execution, None) for each in self._held if is_released]
-        ends.sort(key=attrgetter("end"))
-        unjudged = tuple(UnjudgedEnd(each.execution, each.end) for each in ends if is_held)
-        for each in ends:
-            if each.change is not None:
-                draft.changes.append(each.change)
-            if is_held:
-                continue
-            draft.add_end(each.end)
-            for rule in draft.turning(Asked.END, at=each.end.ended_at):
-                opens = rule.kind not in draft.problems
-                draft.turn(rule, evaluator, execution=await self._block(each) if opens else None)
-        for handed in batch:
-            if handed.started_at is not None:
-                draft.add_start(handed.started_at)
+        news = [(each.evaluation.change, each.execution) for each in several if each.evaluation.change is not None]
+        bodies = {change.known.execution: change.entries[-1].event.body for change, _ in news if change.entries}
+        draft = _Draft(self._state.kept_for(rules), dict(self._problems), bodies)
+        ends = [each for change, execution in news if (each := self._end_of(change, execution)) is not None]
+        ends += self._held if is_released else []
+        ends = [] if rules.failing is None else sorted(ends, key=attrgetter("end"))
+        unjudged = tuple(ends) if is_held else ()
+        for execution, end in () if is_held else ends:
+            draft.state = draft.state.with_end(end, rules)
+            problem = draft.problems.get(EventType.PIPELINE_FAILING)
+            if end.failed and problem is not None:
+                draft.problems[problem.kind] = replace(problem, failed_count=problem.failed_count + 1)
+            await self._ask(draft, Asked.END, at=end.ended_at, execution=execution)
+        if rules.silent_us is not None:
+            starts = [self._started_at(change, execution) for change, execution in news]
+            starts += [] if silent_until is None else [min(self._shown_at, silent_until)]
+            draft.state = draft.state.with_start(max(starts, default=NEVER))
+            if draft.state.started_at > self._state.started_at:
+                await self._ask(draft, Asked.START, at=deps.api_now_us())
+            if silent_until is not None and not draft.state.started_at:  # so silence counts from then on
+                draft.state = draft.state.with_start(silent_until)
         if silent_until is not None:
-            draft.add_start(min(self._shown_at, silent_until))
-        if draft.state.started_at > self._state.started_at:
-            for rule in draft.turning(Asked.START, at=self._deps.api_now_us()):
-                draft.turn(rule, evaluator)
-        if silent_until is not None and draft.state.started_at:
-            for rule in draft.turning(Asked.SCAN, at=silent_until):
-                draft.turn(rule, evaluator)
-        elif silent_until is not None:  # no start is known, so silence counts from then on
-            draft.add_start(silent_until)
-        draft.finish(unjudged=unjudged, judges_all=is_released and bool(self._held))
-        if draft.changes:
-            await self._deps.store.record(ChangeSet(lease, tuple(draft.changes)))
-        self._state, self._problems, self._stream.sequence = draft.state, draft.problems, draft.sequence
+            await self._ask(draft, Asked.SCAN, at=silent_until)
+        counted = [each for each in draft.problems.values() if each != self._problems.get(each.kind)]
+        draft.changes += map(ProblemChange, counted)
+        changes: list[ExecutionChange | RulesChange] = [change for change, _ in news]
+        sequence, judges_all = before + len(draft.entries), is_released and bool(self._held)
+        if draft.state != self._state or draft.changes or unjudged or judges_all:
+            written = (tuple(draft.entries), tuple(draft.changes), unjudged, judges_all)
+            changes.append(RulesChange(deps.lease, self.watch.pipeline, before, sequence, draft.state, *written))
+        if changes:
+            await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
+        self._state, self._problems, self._stream.sequence = draft.state, draft.problems, sequence
         self._held += unjudged
         if is_released:
             self._held, self._held_since, self._awaited = [], None, None
-        for change in draft.changes:
-            for entry in change.entries if isinstance(change, RulesChange) else ():
-                type_, account, pipeline = entry.event.type, lease.name, self.watch.pipeline
-                (log.warning if type_ in PROBLEM_KINDS else log.info)(type_.value, account=account, pipeline=pipeline)
-                self._deps.metrics.events.labels(type_).inc()
+        for type_ in [entry.event.type for entry in draft.entries]:
+            log_it = log.warning if type_ in PROBLEM_KINDS else log.info
+            log_it(type_.value, account=deps.lease.name, pipeline=self.watch.pipeline)
+            deps.metrics.events.labels(type_).inc()
 
-    async def _block(self, end: _ToJudge) -> Json | None:
-        """Return what the event of an end says of its execution; one that was held back is in the store."""
-        if end.change is not None:
-            return execution_block(end.change.entries[-1].event.body)
-        known = (await self._deps.store.load_executions([end.execution])).get(end.execution)
-        if known is None:
+    def _end_of(self, change: ExecutionChange, execution: ExecutionSnapshot | None) -> UnjudgedEnd | None:
+        type_ = change.entries[-1].event.type if change.entries else None
+        if type_ not in {EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED}:
             return None
-        key = EventKey(stream_of(pipeline_source(self.watch), end.execution), known.sequence)
-        body = (await self._deps.store.load_events([key])).get(key)
+        ended_at = self._dated(None if execution is None else execution.finished_at)
+        return UnjudgedEnd(change.known.execution, End(ended_at, type_ is EventType.EXECUTION_FAILED))
+
+    def _started_at(self, change: ExecutionChange, execution: ExecutionSnapshot | None) -> Micros:
+        """Return when an execution started, if it says so, else when one that is new ended."""
+        started_at, ended_at = (execution.started_at, execution.finished_at) if execution else (None, None)
+        return NEVER if started_at is None and change.before is not None else self._dated(started_at or ended_at)
+
+    def _dated(self, at: datetime | None) -> Micros:
+        """Return a date of the API: none counts as now, and so does one that is yet to come."""
+        now = self._deps.api_now_us()
+        return now if at is None else min(now, to_us(at))
+
+    async def _ask(self, draft: _Draft, asked: Asked, *, at: int, execution: str | None = None) -> None:
+        """Open and close the problems that rules say do, now that an end of an execution, or something else, asks."""
+        evaluator = self._deps.evaluator
+        for rule in RULES:
+            problem = draft.problems.get(rule.kind)
+            opens = problem is None
+            if getattr(self._rules, rule.key) is None or asked is not (rule.opened_by if opens else rule.closed_by):
+                continue
+            if rule.holds(draft.state, self._rules, at) is not opens:
+                continue
+            entry, change = evaluator.events.pipeline(
+                rule.kind if opens else CLOSED_BY[rule.kind],
+                self.watch,
+                name=evaluator.pipeline_names.get(self.watch.pipeline),
+                link=evaluator.link,
+                execution=await self._block(draft, execution) if opens and execution is not None else None,
+                problem=problem,
+                failed_count=rule.failed_count(draft.state, self._rules) if opens else 0,
+                after=self._stream.sequence + len(draft.entries),
+                at=evaluator.clock.now(),
+            )
+            assert change is not None
+            draft.entries.append(entry)
+            draft.changes.append(change)
+            if opens:
+                draft.problems[rule.kind] = change.problem
+            else:
+                del draft.problems[rule.kind]
+
+    async def _block(self, draft: _Draft, execution: str) -> Json | None:
+        """Return what the event of an end says of its execution; one that was held back is in the store."""
+        body, store = draft.bodies.get(execution), self._deps.store
+        if body is None and (known := (await store.load_executions([execution])).get(execution)) is not None:
+            key = EventKey(stream_of(pipeline_source(self.watch), execution), known.sequence)
+            body = (await store.load_events([key])).get(key)
         return None if body is None else execution_block(body)
 
 

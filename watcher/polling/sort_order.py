@@ -1,11 +1,10 @@
 """In which order a list is, by its dates. Pure; knows no scan and no request."""
 
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from typing import NamedTuple
 
 from watcher.domain.execution import ExecutionSnapshot
 
@@ -25,48 +24,23 @@ REMEMBERED_PAIRS = 100
 """Of what a scan saw, so much counts, the latest: a list may turn over while it is read."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Pairs:
+class _Pairs(NamedTuple):
     """How many pairs of rows stand in either order."""
 
     newest: float = 0.0
     oldest: float = 0.0
 
     @property
-    def count(self) -> float:
-        """How many there are."""
-        return self.newest + self.oldest
-
-    @property
     def clear(self) -> Order | None:
         """The order these show, if they do."""
-        few, many = sorted((self.newest, self.oldest))
+        few, many = sorted(self)
         if many < max(PAIRS_AT_LEAST, MAJORITY * few):
             return None
         return Order.NEWEST if self.newest == many else Order.OLDEST
 
 
-class _Evidence:
-    """What the dates of one kind on the pages of one scan say."""
-
-    def __init__(self) -> None:
-        self._pages: deque[_Pairs] = deque()
-        self.latest = _Pairs()  # of the page that was read last
-        self.all = _Pairs()
-
-    def learn(self, latest: _Pairs) -> None:
-        """Take in the dates on a page, compared."""
-        self.latest = latest
-        self._pages.append(self.latest)
-        total = sum(page.count for page in self._pages)
-        while total - self._pages[0].count >= REMEMBERED_PAIRS:
-            total -= self._pages.popleft().count
-        self.all = _Pairs(sum(page.newest for page in self._pages), sum(page.oldest for page in self._pages))
-
-    @property
-    def clear(self) -> Order | None:
-        """The order these show: one page may do, else those read last together."""
-        return self.latest.clear or self.all.clear
+def _sum(pages: Iterable[_Pairs]) -> _Pairs:
+    return _Pairs(*map(sum, zip(*pages, strict=True)))
 
 
 def _compare(dates: Iterable[datetime | None]) -> _Pairs:
@@ -98,47 +72,43 @@ class Ordering:
 
     def __init__(self, order: Order | None = None) -> None:
         self.order = order
-        self._compared: tuple[tuple[str, ...], _Pairs, _Pairs] = ((), _Pairs(), _Pairs())  # an idle list's first page
+        self._compared: tuple[tuple[str, ...], tuple[_Pairs, _Pairs]] = ((), (_Pairs(), _Pairs()))  # the last page
         self.begin()
 
     def begin(self) -> None:
         """Begin another scan: the list may have been turned over since the last."""
-        self._begun, self._ended = _Evidence(), _Evidence()
+        self._read: tuple[list[_Pairs], list[_Pairs]] = ([], [])  # of each page, by starts and by ends
         self._pages: set[tuple[str, ...]] = set()
 
-    def learn(self, rows: Sequence[ExecutionSnapshot]) -> bool:
-        """Take in a page, and return whether the list is to be read from the other end than was believed."""
+    def learn(self, rows: Sequence[ExecutionSnapshot]) -> None:
+        """Take in a page that was not read before."""
         page = tuple([row.id for row in rows])
         if page in self._pages:
-            return False
+            return
         self._pages.add(page)
-        if page != self._compared[0]:
-            self._compared = (
-                page,
-                _compare([row.started_at for row in rows]),
-                _compare([row.finished_at for row in rows]),
-            )
-        _, begun, ended = self._compared
-        self._begun.learn(begun)
-        self._ended.learn(ended)
-        believed, self.order = self.order, self._clear or self.order
-        return self.order is not believed and Order.OLDEST in {self.order, believed}
+        if page != self._compared[0]:  # else it is an idle list's first page
+            self._compared = page, (_compare(row.started_at for row in rows), _compare(row.finished_at for row in rows))
+        for pages, pairs in zip(self._read, self._compared[1], strict=True):
+            pages.append(pairs)
+            while sum(map(sum, pages[1:])) >= REMEMBERED_PAIRS:
+                del pages[0]
+        self.order = self._clear or self.order
 
     @property
     def is_mixed(self) -> bool:
         """Whether they show dates enough, but no order."""
-        return self._clear is None and max(self._begun.all.count, self._ended.all.count) >= PAIRS_AT_LEAST
+        return self._clear is None and max(sum(_sum(pages)) for pages in self._read) >= PAIRS_AT_LEAST
 
     @property
     def is_uncertain(self) -> bool:
         """Whether they show no order, or, few as they are, another one than is believed."""
         if self.order is None or self._clear is not None:
             return self._clear is not self.order or self.order is None
-        newest = self._begun.all.newest + self._ended.all.newest
-        oldest = self._begun.all.oldest + self._ended.all.oldest
+        newest, oldest = _sum(map(_sum, self._read))
         against, speaks_for = (oldest, newest) if self.order is Order.NEWEST else (newest, oldest)
         return self.is_mixed or against > speaks_for
 
     @property
     def _clear(self) -> Order | None:
-        return self._begun.clear or self._ended.clear
+        """The order that one page shows, or else those read last together."""
+        return next((order for pages in self._read if pages and (order := pages[-1].clear or _sum(pages).clear)), None)

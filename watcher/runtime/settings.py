@@ -65,10 +65,19 @@ def leave_out_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
         schema["required"] = [key for key in schema["required"] if key not in file_twins(model)]
 
 
+def _key_of(name: str) -> str:
+    return name.removesuffix("_").removesuffix("_s")
+
+
 class Block(BaseModel):
-    """A block of the configuration: frozen, unknown keys are errors, fields are read by their YAML name."""
+    """A block of the configuration: frozen, unknown keys are errors. A field is described by the text below it.
+
+    It is read by its alias, else by its name without `_s`: that of a duration says that it is in seconds.
+    """
 
     model_config = ConfigDict(
+        alias_generator=_key_of,
+        use_attribute_docstrings=True,
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,

@@ -337,21 +337,13 @@ def shorten(text: str, limit: int) -> str:
     return text if length(text) <= limit else f"{_beginning(text, limit - 1)}…"
 
 
-class Cutter:
-    """Cuts texts and says how much is missing. `has_cut`: whether it ever had to."""
-
-    def __init__(self) -> None:
-        """Have cut nothing yet."""
-        self.has_cut = False
-
-    def __call__(self, text: str, limit: int) -> str:
-        """Return a text, cut to so many characters, of which there must be room for what is said of the rest."""
-        text = clean(text)
-        if length(text) <= limit:
-            return text
-        self.has_cut = True
-        kept = _beginning(text, limit - len(_mark_of(len(text))))
-        return kept + _mark_of(len(text) - len(kept))
+def cut(text: str, limit: int) -> str:
+    """Return a text, cut to so many characters, of which there must be room for what is said of the rest."""
+    text = clean(text)
+    if length(text) <= limit:
+        return text
+    kept = _beginning(text, limit - len(_mark_of(len(text))))
+    return kept + _mark_of(len(text) - len(kept))
 
 
 def _mark_of(missing_count: int) -> str:

@@ -17,7 +17,6 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, group_id, timestamp
 from watcher.domain.event import EventType
 from watcher.domain.problems import severity_of
-from watcher.runtime.clock import Clock
 from watcher.sinks.alert import Alert, clean, to_json
 from watcher.sinks.protocol import SentProblem
 from watcher.sinks.template import Message, Template
@@ -48,10 +47,6 @@ class AlertmanagerTemplate(Template):
     group_count: ClassVar = ALERTS_COUNT
     defaults: ClassVar = {"rate_limit": "100/s"}
 
-    def __init__(self, clock: Clock) -> None:
-        """Date alerts by the wall clock."""
-        self._clock = clock
-
     def post_url(self, url: URL) -> URL:
         """Return the URL of the API. Its path may be left out."""
         if url.path.rstrip("/").endswith(PATH):
@@ -80,7 +75,7 @@ class AlertmanagerTemplate(Template):
 
     def _of_event(self, alert: Alert) -> Json:
         """Return the alert of a problem that it is about, else one of a point in time."""
-        now, problem = self._clock.now(), alert.problem
+        now, problem = self.clock.now(), alert.problem
         if problem is not None:
             opened_at = datetime.fromisoformat(problem["openedAt"])
             closed_at = datetime.fromisoformat(problem["closedAt"]) if alert.closes else None
@@ -90,7 +85,7 @@ class AlertmanagerTemplate(Template):
 
     def _again(self, sent: SentProblem) -> Json:
         problem, alert = sent.problem, Alert.of(json.loads(sent.opening), self.public_url)
-        return _of_problem(alert, problem.kind, problem.opened_at, sent.closed_at, now=self._clock.now())
+        return _of_problem(alert, problem.kind, problem.opened_at, sent.closed_at, now=self.clock.now())
 
 
 def _of_problem(

@@ -23,8 +23,8 @@ from watcher.domain.problems import Severity
 from watcher.runtime.settings import Rate, as_written, file_twin
 from watcher.runtime.threads import begin
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.alert import Alert, in_utc
-from watcher.sinks.chat import Digest, Single, read_batch
+from watcher.sinks.alert import GOOD, in_utc
+from watcher.sinks.chat import read_batch
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.settings import EventGlobs, RemoteSettings
 from watcher.sinks.template import ALERT_EVENTS
@@ -142,47 +142,23 @@ def plain_message(batch: Sequence[Delivery], public_url: str = "") -> tuple[str,
 
     What is too long loses its end: by what both take in UTF-8 with `& < >` and quotes escaped.
     """
-    news = read_batch(batch, public_url)
-    title, type_ = _harmless(news.headline), _TYPES[news.severity]
-    if isinstance(news, Alert):
-        body = _single(news)
-        if not news.is_trouble and (news.closes or news.type is EventType.EXECUTION_SUCCESS):
-            type_ = "success"
-    else:
-        body = _grouped(news)
-    return title, _within(body, MESSAGE_BYTES - _size(f"{title}\n")), type_
-
-
-def _single(alert: Alert) -> str:
-    """Return what matters most first: the end is what may be cut."""
-    event = Single(alert, error_length=ERROR_LENGTH)
-    facts = {event.when: in_utc(event.since), **event.facts}
-    return _joined(
-        _harmless(event.error),
-        _harmless(event.ids),
-        _lines(event.links),
+    notice = read_batch(batch, public_url, error_length=ERROR_LENGTH)
+    facts = {} if notice.moment is None else {notice.moment[0]: in_utc(notice.moment[1])}
+    facts |= notice.facts
+    newest = ("\n".join(filter(None, (each.headline, *each.details, each.link))) for each in notice.newest)
+    sections = (  # what matters most first: the end is what may be cut
+        _harmless(notice.error),
+        _harmless(notice.footer),
+        "\n".join(f"{name}: {link}" for name, link in notice.links.items()),
         _harmless(" · ".join(f"{name}: {value}" for name, value in facts.items())),
-        _harmless("\n".join(["Also failed:", *event.nodes])) if event.nodes else "",
+        _harmless("\n".join(["Also failed:", *notice.nodes])) if notice.nodes else "",
+        f"The newest {len(notice.newest)}:" if notice.newest else "",
+        *map(_harmless, newest),
     )
-
-
-def _grouped(group: Digest) -> str:
-    newest = ([event.headline, *event.details, event.link] for event in group.newest)
-    return _joined(
-        _harmless("\n".join(group.clusters)),
-        group.rest,
-        _lines(group.links),
-        f"The newest {len(group.newest)}:",
-        *(_harmless("\n".join(filter(None, lines))) for lines in newest),
-    )
-
-
-def _lines(links: Mapping[str, str]) -> str:
-    return "\n".join(f"{name}: {link}" for name, link in links.items())
-
-
-def _joined(*sections: str) -> str:
-    return "\n\n".join(filter(None, sections))
+    title, body = _harmless(notice.headline), "\n\n".join(filter(None, sections))
+    is_good = title.startswith(GOOD[0]) and batch[0].type != EventType.WATCHER_TEST
+    type_ = "success" if is_good else _TYPES[notice.severity]
+    return title, _within(body, MESSAGE_BYTES - _size(f"{title}\n")), type_
 
 
 def _within(text: str, most_bytes: int) -> str:

@@ -6,6 +6,8 @@ quoting, stays below what Slack (13,200 characters), Discord (6,000) and Teams (
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import quote
 from uuid import UUID
@@ -19,8 +21,8 @@ from watcher.sinks.alert import (
     ID_LENGTH,
     NAME_LENGTH,
     Alert,
-    Cutter,
     clean,
+    cut,
     in_words,
     mask,
     shorten,
@@ -46,30 +48,90 @@ _WORDS = {EventType.EXECUTION_SUCCESS: "succeeded", EventType.WATCHER_TEST: "tes
 _SEVERITIES = tuple(Severity)
 
 
-class Digest:
-    """A group of events as one message tells of it: how many of what, the kinds of errors, the newest."""
-
-    def __init__(self, alerts: Sequence[Alert]) -> None:
-        """Take the events in the order in which they were recorded, one at least."""
-        self.id = str(group_id(UUID(alert.id) for alert in alerts))
-        self.is_trouble = any(alert.is_trouble for alert in alerts)
-        self.severity = min((alert.severity for alert in alerts), key=_SEVERITIES.index)
-        self.newest = list(map(_newest, alerts[: -NEWEST_COUNT - 1 : -1]))
-        self.clusters = _clusters(alerts)
-        seen = [alert.seen_at for alert in alerts]
-        times = span(min(seen), max(seen))
-        title = f"{_counted(alerts)}{_where(alerts)} ({times})"
-        self.headline = shorten(f"{'✕' if self.is_trouble else '✓'} {title}", HEADLINE_LENGTH)
-        self.rest = f"{len(alerts):,} events, {times}. All of them are on the watcher's stdout."
-        self.links = _links(alerts)
-
-
 class Newest(NamedTuple):
     """One of the newest events in a group: below its headline its error and its id, and the link if there is room."""
 
     headline: str
     details: list[str]
     link: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What one message says of an event or a group.
+
+    `error` has a line for each kind of error in a group, `nodes` one for each further node that failed and of which
+    something is known, `facts` what else is known by name, `moment` when it was and what to call that. `footer` has the
+    ids, or says where the rest of a group is.
+    """
+
+    id: str
+    headline: str
+    severity: Severity
+    is_trouble: bool
+    error: str
+    footer: str
+    links: Mapping[str, str]
+    nodes: Sequence[str] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    moment: tuple[str, datetime] | None = None
+    newest: Sequence[Newest] = ()
+
+
+def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERROR_LENGTH) -> Notice:
+    """Return what a message says of an event; with an `error` that one in place of its own."""
+    data = alert.data
+    execution = data.get("execution", {})
+    was, ran_s = execution.get("previousStatus"), execution.get("durationSeconds")
+    labels = ", ".join(f"{key}={value}" for key, value in data.get("labels", {}).items())
+    facts = {
+        "Status": shorten(f"{execution.get('status', '')}{f', was {was}' if was else ''}", ID_LENGTH),
+        "Ran": "" if ran_s is None else in_words(ran_s),
+        "Was overdue": alert.overdue_text or "",
+        "Labels": cut(labels, LABELS_LENGTH),
+        "Account": clean(data.get("account", "")),
+        "Comment": cut(data.get("acknowledgement", {}).get("comment") or "", LABELS_LENGTH),
+    }
+    others = alert.nodes[1 : 1 + NODES_COUNT]
+    return Notice(
+        alert.id,
+        alert.headline,
+        alert.severity,
+        alert.is_trouble,
+        error=cut(alert.error if error is None else error, error_length),
+        footer=alert.ids,
+        links=alert.links,
+        nodes=[cut(": ".join(filter(None, node)), NODE_LENGTH) for node in others if any(node)],
+        facts={name: value for name, value in facts.items() if value},
+        moment=alert.moment,
+    )
+
+
+def _of_group(alerts: Sequence[Alert]) -> Notice:
+    """Return what a message says of a group: how many of what, the kinds of errors, the newest."""
+    is_trouble, seen = any(alert.is_trouble for alert in alerts), [alert.seen_at for alert in alerts]
+    times = span(min(seen), max(seen))
+    title = f"{_counted(alerts)}{_where(alerts)} ({times})"
+    return Notice(
+        str(group_id(UUID(alert.id) for alert in alerts)),
+        shorten(f"{'✕' if is_trouble else '✓'} {title}", HEADLINE_LENGTH),
+        min((alert.severity for alert in alerts), key=_SEVERITIES.index),
+        is_trouble,
+        error="\n".join(_clusters(alerts)),
+        footer=f"{len(alerts):,} events, {times}. All of them are on the watcher's stdout.",
+        links=_links(alerts),
+        newest=list(map(_newest, alerts[: -NEWEST_COUNT - 1 : -1])),
+    )
+
+
+def read_batch(batch: Sequence[Delivery], public_url: str = "", *, error_length: int = ERROR_LENGTH) -> Notice:
+    """Return what a message says of a delivery, or of a group in the order in which its events were recorded."""
+    return read([Alert.of_delivery(each, public_url) for each in batch], error_length=error_length)
+
+
+def read(alerts: Sequence[Alert], *, error_length: int = ERROR_LENGTH) -> Notice:
+    """Return what a message says of an event or a group."""
+    return notice_of(alerts[0], error_length=error_length) if len(alerts) == 1 else _of_group(alerts)
 
 
 def _newest(alert: Alert) -> Newest:
@@ -116,56 +178,14 @@ def _where(alerts: Sequence[Alert]) -> str:
     return f" in {name}" if name else ""
 
 
-def read_batch(batch: Sequence[Delivery], public_url: str = "") -> Alert | Digest:
-    """Return what the message is about: an event, or a group."""
-    alerts = [Alert.of_delivery(delivery, public_url) for delivery in batch]
-    return alerts[0] if len(alerts) == 1 else Digest(alerts)
-
-
-class Single:
-    """An event as one message tells of it. `is_cut` says that the lengths left something out."""
-
-    def __init__(self, alert: Alert, *, error: str | None = None, error_length: int = ERROR_LENGTH) -> None:
-        """Take the event; with an `error` that one in place of its own."""
-        cut, data = Cutter(), alert.data
-        execution = data.get("execution", {})
-        was, ran_s = execution.get("previousStatus"), execution.get("durationSeconds")
-        labels = ", ".join(f"{key}={value}" for key, value in data.get("labels", {}).items())
-        facts = {
-            "Status": shorten(f"{execution.get('status', '')}{f', was {was}' if was else ''}", ID_LENGTH),
-            "Ran": "" if ran_s is None else in_words(ran_s),
-            "Was overdue": alert.overdue_text or "",
-            "Labels": cut(labels, LABELS_LENGTH),
-            "Account": clean(data.get("account", "")),
-            "Comment": cut(data.get("acknowledgement", {}).get("comment") or "", LABELS_LENGTH),
-        }
-        others = alert.nodes[1 : 1 + NODES_COUNT]
-        self.id, self.ids, self.time, self.links = alert.id, alert.ids, alert.time, alert.links
-        self.headline, self.severity = alert.headline, alert.severity
-        self.error = cut(alert.error if error is None else error, error_length)
-        self.nodes = [cut(": ".join(filter(None, node)), NODE_LENGTH) for node in others if any(node)]
-        """A line for each further node that failed and of which something is known."""
-        self.facts = {name: value for name, value in facts.items() if value}
-        """What is known of it by name, but for when."""
-        self.when, self.since = alert.moment
-        self.is_cut = cut.has_cut or len(alert.nodes) > 1 + NODES_COUNT
-
-
 class ChatTemplate(Template):
     """One message per event or per group."""
 
-    def single(self, event: Single) -> Json:
-        """Return the message of an event."""
-        raise NotImplementedError
-
-    def grouped(self, group: Digest) -> Json:
-        """Return the message of a group."""
+    def payload(self, notice: Notice) -> Json:
+        """Return the message as the receiver has it."""
         raise NotImplementedError
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return the one message."""
-        news = read_batch(batch, self.public_url)
-        if isinstance(news, Digest):
-            return [Message(news.id, to_json(self.grouped(news)).encode())]
-        event = Single(news)
-        return [Message(event.id, to_json(self.single(event)).encode(), event.is_cut)]
+        notice = read_batch(batch, self.public_url)
+        return [Message(notice.id, to_json(self.payload(notice)).encode())]

@@ -5,7 +5,7 @@ pings anybody. https://docs.discord.com/developers/resources/webhook#execute-web
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from yarl import URL
 
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.problems import Severity
-from watcher.sinks.chat import ChatTemplate, Digest, Newest, Single
+from watcher.sinks.chat import ChatTemplate, Newest, Notice
 from watcher.sinks.protocol import SendOutcome, SendResult
 
 _COLOURS: Mapping[Severity, int] = {
@@ -37,31 +37,33 @@ class DiscordTemplate(ChatTemplate):
         """Return the URL with the wish for a true answer: without it a message that is not saved is no error."""
         return url.update_query(wait="true")
 
-    def single(self, event: Single) -> Json:
-        """Return the message of an event."""
-        error, nodes = _block([event.error]), _block(event.nodes)
-        facts = {name: _code(value) for name, value in event.facts.items()}
-        facts[event.when] = f"<t:{int(event.since.timestamp())}:R>"
-        return _payload(
-            title=_escape(event.headline),
-            url=next(iter(event.links.values()), ""),
-            color=_COLOURS[event.severity],
-            description="\n".join(filter(None, (error, nodes and f"Also failed:\n{nodes}", _further(event.links)))),
-            fields=[{"name": name, "value": value, "inline": True} for name, value in facts.items()],
-            footer={"text": event.ids},
-            timestamp=timestamp(event.time),
+    def payload(self, notice: Notice) -> Json:
+        """Return the message with its embed."""
+        facts, dated = {name: _code(value) for name, value in notice.facts.items()}, {}
+        if notice.moment is not None:
+            when, since = notice.moment
+            facts[when], dated = f"<t:{int(since.timestamp())}:R>", {"timestamp": timestamp(since)}
+        nodes, first_link = _block("\n".join(notice.nodes)), next(iter(notice.links.values()), "")
+        description = (
+            _block(notice.error),
+            nodes and f"Also failed:\n{nodes}",
+            f"The newest {len(notice.newest)}:" if notice.newest else "",
+            _further(notice.links),
         )
-
-    def grouped(self, group: Digest) -> Json:
-        """Return the message of a group."""
-        return _payload(
-            title=_escape(group.headline),
-            url=next(iter(group.links.values()), ""),
-            color=_COLOURS[group.severity],
-            description=f"{_block(group.clusters)}\nThe newest {len(group.newest)}:",
-            fields=list(map(_newest, group.newest)),
-            footer={"text": group.rest},
-        )
+        embed = {
+            "title": _escape(notice.headline),
+            "url": first_link,
+            "color": _COLOURS[notice.severity],
+            "description": "\n".join(filter(None, description)),
+            "fields": [
+                *({"name": name, "value": value, "inline": True} for name, value in facts.items()),
+                *map(_newest, notice.newest),
+            ],
+            "footer": {"text": notice.footer},
+            **dated,
+        }
+        embed = {name: value for name, value in embed.items() if value != ""}
+        return {"embeds": [embed], "allowed_mentions": {"parse": []}}
 
     def send_result(self, status: int, said: bytes) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with a message is a success, and 202 as ever."""
@@ -87,11 +89,6 @@ def _further(links: Mapping[str, str]) -> str:
     return " · ".join(f"[{name}](<{link}>)" for name, link in [*links.items()][1:])
 
 
-def _payload(**embed: object) -> Json:
-    given = {name: value for name, value in embed.items() if value != ""}
-    return {"embeds": [given], "allowed_mentions": {"parse": []}}
-
-
 def _escape(headline: str) -> str:
     """Return a headline that no Markdown is read in. The names in it are so short that it always has room."""
     return _MARKUP.sub(r"\\\g<0>", headline)
@@ -101,8 +98,7 @@ def _code(text: str) -> str:
     return f"`{_without_backticks(text)}`"
 
 
-def _block(lines: Sequence[str]) -> str:
-    text = "\n".join(filter(None, lines))
+def _block(text: str) -> str:
     return f"```\n{_without_backticks(text)}\n```" if text else ""
 
 

@@ -23,9 +23,10 @@ from watcher.domain.routing import Router
 from watcher.domain.timestamps import to_us
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
+from watcher.runtime.clock import Clock
 from watcher.runtime.threads import run_detached
-from watcher.sinks.alert import Alert, clean, to_json
-from watcher.sinks.chat import Digest
+from watcher.sinks.alert import Alert, to_json
+from watcher.sinks.chat import read
 from watcher.sinks.template import BatchTemplate, EventTemplate, Message, Template, TemplateFailure
 
 MESSAGE_BYTES = 256 * 1024
@@ -89,8 +90,9 @@ class BadMessageError(Exception):
 class OwnTemplate(Template):
     """One message per event or per group: what the file makes of it, else the event as it is."""
 
-    def __init__(self, source: str, *, timeout_s: float) -> None:
+    def __init__(self, source: str, *, timeout_s: float, clock: Clock | None = None, public_url: str = "") -> None:
         """Compile the file. Raises what Jinja does for a file that is no template."""
+        super().__init__(clock=clock, public_url=public_url)
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
         environment.filters["tojson"] = _tojson
         self._template = environment.from_string(source)
@@ -98,11 +100,11 @@ class OwnTemplate(Template):
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, also for a group."""
-        events, alerts = [each.content for each in batch], [Alert.of_delivery(each, self.public_url) for each in batch]
+        events = [each.content for each in batch]
         try:
-            return [self.message(events, alerts)]
+            return [self.message([Alert.of_delivery(each, self.public_url) for each in batch], events)]
         except Exception as error:  # noqa: BLE001 (a template may raise anything)
-            return _plain(batch, _failure_of(error, f"cannot be rendered ({type(error).__name__})"))
+            return self._plain(batch, _failure_of(error, f"cannot be rendered ({type(error).__name__})"))
 
     async def prepare(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return the same, made in a thread within the sink's timeout."""
@@ -110,22 +112,21 @@ class OwnTemplate(Template):
             async with asyncio.timeout(self._timeout_s):
                 return await run_detached(partial(self.messages, batch), name="template")
         except TimeoutError:
-            return _plain(batch, TemplateFailure(0, "takes longer than the sink's timeout"))
+            return self._plain(batch, TemplateFailure(0, "takes longer than the sink's timeout"))
 
-    def message(self, events: Sequence[Json], alerts: Sequence[Alert]) -> Message:
+    def message(self, alerts: Sequence[Alert], events: Sequence[Json]) -> Message:
         """Return the message for one event or a group. Raises what Jinja does, and `BadMessageError`."""
-        newest = alerts[-1]  # what a template sees is in docs/sinks.md
-        seen = newest if len(alerts) == 1 else Digest(alerts)
-        values = {
+        notice, newest = read(alerts, error_length=MESSAGE_BYTES), alerts[-1]
+        values = {  # what a template sees is in docs/sinks.md
             "event": events[-1],
             "events": events,
-            "id": seen.id,
-            "headline": seen.headline,
-            "error": clean(newest.error) if isinstance(seen, Alert) else "\n".join(seen.clusters),
-            "severity": str(seen.severity),
-            "is_trouble": seen.is_trouble,
+            "id": notice.id,
+            "headline": notice.headline,
+            "error": notice.error,
+            "severity": str(notice.severity),
+            "is_trouble": notice.is_trouble,
             "link": newest.link or "",
-            "page": (seen.page or "") if isinstance(seen, Alert) else seen.links.get("Details", ""),
+            "page": notice.links.get("Details", ""),
             "runbook": newest.links.get("Runbook", ""),
         }
         body = self._template.render(values).strip().encode()
@@ -137,7 +138,13 @@ class OwnTemplate(Template):
             raise BadMessageError(f"renders no JSON: {error}") from None
         if body[:1] not in {b"{", b"["}:
             raise BadMessageError("renders no JSON object or list")
-        return Message(seen.id, body)
+        return Message(notice.id, body)
+
+    def _plain(self, batch: Sequence[Delivery], failure: TemplateFailure) -> list[Message]:
+        """Say why, and return the events as they are stored: one, or all of a group in a batch."""
+        self.log.failed(batch[0], failure)
+        plain = EventTemplate() if len(batch) == 1 else BatchTemplate()
+        return [replace(each, content_type=plain.content_type) for each in plain.messages(batch)]
 
 
 def check(source: str, *, with_group: bool) -> TemplateFailure | None:
@@ -151,18 +158,10 @@ def check(source: str, *, with_group: bool) -> TemplateFailure | None:
             trials["a group"] = examples
         for what, events in trials.items():
             about = f"for {what}: "
-            template.message(events, list(map(Alert.of, events)))
+            template.message(list(map(Alert.of, events)), events)
     except Exception as error:  # noqa: BLE001 (a template may raise anything)
         return _failure_of(error, f"{type(error).__name__}: {error}", about=about)
     return None
-
-
-def _plain(batch: Sequence[Delivery], failure: TemplateFailure) -> list[Message]:
-    """Return the events as they are stored: one, or all of a group in a batch."""
-    template = EventTemplate() if len(batch) == 1 else BatchTemplate()
-    return [
-        replace(message, content_type=template.content_type, failure=failure) for message in template.messages(batch)
-    ]
 
 
 def _tojson(value: object) -> str:

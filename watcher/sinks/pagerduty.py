@@ -13,7 +13,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.alert import Alert, Cutter, clean, shorten, to_json
+from watcher.sinks.alert import Alert, clean, cut, shorten, to_json
 from watcher.sinks.template import Message, Template
 
 SUMMARY_LENGTH = 1024
@@ -46,10 +46,6 @@ class PagerDutyTemplate(Template):
     defaults: ClassVar = {"rate_limit": "2/s", "url": "https://events.pagerduty.com/v2/enqueue"}
     remedies: ClassVar = dict.fromkeys((400, 413, 422), _NEW_KEY)
 
-    def __init__(self, routing_key: str) -> None:
-        """Send to the integration with this key."""
-        self._routing_key = routing_key
-
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one event, or two: the end of a problem that is trouble itself resolves first, then triggers."""
         messages: list[Message] = []
@@ -60,12 +56,12 @@ class PagerDutyTemplate(Template):
                 messages.append(self._trigger(alert, key=key))
             if alert.closes or is_taken or alert.type == EventType.WATCHER_TEST:
                 action = "acknowledge" if is_taken else "resolve"
-                event = {"routing_key": self._routing_key, "event_action": action, "dedup_key": key}
+                event = {"routing_key": self.routing_key, "event_action": action, "dedup_key": key}
                 messages.append(Message(alert.id, to_json(event).encode()))
         return messages
 
     def _trigger(self, alert: Alert, *, key: str) -> Message:
-        cut, pipeline, links = Cutter(), alert.data.get("pipeline", {}).get("id"), alert.links
+        pipeline, links = alert.data.get("pipeline", {}).get("id"), alert.links
         source = "/".join(filter(None, (alert.data.get("account"), pipeline))) or alert.data.get("sink", "")
         payload = {
             "summary": cut(": ".join(filter(None, (alert.title, alert.error))), SUMMARY_LENGTH),
@@ -78,14 +74,14 @@ class PagerDutyTemplate(Template):
             "custom_details": _cleaned(alert.data),
         }
         event = {
-            "routing_key": self._routing_key,
+            "routing_key": self.routing_key,
             "event_action": "trigger",
             "dedup_key": key,
             "client": "clerk-watcher",
             **({"links": [{"href": link, "text": name} for name, link in links.items()]} if links else {}),
             "payload": {name: value for name, value in payload.items() if value is not None},
         }
-        return Message(alert.id, to_json(event).encode(), cut.has_cut)
+        return Message(alert.id, to_json(event).encode())
 
 
 def _cleaned(value: Any) -> Any:

@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json
-from watcher.sinks.alert import Alert, in_utc, shorten, to_json
-from watcher.sinks.chat import ChatTemplate, Digest, Newest, Single
+from watcher.sinks.alert import in_utc, shorten, to_json
+from watcher.sinks.chat import ChatTemplate, Newest, Notice, read_batch
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import Message
 
@@ -42,41 +42,16 @@ class SlackTemplate(ChatTemplate):
     defaults: ClassVar = {"rate_limit": "1/s"}
     remedies: ClassVar = {403: _NEW_WEBHOOK, 404: _NEW_WEBHOOK, 410: _NEW_CHANNEL}
 
-    def single(self, event: Single) -> Json:
-        """Return the message of an event."""
-        fields = [_plain(f"{name}\n{value}") for name, value in event.facts.items()]
-        blocks = [
-            {"type": "header", "text": _plain(event.headline)},
-            *([_section(event.error)] if event.error else []),
-            *([_section("\n".join(["Also failed:", *event.nodes]))] if event.nodes else []),
-            {
-                "type": "section",
-                "fields": [*fields, {"type": "mrkdwn", "text": f"{event.when}\n{_date(event.since)}"}],
-            },
-            {"type": "context", "elements": [_plain(event.ids)]},
-            *_buttons(event.links),
-        ]
-        return _payload(event.headline, event.error, blocks)
-
-    def grouped(self, group: Digest) -> Json:
-        """Return the message of a group."""
-        clusters = group.clusters
-        blocks = [
-            {"type": "header", "text": _plain(group.headline)},
-            _section("\n".join(clusters)),
-            _section(f"The newest {len(group.newest)}:"),
-            *map(_newest, group.newest),
-            {"type": "context", "elements": [_plain(group.rest)]},
-            *_buttons(group.links),
-        ]
-        return _payload(group.headline, clusters[0], blocks)
+    def payload(self, notice: Notice) -> Json:
+        """Return the message in blocks."""
+        return message_of(notice)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return the one message; of an event that was refused the minimal form, for Slack refuses some long blocks."""
         if len(batch) > 1 or not batch[0].rejections:
             return super().messages(batch)
-        alert = Alert.of_delivery(batch[0])
-        return [Message(alert.id, to_json(minimal(alert)).encode())]
+        notice = read_batch(batch)
+        return [Message(notice.id, to_json(minimal(notice)).encode())]
 
     def send_result(self, status: int, said: bytes) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
@@ -87,12 +62,28 @@ class SlackTemplate(ChatTemplate):
         return replace(result, answer=f"{result.answer} {code}") if code in _CODES else result
 
 
-SLACK = SlackTemplate()
+def message_of(notice: Notice) -> Json:
+    """Return the message of an event or a group."""
+    fields = [_plain(f"{name}\n{value}") for name, value in notice.facts.items()]
+    if notice.moment is not None:
+        when, since = notice.moment
+        fields.append({"type": "mrkdwn", "text": f"{when}\n{_date(since)}"})
+    newest = [_section(f"The newest {len(notice.newest)}:"), *map(_newest, notice.newest)]
+    blocks = [
+        {"type": "header", "text": _plain(notice.headline)},
+        *([_section(notice.error)] if notice.error else []),
+        *([_section("\n".join(["Also failed:", *notice.nodes]))] if notice.nodes else []),
+        *([{"type": "section", "fields": fields}] if fields else []),
+        *(newest if notice.newest else []),
+        {"type": "context", "elements": [_plain(notice.footer)]},
+        *_buttons(notice.links),
+    ]
+    return _payload(notice.headline, notice.error.partition("\n")[0], blocks)
 
 
-def minimal(alert: Alert) -> Json:
+def minimal(notice: Notice) -> Json:
     """Return headline and ids in one short block: the text alone would be read as markup by `chat.update`."""
-    return _payload(alert.headline, alert.ids, [_section(f"{alert.headline}\n{alert.ids}")])
+    return _payload(notice.headline, notice.footer, [_section(f"{notice.headline}\n{notice.footer}")])
 
 
 def one_line(headline: str) -> Json:

@@ -27,11 +27,11 @@ from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import Rate, as_written, file_twin, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, to_json
-from watcher.sinks.chat import Single, read_batch
+from watcher.sinks.chat import notice_of, read_batch
 from watcher.sinks.http_post import Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import EventGlobs, HttpSinkSettings
-from watcher.sinks.slack import SLACK, minimal, one_line
+from watcher.sinks.slack import message_of, minimal, one_line
 from watcher.sinks.template import ALERT_EVENTS, MessageLog, RequestSeries, Template
 
 API_URL = "https://slack.com/api"
@@ -233,12 +233,11 @@ class Step(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. `problem` is the one whose message it is, changes or answers; `is_cut` as of any template."""
+    """One message. `problem` is the one whose message it is, changes or answers."""
 
     step: Step
     content: Json
     problem: UUID | None
-    is_cut: bool = False
 
 
 def messages_of(batch: Sequence[Delivery], public_url: str = "") -> list[Message]:
@@ -249,13 +248,12 @@ def messages_of(batch: Sequence[Delivery], public_url: str = "") -> list[Message
     if len(batch) == 1:
         alerts = Alert.of_delivery(batch[0], public_url).apart()
         return [each for alert in alerts for each in _messages(alert, batch[0])]
-    group, threads = read_batch(batch, public_url), set(map(_thread_of, batch))
-    assert not isinstance(group, Alert)
-    return [Message(Step.OTHER, SLACK.grouped(group), threads.pop() if len(threads) == 1 else None)]
+    group, threads = message_of(read_batch(batch, public_url)), set(map(_thread_of, batch))
+    return [Message(Step.OTHER, group, threads.pop() if len(threads) == 1 else None)]
 
 
 def _messages(alert: Alert, delivery: Delivery) -> list[Message]:
-    event, step, problem = Single(alert), Step.OTHER, _thread_of(delivery)
+    notice, step, problem = notice_of(alert), Step.OTHER, _thread_of(delivery)
     if alert.problem is not None:
         problem = UUID(alert.problem["id"])
         is_taken = alert.type is EventType.PROBLEM_ACKNOWLEDGED
@@ -264,11 +262,8 @@ def _messages(alert: Alert, delivery: Delivery) -> list[Message]:
             opening, step = delivery.message and delivery.message.opening, Step.END
             was = Alert.of(json.loads(opening)) if opening else None
             it_was = "" if was is None else ": ".join(filter(None, (f"It was: {was.title}", was.error)))
-            event = Single(replace(alert, nodes=()), error=it_was)
-    if delivery.rejections:
-        messages = [Message(step, minimal(alert), problem)]
-    else:
-        messages = [Message(step, SLACK.single(event), problem, event.is_cut)]
+            notice = notice_of(replace(alert, nodes=()), error=it_was)
+    messages = [Message(step, minimal(notice) if delivery.rejections else message_of(notice), problem)]
     if step is Step.END or alert.type is EventType.PROBLEM_ACKNOWLEDGED:
         messages.append(Message(Step.NOTE, one_line(alert.headline), problem))
     return messages
@@ -295,8 +290,6 @@ class SlackBotSink(Sink):
         attempt = _Attempt(batch, self)
         url = self._public_url
         messages = await asyncio.to_thread(messages_of, batch, url) if len(batch) > 1 else messages_of(batch, url)
-        if any(message.is_cut for message in messages):
-            self.log.cut(batch[0])
         result = await self._series.send(batch[0], messages, attempt.send)
         return replace(result, messages=tuple(attempt.changes))
 

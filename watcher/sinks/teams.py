@@ -4,14 +4,14 @@ Teams reads Markdown in a `TextBlock` and in a `Fact`, and none in a `TextRun`: 
 https://learn.microsoft.com/microsoftteams/platform/task-modules-and-cards/cards/cards-format
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar
 
 from watcher.domain.envelope import Json
 from watcher.domain.problems import Severity
-from watcher.sinks.chat import ChatTemplate, Digest, Newest, Single
+from watcher.sinks.chat import ChatTemplate, Newest, Notice
 from watcher.sinks.protocol import SendOutcome, SendResult
 
 _COLOURS: Mapping[Severity, str] = {
@@ -29,29 +29,34 @@ class TeamsTemplate(ChatTemplate):
     defaults: ClassVar = {"rate_limit": "1/s"}
     remedies: ClassVar = dict.fromkeys((401, 403, 404), _CHECK_FLOW)
 
-    def single(self, event: Single) -> Json:
-        """Return the card of an event."""
+    def payload(self, notice: Notice) -> Json:
+        """Return the card."""
         body = [
-            _headline(event),
-            *([_line(_run(event.error, fontType="Monospace"))] if event.error else []),
-            *([_line(_run("Also failed:"))] if event.nodes else []),
-            *(_line(_run(each, fontType="Monospace"), spacing="None") for each in event.nodes),
-            *(_line(_run(f"{name}: ", isSubtle=True), _run(value)) for name, value in event.facts.items()),
-            {"type": "FactSet", "facts": [{"title": event.when, "value": _date(event.since)}]},
-            _small(event.ids),
+            _line(_run(notice.headline, size="Large", weight="Bolder", color=_COLOURS[notice.severity])),
+            *(_line(_run(each, fontType="Monospace")) for each in notice.error.splitlines()),
+            *([_line(_run("Also failed:"))] if notice.nodes else []),
+            *(_line(_run(each, fontType="Monospace"), spacing="None") for each in notice.nodes),
+            *(_line(_run(f"{name}: ", isSubtle=True), _run(value)) for name, value in notice.facts.items()),
         ]
-        return _payload(body, event.links)
-
-    def grouped(self, group: Digest) -> Json:
-        """Return the card of a group."""
-        body = [
-            _headline(group),
-            *(_line(_run(line, fontType="Monospace")) for line in group.clusters),
-            _line(_run(f"The newest {len(group.newest)}:", weight="Bolder")),
-            *(line for event in group.newest for line in _newest(event)),
-            _small(group.rest),
-        ]
-        return _payload(body, group.links)
+        if notice.moment is not None:
+            when, since = notice.moment
+            body.append({"type": "FactSet", "facts": [{"title": when, "value": _date(since)}]})
+        if notice.newest:
+            body.append(_line(_run(f"The newest {len(notice.newest)}:", weight="Bolder")))
+            body += (line for event in notice.newest for line in _newest(event))
+        body.append(_line(_run(notice.footer, size="Small", isSubtle=True)))
+        card: Json = {
+            "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
+            "type": "AdaptiveCard",
+            "version": "1.4",
+            "msteams": {"width": "Full"},
+            "body": body,
+        }
+        if notice.links:
+            links = notice.links.items()
+            card["actions"] = [{"type": "Action.OpenUrl", "title": name, "url": link} for name, link in links]
+        attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
+        return {"type": "message", "attachments": [attachment]}
 
     def send_result(self, status: int, said: bytes) -> SendResult:
         """Return what an answer means: with any success the flow has the card and has yet to post it."""
@@ -65,28 +70,6 @@ def _newest(event: Newest) -> list[Json]:
         _line(_run(event.headline, **action)),
         *(_line(_run(each, fontType="Monospace"), spacing="None") for each in event.details),
     ]
-
-
-def _payload(body: Sequence[Json], links: Mapping[str, str]) -> Json:
-    card: Json = {
-        "$schema": "http://adaptivecards.io/schemas/adaptive-card.json",
-        "type": "AdaptiveCard",
-        "version": "1.4",
-        "msteams": {"width": "Full"},
-        "body": list(body),
-    }
-    if links:
-        card["actions"] = [{"type": "Action.OpenUrl", "title": name, "url": link} for name, link in links.items()]
-    attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
-    return {"type": "message", "attachments": [attachment]}
-
-
-def _headline(news: Single | Digest) -> Json:
-    return _line(_run(news.headline, size="Large", weight="Bolder", color=_COLOURS[news.severity]))
-
-
-def _small(text: str) -> Json:
-    return _line(_run(text, size="Small", isSubtle=True))
 
 
 def _line(*runs: Json, **style: object) -> Json:

@@ -18,13 +18,10 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import EARLIEST, Monotonic
-from watcher.runtime.clock import Clock
+from watcher.runtime.clock import Clock, SystemClock
 from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult, SentProblem
 
 LOGGED_EVERY_S = 3600.0
-
-AT_ONCE_COUNT = 16
-"""Of so many events, a few milliseconds' work, messages are made in the event loop."""
 
 Item = TypeVar("Item")
 
@@ -71,20 +68,15 @@ class TemplateFailure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request. `id` is the same on every attempt, `is_cut` tells that the receiver's limits left something out.
-
-    Where a template fails, the plain event is sent instead: with its own `content_type`, and `failure` says why.
-    """
+    """One request. `id` is the same on every attempt. A `content_type` goes before that of the template."""
 
     id: str
     body: bytes
-    is_cut: bool = False
     content_type: str | None = None
-    failure: TemplateFailure | None = None
 
 
 class MessageLog:
-    """What a sink says of its messages in the log, each at most once an hour, with how many there were since then."""
+    """What a sink says loudly of its messages in the log, each at most once an hour, with how many there were since."""
 
     def __init__(self, clock: Clock) -> None:
         """Have said nothing yet."""
@@ -92,33 +84,30 @@ class MessageLog:
         self._counts = Counter[str]()
         self._quiet_until: dict[str, Monotonic] = {}
 
-    def cut(self, delivery: Delivery) -> None:
-        """Note that the receiver's limits left something out of a message; it is told so again with each attempt."""
-        if not delivery.attempts:
-            self._say("message.cut", delivery, log.warning)
-
     def failed(self, delivery: Delivery, failure: TemplateFailure) -> None:
-        """Say loudly that a template of one's own could not make a message, and which line is to blame."""
-        remedy = f"the plain event was sent instead; {failure.remedy}"
-        known = {"type": delivery.type, "reason": failure.reason, "line": failure.line or None, "remedy": remedy}
-        self._say("template.failed", delivery, log.error, **known)
+        """Say that a template of one's own could not make a message, and which line is to blame."""
+        if known := self._known("template.failed", delivery):
+            remedy = f"the plain event was sent instead; {failure.remedy}"
+            log.error("template.failed", **known, reason=failure.reason, line=failure.line or None, remedy=remedy)
 
     def refused(self, batch: Sequence[Delivery], result: SendResult) -> SendResult:
-        """Return a refusal; of one event as it is, say loudly that its minimal form comes next."""
-        delivery = batch[0]
-        if len(batch) > 1 or delivery.rejections:
+        """Return a refusal; of one event as it is, say that its minimal form comes next."""
+        if len(batch) > 1 or batch[0].rejections:
             return result
-        remedy = "a minimal message is tried next; check that url is this receiver's, else report a bug"
-        self._say("template.rejected", delivery, log.error, type=delivery.type, answer=result.answer, remedy=remedy)
+        if known := self._known("template.rejected", batch[0]):
+            remedy = "a minimal message is tried next; check that url is this receiver's, else report a bug"
+            log.error("template.rejected", **known, answer=result.answer, remedy=remedy)
         return replace(result, minimal_left=True)
 
-    def _say(self, event: str, delivery: Delivery, write: Callable[..., object], **known: object) -> None:
+    def _known(self, event: str, delivery: Delivery) -> dict[str, object]:
+        """Return what is known, if it is time to say so again."""
         self._counts[event] += 1
         now = self._clock.monotonic()
-        if now >= self._quiet_until.get(event, EARLIEST):
-            self._quiet_until[event] = Monotonic(now + LOGGED_EVERY_S)
-            count = self._counts.pop(event)
-            write(event, sink=delivery.sink, event_id=str(delivery.event_id), count=count, **known)
+        if now < self._quiet_until.get(event, EARLIEST):
+            return {}
+        self._quiet_until[event] = Monotonic(now + LOGGED_EVERY_S)
+        named = {"sink": delivery.sink, "event_id": str(delivery.event_id), "type": delivery.type}
+        return {**named, "count": self._counts.pop(event)}
 
 
 class RequestSeries:
@@ -153,8 +142,6 @@ class Template:
     """
 
     content_type: str = "application/json; charset=utf-8"
-    public_url: str = ""
-    """Where people reach our own pages, if they do."""
     judged_by_body: frozenset[int] = frozenset()
     has_minimal: bool = False
     refresh_every_s: float | None = None
@@ -167,6 +154,13 @@ class Template:
     remedies: ClassVar[Mapping[int, str]] = {}
     """What a person has to do, by the status code, where more is known than of any receiver."""
 
+    def __init__(self, *, clock: Clock | None = None, public_url: str = "", routing_key: str = "") -> None:
+        """Link to our own pages at `public_url`, if people reach them. The key is PagerDuty's."""
+        self.clock = clock or SystemClock()
+        self.public_url = public_url
+        self.routing_key = routing_key
+        self.log = MessageLog(self.clock)
+
     def post_url(self, url: URL) -> URL:
         """Return where requests go, for the URL of the settings."""
         return url
@@ -176,8 +170,8 @@ class Template:
         raise NotImplementedError
 
     async def prepare(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the same; of a large group it is made in a thread, for the event loop has others to serve."""
-        return self.messages(batch) if len(batch) <= AT_ONCE_COUNT else await asyncio.to_thread(self.messages, batch)
+        """Return the same; of a group it is made in a thread, for the event loop has others to serve."""
+        return self.messages(batch) if len(batch) == 1 else await asyncio.to_thread(self.messages, batch)
 
     def refreshes(self, problems: Sequence[SentProblem]) -> list[Message]:
         """Return the requests that say again of each problem that it is open, or since when it is closed."""

@@ -29,7 +29,6 @@ from pydantic import (
 from yarl import URL
 
 from watcher.domain.delivery import Delivery
-from watcher.runtime.clock import Clock
 from watcher.runtime.settings import file_twin, one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alertmanager import AlertmanagerTemplate
@@ -45,7 +44,6 @@ from watcher.sinks.template import (
     BatchTemplate,
     EventTemplate,
     Message,
-    MessageLog,
     RequestSeries,
     Template,
 )
@@ -236,26 +234,22 @@ class WebhookSettings(HttpSinkSettings):
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
-        template = self.chosen_template(context.clock)
-        template.public_url = context.public_url
+        template = self.chosen_template(context)
         keys = [signing_key(secret.get_secret_value()) for secret in self.secret]
         poster = self.poster(template.post_url(URL(self.address)), headers=headers, context=context)
         return WebhookSink(poster, template, keys=keys, context=context)
 
-    def chosen_template(self, clock: Clock) -> Template:
+    def chosen_template(self, context: SinkContext) -> Template:
         """Return what makes its requests."""
         if self.template is None:
             return EventTemplate() if self.group is None else BatchTemplate()
         if isinstance(self.template, TemplateFile):
             from watcher.sinks.own_template import OwnTemplate  # noqa: PLC0415 (it imports jinja2: most have none)
 
-            return OwnTemplate(self.template.source, timeout_s=self.timeout_s)
-        template = PRESETS[self.template]
-        if issubclass(template, PagerDutyTemplate):
-            return template("" if self.routing_key is None else self.routing_key.get_secret_value())
-        if issubclass(template, AlertmanagerTemplate):
-            return template(clock)
-        return template()
+            source, url = self.template.source, context.public_url
+            return OwnTemplate(source, timeout_s=self.timeout_s, clock=context.clock, public_url=url)
+        key = "" if self.routing_key is None else self.routing_key.get_secret_value()
+        return PRESETS[self.template](clock=context.clock, public_url=context.public_url, routing_key=key)
 
 
 class WebhookSink(Sink):
@@ -268,7 +262,6 @@ class WebhookSink(Sink):
         self._poster = poster
         self._template = template
         self._keys = keys
-        self._log = MessageLog(context.clock)
         self._series = RequestSeries(context.take_slot)
         self._refreshing = asyncio.Lock()
         self._closed: set[UUID | None] = set()  # problems whose end went out: a refresh may have read them before
@@ -317,16 +310,12 @@ class WebhookSink(Sink):
         if self._keys:
             signature = sign(message.body, message_id=message.id, timestamp=timestamp, keys=self._keys)
             headers["webhook-signature"] = signature
-        if message.is_cut:
-            self._log.cut(batch[0])
-        if message.failure is not None:
-            self._log.failed(batch[0], message.failure)
         template = self._template
         result = await self._poster.post(
             message.body, judge=template.send_result, headers=headers, judged_by_body=template.judged_by_body
         )
         is_refused = result.outcome is SendOutcome.REFUSED and template.has_minimal
-        return self._log.refused(batch, result) if is_refused else result
+        return template.log.refused(batch, result) if is_refused else result
 
 
 def signing_key(secret: str) -> bytes:

@@ -6,10 +6,9 @@ from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import islice
 from sys import intern
-from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import Connection, bindparam, select, tuple_
+from sqlalchemy import Connection, bindparam, select, tuple_, update
 
 from watcher.domain.event import EventKey
 from watcher.domain.execution import Counts, ExecutionRecord, LostReason
@@ -17,29 +16,24 @@ from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
-from watcher.store.changes import BackoffChange, BackoffState, Change, Lease, PollTimes, SnapshotChange
+from watcher.store.changes import BackoffState, Change, Lease
 from watcher.store.problems import open_problem_of, open_problems_of_pipeline
-from watcher.store.recording import load_events
-from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
-from watcher.store.sql_store import SqlStore
-from watcher.store.states import (
+from watcher.store.recording import (
     AS_KNOWN,
     CURSOR_FIELDS,
     FORGET_SCAN,
     MARK_PIPELINE,
     RULE_STATE,
-    Source,
     as_known,
     backoff_of,
-    execution_id,
-    execution_key,
     is_forgotten,
-    pipeline,
-    pipeline_id,
+    load_events,
+    write_backoff,
 )
+from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
+from watcher.store.sources import execution_id, execution_key, pipeline, pipeline_id
+from watcher.store.sql_store import LeasedStore, SqlStore
 from watcher.store.tables import AnyRow, execution, scan, snapshot, source, unjudged_end
-
-T = TypeVar("T")
 
 LOADED_COUNT = 5_000
 """Executions asked for in one statement; SQLite binds at most 32,766 values."""
@@ -69,10 +63,19 @@ _UNJUDGED = (
     .where(unjudged_end.c.pipeline_id == bindparam("of_pipeline"))
     .order_by(unjudged_end.c.ended_at)
 )
+_SAVE_POLL_TIMES = (
+    update(execution)
+    .where(
+        execution.c.account_id == bindparam("of_account"),
+        execution.c.execution == bindparam("of_execution"),
+        execution.c.looked_at < bindparam("at"),
+    )
+    .values(looked_at=bindparam("at"))
+)
 _SNAPSHOT = TypeAdapter(AccountSnapshot)
 
 
-class SqlAccountStore:
+class SqlAccountStore(LeasedStore):
     """What is recorded of the leased account, its pipelines and executions.
 
     `record` writes a change, its events and their deliveries in one transaction (shared with others of the same tick).
@@ -80,9 +83,8 @@ class SqlAccountStore:
 
     def __init__(self, store: SqlStore, lease: Lease) -> None:
         """Ask nothing yet."""
-        self.lease = lease
+        super().__init__(store, lease)
         self.record: Callable[[Change], Awaitable[object]] = store.record
-        self._store = store
 
     @property
     def failing_since(self) -> Monotonic | None:
@@ -124,7 +126,7 @@ class SqlAccountStore:
 
     async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         """Return the executions of these pipelines that have not ended."""
-        numbers = sorted([await self._number(each) for each in pipelines])
+        numbers = sorted([await self._number_of(each) for each in pipelines])
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, _account_id: int) -> list[ExecutionRecord]:
@@ -139,7 +141,7 @@ class SqlAccountStore:
 
     async def load_pipeline(self, pipeline: str) -> PipelineRecord:
         """Return what is recorded of a pipeline, which is watched whole (again)."""
-        number, now = await self._number(pipeline), self._store.clock.steady_us()
+        number, now = await self._number_of(pipeline), self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> PipelineRecord:
             itself = {"of_account": account_id, "of_pipeline": number}
@@ -151,12 +153,11 @@ class SqlAccountStore:
             cursor = connection.execute(_CURSOR, itself).one_or_none()
             return PipelineRecord(row.sequence, None if cursor is None else Cursor(*cursor))
 
-        account_id = await self._account_id()
-        return await self._store.write(lambda connection: load(connection, account_id), lease=self.lease)
+        return await self._write(load)
 
     async def load_rules(self, pipeline: str) -> RulesRecord:
         """Return what is recorded of the rules of a pipeline."""
-        number = await self._number(pipeline)
+        number = await self._number_of(pipeline)
 
         def load(connection: Connection, account_id: int) -> RulesRecord:
             row = connection.execute(select(source.c.sequence, source.c.rules).where(source.c.id == number)).one()
@@ -177,29 +178,20 @@ class SqlAccountStore:
 
     async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:
         """Keep when unchanged executions were last polled: execution to microseconds UTC, steady."""
-        poll_times = list(polled_at.items())
-        for start in range(0, len(poll_times), POLL_TIMES_COUNT):
-            part = dict(poll_times[start : start + POLL_TIMES_COUNT])
-            await self._store.record(PollTimes(self.lease, part))
+        account_id = await self._number()
+        times = sorted((execution_key(name), at) for name, at in polled_at.items())
+        rows = [{"of_account": account_id, "of_execution": key, "at": at} for key, at in times]
+        for start in range(0, len(rows), POLL_TIMES_COUNT):
+            part = rows[start : start + POLL_TIMES_COUNT]
+            await self._keep(partial(Connection.execute, statement=_SAVE_POLL_TIMES, parameters=part))
 
     async def save_backoff(self, backoff: BackoffState) -> None:
         """Keep what the account is going through."""
-        await self._store.record(BackoffChange(self.lease, backoff))
+        account_id, now = await self._number(), self._store.clock.steady_us()
+        await self._keep(lambda connection: write_backoff(connection, account_id, backoff, now=now))
 
-    async def save_snapshot(self, snapshot: AccountSnapshot) -> None:
-        """Let everybody know how the account stands."""
-        body = _SNAPSHOT.dump_json(snapshot, exclude_none=True)
-        await self._store.record(SnapshotChange(self.lease, self._store.clock.steady_us(), body))
-
-    async def _account_id(self) -> int:
-        return await self._store.number_of(Source("account", self.lease.name))
-
-    async def _number(self, pipeline_id: str) -> int:
+    async def _number_of(self, pipeline_id: str) -> int:
         return await self._store.number_of(pipeline(self.lease.name, pipeline_id))
-
-    async def _read(self, work: Callable[[Connection, int], T]) -> T:
-        account_id = await self._account_id()
-        return await self._store.read(lambda connection: work(connection, account_id), lease=self.lease)
 
 
 def _open_rows(connection: Connection, number: int) -> Iterator[AnyRow]:

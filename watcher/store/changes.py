@@ -107,8 +107,11 @@ class ChangeSet:
 Change = SingleChange | ChangeSet
 
 
-Emitted = tuple[OutboxEntry, dict[str, Any]]
-"""An event on its way, and what it is about, by column: `source_id`, `pipeline_id` and `execution`."""
+About = dict[str, Any]
+"""What a change is about, by column: `source_id`, `pipeline_id` and `execution`."""
+
+Emitted = tuple[OutboxEntry, About]
+"""An event on its way, and what it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,32 +124,6 @@ class BackoffState:
 
     pause_s: float | None = None
     failing_for_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BackoffChange:
-    """What a leased account or sink is going through; of a sink also its own clock."""
-
-    lease: Lease
-    backoff: BackoffState
-    clock_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PollTimes:
-    """When unchanged executions of a leased account were last polled, in microseconds."""
-
-    lease: Lease
-    polled_at: Mapping[str, Micros]
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotChange:
-    """How the leased account or sink stands at that time (microseconds, steady): a snapshot as JSON."""
-
-    lease: Lease
-    written_at: Micros
-    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

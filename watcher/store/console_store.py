@@ -17,8 +17,8 @@ from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.store.deliveries import EARLIER, backlog
 from watcher.store.records import Backlog
+from watcher.store.sources import execution_key
 from watcher.store.sql_store import SqlStore
-from watcher.store.states import execution_key
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem, scan, snapshot, source
 
 LOOKED_AT_COUNT = 5_000

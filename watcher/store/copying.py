@@ -55,7 +55,7 @@ class StoreEnd:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Give a transaction in which nobody else writes. What raises inside leaves the store as it was."""
-        with ExitStack() as stack:
+        with self.errors(), ExitStack() as stack:
             if is_postgresql(self.url):
                 from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
                 from watcher.store.postgresql_connections import Connector  # noqa: PLC0415
@@ -65,13 +65,11 @@ class StoreEnd:
             else:
                 path = path_of(self.url)
                 stack.enter_context(hold_file(path, clock=self.clock))
-                engine = make_engine(path, connections=1, busy_timeout_s=BUSY_TIMEOUT_S, pragmas=_PRAGMAS)
+                engine = make_engine(path, connections=1, busy_timeout_s=BUSY_TIMEOUT_S, pragmas=_PRAGMAS, begin=BEGIN)
             stack.callback(engine.dispose)
             connection = stack.enter_context(engine.begin())
             if is_postgresql(self.url):
                 self._lock(connection)
-            else:
-                connection.exec_driver_sql(BEGIN)
             yield connection
 
     @contextmanager
@@ -123,10 +121,10 @@ def copy_all(
         raise StoreUnusableError(f"{source.where} and {target.where} are the same store; name two")
     if not is_postgresql(source.url) and not path_of(source.url).exists():
         raise StoreUnusableError(f"{source.where} is not there; name the file of a store")
-    with source.errors(), source.transaction() as reading:
+    with source.transaction() as reading:
         _require_version(reading, where=source.where)
         counts = {table.name: _count(reading, table) for table in _TABLES}
-        with target.errors(), target.transaction() as writing:
+        with target.transaction() as writing:
             _make_ready(writing, where=target.where)
             done, total = 0, sum(counts.values())
             for table in _TABLES:

@@ -7,16 +7,18 @@ passed on: it may hold parameters.
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, TypeVar
 
-from sqlalchemy import CompoundSelect, Connection, CursorResult, Insert, Update, insert, inspect, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import CompoundSelect, Connection, CursorResult, Engine, Insert, Update, insert, inspect, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
+from watcher.runtime.threads import WorkerThreads
 from watcher.store.leases import LocalLeases
 from watcher.store.postgresql_leases import PostgresLeases
 from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, meta, metadata
@@ -97,9 +99,6 @@ def _line_of(error: Exception, cause: BaseException) -> str:
 class Database(ABC):
     """A database. Every piece of work is done in a thread, in the order it is asked for, and to its end."""
 
-    where: str
-    """Names it in errors. Never a secret."""
-
     exclusive = True
     """Whether this process alone uses it, for as long as it runs."""
 
@@ -109,13 +108,26 @@ class Database(ABC):
     check_file: Callable[[], None] = staticmethod(lambda: None)
     """Raises `StoreUnusableError` if what is written now will not be found by the next start."""
 
-    @abstractmethod
-    def use_password(self, password: str | None) -> None:
-        """Log in with it from the next connection on, where there is a login."""
+    use_password: Callable[[str | None], None] = staticmethod(lambda _password: None)
+    """Logs in with it from the next connection on, where there is a login."""
 
-    @abstractmethod
+    def __init__(self, where: str, *, writer: Engine, reader: Engine) -> None:
+        """Open no connection yet. `where` names it in errors: never a secret."""
+        self.where = where
+        self._writer, self._reader = writer, reader
+        self._writing = WorkerThreads("store-writer")
+        self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
+
     async def prepare(self) -> bool:
-        """Bring the schema up to date, and return whether the database was empty. Raises `StoreError`."""
+        """Bring the schema up to date, and return whether the database was empty.
+
+        Raises `StoreUnusableError` for what a person must correct, `StoreError` for what may pass.
+        """
+        try:
+            return await self._writing.run(self._prepare)
+        except SQLAlchemyError as error:
+            meaning = self._opening_error(error)
+        raise meaning
 
     def shared(self, on_recorded: OnRecorded) -> OnRecorded:
         """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well.
@@ -132,21 +144,45 @@ class Database(ABC):
         """
         return LocalLeases()
 
-    @abstractmethod
     def write(self, work: Callable[[Connection], T]) -> Awaitable[T]:
         """Do this in a transaction; what it returns can be awaited. If it raises, nothing is written."""
+        return self._writing.run(partial(transact, self._writer, work))
 
-    @abstractmethod
     def read(self, work: Callable[[Connection], T]) -> Awaitable[T]:
         """Do this, which cannot write; what it returns can be awaited. Each statement may see a later state."""
+        return self._reading.run(partial(transact, self._reader, work))
 
     @abstractmethod
     def explain(self, error: Exception) -> DatabaseFault:
         """Say what an error means that came out of a piece of work, or of an attempt to connect."""
 
-    @abstractmethod
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""
+        await self._reading.finish()
+        self._reader.dispose()
+        await self._writing.run(self._writer.dispose)  # in its thread: the last one to close empties SQLite's log
+        await self._writing.finish()
+
+    @abstractmethod
+    def _prepare(self) -> bool: ...
+
+    @abstractmethod
+    def _opening_error(self, error: SQLAlchemyError) -> StoreError: ...
+
+
+def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Return what `work` returns, in a transaction, if the engine begins one."""
+    begun = False
+    try:
+        with engine.begin() as connection:
+            begun = True
+            return work(connection)
+    except DBAPIError as error:
+        if begun or not error.connection_invalidated:
+            raise
+    # It broke while it lay idle, so nothing is done yet. By now all that are as old have been thrown away.
+    with engine.begin() as connection:
+        return work(connection)
 
 
 def prepare_schema(connection: Connection, *, where: str) -> bool:

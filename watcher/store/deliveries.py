@@ -36,7 +36,6 @@ from watcher.store.changes import Take, Turn
 from watcher.store.database import HotStatement
 from watcher.store.problems import acked_until, message_of_failing, message_of_problem
 from watcher.store.records import Backlog, Taken
-from watcher.store.states import SourceNumbers, sink
 from watcher.store.tables import DEAD, WAITING, ZERO, AnyRow, delivery, event, is_sink, opens, problem, source, waits
 
 CALLED_WITHIN_US = 45_000_000
@@ -145,8 +144,8 @@ _OPENING = (
 )
 
 
-def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumbers, now: Micros) -> None:
-    """Write how attempts ended.
+def settle(connection: Connection, turns: Iterable[tuple[int, Turn]], *, now: Micros) -> None:
+    """Write how attempts ended, each turn with the number of its sink.
 
     A delivery that is settled already is left as it is: this write was tried before, or the sink was removed
     meanwhile.
@@ -154,8 +153,7 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     freed: list[dict[str, Any]] = []
-    for turn in turns:
-        sink_id = numbers[sink(turn.lease.name)]
+    for sink_id, turn in turns:
         for attempt in turn.attempts:
             is_waiting, stands = attempt.state is DeliveryState.WAITING, attempt.delivery
             first_due_at_s = stands.first_due_at_s

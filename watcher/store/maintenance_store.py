@@ -19,8 +19,9 @@ from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
 from watcher.store.problems import close_problems
+from watcher.store.recording import FORGET_SCAN, JUDGED, MARK_PIPELINE, is_forgotten
+from watcher.store.sources import execution_id, pipeline, pipeline_id
 from watcher.store.sql_store import SqlStore
-from watcher.store.states import FORGET_SCAN, JUDGED, MARK_PIPELINE, execution_id, is_forgotten, pipeline, pipeline_id
 from watcher.store.tables import (
     WAITING,
     AnyRow,
@@ -273,7 +274,7 @@ class MaintenanceStore:
         def forget(connection: Connection) -> None:
             ids = sorted(row.of_pipeline for row in connection.execute(_WITH_RULES) if row.name not in names)
             gone = [{"of_pipeline": each} for each in ids]
-            if gone:  # in the order of `write_rules`
+            if gone:  # in the order of `_write_sources`
                 connection.execute(JUDGED, gone)
                 connection.execute(_FORGET_RULES, gone)
 
@@ -288,7 +289,7 @@ class MaintenanceStore:
         names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
 
         def mark(connection: Connection) -> None:
-            # The same order as in `write_pipelines`, so that two writers never wait for each other.
+            # The same order as in `_write_sources`, so that two writers never wait for each other.
             rows = sorted(connection.execute(_SCANNED), key=attrgetter("of_pipeline"))
             forgotten = [row._asdict() for row in rows if is_forgotten(row, now=now)]
             marks = [

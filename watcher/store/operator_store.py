@@ -13,8 +13,8 @@ from watcher.domain.timestamps import to_us
 from watcher.store.deliveries import dead_letters, replay
 from watcher.store.problems import problem_of
 from watcher.store.recording import load_events
+from watcher.store.sources import Source
 from watcher.store.sql_store import SqlStore
-from watcher.store.states import Source
 from watcher.store.tables import AnyRow, action, problem, silence, source
 
 ActionKind = Literal["scan", "enable"]

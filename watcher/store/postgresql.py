@@ -35,6 +35,7 @@ from watcher.store.database import (
     explain,
     found_version,
     prepare_schema,
+    transact,
 )
 from watcher.store.postgresql_connections import RECONNECT_AFTER_S, CannotConnectError, Connector, Notifications
 from watcher.store.postgresql_leases import PostgresLeases, server_time
@@ -122,39 +123,22 @@ class PostgresDatabase(Database):
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
         """Open no connection yet."""
-        self.where = url.partition("?")[0]
-        self.ahead_us = 0
         self._clock = clock
         self._connector = Connector(url, password=password, clock=clock)
-        self._commits = CommitLog(self._connector, where=self.where, clock=clock)
+        where = url.partition("?")[0]
+        self._commits = CommitLog(self._connector, where=where, clock=clock)
         limited = partial(make_engine, self._connector, is_limited=True)
-        self._writer = limited(begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
-        event.listen(self._writer, "after_cursor_execute", self._commits.check)
-        self._reader = limited(begin=lambda: READ, connections=READERS_COUNT)
+        writer = limited(begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
+        event.listen(writer, "after_cursor_execute", self._commits.check)
+        super().__init__(where, writer=writer, reader=limited(begin=lambda: READ, connections=READERS_COUNT))
         self._keeper = limited(begin=lambda: _RENEW, connections=1)
         self._opening = make_engine(self._connector, begin=lambda: _WRITE, connections=1)
         self._notifications: Notifications | None = None
         self._keeping = WorkerThreads("store-leases")
-        self._writing = WorkerThreads("store-writer")
-        self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
 
     def use_password(self, password: str | None) -> None:
         """Log in with it from the next connection on."""
         self._connector.password = password
-
-    async def prepare(self) -> bool:
-        """Bring the schema up to date, and return whether the database was empty.
-
-        Raises `StoreUnusableError` for what a person must correct, `StoreNotReadyError` for what may pass.
-        """
-        try:
-            created = await self._writing.run(partial(_transact, self._opening, self._prepare))
-        except SQLAlchemyError as error:
-            meaning = opening_error(error, where=self.where)
-        else:
-            self._opening.dispose()
-            return created
-        raise meaning
 
     def shared(self, on_recorded: OnRecorded) -> OnRecorded:
         """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well."""
@@ -185,14 +169,10 @@ class PostgresDatabase(Database):
         self._commits.on_went_back = on_went_back
 
         async def write(work: Callable[[Connection], Any]) -> Any:
-            return await watched(partial(self._keeping.run, partial(_transact, self._keeper, work)))
+            return await watched(partial(self._keeping.run, partial(transact, self._keeper, work)))
 
         self._leases = PostgresLeases(write, went_back=self._commits.look)
         return self._leases
-
-    async def read(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns, which cannot write."""
-        return await self._reading.run(partial(_transact, self._reader, work))
 
     def explain(self, error: Exception) -> DatabaseFault:
         """Say what an error means that came out of a piece of work, or of an attempt to connect."""
@@ -202,15 +182,18 @@ class PostgresDatabase(Database):
         """Finish what was asked for, then close the connections."""
         if self._notifications is not None:
             await self._notifications.close()
-        await self._reading.finish()
-        self._reader.dispose()
         self._commits.give_up()
-        await self._writing.finish()
+        await super().close()
         await self._keeping.finish()
-        for engine in (self._writer, self._keeper, self._opening):
-            engine.dispose()
+        self._keeper.dispose()
 
-    def _prepare(self, connection: Connection) -> bool:
+    def _prepare(self) -> bool:
+        try:
+            return transact(self._opening, self._prepare_schema)
+        finally:
+            self._opening.dispose()
+
+    def _prepare_schema(self, connection: Connection) -> bool:
         require_utf8(connection, where=self.where)
         if found_version(connection, where=self.where) < SCHEMA_VERSION:
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION)))  # no longer than for any lock
@@ -222,10 +205,13 @@ class PostgresDatabase(Database):
         self.ahead_us = now - self._clock.steady_us()
         return created
 
+    def _opening_error(self, error: SQLAlchemyError) -> StoreError:
+        return opening_error(error, where=self.where)
+
     def _write(self, work: Callable[[Connection], T]) -> T:
         results: list[T] = []
         try:
-            _transact(self._writer, lambda connection: results.append(work(connection)))
+            transact(self._writer, lambda connection: results.append(work(connection)))
         except DBAPIError as error:
             is_in_doubt = results and error.connection_invalidated  # all was done; COMMIT had no answer
             if not is_in_doubt or not self._commits.was_committed():
@@ -309,20 +295,6 @@ def _leave_read_only(context: ExceptionContext) -> None:
     """Have what is read-only connected to anew: another server may be the primary by now, behind the same address."""
     if _name_of(context.original_exception) == _READ_ONLY:
         context.is_disconnect = True
-
-
-def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:
-    begun = False
-    try:
-        with engine.begin() as connection:
-            begun = True
-            return work(connection)
-    except DBAPIError as error:
-        if begun or not error.connection_invalidated:
-            raise
-    # It broke while it lay idle, so nothing is done yet. By now all that are as old have been thrown away.
-    with engine.begin() as connection:
-        return work(connection)
 
 
 _PREFIX = "commit:"

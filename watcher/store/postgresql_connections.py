@@ -68,7 +68,7 @@ class Connector:
     """Makes connections. After a failure it makes no attempt for a while: many ask for one."""
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
-        """Read the URL, which libpq can: `check_postgresql_url` has seen to that."""
+        """Read the URL, which libpq can: `check_store_url` has seen to that."""
         self.password = password
         given = {key: value for key, value in conninfo_to_dict(url).items() if value not in {None, ""}}
         self._parameters = _CONNECTION | given | _ALWAYS

@@ -12,9 +12,9 @@ from watcher.domain.delivery import DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, from_us, to_us
-from watcher.store.changes import Emitted, SourceChange
+from watcher.store.changes import About, Emitted
 from watcher.store.records import OpenProblem, SentOpening
-from watcher.store.states import SourceNumbers, execution_id, pipeline, pipeline_id, sink
+from watcher.store.sources import execution_id, pipeline, pipeline_id
 from watcher.store.tables import AnyRow, delivery, event, execution, opens, problem, problem_message, reminder, source
 
 PROBLEM_COLUMNS = (
@@ -45,7 +45,7 @@ _OF_SOURCE = _OPEN.where(problem.c.pipeline_id.is_(None))
 _OF_PIPELINE = _OPEN.where(problem.c.pipeline_id == bindparam("of_pipeline"), problem.c.execution.is_(None))
 
 
-def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange, dict[str, Any]]]) -> None:
+def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange, About]]) -> None:
     """Write what becomes of problems, each with the `source_id`, `pipeline_id` and `execution` it is about.
 
     Of one that is closed by now nothing is written: what watched for it may have been removed meanwhile.
@@ -255,15 +255,13 @@ def sent_openings(connection: Connection, sink_id: int, *, closed_from: Micros |
     ]
 
 
-def write_reminders(connection: Connection, changes: Iterable[SourceChange], *, numbers: SourceNumbers) -> None:
-    """Write that sinks were reminded of problems."""
-    for change in changes:
-        for problem_id, reminded_at in change.reminders.items():
-            sink_id = numbers[sink(change.lease.name)]
-            key = {"of_problem": problem_id.bytes, "of_sink": sink_id, "at": reminded_at}
-            if not connection.execute(_REMIND, key).rowcount:
-                row = {"problem_id": problem_id.bytes, "sink_id": sink_id, "reminded_at": reminded_at}
-                connection.execute(_BEGIN_REMINDING, row)
+def write_reminders(connection: Connection, sink_id: int, reminders: Mapping[UUID, Micros]) -> None:
+    """Write of which problems a sink was reminded, and for which moment."""
+    for problem_id, reminded_at in reminders.items():
+        key = {"of_problem": problem_id.bytes, "of_sink": sink_id, "at": reminded_at}
+        if not connection.execute(_REMIND, key).rowcount:
+            row = {"problem_id": problem_id.bytes, "sink_id": sink_id, "reminded_at": reminded_at}
+            connection.execute(_BEGIN_REMINDING, row)
 
 
 _ITS_MESSAGE = (

@@ -1,52 +1,218 @@
 """What is written together, in one transaction: changes with their events and deliveries, attempts, and the rest."""
 
-from collections import defaultdict
+import json
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, fields
+from enum import IntEnum
 from itertools import repeat
+from operator import attrgetter, itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, or_, select
+from pydantic import TypeAdapter
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, or_, select, update
 
 from watcher.domain.delivery import DeliveryState
+from watcher.domain.errors import SequenceConflictError
 from watcher.domain.event import EventKey, EventType, Group, OutboxEntry
 from watcher.domain.problems import ProblemChange
+from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import NEVER, Micros
+from watcher.domain.watch import Cursor
 from watcher.store.changes import (
-    BackoffChange,
+    About,
+    BackoffState,
     Change,
     ChangeSet,
     Emitted,
     ExecutionChange,
     Lease,
-    PipelineChange,
-    PollTimes,
     RulesChange,
     SingleChange,
-    SnapshotChange,
     SourceChange,
     Turn,
 )
 from watcher.store.database import HotStatement
 from watcher.store.deliveries import CALL_FORWARD, labels_text, settle, take
-from watcher.store.monitor import Writing
 from watcher.store.problems import write_messages, write_problems, write_reminders
 from watcher.store.records import Taken
-from watcher.store.states import (
-    Source,
-    SourceNumbers,
-    execution_key,
-    pipeline,
-    sink,
-    write_backoffs,
-    write_executions,
-    write_pipelines,
-    write_poll_times,
-    write_rules,
-    write_snapshots,
-    write_sources,
+from watcher.store.sources import Source, SourceNumbers, execution_key, pipeline, sink
+from watcher.store.tables import (
+    WAITING,
+    ZERO,
+    AnyRow,
+    delivery,
+    execution,
+    is_sink,
+    opens,
+    problem,
+    scan,
+    source,
+    unjudged_end,
 )
-from watcher.store.tables import WAITING, ZERO, delivery, is_sink, opens, problem, source
 from watcher.store.tables import event as events
+
+# Executions
+
+AS_KNOWN = ("sequence", "overdue_sequence", "overdue_at", "lost_at", "ended_at", "was_paused", "found_at")
+"""Columns of an execution that hold what the field of that name does."""
+as_known = attrgetter(*AS_KNOWN)
+_NEW_AS_KNOWN = tuple(f"new_{name}" for name in AS_KNOWN)
+
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
+_NEW: dict[str, BindParameter[Any]] = {column.name: bindparam(f"new_{column.name}") for column in execution.c}
+_ADD_EXECUTION = HotStatement(insert(execution).values(_NEW))
+_WRITE_EXECUTION = HotStatement(
+    update(execution)
+    .where(
+        execution.c.account_id == bindparam("new_account_id"),
+        execution.c.execution == bindparam("new_execution"),
+        execution.c.sequence == bindparam("before"),
+    )
+    .values(
+        {name: value for name, value in _NEW.items() if name not in {"account_id", "execution", "stream"}}
+        | {"stream": func.coalesce(bindparam("new_stream"), execution.c.stream)}
+    )
+)
+
+
+def _write_executions(connection: Connection, changes: Iterable[tuple[ExecutionChange, About]]) -> None:
+    """Write executions, each from the sequence its writer believes recorded, or new if that is `None`.
+
+    A new one that has a row by now fails on its key, which means the same as a guard that does not hold.
+    """
+    added: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    for change, about in changes:
+        known = change.known
+        row = {
+            "before": change.before,
+            "new_account_id": about["source_id"],
+            "new_execution": about["execution"],
+            "new_pipeline_id": about["pipeline_id"],
+            "new_status": known.status,
+            "new_since_at": known.since_at,
+            "new_looked_at": known.polled_at,
+            "new_lost": known.lost,
+            "new_counts": _COMPACT.encode(dict(known.counts)),
+            "new_stream": change.entries[0].event.stream if change.entries else None,
+            **dict(zip(_NEW_AS_KNOWN, as_known(known), strict=True)),
+        }
+        (added if change.before is None else changed).append(row)
+    # Sorted by key, so that two writers never wait for each other; stable, so one execution's changes keep their order.
+    key = itemgetter("new_account_id", "new_execution")
+    if added:
+        _ADD_EXECUTION.run(connection, *sorted(added, key=key))
+    if changed and _WRITE_EXECUTION.run(connection, *sorted(changed, key=key)).rowcount != len(changed):
+        raise _conflict()
+
+
+def _conflict() -> SequenceConflictError:
+    """Return what it comes to that fewer rows than are written were as their writer believed them recorded."""
+    return SequenceConflictError("the store holds another sequence than its owner believes, who begins anew")
+
+
+# Accounts, sinks and pipelines
+
+RULE_STATE = TypeAdapter(RuleState)
+CURSOR_FIELDS = tuple(field.name for field in fields(Cursor))  # each has a column of its name
+_WRITE_SOURCE = (
+    update(source)
+    .where(source.c.id == bindparam("of_source"), source.c.sequence == bindparam("before"))
+    .values(
+        sequence=bindparam("new_sequence"),
+        state=bindparam("new_state"),
+        rules=func.coalesce(bindparam("new_rules"), source.c.rules),
+    )
+)
+FORGET_SCAN = delete(scan).where(
+    scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == bindparam("of_pipeline")
+)
+_WRITE_SCAN = insert(scan).values(
+    account_id=bindparam("of_account"),
+    pipeline_id=bindparam("of_pipeline"),
+    **{name: bindparam(f"new_{name}") for name in CURSOR_FIELDS},
+)
+MARK_PIPELINE = update(source).where(source.c.id == bindparam("of_pipeline")).values(absent_since=bindparam("since"))
+FORGOTTEN_AFTER_US = 24 * 3600 * 1_000_000
+"""A pipeline absent for longer is read anew when it returns: by then it is another beginning, no interruption."""
+
+_WAIT = insert(unjudged_end)
+JUDGED = delete(unjudged_end).where(unjudged_end.c.pipeline_id == bindparam("of_pipeline"))
+
+
+def _write_sources(connection: Connection, changes: Iterable[tuple[SingleChange, About]]) -> None:
+    """Write accounts, sinks and pipelines, each from the sequence its writer believes recorded.
+
+    And what rules go by, and how far lists are read: the last of each pipeline stays.
+    """
+    rows: list[dict[str, Any]] = []
+    scans: dict[int, dict[str, Any]] = {}
+    for change, about in changes:
+        assert not isinstance(change, ExecutionChange)
+        pipeline_id = about["pipeline_id"]
+        row = {"of_source": about["source_id"], "before": change.before, "new_sequence": change.sequence}
+        row |= {"new_state": None, "new_rules": None}
+        if isinstance(change, SourceChange):
+            row["new_state"] = change.state
+        elif isinstance(change, RulesChange):
+            row |= {"of_source": pipeline_id, "new_rules": RULE_STATE.dump_json(change.state).decode()}
+            if change.judges_all:
+                connection.execute(JUDGED, {"of_pipeline": pipeline_id})
+            if change.unjudged:
+                ends = sorted((execution_key(name), *end) for name, end in change.unjudged)
+                names = ("pipeline_id", "execution", "ended_at", "failed")
+                connection.execute(_WAIT, [dict(zip(names, (pipeline_id, *end), strict=True)) for end in ends])
+        else:
+            row["of_source"] = pipeline_id
+            cursor = {f"new_{name}": getattr(change.cursor, name) for name in CURSOR_FIELDS}
+            scans[pipeline_id] = {"of_account": about["source_id"], "of_pipeline": pipeline_id} | cursor
+        rows.append(row)
+    # Sorted, so that two writers never wait for each other; stable, so the changes of each keep their order.
+    rows.sort(key=itemgetter("of_source"))
+    if connection.execute(_WRITE_SOURCE, rows).rowcount != len(rows):
+        raise _conflict()
+    if scans:
+        latest = [scans[pipeline_id] for pipeline_id in sorted(scans)]
+        connection.execute(FORGET_SCAN, latest)
+        connection.execute(_WRITE_SCAN, latest)
+
+
+def is_forgotten(row: AnyRow, *, now: Micros) -> bool:
+    """Return whether a pipeline with that `absent_since` has been absent for so long that it begins anew."""
+    return row.absent_since is not None and now - row.absent_since > FORGOTTEN_AFTER_US
+
+
+_WRITE_BACKOFF = HotStatement(
+    update(source)
+    .where(source.c.id == bindparam("of_source"))
+    .values(
+        paused_until=bindparam("new_paused_until"),
+        failing_for_s=bindparam("new_failing_for_s"),
+        clock_us=func.coalesce(bindparam("new_clock_us"), source.c.clock_us),
+    )
+)
+
+
+def write_backoff(
+    connection: Connection, source_id: int, backoff: BackoffState, *, clock_s: float | None = None, now: Micros
+) -> None:
+    """Keep what an account or a sink is going through; of a sink also its own clock, if that is given."""
+    row = {
+        "of_source": source_id,
+        "new_paused_until": None if backoff.pause_s is None else now + round(backoff.pause_s * 1e6),
+        "new_failing_for_s": backoff.failing_for_s,
+        "new_clock_us": None if clock_s is None else round(clock_s * 1e6),
+    }
+    _WRITE_BACKOFF.run(connection, row)
+
+
+def backoff_of(row: AnyRow, *, now: Micros) -> BackoffState:
+    """Return what an account or a sink was going through, its pause as of `now`: time went on meanwhile."""
+    pause_s = None if row.paused_until is None else (row.paused_until - now) / 1e6
+    return BackoffState(pause_s, row.failing_for_s)
+
+
+# Events and their deliveries
 
 _EVENT = HotStatement(
     insert(events)
@@ -182,16 +348,35 @@ def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[Even
     return found
 
 
-Item = Change | Turn | PollTimes | BackoffChange | SnapshotChange
+# A group
+
+
+class Writing(IntEnum):
+    """How much is written: where a small write passes, changes need not."""
+
+    NOTHING = 0
+    A_LITTLE = 1
+    CHANGES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SmallWrite:
+    """Something small under a lease, which is written with what comes together with it."""
+
+    lease: Lease
+    write: Callable[[Connection], object]
+
+
+Item = Change | Turn | SmallWrite
 
 
 class GroupWork:
-    """What is written together, sorted once: by kind, with its leases, its sources and how much it is."""
+    """What is written together, sorted once: with its leases, its sources and how much it is."""
 
     def __init__(self, items: Iterable[Item]) -> None:
         """Sort these."""
         self.changes: list[tuple[SingleChange, Source, Source | None]] = []  # with whose it is, and of which pipeline
-        self.of_kind: dict[type, list[Any]] = defaultdict(list)
+        self.small_writes: list[SmallWrite] = []
         self.turns: list[Turn] = []
         self.leases: set[Lease] = set()
         self.sources: set[Source] = set()
@@ -203,14 +388,12 @@ class GroupWork:
             self.sources.add(owner)
             if isinstance(item, Turn):
                 self.turns.append(item)
-                if item.backoff is not None:
-                    self.of_kind[BackoffChange].append(BackoffChange(item.lease, item.backoff, item.clock_s))
                 if item.attempts:
                     self.size = Writing.CHANGES
                 elif item.calls_forward or item.backoff is not None:
                     self.size = max(self.size, Writing.A_LITTLE)
-            elif isinstance(item, PollTimes | BackoffChange | SnapshotChange):
-                self.of_kind[type(item)].append(item)
+            elif isinstance(item, SmallWrite):
+                self.small_writes.append(item)
                 self.size = max(self.size, Writing.A_LITTLE)
             else:
                 self.size = Writing.CHANGES
@@ -221,7 +404,6 @@ class GroupWork:
                         its_pipeline = pipeline(owner.name, name)
                         self.sources.add(its_pipeline)
                     self.changes.append((change, owner, its_pipeline))
-                    self.of_kind[type(change)].append(change)
                     for entry in change.entries:
                         self.sinks.update(entry.sinks)
                         self.sources.update(map(sink, entry.sinks))
@@ -234,31 +416,44 @@ def write_group(
 
     Raises `SequenceConflictError` when a sequence is not the stored one: then none of it is to be kept.
     """
-    of_kind, numbers = work.of_kind, outbox.numbers
-    for kind, write in _WRITERS:
-        if kind in of_kind:
-            write(connection, of_kind[kind], numbers=numbers)
-    if BackoffChange in of_kind:
-        write_backoffs(connection, of_kind[BackoffChange], numbers=numbers, now=now)
+    numbers = outbox.numbers
+    executions: list[tuple[ExecutionChange, About]] = []
+    sources: list[tuple[SingleChange, About]] = []
     emitted: list[Emitted] = []
-    problems: list[tuple[ProblemChange, dict[str, Any]]] = []
+    problems: list[tuple[ProblemChange, About]] = []
     for change, owner, its_pipeline in work.changes:
-        about = {
+        about: About = {
             "source_id": numbers[owner],
             "pipeline_id": None if its_pipeline is None else numbers[its_pipeline],
-            "execution": execution_key(change.known.execution) if isinstance(change, ExecutionChange) else None,
+            "execution": None,
         }
+        if isinstance(change, ExecutionChange):
+            about["execution"] = execution_key(change.known.execution)
+            executions.append((change, about))
+        else:
+            sources.append((change, about))
         emitted += zip(change.entries, repeat(about))
         problems += zip(change.problems, repeat(about))
+    # In this order rows are locked, so that two writers never wait for each other.
+    if executions:
+        _write_executions(connection, executions)
+    if sources:
+        _write_sources(connection, sources)
+    for small in work.small_writes:
+        small.write(connection)
+    turns = [(numbers[sink(turn.lease.name)], turn) for turn in work.turns]
+    for sink_id, turn in sorted(turns, key=itemgetter(0)):
+        if turn.backoff is not None:
+            write_backoff(connection, sink_id, turn.backoff, clock_s=turn.clock_s, now=now)
     if problems:
         write_problems(connection, problems)
-    if SourceChange in of_kind:
-        write_reminders(connection, of_kind[SourceChange], numbers=numbers)
+    for change, about in sources:
+        if isinstance(change, SourceChange) and change.reminders:
+            write_reminders(connection, about["source_id"], change.reminders)
     names = outbox.write(connection, emitted, now=now)
-    settle(connection, work.turns, numbers=numbers, now=now)
+    settle(connection, turns, now=now)
     taken: dict[int, Taken] = {}
-    for turn in work.turns:
-        sink_id = numbers[sink(turn.lease.name)]
+    for sink_id, turn in turns:
         if turn.messages:
             write_messages(connection, sink_id, turn.messages)
         if turn.calls_forward:
@@ -266,14 +461,3 @@ def write_group(
         if turn.take is not None:
             taken[id(turn)] = take(connection, sink_id, name=turn.lease.name, request=turn.take)
     return names, taken
-
-
-_WRITERS: Sequence[tuple[type, Callable[..., None]]] = (
-    (ExecutionChange, write_executions),
-    (PollTimes, write_poll_times),
-    (SourceChange, write_sources),
-    (PipelineChange, write_pipelines),
-    (RulesChange, write_rules),
-    (SnapshotChange, write_snapshots),
-)
-"""In the order in which rows are locked, so that two writers never wait for each other."""

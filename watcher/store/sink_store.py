@@ -2,23 +2,18 @@
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
-from typing import TypeVar
 
-from pydantic import TypeAdapter
 from sqlalchemy import Connection, bindparam, case, delete, exists, func, null, select, true, update
 
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import Micros, to_us
-from watcher.store.changes import Lease, SnapshotChange, SourceChange, Turn
+from watcher.store.changes import Lease, SourceChange, Turn
 from watcher.store.deliveries import IS_HEAD, LET_GO
 from watcher.store.problems import open_problem_of, sent_openings
+from watcher.store.recording import backoff_of
 from watcher.store.records import SentOpening, SinkRecord, Taken
-from watcher.store.sql_store import SqlStore
-from watcher.store.states import backoff_of, sink
+from watcher.store.sql_store import LeasedStore, SqlStore
 from watcher.store.tables import WAITING, action, delivery, event, opens, problem, source, waits
-
-T = TypeVar("T")
 
 _FAILURES = select(func.coalesce(func.sum(delivery.c.attempts), 0)).where(
     delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, delivery.c.tried == true()
@@ -74,10 +69,8 @@ _RELEASE = (
     )
 )
 
-_SNAPSHOT = TypeAdapter(SinkSnapshot)
 
-
-class SinkStore:
+class SinkStore(LeasedStore):
     """The deliveries of the leased sink, and how it is.
 
     `turn` writes how attempts ended; what may be sent next can be awaited, if it is asked for. `record` writes a new
@@ -86,12 +79,11 @@ class SinkStore:
 
     def __init__(self, store: SqlStore, lease: Lease) -> None:
         """Ask nothing yet."""
-        self.lease = lease
+        super().__init__(store, lease)
         self.exclusive = store.exclusive  # whether this process alone records what is to be sent
         self.monitor = store.monitor
         self.turn: Callable[[Turn], Awaitable[Taken | None]] = store.record
         self.record: Callable[[SourceChange], Awaitable[object]] = store.record
-        self._store = store
 
     async def load(self, *, fingerprint: str) -> SinkRecord:
         """Return what is recorded of the sink, which is present again.
@@ -164,19 +156,7 @@ class SinkStore:
 
         await self._write(release)
 
-    async def save_snapshot(self, snapshot: SinkSnapshot) -> None:
-        """Let everybody know how the sink stands."""
-        body = _SNAPSHOT.dump_json(snapshot)
-        await self._store.record(SnapshotChange(self.lease, self._store.clock.steady_us(), body))
-
     async def sent_openings(self, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
         """Return the open problems whose opening the sink took, and those closed since that moment, if given."""
         from_us: Micros | None = None if closed_from is None else to_us(closed_from)
-        number = await self._store.number_of(sink(self.lease.name))
-        return await self._store.read(
-            lambda connection: sent_openings(connection, number, closed_from=from_us), lease=self.lease
-        )
-
-    async def _write(self, work: Callable[[Connection, int], T]) -> T:
-        number = await self._store.number_of(sink(self.lease.name))
-        return await self._store.write(lambda connection: work(connection, number), lease=self.lease)
+        return await self._read(lambda connection, sink_id: sent_openings(connection, sink_id, closed_from=from_us))

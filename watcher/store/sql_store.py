@@ -13,21 +13,25 @@ from functools import partial
 from typing import Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection
+import structlog
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, insert, text, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError
+from watcher.domain.snapshots import AccountSnapshot, SinkSnapshot
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease, Turn
 from watcher.store.database import Database, DatabaseFault
 from watcher.store.deliveries import backlog
 from watcher.store.leases import LocalLeases
-from watcher.store.monitor import StoreMonitor, Writing, write_probe
 from watcher.store.problems import open_problems
-from watcher.store.recording import GroupWork, Item, Outbox, write_group
+from watcher.store.recording import GroupWork, Item, Outbox, SmallWrite, Writing, write_group
 from watcher.store.records import Backlog, OpenProblem, Taken
-from watcher.store.states import Source, SourceNumbers
+from watcher.store.sources import Source, SourceNumbers
+from watcher.store.tables import meta
 
 GROUP_COUNT = 256
 """How many are written together at most: beyond this a write costs no less, and the others wait longer."""
@@ -40,6 +44,20 @@ One transaction costs as much as ten of the changes in it: where each turn bring
 
 MOST_TURNS = 40
 """But for no more turns: where the event loop is busy each takes about 10 ms."""
+
+REMEMBERED_S = 30.0
+"""What was refused comes due again within this time, unless nobody wants it any more."""
+
+_PROVED_AT = "proved_at"
+_PROBE = update(meta).where(meta.c.key == _PROVED_AT)
+_BEGIN_PROBING = insert(meta)
+_WRITE_SNAPSHOT = text(
+    "INSERT INTO snapshot (source_id, written_at, body) VALUES (:of_source, :written_at, :body)"
+    " ON CONFLICT (source_id) DO UPDATE SET written_at = excluded.written_at, body = excluded.body"
+)
+_SNAPSHOT: TypeAdapter[AccountSnapshot | SinkSnapshot] = TypeAdapter(AccountSnapshot | SinkSnapshot)
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 ItemT = TypeVar("ItemT")
@@ -132,6 +150,65 @@ class GroupWriter(Generic[ItemT, ResultT]):
         await self._write_group(group[middle:])
 
 
+class StoreMonitor:
+    """The trouble with one store, from the first error until a write shows that it has ended.
+
+    `failing_since` is since when it takes no writes (monotonic seconds); `None` while it does. `on_failure` is called
+    whenever something could not be read or written.
+    """
+
+    def __init__(self, *, explain: Callable[[Exception], DatabaseFault], clock: Clock) -> None:
+        """Take the store to be well. `explain` says what an error of it means."""
+        self.failing_since: Monotonic | None = None
+        self.on_failure: Callable[[], None] = lambda: None
+        self._explain = explain
+        self._clock = clock
+        self._fault: DatabaseFault | None = None
+        self._said: set[str] = set()  # since it was well: two causes may come by turns, many times a second
+        self._refused = Writing.NOTHING
+        self._failed_at = EARLIEST
+
+    @property
+    def problem(self) -> str:
+        """Return what is wrong, in words fit to be shown; nothing if all is well."""
+        return "" if self._fault is None else self._fault.text
+
+    def failed(self, error: Exception, writing: Writing) -> DatabaseFault:
+        """Say what an error means, and note it if the trouble is the store's and no bug or lost ownership."""
+        fault = self._explain(error)
+        if not fault.concerns_all and fault.kind is not StoreError:
+            return fault
+        self.on_failure()
+        if self._fault is None or (fault.concerns_all and fault.text not in self._said):
+            log.error("store.failed", problem=fault.text)
+            self._said.add(fault.text)
+        if self._fault is None or fault.concerns_all:
+            self._fault = fault
+        if fault.concerns_all:
+            self._refused = max(self._refused, min(writing, Writing.A_LITTLE) if fault.is_away else writing)
+        self._failed_at = self._clock.monotonic()
+        if self._refused and self.failing_since is None:
+            self.failing_since = self._failed_at
+        return fault
+
+    def wrote(self, amount: Writing) -> None:
+        """Note that so much was written.
+
+        Trouble ends when as much is written as was refused; else when nothing was refused for a while.
+        """
+        if self._fault is None or not amount:
+            return
+        if Writing.NOTHING < self._refused <= amount or self._clock.monotonic() >= self._failed_at + REMEMBERED_S:
+            log.info("store.recovered")
+            self._fault, self._refused, self.failing_since = None, Writing.NOTHING, None
+            self._said.clear()
+
+    def check(self) -> None:
+        """Raise the `StoreError` of what stands in the way of every write, if anything does."""
+        if self._fault is not None and self._refused:
+            raise self._fault.error()
+
+
 class SqlStore:
     """State, events and deliveries in a database. Made by `open.open_store`."""
 
@@ -214,7 +291,13 @@ class SqlStore:
 
     async def probe_writable(self) -> None:
         """Write something of no meaning, durably, as any other write."""
-        await self.write(partial(write_probe, now=self.clock.steady_us()))
+        row = {"value": str(self.clock.steady_us())}  # SQLite writes nothing at all where a row keeps its value
+
+        def probe(connection: Connection) -> None:
+            if not connection.execute(_PROBE, row).rowcount:
+                connection.execute(_BEGIN_PROBING, row | {"key": _PROVED_AT})
+
+        await self.write(probe)
         self.monitor.check()
 
     async def close(self) -> None:
@@ -269,3 +352,33 @@ class SqlStore:
             self.monitor.wrote(writing)
             return result
         raise fault.error()  # outside the clause, so that the text of the database's error does not come along
+
+
+class LeasedStore:
+    """The store as the owner of an account or a sink uses it: it writes under the lease."""
+
+    def __init__(self, store: SqlStore, lease: Lease) -> None:
+        """Ask nothing yet."""
+        self.lease = lease
+        self._store = store
+
+    async def save_snapshot(self, snapshot: AccountSnapshot | SinkSnapshot) -> None:
+        """Let everybody know how the account or the sink stands."""
+        now, body = self._store.clock.steady_us(), _SNAPSHOT.dump_json(snapshot)
+        row = {"of_source": await self._number(), "written_at": now, "body": body}
+        await self._keep(lambda connection: connection.execute(_WRITE_SNAPSHOT, row))
+
+    async def _number(self) -> int:
+        return await self._store.number_of(Source(self.lease.kind, self.lease.name))
+
+    async def _keep(self, write: Work[object]) -> None:
+        """Write something small with what comes together with it."""
+        await self._store.record(SmallWrite(self.lease, write))
+
+    async def _read(self, work: Callable[[Connection, int], T]) -> T:
+        number = await self._number()
+        return await self._store.read(lambda connection: work(connection, number), lease=self.lease)
+
+    async def _write(self, work: Callable[[Connection, int], T]) -> T:
+        number = await self._number()
+        return await self._store.write(lambda connection: work(connection, number), lease=self.lease)

@@ -16,11 +16,11 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -28,8 +28,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError
 from watcher.runtime.clock import Clock
-from watcher.runtime.threads import WorkerThreads
-from watcher.store.database import READERS_COUNT, Database, DatabaseFault, ErrorNames, explain, prepare_schema
+from watcher.store.database import (
+    READERS_COUNT,
+    Database,
+    DatabaseFault,
+    ErrorNames,
+    explain,
+    prepare_schema,
+    transact,
+)
 
 _WRITER = (
     "PRAGMA journal_mode=WAL",
@@ -59,8 +66,6 @@ ERROR_NAMES = ErrorNames(
     taken={"SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE"},
 )
 
-T = TypeVar("T")
-
 
 class SqliteDatabase(Database):
     """A database file, whose lock keeps every other process out."""
@@ -68,67 +73,39 @@ class SqliteDatabase(Database):
     def __init__(self, file: "DatabaseFile", *, busy_timeout_s: float) -> None:
         """Open no connection yet."""
         path = file.path
-        self.where = str(path)
         self.check_file = file.check
-        self._writer = make_engine(path, connections=1, busy_timeout_s=busy_timeout_s, pragmas=_WRITER)
-        self._reader = make_engine(
-            path,
+        limited = partial(make_engine, path, busy_timeout_s=busy_timeout_s)
+        writer = limited(connections=1, pragmas=_WRITER, begin=BEGIN)
+        reader = limited(
             connections=READERS_COUNT,
-            busy_timeout_s=busy_timeout_s,
             pragmas=_READER,
             pool_reset_on_return=None,  # a reader begins nothing
             skip_autocommit_rollback=True,
             isolation_level="AUTOCOMMIT",
         )
-        self._writing = WorkerThreads("store-writer")
-        self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
-
-    def use_password(self, password: str | None) -> None:
-        """Do nothing: a file has none."""
-
-    async def prepare(self) -> bool:
-        """Bring the schema up to date, and return whether the database was empty. Raises `StoreError`."""
-        try:
-            return await self.write(partial(prepare_schema, where=self.where))
-        except SQLAlchemyError as error:
-            fault = self.explain(error)
-        raise fault.error()
-
-    def write(self, work: Callable[[Connection], T]) -> Awaitable[T]:
-        """Do this in a transaction; what it returns can be awaited. If it raises, nothing is written."""
-        return self._writing.run(partial(_transact, self._writer, work))
-
-    def read(self, work: Callable[[Connection], T]) -> Awaitable[T]:
-        """Do this, which cannot write; what it returns can be awaited."""
-        return self._reading.run(partial(_read, self._reader, work))
+        super().__init__(str(path), writer=writer, reader=reader)
 
     def explain(self, error: Exception) -> DatabaseFault:
         """Say what an error means that came out of a piece of work."""
         return explain(error, where=self.where, names=ERROR_NAMES)
 
-    async def close(self) -> None:
-        """Finish what was asked for, then close the connections."""
-        await self._reading.finish()
-        self._reader.dispose()
-        await self._writing.run(self._writer.dispose)  # in its thread: the last one to close empties the log
-        await self._writing.finish()
+    def _prepare(self) -> bool:
+        return transact(self._writer, partial(prepare_schema, where=self.where))
 
-
-def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:
-    with engine.begin() as connection:
-        connection.exec_driver_sql(BEGIN)
-        return work(connection)
-
-
-def _read(engine: Engine, work: Callable[[Connection], T]) -> T:
-    with engine.connect() as connection:
-        return work(connection)
+    def _opening_error(self, error: SQLAlchemyError) -> StoreError:
+        return self.explain(error).error()
 
 
 def make_engine(
-    path: Path, *, connections: int, busy_timeout_s: float, pragmas: tuple[str, ...], **options: object
+    path: Path,
+    *,
+    connections: int,
+    busy_timeout_s: float,
+    pragmas: tuple[str, ...],
+    begin: str | None = None,
+    **options: object,
 ) -> Engine:
-    """Return an engine whose connections begin nothing by themselves, each set up by these pragmas."""
+    """Return an engine whose connections, each set up by these pragmas, begin a transaction like that, if at all."""
     engine = create_engine(
         # rw: a connection that is opened later makes no new file in place of one that was deleted meanwhile.
         URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"}),
@@ -147,6 +124,8 @@ def make_engine(
         cursor.close()
 
     event.listen(engine, "connect", set_up)
+    if begin is not None:
+        event.listen(engine, "begin", partial(Connection.exec_driver_sql, statement=begin))
     return engine
 
 

@@ -4,7 +4,6 @@ import pytest
 
 from watcher.config.document import Document
 from watcher.config.models import Settings
-from watcher.config.yaml_tree import compose
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]
@@ -32,7 +31,7 @@ FILLED = [
 
 def filled(text: str) -> Document:
     document = Document(file="watcher.yaml")
-    document.load(compose(f"x: '{text}'"), environ=ENVIRON)
+    document.load(f"x: '{text}'", environ=ENVIRON)
     return document
 
 
@@ -130,21 +129,10 @@ def test_a_dollar_alone_hides_nothing(mistakes: Mistakes) -> None:
     assert '"in$fo" is not known' in mistakes("log: {level: in$$fo}")[0]
 
 
-@pytest.mark.parametrize(
-    ("written", "environ", "shown"),
-    [
-        ("$CLERK_API_KEY", {}, "CLERK_API_KEY"),
-        ("Bearer $TOKEN2", {"TOKEN2": "x"}, "TOKEN2"),
-        ("$KEYS/clerk", {"KEYS": "x"}, "KEYS"),
-        ("$S3CR3T", {}, "NAME"),
-    ],
-)
-def test_a_variable_without_braces_is_reported_and_nothing_that_may_be_a_secret_shown(
-    written: str, environ: dict[str, str], shown: str, mistakes: Mistakes
-) -> None:
-    assert mistakes(f"accounts:\n  a:\n    api_key: {written}", **environ)[0] == (
-        f"watcher.yaml:3:14: accounts.a.api_key: ${shown} is not filled in without braces; "
-        f"write ${{{shown}}}, or $${shown}"
+@pytest.mark.parametrize("written", ["$CLERK_API_KEY", "Bearer $TOKEN2", "$KEYS/clerk", "$S3CR3T"])
+def test_a_variable_without_braces_is_reported_unseen(written: str, mistakes: Mistakes) -> None:
+    assert mistakes(f"accounts:\n  a:\n    api_key: {written}")[0] == (
+        "watcher.yaml:3:14: accounts.a.api_key: a $NAME is not filled in without braces; write ${NAME}, or $$NAME"
     )
 
 

@@ -3,8 +3,8 @@ from collections.abc import Callable
 import pytest
 import yaml
 
+from watcher.config.document import compose
 from watcher.config.models import Settings
-from watcher.config.yaml_tree import compose
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]

@@ -4,16 +4,9 @@ import asyncio
 import gc
 from typing import Any, cast
 
-import pytest
-from lease_store import Alone
-from virtual import FakeClock
-
 from watcher.cli.wait import wait_for
-from watcher.daemon.app import _nothing_unseen, _unready
-from watcher.daemon.pages import Readiness
+from watcher.daemon.app import _nothing_unseen
 from watcher.domain.timestamps import to_us
-from watcher.runtime.scheduler import Schedule
-from watcher.store.sql_store import SqlStore
 
 
 async def fatal_of(*, callback: object = None, task: object = None) -> list[str]:
@@ -48,13 +41,3 @@ async def test_once_the_daemon_has_ended_it_sees_to_nothing_more() -> None:
     with _nothing_unseen(print):
         pass
     assert asyncio.get_running_loop().get_exception_handler() is None
-
-
-@pytest.mark.parametrize("problem", [None, "the leases were not renewed in time"])
-async def test_who_cannot_be_sure_of_what_it_owns_is_not_ready(
-    store: SqlStore, clock: FakeClock, problem: str | None
-) -> None:
-    ownership = Alone(store, clock=clock)
-    ownership.problem = lambda: problem  # type: ignore[method-assign]
-    schedule = Schedule(clock=clock, fatal=print, lag=print)
-    assert await _unready(schedule, Readiness(store, clock=clock), ownership) == ([problem] if problem else [])

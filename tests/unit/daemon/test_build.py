@@ -10,7 +10,7 @@ import pytest
 from watcher.config.loader import load_config
 from watcher.config.models import Settings, SilenceSettings
 from watcher.daemon.build import fingerprint_of_sink, silences_of, watches_of
-from watcher.daemon.maintenance import watches_by_pipeline, watches_for
+from watcher.daemon.maintenance import watches_for
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.rules import FailingRule, Rules
@@ -61,7 +61,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_rules_are_what_the_file_says(settings: Settings) -> None:
-    whole, named = watches_of(settings, "default")
+    whole, named = watches_of(settings)
     hour_us = 3600 * 1_000_000
     assert whole.rules == Rules(FailingRule(None, 0.2, 50, 6 * hour_us, 10), 2 * hour_us)
     assert named.rules == Rules(FailingRule(3))
@@ -95,7 +95,8 @@ def test_a_problem_goes_on_while_the_configuration_looks_for_it(
     settings: Settings, kind: EventType, about: tuple[str, ...], *, watched: bool
 ) -> None:
     problem = Problem(UUID(int=1), kind, datetime(2026, 11, 24, tzinfo=UTC), EventKey(b"", 1))
-    assert watches_for(settings, watches_by_pipeline(settings), OpenProblem(problem, *about)) is watched
+    watches = {(watch.account, watch.pipeline): watch for watch in watches_of(settings)}
+    assert watches_for(settings, watches, OpenProblem(problem, *about)) is watched
 
 
 def test_a_silence_is_never_for_stdout() -> None:

@@ -6,23 +6,25 @@ from collections.abc import Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from lease_store import Alone
-from stores import PIPELINE, change, claim, executions_of, pipeline_change, upkeep
+from stores import PIPELINE, change, claim, executions_of, pipeline_change, stream_of, upkeep
 from structlog.testing import capture_logs
-from virtual import Account, FakeClock, account_of, said
+from supervision import Owners, Setup, maintenance_of, set_up
+from virtual import EPOCH, Account, FakeClock, account_of, said
 
 from watcher.config.models import Settings
-from watcher.daemon.maintenance import PAGES_COUNT, Maintenance
-from watcher.daemon.ownership import Ownership
-from watcher.domain.errors import StoreUnusableError
-from watcher.domain.event_factory import EventFactory
+from watcher.daemon.maintenance import PAGES_COUNT
+from watcher.domain.errors import StoreError, StoreUnusableError
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.execution import ExecutionRecord
-from watcher.domain.routing import Router
+from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
+from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import ExecutionChange, RulesChange
@@ -33,7 +35,6 @@ from watcher.store.sql_store import SqlStore
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
 DAY_S = 86_400.0
 OTHER = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d30"
-EVENTS = EventFactory(Router({}))
 
 
 def keeping(
@@ -68,20 +69,16 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
     account.api.script = {A: said(A, "success"), B: said(B, "failed")}
     await account.run_for(1)
     assert len(await account.emitted()) == 2
-    maintenance = Maintenance(
-        keeping(A, sinks=("ops",)),
-        store=store,
-        clock=clock,
-        metrics=account.metrics,
-        events=EVENTS,
-        owners=lambda: [account.watcher],
-        ownership=Alone(store, clock=clock),
-    )
+    owners = Owners(keeping(A, sinks=("ops",)), account.watcher)
+    maintenance = maintenance_of(store, clock, owners)
     await maintenance.tick()
     assert set(await record_of(store)) == {A, B}
     clock.advance(31 * DAY_S)
     await maintenance.tick()
     assert set(await record_of(store)) == {A}
+    owners.applied = NOTHING
+    await maintenance.tick()
+    assert set(await record_of(store)) == set()
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
@@ -90,7 +87,7 @@ async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: 
     count = PAGES_COUNT * EXECUTIONS_COUNT + 1
     ended = [change(lease, number, sinks=(), ended_at=1) for number in range(count)]
     await asyncio.gather(*map(store.record, ended))
-    maintenance = maintenance_of(store, clock, Metrics(), NOTHING)
+    maintenance = maintenance_of(store, clock, Owners(NOTHING))
     with capture_logs() as logs:
         await maintenance.tick()
         assert logs == []
@@ -109,7 +106,7 @@ async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: 
 async def test_pruning_that_failed_begins_anew(store: SqlStore, clock: FakeClock, path: Path) -> None:
     lease = await claim(store, "account", "default")
     await store.record(change(lease, sinks=(), ended_at=1))
-    maintenance = maintenance_of(store, clock, Metrics(), NOTHING)
+    maintenance = maintenance_of(store, clock, Owners(NOTHING))
     with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         await maintenance.tick()
@@ -120,7 +117,7 @@ async def test_pruning_that_failed_begins_anew(store: SqlStore, clock: FakeClock
 async def test_a_file_that_is_no_longer_the_stores_ends_the_daemon(
     store: SqlStore, clock: FakeClock, path: Path
 ) -> None:
-    maintenance = maintenance_of(store, clock, Metrics())
+    maintenance = maintenance_of(store, clock, Owners(NAMED))
     await maintenance.tick()
     await asyncio.to_thread(path.unlink)
     with capture_logs() as logs, pytest.raises(StoreUnusableError, match="while it was in use"):
@@ -131,7 +128,7 @@ async def test_a_file_that_is_no_longer_the_stores_ends_the_daemon(
 async def test_a_removed_sink_has_its_deliveries_die_after_a_day(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     await account.run_for(1)
-    maintenance = maintenance_of(store, clock, account.metrics)
+    maintenance = maintenance_of(store, clock, Owners(NAMED), metrics=account.metrics)
     await maintenance.tick()
     await maintenance.refresh_gauges()
     assert pending(account.metrics) == 1
@@ -143,11 +140,12 @@ async def test_a_removed_sink_has_its_deliveries_die_after_a_day(store: SqlStore
 
 async def test_a_sink_without_a_backlog_is_shown_while_it_is_there(store: SqlStore, clock: FakeClock) -> None:
     metrics = Metrics()
-    maintenance = maintenance_of(store, clock, metrics)
-    maintenance.go_by(keeping(A, B, sinks=("ops",)))
+    owners = Owners(NAMED)
+    maintenance = maintenance_of(store, clock, owners, metrics=metrics)
+    owners.applied = keeping(A, B, sinks=("ops",))
     await maintenance.refresh_gauges()
     assert pending(metrics) == 0
-    maintenance.go_by(NAMED)
+    owners.applied = NAMED
     await maintenance.refresh_gauges()
     assert pending(metrics) is None
 
@@ -159,65 +157,21 @@ def pending(metrics: Metrics) -> float | None:
 class SharedOwnership(Alone):
     """What is owned where there are other replicas."""
 
-    maintains = True
-    agreed = True
+    maintains = agreed = True
 
     def __init__(self, store: SqlStore, *, clock: FakeClock) -> None:
         super().__init__(store, clock=clock)
-        self.held: HeldLease | None = None
         self.noted_as_lost: list[HeldLease] = []
 
     def may_own(self, key: LeaseKey) -> bool:
-        return self.maintains and super().may_own(key)
-
-    def is_current(self, held: HeldLease) -> bool:
-        return held is self.held
-
-    async def take(self, key: LeaseKey) -> HeldLease:
-        self.held = await super().take(key)
-        return self.held
+        return self.maintains
 
     def lost(self, held: HeldLease) -> None:
         self.noted_as_lost.append(held)
-        self.held = None
+        self._held.clear()
 
     def is_agreed(self) -> bool:
         return self.agreed
-
-
-def maintenance_of(
-    store: SqlStore,
-    clock: FakeClock,
-    metrics: Metrics,
-    settings: Settings = NAMED,
-    ownership: Ownership | None = None,
-) -> Maintenance:
-    return Maintenance(
-        settings,
-        store=store,
-        clock=clock,
-        metrics=metrics,
-        events=EVENTS,
-        owners=list,
-        ownership=ownership or Alone(store, clock=clock),
-    )
-
-
-async def test_what_is_kept_may_change_while_a_tick_prunes(clock: FakeClock, store: SqlStore) -> None:
-    account = await account_of(store, clock, A, B)
-    account.api.script = {A: said(A, "success"), B: said(B, "failed")}
-    await account.run_for(1)
-    await account.emitted()
-    clock.advance(31 * DAY_S)
-    maintenance = maintenance_of(store, clock, account.metrics, NOTHING)
-    tidying = asyncio.create_task(maintenance.tick())
-    await asyncio.sleep(0)
-    maintenance.go_by(keeping(A, B, sinks=("ops",)))
-    await tidying
-    assert set(await record_of(store)) == {A, B}
-    maintenance.go_by(keeping(sinks=("ops",), pipelines=()))
-    await maintenance.tick()
-    assert set(await record_of(store)) == set()
 
 
 WHOLE = keeping()
@@ -240,7 +194,7 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
     lease = await claim(store, "account", "default")
     ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
     await store.record(change(lease, sinks=(), ended_at=ended_at))
-    await maintenance_of(store, clock, Metrics(), settings).tick()
+    await maintenance_of(store, clock, Owners(settings)).tick()
     assert bool(await executions_of(store, lease)) is phases
 
 
@@ -250,14 +204,15 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
 ) -> None:
     lease = await claim(store, "account", "default")
     await store.record(pipeline_change(lease, cursor=Cursor(Micros(1), Micros(2))))
-    maintenance = maintenance_of(store, clock, Metrics(), WHOLE)
+    owners = Owners(WHOLE)
+    maintenance = maintenance_of(store, clock, owners)
     await maintenance.tick()
     clock.advance(3 * DAY_S)
     assert (await SqlAccountStore(store, lease).load_pipeline(PIPELINE)).cursor == Cursor(Micros(1), Micros(2))
-    maintenance.go_by(NOTHING)
+    owners.applied = NOTHING
     await maintenance.tick()
     clock.advance(returns_after_s)
-    maintenance.go_by(WHOLE)
+    owners.applied = WHOLE
     await maintenance.tick()
     assert ((await SqlAccountStore(store, lease).load_pipeline(PIPELINE)).cursor is not None) is read_on
 
@@ -280,12 +235,13 @@ async def overdue_ones(store: SqlStore, clock: FakeClock) -> Account:
 
 async def test_problems_that_nobody_watches_for_any_more_are_closed_once(store: SqlStore, clock: FakeClock) -> None:
     account = await overdue_ones(store, clock)
-    maintenance = maintenance_of(store, clock, account.metrics)
+    owners = Owners(NAMED)
+    maintenance = maintenance_of(store, clock, owners, metrics=account.metrics)
     await maintenance.tick()
     await maintenance.refresh_gauges()
     assert problems(account.metrics) == 2
     assert await closings(account) == []
-    maintenance.go_by(keeping(A))
+    owners.applied = keeping(A)
     with capture_logs() as logs:
         await maintenance.tick()
     await maintenance.refresh_gauges()
@@ -293,7 +249,7 @@ async def test_problems_that_nobody_watches_for_any_more_are_closed_once(store: 
     assert await closings(account) == [("execution.overdue", "removed", B)]
     assert problems(account.metrics) == 1
     assert account.metrics.total("watcher_events_total", type="problem.closed") == 1
-    maintenance.go_by(keeping(A))
+    owners.applied = keeping(A)
     await maintenance.tick()
     assert await closings(account) == []
 
@@ -303,7 +259,7 @@ async def test_only_the_replica_that_maintains_tidies_the_store_and_does_so_once
 ) -> None:
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     await store.record(change(lease, sinks=(), ended_at=1))
-    maintenance = maintenance_of(store, clock, Metrics(), NOTHING, ownership=ownership)
+    maintenance = maintenance_of(store, clock, Owners(NOTHING), ownership=ownership)
     ownership.maintains = False
     await maintenance.tick()
     assert len(await executions_of(store, lease)) == 1
@@ -316,10 +272,10 @@ async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this
     store: SqlStore, clock: FakeClock
 ) -> None:
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
-    maintenance = maintenance_of(store, clock, Metrics(), NOTHING, ownership=ownership)
+    maintenance = maintenance_of(store, clock, Owners(NOTHING), ownership=ownership)
     await maintenance.tick()
     await store.record(change(lease, sinks=(), ended_at=1))
-    before = ownership.held
+    before = ownership._held[MAINTENANCE]
     await upkeep(store)  # by the other
     clock.advance(3600.0)
     await maintenance.tick()
@@ -330,27 +286,27 @@ async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this
 
 async def test_nothing_is_tidied_under_a_lease_that_is_not_trusted(store: SqlStore, clock: FakeClock) -> None:
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
+    maintenance = maintenance_of(store, clock, Owners(NOTHING), ownership=ownership)
+    await maintenance.tick()
     await store.record(change(lease, sinks=(), ended_at=1))
-    held = await ownership.take(MAINTENANCE)
-    maintenance = maintenance_of(store, clock, Metrics(), NOTHING, ownership=ownership)
-    maintenance._held, held.trusted_until = held, LONG_AGO
-    await maintenance.tick()
-    assert len(await executions_of(store, lease)) == 1
-    held.trusted_until = FOR_EVER
-    await maintenance.tick()
-    assert await executions_of(store, lease) == []
+    clock.advance(3600.0)
+    for trusted_until, count in ((LONG_AGO, 1), (FOR_EVER, 0)):
+        ownership._held[MAINTENANCE].trusted_until = trusted_until
+        await maintenance.tick()
+        assert len(await executions_of(store, lease)) == count
 
 
 async def test_while_replicas_differ_nothing_is_closed_as_removed_nor_marked_as_absent(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account, ownership = await overdue_ones(store, clock), SharedOwnership(store, clock=clock)
-    maintenance = maintenance_of(store, clock, account.metrics, ownership=ownership)
+    owners = Owners(NAMED)
+    maintenance = maintenance_of(store, clock, owners, metrics=account.metrics, ownership=ownership)
     ownership.agreed = False
     await store.record(change(await claim(store, "account", "other"), sinks=("gone",)))
     for _ in range(2):
         clock.advance(DAY_S)
-        maintenance.go_by(NOTHING)
+        owners.applied = NOTHING
         await maintenance.tick()
     assert (await store.backlog())["gone"].pending_count == 1
     ownership.agreed = True
@@ -372,7 +328,7 @@ async def test_an_overdue_execution_that_ended_without_an_event_is_overdue_no_mo
     lease = await claim(store, "account", "default")
     known = (await SqlAccountStore(store, lease).load_executions([B]))[B]
     await store.record(ExecutionChange(lease, known.sequence, replace(known, ended_at=clock.steady_us()), ()))
-    await maintenance_of(store, clock, account.metrics).tick()
+    await maintenance_of(store, clock, Owners(NAMED), metrics=account.metrics).tick()
     assert await closings(account) == [("execution.overdue", "ended", B)]
 
 
@@ -380,10 +336,70 @@ async def test_what_the_rules_of_a_pipeline_went_by_is_forgotten_with_them(store
     lease = await claim(store, "account", "default")
     state = RuleState(failed_in_row=2)
     await store.record(RulesChange(lease, PIPELINE, 0, 0, state))
-    maintenance = maintenance_of(store, clock, Metrics())
-    maintenance.go_by(keeping(rules={"failing": {"consecutive": 3}}))
+    owners = Owners(NAMED)
+    maintenance = maintenance_of(store, clock, owners)
+    owners.applied = keeping(rules={"failing": {"consecutive": 3}})
     await maintenance.tick()
     assert (await SqlAccountStore(store, lease).load_rules(PIPELINE)).state == state
-    maintenance.go_by(WHOLE)
+    owners.applied = WHOLE
     await maintenance.tick()
     assert (await SqlAccountStore(store, lease).load_rules(PIPELINE)).state == RuleState()
+
+
+# While another configuration is being applied
+
+STATE = RuleState(failed_in_row=3)
+RULES: dict[str, object] = {"failing": {"consecutive": 3}}
+
+
+async def kept(store: SqlStore) -> tuple[int, RuleState]:
+    """Return how many problems are open still, and what the rules go by still."""
+    record = await SqlAccountStore(store, await claim(store, "account", "a")).load_rules(PIPELINE)
+    return len(await store.open_problems()), record.state
+
+
+@pytest.mark.parametrize("ends", ["applied", "failed", "replaced"])
+async def test_what_a_new_rule_opens_while_it_is_being_applied_is_not_closed_by_the_old_configuration(
+    store: SqlStore, clock: FakeClock, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = Problem(UUID(int=1), EventType.PIPELINE_FAILING, EPOCH, EventKey(stream_of(PIPELINE), 1))
+    opened, begun, may_end = (ProblemChange(problem, is_new=True),), asyncio.Event(), asyncio.Event()
+
+    async def watch(*_: object) -> None:
+        begun.set()
+        await may_end.wait()
+        if ends == "failed":
+            raise StoreError("broken by the test")
+
+    async with set_up(store, clock, Setup) as setup:
+        maintenance = setup.maintenance()
+        with monkeypatch.context() as patch:
+            patch.setattr(AccountPoller, "watch", watch)
+            applying = asyncio.create_task(setup.apply(rules=RULES))
+            await begun.wait()
+            lease = await claim(store, "account", "a")
+            await store.record(RulesChange(lease, PIPELINE, 0, 0, STATE, problems=opened))
+            await maintenance.tick()
+            assert await kept(store) == (1, STATE)
+            if ends == "replaced":
+                applying.cancel()
+            may_end.set()
+            await asyncio.wait([applying])
+        await maintenance.tick()  # what was not applied in full is tried again
+        assert await kept(store) == (1, STATE)
+        await setup.apply()
+        await maintenance.tick()
+        assert await kept(store) == (0, RuleState())
+
+
+async def test_a_configuration_waits_for_what_is_being_tidied_up_by_the_one_before(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    async with set_up(store, clock, Setup) as setup:
+        async with setup.supervisor.tidying:
+            applying = asyncio.create_task(setup.apply())
+            tidying = asyncio.create_task(setup.maintenance().tick())
+            await asyncio.sleep(0.05)
+            assert (setup.ticks(), tidying.done()) == (set(), False)
+        await asyncio.gather(applying, tidying)
+        assert setup.ticks() == {"account:a"}

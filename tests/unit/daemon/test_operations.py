@@ -67,7 +67,7 @@ class Rig:
 
 @pytest.fixture
 async def rig(store: SqlStore, clock: FakeClock) -> AsyncIterator[Rig]:
-    async with set_up(store, clock) as setup:
+    async with set_up(store, clock, Setup) as setup:
         yield Rig(setup)
 
 

@@ -1,22 +1,15 @@
 """An overdue execution whose limit is removed and comes back: its problem is closed once, and another one opened."""
 
-from dataclasses import dataclass
-
 import pytest
-from lease_store import Alone
+from supervision import Owners, maintenance_of
 from virtual import PIPELINE, Account, FakeClock, account_of, said
 
 from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
-from watcher.daemon.maintenance import Maintenance
-from watcher.domain.event import EventType
-from watcher.domain.event_factory import EventFactory
-from watcher.domain.routing import Route, Router
 from watcher.store.records import OpenProblem
 from watcher.store.sql_store import SqlStore
 
 A = "9a1b0000-0000-4000-8000-00000000000a"
-EVENTS = EventFactory(Router({"ops": Route(frozenset(EventType), {}, frozenset())}))
 
 
 def settings_of(limit: str | None) -> Settings:
@@ -25,26 +18,25 @@ def settings_of(limit: str | None) -> Settings:
     return Settings.model_validate({"accounts": {"default": {"api_key": "k"}}, "watch": [watch | limits]})
 
 
-@dataclass
-class Daemon:
+class Daemon(Owners):
     """One account and the maintenance, by a configuration that changes."""
 
-    store: SqlStore
-    clock: FakeClock
-    account: Account
-    maintenance: Maintenance
+    is_maintained_here = True
 
-    is_maintained_here: bool = True
+    def __init__(self, settings: Settings, account: Account, store: SqlStore, clock: FakeClock) -> None:
+        super().__init__(settings)
+        self.store = store
+        self.clock = clock
+        self.account = account
+        self.maintenance = maintenance_of(store, clock, self)
 
     def closed(self, problem: OpenProblem) -> None:
         if problem.execution is not None and self.is_maintained_here:
             self.account.watcher.end_overdue(problem.execution, opening=problem.problem.opening)
 
     async def reload(self, limit: str | None, *, tidies: bool = True) -> None:
-        settings = settings_of(limit)
-        await self.maintenance.pause()
-        await self.account.watcher.watch(watches_of(settings, "default"))
-        self.maintenance.go_by(settings)
+        self.applied = settings_of(limit)
+        await self.account.watcher.watch(watches_of(self.applied))
         if tidies:
             await self.maintenance.tick()
 
@@ -60,29 +52,11 @@ class Daemon:
 
 async def start(store: SqlStore, clock: FakeClock, limit: str | None) -> Daemon:
     settings = settings_of(limit)
-    account = await account_of(store, clock, watches=watches_of(settings, "default"))
+    account = await account_of(store, clock, watches=watches_of(settings))
     account.api.script[A] = said(A, "running")
-
-    def closed(problem: OpenProblem) -> None:
-        started.closed(problem)
-
-    started = Daemon(
-        store,
-        clock,
-        account,
-        Maintenance(
-            settings,
-            store=store,
-            clock=clock,
-            metrics=account.metrics,
-            events=EVENTS,
-            owners=list,
-            ownership=Alone(store, clock=clock),
-            closed=closed,
-        ),
-    )
-    await started.maintenance.tick()
-    return started
+    daemon = Daemon(settings, account, store, clock)
+    await daemon.maintenance.tick()
+    return daemon
 
 
 @pytest.fixture

@@ -2,19 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import cast
 
 from stores import claim, settle_all, sink_of, source_change
 from structlog.testing import capture_logs
+from supervision import dependencies_of
 from virtual import FakeClock
 
 from watcher.daemon.progress_log import ProgressLog
-from watcher.delivery.worker import DeliveryWorker
+from watcher.daemon.supervisor import Supervisor
 from watcher.domain.event import EventType
 from watcher.domain.execution import Outcome
-from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
 from watcher.store.sql_store import SqlStore
+
+
+def progress_of(
+    store: SqlStore, clock: FakeClock, *, metrics: Metrics | None = None, accounts: object = (), workers: object = ()
+) -> ProgressLog:
+    owners = SimpleNamespace(accounts=lambda: accounts, workers=lambda: workers)
+    return ProgressLog(dependencies_of(store, clock, metrics=metrics), cast("Supervisor", owners))
 
 
 @dataclass
@@ -29,9 +37,7 @@ async def test_an_account_is_logged_once_when_all_of_it_was_seen(store: SqlStore
     unseen, running = (metrics.open_executions.labels("default", status) for status in ("unseen", "running"))
     unseen.set(3)
     running.set(5)
-    progress = ProgressLog(
-        lambda: cast("list[AccountPoller]", present), list, store=store, clock=clock, metrics=metrics
-    )
+    progress = progress_of(store, clock, metrics=metrics, accounts=present)
     with capture_logs() as logs:
         await progress.tick()
         account.lists_read = [True, True]
@@ -50,7 +56,7 @@ async def test_an_account_is_logged_once_when_all_of_it_was_seen(store: SqlStore
 
 async def test_every_hour_says_what_was_done_in_it(store: SqlStore, clock: FakeClock) -> None:
     metrics = Metrics()
-    progress = ProgressLog(list, list, store=store, clock=clock, metrics=metrics)
+    progress = progress_of(store, clock, metrics=metrics)
     with capture_logs() as logs:
         for _ in range(2):
             AccountMetrics(metrics, "default").asked(Outcome.OK, 0.1)
@@ -75,9 +81,7 @@ class Sink:
 async def test_a_sink_that_falls_behind_is_logged_once_and_once_when_it_has_caught_up(
     store: SqlStore, clock: FakeClock
 ) -> None:
-    sinks = [Sink("ops"), Sink("chat", groups_for_s=600.0)]
-    workers = cast("list[DeliveryWorker]", sinks)
-    progress = ProgressLog(list, lambda: workers, store=store, clock=clock, metrics=Metrics())
+    progress = progress_of(store, clock, workers=[Sink("ops"), Sink("chat", groups_for_s=600.0)])
     ops, account = await sink_of(store), await claim(store, "account", "default")
     await store.record(source_change(account, sinks=("ops", "chat")))
     with capture_logs() as logs:
@@ -95,7 +99,7 @@ async def test_a_sink_that_falls_behind_is_logged_once_and_once_when_it_has_caug
 
 
 async def test_a_store_that_does_not_answer_leaves_out_what_waits(store: SqlStore, clock: FakeClock) -> None:
-    progress = ProgressLog(list, list, store=store, clock=clock, metrics=Metrics())
+    progress = progress_of(store, clock)
     await store.close()
     clock.advance(3600)
     with capture_logs() as logs:

@@ -1,7 +1,6 @@
 """The owners of one replica among several, over a real store and real sockets; leases and ticks when the test says."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from functools import partial
 
@@ -10,10 +9,9 @@ from lease_store import FakeLeaseStore, LeaseTable, released
 from receiver import answer, says
 from stores import claim
 from structlog.testing import capture_logs
-from supervision import LONG_S, Setup, Slowly
+from supervision import LONG_S, Setup, Slowly, set_up
 from virtual import FakeClock
 
-from watcher.daemon.ownership import Ownership
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import SequenceConflictError
 from watcher.sinks.output import StdoutOutput
@@ -30,21 +28,11 @@ class Shared(Setup):
         self.table = LeaseTable(clock, claim=partial(claim, store))
         self.lease_store = FakeLeaseStore(self.table)
         store.exclusive = False
-        super().__init__(store, clock, output)
-
-    def make_ownership(self) -> Ownership:
-        self.leases = Ownership(
-            self.lease_store.as_of_postgresql(),
-            replica="one",
-            clock=self.clock,
-            metrics=self.metrics,
-            fatal=self.fatal.append,
-        )
-        return self.leases
+        super().__init__(store, clock, output, self.lease_store.as_of_postgresql())
 
     async def look(self) -> None:
         """Let the replica renew its leases."""
-        await self.leases._alone(self.leases._try_to_renew)
+        await self.ownership._alone(self.ownership._try_to_renew)
 
     async def settled(self) -> None:
         """Return once every change has been made."""
@@ -65,17 +53,9 @@ class Shared(Setup):
 
 @pytest.fixture
 async def setup(store: SqlStore, clock: FakeClock) -> AsyncIterator[Shared]:
-    fd = os.open(os.devnull, os.O_WRONLY)
-    output = StdoutOutput(fd)
-    setup = Shared(store, clock, output)
-    async with setup.api.receiver, setup.hook.receiver:
+    async with set_up(store, clock, Shared) as setup:
         yield setup
         setup.lease_store.may_answer.set()
-        setup.supervisor._drain_s = 0.0
-        await setup.supervisor.stop()
-    output.close()
-    os.close(fd)
-    assert setup.fatal == []
 
 
 async def test_what_another_replica_has_is_not_owned_until_it_is_free(setup: Shared) -> None:
@@ -177,7 +157,7 @@ async def test_a_changed_owner_begins_under_another_epoch(setup: Shared) -> None
     await setup.record()
     assert await setup.deliver()
     await setup.look()
-    assert setup.leases.may_own(OPS)
+    assert setup.ownership.may_own(OPS)
 
 
 async def test_what_is_found_to_be_lost_as_it_changes_is_shown_no_more(
@@ -234,7 +214,7 @@ async def test_a_key_that_another_replica_uses_for_an_account_of_another_name_is
 async def test_surplus_is_drained_closed_and_released_and_the_rest_goes_on(setup: Shared) -> None:
     await setup.apply(sinks={"ops": setup.webhook(), "more": setup.webhook()})
     await setup.settled()
-    setup.table.show("other", setup.leases._fingerprint)
+    setup.table.show("other", setup.ownership._fingerprint)
     await setup.look()
     await setup.settled()
     given = [key for key in (OPS, MORE) if setup.table.is_free(key)]

@@ -6,7 +6,7 @@ import pytest
 
 from watcher.domain.problems import CLOSED_BY
 from watcher.domain.rules import RULES, Asked, End, FailingRule, Rule, Rules, RuleState
-from watcher.store.states import RULE_STATE
+from watcher.store.recording import RULE_STATE
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND

@@ -1,11 +1,9 @@
 """Rules that are removed, come back or are new while the process runs, and a store that fails meanwhile."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import UUID
 
 import pytest
 from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
@@ -13,12 +11,8 @@ from stores import HeardStore
 from virtual import PIPELINE, RULES, Account, FakeClock, account_of
 
 from watcher.domain.errors import StoreError
-from watcher.domain.event import Event, EventType, OutboxEntry
-from watcher.domain.execution import ExecutionRecord, Outcome
+from watcher.domain.execution import Outcome
 from watcher.domain.rules import Rules
-from watcher.polling.evaluator import Evaluated, Evaluation
-from watcher.polling.poll_item import TrackedExecution
-from watcher.store.changes import ExecutionChange
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 
@@ -145,45 +139,3 @@ async def test_a_silence_whose_rule_was_away_ends_with_what_started_then(store: 
     await change(account, BOTH)
     await account.run_for(61)
     assert await told(account) == ["pipeline.active"]
-
-
-def recording(account: Account, number: int) -> asyncio.Task[None]:
-    """Begin to record an end."""
-    known = ExecutionRecord(name_of(number), PIPELINE, status="failed", sequence=1)
-    body = json.dumps({"type": "execution.failed", "data": {"execution": {}}}).encode()
-    event = Event(UUID(int=number), EventType.EXECUTION_FAILED, UUID(known.execution).bytes, 1, body, b"lane")
-    written = ExecutionChange(account.watcher._deps.lease, None, known, (OutboxEntry(event, ("ops",)),))
-    entry = TrackedExecution(known, watch_of(IN_A_ROW))
-    evaluated = Evaluated(entry, Evaluation(known, written, None), row(number))
-    return asyncio.create_task(account.watcher._poller.record([evaluated]))
-
-
-async def test_whoever_waits_for_a_write_that_fails_hears_of_it_by_an_error_of_its_own(
-    flaky: Any,
-    clock: FakeClock,
-) -> None:
-    account = await whole(flaky, clock)
-    flaky.is_broken = True
-    async with writing(account):
-        tasks = [recording(account, number) for number in (1, 2, 3)]
-        await asyncio.sleep(0)
-    errors = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [str(error) for error in errors] == ["broken by the test"] * 3
-    assert len({id(error) for error in errors}) == 3
-
-
-async def test_what_was_written_with_others_as_the_rules_go_is_not_written_again(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole(store, clock)
-    alert_rules, waiting = account.watcher._alert_rules, list[asyncio.Task[None]]()
-    async with writing(account):
-        waiting.append(recording(account, 1))
-        await asyncio.sleep(0)  # each waits for its turn, in this order
-        alert_rules.drop([])
-        waiting.append(asyncio.create_task(alert_rules.watch([])))
-        await asyncio.sleep(0)
-        waiting.append(recording(account, 2))
-        await asyncio.sleep(0)
-    await asyncio.gather(*waiting)
-    assert await told(account) == ["failed", "failed"]

@@ -22,14 +22,14 @@ from watcher.domain.problems import TROUBLED_ENDS, Severity
 from watcher.sinks.alert import (
     HEADLINE_LENGTH,
     Alert,
-    Cutter,
+    cut,
     in_words,
     length,
     mask,
     shorten,
     usable_link,
 )
-from watcher.sinks.chat import Digest, read_batch
+from watcher.sinks.chat import Notice, read_batch
 
 HEADLINES = {
     EventType.EXECUTION_NEW: "○ Sales agent: a new execution",
@@ -235,17 +235,16 @@ def test_a_duration_is_in_words(seconds: float, words: str) -> None:
 
 
 def test_a_text_is_cut_to_its_limit_and_says_what_is_missing() -> None:
-    cut = Cutter()
-    assert (cut("x" * 1500, 1500), cut.has_cut) == ("x" * 1500, False)
+    assert cut("x" * 1500, 1500) == "x" * 1500
     text = cut("x" * 2704, 1500)
     kept, _, mark = text.partition("…")
-    assert (len(text), cut.has_cut) == (1500, True)
+    assert len(text) == 1500
     assert mark == f" (+{2704 - len(kept):,} chars)"
 
 
 @pytest.mark.parametrize("limit", range(150, 154))
 def test_an_emoji_counts_as_two_characters_and_is_never_cut_in_half(limit: int) -> None:
-    text, cut = "\U0001f600" * 200, Cutter()
+    text = "\U0001f600" * 200
     kept, _, mark = cut(text, limit).partition("…")
     assert limit - 3 <= length(f"{kept}…{mark}") <= limit
     assert (set(kept), mark) == ({"\U0001f600"}, f" (+{200 - len(kept)} chars)")
@@ -278,26 +277,24 @@ def test_the_longest_words_are_masked_at_once(text: str) -> None:
     assert time.process_time() - began_at < 1.0
 
 
-def digest_of(*deliveries: Delivery) -> Digest:
-    digest = read_batch(deliveries)
-    assert isinstance(digest, Digest)
-    return digest
+def of_group(*deliveries: Delivery) -> Notice:
+    return read_batch(deliveries)
 
 
 def test_good_news_and_bad_share_one_message() -> None:
-    digest = digest_of(failed(1), sample(EventType.EXECUTION_SUCCESS, number=2), sample(EventType.EXECUTION_SUCCESS))
-    assert digest.headline == "✕ 2 succeeded, 1 failed in Sales agent (12:00:31-12:00:31 UTC)"
-    assert (digest.is_trouble, digest.severity) == (True, Severity.ERROR)
-    assert digest.clusters[0] == "2 \N{MULTIPLICATION SIGN} Sales agent succeeded"
+    notice = of_group(failed(1), sample(EventType.EXECUTION_SUCCESS, number=2), sample(EventType.EXECUTION_SUCCESS))
+    assert notice.headline == "✕ 2 succeeded, 1 failed in Sales agent (12:00:31-12:00:31 UTC)"
+    assert (notice.is_trouble, notice.severity) == (True, Severity.ERROR)
+    assert notice.error.splitlines()[0] == "2 \N{MULTIPLICATION SIGN} Sales agent succeeded"
 
 
 def test_errors_alike_are_one_cluster_in_the_words_of_all_of_them() -> None:
-    digest = digest_of(
+    notice = of_group(
         *(failed(number, error="422 slot taken") for number in range(8)),
         *(failed(number, error=f"upstream timeout after {number} s") for number in range(8, 27)),
     )
-    assert digest.headline == "✕ 27 failed in Sales agent (12:00:31-12:00:31 UTC)"
-    assert digest.clusters == [
+    assert notice.headline == "✕ 27 failed in Sales agent (12:00:31-12:00:31 UTC)"
+    assert notice.error.splitlines() == [
         "19 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 8 s (numbers and ids vary)",
         "8 \N{MULTIPLICATION SIGN} Greeting: 422 slot taken",
     ]
@@ -305,10 +302,10 @@ def test_errors_alike_are_one_cluster_in_the_words_of_all_of_them() -> None:
 
 def test_of_many_clusters_the_rest_is_one_and_the_counts_add_up() -> None:
     words = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu")
-    digest = digest_of(*(failed(number, error=words[number % len(words)]) for number in range(1_000)))
-    assert len(digest.clusters) == 7
-    assert digest.clusters[-1].endswith(" other, of 6 kinds")
-    assert sum(int(line.partition(" ")[0]) for line in digest.clusters) == 1_000
+    notice = of_group(*(failed(number, error=words[number % len(words)]) for number in range(1_000)))
+    assert len(notice.error.splitlines()) == 7
+    assert notice.error.splitlines()[-1].endswith(" other, of 6 kinds")
+    assert sum(int(line.partition(" ")[0]) for line in notice.error.splitlines()) == 1_000
 
 
 def test_the_same_error_at_two_nodes_is_two_clusters() -> None:
@@ -316,21 +313,21 @@ def test_the_same_error_at_two_nodes_is_two_clusters() -> None:
     data["execution"]["failedNodes"][0]["name"] = "Step 2"
     other = data_of(EventType.EXECUTION_FAILED)
     other["execution"]["failedNodes"][0]["name"] = "Step 3"
-    digest = digest_of(*(sample(EventType.EXECUTION_FAILED, data=each) for each in (data, other, other)))
-    assert [line.partition(":")[0][-6:] for line in digest.clusters] == ["Step 3", "Step 2"]
+    notice = of_group(*(sample(EventType.EXECUTION_FAILED, data=each) for each in (data, other, other)))
+    assert [line.partition(":")[0][-6:] for line in notice.error.splitlines()] == ["Step 3", "Step 2"]
 
 
 def test_a_group_says_how_many_of_what() -> None:
-    digest = digest_of(
+    notice = of_group(
         *(failed(number) for number in range(3)),
         failed(3, pipeline={"id": "p", "name": "Other"}),
         sample(EventType.EXECUTION_OVERDUE),
         sample(EventType.EXECUTION_LOST),
         sample(EventType.EXECUTION_UNRECOGNIZED),
     )
-    assert digest.headline == "✕ 4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
-    assert digest.severity is Severity.ERROR
-    assert [event.headline for event in digest.newest][:2] == [
+    assert notice.headline == "✕ 4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
+    assert notice.severity is Severity.ERROR
+    assert [event.headline for event in notice.newest][:2] == [
         "! Sales agent has the undocumented status unrecognized",
         "? Sales agent: an execution is lost",
     ]
@@ -338,10 +335,10 @@ def test_a_group_says_how_many_of_what() -> None:
 
 @pytest.mark.parametrize("other", [{"pipeline": {"id": "p", "name": "Sales agent"}}, {"account": "staging"}])
 def test_pipelines_of_one_name_are_counted_by_their_ids(other: dict[str, Any]) -> None:
-    headline = digest_of(failed(1), failed(2), failed(3, **other)).headline
+    headline = of_group(failed(1), failed(2), failed(3, **other)).headline
     assert headline == "✕ 3 failed in 2 pipelines (12:00:31-12:00:31 UTC)"
 
 
 def test_a_pipeline_that_was_renamed_is_counted_once_by_its_newest_name() -> None:
-    headline = digest_of(failed(1), failed(2, pipeline={"id": PIPELINE, "name": "Sales"})).headline
+    headline = of_group(failed(1), failed(2, pipeline={"id": PIPELINE, "name": "Sales"})).headline
     assert headline == "✕ 2 failed in Sales (12:00:31-12:00:31 UTC)"

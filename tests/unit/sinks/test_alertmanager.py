@@ -37,7 +37,7 @@ def clock() -> FakeClock:
 
 
 def alertmanager(*batch: Delivery) -> list[dict[str, Any]]:
-    messages = AlertmanagerTemplate(clock()).messages(batch)
+    messages = AlertmanagerTemplate(clock=clock()).messages(batch)
     return [alert for message in messages for alert in check_alertmanager(message.body)]
 
 
@@ -93,7 +93,7 @@ def test_alertmanager_is_sent_both_where_trouble_ends_a_problem_the_closing_firs
 
 
 def test_what_an_alert_cannot_say_is_no_request() -> None:
-    assert AlertmanagerTemplate(FakeClock()).messages([sample(EventType.PROBLEM_ACKNOWLEDGED)]) == []
+    assert AlertmanagerTemplate().messages([sample(EventType.PROBLEM_ACKNOWLEDGED)]) == []
 
 
 def test_a_sink_that_is_disabled_while_it_fails_is_the_same_alert() -> None:
@@ -113,7 +113,7 @@ def test_labels_of_the_user_get_names_that_alertmanager_takes_and_never_ours() -
 
 def test_no_alert_ends_before_it_starts_however_the_clocks_stand() -> None:
     now = clock()
-    template = AlertmanagerTemplate(now)
+    template = AlertmanagerTemplate(clock=now)
     for passed_s in (-86_400.0, 0.0, 86_400.0):
         now.passed_s = passed_s
         for delivery in [*map(sample, EventType), *OVERDUE_ENDS]:
@@ -124,7 +124,7 @@ def test_no_alert_ends_before_it_starts_however_the_clocks_stand() -> None:
 def test_what_is_posted_late_is_still_an_alert_for_a_quarter_of_an_hour() -> None:
     now = clock()
     now.passed_s += 3600
-    (message,) = AlertmanagerTemplate(now).messages([failed()])
+    (message,) = AlertmanagerTemplate(clock=now).messages([failed()])
     (alert,) = check_alertmanager(message.body)
     assert alert["endsAt"] == timestamp(AT + timedelta(minutes=75))
     assert ended_after(alert) == timedelta(minutes=75)
@@ -137,7 +137,7 @@ def problem(kind: EventType) -> Problem:
 @pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
 def test_a_refresh_is_the_alert_of_the_opening_for_longer_or_until_it_was_closed(kind: EventType) -> None:
     now = clock()
-    template = AlertmanagerTemplate(now)
+    template = AlertmanagerTemplate(clock=now)
     opened = alertmanager(sample(kind))[0]
     now.passed_s += 60
     (message,) = template.refreshes([SentProblem(sample(kind).body, problem(kind))])
@@ -152,11 +152,11 @@ def test_a_problem_opened_by_an_event_of_an_earlier_version_is_refreshed() -> No
     data = data_of(EventType.ACCOUNT_DEGRADED)
     del data["problem"]
     sent = SentProblem(sample(EventType.ACCOUNT_DEGRADED, data=data).body, problem(EventType.ACCOUNT_DEGRADED))
-    (message,) = AlertmanagerTemplate(clock()).refreshes([sent])
+    (message,) = AlertmanagerTemplate(clock=clock()).refreshes([sent])
     assert check_alertmanager(message.body)[0]["labels"]["alertname"] == "ClerkAccountDegraded"
 
 
 def test_many_problems_are_refreshed_in_several_requests() -> None:
     sent = SentProblem(sample(EventType.PIPELINE_SILENT).body, problem(EventType.PIPELINE_SILENT))
-    messages = AlertmanagerTemplate(clock()).refreshes([sent] * 600)
+    messages = AlertmanagerTemplate(clock=clock()).refreshes([sent] * 600)
     assert [len(check_alertmanager(message.body)) for message in messages] == [256, 256, 88]

@@ -88,7 +88,7 @@ def test_the_largest_event_has_room_in_an_embed_and_what_is_cut_says_so() -> Non
     data["execution"] |= {"failedNodes": nodes, "status": "漢" * 200}
     (message,) = DiscordTemplate().messages([oversized(data)])
     (embed,) = check_discord(message.body)["embeds"]
-    assert ("chars)" in embed["description"], message.is_cut) == (True, True)
+    assert "chars)" in embed["description"]
     assert ("Labels" in str(embed["fields"]), "Also failed" in embed["description"]) == (True, True)
     assert len(message.body) > 6000  # bytes are not what counts
 

@@ -26,7 +26,7 @@ KEY = "k" * 32
 
 
 def pagerduty(*batch: Delivery) -> list[dict[str, Any]]:
-    return [check_pagerduty(message.body) for message in PagerDutyTemplate(KEY).messages(batch)]
+    return [check_pagerduty(message.body) for message in PagerDutyTemplate(routing_key=KEY).messages(batch)]
 
 
 @pytest.mark.parametrize("type_", set(EventType) - {EventType.WATCHER_TEST})

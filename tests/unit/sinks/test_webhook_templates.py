@@ -149,21 +149,6 @@ async def test_a_large_group_is_made_aside_and_sent_in_one_request(receiver: Rec
     assert len(receiver.requests) == 1
 
 
-async def test_a_sink_that_cuts_says_so_once_an_hour(receiver: Receiver) -> None:
-    clock = FakeClock()
-    receiver.reply = says(answer(200, body=b"ok"))
-    long = failed(error="x" * 2000)
-    async with sink_to(receiver.url, template="slack", clock=clock) as sink:
-        with capture_logs() as logs:
-            for passed_s in (0.0, 3599.0, 3600.0):
-                clock.passed_s = passed_s
-                await sink.send([failed()])
-                await sink.send([long])
-    cut = [line for line in logs if line["event"] == "message.cut"]
-    assert [(line["sink"], line["event_id"]) for line in cut] == [("ops", str(long.event_id))] * 2
-    assert [line["count"] for line in cut] == [1, 2]
-
-
 async def test_a_sink_whose_messages_are_refused_says_so_once_an_hour(receiver: Receiver) -> None:
     clock = FakeClock()
     receiver.reply = says(answer(400, body=b"invalid_blocks"))

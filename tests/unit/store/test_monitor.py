@@ -19,10 +19,10 @@ from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import BackoffState, Lease, Turn
 from watcher.store.database import explain
 from watcher.store.maintenance_store import MaintenanceStore
-from watcher.store.monitor import StoreMonitor, Writing
 from watcher.store.postgresql import explain_error as explain_postgresql
+from watcher.store.recording import Writing
 from watcher.store.sink_store import SinkStore
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, StoreMonitor
 from watcher.store.sqlite import ERROR_NAMES
 
 EXPLAIN = partial(explain, where="watcher.db", names=ERROR_NAMES)

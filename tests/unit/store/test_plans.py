@@ -22,7 +22,6 @@ from watcher.store import (
     problems,
     recording,
     sink_store,
-    states,
 )
 from watcher.store.database import HotStatement
 from watcher.store.postgresql import PostgresDatabase
@@ -56,13 +55,12 @@ OTHERS: list[Statement] = [
     problems._MOVE,
     problems._MESSAGE,
     problems._FAILING,
-    states._WRITE_SOURCE,
-    states._WRITE_BACKOFF,
-    states._UPDATE,
-    states._SAVE_POLL_TIMES,
-    states._WRITE_PIPELINE,
-    states.FORGET_SCAN,
-    states.MARK_PIPELINE,
+    recording._WRITE_SOURCE,
+    recording._WRITE_BACKOFF,
+    recording._WRITE_EXECUTION,
+    recording.FORGET_SCAN,
+    recording.MARK_PIPELINE,
+    account_store._SAVE_POLL_TIMES,
     account_store._CURSOR,
     account_store._OPEN,
     maintenance_store._ENDED,

@@ -23,7 +23,7 @@ from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.changes import PipelineChange, SourceChange
-from watcher.store.states import Source
+from watcher.store.sources import Source
 from watcher.store.tables import snapshot
 from watcher.web import pages
 from watcher.web.models import Need
