@@ -215,7 +215,7 @@ async def _ask(url: str, repetitions: int) -> tuple[Mapping[str, Sequence[float]
     """Return how long each answer took, and the CPU of each, of the one who asks and the one who answers."""
     clock = Clock()
     store = await open_store(url, clock=clock)
-    console = unserved(store, settings(), clock=clock, operator=StandInOperator(store))
+    console = unserved(store, settings, clock=clock, operator=StandInOperator(store))
     server = HttpServer(list(api_routes(lambda: console)), clock=clock)
     port = await server.listen(Address("127.0.0.1", 0))
     took: dict[str, list[float]] = {name: [] for name in REQUESTS}

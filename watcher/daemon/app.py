@@ -38,10 +38,10 @@ from watcher.store.sql_store import SqlStore
 from watcher.store.store_url import is_postgresql
 from watcher.web.access import access
 from watcher.web.api import api_routes
-from watcher.web.console import Console
 from watcher.web.health import Checks, health_routes
 from watcher.web.pages import page_routes
 from watcher.web.server import HttpServer
+from watcher.web.shown import Console
 
 log = structlog.get_logger()
 
