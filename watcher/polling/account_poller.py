@@ -317,8 +317,9 @@ class AccountPoller:
         for entry in late or waits[:1]:
             self._breaker.note_gap(entry, last_at=entry.asked_at, now=now, ran_s=ran_s)
         if request.scans:
-            listing = request.listing  # of a scan only the beginning; a list that is refused is as what is lost
-            if not listing.scan.began_at and listing.cursor.refused is None:
+            # of a scan only the beginning; the first ones read all there is; a list that is refused is as what is lost
+            listing = request.listing
+            if not listing.scan.began_at and listing.cursor.complete_at and listing.cursor.refused is None:
                 self._breaker.note_gap(listing, last_at=listing.scanned_at, now=now, ran_s=ran_s)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
