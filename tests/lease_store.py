@@ -22,6 +22,7 @@ from watcher.store.leases import (
     HeldLease,
     LeaseKey,
     LeaseRow,
+    PostgresLeases,
     RenewRequest,
     Sharing,
     TakenLease,
@@ -29,7 +30,6 @@ from watcher.store.leases import (
     rows_of,
     share,
 )
-from watcher.store.postgresql_leases import PostgresLeases
 from watcher.store.sql_store import SqlStore
 
 Claim = Callable[[str, str], Awaitable[Lease]]

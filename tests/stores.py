@@ -24,7 +24,7 @@ from watcher.domain.routing import Router
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.runtime.clock import Clock
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.changes import (
     AttemptRecord,
     BackoffState,
@@ -160,7 +160,7 @@ def execution_id(number: int) -> str:
 
 async def executions_of(store: SqlStore, account: Lease, *, count: int = 1000) -> list[ExecutionRecord]:
     """Return what is recorded of the first so many executions of an account, in the order of their numbers."""
-    owned = SqlAccountStore(store, account)
+    owned = AccountStore(store, account)
     return list((await owned.load_executions([execution_id(number) for number in range(count)])).values())
 
 

@@ -23,9 +23,9 @@ from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.changes import OpenProblem
-from watcher.store.postgresql_leases import PostgresLeases
+from watcher.store.leases import PostgresLeases
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
@@ -98,7 +98,7 @@ def dependencies_of(
 ) -> OwnerDependencies:
     """Return what owners work with. Its schedule is not started."""
     return OwnerDependencies(
-        account_store=partial(SqlAccountStore, store),
+        account_store=partial(AccountStore, store),
         clock=clock,
         metrics=metrics or Metrics(),
         events=EventFactory(Router({})),

@@ -25,7 +25,7 @@ from watcher.polling.session import AccountDependencies
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import Jitter, Pacer
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -246,7 +246,7 @@ async def account_of(
     events = EventFactory(Router({"ops": Route(frozenset(EventType), {}, frozenset())}))
     metrics, fatal, wakes = Metrics(), list[BaseException](), list[float]()
     lease, sink = await claim(store, "account", "default"), await sink_of(store)
-    owned = SqlAccountStore(store, lease)
+    owned = AccountStore(store, lease)
     record = await owned.load_account()
     await sink.load(fingerprint="")
     children = AccountMetrics(metrics, "default")

@@ -16,13 +16,13 @@ from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
 from watcher.clerk.api import ClerkApi
 from watcher.config.models import PollingSettings, Settings
-from watcher.daemon.build import AccountOwnerDependencies, build_account
+from watcher.daemon.supervisor import AccountOwnerDependencies, build_account
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, WakeIn
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.changes import Change, Lease, Taken
 from watcher.store.leases import HeldLease
 from watcher.store.open import open_store
@@ -101,8 +101,8 @@ async def enter_stage(
             written.add_done_callback(lambda _: notes.recorded(item, now_s=world.now_s()))
         return written
 
-    def noted(lease: Lease) -> SqlAccountStore:
-        owned = SqlAccountStore(store, lease)
+    def noted(lease: Lease) -> AccountStore:
+        owned = AccountStore(store, lease)
         owned.record = record
         return owned
 

@@ -37,7 +37,7 @@ from watcher.domain.errors import OwnershipLostError, SequenceConflictError, Sto
 from watcher.domain.execution import ExecutionRecord, LostReason
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.changes import Backlog, BackoffState, Lease, Turn
 from watcher.store.maintenance_store import Keep
 from watcher.store.open import open_store
@@ -73,7 +73,7 @@ async def test_a_recorded_execution_is_loaded_as_it_was(store: SqlStore, account
         was_paused=True,
     )
     await store.record(replace(change(account), known=known))
-    record = await SqlAccountStore(store, account).load_account()
+    record = await AccountStore(store, account).load_account()
     assert await executions_of(store, account) == [known]
     assert (record.sequence, record.trouble) == (0, None)
 
@@ -130,9 +130,9 @@ async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease
         store.record(change(account, 2)),
         store.record(source_change(account)),
         store.record(source_change(ops.lease, sinks=())),
-        SqlAccountStore(store, account).save_poll_times({execution_id(1): LATER}),
-        SqlAccountStore(store, account).save_backoff(BackoffState(60.0, 40.0)),
-        SqlAccountStore(store, account).save_snapshot(AccountSnapshot(1.0, 0.0, 0.0)),
+        AccountStore(store, account).save_poll_times({execution_id(1): LATER}),
+        AccountStore(store, account).save_backoff(BackoffState(60.0, 40.0)),
+        AccountStore(store, account).save_snapshot(AccountSnapshot(1.0, 0.0, 0.0)),
         ops.save_snapshot(SinkSnapshot(None, "204")),
         ops.turn(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=9.0)),
         settle(ops, delivery),
@@ -144,30 +144,30 @@ async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease
         with pytest.raises(OwnershipLostError):
             await write
     assert [(each.sequence, each.polled_at) for each in await executions_of(store, winner)] == [(1, START_US)]
-    record = await SqlAccountStore(store, winner).load_account()
+    record = await AccountStore(store, winner).load_account()
     assert (record.sequence, record.backoff, record.snapshot) == (0, NO_BACKOFF, None)
     assert await due(sink_winner) == [delivery]
 
 
 async def test_an_account_remembers_its_trouble_and_its_sequence(store: SqlStore, account: Lease) -> None:
     await store.record(source_change(account, state="unauthorized"))
-    record = await SqlAccountStore(store, account).load_account()
+    record = await AccountStore(store, account).load_account()
     assert (record.sequence, record.trouble) == (1, "unauthorized")
     await store.record(source_change(account, sequence=2, state=None))
-    record = await SqlAccountStore(store, account).load_account()
+    record = await AccountStore(store, account).load_account()
     assert (record.sequence, record.trouble) == (2, None)
 
 
 async def test_what_an_account_goes_through_is_kept_and_its_pause_goes_on_ending(
     store: SqlStore, account: Lease, clock: SetClock
 ) -> None:
-    assert (await SqlAccountStore(store, account).load_account()).backoff == NO_BACKOFF
-    await SqlAccountStore(store, account).save_backoff(BackoffState(60.0, 40.0))
-    assert (await SqlAccountStore(store, account).load_account()).backoff == BackoffState(60.0, 40.0)
+    assert (await AccountStore(store, account).load_account()).backoff == NO_BACKOFF
+    await AccountStore(store, account).save_backoff(BackoffState(60.0, 40.0))
+    assert (await AccountStore(store, account).load_account()).backoff == BackoffState(60.0, 40.0)
     clock.us += 25 * SECOND_US
-    assert (await SqlAccountStore(store, account).load_account()).backoff == BackoffState(35.0, 40.0)
-    await SqlAccountStore(store, account).save_backoff(NO_BACKOFF)
-    assert (await SqlAccountStore(store, account).load_account()).backoff == NO_BACKOFF
+    assert (await AccountStore(store, account).load_account()).backoff == BackoffState(35.0, 40.0)
+    await AccountStore(store, account).save_backoff(NO_BACKOFF)
+    assert (await AccountStore(store, account).load_account()).backoff == NO_BACKOFF
 
 
 async def test_of_several_backoffs_of_an_account_the_last_is_kept(store: SqlStore, account: Lease) -> None:
@@ -175,18 +175,18 @@ async def test_of_several_backoffs_of_an_account_the_last_is_kept(store: SqlStor
     several = [(account, 1.0), (other, 7.0), (account, 9.0), (account, 2.0)]
     await asyncio.gather(
         *(
-            SqlAccountStore(store, lease).save_backoff(BackoffState(None, failing_for_s))
+            AccountStore(store, lease).save_backoff(BackoffState(None, failing_for_s))
             for lease, failing_for_s in several
         )
     )
-    assert (await SqlAccountStore(store, account).load_account()).backoff == BackoffState(None, 2.0)
-    assert (await SqlAccountStore(store, other).load_account()).backoff == BackoffState(None, 7.0)
+    assert (await AccountStore(store, account).load_account()).backoff == BackoffState(None, 2.0)
+    assert (await AccountStore(store, other).load_account()).backoff == BackoffState(None, 7.0)
 
 
 async def test_of_how_an_account_and_a_sink_stand_the_last_is_kept(
     store: SqlStore, account: Lease, ops: SinkStore
 ) -> None:
-    owned = SqlAccountStore(store, account)
+    owned = AccountStore(store, account)
     pipeline = PipelineSnapshot({"running": 2}, {"running": START_US}, "sf", START_US, LATER, LATER, START_US)
     several = [AccountSnapshot(1.0, 0.5, 0.0), AccountSnapshot(2.0, 1.5, 30.0, "rate_limited", {PIPELINE: pipeline})]
     failing = SinkSnapshot("failing", "503", START_US, LATER, is_open=True)
@@ -202,7 +202,7 @@ async def test_polls_are_kept_and_never_go_back(store: SqlStore, account: Lease,
     clock.us = LATER
     await store.record(change(account, 1))
     await store.record(change(account, 2, polled_at=LATER))
-    await SqlAccountStore(store, account).save_poll_times(
+    await AccountStore(store, account).save_poll_times(
         {execution_id(1): LATER, execution_id(2): START_US, execution_id(3): LATER}
     )
     assert {each.polled_at for each in await executions_of(store, account)} == {LATER}
@@ -337,7 +337,7 @@ async def test_a_closed_store_refuses_and_may_be_closed_again(store: SqlStore, a
     await store.close()
     for use in (
         partial(store.record, change(account)),
-        SqlAccountStore(store, account).load_account,
+        AccountStore(store, account).load_account,
         store.backlog,
     ):
         with pytest.raises(StoreError):
@@ -508,6 +508,6 @@ async def test_old_events_of_accounts_and_sinks_go_once_nothing_of_them_waits(
     (delivery,) = await due(ops)
     await settle(ops, delivery)
     await prune(store, ended_before=START_US + 1, keep=drop)
-    record = await SqlAccountStore(store, account).load_account()
+    record = await AccountStore(store, account).load_account()
     assert (record.sequence, record.trouble) == (2, "unreachable")
     await store.record(source_change(account, sequence=3))

@@ -24,7 +24,7 @@ from watcher.domain.errors import OwnershipLostError, SequenceConflictError
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.changes import ExecutionChange, Lease, PipelineRecord
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -37,10 +37,10 @@ CURSOR = Cursor(since_at=START_US, complete_at=LATER, refused="forbidden", found
 async def test_a_pipeline_remembers_how_far_it_was_read(store: SqlStore, account: Lease) -> None:
     begun = Cursor(START_US)
     await store.record(pipeline_change(account, cursor=begun))
-    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(0, begun)
+    assert await AccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(0, begun)
     await store.record(pipeline_change(account, cursor=CURSOR))
-    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(0, CURSOR)
-    assert await SqlAccountStore(store, account).load_pipeline(OTHER) == PipelineRecord(0, None)
+    assert await AccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(0, CURSOR)
+    assert await AccountStore(store, account).load_pipeline(OTHER) == PipelineRecord(0, None)
 
 
 async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: SqlStore, account: Lease) -> None:
@@ -52,7 +52,7 @@ async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: SqlSto
     ]
     await asyncio.gather(*map(store.record, changes))
     for pipeline in (OTHER, PIPELINE):
-        assert (await SqlAccountStore(store, account).load_pipeline(pipeline)).cursor == cursors[-1]
+        assert (await AccountStore(store, account).load_pipeline(pipeline)).cursor == cursors[-1]
 
 
 async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(
@@ -60,7 +60,7 @@ async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(
 ) -> None:
     emitted = pipeline_change(account, cursor=CURSOR, sinks=("ops",))
     await store.record(emitted)
-    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
+    assert await AccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
     (delivery,) = await due(ops)
     assert (delivery.event_id, delivery.body) == (emitted.entries[0].event.id, emitted.entries[0].event.body)
 
@@ -72,7 +72,7 @@ async def test_a_pipeline_change_from_another_sequence_is_lost_and_writes_nothin
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
     with pytest.raises(SequenceConflictError):
         await store.record(pipeline_change(account, before=before, cursor=Cursor(START_US), sinks=("ops",)))
-    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
+    assert await AccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
     assert (await store.backlog())["ops"].pending_count == 1
 
 
@@ -80,11 +80,11 @@ async def test_who_lost_the_lease_moves_no_cursor_and_sees_none(store: SqlStore,
     winner = await claim(store, "account", account.name)
     for use in (
         store.record(pipeline_change(account, cursor=CURSOR)),
-        SqlAccountStore(store, account).load_pipeline(PIPELINE),
+        AccountStore(store, account).load_pipeline(PIPELINE),
     ):
         with pytest.raises(OwnershipLostError):
             await use
-    assert await SqlAccountStore(store, winner).load_pipeline(PIPELINE) == PipelineRecord(0, None)
+    assert await AccountStore(store, winner).load_pipeline(PIPELINE) == PipelineRecord(0, None)
 
 
 async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(
@@ -96,7 +96,7 @@ async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(
     async for _ in (await upkeep(store)).prune(ended_before=Micros(clock.us + 1), keep=lambda *_: True):
         pass
     await store.record(pipeline_change(account, before=1, cursor=CURSOR, sinks=("ops",)))
-    assert (await SqlAccountStore(store, account).load_pipeline(PIPELINE)).sequence == 2
+    assert (await AccountStore(store, account).load_pipeline(PIPELINE)).sequence == 2
 
 
 async def test_what_a_list_found_is_recorded_before_it_is_reported(
@@ -118,7 +118,7 @@ async def test_when_something_was_found_is_never_moved_to_now(store: SqlStore, a
     await store.record(pipeline_change(account, cursor=CURSOR))
     clock.us = START_US - DAY_US
     (known,) = await executions_of(store, account)
-    record = await SqlAccountStore(store, account).load_pipeline(PIPELINE)
+    record = await AccountStore(store, account).load_pipeline(PIPELINE)
     assert record.cursor is not None
     assert known.found_at == record.cursor.complete_at == LATER
 
@@ -138,20 +138,20 @@ async def test_what_is_open_is_loaded_by_its_pipelines(store: SqlStore, account:
     await store.record(replace(elsewhere, known=replace(elsewhere.known, pipeline=OTHER)))
     await store.record(change(other, 4))
     first, _, third = await executions_of(store, account)
-    assert list(await SqlAccountStore(store, account).load_open([PIPELINE])) == [first]
-    assert {each.execution for each in await SqlAccountStore(store, account).load_open([OTHER, PIPELINE])} == {
+    assert list(await AccountStore(store, account).load_open([PIPELINE])) == [first]
+    assert {each.execution for each in await AccountStore(store, account).load_open([OTHER, PIPELINE])} == {
         first.execution,
         third.execution,
     }
-    assert list(await SqlAccountStore(store, account).load_open([])) == []
-    assert list(await SqlAccountStore(store, account).load_open(["88bb0000-0000-4000-8000-000000000000"])) == []
+    assert list(await AccountStore(store, account).load_open([])) == []
+    assert list(await AccountStore(store, account).load_open(["88bb0000-0000-4000-8000-000000000000"])) == []
 
 
 async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(store: SqlStore, account: Lease) -> None:
     await store.record(change(account, status="failed", ended_at=9))
-    assert list(await SqlAccountStore(store, account).load_open([PIPELINE])) == []
+    assert list(await AccountStore(store, account).load_open([PIPELINE])) == []
     await store.record(change(account, sequence=2, status="running"))
-    assert len(await SqlAccountStore(store, account).load_open([PIPELINE])) == 1
+    assert len(await AccountStore(store, account).load_open([PIPELINE])) == 1
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
@@ -161,7 +161,7 @@ async def test_very_many_open_executions_are_loaded(store: SqlStore, account: Le
         ExecutionChange(account, None, ExecutionRecord(execution_id(number), PIPELINE), ()) for number in range(count)
     ]
     await asyncio.gather(*map(store.record, changes))
-    assert {each.execution for each in await SqlAccountStore(store, account).load_open([PIPELINE])} == {
+    assert {each.execution for each in await AccountStore(store, account).load_open([PIPELINE])} == {
         change.known.execution for change in changes
     }
 
@@ -171,7 +171,7 @@ async def absent(store: SqlStore, *, at: int, present: tuple[tuple[str, str], ..
 
 
 async def cursor_of(store: SqlStore, account: Lease) -> Cursor | None:
-    return (await SqlAccountStore(store, account).load_pipeline(PIPELINE)).cursor
+    return (await AccountStore(store, account).load_pipeline(PIPELINE)).cursor
 
 
 @pytest.mark.parametrize(("absent_us", "after"), [(DAY_US, CURSOR), (DAY_US + 1, None)])
@@ -182,7 +182,7 @@ async def test_a_pipeline_that_returns_is_read_on_within_a_day_and_anew_after_it
     await absent(store, at=START_US)
     await absent(store, at=START_US + 9)  # still absent, not anew
     clock.us = START_US + absent_us
-    assert await SqlAccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, after)
+    assert await AccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, after)
 
 
 async def test_a_pipeline_that_returns_has_its_whole_day_again(

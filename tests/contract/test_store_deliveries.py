@@ -26,7 +26,7 @@ from stores import (
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType, Group, OutboxEntry
 from watcher.domain.timestamps import Micros
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.changes import BackoffState, Lease, SourceChange, Take, Turn
 from watcher.store.open import open_store
 from watcher.store.sink_store import SinkStore
@@ -323,13 +323,13 @@ async def test_how_a_sink_is_is_kept_with_a_turn_or_without_and_the_last_word_co
     assert (record_.backoff, record_.clock_s) == (BackoffState(), 0.0)
     await settle(ops, other, backoff=BackoffState(1.0, 2.0), clock_s=7.0)
     await ops.turn(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=8.0))
-    await SqlAccountStore(store, account).save_backoff(BackoffState(None, 2.0))
+    await AccountStore(store, account).save_backoff(BackoffState(None, 2.0))
     record_ = await ops.load(fingerprint="one")
     assert (record_.backoff, record_.clock_s) == (BackoffState(60.0, 40.0), 8.0)
     clock.us += 70 * SECOND_US
     assert (await ops.load(fingerprint="one")).backoff == BackoffState(-10.0, 40.0)
     assert (await ops.load(fingerprint="two")).backoff == BackoffState(None, 40.0)  # no pause of another receiver
-    assert (await SqlAccountStore(store, account).load_account()).backoff == BackoffState(None, 2.0)
+    assert (await AccountStore(store, account).load_account()).backoff == BackoffState(None, 2.0)
 
 
 async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next_of_its_lane_let_go(

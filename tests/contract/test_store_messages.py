@@ -27,7 +27,7 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.changes import Lease, RulesChange, SourceChange
 from watcher.store.open import open_store
 from watcher.store.sink_store import SinkStore
@@ -70,7 +70,7 @@ async def thread(store: SqlStore, sink: SinkStore) -> ProblemMessage | None:
 async def found(store: SqlStore, sink: SinkStore, subject: str, **more: Any) -> Delivery:
     """Return what is taken of a new event, and settle it."""
     account = await claim(store, "account", "asking")
-    sequence = (await SqlAccountStore(store, account).load_account()).sequence + 1
+    sequence = (await AccountStore(store, account).load_account()).sequence + 1
     asking = OutboxEntry(event(subject, sequence=sequence, **more), (sink.lease.name,))
     await store.record(SourceChange(account, sequence - 1, sequence, None, (asking,)))
     (taken,) = [each for each in await due(sink, with_messages=True) if each.content["id"] == f"{subject}-{sequence}"]

@@ -39,7 +39,7 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.changes import ChangeSet, ExecutionChange, Lease, OpenProblem, RulesChange, RulesRecord
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.problems import count_open_problems
@@ -81,18 +81,18 @@ def together(lease: Lease, *changes: ExecutionChange | RulesChange) -> ChangeSet
 async def test_what_rules_go_by_comes_back_with_problems_and_ends_that_wait(store: SqlStore, account: Lease) -> None:
     waiting = (UnjudgedEnd(execution_id(2), End(9, failed=False)), UnjudgedEnd(execution_id(1), End(7, failed=True)))
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of()), unjudged=waiting))
-    assert await SqlAccountStore(store, account).load_rules(PIPELINE) == RulesRecord(
+    assert await AccountStore(store, account).load_rules(PIPELINE) == RulesRecord(
         1, STATE, {FAILING: problem_of()}, [waiting[1], waiting[0]]
     )
     await store.record(rules_change(account, before=1, judges_all=True))
-    assert (await SqlAccountStore(store, account).load_rules(PIPELINE)).unjudged == []
+    assert (await AccountStore(store, account).load_rules(PIPELINE)).unjudged == []
 
 
 async def test_what_is_judged_and_what_waits_anew_may_be_written_at_once(store: SqlStore, account: Lease) -> None:
     first, second = (UnjudgedEnd(execution_id(number), End(number, failed=True)) for number in (1, 2))
     await store.record(rules_change(account, unjudged=(first,)))
     await store.record(rules_change(account, judges_all=True, unjudged=(second,)))
-    assert (await SqlAccountStore(store, account).load_rules(PIPELINE)).unjudged == [second]
+    assert (await AccountStore(store, account).load_rules(PIPELINE)).unjudged == [second]
 
 
 async def test_ends_and_what_they_lead_to_are_written_together(store: SqlStore, account: Lease) -> None:
@@ -106,7 +106,7 @@ async def test_ends_and_what_they_lead_to_are_written_together(store: SqlStore, 
         )
     )
     assert len(await executions_of(store, account)) == 2
-    assert (await SqlAccountStore(store, account).load_rules(PIPELINE)).problems == {FAILING: problem}
+    assert (await AccountStore(store, account).load_rules(PIPELINE)).problems == {FAILING: problem}
     assert (await store.backlog())["ops"].pending_count == 3
 
 
@@ -125,7 +125,7 @@ async def test_of_changes_that_belong_together_one_that_cannot_be_written_takes_
     assert isinstance(outcomes[0], SequenceConflictError)
     assert outcomes[1] is None
     assert names(await due(ops)) == [of(9)]
-    assert await SqlAccountStore(store, account).load_rules(PIPELINE) == RulesRecord(0, RuleState(), {}, [])
+    assert await AccountStore(store, account).load_rules(PIPELINE) == RulesRecord(0, RuleState(), {}, [])
 
 
 async def test_who_lost_the_lease_judges_nothing(store: SqlStore, account: Lease) -> None:
@@ -169,7 +169,7 @@ async def test_a_problem_may_be_opened_and_closed_in_one_write(store: SqlStore, 
             rules_change(account, before=2, sinks=(), problems=opened(again)),
         )
     )
-    record = await SqlAccountStore(store, account).load_rules(PIPELINE)
+    record = await AccountStore(store, account).load_rules(PIPELINE)
     assert (record.sequence, record.problems) == (3, {FAILING: again})
 
 
@@ -178,7 +178,7 @@ async def test_an_open_problem_counts_on(store: SqlStore, account: Lease) -> Non
     await store.record(rules_change(account, sinks=(), problems=opened(problem)))
     counted = replace(problem, failed_count=7)
     await store.record(rules_change(account, before=1, problems=(ProblemChange(counted),)))
-    assert (await SqlAccountStore(store, account).load_rules(PIPELINE)).problems == {FAILING: counted}
+    assert (await AccountStore(store, account).load_rules(PIPELINE)).problems == {FAILING: counted}
 
 
 async def test_open_problems_are_counted_by_kind(store: SqlStore, account: Lease) -> None:
@@ -287,9 +287,9 @@ async def test_an_account_or_sink_whose_problem_is_closed_begins_anew(
     await store.record(source_change(ops.lease, state="failing", sinks=(), problems=opened(failing)))
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of(1))))
     await (await upkeep(store)).close_problems([closing(problem_of(1))])
-    assert (await SqlAccountStore(store, account).load_account()).trouble == "unauthorized"
+    assert (await AccountStore(store, account).load_account()).trouble == "unauthorized"
     await (await upkeep(store)).close_problems([closing(degraded), closing(failing)])
-    assert (await SqlAccountStore(store, account).load_account()).trouble is None
+    assert (await AccountStore(store, account).load_account()).trouble is None
     assert (await ops.load(fingerprint="")).state is None
 
 
@@ -299,8 +299,8 @@ async def test_what_rules_went_by_is_forgotten_with_them(store: SqlStore, accoun
     for pipeline in (PIPELINE, other):
         await store.record(replace(rules_change(account, unjudged=waiting), pipeline=pipeline))
     await (await upkeep(store)).forget_rules(present=[("default", PIPELINE), ("other", other)])
-    assert await SqlAccountStore(store, account).load_rules(PIPELINE) == RulesRecord(0, STATE, {}, [*waiting])
-    assert await SqlAccountStore(store, account).load_rules(other) == RulesRecord(0, RuleState(), {}, [])
+    assert await AccountStore(store, account).load_rules(PIPELINE) == RulesRecord(0, STATE, {}, [*waiting])
+    assert await AccountStore(store, account).load_rules(other) == RulesRecord(0, RuleState(), {}, [])
 
 
 @pytest.mark.parametrize(
@@ -323,9 +323,7 @@ async def test_who_tidied_the_store_before_changes_nothing_any_more(
     with pytest.raises(OwnershipLostError, match="another process owns maintenance store"):
         await tidy(lost)
     assert len(await open_ones(store)) == 1
-    assert await SqlAccountStore(store, account).load_rules(PIPELINE) == RulesRecord(
-        1, STATE, {FAILING: problem_of()}, []
-    )
+    assert await AccountStore(store, account).load_rules(PIPELINE) == RulesRecord(1, STATE, {FAILING: problem_of()}, [])
     assert len(await due(ops)) == 1
 
 
@@ -361,4 +359,4 @@ async def test_a_closed_problem_is_forgotten_in_time(store: SqlStore, account: L
     await prune(store, clock, days=1)
     again = problem_of(1, sequence=3)  # the same id: it could not be written beside the other
     await store.record(rules_change(account, before=2, sinks=(), problems=opened(again)))
-    assert (await SqlAccountStore(store, account).load_rules(PIPELINE)).problems == {FAILING: again}
+    assert (await AccountStore(store, account).load_rules(PIPELINE)).problems == {FAILING: again}

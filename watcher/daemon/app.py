@@ -32,7 +32,7 @@ from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import parse_address
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
 from watcher.store.store_url import is_postgresql
@@ -138,7 +138,7 @@ async def run(
             store.show_on(metrics)
             clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
             shared = OwnerDependencies(
-                account_store=partial(SqlAccountStore, store),
+                account_store=partial(AccountStore, store),
                 clock=clock,
                 metrics=metrics,
                 events=EventFactory(Router({})),

@@ -1,55 +1,19 @@
-"""From settings to parts: routes, watches, one account's poller, and what tells whether two settings are the same."""
+"""From settings to parts: routes, silences, watches, and what tells whether two settings are the same."""
 
 import json
-import random
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 
 from pydantic import SecretStr
 from yarl import URL
 
-from watcher.clerk.api import ClerkApi
 from watcher.config.models import AccountSettings, AnySink, RulesSettings, Settings, SilenceSettings
-from watcher.domain.event import AccountTrouble
-from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Route, Silence, types_matching
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Watch
-from watcher.polling.account_poller import AccountPoller
-from watcher.polling.evaluator import Cadence, ReplyEvaluator, backoff_cadence
-from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
-from watcher.polling.page_processor import ScanRules
-from watcher.polling.poll_item import CONFIRM_WITHIN_S
-from watcher.polling.session import AccountDependencies
-from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client, proxy_for
-from watcher.runtime.metrics import AccountMetrics, Metrics
-from watcher.runtime.pacing import SHARE, Pacer
-from watcher.runtime.scheduler import Schedule
 from watcher.sinks.stdout import StdoutSettings
-from watcher.store.changes import AccountStore, Lease
-from watcher.store.leases import HeldLease
-
-OUTRUN_AFTER_S = 300.0
-"""A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
-
-OUTRUN_PAGES = 50
-"""But at a small rate no sooner: what comes in a pause of 15 minutes may be that many."""
-
-
-@dataclass(frozen=True, slots=True)
-class AccountOwnerDependencies:
-    """What the owner of an account works with: one of each in a process. `fatal` ends it."""
-
-    account_store: Callable[[Lease], AccountStore]
-    clock: Clock
-    metrics: Metrics
-    events: EventFactory
-    schedule: Schedule
-    fatal: Callable[[BaseException], None]
 
 
 def routes_of(settings: Settings) -> dict[str, Route]:
@@ -84,83 +48,6 @@ def silences_of(settings: Settings, stored: Sequence[SilenceSettings] = ()) -> l
         )
         for each in (*settings.silences, *stored)
     ]
-
-
-async def build_account(
-    shared: AccountOwnerDependencies,
-    stack: AsyncExitStack,
-    held: HeldLease,
-    settings: Settings,
-    *,
-    open_api: Callable[..., ClerkApi] = ClerkApi,
-    cadence: Cadence | None = None,
-) -> AccountPoller:
-    """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`.
-
-    `open_api` makes another API of the account's client, `cadence` stands for that of `polling`.
-    """
-    lease, clock, polling, account = held.lease, shared.clock, settings.polling, settings.accounts[held.lease.name]
-    client = await stack.enter_async_context(open_client(account, connections=polling.concurrency, check=held.check))
-    store = shared.account_store(lease)
-    record, now = await store.load_account(), clock.monotonic()
-    api = open_api(client, base_url=account.base_url, clock=clock)
-    failures = FailurePolicy(
-        min_interval_s=polling.min_interval_s,
-        max_interval_s=polling.max_interval_s,
-        lost_after=polling.lost_after,
-        lost_grace_s=polling.lost_grace_s,
-        clock=clock,
-        jitter=random.random,
-    )
-    deps = AccountDependencies(
-        lease=lease,
-        is_trusted=held.is_trusted,
-        api=api,
-        store=store,
-        clock=clock,
-        pacer=Pacer(account.rate_limit, now=now),
-        breaker=AccountCircuitBreaker(
-            degraded_after_s=polling.degraded_after_s,
-            max_interval_s=polling.max_interval_s,
-            clock=clock,
-            trouble=AccountTrouble(record.trouble) if record.trouble else None,
-            backoff=record.backoff,
-        ),
-        record=record,
-        events=shared.events,
-        evaluator=ReplyEvaluator(
-            lease=lease,
-            api=api,
-            events=shared.events,
-            clock=clock,
-            failures=failures,
-            cadence=cadence
-            or backoff_cadence(
-                min_interval_s=polling.min_interval_s,
-                max_interval_s=polling.min_interval_s if polling.cadence == "fixed" else polling.max_interval_s,
-                jitter=random.random,
-            ),
-            link=account.link,
-        ),
-        failures=failures,
-        metrics=AccountMetrics(shared.metrics, lease.name),
-        concurrency=polling.concurrency,
-        wake=shared.schedule.waker(f"account:{lease.name}"),
-        fatal=shared.fatal,
-    )
-    rules = ScanRules(
-        details=polling.details,
-        first_sight=polling.first_sight,
-        lookback_us=round(polling.lookback_s * 1_000_000),
-        history_us=round(max(polling.lookback_s, settings.store.retention_s) * 1_000_000),
-        pages_at_most=max(OUTRUN_PAGES, round(account.rate_limit * OUTRUN_AFTER_S / 2)),
-        confirmed_at_most=account.rate_limit * SHARE * CONFIRM_WITHIN_S / 2,
-        min_interval_s=polling.min_interval_s,
-        max_interval_s=polling.max_interval_s,
-        lost_after=polling.lost_after,
-        lost_grace_s=polling.lost_grace_s,
-    )
-    return AccountPoller(deps, rules)
 
 
 def open_client(settings: AccountSettings, *, connections: int, check: Callable[[], None] = lambda: None) -> Client:

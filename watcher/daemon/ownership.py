@@ -24,10 +24,10 @@ from watcher.store.leases import (
     HeldLease,
     LeaseKey,
     LocalLeases,
+    PostgresLeases,
     RenewRequest,
     key_of,
 )
-from watcher.store.postgresql_leases import PostgresLeases
 
 log = structlog.get_logger()
 

@@ -8,20 +8,20 @@ runs. What another process has taken over is let go of, what it is to take is dr
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
 
+from watcher.clerk.api import ClerkApi
 from watcher.config.models import Settings, SilenceSettings
 from watcher.daemon.build import (
-    AccountOwnerDependencies,
-    build_account,
     fingerprint_of_key,
     fingerprint_of_settings,
     fingerprint_of_sink,
+    open_client,
     routes_of,
     silences_of,
     watches_of,
@@ -30,13 +30,24 @@ from watcher.daemon.ownership import Ownership
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.event import AccountTrouble
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Silences
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.metrics import SinkMetrics
+from watcher.polling.evaluator import Cadence, ReplyEvaluator, backoff_cadence
+from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
+from watcher.polling.page_processor import ScanRules
+from watcher.polling.poll_item import CONFIRM_WITHIN_S
+from watcher.polling.session import AccountDependencies
+from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
+from watcher.runtime.pacing import SHARE, Pacer
+from watcher.runtime.scheduler import Schedule
 from watcher.runtime.threads import raise_to
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext
-from watcher.store.changes import OpenProblem
+from watcher.store.account_store import AccountStore
+from watcher.store.changes import Lease, OpenProblem
 from watcher.store.leases import HeldLease, LeaseKey
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -50,6 +61,25 @@ FLUSH_S = 0.5
 
 RETRY_S = 3.0
 """What could not begin is tried again after this time."""
+
+
+OUTRUN_AFTER_S = 300.0
+"""A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
+
+OUTRUN_PAGES = 50
+"""But at a small rate no sooner: what comes in a pause of 15 minutes may be that many."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountOwnerDependencies:
+    """What the owner of an account works with: one of each in a process. `fatal` ends it."""
+
+    account_store: Callable[[Lease], AccountStore]
+    clock: Clock
+    metrics: Metrics
+    events: EventFactory
+    schedule: Schedule
+    fatal: Callable[[BaseException], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,3 +330,80 @@ def raise_worst(outcomes: Sequence[BaseException | None]) -> None:
     errors = [each for each in outcomes if each is not None and not isinstance(each, OwnershipLostError)]
     if errors:
         raise min(errors, key=lambda error: isinstance(error, StoreError) * (2 - isinstance(error, StoreUnusableError)))
+
+
+async def build_account(
+    shared: AccountOwnerDependencies,
+    stack: AsyncExitStack,
+    held: HeldLease,
+    settings: Settings,
+    *,
+    open_api: Callable[..., ClerkApi] = ClerkApi,
+    cadence: Cadence | None = None,
+) -> AccountPoller:
+    """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`.
+
+    `open_api` makes another API of the account's client, `cadence` stands for that of `polling`.
+    """
+    lease, clock, polling, account = held.lease, shared.clock, settings.polling, settings.accounts[held.lease.name]
+    client = await stack.enter_async_context(open_client(account, connections=polling.concurrency, check=held.check))
+    store = shared.account_store(lease)
+    record, now = await store.load_account(), clock.monotonic()
+    api = open_api(client, base_url=account.base_url, clock=clock)
+    failures = FailurePolicy(
+        min_interval_s=polling.min_interval_s,
+        max_interval_s=polling.max_interval_s,
+        lost_after=polling.lost_after,
+        lost_grace_s=polling.lost_grace_s,
+        clock=clock,
+        jitter=random.random,
+    )
+    deps = AccountDependencies(
+        lease=lease,
+        is_trusted=held.is_trusted,
+        api=api,
+        store=store,
+        clock=clock,
+        pacer=Pacer(account.rate_limit, now=now),
+        breaker=AccountCircuitBreaker(
+            degraded_after_s=polling.degraded_after_s,
+            max_interval_s=polling.max_interval_s,
+            clock=clock,
+            trouble=AccountTrouble(record.trouble) if record.trouble else None,
+            backoff=record.backoff,
+        ),
+        record=record,
+        events=shared.events,
+        evaluator=ReplyEvaluator(
+            lease=lease,
+            api=api,
+            events=shared.events,
+            clock=clock,
+            failures=failures,
+            cadence=cadence
+            or backoff_cadence(
+                min_interval_s=polling.min_interval_s,
+                max_interval_s=polling.min_interval_s if polling.cadence == "fixed" else polling.max_interval_s,
+                jitter=random.random,
+            ),
+            link=account.link,
+        ),
+        failures=failures,
+        metrics=AccountMetrics(shared.metrics, lease.name),
+        concurrency=polling.concurrency,
+        wake=shared.schedule.waker(f"account:{lease.name}"),
+        fatal=shared.fatal,
+    )
+    rules = ScanRules(
+        details=polling.details,
+        first_sight=polling.first_sight,
+        lookback_us=round(polling.lookback_s * 1_000_000),
+        history_us=round(max(polling.lookback_s, settings.store.retention_s) * 1_000_000),
+        pages_at_most=max(OUTRUN_PAGES, round(account.rate_limit * OUTRUN_AFTER_S / 2)),
+        confirmed_at_most=account.rate_limit * SHARE * CONFIRM_WITHIN_S / 2,
+        min_interval_s=polling.min_interval_s,
+        max_interval_s=polling.max_interval_s,
+        lost_after=polling.lost_after,
+        lost_grace_s=polling.lost_grace_s,
+    )
+    return AccountPoller(deps, rules)

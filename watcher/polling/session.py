@@ -26,7 +26,8 @@ from watcher.runtime.http_client import REMEDIES
 from watcher.runtime.metrics import AccountMetrics
 from watcher.runtime.pacing import Pacer
 from watcher.runtime.scheduler import WakeIn
-from watcher.store.changes import AccountRecord, AccountStore, Lease, SourceChange
+from watcher.store.account_store import AccountStore
+from watcher.store.changes import AccountRecord, Lease, SourceChange
 
 log = structlog.get_logger()
 

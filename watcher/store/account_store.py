@@ -65,7 +65,7 @@ _SAVE_POLL_TIMES = text(
 _SNAPSHOT = TypeAdapter(AccountSnapshot)
 
 
-class SqlAccountStore(LeasedStore):
+class AccountStore(LeasedStore):
     """What is recorded of the leased account, its pipelines and executions.
 
     `record` writes a change, its events and their deliveries in one transaction (shared with others of the same tick).
@@ -110,7 +110,7 @@ class SqlAccountStore(LeasedStore):
         return await self._read(load)
 
     async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        """Return the executions of these pipelines that have not ended."""
+        """Return the executions of these pipelines that have not ended. Times as above."""
         numbers = sorted([await self._number_of(each) for each in pipelines])
         now = self._store.clock.steady_us()
 
@@ -125,7 +125,10 @@ class SqlAccountStore(LeasedStore):
         return await self._read(load)
 
     async def load_pipeline(self, pipeline: str) -> PipelineRecord:
-        """Return what is recorded of a pipeline, which is watched whole (again)."""
+        """Return what is recorded of a pipeline, which is watched whole (again).
+
+        A cursor is gone once its pipeline was absent for more than 24 h; events go on from their sequence.
+        """
         number, now = await self._number_of(pipeline), self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> PipelineRecord:

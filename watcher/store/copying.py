@@ -14,8 +14,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from watcher.domain.errors import StoreHeldError, StoreUnusableError, WatcherError
 from watcher.runtime.clock import Clock
 from watcher.store.database import found_version, prepare_schema
+from watcher.store.leases import server_time
 from watcher.store.open import BUSY_TIMEOUT_S
-from watcher.store.postgresql_leases import server_time
 from watcher.store.sqlite import BEGIN, explain_error, hold_file, make_engine
 from watcher.store.store_url import is_postgresql, path_of
 from watcher.store.tables import SCHEMA_VERSION, AnyRow, lease, meta, metadata

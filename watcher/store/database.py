@@ -30,8 +30,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
 from watcher.runtime.threads import WorkerThreads
-from watcher.store.leases import LocalLeases
-from watcher.store.postgresql_leases import PostgresLeases
+from watcher.store.leases import LocalLeases, PostgresLeases
 from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, meta, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -44,8 +44,8 @@ from watcher.store.database import (
     prepare_schema,
     transact,
 )
-from watcher.store.postgresql_leases import CHANNEL as LEASES_CHANNEL
-from watcher.store.postgresql_leases import PostgresLeases, server_time
+from watcher.store.leases import CHANNEL as LEASES_CHANNEL
+from watcher.store.leases import PostgresLeases, server_time
 from watcher.store.tables import SCHEMA_VERSION, meta, metadata
 
 _LIMITS = (

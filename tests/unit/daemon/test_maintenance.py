@@ -26,7 +26,7 @@ from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.changes import ExecutionChange, RulesChange
 from watcher.store.leases import FOR_EVER, LONG_AGO, MAINTENANCE, HeldLease, LeaseKey
 from watcher.store.maintenance_store import EXECUTIONS_COUNT
@@ -61,7 +61,7 @@ NAMED, NOTHING = keeping(A, B), keeping(pipelines=())
 
 
 async def record_of(store: SqlStore) -> Mapping[str, ExecutionRecord]:
-    return await SqlAccountStore(store, await claim(store, "account", "default")).load_executions((A, B))
+    return await AccountStore(store, await claim(store, "account", "default")).load_executions((A, B))
 
 
 async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(store: SqlStore, clock: FakeClock) -> None:
@@ -201,13 +201,13 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
     maintenance = maintenance_of(store, clock, owners)
     await maintenance.tick()
     clock.advance(3 * DAY_S)
-    assert (await SqlAccountStore(store, lease).load_pipeline(PIPELINE)).cursor == Cursor(Micros(1), Micros(2))
+    assert (await AccountStore(store, lease).load_pipeline(PIPELINE)).cursor == Cursor(Micros(1), Micros(2))
     owners.applied = NOTHING
     await maintenance.tick()
     clock.advance(returns_after_s)
     owners.applied = WHOLE
     await maintenance.tick()
-    assert ((await SqlAccountStore(store, lease).load_pipeline(PIPELINE)).cursor is not None) is read_on
+    assert ((await AccountStore(store, lease).load_pipeline(PIPELINE)).cursor is not None) is read_on
 
 
 async def closings(account: Account) -> list[tuple[str, str, str]]:
@@ -319,7 +319,7 @@ async def test_an_overdue_execution_that_ended_without_an_event_is_overdue_no_mo
 ) -> None:
     account = await overdue_ones(store, clock)
     lease = await claim(store, "account", "default")
-    known = (await SqlAccountStore(store, lease).load_executions([B]))[B]
+    known = (await AccountStore(store, lease).load_executions([B]))[B]
     await store.record(ExecutionChange(lease, known.sequence, replace(known, ended_at=clock.steady_us()), ()))
     await maintenance_of(store, clock, Owners(NAMED), metrics=account.metrics).tick()
     assert await closings(account) == [("execution.overdue", "ended", B)]
@@ -333,10 +333,10 @@ async def test_what_the_rules_of_a_pipeline_went_by_is_forgotten_with_them(store
     maintenance = maintenance_of(store, clock, owners)
     owners.applied = keeping(rules={"failing": {"consecutive": 3}})
     await maintenance.tick()
-    assert (await SqlAccountStore(store, lease).load_rules(PIPELINE)).state == state
+    assert (await AccountStore(store, lease).load_rules(PIPELINE)).state == state
     owners.applied = WHOLE
     await maintenance.tick()
-    assert (await SqlAccountStore(store, lease).load_rules(PIPELINE)).state == RuleState()
+    assert (await AccountStore(store, lease).load_rules(PIPELINE)).state == RuleState()
 
 
 # While another configuration is being applied
@@ -347,7 +347,7 @@ RULES: dict[str, object] = {"failing": {"consecutive": 3}}
 
 async def kept(store: SqlStore) -> tuple[int, RuleState]:
     """Return how many problems are open still, and what the rules go by still."""
-    record = await SqlAccountStore(store, await claim(store, "account", "a")).load_rules(PIPELINE)
+    record = await AccountStore(store, await claim(store, "account", "a")).load_rules(PIPELINE)
     return len(await store.open_problems()), record.state
 
 

@@ -33,7 +33,7 @@ from stores import (
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import Exit, StoreError, StoreHeldError, StoreNotReadyError
 from watcher.domain.watch import Cursor
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.copying import CopyStoppedError
 from watcher.store.tables import metadata
 
@@ -118,7 +118,7 @@ async def test_what_a_daemon_left_behind_it_finds_in_the_copy_and_goes_on_from(
     assert not again.created
     account = await claim(again, "account", "default")
     assert names(await due(await sink_of(again))) == [of(3)]
-    assert (await SqlAccountStore(again, account).load_pipeline(PIPELINE)).cursor == cursor
+    assert (await AccountStore(again, account).load_pipeline(PIPELINE)).cursor == cursor
     await again.record(change(account, 1, sequence=2))
     assert max(run(target, "SELECT id FROM event"))[0] == last_number + 1
     await again.close()

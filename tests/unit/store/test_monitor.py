@@ -15,7 +15,7 @@ from virtual import FakeClock
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.timestamps import Micros
 from watcher.runtime.metrics import Metrics
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.changes import BackoffState, Lease, Turn
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.postgresql import explain_error as explain_postgresql
@@ -33,8 +33,8 @@ EDGES = ["store.failed", "store.recovered"]
 
 CHANGES: list[Use] = [
     lambda store, account, _sink: store.record(source_change(account)),
-    lambda store, account, _sink: SqlAccountStore(store, account).save_backoff(BackoffState()),
-    lambda store, account, _sink: SqlAccountStore(store, account).save_poll_times({execution_id(1): Micros(1)}),
+    lambda store, account, _sink: AccountStore(store, account).save_backoff(BackoffState()),
+    lambda store, account, _sink: AccountStore(store, account).save_poll_times({execution_id(1): Micros(1)}),
     lambda store, _account, sink: SinkStore(store, sink).turn(Turn(sink, backoff=BackoffState(), clock_s=1.0)),
     lambda store, _account, sink: SinkStore(store, sink).turn(Turn(sink, calls_forward=True)),
 ]

@@ -17,9 +17,9 @@ from stores import SetClock
 from watcher.store import (
     account_store,
     deliveries,
+    leases,
     maintenance_store,
     operator_store,
-    postgresql_leases,
     problems,
     recording,
     sink_store,
@@ -52,7 +52,7 @@ OF_DELIVERIES: list[Statement] = [
     maintenance_store._EXPIRE,
 ]
 OTHERS: list[Statement] = [
-    postgresql_leases._HELD,
+    leases._HELD,
     problems.MESSAGE_OF_PROBLEM,
     problems.MESSAGE_OF_FAILING,
     recording._WRITE_SOURCE,

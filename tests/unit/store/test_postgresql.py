@@ -23,7 +23,7 @@ from watcher.domain.errors import (
 )
 from watcher.runtime.clock import Clock
 from watcher.store import postgresql
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.open import open_store
 from watcher.store.postgresql import RECONNECT_AFTER_S, Connector, PostgresDatabase, ServerConnection
 from watcher.store.sql_store import SqlStore
@@ -136,7 +136,7 @@ async def test_a_database_that_cannot_keep_every_name_is_refused_before_it_has_t
 
 async def test_names_are_kept_whatever_encoding_the_url_asks_for(postgres: PostgresServer, url: str) -> None:
     store = await opened(f"{url}&client_encoding=latin1")
-    await SqlAccountStore(store, await claim(store, "account", "Müller & 株式会社")).load_account()
+    await AccountStore(store, await claim(store, "account", "Müller & 株式会社")).load_account()
     await store.close()
     assert postgres.run("SELECT name FROM source WHERE kind = 'account'", url) == [("Müller & 株式会社",)]
 
@@ -339,7 +339,7 @@ async def test_a_source_that_another_process_numbers_in_the_same_moment_has_its_
     with psycopg.connect(url) as stranger:
         stranger.execute("INSERT INTO source (kind, name) VALUES ('account', 'default')")
         lease = await claim(shared, "account", "default")
-        load = asyncio.create_task(SqlAccountStore(shared, lease).load_account())
+        load = asyncio.create_task(AccountStore(shared, lease).load_account())
         await asyncio.to_thread(postgres.wait_for_lock, url)
     await load
     await shared.record(change(lease))
@@ -353,7 +353,7 @@ async def test_so_have_several_that_as_many_processes_number(
     with psycopg.connect(url) as one, psycopg.connect(url) as other:
         for name, stranger in (("a", one), ("b", other)):
             stranger.execute("INSERT INTO source (kind, name) VALUES ('pipeline', 'default/' || %s)", [name])
-        load = asyncio.create_task(SqlAccountStore(shared, account).load_open(["a", "b"]))
+        load = asyncio.create_task(AccountStore(shared, account).load_open(["a", "b"]))
         for stranger in (one, other):
             pid = stranger.info.backend_pid
             waits = f"SELECT 1 FROM pg_stat_activity WHERE {pid} = ANY(pg_blocking_pids(pid))"

@@ -14,11 +14,20 @@ from stores import SECOND_US, START_US, SetClock, change, executions_of
 from structlog.testing import capture_logs
 
 from watcher.domain.errors import OwnershipLostError, StoreError
-from watcher.store.account_store import SqlAccountStore
+from watcher.store.account_store import AccountStore
 from watcher.store.changes import Lease
-from watcher.store.leases import LEASE_S, NOBODY, ORPHANED_US, LeaseKey, RenewRequest, Sharing, key_of
+from watcher.store.leases import (
+    FORGOTTEN_US,
+    LEASE_S,
+    NOBODY,
+    ORPHANED_US,
+    LeaseKey,
+    PostgresLeases,
+    RenewRequest,
+    Sharing,
+    key_of,
+)
 from watcher.store.open import open_store
-from watcher.store.postgresql_leases import FORGOTTEN_US, PostgresLeases
 from watcher.store.sql_store import SqlStore
 
 ACCOUNTS = [LeaseKey("account", name) for name in "abcdefghijkl"]
@@ -403,7 +412,7 @@ async def test_after_the_database_went_back_all_is_lost_said_once_and_taken_unde
     await one.renew()
     await other.renew()
     account = next(lease for lease in one.held if lease.kind == "account")
-    await SqlAccountStore(one.store, account).load_account()
+    await AccountStore(one.store, account).load_account()
     await one.store.record(change(account))
     replicas.server.run("UPDATE meta SET value = split_part(value, ' ', 1) || ' 0' WHERE key ~ '^commit'", replicas.url)
     renewed = asyncio.Event()
@@ -422,7 +431,7 @@ async def test_after_the_database_went_back_all_is_lost_said_once_and_taken_unde
     with pytest.raises(OwnershipLostError, match="another process owns account a"):
         await one.store.record(change(account, sequence=2))
     (again,) = [lease for lease in one.held if lease.kind == "account"]
-    await SqlAccountStore(one.store, again).load_account()
+    await AccountStore(one.store, again).load_account()
     await one.store.record(change(again, sequence=2))
 
 
@@ -432,7 +441,7 @@ async def test_so_it_is_where_the_database_has_never_heard_of_this_process_nor_n
     one = await replicas.start("one", A)
     await one.renew()
     (account,) = one.held
-    await SqlAccountStore(one.store, account).load_account()
+    await AccountStore(one.store, account).load_account()
     await one.store.record(change(account))
     gone = "DELETE FROM meta WHERE key ~ '^commit'; TRUNCATE source CASCADE"
     replicas.server.run(f"{gone}; INSERT INTO source (kind, name) VALUES ('account', 'another')", replicas.url)
@@ -441,7 +450,7 @@ async def test_so_it_is_where_the_database_has_never_heard_of_this_process_nor_n
     assert [line["event"] for line in logs] == ["store.went_back"]
     (again,) = one.held
     assert again != account
-    await SqlAccountStore(one.store, again).load_account()
+    await AccountStore(one.store, again).load_account()
     assert await executions_of(one.store, again) == []
     await one.store.record(change(again))
     numbered = replicas.server.run("SELECT s.name FROM execution JOIN source s ON s.id = account_id", replicas.url)
