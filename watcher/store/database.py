@@ -118,9 +118,13 @@ class Database(ABC):
     use_password: Callable[[str | None], None] = staticmethod(lambda _password: None)
     """Logs in with it from the next connection on, where there is a login."""
 
-    def __init__(self, where: str, *, writer: Engine, reader: Engine) -> None:
+    def __init__(
+        self, where: str, *, writer: Engine, reader: Engine, explain_error: Callable[..., DatabaseFault]
+    ) -> None:
         """Open no connection yet. `where` names it in errors: never a secret."""
         self.where = where
+        self.explain: Callable[[Exception], DatabaseFault] = partial(explain_error, where=where)
+        """Says what an error means that came out of a piece of work, or of an attempt to connect."""
         self._writer, self._reader = writer, reader
         self._writing = WorkerThreads("store-writer")
         self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
@@ -159,10 +163,6 @@ class Database(ABC):
         """Do this, which cannot write; what it returns can be awaited. Each statement may see a later state."""
         return self._reading.run(partial(transact, self._reader, work))
 
-    @abstractmethod
-    def explain(self, error: Exception) -> DatabaseFault:
-        """Say what an error means that came out of a piece of work, or of an attempt to connect."""
-
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""
         await self._reading.finish()
@@ -173,8 +173,8 @@ class Database(ABC):
     @abstractmethod
     def _prepare(self) -> bool: ...
 
-    @abstractmethod
-    def _opening_error(self, error: SQLAlchemyError) -> StoreError: ...
+    def _opening_error(self, error: SQLAlchemyError) -> StoreError:
+        return self.explain(error).error()
 
 
 def transact(engine: Engine, work: Callable[[Connection], T]) -> T:

@@ -200,7 +200,8 @@ class PostgresDatabase(Database):
         limited = partial(make_engine, self._connector, is_limited=True)
         writer = limited(begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
         event.listen(writer, "after_cursor_execute", self._commits.check)
-        super().__init__(where, writer=writer, reader=limited(begin=lambda: READ, connections=READERS_COUNT))
+        reader = limited(begin=lambda: READ, connections=READERS_COUNT)
+        super().__init__(where, writer=writer, reader=reader, explain_error=explain_error)
         self._keeper = limited(begin=lambda: _RENEW, connections=1)
         self._opening = make_engine(self._connector, begin=lambda: _WRITE, connections=1)
         self._notifications: Notifications | None = None
@@ -243,10 +244,6 @@ class PostgresDatabase(Database):
 
         self._leases = PostgresLeases(write, went_back=self._commits.look)
         return self._leases
-
-    def explain(self, error: Exception) -> DatabaseFault:
-        """Say what an error means that came out of a piece of work, or of an attempt to connect."""
-        return explain_error(error, where=self.where)
 
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""

@@ -24,7 +24,6 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError
 from watcher.runtime.clock import Clock
@@ -89,17 +88,10 @@ class SqliteDatabase(Database):
             skip_autocommit_rollback=True,
             isolation_level="AUTOCOMMIT",
         )
-        super().__init__(str(path), writer=writer, reader=reader)
-
-    def explain(self, error: Exception) -> DatabaseFault:
-        """Say what an error means that came out of a piece of work."""
-        return explain_error(error, where=self.where)
+        super().__init__(str(path), writer=writer, reader=reader, explain_error=explain_error)
 
     def _prepare(self) -> bool:
         return transact(self._writer, partial(prepare_schema, where=self.where))
-
-    def _opening_error(self, error: SQLAlchemyError) -> StoreError:
-        return self.explain(error).error()
 
 
 def make_engine(
