@@ -27,7 +27,6 @@ from watcher.domain.routing import Router, Silences
 from watcher.runtime.clock import Clock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
@@ -92,7 +91,6 @@ async def run(
                 metrics=metrics,
                 events=EventFactory(Router({})),
                 schedule=Schedule(clock=clock, fatal=fail, lag=metrics.loop_lag.set),
-                backpressure=Backpressure(),
                 fatal=fail,
                 store=store,
                 silences=Silences(),

@@ -7,6 +7,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from watcher.domain.event import EventKey, EventType
+from watcher.domain.timestamps import NEVER, Micros
 
 
 class Severity(StrEnum):
@@ -72,3 +73,20 @@ class ProblemChange:
     problem: Problem
     closed_at: datetime | None = None
     is_new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SentOpening:
+    """A problem whose opening event, with this body, a sink took, and when it was reminded of it.
+
+    Nobody is to be reminded of it before `acked_until`. That and `closed_at` are the wall clock, the others
+    microseconds UTC, steady.
+    """
+
+    problem: Problem
+    body: bytes
+    recorded_at: Micros = NEVER
+    settled_at: Micros = NEVER
+    reminded_at: Micros | None = None
+    closed_at: datetime | None = None
+    acked_until: datetime | None = None

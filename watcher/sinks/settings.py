@@ -42,7 +42,7 @@ from watcher.runtime.settings import (
 )
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.http_post import Poster, stop
-from watcher.sinks.protocol import GROUP_COUNT, RetryRules, SendResult, Sink, SinkContext, WorkerRules
+from watcher.sinks.protocol import GROUP_COUNT, SendResult, Sink, SinkContext, WorkerRules
 
 BATCH_COUNT = 100
 """Events in one batch of a plain webhook by default."""
@@ -214,7 +214,8 @@ class RemoteSettings(SinkSettings):
     def rules(self) -> WorkerRules:
         """Return how to send to it."""
         return WorkerRules(
-            RetryRules(self.retry.schedule, self.retry.give_up_after_s),
+            self.retry.schedule,
+            self.retry.give_up_after_s,
             self.rate_limit,
             group=None if self.group is None else GroupRules(self.group.by, self.group.wait_s, self.group_count),
             remind_every_s=self.remind_every_s,

@@ -16,8 +16,7 @@ from aiohttp import ClientError, web
 from aiohttp.test_utils import TestServer, unused_port
 from worker_rig import FakeClock
 
-from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import PageReply, Reply
+from watcher.clerk.api import ClerkApi, PageReply, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock

@@ -21,8 +21,7 @@ from aiohttp.test_utils import TestServer
 from aioresponses import aioresponses
 from yarl import URL
 
-from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import Reply
+from watcher.clerk.api import ClerkApi, Reply
 from watcher.domain.errors import LeaseExpiredError, TransportFailedError
 from watcher.domain.execution import Outcome
 from watcher.runtime.clock import Clock
