@@ -106,11 +106,7 @@ async def test_every_execution_is_reported_once_over_kills(
     )
     assert await last.stop() == 0
 
-    for bodies in (receiver.kept(), printed(stage.lives)):
-        assert checks.of_truth(bodies, simulator) == []
-        assert checks.of_completeness(bodies, simulator) == []
-    assert checks.of_sequences([*receiver.kept(), *printed(stage.lives)]) == []
-    assert checks.of_order(receiver.attempts) == []
+    assert checks.of_all(simulator, printed(stage.lives), receiver) == []
     emitted = Counter(event["subject"] for event in receiver.events() if event["type"] in ENDS)
     assert set(emitted.values()) == {1}
     assert receiver.events("pipeline.gap") == []

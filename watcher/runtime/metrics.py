@@ -99,11 +99,6 @@ class Metrics:
         for metric in self._metrics_of.get(owner, ()):
             metric.remove_by_labels({owner: name})
 
-    def forget_backlog(self, name: str) -> None:
-        """Show nothing more of what waits for that sink."""
-        for metric in (self.outbox_pending, self.outbox_oldest):
-            metric.remove_by_labels({"sink": name})
-
     def _of(self, owner: str, kind: type[M], name: str, text: str, *labels: str, **more: Any) -> M:
         metric = self._add(kind, name, text, owner, *labels, **more)
         self._metrics_of[owner].append(metric)

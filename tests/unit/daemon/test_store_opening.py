@@ -54,11 +54,6 @@ async def test_the_end_does_not_wait_for_a_server() -> None:
         assert await task is None
 
 
-async def test_what_a_person_must_correct_is_not_waited_for(postgres: PostgresServer) -> None:
-    with pytest.raises(StoreUnusableError, match="does not exist"):
-        await opening(StoreSettings.model_validate({"url": postgres.url("nowhere")}), asyncio.Event())
-
-
 async def test_meanwhile_the_daemon_is_alive_and_not_ready(postgres: PostgresServer) -> None:
     stop, started = asyncio.Event(), asyncio.Event()
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -265,7 +265,7 @@ def exactly(figure: float) -> str:
 
 def print_trial(trial: Trial, *, console: Console) -> None:
     """Print one trial for people."""
-    sign, style = ("✓ ", "green") if trial.works else ("✕ ", "red")
+    sign, style = ("✓ ", "green") if trial.code is Exit.DONE else ("✕ ", "red")
     say(console, (sign, style), (trial.target, "bold"), f"  {trial.place}  {trial.words} ({trial.took_ms:.0f} ms)")
     if trial.hint:
         say(console, "  ", ("hint: ", "bold"), trial.hint)
@@ -276,6 +276,6 @@ def print_trial_rows(trials: Iterable[Trial]) -> None:
     put()
     put("target", "works", "ms", "answer")
     for trial in trials:
-        put(trial.target, "yes" if trial.works else "no", f"{trial.took_ms:.0f}", trial.words)
+        put(trial.target, "yes" if trial.code is Exit.DONE else "no", f"{trial.took_ms:.0f}", trial.words)
         if trial.hint:
             put_error(f"hint: {trial.target}: {trial.hint}")
