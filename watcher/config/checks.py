@@ -24,8 +24,6 @@ from watcher.runtime.http_client import is_private_host
 from watcher.sinks.settings import Match, SilenceMatch
 from watcher.sinks.webhook import WebhookSettings
 
-_STDOUT_NAMES = ("stdout", "console")
-
 
 def fill_in(document: Document) -> None:
     """Give every watch its account and the sinks their stdout, as far as the file leaves no choice."""
@@ -75,7 +73,7 @@ def _ensure_stdout(document: Document) -> None:
         document.report(path, problem, remedy="merge the two: events: takes a list")
     if not paths:
         numbered = (f"stdout-{number}" for number in range(2, len(sinks) + 3))
-        free = next(name for name in (*_STDOUT_NAMES, *numbered) if name not in sinks)
+        free = next(name for name in ("stdout", *numbered) if name not in sinks)
         sinks[free] = {"type": "stdout"}
 
 

@@ -103,13 +103,7 @@ def test_a_webhook_has_its_settings(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("taken", "added"),
-    [
-        ([], "stdout"),
-        (["stdout"], "console"),
-        (["stdout", "console"], "stdout-2"),
-        (["stdout", "console", "stdout-2"], "stdout-3"),
-    ],
+    ("taken", "added"), [([], "stdout"), (["stdout"], "stdout-2"), (["stdout", "stdout-2"], "stdout-3")]
 )
 def test_there_is_always_a_stdout_sink(taken: list[str], added: str, load: Load) -> None:
     sinks = "".join(f"  {name}: {{type: webhook, url: https://h.example}}\n" for name in taken)
@@ -123,10 +117,7 @@ def test_the_environment_changes_three_defaults(load: Load) -> None:
     settings = load("log: {format: json}", **environ)
     assert (settings.store.url, settings.http.listen) == ("sqlite:////d/w.db", ":9090")
     assert (settings.log.level, settings.log.format) == ("debug", "json")
-
-
-def test_what_the_file_says_goes_before_the_environment(load: Load) -> None:
-    assert load("log: {level: error}", WATCHER_LOG_LEVEL="loud").log.level == "error"
+    assert load("log: {level: error}", **environ).log.level == "error"
 
 
 def test_a_bad_variable_is_named(mistakes: Mistakes) -> None:
