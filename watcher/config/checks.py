@@ -16,11 +16,12 @@ from yarl import URL
 
 from watcher.config.document import Document, Path, Problem, write_path
 from watcher.config.error_messages import NO_EXECUTIONS
-from watcher.config.models import AnySink, Settings, WatchSettings
+from watcher.config.models import AnySink, PollingSettings, Settings, WatchSettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity, severity_of
 from watcher.domain.routing import types_matching
 from watcher.runtime.http_client import is_private_host
+from watcher.runtime.units import parse_duration
 from watcher.sinks.settings import Match, SilenceMatch
 from watcher.sinks.webhook import WebhookSettings
 
@@ -46,6 +47,7 @@ def check(document: Document) -> None:
     for watch in _watches(document):  # read as absent, a list that holds nothing would mean every execution there is
         if document.table(watch).get("executions", ()) is None:
             document.report((*watch, "executions"), "has no value", remedy=NO_EXECUTIONS, key=True)
+    _check_intervals(document)
     _check_silences(document)
 
 
@@ -109,6 +111,20 @@ def _check_repetitions(document: Document) -> None:
 def _canonical(text: str) -> str:
     """Return the same text for all ways to write one UUID."""
     return text.lower().removeprefix("urn:uuid:").strip("{}").replace("-", "")
+
+
+def _check_intervals(document: Document) -> None:
+    paths: list[Path] = [("polling", key) for key in ("max_interval", "min_interval")]
+    if any(map(document.is_reported, paths)):
+        return
+    defaults = (PollingSettings.model_fields[f"{key}_s"].default for _, key in paths)
+    longest_s, shortest_s = (
+        parse_duration(document.text(path) or default) for path, default in zip(paths, defaults, strict=True)
+    )
+    if longest_s < shortest_s:
+        at = next(path for path in paths if document.get(path) is not None)
+        remedy = "raise max_interval, or lower min_interval"
+        document.report(at, "max_interval is below min_interval", remedy=remedy)
 
 
 def _check_silences(document: Document) -> None:

@@ -164,8 +164,11 @@ class Silences:
 
     def on(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
         """Return those that may keep back deliveries of that sink at that time."""
-        concerned = (each.during(at) for each in self.all if each.sinks is None or sink in each.sinks)
-        return tuple(each for each in concerned if each.starts_at <= at < each.ends_at)
+        return tuple(
+            now
+            for each in self.all
+            if (each.sinks is None or sink in each.sinks) and (now := each.during(at)).starts_at <= at < now.ends_at
+        )
 
 
 def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetime) -> Part | None:

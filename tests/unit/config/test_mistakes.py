@@ -202,8 +202,8 @@ TABLE = [
     (WATCH + "    labels: {" + ", ".join(f"k{i}: v" for i in range(33)) + "}",
      "5:13: watch[0].labels: cannot be used; dictionary should have at most 32 items after validation, not more"),
     # polling
-    ("polling:\n  max_interval: 500ms",
-     f"2:17: polling.max_interval: {INTERVALS}"),
+    ("polling:\n  max_interval: 500ms", f"2:17: polling.max_interval: {INTERVALS}"),
+    ("polling:\n  min_interval: 2m", f"2:17: polling.min_interval: {INTERVALS}"),
     ("polling: {concurrency: 0}",
      '1:24: polling.concurrency: "0" cannot be used; input should be greater than or equal to 1'),
     ("polling: {lost_after: three}",
