@@ -6,14 +6,13 @@ from pathlib import Path
 from pydantic import ValidationError
 from yarl import URL
 
-from watcher.config.cross_checks import check, fill_in
+from watcher.config.checks import check, fill_in, warnings_of
 from watcher.config.document import ConfigProblemsError, Document, Problem
 from watcher.config.error_messages import translate
 from watcher.config.file_values import read_files, stand_in
 from watcher.config.files import FileError, Stamps
 from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
-from watcher.config.warnings import warnings_of
 from watcher.domain.errors import ConfigError
 from watcher.runtime.http_client import proxy_for
 

@@ -370,14 +370,6 @@ class PollingSettings(Block):
     degraded_after_s: Duration = Field(default=as_written("60s"), examples=["2m"])
     """An account without a successful request for this long, with something due, is degraded."""
 
-    @field_validator("max_interval_s")
-    @classmethod
-    def _not_below_the_shortest(cls, value: float, info: ValidationInfo) -> float:
-        if value < info.data.get("min_interval_s", 0):
-            remedy = "raise max_interval, or lower min_interval"
-            raise InvalidValueError("max_interval is below min_interval", remedy=remedy, quote=False)
-        return value
-
 
 class HttpSettings(Block):
     """Where pages, API, probes and metrics are. `watcher.runtime.units.parse_address` takes `listen` apart."""

@@ -57,11 +57,6 @@ def group_id(event_ids: Iterable[uuid.UUID]) -> uuid.UUID:
     return uuid.uuid5(NAMESPACE, f"group/{'/'.join(map(str, event_ids))}")
 
 
-def account_source(account: str) -> str:
-    """Return the source of an account's own events."""
-    return f"/accounts/{account}"
-
-
 def pipeline_source(watch: Watch) -> str:
     """Return the source of a pipeline's events, and those of its executions."""
     return f"/accounts/{watch.account}/pipelines/{watch.pipeline}"

@@ -14,7 +14,6 @@ from watcher.domain.envelope import (
     LIST_LENGTH,
     NAMESPACE,
     Json,
-    account_source,
     cut,
     event_of,
     lane_of,
@@ -183,7 +182,7 @@ class EventFactory:
         `reason` is the trouble that began or ended, `cause` a word of ours, or a status code, for what went wrong last.
         """
         data = {"account": account, "reason": reason, "cause": cause}
-        return self._of_source(type_, account_source(account), data, problem, after=after, at=at)
+        return self._of_source(type_, f"/accounts/{account}", data, problem, after=after, at=at)
 
     def sink(
         self, type_: EventType, *, sink: str, answer: str, problem: Problem | None, after: int, at: datetime

@@ -41,15 +41,11 @@ class GroupRules:
         is_grouped = event.type.startswith("execution.") or event.type == EventType.PIPELINE_GAP
         if not is_grouped or not (self.problems or event.problem is None):
             return None
-        values = [self._value(event, name) for name in self.by]
+        fields = {"pipeline": event.pipeline, "account": event.account, "type": event.type}
+        values = [fields[name] if name in fields else event.labels.get(name.removeprefix(_LABEL)) for name in self.by]
         if None in values:
             return None
         return Group(uuid5(NAMESPACE, "\0".join(["group", *map(str, values)])).bytes, self.wait_s)
-
-    def _value(self, event: Event, name: str) -> str | None:
-        if name.startswith(_LABEL):
-            return event.labels.get(name.removeprefix(_LABEL))
-        return {"pipeline": event.pipeline, "account": event.account, "type": event.type}[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,8 +164,11 @@ class Silences:
 
     def on(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
         """Return those that may keep back deliveries of that sink at that time."""
-        concerned = (each.during(at) for each in self.all if each.sinks is None or sink in each.sinks)
-        return tuple(each for each in concerned if each.starts_at <= at < each.ends_at)
+        return tuple(
+            now
+            for each in self.all
+            if (each.sinks is None or sink in each.sinks) and (now := each.during(at)).starts_at <= at < now.ends_at
+        )
 
 
 def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetime) -> Part | None:

@@ -72,19 +72,15 @@ def _apprise_url(value: SecretStr) -> SecretStr:
 class AppriseSettings(RemoteSettings):
     """`{type: apprise, url: …}`."""
 
-    type: Literal["apprise"] = Field(
-        description="Sends messages to a chat, mail or pager service by way of [Apprise](sinks.md#apprise). Needs the "
-        "extra: `pip install '.[apprise]'` in a checkout of this project.",
-        examples=["apprise"],
-    )
+    type: Literal["apprise"] = Field(examples=["apprise"])
+    """Sends messages to a chat, mail or pager service by way of [Apprise](sinks.md#apprise). Needs the extra: `pip
+    install '.[apprise]'` in a checkout of this project."""
     events: EventGlobs = ALERT_EVENTS
-    url: Annotated[SecretStr, AfterValidator(_apprise_url)] = Field(
-        description="The Apprise URL of one service. Required, unless `url_file` is given. Only its scheme is ever "
-        "shown.",
-        examples=["${APPRISE_URL}"],
-    )
+    url: Annotated[SecretStr, AfterValidator(_apprise_url)] = Field(examples=["${APPRISE_URL}"])
+    """The Apprise URL of one service. Required, unless `url_file` is given. Only its scheme is ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/apprise_url")
-    rate_limit: Rate = Field(default=as_written("1/s"), description="The most messages sent.", examples=["10/m"])
+    rate_limit: Rate = Field(default=as_written("1/s"), examples=["10/m"])
+    """The most messages sent."""
 
     @property
     def target(self) -> str:

@@ -76,30 +76,21 @@ EventGlobs = Annotated[
 class Match(Block):
     """Which events with a pipeline are wanted: all labels must match, any pipeline."""
 
-    labels: Labels = Field(
-        default_factory=dict, description="The watch must have all of these labels.", examples=["{team: sales}"]
-    )
-    pipelines: tuple[UUID, ...] = Field(
-        default=(),
-        description="The pipeline must be one of these.",
-        examples=["[0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f]"],
-    )
+    labels: Labels = Field(default_factory=dict, examples=["{team: sales}"])
+    """The watch must have all of these labels."""
+    pipelines: tuple[UUID, ...] = Field(default=(), examples=["[0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f]"])
+    """The pipeline must be one of these."""
 
 
 class SilenceMatch(Match):
     """Which deliveries are kept back: those that match all that is given."""
 
-    events: tuple[EventGlob, ...] = Field(
-        default=(),
-        description="Globs over event types; any of them must match.",
-        examples=['["execution.*"]'],
-    )
-    accounts: tuple[Name, ...] = Field(
-        default=(), description="The account must be one of these.", examples=["[default]"]
-    )
-    sinks: tuple[Name, ...] = Field(
-        default=(), description="Only what goes to these sinks. stdout is never silenced.", examples=["[phone]"]
-    )
+    events: tuple[EventGlob, ...] = Field(default=(), examples=['["execution.*"]'])
+    """Globs over event types; any of them must match."""
+    accounts: tuple[Name, ...] = Field(default=(), examples=["[default]"])
+    """The account must be one of these."""
+    sinks: tuple[Name, ...] = Field(default=(), examples=["[phone]"])
+    """Only what goes to these sinks. stdout is never silenced."""
 
     @model_validator(mode="after")
     def _matches_something(self) -> Self:
@@ -113,7 +104,8 @@ class SinkSettings(Block):
     """Common to all sinks. `events` are globs over event types."""
 
     events: EventGlobs = ("*",)
-    match: Match = Field(default=Match(), description="Restricts events of a pipeline; others pass by `events` alone.")
+    match: Match = Match()
+    """Restricts events of a pipeline; others pass by `events` alone."""
 
     @property
     def target(self) -> str | None:
@@ -170,35 +162,25 @@ class RetrySettings(Block):
     schedule: tuple[Duration, ...] = Field(
         default=tuple(map(as_written, ("1s", "5s", "30s", "2m", "10m", "1h", "3h"))),
         min_length=1,
-        description="The waits of a delivery that fails (±20 %), unless `Retry-After` asks for more; the last repeats. "
-        "When the receiver works again, all that waits goes within about a minute.",
         examples=["[5s, 1m, 10m]"],
     )
-    give_up_after_s: Duration = Field(
-        default=as_written("3d"),
-        alias="give_up_after",
-        description="How long a delivery is retried, from when it was first due; then it is a dead letter.",
-        examples=["12h"],
-    )
+    """The waits of a delivery that fails (±20 %), unless `Retry-After` asks for more; the last repeats. When the
+    receiver works again, all that waits goes within about a minute."""
+    give_up_after_s: Duration = Field(default=as_written("3d"), examples=["12h"])
+    """How long a delivery is retried, from when it was first due; then it is a dead letter."""
 
 
 class GroupSettings(Block):
     """Which events are sent together. `max` is absent unless it is given."""
 
     by: tuple[Annotated[str, AfterValidator(_group_field)], ...] = Field(
-        default=("pipeline",),
-        min_length=1,
-        description="Events alike in all of these share a group: `pipeline`, `account`, `type`, `labels.NAME`. One "
-        "that lacks any of them goes alone.",
-        examples=["[pipeline, labels.team]"],
+        default=("pipeline",), min_length=1, examples=["[pipeline, labels.team]"]
     )
-    wait_s: Duration = Field(
-        default=as_written("30s"),
-        alias="wait",
-        description="How long an event waits for others, from its recording: then all of its group that wait go "
-        "together. Less than `retry.give_up_after`.",
-        examples=["2m"],
-    )
+    """Events alike in all of these share a group: `pipeline`, `account`, `type`, `labels.NAME`. One that lacks any of
+    them goes alone."""
+    wait_s: Duration = Field(default=as_written("30s"), examples=["2m"])
+    """How long an event waits for others, from its recording: then all of its group that wait go together. Less than
+    `retry.give_up_after`."""
     max: int | None = Field(
         default=None,
         ge=1,
@@ -212,26 +194,16 @@ class GroupSettings(Block):
 class RemoteSettings(SinkSettings):
     """Common to all sinks but stdout: they may be slow, away, or asked too much of."""
 
-    timeout_s: Duration = Field(
-        default=as_written("15s"), alias="timeout", description="How long one request may take.", examples=["5s"]
-    )
-    rate_limit: Rate = Field(
-        default=as_written("100/s"),
-        description="The most requests sent. Slack and Teams: `1/s`, Discord: `30/m`, PagerDuty: `2/s`.",
-        examples=["60/m"],
-    )
-    retry: RetrySettings = Field(default=RetrySettings(), description="When a failed delivery is tried again.")
-    group: GroupSettings | None = Field(
-        default=None,
-        description="Sends events together: a webhook without `template` as a CloudEvents batch, else as one message.",
-        examples=["{by: [pipeline], wait: 30s}"],
-    )
-    remind_every_s: Duration | None = Field(
-        default=None,
-        alias="remind_every",
-        description="How often `problem.reminder` is sent while a problem is open. Without it never.",
-        examples=["4h"],
-    )
+    timeout_s: Duration = Field(default=as_written("15s"), examples=["5s"])
+    """How long one request may take."""
+    rate_limit: Rate = Field(default=as_written("100/s"), examples=["60/m"])
+    """The most requests sent. Slack and Teams: `1/s`, Discord: `30/m`, PagerDuty: `2/s`."""
+    retry: RetrySettings = RetrySettings()
+    """When a failed delivery is tried again."""
+    group: GroupSettings | None = Field(default=None, examples=["{by: [pipeline], wait: 30s}"])
+    """Sends events together: a webhook without `template` as a CloudEvents batch, else as one message."""
+    remind_every_s: Duration | None = Field(default=None, examples=["4h"])
+    """How often `problem.reminder` is sent while a problem is open. Without it never."""
 
     @property
     def group_count(self) -> int:
@@ -282,21 +254,12 @@ PemPath = Annotated[
 class TlsSettings(Block):
     """`{ca_file: …, cert_file: …, key_file: …}`: the first alone, the other two, or all three."""
 
-    ca_file: PemPath | None = Field(
-        default=None,
-        description="The certificates (PEM) of the CAs to trust, instead of the system's.",
-        examples=["/etc/watcher/ca.pem"],
-    )
-    cert_file: PemPath | None = Field(
-        default=None,
-        description="The certificate (PEM) to show, with those between it and its CA; needs `key_file`.",
-        examples=["/etc/watcher/tls/tls.crt"],
-    )
-    key_file: PemPath | None = Field(
-        default=None,
-        description="Its private key (PEM), without a passphrase.",
-        examples=["/etc/watcher/tls/tls.key"],
-    )
+    ca_file: PemPath | None = Field(default=None, examples=["/etc/watcher/ca.pem"])
+    """The certificates (PEM) of the CAs to trust, instead of the system's."""
+    cert_file: PemPath | None = Field(default=None, examples=["/etc/watcher/tls/tls.crt"])
+    """The certificate (PEM) to show, with those between it and its CA; needs `key_file`."""
+    key_file: PemPath | None = Field(default=None, examples=["/etc/watcher/tls/tls.key"])
+    """Its private key (PEM), without a passphrase."""
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
@@ -331,18 +294,12 @@ class TlsSettings(Block):
 class HttpSinkSettings(RemoteSettings):
     """Common to all sinks with a `Poster`."""
 
-    allow_private: bool = Field(
-        default=True,
-        description="`false` refuses a target that resolves to an address of this machine or of a private network. "
-        "See [sinks.md](sinks.md#connections).",
-        examples=["false"],
-    )
-    tls: TlsSettings | None = Field(
-        default=None,
-        description="Whom to trust instead of the system's CAs, and the certificate to show. For `https://` only. "
-        "Relative paths start beside the configuration file; a change of a file is taken up.",
-        examples=["{ca_file: ca.pem}"],
-    )
+    allow_private: bool = Field(default=True, examples=["false"])
+    """`false` refuses a target that resolves to an address of this machine or of a private network. See
+    [sinks.md](sinks.md#connections)."""
+    tls: TlsSettings | None = Field(default=None, examples=["{ca_file: ca.pem}"])
+    """Whom to trust instead of the system's CAs, and the certificate to show. For `https://` only. Relative paths
+    start beside the configuration file; a change of a file is taken up."""
 
     @field_validator("url", check_fields=False)
     @classmethod

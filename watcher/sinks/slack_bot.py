@@ -130,27 +130,19 @@ def _api_url(value: str) -> str:
 class SlackBotSettings(HttpSinkSettings):
     """`{type: slack_bot, token: …, channel: …}`."""
 
-    type: Literal["slack_bot"] = Field(
-        description="Posts in one Slack channel as an app: one message for each problem, updated when it is over.",
-        examples=["slack_bot"],
-    )
-    token: Annotated[SecretStr, AfterValidator(_bot_token)] = Field(
-        description="The app's Bot User OAuth Token, `xoxb-…`; its scope `chat:write` is enough. Required, unless "
-        "`token_file` is given.",
-        examples=["${SLACK_BOT_TOKEN}"],
-    )
+    type: Literal["slack_bot"] = Field(examples=["slack_bot"])
+    """Posts in one Slack channel as an app: one message for each problem, updated when it is over."""
+    token: Annotated[SecretStr, AfterValidator(_bot_token)] = Field(examples=["${SLACK_BOT_TOKEN}"])
+    """The app's Bot User OAuth Token, `xoxb-…`; its scope `chat:write` is enough. Required, unless `token_file` is
+    given."""
     token_file: str | None = file_twin("the token", example="/run/secrets/slack_token")
-    channel: Annotated[str, AfterValidator(_channel)] = Field(
-        description="The channel's id: it stands at the end of the channel's details. The app must be in the channel.",
-        examples=["C0123456789"],
-    )
-    url: Annotated[str, AfterValidator(_api_url)] = Field(
-        default=API_URL, description="Where Slack's Web API is.", examples=["https://slack-gov.com/api"]
-    )
+    channel: Annotated[str, AfterValidator(_channel)] = Field(examples=["C0123456789"])
+    """The channel's id: it stands at the end of the channel's details. The app must be in the channel."""
+    url: Annotated[str, AfterValidator(_api_url)] = Field(default=API_URL, examples=["https://slack-gov.com/api"])
+    """Where Slack's Web API is."""
     events: EventGlobs = ALERT_EVENTS
-    rate_limit: Rate = Field(
-        default=as_written("1/s"), description="The most requests sent; Slack takes one a second.", examples=["30/m"]
-    )
+    rate_limit: Rate = Field(default=as_written("1/s"), examples=["30/m"])
+    """The most requests sent; Slack takes one a second."""
 
     @property
     def address(self) -> str:

@@ -55,12 +55,10 @@ class StdoutSink(Sink):
 class StdoutSettings(SinkSettings):
     """`{type: stdout}`."""
 
-    type: Literal["stdout"] = Field(description="Writes each event to stdout, one line each.", examples=["stdout"])
-    format: Literal["auto", "json", "text"] = Field(
-        default="auto",
-        description="`text` is a readable line, `json` the event itself; `auto` is `text` on a terminal, else `json`.",
-        examples=["json"],
-    )
+    type: Literal["stdout"] = Field(examples=["stdout"])
+    """Writes each event to stdout, one line each."""
+    format: Literal["auto", "json", "text"] = Field(default="auto", examples=["json"])
+    """`text` is a readable line, `json` the event itself; `auto` is `text` on a terminal, else `json`."""
 
     @property
     def rules(self) -> WorkerRules:

@@ -151,38 +151,25 @@ def _sink_url(value: SecretStr) -> SecretStr:
 class WebhookSettings(HttpSinkSettings):
     """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
 
-    type: Literal["webhook"] = Field(description="Posts each event to a URL, signed.", examples=["webhook"])
-    template: TemplateChoice | None = Field(
-        default=None,
-        description="Posts messages made for this receiver instead of events, or what a Jinja2 file makes of them "
-        "(its path begins beside this file). It brings its own defaults of `events` (all but `execution.new`, "
-        "`.running`, `.paused`, `.success`) and, but for a file, `rate_limit`. See [sinks.md](sinks.md).",
-        examples=["pagerduty"],
-    )
-    routing_key: RoutingKey | None = Field(
-        default=None,
-        description="`template: pagerduty` only, which needs it: the integration key of the service, 32 characters.",
-        examples=["${PAGERDUTY_ROUTING_KEY}"],
-    )
+    type: Literal["webhook"] = Field(examples=["webhook"])
+    """Posts each event to a URL, signed."""
+    template: TemplateChoice | None = Field(default=None, examples=["pagerduty"])
+    """Posts messages made for this receiver instead of events, or what a Jinja2 file makes of them (its path begins
+    beside this file). It brings its own defaults of `events` (all but `execution.new`, `.running`, `.paused`,
+    `.success`) and, but for a file, `rate_limit`. See [sinks.md](sinks.md)."""
+    routing_key: RoutingKey | None = Field(default=None, examples=["${PAGERDUTY_ROUTING_KEY}"])
+    """`template: pagerduty` only, which needs it: the integration key of the service, 32 characters."""
     routing_key_file: str | None = file_twin("the routing key", example="/run/secrets/pagerduty_key")
-    url: Annotated[SecretStr, AfterValidator(_sink_url)] = Field(
-        description="The URL to post to. Required, unless `url_file` is given or `template` is `pagerduty`. Only "
-        "scheme and host are ever shown.",
-        examples=["https://hooks.example.com/clerk"],
-    )
+    url: Annotated[SecretStr, AfterValidator(_sink_url)] = Field(examples=["https://hooks.example.com/clerk"])
+    """The URL to post to. Required, unless `url_file` is given or `template` is `pagerduty`. Only scheme and host are
+    ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/ops_url")
-    secret: SigningSecrets = Field(
-        default=(),
-        description="Signs each request (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes. "
-        "A list signs with each, for rotation. Without one nothing is signed.",
-        examples=["${OPS_WEBHOOK_SECRET}"],
-    )
+    secret: SigningSecrets = Field(default=(), examples=["${OPS_WEBHOOK_SECRET}"])
+    """Signs each request (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes. A list signs with each, for
+    rotation. Without one nothing is signed."""
     secret_file: str | None = file_twin("the secrets, one per line", example="/run/secrets/ops_webhook_secret")
-    headers: Headers = Field(
-        default_factory=dict,
-        description="Added to each request; their values are secrets.",
-        examples=['{Authorization: "Bearer ${OPS_TOKEN}"}'],
-    )
+    headers: Headers = Field(default_factory=dict, examples=['{Authorization: "Bearer ${OPS_TOKEN}"}'])
+    """Added to each request; their values are secrets."""
 
     @model_validator(mode="wrap")
     @classmethod

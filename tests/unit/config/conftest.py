@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from watcher.config.checks import warnings_of
 from watcher.config.document import ConfigProblemsError, Document
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
-from watcher.config.warnings import warnings_of
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]

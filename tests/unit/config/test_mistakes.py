@@ -72,8 +72,6 @@ TABLE = [
      f"5:45: watch[0].rules.failing.rate: {ALONE}"),
     (WATCH + "    rules: {failing: {consecutive: 0}}",
      '5:36: watch[0].rules.failing.consecutive: "0" cannot be used; input should be greater than or equal to 1'),
-    (WATCH + "    rules: {failing: {consecutive: 3, within: 1h}}",
-     f"5:47: watch[0].rules.failing.within: {ALONE}"),
     (WATCH + "    rules: {failing: {rate: 20}}",
      '5:29: watch[0].rules.failing.rate: "20" has no unit; write 20%'),
     (WATCH + "    rules: {failing: {rate: 120%}}",
@@ -147,8 +145,6 @@ TABLE = [
     ("accounts:\n  default:\n    api_key: k\n    api_key_file: key",
      "4:5: accounts.default: both api_key and api_key_file are given; keep one"),
     ("accounts: {default: {api_key: a b}}", f"1:31: accounts.default.api_key: {BAD_KEY}"),
-    ("accounts: {default: {api_key: ''}}",
-     f"1:31: accounts.default.api_key: {BAD_KEY}"),
     ("accounts: {a: {api_key: k}, b: {api_key: k}}", ("1:42: accounts.b.api_key: the same key as another account's at "
      "line 1; one account per key: its rate limit is one")),
     ("accounts: {a b: {api_key: k}}", f"1:12: accounts.…: the key is not a name; {NAME_REMEDY}"),
@@ -161,8 +157,6 @@ TABLE = [
     ("accounts: {default: {api_key: k, timeout: soon}}",
      '1:43: accounts.default.timeout: "soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
     ("accounts: {default: {api_key: k, base_url: 'https://u:p@h'}}",
-     f"1:44: accounts.default.base_url: holds more than an address; {BASE_REMEDY}"),
-    ("accounts: {default: {api_key: k, base_url: 'https://h/a?b'}}",
      f"1:44: accounts.default.base_url: holds more than an address; {BASE_REMEDY}"),
     ("accounts: {default: {api_key: k, link: 'https://h/{runId}'}}",
      ("1:40: accounts.default.link: holds a placeholder "
@@ -178,8 +172,6 @@ TABLE = [
      "write at most 512 characters, with %20 for a space and the like")),
     ("accounts: {default: k}", f"1:21: accounts.default: is a single value, {NO_BLOCK}; {WRITE_ACCOUNTS}"),
     ("accounts: {default: }", "1:12: accounts.default: has no value; give one or remove the key"),
-    ("accounts: {default: {api_key: [k]}}",
-     "1:31: accounts.default.api_key: is a list, not a single value; write one value behind the key"),
     ("accounts: {default: {api_key: k, timeout: [10s]}}",
      "1:43: accounts.default.timeout: is not a single value; write one value"),
     # watches
@@ -199,8 +191,6 @@ TABLE = [
      "4:18: watch[0].executions[0]: is a block of keys, not a single value; write one value behind the key"),
     (f"{WATCH}  - pipeline: {PIPELINE.upper()}\n    executions: [{PIPELINE}]",
      "5:15: watch[1].pipeline: already watched at line 3 with the same account; merge the two entries"),
-    (f"{WATCH}  - pipeline: {PIPELINE}",
-     "5:15: watch[1].pipeline: already watched at line 3 with the same account; merge the two entries"),
     (f"{WATCH}  - pipeline: {OTHER}\n    executions: ['{{{RUN}}}']",
      "6:18: watch[1].executions[0]: already watched at line 4 with the same account; remove one of them"),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n      - {RUN}\n      - {RUN.replace('-', '')}",
@@ -212,10 +202,8 @@ TABLE = [
     (WATCH + "    labels: {" + ", ".join(f"k{i}: v" for i in range(33)) + "}",
      "5:13: watch[0].labels: cannot be used; dictionary should have at most 32 items after validation, not more"),
     # polling
-    ("polling:\n  min_interval: 1s\n  max_interval: 500ms",
-     f"3:17: polling.max_interval: {INTERVALS}"),
-    ("polling:\n  max_interval: 500ms",
-     f"2:17: polling.max_interval: {INTERVALS}"),
+    ("polling:\n  max_interval: 500ms", f"2:17: polling.max_interval: {INTERVALS}"),
+    ("polling:\n  min_interval: 2m", f"2:17: polling.min_interval: {INTERVALS}"),
     ("polling: {concurrency: 0}",
      '1:24: polling.concurrency: "0" cannot be used; input should be greater than or equal to 1'),
     ("polling: {lost_after: three}",
@@ -230,8 +218,6 @@ TABLE = [
     ("sinks: {ops: {type: webhok}}",
      ('1:21: sinks.ops.type: "webhok" is not known; did you mean "webhook"? '
       f'Allowed: {", ".join(SINK_KINDS)}')),
-    ("sinks: {ops: {type: [webhook]}}",
-     "1:21: sinks.ops.type: is a list, not a single value; write one value behind the key"),
     ("sinks: {ops: x}", (f"1:14: sinks.ops: is a single value, {NO_BLOCK}; "
      "write sinks: {ops: {type: webhook, url: https://hooks.example.com/clerk}}")),
     ("sinks: {a: {type: stdout}, b: {type: stdout}}",
@@ -301,8 +287,6 @@ TABLE = [
      'did you mean "pipeline"? Write pipeline, account, type or labels.NAME')),
     (HOOK + "    group: {by: [labels.]}", ('5:18: sinks.ops.group.by[0]: "labels." is nothing to group by; '
      "write pipeline, account, type or labels.NAME")),
-    (HOOK + "    group: {max: 0}",
-     '5:18: sinks.ops.group.max: "0" cannot be used; input should be greater than or equal to 1'),
     (HOOK + "    group: {max: 10001}",
      '5:18: sinks.ops.group.max: "10001" cannot be used; input should be less than or equal to 10000'),
     (HOOK + "    group: {waits: 30s}",

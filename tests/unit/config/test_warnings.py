@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.config.warnings import network_disk
+from watcher.config.checks import network_disk
 
 Warned = Callable[..., list[str]]
 
@@ -134,7 +134,7 @@ def test_a_store_on_a_network_disk_is_warned_of(
     warned: Warned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mounts = tmp_path / "mountinfo"
-    monkeypatch.setattr("watcher.config.warnings._MOUNTS", mounts)
+    monkeypatch.setattr("watcher.config.checks._MOUNTS", mounts)
     assert warned(BASE) == []  # not Linux
     mounts.write_text("40 22 0:45 / / rw - nfs4 files:/srv rw\n")
     (line,) = warned(BASE)

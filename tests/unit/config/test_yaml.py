@@ -118,10 +118,3 @@ def test_columns_count_characters(mistakes: Mistakes) -> None:
 def test_the_parser_in_c_is_used() -> None:
     node = compose("a: b")
     assert type(node.start_mark) is not yaml.Mark
-
-
-def test_a_key_that_is_merged_twice_is_given_once(load: Load) -> None:
-    text = "sinks:\n  a: &a {type: stdout, format: json}\n  b: {<<: *a, type: apprise, url: 'json://h'}\n"
-    assert "sinks.b" not in text
-    with pytest.raises(Exception, match=r"sinks.b.format: is not for a sink of type apprise"):
-        load(text)

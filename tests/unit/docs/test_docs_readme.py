@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from documents import DOCS
 
+from watcher.config.checks import warnings_of
 from watcher.config.document import Document
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
-from watcher.config.warnings import warnings_of
 from watcher.domain.problems import CLOSINGS, PROBLEM_KINDS
 from watcher.domain.routing import types_matching
 

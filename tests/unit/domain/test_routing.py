@@ -79,12 +79,6 @@ def test_an_event_without_a_pipeline_passes_by_its_type_alone() -> None:
     assert not goes(route, EventType.SINK_FAILING, None)
 
 
-def test_a_gap_goes_where_its_pipelines_executions_go() -> None:
-    router = Router({"sales": a_route(labels={"team": "sales"}), "one": a_route(pipelines=(OTHER,)), "all": a_route()})
-    assert router.entry_of(replace(FAILED, type=EventType.PIPELINE_GAP), watch=SALES).sinks == ("sales", "all")
-    assert router.entry_of(replace(FAILED, type=EventType.PIPELINE_GAP), watch=NAMELESS).sinks == ("one", "all")
-
-
 def test_an_event_goes_to_every_sink_that_wants_it_in_the_order_of_the_file() -> None:
     router = Router({"b": a_route(), "a": a_route(labels={"team": "sales"}), "c": a_route(types=frozenset())})
     assert router.entry_of(replace(FAILED, type=EventType.EXECUTION_NEW), watch=SALES).sinks == ("b", "a")

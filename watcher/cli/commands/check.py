@@ -19,11 +19,11 @@ from watcher.cli.config_loading import WARNING, loaded, report
 from watcher.cli.connectivity import Trial, try_everything
 from watcher.cli.console import console_on, say
 from watcher.cli.shell import ConfigOption, put, put_error
+from watcher.config.checks import warnings_of
 from watcher.config.document import Document
 from watcher.config.loader import load_config, require_usable
 from watcher.config.locate import find_config
 from watcher.config.models import PollingSettings, Settings
-from watcher.config.warnings import warnings_of
 from watcher.domain.errors import Exit
 from watcher.polling.evaluator import BACKOFF_SHARE
 from watcher.polling.pipeline_list import LIST_WEIGHT
