@@ -1,7 +1,4 @@
-"""What follows for what a receiver did not take: the retry policy, the circuit breaker, and what is said of it.
-
-The breaker says when something may be tried; which delivery that is, the worker asks the store.
-"""
+"""What follows for what a receiver did not take: the retry policy, the circuit breaker, and what is said of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +6,7 @@ from math import inf
 
 import structlog
 
+from watcher.delivery.sink_state import SinkState
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
@@ -55,23 +53,22 @@ def failed(
     batch: Sequence[Delivery],
     result: SendResult,
     rules: WorkerRules,
+    sink: SinkState,
     *,
     at: Micros,
-    clock_s: float,
-    begun_s: float,
-    through_at: Micros,
+    took_s: float,
     jitter: Jitter,
 ) -> Attempt:
     """Return what follows for what the receiver did not take. What is in a group comes due together, or goes apart.
 
-    By the sink's own clock it is `clock_s` now, and was `begun_s` as the request began. Anything last got through at
-    `through_at`.
+    The request took `took_s`.
     """
+    clock_s, begun_s = sink.clock_s(), sink.clock_s() - took_s
     is_gone, is_refused = result.outcome is SendOutcome.GONE, result.outcome is SendOutcome.REFUSED
     if is_refused:
         goes_apart = not result.minimal_left
     else:  # it fails while others get through
-        goes_apart = not is_gone and batch[0].attempts + 1 >= TOGETHER_COUNT and through_at > batch[0].tried_at
+        goes_apart = not is_gone and batch[0].attempts + 1 >= TOGETHER_COUNT and sink.through_at > batch[0].tried_at
     asked_s = result.retry_after_s if len(batch) == 1 else min(result.retry_after_s, TOGETHER_CAP_S)
     give_up_after_s = inf if rules.give_up_after_s is None else rules.give_up_after_s
     records: list[AttemptRecord] = []

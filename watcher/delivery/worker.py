@@ -167,13 +167,13 @@ class DeliveryWorker:
         self._is_lingering = False
         if not self._deps.is_trusted():
             self._give_back()
-            self._state.rested()  # nothing is tried, so that time is no failure of the sink
+            self._state.trying_since = None  # nothing is tried, so that time is no failure of the sink
             return REST_S
         for batch in self._sending.values():
             self._state.trying(batch[0])
         if self._state.trying_since is not None:
             if not (self._sending or self._takes_writes()):  # the store is what holds it up
-                self._state.rested()
+                self._state.trying_since = None
             self._state.check()
         now = self._clock.monotonic()
         if now >= self._store_retry_at:
@@ -231,7 +231,7 @@ class DeliveryWorker:
 
     def take_slot(self) -> float:
         """Take the slot of one more request of what is being sent; return in how many seconds it may go."""
-        self._state.rested()
+        self._state.trying_since = None
         now = self._clock.monotonic()
         at = max(now, self._pacer.ready_at, self._state.paused_until)
         self._pacer.spend(at)
@@ -389,7 +389,7 @@ class DeliveryWorker:
         self._is_backlog = request.trial is None and len(taken.batches) == request.count
         self._next_due_at = taken.next_due_at
         if self._state.trying_since is not None and self._is_at_rest():
-            self._state.rested()
+            self._state.trying_since = None
 
     # What is sent
 
@@ -480,16 +480,8 @@ class DeliveryWorker:
 
     def _failed(self, batch: Sequence[Delivery], result: SendResult, *, at: Micros, waited: bool) -> Attempt:
         """Take from what was not taken how the sink is. Return what follows for the deliveries."""
-        attempt = failed(
-            batch,
-            result,
-            self._rules,
-            at=at,
-            clock_s=self._state.clock_s(),
-            begun_s=self._state.clock_s() - self._sending_s,
-            through_at=self._state.through_at,
-            jitter=self._deps.jitter,
-        )
+        took_s, jitter = self._sending_s, self._deps.jitter
+        attempt = failed(batch, result, self._rules, self._state, at=at, took_s=took_s, jitter=jitter)
         if result.outcome is SendOutcome.GONE:
             self._state.gone(result.answer)
             return attempt

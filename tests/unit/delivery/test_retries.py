@@ -4,12 +4,15 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from worker_rig import HASTY
+from worker_rig import HASTY, FakeClock
 
 from watcher.delivery.retries import failed
+from watcher.delivery.sink_state import SinkState
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
+from watcher.store.changes import BackoffState
+from watcher.store.records import SinkRecord
 
 FAILURES = [SendOutcome.RETRY, SendOutcome.BUSY, SendOutcome.REFUSED]
 
@@ -31,9 +34,10 @@ def after(
     )
     result = SendResult(outcome, "answer", asked_s, minimal_left=minimal_left)
     at = Micros(0)
-    attempt = failed(
-        [delivery], result, rules, at=at, clock_s=waited_s, begun_s=0.0, through_at=NEVER, jitter=lambda: jitter
-    )
+    clock = FakeClock()
+    sink = SinkState(SinkRecord(0, None, 0.0, BackoffState()), clock=clock)
+    clock.passed_s = waited_s
+    attempt = failed([delivery], result, rules, sink, at=at, took_s=waited_s, jitter=lambda: jitter)
     (record,) = attempt.records
     return record.state, record.delivery.rejections, record.delivery.due_at / 1e6
 

@@ -20,37 +20,9 @@ def test_a_glob_matches_a_type(glob: str) -> None:
     assert settings(events=[glob]).events == (glob,)
 
 
-@pytest.mark.parametrize("glob", ["", "Execution.failed", "executions.*", "failed", "problem.taken"])
-def test_other_globs_are_refused(glob: str) -> None:
-    with pytest.raises(ValidationError):
-        settings(events=[glob])
-
-
 @pytest.mark.parametrize("byte_count", [24, 32, 64])
 def test_a_signing_secret_has_24_to_64_bytes(byte_count: int) -> None:
     assert settings(secret=secret(byte_count)).secret == (SecretStr(secret(byte_count)),)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "whsec_",
-        secret(23),
-        secret(65),
-        secret(32).removeprefix("whsec_"),
-        f"{secret(32)}=",
-        secret(31)[:-1],
-        f"{secret(32)} ",
-        f"{secret(32)[:-2]}!=",
-        "whsec_é",
-        f"WHSEC_{secret(32)[6:]}",
-        secret(32).replace("A", "-"),
-    ],
-)
-def test_other_signing_secrets_are_refused(text: str) -> None:
-    with pytest.raises(ValidationError):
-        settings(secret=[text])
 
 
 @pytest.mark.parametrize("name", ["Authorization", "X-Team", "x_1.2"])
@@ -58,31 +30,30 @@ def test_a_header_has_a_name_and_a_value(name: str) -> None:
     assert settings(headers={name: "a\tb é"}).headers[name].get_secret_value() == "a\tb é"
 
 
+GLOBS = ("", "Execution.failed", "executions.*", "failed", "problem.taken")
+SECRETS = (
+    *("", "whsec_", "whsec_é", secret(23), secret(65), secret(31)[:-1], f"WHSEC_{secret(32)[6:]}"),
+    *(secret(32).removeprefix("whsec_"), f"{secret(32)}=", f"{secret(32)} ", f"{secret(32)[:-2]}!="),
+    secret(32).replace("A", "-"),
+)
+HEADERS = (
+    *("", "a b", "a:", "é", "a\n", "webhook-id", "Webhook-Signature", "CONTENT-TYPE", "Content-Length"),
+    *("user-agent", "Host"),
+)
+
+
 @pytest.mark.parametrize(
-    "name",
+    "refused",
     [
-        "",
-        "a b",
-        "a:",
-        "é",
-        "a\n",
-        "webhook-id",
-        "Webhook-Signature",
-        "CONTENT-TYPE",
-        "Content-Length",
-        "user-agent",
-        "Host",
+        *({"events": [glob]} for glob in GLOBS),
+        *({"secret": [text]} for text in SECRETS),
+        *({"headers": {name: "x"}} for name in HEADERS),
+        *({"headers": {"X-A": value}} for value in ("a\nb", "a\r", "\x00", "\x7f")),
     ],
 )
-def test_other_headers_are_refused(name: str) -> None:
+def test_others_are_refused(refused: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        settings(headers={name: "x"})
-
-
-@pytest.mark.parametrize("value", ["a\nb", "a\r", "\x00", "\x7f"])
-def test_a_header_that_would_begin_another_is_refused(value: str) -> None:
-    with pytest.raises(ValidationError):
-        settings(headers={"X-A": value})
+        settings(**refused)
 
 
 @pytest.mark.parametrize(
