@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from examples import ENVIRON
 
 from watcher.config.document import Document
 from watcher.config.loader import load_config
@@ -183,18 +184,7 @@ def test_an_example_is_warned_of_for_its_ids_alone(path: Path, tmp_path: Path) -
     copy = tmp_path / path.name
     copy.write_text(path.read_text().replace("/run/secrets", str(tmp_path)))
     document = Document(file=str(copy))
-    keys = {"CLERK_API_KEY": "k", "CLERK_API_KEY_US": "u", "CLERK_API_KEY_EU": "e"}
-    receivers = {
-        "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/x",
-        "DISCORD_WEBHOOK_URL": "https://discord.com/api/webhooks/1/x",
-        "TEAMS_WEBHOOK_URL": "https://example.environment.api.powerplatform.com/x?sig=x",
-        "NTFY_TOKEN": "t",
-        "PAGERDUTY_ROUTING_KEY": "k" * 32,
-        "SLACK_BOT_TOKEN": "xoxb-1-A",
-        "APPRISE_URL": "ntfys://ntfy.sh/x",
-    }
-    environ = keys | receivers | {"OPS_WEBHOOK_SECRET": SECRET, "OPS_TOKEN": "t"}
-    settings = load_config(copy, environ=environ, document=document)
+    settings = load_config(copy, environ=ENVIRON, document=document)
     warnings = warnings_of(document, settings)
     ids = [watch["pipeline"] for watch in yaml.safe_load(copy.read_text())["watch"]]
     assert [each.problem for each in warnings] == ["looks like the id of an example"] * sum(
