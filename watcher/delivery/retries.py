@@ -41,12 +41,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a request ended at that time (microseconds UTC, steady), and what is written of each of its deliveries."""
+    """How a request ended, and what is written of each of its deliveries."""
 
-    batch: Sequence[Delivery]
     result: SendResult
     records: Sequence[AttemptRecord]
-    at: Micros
 
 
 def failed(
@@ -95,7 +93,7 @@ def failed(
             group_key=None if goes_apart else each.group_key,
         )
         records.append(AttemptRecord(tried, state, result.answer))
-    return Attempt(batch, result, records, at)
+    return Attempt(result, records)
 
 
 class FailureLog:
@@ -116,14 +114,13 @@ class FailureLog:
 
     def report(self, attempt: Attempt) -> None:
         """Count the deliveries of a request that failed, once it is written how it ended."""
-        delivery, result, count = attempt.batch[0], attempt.result, len(attempt.batch)
-        tried = attempt.records[0].delivery
+        result, count, tried = attempt.result, len(attempt.records), attempt.records[0].delivery
         more = {
             "count": count if count > 1 else 0,
             "refused": tried.rejections,  # in a row; the refusal of a group counts for none of its events
             "remedy": result.remedy,
         }
-        known = {**self._named(delivery), "answer": result.answer, "attempt": tried.attempts}
+        known = {**self._named(tried), "answer": result.answer, "attempt": tried.attempts}
         known |= {name: value for name, value in more.items() if value}
         dead_count = sum(record.state is DeliveryState.DEAD for record in attempt.records)
         if dead_count:
@@ -132,7 +129,7 @@ class FailureLog:
         if dead_count == count:
             return
         self._metrics.count("retried", count - dead_count)
-        known["wait_s"] = round((tried.due_at - attempt.at) / 1e6, 3)
+        known["wait_s"] = round((tried.due_at - tried.tried_at) / 1e6, 3)
         now, is_gone = self._clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
         if self.in_trouble or now < self._quiet_until or is_gone:
             log.debug("delivery.failed", **known)

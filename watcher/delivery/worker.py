@@ -334,15 +334,16 @@ class DeliveryWorker:
         if is_moved:
             self._saved, self._saved_s = lasting, turn.clock_s
         for answer in answered:
-            self._unsettled_count -= len(answer.batch)
+            self._unsettled_count -= len(answer.records)
             if answer.result.outcome not in _TAKEN:
                 self._failures.report(answer)
                 continue
             if self._failures.in_trouble:
                 self._failures.recovered()
-            self._deps.metrics.batched.observe(len(answer.batch))
-            for each in answer.batch:
-                self._deps.metrics.delivered((answer.at - each.recorded_at) / 1e6, state=answer.records[0].state)
+            self._deps.metrics.batched.observe(len(answer.records))
+            for each in answer.records:
+                delay_s = (each.delivery.tried_at - each.delivery.recorded_at) / 1e6
+                self._deps.metrics.delivered(delay_s, state=each.state)
         if kept_back:
             self._deps.metrics.count(DeliveryState.SILENCED, len(kept_back))
         if request is not None and taken is not None:
@@ -366,7 +367,7 @@ class DeliveryWorker:
         group = self._rules.group
         skip = self._going() if self._ready or self._sending else frozenset[bytes]()
         if skip and self._answered:  # this turn settles it, though its task may not have ended yet
-            skip -= {each.lane for answer in self._answered for each in answer.batch}
+            skip -= {each.delivery.lane for answer in self._answered for each in answer.records}
         return Take(
             now=self._clock.steady_us(),
             count=1 if trial else self._take_count,
@@ -475,7 +476,7 @@ class DeliveryWorker:
             self._state.own_trouble.difference_update(each.number for each in batch)
             tried = (replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at) for each in batch)
             records = [AttemptRecord(each, state, result.answer) for each in tried]
-            self._answered.append(Attempt(batch, result, records, at))
+            self._answered.append(Attempt(result, records))
         self._is_unread |= was_open and not self._breaker.is_open
 
     def _failed(self, batch: Sequence[Delivery], result: SendResult, *, at: Micros, waited: bool) -> Attempt:
