@@ -120,7 +120,8 @@ class FailureLog:
             "refused": tried.rejections,  # in a row; the refusal of a group counts for none of its events
             "remedy": result.remedy,
         }
-        known = {**self._named(tried), "answer": result.answer, "attempt": tried.attempts}
+        known: dict[str, object] = {"sink": self._sink, "event_id": str(tried.event_id), "type": tried.type}
+        known |= {"answer": result.answer, "attempt": tried.attempts}
         known |= {name: value for name, value in more.items() if value}
         dead_count = sum(record.state is DeliveryState.DEAD for record in attempt.records)
         if dead_count:
@@ -136,13 +137,6 @@ class FailureLog:
             return
         log.warning("delivery.failed", **known)
         self.in_trouble, self._quiet_until = True, Monotonic(now + WARNED_EVERY_S)
-
-    def crashed(self, delivery: Delivery, error: Exception) -> None:
-        """Log what no sink should raise. Its text may hold secrets."""
-        log.error("delivery.crashed", **self._named(delivery), error=type(error).__name__)
-
-    def _named(self, delivery: Delivery) -> dict[str, object]:
-        return {"sink": self._sink, "event_id": str(delivery.event_id), "type": delivery.type}
 
 
 class CircuitBreaker:

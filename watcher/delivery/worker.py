@@ -458,7 +458,8 @@ class DeliveryWorker:
             self._is_unread = True
             return
         except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
-            self._failures.crashed(batch[0], error)
+            event_id, name = str(batch[0].event_id), type(error).__name__  # its text may hold secrets
+            log.error("delivery.crashed", sink=self.sink, event_id=event_id, type=batch[0].type, error=name)  # noqa: TRY400
             result = SendResult(SendOutcome.RETRY, "error")
         finally:
             if trial is not None:
@@ -473,9 +474,11 @@ class DeliveryWorker:
             self._state.got_through(at, result.answer)
             if self._breaker.failures_count:
                 self._breaker.works()
-            self._state.own_trouble.difference_update(each.number for each in batch)
-            tried = (replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at) for each in batch)
-            records = [AttemptRecord(each, state, result.answer) for each in tried]
+            records: list[AttemptRecord] = []
+            for each in batch:
+                self._state.own_trouble.discard(each.number)
+                tried = replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at)
+                records.append(AttemptRecord(tried, state, result.answer))
             self._answered.append(Attempt(result, records))
         self._is_unread |= was_open and not self._breaker.is_open
 
