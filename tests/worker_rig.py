@@ -25,12 +25,11 @@ from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.problems import Problem, ProblemChange, SentOpening
 from watcher.domain.routing import Router, Silences
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
+from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics, SinkMetrics
-from watcher.runtime.pacing import Backpressure
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules
-from watcher.store.changes import SourceChange, Turn
+from watcher.store.changes import SourceChange, Taken, Turn
 from watcher.store.open import BUSY_TIMEOUT_S
-from watcher.store.records import Taken
 from watcher.store.sink_store import SinkStore
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -51,7 +50,7 @@ MOST_TICKS = 10_000
 """A worker that wants as many at one moment would keep a processor busy."""
 
 
-class FakeClock:
+class FakeClock(Clock):
     """Stands still until it is moved."""
 
     def __init__(self, passed_s: float = 0.0) -> None:
@@ -188,7 +187,6 @@ class Rig:
         self.emitted: list[tuple[str, int]] = []
         self.answers: list[str] = []
         self.ends: list[BaseException] = []
-        self.backpressure = Backpressure()
         self.silences = Silences()
         self.woken = False
         self.is_trusted = True
@@ -220,7 +218,6 @@ class Rig:
                 silences=self.silences,
                 fatal=self.ends.append,
                 metrics=SinkMetrics(self.metrics, self.name),
-                backpressure=self.backpressure,
             ),
         )
         self.real_store.wakes[self.name] = self.worker.wake

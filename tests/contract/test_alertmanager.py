@@ -21,7 +21,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, SentOpening
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import REMEDIES
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.webhook import WebhookSettings
@@ -63,7 +63,7 @@ async def alertmanager(hook: Receiver, tmp_path: Path) -> AsyncIterator[Alertman
 @pytest.fixture
 async def sink(alertmanager: Alertmanager) -> AsyncIterator[Sink]:
     settings = WebhookSettings.model_validate({"type": "webhook", "template": "alertmanager", "url": alertmanager.url})
-    sink = settings.open(SinkContext(SystemClock()))
+    sink = settings.open(SinkContext(Clock()))
     yield sink
     await sink.close()
 

@@ -13,11 +13,10 @@ from watcher.domain.routing import Silences
 from watcher.domain.timestamps import LATEST, NEVER, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.runtime.pacing import Backpressure, Jitter
+from watcher.runtime.pacing import Jitter
 from watcher.runtime.scheduler import WakeIn
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S
-from watcher.store.changes import BackoffState, SourceChange
-from watcher.store.records import SinkRecord
+from watcher.store.changes import BackoffState, SinkRecord, SourceChange
 from watcher.store.sink_store import SinkStore
 
 FAILING = "failing"
@@ -51,7 +50,6 @@ class WorkerDependencies:
     silences: Silences
     fatal: Callable[[BaseException], None]
     metrics: SinkMetrics
-    backpressure: Backpressure
 
 
 class SinkState:

@@ -30,8 +30,7 @@ from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.pacing import Pacer, doubling
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules
-from watcher.store.changes import AttemptRecord, Take, Trial, Turn
-from watcher.store.records import SinkRecord, Taken
+from watcher.store.changes import AttemptRecord, SinkRecord, Take, Taken, Trial, Turn
 from watcher.store.sink_store import SinkStore
 
 CONCURRENCY = 16
@@ -58,9 +57,6 @@ STORE_WAIT_S = 1.0
 STORE_WAIT_CAP_S = 30.0
 """A store in trouble is left alone for so long, doubling."""
 
-SENDING_TURNS = 40
-"""A request that takes longer than so many turns of the event loop waits for its receiver."""
-
 GIVE_UP_EVERY_S = 60.0
 GIVE_UP_SHARE = 0.05
 """What has waited too long is given up so often, and at least so often within `give_up_after`."""
@@ -80,7 +76,6 @@ class DeliveryWorker:
     _is_lingering = False
     _is_unread = True  # whether the store may have something due that was not read
     _is_backlog = False
-    _has_noted_backlog = False
     _trial: Trial | None = None  # what is ready was taken to be tried while the breaker is open
     _calls_forward = False
     _next_due_at: Micros | None = None
@@ -195,8 +190,6 @@ class DeliveryWorker:
                 except StoreError as error:
                     self._rest_store(error)
         self._start()
-        if self._is_backlog or self._has_noted_backlog:
-            await self._note_backlog()
         return self._rest_s()
 
     async def flush(self) -> None:
@@ -542,21 +535,6 @@ class DeliveryWorker:
         """Forget what was taken but not begun."""
         self._is_unread |= bool(self._ready)
         self._ready.clear()
-
-    async def _note_backlog(self) -> None:
-        """Let polling make room while more waits than one read takes, unless the sink itself holds it up.
-
-        It does if its answers take much longer than the turns of the event loop that a request needs.
-        """
-        began_at = self._clock.monotonic()
-        is_slow = began_at < self._state.held_until or self._breaker.is_open or self._pacer.ready_at > began_at
-        is_slow |= not self._takes_writes()
-        waits = self._is_backlog and not is_slow
-        if waits:
-            await asyncio.sleep(0)
-        turn_s = self._clock.monotonic() - began_at
-        self._has_noted_backlog = waits and self._sending_s <= SENDING_TURNS * turn_s
-        self._deps.backpressure.note(self.sink, has_backlog=self._has_noted_backlog, turn_s=turn_s)
 
     def _rest_s(self) -> float:
         """Return in how many seconds there is something to do, unless it is woken before."""

@@ -19,26 +19,21 @@ class Severity(StrEnum):
     INFO = "info"
 
 
-_SEVERITIES: Mapping[EventType, Severity] = {
-    EventType.PIPELINE_FAILING: Severity.CRITICAL,
-    EventType.ACCOUNT_DEGRADED: Severity.CRITICAL,
-    EventType.EXECUTION_FAILED: Severity.ERROR,
-    EventType.EXECUTION_LOST: Severity.ERROR,
-    EventType.SINK_FAILING: Severity.ERROR,
-    EventType.SINK_DISABLED: Severity.ERROR,
-    EventType.EXECUTION_OVERDUE: Severity.WARNING,
-    EventType.EXECUTION_UNRECOGNIZED: Severity.WARNING,
-    EventType.PIPELINE_SILENT: Severity.WARNING,
-    EventType.PIPELINE_GAP: Severity.WARNING,
+_TROUBLE: Mapping[EventType, tuple[Severity, EventType | None]] = {
+    EventType.PIPELINE_FAILING: (Severity.CRITICAL, EventType.PIPELINE_RECOVERED),
+    EventType.ACCOUNT_DEGRADED: (Severity.CRITICAL, EventType.ACCOUNT_RECOVERED),
+    EventType.SINK_FAILING: (Severity.ERROR, EventType.SINK_RECOVERED),
+    EventType.SINK_DISABLED: (Severity.ERROR, EventType.SINK_RECOVERED),
+    EventType.PIPELINE_SILENT: (Severity.WARNING, EventType.PIPELINE_ACTIVE),
+    EventType.EXECUTION_FAILED: (Severity.ERROR, None),
+    EventType.EXECUTION_LOST: (Severity.ERROR, None),
+    EventType.EXECUTION_OVERDUE: (Severity.WARNING, None),
+    EventType.EXECUTION_UNRECOGNIZED: (Severity.WARNING, None),
+    EventType.PIPELINE_GAP: (Severity.WARNING, None),
 }
+"""How severe an event is, and what closes the problem it opens; any other is `info` and opens none."""
 
-CLOSED_BY: Mapping[EventType, EventType] = {
-    EventType.PIPELINE_FAILING: EventType.PIPELINE_RECOVERED,
-    EventType.PIPELINE_SILENT: EventType.PIPELINE_ACTIVE,
-    EventType.ACCOUNT_DEGRADED: EventType.ACCOUNT_RECOVERED,
-    EventType.SINK_FAILING: EventType.SINK_RECOVERED,
-    EventType.SINK_DISABLED: EventType.SINK_RECOVERED,
-}
+CLOSED_BY = {kind: closing for kind, (_, closing) in _TROUBLE.items() if closing is not None}
 """What closes a problem of which kind; that of an overdue execution its next event does, whatever that is."""
 
 PROBLEM_KINDS = frozenset({*CLOSED_BY, EventType.EXECUTION_OVERDUE})
@@ -53,7 +48,7 @@ TROUBLED_ENDS = frozenset({EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST,
 
 def severity_of(type_: EventType) -> Severity:
     """Return how severe an event of that type, or a problem of that kind, is."""
-    return _SEVERITIES.get(type_, Severity.INFO)
+    return _TROUBLE[type_][0] if type_ in _TROUBLE else Severity.INFO
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from watcher.domain.event import EventType
 from watcher.domain.event_factory import trial_event
 from watcher.domain.routing import GroupRules
 from watcher.domain.timestamps import NEVER
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.settings import (
     Block,
     Duration,
@@ -365,7 +365,7 @@ class HttpSinkSettings(RemoteSettings):
 
     async def connect(self) -> str:
         """Connect to the host, through the proxy that leads there, and say nothing."""
-        poster = self.poster(URL(self.address), headers={}, context=SinkContext(SystemClock(), check=stop))
+        poster = self.poster(URL(self.address), headers={}, context=SinkContext(Clock(), check=stop))
         try:
             return await poster.try_connection()
         finally:

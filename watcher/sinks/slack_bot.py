@@ -23,7 +23,7 @@ from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.envelope import Json
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.event import EventType
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.settings import Rate, as_written, file_twin, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, to_json
@@ -170,7 +170,7 @@ class SlackBotSettings(HttpSinkSettings):
 
     async def connect(self) -> str:
         """Ask Slack whether it knows the token."""
-        poster = self._opened(SinkContext(SystemClock()))
+        poster = self._opened(SinkContext(Clock()))
         try:
             result, _ = await call(poster, "auth.test", b"{}")
         finally:

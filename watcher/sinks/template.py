@@ -15,7 +15,7 @@ from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
 from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import EARLIEST, Monotonic
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult
 
 LOGGED_EVERY_S = 3600.0
@@ -153,7 +153,7 @@ class Template:
 
     def __init__(self, *, clock: Clock | None = None, public_url: str = "", routing_key: str = "") -> None:
         """Link to our own pages at `public_url`, if people reach them. The key is PagerDuty's."""
-        self.clock = clock or SystemClock()
+        self.clock = clock or Clock()
         self.public_url = public_url
         self.routing_key = routing_key
         self.log = MessageLog(self.clock)

@@ -11,8 +11,7 @@ from watcher.delivery.sink_state import SinkState
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
-from watcher.store.changes import BackoffState
-from watcher.store.records import SinkRecord
+from watcher.store.changes import BackoffState, SinkRecord
 
 NO_BACKOFF = BackoffState()
 

@@ -23,7 +23,7 @@ from watcher.domain.envelope import group_id
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, SentOpening
 from watcher.domain.routing import GroupRules, types_matching
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import Template
 from watcher.sinks.webhook import WebhookSettings
@@ -39,7 +39,7 @@ def settings(url: str = "https://h.example/x", **more: Any) -> WebhookSettings:
 
 async def test_a_batch_is_signed_like_any_request_and_read_by_the_libraries(receiver: Receiver) -> None:
     batch = [failed(number) for number in range(100)]
-    async with sink_to(receiver.url, group={}, secret=SECRET, clock=SystemClock()) as sink:
+    async with sink_to(receiver.url, group={}, secret=SECRET, clock=Clock()) as sink:
         assert (await sink.send(batch)).outcome is SendOutcome.DELIVERED
     (request,) = receiver.requests
     Webhook(SECRET).verify(request.body, request.headers)
