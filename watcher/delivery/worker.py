@@ -79,7 +79,6 @@ class DeliveryWorker:
     _trial: Trial | None = None  # what is ready was taken to be tried while the breaker is open
     _calls_forward = False
     _next_due_at: Micros | None = None
-    _sending_s = 0.0  # how long the last answer took
     _unsettled_count = 0
     _store_failures = 0  # in a row
     _store_retry_at = EARLIEST
@@ -457,11 +456,12 @@ class DeliveryWorker:
         finally:
             if trial is not None:
                 self._breaker.is_trying = False
-        self._sending_s = self._clock.monotonic() - began_at
+        took_s = self._clock.monotonic() - began_at
         at, was_open = self._clock.steady_us(), self._breaker.is_open
         state = _TAKEN.get(result.outcome)
         if state is None:
-            self._answered.append(self._failed(batch, result, at=at, waited=trial == "tried_longest_ago"))
+            waited = trial == "tried_longest_ago"
+            self._answered.append(self._failed(batch, result, at=at, took_s=took_s, waited=waited))
         else:
             self._calls_forward |= was_open
             self._state.got_through(at, result.answer)
@@ -475,9 +475,11 @@ class DeliveryWorker:
             self._answered.append(Attempt(result, records))
         self._is_unread |= was_open and not self._breaker.is_open
 
-    def _failed(self, batch: Sequence[Delivery], result: SendResult, *, at: Micros, waited: bool) -> Attempt:
+    def _failed(
+        self, batch: Sequence[Delivery], result: SendResult, *, at: Micros, took_s: float, waited: bool
+    ) -> Attempt:
         """Take from what was not taken how the sink is. Return what follows for the deliveries."""
-        took_s, jitter = self._sending_s, self._deps.jitter
+        jitter = self._deps.jitter
         attempt = failed(batch, result, self._rules, self._state, at=at, took_s=took_s, jitter=jitter)
         if result.outcome is SendOutcome.GONE:
             self._state.gone(result.answer)
