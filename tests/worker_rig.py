@@ -77,8 +77,6 @@ class FakeClock(Clock):
 class ScriptedSink(Sink):
     """Answers by `answer`, at once or when its future is done; remembers what it was sent."""
 
-    batch_count = 1
-    refresh_every_s: float | None = None
     refresh_answer = DELIVERED
 
     def __init__(self) -> None:
@@ -108,9 +106,6 @@ class ScriptedSink(Sink):
     async def refresh(self, problems: Sequence[SentOpening]) -> SendResult:
         self.told.append(problems)
         return self.refresh_answer
-
-    async def close(self) -> None:
-        """Hold nothing."""
 
     def take_sent(self) -> list[str]:
         """Return what was sent since the last call."""

@@ -31,7 +31,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "own": {"template": TemplateFile("chat.json.j2", '{"text": {{ headline | tojson }}}')},
     "slack_bot": {"type": "slack_bot", "token": TOKEN, "channel": CHANNEL},
 }
-TEMPLATES = frozenset({"slack", "discord", "teams", "pagerduty", "alertmanager", "own"})
+TEMPLATES = frozenset(kind for kind, block in KINDS.items() if "template" in block)
 WITH_MINIMAL = frozenset({"slack", "slack_bot"})
 MISSED = {"slack": "ok", "discord": "a message"}
 """What the body of a success must be."""

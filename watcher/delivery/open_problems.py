@@ -1,7 +1,4 @@
-"""What a sink's worker does for problems that stay open: remind of them.
-
-And refresh those of a receiver that has them in memory only, in a task of its own.
-"""
+"""Reminds a sink of problems that stay open, and refreshes those of a receiver that has them in memory only."""
 
 import asyncio
 from datetime import timedelta

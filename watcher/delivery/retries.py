@@ -1,7 +1,4 @@
-"""What follows for what a receiver did not take: the retry policy, the circuit breaker, and what is said of it.
-
-The breaker says when something may be tried; which delivery that is, the worker asks the store.
-"""
+"""What follows for what a receiver did not take: the retry policy, the circuit breaker, and what is said of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +6,7 @@ from math import inf
 
 import structlog
 
+from watcher.delivery.sink_state import SinkState
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
@@ -43,35 +41,32 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a request ended at that time (microseconds UTC, steady), and what is written of each of its deliveries."""
+    """How a request ended, and what is written of each of its deliveries."""
 
-    batch: Sequence[Delivery]
     result: SendResult
     records: Sequence[AttemptRecord]
-    at: Micros
 
 
 def failed(
     batch: Sequence[Delivery],
     result: SendResult,
     rules: WorkerRules,
+    sink: SinkState,
     *,
     at: Micros,
-    clock_s: float,
-    begun_s: float,
-    through_at: Micros,
+    took_s: float,
     jitter: Jitter,
 ) -> Attempt:
     """Return what follows for what the receiver did not take. What is in a group comes due together, or goes apart.
 
-    By the sink's own clock it is `clock_s` now, and was `begun_s` as the request began. Anything last got through at
-    `through_at`.
+    The request took `took_s`.
     """
+    clock_s, begun_s = sink.clock_s(), sink.clock_s() - took_s
     is_gone, is_refused = result.outcome is SendOutcome.GONE, result.outcome is SendOutcome.REFUSED
     if is_refused:
         goes_apart = not result.minimal_left
     else:  # it fails while others get through
-        goes_apart = not is_gone and batch[0].attempts + 1 >= TOGETHER_COUNT and through_at > batch[0].tried_at
+        goes_apart = not is_gone and batch[0].attempts + 1 >= TOGETHER_COUNT and sink.through_at > batch[0].tried_at
     asked_s = result.retry_after_s if len(batch) == 1 else min(result.retry_after_s, TOGETHER_CAP_S)
     give_up_after_s = inf if rules.give_up_after_s is None else rules.give_up_after_s
     records: list[AttemptRecord] = []
@@ -98,7 +93,7 @@ def failed(
             group_key=None if goes_apart else each.group_key,
         )
         records.append(AttemptRecord(tried, state, result.answer))
-    return Attempt(batch, result, records, at)
+    return Attempt(result, records)
 
 
 class FailureLog:
@@ -119,14 +114,14 @@ class FailureLog:
 
     def report(self, attempt: Attempt) -> None:
         """Count the deliveries of a request that failed, once it is written how it ended."""
-        delivery, result, count = attempt.batch[0], attempt.result, len(attempt.batch)
-        tried = attempt.records[0].delivery
+        result, count, tried = attempt.result, len(attempt.records), attempt.records[0].delivery
         more = {
             "count": count if count > 1 else 0,
             "refused": tried.rejections,  # in a row; the refusal of a group counts for none of its events
             "remedy": result.remedy,
         }
-        known = {**self._named(delivery), "answer": result.answer, "attempt": tried.attempts}
+        known: dict[str, object] = {"sink": self._sink, "event_id": str(tried.event_id), "type": tried.type}
+        known |= {"answer": result.answer, "attempt": tried.attempts}
         known |= {name: value for name, value in more.items() if value}
         dead_count = sum(record.state is DeliveryState.DEAD for record in attempt.records)
         if dead_count:
@@ -135,20 +130,13 @@ class FailureLog:
         if dead_count == count:
             return
         self._metrics.count("retried", count - dead_count)
-        known["wait_s"] = round((tried.due_at - attempt.at) / 1e6, 3)
+        known["wait_s"] = round((tried.due_at - tried.tried_at) / 1e6, 3)
         now, is_gone = self._clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
         if self.in_trouble or now < self._quiet_until or is_gone:
             log.debug("delivery.failed", **known)
             return
         log.warning("delivery.failed", **known)
         self.in_trouble, self._quiet_until = True, Monotonic(now + WARNED_EVERY_S)
-
-    def crashed(self, delivery: Delivery, error: Exception) -> None:
-        """Log what no sink should raise. Its text may hold secrets."""
-        log.error("delivery.crashed", **self._named(delivery), error=type(error).__name__)
-
-    def _named(self, delivery: Delivery) -> dict[str, object]:
-        return {"sink": self._sink, "event_id": str(delivery.event_id), "type": delivery.type}
 
 
 class CircuitBreaker:

@@ -59,6 +59,7 @@ class SinkState:
     nothing is sent before `held_until` (monotonic seconds). `through_at` is when anything last got through (micros UTC,
     steady; 0: not since the start), `answer` the last one to anything sent, `trying_since` since when something was
     tried and nothing got through, by the clock of running time: time in which the process was stopped does not count.
+    Nothing is left to try: that is `None`, for last week's dead letter does not make today's first failure a long one.
     """
 
     def __init__(self, record: SinkRecord, *, clock: Clock) -> None:
@@ -105,22 +106,12 @@ class SinkState:
         self.trying(delivery)
 
     def got_through(self, at: Micros, answer: str) -> None:
-        """Note a success at that time (microseconds UTC, steady).
-
-        A disabled sink stays disabled: only its configuration or a command ends that.
-        """
+        """Note a success at that time (microseconds UTC, steady). A disabled sink stays disabled."""
         self.answer, self._is_through = answer, True
         self.trying_since = None
         self.through_at = at
         if self.state == FAILING:
             self.state = None
-
-    def rested(self) -> None:
-        """Begin anew: part of what is sent got through, or nothing is left to try.
-
-        Last week's dead letter does not make today's first failure a long one.
-        """
-        self.trying_since = None
 
     def gone(self, answer: str) -> None:
         """Note that the receiver is gone for good."""

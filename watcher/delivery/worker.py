@@ -79,7 +79,6 @@ class DeliveryWorker:
     _trial: Trial | None = None  # what is ready was taken to be tried while the breaker is open
     _calls_forward = False
     _next_due_at: Micros | None = None
-    _sending_s = 0.0  # how long the last answer took
     _unsettled_count = 0
     _store_failures = 0  # in a row
     _store_retry_at = EARLIEST
@@ -162,13 +161,13 @@ class DeliveryWorker:
         self._is_lingering = False
         if not self._deps.is_trusted():
             self._give_back()
-            self._state.rested()  # nothing is tried, so that time is no failure of the sink
+            self._state.trying_since = None  # nothing is tried, so that time is no failure of the sink
             return REST_S
         for batch in self._sending.values():
             self._state.trying(batch[0])
         if self._state.trying_since is not None:
             if not (self._sending or self._takes_writes()):  # the store is what holds it up
-                self._state.rested()
+                self._state.trying_since = None
             self._state.check()
         now = self._clock.monotonic()
         if now >= self._store_retry_at:
@@ -224,7 +223,7 @@ class DeliveryWorker:
 
     def take_slot(self) -> float:
         """Take the slot of one more request of what is being sent; return in how many seconds it may go."""
-        self._state.rested()
+        self._state.trying_since = None
         now = self._clock.monotonic()
         at = max(now, self._pacer.ready_at, self._state.paused_until)
         self._pacer.spend(at)
@@ -327,15 +326,16 @@ class DeliveryWorker:
         if is_moved:
             self._saved, self._saved_s = lasting, turn.clock_s
         for answer in answered:
-            self._unsettled_count -= len(answer.batch)
+            self._unsettled_count -= len(answer.records)
             if answer.result.outcome not in _TAKEN:
                 self._failures.report(answer)
                 continue
             if self._failures.in_trouble:
                 self._failures.recovered()
-            self._deps.metrics.batched.observe(len(answer.batch))
-            for each in answer.batch:
-                self._deps.metrics.delivered((answer.at - each.recorded_at) / 1e6, state=answer.records[0].state)
+            self._deps.metrics.batched.observe(len(answer.records))
+            for each in answer.records:
+                delay_s = (each.delivery.tried_at - each.delivery.recorded_at) / 1e6
+                self._deps.metrics.delivered(delay_s, state=each.state)
         if kept_back:
             self._deps.metrics.count(DeliveryState.SILENCED, len(kept_back))
         if request is not None and taken is not None:
@@ -359,7 +359,7 @@ class DeliveryWorker:
         group = self._rules.group
         skip = self._going() if self._ready or self._sending else frozenset[bytes]()
         if skip and self._answered:  # this turn settles it, though its task may not have ended yet
-            skip -= {each.lane for answer in self._answered for each in answer.batch}
+            skip -= {each.delivery.lane for answer in self._answered for each in answer.records}
         return Take(
             now=self._clock.steady_us(),
             count=1 if trial else self._take_count,
@@ -382,7 +382,7 @@ class DeliveryWorker:
         self._is_backlog = request.trial is None and len(taken.batches) == request.count
         self._next_due_at = taken.next_due_at
         if self._state.trying_since is not None and self._is_at_rest():
-            self._state.rested()
+            self._state.trying_since = None
 
     # What is sent
 
@@ -450,39 +450,37 @@ class DeliveryWorker:
             self._is_unread = True
             return
         except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
-            self._failures.crashed(batch[0], error)
+            event_id, name = str(batch[0].event_id), type(error).__name__  # its text may hold secrets
+            log.error("delivery.crashed", sink=self.sink, event_id=event_id, type=batch[0].type, error=name)  # noqa: TRY400
             result = SendResult(SendOutcome.RETRY, "error")
         finally:
             if trial is not None:
                 self._breaker.is_trying = False
-        self._sending_s = self._clock.monotonic() - began_at
+        took_s = self._clock.monotonic() - began_at
         at, was_open = self._clock.steady_us(), self._breaker.is_open
         state = _TAKEN.get(result.outcome)
         if state is None:
-            self._answered.append(self._failed(batch, result, at=at, waited=trial == "tried_longest_ago"))
+            waited = trial == "tried_longest_ago"
+            self._answered.append(self._failed(batch, result, at=at, took_s=took_s, waited=waited))
         else:
             self._calls_forward |= was_open
             self._state.got_through(at, result.answer)
             if self._breaker.failures_count:
                 self._breaker.works()
-            self._state.own_trouble.difference_update(each.number for each in batch)
-            tried = (replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at) for each in batch)
-            records = [AttemptRecord(each, state, result.answer) for each in tried]
-            self._answered.append(Attempt(batch, result, records, at))
+            records: list[AttemptRecord] = []
+            for each in batch:
+                self._state.own_trouble.discard(each.number)
+                tried = replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at)
+                records.append(AttemptRecord(tried, state, result.answer))
+            self._answered.append(Attempt(result, records))
         self._is_unread |= was_open and not self._breaker.is_open
 
-    def _failed(self, batch: Sequence[Delivery], result: SendResult, *, at: Micros, waited: bool) -> Attempt:
+    def _failed(
+        self, batch: Sequence[Delivery], result: SendResult, *, at: Micros, took_s: float, waited: bool
+    ) -> Attempt:
         """Take from what was not taken how the sink is. Return what follows for the deliveries."""
-        attempt = failed(
-            batch,
-            result,
-            self._rules,
-            at=at,
-            clock_s=self._state.clock_s(),
-            begun_s=self._state.clock_s() - self._sending_s,
-            through_at=self._state.through_at,
-            jitter=self._deps.jitter,
-        )
+        jitter = self._deps.jitter
+        attempt = failed(batch, result, self._rules, self._state, at=at, took_s=took_s, jitter=jitter)
         if result.outcome is SendOutcome.GONE:
             self._state.gone(result.answer)
             return attempt

@@ -1,9 +1,8 @@
 """An event as the person on call is to understand it: what, where, why, how bad, and which problem it belongs to.
 
-One grammar for all receivers (headline, error, facts, ids), and its texts: harmless, cut to a length, durations and
-times in words. Knows no receiver. What the API or the user calls something may hold anything: control characters are
-shown by their codes, and where a receiver reads markup, its template puts such a text in no such field. Characters are
-counted as UTF-16 has them, where an emoji is two: not every receiver says how it counts, and none counts more.
+One grammar for all receivers (headline, error, facts, ids). What others call something may hold anything: control
+characters are shown by their codes, and no template puts such a text where its receiver reads markup. Characters are
+counted as UTF-16 has them, where an emoji is two: no receiver counts more.
 """
 
 import json

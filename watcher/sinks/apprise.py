@@ -1,10 +1,8 @@
 """Sends by way of Apprise, which knows some 180 chat, mail and pager services. One URL, one sink, one result.
 
-Some services read mentions and markup in any text. The texts of others mention nobody; whether markup in them is shown
-as it is, is up to the service.
-
-Apprise blocks, so it works in a thread: one per sink at a time, which nobody waits for at the end. Of the URL only the
-scheme is ever shown. Apprise itself is an extra; without it only a file that asks for it is refused.
+The texts of others mention nobody; whether markup in them is shown as it is, is up to the service. Apprise blocks, so
+it works in a thread: one per sink at a time, which nobody waits for at the end. It is an extra: without it only a file
+that asks for it is refused.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ class StdoutOutput:
     def __init__(self, fd: int) -> None:
         """Start the thread."""
         self.fd = fd
-        self._rest = b""  # of a line that the disk had no room for
+        self._rest = b""  # of a line that was begun
         self.thread = WorkerThreads("stdout")
         self.thread.put(self._end_half_line)
 
@@ -64,10 +64,10 @@ class StdoutOutput:
         return True
 
     def _end_half_line(self) -> None:
-        """End what an earlier process left half written; what is wrong with stdout shows with the first event."""
-        with suppress(OSError, OutputClosedError):
+        """Have the first event end what an earlier process left half written."""
+        with suppress(OSError):
             if _stands_in_mid_line(self.fd):
-                self.write([b""])
+                self._rest = b"\n"
 
 
 def _stands_in_mid_line(fd: int) -> bool:

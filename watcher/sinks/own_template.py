@@ -153,11 +153,8 @@ def check(source: str, *, with_group: bool) -> TemplateFailure | None:
     try:
         template = OwnTemplate(source, timeout_s=0.0)
         examples = _examples()
-        trials: dict[str, list[Json]] = {each["type"]: [each] for each in examples}
-        if with_group:
-            trials["a group"] = examples
-        for what, events in trials.items():
-            about = f"for {what}: "
+        for events in [*([each] for each in examples), *([examples] if with_group else [])]:
+            about = f"for {events[0]['type'] if len(events) == 1 else 'a group'}: "
             template.message(list(map(Alert.of, events)), events)
     except Exception as error:  # noqa: BLE001 (a template may raise anything)
         return _failure_of(error, f"{type(error).__name__}: {error}", about=about)

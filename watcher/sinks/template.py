@@ -1,8 +1,4 @@
-"""What a sink posts for an event or a group, in which requests, and what the answer to each means.
-
-A template knows its receiver, and nothing of connections, retries or the store. Here are the plain ones, which post
-events as they are stored.
-"""
+"""What a sink posts for an event or a group, in which requests, and what the answer to each means."""
 
 import asyncio
 from collections import Counter

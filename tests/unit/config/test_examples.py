@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 import yaml
+from examples import ENVIRON
 from pydantic import BaseModel
 from tls import key_pair, own_ca
 
@@ -17,21 +18,6 @@ from watcher.sinks.webhook import PRESETS, TemplateFile, WebhookSettings
 
 CONFIG = Path(__file__).parents[3] / "config"
 EXAMPLES = sorted(CONFIG.glob("*.yaml"))
-SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
-ENVIRON = {
-    "CLERK_API_KEY": "k",
-    "CLERK_API_KEY_US": "u",
-    "CLERK_API_KEY_EU": "e",
-    "OPS_WEBHOOK_SECRET": SECRET,
-    "OPS_TOKEN": "t",
-    "SLACK_BOT_TOKEN": "xoxb-1-A",
-    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/s3cret",
-    "DISCORD_WEBHOOK_URL": "https://discord.com/api/webhooks/1/s3cret",
-    "TEAMS_WEBHOOK_URL": "https://example.environment.api.powerplatform.com/workflows/1?sig=s3cret",
-    "NTFY_TOKEN": "t",
-    "PAGERDUTY_ROUTING_KEY": "k" * 32,
-    "APPRISE_URL": "ntfys://ntfy.sh/s3cret",
-}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)

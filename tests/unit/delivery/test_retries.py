@@ -1,15 +1,108 @@
-"""What one answer means for a delivery."""
+"""What one answer means for a delivery, and whether its sink is well, failing or disabled."""
 
 from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from worker_rig import HASTY
+from worker_rig import HASTY, FakeClock
 
 from watcher.delivery.retries import failed
+from watcher.delivery.sink_state import SinkState
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
+from watcher.store.changes import BackoffState, SinkRecord
+
+NO_BACKOFF = BackoffState()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+def sink_state(
+    clock: FakeClock, state: str | None = None, *, clock_s: float = 0.0, backoff: BackoffState = NO_BACKOFF
+) -> SinkState:
+    return SinkState(SinkRecord(0, state, clock_s, backoff), clock=clock)
+
+
+def delivery(number: int = 1, *, attempts: int = 0, tried_at: Micros = NEVER) -> Delivery:
+    return Delivery("ops", number, b"", UUID(int=1), "", b"", NEVER, NEVER, attempts=attempts, tried_at=tried_at)
+
+
+def state_after(sink: SinkState, clock: FakeClock, seconds: float) -> str | None:
+    clock.passed_s += seconds
+    sink.check()
+    return sink.state
+
+
+@pytest.mark.parametrize(
+    ("came", "reported"),
+    [((), "none"), (("written",), "none"), (("written", "disk_full"), "disk_full"), (("503", "written"), "none")],
+)
+def test_a_sink_fails_with_the_last_answer_since_its_last_success(
+    clock: FakeClock, came: tuple[str, ...], reported: str
+) -> None:
+    sink = sink_state(clock)
+    for answer in came:
+        if answer == "written":
+            sink.got_through(clock.steady_us(), answer)
+        else:
+            sink.failed(delivery(), answer)
+    sink.trying(delivery())
+    assert state_after(sink, clock, 300) == "failing"
+    assert sink.answer == reported
+
+
+@pytest.mark.parametrize(("left_s", "lasts_s"), [(60, 60), (-5, -5), (90_000, 3600)])
+def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_can_be_asked_for(
+    clock: FakeClock, left_s: float, lasts_s: float
+) -> None:
+    sink = sink_state(clock, backoff=BackoffState(pause_s=left_s))
+    assert sink.paused_until == clock.monotonic() + lasts_s
+
+
+def test_the_backoff_of_a_sink_is_what_is_left_of_its_pause_and_for_how_long_it_fails(clock: FakeClock) -> None:
+    sink = sink_state(clock)
+    assert sink.backoff() == NO_BACKOFF
+    sink.failed(delivery(), "503")
+    sink.pause(100)
+    sink.pause(90)
+    clock.passed_s += 40
+    assert sink.backoff() == BackoffState(60, 40)
+    clock.passed_s += 460
+    assert sink.backoff() == BackoffState(None, 300)
+
+
+def test_what_failed_while_others_got_through_says_nothing_of_the_sink_until_it_is_settled(clock: FakeClock) -> None:
+    sink, tried_at = sink_state(clock), clock.steady_us()
+    clock.passed_s += 1
+    sink.got_through(clock.steady_us(), "204")
+    sink.failed(delivery(1, attempts=1, tried_at=tried_at), "503")
+    for _ in range(3):
+        clock.passed_s += 600
+        sink.trying(delivery(1, attempts=2, tried_at=clock.steady_us()))
+        sink.failed(delivery(1, attempts=2, tried_at=clock.steady_us()), "503")
+    assert state_after(sink, clock, 600) is None
+    sink.failed(delivery(2, attempts=1, tried_at=clock.steady_us()), "503")
+    assert state_after(sink, clock, 300) == "failing"
+    sink.got_through(clock.steady_us(), "204")
+    sink.own_trouble.discard(1)
+    sink.failed(delivery(1), "503")
+    assert state_after(sink, clock, 300) == "failing"
+
+
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_failure_is_the_sinks_unless_something_got_through_since_the_one_before(
+    clock: FakeClock, attempts: int
+) -> None:
+    sink = sink_state(clock)
+    sink.got_through(clock.steady_us(), "204")
+    clock.passed_s += 1
+    sink.failed(delivery(1, attempts=attempts, tried_at=clock.steady_us()), "503")
+    assert state_after(sink, clock, 300) == "failing"
+
 
 FAILURES = [SendOutcome.RETRY, SendOutcome.BUSY, SendOutcome.REFUSED]
 
@@ -31,9 +124,10 @@ def after(
     )
     result = SendResult(outcome, "answer", asked_s, minimal_left=minimal_left)
     at = Micros(0)
-    attempt = failed(
-        [delivery], result, rules, at=at, clock_s=waited_s, begun_s=0.0, through_at=NEVER, jitter=lambda: jitter
-    )
+    clock = FakeClock()
+    sink = SinkState(SinkRecord(0, None, 0.0, BackoffState()), clock=clock)
+    clock.passed_s = waited_s
+    attempt = failed([delivery], result, rules, sink, at=at, took_s=waited_s, jitter=lambda: jitter)
     (record,) = attempt.records
     return record.state, record.delivery.rejections, record.delivery.due_at / 1e6
 

@@ -1,7 +1,8 @@
-"""What a worker reports of its sink, and what it does while the store is in trouble."""
+"""What a worker reports of its sink, and what it does while the store is in trouble, or its lease is not trusted."""
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,8 +10,9 @@ from stores import claim
 from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
 
+from watcher.delivery.worker import REST_S
 from watcher.domain.delivery import Delivery
-from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreUnusableError
+from watcher.domain.errors import LeaseExpiredError, OwnershipLostError, SequenceConflictError, StoreUnusableError
 from watcher.sinks.protocol import SendOutcome, SendResult
 
 FOREVER = 10_000.0
@@ -168,19 +170,14 @@ async def test_a_process_that_was_stopped_has_not_failed_to_deliver(rig: Rig) ->
 
 
 async def test_the_first_failure_of_a_row_is_warned_of_once_with_its_answer(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
+    rig.sink.answer = lambda _: replace(FAILED, remedy="make a new one")
     await rig.record("a", "b")
     with capture_logs() as logs:
         await rig.go()
         await fail_for(rig, 100)
     (warning,) = [each for each in logs if each["log_level"] == "warning"]
-    assert (warning["event"], warning["sink"], warning["answer"], warning["attempt"], warning["wait_s"]) == (
-        "delivery.failed",
-        "ops",
-        "500",
-        1,
-        1.0,
-    )
+    told = {"event": "delivery.failed", "sink": "ops", "answer": "500", "attempt": 1, "wait_s": 1.0}
+    assert warning.items() >= (told | {"remedy": "make a new one"}).items()
     rig.sink.answer = lambda _: DELIVERED
     with capture_logs() as logs:
         await rig.go(60)
@@ -342,3 +339,52 @@ async def test_a_damaged_store_ends_the_program(rig: Rig, method: str) -> None:
     except StoreUnusableError as error:  # of a tick: to whoever runs it
         rig.ends.append(error)
     assert [str(error) for error in rig.ends] == ["the file is damaged"]
+
+
+async def test_nothing_is_sent_while_the_lease_is_not_trusted_and_then_it_goes_on(rig: Rig) -> None:
+    await rig.record("a", "b")
+    rig.is_trusted = False
+    assert await rig.go() == REST_S
+    assert (rig.sink.take_sent(), rig.store.asked) == ([], {})
+    rig.is_trusted = True
+    assert await rig.sent_after() == ["a1", "b1"]
+
+
+async def test_what_was_taken_before_the_trust_ran_out_is_not_sent_and_no_attempt_is_counted(rig: Rig) -> None:
+    held = asyncio.get_running_loop().create_future()
+    rig.sink.answer = lambda delivery: held if delivery.lane.startswith(b"held") else DELIVERED
+    await rig.record(*(f"held{number:02}-" for number in range(16)), "a")
+    await rig.worker.tick()
+    await rig.sink.arrived.get()
+    rig.is_trusted = False
+    held.set_result(DELIVERED)
+    await rig.settle()
+    assert "a1" not in rig.sink.take_sent()
+    assert (rig.row("a1")["attempts"], rig.row("a1")["state"]) == (0, "waiting")
+    rig.is_trusted = True
+    assert await rig.sent_after() == ["a1"]
+
+
+async def test_what_was_not_sent_because_the_lease_ran_out_counts_as_no_attempt(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def expired(_: Sequence[Delivery]) -> SendResult:
+        raise LeaseExpiredError("by the test")
+
+    await rig.record("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.sink, "send", expired)
+        await rig.worker.tick()
+        await rig.settle()
+    assert (rig.row("a1")["attempts"], rig.row("a1")["state"], rig.is_up()) == (0, "waiting", True)
+    assert await rig.sent_after() == ["a1"]
+
+
+async def test_the_time_in_which_it_is_not_trusted_is_no_failure_of_the_sink(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    for rig.is_trusted, ticks_count, emitted in [(False, 40, []), (True, 29, []), (True, 2, [("sink.failing", 1)])]:
+        for _ in range(ticks_count):
+            await rig.go(10)
+        assert rig.emitted == emitted

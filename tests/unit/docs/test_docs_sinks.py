@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from documents import DOCS
+from examples import ENVIRON
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tls import key_pair, own_ca
@@ -18,17 +19,6 @@ from watcher.sinks.template import ALERT_EVENTS
 from watcher.sinks.webhook import PRESETS
 
 PAGE = (DOCS / "sinks.md").read_text(encoding="utf-8")
-SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
-ENVIRON = {
-    "OPS_WEBHOOK_SECRET": SECRET,
-    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/s3cret",
-    "SLACK_BOT_TOKEN": "xoxb-1-A",
-    "DISCORD_WEBHOOK_URL": "https://discord.com/api/webhooks/1/s3cret",
-    "TEAMS_WEBHOOK_URL": "https://example.environment.api.powerplatform.com/workflows/1?sig=s3cret",
-    "PAGERDUTY_ROUTING_KEY": "k" * 32,
-    "NTFY_TOKEN": "t",
-    "APPRISE_URL": "ntfys://ntfy.sh/s3cret",
-}
 WATCHED = """
 accounts: {default: {api_key: k}}
 watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, labels: {team: sales}}]

@@ -1,11 +1,14 @@
-"""What Alertmanager is told, and for how long it holds."""
+"""What Alertmanager is told, for how long it holds, and what it is told again and again."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from receiver import Receiver, answer, hangs, says
 from receivers_rules import check_alertmanager, ended_after
 from sample_events import (
     AT,
@@ -27,7 +30,10 @@ from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import PROBLEM_KINDS, Problem, SentOpening
+from watcher.runtime.http_client import REMEDIES
 from watcher.sinks.alertmanager import AlertmanagerTemplate
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
+from watcher.sinks.webhook import WebhookSettings
 
 
 def clock() -> FakeClock:
@@ -159,3 +165,93 @@ def test_many_problems_are_refreshed_in_several_requests() -> None:
     sent = SentOpening(problem(EventType.PIPELINE_SILENT), sample(EventType.PIPELINE_SILENT).body)
     messages = AlertmanagerTemplate(clock=clock()).refreshes([sent] * 600)
     assert [len(check_alertmanager(message.body)) for message in messages] == [256, 256, 88]
+
+
+DELIVERED = SendResult(SendOutcome.DELIVERED, "200")
+OPEN, OVER = True, False
+SILENT, FAILING = "ClerkPipelineSilent", "ClerkPipelineFailing"
+
+
+class Held:
+    """Answers the first request once it is let go, and all others at once."""
+
+    def __init__(self) -> None:
+        self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        if not self.arrived.is_set():
+            self.arrived.set()
+            await self.go_on.wait()
+        await says(answer(200))(writer)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver(says(answer(200))) as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def sink(receiver: Receiver) -> AsyncIterator[Sink]:
+    block = {"type": "webhook", "template": "alertmanager", "url": receiver.url, "timeout": "200ms"}
+    clock = FakeClock((AT - EPOCH).total_seconds())
+    sink = WebhookSettings.model_validate(block).open(SinkContext(clock))
+    yield sink
+    await sink.close()
+
+
+def sent(
+    kind: EventType = EventType.PIPELINE_FAILING, id_: str = PROBLEM, *, closed_at: datetime | None = None
+) -> SentOpening:
+    return SentOpening(Problem(UUID(id_), kind, OPENED_AT, EventKey(b"s", 1)), sample(kind).body, closed_at=closed_at)
+
+
+def said(receiver: Receiver) -> list[list[tuple[str, bool]]]:
+    """Return of each request the names of its alerts, and whether each still holds."""
+    return [
+        [
+            (alert["labels"]["alertname"], datetime.fromisoformat(alert["endsAt"]) > AT)
+            for alert in check_alertmanager(request.body)
+        ]
+        for request in receiver.requests
+    ]
+
+
+async def test_an_end_goes_behind_the_refresh_that_is_under_way_and_nothing_else_does(
+    receiver: Receiver, sink: Sink
+) -> None:
+    receiver.reply = held = Held()
+    refreshing = asyncio.create_task(sink.refresh([sent()]))
+    await held.arrived.wait()
+    ending = [asyncio.create_task(sink.send([sample(EventType.PIPELINE_RECOVERED, number=each)])) for each in (1, 2)]
+    for number in range(3):
+        assert await sink.send([failed(number)]) == DELIVERED
+    held.go_on.set()
+    assert await asyncio.gather(refreshing, *ending) == [DELIVERED] * 3
+    failures, over = [[("ClerkExecutionFailed", OPEN)]] * 3, [[(FAILING, OVER)]] * 2
+    assert said(receiver) == [[(FAILING, OPEN)], *failures, *over]
+
+
+async def test_an_end_waits_for_a_refresh_that_hangs_no_longer_than_its_timeout(receiver: Receiver, sink: Sink) -> None:
+    held = Held()
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        is_first = not held.arrived.is_set()
+        held.arrived.set()
+        await (hangs if is_first else says(answer(200)))(writer)
+
+    receiver.reply = reply
+    refreshing = asyncio.create_task(sink.refresh([sent()]))
+    await held.arrived.wait()
+    assert await sink.send([sample(EventType.PIPELINE_RECOVERED)]) == DELIVERED
+    assert await refreshing == SendResult(SendOutcome.RETRY, "timeout", remedy=REMEDIES["timeout"])
+
+
+async def test_an_end_goes_on_when_a_refresh_is_broken_off(receiver: Receiver, sink: Sink) -> None:
+    receiver.reply = held = Held()
+    refreshing = asyncio.create_task(sink.refresh([sent()]))
+    await held.arrived.wait()
+    ending = asyncio.create_task(sink.send([sample(EventType.PIPELINE_RECOVERED)]))
+    refreshing.cancel()
+    assert await ending == DELIVERED
+    assert refreshing.cancelled()

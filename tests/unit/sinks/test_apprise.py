@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -10,6 +12,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from html import escape
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -19,10 +23,11 @@ from receiver import Receiver, answer, hangs, says
 from sample_events import HOSTILE, HOSTILE_PARTS, data_of, sample
 from worker_rig import DELIVERED, FakeClock
 
+from watcher.cli.commands.starter import config_schema
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventType
-from watcher.sinks.apprise import AppriseSettings, AppriseSink
+from watcher.sinks.apprise import MESSAGE_BYTES, AppriseSettings, AppriseSink, plain_message
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 
 FAILED, RECOVERED = EventType.EXECUTION_FAILED, EventType.PIPELINE_RECOVERED
@@ -290,3 +295,133 @@ async def test_a_server_that_never_answers_is_a_timeout(receiver: Receiver) -> N
     receiver.reply = hangs
     result = await sent(f"json://{HOST}:{receiver.port}?rto=60", sample(FAILED), timeout="100ms")
     assert (result.outcome, result.answer) == (SendOutcome.RETRY, "timeout")
+
+
+def test_only_the_scheme_is_ever_shown() -> None:
+    ops = settings("NTFYS://user:s3cr3t@ntfy.example.com/s3cr3t")
+    assert ops.target == "ntfys://"
+    assert "s3cr3t" not in repr(ops)
+    assert "example" not in repr(ops)
+
+
+async def test_to_connect_is_left_to_sending() -> None:
+    assert "--send" in await settings("ntfys://ntfy.example.com/topic").connect()
+
+
+def test_it_brings_the_defaults_of_chat() -> None:
+    ops = settings("ntfys://ntfy.example.com/topic")
+    assert ops.rules.rate_per_s == 1
+    assert "execution.failed" in ops.events
+    assert "execution.success" not in ops.events
+
+
+WITHOUT = """
+import sys
+sys.modules["apprise"] = None  # as if it were not installed
+sys.argv = ["watcher", *sys.argv[1:]]
+from watcher.__main__ import main
+main()
+"""
+WITH_NONE = """
+import sys
+sys.argv = ["watcher", "check", "--config", sys.argv[1]]
+from watcher.__main__ import main
+try:
+    main()
+finally:
+    loaded = {"apprise", "jinja2", "psycopg", "requests", "sqlalchemy"} & sys.modules.keys()
+    print("loaded:", *sorted(loaded))
+"""
+WATCH = """accounts: {default: {api_key: k}}
+watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f}]
+"""
+
+
+def python(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=False)
+
+
+def test_without_the_extra_a_file_that_needs_it_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "watcher.yaml"
+    urls = ("ntfys://ntfy.sh/topic", "s3cr3t://x")
+    sinks = "".join(f"  phone{number}: {{type: apprise, url: {url}}}\n" for number, url in enumerate(urls))
+    file.write_text(f"{WATCH}sinks:\n{sinks}")
+    done = python(WITHOUT, "check", "--config", str(file))
+    assert (done.returncode, done.stdout) == (2, "")
+    needs = "apprise needs the extra; from a checkout: pip install '.[apprise]'"
+    assert done.stderr.splitlines() == [
+        f"{file}:4:32: sinks.phone0.url: {needs}",
+        f"{file}:5:32: sinks.phone1.url: {needs}",
+        f"2 problems in {file}",
+    ]
+
+
+def test_without_the_extra_the_schema_is_the_same() -> None:
+    assert json.loads(python(WITHOUT, "schema").stdout) == config_schema()
+
+
+def test_what_no_sink_needs_is_not_loaded(tmp_path: Path) -> None:
+    file = tmp_path / "watcher.yaml"
+    file.write_text(WATCH)
+    done = python(WITH_NONE, str(file))
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "loaded:")
+
+
+@pytest.mark.parametrize("part", HOSTILE_PARTS)
+def test_nobody_is_mentioned_by_what_others_write(part: str) -> None:
+    data = data_of(FAILED)
+    text = f"{part} @here <@!1> me@example.com"
+    data["pipeline"]["name"], data["labels"] = text, {"team": text}
+    data["execution"]["failedNodes"] = [{"id": "n", "name": "@everyone", "error": text}] * 3
+    title, body, _ = plain_message([sample(FAILED, data=data)])
+    shown = f"{title}\n{body}"
+    assert not any(mention in shown for mention in ("@everyone", "@here", "<@!1>", "<@U0>"))
+    assert "me@example.com" in shown
+    assert all(character.isprintable() or character in "\n\u200b" for character in shown)
+
+
+@pytest.mark.parametrize("type_", EventType)
+def test_every_event_has_a_title_and_a_body_with_its_id(type_: EventType) -> None:
+    title, body, _ = plain_message([sample(type_)])
+    assert title
+    assert str(sample(type_).event_id) in body
+
+
+@pytest.mark.parametrize("text", ["x", "&", '"', "漢", "🎉"])
+@pytest.mark.parametrize("count", [1, 50])
+def test_what_is_too_long_loses_its_end(text: str, count: int) -> None:
+    data = data_of(FAILED)
+    data["labels"] = {f"label{number}": text * 50 for number in range(10)}
+    data["execution"]["failedNodes"] = [{"id": "n", "name": "Node", "error": text * 900}] * 5
+    batch = [sample(FAILED, number=number, data=data) for number in range(count)]
+    title, body, _ = plain_message(batch)
+    assert len(escape(f"{title}\n{body}").encode()) <= MESSAGE_BYTES
+    assert body[0] == (text if count == 1 else "5") or body.startswith("Node")
+
+
+def test_error_ids_and_link_come_before_what_may_be_cut() -> None:
+    data = data_of(FAILED) | {"link": "https://example.com/runs/1"}
+    data["execution"]["failedNodes"] += [{"id": "n", "name": "Booking", "error": "no slot"}]
+    _, body, _ = plain_message([sample(FAILED, data=data)])
+    error, ids, link, facts, nodes = body.split("\n\n")
+    assert (error, link) == ("upstream timeout after 30 s", "Open: https://example.com/runs/1")
+    assert data["execution"]["id"] in ids
+    assert facts.startswith("Ended: 2026-11-24 12:00:31 UTC · Status: failed, was running")
+    assert nodes == "Also failed:\nBooking: no slot"
+
+
+def test_links_are_lines_with_what_they_lead_to() -> None:
+    data = data_of(FAILED) | {"link": "https://example.com/runs/1", "runbook": "https://wiki.example.com/sales"}
+    batch = [sample(FAILED, number=number, data=data) for number in (1, 2)]
+    _, one, _ = plain_message(batch[:1], "https://watcher.example.com")
+    links = dict(line.split(": ", 1) for line in one.split("\n\n")[2].splitlines())
+    assert (links["Open"], links["Runbook"]) == (data["link"], data["runbook"])
+    assert links["Details"].startswith("https://watcher.example.com/executions/default/")
+    _, group, _ = plain_message(batch, "https://watcher.example.com")
+    assert "\n\nDetails: https://watcher.example.com/executions?pipeline=" in group
+
+
+def test_a_group_says_what_the_others_do() -> None:
+    _, body, _ = plain_message([sample(FAILED, number=number) for number in range(50)])
+    assert body.startswith("50 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 30 s\n\n50 events, ")
+    assert "The newest 5:" in body

@@ -126,11 +126,6 @@ async def test_the_end_becomes_the_message_and_its_thread_says_so(slack: FakeSla
     assert slack.calls == ["chat.postMessage", "chat.update", "chat.postMessage"]
 
 
-async def test_of_a_problem_without_a_message_the_end_is_a_message_of_its_own(slack: FakeSlack, sink: Sink) -> None:
-    assert await sink.send([of(None)]) == DELIVERED
-    assert slack.heads() == [RECOVERED]
-
-
 @pytest.mark.parametrize("word", ["failed", "lost", "unrecognized"])
 async def test_an_end_that_is_trouble_itself_is_both_the_end_first(slack: FakeSlack, sink: Sink, word: str) -> None:
     (message,) = (await sink.send([sample(EventType.EXECUTION_OVERDUE)])).messages
@@ -140,12 +135,6 @@ async def test_an_end_that_is_trouble_itself_is_both_the_end_first(slack: FakeSl
     assert (first, note) == (end, f"  {end}")
     assert own[:1] in "✕?!"
     assert slack.calls == ["chat.postMessage", "chat.update", *["chat.postMessage"] * 2]
-
-
-async def test_of_what_a_silence_lets_through_only_the_end_is_sent(slack: FakeSlack, sink: Sink) -> None:
-    (message,) = (await sink.send([sample(EventType.EXECUTION_OVERDUE)])).messages
-    await sink.send([overdue_end(FAILED, message, part=Part.CLOSING)])
-    assert len(slack.posted()) == 1
 
 
 async def test_failures_of_a_pipeline_that_keeps_failing_go_into_its_thread(slack: FakeSlack, sink: Sink) -> None:
@@ -166,11 +155,19 @@ async def test_a_group_is_one_message(slack: FakeSlack, sink: Sink) -> None:
     assert (first, digest.startswith("✕ 2 failed, 1 succeeded in Sales agent")) == (HEAD, True)
 
 
-async def test_of_a_problem_whose_opening_was_not_sent_no_message_says_that_it_is_over(
-    slack: FakeSlack, sink: Sink
+@pytest.mark.parametrize(
+    ("delivery", "head"),
+    [
+        (of(None), RECOVERED),
+        (overdue_end(FAILED, None, part=Part.NEWS), FAILURE),
+        (overdue_end(FAILED, None, part=Part.CLOSING), "✓ Sales agent is no longer overdue, after 41 m"),
+    ],
+)
+async def test_of_a_problem_without_a_message_what_is_said_is_a_message_of_its_own(
+    slack: FakeSlack, sink: Sink, delivery: Delivery, head: str
 ) -> None:
-    assert await sink.send([overdue_end(FAILED, None, part=Part.NEWS)]) == DELIVERED
-    assert slack.heads() == [FAILURE]
+    assert await sink.send([delivery]) == DELIVERED
+    assert slack.heads() == [head]
 
 
 async def test_of_a_group_that_is_refused_no_minimal_form_is_left(slack: FakeSlack, sink: Sink) -> None:

@@ -200,6 +200,22 @@ async def test_a_line_that_was_left_half_written_is_ended_first(
     assert file.read_bytes() == left
 
 
+async def test_a_line_that_was_left_half_written_is_ended_though_the_disk_is_still_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, disk = tmp_path / "events.jsonl", AlmostFull()
+    file.write_bytes(b'{"b"')
+    fd = os.open(file, os.O_WRONLY | os.O_APPEND)
+    output = StdoutOutput(fd)
+    monkeypatch.setattr(os, "write", disk.write)
+    assert (await StdoutSink(output).send([delivery(b"{}")])).outcome is SendOutcome.BUSY
+    disk.left = 1000
+    assert await StdoutSink(output).send([delivery(b"{}")]) == WRITTEN
+    assert disk.text == b"\n{}\n"
+    output.close()
+    os.close(fd)
+
+
 async def test_a_cancelled_line_is_written_whole_and_the_others_are_reported(pipe: Pipe) -> None:
     sink = StdoutSink(StdoutOutput(pipe.writing))
     cancelled, kept = (asyncio.create_task(sink.send([delivery(b"x" * 16_000)])) for _ in range(2))
