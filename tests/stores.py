@@ -23,6 +23,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Cursor
+from watcher.runtime.clock import Clock
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import (
     AttemptRecord,
@@ -32,6 +33,7 @@ from watcher.store.changes import (
     PipelineChange,
     SourceChange,
     Take,
+    Taken,
     Turn,
 )
 from watcher.store.leases import MAINTENANCE, LocalLeases
@@ -39,7 +41,6 @@ from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.open import open_store
 from watcher.store.operator_store import OperatorStore
 from watcher.store.recording import Item
-from watcher.store.records import Taken
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import lease
@@ -74,7 +75,7 @@ def from_us(us: int) -> datetime:
 
 
 @dataclass(slots=True)
-class SetClock:
+class SetClock(Clock):
     """A clock that stands still until it is moved."""
 
     us: int = START_US

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from watcher.clerk.protocol import Api
+from watcher.clerk.api import ClerkApi
 from watcher.domain.envelope import new_problem, pipeline_source
 from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
@@ -68,7 +68,7 @@ class ReplyEvaluator:
         self,
         *,
         lease: Lease,
-        api: Api,
+        api: ClerkApi,
         events: EventFactory,
         clock: Clock,
         failures: FailurePolicy,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import structlog
 
-from watcher.clerk.protocol import PageReply
+from watcher.clerk.api import PageReply
 from watcher.domain.event import GapReason, OutboxEntry
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Micros, Monotonic
@@ -24,8 +24,7 @@ from watcher.polling.poll_item import QueueKind, TrackedExecution
 from watcher.polling.poll_queue import ListRequest, PollQueue
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies, AccountSession
-from watcher.store.changes import PipelineChange
-from watcher.store.records import PipelineRecord
+from watcher.store.changes import PipelineChange, PipelineRecord
 
 log = structlog.get_logger()
 
@@ -135,7 +134,7 @@ class ListPoller:
                 return await self._read(request, reply, left=left)
             return await self._fail(request, reply, now=now)
         self._deps.breaker.note(listing, reply, now=now)
-        await self._session.report_answer(failed=False)
+        await self._session.report()
         if request.scans:
             listing.works()
             if not listing.cursor.dated and not listing.unwatched:
@@ -319,7 +318,7 @@ class ListPoller:
         reason = self._session.note_failure(listing, reply, now=now, alone=alone, lost=is_refused)
         if is_refused and not scan.began_at:  # it was before, so once more is enough
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
-        await self._session.report_answer(failed=True)
+        await self._session.report()
         if reason is not None and is_deep:
             emitted = listing.gaps_emitted
             await self._complete(listing, scan.result or ScanResult(GapReason(reason.value), scan.unread_count()))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from watcher.clerk.protocol import PAGE_ROWS, PageReply
+from watcher.clerk.api import PAGE_ROWS, PageReply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us

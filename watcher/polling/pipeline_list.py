@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from watcher.clerk.protocol import PageReply
+from watcher.clerk.api import PageReply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic, from_us

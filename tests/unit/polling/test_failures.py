@@ -3,7 +3,7 @@
 import pytest
 from virtual import PIPELINE, FakeClock, watch_of
 
-from watcher.clerk.protocol import Reply
+from watcher.clerk.api import Reply
 from watcher.domain.execution import ExecutionRecord, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor

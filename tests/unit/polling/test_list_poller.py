@@ -13,7 +13,7 @@ import pytest
 from stores import HeardStore, upkeep
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of, pages_of, said
 
-from watcher.clerk.protocol import PAGE_ROWS, PageReply
+from watcher.clerk.api import PAGE_ROWS, PageReply
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch

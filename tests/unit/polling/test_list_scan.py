@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from stores import from_us
 
-from watcher.clerk.protocol import PageReply
+from watcher.clerk.api import PageReply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
