@@ -55,6 +55,10 @@ class Rules:
         """Return whether there is a rule whose problems are of this kind."""
         return any(rule.kind is kind and getattr(self, rule.key) is not None for rule in RULES)
 
+    def ask_about(self, asked: "Asked") -> bool:
+        """Return whether there is a rule that this opens or closes a problem of."""
+        return any(getattr(self, rule.key) is not None and asked in {rule.opened_by, rule.closed_by} for rule in RULES)
+
 
 @dataclass(frozen=True, slots=True)
 class RuleState:
@@ -87,8 +91,8 @@ class RuleState:
 
     def kept_for(self, rules: Rules) -> "RuleState":
         """Return this without what no rule goes by: it is not kept up, so a rule that comes back must not go by it."""
-        ends = self if rules.failing is not None else RuleState()
-        return replace(ends, started_at=0 if rules.silent_us is None else self.started_at)
+        ends = self if rules.ask_about(Asked.END) else RuleState()
+        return replace(ends, started_at=self.started_at if rules.ask_about(Asked.START) else 0)
 
 
 class Asked(Enum):

@@ -12,7 +12,7 @@ import structlog
 
 from watcher.clerk.api import PageReply
 from watcher.domain.event import GapReason, OutboxEntry
-from watcher.domain.execution import LostReason, Outcome
+from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.domain.watch import Cursor, Watch
@@ -306,34 +306,28 @@ class ListPoller:
     # What fails
 
     async def _fail(self, request: ListRequest, reply: PageReply, *, now: Monotonic) -> Step:
-        """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap, once."""
-        listing, scan = request.listing, request.listing.scan
-        reason = await self.failed(listing, reply, now=now)
-        is_deep = bool(scan.began_at) and request.scans
-        if reason is None or not is_deep:
-            scan.depth = HEAD_EVERY_PAGES if is_deep else scan.depth  # what is new is read before the page that failed
-            return await self.give_up(listing, reason, now=now)
-        emitted = listing.gaps_emitted
-        await self._complete(listing, scan.result or ScanResult(GapReason(reason.value), scan.unread_count()))
-        listing.gaps_emitted |= emitted
-        listing.works()
-        return self._at_rest
+        """Let a list rest, and report once why it is given up, if it is.
 
-    async def failed(self, listing: PipelineListState, reply: PageReply, *, now: Monotonic) -> LostReason | None:
-        """Take in a failure, and return why the list is to be given up, if it is. Raises `StoreError`."""
+        One whose deeper pages are refused is read again from its head: the rest is a gap, once.
+        """
+        listing, scan = request.listing, request.listing.scan
         if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
             recorder.hold()
         alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
-        is_refused = listing.cursor.refused is not None
+        is_refused, is_deep = listing.cursor.refused is not None, bool(scan.began_at) and request.scans
         reason = self._session.note_failure(listing, reply, now=now, alone=alone, lost=is_refused)
-        if is_refused and not listing.scan.began_at:  # it was before, so once more is enough
+        if is_refused and not scan.began_at:  # it was before, so once more is enough
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
         await self._session.report()
-        return reason
-
-    async def give_up(self, listing: PipelineListState, reason: LostReason | None, *, now: Monotonic) -> Step:
-        """Report once, if there is a reason to give a list up, and let it rest. Raises `StoreError`."""
-        if reason is not None and listing.cursor.refused is None:
+        if reason is not None and is_deep:
+            emitted = listing.gaps_emitted
+            await self._complete(listing, scan.result or ScanResult(GapReason(reason.value), scan.unread_count()))
+            listing.gaps_emitted |= emitted
+            listing.works()
+            return self._at_rest
+        if is_deep:
+            scan.depth = HEAD_EVERY_PAGES  # what is new is read before the page that failed
+        if reason is not None and not is_refused:
             gap = GapReason(reason.value)
             await self.record(listing, replace(listing.cursor, refused=gap), gap=gap)
         return self._rests(listing, self._deps.failures.wait_s(listing, reason, sent_at=listing.asked_at), now=now)

@@ -6,7 +6,6 @@ What a row means for its execution the evaluator says; asking for pages, and wha
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from watcher.clerk.api import PageReply
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
@@ -58,11 +57,8 @@ class ScanRules:
     lost_grace_s: float
 
 
-class Row(NamedTuple):
-    """A row, and where it stands in the whole list, from 0."""
-
-    position: int
-    execution: ExecutionSnapshot
+Row = tuple[int, ExecutionSnapshot]
+"""Where a row stands in the whole list, from 0, and what it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +160,17 @@ class PageProcessor:
         left, sent_at, index_of_list = page.left, page.reply.sent_at, page.listing.rows
         evaluator, different, same_count = self._deps.evaluator, [], 0
         seen_at = self._clock.steady_us()
-        for row in rows:
-            entry = left.get(row.execution.id)
-            is_same = entry is not None and entry.row == row.execution and entry.asked_at <= sent_at
+        for index, execution in rows:
+            entry = left.get(execution.id)
+            is_same = entry is not None and entry.row == execution and entry.asked_at <= sent_at
             if entry is None or not is_same or (entry.watch.overdue_after_s and evaluator.is_overdue(entry)):
-                different.append(row)
+                different.append((index, execution))
                 continue
-            del left[row.execution.id]
+            del left[execution.id]
             same_count += 1
             entry.asked_at = sent_at
             entry.failures = None
-            index_of_list.put(entry, index=row.position, scanned=page.scanned)
+            index_of_list.put(entry, index=index, scanned=page.scanned)
             if not entry.unflushed:
                 self._session.flush_later(entry)
             entry.polled_at = seen_at
@@ -311,5 +307,5 @@ def by_id(executions: Sequence[ExecutionSnapshot], *, first: int) -> Mapping[str
     rows: dict[str, Row] = {}
     for index, execution in enumerate(executions, first):
         if execution.id not in rows or is_terminal(execution):
-            rows[execution.id] = Row(index, execution)
+            rows[execution.id] = index, execution
     return rows

@@ -131,7 +131,7 @@ class PipelineRecorder:
         draft = _Draft(self._state.kept_for(rules), dict(self._problems), bodies)
         ends = [each for change, execution in news if (each := self._end_of(change, execution)) is not None]
         ends += self._held if is_released else []
-        ends = [] if rules.failing is None else sorted(ends, key=attrgetter("end"))
+        ends = sorted(ends, key=attrgetter("end")) if rules.ask_about(Asked.END) else []
         unjudged = tuple(ends) if is_held else ()
         for execution, end in () if is_held else ends:
             draft.state = draft.state.with_end(end, rules)
@@ -140,7 +140,7 @@ class PipelineRecorder:
                 draft.problems[problem.kind] = replace(problem, failed_count=problem.failed_count + 1)
             if not is_released or end is ends[-1].end:  # what waited is judged once, by what stands then
                 await self._ask(draft, Asked.END, at=end.ended_at, execution=execution)
-        if rules.silent_us is not None:
+        if rules.ask_about(Asked.START):
             starts = [self._started_at(change, execution) for change, execution in news]
             starts += [] if silent_until is None else [min(self._shown_at, silent_until)]
             draft.state = draft.state.with_start(max(starts, default=NEVER))

@@ -809,11 +809,12 @@ async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock
     assert await emitted(account) == [("execution.success", name(1000))]
 
 
-@pytest.mark.parametrize("found_after_s", [2, 30])
+@pytest.mark.parametrize(("found_after_s", "states_total"), [(2, True), (30, True), (30, False)])
 async def test_what_a_later_scan_is_the_first_to_show_is_new_though_it_began_before_the_watch(
-    store: SqlStore, clock: FakeClock, found_after_s: float
+    store: SqlStore, clock: FakeClock, found_after_s: float, *, states_total: bool
 ) -> None:
     account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50))
+    account.api.states_total = states_total
     await account.run_for(found_after_s)
     show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(30)
@@ -833,6 +834,19 @@ async def test_history_stays_silent_though_the_newest_pages_were_refused_at_firs
     show(account, *old)
     await account.run_for(60)
     assert [type_ for type_, _ in await emitted(account) if type_ != "pipeline.gap"] == []
+
+
+@pytest.mark.parametrize("states_total", [True, False])
+@pytest.mark.untraced
+async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
+    store: SqlStore, clock: FakeClock, *, states_total: bool
+) -> None:
+    account = await whole_account(store, clock)
+    account.api.states_total = states_total
+    await account.run_for(0.5)
+    show(account, *history(100))
+    await account.run_for(60)
+    assert await emitted(account) == []
 
 
 async def test_a_start_that_asked_for_nothing_has_begun_to_watch(store: SqlStore, clock: FakeClock) -> None:

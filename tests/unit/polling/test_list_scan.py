@@ -266,14 +266,6 @@ def test_while_nobody_knows_the_order_all_of_the_list_is_read(order: Order) -> N
     assert world.memory.ordering.order is order
 
 
-def test_an_emptied_list_is_a_gap_once() -> None:
-    world = World()
-    world.arrive(3)
-    world.scan()
-    world.rows.clear()
-    assert [world.scan(), world.scan()] == [ScanResult(GapReason.DELETED), ScanResult()]
-
-
 def test_what_is_seen_late_is_found_by_the_total() -> None:
     world = World()
     world.arrive(300)
@@ -380,12 +372,6 @@ def test_the_end_of_a_list_is_not_looked_for_for_ever() -> None:
         assert result
         assert result.gap is GapReason.OUTRUN
         assert world.pages <= 2 * (world.pages_at_most + 2)
-
-
-def test_a_list_without_an_order_that_is_longer_than_a_scan_may_read_is_a_gap() -> None:
-    world = World(pages_at_most=2)
-    world.arrive(200, dated=0.0)
-    assert (world.scan(), world.pages) == (ScanResult(GapReason.UNORDERED, 100), 4)
 
 
 class Turning(World):

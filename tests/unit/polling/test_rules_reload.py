@@ -54,30 +54,19 @@ async def test_what_came_while_there_were_no_rules_breaks_a_row(
     assert await told(account) == ["failed", "failed", "success", "failed"]
 
 
-async def test_rules_that_could_not_be_forgotten_are_once_that_is_tried_again(flaky: Any, clock: FakeClock) -> None:
-    account = await whole(flaky, clock)
+@pytest.mark.parametrize(("rules", "left", "again"), [(IN_A_ROW, None, [IN_A_ROW]), (BOTH, SILENT, [SILENT, BOTH])])
+async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(
+    flaky: Any, clock: FakeClock, rules: Rules, left: Rules | None, again: list[Rules]
+) -> None:
+    account = await whole(flaky, clock, rules)
     show(account, row(1), row(2))
     await account.run_for(5)
     flaky.takes = lambda _item: False
     with pytest.raises(StoreError):
-        await change(account, None)
+        await change(account, left)
     flaky.takes = lambda _item: True
-    await change(account, IN_A_ROW)
-    show(account, row(1), row(2), row(12))
-    await account.run_for(5)
-    assert await told(account) == ["failed"] * 3
-
-
-async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(flaky: Any, clock: FakeClock) -> None:
-    account = await whole(flaky, clock, BOTH)
-    show(account, row(1), row(2))
-    await account.run_for(5)
-    flaky.takes = lambda _item: False
-    with pytest.raises(StoreError):
-        await change(account, SILENT)
-    flaky.takes = lambda _item: True
-    for rules in (SILENT, BOTH):
-        await change(account, rules)
+    for each in again:
+        await change(account, each)
     show(account, row(1), row(2), row(12))
     await account.run_for(5)
     assert await told(account) == ["failed"] * 3
