@@ -6,7 +6,6 @@ the registry's.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -85,8 +84,6 @@ class AccountPoller:
         self._is_resting = False
         self._ticked_at = self._clock.monotonic()
         self._changing = asyncio.Lock()
-        self._asked_lists = Counter[str]()
-        self._list_answered = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -174,18 +171,15 @@ class AccountPoller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def next_poll_at(self, now: Monotonic) -> Monotonic | None:
-        """Return the monotonic time from which the next request may go, `None` while nothing waits for one."""
-        heads = self._poll_queue.heads()
+    def _next_poll_at(self, now: Monotonic) -> Monotonic:
+        """Return the monotonic time from which the next request may go, infinity while nothing waits for one."""
+        heads, breaker = self._poll_queue.heads(), self._breaker
         wanted_at: Monotonic = min(heads, key=BY_DUE_AT).due_at if heads else LATEST
         if self._confirmations.waiting:
             wanted_at = min(wanted_at, self._confirmations.wanted_at())
-        if wanted_at == LATEST:
-            return None
-        if self._breaker.trouble is None:  # as nearly always
-            return max(wanted_at, self._deps.pacer.ready_at, self._breaker.paused_until)
-        due_at = now if self._breaker.unusable else wanted_at
-        return max(due_at, self._deps.pacer.ready_at, self._breaker.opens_at())
+        if breaker.trouble is None or wanted_at == LATEST:  # as nearly always
+            return max(wanted_at, self._deps.pacer.ready_at, breaker.paused_until)
+        return max(now if breaker.unusable else wanted_at, self._deps.pacer.ready_at, breaker.opens_at())
 
     async def _load(self, watches: Sequence[Watch]) -> tuple[Mapping[str, ExecutionRecord], list[PipelineListState]]:
         """Load what the store knows of what is new in these watches, and the lists that are.
@@ -205,11 +199,11 @@ class AccountPoller:
             if known is not None and known.overdue_sequence is None:
                 registry.end_overdue(name, sequence=sequence)
         whole = [watch for watch in watches if watch.whole and watch.pipeline not in registry.listings]
-        for watch in whole:  # what is recorded of a list holds once nothing of it is asked or written any more
-            while self._asked_lists[watch.pipeline]:
-                self._list_answered.clear()
-                await self._list_answered.wait()
-        listings = [await self._scans.begin(watch, await store.load_pipeline(watch.pipeline)) for watch in whole]
+        listings: list[PipelineListState] = []
+        for watch in whole:
+            async with self._alert_rules.stream(watch.pipeline).writing:  # what is still written of the list before
+                record = await store.load_pipeline(watch.pipeline)
+            listings.append(await self._scans.begin(watch, record))
         if whole:
             open_ = await store.load_open([watch.pipeline for watch in whole])
             found |= {known.execution: known for known in open_}
@@ -233,7 +227,7 @@ class AccountPoller:
                         if isinstance(following, GetRequest):
                             await self._poll(following.entry, self._poller.poll(following.entry))
                         else:
-                            await self._ask(following)
+                            await self._list_poller.ask(following)
                     finally:
                         self._in_flight_count -= 1
                 following = self._take()
@@ -245,15 +239,6 @@ class AccountPoller:
         if wanted_at < self._next_tick_at - SHORTEST_TICK_S:
             self._next_tick_at = wanted_at
             self._deps.wake(wanted_at - now)
-
-    async def _ask(self, request: ListRequest) -> None:
-        pipeline = request.listing.watch.pipeline
-        self._asked_lists[pipeline] += 1
-        try:
-            await self._list_poller.ask(request)
-        finally:
-            self._asked_lists[pipeline] -= 1
-            self._list_answered.set()
 
     async def _poll(self, entry: TrackedExecution, poll: Coroutine[Any, Any, float | None]) -> None:
         next_s: float | None = 0.0  # a poll that is cancelled is due again
@@ -328,8 +313,6 @@ class AccountPoller:
         at = Monotonic(now + (CHECK_EVERY_S if is_timed or self._confirmations.waiting else IDLE_S))
         if self._confirmations.too_late:
             at = now
-        poll_at = self.next_poll_at(now)
-        may_poll = not self._draining and self._in_flight_count < self._deps.concurrency and self._deps.is_trusted()
-        if poll_at is not None and may_poll:
-            at = min(at, poll_at)
+        if not self._draining and self._in_flight_count < self._deps.concurrency and self._deps.is_trusted():
+            at = min(at, self._next_poll_at(now))
         return max(at, Monotonic(now + SHORTEST_TICK_S))

@@ -77,7 +77,6 @@ class AccountSnapshots:
         deps, lists, entries = self._deps, self._registry.listings, list(self._registry.entries.values())
         steady_us, cadence = deps.clock.steady_us(), deps.evaluator.cadence
         found = defaultdict[str, dict[str, list[int]]](dict)  # of each pipeline, by label: how many, since when
-        step, named_count, rates_per_s = len(entries) // SAMPLE_COUNT + 1, 0, list[float]()
         # A list that somebody wants at once has no time of its own.
         first_at = min([now, *(each.asked_at for each in lists.values() if each.asked_at != EARLIEST)])
         for start in range(0, len(entries), SLICE_COUNT):
@@ -91,15 +90,13 @@ class AccountSnapshots:
                 counted[1] = min(counted[1], since_at)
                 if known.lost is None and entry.asked_at < first_at:
                     first_at = entry.asked_at
-                if pipeline not in lists:
-                    if named_count % step == 0:
-                        rates_per_s.append(1 / cadence((steady_us - since_at) / 1e6))
-                    named_count += 1
         for pipeline, each in deps.metrics.pipelines.items():
             each.name = self._name_of(pipeline)
             each.open = {label: count for label, (count, _) in found[pipeline].items()}
             each.oldest = {label: Micros(at) for label, (_, at) in found[pipeline].items() if at != NEVER}
-        named_per_s = named_count * fmean(rates_per_s) if rates_per_s else 0.0
+        named = [entry.known.since_at for entry in entries if entry.known.pipeline not in lists]
+        sample = named[:: len(named) // SAMPLE_COUNT + 1]
+        named_per_s = len(named) * fmean(1 / cadence((steady_us - at) / 1e6) for at in sample) if sample else 0.0
         return named_per_s + len(lists) / self._min_interval_s, now - first_at
 
     def _name_of(self, pipeline: str) -> str:

@@ -1,7 +1,6 @@
 """Rows that say an execution has ended, until a GET has said what happened. Pure."""
 
-import heapq
-import itertools
+import math
 from collections.abc import Set as AbstractSet
 
 from watcher.domain.execution import ExecutionSnapshot, Status
@@ -30,15 +29,11 @@ class ConfirmationOrder:
         """Start with none."""
         self._ended_at: dict[TrackedExecution, int] = {}
         self.confirmed: dict[TrackedExecution, Evaluated] = {}
-        # In a storm there are thousands: what is recorded, or confirmed, stays in the heap until it comes first.
-        self._heap: list[tuple[int, int, TrackedExecution]] = []
-        self._counter = itertools.count()
 
     def begin(self, entry: TrackedExecution) -> None:
         """Note that an end is to be confirmed."""
         assert entry.pending is not None
         self._ended_at[entry] = dated(entry.pending.execution) or 0
-        heapq.heappush(self._heap, (self._ended_at[entry], next(self._counter), entry))
 
     def end(self, entry: TrackedExecution) -> None:
         """Note that an end waits no more: it is recorded now, or was denied."""
@@ -65,15 +60,11 @@ class ConfirmationOrder:
         free = [each for each in self.confirmed.values() if self._ended_at[each.entry] <= first_at]
         for each in free:  # what is not recorded yet is still waited for
             del self.confirmed[each.entry]
-            heapq.heappush(self._heap, (self._ended_at[each.entry], next(self._counter), each.entry))
         return sorted(free, key=lambda each: self._ended_at[each.entry])
 
     def _first_at(self) -> float:
         """Return when the oldest ended that is not confirmed yet, or not recorded since; infinity if there is none."""
-        heap = self._heap
-        while heap and (heap[0][2] not in self._ended_at or heap[0][2] in self.confirmed):
-            heapq.heappop(heap)
-        return heap[0][0] if heap else float("inf")
+        return min((at for entry, at in self._ended_at.items() if entry not in self.confirmed), default=math.inf)
 
 
 class ConfirmationQueue:

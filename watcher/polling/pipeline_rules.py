@@ -232,9 +232,11 @@ class AccountRules:
         self._retired: list[PipelineRecorder] = []  # and not forgotten yet
         self._streams: dict[str, PipelineStream] = {}
 
-    def stream(self, pipeline: str, *, sequence: int) -> PipelineStream:
-        """Return a pipeline's own events, which begin with that sequence if nothing of them was written here."""
-        return self._streams.setdefault(pipeline, PipelineStream(sequence))
+    def stream(self, pipeline: str, *, sequence: int = 0) -> PipelineStream:
+        """Return a pipeline's own events, of which the store had that one last."""
+        stream = self._streams.setdefault(pipeline, PipelineStream(sequence))
+        stream.sequence = max(stream.sequence, sequence)
+        return stream
 
     def drop(self, watches: Sequence[Watch]) -> list[Evaluated]:
         """Judge by no rules but those of these watches; return what waits no more. `watch` is to follow."""

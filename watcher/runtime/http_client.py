@@ -4,7 +4,6 @@ Also what went wrong with a request that got no answer, and which addresses belo
 """
 
 import asyncio
-import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -101,13 +100,6 @@ _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     (ConnectionRefusedError, "refused"),
     (PrivateAddressError, "private"),
 )
-_CODES = {
-    errno.ECONNREFUSED: "refused",
-    errno.ECONNRESET: "reset",
-    errno.ECONNABORTED: "reset",
-    errno.EPIPE: "reset",
-    errno.ETIMEDOUT: "timeout",
-}
 
 
 def failure(kind: str) -> TransportFailedError:
@@ -141,7 +133,9 @@ def _kind_of(error: Exception) -> str:
             return kind
     if isinstance(error, aiohttp.ClientConnectorError):
         return _kind_of(error.os_error)
-    return _CODES.get(error.errno or 0, "connection") if isinstance(error, OSError) else "connection"
+    if isinstance(error, aiohttp.ClientOSError):
+        return _kind_of(OSError(error.errno, ""))  # by its code that becomes the class that is meant
+    return "connection"
 
 
 BODY_BYTES = 8 * 1024 * 1024

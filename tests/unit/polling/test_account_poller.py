@@ -643,25 +643,6 @@ async def test_a_success_after_a_restart_ends_what_failed_before(store: SqlStore
     assert await again.emitted() == [("execution.running", "running", None)]
 
 
-async def test_the_next_poll_is_known_unless_it_is_under_way(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
-    assert account.watcher.next_poll_at(clock.monotonic()) == clock.monotonic()
-    account.api.gate.clear()
-    await account.watcher.tick()
-    await account.settle()
-    assert account.watcher.next_poll_at(clock.monotonic()) is None
-    account.api.gate.set()
-    await account.settle()
-    assert account.watcher.next_poll_at(clock.monotonic()) == clock.monotonic() + 1.0
-
-
-async def test_in_trouble_the_next_poll_is_the_next_probe(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
-    account.api.default = Outcome.UNAUTHORIZED
-    await account.run_for(10)
-    assert account.watcher.next_poll_at(clock.monotonic()) == clock.monotonic() + 50.0
-
-
 async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     await account.run_for(10)
