@@ -24,8 +24,8 @@ from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
 from watcher.store.account_store import SqlAccountStore
+from watcher.store.changes import OpenProblem
 from watcher.store.postgresql_leases import PostgresLeases
-from watcher.store.records import OpenProblem
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")

@@ -27,9 +27,8 @@ from watcher.domain.routing import Router, Silences
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.runtime.metrics import Metrics, SinkMetrics
 from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, Sink, WorkerRules
-from watcher.store.changes import SourceChange, Turn
+from watcher.store.changes import SourceChange, Taken, Turn
 from watcher.store.open import BUSY_TIMEOUT_S
-from watcher.store.records import Taken
 from watcher.store.sink_store import SinkStore
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)

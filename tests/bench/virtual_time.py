@@ -28,10 +28,9 @@ from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, WakeIn
 from watcher.store.account_store import SqlAccountStore
-from watcher.store.changes import BackoffState, Change, Lease
+from watcher.store.changes import AccountRecord, AccountStore, BackoffState, Change, Lease, PipelineRecord, RulesRecord
 from watcher.store.leases import HeldLease
 from watcher.store.open import open_store
-from watcher.store.records import AccountRecord, AccountStore, PipelineRecord, RulesRecord
 from watcher.store.sql_store import SqlStore
 from watcher.store.sqlite import SqliteDatabase
 

@@ -30,9 +30,8 @@ from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
 from watcher.sinks.stdout import StdoutSettings
-from watcher.store.changes import Lease
+from watcher.store.changes import AccountStore, Lease
 from watcher.store.leases import HeldLease
-from watcher.store.records import AccountStore
 
 OUTRUN_AFTER_S = 300.0
 """A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""

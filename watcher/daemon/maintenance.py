@@ -19,11 +19,11 @@ from watcher.domain.event import ClosedReason, EventType
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Watch, limits_dwell
+from watcher.store.changes import OpenProblem
 from watcher.store.leases import MAINTENANCE, HeldLease
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.problems import count_open_problems
 from watcher.store.recording import load_events
-from watcher.store.records import OpenProblem
 
 log = structlog.get_logger()
 

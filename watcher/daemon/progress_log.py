@@ -9,7 +9,7 @@ from watcher.daemon.supervisor import OwnerDependencies, Supervisor
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.account_poller import AccountPoller
-from watcher.store.records import Backlog
+from watcher.store.changes import Backlog
 from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()

@@ -36,8 +36,8 @@ from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.threads import raise_to
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext
+from watcher.store.changes import OpenProblem
 from watcher.store.leases import HeldLease, LeaseKey
-from watcher.store.records import OpenProblem
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 

@@ -15,8 +15,7 @@ from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.pacing import Jitter
 from watcher.runtime.scheduler import WakeIn
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S
-from watcher.store.changes import BackoffState, SourceChange
-from watcher.store.records import SentOpening, SinkRecord
+from watcher.store.changes import BackoffState, SentOpening, SinkRecord, SourceChange
 from watcher.store.sink_store import SinkStore
 
 FAILING = "failing"

@@ -30,8 +30,7 @@ from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.pacing import Pacer, doubling
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
-from watcher.store.changes import AttemptRecord, Take, Trial, Turn
-from watcher.store.records import SinkRecord, Taken
+from watcher.store.changes import AttemptRecord, SinkRecord, Take, Taken, Trial, Turn
 from watcher.store.sink_store import SinkStore
 
 CONCURRENCY = 16

@@ -17,7 +17,7 @@ from watcher.polling.account_snapshots import AccountSnapshots
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.evaluator import Evaluated
 from watcher.polling.execution_poller import ExecutionPoller
-from watcher.polling.list_poller import ListPoller, ListScans
+from watcher.polling.list_poller import ListPoller
 from watcher.polling.page_processor import PageProcessor, ScanRules
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.pipeline_rules import AccountRules
@@ -60,7 +60,6 @@ class AccountPoller:
         self._session = AccountSession(deps, poll_queue=self._poll_queue, on_trouble=self._alert_rules.hold_all)
         self._poller = ExecutionPoller(deps, session=self._session, registry=self._registry, rules=self._alert_rules)
         self._snapshots = AccountSnapshots(deps, registry=self._registry, min_interval_s=rules.min_interval_s)
-        self._scans = ListScans(deps, rules, alert_rules=self._alert_rules)
         page_processor = PageProcessor(
             deps,
             rules,
@@ -78,7 +77,6 @@ class AccountPoller:
             registry=self._registry,
             poll_queue=self._poll_queue,
             page_processor=page_processor,
-            scans=self._scans,
             alert_rules=self._alert_rules,
         )
         self._is_resting = False
@@ -203,7 +201,7 @@ class AccountPoller:
         for watch in whole:
             async with self._alert_rules.stream(watch.pipeline).writing:  # what is still written of the list before
                 record = await store.load_pipeline(watch.pipeline)
-            listings.append(await self._scans.begin(watch, record))
+            listings.append(await self._list_poller.begin(watch, record))
         if whole:
             open_ = await store.load_open([watch.pipeline for watch in whole])
             found |= {known.execution: known for known in open_}
@@ -259,7 +257,8 @@ class AccountPoller:
                     self._conclude(recorder.order.released())
             else:  # its pending confirmation could not be confirmed, and waits on for that
                 entry.pending.retry_after(next_s, now=self._clock.monotonic())
-                self._alert_rules.confirms(entry)
+                if recorder is not None:
+                    recorder.order.begin(entry)
                 self._confirmations.add(entry)
 
     def _conclude(self, several: Sequence[Evaluated]) -> None:

@@ -26,8 +26,7 @@ from watcher.runtime.http_client import REMEDIES
 from watcher.runtime.metrics import AccountMetrics
 from watcher.runtime.pacing import Pacer
 from watcher.runtime.scheduler import WakeIn
-from watcher.store.changes import Lease, SourceChange
-from watcher.store.records import AccountRecord, AccountStore
+from watcher.store.changes import AccountRecord, AccountStore, Lease, SourceChange
 
 log = structlog.get_logger()
 

@@ -15,7 +15,7 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.rules import FailingRule, Rules
 from watcher.sinks.webhook import WebhookSettings
-from watcher.store.records import OpenProblem
+from watcher.store.changes import OpenProblem
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 BLOCK: dict[str, Any] = {"type": "webhook", "url": "https://h/path", "secret": SECRET, "headers": {"A": "b"}}

@@ -28,8 +28,7 @@ from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.pacing import LATENESS_S
 from watcher.sinks.output import StdoutOutput
-from watcher.store.changes import SourceChange
-from watcher.store.records import SinkRecord
+from watcher.store.changes import SinkRecord, SourceChange
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 

@@ -8,8 +8,7 @@ from worker_rig import FakeClock
 from watcher.delivery.sink_state import SinkState
 from watcher.domain.delivery import Delivery
 from watcher.domain.timestamps import NEVER, Micros
-from watcher.store.changes import BackoffState
-from watcher.store.records import SinkRecord
+from watcher.store.changes import BackoffState, SinkRecord
 
 NO_BACKOFF = BackoffState()
 

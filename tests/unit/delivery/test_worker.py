@@ -13,8 +13,7 @@ from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Ans
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
 from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.store.changes import Turn
-from watcher.store.records import Taken
+from watcher.store.changes import Taken, Turn
 from watcher.store.sqlite import SqliteDatabase
 
 

@@ -17,8 +17,7 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.routing import GroupRules, Silence, WeeklyHours
 from watcher.sinks.protocol import WorkerRules
-from watcher.store.changes import Turn
-from watcher.store.records import Taken
+from watcher.store.changes import Taken, Turn
 
 OF_P = {"account": "default", "pipeline": {"id": "p"}, "labels": {"team": "sales"}}
 GROUPED = replace(RULES, group=GroupRules(("account",), wait_s=30.0, max_count=100))
