@@ -14,17 +14,15 @@ from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.account_snapshots import AccountSnapshots
-from watcher.polling.confirmations import ConfirmationQueue
+from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import Evaluated
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import ListPoller
-from watcher.polling.page_processor import PageProcessor, ScanRules
+from watcher.polling.page_processor import PageProcessor
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
-from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import TrackedExecution
-from watcher.polling.poll_queue import BY_ASKED_AT, BY_DUE_AT, GetRequest, ListRequest, PollQueue, Request
-from watcher.polling.registry import ExecutionRegistry
-from watcher.polling.session import AccountDependencies, AccountSession
+from watcher.polling.poll_queue import BY_ASKED_AT, BY_DUE_AT, GetRequest, ListRequest, Request
+from watcher.polling.session import AccountSession
 
 IDLE_S = 10.0
 """The longest time between two ticks: each proves that the loop is alive."""
@@ -47,38 +45,17 @@ class AccountPoller:
     _next_tick_at = LATEST
     _draining = False
 
-    def __init__(self, deps: AccountDependencies, rules: ScanRules) -> None:
+    def __init__(self, deps: AccountDependencies) -> None:
         self.account = deps.lease.name
         self._deps = deps
-        self._rules = rules
         self._clock = deps.clock
         self._breaker = deps.breaker
-        self._confirmations = ConfirmationQueue(in_time_count=rules.confirmed_at_most)
-        self._poll_queue = PollQueue(self._confirmations, max_interval_s=rules.max_interval_s)
-        self._registry = ExecutionRegistry(self._poll_queue, deps.metrics, min_interval_s=rules.min_interval_s)
-        self._alert_rules = AccountRules(deps)
-        self._session = AccountSession(deps, poll_queue=self._poll_queue, on_trouble=self._alert_rules.hold_all)
-        self._poller = ExecutionPoller(deps, session=self._session, registry=self._registry, rules=self._alert_rules)
-        self._snapshots = AccountSnapshots(deps, registry=self._registry, min_interval_s=rules.min_interval_s)
-        page_processor = PageProcessor(
-            deps,
-            rules,
-            session=self._session,
-            poller=self._poller,
-            registry=self._registry,
-            poll_queue=self._poll_queue,
-            confirmations=self._confirmations,
-            alert_rules=self._alert_rules,
-        )
-        self._list_poller = ListPoller(
-            deps,
-            rules,
-            session=self._session,
-            registry=self._registry,
-            poll_queue=self._poll_queue,
-            page_processor=page_processor,
-            alert_rules=self._alert_rules,
-        )
+        self._session = session = AccountSession(deps)
+        self._registry, self._poll_queue = session.registry, session.poll_queue
+        self._confirmations, self._alert_rules = session.confirmations, session.alert_rules
+        self._poller = ExecutionPoller(session)
+        self._list_poller = ListPoller(session, PageProcessor(session, self._poller))
+        self._snapshots = AccountSnapshots(session)
         self._is_resting = False
         self._ticked_at = self._clock.monotonic()
         self._changing = asyncio.Lock()
@@ -138,7 +115,7 @@ class AccountPoller:
             return IDLE_S
         if self._breaker.failing_since is not None:
             self._breaker.check(now)
-            self._session.probe_if_suspect(now)
+            self._probe_if_suspect(now)
         if self._breaker.trouble is not self._session.reported:
             await self._session.report()
             now = self._clock.monotonic()
@@ -150,6 +127,13 @@ class AccountPoller:
             self._start(request)
         self._next_tick_at = self._wanted_at(now)
         return self._next_tick_at - now
+
+    def _probe_if_suspect(self, now: Monotonic) -> None:
+        """Before the account is called degraded, ask for what last succeeded: the failures may be the others' own."""
+        target, since = self._breaker.probe_target, self._breaker.failing_since
+        is_untried = target is not None and since is not None and target.queued and target.asked_at <= since
+        if target is not None and is_untried and self._breaker.suspects(now):
+            self._poll_queue.put(target, due_at=min(target.due_at, now))
 
     async def flush(self) -> None:
         """Let the store know how the account stands, and when unchanged executions were polled. Raises `StoreError`."""

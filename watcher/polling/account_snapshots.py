@@ -11,8 +11,7 @@ from statistics import fmean
 from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
-from watcher.polling.registry import ExecutionRegistry
-from watcher.polling.session import AccountDependencies
+from watcher.polling.session import AccountSession
 from watcher.runtime.metrics import PipelineMetrics, open_label
 
 SLICE_COUNT = 10_000
@@ -29,11 +28,10 @@ ALIVE_EVERY_S = 30.0
 class AccountSnapshots:
     """Counts and writes how one account stands."""
 
-    def __init__(self, deps: AccountDependencies, *, registry: ExecutionRegistry, min_interval_s: float) -> None:
-        """Write nothing yet. Lists are wanted every `min_interval_s`."""
-        self._deps = deps
-        self._registry = registry
-        self._min_interval_s = min_interval_s
+    def __init__(self, session: AccountSession) -> None:
+        """Write nothing yet."""
+        self._deps = deps = session.deps
+        self._registry = session.registry
         self._names: dict[str, str | None] = {}
         self._written: AccountSnapshot | None = None
         self._written_at = EARLIEST
@@ -97,7 +95,7 @@ class AccountSnapshots:
         named = [entry.known.since_at for entry in entries if entry.known.pipeline not in lists]
         sample = named[:: len(named) // SAMPLE_COUNT + 1]
         named_per_s = len(named) * fmean(1 / cadence((steady_us - at) / 1e6) for at in sample) if sample else 0.0
-        return named_per_s + len(lists) / self._min_interval_s, now - first_at
+        return named_per_s + len(lists) / deps.rules.min_interval_s, now - first_at
 
     def _name_of(self, pipeline: str) -> str:
         """Return what the file calls a pipeline, or else the API, or its id until that has said so."""

@@ -49,12 +49,6 @@ def body_of_size(size: int) -> bytes:
 
 @asynccontextmanager
 async def api_at(base_url: str, *, timeout_s: float = PATIENT_S) -> AsyncIterator[ClerkApi]:
-    async with Client(api_key="k-1", timeout_s=timeout_s, connections=4, proxy=Proxy()) as client:
-        yield ClerkApi(client, base_url=base_url, clock=FakeClock())
-
-
-@asynccontextmanager
-async def api_of_many(base_url: str, *, timeout_s: float = PATIENT_S) -> AsyncIterator[ClerkApi]:
     async with Client(api_key="k-1", timeout_s=timeout_s, connections=20, proxy=Proxy()) as client:
         yield ClerkApi(client, base_url=base_url, clock=FakeClock())
 
@@ -509,7 +503,7 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> Non
 
 async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
     slow = Slow(asyncio.Event())
-    async with serving(slow.answer) as base_url, api_of_many(base_url) as api:
+    async with serving(slow.answer) as base_url, api_at(base_url) as api:
         polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
         await slow.until(sent=LARGE_BODIES, sending=10)
         for poll in polls[:9]:
@@ -526,7 +520,7 @@ async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
 
 async def test_whoever_waits_for_a_place_waits_no_longer_than_its_timeout() -> None:
     slow = Slow(asyncio.Event())
-    async with serving(slow.answer) as base_url, api_of_many(base_url, timeout_s=TIMEOUT_S) as api:
+    async with serving(slow.answer) as base_url, api_at(base_url, timeout_s=TIMEOUT_S) as api:
         polls = [api.get(pipeline=PIPELINE, execution=EXECUTION) for _ in range(10)]
         assert {reply.outcome for reply in await asyncio.gather(*polls)} == {Outcome.TIMEOUT}
         slow.may_end.set()

@@ -142,13 +142,6 @@ async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account
     ]
 
 
-async def test_the_only_execution_of_an_account_can_be_lost(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
-    account.api.script[A] = Outcome.NOT_FOUND
-    await account.run_for(120)
-    assert await account.emitted() == [("execution.lost", "lost", None)]
-
-
 async def test_a_refused_key_stops_the_account_at_once_and_is_tried_once_a_minute(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -180,15 +173,6 @@ async def test_trouble_is_reported_after_its_time_probed_every_ten_seconds_and_e
     account.api.default = None
     await account.run_for(11)
     assert await account.emitted() == [("account.recovered", "unreachable", None)]
-
-
-async def test_the_others_are_asked_before_an_account_is_called_degraded(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
-    await account.run_for(3000)
-    await account.emitted()
-    account.api.script[A] = Outcome.SERVER_ERROR
-    await account.run_for(300)
-    assert await account.emitted() == []
 
 
 async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(store: SqlStore, clock: FakeClock) -> None:
@@ -544,13 +528,6 @@ async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(store: 
     asked = len(account.api.asked)
     await account.run_for(300)
     assert len(account.api.asked) - asked == 5
-
-
-async def test_a_short_interval_the_budget_cannot_hold_is_over_budget_too(store: SqlStore, clock: FakeClock) -> None:
-    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(6)]
-    account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=1.0)
-    await account.run_for(320)
-    assert ("account.degraded", "over_budget", None) in await account.emitted()
 
 
 async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(store: SqlStore, clock: FakeClock) -> None:
