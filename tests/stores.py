@@ -23,6 +23,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Cursor
+from watcher.runtime.clock import Clock
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import (
     AttemptRecord,
@@ -74,7 +75,7 @@ def from_us(us: int) -> datetime:
 
 
 @dataclass(slots=True)
-class SetClock:
+class SetClock(Clock):
     """A clock that stands still until it is moved."""
 
     us: int = START_US

@@ -205,6 +205,13 @@ class Setup:
         """Record an event for the sink `ops`."""
         await self.store.record(source_change(await claim(self.store, "account", "teller")))
 
+    async def send(self, reply: Reply | None = None, **more: object) -> str:
+        """Own a sink `ops`, let it answer like that, and let it be sent an event; return the event's id."""
+        self.hook.reply = reply or self.hook.reply
+        await self.apply(sinks={"ops": self.webhook(**more)})
+        await self.record()
+        return await self.deliver()
+
     async def deliver(self) -> str:
         """Let the worker deliver what was reported; return the event's id."""
         self.clock.advance(1.0)

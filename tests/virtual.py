@@ -21,6 +21,7 @@ from watcher.polling.account_poller import AccountPoller
 from watcher.polling.dependencies import AccountDependencies, ScanRules
 from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.failures import AccountCircuitBreaker
+from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import Jitter, Pacer
 from watcher.store.account_store import SqlAccountStore
@@ -31,7 +32,7 @@ PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
 
-class FakeClock:
+class FakeClock(Clock):
     """Stands still until moved. The wall clock may be set; the others never jump.
 
     The steady clock is off by `off_s`, as the wall clock was when the process began.

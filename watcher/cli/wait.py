@@ -31,7 +31,7 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import TrackedExecution
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.pacing import Pacer
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
@@ -316,7 +316,7 @@ async def wait_for(
     `settings` have one account, which watches this execution alone. Of their polling only what decides that an
     execution is lost or an account degraded is used.
     """
-    clock = SystemClock()
+    clock = Clock()
     ((_, account),) = settings.accounts.items()
     async with open_client(account, connections=1) as client:
         api = ClerkApi(client, base_url=account.base_url, clock=clock)

@@ -29,7 +29,7 @@ from watcher.domain.routing import Silence, part_to_send
 from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.pacing import Pacer, doubling
-from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules
 from watcher.store.changes import AttemptRecord, SinkRecord, Take, Taken, Trial, Turn
 from watcher.store.sink_store import SinkStore
 
@@ -222,11 +222,6 @@ class DeliveryWorker:
         log.info("sink.enabled", sink=self.sink)
         self.wake()
 
-    def retried(self, why: str) -> None:
-        """Note that the sink tries again by itself. May be called from any thread."""
-        self._deps.metrics.count("retried")
-        self._state.heard(why)
-
     def take_slot(self) -> float:
         """Take the slot of one more request of what is being sent; return in how many seconds it may go."""
         self._state.rested()
@@ -265,7 +260,7 @@ class DeliveryWorker:
 
     async def _give_up(self) -> None:
         """Make dead letters of what has waited for too long, now and then."""
-        now, after_s = self._clock.monotonic(), self._rules.retry.give_up_after_s
+        now, after_s = self._clock.monotonic(), self._rules.give_up_after_s
         if after_s is None or self._stopped or self._state.disabled or now < self._give_up_at:
             return
         self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
@@ -470,11 +465,9 @@ class DeliveryWorker:
             self._state.got_through(at, result.answer)
             if self._breaker.failures_count:
                 self._breaker.works()
-            records: list[AttemptRecord] = []
-            for each in batch:
-                self._state.own_trouble.discard(each.number)
-                tried = replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at)
-                records.append(AttemptRecord(tried, state, result.answer))
+            self._state.own_trouble.difference_update(each.number for each in batch)
+            tried = (replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at) for each in batch)
+            records = [AttemptRecord(each, state, result.answer) for each in tried]
             self._answered.append(Attempt(batch, result, records, at))
         self._is_unread |= was_open and not self._breaker.is_open
 
@@ -483,7 +476,7 @@ class DeliveryWorker:
         attempt = failed(
             batch,
             result,
-            self._rules.retry,
+            self._rules,
             at=at,
             clock_s=self._state.clock_s(),
             begun_s=self._state.clock_s() - self._sending_s,
@@ -501,7 +494,7 @@ class DeliveryWorker:
         else:
             self._breaker.failed(self._clock.monotonic(), waited=waited)
         if result.outcome is SendOutcome.BUSY:
-            self._state.pause(retry_after_s(result))
+            self._state.pause(result.retry_after_s)
         return attempt
 
     def _ended(self, task: asyncio.Task[None]) -> None:

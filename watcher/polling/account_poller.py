@@ -286,8 +286,10 @@ class AccountPoller:
         if waits:
             first = min(waits, key=BY_ASKED_AT)
             self._breaker.note_gap(first, last_at=first.asked_at, now=now)
-        listing = request.listing  # of a scan only the beginning; a list that is refused is as what is lost
-        if request.scans and not listing.scan.began_at and listing.cursor.refused is None:
+        # of a scan only the beginning; the first ones read all there is; a list that is refused is as what is lost
+        listing = request.listing
+        begins = request.scans and not listing.scan.began_at
+        if begins and listing.cursor.complete_at and listing.cursor.refused is None:
             self._breaker.note_gap(listing, last_at=listing.scanned_at, now=now)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:

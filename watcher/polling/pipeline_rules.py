@@ -184,7 +184,8 @@ class PipelineRecorder:
             problem = draft.problems.get(EventType.PIPELINE_FAILING)
             if end.failed and problem is not None:
                 draft.problems[problem.kind] = replace(problem, failed_count=problem.failed_count + 1)
-            await self._ask(draft, Asked.END, at=end.ended_at, execution=execution)
+            if not is_released or end is ends[-1].end:  # what waited is judged once, by what stands then
+                await self._ask(draft, Asked.END, at=end.ended_at, execution=execution)
         if rules.silent_us is not None:
             starts = [self._started_at(change, execution) for change, execution in news]
             starts += [] if silent_until is None else [min(self._shown_at, silent_until)]

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -271,23 +270,6 @@ class Backlog:
 
     pending_count: int
     oldest_at: Micros | None
-
-
-@dataclass(frozen=True, slots=True)
-class SentOpening:
-    """A problem whose opening event, with this body, the sink took, and when it was reminded of it.
-
-    Nobody is to be reminded of it before `acked_until`. That and `closed_at` are the wall clock, the others
-    microseconds UTC, steady.
-    """
-
-    problem: Problem
-    body: bytes
-    recorded_at: Micros
-    settled_at: Micros
-    reminded_at: Micros | None
-    closed_at: datetime | None
-    acked_until: datetime | None = None
 
 
 class AccountStore(Protocol):

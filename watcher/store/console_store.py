@@ -478,7 +478,8 @@ _PROBLEM_EVENTS = _EVENTS.join(_since_then, _since_then.c.id == event.c.id).wher
 
 _OPEN_OTHERS = (
     _SHOWN_PROBLEMS.where(problem.c.closed_at.is_(None), problem.c.kind != EventType.EXECUTION_OVERDUE)
-    .order_by(problem.c.pipeline_id.is_not(None), problem.c.opened_at)  # of accounts and sinks first: they are causes
+    # of accounts and then of sinks first: they are causes
+    .order_by(problem.c.pipeline_id.is_not(None), source.c.kind, problem.c.opened_at)
     .limit(NEEDS_COUNT)
 )
 _OVERDUE = text(

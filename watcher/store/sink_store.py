@@ -6,8 +6,9 @@ from datetime import datetime
 from sqlalchemy import Connection, bindparam, case, delete, exists, func, or_, select, text, true, update
 
 from watcher.domain.delivery import DeliveryState
+from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import from_us, to_us
-from watcher.store.changes import Lease, SentOpening, SinkRecord, Taken, Turn
+from watcher.store.changes import Lease, SinkRecord, Taken, Turn
 from watcher.store.deliveries import IS_HEAD, LET_GO
 from watcher.store.problems import PROBLEM_COLUMNS, acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of

@@ -46,7 +46,7 @@ def test_a_sink_fails_with_the_last_answer_since_its_last_success(
         if answer == "written":
             sink.got_through(clock.steady_us(), answer)
         else:
-            sink.heard(answer)
+            sink.failed(delivery(), answer)
     sink.trying(delivery())
     assert state_after(sink, clock, 300) == "failing"
     assert sink.answer == reported

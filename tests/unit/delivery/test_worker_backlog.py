@@ -1,25 +1,15 @@
 """How a worker gets through much at once: slots, batches, settling in groups."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
 from worker_rig import BUSY, DELIVERED, RULES, Rig, name_of
 
 from watcher.delivery.worker import CONCURRENCY, REST_S, UNSETTLED_COUNT
 from watcher.domain.delivery import Delivery
 from watcher.domain.routing import GroupRules
 from watcher.sinks.protocol import SendResult
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path / "watcher.db")
-    await rig.start()
-    yield rig
-    await rig.stop()
 
 
 def streams(count: int) -> list[str]:

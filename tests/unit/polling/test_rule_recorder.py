@@ -81,6 +81,26 @@ async def test_ends_are_held_back_until_a_scan_is_complete_and_survive_a_restart
     assert opening["data"]["execution"]["id"] == name_of(3)
 
 
+@pytest.mark.parametrize(
+    ("ends", "counts"), [("FFFFFS", []), ("FFFFF", [5]), ("SFFFFSFFF", [3]), ("SFFFFSFF", []), ("FFFSFFFS", [])]
+)
+async def test_after_a_downtime_rules_judge_once_by_what_stands_then(
+    store: SqlStore, clock: FakeClock, ends: str, counts: list[int]
+) -> None:
+    account = await whole(store, clock)
+    await account.watcher.cancel()
+    clock.advance(600)
+    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    words = {"F": "failed", "S": "success"}
+    show(account, *(row(number, words[end], at_s=1100.0 + number) for number, end in enumerate(ends)))
+    await account.run_for(5)
+    events = await account.events()
+    assert sum(event["type"].startswith("execution.") for event in events) == len(ends)
+    problems = [event for event in events if "problem" in event["data"]]
+    assert [event["type"] for event in problems] == ["pipeline.failing"] * len(counts)
+    assert [event["data"]["problem"]["count"] for event in problems] == counts
+
+
 async def pipeline_trouble(account: Account, trouble: str) -> None:
     """Have the list answer nothing any more, while what is known can be asked for."""
     match trouble:

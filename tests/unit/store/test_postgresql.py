@@ -21,7 +21,7 @@ from watcher.domain.errors import (
     StoreNotReadyError,
     StoreUnusableError,
 )
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import Clock
 from watcher.store import postgresql
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.open import open_store
@@ -59,7 +59,7 @@ async def shared(url: str, clock: FakeClock) -> AsyncIterator[SqlStore]:
 
 
 async def test_it_says_how_far_the_servers_clock_is_ahead(url: str) -> None:
-    clock = SystemClock()
+    clock = Clock()
     clock.advance(-3_600_000_000)
     store = await opened(url, clock=clock)
     assert store.ahead_us == pytest.approx(3_600_000_000, abs=2_000_000)
@@ -268,7 +268,7 @@ async def test_the_rows_of_processes_killed_long_ago_are_cleared_away_whatever_t
     for days in (6, 8):
         value = f"lpad((floor(extract(epoch FROM now()) - {days} * 86400) * 1000000)::text, 20, '0') || ' 7'"
         postgres.run(f"INSERT INTO meta (key, value) VALUES ('commit:{days}', {value})", url)
-    clock = SystemClock()
+    clock = Clock()
     clock.advance(ahead_days * 86_400_000_000)
     await (await opened(url, clock=clock)).close()
     assert postgres.run("SELECT key FROM meta WHERE key IN ('commit:6', 'commit:8')", url) == [("commit:6",)]
