@@ -354,25 +354,6 @@ async def test_a_word_of_ours_says_why_there_is_no_execution(name: str, reason: 
         assert (await ask(base_url, timeout_s=case.timeout_s)).reason == reason
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("200", None),
-        ("200 but HTML", "html"),
-        ("200 but truncated", "no_json"),
-        ("200 but a list", "no_list"),
-        ("200 without a list", "no_list"),
-        ("200 with rows of which none can be read", "no_rows"),
-        ("200 over 8 MiB", "too_large"),
-        ("402", "status_402"),
-        ("a name that is not known", "dns"),
-    ],
-)
-async def test_a_word_of_ours_says_why_there_is_no_page(name: str, reason: str | None) -> None:
-    async with (CASES | OF_LISTS)[name].server() as base_url:
-        assert (await ask_list(base_url)).reason == reason
-
-
 async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
     asked: list[str] = []
 

@@ -61,16 +61,6 @@ async def test_a_poll_comes_after_a_tenth_of_the_time_in_the_status(store: SqlSt
     assert gaps == pytest.approx([max(1.0, min(60.0, at / 10)) for at in times[:-1]], rel=0.01)
 
 
-async def test_a_change_starts_the_cadence_anew(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
-    await account.run_for(1000)
-    account.api.script[A] = said(A, "paused")
-    asked = len(account.api.asked)
-    await account.run_for(75)
-    after = account.api.times(A)[asked:]
-    assert [later - earlier for earlier, later in itertools.pairwise(after)][:5] == pytest.approx([1.0] * 5, abs=0.01)
-
-
 async def test_a_failed_poll_reports_nothing_and_doubles_the_wait_of_that_execution_only(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -505,18 +495,6 @@ async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldo
     account.api.script[A] = Outcome.NOT_FOUND
     await account.run_for(7200)
     assert await account.emitted() == [("execution.lost", "lost", "running")]
-
-
-async def test_an_answer_that_is_neither_read_nor_known_is_a_poll_error_however_long(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A, B)
-    await account.run_for(10)
-    await account.emitted()
-    account.api.script[A] = Outcome.INVALID
-    account.api.status_codes[Outcome.INVALID] = 402
-    await account.run_for(7200)
-    assert await account.emitted() == []
 
 
 async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(store: SqlStore, clock: FakeClock) -> None:
