@@ -63,7 +63,6 @@ class AccountSnapshots:
             wanted_per_s=round(wanted_per_s, 2),
             used_per_s=round((asked_count - from_count) / max(1.0, now - from_at), 2),
             longest_gap_s=round(longest_gap_s, 1),
-            trouble=deps.breaker.trouble,
             pipelines={pipeline: each.snapshot() for pipeline, each in pipelines.items()},
         )
         if snapshot != self._written or now - self._written_at >= ALIVE_EVERY_S:
