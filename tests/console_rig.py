@@ -251,7 +251,7 @@ async def fill(store: SqlStore, clock: SetClock) -> None:
     now, rows = clock.steady_us(), []
     pipeline = PipelineSnapshot({"running": 2, "paused": 1}, {"running": START_US}, "ssfsu", START_US, now)
     snapshots: dict[Source, AccountSnapshot | SinkSnapshot] = {
-        Source("account", "default"): AccountSnapshot(3.6, 3.4, 61.0, "unreachable", {PIPELINE: pipeline}),
+        Source("account", "default"): AccountSnapshot(3.6, 3.4, 61.0, {PIPELINE: pipeline}),
         Source("sink", "ops"): SinkSnapshot("disabled", "410", START_US, None),
     }
     for source, body in snapshots.items():

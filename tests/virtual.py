@@ -18,10 +18,9 @@ from watcher.domain.routing import Route, Router
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
 from watcher.polling.account_poller import AccountPoller
+from watcher.polling.dependencies import AccountDependencies, ScanRules
 from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
-from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
-from watcher.polling.page_processor import ScanRules
-from watcher.polling.session import AccountDependencies
+from watcher.polling.failures import AccountCircuitBreaker
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import Jitter, Pacer
@@ -250,13 +249,16 @@ async def account_of(
     record = await owned.load_account()
     await sink.load(fingerprint="")
     children = AccountMetrics(metrics, "default")
-    failures = FailurePolicy(
+    breaker = AccountCircuitBreaker(
         min_interval_s=rules.min_interval_s,
         max_interval_s=max_interval_s,
         lost_after=rules.lost_after,
         lost_grace_s=rules.lost_grace_s,
+        degraded_after_s=60.0,
         clock=clock,
         jitter=jitter,
+        trouble=AccountTrouble(record.trouble) if record.trouble else None,
+        backoff=record.backoff,
     )
     api = api or ScriptedApi(clock, {name: said(name, "running") for name in executions})
     clerk_api = cast("ClerkApi", api)
@@ -265,16 +267,9 @@ async def account_of(
         api=clerk_api,
         events=events,
         clock=clock,
-        failures=failures,
+        breaker=breaker,
         cadence=backoff_cadence(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=jitter),
         link=None,
-    )
-    breaker = AccountCircuitBreaker(
-        degraded_after_s=60.0,
-        max_interval_s=max_interval_s,
-        clock=clock,
-        trouble=AccountTrouble(record.trouble) if record.trouble else None,
-        backoff=record.backoff,
     )
     deps = AccountDependencies(
         lease=lease,
@@ -285,14 +280,14 @@ async def account_of(
         pacer=Pacer(rate_per_s, now=Monotonic(clock.monotonic() - 60.0)),  # the gap after the start is over
         breaker=breaker,
         record=record,
+        rules=replace(rules, max_interval_s=max_interval_s),
         events=events,
         evaluator=evaluator,
-        failures=failures,
         metrics=children,
         concurrency=concurrency,
         wake=lambda in_s=0.0: wakes.append(in_s),
         fatal=fatal.append,
     )
-    watcher = AccountPoller(deps, replace(rules, max_interval_s=max_interval_s))
+    watcher = AccountPoller(deps)
     await watcher.watch(watches or [watch_of(*executions, overdue_after_s=overdue_after_s)])
     return Account(watcher, api, clock, store, metrics, sink, fatal, wakes)

@@ -188,7 +188,7 @@ async def test_of_how_an_account_and_a_sink_stand_the_last_is_kept(
 ) -> None:
     owned = AccountStore(store, account)
     pipeline = PipelineSnapshot({"running": 2}, {"running": START_US}, "sf", START_US, LATER, LATER, START_US)
-    several = [AccountSnapshot(1.0, 0.5, 0.0), AccountSnapshot(2.0, 1.5, 30.0, "rate_limited", {PIPELINE: pipeline})]
+    several = [AccountSnapshot(1.0, 0.5, 0.0), AccountSnapshot(2.0, 1.5, 30.0, {PIPELINE: pipeline})]
     failing = SinkSnapshot("failing", "503", START_US, LATER, is_open=True)
     await asyncio.gather(*map(owned.save_snapshot, several), ops.save_snapshot(failing))
     assert (await owned.load_account()).snapshot == several[1]

@@ -82,11 +82,6 @@ ROUNDED_BY_US = 2_000_000
 """A `Date` has no fractions of a second, and is a little older than its answer."""
 
 
-def outcome_of(status_code: int) -> Outcome:
-    """Return what a status code other than 200 means."""
-    return _OUTCOMES.get(status_code) or _CLASSES.get(status_code // 100) or Outcome.INVALID
-
-
 _Found = TypeVar("_Found")
 _Reply = TypeVar("_Reply", Reply, PageReply)
 
@@ -141,7 +136,7 @@ class ClerkApi:
         except TransportFailedError as failure:
             return reply(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
         except UnreadableError as error:
-            return reply(Outcome.INVALID, sent_at, status_code=200, reason=error.flaw)
+            return reply(Outcome.INVALID, sent_at, status_code=200, reason=str(error))
         if response.date is not None and response.date != self._date:
             self._date = response.date
             with suppress(ArithmeticError, LookupError, TypeError, ValueError):  # what is raised for a stranger's text
@@ -154,8 +149,8 @@ class ClerkApi:
             return reply(Outcome.OK, sent_at, found, status_code=code, body_hash=body_hash)
         now = from_us(Micros(self._clock.steady_us() + self.ahead_us))
         retry_after_s = parse_retry_after(response.retry_after, now=now)
-        reason = f"status_{code}"
-        return reply(outcome_of(code), sent_at, status_code=code, retry_after_s=retry_after_s, reason=reason)
+        outcome = _OUTCOMES.get(code) or _CLASSES.get(code // 100) or Outcome.INVALID
+        return reply(outcome, sent_at, status_code=code, retry_after_s=retry_after_s, reason=f"status_{code}")
 
     async def _read(
         self, body: bytes, *, parse: Callable[..., _Found], known_hash: int | None

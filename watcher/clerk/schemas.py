@@ -129,12 +129,7 @@ _READ = frozenset(field.alias for model in _MODELS for field in model.model_fiel
 
 
 class UnreadableError(Exception):
-    """A body is not what was asked for. `flaw` is a word of ours for what is wrong with it, and none of its own."""
-
-    def __init__(self, flaw: str) -> None:
-        """Keep that word only."""
-        super().__init__(flaw)
-        self.flaw = flaw
+    """A body is not what was asked for. Its text is a word of ours for what is wrong with it, and none of its own."""
 
 
 class ParsedPage(NamedTuple):

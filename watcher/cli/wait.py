@@ -29,7 +29,7 @@ from watcher.domain.problems import Problem
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.evaluator import ReplyEvaluator
-from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
+from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.clock import Clock
 from watcher.runtime.pacing import Pacer
@@ -367,13 +367,11 @@ class Poller:
         self._pacer = Pacer(account.rate_limit, now=now)
         self._entry = TrackedExecution(known=ExecutionRecord(watch.executions[0], watch.pipeline), watch=watch)
         self._breaker = AccountCircuitBreaker(
-            degraded_after_s=polling.degraded_after_s, max_interval_s=polling.max_interval_s, clock=clock
-        )
-        self._failures = FailurePolicy(
             min_interval_s=interval_s,
             max_interval_s=interval_s,
             lost_after=polling.lost_after,
             lost_grace_s=polling.lost_grace_s,
+            degraded_after_s=polling.degraded_after_s,
             clock=clock,
             jitter=random.random,
         )
@@ -383,7 +381,7 @@ class Poller:
             api=api,
             events=self._events,
             clock=clock,
-            failures=self._failures,
+            breaker=self._breaker,
             cadence=lambda _: interval_s,
             link=account.link,
         )
@@ -419,10 +417,7 @@ class Poller:
             evaluation = self._evaluator.success(entry, reply.execution, sent_at=reply.sent_at)
             breaker.note(entry, reply, now=now)
         else:
-            reason = self._failures.note_failure(
-                entry, reply, alone=True, success_at=breaker.success_at, usable=not breaker.unusable
-            )
-            breaker.note(entry, reply, now=now, alone=True)
+            reason = breaker.note(entry, reply, now=now, alone=True)
             evaluation = self._evaluator.failure(entry, reason, sent_at=reply.sent_at)
         self.check()
         entry.known, entry.polled_at = evaluation.known, evaluation.polled_at or entry.polled_at

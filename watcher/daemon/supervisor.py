@@ -34,11 +34,10 @@ from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Silences
 from watcher.polling.account_poller import AccountPoller
+from watcher.polling.dependencies import AccountDependencies, ScanRules
 from watcher.polling.evaluator import Cadence, ReplyEvaluator, backoff_cadence
-from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
-from watcher.polling.page_processor import ScanRules
+from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import CONFIRM_WITHIN_S
-from watcher.polling.session import AccountDependencies
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
 from watcher.runtime.pacing import SHARE, Pacer
@@ -350,49 +349,16 @@ async def build_account(
     store = shared.account_store(lease)
     record, now = await store.load_account(), clock.monotonic()
     api = open_api(client, base_url=account.base_url, clock=clock)
-    failures = FailurePolicy(
+    breaker = AccountCircuitBreaker(
         min_interval_s=polling.min_interval_s,
         max_interval_s=polling.max_interval_s,
         lost_after=polling.lost_after,
         lost_grace_s=polling.lost_grace_s,
+        degraded_after_s=polling.degraded_after_s,
         clock=clock,
         jitter=random.random,
-    )
-    deps = AccountDependencies(
-        lease=lease,
-        is_trusted=held.is_trusted,
-        api=api,
-        store=store,
-        clock=clock,
-        pacer=Pacer(account.rate_limit, now=now),
-        breaker=AccountCircuitBreaker(
-            degraded_after_s=polling.degraded_after_s,
-            max_interval_s=polling.max_interval_s,
-            clock=clock,
-            trouble=AccountTrouble(record.trouble) if record.trouble else None,
-            backoff=record.backoff,
-        ),
-        record=record,
-        events=shared.events,
-        evaluator=ReplyEvaluator(
-            lease=lease,
-            api=api,
-            events=shared.events,
-            clock=clock,
-            failures=failures,
-            cadence=cadence
-            or backoff_cadence(
-                min_interval_s=polling.min_interval_s,
-                max_interval_s=polling.min_interval_s if polling.cadence == "fixed" else polling.max_interval_s,
-                jitter=random.random,
-            ),
-            link=account.link,
-        ),
-        failures=failures,
-        metrics=AccountMetrics(shared.metrics, lease.name),
-        concurrency=polling.concurrency,
-        wake=shared.schedule.waker(f"account:{lease.name}"),
-        fatal=shared.fatal,
+        trouble=AccountTrouble(record.trouble) if record.trouble else None,
+        backoff=record.backoff,
     )
     rules = ScanRules(
         details=polling.details,
@@ -406,4 +372,34 @@ async def build_account(
         lost_after=polling.lost_after,
         lost_grace_s=polling.lost_grace_s,
     )
-    return AccountPoller(deps, rules)
+    deps = AccountDependencies(
+        lease=lease,
+        is_trusted=held.is_trusted,
+        api=api,
+        store=store,
+        clock=clock,
+        pacer=Pacer(account.rate_limit, now=now),
+        breaker=breaker,
+        record=record,
+        rules=rules,
+        events=shared.events,
+        evaluator=ReplyEvaluator(
+            lease=lease,
+            api=api,
+            events=shared.events,
+            clock=clock,
+            breaker=breaker,
+            cadence=cadence
+            or backoff_cadence(
+                min_interval_s=polling.min_interval_s,
+                max_interval_s=polling.min_interval_s if polling.cadence == "fixed" else polling.max_interval_s,
+                jitter=random.random,
+            ),
+            link=account.link,
+        ),
+        metrics=AccountMetrics(shared.metrics, lease.name),
+        concurrency=polling.concurrency,
+        wake=shared.schedule.waker(f"account:{lease.name}"),
+        fatal=shared.fatal,
+    )
+    return AccountPoller(deps)

@@ -39,7 +39,6 @@ class AccountSnapshot:
     wanted_per_s: float
     used_per_s: float
     longest_gap_s: float
-    trouble: str | None = None
     pipelines: Mapping[str, PipelineSnapshot] = field(default_factory=dict)
 
 

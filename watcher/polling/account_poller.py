@@ -6,7 +6,6 @@ the registry's.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -15,17 +14,15 @@ from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.account_snapshots import AccountSnapshots
-from watcher.polling.confirmations import ConfirmationQueue
+from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import Evaluated
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import ListPoller
-from watcher.polling.page_processor import PageProcessor, ScanRules
+from watcher.polling.page_processor import PageProcessor
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
-from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import TrackedExecution
-from watcher.polling.poll_queue import BY_ASKED_AT, BY_DUE_AT, GetRequest, ListRequest, PollQueue, Request
-from watcher.polling.registry import ExecutionRegistry
-from watcher.polling.session import AccountDependencies, AccountSession
+from watcher.polling.poll_queue import BY_ASKED_AT, BY_DUE_AT, GetRequest, ListRequest, Request
+from watcher.polling.session import AccountSession
 
 IDLE_S = 10.0
 """The longest time between two ticks: each proves that the loop is alive."""
@@ -48,43 +45,20 @@ class AccountPoller:
     _next_tick_at = LATEST
     _draining = False
 
-    def __init__(self, deps: AccountDependencies, rules: ScanRules) -> None:
+    def __init__(self, deps: AccountDependencies) -> None:
         self.account = deps.lease.name
         self._deps = deps
-        self._rules = rules
         self._clock = deps.clock
         self._breaker = deps.breaker
-        self._confirmations = ConfirmationQueue(in_time_count=rules.confirmed_at_most)
-        self._poll_queue = PollQueue(self._confirmations, max_interval_s=rules.max_interval_s)
-        self._registry = ExecutionRegistry(self._poll_queue, deps.metrics, min_interval_s=rules.min_interval_s)
-        self._alert_rules = AccountRules(deps)
-        self._session = AccountSession(deps, poll_queue=self._poll_queue, on_trouble=self._alert_rules.hold_all)
-        self._poller = ExecutionPoller(deps, session=self._session, registry=self._registry, rules=self._alert_rules)
-        self._snapshots = AccountSnapshots(deps, registry=self._registry, min_interval_s=rules.min_interval_s)
-        page_processor = PageProcessor(
-            deps,
-            rules,
-            session=self._session,
-            poller=self._poller,
-            registry=self._registry,
-            poll_queue=self._poll_queue,
-            confirmations=self._confirmations,
-            alert_rules=self._alert_rules,
-        )
-        self._list_poller = ListPoller(
-            deps,
-            rules,
-            session=self._session,
-            registry=self._registry,
-            poll_queue=self._poll_queue,
-            page_processor=page_processor,
-            alert_rules=self._alert_rules,
-        )
+        self._session = session = AccountSession(deps)
+        self._registry, self._poll_queue = session.registry, session.poll_queue
+        self._confirmations, self._alert_rules = session.confirmations, session.alert_rules
+        self._poller = ExecutionPoller(session)
+        self._list_poller = ListPoller(session, PageProcessor(session, self._poller))
+        self._snapshots = AccountSnapshots(session)
         self._is_resting = False
         self._ticked_at = self._clock.monotonic()
         self._changing = asyncio.Lock()
-        self._asked_lists = Counter[str]()
-        self._list_answered = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -141,7 +115,7 @@ class AccountPoller:
             return IDLE_S
         if self._breaker.failing_since is not None:
             self._breaker.check(now)
-            self._session.probe_if_suspect(now)
+            self._probe_if_suspect(now)
         if self._breaker.trouble is not self._session.reported:
             await self._session.report()
             now = self._clock.monotonic()
@@ -153,6 +127,13 @@ class AccountPoller:
             self._start(request)
         self._next_tick_at = self._wanted_at(now)
         return self._next_tick_at - now
+
+    def _probe_if_suspect(self, now: Monotonic) -> None:
+        """Before the account is called degraded, ask for what last succeeded: the failures may be the others' own."""
+        target, since = self._breaker.probe_target, self._breaker.failing_since
+        is_untried = target is not None and since is not None and target.queued and target.asked_at <= since
+        if target is not None and is_untried and self._breaker.suspects(now):
+            self._poll_queue.put(target, due_at=min(target.due_at, now))
 
     async def flush(self) -> None:
         """Let the store know how the account stands, and when unchanged executions were polled. Raises `StoreError`."""
@@ -172,18 +153,15 @@ class AccountPoller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def next_poll_at(self, now: Monotonic) -> Monotonic | None:
-        """Return the monotonic time from which the next request may go, `None` while nothing waits for one."""
-        heads = self._poll_queue.heads()
+    def _next_poll_at(self, now: Monotonic) -> Monotonic:
+        """Return the monotonic time from which the next request may go, infinity while nothing waits for one."""
+        heads, breaker = self._poll_queue.heads(), self._breaker
         wanted_at: Monotonic = min(heads, key=BY_DUE_AT).due_at if heads else LATEST
         if self._confirmations.waiting:
             wanted_at = min(wanted_at, self._confirmations.wanted_at())
-        if wanted_at == LATEST:
-            return None
-        if self._breaker.trouble is None:  # as nearly always
-            return max(wanted_at, self._deps.pacer.ready_at, self._breaker.paused_until)
-        due_at = now if self._breaker.unusable else wanted_at
-        return max(due_at, self._deps.pacer.ready_at, self._breaker.opens_at())
+        if breaker.trouble is None or wanted_at == LATEST:  # as nearly always
+            return max(wanted_at, self._deps.pacer.ready_at, breaker.paused_until)
+        return max(now if breaker.unusable else wanted_at, self._deps.pacer.ready_at, breaker.opens_at())
 
     async def _load(self, watches: Sequence[Watch]) -> tuple[Mapping[str, ExecutionRecord], list[PipelineListState]]:
         """Load what the store knows of what is new in these watches, and the lists that are.
@@ -203,11 +181,11 @@ class AccountPoller:
             if known is not None and known.overdue_sequence is None:
                 registry.end_overdue(name, sequence=sequence)
         whole = [watch for watch in watches if watch.whole and watch.pipeline not in registry.listings]
-        for watch in whole:  # what is recorded of a list holds once nothing of it is asked or written any more
-            while self._asked_lists[watch.pipeline]:
-                self._list_answered.clear()
-                await self._list_answered.wait()
-        listings = [await self._list_poller.begin(watch, await store.load_pipeline(watch.pipeline)) for watch in whole]
+        listings: list[PipelineListState] = []
+        for watch in whole:
+            async with self._alert_rules.stream(watch.pipeline).writing:  # what is still written of the list before
+                record = await store.load_pipeline(watch.pipeline)
+            listings.append(await self._list_poller.begin(watch, record))
         if whole:
             open_ = await store.load_open([watch.pipeline for watch in whole])
             found |= {known.execution: known for known in open_}
@@ -231,7 +209,7 @@ class AccountPoller:
                         if isinstance(following, GetRequest):
                             await self._poll(following.entry, self._poller.poll(following.entry))
                         else:
-                            await self._ask(following)
+                            await self._list_poller.ask(following)
                     finally:
                         self._in_flight_count -= 1
                 following = self._take()
@@ -243,15 +221,6 @@ class AccountPoller:
         if wanted_at < self._next_tick_at - SHORTEST_TICK_S:
             self._next_tick_at = wanted_at
             self._deps.wake(wanted_at - now)
-
-    async def _ask(self, request: ListRequest) -> None:
-        pipeline = request.listing.watch.pipeline
-        self._asked_lists[pipeline] += 1
-        try:
-            await self._list_poller.ask(request)
-        finally:
-            self._asked_lists[pipeline] -= 1
-            self._list_answered.set()
 
     async def _poll(self, entry: TrackedExecution, poll: Coroutine[Any, Any, float | None]) -> None:
         next_s: float | None = 0.0  # a poll that is cancelled is due again
@@ -329,8 +298,6 @@ class AccountPoller:
         at = Monotonic(now + (CHECK_EVERY_S if is_timed or self._confirmations.waiting else IDLE_S))
         if self._confirmations.too_late:
             at = now
-        poll_at = self.next_poll_at(now)
-        may_poll = not self._draining and self._in_flight_count < self._deps.concurrency and self._deps.is_trusted()
-        if poll_at is not None and may_poll:
-            at = min(at, poll_at)
+        if not self._draining and self._in_flight_count < self._deps.concurrency and self._deps.is_trusted():
+            at = min(at, self._next_poll_at(now))
         return max(at, Monotonic(now + SHORTEST_TICK_S))

@@ -11,8 +11,7 @@ from statistics import fmean
 from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
-from watcher.polling.registry import ExecutionRegistry
-from watcher.polling.session import AccountDependencies
+from watcher.polling.session import AccountSession
 from watcher.runtime.metrics import PipelineMetrics, open_label
 
 SLICE_COUNT = 10_000
@@ -29,11 +28,10 @@ ALIVE_EVERY_S = 30.0
 class AccountSnapshots:
     """Counts and writes how one account stands."""
 
-    def __init__(self, deps: AccountDependencies, *, registry: ExecutionRegistry, min_interval_s: float) -> None:
-        """Write nothing yet. Lists are wanted every `min_interval_s`."""
-        self._deps = deps
-        self._registry = registry
-        self._min_interval_s = min_interval_s
+    def __init__(self, session: AccountSession) -> None:
+        """Write nothing yet."""
+        self._deps = deps = session.deps
+        self._registry = session.registry
         self._names: dict[str, str | None] = {}
         self._written: AccountSnapshot | None = None
         self._written_at = EARLIEST
@@ -65,7 +63,6 @@ class AccountSnapshots:
             wanted_per_s=round(wanted_per_s, 2),
             used_per_s=round((asked_count - from_count) / max(1.0, now - from_at), 2),
             longest_gap_s=round(longest_gap_s, 1),
-            trouble=deps.breaker.trouble,
             pipelines={pipeline: each.snapshot() for pipeline, each in pipelines.items()},
         )
         if snapshot != self._written or now - self._written_at >= ALIVE_EVERY_S:
@@ -77,7 +74,6 @@ class AccountSnapshots:
         deps, lists, entries = self._deps, self._registry.listings, list(self._registry.entries.values())
         steady_us, cadence = deps.clock.steady_us(), deps.evaluator.cadence
         found = defaultdict[str, dict[str, list[int]]](dict)  # of each pipeline, by label: how many, since when
-        step, named_count, rates_per_s = len(entries) // SAMPLE_COUNT + 1, 0, list[float]()
         # A list that somebody wants at once has no time of its own.
         first_at = min([now, *(each.asked_at for each in lists.values() if each.asked_at != EARLIEST)])
         for start in range(0, len(entries), SLICE_COUNT):
@@ -91,16 +87,14 @@ class AccountSnapshots:
                 counted[1] = min(counted[1], since_at)
                 if known.lost is None and entry.asked_at < first_at:
                     first_at = entry.asked_at
-                if pipeline not in lists:
-                    if named_count % step == 0:
-                        rates_per_s.append(1 / cadence((steady_us - since_at) / 1e6))
-                    named_count += 1
         for pipeline, each in deps.metrics.pipelines.items():
             each.name = self._name_of(pipeline)
             each.open = {label: count for label, (count, _) in found[pipeline].items()}
             each.oldest = {label: Micros(at) for label, (_, at) in found[pipeline].items() if at != NEVER}
-        named_per_s = named_count * fmean(rates_per_s) if rates_per_s else 0.0
-        return named_per_s + len(lists) / self._min_interval_s, now - first_at
+        named = [entry.known.since_at for entry in entries if entry.known.pipeline not in lists]
+        sample = named[:: len(named) // SAMPLE_COUNT + 1]
+        named_per_s = len(named) * fmean(1 / cadence((steady_us - at) / 1e6) for at in sample) if sample else 0.0
+        return named_per_s + len(lists) / deps.rules.min_interval_s, now - first_at
 
     def _name_of(self, pipeline: str) -> str:
         """Return what the file calls a pipeline, or else the API, or its id until that has said so."""

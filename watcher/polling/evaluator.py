@@ -14,7 +14,7 @@ from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
 from watcher.domain.transitions import Observation, TransitionResult, exceeds_limit, lose, observe
 from watcher.domain.watch import limits_dwell
-from watcher.polling.failures import LOST_EVERY_S, FailurePolicy
+from watcher.polling.failures import LOST_EVERY_S, AccountCircuitBreaker
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.clock import Clock
 from watcher.runtime.pacing import Jitter, spread
@@ -71,7 +71,7 @@ class ReplyEvaluator:
         api: ClerkApi,
         events: EventFactory,
         clock: Clock,
-        failures: FailurePolicy,
+        breaker: AccountCircuitBreaker,
         cadence: Cadence,
         link: str | None,
     ) -> None:
@@ -80,7 +80,7 @@ class ReplyEvaluator:
         self._api = api
         self.events = events
         self.clock = clock
-        self._failures = failures
+        self._breaker = breaker
         self.cadence = cadence
         self.link = link
         self.pipeline_names: dict[str, str] = {}  # what the API calls pipelines, by id, as far as it has said
@@ -131,7 +131,7 @@ class ReplyEvaluator:
                 return Evaluation(before, None, LOST_EVERY_S)
             known = replace(before, ended_at=at)
             return Evaluation(known, ExecutionChange(self._lease, known.sequence, known, ()), None)
-        next_s = self._failures.wait_s(entry, reason, sent_at=sent_at)
+        next_s = self._breaker.wait_s(entry, reason, sent_at=sent_at)
         if reason is None or reason is before.lost:
             return Evaluation(before, None, next_s)
         result = lose(before, reason, at=at, polled_at=entry.polled_at)

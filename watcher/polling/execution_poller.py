@@ -10,34 +10,25 @@ import structlog
 from watcher.clerk.api import Reply
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic, to_us
-from watcher.polling.confirmations import DENIED_FOR_S
 from watcher.polling.evaluator import Evaluated, Evaluation
-from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import TrackedExecution
-from watcher.polling.registry import ExecutionRegistry
-from watcher.polling.session import AccountDependencies, AccountSession
+from watcher.polling.session import AccountSession
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 log = structlog.get_logger()
+
+DENIED_FOR_S = 10.0
+"""After a GET said that an execution is open its rows make no new request for confirmation for so long."""
 
 
 class ExecutionPoller:
     """Polls the executions of one account."""
 
-    def __init__(
-        self,
-        deps: AccountDependencies,
-        *,
-        session: AccountSession,
-        registry: ExecutionRegistry,
-        rules: AccountRules,
-    ) -> None:
-        self._deps = deps
-        self._rules = rules
-        self._clock = deps.clock
-        self._breaker = deps.breaker
+    def __init__(self, session: AccountSession) -> None:
         self._session = session
-        self._registry = registry
+        self._deps, self._registry, self._alert_rules = session.deps, session.registry, session.alert_rules
+        self._clock = session.deps.clock
+        self._breaker = session.deps.breaker
 
     async def poll(self, entry: TrackedExecution) -> float | None:
         """Poll once; return the seconds from the request to the next poll, `None` when nothing more is to come.
@@ -66,7 +57,7 @@ class ExecutionPoller:
             await self._session.report()
         evaluated = Evaluated(entry, evaluation, execution)
         if execution is not None and entry.pending is not None:
-            recorder = self._rules.recorders.get(entry.known.pipeline)
+            recorder = self._alert_rules.recorders.get(entry.known.pipeline)
             is_kept = recorder is not None and recorder.order.keeps(evaluated)  # it must wait for an older one
             return evaluation.next_s if is_kept else await self.conclude(evaluated)
         if evaluation.change is not None:
@@ -100,7 +91,7 @@ class ExecutionPoller:
             if evaluation.change is not None:
                 entry.body_hash = entry.row = None
                 changes.append(evaluation.change)
-        if changes and (recorder := self._rules.recorders.get(several[0].entry.known.pipeline)) is not None:
+        if changes and (recorder := self._alert_rules.recorders.get(several[0].entry.known.pipeline)) is not None:
             await recorder.record(several)
         elif changes:
             change = changes[0] if len(changes) == 1 else ChangeSet(self._deps.lease, tuple(changes))
@@ -143,7 +134,7 @@ class ExecutionPoller:
             entry.failures.streak = None
         # Whether nothing else could show that the account is well: what is lost cannot.
         alone = self._registry.found_count == (not lost) and not self._registry.listings
-        reason = self._session.note_failure(entry, reply, now=now, alone=alone, lost=lost)
+        reason = self._breaker.note(entry, reply, now=now, alone=alone, lost=lost)
         log.debug(
             "poll.failed",
             account=self._deps.lease.name,

@@ -4,8 +4,6 @@ One rule of failures for executions and for lists. No I/O, no events. How long s
 process ran: a stopped one (SIGSTOP, `docker pause`) asks nothing. A pause is the server's, and goes on meanwhile.
 """
 
-from dataclasses import dataclass
-
 from watcher.clerk.api import Answer
 from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import LostReason, Outcome
@@ -54,87 +52,30 @@ _ABOUT_THE_EXECUTION = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _EXPECTED_OF_LOST = _ABOUT_THE_EXECUTION | {Outcome.FORBIDDEN}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailurePolicy:
-    """Counts the failures of whatever one account polls, in the items themselves.
-
-    The configuration says the bounds of the wait, in seconds, and how many refusals in a row, for how long, are a loss.
-
-    An execution and a list differ in two things, as their `PollItem` says: of an execution only an unreadable body
-    makes it unreadable, of a list every failure that is no refusal, and that also ends the refusals in a row.
-    """
-
-    min_interval_s: float
-    max_interval_s: float
-    lost_after: int
-    lost_grace_s: float
-    clock: Clock
-    jitter: Jitter
-
-    def note_failure(
-        self, item: PollItem, reply: Answer, *, alone: bool, success_at: Monotonic | None, usable: bool
-    ) -> LostReason | None:
-        """Count a failure, and return why the item is lost now, if it is.
-
-        It is once it was refused often enough, for long enough, or could not be read for an hour in which the process
-        ran; either while something else of the account succeeded. How that is doing: whether nothing else is watched,
-        when anything last succeeded, whether the account is usable.
-        """
-        failures = item.failures = item.failures or Failures()
-        if usable and reply.status_code not in PAUSING_CODES:
-            failures.count += 1
-        now, ran_s = self.clock.monotonic(), self.clock.running()
-        # 402 and the like are the API's trouble, however long.
-        is_unread = reply.outcome is Outcome.INVALID and reply.status_code in {None, HTTP_OK}
-        if (is_unread or item.any_failure_counts) and failures.unreadable_since is None:
-            failures.unreadable_since, failures.ran_s = now, ran_s
-        refusal = EXECUTION_REASONS.get(reply.outcome)
-        if refusal is not None:
-            failures.streak = prolong(failures.streak, refusal, at=now, other_success_at=success_at)
-            is_lost = means_lost(
-                failures.streak, lost_after=self.lost_after, lost_grace_s=self.lost_grace_s, alone=alone
-            )
-            return refusal if is_lost else None
-        if item.any_failure_counts:
-            failures.streak = None
-        elif not is_unread:
-            return None
-        if failures.unreadable_since is None or success_at is None or success_at < failures.unreadable_since:
-            return None
-        return LostReason.UNREADABLE if ran_s - failures.ran_s >= UNREADABLE_AFTER_S else None
-
-    def wait_s(self, item: PollItem, reason: LostReason | None, *, sent_at: Monotonic) -> float:
-        """Return the seconds from the request, sent at `sent_at`, to the next one. `reason` is why the item is lost.
-
-        Ever longer, but no longer than until one more refusal can mean a loss.
-        """
-        if reason not in {None, LostReason.UNREADABLE}:
-            return LOST_EVERY_S
-        failures = item.failures or Failures()
-        delay_s = doubling(max(1, failures.count), base_s=self.min_interval_s, cap_s=self.max_interval_s)
-        left_s = grace_left_s(
-            failures.streak, lost_after=self.lost_after, lost_grace_s=self.lost_grace_s, sent_at=sent_at
-        )
-        spread_s = min(self.max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self.jitter))
-        return min(spread_s, max(left_s, self.min_interval_s))
-
-
 class AccountCircuitBreaker:
-    """One account's circuit breaker.
+    """Judges all answers of one account: what they mean for what was asked for, and for the account.
 
     `trouble` is what is to be reported as `account.degraded` now, or `None`; `failing_since` is the first failure after
     the last success; `paused_until` the end of the last pause. Anything last succeeded at `success_at`: `probe_target`.
     Of an unusable account the one request of each interval goes out at `last_probe_at`.
     Trouble begins when nothing has succeeded for `degraded_after_s` since the first failure, at once with a 401, and
     ends with the next success. What failed before a restart counts once something fails after it.
+
+    The failures of an item are counted in the item itself. An execution and a list differ in two things, as their
+    `PollItem` says: of an execution only an unreadable body makes it unreadable, of a list every failure that is no
+    refusal, and that also ends the refusals in a row.
     """
 
     def __init__(
         self,
         *,
-        degraded_after_s: float,
+        min_interval_s: float,
         max_interval_s: float,
+        lost_after: int,
+        lost_grace_s: float,
+        degraded_after_s: float,
         clock: Clock,
+        jitter: Jitter,
         trouble: AccountTrouble | None = None,
         backoff: BackoffState | None = None,
     ) -> None:
@@ -147,10 +88,11 @@ class AccountCircuitBreaker:
         self.paused_until = EARLIEST
         if backoff is not None and backoff.pause_s is not None:
             self.paused_until = Monotonic(clock.monotonic() + min(backoff.pause_s, PAUSE_CAP_S))
+        self._min_interval_s, self._max_interval_s = min_interval_s, max_interval_s
+        self._lost_after, self._lost_grace_s = lost_after, lost_grace_s
         self._degraded_after_s = degraded_after_s
-        self._max_interval_s = max_interval_s
         self._allowed_gap_s = max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S
-        self._clock = clock
+        self._clock, self._jitter = clock, jitter
         self._stopped_s = clock.monotonic() - clock.running()
         self._resumed_at = EARLIEST
         self._last_reason = trouble or AccountTrouble.UNREACHABLE
@@ -205,15 +147,20 @@ class AccountCircuitBreaker:
         if self._stopped_s - before_s >= STOP_S:
             self.note_stop(now=now, length_s=self._stopped_s - before_s)
 
-    def note(self, item: PollItem, reply: Answer, *, now: Monotonic, alone: bool = False, lost: bool = False) -> None:
-        """Evaluate a reply. `alone`: nothing else is watched but what is lost. A 404 then is its own, the API works.
+    def note(
+        self, item: PollItem, reply: Answer, *, now: Monotonic, alone: bool = False, lost: bool = False
+    ) -> LostReason | None:
+        """Evaluate a reply. Return why the item is lost now, if it is.
 
-        That an execution reported as `lost` is still not known says nothing of the account. A success ends trouble,
-        unless it was asked for before that began: it only came late.
+        `alone`: nothing else is watched but what is lost. A 404 then is its own, the API works. That an execution
+        reported as `lost` is still not known says nothing of the account. A success ends trouble, unless it was asked
+        for before that began: it only came late.
         """
-        is_ok = reply.outcome is Outcome.OK
+        is_ok, reason = reply.outcome is Outcome.OK, None
         if is_ok:
             self.success_at, self.probe_target = now, item
+        else:
+            reason = self._count(item, reply, now=now, alone=alone)
         if is_ok or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
             self.failing_since = self._failed_before_s = None
             self._pause_count = 0
@@ -222,6 +169,50 @@ class AccountCircuitBreaker:
                 self._key_refused = False
         elif not (lost and reply.outcome in _EXPECTED_OF_LOST):
             self._fail(reply, now=now)
+        return reason
+
+    def _count(self, item: PollItem, reply: Answer, *, now: Monotonic, alone: bool) -> LostReason | None:
+        """Count a failure of an item: it is lost once it was refused often enough, for long enough.
+
+        Or could not be read for an hour in which the process ran; either while something else of the account succeeded.
+        """
+        failures = item.failures = item.failures or Failures()
+        if not self.unusable and reply.status_code not in PAUSING_CODES:
+            failures.count += 1
+        # 402 and the like are the API's trouble, however long.
+        is_unread = reply.outcome is Outcome.INVALID and reply.status_code in {None, HTTP_OK}
+        if (is_unread or item.any_failure_counts) and failures.unreadable_since is None:
+            failures.unreadable_since, failures.ran_s = now, self._clock.running()
+        refusal = EXECUTION_REASONS.get(reply.outcome)
+        if refusal is not None:
+            failures.streak = prolong(failures.streak, refusal, at=now, other_success_at=self.success_at)
+            is_lost = means_lost(
+                failures.streak, lost_after=self._lost_after, lost_grace_s=self._lost_grace_s, alone=alone
+            )
+            return refusal if is_lost else None
+        if item.any_failure_counts:
+            failures.streak = None
+        elif not is_unread:
+            return None
+        since, success_at = failures.unreadable_since, self.success_at
+        if since is None or success_at is None or success_at < since:
+            return None
+        return LostReason.UNREADABLE if self._clock.running() - failures.ran_s >= UNREADABLE_AFTER_S else None
+
+    def wait_s(self, item: PollItem, reason: LostReason | None, *, sent_at: Monotonic) -> float:
+        """Return the seconds from the request, sent at `sent_at`, to the next one. `reason` is why the item is lost.
+
+        Ever longer, but no longer than until one more refusal can mean a loss.
+        """
+        if reason not in {None, LostReason.UNREADABLE}:
+            return LOST_EVERY_S
+        failures = item.failures or Failures()
+        delay_s = doubling(max(1, failures.count), base_s=self._min_interval_s, cap_s=self._max_interval_s)
+        left_s = grace_left_s(
+            failures.streak, lost_after=self._lost_after, lost_grace_s=self._lost_grace_s, sent_at=sent_at
+        )
+        spread_s = min(self._max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self._jitter))
+        return min(spread_s, max(left_s, self._min_interval_s))
 
     def suspects(self, now: Monotonic) -> bool:
         """Return whether half the time to trouble has passed: time to ask what last succeeded."""

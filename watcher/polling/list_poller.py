@@ -17,13 +17,11 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.domain.watch import Cursor, Watch
 from watcher.polling.list_scan import ListMemory, ScanResult
-from watcher.polling.page_processor import ListedPage, PageProcessor, ScanRules, by_id
+from watcher.polling.page_processor import ListedPage, PageProcessor, by_id
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
-from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import QueueKind, TrackedExecution
-from watcher.polling.poll_queue import ListRequest, PollQueue
-from watcher.polling.registry import ExecutionRegistry
-from watcher.polling.session import AccountDependencies, AccountSession
+from watcher.polling.poll_queue import ListRequest
+from watcher.polling.session import AccountSession
 from watcher.store.changes import PipelineChange, PipelineRecord
 
 log = structlog.get_logger()
@@ -58,27 +56,15 @@ BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 class ListPoller:
     """Asks for pages, has what they show taken in, and writes what the end of a scan proves."""
 
-    def __init__(
-        self,
-        deps: AccountDependencies,
-        rules: ScanRules,
-        *,
-        session: AccountSession,
-        registry: ExecutionRegistry,
-        poll_queue: PollQueue,
-        page_processor: PageProcessor,
-        alert_rules: AccountRules,
-    ) -> None:
-        self._deps = deps
-        self._rules = rules
+    def __init__(self, session: AccountSession, page_processor: PageProcessor) -> None:
         self._session = session
-        self._registry = registry
-        self._poll_queue = poll_queue
         self._page_processor = page_processor
-        self._alert_rules = alert_rules
-        self._clock = deps.clock
+        self._deps, self._rules, self._registry = session.deps, session.deps.rules, session.registry
+        self._poll_queue = session.poll_queue
+        self._alert_rules = session.alert_rules
+        self._clock = session.deps.clock
         self._pages: dict[tuple[str, int], PageReply] = {}  # the one that was asked for last is the last
-        self._at_rest = Step(QueueKind.STALE, rules.min_interval_s)  # where nothing is left to do
+        self._at_rest = Step(QueueKind.STALE, self._rules.min_interval_s)  # where nothing is left to do
 
     async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
         """Return the list of a pipeline as it is recorded, with its first scan.
@@ -315,7 +301,7 @@ class ListPoller:
             recorder.hold()
         alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
         is_refused, is_deep = listing.cursor.refused is not None, bool(scan.began_at) and request.scans
-        reason = self._session.note_failure(listing, reply, now=now, alone=alone, lost=is_refused)
+        reason = self._deps.breaker.note(listing, reply, now=now, alone=alone, lost=is_refused)
         if is_refused and not scan.began_at:  # it was before, so once more is enough
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
         await self._session.report()
@@ -330,7 +316,7 @@ class ListPoller:
         if reason is not None and not is_refused:
             gap = GapReason(reason.value)
             await self.record(listing, replace(listing.cursor, refused=gap), gap=gap)
-        return self._rests(listing, self._deps.failures.wait_s(listing, reason, sent_at=listing.asked_at), now=now)
+        return self._rests(listing, self._deps.breaker.wait_s(listing, reason, sent_at=listing.asked_at), now=now)
 
     def _rests(self, listing: PipelineListState, wait_s: float, *, now: Monotonic) -> Step:
         """Let a list rest for so long: meanwhile it answers for nobody."""

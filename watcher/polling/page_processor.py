@@ -9,20 +9,16 @@ from dataclasses import dataclass, replace
 
 from watcher.clerk.api import PageReply
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details, FirstSight
-from watcher.polling.confirmations import ConfirmationQueue, selects
 from watcher.polling.evaluator import Evaluated, Evaluation
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_scan import dated
 from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import PendingConfirmation, TrackedExecution
-from watcher.polling.poll_queue import PollQueue
-from watcher.polling.registry import ExecutionRegistry
-from watcher.polling.session import AccountDependencies, AccountSession
+from watcher.polling.session import AccountSession
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 FUTURE_US = 15_000_000
@@ -35,26 +31,6 @@ LONG_AGO = Micros(1)
 """When what is history counts as found (microseconds): before any scan."""
 
 _FATAL = (OwnershipLostError, StoreUnusableError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScanRules:
-    """What the configuration says of whole pipelines. Times in microseconds or, with `_s`, seconds.
-
-    What ended longer than `history_us` ago may be forgotten, so it is never reported. `pages_at_most` is what a scan
-    may read before it counts as outrun, `confirmed_at_most` are the ends that can be confirmed in time.
-    """
-
-    details: Details
-    first_sight: FirstSight
-    lookback_us: int
-    history_us: int
-    pages_at_most: int
-    confirmed_at_most: float
-    min_interval_s: float
-    max_interval_s: float
-    lost_after: int
-    lost_grace_s: float
 
 
 Row = tuple[int, ExecutionSnapshot]
@@ -82,27 +58,13 @@ class ListedPage:
 class PageProcessor:
     """Does what rows call for."""
 
-    def __init__(
-        self,
-        deps: AccountDependencies,
-        rules: ScanRules,
-        *,
-        session: AccountSession,
-        poller: ExecutionPoller,
-        registry: ExecutionRegistry,
-        poll_queue: PollQueue,
-        confirmations: ConfirmationQueue,
-        alert_rules: AccountRules,
-    ) -> None:
-        self._deps = deps
-        self._rules = rules
+    def __init__(self, session: AccountSession, poller: ExecutionPoller) -> None:
         self._session = session
         self._poller = poller
-        self._registry = registry
-        self._poll_queue = poll_queue
-        self._confirmations = confirmations
-        self._alert_rules = alert_rules
-        self._clock = deps.clock
+        self._deps, self._rules, self._registry = session.deps, session.deps.rules, session.registry
+        self._poll_queue, self._confirmations = session.poll_queue, session.confirmations
+        self._alert_rules = session.alert_rules
+        self._clock = session.deps.clock
 
     async def look_up(
         self, listing: PipelineListState, executions: Sequence[ExecutionSnapshot], *, when: Micros
@@ -268,7 +230,7 @@ class PageProcessor:
                 at = self._clock.steady_us()
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
                 return Evaluation(known, ExecutionChange(lease, None, known, ()), None)
-        if not selects(self._rules.details, execution):
+        if not _selects(self._rules.details, execution):
             return self._deps.evaluator.success(entry, execution, sent_at=sent_at)
         now = self._clock.monotonic()
         if now >= entry.denied_until:
@@ -309,3 +271,10 @@ def by_id(executions: Sequence[ExecutionSnapshot], *, first: int) -> Mapping[str
         if execution.id not in rows or is_terminal(execution):
             rows[execution.id] = index, execution
     return rows
+
+
+def _selects(details: Details, execution: ExecutionSnapshot) -> bool:
+    """Return whether this row needs a confirmation: it has ended, and such ends are to be fetched one by one."""
+    if details is Details.NEVER or not is_terminal(execution):
+        return False
+    return details is Details.ALWAYS or execution.status == Status.FAILED

@@ -7,6 +7,7 @@ with the list, once a scan is complete; and that no end is judged twice, or neve
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from math import inf
 from operator import attrgetter
 
 import structlog
@@ -19,11 +20,11 @@ from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Problem, ProblemCh
 from watcher.domain.rules import RULES, Asked, End, Rules, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
 from watcher.domain.watch import Watch
-from watcher.polling.confirmations import ConfirmationOrder
+from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import Evaluated
+from watcher.polling.list_scan import dated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
-from watcher.polling.session import AccountDependencies
 from watcher.store.changes import ChangeSet, ExecutionChange, RulesChange
 
 log = structlog.get_logger()
@@ -41,6 +42,51 @@ class _Draft:
     bodies: Mapping[str, bytes]
     entries: list[OutboxEntry] = field(default_factory=list)
     changes: list[ProblemChange] = field(default_factory=list)
+
+
+class ConfirmationOrder:
+    """The ends of one pipeline that are to be confirmed: what is `confirmed` before an older one waits for that."""
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self._ended_at: dict[TrackedExecution, int] = {}
+        self.confirmed: dict[TrackedExecution, Evaluated] = {}
+
+    def begin(self, entry: TrackedExecution) -> None:
+        """Note that an end is to be confirmed."""
+        assert entry.pending is not None
+        self._ended_at[entry] = dated(entry.pending.execution) or 0
+
+    def end(self, entry: TrackedExecution) -> None:
+        """Note that an end waits no more: it is recorded now, or was denied."""
+        self._ended_at.pop(entry, None)
+        self.confirmed.pop(entry, None)
+
+    def keeps(self, confirmed: Evaluated) -> bool:
+        """Return whether an end must wait for an older one; then it is kept until `released`."""
+        ended_at = self._ended_at.get(confirmed.entry)
+        if ended_at is None or confirmed.evaluation.known.ended_at is None or self._first_at() >= ended_at:
+            return False
+        self.confirmed[confirmed.entry] = confirmed
+        return True
+
+    def waiting(self) -> frozenset[TrackedExecution]:
+        """Return all that is not recorded yet."""
+        return frozenset(self._ended_at)
+
+    def released(self) -> list[Evaluated]:
+        """Return, and let go of, those that wait for no older one any more; they are recorded next."""
+        if not self.confirmed:
+            return []
+        first_at = self._first_at()
+        free = [each for each in self.confirmed.values() if self._ended_at[each.entry] <= first_at]
+        for each in free:  # what is not recorded yet is still waited for
+            del self.confirmed[each.entry]
+        return sorted(free, key=lambda each: self._ended_at[each.entry])
+
+    def _first_at(self) -> float:
+        """Return when the oldest ended that is not confirmed yet, or not recorded since; infinity if there is none."""
+        return min((at for entry, at in self._ended_at.items() if entry not in self.confirmed), default=inf)
 
 
 class PipelineRecorder:
@@ -233,9 +279,11 @@ class AccountRules:
         self._retired: list[PipelineRecorder] = []  # and not forgotten yet
         self._streams: dict[str, PipelineStream] = {}
 
-    def stream(self, pipeline: str, *, sequence: int) -> PipelineStream:
-        """Return a pipeline's own events, which begin with that sequence if nothing of them was written here."""
-        return self._streams.setdefault(pipeline, PipelineStream(sequence))
+    def stream(self, pipeline: str, *, sequence: int = 0) -> PipelineStream:
+        """Return a pipeline's own events, of which the store had that one last."""
+        stream = self._streams.setdefault(pipeline, PipelineStream(sequence))
+        stream.sequence = max(stream.sequence, sequence)
+        return stream
 
     def drop(self, watches: Sequence[Watch]) -> list[Evaluated]:
         """Judge by no rules but those of these watches; return what waits no more. `watch` is to follow."""

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
 
-from watcher.domain.timestamps import EARLIEST, Monotonic
-from watcher.polling.confirmations import ConfirmationQueue
+from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
-from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
+from watcher.polling.poll_item import NEVER_TRIED, PendingConfirmation, PollItem, QueueKind, TrackedExecution
 
 BY_DUE_AT, BY_ASKED_AT = attrgetter("due_at"), attrgetter("asked_at")
 
@@ -39,6 +38,60 @@ Request = GetRequest | ListRequest
 
 
 Heap = list[tuple[Monotonic, int, PollItem]]
+
+
+class ConfirmationQueue:
+    """Those that wait for a GET to confirm their end: a queue for each pipeline, and the pipelines by turns.
+
+    They are `waiting`, by pipeline, whose turn is next first. `too_late` are those whose turn would come too late, so
+    no more wait than can be asked for in time.
+    """
+
+    def __init__(self, *, in_time_count: float) -> None:
+        """Start with nobody. `in_time_count` are the GETs that can be had within the time an end may wait."""
+        self._in_time_count = max(1.0, in_time_count)
+        self.too_late: list[TrackedExecution] = []
+        self.waiting: dict[str, dict[TrackedExecution, PendingConfirmation]] = {}
+
+    def add(self, entry: TrackedExecution) -> None:
+        """Let one wait for its confirmation, or wait again. One whose first turn comes too late has waited enough."""
+        pending = entry.pending
+        assert pending is not None
+        if pending.retry_at == NEVER_TRIED and self._turn_of_next(pending.pipeline) > self._in_time_count:
+            self.too_late.append(entry)
+        else:
+            self.waiting.setdefault(pending.pipeline, {})[entry] = pending
+
+    def first(self, now: Monotonic) -> TrackedExecution | None:
+        """Return the next to confirm."""
+        waiting = (each for queue in self.waiting.values() for each in queue.items())
+        return next((entry for entry, pending in waiting if pending.retry_at <= now), None)
+
+    def take(self, entry: TrackedExecution) -> None:
+        """Let go of one; its pipeline's next comes after all others'."""
+        assert entry.pending is not None
+        queue = self.waiting.pop(entry.pending.pipeline)
+        del queue[entry]
+        if queue:
+            self.waiting[entry.pending.pipeline] = queue
+
+    def expired(self, now: Monotonic) -> list[TrackedExecution]:
+        """Return, and let go of, those that have waited too long, or would be before their turn came."""
+        waiting = (each for queue in self.waiting.values() for each in queue.items())
+        expired = [entry for entry, pending in waiting if pending.expires_at <= now]
+        for entry in expired:
+            self.take(entry)
+        too_late, self.too_late = self.too_late, []
+        return too_late + expired
+
+    def wanted_at(self) -> Monotonic:
+        """Return when the first may be confirmed, infinity while nobody waits."""
+        return min((each.retry_at for queue in self.waiting.values() for each in queue.values()), default=LATEST)
+
+    def _turn_of_next(self, pipeline: str) -> int:
+        """Return how many GETs later the turn comes of one that is added now."""
+        rank = len(self.waiting.get(pipeline, ())) + 1
+        return rank + sum(min(rank, len(queue)) for other, queue in self.waiting.items() if other != pipeline)
 
 
 class PollQueue:
@@ -142,7 +195,7 @@ class PollQueue:
                 late_at = max(late_at, Monotonic(item.asked_at + self._max_interval_s))
         item.queued, late_s = False, max(0.0, now - late_at)
         if page is not None:
-            return self._list_request(*page, item, late_s=late_s, now=now)
+            return self._list_request(*page, item, late_s=late_s)
         assert isinstance(item, TrackedExecution)
         return GetRequest(item, late_s)
 
@@ -178,9 +231,7 @@ class PollQueue:
         is_worth_it = len([each for each in (*shown, *scanned) if each.queued and each.due_at <= now]) > 1
         return (listing, page) if is_worth_it else None
 
-    def _list_request(
-        self, listing: PipelineListState, page: int, item: PollItem, *, late_s: float, now: Monotonic
-    ) -> ListRequest:
+    def _list_request(self, listing: PipelineListState, page: int, item: PollItem, *, late_s: float) -> ListRequest:
         """Take out all who should be on that page, and the list if its scan wants the page: nobody else asks."""
         entries = [entry for entry in listing.rows.on_page(page) if entry.queued or entry is item]
         scans = (listing.queued or listing is item) and page == listing.scan.page

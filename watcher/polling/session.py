@@ -6,28 +6,18 @@ account is degraded or has recovered is reported once, over restarts too.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 
-from watcher.clerk.api import Answer, ClerkApi
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import AccountTrouble, EventType
-from watcher.domain.event_factory import EventFactory
-from watcher.domain.execution import LostReason
-from watcher.domain.timestamps import Micros, Monotonic
-from watcher.polling.evaluator import ReplyEvaluator
-from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
-from watcher.polling.poll_item import PollItem, TrackedExecution
-from watcher.polling.poll_queue import PollQueue
-from watcher.runtime.clock import Clock
+from watcher.polling.dependencies import AccountDependencies
+from watcher.polling.pipeline_rules import AccountRules
+from watcher.polling.poll_item import TrackedExecution
+from watcher.polling.poll_queue import ConfirmationQueue, PollQueue
+from watcher.polling.registry import ExecutionRegistry
 from watcher.runtime.http_client import REMEDIES
-from watcher.runtime.metrics import AccountMetrics
-from watcher.runtime.pacing import Pacer
-from watcher.runtime.scheduler import WakeIn
-from watcher.store.account_store import AccountStore
-from watcher.store.changes import AccountRecord, Lease, SourceChange
+from watcher.store.changes import SourceChange
 
 log = structlog.get_logger()
 
@@ -40,48 +30,23 @@ FLUSH_COUNT = 10_000
 """How many `polled_at` are flushed at once: with 100,000 executions the stalest is then 50 s old."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountDependencies:
-    """What the poller of an account works with. `record` is how the account was; `fatal` ends the daemon.
-
-    `is_trusted` says whether the lease is: while it is not, nothing is asked.
-    """
-
-    lease: Lease
-    is_trusted: Callable[[], bool]
-    api: ClerkApi
-    store: AccountStore
-    clock: Clock
-    pacer: Pacer
-    breaker: AccountCircuitBreaker
-    record: AccountRecord
-    events: EventFactory
-    evaluator: ReplyEvaluator
-    failures: FailurePolicy
-    metrics: AccountMetrics
-    concurrency: int
-    wake: WakeIn
-    fatal: Callable[[BaseException], None]
-
-    def api_now_us(self) -> Micros:
-        """Return what the API's clock shows (microseconds): what the API dates is compared with that alone."""
-        return Micros(self.clock.steady_us() + self.api.ahead_us)
-
-
 class AccountSession:
-    """One account's polls together: what failures mean, and what is still to be written.
+    """One account's polls together: who is polled and judged, what failures mean, and what is still to be written.
 
     `reported` is the trouble that was reported last and has not ended, or `None`.
     """
 
-    def __init__(self, deps: AccountDependencies, *, poll_queue: PollQueue, on_trouble: Callable[[], None]) -> None:
-        """Take what the breaker began with as written. `on_trouble` hears when the account becomes unusable."""
+    def __init__(self, deps: AccountDependencies) -> None:
+        """Watch nobody yet, and take what the breaker began with as written."""
+        rules = deps.rules
+        self.deps = deps
+        self.confirmations = ConfirmationQueue(in_time_count=rules.confirmed_at_most)
+        self.poll_queue = PollQueue(self.confirmations, max_interval_s=rules.max_interval_s)
+        self.registry = ExecutionRegistry(self.poll_queue, deps.metrics, min_interval_s=rules.min_interval_s)
+        self.alert_rules = AccountRules(deps)
         self.reported = deps.breaker.trouble
-        self._on_trouble = on_trouble
-        self._deps = deps
         self._clock = deps.clock
         self._breaker = deps.breaker
-        self._poll_queue = poll_queue
         self._sequence, self._problem = deps.record.sequence, deps.record.problem
         self._writing = asyncio.Lock()
         self._saved_pause, self._saved_failing_s = deps.breaker.paused_until, deps.record.backoff.failing_for_s
@@ -92,36 +57,13 @@ class AccountSession:
     def failed(self, error: Exception) -> float:
         """Take in what a poll raised: it must not end the others. Return the seconds until another try."""
         if isinstance(error, (OwnershipLostError, StoreUnusableError)):
-            self._deps.fatal(error)
+            self.deps.fatal(error)
         elif isinstance(error, StoreError):  # nothing was recorded, so what was to be recorded comes due again
             return STORE_RETRY_S
         else:
             # not its text, which may hold what the API answered
-            log.error("poll.crashed", account=self._deps.lease.name, error=type(error).__name__)
+            log.error("poll.crashed", account=self.deps.lease.name, error=type(error).__name__)
         return CRASH_RETRY_S
-
-    def note_failure(
-        self, item: PollItem, answer: Answer, *, now: Monotonic, alone: bool, lost: bool
-    ) -> LostReason | None:
-        """Take in a failure, of the item and of the account. Return why the item is lost now, if it is.
-
-        `alone` and `lost` are as for `AccountCircuitBreaker.note`.
-        """
-        breaker = self._breaker
-        reason = self._deps.failures.note_failure(
-            item, answer, alone=alone, success_at=breaker.success_at, usable=not breaker.unusable
-        )
-        breaker.note(item, answer, now=now, alone=alone, lost=lost)
-        self.probe_if_suspect(now)
-        return reason
-
-    def probe_if_suspect(self, now: Monotonic) -> None:
-        """Before the account is called degraded, ask for what last succeeded: the failures may be the others' own."""
-        target, since = self._breaker.probe_target, self._breaker.failing_since
-        if target is None or since is None or not self._breaker.suspects(now):
-            return
-        if target.queued and target.asked_at <= since:
-            self._poll_queue.put(target, due_at=min(target.due_at, now))
 
     async def report(self) -> None:
         """Write what has changed in how the account is: trouble, its end, a pause.
@@ -129,7 +71,7 @@ class AccountSession:
         Trouble with the store harms no poll: it is written next time.
         """
         if self._breaker.trouble not in {None, self.reported}:
-            self._on_trouble()
+            self.alert_rules.hold_all()
         paused_until = self._breaker.paused_until
         try:
             if paused_until != self._saved_pause and paused_until - self._clock.monotonic() >= WORTH_SAVING_S:
@@ -146,9 +88,9 @@ class AccountSession:
         async with self._writing:
             if trouble is self.reported:
                 return
-            entry, problem = self._deps.events.account(
+            entry, problem = self.deps.events.account(
                 EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED,
-                account=self._deps.lease.name,
+                account=self.deps.lease.name,
                 reason=trouble or self.reported or AccountTrouble.UNREACHABLE,
                 cause=cause,
                 problem=self._problem,
@@ -157,27 +99,27 @@ class AccountSession:
             )
             sequence = entry.event.sequence
             problems = () if problem is None else (problem,)
-            await self._deps.store.record(
-                SourceChange(self._deps.lease, self._sequence, sequence, trouble, (entry,), problems)
+            await self.deps.store.record(
+                SourceChange(self.deps.lease, self._sequence, sequence, trouble, (entry,), problems)
             )
             self._sequence, self.reported = sequence, trouble
             self._problem = problem.problem if problem is not None and trouble else None
-            self._deps.metrics.up.set(trouble is None)
-            self._deps.metrics.events.labels(entry.event.type).inc()
+            self.deps.metrics.up.set(trouble is None)
+            self.deps.metrics.events.labels(entry.event.type).inc()
             if trouble:
                 known = {} if cause is None else {"cause": cause}
                 if remedy := REMEDIES.get(cause or ""):
                     known["remedy"] = remedy
-                log.error("account.degraded", account=self._deps.lease.name, reason=trouble, **known)
+                log.error("account.degraded", account=self.deps.lease.name, reason=trouble, **known)
             else:
-                log.info("account.recovered", account=self._deps.lease.name)
+                log.info("account.recovered", account=self.deps.lease.name)
 
     async def _save_backoff(self) -> None:
         """Write what has changed of pause and failures. Raises `StoreError`."""
         async with self._writing:
             backoff, paused_until = self._breaker.backoff(self._clock.monotonic()), self._breaker.paused_until
             if (paused_until, backoff.failing_for_s) != (self._saved_pause, self._saved_failing_s):
-                await self._deps.store.save_backoff(backoff)
+                await self.deps.store.save_backoff(backoff)
                 self._saved_pause, self._saved_failing_s = paused_until, backoff.failing_for_s
 
     def flush_later(self, entry: TrackedExecution) -> None:
@@ -196,14 +138,14 @@ class AccountSession:
         for entry in entries:
             entry.unflushed = False
         if polled_at:
-            await self._deps.store.save_poll_times(polled_at)
+            await self.deps.store.save_poll_times(polled_at)
 
     def _last_success(self) -> float:
         """Return the Unix time of the last success, 0 before the first: worked out only when somebody asks.
 
         It stands still while the store cannot be written: nobody is told of what polls see then.
         """
-        success_at, failing_since = self._breaker.success_at, self._deps.store.failing_since
+        success_at, failing_since = self._breaker.success_at, self.deps.store.failing_since
         if success_at is None:
             return 0.0
         at = success_at if failing_since is None else min(success_at, failing_since)

@@ -4,7 +4,6 @@ Also what went wrong with a request that got no answer, and which addresses belo
 """
 
 import asyncio
-import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -40,11 +39,7 @@ _PRIVATE_V6 = tuple(ip_network(each) for each in ("2001::/23", "2001:db8::/32", 
 
 
 class PrivateAddressError(OSError):
-    """A connection would have been opened to a private address."""
-
-    def __init__(self) -> None:
-        """Name no address: it may be what a stranger wants to learn."""
-        super().__init__("the address is private")
+    """A connection would have been opened to a private address, which nobody is to learn from this."""
 
 
 def is_private(address: str) -> bool:
@@ -101,13 +96,6 @@ _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     (ConnectionRefusedError, "refused"),
     (PrivateAddressError, "private"),
 )
-_CODES = {
-    errno.ECONNREFUSED: "refused",
-    errno.ECONNRESET: "reset",
-    errno.ECONNABORTED: "reset",
-    errno.EPIPE: "reset",
-    errno.ETIMEDOUT: "timeout",
-}
 
 
 def failure(kind: str) -> TransportFailedError:
@@ -124,15 +112,11 @@ def failure_of(error: Exception, *, by_proxy: bool) -> TransportFailedError:
         return failure("proxy_auth")
     if by_proxy and isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientConnectorDNSError)):
         return failure("proxy")
-    if (tls := _tls_error(error)) is not None:
+    candidates = (error.__cause__, getattr(error, "certificate_error", None), error)
+    if (tls := next((each for each in candidates if isinstance(each, ssl.SSLError)), None)) is not None:
         said = getattr(tls, "verify_message", "") or (getattr(tls, "reason", None) or "").lower().replace("_", " ")
         return TransportFailedError("tls", remedy=f"{said}: {REMEDIES['tls']}" if said else REMEDIES["tls"])
     return failure(_kind_of(error))
-
-
-def _tls_error(error: Exception) -> ssl.SSLError | None:
-    candidates = (error.__cause__, getattr(error, "certificate_error", None), error)
-    return next((each for each in candidates if isinstance(each, ssl.SSLError)), None)
 
 
 def _kind_of(error: Exception) -> str:
@@ -141,7 +125,9 @@ def _kind_of(error: Exception) -> str:
             return kind
     if isinstance(error, aiohttp.ClientConnectorError):
         return _kind_of(error.os_error)
-    return _CODES.get(error.errno or 0, "connection") if isinstance(error, OSError) else "connection"
+    if isinstance(error, aiohttp.ClientOSError):
+        return _kind_of(OSError(error.errno, ""))  # by its code that becomes the class that is meant
+    return "connection"
 
 
 BODY_BYTES = 8 * 1024 * 1024

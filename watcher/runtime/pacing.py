@@ -60,12 +60,11 @@ def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
     """
     text = (value or "").strip()
     try:
-        wait_s = float(text) if text[:1].isdigit() and " " not in text else _seconds_until(text, now=now)
+        if text[:1].isdigit() and " " not in text:
+            wait_s = float(text)
+        else:
+            moment = parsedate_to_datetime(text)
+            wait_s = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
     except (ArithmeticError, LookupError, TypeError, ValueError):  # what the library raises for a stranger's text
         return None
     return min(max(0.0, wait_s), LONGEST_S)
-
-
-def _seconds_until(text: str, *, now: datetime) -> float:
-    moment = parsedate_to_datetime(text)
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()

@@ -49,12 +49,6 @@ def body_of_size(size: int) -> bytes:
 
 @asynccontextmanager
 async def api_at(base_url: str, *, timeout_s: float = PATIENT_S) -> AsyncIterator[ClerkApi]:
-    async with Client(api_key="k-1", timeout_s=timeout_s, connections=4, proxy=Proxy()) as client:
-        yield ClerkApi(client, base_url=base_url, clock=FakeClock())
-
-
-@asynccontextmanager
-async def api_of_many(base_url: str, *, timeout_s: float = PATIENT_S) -> AsyncIterator[ClerkApi]:
     async with Client(api_key="k-1", timeout_s=timeout_s, connections=20, proxy=Proxy()) as client:
         yield ClerkApi(client, base_url=base_url, clock=FakeClock())
 
@@ -360,25 +354,6 @@ async def test_a_word_of_ours_says_why_there_is_no_execution(name: str, reason: 
         assert (await ask(base_url, timeout_s=case.timeout_s)).reason == reason
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("200", None),
-        ("200 but HTML", "html"),
-        ("200 but truncated", "no_json"),
-        ("200 but a list", "no_list"),
-        ("200 without a list", "no_list"),
-        ("200 with rows of which none can be read", "no_rows"),
-        ("200 over 8 MiB", "too_large"),
-        ("402", "status_402"),
-        ("a name that is not known", "dns"),
-    ],
-)
-async def test_a_word_of_ours_says_why_there_is_no_page(name: str, reason: str | None) -> None:
-    async with (CASES | OF_LISTS)[name].server() as base_url:
-        assert (await ask_list(base_url)).reason == reason
-
-
 async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
     asked: list[str] = []
 
@@ -509,7 +484,7 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> Non
 
 async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
     slow = Slow(asyncio.Event())
-    async with serving(slow.answer) as base_url, api_of_many(base_url) as api:
+    async with serving(slow.answer) as base_url, api_at(base_url) as api:
         polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
         await slow.until(sent=LARGE_BODIES, sending=10)
         for poll in polls[:9]:
@@ -526,7 +501,7 @@ async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
 
 async def test_whoever_waits_for_a_place_waits_no_longer_than_its_timeout() -> None:
     slow = Slow(asyncio.Event())
-    async with serving(slow.answer) as base_url, api_of_many(base_url, timeout_s=TIMEOUT_S) as api:
+    async with serving(slow.answer) as base_url, api_at(base_url, timeout_s=TIMEOUT_S) as api:
         polls = [api.get(pipeline=PIPELINE, execution=EXECUTION) for _ in range(10)]
         assert {reply.outcome for reply in await asyncio.gather(*polls)} == {Outcome.TIMEOUT}
         slow.may_end.set()

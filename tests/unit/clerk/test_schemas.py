@@ -244,15 +244,6 @@ def test_a_page_of_which_no_row_can_be_read_is_no_page_for_it_would_pass_for_the
         page_of({"status": "new"}, None)
 
 
-@pytest.mark.parametrize("wrong", [None, [], {}, {"a": 1}, [1], "odd", 1e300, -1, True])
-@pytest.mark.parametrize("field", sorted(ROW.keys() - {"id", "status"}))
-def test_an_optional_field_of_a_row_of_any_type_costs_at_most_itself(field: str, wrong: object) -> None:
-    row = row_of(**ROW | {"status": "paused", field: wrong})
-    assert row.status == "paused"
-    others = {"started_at", "finished_at", "error"} - {_ATTRIBUTES.get(field, "")}
-    assert all(getattr(row, name) == getattr(ROW_ALLOWED, name) for name in others)
-
-
 WRONG_TOTALS: list[object] = [None, -1, "7", 1.5, True, [], {}, 2**60, 1e300]
 
 
@@ -270,14 +261,6 @@ def test_a_total_of_another_type_is_absent(total: object, read: int | None) -> N
 def test_without_a_list_there_is_no_page(data: bytes) -> None:
     with pytest.raises(UnreadableError, match="no_list"):
         parse_page(data)
-
-
-def test_half_a_surrogate_pair_in_one_row_costs_no_other() -> None:
-    raw = json.dumps({"data": [{"id": EXECUTION, "status": "failed", "error": "N"}, {"id": OTHER, "status": "new"}]})
-    page = parse_page(raw.replace('"N"', r'"cut \ud83d"').encode())
-    assert page == ParsedPage(
-        (ExecutionSnapshot(EXECUTION, "failed", error="cut "), ExecutionSnapshot(OTHER, "new")), 0, None
-    )
 
 
 # What is hard to read
@@ -299,14 +282,6 @@ UNREAD = {
 def test_nothing_in_a_private_field_makes_an_execution_unreadable(name: str) -> None:
     raw = json.dumps(FULL | {"conversationHistory": "N", "environment": {"id": "wrong", "status": "new"}}).encode()
     assert parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION) == ALLOWED
-
-
-@pytest.mark.parametrize("name", UNREAD)
-def test_nothing_in_a_private_field_of_a_row_costs_the_page(name: str) -> None:
-    raw = json.dumps({"data": [ROW | {"contactDetails": "N"}, {"id": OTHER, "status": "new"}], "total": 2}).encode()
-    assert parse_page(raw.replace(b'"N"', UNREAD[name])) == ParsedPage(
-        (ROW_ALLOWED, ExecutionSnapshot(OTHER, "new")), 0, 2
-    )
 
 
 @pytest.mark.parametrize("name", UNREAD.keys() - {"a million values"})

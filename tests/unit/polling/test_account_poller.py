@@ -61,16 +61,6 @@ async def test_a_poll_comes_after_a_tenth_of_the_time_in_the_status(store: SqlSt
     assert gaps == pytest.approx([max(1.0, min(60.0, at / 10)) for at in times[:-1]], rel=0.01)
 
 
-async def test_a_change_starts_the_cadence_anew(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
-    await account.run_for(1000)
-    account.api.script[A] = said(A, "paused")
-    asked = len(account.api.asked)
-    await account.run_for(75)
-    after = account.api.times(A)[asked:]
-    assert [later - earlier for earlier, later in itertools.pairwise(after)][:5] == pytest.approx([1.0] * 5, abs=0.01)
-
-
 async def test_a_failed_poll_reports_nothing_and_doubles_the_wait_of_that_execution_only(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -142,13 +132,6 @@ async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account
     ]
 
 
-async def test_the_only_execution_of_an_account_can_be_lost(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
-    account.api.script[A] = Outcome.NOT_FOUND
-    await account.run_for(120)
-    assert await account.emitted() == [("execution.lost", "lost", None)]
-
-
 async def test_a_refused_key_stops_the_account_at_once_and_is_tried_once_a_minute(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -180,15 +163,6 @@ async def test_trouble_is_reported_after_its_time_probed_every_ten_seconds_and_e
     account.api.default = None
     await account.run_for(11)
     assert await account.emitted() == [("account.recovered", "unreachable", None)]
-
-
-async def test_the_others_are_asked_before_an_account_is_called_degraded(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
-    await account.run_for(3000)
-    await account.emitted()
-    account.api.script[A] = Outcome.SERVER_ERROR
-    await account.run_for(300)
-    assert await account.emitted() == []
 
 
 async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(store: SqlStore, clock: FakeClock) -> None:
@@ -523,18 +497,6 @@ async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldo
     assert await account.emitted() == [("execution.lost", "lost", "running")]
 
 
-async def test_an_answer_that_is_neither_read_nor_known_is_a_poll_error_however_long(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A, B)
-    await account.run_for(10)
-    await account.emitted()
-    account.api.script[A] = Outcome.INVALID
-    account.api.status_codes[Outcome.INVALID] = 402
-    await account.run_for(7200)
-    assert await account.emitted() == []
-
-
 async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     account.api.default = Outcome.TIMEOUT
@@ -544,13 +506,6 @@ async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(store: 
     asked = len(account.api.asked)
     await account.run_for(300)
     assert len(account.api.asked) - asked == 5
-
-
-async def test_a_short_interval_the_budget_cannot_hold_is_over_budget_too(store: SqlStore, clock: FakeClock) -> None:
-    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(6)]
-    account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=1.0)
-    await account.run_for(320)
-    assert ("account.degraded", "over_budget", None) in await account.emitted()
 
 
 async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(store: SqlStore, clock: FakeClock) -> None:
@@ -641,25 +596,6 @@ async def test_a_success_after_a_restart_ends_what_failed_before(store: SqlStore
     again.api.default = Outcome.SERVER_ERROR
     await again.run_for(55)
     assert await again.emitted() == [("execution.running", "running", None)]
-
-
-async def test_the_next_poll_is_known_unless_it_is_under_way(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
-    assert account.watcher.next_poll_at(clock.monotonic()) == clock.monotonic()
-    account.api.gate.clear()
-    await account.watcher.tick()
-    await account.settle()
-    assert account.watcher.next_poll_at(clock.monotonic()) is None
-    account.api.gate.set()
-    await account.settle()
-    assert account.watcher.next_poll_at(clock.monotonic()) == clock.monotonic() + 1.0
-
-
-async def test_in_trouble_the_next_poll_is_the_next_probe(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
-    account.api.default = Outcome.UNAUTHORIZED
-    await account.run_for(10)
-    assert account.watcher.next_poll_at(clock.monotonic()) == clock.monotonic() + 50.0
 
 
 async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(store: SqlStore, clock: FakeClock) -> None:

@@ -4,11 +4,12 @@ import pytest
 from virtual import PIPELINE, FakeClock, watch_of
 
 from watcher.clerk.api import Reply
+from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import ExecutionRecord, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.polling.evaluator import Cadence, backoff_cadence
-from watcher.polling.failures import LOST_EVERY_S, FailurePolicy
+from watcher.polling.failures import LOST_EVERY_S, AccountCircuitBreaker
 from watcher.polling.list_scan import ListMemory
 from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.poll_item import Failures, PollItem, TrackedExecution
@@ -44,31 +45,30 @@ class Rig:
 
     def __init__(self, kind: str, *, draw: float = 0.5) -> None:
         self.clock = FakeClock()
-        self.rule = FailurePolicy(
+        self.breaker = AccountCircuitBreaker(
             min_interval_s=1.0,
             max_interval_s=LONGEST_S,
             lost_after=3,
             lost_grace_s=60.0,
+            degraded_after_s=60.0,
             clock=self.clock,
             jitter=lambda: draw,
         )
         self.item: PollItem = (
             TrackedExecution(ExecutionRecord("e", PIPELINE), watch_of("e")) if kind == "execution" else a_list()
         )
-        self.success_at: Monotonic | None = None
-        self.alone, self.usable = False, True
+        self.alone = False
 
     def fail(self, outcome: Outcome, code: int | None, *, at: float, well: bool = True) -> LostReason | None:
         """Fail so many seconds after the start; the others are well a moment before if they are `well`."""
         self.clock.elapsed_s = 1000.0 + at
-        self.success_at = self.clock.monotonic() if well else self.success_at
-        reply = Reply(outcome, self.clock.monotonic(), None, code)
-        return self.rule.note_failure(
-            self.item, reply, alone=self.alone, success_at=self.success_at, usable=self.usable
-        )
+        now = self.clock.monotonic()
+        if well:
+            self.breaker.note(PollItem(), Reply(Outcome.OK, now), now=now)
+        return self.breaker.note(self.item, Reply(outcome, now, None, code), now=now, alone=self.alone)
 
     def wait_s(self, reason: LostReason | None = None) -> float:
-        return self.rule.wait_s(self.item, reason, sent_at=self.clock.monotonic())
+        return self.breaker.wait_s(self.item, reason, sent_at=self.clock.monotonic())
 
 
 def a_list() -> PipelineListState:
@@ -108,7 +108,7 @@ def test_what_is_refused_or_unreadable_for_long_enough_is_lost_and_nothing_else(
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_lost_while_nothing_else_succeeds(kind: str, outcome: Outcome, code: int | None) -> None:
     rig = Rig(kind)
-    rig.success_at = Monotonic(999.0)  # before the first failure
+    rig.breaker.success_at = Monotonic(999.0)  # before the first failure
     assert {rig.fail(outcome, code, at=at, well=False) for at in (0, 30, 60, HOUR_S, 2 * HOUR_S)} == {None}
 
 
@@ -152,10 +152,10 @@ def test_the_hour_is_one_in_which_the_process_ran_and_a_success_begins_it_anew(k
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_wait_doubles_up_to_the_longest_unless_the_account_is_in_trouble(kind: str, *, usable: bool) -> None:
     rig = Rig(kind)
-    rig.usable = usable
     waits = []
     for at in range(8):
-        rig.fail(Outcome.SERVER_ERROR, 500, at=at)
+        rig.breaker.trouble = None if usable else AccountTrouble.UNREACHABLE
+        rig.fail(Outcome.SERVER_ERROR, 500, at=at, well=False)
         waits.append(rig.wait_s())
     assert waits == ([1, 2, 4, 8, 16, 32, 60, 60] if usable else [1] * 8)
 

@@ -17,8 +17,8 @@ from watcher.clerk.api import PAGE_ROWS, PageReply
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
+from watcher.polling.dependencies import ScanRules
 from watcher.polling.evaluator import Evaluation
-from watcher.polling.page_processor import ScanRules
 from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.sort_order import Order
 from watcher.store.changes import ChangeSet

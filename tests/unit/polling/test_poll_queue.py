@@ -5,11 +5,10 @@ import random
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.list_scan import ListMemory
 from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
-from watcher.polling.poll_queue import BY_DUE_AT, GetRequest, PollQueue
+from watcher.polling.poll_queue import BY_DUE_AT, ConfirmationQueue, GetRequest, PollQueue
 
 WATCH = Watch("default", "p", ())
 

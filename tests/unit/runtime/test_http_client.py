@@ -4,15 +4,11 @@ import asyncio
 import errno
 import json
 import os
-import shutil
 import socket
 import ssl
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -181,57 +177,6 @@ async def test_a_proxy_is_given_its_own_login_and_never_the_key(environment: pyt
     assert b"Proxy-Authorization: Basic bWU6cGFzcw==\r\n" in request
     assert b"apikey" not in request.lower()
     assert b"k-1" not in request
-
-
-SCRIPT = """
-import asyncio, sys
-from yarl import URL
-from watcher.runtime.http_client import Client
-from watcher.domain.errors import TransportFailedError
-from watcher.runtime.http_client import Proxy
-
-async def length(body):
-    return len(body)
-
-async def main():
-    async with Client(api_key="k", timeout_s=5, connections=1, proxy=Proxy()) as client:
-        try:
-            print((await client.get(URL(sys.argv[1]), read=length)).status_code)
-        except TransportFailedError as failure:
-            print(failure.kind)
-
-asyncio.run(main())
-"""
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    key, cert = folder / "key.pem", folder / "cert.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-days", "2"]
-    create = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run([*create, *subject], check=True, capture_output=True)
-    return key, cert
-
-
-async def what_a_process_sees(url: str, **environment: str) -> str:
-    clean = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", SCRIPT, url, stdout=asyncio.subprocess.PIPE, env=clean | environment
-    )
-    return (await process.communicate())[0].decode().strip()
-
-
-@pytest.mark.untraced  # much longer with coverage, which others give
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
-async def test_the_certificates_of_the_environment_are_honoured_and_others_refused(tmp_path: Path) -> None:
-    key, cert = certificate(tmp_path)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(cert, key)
-    server = TestServer(web.Application(), scheme="https", skip_url_asserts=True)
-    await server.start_server(ssl=context)
-    async with server:
-        url = f"https://localhost:{server.port}/"
-        assert await what_a_process_sees(url, SSL_CERT_FILE=str(cert)) == "404"
-        assert await what_a_process_sees(url) == "tls"
 
 
 def test_a_body_never_shows() -> None:

@@ -333,7 +333,7 @@ async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None
             {"new": 3, "running": 144, "paused": 17}, {"running": moment}, "ssfsssssufss" * 5, moment
         )
         its = dict.fromkeys(names, replace(stands, last_started_at=moment))
-        body = json.dumps(asdict(AccountSnapshot(3.6, 3.4, 61.0, None, its))).encode()
+        body = json.dumps(asdict(AccountSnapshot(3.6, 3.4, 61.0, its))).encode()
         number = await desk.store.number_of(Source("account", "default"))
         written = update(snapshot).where(snapshot.c.source_id == number).values(body=body)
         await desk.store.write(lambda connection: connection.execute(written))
