@@ -12,15 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.wait import (
-    PollFailure,
-    Progress,
-    StatusPeriod,
-    View,
-    WaitResult,
-    change_line,
-    picture,
-)
+from watcher.cli.wait import PollFailure, Progress, StatusPeriod, View, WaitResult, change_line, picture
 from watcher.domain.errors import Exit
 from watcher.domain.event import Event, EventType
 from watcher.domain.execution import ExecutionSnapshot, Outcome
