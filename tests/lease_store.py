@@ -133,6 +133,7 @@ class Alone(Ownership):
     def __init__(self, store: SqlStore, *, clock: Clock) -> None:
         super().__init__(store.leases, replica="one", clock=clock, metrics=Metrics(), fatal=lambda _error: None)
         self._alone_with = store
+        self.is_agreed = True
 
     def may_own(self, key: LeaseKey) -> bool:
         return True
@@ -140,9 +141,6 @@ class Alone(Ownership):
     async def take(self, key: LeaseKey) -> HeldLease:
         self._held[key] = HeldLease(await claim(self._alone_with, *key), clock=self._clock)
         return self._held[key]
-
-    def is_agreed(self) -> bool:
-        return True
 
 
 def released(requests: list[RenewRequest]) -> list[LeaseKey]:

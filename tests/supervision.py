@@ -21,12 +21,11 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
 from watcher.store.account_store import SqlAccountStore
+from watcher.store.changes import OpenProblem
 from watcher.store.postgresql_leases import PostgresLeases
-from watcher.store.records import OpenProblem
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
@@ -104,7 +103,6 @@ def dependencies_of(
         metrics=metrics or Metrics(),
         events=EventFactory(Router({})),
         schedule=NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None),
-        backpressure=Backpressure(),
         fatal=fatal,
         store=store,
         silences=Silences(),
@@ -206,6 +204,13 @@ class Setup:
     async def record(self) -> None:
         """Record an event for the sink `ops`."""
         await self.store.record(source_change(await claim(self.store, "account", "teller")))
+
+    async def send(self, reply: Reply | None = None, **more: object) -> str:
+        """Own a sink `ops`, let it answer like that, and let it be sent an event; return the event's id."""
+        self.hook.reply = reply or self.hook.reply
+        await self.apply(sinks={"ops": self.webhook(**more)})
+        await self.record()
+        return await self.deliver()
 
     async def deliver(self) -> str:
         """Let the worker deliver what was reported; return the event's id."""

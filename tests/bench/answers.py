@@ -119,15 +119,10 @@ def _document(status: str) -> dict[str, object]:
 
 
 def _node(number: int) -> dict[str, object]:
+    name, key = f"Step {number}", str(number)
     return {
-        "nodeName": f"Step {number}",
-        "node": {
-            "id": str(number),
-            "name": f"Step {number}",
-            "staticId": str(number),
-            "isGoal": False,
-            "goalName": None,
-        },
+        "nodeName": name,
+        "node": {"id": key, "name": name, "staticId": key, "isGoal": False, "goalName": None},
         "id": f"7b0e0000-0000-4000-8000-00000000000{number}",
         "startedAt": "2025-11-24T10:00:01.000Z",
         "finishedAt": "2025-11-24T10:00:02.000Z",

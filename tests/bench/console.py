@@ -24,9 +24,10 @@ from postgres import postgres_server
 from sample_events import PIPELINE as FIRST
 
 from bench.figures import Figure, at_most, shown
+from bench.workspaces import fill
 from watcher.config.models import Settings
 from watcher.domain.event import EventType
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
 from watcher.store.open import open_store
 from watcher.web.api import api_routes
@@ -60,13 +61,21 @@ def pipeline_id(nth: int) -> str:
     return FIRST if nth == 0 else str(UUID(bytes=_key("pipeline", nth)))
 
 
+def _labels(nth: int) -> dict[str, str]:
+    return {"team": f"team-{nth % 4}"}
+
+
+def _id_of(number: int) -> str:
+    return str(UUID(bytes=_key("execution", number)))
+
+
 def _body(type_: str, number: int, pipeline: str, nth: int) -> bytes:
     data = {
         "account": "default",
-        "labels": {"team": f"team-{nth % 4}"},
+        "labels": _labels(nth),
         "pipeline": {"id": pipeline, "name": f"Agent {nth}"},
         "execution": {
-            "id": str(UUID(bytes=_key("execution", number))),
+            "id": _id_of(number),
             "status": type_.partition(".")[2],
             "startedAt": "2026-11-24T10:00:00.000Z",
             "finishedAt": "2026-11-24T10:02:31.000Z",
@@ -103,7 +112,7 @@ def _events(now: int) -> Iterator[Row]:
     for number in range(1, EXECUTIONS_COUNT + 1):
         at = now - (EXECUTIONS_COUNT - number + 20) * SECOND_US
         key, nth = _key("execution", number), number % PIPELINES_COUNT
-        labels = json.dumps({"team": f"team-{nth % 4}"})
+        labels = json.dumps(_labels(nth))
         for sequence, status in enumerate(("new", _status(number)), 1):
             id_, type_ = 2 * number - 2 + sequence, f"execution.{status}"
             pipeline = pipeline_id(nth)
@@ -166,20 +175,11 @@ def fill_postgresql(url: str, now: int) -> None:
 
 def settings() -> Settings:
     watch = [
-        {
-            "pipeline": pipeline_id(nth),
-            "account": "default",
-            "name": f"Agent {nth}",
-            "labels": {"team": f"team-{nth % 4}"},
-        }
+        {"pipeline": pipeline_id(nth), "account": "default", "name": f"Agent {nth}", "labels": _labels(nth)}
         for nth in range(PIPELINES_COUNT)
     ]
     sinks = {"console": {"type": "stdout"}, "ops": {"type": "webhook", "url": "https://hooks.example.com/x"}}
     return Settings.model_validate({"accounts": {"default": {"api_key": "k"}}, "watch": watch, "sinks": sinks})
-
-
-def _id_of(number: int) -> str:
-    return str(UUID(bytes=_key("execution", number)))
 
 
 ENDED = EXECUTIONS_COUNT - OPEN_COUNT - 12
@@ -213,7 +213,7 @@ REQUESTS: Mapping[str, str] = {
 
 async def _ask(url: str, repetitions: int) -> tuple[Mapping[str, Sequence[float]], Sequence[float]]:
     """Return how long each answer took, and the CPU of each, of the one who asks and the one who answers."""
-    clock = SystemClock()
+    clock = Clock()
     store = await open_store(url, clock=clock)
     console = unserved(store, settings, clock=clock, operator=StandInOperator(store))
     server = HttpServer(list(api_routes(lambda: console)), clock=clock)
@@ -237,17 +237,13 @@ async def _ask(url: str, repetitions: int) -> tuple[Mapping[str, Sequence[float]
     return took, cpu_ms
 
 
-async def _create(url: str) -> None:
-    await (await open_store(url, clock=SystemClock())).close()
-
-
 def measure_console(repetitions: int) -> Iterator[Figure]:
     """Measure each request on both databases."""
-    now = SystemClock().steady_us()
+    now = Clock().steady_us()
     with ExitStack() as stack:
         path = Path(stack.enter_context(TemporaryDirectory(prefix="bench-console-"))) / "console.db"
         sqlite = f"sqlite:///{path}"
-        asyncio.run(_create(sqlite))
+        asyncio.run(fill(sqlite, ()))
         fill_sqlite(path, now)
         server = stack.enter_context(postgres_server(shared_buffers="256MB"))
         postgresql = stack.enter_context(server.database())

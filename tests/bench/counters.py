@@ -34,6 +34,10 @@ class Counters(ctypes.Structure):
     changed_count: int
     delays_s: "ctypes.Array[ctypes.c_double]"
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
 
 def new_counters() -> Counters:
     """Return counters that a process started by `spawning` may be given."""

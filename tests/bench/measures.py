@@ -91,18 +91,13 @@ def measure_polls(bench: Bench) -> Iterator[Figure]:
     """Compare the daemon, while 2 % of the answers change and are reported, with the bare loop, in turns."""
     pairs = [(_watch(bench, SOME), _bare(bench)) for _ in bench.repetitions]
     quiet = [_watch(bench, SOME, change_every=0).cost for _ in bench.repetitions]
-    yield at_least(
-        0.75, "polls per second over the bare loop's", [ours.cost.per_s / bare.per_s for ours, bare in pairs]
-    )
-    yield at_most(
-        1.4, "CPU of a poll over the bare loop's", [ours.cost.cpu_s_each / bare.cpu_s_each for ours, bare in pairs]
-    )
+    polled = [ours.cost.per_s / bare.per_s for ours, bare in pairs]
+    cpu = [ours.cost.cpu_s_each / bare.cpu_s_each for ours, bare in pairs]
+    changes_ms = [ours.change_ms_over(calm) for (ours, _), calm in zip(pairs, quiet, strict=True)]
+    yield at_least(0.75, "polls per second over the bare loop's", polled)
+    yield at_most(1.4, "CPU of a poll over the bare loop's", cpu)
     yield at_least(0.95, "changes reported over changes made", [ours.reported_share for ours, _ in pairs])
-    yield at_most(
-        0.5,
-        "CPU of one reported change, ms",
-        [ours.change_ms_over(calm) for (ours, _), calm in zip(pairs, quiet, strict=True)],
-    )
+    yield at_most(0.5, "CPU of one reported change, ms", changes_ms)
     yield shown("  polls per second", [ours.cost.per_s for ours, _ in pairs])
     yield shown("  of the bare loop", [bare.per_s for _, bare in pairs])
     yield shown("  CPU of a poll, µs", [ours.cost.cpu_s_each * 1e6 for ours, _ in pairs])
@@ -129,9 +124,8 @@ def measure_many(bench: Bench) -> Iterator[Figure]:
     """Compare a daemon that watches 100,000 executions with one that watches 1,000, in turns."""
     pairs = [(_watch(bench, MANY), _watch(bench, FEW)) for _ in bench.repetitions]
     yield at_most(2.0, "start to first poll with 100,000, s", [many.start_s for many, _ in pairs])
-    yield at_most(
-        1.2, "CPU of a poll over that with 1,000", [many.cost.cpu_s_each / few.cost.cpu_s_each for many, few in pairs]
-    )
+    cpu = [many.cost.cpu_s_each / few.cost.cpu_s_each for many, few in pairs]
+    yield at_most(1.2, "CPU of a poll over that with 1,000", cpu)
     yield at_least(0.95, "changes reported over changes made", [many.reported_share for many, _ in pairs])
     yield shown("  start to first poll with 1,000, s", [few.start_s for _, few in pairs])
 
@@ -186,17 +180,13 @@ MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
 }
 
 
-def _url(counters: Counters) -> str:
-    return f"http://127.0.0.1:{counters.port}"
-
-
 def _settle(counters: Counters) -> None:
     wait_until(lambda: counters.served_count > 0)
     time.sleep(SETTLING_S)
 
 
 def _bare(bench: Bench) -> Cost:
-    with server(serve_load) as api, bare_loop(_url(api), executions=SOME, workers=CONCURRENCY) as process:
+    with server(serve_load) as api, bare_loop(api.url, executions=SOME, workers=CONCURRENCY) as process:
         api.change_every = CHANGED_ONE_IN
         _settle(api)
         return observe_cost(process, api, wait=lambda: time.sleep(bench.poll_s))
@@ -206,7 +196,7 @@ def _watch(bench: Bench, executions: Sequence[str], *, change_every: int = CHANG
     """Run a daemon that knows these executions, and watch it poll them as fast as it can."""
     with server(serve_load) as api:
         api.change_every = change_every
-        wish = Wish(base_url=_url(api), executions=executions)
+        wish = Wish(base_url=api.url, executions=executions)
         config = bench.workspaces.make(wish, store=bench.workspaces.filled(executions))
         began_at = time.monotonic()
         with daemon(config) as process:
@@ -220,8 +210,8 @@ def _watch(bench: Bench, executions: Sequence[str], *, change_every: int = CHANG
 def _drain(bench: Bench, sink: str, *, polls_per_s: int = UNPACED_PER_S) -> Drained:
     """Watch a full outbox being sent, from its first tenth to its ninth."""
     with server(serve_load) as api, server(receive) as hook:
-        url = _url(hook) if sink == SINK else None
-        wish = Wish(base_url=_url(api), executions=FEW, rate_per_s=polls_per_s, sink_url=url)
+        url = hook.url if sink == SINK else None
+        wish = Wish(base_url=api.url, executions=FEW, rate_per_s=polls_per_s, sink_url=url)
         config = bench.workspaces.make(wish, store=bench.workspaces.filled(MANY[:BACKLOG_COUNT], sinks=(sink,)))
 
         def sent_count() -> int:
@@ -237,7 +227,7 @@ def _drain(bench: Bench, sink: str, *, polls_per_s: int = UNPACED_PER_S) -> Drai
 def _without_backlog(bench: Bench) -> Cost:
     """Watch a daemon with the same store and the same polls, but nothing to send."""
     with server(serve_load) as api:
-        wish = Wish(base_url=_url(api), executions=FEW, rate_per_s=PACED_PER_S)
+        wish = Wish(base_url=api.url, executions=FEW, rate_per_s=PACED_PER_S)
         with daemon(bench.workspaces.make(wish, store=bench.workspaces.filled(MANY[:BACKLOG_COUNT]))) as process:
             _settle(api)
             return observe_cost(process, api, wait=lambda: time.sleep(bench.poll_s))
@@ -250,7 +240,7 @@ def _memory_mb(bench: Bench, store: Path | None) -> float:
     """
     with server(serve_load) as api:
         api.change_every = CHANGED_ONE_IN
-        config = bench.workspaces.make(Wish(base_url=_url(api), executions=MANY), store=store)
+        config = bench.workspaces.make(Wish(base_url=api.url, executions=MANY), store=store)
         with daemon(config) as process:
             wait_until(lambda: api.served_count > (1 if bench.quick else 3) * len(MANY))
             held = process.memory_info().rss / 1e6
@@ -262,7 +252,7 @@ def _memory_mb(bench: Bench, store: Path | None) -> float:
 
 def _start_s(bench: Bench) -> float:
     with server(serve_load) as api:
-        config = bench.workspaces.make(Wish(base_url=_url(api), executions=MANY))
+        config = bench.workspaces.make(Wish(base_url=api.url, executions=MANY))
         began_at = time.monotonic()
         with daemon(config):
             wait_until(lambda: api.served_count > 0)
@@ -273,7 +263,7 @@ def _delays_ms(bench: Bench) -> Sequence[float]:
     """Let one answer in five change at a pace of 1,000 a second; return the delays of the events of one poll."""
     with server(serve_load) as api, server(receive) as hook:
         rate_per_s = round(5 * EVENTS_PER_S / SHARE)
-        wish = Wish(base_url=_url(api), executions=FEW, rate_per_s=rate_per_s, sink_url=_url(hook))
+        wish = Wish(base_url=api.url, executions=FEW, rate_per_s=rate_per_s, sink_url=hook.url)
         with daemon(bench.workspaces.make(wish, store=bench.workspaces.filled(FEW))):
             api.change_every = 5
             _settle(hook)
@@ -291,10 +281,10 @@ def _deliver(bench: Bench, *, template: str | None = None, group: Mapping[str, o
     waiting = MANY[:DELIVERIES_COUNT]
     with server(serve_load) as api, server(receive) as hook:
         wish = Wish(
-            base_url=_url(api),
+            base_url=api.url,
             executions=FEW[:1],
             rate_per_s=1,
-            sink_url=_url(hook),
+            sink_url=hook.url,
             template=template,
             group=group,
         )

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bench.answers import execution_ids
-from bench.counters import Counters
 from bench.figures import Figure, at_most
 from bench.load_server import serve_load
 from bench.processes import counted_daemon, server, wait_until
@@ -42,7 +41,7 @@ def _changes(workspaces: Workspaces) -> Mapping[str, int]:
     """Return how often each function was called while one execution changed with each answer, by default settings."""
     with server(serve_load) as api, server(receive) as hook:
         api.change_every = 1
-        wish = Wish(base_url=_url(api), executions=ONE, rate_per_s=5, sink_url=_url(hook), is_fast=False)
+        wish = Wish(base_url=api.url, executions=ONE, rate_per_s=5, sink_url=hook.url, is_fast=False)
         config = workspaces.make(wish)
         with counted_daemon(config) as process:
             wait_until(lambda: hook.served_count >= 3)
@@ -55,7 +54,7 @@ def _changes(workspaces: Workspaces) -> Mapping[str, int]:
 def _polls(workspaces: Workspaces) -> tuple[Mapping[str, int], int]:
     """Return how often each function was called while nothing changed, and the polls meanwhile."""
     with server(serve_load) as api:
-        config = workspaces.make(Wish(base_url=_url(api), executions=SOME), store=workspaces.filled(SOME))
+        config = workspaces.make(Wish(base_url=api.url, executions=SOME), store=workspaces.filled(SOME))
         with counted_daemon(config) as process:
             wait_until(lambda: api.served_count >= POLLS_COUNT // 4)
             _counts(config, process.pid)
@@ -63,10 +62,6 @@ def _polls(workspaces: Workspaces) -> tuple[Mapping[str, int], int]:
             wait_until(lambda: api.served_count >= at + POLLS_COUNT)
             counts = _counts(config, process.pid)
             return counts, api.served_count - at
-
-
-def _url(counters: Counters) -> str:
-    return f"http://127.0.0.1:{counters.port}"
 
 
 def _counts(config: Path, pid: int) -> Mapping[str, int]:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,43 +52,41 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def observe_cost(process: psutil.Process, counters: Counters, *, wait: Callable[[], None]) -> Cost:
     """Watch a process until `wait` returns while the server of these counters counts what it asks for."""
-    cpu_s, served, began_at = _cpu_s(process), counters.served_count, time.monotonic()
+    before_s, served, began_at = cpu_s(process), counters.served_count, time.monotonic()
     wait()
-    return Cost(counters.served_count - served, time.monotonic() - began_at, _cpu_s(process) - cpu_s)
+    return Cost(counters.served_count - served, time.monotonic() - began_at, cpu_s(process) - before_s)
 
 
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
+def cpu_s(*processes: psutil.Process) -> float:
+    """Return the CPU time of these so far."""
+    return sum(times.user + times.system for times in (each.cpu_times() for each in processes))
+
+
+@contextmanager
+def _spawned(target: Callable[..., None], *arguments: object, cores: Sequence[int]) -> Iterator[psutil.Process]:
+    process = spawning.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    running = psutil.Process(process.pid)
+    running.cpu_affinity(list(cores))
+    try:
+        yield running
+    finally:
+        process.kill()
+        process.join()
 
 
 @contextmanager
 def server(target: Callable[[Counters], None]) -> Iterator[Counters]:
     """Run a server in a process of its own, and give its counters once it listens."""
     counters = new_counters()
-    process = spawning.Process(target=target, args=(counters,), daemon=True)
-    process.start()
-    psutil.Process(process.pid).cpu_affinity(SERVER_CORES)
-    wait_until(lambda: counters.port > 0)
-    try:
+    with _spawned(target, counters, cores=SERVER_CORES):
+        wait_until(lambda: counters.port > 0)
         yield counters
-    finally:
-        process.kill()
-        process.join()
 
 
-@contextmanager
-def bare_loop(base_url: str, *, executions: tuple[str, ...], workers: int) -> Iterator[psutil.Process]:
+def bare_loop(base_url: str, *, executions: tuple[str, ...], workers: int) -> AbstractContextManager[psutil.Process]:
     """Run the bare loop in a process of its own."""
-    process = spawning.Process(target=ask_for_ever, args=(base_url, executions, workers), daemon=True)
-    process.start()
-    running = psutil.Process(process.pid)
-    running.cpu_affinity(MEASURED_CORES)
-    try:
-        yield running
-    finally:
-        process.kill()
-        process.join()
+    return _spawned(ask_for_ever, base_url, executions, workers, cores=MEASURED_CORES)
 
 
 def events_of(config: Path) -> Path:

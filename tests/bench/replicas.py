@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import quantiles
 
 import psutil
@@ -13,10 +12,9 @@ from pgbouncer import PROGRAM, pooled
 from postgres import PostgresServer, postgres_server
 
 from bench.answers import execution_ids
-from bench.counters import Counters
 from bench.figures import Figure, at_most, shown
 from bench.load_server import serve_load
-from bench.processes import SERVER_CORES, daemon, events_of, lines_in, server, wait_until
+from bench.processes import SERVER_CORES, cpu_s, daemon, events_of, lines_in, server, wait_until
 from bench.receiver import receive
 from bench.workspaces import ACCOUNT, Wish, Workspaces, fill
 from watcher.runtime.pacing import SHARE
@@ -39,8 +37,8 @@ _SPREAD = "SELECT count(*) FROM lease WHERE kind = 'account' AND until IS NOT NU
 class Shared:
     """What replicas did together while they were watched, and the CPU of them and of their database (seconds)."""
 
-    polled_count: int
-    told_count: int
+    polled_count: float
+    told_count: float
     wall_s: float
     cpu_s: float
     database_cpu_s: float
@@ -61,7 +59,6 @@ def measure_replicas(workspaces: Workspaces, repetitions: Sequence[int], *, poll
             yield shown(f"polls/s of {count} on one core", [each.polled_count / each.wall_s for each in runs])
             yield shown("  CPU of a poll, µs", [1e6 * each.cpu_s / each.polled_count for each in runs])
         busy = [_watch(workspaces, postgres, 1, poll_s, change_every=CHANGED_ONE_IN) for _ in repetitions]
-        pairs = list(zip(busy, quiet[1], strict=True))
         pairs = list(zip(busy, quiet[1], strict=True))
         yield shown("CPU of one told change on PostgreSQL, ms", [_change_ms(of, "cpu_s") for of in pairs])
         yield shown("  and of the database, ms", [_change_ms(of, "database_cpu_s") for of in pairs])
@@ -92,12 +89,12 @@ def _delays_ms(workspaces: Workspaces, postgres: PostgresServer, *, is_pooled: b
         direct = stack.enter_context(_database(postgres, FEW, account_count=1))
         api, hook = stack.enter_context(server(serve_load)), stack.enter_context(server(receive))
         wish = Wish(
-            base_url=_url(api),
+            base_url=api.url,
             executions=FEW,
             rate_per_s=round(POLLS_PER_CHANGE * CHANGES_PER_S / SHARE),
             store_url=stack.enter_context(pooled(postgres, direct)) if is_pooled else direct,
             sink_name=FAR,
-            sink_url=_url(hook),
+            sink_url=hook.url,
         )
         stack.enter_context(daemon(workspaces.make(wish)))
         wait_until(lambda: api.served_count > 0)
@@ -118,40 +115,18 @@ def _watch(
         url = stack.enter_context(_database(postgres, SOME, account_count=ACCOUNT_COUNT))
         api = stack.enter_context(server(serve_load))
         api.change_every = change_every
-        wish = Wish(base_url=_url(api), executions=SOME, account_count=ACCOUNT_COUNT, store_url=url)
+        wish = Wish(base_url=api.url, executions=SOME, account_count=ACCOUNT_COUNT, store_url=url)
         configs = [workspaces.make(wish) for _ in range(count)]
         daemons = [stack.enter_context(daemon(config)) for config in configs]
         wait_until(lambda: postgres.run(_SPREAD, url) == [(ACCOUNT_COUNT // count,)] * count)
         time.sleep(SETTLING_S)
         database = psutil.Process(postgres.pid)
-        polled, told, at, cpu_s, database_cpu_s = (
-            api.served_count,
-            _told_count(configs),
-            time.monotonic(),
-            _cpu_s(daemons),
-            _with_children(database),
-        )
+
+        def so_far() -> tuple[float, ...]:
+            told = sum(lines_in(events_of(config)) for config in configs)
+            spent_s = cpu_s(*daemons), cpu_s(database, *database.children())
+            return api.served_count, told, time.monotonic(), *spent_s
+
+        before = so_far()
         time.sleep(poll_s)
-        return Shared(
-            api.served_count - polled,
-            _told_count(configs) - told,
-            time.monotonic() - at,
-            _cpu_s(daemons) - cpu_s,
-            _with_children(database) - database_cpu_s,
-        )
-
-
-def _told_count(configs: Sequence[Path]) -> int:
-    return sum(lines_in(events_of(config)) for config in configs)
-
-
-def _with_children(process: psutil.Process) -> float:
-    return _cpu_s([process, *process.children()])
-
-
-def _cpu_s(processes: Sequence[psutil.Process]) -> float:
-    return sum(times.user + times.system for times in (each.cpu_times() for each in processes))
-
-
-def _url(counters: Counters) -> str:
-    return f"http://127.0.0.1:{counters.port}"
+        return Shared(*(after - earlier for after, earlier in zip(so_far(), before, strict=True)))

@@ -58,8 +58,7 @@ def _percent(cost: Cost) -> float:
 def _run(workspaces: Workspaces) -> Typical:
     """Let nothing change, then every n-th row. Raises `RuntimeError` if the changes are not delivered meanwhile."""
     with server(serve_load) as api, server(receive) as hook:
-        base_url, sink_url = (f"http://127.0.0.1:{each.port}" for each in (api, hook))
-        config = workspaces.make(Wish(base_url=base_url, pipelines=PIPELINES, rate_per_s=RATE_PER_S, sink_url=sink_url))
+        config = workspaces.make(Wish(base_url=api.url, pipelines=PIPELINES, rate_per_s=RATE_PER_S, sink_url=hook.url))
 
         def waiting_counts() -> tuple[int, int]:
             """Return how many events are yet to reach stdout and the webhook: one of each execution and change."""

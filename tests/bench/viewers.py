@@ -14,7 +14,7 @@ from bench.answers import PIPELINE_ROWS, pipeline_ids
 from bench.counters import Counters
 from bench.figures import Figure, at_least, at_most, shown
 from bench.load_server import serve_load
-from bench.processes import daemon, events_of, lines_in, server, wait_until
+from bench.processes import cpu_s, daemon, events_of, lines_in, server, wait_until
 from bench.receiver import receive
 from bench.workspaces import Wish, Workspaces
 
@@ -59,8 +59,7 @@ def _run(workspaces: Workspaces, *, viewers: int, watched_s: float) -> _Viewed:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     with server(serve_load) as api, server(receive) as hook:
-        base_url, sink_url = (f"http://127.0.0.1:{each.port}" for each in (api, hook))
-        wish = Wish(base_url=base_url, pipelines=PIPELINES, rate_per_s=RATE_PER_S, sink_url=sink_url, listen=address)
+        wish = Wish(base_url=api.url, pipelines=PIPELINES, rate_per_s=RATE_PER_S, sink_url=hook.url, listen=address)
         config = workspaces.make(wish)
         with daemon(config) as process:
             wait_until(lambda: lines_in(events_of(config)) >= len(PIPELINES) * PIPELINE_ROWS)
@@ -72,12 +71,8 @@ async def _look(url: str, process: psutil.Process, api: Counters, *, viewers: in
     answers: list[tuple[float, bool]] = []
     async with aiohttp.ClientSession() as session:
         await asyncio.sleep(ASKED_EVERY_S)
-        before, changed, began_at, cpu_s = (
-            await _late(session, url),
-            api.changed_count,
-            time.monotonic(),
-            _cpu_s(process),
-        )
+        before, changed, spent_s = await _late(session, url), api.changed_count, cpu_s(process)
+        began_at = time.monotonic()
         until = began_at + watched_s
         looking = [
             _view(session, url, answers, after_s=ASKED_EVERY_S * nth / viewers, until=until) for nth in range(viewers)
@@ -90,7 +85,7 @@ async def _look(url: str, process: psutil.Process, api: Counters, *, viewers: in
             in_time / polls,
             (api.changed_count - changed) / wall_s,
             sum(same for _, same in answers) / max(1, len(answers)),
-            100 * (_cpu_s(process) - cpu_s) / wall_s,
+            100 * (cpu_s(process) - spent_s) / wall_s,
         )
 
 
@@ -117,8 +112,3 @@ async def _late(session: aiohttp.ClientSession, url: str) -> tuple[float, float]
     async with session.get(f"{url}/metrics") as answer:
         found = dict(IN_TIME.findall(await answer.text()))
     return float(found["0.25"]), float(found["+Inf"])
-
-
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system

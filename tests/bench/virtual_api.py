@@ -3,11 +3,11 @@
 import math
 from bisect import bisect
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
+from watcher.clerk.api import PAGE_ROWS, PageReply, Reply
 from watcher.clerk.schemas import parse_execution, parse_page
 from watcher.domain.execution import Outcome
 from watcher.simulator.responses import encode, full, row
@@ -142,16 +142,17 @@ class WorldApi:
 
     def _body(self, execution: SimExecution, *, now_s: float) -> bytes:
         """Return an answer's bytes, kept until they change."""
-        until_s, body = self._bodies.get(execution.id, (now_s, b""))
-        if now_s >= until_s:
-            body = encode(full(execution, world=self._world, now_s=now_s))
-            self._bodies[execution.id] = (next_change_s(execution, now_s), body)
-        return body
+        return self._kept(self._bodies, full, execution, now_s)
 
     def _row(self, execution: SimExecution, *, now_s: float) -> bytes:
         """Return a row's bytes, kept until they change; its `runTime`, which nobody reads, stands still until then."""
-        until_s, body = self._rows.get(execution.id, (now_s, b""))
+        return self._kept(self._rows, row, execution, now_s)
+
+    def _kept(
+        self, cache: dict[str, tuple[float, bytes]], make: Callable[..., Any], execution: SimExecution, now_s: float
+    ) -> bytes:
+        until_s, body = cache.get(execution.id, (now_s, b""))
         if now_s >= until_s:
-            body = encode(row(execution, world=self._world, now_s=now_s))
-            self._rows[execution.id] = (next_change_s(execution, now_s), body)
+            body = encode(make(execution, world=self._world, now_s=now_s))
+            cache[execution.id] = (next_change_s(execution, now_s), body)
         return body

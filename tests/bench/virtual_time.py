@@ -2,80 +2,35 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from stores import claim
 from structlog.testing import capture_logs
 
 from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
+from watcher.clerk.api import ClerkApi
 from watcher.config.models import PollingSettings, Settings
 from watcher.daemon.build import AccountOwnerDependencies, build_account
-from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
-from watcher.domain.snapshots import AccountSnapshot
-from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule, WakeIn
 from watcher.store.account_store import SqlAccountStore
-from watcher.store.changes import BackoffState, Change, Lease
+from watcher.store.changes import Change, Lease, Taken
 from watcher.store.leases import HeldLease
 from watcher.store.open import open_store
-from watcher.store.records import AccountRecord, AccountStore, PipelineRecord, RulesRecord
+from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 from watcher.store.sqlite import SqliteDatabase
 
 ACCOUNT = "default"
-
-
-@dataclass(slots=True)
-class NotedStore:
-    """The store of an account, of which is noted what was recorded."""
-
-    noted: AccountStore
-    lease: Lease
-    heard: Callable[[Change], None]
-    failing_since: Monotonic | None = None
-
-    async def load_account(self) -> AccountRecord:
-        return await self.noted.load_account()
-
-    async def load_executions(self, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
-        return await self.noted.load_executions(executions)
-
-    async def load_pipeline(self, pipeline: str) -> PipelineRecord:
-        return await self.noted.load_pipeline(pipeline)
-
-    async def load_rules(self, pipeline: str) -> RulesRecord:
-        return await self.noted.load_rules(pipeline)
-
-    async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
-        return await self.noted.load_events(keys)
-
-    async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        return await self.noted.load_open(pipelines)
-
-    async def record(self, change: Change) -> None:
-        await self.noted.record(change)
-        self.heard(change)
-
-    async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:
-        await self.noted.save_poll_times(polled_at)
-
-    async def save_backoff(self, backoff: BackoffState) -> None:
-        await self.noted.save_backoff(backoff)
-
-    async def save_snapshot(self, snapshot: AccountSnapshot) -> None:
-        await self.noted.save_snapshot(snapshot)
 
 
 class HandSchedule(Schedule):
@@ -140,23 +95,27 @@ async def enter_stage(
     stack.push_async_callback(store.close)
     await write_without_waiting(store)
 
-    def noted(lease: Lease) -> NotedStore:
-        return NotedStore(
-            SqlAccountStore(store, lease), lease, lambda change: notes.recorded(change, now_s=world.now_s())
-        )
+    def record(item: Item) -> asyncio.Future[Taken | None]:
+        written = store.record(item)
+        if isinstance(item, Change):
+            written.add_done_callback(lambda _: notes.recorded(item, now_s=world.now_s()))
+        return written
+
+    def noted(lease: Lease) -> SqlAccountStore:
+        owned = SqlAccountStore(store, lease)
+        owned.record = record
+        return owned
 
     fatal: list[BaseException] = []
     schedule = HandSchedule(clock=clock, fatal=fatal.append, lag=metrics.loop_lag.set)
     watcher = await build_account(
-        AccountOwnerDependencies(
-            noted, clock, metrics, EventFactory(Router({})), schedule, Backpressure(), fatal.append
-        ),
+        AccountOwnerDependencies(noted, clock, metrics, EventFactory(Router({})), schedule, fatal.append),
         stack,
         HeldLease(await claim(store, "account", ACCOUNT), clock=clock),
         Settings.model_validate(
             {"accounts": {ACCOUNT: {"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}}, "polling": polling}
         ),
-        open_api=lambda *_, **__: WorldApi(world, notes),
+        open_api=lambda *_, **__: cast("ClerkApi", WorldApi(world, notes)),
     )
     return Stage(population, watcher, schedule, notes, fatal)
 

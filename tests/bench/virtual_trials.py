@@ -17,7 +17,7 @@ from bench.virtual_api import Notes
 from bench.virtual_time import ACCOUNT, Stage, enter_stage
 from watcher.config.models import PollingSettings
 from watcher.domain.watch import Watch
-from watcher.simulator.world import Kind, SimExecution
+from watcher.simulator.world import SimExecution
 
 UNPACED_PER_S = 10_000.0
 PATIENCE_S = 3600.0
@@ -46,7 +46,6 @@ class Trial:
 class End:
     """One execution's end: how long until the API first showed it, and on which page, and until it was reported."""
 
-    kind: Kind
     page: int
     shown_after_s: float
     emitted_after_s: float
@@ -182,4 +181,4 @@ async def _wait_for(ended: Iterable[SimExecution], stage: Stage, run_until: RunU
 
 def _end(execution: SimExecution, notes: Notes) -> End:
     at_s, shown = end_s(execution), notes.ended[execution.id]
-    return End(execution.lifecycle.kind, shown.page, shown.at_s - at_s, notes.emitted[execution.id] - at_s)
+    return End(shown.page, shown.at_s - at_s, notes.emitted[execution.id] - at_s)

@@ -8,10 +8,10 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-from e2e.endpoint import Attempt
+from e2e.endpoint import Attempt, Receiver
 from simulator_facts import answered_statuses, requests_of, time_at, true_path
 
-from watcher.simulator.server import LoggedRequest, Simulator
+from watcher.simulator.server import Simulator
 
 Event = dict[str, Any]
 Stream = tuple[str, str | None]
@@ -21,6 +21,17 @@ TOLERANCE = timedelta(milliseconds=50)
 
 ENDS = frozenset({"success", "failed"})
 REFUSALS = frozenset({400, 403, 404, 410, 422})
+
+
+def of_all(simulator: Simulator, printed: Sequence[bytes], *receivers: Receiver) -> list[str]:
+    """What was printed and what each receiver has is true, whole, in order, and signed."""
+    told = [printed, *(each.kept() for each in receivers)]
+    complaints = [
+        each for bodies in told for each in (*of_truth(bodies, simulator), *of_completeness(bodies, simulator))
+    ]
+    complaints += of_sequences([body for bodies in told for body in bodies])
+    complaints += [complaint for each in receivers for complaint in (*of_order(each.attempts), *each.forgeries)]
+    return complaints
 
 
 def of_sequences(bodies: Iterable[bytes]) -> list[str]:
@@ -168,12 +179,8 @@ def _is_excused(event: Event, *, simulator: Simulator, tolerance: timedelta, ans
     refused = 0
     for entry in requests_of(simulator.request_log, event["subject"]):
         if entry.at - origin <= seen_s + tolerance.total_seconds():
-            refused = 0 if entry.answered else refused + _is_refusal(entry)
+            refused = 0 if entry.answered else refused + (entry.code in REFUSALS)
     return refused >= answers_count
-
-
-def _is_refusal(entry: LoggedRequest) -> bool:
-    return entry.code in REFUSALS
 
 
 def _was_so(event: Event, *, simulator: Simulator, tolerance: timedelta) -> bool:

@@ -1,9 +1,8 @@
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from e2e.demonstration import Demonstration
 from e2e.stage import Stage
 from postgres import PostgresServer
 
@@ -27,14 +26,3 @@ async def postgres_stage(tmp_path: Path, postgres: PostgresServer) -> AsyncItera
     with postgres.database() as url:
         async with AsyncExitStack() as stack:
             yield Stage(tmp_path, stack, store_url=url)
-
-
-@pytest.fixture(scope="module")
-def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Demonstration]]:
-    """Run the demonstration as people see it, and as JSON, at the same time: each takes 30 s whatever the machine."""
-    folder = tmp_path_factory.mktemp("demonstrations")
-    with (
-        Demonstration(on_terminal=True, folder=folder) as shown,
-        Demonstration("--json", on_terminal=False, folder=folder) as printed,
-    ):
-        yield {"on a terminal": shown, "as JSON": printed}

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from random import Random
 from typing import Any, Self
 
 from aiohttp import web
@@ -80,6 +81,20 @@ class Attempt:
 def take(_: Attempt) -> Answer:
     """Take everything."""
     return Answer.TAKE
+
+
+def refuse(_: Attempt) -> Answer:
+    """Refuse everything."""
+    return Answer.REFUSE
+
+
+def refusing_some(dice: Random, *, taken: int = 8) -> Callable[[Attempt], Answer]:
+    """Refuse two of so many and two: half of those before the event is kept, half after."""
+
+    def choose(_: Attempt) -> Answer:
+        return dice.choices((Answer.TAKE, Answer.REFUSE, Answer.TAKE_AND_CUT), weights=(taken, 1, 1))[0]
+
+    return choose
 
 
 class Receiver:

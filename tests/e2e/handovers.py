@@ -67,15 +67,6 @@ def nobody_able(spells: Sequence[Spell], outages: Sequence[Outage], *, since: fl
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """For how long an account was not asked for once its replica was lost."""
-
-    seconds: float
-    account: int
-    loss: Loss
-
-
 def delays(
     log: RequestLog,
     losses: Sequence[Loss],
@@ -83,8 +74,8 @@ def delays(
     places_count: int,
     outages: Sequence[Outage] = (),
     until: float,
-) -> list[Delay]:
-    """Return for how long at least each account was not asked for that lost its replica.
+) -> list[tuple[float, int, Loss]]:
+    """Return for how many seconds at least each account was not asked for that lost its replica, and which that was.
 
     At least: up to the moment in which its next replica was lost before it had asked, or to the end. The time of an
     outage does not count, in which nobody can take it, nor an account whose last answer was no good: it waits for other
@@ -100,7 +91,7 @@ def delays(
             lost_again_at = next((each.at for each in losses[nth + 1 :] if account in each.accounts), until)
             end = min(_next_at(requests, loss, otherwise=until), lost_again_at)
             without = sum(max(0.0, min(to, end) - max(since, loss.at)) for since, to in outages)
-            found.append(Delay(end - loss.at - without, account, loss))
+            found.append((end - loss.at - without, account, loss))
     return found
 
 

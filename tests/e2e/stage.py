@@ -13,11 +13,11 @@ from e2e.endpoint import SECRET, Answer, Attempt, Receiver, take
 from e2e.programme import Board, Life, begin
 from simulator_facts import busiest_second, true_path
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Faults
 from watcher.simulator.scenarios import CALM, pipeline_named
 from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
-from watcher.simulator.world import BRISK, World, make_lifecycle
+from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 
 API_KEY = "key-e2e-8f14e45fceea167a"
 API_KEYS = (API_KEY, f"{API_KEY}-2")
@@ -26,7 +26,16 @@ API_KEYS = (API_KEY, f"{API_KEY}-2")
 POLLING = {"min_interval": "100ms", "max_interval": "1s", "lost_grace": "2s", "degraded_after": "2s"}
 RETRY = {"schedule": ["100ms", "200ms", "400ms"]}
 
+PROMPT_S = 4.0
+"""A poll at least every `max_interval` of 1 s, time to send what it saw, and a machine that stalls for a moment.
+
+Whoever waited for what hangs would wait for its time-outs of 2 s, one after the other.
+"""
+
 PULSE_S = 0.005
+
+FAILING = pipeline_named("Sales agent", seed=1)
+"""The pipeline of `failing_world`."""
 
 ENDS = frozenset({"execution.success", "execution.failed"})
 
@@ -125,12 +134,22 @@ class _Noticed(RequestLog):
 
 def world_of(count: int, *, ends_within_s: float, seed: int = 1, ends_after_s: float = 1.0) -> World:
     """Return a world of `count` executions, all under way from the start, which end at moments spread over a span."""
-    world, rng = World(SystemClock()), Random(f"{seed}/ends")
+    world, rng = World(Clock()), Random(f"{seed}/ends")
     pipelines = [pipeline_named(name, seed=seed) for name in ("Sales agent", "Onboarding", "Support triage")]
     for index in range(count):
         lifecycle = make_lifecycle(seed, index=index, pace=BRISK)
         length_s = rng.uniform(ends_after_s, ends_within_s)
         world.add(lifecycle.stretched(length_s / lifecycle.length_s()), pipeline=pipelines[index % len(pipelines)])
+    return world
+
+
+def failing_world(count: int = 3, *, last_at_s: float = 3.0) -> World:
+    """Return a world of one pipeline so many of whose executions fail, one after the other until then."""
+    world = World(Clock())
+    for index in range(count):
+        lifecycle = make_lifecycle(1, index=index, kind=Kind.FAILING, pace=BRISK)
+        begins_s = last_at_s * (index + 1) / count
+        world.add(lifecycle.stretched(0.5 / lifecycle.length_s()), pipeline=FAILING, begins_s=begins_s)
     return world
 
 

@@ -4,8 +4,8 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from aiohttp import ClientSession
 from e2e.endpoint import Receiver
+from e2e.pages import page
 from e2e.programme import PATIENCE_S, Life
 from e2e.stage import Document, Stage, document_of, webhook, world_of
 
@@ -40,11 +40,8 @@ def silences(**match: object) -> list[Document]:
 async def is_silenced(life: Life, pages: str, count: int) -> None:
     """Wait until so many deliveries were kept back."""
     line = f'watcher_deliveries_total{{outcome="silenced",sink="ops"}} {count}.0'
-    async with ClientSession() as session, asyncio.timeout(PATIENCE_S):
-        while True:
-            async with session.get(f"{pages}/metrics") as response:
-                if line in await response.text():
-                    return
+    async with asyncio.timeout(PATIENCE_S):
+        while line not in (await page(f"{pages}/metrics"))[1]:
             assert not life.is_over
             await asyncio.sleep(0.05)
 

@@ -3,18 +3,16 @@
 import asyncio
 import ssl
 
-import aiohttp
 import pytest
 import receiver as sockets
 import trustme
+from e2e.pages import page
 from e2e.programme import outcome_of
-from e2e.stage import RETRY, Document, Stage, all_have_ended, document_of, slowest_s, webhook, world_of
+from e2e.stage import PROMPT_S, RETRY, Document, Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
 pytestmark = pytest.mark.untraced
 
 SECRETS = (b"user-1f6a", b"pass-77c2", b"path-90be")
-PROMPT_S = 4.0
-"""As in test_e2e_isolation.py."""
 
 
 def apprise(receiver: sockets.Receiver) -> Document:
@@ -33,8 +31,7 @@ async def test_services_that_hang_or_refuse_hold_up_nobody_and_their_urls_show_n
     pages = await life.started()
     await life.until(lambda: all_have_ended(other.events(), simulator.world), what="all was reported")
     await life.until(lambda: _all_arrived(taking, other.kept()), what="the phone had all of it")
-    async with aiohttp.ClientSession() as session:
-        shown = [await (await session.get(f"{pages}{page}")).read() for page in ("/metrics", "/readyz?verbose")]
+    shown = [(await page(f"{pages}{path}"))[1].encode() for path in ("/metrics", "/readyz?verbose")]
     assert await life.stop() == 0  # within 9 s, though a call hangs
 
     assert slowest_s(other, simulator) <= PROMPT_S

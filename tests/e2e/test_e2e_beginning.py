@@ -41,35 +41,22 @@ async def importing(*words: str, folder: Path) -> asyncio.subprocess.Process:
 
 @pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(
-    ("entry", "command", "signum"),
+    ("entry", "command", "signals", "code"),
     [
-        (COMMAND, "run", signal.SIGTERM),
-        (COMMAND, "--help", signal.SIGTERM),
-        (SCRIPT, "demo", signal.SIGINT),
-        (SCRIPT, "simulate", signal.SIGINT),
+        (COMMAND, "run", [signal.SIGTERM], 0),
+        (COMMAND, "--help", [signal.SIGTERM], 128 + signal.SIGTERM),
+        (SCRIPT, "demo", [signal.SIGINT], 0),
+        (SCRIPT, "simulate", [signal.SIGINT], 128 + signal.SIGINT),
+        (COMMAND, "demo", [signal.SIGHUP], -signal.SIGHUP),
+        (COMMAND, "check", [signal.SIGHUP], -signal.SIGHUP),
+        (COMMAND, "run", [signal.SIGHUP, signal.SIGTERM], 0),  # which reads its file later
     ],
 )
-async def test_a_signal_while_modules_are_imported_ends_it_without_a_word(
-    entry: tuple[str, ...], command: str, signum: signal.Signals, tmp_path: Path
+async def test_a_signal_while_modules_are_imported_ends_it_without_a_word_but_a_hangup_no_daemon(
+    entry: tuple[str, ...], command: str, signals: list[signal.Signals], code: int, tmp_path: Path
 ) -> None:
     process = await importing(*entry, command, folder=tmp_path)
-    process.send_signal(signum)
-    said = await process.communicate()
-    assert said == (b"", b"")
-    assert process.returncode == (0 if command in {"run", "demo"} else 128 + signum)
-
-
-@pytest.mark.parametrize("command", ["demo", "check"])
-async def test_a_hangup_that_early_ends_a_command(command: str, tmp_path: Path) -> None:
-    process = await importing(*COMMAND, command, folder=tmp_path)
-    process.send_signal(signal.SIGHUP)
-    await process.communicate()
-    assert process.returncode == -signal.SIGHUP
-
-
-async def test_a_hangup_that_early_does_not_end_the_daemon_which_reads_its_file_later(tmp_path: Path) -> None:
-    process = await importing(*COMMAND, "run", folder=tmp_path)
-    process.send_signal(signal.SIGHUP)
-    process.send_signal(signal.SIGTERM)
-    await process.communicate()
-    assert process.returncode == 0
+    for signum in signals:
+        process.send_signal(signum)
+    assert await process.communicate() == (b"", b"")
+    assert process.returncode == code

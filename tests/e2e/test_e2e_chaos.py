@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
@@ -22,7 +22,7 @@ from e2e.chaos import (
     needs_faketime,
     world_of_accounts,
 )
-from e2e.endpoint import Answer, Attempt, Receiver
+from e2e.endpoint import Receiver, refusing_some
 from e2e.handovers import delays, nobody_able, overlapping
 from e2e.programme import Life
 from e2e.stage import ENDS, Stage
@@ -114,7 +114,7 @@ async def playing(
     dice = Random(seed)
     world = world_of_accounts(accounts_count, executions_count, span_s=span_s, seed=seed)
     simulator = await stage.simulator(world, faults=faults, api_keys=keys_of(accounts_count, PLACES))
-    receivers = {name: await stage.receiver(_refusing_some(dice)) for name in ("ops", "audit")}
+    receivers = {name: await stage.receiver(refusing_some(dice)) for name in ("ops", "audit")}
     document = document_of_accounts(simulator, receivers, rate=RATE)
     config = await asyncio.to_thread(stage.write, document)
     replicas = Replicas(stage, database, postgres, config, accounts_count, PLACES, environs)
@@ -196,21 +196,9 @@ async def check(play: Play, *, skewed: bool) -> None:
     stops_count = sum(loss.is_stop for loss in replicas.losses)
     assert len(overlapping(simulator.request_log, places_count=PLACES)) <= stops_count
     outages = nobody_able(replicas.spells, play.troubles.outages, since=play.troubles.began_at, until=ended_at)
-    waited = delays(
-        simulator.request_log,
-        replicas.losses,
-        places_count=PLACES,
-        outages=outages,
-        until=ended_at,
-    )
+    log = simulator.request_log
+    waited = delays(log, replicas.losses, places_count=PLACES, outages=outages, until=ended_at)
     assert waited, "no account lost its replica"
-    assert [each for each in waited if each.seconds > ASKED_AGAIN_S] == []
+    assert [each for each in waited if each[0] > ASKED_AGAIN_S] == []
     for life in play.stage.lives:
         assert b"Traceback" not in life.stderr.lines.everything()
-
-
-def _refusing_some(dice: Random) -> Callable[[Attempt], Answer]:
-    def choose(_: Attempt) -> Answer:
-        return dice.choices((Answer.TAKE, Answer.REFUSE, Answer.TAKE_AND_CUT), weights=(8, 1, 1))[0]
-
-    return choose

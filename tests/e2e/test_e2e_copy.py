@@ -5,17 +5,13 @@ from collections import Counter
 
 import pytest
 from e2e import checks
-from e2e.endpoint import Answer, Attempt, take
+from e2e.endpoint import refuse, take
 from e2e.programme import Life, outcome_of
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 
 pytestmark = pytest.mark.untraced
 
 FIRST, LAST = "sqlite:///watcher.db", "sqlite:///moved.db"
-
-
-def refuse(_: Attempt) -> Answer:
-    return Answer.REFUSE
 
 
 async def moved(stage: Stage, source: str, target: str) -> None:

@@ -1,39 +1,34 @@
 """The demonstration, as whoever tries the program first sees it."""
 
-import json
 import signal
 
 import pytest
 import yaml
 from e2e import checks
-from e2e.demonstration import Demonstration
 from e2e.stage import Stage
+from e2e.terminal import on_terminal
 
 pytestmark = pytest.mark.untraced
 
 
 @pytest.mark.long
-def test_as_json_it_prints_events_and_nothing_else_and_ends_by_itself(
-    demonstrations: dict[str, Demonstration],
+async def test_it_ends_by_itself_after_events_alone_as_json_or_on_a_terminal_a_line_per_change_and_a_summary(
+    stage: Stage,
 ) -> None:
-    demonstration = demonstrations["as JSON"]
-    assert demonstration.end() == 0
-    *lines, tail = demonstration.printed().split("\n")
-    types = [json.loads(line)["type"] for line in lines]
-    assert tail == ""
-    assert checks.of_sequences(line.encode() for line in lines) == []
-    assert {"execution.success", "execution.failed"} <= set(types)
+    printed = await stage.begin("demo", "--json")
+    terminal = await on_terminal("demo", folder=stage.folder, board=stage.board, columns=200)
+    try:
+        assert (await printed.end(), await terminal.end()) == (0, 0)
+    finally:
+        await terminal.clear_away()
+    types = {event["type"] for event in printed.events()}
+    assert printed.stdout.lines.tail == b""
+    assert checks.of_sequences(printed.emitted) == []
+    assert {"execution.success", "execution.failed"} <= types
     assert not [type_ for type_ in types if type_.endswith((".lost", ".degraded"))]
-
-
-@pytest.mark.long
-def test_on_a_terminal_it_prints_a_line_per_change_and_a_summary(demonstrations: dict[str, Demonstration]) -> None:
-    demonstration = demonstrations["on a terminal"]
-    assert demonstration.end() == 0
-    printed = demonstration.printed()
-    assert printed.count("signature ok") > 100
-    assert "0 with a wrong signature" in printed.splitlines()[-1]
-    assert "Traceback" not in printed + demonstration.said()
+    assert terminal.plain.count("signature ok") > 100
+    assert "0 with a wrong signature" in terminal.plain.splitlines()[-1]
+    assert "Traceback" not in terminal.plain
 
 
 @pytest.mark.long

@@ -6,14 +6,13 @@ import signal
 import sqlite3
 import time
 from contextlib import closing, suppress
-from pathlib import Path
 
 import aiohttp
 import pytest
 from e2e import checks
 from e2e.endpoint import Answer
 from e2e.pages import page
-from e2e.programme import Board, Life, begin
+from e2e.programme import Life
 from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
 from e2e.terminal import on_terminal
 from simulator_facts import requests_of
@@ -64,19 +63,6 @@ async def test_nothing_that_hangs_keeps_it_longer_than_8_s(stage: Stage) -> None
     assert await life.stop() == 0
     assert time.monotonic() - asked_at <= AT_MOST_S
     assert life.logged("drain.cut_short")
-
-
-@pytest.mark.long
-async def test_a_store_that_another_program_holds_keeps_it_no_longer_than_8_s(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(40, ends_within_s=60.0))
-    life = await stage.start(document_of({"default": simulator}))
-    await life.until(lambda: life.emitted, what="something was reported")
-    with closing(sqlite3.connect(stage.folder / "watcher.db", isolation_level=None)) as stranger:
-        stranger.execute("BEGIN IMMEDIATE")
-        await life.until(lambda: life.logged("store.failed"), what="it met the lock")
-        asked_at = time.monotonic()
-        assert await life.stop() == 0
-        assert time.monotonic() - asked_at <= AT_MOST_S
 
 
 HANGING_DISK = """
@@ -146,16 +132,6 @@ async def test_a_terminal_that_is_closed_ends_it_and_a_hangup_before_reloads(sta
             assert await terminal.process.wait() == 0
     finally:
         await terminal.clear_away()
-
-
-async def test_the_simulator_ends_as_interrupted(tmp_path: Path) -> None:
-    life = await begin("simulate", "--port", "0", folder=tmp_path, board=Board())
-    try:
-        await life.until(lambda: life.stderr.lines.lines, what="it served")
-        assert await life.stop(signal.SIGINT) == 128 + signal.SIGINT
-        assert [line.split()[0] for line in life.stderr.lines.lines] == [b"listening", b"served"]
-    finally:
-        await life.clear_away()
 
 
 async def _ask_for_ever(url: str) -> None:

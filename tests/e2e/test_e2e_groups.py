@@ -5,7 +5,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from e2e.endpoint import Answer, Attempt
+from e2e.endpoint import Answer, Attempt, take
 from e2e.stage import Stage, all_have_ended, document_of, world_of
 from e2e.storm import Batch, grouped, storm
 
@@ -61,7 +61,7 @@ async def test_a_kill_at_any_moment_loses_nothing_of_a_group(stage: Stage, round
         life = await stage.start(document)
         await asyncio.sleep(dice.uniform(0.5, 3.0))
         await life.kill()
-    receiver.choose = _take
+    receiver.choose = take
     last = await stage.start(document)
     await last.until(
         lambda: all_have_ended(receiver.events(), simulator.world), within_s=rounds * 3 + 60, what="all ends were told"
@@ -71,10 +71,6 @@ async def test_a_kill_at_any_moment_loses_nothing_of_a_group(stage: Stage, round
     printed = {event["id"] for each in stage.lives for event in each.events() if event["type"].startswith("execution.")}
     assert printed <= {event["id"] for event in receiver.events()}
     assert receiver.forgeries == []
-
-
-def _take(_: Attempt) -> Answer:
-    return Answer.TAKE
 
 
 def _check_groups(attempts: list[Attempt]) -> None:

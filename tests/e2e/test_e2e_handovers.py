@@ -7,7 +7,7 @@ from e2e import checks
 from e2e.chaos import Loss, Spell
 from e2e.handovers import delays, nobody_able, overlapping
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
 from watcher.simulator.world import Lifecycle, StatusPhase, World
@@ -27,7 +27,7 @@ def log_of(*asked: tuple[float, int], answered: str | None = "running", account:
 
 def waited(log: RequestLog, *losses: Loss, outages: Sequence[tuple[float, float]] = ()) -> list[float]:
     found = delays(log, losses, places_count=PLACES, outages=outages, until=100.0)
-    return [each.seconds for each in found]
+    return [seconds for seconds, *_ in found]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_nobody_is_able_while_no_replica_runs_that_has_started_or_without_the_da
 
 @pytest.mark.parametrize(("last_at", "complains"), [(10.0, False), (21.0, True)])
 def test_what_was_answered_for_long_must_have_been_reported(last_at: float, *, complains: bool) -> None:
-    world = World(SystemClock())
+    world = World(Clock())
     world.add(Lifecycle("e", (StatusPhase("running", 0.0),)), pipeline=pipeline_named("p"))
     simulator = Simulator(world)
     simulator.request_log = log_of((0.0, 0), (last_at, 1))

@@ -14,28 +14,19 @@ from receiver import Receiver, Reply, answer, says
 from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
 from sample_events import hostile_text
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import Lifecycle, Node, StatusPhase, World
 
 KEY = "k" * 32
-KINDS: Mapping[str, Mapping[str, Any]] = {
-    "plain": {},
-    "batch": {"group": {"wait": "200ms"}},
-    "slack": {"template": "slack", "rate_limit": "1000/s"},
-    "discord": {"template": "discord", "rate_limit": "1000/s"},
-    "teams": {"template": "teams", "rate_limit": "1000/s"},
-    "pagerduty": {"template": "pagerduty", "routing_key": KEY, "rate_limit": "1000/s"},
-    "alertmanager": {"template": "alertmanager"},
-}
-CHECKS: Mapping[str, Callable[[bytes], Any]] = {
-    "plain": json.loads,
-    "batch": json.loads,
-    "slack": check_slack,
-    "discord": check_discord,
-    "teams": check_teams,
-    "pagerduty": check_pagerduty,
-    "alertmanager": check_alertmanager,
+KINDS: Mapping[str, tuple[Callable[[bytes], Any], Mapping[str, Any]]] = {
+    "plain": (json.loads, {}),
+    "batch": (json.loads, {"group": {"wait": "200ms"}}),
+    "slack": (check_slack, {"template": "slack", "rate_limit": "1000/s"}),
+    "discord": (check_discord, {"template": "discord", "rate_limit": "1000/s"}),
+    "teams": (check_teams, {"template": "teams", "rate_limit": "1000/s"}),
+    "pagerduty": (check_pagerduty, {"template": "pagerduty", "routing_key": KEY, "rate_limit": "1000/s"}),
+    "alertmanager": (check_alertmanager, {"template": "alertmanager"}),
 }
 COUNT = 40
 OBEYED = re.compile(rb"[\x00-\x1f\x7f]")
@@ -44,7 +35,7 @@ STYLE = re.compile(r"\x1b\[[0-9;]*m|\x1b\[[012]?K|\x1b\[1A|\x1b\[[?]25[lh]|\r")
 
 def hostile_world(seed: int) -> World:
     """Return executions of which each second fails, and the others are in a status that nobody documented."""
-    world, dice = World(SystemClock()), Random(seed)
+    world, dice = World(Clock()), Random(seed)
     for number in range(COUNT):
         node = Node(str(UUID(int=number + 1)), "1", hostile_text(dice), 0.0, 1.0, error=hostile_text(dice, count=40))
         phases = (StatusPhase("running", 0.0), StatusPhase(hostile_text(dice) if number % 2 else "failed", 1.0))
@@ -70,7 +61,7 @@ async def test_no_receiver_obeys_what_the_api_or_the_file_calls_something(stage:
     receivers = {kind: Receiver(confirming(stage, says(answer(200, body=said.get(kind, b"ok"))))) for kind in KINDS}
     for receiver in receivers.values():
         await stage.enter(receiver)
-    sinks = {kind: {"type": "webhook", "url": receivers[kind].url, **KINDS[kind]} for kind in KINDS}
+    sinks = {kind: {"type": "webhook", "url": receivers[kind].url, **keys} for kind, (_, keys) in KINDS.items()}
     document = document_of({"eu": simulator}, sinks)
     document["accounts"]["eu"]["link"] = "https://example.com/{executionId}"
     for watch in document["watch"]:
@@ -88,7 +79,7 @@ async def test_no_receiver_obeys_what_the_api_or_the_file_calls_something(stage:
     assert not any(OBEYED.search(line) for line in life.emitted)
     for kind, receiver in receivers.items():
         for request in receiver.requests:
-            CHECKS[kind](request.body)
+            KINDS[kind][0](request.body)
             assert not OBEYED.search(request.body)
             if kind not in {"plain", "batch"}:
                 assert all(text.replace("\n", "").isprintable() for text in texts_of(json.loads(request.body)))
@@ -97,7 +88,7 @@ async def test_no_receiver_obeys_what_the_api_or_the_file_calls_something(stage:
 async def test_no_terminal_obeys_what_a_receiver_answers_to_a_test(stage: Stage) -> None:
     said = hostile_text(Random(400), count=60).encode()
     receiver = await stage.enter(Receiver(says(answer(400, body=said))))
-    sinks = {kind: {"type": "webhook", "url": f"{receiver.url}/hush", **KINDS[kind]} for kind in KINDS}
+    sinks = {kind: {"type": "webhook", "url": f"{receiver.url}/hush", **keys} for kind, (_, keys) in KINDS.items()}
     document = document_of({}, sinks) | {"watch": [{"pipeline": str(UUID(int=1))}]}
     document["accounts"] = {"default": {"api_key": "k", "base_url": receiver.url}}
     path = stage.write(document)

@@ -3,17 +3,11 @@
 import pytest
 from e2e import checks
 from e2e.endpoint import Answer
-from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, world_of
+from e2e.stage import PROMPT_S, Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults
 
 pytestmark = pytest.mark.untraced
-
-PROMPT_S = 4.0
-"""A poll at least every `max_interval` of 1 s, time to send what it saw, and a machine that stalls for a moment.
-
-Whoever waited for what hangs would wait for its time-outs of 2 s, one after the other.
-"""
 
 
 async def test_a_hanging_account_delays_no_other(stage: Stage) -> None:

@@ -1,7 +1,6 @@
 """`kill -9` at random moments: nothing is lost, nothing is out of order, repetitions are the same bytes."""
 
 import asyncio
-from collections.abc import Callable
 from itertools import pairwise
 from random import Random
 from statistics import median
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 from e2e import checks
-from e2e.endpoint import Answer, Attempt
+from e2e.endpoint import refusing_some
 from e2e.programme import Life
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 from postgres import PostgresServer
@@ -58,7 +57,7 @@ async def _survive(stage: Stage, *, rounds: int, count: int, postgres: PostgresS
     """
     dice = Random()
     simulator = await stage.simulator(world_of(count, ends_after_s=2.0, ends_within_s=rounds * LONGEST_LIFE_S))
-    receiver = await stage.receiver(_refusing_a_third(dice))
+    receiver = await stage.receiver(refusing_some(dice, taken=4))
     document = document_of({"default": simulator}, {"ops": webhook(receiver)}, rate_limit=f"{RATE}/s")
 
     for _ in range(rounds):
@@ -76,27 +75,13 @@ async def _survive(stage: Stage, *, rounds: int, count: int, postgres: PostgresS
     assert await last.stop() == 0
 
     printed = [line for life in stage.lives for line in life.emitted]
-    for bodies in (receiver.kept(), printed):
-        assert checks.of_truth(bodies, simulator) == []
-        assert checks.of_completeness(bodies, simulator) == []
-    assert checks.of_sequences([*receiver.kept(), *printed]) == []
-    assert checks.of_order(receiver.attempts) == []
-    assert receiver.forgeries == []
+    assert checks.of_all(simulator, printed, receiver) == []
     assert stage.within_pace(simulator, rate=RATE)
     return simulator.request_log
 
 
 def _printed(lives: list[Life]) -> list[dict[str, Any]]:
     return [event for life in lives for event in life.events()]
-
-
-def _refusing_a_third(dice: Random) -> Callable[[Attempt], Answer]:
-    """Refuse a third: half of those before the event is kept, half after."""
-
-    def choose(_: Attempt) -> Answer:
-        return dice.choices((Answer.TAKE, Answer.REFUSE, Answer.TAKE_AND_CUT), weights=(4, 1, 1))[0]
-
-    return choose
 
 
 def _back_at_work_after_s(lives: list[Life], request_log: RequestLog) -> list[float]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from e2e.programme import PATIENCE_S
@@ -15,18 +15,6 @@ pytestmark = pytest.mark.untraced
 RUNBOOK, PUBLIC = "https://wiki.example.com/sales", "https://watcher.example.com"
 
 
-@pytest.fixture
-async def slack() -> AsyncIterator[Receiver]:
-    async with Receiver(says(answer(200, body=b"ok"))) as slack:
-        yield slack
-
-
-@pytest.fixture
-async def health() -> AsyncIterator[Receiver]:
-    async with Receiver() as health:
-        yield health
-
-
 async def until(holds: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not holds():
@@ -34,8 +22,9 @@ async def until(holds: Callable[[], object]) -> None:
 
 
 async def test_messages_lead_to_the_runbook_and_to_the_page_that_a_reload_names_while_the_heartbeat_says_all_is_well(
-    stage: Stage, slack: Receiver, health: Receiver
+    stage: Stage,
 ) -> None:
+    slack, health = await stage.enter(Receiver(says(answer(200, body=b"ok")))), await stage.enter(Receiver())
     simulator = await stage.simulator(world_of(60, ends_within_s=60.0))
     sink = {"type": "webhook", "template": "slack", "url": slack.url, "events": ["execution.*"], "rate_limit": "50/s"}
     document = document_of({"default": simulator}, {"chat": sink})

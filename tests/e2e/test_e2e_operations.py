@@ -8,34 +8,20 @@ from uuid import UUID
 
 import pytest
 from e2e.endpoint import Answer, Receiver
-from e2e.stage import Document, Stage, document_of, webhook
+from e2e.stage import FAILING, Document, Stage, document_of, failing_world, webhook
 from stores import operator_of
 
-from watcher.runtime.clock import SystemClock
-from watcher.simulator.scenarios import pipeline_named
+from watcher.runtime.clock import Clock
 from watcher.simulator.server import Simulator
-from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 from watcher.store.open import open_store
 from watcher.store.operator_store import OperatorStore
 
 pytestmark = [pytest.mark.untraced, pytest.mark.long]
 
-PIPELINE = pipeline_named("Sales agent", seed=1)
-
-
-async def failing(stage: Stage, count: int = 3, *, last_at_s: float = 3.0) -> Simulator:
-    """Return a simulator of a pipeline so many of whose executions fail, one after the other until then."""
-    world = World(SystemClock())
-    for index in range(count):
-        lifecycle = make_lifecycle(1, index=index, kind=Kind.FAILING, pace=BRISK)
-        begins_s = last_at_s * (index + 1) / count
-        world.add(lifecycle.stretched(0.5 / lifecycle.length_s()), pipeline=PIPELINE, begins_s=begins_s)
-    return await stage.simulator(world)
-
 
 def watching(simulator: Simulator, receiver: Receiver, *events: str, every: str = "300ms") -> Document:
     document = document_of({"default": simulator}, {"ops": webhook(receiver, events=list(events))})
-    document["watch"] = [{"pipeline": PIPELINE.id, "account": "default", "rules": {"failing": {"consecutive": 3}}}]
+    document["watch"] = [{"pipeline": FAILING.id, "account": "default", "rules": {"failing": {"consecutive": 3}}}]
     document["polling"] = {"min_interval": every, "max_interval": every, "first_sight": "notify", "cadence": "fixed"}
     return document
 
@@ -43,7 +29,7 @@ def watching(simulator: Simulator, receiver: Receiver, *events: str, every: str 
 @asynccontextmanager
 async def another_replica(stage: Stage) -> AsyncIterator[OperatorStore]:
     """Give what a replica of this process does for people, which owns nothing."""
-    store = await open_store(stage.store_url, clock=SystemClock())
+    store = await open_store(stage.store_url, clock=Clock())
     yield operator_of(store)
     await store.close()
 
@@ -59,7 +45,7 @@ async def test_a_problem_that_was_taken_stays_taken_through_a_kill_and_whoever_w
     postgres_stage: Stage,
 ) -> None:
     stage = postgres_stage
-    simulator, receiver = await failing(stage), await stage.receiver()
+    simulator, receiver = await stage.simulator(failing_world()), await stage.receiver()
     document = watching(simulator, receiver, "pipeline.failing")
     document["sinks"]["ops"]["remind_every"] = "2s"
     document["sinks"]["other"] = webhook(await stage.receiver(), events=["execution.lost"])
@@ -72,29 +58,24 @@ async def test_a_problem_that_was_taken_stays_taken_through_a_kill_and_whoever_w
         life = await stage.start(document)
         await life.until(lambda: receiver.events("problem.acknowledged"), what="it was said that somebody took it")
         (taken,) = receiver.events("problem.acknowledged")
-        assert (taken["data"]["acknowledgement"], taken["sequence"]) == (
-            {"by": "dana", "comment": "on it"},
-            "0000000001",
-        )
+        assert taken["data"]["acknowledgement"] == {"by": "dana", "comment": "on it"}
+        assert taken["sequence"] == "0000000001"
         count = len(receiver.events("problem.reminder"))
         assert await operator.unacknowledge(problem)
         await life.until(lambda: len(receiver.events("problem.reminder")) > count, what="it was reminded of again")
-    assert {event["type"] for event in receiver.events()} == {
-        "pipeline.failing",
-        "problem.reminder",
-        "problem.acknowledged",
-    }
+    told = {"pipeline.failing", "problem.reminder", "problem.acknowledged"}
+    assert {event["type"] for event in receiver.events()} == told
     assert await life.stop() == 0
 
 
 async def test_a_silence_holds_within_a_second_and_right_after_a_start_until_it_is_ended(postgres_stage: Stage) -> None:
     stage = postgres_stage
-    simulator, receiver = await failing(stage, 40, last_at_s=40.0), await stage.receiver()
+    simulator, receiver = await stage.simulator(failing_world(40, last_at_s=40.0)), await stage.receiver()
     document = watching(simulator, receiver, "execution.failed", "pipeline.failing")
     life = await stage.start(document)
     await life.until(lambda: receiver.events("execution.failed"), what="something was sent")
     async with another_replica(stage) as operator:
-        now = SystemClock().now()
+        now = Clock().now()
         match = '{"events": ["execution.*"]}'
         made = await operator.add_silence(match, starts_at=now, ends_at=now + timedelta(hours=1), by=None, comment="x")
         made_at = time.monotonic()
@@ -116,7 +97,7 @@ async def test_owners_elsewhere_read_a_list_and_serve_a_sink_again_and_dead_lett
     postgres_stage: Stage,
 ) -> None:
     stage = postgres_stage
-    simulator, receiver = await failing(stage, 2, last_at_s=2.0), await stage.receiver()
+    simulator, receiver = await stage.simulator(failing_world(2, last_at_s=2.0)), await stage.receiver()
     receiver.choose = lambda _: Answer.REJECT
     document = watching(simulator, receiver, "execution.failed", every="60s")
     life = await stage.start(document)
@@ -125,7 +106,7 @@ async def test_owners_elsewhere_read_a_list_and_serve_a_sink_again_and_dead_lett
         deadline = time.monotonic() + 20
         while not life.events("execution.failed"):
             assert time.monotonic() < deadline
-            await operator.ask("scan", f"default/{PIPELINE.id}")
+            await operator.ask("scan", f"default/{FAILING.id}")
             await all_done(operator, within_s=5)
         await life.until(lambda: life.logged("delivery.dead"), what="it was refused for good")
         receiver.choose = lambda _: Answer.TAKE

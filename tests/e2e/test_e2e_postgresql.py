@@ -34,11 +34,7 @@ async def test_a_server_that_restarts_and_ends_connections_loses_nothing(
         what="all was reported",
     )
     assert await life.stop() == 0
-    for bodies in (receiver.kept(), life.emitted):
-        assert checks.of_truth(bodies, simulator) == []
-        assert checks.of_completeness(bodies, simulator) == []
-    assert checks.of_sequences([*receiver.kept(), *life.emitted]) == []
-    assert checks.of_order(receiver.attempts) == []
+    assert checks.of_all(simulator, life.emitted, receiver) == []
 
 
 async def test_a_refused_login_ends_it_and_shows_no_password(postgres_stage: Stage) -> None:

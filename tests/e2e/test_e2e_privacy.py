@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import aiohttp
 import pytest
 from e2e.endpoint import PATH, SECRET, Answer
+from e2e.pages import page
 from e2e.programme import outcome_of
 from e2e.stage import API_KEY, POLLING, Stage, all_have_ended, document_of, webhook, world_of
 
@@ -36,15 +36,14 @@ async def test_nothing_private_shows_anywhere(stage: Stage) -> None:
     life = await stage.start(document)
     pages = await life.started()
     await life.until(lambda: all_have_ended(receiver.events(), simulator.world), what="all was reported")
-    async with aiohttp.ClientSession() as session:
-        shown = [await (await session.get(f"{pages}{page}")).read() for page in ("/metrics", "/readyz?verbose")]
+    shown = [(await page(f"{pages}{path}"))[1].encode() for path in ("/metrics", "/readyz?verbose")]
     kept_alive = await asyncio.to_thread(_files, stage.folder)
     assert await life.stop() == 0
 
     assert life.logged("poll.failed")
     assert life.logged("delivery.failed")
     assert "watcher.db-wal" in kept_alive
-    places = {f"page {number}": page for number, page in enumerate(shown)}
+    places = {f"page {number}": content for number, content in enumerate(shown)}
     places |= {"stdout": life.stdout.lines.everything(), "stderr": life.stderr.lines.everything()}
     places |= {f"body {number}": attempt.body for number, attempt in enumerate([*receiver.attempts, *ill.attempts])}
     places |= kept_alive | {f"{name} at the end": kept for name, kept in _files(stage.folder).items()}

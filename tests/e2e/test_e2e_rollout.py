@@ -4,12 +4,9 @@ import asyncio
 
 import pytest
 from e2e.programme import Life
-from e2e.stage import Stage, document_of, webhook
+from e2e.stage import FAILING, Stage, document_of, failing_world, webhook
 
 from watcher.daemon.maintenance import FLUSH_EVERY_S
-from watcher.runtime.clock import SystemClock
-from watcher.simulator.scenarios import pipeline_named
-from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 
 pytestmark = [pytest.mark.untraced, pytest.mark.long]
 
@@ -19,13 +16,10 @@ def tidies(life: Life) -> bool:
 
 
 async def test_a_problem_whose_rule_goes_is_closed_once_no_replica_has_the_rule(postgres_stage: Stage) -> None:
-    stage, world, pipeline = postgres_stage, World(SystemClock()), pipeline_named("Sales agent", seed=1)
-    for index in range(3):
-        lifecycle = make_lifecycle(1, index=index, kind=Kind.FAILING, pace=BRISK)
-        world.add(lifecycle.stretched(0.5 / lifecycle.length_s()), pipeline=pipeline, begins_s=1.0 + index)
-    simulator, receiver = await stage.simulator(world), await stage.receiver()
+    stage = postgres_stage
+    simulator, receiver = await stage.simulator(failing_world()), await stage.receiver()
     after = document_of({"default": simulator}, {"ops": webhook(receiver) | {"events": ["pipeline.failing"]}})
-    after["watch"] = [{"pipeline": pipeline.id, "account": "default"}]
+    after["watch"] = [{"pipeline": FAILING.id, "account": "default"}]
     after["polling"] = {"min_interval": "300ms", "max_interval": "1s", "first_sight": "notify"}
     before = after | {"watch": [after["watch"][0] | {"rules": {"failing": {"consecutive": 3}}}]}
 

@@ -2,12 +2,9 @@
 
 import pytest
 from e2e import checks
-from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, world_of
+from e2e.stage import PROMPT_S, Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
 pytestmark = pytest.mark.untraced
-
-PROMPT_S = 4.0
-"""A poll at least every `max_interval` of 1 s, time to send what it saw, and a machine that stalls for a moment."""
 
 
 async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage: Stage) -> None:
@@ -45,22 +42,3 @@ async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_gets_the_r
     bodies = [*life.emitted, *second.emitted]
     assert checks.of_sequences(bodies) == []
     assert checks.of_truth(bodies, simulator) == []
-
-
-async def test_what_no_sink_took_in_one_life_is_delivered_in_the_next(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(30, ends_after_s=1.0, ends_within_s=2.0))
-    receiver = await stage.receiver()
-    document = document_of({"default": simulator}, {"ops": webhook(receiver)})
-    await receiver.close()
-    life = await stage.start(document)
-    await life.until(lambda: all_have_ended(life.events(), simulator.world), what="all was printed")
-    assert await life.stop() == 0
-    assert receiver.attempts == []
-
-    async with receiver:
-        second = await stage.start(document)
-        await second.until(lambda: all_have_ended(receiver.events(), simulator.world), what="all was sent")
-        assert await second.stop() == 0
-    assert sorted(receiver.kept()) == sorted(life.emitted)
-    assert second.emitted == []
-    assert checks.of_order(receiver.attempts) == []

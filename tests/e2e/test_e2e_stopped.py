@@ -5,7 +5,7 @@ import signal
 from itertools import islice
 
 import pytest
-from e2e.stage import Document, Stage, document_of, webhook, world_of
+from e2e.stage import POLLING, Stage, document_of, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults
 from watcher.simulator.scenarios import CALM
@@ -16,12 +16,6 @@ pytestmark = pytest.mark.untraced
 BROKEN = Faults(odds={Fault.SERVER_ERROR: 1.0})
 
 
-def document(simulator: Simulator, sinks: dict[str, Document], *, degraded_after_s: float) -> Document:
-    written = document_of({"default": simulator}, sinks)
-    written["polling"] = written["polling"] | {"degraded_after": f"{round(1000 * degraded_after_s)}ms"}
-    return written
-
-
 @pytest.mark.parametrize(
     ("degraded_after_s", "stopped_s"), [(2.5, 4.0), pytest.param(5.0, 9.0, marks=pytest.mark.long)]
 )
@@ -30,7 +24,9 @@ async def test_a_stop_right_after_a_failure_is_reported_as_no_trouble(
 ) -> None:
     simulator = await stage.simulator(world_of(5, ends_after_s=60.0, ends_within_s=90.0))
     receiver = await stage.receiver()
-    life = await stage.start(document(simulator, {"ops": webhook(receiver)}, degraded_after_s=degraded_after_s))
+    document = document_of({"default": simulator}, {"ops": webhook(receiver)})
+    document["polling"] = POLLING | {"degraded_after": f"{round(1000 * degraded_after_s)}ms"}
+    life = await stage.start(document)
     await life.until(lambda: len(receiver.events()) >= 5, what="every execution was reported")
 
     asked_count = len(simulator.request_log.entries)

@@ -18,7 +18,7 @@ from e2e.stage import API_KEY, POLLING, Document, Stage, document_of
 from e2e.terminal import Terminal, on_terminal
 from simulator_facts import forget, requests_of
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.responses import PRIVATE
 from watcher.simulator.scenarios import HARSH, pipeline_named
@@ -93,7 +93,7 @@ async def ended(life: Life) -> tuple[int, str, str]:
 
 @pytest.fixture
 async def scene(stage: Stage) -> AsyncIterator[Scene]:
-    simulator = await stage.simulator(World(SystemClock()))
+    simulator = await stage.simulator(World(Clock()))
     async with AsyncExitStack() as stack:
         yield Scene(stage, simulator, stack)
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import Answer
+from watcher.clerk.api import Answer, ClerkApi
 from watcher.config.models import Settings, StoreSettings, WatchSettings
 from watcher.daemon.build import open_client
 from watcher.domain.errors import Exit, StoreError, TransportFailedError

@@ -2,10 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
+from errno import EADDRNOTAVAIL
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
+from socket import gaierror, gethostname
 from traceback import extract_tb
 from typing import Any
 
@@ -13,40 +16,88 @@ import structlog
 
 import watcher
 from watcher.config.models import Settings, StoreSettings
-from watcher.daemon.heartbeat import Heartbeat
-from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance
+from watcher.daemon.health import Heartbeat, Readiness
+from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, ProgressLog, waiting_count
 from watcher.daemon.operations import Operations
-from watcher.daemon.ownership import Ownership, new_identity
-from watcher.daemon.pages import Pages, Readiness
-from watcher.daemon.progress_log import PROGRESS_EVERY_S, ProgressLog, waiting_count
+from watcher.daemon.ownership import Ownership
 from watcher.daemon.reload import ConfigFollower, Reloading
 from watcher.daemon.supervisor import DRAIN_S, OwnerDependencies, Supervisor
-from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
+from watcher.domain.errors import ListenDeniedError, ListenError, StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule
+from watcher.runtime.units import parse_address
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
 from watcher.store.store_url import is_postgresql
-from watcher.web.health import Checks
+from watcher.web.access import access
+from watcher.web.api import api_routes
+from watcher.web.health import Checks, health_routes
+from watcher.web.pages import page_routes
+from watcher.web.server import HttpServer
+from watcher.web.shown import Console
 
 log = structlog.get_logger()
-
-STOP_S = 8
-"""A stop takes no longer: what is in flight has `DRAIN_S`, flushing and closing have the rest."""
 
 LET_GO_S = 0.5
 """How long the store may take to say what waits, and to finish and let go of its file."""
 
-OURS = f"{Path(watcher.__file__).parent}{os.sep}"
-"""Where our own code is."""
+
+async def _not_open() -> Sequence[str]:
+    return ["the store cannot be used yet"]
+
+
+class Pages:
+    """`/livez`, `/readyz` and `/metrics`, which ask `checks`; the API and the pages, which work with `console`."""
+
+    def __init__(self, metrics: Metrics, follower: ConfigFollower, *, clock: Clock) -> None:
+        """Serve nothing yet. `address` is where they are, once they are served."""
+        self.checks = Checks(
+            stalled=lambda: (), unready=_not_open, refresh=lambda: asyncio.sleep(0)
+        )  # until the store is open
+        self.console: Console | None = None
+        self._follower = follower
+        self.address = ""
+        self._metrics = metrics
+        self._clock = clock
+        self._server: HttpServer | None = None
+
+    async def serve(self, listen: str) -> None:
+        """Serve them from now on, unless they are already. Raises `ListenError` if the address cannot be had."""
+        if self._server is not None:
+            return
+        clock, settings = self._clock, lambda: self._follower.settings
+        routes = [
+            *health_routes(lambda: self.checks, self._metrics.registry, clock=clock),
+            *api_routes(lambda: self.console),
+            *page_routes(lambda: self.console, settings, clock),
+        ]
+        server = HttpServer(routes, clock=clock, access=[access(settings, listen=listen, clock=clock)])
+        try:
+            port = await server.listen(parse_address(listen))
+        except (OSError, UnicodeError) as error:
+            await server.close()
+            kind = ListenDeniedError if isinstance(error, PermissionError | UnicodeError) else ListenError
+            why = isinstance(error, gaierror) and error.strerror
+            # From Python 3.12 on asyncio gives no number where the host has none of the addresses.
+            why = why or os.strerror(getattr(error, "errno", None) or EADDRNOTAVAIL)
+            text = f"http.listen: cannot listen on {listen} ({why}); choose another address or port"
+            raise kind(text) from None
+        self._server = server
+        self.address = f"{listen.rpartition(':')[0]}:{port}"
+
+    async def close(self) -> None:
+        """Serve nothing more."""
+        self.console = None
+        server, self._server = self._server, None
+        if server is not None:
+            await server.close()
 
 
 async def run(
@@ -61,7 +112,7 @@ async def run(
     `started` is given the address of its pages once it runs, `reloading` says from where other settings may come.
     Raises what ended it otherwise: `StoreError`, `ListenError`, `OutputClosedError`.
     """
-    clock, metrics = SystemClock(), Metrics()
+    clock, metrics = Clock(), Metrics()
     metrics.reloaded(well=True, at=clock.now())
     waiting: int | None = None
     failures: list[BaseException] = []
@@ -76,7 +127,7 @@ async def run(
         stack.callback(output.close)
         follower = ConfigFollower(reloading, settings, metrics=metrics, clock=clock, fatal=fail)
         stack.push_async_callback(follower.end)
-        pages = Pages(metrics, settings=lambda: follower.settings, clock=clock)
+        pages = Pages(metrics, follower, clock=clock)
         stack.push_async_callback(pages.close)
         if is_postgresql(settings.store.url):  # it may be away for long: probes ask, and files change meanwhile
             await pages.serve(settings.http.listen)
@@ -92,7 +143,6 @@ async def run(
                 metrics=metrics,
                 events=EventFactory(Router({})),
                 schedule=Schedule(clock=clock, fatal=fail, lag=metrics.loop_lag.set),
-                backpressure=Backpressure(),
                 fatal=fail,
                 store=store,
                 silences=Silences(),
@@ -116,14 +166,13 @@ async def _work(
     stop: asyncio.Event,
     started: Callable[[str], None],
 ) -> None:
-    """Poll and send until `stop` is set, then drain."""
-    store, schedule, replica = shared.store, shared.schedule, new_identity()
+    store, schedule, replica = shared.store, shared.schedule, f"{gethostname()}-{os.getpid()}-{token_hex(4)}"
     ownership = Ownership(store.leases, replica=replica, clock=shared.clock, metrics=shared.metrics, fatal=shared.fatal)
     supervisor = Supervisor(shared, ownership)
     operations = Operations(shared, supervisor, follower)
     maintenance = Maintenance(shared, supervisor, ownership)
-    readiness = Readiness(store, schedule, ownership, clock=shared.clock)
-    heartbeat = Heartbeat(schedule.stalled, readiness.store_problem)
+    readiness = Readiness(shared, ownership)
+    heartbeat = Heartbeat(schedule, readiness)
 
     async def apply(changed: Settings) -> None:
         store.database.use_password(password_of(changed.store))
@@ -132,27 +181,38 @@ async def _work(
         await heartbeat.go_by(changed.heartbeat)
 
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(supervisor.stop)
+        stack.push_async_callback(pages.close)
+        stack.push_async_callback(heartbeat.go_by, None)
+        stack.push_async_callback(_drain, schedule, supervisor)
+        stack.push_async_callback(follower.end)
         await _read_silences(operations, stop=stop)
         await supervisor.apply(settings)
         schedule.repeat("operations", operations.tick, every_s=operations.every_s)
         schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
-        schedule.repeat("progress", ProgressLog(shared, supervisor).tick, every_s=PROGRESS_EVERY_S)
-        stack.push_async_callback(heartbeat.go_by, None)
+        schedule.repeat("progress", ProgressLog(shared, supervisor).tick, every_s=FLUSH_EVERY_S)
         pages.console = operations.console()
         pages.checks = Checks(schedule.stalled, readiness.problems, maintenance.refresh_gauges)
-        stack.push_async_callback(pages.close)  # before what they ask is closed
         await pages.serve(settings.http.listen)  # after a file was opened: its holder is named rather than its port
-        _say_started(settings, store, address=pages.address, replica=replica)
+        url = settings.store.url.partition("?")[0]
+        if store.created:
+            log.info("store.created", store=url, note="new and empty: right for a first start; else check store.url")
+        log.info(
+            "started",
+            version=VERSION,
+            accounts=len(settings.accounts),
+            watches=len(settings.watch),
+            sinks=len(settings.sinks),
+            store=url,
+            http=pages.address,
+            replica=replica,
+        )
         schedule.start()
         await heartbeat.go_by(settings.heartbeat)
         started(pages.address)
         follower.apply = apply
         follower.begin()
         await stop.wait()
-        await follower.end()
-        log.info("draining", at_most_s=STOP_S)
-        await asyncio.gather(supervisor.stop(), _stop_schedule(schedule))
+        log.info("draining", at_most_s=8)
 
 
 async def _read_silences(operations: Operations, *, stop: asyncio.Event) -> None:
@@ -173,11 +233,12 @@ def _nothing_unseen(fatal: Callable[[BaseException], None]) -> Iterator[None]:
 
     What a library leaves behind, such as a broken connection, is only logged, as asyncio does.
     """
+    ours = f"{Path(watcher.__file__).parent}{os.sep}"
 
     def see(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         loop.default_exception_handler(context)
         error = context.get("exception")
-        if error is not None and any(frame.filename.startswith(OURS) for frame in extract_tb(error.__traceback__)):
+        if error is not None and any(frame.filename.startswith(ours) for frame in extract_tb(error.__traceback__)):
             fatal(error)
 
     loop = asyncio.get_running_loop()
@@ -188,26 +249,15 @@ def _nothing_unseen(fatal: Callable[[BaseException], None]) -> Iterator[None]:
         loop.set_exception_handler(None)
 
 
-def _say_started(settings: Settings, store: SqlStore, *, address: str, replica: str) -> None:
-    url = settings.store.url.partition("?")[0]
-    if store.created:
-        log.info("store.created", store=url, note="new and empty: right for a first start; else check store.url")
-    log.info(
-        "started",
-        version=VERSION,
-        accounts=len(settings.accounts),
-        watches=len(settings.watch),
-        sinks=len(settings.sinks),
-        store=url,
-        http=address,
-        replica=replica,
-    )
+async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
+    """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
 
+    async def rest() -> None:
+        with suppress(TimeoutError):  # maintenance that hangs on the store has nothing that would be lost
+            async with asyncio.timeout(DRAIN_S):
+                await schedule.stop()
 
-async def _stop_schedule(schedule: Schedule) -> None:
-    with suppress(TimeoutError):  # maintenance that hangs on the store has nothing that would be lost
-        async with asyncio.timeout(DRAIN_S):
-            await schedule.stop()
+    await asyncio.gather(supervisor.stop(), rest())
 
 
 async def _let_go(store: SqlStore) -> None:

@@ -1,10 +1,12 @@
-"""What the daemon does beside polling and sending: flush poll times, prune what is old, expire what nobody collects.
+"""What the daemon does beside polling and sending, every few seconds and every hour.
 
-And close the problems that nobody watches for any more.
+It flushes poll times, prunes what is old, expires what nobody collects, closes the problems that nobody watches for any
+more, and logs how things go.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
@@ -13,17 +15,19 @@ import structlog
 from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
 from watcher.daemon.ownership import Ownership
-from watcher.daemon.supervisor import OwnerDependencies, Supervisor
+from watcher.daemon.supervisor import OwnerDependencies, Supervisor, raise_worst
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import ClosedReason, EventType
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Watch, limits_dwell
+from watcher.polling.account_poller import AccountPoller
+from watcher.store.changes import Backlog, OpenProblem
 from watcher.store.leases import MAINTENANCE, HeldLease
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.problems import count_open_problems
 from watcher.store.recording import load_events
-from watcher.store.records import OpenProblem
+from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()
 
@@ -32,10 +36,20 @@ TIDY_EVERY_S = 3600.0
 PAGES_COUNT = 20
 """Pages pruned in one tick: about a second, for a tick that takes half a minute counts as stalled."""
 
-ABSENT_SINK_DEAD_AFTER_US = 24 * 3600 * 1_000_000
-
 CLOCKS_APART_US = 24 * 3600 * 1_000_000
 """An id stays so much longer than the dates ask for: a list dates by the clock of the API, we by ours."""
+
+BACKLOG_EVERY_S = 60.0
+SUMMARY_EVERY_S = 3600.0
+
+LATE_S = 300.0
+"""A sink is behind once something has waited for it so long, its groups aside, until nothing has half as long."""
+
+_COUNTED = {
+    "requests": ("watcher_api_requests_total", {}),
+    "events": ("watcher_events_total", {}),
+    "deliveries": ("watcher_deliveries_total", {"outcome": "delivered"}),
+}
 
 
 class Maintenance:
@@ -53,19 +67,14 @@ class Maintenance:
         self._watches: Mapping[tuple[str, str], Watch] = {}
         self._tidy_at = self._clock.monotonic()
         self._pruning: AsyncIterator[int] | None = None
-        self._pruned_count = 0
-        self._backlogged: set[str] = set()
         self._held: HeldLease | None = None
 
     async def tick(self) -> None:
         """Flush, and once an hour tidy up. Raises `StoreUnusableError` for trouble that no next time will mend."""
-        try:
-            self._store.database.check_file()
-        except StoreUnusableError as error:
-            log.error("store.replaced", problem=str(error))  # noqa: TRY400 (our own text says it all)
-            raise
-        try:
-            await self.flush()
+        self._store.database.check_file()
+        owned = self._supervisor.owned()
+        try:  # what is written lazily goes together, so that it costs one commit
+            raise_worst(await asyncio.gather(*(each.flush() for each in owned), return_exceptions=True))
             async with self._supervisor.tidying:
                 await self._tidy()
         except StoreUnusableError:
@@ -74,14 +83,6 @@ class Maintenance:
             self._begin_anew()
             if isinstance(error, OwnershipLostError) and self._held is not None:
                 self._ownership.lost(self._held)
-
-    async def flush(self) -> None:
-        """Write what is written lazily: together, so that it costs one commit. Raises `StoreError`."""
-        outcomes = await asyncio.gather(*(owner.flush() for owner in self._supervisor.owned()), return_exceptions=True)
-        # Not of who was replaced meanwhile: the new owner began from what is recorded.
-        raised = [each for each in outcomes if each is not None and not isinstance(each, OwnershipLostError)]
-        if raised:
-            raise next((each for each in raised if isinstance(each, StoreUnusableError)), raised[0])
 
     async def refresh_gauges(self) -> None:
         """Bring the gauges of outbox and problems up to date; a store that does not answer leaves them as they were."""
@@ -92,15 +93,12 @@ class Maintenance:
             return
         for kind in PROBLEM_KINDS:
             self._metrics.problems_open.labels(kind).set(problems.get(kind, 0))
-        shown = {*(self._supervisor.applied or self._settings).sinks, *backlog}
-        for name in self._backlogged - shown:
-            self._metrics.forget_backlog(name)
-        self._backlogged = shown
-        for name in shown:
-            waiting = backlog.get(name)
-            oldest_at = waiting.oldest_at if waiting else None
-            self._metrics.outbox_pending.labels(name).set(waiting.pending_count if waiting else 0)
-            self._metrics.outbox_oldest.labels(name).set((oldest_at or 0) / 1_000_000)
+        for gauge in (self._metrics.outbox_pending, self._metrics.outbox_oldest):
+            gauge.clear()
+        for name in {*(self._supervisor.applied or self._settings).sinks, *backlog}:
+            waiting = backlog.get(name, Backlog(0, None))
+            self._metrics.outbox_pending.labels(name).set(waiting.pending_count)
+            self._metrics.outbox_oldest.labels(name).set((waiting.oldest_at or 0) / 1_000_000)
 
     async def _tidy(self) -> None:
         """Expire when it is time, and prune so much that the rest is left for the next tick, if there is more."""
@@ -111,29 +109,27 @@ class Maintenance:
             self._settings, self._tidy_at = settings, self._clock.monotonic()
             self._watches = {(each.account, each.pipeline): each for each in watches_of(settings)}
         store = await self._owned_store()
-        if store is None or not self._ownership.is_agreed():  # or another replica may have what this one has not
+        if store is None or not self._ownership.is_agreed:  # or another replica may have what this one has not
             self._begin_anew()  # at once, should it come to that
             return
         if self._pruning is None:
             if self._clock.monotonic() < self._tidy_at:
                 return
             self._tidy_at = Monotonic(self._clock.monotonic() + TIDY_EVERY_S)
-            await self._expire(store)
+            now, whole = self._clock.steady_us(), [key for key, watch in self._watches.items() if watch.whole]
+            await store.mark_absent_pipelines(present=whole, now=now)
+            dead_after_us = 24 * 3600 * 1_000_000
+            if died := await store.mark_absent_sinks(present=settings.sinks, now=now, dead_after_us=dead_after_us):
+                log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
             await self._close_problems(store)
-            ended_before = Micros(self._clock.steady_us() - round(settings.store.retention_s * 1_000_000))
+            ended_before = Micros(now - round(settings.store.retention_s * 1_000_000))
             self._pruning = store.prune(ended_before=ended_before, keep=self._is_kept)
-            self._pruned_count = 0
         for _ in range(PAGES_COUNT):
-            count = await anext(self._pruning, None)
-            if count is None:
+            if await anext(self._pruning, None) is None:
                 self._pruning = None
-                if self._pruned_count:
-                    log.info("store.pruned", executions=self._pruned_count)
                 return
-            self._pruned_count += count
 
     async def _owned_store(self) -> MaintenanceStore | None:
-        """Return the store, if it is for this process to tidy. Raises `StoreError`."""
         ownership = self._ownership
         if not ownership.may_own(MAINTENANCE):
             return None
@@ -146,10 +142,7 @@ class Maintenance:
         self._pruning, self._tidy_at = None, self._clock.monotonic()
 
     def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: Micros) -> bool:
-        """Return whether an id stays: the configuration names it, or a list of its whole pipeline may show it again.
-
-        The configuration may be another by the next page.
-        """
+        """Return whether an id stays: the configuration names it, or a list of its whole pipeline may show it again."""
         watch = self._watches.get((account, pipeline))
         if watch is None:
             return False
@@ -158,15 +151,7 @@ class Maintenance:
         may_be_listed = watch.whole and ended_ago_us < listed_s * 1_000_000 + CLOCKS_APART_US
         return may_be_listed or execution in watch.executions
 
-    async def _expire(self, store: MaintenanceStore) -> None:
-        present, now = self._settings.sinks, self._clock.steady_us()
-        await store.mark_absent_pipelines(present=[key for key, watch in self._watches.items() if watch.whole], now=now)
-        died = await store.mark_absent_sinks(present=present, now=now, dead_after_us=ABSENT_SINK_DEAD_AFTER_US)
-        if died:
-            log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
-
     async def _close_problems(self, store: MaintenanceStore) -> None:
-        """Close what nobody watches for any more, and forget what the rules of such pipelines went by."""
         settings, watches = self._settings, self._watches
         after: UUID | None = None
         await store.forget_rules(present=[key for key, watch in watches.items() if watch.rules])
@@ -206,3 +191,67 @@ def watches_for(settings: Settings, watches: Mapping[tuple[str, str], Watch], pr
         is_watched = watch.whole or problem.execution in watch.executions
         return is_watched and problem.status is not None and limits_dwell(watch.overdue_after_s, problem.status)
     return watch.rules is not None and watch.rules.watch_for(problem.problem.kind)
+
+
+class ProgressLog:
+    """One info line per account, one per hour, and one when a sink falls behind and when it has caught up."""
+
+    def __init__(self, shared: OwnerDependencies, supervisor: Supervisor) -> None:
+        """Start the first hour."""
+        self._supervisor = supervisor
+        self._store = shared.store
+        self._clock = shared.clock
+        self._metrics = shared.metrics
+        self._ready: set[str] = set()
+        self._counted = dict.fromkeys(_COUNTED, 0)
+        self._late: set[str] = set()
+        self._backlog_at = self._clock.monotonic()
+        self._summary_at = self._clock.monotonic() + SUMMARY_EVERY_S
+
+    async def tick(self) -> None:
+        """Log what is due."""
+        accounts = self._supervisor.accounts()
+        self._ready &= {each.account for each in accounts}
+        for each in accounts:
+            if each.account not in self._ready and all(each.lists_read) and not self._open(each, status="unseen"):
+                self._ready.add(each.account)
+                log.info("account.ready", account=each.account, open=self._open(each), lists=len(each.lists_read))
+        if self._clock.monotonic() >= self._backlog_at:
+            self._backlog_at = Monotonic(self._clock.monotonic() + BACKLOG_EVERY_S)
+            with suppress(StoreError):
+                self._say_late(await self._store.backlog())
+        if self._clock.monotonic() >= self._summary_at:
+            self._summary_at += SUMMARY_EVERY_S
+            await self._summarize()
+
+    def _say_late(self, backlog: Mapping[str, Backlog]) -> None:
+        sinks, now = self._supervisor.workers(), self._clock.steady_us()
+        self._late &= {each.sink for each in sinks}
+        for each in sinks:
+            waiting = backlog.get(each.sink)
+            oldest_s = (now - waiting.oldest_at) / 1e6 if waiting and waiting.oldest_at else 0.0
+            late_s = oldest_s - each.groups_for_s
+            if each.sink not in self._late and waiting and late_s > LATE_S:
+                self._late.add(each.sink)
+                log.warning("deliveries.late", sink=each.sink, waiting=waiting.pending_count, oldest_s=round(oldest_s))
+            elif each.sink in self._late and late_s < LATE_S / 2:
+                self._late.discard(each.sink)
+                log.info("deliveries.caught_up", sink=each.sink)
+
+    def _open(self, account: AccountPoller, **labels: str) -> int:
+        return self._metrics.total("watcher_open_executions", account=account.account, **labels)
+
+    async def _summarize(self) -> None:
+        counted = {word: self._metrics.total(name, **labels) for word, (name, labels) in _COUNTED.items()}
+        done = {word: count - self._counted[word] for word, count in counted.items()}
+        self._counted = counted
+        waiting = await waiting_count(self._store)
+        log.info("summary", hours=1, **done, open=self._metrics.total("watcher_open_executions"), waiting=waiting)
+
+
+async def waiting_count(store: SqlStore) -> int | None:
+    """Return how many deliveries wait; `None` if the store cannot say."""
+    try:
+        return sum(each.pending_count for each in (await store.backlog()).values())
+    except StoreError:
+        return None

@@ -27,10 +27,7 @@ log = structlog.get_logger()
 
 LOOK_EVERY_S = 1.0
 ALONE_EVERY_S = 20.0
-"""Where no other process uses the store, all that is asked comes through this one, which then looks at once.
-
-Often enough to be seen alive.
-"""
+"""Often enough to be seen alive: where no other process uses the store, all that is asked comes through this one."""
 
 
 class Operations:
@@ -44,7 +41,6 @@ class Operations:
         self._operator = OperatorStore(shared.store, shared.events)
         self._operator.on_acknowledged = shared.metrics.events.labels(EventType.PROBLEM_ACKNOWLEDGED).inc
         self._rows: Sequence[AnyRow] = ()
-        self._stored: list[SilenceSettings] = []
         self.every_s = ALONE_EVERY_S if shared.store.exclusive else LOOK_EVERY_S  # so often it is to look
         self._active: list[dict[str, Any]] = []  # the silences that the log says are on
 
@@ -78,25 +74,23 @@ class Operations:
         rows = await self._operator.silences()
         if rows == self._rows:
             return
-        self._rows, self._stored = rows, []
+        self._rows, stored = rows, list[SilenceSettings]()
         for row in rows:
             try:
-                self._stored.append(silence_of(row))
+                stored.append(silence_of(row))
             except ValidationError:
                 log.warning("silence.unreadable", id=row.id, note="a later version made it; it keeps nothing back here")
-        self._supervisor.keep_back(self._stored)
+        self._supervisor.keep_back(stored)
 
     async def test_sink(self, name: str) -> TestResult:
         """Send a test message to a sink of the configuration of now."""
-        shared, clock = self._shared, self._shared.clock
+        clock = self._shared.clock
         began_at = clock.monotonic()
         try:
-            context = SinkContext(clock, shared.output)
-            result = await self._follower.settings.sinks[name].send_test(name, context)
+            result = await self._follower.settings.sinks[name].send_test(name, SinkContext(clock, self._shared.output))
+            is_taken, answer, remedy = result.is_taken, result.answer, result.remedy
         except TransportFailedError as error:
             is_taken, answer, remedy = False, error.kind, error.remedy
-        else:
-            is_taken, answer, remedy = result.is_taken, result.answer, result.remedy
         took_ms = (clock.monotonic() - began_at) * 1000
         return TestResult(delivered=is_taken, answer=answer, took_ms=round(took_ms, 1), remedy=remedy or None)
 
@@ -109,16 +103,9 @@ class Operations:
             title = "The store takes no writes"
             found.append(Need(kind="store", title=title, reason=monitor.problem, since=since, page="/"))
         if problems:
-            found.append(
-                Need(
-                    kind="config",
-                    title="The configuration is refused, the old one stays in use",
-                    reason=problems[0],
-                    since=self._follower.refused_at,
-                    count=len(problems),
-                    page="/",
-                )
-            )
+            title, refused_at = "The configuration is refused, the old one stays in use", self._follower.refused_at
+            count = len(problems)
+            found.append(Need(kind="config", title=title, reason=problems[0], since=refused_at, count=count, page="/"))
         return found
 
     async def _do(self, kind: ActionKind, name: str) -> None:
@@ -135,10 +122,9 @@ class Operations:
                 poller.read_list(pipeline)
 
     def _say_silences(self) -> None:
-        """Say in the log which silences began and ended since it was said last."""
         now = self._shared.clock.now()
         active = []
-        for each in (*self._follower.settings.silences, *self._stored):
+        for each in (*self._follower.settings.silences, *self._supervisor.stored):
             starts_at, ends_at = each.window(now)
             if starts_at <= now < ends_at:
                 match = each.match.model_dump(mode="json", exclude_unset=True)

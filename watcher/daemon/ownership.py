@@ -4,9 +4,6 @@ What is done with it is the supervisor's.
 """
 
 import asyncio
-import os
-import secrets
-import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
@@ -28,7 +25,6 @@ from watcher.store.leases import (
     LeaseKey,
     LocalLeases,
     RenewRequest,
-    Sharing,
     key_of,
 )
 from watcher.store.postgresql_leases import PostgresLeases
@@ -48,16 +44,12 @@ MARGIN_S = 1.0
 RELEASE_S = 0.5
 """Nobody waits longer for others to be told: at the latest they find it out when the lease has run out."""
 
-SHOWN_COUNT = 50
-"""What was taken, in one line of the log."""
-
-KINDS = ("account", "sink", MAINTENANCE.kind)
-
 
 class Ownership:
     """What this process holds of the store's leases. `fatal` is given what must end the program.
 
-    `changed` hears what may be owned from now on, or may not, or is to begin anew.
+    `changed` hears what may be owned from now on, or may not, or is to begin anew. `is_agreed` says whether all
+    replicas that are alive go by the same configuration as this one.
 
     None of its methods raises an error but `take`. Where no other process may use the store, what was taken is held for
     ever. Else a renewal that fails or hangs holds up nobody: what is held is trusted until so long after the last
@@ -87,13 +79,13 @@ class Ownership:
         self._surplus: LeaseKey | None = None  # what others are to have, and is still held
         self._released: list[Lease] = []  # what the store is to hear of
         self._renewed_until = self._renew_at = LONG_AGO
-        self._agreed_on: str | None = None  # the fingerprint that all had when this replica last renewed
+        self.is_agreed = False
         self._is_told_of_differing = False
         self._is_closed = False
         self._asking = asyncio.Lock()
         self._called = asyncio.Event()  # to renew at once
         self._keeping: asyncio.Task[None] | None = None
-        for kind in KINDS:
+        for kind in ("account", "sink", MAINTENANCE.kind):
             metrics.leases_held.labels(kind).set_function(partial(self._count, kind))
             metrics.lease_takeovers.labels(kind)
 
@@ -103,7 +95,7 @@ class Ownership:
         With each account stands the hash of the API key that it spends: two that spend the same are not owned at once.
         Return once the store was asked for them.
         """
-        self._wanted, self._fingerprint = {**keys, MAINTENANCE: ""}, fingerprint
+        self._wanted, self._fingerprint, self.is_agreed = {**keys, MAINTENANCE: ""}, fingerprint, False
         await self._alone(self._try_to_renew)
         if self._keeping is None:
             self._keeping = asyncio.create_task(self._keep(), name="leases")
@@ -143,10 +135,7 @@ class Ownership:
             await self._tell_released()
 
     def lost(self, held: HeldLease) -> None:
-        """Take note that the store holds something else than the owner believes.
-
-        If that is not another replica's doing, the next renewal takes it anew, after a pause.
-        """
+        """Take note that the store holds something else than the owner believes. After a pause it may be taken anew."""
         if self.is_current(held):
             self._lose(held)
             self._released.append(held.lease)
@@ -159,18 +148,12 @@ class Ownership:
 
     async def close(self) -> None:
         """Release all that is left."""
-        if self._is_closed:
-            return
         self._is_closed = True
         self.leave()
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
         await self._tell_released()
-
-    def is_agreed(self) -> bool:
-        """Return whether all replicas that are alive go by the same configuration as this one."""
-        return self._agreed_on is not None and self._agreed_on == self._fingerprint
 
     def problem(self) -> str | None:
         """Return why this replica cannot be sure of what it owns, if it cannot."""
@@ -191,22 +174,21 @@ class Ownership:
                 await work()
 
         doing = asyncio.create_task(do())
-        doing.add_done_callback(_seen)
+        doing.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may wait for it any more
         await asyncio.shield(doing)
 
     async def _tell_released(self) -> None:
-        """Have the others told what is released, at the end all, and wait for that, but not long."""
-
-        async def tell() -> None:
-            if self._is_closed:
-                for held in list(self._held.values()):
-                    self._give_up(held)
-            if self._released or self._is_closed:  # else another renewal has
-                await self._try_to_renew()
-
+        """Have the others told what is released, and wait for that, but not long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_S):
-                await self._alone(tell)
+                await self._alone(self._tell)
+
+    async def _tell(self) -> None:
+        if self._is_closed:
+            for held in list(self._held.values()):
+                self._give_up(held)
+        if self._released or self._is_closed:  # else another renewal has
+            await self._try_to_renew()
 
     async def _keep(self) -> None:
         self._leases.renew_now = self._called.set
@@ -238,38 +220,38 @@ class Ownership:
             self._renewed_until = BootTime(sent_at + LEASE_S)
             trusted_until = BootTime(sent_at + LEASE_S - MARGIN_S)
         del self._released[: len(released)]
-        self._note_configurations(sharing, fingerprint=fingerprint)
+        self.is_agreed = not sharing.differs and fingerprint == self._fingerprint
+        if sharing.differs and not self._is_told_of_differing:
+            note = "each owner goes by its own; meanwhile nothing goes that is not named any more"
+            log.warning("config.differs", replicas=sharing.replica_count, note=note)
+        self._is_told_of_differing = sharing.differs
         lost = [each for each in self._held.values() if each.lease in held.keys() - sharing.kept]
-        self._take_in(sharing, lost, wanted, trusted_until=trusted_until)
-
-    def _take_in(
-        self,
-        sharing: Sharing,
-        lost: Collection[HeldLease],
-        wanted: Mapping[LeaseKey, str],
-        *,
-        trusted_until: BootTime,
-    ) -> None:
-        for held in lost:
-            self._lose(held)
-        for held in self._held.values():
-            held.trusted_until = trusted_until
-        taken = {key_of(each.lease): each for each in sharing.taken}
-        for key, (lease, is_takeover) in taken.items():
+        for each in lost:
+            self._lose(each)
+        for each in self._held.values():
+            each.trusted_until = trusted_until
+        for lease, is_takeover in sharing.taken:
+            key = key_of(lease)
             self._held[key] = HeldLease(lease, clock=self._clock, trusted_until=trusted_until, spends=wanted[key])
             self._metrics.lease_takeovers.labels(key.kind).inc(is_takeover)
-        if trusted_until == FOR_EVER:  # who has asked for it knows
+        if sharing.is_for_ever:  # who has asked for it knows
             return
-        if taken:
-            self._say_taken(sharing)
+        if sharing.taken:
+            taken = [f"{each.lease.kind} {each.lease.name}" for each in sharing.taken]
+            log.info(
+                "ownership.taken",
+                taken=taken[:50],
+                more=max(0, len(taken) - 50),
+                takeovers=sum(each.is_takeover for each in sharing.taken),
+                replicas=sharing.replica_count,
+            )
         self._surplus = sharing.surplus
-        surplus = [] if self._surplus is None else [self._surplus]
-        self.changed([*taken, *(key_of(each.lease) for each in lost), *surplus])
+        changed = [key_of(each.lease) for each in sharing.taken] + [key_of(each.lease) for each in lost]
+        self.changed([*changed, self._surplus] if self._surplus else changed)
 
     # What is held
 
     def _drop(self, held: HeldLease) -> None:
-        """Hold this no more; nobody acts under it any longer."""
         held.trusted_until = LONG_AGO
         del self._held[key_of(held.lease)]
 
@@ -281,34 +263,5 @@ class Ownership:
         self._drop(held)
         self._released.append(held.lease)
 
-    def _note_configurations(self, sharing: Sharing, *, fingerprint: str | None) -> None:
-        self._agreed_on = None if sharing.differs else fingerprint
-        if sharing.differs and not self._is_told_of_differing:
-            note = "each owner goes by its own; meanwhile nothing goes that is not named any more"
-            log.warning("config.differs", replicas=sharing.replica_count, note=note)
-        self._is_told_of_differing = sharing.differs
-
-    def _say_taken(self, sharing: Sharing) -> None:
-        taken = [f"{each.lease.kind} {each.lease.name}" for each in sharing.taken]
-        log.info(
-            "ownership.taken",
-            taken=taken[:SHOWN_COUNT],
-            more=max(0, len(taken) - SHOWN_COUNT),
-            takeovers=sum(each.is_takeover for each in sharing.taken),
-            replicas=sharing.replica_count,
-        )
-
     def _count(self, kind: str) -> int:
-        """Return how many of a kind are trusted: what ran out may be another's by now."""
         return sum(key.kind == kind and held.is_trusted() for key, held in self._held.items())
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    """Take note of an error that nobody may wait for any more."""
-    if not task.cancelled():
-        task.exception()
-
-
-def new_identity() -> str:
-    """Return a name for this process that no other has, before or after it."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"

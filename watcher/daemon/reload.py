@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -24,17 +25,13 @@ from watcher.runtime.threads import raise_to, run_detached
 log = structlog.get_logger()
 
 CHECK_EVERY_S = 2.0
-RETRY_EVERY_S = 5.0
-"""What the store could not take is applied again this often."""
+"""So often files are looked at, and what the store could not take is applied again."""
 
 QUIET_S = 0.1
 """A file is read once nothing has changed for so long: whoever writes it may first make it empty."""
 
 SHOWN_COUNT = 50
 """So many problems are logged: a file may have 100,000, the rest of them like these."""
-
-Apply = Callable[[Settings], Awaitable[None]]
-"""Makes the daemon what the settings say. May raise `StoreError`, and is then called again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +45,9 @@ class Reloading:
 class ConfigFollower:
     """Keeps the daemon at what its configuration says now, also before the store is open: then a good one waits.
 
-    `settings` are those that are applied. `apply`, once it is given, applies what has changed, and what will. While a
-    file is refused, `problems` are why, and `refused_at` says since when.
+    `settings` are those that are applied. `apply`, once it is given, applies what has changed, and what will; it may
+    raise `StoreError`, and is then called again. While a file is refused, `problems` are why, and `refused_at` says
+    since when.
     """
 
     def __init__(
@@ -61,7 +59,6 @@ class ConfigFollower:
         clock: Clock,
         fatal: Callable[[BaseException], None],
         check_every_s: float = CHECK_EVERY_S,
-        retry_every_s: float = RETRY_EVERY_S,
     ) -> None:
         """Begin with these settings, which are applied; without `reloading` with nothing to follow.
 
@@ -73,9 +70,9 @@ class ConfigFollower:
         self._clock = clock
         self._fatal = fatal
         self._check_every_s = check_every_s
-        self._retry_every_s = retry_every_s
-        self.apply: Apply | None = None
+        self.apply: Callable[[Settings], Awaitable[None]] | None = None
         self._waiting: Settings | None = None
+        self._said: set[str] = set()  # why it could not be applied: two causes may come by turns
         self.problems: list[str] = []  # of the file, for which it is refused
         self.refused_at: datetime | None = None
         self._following: asyncio.Task[None] | None = None
@@ -106,32 +103,31 @@ class ConfigFollower:
                 reloading.asked.clear()
                 if (settings := await self._read(reloading.source)) is not None:
                     await _stop(self._applying)
-                    self._waiting = settings
-            if self._waiting is not None and self.apply is not None:
+                    self._waiting, self._said = settings, set()
+            is_applying = self._applying is not None and not self._applying.done()
+            if self._waiting is not None and self.apply is not None and not is_applying:
                 self._applying = self._start(self._take(self._waiting, self.apply))
-                self._waiting = None
 
     async def _read(self, source: ConfigSource) -> Settings | None:
         """Read it once it rests. Return it, if it is any good; what is not is loud."""
-        await self._settle(source)
+        before: Stamps | None = None
+        while (now := stamps_of(source.files)) != before:
+            before = now
+            await asyncio.sleep(QUIET_S)
         try:
             settings = await run_detached(source.load, name="read")
         except ConfigError as error:
             problems = error.problems if isinstance(error, ConfigProblemsError) else [error]
             self._reject(list(map(str, problems)))
         except Exception as error:  # noqa: BLE001 (the old configuration is good, whatever is wrong with this one)
-            self._reject([f"reading it failed ({_place_of(error)}); this is a bug: report it"])
+            raised = extract_tb(error.__traceback__)[-1]  # the text of an error may hold a secret
+            place = f"{type(error).__name__} at {Path(raised.filename).name}:{raised.lineno}"
+            self._reject([f"reading it failed ({place}); this is a bug: report it"])
         else:
             self.problems, self.refused_at = [], None
             self._metrics.restart_pending.set(bool(_waiting_for_restart(self._started, settings)))
             return settings
         return None
-
-    async def _settle(self, source: ConfigSource) -> None:
-        before: Stamps | None = None
-        while (now := stamps_of(source.files)) != before:
-            before = now
-            await asyncio.sleep(QUIET_S)
 
     def _reject(self, problems: list[str]) -> None:
         self.problems, self.refused_at = problems, self.refused_at or self._clock.now()
@@ -139,20 +135,18 @@ class ConfigFollower:
         for problem in problems[:SHOWN_COUNT]:
             log.error("config.rejected", problem=problem, note="the old configuration stays in use")
 
-    async def _take(self, settings: Settings, apply: Apply) -> None:
-        """Have it applied, however many tries that takes, and say so."""
-        said: set[str] = set()  # two causes may come by turns
-        while True:
-            try:
-                await apply(settings)
-                break
-            except StoreError as error:
-                self._metrics.reloaded(well=False, at=self._clock.now())
-                if str(error) not in said:
-                    note = f"tried again every {self._retry_every_s:g} s"
-                    log.error("config.not_applied", problem=str(error), note=note)  # noqa: TRY400 (its text says all)
-                said.add(str(error))
-            await asyncio.sleep(self._retry_every_s)
+    async def _take(self, settings: Settings, apply: Callable[[Settings], Awaitable[None]]) -> None:
+        """Have it applied, and say so; else it waits for the next try."""
+        try:
+            await apply(settings)
+        except StoreError as error:
+            self._metrics.reloaded(well=False, at=self._clock.now())
+            if str(error) not in self._said:
+                note = f"tried again every {self._check_every_s:g} s"
+                log.error("config.not_applied", problem=str(error), note=note)  # noqa: TRY400 (its text says all)
+            self._said.add(str(error))
+            return
+        self._waiting = None
         for key in _waiting_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
         self._metrics.reloaded(well=not self.problems, at=self._clock.now())  # a later one may have been, meanwhile
@@ -173,16 +167,6 @@ async def _stop(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait([task])
 
 
-def _place_of(error: Exception) -> str:
-    """Return an error's class and the line that raised it; its text may hold a secret."""
-    raised = extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {Path(raised.filename).name}:{raised.lineno}"
-
-
 def _waiting_for_restart(running: Settings, wanted: Settings) -> list[str]:
-    """Return the keys whose old value is in use until the daemon ends, whatever the file says by then."""
-    changed = {
-        "store.url": running.store.url != wanted.store.url,
-        "http.listen": running.http.listen != wanted.http.listen,
-    }
-    return [key for key, differs in changed.items() if differs]
+    differing = (running.store.url != wanted.store.url, running.http.listen != wanted.http.listen)
+    return list(compress(("store.url", "http.listen"), differing))

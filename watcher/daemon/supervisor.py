@@ -8,7 +8,7 @@ runs. What another process has taken over is let go of, what it is to take is dr
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,8 +36,8 @@ from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.threads import raise_to
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext
+from watcher.store.changes import OpenProblem
 from watcher.store.leases import HeldLease, LeaseKey
-from watcher.store.records import OpenProblem
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -76,7 +76,8 @@ class Supervisor:
     """The owners of one process.
 
     `applied` are the settings that they go by; there are none while others are being applied, however many tries or
-    newer configurations that takes. What is tidied up by them is tidied up under `tidying`.
+    newer configurations that takes. What is tidied up by them is tidied up under `tidying`. `stored` are the silences
+    that hold beside theirs.
     """
 
     def __init__(self, shared: OwnerDependencies, ownership: Ownership, *, drain_s: float = DRAIN_S) -> None:
@@ -87,8 +88,8 @@ class Supervisor:
         self.applied: Settings | None = None
         self.tidying = asyncio.Lock()
         self._settings = Settings()
-        self._stored: Sequence[SilenceSettings] = ()
-        self._wanted: Mapping[LeaseKey, object] = {}
+        self.stored: Sequence[SilenceSettings] = ()
+        self._wanted: dict[LeaseKey, object] = {}  # what each owner is built from: another value means another owner
         self._owners: dict[LeaseKey, _Owner] = {}
         self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(asyncio.Lock)  # of all there ever was
         self._changes: set[asyncio.Task[None]] = set()
@@ -114,7 +115,7 @@ class Supervisor:
 
     def keep_back(self, stored: Sequence[SilenceSettings]) -> None:
         """Keep back what the silences of the configuration and these say, from now on."""
-        self._stored = stored
+        self.stored = stored
         self._shared.silences.all = tuple(silences_of(self._settings, stored))
 
     async def apply(self, settings: Settings) -> None:
@@ -131,14 +132,17 @@ class Supervisor:
         async with self.tidying:  # to its end, by the settings of before
             pass
         self._shared.events.router.routes = routes_of(settings)
-        self._settings, self._wanted = settings, _wanted_by(settings)
-        self.keep_back(self._stored)
-        accounts = {LeaseKey("account", name): fingerprint_of_key(a.api_key) for name, a in settings.accounts.items()}
-        spending = accounts | {LeaseKey("sink", name): "" for name in settings.sinks}
-        await self._ownership.want(spending, fingerprint=fingerprint_of_settings(settings))
+        self._settings, public_url = settings, settings.http.public_url
+        self._wanted = {LeaseKey("sink", name): (sink, public_url) for name, sink in settings.sinks.items()}
+        for name, account in settings.accounts.items():
+            self._wanted[LeaseKey("account", name)] = (account, settings.polling, settings.store.retention_s)
+        self.keep_back(self.stored)
+        keys = {LeaseKey("account", name): fingerprint_of_key(each.api_key) for name, each in settings.accounts.items()}
+        spent = {key: keys.get(key, "") for key in self._wanted}
+        await self._ownership.want(spent, fingerprint=fingerprint_of_settings(settings))
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.
-        keys = dict.fromkeys([*self._owners, *self._wanted, *self._changing])
-        _raise_worst(await asyncio.gather(*map(self._change, keys), return_exceptions=True))
+        changing = dict.fromkeys([*self._owners, *self._wanted, *self._changing])
+        raise_worst(await asyncio.gather(*map(self._change, changing), return_exceptions=True))
         self.applied = settings
 
     async def stop(self) -> None:
@@ -153,7 +157,7 @@ class Supervisor:
         # once.
         outcomes = await asyncio.gather(*map(self._change, list(self._changing)), return_exceptions=True)
         await self._ownership.close()
-        _raise_worst(outcomes)
+        raise_worst(outcomes)
 
     def _ownership_changed(self, keys: Collection[LeaseKey]) -> None:
         """Begin with what may be owned by now, and end what may not."""
@@ -164,7 +168,6 @@ class Supervisor:
             change.add_done_callback(partial(raise_to, self._shared.fatal))
 
     async def _change_or_retry(self, key: LeaseKey) -> None:
-        """Make one owner what is wanted; while the store keeps it from beginning, now and then."""
         try:
             await self._change(key)
         except StoreUnusableError:
@@ -200,26 +203,29 @@ class Supervisor:
         settings, owner = self._settings, self._owners.get(key)
         held = await self._ownership.take(key) if owner is None else owner.held
         try:
-            owner = owner or await self._start(key, wanted, held=held, settings=settings)
-            if isinstance(owner.part, AccountPoller):
-                await owner.part.watch(watches_of(settings, owner.part.account))
+            part = await self._start(key, wanted, held, settings) if owner is None else owner.part
+            if isinstance(part, AccountPoller):
+                await part.watch(watches_of(settings, part.account))
         except OwnershipLostError:
             self._ownership.lost(held)
 
-    async def _start(self, key: LeaseKey, wanted: object, *, held: HeldLease, settings: Settings) -> _Owner:
+    async def _start(
+        self, key: LeaseKey, wanted: object, held: HeldLease, settings: Settings
+    ) -> AccountPoller | DeliveryWorker:
         shared = replace(self._shared, fatal=partial(self._failed, held=held))
         async with AsyncExitStack() as stack:
+            stack.callback(self._owners.pop, key, None)
             part: AccountPoller | DeliveryWorker
             if key.kind == "sink":
                 part = await _build_worker(shared, stack, held, settings)
             else:
                 part = await build_account(shared, stack, held, settings)
-            owner = self._owners[key] = _Owner(part, wanted, held, stack.pop_all())
-        self._shared.schedule.add(_job(key), part.tick, failed=shared.fatal)
-        return owner
+            stack.push_async_callback(_close, part)
+            self._owners[key] = _Owner(part, wanted, held, stack.pop_all())
+        self._shared.schedule.add(f"{key.kind}:{key.name}", part.tick, failed=shared.fatal)
+        return part
 
     def _failed(self, error: BaseException, *, held: HeldLease) -> None:
-        """Let go of what the store holds otherwise by now; whatever else fails ends the daemon."""
         if isinstance(error, OwnershipLostError):
             self._ownership.lost(held)
         else:
@@ -231,45 +237,36 @@ class Supervisor:
             owner.ends_at = asyncio.get_running_loop().time() + self._drain_s
         outcomes: list[BaseException | None] = []
         # Together: a tick that hangs on the store must find its part draining when it goes on.
-        ending = [self._shared.schedule.remove(_job(key)), owner.part.drain()]
+        ending = [self._shared.schedule.remove(f"{key.kind}:{key.name}"), owner.part.drain()]
         try:
             async with asyncio.timeout_at(owner.ends_at):
                 outcomes += await asyncio.gather(*ending, return_exceptions=True)
         except TimeoutError:
             log.warning("drain.cut_short", **{key.kind: key.name})
-        outcomes += await asyncio.gather(self._close(key, owner), return_exceptions=True)
-        _raise_worst(outcomes)
-
-    async def _close(self, key: LeaseKey, owner: _Owner) -> None:
-        """Close one owner. Whatever fails in that, it is none any more: what comes in its place begins anew."""
-        try:
-            async with owner.stack:
-                await owner.part.cancel()
-                with suppress(StoreError, TimeoutError):  # what is not flushed is a few seconds older, for all we know
-                    async with asyncio.timeout(FLUSH_S):
-                        await owner.part.flush()
-        finally:
-            del self._owners[key]
+        outcomes += await asyncio.gather(owner.stack.aclose(), return_exceptions=True)
+        raise_worst(outcomes)
 
     def _forget(self, key: LeaseKey) -> None:
         """Take what is owned no more out of the metrics."""
-        if key.kind == "sink":
-            self._shared.metrics.forget_sink(key.name)
-        elif key.kind == "account":
-            self._shared.metrics.forget_account(key.name)
+        self._shared.metrics.forget(key.kind, key.name)
+
+
+async def _close(part: AccountPoller | DeliveryWorker) -> None:
+    await part.cancel()
+    with suppress(StoreError, TimeoutError):  # what is not flushed is a few seconds older, for all we know
+        async with asyncio.timeout(FLUSH_S):
+            await part.flush()
 
 
 async def _build_worker(
     shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, settings: Settings
 ) -> DeliveryWorker:
-    """Build the worker of a sink whose lease is held. `stack` closes it. Raises `StoreError`."""
     name, block = held.lease.name, settings.sinks[held.lease.name]
     metrics = SinkMetrics(shared.metrics, name)
     context = SinkContext(
         shared.clock,
         shared.output,
-        retried=lambda why: worker.retried(why),  # noqa: PLW0108 (it is there later)
-        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (as above)
+        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (it is there later)
         check=held.check,
         public_url=settings.http.public_url or "",
     )
@@ -286,37 +283,20 @@ async def _build_worker(
         silences=shared.silences,
         fatal=shared.fatal,
         metrics=metrics,
-        backpressure=shared.backpressure,
     )
     worker = DeliveryWorker(store, sink=sink, record=record, rules=block.rules, deps=deps)
     shared.store.wakes[name] = worker.wake
     stack.callback(shared.store.wakes.pop, name)
     shared.store.takers[name] = worker.offer
     stack.callback(shared.store.takers.pop, name)
-    stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
     return worker
 
 
-def _wanted_by(settings: Settings) -> dict[LeaseKey, object]:
-    """Return what each owner is built from: another value of it means another owner."""
-    sinks = {LeaseKey("sink", name): (sink, settings.http.public_url) for name, sink in settings.sinks.items()}
-    accounts = {
-        LeaseKey("account", name): (account, settings.polling, settings.store.retention_s)
-        for name, account in settings.accounts.items()
-    }
-    return {**sinks, **accounts}
+def raise_worst(outcomes: Sequence[BaseException | None]) -> None:
+    """Raise one of these, if there is any: a bug, else what no next time will mend, else trouble with the store.
 
-
-def _job(key: LeaseKey) -> str:
-    """Return the name of an owner's job."""
-    return f"{key.kind}:{key.name}"
-
-
-def _raise_worst(outcomes: Sequence[BaseException | None]) -> None:
-    """Raise one of these, if there is any: rather than trouble with the store a bug, which ends the daemon.
-
-    That an owner has lost what it had is none: it ends for that.
+    That an owner has lost what it had is none: it ends for that, and the next one begins from what is recorded.
     """
     errors = [each for each in outcomes if each is not None and not isinstance(each, OwnershipLostError)]
     if errors:
-        raise min(errors, key=lambda error: isinstance(error, StoreError))
+        raise min(errors, key=lambda error: isinstance(error, StoreError) * (2 - isinstance(error, StoreUnusableError)))

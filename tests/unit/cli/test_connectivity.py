@@ -17,7 +17,7 @@ from tls import serving
 from watcher.cli.connectivity import Trial, try_everything, try_store
 from watcher.config.models import Settings, StoreSettings
 from watcher.domain.errors import Exit
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.scenarios import populate
 from watcher.simulator.server import SIM_KEY, Simulator
@@ -44,7 +44,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def all_tried(document: dict[str, Any], *, send: bool = False) -> list[Trial]:
-    settings, clock = Settings.model_validate(document), SystemClock()
+    settings, clock = Settings.model_validate(document), Clock()
     return [*await try_everything(settings, clock=clock, send=send)]
 
 
@@ -54,7 +54,7 @@ async def tried(document: dict[str, Any], *, send: bool = False) -> Trial:
 
 
 def filled(pipelines_count: int = 5, executions_count: int = 8) -> World:
-    world = World(SystemClock())
+    world = World(Clock())
     populate(world, pipelines_count=pipelines_count, executions_count=executions_count)
     return world
 
@@ -95,10 +95,10 @@ async def test_they_are_tried_at_the_pace_of_the_key() -> None:
     watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines.values()]
     async with Simulator(world) as simulator:
         document = account(simulator.base_url, rate_limit="20/s") | {"watch": watches}
-        began_at = SystemClock().monotonic()
+        began_at = Clock().monotonic()
         settings = Settings.model_validate(document)
-        await try_everything(settings, clock=SystemClock(), send=False)
-    assert SystemClock().monotonic() - began_at >= 3 / 20
+        await try_everything(settings, clock=Clock(), send=False)
+    assert Clock().monotonic() - began_at >= 3 / 20
 
 
 async def test_the_first_request_waits_for_nothing(receiver: Receiver) -> None:
@@ -395,7 +395,7 @@ async def test_an_answer_of_another_shape_is_not_slacks_and_an_unknown_word_not_
 
 
 async def tried_store(url: str, **settings: str) -> Trial:
-    (trial,) = await try_store(StoreSettings.model_validate({"url": url, **settings}), clock=SystemClock())
+    (trial,) = await try_store(StoreSettings.model_validate({"url": url, **settings}), clock=Clock())
     assert (trial.target, trial.place) == ("store.url", url.partition("?")[0])
     return trial
 
@@ -404,7 +404,7 @@ async def test_a_store_that_can_be_used_is_left_as_it_is_and_a_file_is_not_tried
     with postgres.database() as full, postgres.database(EMPTY) as empty:
         assert [(await tried_store(url)).words for url in (full, empty)] == ["can be used", "can be used; it is empty"]
         assert shape(postgres, empty) == [[], [], [], []]
-    assert await try_store(StoreSettings(), clock=SystemClock()) == []
+    assert await try_store(StoreSettings(), clock=Clock()) == []
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What is built from settings, where no other test sees it."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,13 @@ import pytest
 
 from watcher.config.loader import load_config
 from watcher.config.models import Settings, SilenceSettings
-from watcher.daemon.build import fingerprint_of_sink, silences_of, watches_of
+from watcher.daemon.build import fingerprint_of_settings, fingerprint_of_sink, silences_of, watches_of
 from watcher.daemon.maintenance import watches_for
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.rules import FailingRule, Rules
-from watcher.sinks.webhook import WebhookSettings
-from watcher.store.records import OpenProblem
+from watcher.sinks.webhook import TemplateFile, WebhookSettings
+from watcher.store.changes import OpenProblem
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 BLOCK: dict[str, Any] = {"type": "webhook", "url": "https://h/path", "secret": SECRET, "headers": {"A": "b"}}
@@ -111,7 +112,7 @@ def test_a_silence_is_never_for_stdout() -> None:
     *_, of_stdout = silences_of(Settings.model_validate({"sinks": sinks}), [stored])
     assert of_stdout.sinks == frozenset()
     (nothing,) = silences_of(Settings.model_validate({"sinks": {"out": {"type": "stdout"}}, "silences": silences[:1]}))
-    assert not nothing.is_on("out", at=nothing.starts_at)
+    assert nothing.sinks == frozenset()
 
 
 def test_a_silence_keeps_back_what_matches_all_that_its_block_names() -> None:
@@ -130,3 +131,59 @@ def test_a_silence_keeps_back_what_matches_all_that_its_block_names() -> None:
     )
     saturday = datetime(2026, 11, 28, 22, tzinfo=UTC)
     assert silence.during(saturday).ends_at == saturday + timedelta(hours=10)
+
+
+# What makes a configuration another one
+
+GIVEN: dict[str, Any] = {
+    "accounts": {"a": {"api_key": "secret-a"}, "b": {"api_key": "secret-b"}},
+    "watch": [{"account": "a", "pipeline": PIPELINE}],
+    "sinks": {"ops": {"type": "webhook", "url": "https://example.com/in"}},
+    "store": {"url": "sqlite:////var/lib/one.db", "retention": "30d"},
+    "http": {"listen": "127.0.0.1:9100"},
+    "log": {"level": "info"},
+}
+
+
+def fingerprint(**changed: object) -> str:
+    return fingerprint_of_settings(Settings.model_validate(GIVEN | changed))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"http": {"listen": "127.0.0.1:9101"}},
+        {"log": {"level": "debug"}},
+        {"store": {"url": "sqlite:////var/lib/other.db", "retention": "30d"}},
+        {"accounts": {"b": {"api_key": "new-b"}, "a": {"api_key": "new-a"}}},
+    ],
+)
+def test_what_one_replica_may_have_for_itself_and_secrets_make_it_no_other(changed: dict[str, object]) -> None:
+    assert fingerprint(**changed) == fingerprint()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"accounts": {"a": {"api_key": "secret-a"}}},
+        {"accounts": {**GIVEN["accounts"], "b": {"api_key": "secret-b", "rate_limit": "9/s"}}},
+        {"watch": []},
+        {"sinks": {"ops": {"type": "webhook", "url": "https://example.com/in", "rate_limit": "9/s"}}},
+        {"store": {"url": "sqlite:////var/lib/one.db", "retention": "29d"}},
+        {"polling": {"max_interval": "50s"}},
+    ],
+)
+def test_whatever_else_is_written_there_does(changed: dict[str, object]) -> None:
+    assert fingerprint(**changed) != fingerprint()
+    assert "secret" not in json.dumps(fingerprint(**changed))
+
+
+def test_what_a_template_file_holds_is_part_of_it() -> None:
+    def sinks(source: str) -> dict[str, object]:
+        block = {"type": "webhook", "url": "https://example.com/in", "template": TemplateFile("chat.j2", source)}
+        return {"sinks": {"ops": block}}
+
+    assert fingerprint(**sinks("{}")) == fingerprint(**sinks("{}"))
+    assert fingerprint(**sinks("{}")) != fingerprint(**sinks("[]"))
+    one, other = (Settings.model_validate(GIVEN | sinks(source)).sinks["ops"] for source in ("{}", "[]"))
+    assert fingerprint_of_sink(one) != fingerprint_of_sink(other)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import pytest
 from receiver import Receiver, answer, resets, says
@@ -9,7 +10,8 @@ from structlog.testing import capture_logs
 from yarl import URL
 
 from watcher.config.models import HeartbeatSettings
-from watcher.daemon.heartbeat import Heartbeat, ping
+from watcher.daemon.health import Heartbeat, Readiness, ping
+from watcher.runtime.scheduler import Schedule
 
 WITHIN_S = 10.0
 
@@ -18,11 +20,17 @@ class Health:
     """What is wrong with the daemon, as a test says."""
 
     def __init__(self) -> None:
-        self.stalled: list[str] = []
+        self.stalls: list[str] = []
         self.store: str | None = None
+
+    def stalled(self) -> list[str]:
+        return self.stalls
 
     async def store_problem(self) -> str | None:
         return self.store
+
+    def heartbeat(self) -> Heartbeat:
+        return Heartbeat(cast("Schedule", self), cast("Readiness", self))
 
 
 @pytest.fixture
@@ -38,7 +46,7 @@ def health() -> Health:
 
 @pytest.fixture
 async def heartbeat(health: Health) -> AsyncIterator[Heartbeat]:
-    heartbeat = Heartbeat(lambda: health.stalled, health.store_problem)
+    heartbeat = health.heartbeat()
     yield heartbeat
     await heartbeat.go_by(None)
 
@@ -77,12 +85,12 @@ async def test_a_reload_changes_it_and_one_that_leaves_it_as_it_is_does_not(
 async def test_it_is_silent_while_a_loop_stalls_or_the_store_takes_nothing(
     heartbeat: Heartbeat, receiver: Receiver, health: Health, stalled: list[str], store: str | None
 ) -> None:
-    health.stalled, health.store = stalled, store
+    health.stalls, health.store = stalled, store
     with capture_logs() as logs:
         await heartbeat.go_by(settings(receiver))
         await until(lambda: logs)
         assert receiver.requests == []
-        health.stalled, health.store = [], None
+        health.stalls, health.store = [], None
         await until(lambda: len(logs) > 1)
     failed, recovered = logs
     assert failed["answer"] == f"withheld: {store or 'account:a is stalled'}"
@@ -125,12 +133,13 @@ async def test_a_proxy_of_the_environment_is_used(receiver: Receiver, monkeypatc
     assert request.headers["proxy-authorization"].startswith("Basic ")
 
 
-async def test_an_error_of_ours_is_loud(receiver: Receiver) -> None:
+async def test_an_error_of_ours_is_loud(receiver: Receiver, health: Health, monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken() -> str | None:
         raise TypeError
 
+    monkeypatch.setattr(health, "store_problem", broken)
     seen: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: seen.append(context["exception"]))
-    await Heartbeat(lambda: (), broken).go_by(settings(receiver))
+    await health.heartbeat().go_by(settings(receiver))
     await until(lambda: seen)
     assert isinstance(seen[0], TypeError)

@@ -53,9 +53,8 @@ class Replica:
     def clock_at(self) -> float:
         return self.table.clock.boot_time()
 
-    async def give_up(self) -> None:
-        for key in dict.fromkeys(self.changed):
-            await self.leases.release(key)
+    def agrees(self) -> bool:
+        return self.leases.is_agreed
 
     def owned(self, keys: Collection[LeaseKey]) -> list[LeaseKey]:
         return [key for key in keys if self.leases.may_own(key)]
@@ -318,7 +317,7 @@ async def test_configurations_that_differ_are_said_once_until_they_agree(
 ) -> None:
     other = Replica(table, "other")
     await replica.want(A, fingerprint="new")
-    assert replica.leases.is_agreed()
+    assert replica.agrees()
     await other.want(A, fingerprint="old")
     with capture_logs() as logs:
         for _ in range(3):
@@ -332,15 +331,15 @@ async def test_configurations_that_differ_are_said_once_until_they_agree(
         "note": "each owner goes by its own; meanwhile nothing goes that is not named any more",
     }
     assert logs == [differs]  # of this one: the other said so when it came
-    assert not replica.leases.is_agreed()
+    assert not replica.agrees()
     await other.want(A, fingerprint="new")
     clock.advance(RENEW_EVERY_S)
     await replica.look()
-    assert replica.leases.is_agreed()
+    assert replica.agrees()
 
 
 async def test_nobody_agrees_on_a_configuration_that_the_store_was_not_told_of(replica: Replica) -> None:
     await replica.want(A, fingerprint="old")
     replica.store.trouble = StoreError("no")
     await replica.want(A, fingerprint="new")
-    assert not replica.leases.is_agreed()
+    assert not replica.agrees()

@@ -88,12 +88,9 @@ async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: 
     ended = [change(lease, number, sinks=(), ended_at=1) for number in range(count)]
     await asyncio.gather(*map(store.record, ended))
     maintenance = maintenance_of(store, clock, Owners(NOTHING))
-    with capture_logs() as logs:
+    for are_left in (True, False):
         await maintenance.tick()
-        assert logs == []
-        await maintenance.tick()
-    assert logs == [{"event": "store.pruned", "log_level": "info", "executions": count}]
-    assert await executions_of(store, lease) == []
+        assert bool(await executions_of(store, lease, count=count)) is are_left
     await store.record(change(lease, sinks=(), ended_at=1))
     clock.advance(3599)
     await maintenance.tick()
@@ -120,9 +117,8 @@ async def test_a_file_that_is_no_longer_the_stores_ends_the_daemon(
     maintenance = maintenance_of(store, clock, Owners(NAMED))
     await maintenance.tick()
     await asyncio.to_thread(path.unlink)
-    with capture_logs() as logs, pytest.raises(StoreUnusableError, match="while it was in use"):
+    with pytest.raises(StoreUnusableError, match="while it was in use"):
         await maintenance.tick()
-    assert [line["event"] for line in logs] == ["store.replaced"]
 
 
 async def test_a_removed_sink_has_its_deliveries_die_after_a_day(store: SqlStore, clock: FakeClock) -> None:
@@ -157,7 +153,7 @@ def pending(metrics: Metrics) -> float | None:
 class SharedOwnership(Alone):
     """What is owned where there are other replicas."""
 
-    maintains = agreed = True
+    maintains = True
 
     def __init__(self, store: SqlStore, *, clock: FakeClock) -> None:
         super().__init__(store, clock=clock)
@@ -169,9 +165,6 @@ class SharedOwnership(Alone):
     def lost(self, held: HeldLease) -> None:
         self.noted_as_lost.append(held)
         self._held.clear()
-
-    def is_agreed(self) -> bool:
-        return self.agreed
 
 
 WHOLE = keeping()
@@ -302,14 +295,14 @@ async def test_while_replicas_differ_nothing_is_closed_as_removed_nor_marked_as_
     account, ownership = await overdue_ones(store, clock), SharedOwnership(store, clock=clock)
     owners = Owners(NAMED)
     maintenance = maintenance_of(store, clock, owners, metrics=account.metrics, ownership=ownership)
-    ownership.agreed = False
+    ownership.is_agreed = False
     await store.record(change(await claim(store, "account", "other"), sinks=("gone",)))
     for _ in range(2):
         clock.advance(DAY_S)
         owners.applied = NOTHING
         await maintenance.tick()
     assert (await store.backlog())["gone"].pending_count == 1
-    ownership.agreed = True
+    ownership.is_agreed = True
     await maintenance.tick()
     assert len(await closings(account)) == 2
     clock.advance(2 * DAY_S)

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from supervision import dependencies_of
 from virtual import FakeClock
 
-from watcher.daemon.progress_log import ProgressLog
+from watcher.daemon.maintenance import ProgressLog
 from watcher.daemon.supervisor import Supervisor
 from watcher.domain.event import EventType
 from watcher.domain.execution import Outcome

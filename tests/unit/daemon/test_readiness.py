@@ -12,13 +12,13 @@ from structlog.testing import capture_logs
 from supervision import dependencies_of
 from virtual import FakeClock
 
-from watcher.daemon.pages import Readiness
+from watcher.daemon.health import Readiness
 from watcher.store.sql_store import SqlStore
 
 
 def readiness_of(store: object, clock: FakeClock) -> Readiness:
     shared = dependencies_of(cast("SqlStore", store), clock)
-    return Readiness(shared.store, shared.schedule, Alone(shared.store, clock=clock), clock=clock)
+    return Readiness(shared, Alone(shared.store, clock=clock))
 
 
 class SlowStore:
@@ -40,7 +40,7 @@ class SlowStore:
 
 async def test_what_has_not_run_and_a_lease_that_may_be_lost_are_said_too(store: SqlStore, clock: FakeClock) -> None:
     shared, ownership = dependencies_of(store, clock), Alone(store, clock=clock)
-    readiness = Readiness(store, shared.schedule, ownership, clock=clock)
+    readiness = Readiness(shared, ownership)
     ownership.problem = lambda: None  # type: ignore[method-assign]
     assert await readiness.problems() == []
     ownership.problem = lambda: "the leases were not renewed in time"  # type: ignore[method-assign]
@@ -85,7 +85,7 @@ async def test_however_many_ask_the_store_writes_once_a_second(clock: FakeClock)
 async def test_a_store_that_does_not_answer_is_not_usable_and_not_asked_again_meanwhile(
     clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("watcher.daemon.pages.STORE_ANSWERS_WITHIN_S", 0.01)
+    monkeypatch.setattr("watcher.daemon.health.STORE_ANSWERS_WITHIN_S", 0.01)
     slow = SlowStore()
     readiness = readiness_of(slow, clock)
     for _ in range(3):

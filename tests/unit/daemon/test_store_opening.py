@@ -13,14 +13,14 @@ from structlog.testing import capture_logs
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.app import open_when_ready, run
 from watcher.domain.errors import StoreUnusableError
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.store.sql_store import SqlStore
 
 END_WHO_WAITS = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted"
 
 
 def opening(settings: StoreSettings, stop: asyncio.Event) -> asyncio.Task[SqlStore | None]:
-    opened = open_when_ready(settings, clock=SystemClock(), stop=stop)
+    opened = open_when_ready(settings, clock=Clock(), stop=stop)
     return asyncio.create_task(opened)
 
 
@@ -52,11 +52,6 @@ async def test_the_end_does_not_wait_for_a_server() -> None:
             assert not task.done()
         stop.set()
         assert await task is None
-
-
-async def test_what_a_person_must_correct_is_not_waited_for(postgres: PostgresServer) -> None:
-    with pytest.raises(StoreUnusableError, match="does not exist"):
-        await opening(StoreSettings.model_validate({"url": postgres.url("nowhere")}), asyncio.Event())
 
 
 async def test_meanwhile_the_daemon_is_alive_and_not_ready(postgres: PostgresServer) -> None:

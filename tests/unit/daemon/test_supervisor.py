@@ -4,9 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
-import queue
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,15 +19,14 @@ from structlog.testing import capture_logs
 from supervision import LONG_S, A, B, Setup, Slowly, set_up
 from virtual import FakeClock
 
-from watcher.daemon.pages import Readiness
+from watcher.daemon.health import Readiness
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.pacing import LATENESS_S
 from watcher.sinks.output import StdoutOutput
-from watcher.store.changes import SourceChange
-from watcher.store.records import SinkRecord
+from watcher.store.changes import SinkRecord, SourceChange
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -145,10 +142,7 @@ async def test_what_cannot_begin_anew_is_tried_again(setup: Setup, monkeypatch: 
 
 
 async def test_a_tick_that_hangs_beyond_the_end_of_its_owner_and_then_goes_on_ends_nothing(setup: Setup) -> None:
-    setup.hook.reply = says(answer(410))
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.record()
-    await setup.deliver()
+    await setup.send(says(answer(410)))
     await until_answered(setup.worker())
     go_on = setup.schedule.job("sink:ops")
     await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
@@ -157,27 +151,24 @@ async def test_a_tick_that_hangs_beyond_the_end_of_its_owner_and_then_goes_on_en
     assert setup.ticks() == {"account:a", "sink:ops"}
 
 
-async def test_what_is_as_it_was_goes_on_undisturbed(setup: Setup) -> None:
+@pytest.mark.parametrize(
+    ("more", "begin_anew"),
+    [
+        ({}, [False, False]),
+        ({"sinks": {"ops": {"rate_limit": "9/s"}}}, [False, True]),
+        ({"http": {"public_url": "https://watcher.example.com"}}, [False, True]),
+        ({"polling": {"max_interval": "50s"}}, [True, False]),
+        ({"store": {"retention": "29d"}}, [True, False]),
+    ],
+)
+async def test_an_owner_is_another_with_whatever_it_was_built_from_and_else_goes_on_undisturbed(
+    setup: Setup, more: dict[str, Any], begin_anew: list[bool]
+) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
-    watcher, worker = setup.watcher(), setup.worker()
-    await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
-    assert setup.watcher() is watcher
-    assert setup.worker() is not worker
-    worker = setup.worker()
-    await setup.apply(
-        sinks={"ops": setup.webhook(rate_limit="9/s")}, http={"public_url": "https://watcher.example.com"}
-    )
-    assert setup.watcher() is watcher
-    assert setup.worker() is not worker
-
-
-@pytest.mark.parametrize("more", [{"polling": {"max_interval": "50s"}}, {"store": {"retention": "29d"}}])
-async def test_a_watcher_is_another_with_whatever_it_was_built_from(setup: Setup, more: dict[str, Any]) -> None:
-    await setup.apply()
-    watcher = setup.watcher()
-    await setup.apply(**more)
-    assert setup.watcher() is not watcher
-    assert setup.ticks() == {"account:a"}
+    before = setup.watcher(), setup.worker()
+    await setup.apply(**more | {"sinks": {"ops": setup.webhook(**more.get("sinks", {}).get("ops", {}))}})
+    assert [setup.watcher() is not before[0], setup.worker() is not before[1]] == begin_anew
+    assert setup.ticks() == {"account:a", "sink:ops"}
 
 
 async def test_a_watcher_that_runs_is_handed_its_watches(setup: Setup) -> None:
@@ -199,10 +190,7 @@ async def test_what_is_asked_for_no_more_ends_and_is_forgotten(setup: Setup) -> 
 
 
 async def test_what_is_in_flight_is_finished_and_not_done_again(setup: Setup) -> None:
-    setup.hook.reply = slowly = Slowly()
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.record()
-    await setup.deliver()
+    await setup.send(slowly := Slowly())
     changed = {"ops": setup.webhook(rate_limit="9/s"), "new": setup.webhook()}
     changing = asyncio.create_task(setup.apply(sinks=changed))
     while await setup.schedule.added() != "sink:new":
@@ -218,10 +206,8 @@ async def test_what_is_in_flight_is_finished_and_not_done_again(setup: Setup) ->
 
 
 async def test_what_does_not_end_in_time_is_broken_off_and_comes_due_again(setup: Setup) -> None:
-    setup.hook.reply = setup.api.reply = hangs
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.record()
-    sent, asked = await setup.deliver(), await setup.poll()
+    setup.api.reply = hangs
+    sent, asked = await setup.send(hangs), await setup.poll()
     setup.supervisor._drain_s = 0.01
     with capture_logs() as logs:
         await setup.apply({"a": setup.account(rate_limit="9/s")}, sinks={"ops": setup.webhook(rate_limit="9/s")})
@@ -231,10 +217,8 @@ async def test_what_does_not_end_in_time_is_broken_off_and_comes_due_again(setup
 
 
 async def test_at_the_end_all_have_the_same_time_to_finish(setup: Setup) -> None:
-    setup.hook.reply = setup.api.reply = hangs
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.record()
-    await setup.deliver()
+    setup.api.reply = hangs
+    await setup.send(hangs)
     await setup.poll()
     setup.supervisor._drain_s = 0.01
     with capture_logs() as logs:
@@ -260,10 +244,7 @@ async def test_a_store_that_takes_nothing_holds_up_no_end(setup: Setup, path: Pa
 
 
 async def test_a_store_that_failed_before_is_written_at_the_end_all_the_same(setup: Setup, path: Path) -> None:
-    setup.hook.reply = slowly = Slowly()
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.record()
-    await setup.deliver()
+    await setup.send(slowly := Slowly())
     with held(path):
         slowly.may_answer.set()
         await setup.worker().drain()
@@ -298,10 +279,7 @@ async def test_of_several_errors_one_that_is_not_the_store_s_is_raised(
 
 
 async def test_a_newer_configuration_waits_for_no_drain_but_in_the_owner_that_drains(setup: Setup) -> None:
-    setup.hook.reply = slowly = Slowly()
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.record()
-    await setup.deliver()
+    await setup.send(slowly := Slowly())
     between = {"ops": setup.webhook(rate_limit="8/s"), "between": setup.webhook()}
     await broken_off(setup.apply(sinks=between), setup=setup, once_added="sink:between")
     newest = {"ops": setup.webhook(rate_limit="9/s"), "newest": setup.webhook()}
@@ -321,44 +299,27 @@ async def test_a_newer_configuration_waits_for_no_drain_but_in_the_owner_that_dr
 
 
 async def test_what_drains_begins_anew_even_if_it_is_wanted_again_as_it_was(setup: Setup) -> None:
-    setup.hook.reply = slowly = Slowly()
-    sinks = {"ops": setup.webhook()}
-    await setup.apply(sinks=sinks)
-    await setup.record()
-    await setup.deliver()
+    await setup.send(slowly := Slowly())
     await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
-    applying = asyncio.create_task(setup.apply(sinks=sinks))
+    applying = asyncio.create_task(setup.apply(sinks={"ops": setup.webhook()}))
     slowly.may_answer.set()
     await applying
     assert setup.ticks() == {"account:a", "sink:ops"}
 
 
-async def test_a_newer_configuration_gives_a_drain_no_more_time(setup: Setup) -> None:
-    setup.hook.reply = hangs
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.record()
-    await setup.deliver()
+@pytest.mark.parametrize("is_the_end", [False, True])
+async def test_neither_a_newer_configuration_nor_the_end_gives_a_drain_more_time(
+    setup: Setup, *, is_the_end: bool
+) -> None:
+    await setup.send(hangs)
     setup.supervisor._drain_s = 0.5
     with capture_logs() as logs:
         await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
         setup.supervisor._drain_s = 10 * LONG_S
         async with asyncio.timeout(LONG_S):
-            await setup.apply()
+            await (setup.supervisor.stop() if is_the_end else setup.apply())
     assert [entry["event"] for entry in logs] == ["drain.cut_short"]
-    assert setup.ticks() == {"account:a"}
-
-
-async def test_the_end_waits_for_a_drain_of_an_earlier_configuration_as_long_as_that_did(setup: Setup) -> None:
-    setup.hook.reply = hangs
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.record()
-    await setup.deliver()
-    setup.supervisor._drain_s = 0.5
-    await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
-    setup.supervisor._drain_s = 10 * LONG_S
-    async with asyncio.timeout(LONG_S):
-        await setup.supervisor.stop()
-    assert (setup.supervisor.owned(), setup.ticks()) == ([], set())
+    assert setup.ticks() == (set() if is_the_end else {"account:a"})
 
 
 async def test_a_key_is_used_by_one_account_only_wherever_it_went_in_between(setup: Setup) -> None:
@@ -398,24 +359,6 @@ async def test_an_owner_that_does_not_end_well_is_loud_and_in_nobody_s_way(
     assert await setup.deliver()
 
 
-async def test_an_owner_that_does_not_end_well_is_loud_though_nobody_waits_for_it(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await setup.apply(sinks={"ops": setup.webhook()})
-    may_break = asyncio.Event()
-
-    async def break_down_later() -> None:
-        await may_break.wait()
-        raise BrokenError
-
-    monkeypatch.setattr(setup.worker(), "drain", break_down_later)
-    await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
-    may_break.set()
-    with pytest.raises(BrokenError):
-        await setup.apply()
-    await setup.apply()
-
-
 async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
@@ -438,12 +381,9 @@ async def until_answered(worker: DeliveryWorker) -> None:
 async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_though_a_sink_is_paused(
     setup: Setup, path: Path
 ) -> None:
-    setup.hook.reply = slowly = Slowly(says(answer(429, retry_after="600")))
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.record()
-    await setup.deliver()
+    await setup.send(slowly := Slowly(says(answer(429, retry_after="600"))))
     maintenance = setup.maintenance()
-    readiness = Readiness(setup.store, setup.schedule, setup.ownership, clock=setup.clock)
+    readiness = Readiness(setup.shared, setup.ownership)
     with capture_logs() as logs:
         with held(path):
             slowly.may_answer.set()
@@ -472,17 +412,7 @@ async def test_the_other_sinks_are_notified_why_stdout_takes_nothing(
     if is_full:
         with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123 (a device)
             os.dup2(full.fileno(), writing)
-    sleeps: queue.Queue[float] = queue.Queue()
-    slept, may_go_on = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def sleep(wait_s: float) -> None:
-        sleeps.put(wait_s)
-        if sleeps.qsize() == 2:  # so the first was followed by another try
-            loop.call_soon_threadsafe(slept.set)
-            may_go_on.wait()
-
-    output = StdoutOutput(writing, sleep=sleep)
+    output = StdoutOutput(writing)
     setup = Setup(store, clock, output)
     async with setup.api.receiver, setup.hook.receiver:
         await setup.apply(sinks={"console": {"type": "stdout"}, "ops": setup.webhook()})
@@ -491,12 +421,11 @@ async def test_the_other_sinks_are_notified_why_stdout_takes_nothing(
         for after_s in (0, 0, 300):
             clock.advance(after_s)
             await workers[0].tick()
-            if is_full:
-                await slept.wait()
+            while is_full and workers[0]._sending:
+                await asyncio.sleep(0)
         await workers[1].tick()
         await setup.hook.asked()
         reported = json.loads(setup.hook.receiver.requests[-1].body)
-        may_go_on.set()
         os.set_blocking(reading, False)
         os.dup2(os.open(os.devnull, os.O_WRONLY), writing)
         os.close(reading)

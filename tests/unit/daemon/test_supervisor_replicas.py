@@ -13,7 +13,6 @@ from supervision import LONG_S, Setup, Slowly, set_up
 from virtual import FakeClock
 
 from watcher.delivery.worker import DeliveryWorker
-from watcher.domain.errors import SequenceConflictError
 from watcher.sinks.output import StdoutOutput
 from watcher.store.leases import LEASE_S, LeaseKey, RenewRequest, Sharing
 from watcher.store.sql_store import SqlStore
@@ -103,25 +102,6 @@ async def test_what_was_lost_and_is_had_again_begins_anew(setup: Shared) -> None
     await setup.look()
     await setup.settled()
     assert setup.worker() is not worker
-
-
-async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_anew_and_the_others_go_on(
-    setup: Shared, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.settled()
-    watcher, worker = setup.watcher(), setup.worker()
-
-    async def conflict() -> float:
-        raise SequenceConflictError("another sequence")
-
-    monkeypatch.setattr(setup.schedule._jobs["account:a"], "run", conflict)
-    await setup.run_jobs()
-    assert setup.ticks() == {"sink:ops"}
-    await setup.look()
-    await setup.settled()
-    assert (setup.watcher() is not watcher, setup.worker() is worker) == (True, True)
-    await setup.poll()
 
 
 async def test_an_owner_whose_lease_is_not_trusted_asks_and_sends_nothing_until_it_is_again(setup: Shared) -> None:
@@ -224,11 +204,8 @@ async def test_surplus_is_drained_closed_and_released_and_the_rest_goes_on(setup
 
 
 async def test_at_the_end_each_is_released_once_it_has_ended_whatever_the_others_do(setup: Shared) -> None:
-    setup.hook.reply = slowly = Slowly()
-    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.send(slowly := Slowly())
     await setup.settled()
-    await setup.record()
-    await setup.deliver()
     stopping = asyncio.create_task(setup.supervisor.stop())
     async with asyncio.timeout(LONG_S):
         while not setup.table.is_free(ACCOUNT):

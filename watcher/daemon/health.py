@@ -1,34 +1,75 @@
-"""Pings a service outside as long as all is well: one that gets none for a while raises the alarm.
+"""Whether the daemon is well: found out for `/readyz`, and told by pings to a service outside.
 
-A ping is a GET. Of its URL only scheme and host are ever shown: the path is a secret.
+The service raises the alarm once it gets none for a while. A ping is a GET. Of its URL only scheme and host are ever
+shown: the path is a secret.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 
 import aiohttp
 import structlog
 from yarl import URL
 
 from watcher.config.models import HeartbeatSettings
+from watcher.daemon.ownership import Ownership
+from watcher.daemon.supervisor import OwnerDependencies
+from watcher.domain.errors import StoreError
 from watcher.runtime.http_client import USER_AGENT, failure_of, limited_session, proxy_for
+from watcher.runtime.scheduler import Schedule
 from watcher.runtime.settings import shown_url
 from watcher.sinks.template import REDIRECTED
+from watcher.web.health import Recent
 
 log = structlog.get_logger()
 
-TIMEOUT = aiohttp.ClientTimeout(total=10.0)
+FRESH_S = 1.0
+"""A write to disk a second is cheap, whoever asks for more."""
+
+STORE_ANSWERS_WITHIN_S = 2.0
+
+PING_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
+
+
+class Readiness:
+    """Whether every loop has run once, and whether the store is usable, which is found out by writing.
+
+    What is read, or was written a while ago, proves nothing.
+    """
+
+    def __init__(self, shared: OwnerDependencies, ownership: Ownership) -> None:
+        """Know nothing yet."""
+        self._shared = shared
+        self._ownership = ownership
+        self._probe = Recent(self._probe_writable, fresh_s=FRESH_S, clock=shared.clock)
+
+    async def problems(self) -> list[str]:
+        """Return what is not ready."""
+        found = [f"{name} has not run yet" for name in self._shared.schedule.not_yet_run()]
+        return [*found, *filter(None, (await self.store_problem(), self._ownership.problem()))]
+
+    async def store_problem(self) -> str | None:
+        """Return what is wrong with the store, if anything is."""
+        try:
+            async with asyncio.timeout(STORE_ANSWERS_WITHIN_S):
+                return await self._probe.get()
+        except TimeoutError:
+            return "the store does not answer"
+
+    async def _probe_writable(self) -> str | None:
+        try:
+            await self._shared.store.probe_writable()
+        except StoreError:
+            return "the store cannot be written"
+        return None
 
 
 class Heartbeat:
-    """The pings of one process. `stalled` names the loops that make no progress, `store_problem` says what ails it."""
+    """The pings of one process, while all loops make progress and the store takes writes."""
 
-    def __init__(
-        self, stalled: Callable[[], Sequence[str]], store_problem: Callable[[], Awaitable[str | None]]
-    ) -> None:
+    def __init__(self, schedule: Schedule, readiness: Readiness) -> None:
         """Ping nobody yet."""
-        self._stalled = stalled
-        self._store_problem = store_problem
+        self._schedule = schedule
+        self._readiness = readiness
         self._settings: HeartbeatSettings | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -48,7 +89,8 @@ class Heartbeat:
     async def _repeat(self, url: URL, every_s: float) -> None:
         has_failed = False
         while True:
-            trouble = ", ".join(f"{name} is stalled" for name in self._stalled()) or await self._store_problem()
+            stalled = ", ".join(f"{name} is stalled" for name in self._schedule.stalled())
+            trouble = stalled or await self._readiness.store_problem()
             answer, remedy = (f"withheld: {trouble}", "") if trouble else await ping(url)
             if answer and not has_failed:
                 log.warning("heartbeat.failed", url=shown_url(str(url)), answer=answer, remedy=remedy)
@@ -68,7 +110,7 @@ async def ping(url: URL) -> tuple[str, str]:
     headers = {"User-Agent": USER_AGENT, **(proxy.headers if url.scheme == "http" else {})}
     try:
         async with (
-            limited_session(timeout=TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), headers=headers) as session,
+            limited_session(timeout=PING_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), headers=headers) as session,
             session.get(url, allow_redirects=False, proxy=proxy.url, proxy_headers=proxy.headers) as response,
         ):
             status = response.status
