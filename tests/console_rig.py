@@ -72,12 +72,11 @@ DEGRADED, OVERDUE = UUID(int=1), UUID(int=2)
 
 
 class StandInOperator(OperatorStore):
-    """Notes what it is asked for, in memory, but for silences."""
+    """Notes in memory what owners are to do, and acknowledges without an event, whose id would differ each time."""
 
     def __init__(self, store: SqlStore) -> None:
         super().__init__(store, EventFactory(Router({})))
         self.actions: list[tuple[ActionKind, str]] = []
-        self.replays: list[tuple[str, Sequence[int] | None]] = []
         self.is_slow = False
 
     async def acknowledge(self, id_: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
@@ -89,10 +88,6 @@ class StandInOperator(OperatorStore):
     async def _take(self, id_: UUID, **values: Any) -> bool:
         taken = update(problem).where(problem.c.id == id_.bytes, problem.c.closed_at.is_(None)).values(**values)
         return bool(await self._store.write(lambda connection: connection.execute(taken).rowcount))
-
-    async def replay(self, sink: str, numbers: Sequence[int] | None) -> int:
-        self.replays.append((sink, numbers))
-        return 1 if numbers is None else 0
 
     async def ask(self, kind: ActionKind, name: str) -> None:
         self.actions.append((kind, name))

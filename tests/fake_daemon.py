@@ -62,7 +62,9 @@ class _Answers(BaseHTTPRequestHandler):
         if self.command != "GET":
             assert self.headers["Content-Type"] == "application/json"
         path = parts.path.removeprefix("/api/v1")
-        asked = Asked(self.command, path, parse_qsl(parts.query), json.loads(body or "null"), self._token())
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        asked = Asked(self.command, path, query, json.loads(body or "null"), token)
         reply = self.server.reply_to(asked)
         if isinstance(reply, BaseModel):
             code = reply.status if isinstance(reply, Trouble) else 200
@@ -74,9 +76,6 @@ class _Answers(BaseHTTPRequestHandler):
             self.wfile.write(reply.body)
 
     do_GET = do_POST = do_DELETE = _answer  # noqa: N815 (as the standard library calls them)
-
-    def _token(self) -> str:
-        return self.headers.get("Authorization", "").removeprefix("Bearer ")
 
     def log_message(self, *_: object) -> None:
         return

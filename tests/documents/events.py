@@ -3,7 +3,9 @@
 import asyncio
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ FACTS: dict[str, Any] = {
     "triggered_by_entity_id": "5e6f0000-0000-4000-8000-000000000003",
     "conversation_id": "7a8b0000-0000-4000-8000-000000000004",
 }
+WATCH = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
 SINK_EVENTS = (EventType.SINK_FAILING, EventType.SINK_RECOVERED, EventType.SINK_DISABLED)
 
 
@@ -65,20 +68,26 @@ def fold(value: Any, *, indent: int = 0) -> str:
     return f"{{\n{pad}{body}\n{' ' * indent}}}"
 
 
-async def emitted() -> dict[str, Event]:
-    """Return the first event of each type that these stories lead to."""
+@asynccontextmanager
+async def _watched(*executions: str, **how: Any) -> AsyncIterator[Account]:
+    """Watch an account until the end of the block."""
     with tempfile.TemporaryDirectory() as folder:
         clock = FakeClock()
         store = await open_store(f"sqlite:///{Path(folder)}/docs.db", clock=clock)
-        try:
-            limits = {"running": 900.0}
-            account = await account_of(store, clock, SALE, TRIAGE, ODD, SLOW, GONE, overdue_after_s=limits)
-            await _live(account)
-            events: list[Event] = list(await account.events())
-        finally:
-            await store.close()
+        yield await account_of(store, clock, *executions, **how)
+        await store.close()
+
+
+async def emitted() -> dict[str, Event]:
+    """Return the first event of each type that these stories lead to."""
+    async with _watched(SALE, TRIAGE, ODD, SLOW, GONE, overdue_after_s={"running": 900.0}) as account:
+        await _live(account)
+        events: list[Event] = list(await account.events())
     events += await _ruled()
-    events += [*_sink_events(), _gap_event(), _trial_event(), *_of_problem(events)]
+    at = EPOCH + timedelta(hours=7)
+    gap = EventFactory(Router({})).gap(WATCH, GapReason.DELETED, at_most=12, after=0, at=at).event
+    events += [*_sink_events(), *(json.loads(each.body) for each in (gap, trial_event(sink="ops", at=EPOCH)))]
+    events += _of_problem(events)
     return {event["type"]: _steady(event) for event in reversed(events)}
 
 
@@ -97,20 +106,13 @@ async def _live(account: Account) -> None:
 
 async def _ruled() -> list[Event]:
     """Return what the rules of a pipeline lead to: it fails, recovers, is silent and active again."""
-    with tempfile.TemporaryDirectory() as folder:
-        clock = FakeClock()
-        store = await open_store(f"sqlite:///{Path(folder)}/docs.db", clock=clock)
-        try:
-            rules = Rules(FailingRule(consecutive=3), silent_us=1_800 * 1_000_000)
-            watch = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"}, rules=rules)
-            account = await account_of(store, clock, watches=[watch])
-            await account.run_for(10.0)
-            for number, status in enumerate(("failed", "failed", "failed", "success", "running"), 6):
-                _show(account, number, status)
-                await account.run_for(2_400.0 if status == "success" else 60.0)
-            return [event for event in await account.events() if event["type"].startswith("pipeline.")]
-        finally:
-            await store.close()
+    rules = Rules(FailingRule(consecutive=3), silent_us=1_800 * 1_000_000)
+    async with _watched(watches=[replace(WATCH, rules=rules)]) as account:
+        await account.run_for(10.0)
+        for number, status in enumerate(("failed", "failed", "failed", "success", "running"), 6):
+            _show(account, number, status)
+            await account.run_for(2_400.0 if status == "success" else 60.0)
+        return [event for event in await account.events() if event["type"].startswith("pipeline.")]
 
 
 def _show(account: Account, number: int, status: str) -> None:
@@ -178,18 +180,6 @@ def _sink_events() -> list[Event]:
         events.append(json.loads(told.entry.event.body))
         problem = told.problem.problem if told.problem and told.problem.closed_at is None else None
     return events
-
-
-def _gap_event() -> Event:
-    watch = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
-    at = EPOCH + timedelta(hours=7)
-    told = EventFactory(Router({})).gap(watch, GapReason.DELETED, at_most=12, after=0, at=at)
-    return json.loads(told.event.body)  # type: ignore[no-any-return] # JSON
-
-
-def _trial_event() -> Event:
-    event = trial_event(sink="ops", at=EPOCH)
-    return json.loads(event.body)  # type: ignore[no-any-return] # JSON
 
 
 def _steady(event: Event) -> Event:

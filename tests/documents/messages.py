@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sample_events import AT, OPENED_AT, PROBLEM, data_of, failed, problem_block, sample
+from sample_events import AT, OPENED_AT, PROBLEM, data_of, failed, sample
 from worker_rig import FakeClock
 
 from documents.canvas import LEFT, LINE, LINK, MUTED, TEXT, WIDTH, Canvas
@@ -207,17 +207,9 @@ def _reminder() -> Delivery:
     return replace(reminder, body=json.dumps(event).encode())
 
 
-def _recovered() -> Delivery:
-    data = data_of(EventType.PIPELINE_RECOVERED)
-    return sample(
-        EventType.PIPELINE_RECOVERED,
-        data=data | {"problem": problem_block(EventType.PIPELINE_FAILING, closed=True)},
-    )
-
-
 MESSAGES: Mapping[str, Callable[[], str]] = {
     "slack.svg": lambda: slack_picture(failed(link="https://example.com/runs/1"), title="A failure in Slack"),
-    "slack-recovered.svg": lambda: slack_picture(_recovered(), title="A recovery in Slack"),
+    "slack-recovered.svg": lambda: slack_picture(sample(EventType.PIPELINE_RECOVERED), title="A recovery in Slack"),
     "slack-bot.svg": slack_bot_picture,
     "slack-group.svg": lambda: slack_picture(*_storm(), title="A group of failures in Slack"),
     "discord.svg": discord_picture,

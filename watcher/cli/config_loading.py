@@ -93,10 +93,9 @@ def _shown(problem: Problem, line: str) -> tuple[str, int, int]:
     words = known_words() | set(path)
 
     def mask(text: str) -> str:
-        if secret := _SECRET_KEY.search(text):
-            text, hidden = text[: secret.end()], text[secret.end() :]
-            return mask_tokens(text) + (" … " if hidden.strip() else hidden)
-        return mask_tokens(text)
+        secret = _SECRET_KEY.search(text)
+        end = secret.end() if secret else len(text)
+        return mask_tokens(text[:end]) + (" … " if text[end:].strip() else text[end:])
 
     def mask_tokens(text: str) -> str:
         return _MASKED.sub("…", _TOKEN.sub(mask_token, text))

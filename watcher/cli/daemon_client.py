@@ -35,16 +35,14 @@ LOCAL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (as
 
 
 class DaemonError(WatcherError):
-    """Why the daemon did not do it, and perhaps a hint in a line of its own."""
+    """Why the daemon did not do it, and perhaps a hint in a line of its own. A refusal stays one if asked again."""
 
-    def __init__(self, message: str, *, hint: str = "", code: Exit = Exit.UNREACHABLE) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", code: Exit = Exit.UNREACHABLE, is_refusal: bool = False
+    ) -> None:
         """Keep the exit code."""
         super().__init__(f"{message}\nhint: {hint}" if hint else message)
-        self.exit_code = code
-
-
-class AccessError(DaemonError):
-    """The daemon refuses the token, or needs one."""
+        self.exit_code, self.is_refusal = code, is_refusal
 
 
 class Answer(dict[str, Any]):
@@ -100,9 +98,9 @@ class DaemonClient:
         why = harmless(str(answer.get("detail") or answer["title"]))
         if code in {401, 403}:
             hint = "set WATCHER_TOKEN to the http.token of its file"
-            raise AccessError(f"the daemon at {self.url} refuses ({code}): {why}", hint=hint)
+            raise DaemonError(f"the daemon at {self.url} refuses ({code}): {why}", hint=hint, is_refusal=True)
         exit_code = Exit.NOT_FOUND if code == 404 else Exit.USAGE if code < 500 else Exit.FAILED
-        raise DaemonError(why, code=exit_code)
+        raise DaemonError(why, code=exit_code, is_refusal=code < 500)
 
     def items(self, path: str, query: Query = ()) -> Iterator[Answer]:
         """Yield what a list holds, page by page."""

@@ -30,8 +30,6 @@ COMMANDS: Mapping[str, str] = {
 }
 """In the order of the help, with the module of `commands` that has it as a function, such as `copy_store`."""
 
-HELP_WIDTH = 80
-
 app = typer.Typer(
     name="watcher",
     no_args_is_help=True,
@@ -39,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # its panels cut the names of options on a narrow terminal
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "terminal_width": min(HELP_WIDTH, shutil.get_terminal_size().columns),  # else at least 50
+        "terminal_width": min(80, shutil.get_terminal_size().columns),  # else at least 50
     },
 )
 

@@ -27,7 +27,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.problems import Problem
 from watcher.domain.routing import Router
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import TrackedExecution
@@ -75,30 +75,30 @@ class WaitResult:
     key_refused: bool = False
 
 
+@dataclass(slots=True)
 class Progress:
     """What is known of the one execution that is waited for, at `now_us` (microseconds UTC, steady).
 
-    `polled_us` is when the last answer came, `next_s` the seconds to the next poll unless one is under way, `execution`
-    what the last successful poll said, `why` the reason that the last event gave.
+    `lost_after` times in a row not known, before it was ever seen, is not found. `polled_us` is when the last answer
+    came, `next_s` the seconds to the next poll unless one is under way, `execution` what the last successful poll said,
+    `why` the reason that the last event gave.
     """
 
-    def __init__(self, pipeline_id: str, execution_id: str, *, lost_after: int) -> None:
-        """Know nothing. So many times in a row not known, before it was ever seen, is not found."""
-        self.pipeline_id = pipeline_id
-        self.execution_id = execution_id
-        self.lost_after = lost_after
-        self.now_us = Micros(0)
-        self.next_s: float | None = None
-        self.poll_count = 0
-        self.polled_us: Micros | None = None
-        self.missing_count = 0
-        self.execution: ExecutionSnapshot | None = None
-        self.periods: tuple[StatusPeriod, ...] = ()
-        self.why = ""
-        self.failure: PollFailure | None = None
-        self.ending: WaitResult | None = None
-        self._degraded = False
-        self._reached = False
+    pipeline_id: str
+    execution_id: str
+    lost_after: int
+    now_us: Micros = NEVER
+    next_s: float | None = None
+    poll_count: int = 0
+    polled_us: Micros | None = None
+    missing_count: int = 0
+    execution: ExecutionSnapshot | None = None
+    periods: tuple[StatusPeriod, ...] = ()
+    why: str = ""
+    failure: PollFailure | None = None
+    ending: WaitResult | None = None
+    is_degraded: bool = False
+    is_reached: bool = False
 
     @property
     def status(self) -> str | None:
@@ -114,7 +114,7 @@ class Progress:
         """Take in one reply, which came just now."""
         self.poll_count += 1
         self.polled_us = clock.steady_us()
-        self._reached = self._reached or reply.outcome in _REACHED
+        self.is_reached = self.is_reached or reply.outcome in _REACHED
         if reply.execution is not None:
             self.execution, self.failure = reply.execution, None
             return
@@ -139,7 +139,7 @@ class Progress:
 
     def degraded(self, trouble: AccountTrouble | None) -> None:
         """Take in that the account is in trouble, or is so no more."""
-        self._degraded = trouble is not None
+        self.is_degraded = trouble is not None
         self._consider()
 
     def _consider(self) -> None:
@@ -149,11 +149,11 @@ class Progress:
         outcome, word, _ = self.failure
         if self.missing_count >= self.lost_after:
             self.ending = WaitResult(Exit.NOT_FOUND, f"Clerk Chat knows no such execution ({word})")
-        elif self._degraded and (
-            outcome is Outcome.UNAUTHORIZED or (outcome is Outcome.FORBIDDEN and not self._reached)
+        elif self.is_degraded and (
+            outcome is Outcome.UNAUTHORIZED or (outcome is Outcome.FORBIDDEN and not self.is_reached)
         ):
             self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat refuses this key ({word})", key_refused=True)
-        elif self._degraded and not self._reached:
+        elif self.is_degraded and not self.is_reached:
             self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat cannot be reached ({word})")
 
 

@@ -35,7 +35,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.dependencies import AccountDependencies, ScanRules
-from watcher.polling.evaluator import Cadence, ReplyEvaluator, backoff_cadence
+from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import CONFIRM_WITHIN_S
 from watcher.runtime.clock import Clock
@@ -338,11 +338,10 @@ async def build_account(
     settings: Settings,
     *,
     open_api: Callable[..., ClerkApi] = ClerkApi,
-    cadence: Cadence | None = None,
 ) -> AccountPoller:
     """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`.
 
-    `open_api` makes another API of the account's client, `cadence` stands for that of `polling`.
+    `open_api` makes another API of the account's client.
     """
     lease, clock, polling, account = held.lease, shared.clock, settings.polling, settings.accounts[held.lease.name]
     client = await stack.enter_async_context(open_client(account, connections=polling.concurrency, check=held.check))
@@ -389,8 +388,7 @@ async def build_account(
             events=shared.events,
             clock=clock,
             breaker=breaker,
-            cadence=cadence
-            or backoff_cadence(
+            cadence=backoff_cadence(
                 min_interval_s=polling.min_interval_s,
                 max_interval_s=polling.min_interval_s if polling.cadence == "fixed" else polling.max_interval_s,
                 jitter=random.random,

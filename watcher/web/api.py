@@ -32,8 +32,6 @@ API = "/api/v1"
 ENABLED_WITHIN_S = 20.0
 """An owner that lives does what it is asked within a second; without one another takes over within 15 s."""
 
-LOOK_EVERY_S = 0.2
-
 _COMMA, _BEFORE_LABEL = re.compile(","), re.compile(r",(?=\s*!?[^:,]+:)")
 """What values of a query are apart by; a label's own value may hold a comma."""
 
@@ -223,7 +221,7 @@ async def enable(console: Console, name: str, within_s: float = ENABLED_WITHIN_S
     while ("enable", name) in await console.operator.asked():
         if console.clock.monotonic() >= until:
             return models.Done(done=False)
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(0.2)
     return models.Done(done=True)
 
 

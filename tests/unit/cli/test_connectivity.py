@@ -1,4 +1,4 @@
-"""Trying keys and webhooks on real sockets: what is asked, what is sent, what is reported of it."""
+"""Trying keys, sinks and stores on real sockets: what is asked, what is sent, what is reported of it."""
 
 import asyncio
 import json
@@ -8,18 +8,21 @@ from typing import Any
 
 import pytest
 import trustme
+from fake_slack import CHANNEL, TOKEN, FakeSlack
+from postgres import EMPTY, PostgresServer, shape
 from receiver import Receiver, Reply, answer, hangs, resets, says
 from standardwebhooks import Webhook
 from tls import serving
 
-from watcher.cli.connectivity import Trial, try_everything
-from watcher.config.models import Settings
+from watcher.cli.connectivity import Trial, try_everything, try_store
+from watcher.config.models import Settings, StoreSettings
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.scenarios import populate
 from watcher.simulator.server import SIM_KEY, Simulator
 from watcher.simulator.world import World
+from watcher.sinks.slack_bot import ERROR_REMEDIES
 from watcher.sinks.template import REDIRECTED
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
@@ -327,3 +330,110 @@ async def test_a_webhook_that_does_not_take_it_says_why(receiver: Receiver, repl
     trial = await tried(hook(receiver.url, timeout="1s"), send=True)
     assert (trial.code, trial.words, bool(trial.hint)) == (Exit.UNREACHABLE, words, True)
     assert "secret" not in repr(trial)
+
+
+@pytest.fixture
+async def slack() -> AsyncIterator[FakeSlack]:
+    async with FakeSlack() as slack:
+        yield slack
+
+
+async def tried_app(slack: FakeSlack, *, send: bool = False, **more: object) -> Trial:
+    trial = await tried({"sinks": {"chat": slack.block(**more)}}, send=send)
+    assert (trial.target, TOKEN in repr(trial)) == ("sinks.chat", False)
+    return trial
+
+
+async def test_the_token_of_a_slack_app_is_taken_and_nothing_is_posted(slack: FakeSlack) -> None:
+    trial = await tried_app(slack)
+    assert (trial.code, trial.place) == (Exit.DONE, slack.url.removesuffix("/api"))
+    assert trial.words == f"takes the token; whether it may post in {CHANNEL} is shown by --send; nothing sent"
+    assert slack.calls == ["auth.test"]
+
+
+@pytest.mark.parametrize("error", ["invalid_auth", "account_inactive", "token_revoked"])
+async def test_a_token_that_is_refused_says_what_to_do(slack: FakeSlack, error: str) -> None:
+    slack.says.append(error)
+    trial = await tried_app(slack)
+    assert (trial.code, trial.words, trial.hint) == (Exit.UNREACHABLE, f"fails ({error})", ERROR_REMEDIES[error])
+    assert slack.calls == ["auth.test"]
+
+
+async def test_a_server_that_is_not_slack_or_not_there_says_so(slack: FakeSlack) -> None:
+    slack.down = True
+    assert (await tried_app(slack)).words == "answers 503"
+    nowhere = await tried_app(slack, url=f"{slack.url}/elsewhere")
+    assert (nowhere.words, nowhere.hint) == ("answers 404", "is url that of Slack's Web API?")
+    await slack._runner.cleanup()
+    assert (await tried_app(slack)).words == "fails (refused)"
+
+
+async def test_a_test_message_is_posted_and_a_refusal_says_what_to_do(slack: FakeSlack) -> None:
+    assert (await tried_app(slack, send=True)).words == "accepted a watcher.test (200)"
+    assert slack.heads() == ["✓ Test message from clerk-watcher to its sink chat"]
+    slack.members.clear()
+    trial = await tried_app(slack, send=True)
+    assert (trial.words, trial.hint) == ("fails (not_in_channel)", ERROR_REMEDIES["not_in_channel"])
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"[" * 4000, "answers 200 without ok"),
+        (b"[]", "answers 200 without ok"),
+        (b"<html>", "answers 200 without ok"),
+        (b'{"ok": "yes"}', "answers 200 without ok"),
+        (b'{"ok": false, "error": "a_word_of_its_own"}', "answers 200 with an unknown error"),
+    ],
+)
+async def test_an_answer_of_another_shape_is_not_slacks_and_an_unknown_word_not_passed_on(
+    slack: FakeSlack, receiver: Receiver, body: bytes, words: str
+) -> None:
+    receiver.reply = says(answer(200, body=body))
+    trial = await tried_app(slack, url=f"{receiver.url}/api")
+    assert (trial.code, trial.words, bool(trial.hint)) == (Exit.UNREACHABLE, words, True)
+
+
+async def tried_store(url: str, **settings: str) -> Trial:
+    (trial,) = await try_store(StoreSettings.model_validate({"url": url, **settings}), clock=Clock())
+    assert (trial.target, trial.place) == ("store.url", url.partition("?")[0])
+    return trial
+
+
+async def test_a_store_that_can_be_used_is_left_as_it_is_and_a_file_is_not_tried(postgres: PostgresServer) -> None:
+    with postgres.database() as full, postgres.database(EMPTY) as empty:
+        assert [(await tried_store(url)).words for url in (full, empty)] == ["can be used", "can be used; it is empty"]
+        assert shape(postgres, empty) == [[], [], [], []]
+    assert await try_store(StoreSettings(), clock=Clock()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "words", "hint"),
+    [
+        ("postgresql://127.0.0.1:1/x", "cannot be connected to: ", "see its URL, store.password_file and the server"),
+        ("nowhere", 'database "nowhere" does not exist', "see its URL, store.password_file and the server"),
+        ("theirs", "is a database, but not one of clerk-watcher", "name another"),
+    ],
+)
+async def test_a_store_that_cannot_be_used_says_why_and_what_to_do(
+    postgres: PostgresServer, url: str, words: str, hint: str
+) -> None:
+    with postgres.database(EMPTY) as theirs:
+        postgres.run("CREATE TABLE theirs (id int)", theirs)
+        urls = {"nowhere": postgres.url("nowhere"), "theirs": theirs}
+        trial = await tried_store(urls.get(url, url), password="hunter2")
+    assert (trial.code, trial.hint) == (Exit.UNREACHABLE, hint)
+    assert words in trial.words
+    assert "hunter2" not in trial.words
+
+
+async def test_a_store_with_no_room_for_tables_is_not_taken_for_an_empty_one(postgres: PostgresServer) -> None:
+    with postgres.database(EMPTY) as empty:
+        lacking = await tried_store(f"{empty}&options=-csearch_path%3Dnowhere")
+        postgres.run("DROP ROLE IF EXISTS guest; CREATE ROLE guest LOGIN", empty)
+        refused = await tried_store(empty.replace("//postgres@", "//guest@"))
+        postgres.run("DROP ROLE guest", empty)
+    assert (lacking.code, lacking.words) == (Exit.UNREACHABLE, "has no schema of its search_path")
+    assert lacking.hint == "create the schema, or correct its URL"
+    assert (refused.code, refused.words) == (Exit.UNREACHABLE, "refuses this user")
+    assert refused.hint == "grant it all rights in its schema"

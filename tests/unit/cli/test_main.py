@@ -47,38 +47,6 @@ def test_an_unknown_command_is_refused_with_what_it_may_have_meant(command: Comm
     assert "Did you mean 'run'?" in err
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--port", "99999"),
-        ("--port", "-1"),
-        ("--pipelines", "0"),
-    ],
-)
-def test_a_number_the_simulator_cannot_use_is_a_mistake_of_usage(arguments: tuple[str, str], command: Command) -> None:
-    code, out, err = command("simulate", *arguments)
-    assert (code, out) == (2, "")
-    assert f"Invalid value for '{arguments[0]}'" in err
-
-
-def test_simulate_overwrites_no_file(command: Command) -> None:
-    Path("w.yaml").touch()
-    code, _, err = command("simulate", "--port", "0", "--write-config", "w.yaml")
-    assert (code, err) == (2, "error: w.yaml exists already; name another file, or remove it\n")
-
-
-def test_a_configuration_that_cannot_be_written_is_a_mistake_of_usage(command: Command) -> None:
-    code, out, err = command("simulate", "--port", "0", "--write-config", "nowhere/w.yaml")
-    assert (code, out) == (2, "")
-    assert "cannot write nowhere/w.yaml (no such file or directory)" in err
-
-
-def test_a_host_that_is_none_is_a_mistake_of_usage(command: Command) -> None:
-    code, out, err = command("simulate", "--port", "0", "--host", "a..b")
-    assert (code, out) == (2, "")
-    assert "cannot listen on a..b:0" in err
-
-
 @pytest.fixture(scope="module")
 def narrow_helps() -> dict[str, str]:
     """The help of each command on a narrow terminal, followed by its exit code."""

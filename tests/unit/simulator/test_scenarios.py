@@ -7,13 +7,7 @@ from watcher.config.models import AccountSettings, WatchSettings
 from watcher.domain.execution import Status
 from watcher.runtime.clock import Clock
 from watcher.simulator.responses import full
-from watcher.simulator.scenarios import (
-    NAMES,
-    OPTIONAL_FIELDS,
-    UNKNOWN_STATUS,
-    example_config,
-    populate,
-)
+from watcher.simulator.scenarios import NAMES, OPTIONAL_FIELDS, UNKNOWN_STATUS, example_config, populate
 from watcher.simulator.world import Kind, SimExecution, World
 
 REQUIRED_FIELDS = {"id", "pipelineId", "pipelineVersionId", "status"}

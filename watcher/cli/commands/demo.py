@@ -120,20 +120,16 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         console.print(f"demo: simulator on {simulator.base_url}, store temporary, no key needed")
         if not forever:
             asyncio.get_running_loop().call_later(SECONDS, stop.set)
-        stopped_at = asyncio.create_task(_when(stop, world))
 
-        def announce(address: str) -> None:
-            console.print(f"Dashboard: http://{address}")
+        async def stopped_s() -> float:
+            await stop.wait()
+            return world.now_s()
 
-        await run(settings, stop=stop, started=announce)
-        due_s = await stopped_at - SEEN_WITHIN_S
+        stopping = asyncio.create_task(stopped_s())
+        await run(settings, stop=stop, started=lambda address: console.print(f"Dashboard: http://{address}"))
+        due_s = await stopping - SEEN_WITHIN_S
         truth = {execution.id: execution.phase_at(due_s).status for execution in world.executions()}
         console.print(summary(receiver, truth=truth))
-
-
-async def _when(stop: asyncio.Event, world: World) -> float:
-    await stop.wait()
-    return world.now_s()
 
 
 async def _serve(stack: AsyncExitStack, receiver: Receiver) -> str:

@@ -15,16 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from watcher.cli.console import console_on, print_done, print_list, printed, table, until
-from watcher.cli.daemon_client import (
-    AccessError,
-    DaemonClient,
-    DaemonError,
-    JsonOption,
-    Query,
-    UrlOption,
-    find_daemon,
-    one_of,
-)
+from watcher.cli.daemon_client import DaemonClient, DaemonError, JsonOption, Query, UrlOption, find_daemon, one_of
 from watcher.cli.shell import ConfigOption, exit_at_signals, put, put_all_out, put_error
 from watcher.domain.errors import Exit, UsageError
 from watcher.sinks.stdout import event_line, shows_whole_ids, why
@@ -181,8 +172,7 @@ def _events(client: DaemonClient, query: Query, *, since: str | None, follow: bo
         try:
             page = client.ask("GET", "/events", query=[*query, ("limit", "200"), *position])
         except DaemonError as error:
-            is_final = isinstance(error, AccessError) or error.exit_code in {Exit.USAGE, Exit.NOT_FOUND}
-            if not follow or after is None or is_final:
+            if not follow or after is None or error.is_refusal:
                 raise
             if not is_away:
                 put_error(f"warning: {str(error).splitlines()[0]}; trying again every second")

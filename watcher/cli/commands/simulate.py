@@ -35,13 +35,12 @@ EXAMPLES = (
     "watcher simulate --scenario harsh",
 )
 
-LAST_PORT = 65_535
 REPORT_EVERY_S = 10.0
 
 
 def simulate(
     *,
-    port: Annotated[int, typer.Option(min=0, max=LAST_PORT, help="Port to listen on; 0 is any free one.")] = 9000,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 is any free one.")] = 9000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     scenario: Annotated[
         str, typer.Option(help="; ".join(f"{name}: {each.words}" for name, each in SCENARIOS.items()) + ".")

@@ -22,8 +22,6 @@ EXAMPLES = (
     "watcher schema | jq '.properties.polling'",
 )
 
-SECRET_BYTES = 32
-
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 _NOTES = ("title", "description", "default", "examples")
@@ -44,7 +42,7 @@ def init(
     It still needs your key and your pipeline's id. Exit code 2: the file exists already, or cannot be written.
     """
     if secret:
-        put(f"{SECRET_PREFIX}{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}")
+        put(f"{SECRET_PREFIX}{base64.b64encode(secrets.token_bytes(32)).decode()}")
         return
     text = files("watcher.cli.commands").joinpath("starter.yaml").read_text(encoding="utf-8")
     write_file(path, text)

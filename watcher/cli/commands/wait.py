@@ -27,8 +27,6 @@ from watcher.runtime.units import spell_duration
 EXAMPLES = ("watcher wait PIPELINE EXECUTION --timeout 10m", "watcher wait PIPELINE EXECUTION --json | jq .type")
 SHORTEST_INTERVAL_S = 1.0
 KEY_VARIABLE = "CLERK_API_KEY"
-ACCOUNT = "default"
-"""What the account is called that no file names."""
 
 
 def wait(
@@ -102,7 +100,7 @@ def find_account(config: Path | None, name: str | None, *, environ: Mapping[str,
     if not accounts:
         if name is not None:
             raise UsageError(f"--account: no file defines {quoted(name)}; name the file with --config")
-        chosen, account, place = ACCOUNT, _from_environment(environ), f"the environment variable {KEY_VARIABLE}"
+        chosen, account, place = "default", _from_environment(environ), f"the environment variable {KEY_VARIABLE}"
     elif name is None and len(accounts) > 1:
         raise UsageError(f"there are several accounts in {file}; add --account with one of {known}")
     elif name is not None and name not in accounts:

@@ -9,12 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from examples import EVENT
 
-from watcher.cli.commands.demo import (
-    SECRET,
-    Receiver,
-    demonstrate,
-    summary,
-)
+from watcher.cli.commands.demo import SECRET, Receiver, demonstrate, summary
 from watcher.runtime.logs import configure_logs
 from watcher.sinks.webhook import sign, signing_key
 

@@ -72,21 +72,10 @@ def test_problems_are_read_page_by_page_and_piped_whole(daemon: FakeDaemon, comm
     code, out, _ = command("problems", "--state", "all")
     head, first, second = (line.split("\t") for line in out.splitlines())
     assert (code, head[:4]) == (0, ["id", "severity", "openedAt", "title"])
-    assert first[:5] == [
-        ID,
-        "critical",
-        "2026-11-24T12:00:00.500000Z",
-        "Sales agent keeps failing",
-        "Greeting: timeout",
-    ]
+    assert first[:5] == [ID, "critical", WRITTEN, "Sales agent keeps failing", "Greeting: timeout"]
     assert second[3] == "[red]Onboard\\x1b[31ming"
     queries = [[("state", "all"), ("limit", "200")], [("state", "all"), ("limit", "200"), ("after", "x")]]
     assert [asked.query for asked in daemon.asked] == queries
-
-
-def test_with_json_each_is_an_object_on_a_line_as_the_daemon_sent_it(command: Command) -> None:
-    code, out, _ = command("problems", "--json")
-    assert (code, [json.loads(line)["id"] for line in out.splitlines()]) == (0, [ID, OTHER_ID])
 
 
 def test_on_a_terminal_a_list_is_a_table_that_is_cut_to_width_and_obeys_nothing(
@@ -120,15 +109,17 @@ def test_a_problem_is_acknowledged_by_the_beginning_of_its_id(id_: str, daemon: 
     assert daemon.asked[-1].body == {"for": "2h", "comment": "mine", "by": "ada"}
 
 
-def test_an_acknowledgement_is_taken_back(daemon: FakeDaemon, command: Command) -> None:
+def test_an_acknowledgement_is_taken_back_and_with_json_the_answers_are_printed(
+    daemon: FakeDaemon, command: Command
+) -> None:
     daemon.replies[f"DELETE /problems/{ID}/ack"] = problem()
     assert command("ack", "3f2a", "--undo")[:2] == (0, "✓ no longer acknowledged: Sales agent keeps failing\n")
-
-
-def test_with_json_the_answer_itself_is_printed(daemon: FakeDaemon, command: Command) -> None:
     daemon.replies[f"POST /problems/{ID}/ack"] = problem(acknowledged=Acknowledgement(at=AT))
+    daemon.replies["GET /problems"] = Page[Problem](items=[problem(), problem(OTHER_ID)])
     code, out, _ = command("ack", "3f2a", "--json")
-    assert (code, json.loads(out)["acknowledged"]) == (0, {"at": "2026-11-24T12:00:00.500000Z"})
+    assert (code, json.loads(out)["acknowledged"]) == (0, {"at": WRITTEN})
+    code, out, _ = command("problems", "--json")
+    assert (code, [json.loads(line)["id"] for line in out.splitlines()]) == (0, [ID, OTHER_ID])
 
 
 @pytest.mark.parametrize(
@@ -193,18 +184,7 @@ def test_what_cannot_be_meant_is_a_mistake_of_usage(words: tuple[str, ...], said
 
 def test_deliveries_are_listed_by_state_and_sink(daemon: FakeDaemon, command: Command) -> None:
     code, out, _ = command("deliveries", "--state", "dead", "--sink", "ops")
-    row = [
-        "1204",
-        "execution.failed",
-        EXECUTION,
-        "ops",
-        "dead",
-        "9",
-        "503 busy",
-        "2026-11-24T12:00:00.500000Z",
-        "",
-        EVENT,
-    ]
+    row = ["1204", "execution.failed", EXECUTION, "ops", "dead", "9", "503 busy", WRITTEN, "", EVENT]
     assert (code, out.splitlines()[1].split("\t")) == (0, row)
     assert daemon.asked[0].query == [("state", "dead"), ("sink", "ops"), ("limit", "200")]
 

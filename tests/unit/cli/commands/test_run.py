@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 Command = Callable[..., tuple[int, str, str]]
-Refused = Callable[[dict[str, Any]], str]
 
 WATCH = [{"pipeline": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"}]
 
@@ -22,27 +21,23 @@ def _collector() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.fixture
-def refused(command: Command) -> Refused:
+def refused(command: Command, document: dict[str, Any]) -> str:
     """Start the daemon with a configuration; return what it said against it."""
-
-    def refused(document: dict[str, Any]) -> str:
-        Path("watcher.yaml").write_text(yaml.safe_dump(document))
-        code, out, err = command("run")
-        assert (code, out) == (2, "")
-        return err
-
-    return refused
+    Path("watcher.yaml").write_text(yaml.safe_dump(document))
+    code, out, err = command("run")
+    assert (code, out) == (2, "")
+    return err
 
 
-def test_every_mistake_is_reported_with_its_place(refused: Refused) -> None:
+def test_every_mistake_is_reported_with_its_place(command: Command) -> None:
     said = refused(
+        command,
         {
             "accounts": {"default": {"api_key": "k", "rate_limit": 5}},
             "polling": {"min_interval": "soon"},
             "sinks": {"ops": {"type": "webhook"}},
             "store": {"urll": "sqlite:///watcher.db"},
-        }
+        },
     )
     emitted = [line for line in said.splitlines() if re.match(r"(error: )?\S*watcher\.yaml:\d+:\d+: ", line)]
     for key in ("accounts.default.rate_limit", "polling.min_interval", "sinks.ops", "store.urll"):
@@ -51,8 +46,8 @@ def test_every_mistake_is_reported_with_its_place(refused: Refused) -> None:
     assert numbers == sorted(numbers)
 
 
-def test_a_store_in_a_folder_that_is_not_there_is_named(refused: Refused) -> None:
+def test_a_store_in_a_folder_that_is_not_there_is_named(command: Command) -> None:
     account = {"api_key": "k", "base_url": "http://127.0.0.1:1"}
     document = {"accounts": {"default": account}, "watch": WATCH, "http": {"listen": "127.0.0.1:0"}}
-    said = refused(document | {"store": {"url": "sqlite:///nowhere/w.db"}})
+    said = refused(command, document | {"store": {"url": "sqlite:///nowhere/w.db"}})
     assert "nowhere/w.db cannot be used" in said

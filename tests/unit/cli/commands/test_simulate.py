@@ -18,10 +18,21 @@ from watcher.simulator.world import World
 Command = Callable[..., tuple[int, str, str]]
 
 
-def test_an_unknown_scenario_is_a_mistake_that_names_the_known_ones(command: Command) -> None:
-    code, out, err = command("simulate", "--scenario", "rough")
-    assert (code, out) == (2, "")
-    assert err.startswith('error: no scenario is called "rough"; use one of calm, flaky')
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--scenario", "rough"), 'error: no scenario is called "rough"; use one of calm, flaky'),
+        (("--port", "99999"), "Invalid value for '--port'"),
+        (("--pipelines", "0"), "Invalid value for '--pipelines'"),
+        (("--write-config", "w.yaml"), "error: w.yaml exists already; name another file, or remove it\n"),
+        (("--write-config", "nowhere/w.yaml"), "cannot write nowhere/w.yaml (no such file or directory)"),
+        (("--host", "a..b"), "cannot listen on a..b:0"),
+    ],
+)
+def test_what_it_cannot_do_is_a_mistake_of_usage(words: tuple[str, str], said: str, command: Command) -> None:
+    Path("w.yaml").touch()
+    code, out, err = command("simulate", "--port", "0", *words)
+    assert (code, out, said in err) == (2, "", True)
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.wait import (
-    PollFailure,
-    Progress,
-    StatusPeriod,
-    View,
-    WaitResult,
-    change_line,
-    picture,
-)
+from watcher.cli.wait import PollFailure, Progress, StatusPeriod, View, WaitResult, change_line, picture
 from watcher.domain.errors import Exit
 from watcher.domain.event import Event, EventType
 from watcher.domain.execution import ExecutionSnapshot, Outcome
@@ -82,14 +74,11 @@ def test_the_picture_of_an_end_says_how_long_it_took_why_it_failed_and_the_exit_
     ]
 
 
-def test_an_end_without_times_took_as_long_as_it_was_watched() -> None:
+def test_an_end_without_times_took_as_long_as_it_was_watched_and_a_loss_is_shown_in_words() -> None:
     execution = ExecutionSnapshot(EXECUTION, "success")
     progress = progress_of(("running", 0), ("success", 9), execution=execution, ending=WaitResult(Exit.DONE))
     assert shown(progress)[0].startswith("✓ success after 9 s   pipeline 0b5c8f1e · ")
     assert len(shown(progress)) == 3
-
-
-def test_a_loss_is_shown_in_words() -> None:
     progress = progress_of(("running", 0), ("lost", 9), execution=RUNNING, ending=WaitResult(Exit.FAILED))
     assert shown(progress)[0].startswith("? lost after 9 s")
     assert shown(progress)[-1] == "  Clerk Chat no longer knows it"
@@ -147,9 +136,6 @@ def test_a_line_of_a_change_has_time_status_seconds_and_reason() -> None:
     assert change_line(end) == "2026-11-24T12:02:31Z failed 151.0 Greeting: upstream timeout after 30 s"
     unrecognized = event_of("transferring", time=NOON + timedelta(seconds=3), **started)
     assert change_line(unrecognized) == "2026-11-24T12:00:03Z transferring 3.0"
-
-
-def test_a_line_without_a_beginning_has_no_seconds() -> None:
     assert change_line(event_of("new")) == "2026-11-24T12:00:00Z new -"
     assert change_line(event_of("lost", reason="not_found")) == "2026-11-24T12:00:00Z lost - not_found"
 
@@ -173,12 +159,6 @@ def test_the_next_picture_takes_the_place_of_the_last_and_the_last_one_stays() -
 def at_second(progress: Progress, second: float) -> Progress:
     progress.now_us = Micros(START + round(second * 1_000_000))
     return progress
-
-
-def test_as_json_an_event_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    event = event_of("running")
-    View(as_json=True).on_event(event)
-    assert capsys.readouterr().out == f"{event.body.decode()}\n"
 
 
 def test_without_a_terminal_a_minute_of_silence_brings_a_sign_of_life(capsys: pytest.CaptureFixture[str]) -> None:
