@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from e2e.endpoint import SECRET, Answer, Attempt, Receiver, take
 from e2e.programme import Board, Life, begin
+from e2e.terminal import Terminal, on_terminal
 from simulator_facts import busiest_second, true_path
 
 from watcher.runtime.clock import SystemClock
@@ -96,6 +97,12 @@ class Stage:
         self._stack.push_async_callback(life.clear_away)
         self.lives.append(life)
         return life
+
+    async def terminal(self, *arguments: str, columns: int = 100, **variables: str) -> Terminal:
+        """Start any command on a terminal so wide."""
+        terminal = await on_terminal(*arguments, folder=self.folder, board=self.board, columns=columns, **variables)
+        self._stack.push_async_callback(terminal.clear_away)
+        return terminal
 
 
 class _Pulse:

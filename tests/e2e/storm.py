@@ -10,8 +10,7 @@ from typing import Any
 
 import psutil
 from e2e.endpoint import Attempt, Receiver
-from e2e.pages import page
-from e2e.programme import Life
+from e2e.programme import Life, page
 from e2e.stage import ENDS, POLLING, Document, Stage, all_have_ended, document_of, webhook, world_of
 from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver as AnyReceiver

@@ -5,8 +5,7 @@ import re
 
 import pytest
 from e2e import checks
-from e2e.pages import page, ready
-from e2e.programme import Outcome, outcome_of
+from e2e.programme import Outcome, outcome_of, page, ready
 from e2e.stage import POLLING, Stage, document_of, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from e2e.stage import Stage, document_of
-from e2e.terminal import on_terminal
 from receiver import Receiver, Reply, answer, says
 from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
 from sample_events import hostile_text
@@ -91,16 +90,10 @@ async def test_no_terminal_obeys_what_a_receiver_answers_to_a_test(stage: Stage)
     sinks = {kind: {"type": "webhook", "url": f"{receiver.url}/hush", **keys} for kind, (_, keys) in KINDS.items()}
     document = document_of({}, sinks) | {"watch": [{"pipeline": str(UUID(int=1))}]}
     document["accounts"] = {"default": {"api_key": "k", "base_url": receiver.url}}
-    path = stage.write(document)
-    screen = await on_terminal(
-        "check", "--send", "--config", str(path), folder=stage.folder, board=stage.board, columns=120
-    )
-    try:
-        await screen.end()
-        rest = STYLE.sub("", screen.written)
-        assert "sinks.slack  http://127.0.0.1" in rest
-        assert all(each.isprintable() for each in rest if each != "\n")
-        assert "hush" not in rest
-        assert KEY not in rest
-    finally:
-        await screen.clear_away()
+    screen = await stage.terminal("check", "--send", "--config", str(stage.write(document)), columns=120)
+    await screen.end()
+    rest = STYLE.sub("", screen.written)
+    assert "sinks.slack  http://127.0.0.1" in rest
+    assert all(each.isprintable() for each in rest if each != "\n")
+    assert "hush" not in rest
+    assert KEY not in rest

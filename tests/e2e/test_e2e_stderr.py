@@ -56,3 +56,16 @@ async def test_a_full_disk_behind_it_ends_nothing(stage: Stage) -> None:
         process.terminate()
         assert await process.wait() == 0
     assert all(emitted)
+
+
+async def test_what_is_likely_a_mistake_is_logged_at_the_start_and_keeps_nothing_from_starting(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(2, ends_within_s=60.0))
+    hook = {"type": "webhook", "url": "http://127.0.0.1:9/hush", "match": {"labels": {"team": "nobody's"}}}
+    life = await stage.start(document_of({"default": simulator}) | {"sinks": {"ops": hook}})
+    await life.started()
+    problems = [entry["problem"].partition(": sinks.ops")[2] for entry in life.logged("config.warning")]
+    assert [problem.partition(",")[0].partition(";")[0] for problem in problems] == [
+        ": has no secret",
+        ".match.labels: no watch fits all of what is given",
+    ]
+    assert b"hush" not in life.stderr.lines.everything()

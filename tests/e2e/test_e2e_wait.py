@@ -5,8 +5,6 @@ import json
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from uuid import UUID
@@ -15,7 +13,7 @@ import pytest
 from e2e import checks
 from e2e.programme import Life
 from e2e.stage import API_KEY, POLLING, Document, Stage, document_of
-from e2e.terminal import Terminal, on_terminal
+from e2e.terminal import Terminal
 from simulator_facts import forget, requests_of
 
 from watcher.runtime.clock import SystemClock
@@ -40,7 +38,6 @@ class Scene:
 
     stage: Stage
     simulator: Simulator
-    stack: AsyncExitStack
 
     def arguments(self, execution: str, *options: str, **blocks: Document) -> list[str]:
         """Write a configuration with these blocks changed, and return the words of the command."""
@@ -58,13 +55,9 @@ class Scene:
         await self._begin(lifecycle)
         return life
 
-    async def show(self, lifecycle: Lifecycle, **variables: str) -> Terminal:
+    async def show(self, lifecycle: Lifecycle, *, term: str = "xterm-256color") -> Terminal:
         """Wait for a story on a terminal, and let it begin."""
-        arguments = self.arguments(lifecycle.execution)
-        terminal = await on_terminal(
-            *arguments, folder=self.stage.folder, board=self.stage.board, columns=100, **variables
-        )
-        self.stack.push_async_callback(terminal.clear_away)
+        terminal = await self.stage.terminal(*self.arguments(lifecycle.execution), TERM=term)
         await self._begin(lifecycle)
         return terminal
 
@@ -92,17 +85,15 @@ async def ended(life: Life) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-async def scene(stage: Stage) -> AsyncIterator[Scene]:
-    simulator = await stage.simulator(World(SystemClock()))
-    async with AsyncExitStack() as stack:
-        yield Scene(stage, simulator, stack)
+async def scene(stage: Stage) -> Scene:
+    return Scene(stage, await stage.simulator(World(SystemClock())))
 
 
 async def test_a_success_is_0_and_every_change_a_line_or_as_json_the_daemons_event(scene: Scene) -> None:
     # Each stays long enough in each status to be seen in it, by a machine that stalls for a moment.
     one, two, three = (lifecycle_of(("new", 0.0), ("running", 1.5), ("success", 3.0), nth=nth) for nth in range(1, 4))
     life, as_json, poor = await asyncio.gather(
-        scene.play(one), scene.play(two, "--json"), scene.show(three, TERM="dumb")
+        scene.play(one), scene.play(two, "--json"), scene.show(three, term="dumb")
     )
     code, stdout, stderr = await ended(life)
     assert (code, stderr) == (0, "")
