@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 from structlog.testing import capture_logs
@@ -71,7 +71,9 @@ def put(file: Path, text: str) -> None:
 
 @asynccontextmanager
 async def following(
-    file: Path, applied: Callable[[Settings], Awaitable[None]] | None, **options: Any
+    file: Path,
+    applied: Callable[[Settings], Awaitable[None]] | None,
+    fatal: Callable[[BaseException], None] | None = None,
 ) -> AsyncIterator[tuple[ConfigFollower, NotedMetrics]]:
     reloading = Reloading(ConfigSource(file, environ={}), asyncio.Event())
     metrics, failures = NotedMetrics(), list[BaseException]()
@@ -80,7 +82,8 @@ async def following(
         reloading.source.load(),
         metrics=metrics,
         clock=SystemClock(),
-        **{"check_every_s": 0.01, "fatal": failures.append} | options,
+        fatal=fatal or failures.append,
+        check_every_s=0.01,
     )
     if applied is not None:
         follower.apply = applied

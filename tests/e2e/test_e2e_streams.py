@@ -1,4 +1,4 @@
-"""stderr, and whoever reads it: the log may be missed, but nothing waits for it and nothing ends over it."""
+"""stdout and stderr, and whoever reads them: one event per line, however slowly it is read; the log may be missed."""
 
 import asyncio
 import os
@@ -6,11 +6,52 @@ import time
 from pathlib import Path
 
 import pytest
+from e2e import checks
 from e2e.endpoint import Answer
 from e2e.programme import COMMAND, environment
-from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
+from e2e.stage import PROMPT_S, Document, Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
 pytestmark = pytest.mark.untraced
+
+
+async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=4.0))
+    receiver = await stage.receiver()
+    life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
+    life.stdout.stop_reading()
+    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), what="all was sent")
+    unread_count = len(life.emitted)
+    life.stdout.read_on()
+    await life.until(lambda: all_have_ended(life.events(), simulator.world), what="all was printed")
+    assert await life.stop() == 0
+
+    assert unread_count < len(life.emitted) / 2
+    assert slowest_s(receiver, simulator) <= PROMPT_S
+    assert life.stdout.lines.tail == b""
+    assert sorted(life.emitted) == sorted(receiver.kept())
+    assert checks.of_everything_answered(life.emitted, simulator) == []
+
+
+async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_gets_the_rest(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=3.0))
+    document = document_of({"default": simulator})
+    life = await stage.start(document)
+    await life.until(lambda: life.emitted, what="a line was printed")
+    life.stdout.leave()
+    assert await life.end(within_s=9.0) == 1
+    assert "stdout was closed by its reader" in life.stderr.lines.everything().decode()
+
+    second = await stage.start(document)
+    await second.until(
+        lambda: all_have_ended([*life.events(), *second.events()], simulator.world), what="all was printed"
+    )
+    assert await second.stop() == 0
+    bodies = [*life.emitted, *second.emitted]
+    assert checks.of_sequences(bodies) == []
+    assert checks.of_truth(bodies, simulator) == []
+
+
+# stderr: nothing waits for it and nothing ends over it
 
 AT_MOST_S = 8.0
 
@@ -18,7 +59,7 @@ LOUD: Document = {"log": {"level": "debug"}}
 """A line for each delivery that fails."""
 
 
-async def test_a_reader_that_stands_still_delays_nothing_and_no_end(stage: Stage) -> None:
+async def test_a_reader_of_the_log_that_stands_still_delays_nothing_and_no_end(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(100, ends_after_s=3.0, ends_within_s=4.0))
     well, refusing = await stage.receiver(), await stage.receiver(lambda _: Answer.REJECT)
     sinks = {"well": webhook(well), "refusing": webhook(refusing)}
