@@ -1,4 +1,4 @@
-"""The API over a real socket, a store with something of everything, and the rest of a daemon stood in for.
+"""API and pages over a real socket, a store with something of everything, and the rest of a daemon stood in for.
 
 Two executions run, one of them too long, others are paused, lost or have ended; an account is degraded, a sink disabled
 and has a dead letter, a scan missed something, somebody took a problem.
@@ -37,10 +37,12 @@ from watcher.store.sink_store import SinkStore
 from watcher.store.sources import Source
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import problem, snapshot
+from watcher.web.access import access
 from watcher.web.api import api_routes
-from watcher.web.console import Console
 from watcher.web.models import Need, TestResult
+from watcher.web.pages import page_routes
 from watcher.web.server import HttpServer
+from watcher.web.shown import Console
 
 NAMED = "77aa0000-0000-4000-8000-000000000000"
 """A pipeline of which only some executions are watched."""
@@ -108,9 +110,11 @@ class Desk:
     operator: StandInOperator
     store: SqlStore
     clock: SetClock
+    settings: Settings
     open_connections: Callable[[], int]
     troubles: list[Need] = field(default_factory=list)
     changed_count: int = 0
+    is_open: bool = True
 
     async def ask(self, path: str, method: str = "GET", **how: Any) -> tuple[int, Any]:
         """Return the status and what the body is."""
@@ -129,7 +133,7 @@ class Desk:
 
 def unserved(
     store: SqlStore,
-    settings: Settings,
+    settings: Callable[[], Settings],
     *,
     clock: Clock,
     operator: OperatorStore,
@@ -141,28 +145,37 @@ def unserved(
     async def send_test(_name: str) -> TestResult:
         return TestResult(delivered=False, answer="404", took_ms=84.0, remedy="make a new webhook")
 
-    return Console(lambda: settings, ConsoleStore(store), operator, clock, troubles, send_test, changed)
+    return Console(settings, ConsoleStore(store), operator, clock, troubles, send_test, changed)
 
 
 @asynccontextmanager
-async def a_desk(place: Path | str, *, settings: Settings | None = None) -> AsyncIterator[Desk]:
-    """Serve the API over a store with something of everything."""
+async def a_desk(folder: Path, *, is_filled: bool = True, **settings: Any) -> AsyncIterator[Desk]:
+    """Serve API and pages, as on loopback, over a store with something of everything."""
     clock = SetClock()
-    store = await open_soon(place, clock=clock)
-    await fill(store, clock)
+    store = await open_soon(folder / "watcher.db", clock=clock)
+    if is_filled:
+        await fill(store, clock)
     operator = StandInOperator(store)
-    settings = settings or Settings.model_validate(SETTINGS)
 
     def changed() -> None:
         desk.changed_count += 1
 
-    console = unserved(store, settings, clock=clock, operator=operator, troubles=lambda: desk.troubles, changed=changed)
-    server = HttpServer(list(api_routes(lambda: console)), clock=clock)
+    console = unserved(
+        store, lambda: desk.settings, clock=clock, operator=operator, troubles=lambda: desk.troubles, changed=changed
+    )
+
+    def now_open() -> Console | None:
+        return console if desk.is_open else None
+
+    routes = [*api_routes(now_open), *page_routes(now_open, lambda: desk.settings, clock)]
+    allowed = access(lambda: desk.settings, listen="127.0.0.1:0", clock=clock)
+    server = HttpServer(routes, clock=clock, access=[allowed])
     port = await server.listen(Address("127.0.0.1", 0))
     async with ClientSession(f"http://127.0.0.1:{port}") as session:
         serving = server._runner.server
         assert serving is not None
-        desk = Desk(session, console, operator, store, clock, lambda: len(serving.connections))
+        given = Settings.model_validate(SETTINGS | settings)
+        desk = Desk(session, console, operator, store, clock, given, lambda: len(serving.connections))
         yield desk
     await server.close()
     await store.close()

@@ -139,7 +139,7 @@ class FakeSlack:
 
     def _post(self, channel: str, body: bytes) -> dict[str, Any]:
         content = check_slack(body)
-        number, thread = f"{1764000000 + len(self.messages)}.000100", content.pop("thread_ts", None)
+        number, thread = f"{1764000000 + len(self.calls)}.000100", content.pop("thread_ts", None)
         if (channel, thread) not in self.messages:
             thread = None  # as Slack does, without a word
         self.messages[channel, number] = Message(content, thread)

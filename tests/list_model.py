@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
-from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
+from watcher.clerk.api import PAGE_ROWS, PageReply, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.watch import Watch
 from watcher.store.sql_store import SqlStore

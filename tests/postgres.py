@@ -18,7 +18,7 @@ from typing import Any
 
 import psycopg
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.store.open import open_store
 
 _SETTINGS = {
@@ -178,7 +178,7 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
 
 
 async def _make_template(server: PostgresServer) -> None:
-    store = await open_store(server.url(TEMPLATE), clock=SystemClock())
+    store = await open_store(server.url(TEMPLATE), clock=Clock())
     await store.close()
 
 

@@ -2,10 +2,17 @@
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+
+from worker_rig import FakeClock
+
+from watcher.runtime.clock import Clock
+from watcher.sinks.protocol import Sink, SinkContext
+from watcher.sinks.registry import SINK_KINDS
 
 Reply = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -103,3 +110,22 @@ async def _read_request(reader: asyncio.StreamReader) -> Request:
     line, *rest = head.strip().split("\r\n")
     headers = {name.lower(): value for name, value in (each.split(": ", 1) for each in rest)}
     return Request(line, headers, await reader.readexactly(int(headers.get("content-length", "0"))))
+
+
+@asynccontextmanager
+async def sink_to(
+    url: str,
+    *,
+    clock: Clock | None = None,
+    check: Callable[[], None] = lambda: None,
+    take_slot: Callable[[], float] = lambda: 0.0,
+    **more: object,
+) -> AsyncIterator[Sink]:
+    """Open a sink of type webhook, or of another, with these settings."""
+    block = {"type": "webhook", "url": url, **more}
+    settings = SINK_KINDS[str(block["type"])].model_validate(block)
+    sink = settings.open(SinkContext(clock or FakeClock(), take_slot=take_slot, check=check))
+    try:
+        yield sink
+    finally:
+        await sink.close()

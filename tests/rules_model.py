@@ -163,16 +163,20 @@ async def read(store: SqlStore) -> list[Line]:
     return [Line(type_, json.loads(body)["data"], at) for type_, body, at in rows]
 
 
-def in_order_of_judging(lines: Sequence[Line], history: History) -> Iterator[tuple[Line, int]]:
-    """Yield ends as rules judge them, and when: those that were held back by their ends, once that was over."""
+def in_order_of_judging(lines: Sequence[Line], history: History) -> Iterator[tuple[Line, int, bool]]:
+    """Yield ends as rules take them in, when, and whether they judge then.
+
+    Those that were held back are taken in by their ends, once that was over, and judged with the last of them.
+    """
     left = [line for line in lines if line.type in {"execution.success", "execution.failed"}]
     for held_from, released_at in history.held:
         first = [line for line in left if line.recorded_at < held_from]
         held = [line for line in left if held_from <= line.recorded_at <= released_at]
-        yield from ((line, line.recorded_at) for line in first)
-        yield from ((line, released_at) for line in sorted(held, key=lambda line: line.ended_at))
+        yield from ((line, line.recorded_at, True) for line in first)
+        held.sort(key=lambda line: line.ended_at)
+        yield from ((line, released_at, line is held[-1]) for line in held)
         left = left[len(first) + len(held) :]
-    yield from ((line, line.recorded_at) for line in left)
+    yield from ((line, line.recorded_at, True) for line in left)
 
 
 def expected(lines: Sequence[Line], history: History) -> list[tuple[str, str, int]]:
@@ -180,7 +184,7 @@ def expected(lines: Sequence[Line], history: History) -> list[tuple[str, str, in
     edges: list[tuple[str, str, int]] = []
     ends: list[tuple[int, bool]] = []
     newest_at, in_row, is_open, count = 0, 0, False, 0
-    for line, judged_at in in_order_of_judging(lines, history):
+    for line, judged_at, judges in in_order_of_judging(lines, history):
         rule, failed = [rule for at, rule in history.rules if at <= judged_at][-1], line.type == "execution.failed"
         late, newest_at = line.ended_at < newest_at, max(newest_at, line.ended_at)
         in_row = in_row if late else (in_row + 1) * failed
@@ -194,6 +198,8 @@ def expected(lines: Sequence[Line], history: History) -> list[tuple[str, str, in
                 share >= (rule.rate or 0) / 2 if is_open else len(last) >= rule.at_least and share >= (rule.rate or 0)
             )
         count = count + failed if is_open else in_row if rule.consecutive else sum(last)
+        if not judges:
+            continue
         if holds != is_open:
             edges.append(("pipeline.failing" if holds else "pipeline.recovered", line.data["execution"]["id"], count))
         is_open = holds

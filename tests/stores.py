@@ -15,6 +15,7 @@ from uuid import UUID, uuid5
 from sqlalchemy import Connection, insert, update
 
 from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
+from watcher.domain.errors import StoreError
 from watcher.domain.event import Event, EventKey, EventType, Group, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
@@ -22,6 +23,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Cursor
+from watcher.runtime.clock import Clock
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import (
     AttemptRecord,
@@ -31,6 +33,7 @@ from watcher.store.changes import (
     PipelineChange,
     SourceChange,
     Take,
+    Taken,
     Turn,
 )
 from watcher.store.leases import MAINTENANCE, LocalLeases
@@ -38,7 +41,6 @@ from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.open import open_store
 from watcher.store.operator_store import OperatorStore
 from watcher.store.recording import Item
-from watcher.store.records import Taken
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import lease
@@ -73,7 +75,7 @@ def from_us(us: int) -> datetime:
 
 
 @dataclass(slots=True)
-class SetClock:
+class SetClock(Clock):
     """A clock that stands still until it is moved."""
 
     us: int = START_US
@@ -135,12 +137,16 @@ class HeardStore:
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store
+        self.heard: list[Item] = []
+        self.takes: Callable[[Item], object] = lambda _item: True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def hear(self, item: Item) -> None:
-        raise NotImplementedError
+        self.heard.append(item)
+        if not self.takes(item):
+            raise StoreError("refused by the test")
 
     async def record(self, item: Item) -> Taken | None:
         if not isinstance(item, Turn):

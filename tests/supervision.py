@@ -21,12 +21,11 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
 from watcher.store.account_store import SqlAccountStore
+from watcher.store.changes import OpenProblem
 from watcher.store.postgresql_leases import PostgresLeases
-from watcher.store.records import OpenProblem
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
@@ -104,7 +103,6 @@ def dependencies_of(
         metrics=metrics or Metrics(),
         events=EventFactory(Router({})),
         schedule=NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None),
-        backpressure=Backpressure(),
         fatal=fatal,
         store=store,
         silences=Silences(),

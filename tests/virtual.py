@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from stores import claim, due, settle, sink_of
 
-from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
+from watcher.clerk.api import PAGE_ROWS, ClerkApi, PageReply, Reply
 from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionSnapshot, Outcome
@@ -22,8 +22,9 @@ from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.session import AccountDependencies
+from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics, Metrics
-from watcher.runtime.pacing import Backpressure, Jitter, Pacer
+from watcher.runtime.pacing import Jitter, Pacer
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -32,7 +33,7 @@ PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
 
-class FakeClock:
+class FakeClock(Clock):
     """Stands still until moved. The wall clock may be set; the others never jump.
 
     The steady clock is off by `off_s`, as the wall clock was when the process began.
@@ -258,9 +259,10 @@ async def account_of(
         jitter=jitter,
     )
     api = api or ScriptedApi(clock, {name: said(name, "running") for name in executions})
+    clerk_api = cast("ClerkApi", api)
     evaluator = ReplyEvaluator(
         lease=lease,
-        api=api,
+        api=clerk_api,
         events=events,
         clock=clock,
         failures=failures,
@@ -270,14 +272,14 @@ async def account_of(
     breaker = AccountCircuitBreaker(
         degraded_after_s=60.0,
         max_interval_s=max_interval_s,
-        now=clock.monotonic(),
+        clock=clock,
         trouble=AccountTrouble(record.trouble) if record.trouble else None,
         backoff=record.backoff,
     )
     deps = AccountDependencies(
         lease=lease,
         is_trusted=is_trusted,
-        api=api,
+        api=clerk_api,
         store=owned,
         clock=clock,
         pacer=Pacer(rate_per_s, now=Monotonic(clock.monotonic() - 60.0)),  # the gap after the start is over
@@ -288,7 +290,6 @@ async def account_of(
         failures=failures,
         metrics=children,
         concurrency=concurrency,
-        backpressure=Backpressure(),
         wake=lambda in_s=0.0: wakes.append(in_s),
         fatal=fatal.append,
     )

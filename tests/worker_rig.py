@@ -22,15 +22,14 @@ from watcher.domain.envelope import lane_of, timestamp
 from watcher.domain.errors import StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
-from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.problems import Problem, ProblemChange, SentOpening
 from watcher.domain.routing import Router, Silences
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
+from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics, SinkMetrics
-from watcher.runtime.pacing import Backpressure
-from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, Sink, WorkerRules
-from watcher.store.changes import SourceChange, Turn
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules
+from watcher.store.changes import SourceChange, Taken, Turn
 from watcher.store.open import BUSY_TIMEOUT_S
-from watcher.store.records import Taken
 from watcher.store.sink_store import SinkStore
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -42,8 +41,8 @@ BUSY = SendResult(SendOutcome.BUSY, "429", retry_after_s=60)
 REFUSED = SendResult(SendOutcome.REFUSED, "422")
 GONE = SendResult(SendOutcome.GONE, "410")
 
-RULES = WorkerRules(RetryRules((1.0, 5.0, 30.0), give_up_after_s=86_400.0), rate_per_s=float("inf"))
-HASTY = replace(RULES, retry=replace(RULES.retry, give_up_after_s=100.0))
+RULES = WorkerRules((1.0, 5.0, 30.0), give_up_after_s=86_400.0, rate_per_s=float("inf"))
+HASTY = replace(RULES, give_up_after_s=100.0)
 
 Answer = SendResult | Exception
 
@@ -51,7 +50,7 @@ MOST_TICKS = 10_000
 """A worker that wants as many at one moment would keep a processor busy."""
 
 
-class FakeClock:
+class FakeClock(Clock):
     """Stands still until it is moved."""
 
     def __init__(self, passed_s: float = 0.0) -> None:
@@ -86,7 +85,7 @@ class ScriptedSink(Sink):
         self.answer: Callable[[Delivery], Answer | Awaitable[Answer]] = lambda _: DELIVERED
         self.sent: list[Delivery] = []
         self.batches: list[list[str]] = []
-        self.told: list[Sequence[SentProblem]] = []
+        self.told: list[Sequence[SentOpening]] = []
         self.arrived: asyncio.Queue[str] = asyncio.Queue()
         self.in_flight_count = 0
 
@@ -106,7 +105,7 @@ class ScriptedSink(Sink):
             raise answer
         return answer
 
-    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+    async def refresh(self, problems: Sequence[SentOpening]) -> SendResult:
         self.told.append(problems)
         return self.refresh_answer
 
@@ -193,7 +192,6 @@ class Rig:
         self.emitted: list[tuple[str, int]] = []
         self.answers: list[str] = []
         self.ends: list[BaseException] = []
-        self.backpressure = Backpressure()
         self.silences = Silences()
         self.woken = False
         self.is_trusted = True
@@ -225,7 +223,6 @@ class Rig:
                 silences=self.silences,
                 fatal=self.ends.append,
                 metrics=SinkMetrics(self.metrics, self.name),
-                backpressure=self.backpressure,
             ),
         )
         self.real_store.wakes[self.name] = self.worker.wake

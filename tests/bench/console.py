@@ -27,7 +27,7 @@ from bench.figures import Figure, at_most, shown
 from bench.workspaces import fill
 from watcher.config.models import Settings
 from watcher.domain.event import EventType
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
 from watcher.store.open import open_store
 from watcher.web.api import api_routes
@@ -213,9 +213,9 @@ REQUESTS: Mapping[str, str] = {
 
 async def _ask(url: str, repetitions: int) -> tuple[Mapping[str, Sequence[float]], Sequence[float]]:
     """Return how long each answer took, and the CPU of each, of the one who asks and the one who answers."""
-    clock = SystemClock()
+    clock = Clock()
     store = await open_store(url, clock=clock)
-    console = unserved(store, settings(), clock=clock, operator=StandInOperator(store))
+    console = unserved(store, settings, clock=clock, operator=StandInOperator(store))
     server = HttpServer(list(api_routes(lambda: console)), clock=clock)
     port = await server.listen(Address("127.0.0.1", 0))
     took: dict[str, list[float]] = {name: [] for name in REQUESTS}
@@ -239,7 +239,7 @@ async def _ask(url: str, repetitions: int) -> tuple[Mapping[str, Sequence[float]
 
 def measure_console(repetitions: int) -> Iterator[Figure]:
     """Measure each request on both databases."""
-    now = SystemClock().steady_us()
+    now = Clock().steady_us()
     with ExitStack() as stack:
         path = Path(stack.enter_context(TemporaryDirectory(prefix="bench-console-"))) / "console.db"
         sqlite = f"sqlite:///{path}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
+from watcher.clerk.api import PAGE_ROWS, PageReply, Reply
 from watcher.clerk.schemas import parse_execution, parse_page
 from watcher.domain.execution import Outcome
 from watcher.simulator.responses import encode, full, row

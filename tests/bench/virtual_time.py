@@ -7,24 +7,26 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 from stores import claim
 from structlog.testing import capture_logs
 
 from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
+from watcher.clerk.api import ClerkApi
 from watcher.config.models import PollingSettings, Settings
 from watcher.daemon.build import AccountOwnerDependencies, build_account
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule, WakeIn
 from watcher.store.account_store import SqlAccountStore
-from watcher.store.changes import Change, Lease
+from watcher.store.changes import Change, Lease, Taken
 from watcher.store.leases import HeldLease
 from watcher.store.open import open_store
+from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 from watcher.store.sqlite import SqliteDatabase
 
@@ -93,9 +95,11 @@ async def enter_stage(
     stack.push_async_callback(store.close)
     await write_without_waiting(store)
 
-    async def record(change: Change) -> None:
-        await store.record(change)
-        notes.recorded(change, now_s=world.now_s())
+    def record(item: Item) -> asyncio.Future[Taken | None]:
+        written = store.record(item)
+        if isinstance(item, Change):
+            written.add_done_callback(lambda _: notes.recorded(item, now_s=world.now_s()))
+        return written
 
     def noted(lease: Lease) -> SqlAccountStore:
         owned = SqlAccountStore(store, lease)
@@ -105,15 +109,13 @@ async def enter_stage(
     fatal: list[BaseException] = []
     schedule = HandSchedule(clock=clock, fatal=fatal.append, lag=metrics.loop_lag.set)
     watcher = await build_account(
-        AccountOwnerDependencies(
-            noted, clock, metrics, EventFactory(Router({})), schedule, Backpressure(), fatal.append
-        ),
+        AccountOwnerDependencies(noted, clock, metrics, EventFactory(Router({})), schedule, fatal.append),
         stack,
         HeldLease(await claim(store, "account", ACCOUNT), clock=clock),
         Settings.model_validate(
             {"accounts": {ACCOUNT: {"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}}, "polling": polling}
         ),
-        open_api=lambda *_, **__: WorldApi(world, notes),
+        open_api=lambda *_, **__: cast("ClerkApi", WorldApi(world, notes)),
     )
     return Stage(population, watcher, schedule, notes, fatal)
 

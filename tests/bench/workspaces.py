@@ -19,7 +19,7 @@ from watcher.domain.routing import Router
 from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import Observation, observe
 from watcher.domain.watch import Watch
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import Clock
 from watcher.store.changes import ExecutionChange, Lease
 from watcher.store.open import open_store
 
@@ -103,7 +103,7 @@ def _settings(wish: Wish, *, store: Path) -> dict[str, Any]:
 
 async def fill(url: str, executions: Sequence[str], *, account_count: int = 1, sinks: tuple[str, ...] = ()) -> None:
     """Have a store know these executions as running, in so many accounts; that event of each waits for `sinks`."""
-    clock = SystemClock()
+    clock = Clock()
     store = await open_store(url, clock=clock)
     for account, part in _parts(executions, account_count).items():
         lease = await claim(store, "account", account)

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ from sample_events import PROBLEM, data_of, hostile_failures, problem_block, sam
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import Problem
-from watcher.runtime.clock import SystemClock
+from watcher.domain.problems import Problem, SentOpening
+from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import REMEDIES
-from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.webhook import WebhookSettings
 
 pytestmark = installed
@@ -62,7 +63,7 @@ async def alertmanager(hook: Receiver, tmp_path: Path) -> AsyncIterator[Alertman
 @pytest.fixture
 async def sink(alertmanager: Alertmanager) -> AsyncIterator[Sink]:
     settings = WebhookSettings.model_validate({"type": "webhook", "template": "alertmanager", "url": alertmanager.url})
-    sink = settings.open(SinkContext(SystemClock()))
+    sink = settings.open(SinkContext(Clock()))
     yield sink
     await sink.close()
 
@@ -78,11 +79,11 @@ def now(type_: EventType, *, number: int = 1, **problem: Any) -> Delivery:
     return sample(type_, number=number, data=data)
 
 
-def opened() -> SentProblem:
+def opened() -> SentOpening:
     """Return the problem that began a minute ago, as it is refreshed."""
     began_at = datetime.now(UTC) - timedelta(minutes=1)
     problem = Problem(UUID(PROBLEM), EventType.PIPELINE_FAILING, began_at, EventKey(b"s", 1))
-    return SentProblem(now(EventType.PIPELINE_FAILING).body, problem)
+    return SentOpening(problem, now(EventType.PIPELINE_FAILING).body)
 
 
 @pytest.mark.parametrize("type_", EventType)
@@ -142,8 +143,7 @@ async def test_a_refresh_of_a_closed_problem_ends_it_too(
 ) -> None:
     assert await sink.send([now(EventType.PIPELINE_FAILING)]) == DELIVERED
     await board.until(lambda: notifications.lines, within_s=10, what="it was notified")
-    closed = opened()
-    assert await sink.refresh([SentProblem(closed.opening, closed.problem, datetime.now(UTC))]) == DELIVERED
+    assert await sink.refresh([replace(opened(), closed_at=datetime.now(UTC))]) == DELIVERED
     assert await alertmanager.alerts() == {}
     await board.until(lambda: f"resolved {FAILING}" in notifications.lines, within_s=10, what="its end was notified")
 

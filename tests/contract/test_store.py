@@ -38,10 +38,9 @@ from watcher.domain.execution import ExecutionRecord, LostReason
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.store.account_store import SqlAccountStore
-from watcher.store.changes import BackoffState, Lease, Turn
+from watcher.store.changes import Backlog, BackoffState, Lease, Turn
 from watcher.store.maintenance_store import Keep
 from watcher.store.open import open_store
-from watcher.store.records import Backlog
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import snapshot

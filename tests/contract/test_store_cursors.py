@@ -25,8 +25,7 @@ from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.account_store import SqlAccountStore
-from watcher.store.changes import ExecutionChange, Lease
-from watcher.store.records import PipelineRecord
+from watcher.store.changes import ExecutionChange, Lease, PipelineRecord
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 

@@ -40,11 +40,10 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
 from watcher.store.account_store import SqlAccountStore
-from watcher.store.changes import ChangeSet, ExecutionChange, Lease, RulesChange
+from watcher.store.changes import ChangeSet, ExecutionChange, Lease, OpenProblem, RulesChange, RulesRecord
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.problems import count_open_problems
 from watcher.store.recording import load_events
-from watcher.store.records import OpenProblem, RulesRecord
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 

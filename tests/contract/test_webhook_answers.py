@@ -3,22 +3,20 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
 import pytest
 from fake_slack import CHANNEL, TOKEN
-from receiver import Receiver, Reply, answer, closes, hangs, resets, says
+from receiver import Receiver, Reply, answer, closes, hangs, resets, says, sink_to
 from sample_events import failed
 from structlog.testing import capture_logs
-from worker_rig import FakeClock
 
 from watcher.runtime.http_client import REMEDIES
-from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, SinkContext, retry_after_s
-from watcher.sinks.slack_bot import SlackBotSettings
-from watcher.sinks.webhook import TemplateFile, WebhookSettings
+from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink
+from watcher.sinks.webhook import TemplateFile
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
 
@@ -83,19 +81,12 @@ def expected(kind: str, code: int) -> SendResult:
     return SendResult(outcome, str(code))
 
 
-@asynccontextmanager
-async def sink_to(url: str, kind: str, **more: object) -> AsyncIterator[Sink]:
-    settings = SlackBotSettings if kind == "slack_bot" else WebhookSettings
-    block = settings.model_validate({"type": "webhook", "url": url, "timeout": "2s", **KINDS[kind], **more})
-    sink = block.open(SinkContext(FakeClock()))
-    try:
-        yield sink
-    finally:
-        await sink.close()
+def sink_of(url: str, kind: str, **more: Any) -> AbstractAsyncContextManager[Sink]:
+    return sink_to(url, **{"timeout": "2s", **KINDS[kind], **more})
 
 
 async def sent(receiver: Receiver, kind: str, **more: object) -> SendResult:
-    async with sink_to(receiver.url, kind, **more) as sink:
+    async with sink_of(receiver.url, kind, **more) as sink:
         return await sink.send([failed()])
 
 
@@ -107,7 +98,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_every_code_means_what_the_table_says(receiver: Receiver, kind: str) -> None:
-    async with sink_to(receiver.url, kind) as sink:
+    async with sink_of(receiver.url, kind) as sink:
         for code in CODES:
             receiver.requests.clear()
             receiver.reply = says(answer(code, Location=f"{receiver.url}/elsewhere"))
@@ -171,16 +162,16 @@ async def test_of_a_429_of_discord_the_header_counts_and_not_the_body(receiver: 
 async def test_a_429_of_cloudflare_before_discord_is_heeded_too(receiver: Receiver) -> None:
     receiver.reply = says(answer(429, body=b"<!doctype html>error code: 1015", Retry_After="86400"))
     result = await sent(receiver, "discord")
-    assert (result.outcome, retry_after_s(result)) == (SendOutcome.BUSY, RETRY_AFTER_CAP_S)
+    assert (result.outcome, result.retry_after_s) == (SendOutcome.BUSY, RETRY_AFTER_CAP_S)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_receiver_may_ask_to_be_left_alone(receiver: Receiver, kind: str) -> None:
-    async with sink_to(receiver.url, kind) as sink:
+    async with sink_of(receiver.url, kind) as sink:
         for code, (header, heeded_s) in product((429, 503), HEEDED_S.items()):
             receiver.reply = says(answer(code, Retry_After=header))
             result = await sink.send([failed()])
-            assert (result.outcome, retry_after_s(result)) == (CODES[code], heeded_s), header
+            assert (result.outcome, result.retry_after_s) == (CODES[code], heeded_s), header
 
 
 async def all_sent(receiver: Receiver, *, timeout: str) -> Mapping[str, SendResult]:
@@ -213,7 +204,7 @@ async def test_a_broken_handshake_is_a_failed_attempt(kind: str) -> None:
 
     async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with sink_to(f"https://127.0.0.1:{port}/", kind) as sink:
+        async with sink_of(f"https://127.0.0.1:{port}/", kind) as sink:
             result = await sink.send([failed()])
     assert (result.outcome, result.answer) == (RETRY, "tls")
     assert result.remedy == f"wrong version number: {REMEDIES['tls']}"
@@ -226,7 +217,7 @@ async def test_what_is_refused_goes_in_minimal_form_by_the_next_attempt_and_loud
 ) -> None:
     receiver.reply = says(answer(code))
     with capture_logs() as logs:
-        async with sink_to(receiver.url, kind) as sink:
+        async with sink_of(receiver.url, kind) as sink:
             first = await sink.send([failed()])
             second = await sink.send([replace(failed(), attempts=1, rejections=1)])
     assert (first.outcome, first.minimal_left) == (SendOutcome.REFUSED, True)
@@ -271,7 +262,7 @@ async def test_what_a_receiver_echoes_is_shown_nowhere(receiver: Receiver, kind:
         with capture_logs() as logs:
             result = await sent(receiver, kind) if kind == "slack_bot" else None
             if result is None:
-                async with sink_to(f"{url}?sig=s1g", kind, headers={"Authorization": "Bearer t0ken"}) as sink:
+                async with sink_of(f"{url}?sig=s1g", kind, headers={"Authorization": "Bearer t0ken"}) as sink:
                     result = await sink.send([failed()])
         assert [word for word in echoed if word in f"{logs} {result}"] == []
 

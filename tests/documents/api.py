@@ -141,7 +141,7 @@ async def _examples() -> Sequence[tuple[int, Any]]:
     """Return what a server answers to each request, in order."""
     answers = []
     with TemporaryDirectory() as folder:
-        async with a_desk(Path(folder) / "watcher.db") as desk:
+        async with a_desk(Path(folder)) as desk:
             for route in ROUTES:
                 name = route.handler.__name__
                 how = {"json": _BODIES.get(name, {})} if route.method != "GET" else {}

@@ -38,10 +38,9 @@ reported at once, each with its line, its column and the remedy. A change of the
 """
 
 KINDS = {
-    "_duration": "duration",
-    "_duration_or_zero": "duration",
-    "_rate": "rate",
-    "_share": "percentage",
+    "parse_duration": "duration",
+    "parse_rate": "rate",
+    "parse_share": "percentage",
     "_moment": "date and time",
     "_key": "secret",
     "_routing_key": "secret",

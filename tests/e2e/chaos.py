@@ -18,7 +18,7 @@ from e2e.programme import Life
 from e2e.stage import POLLING, Document, Stage, watches_of, webhook
 from postgres import PostgresServer
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.server import RequestLog, Simulator
 from watcher.simulator.world import BRISK, Lifecycle, StatusPhase, World, make_lifecycle
@@ -174,7 +174,7 @@ def world_of_accounts(accounts_count: int, executions_count: int, *, span_s: flo
     All executions of every other pipeline are under way from the start, those of the others begin at any time. In each
     one lasts for ever, so that there always is something to poll.
     """
-    world, dice = World(SystemClock()), Random(f"{seed}/accounts")
+    world, dice = World(Clock()), Random(f"{seed}/accounts")
     pipelines = [pipeline_named(f"Pipeline {number}", seed=seed) for number in range(accounts_count)]
     for number, pipeline in enumerate(pipelines):
         phases = (StatusPhase("running", 0.0), StatusPhase("success", ENDLESS_S))

@@ -16,7 +16,7 @@ from receiver import Receiver as Listener
 from receiver import answer, says
 from simulator_facts import busiest_second, true_path
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Faults
 from watcher.simulator.scenarios import CALM, pipeline_named
 from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
@@ -153,7 +153,7 @@ class _Noticed(RequestLog):
 
 def world_of(count: int, *, ends_within_s: float, seed: int = 1, ends_after_s: float = 1.0) -> World:
     """Return a world of `count` executions, all under way from the start, which end at moments spread over a span."""
-    world, rng = World(SystemClock()), Random(f"{seed}/ends")
+    world, rng = World(Clock()), Random(f"{seed}/ends")
     pipelines = [pipeline_named(name, seed=seed) for name in ("Sales agent", "Onboarding", "Support triage")]
     for index in range(count):
         lifecycle = make_lifecycle(seed, index=index, pace=BRISK)
@@ -164,7 +164,7 @@ def world_of(count: int, *, ends_within_s: float, seed: int = 1, ends_after_s: f
 
 def failing_world(count: int = 3, *, last_at_s: float = 3.0) -> World:
     """Return a world of one pipeline so many of whose executions fail, one after the other until then."""
-    world = World(SystemClock())
+    world = World(Clock())
     for index in range(count):
         lifecycle = make_lifecycle(1, index=index, kind=Kind.FAILING, pace=BRISK)
         begins_s = last_at_s * (index + 1) / count

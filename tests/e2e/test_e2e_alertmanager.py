@@ -11,7 +11,7 @@ from alertmanager import Alertmanager, Notifications, installed
 from e2e.programme import Life
 from e2e.stage import Stage, all_have_ended, document_of, world_of
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import Lifecycle, StatusPhase, World
 from watcher.sinks.alertmanager import REFRESH_EVERY_S
@@ -65,7 +65,7 @@ async def test_each_failure_is_notified_once_and_each_overdue_execution_is_over_
 
 @pytest.mark.long
 async def test_killed_it_has_an_open_problem_again_within_a_refresh_and_resolves_it(stage: Stage) -> None:
-    world = World(SystemClock())
+    world = World(Clock())
     phases = (StatusPhase("running", 0.0), StatusPhase("success", REFRESH_EVERY_S + 20))
     execution = world.add(Lifecycle(str(UUID(int=1)), phases), pipeline=pipeline_named("Sales agent"))
     overdue = f"ClerkExecutionOverdue {execution.id}"

@@ -9,7 +9,7 @@ from e2e.programme import Life
 from e2e.stage import Stage, document_of, webhook
 from playwright.async_api import Browser
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 from watcher.web.server import HEADERS
@@ -37,7 +37,7 @@ async def a_daemon(
 
     Of its two pipelines one then fails three times within seconds, in the other an execution runs on and on.
     """
-    world = World(SystemClock())
+    world = World(Clock())
     failing, other = (pipeline_named(name, seed=1) for name in NAMES)
     lifecycle = make_lifecycle(1, index=3, kind=Kind.LONG, pace=BRISK)
     world.add(lifecycle.stretched(600 / lifecycle.length_s()), pipeline=other)

@@ -11,7 +11,7 @@ from e2e.chaos import Loss, Spell
 from e2e.endpoint import Answer, Attempt
 from e2e.handovers import delays, nobody_able, overlapping
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
 from watcher.simulator.world import Lifecycle, StatusPhase, World
@@ -52,7 +52,7 @@ def written(simulator: Simulator, *events: dict[str, Any]) -> list[bytes]:
 @pytest.fixture
 def simulator() -> Simulator:
     """Return one in whose world one execution was new, ran from -20 s and succeeded at -10 s."""
-    world = World(SystemClock())
+    world = World(Clock())
     phases = (StatusPhase("new", 0.0), StatusPhase("running", 10.0), StatusPhase("success", 20.0))
     world.add(Lifecycle(execution=EXECUTION, phases=phases), pipeline=pipeline_named("p"), begins_s=-30.0)
     return Simulator(world)
@@ -185,7 +185,7 @@ def test_nobody_is_able_while_no_replica_runs_that_has_started_or_without_the_da
 
 @pytest.mark.parametrize(("last_at", "complains"), [(10.0, False), (21.0, True)])
 def test_what_was_answered_for_long_must_have_been_reported(last_at: float, *, complains: bool) -> None:
-    world = World(SystemClock())
+    world = World(Clock())
     world.add(Lifecycle("e", (StatusPhase("running", 0.0),)), pipeline=pipeline_named("p"))
     simulator = Simulator(world)
     simulator.request_log = log_of((0.0, 0), (last_at, 1))

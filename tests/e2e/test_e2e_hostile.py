@@ -11,7 +11,7 @@ from e2e.stage import Stage, document_of
 from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
 from sample_events import hostile_text
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import Lifecycle, Node, StatusPhase, World
 
@@ -32,7 +32,7 @@ STYLE = re.compile(r"\x1b\[[0-9;]*m|\x1b\[[012]?K|\x1b\[1A|\x1b\[[?]25[lh]|\r")
 
 def hostile_world(seed: int) -> World:
     """Return executions of which each second fails, and the others are in a status that nobody documented."""
-    world, dice = World(SystemClock()), Random(seed)
+    world, dice = World(Clock()), Random(seed)
     for number in range(COUNT):
         node = Node(str(UUID(int=number + 1)), "1", hostile_text(dice), 0.0, 1.0, error=hostile_text(dice, count=40))
         phases = (StatusPhase("running", 0.0), StatusPhase(hostile_text(dice) if number % 2 else "failed", 1.0))

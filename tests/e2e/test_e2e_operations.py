@@ -11,7 +11,7 @@ from e2e.endpoint import Answer, Receiver
 from e2e.stage import FAILING, Document, Stage, document_of, failing_world, webhook
 from stores import operator_of
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.server import Simulator
 from watcher.store.open import open_store
 from watcher.store.operator_store import OperatorStore
@@ -29,7 +29,7 @@ def watching(simulator: Simulator, receiver: Receiver, *events: str, every: str 
 @asynccontextmanager
 async def another_replica(stage: Stage) -> AsyncIterator[OperatorStore]:
     """Give what a replica of this process does for people, which owns nothing."""
-    store = await open_store(stage.store_url, clock=SystemClock())
+    store = await open_store(stage.store_url, clock=Clock())
     yield operator_of(store)
     await store.close()
 
@@ -75,7 +75,7 @@ async def test_a_silence_holds_within_a_second_and_right_after_a_start_until_it_
     life = await stage.start(document)
     await life.until(lambda: receiver.events("execution.failed"), what="something was sent")
     async with another_replica(stage) as operator:
-        now = SystemClock().now()
+        now = Clock().now()
         match = '{"events": ["execution.*"]}'
         made = await operator.add_silence(match, starts_at=now, ends_at=now + timedelta(hours=1), by=None, comment="x")
         made_at = time.monotonic()

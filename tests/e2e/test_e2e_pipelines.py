@@ -11,7 +11,7 @@ from e2e import checks
 from e2e.programme import Life
 from e2e.stage import ENDS, Document, Stage, document_of, webhook
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Faults
 from watcher.simulator.scenarios import CALM, HARSH, pipeline_named
 from watcher.simulator.server import Simulator
@@ -38,7 +38,7 @@ the time that is left, 503 for everything takes 20 s, and 10 s more for each try
 
 def world_with(count: int, pipelines_count: int, span_s: float, *, order: Order, seed: int) -> World:
     """Return a world in which executions begin over a span; half of them are over before a list is read again."""
-    world, dice = World(SystemClock(), order=order), Random(f"{seed}/pipelines")
+    world, dice = World(Clock(), order=order), Random(f"{seed}/pipelines")
     pipelines = [pipeline_named(f"Pipeline {number}", seed=seed) for number in range(pipelines_count)]
     for index in range(count):
         lifecycle = make_lifecycle(seed, index=index, pace=BRISK)
@@ -114,7 +114,7 @@ async def test_every_execution_is_reported_once_over_kills(
 
 
 async def test_what_had_ended_before_is_silent_and_what_is_open_is_reported(stage: Stage) -> None:
-    world = World(SystemClock())
+    world = World(Clock())
     pipeline = pipeline_named("Sales agent", seed=1)
     for index in range(120):
         lifecycle = make_lifecycle(1, index=index, pace=BRISK)

@@ -16,7 +16,7 @@ from e2e.stage import API_KEY, POLLING, Document, Stage, document_of
 from e2e.terminal import Terminal
 from simulator_facts import forget, requests_of
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.responses import PRIVATE
 from watcher.simulator.scenarios import HARSH, pipeline_named
@@ -86,7 +86,7 @@ async def ended(life: Life) -> tuple[int, str, str]:
 
 @pytest.fixture
 async def scene(stage: Stage) -> Scene:
-    return Scene(stage, await stage.simulator(World(SystemClock())))
+    return Scene(stage, await stage.simulator(World(Clock())))
 
 
 async def test_a_success_is_0_and_every_change_a_line_or_as_json_the_daemons_event(scene: Scene) -> None:

@@ -7,7 +7,7 @@ from random import Random
 import psycopg
 from e2e.chaos import Replicas
 
-from watcher.store.postgresql_connections import RECONNECT_AFTER_S
+from watcher.store.postgresql import RECONNECT_AFTER_S
 
 STOPPED_S = 13.0
 """Longer than a lease, 9 s, and than its renewal, 3 s."""

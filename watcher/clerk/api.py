@@ -7,18 +7,62 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from email.utils import parsedate
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from yarl import URL
 
-from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
-from watcher.clerk.schemas import QUICK_BYTES, NotJsonError, ParsedPage, UnreadableError, parse_execution, parse_page
+from watcher.clerk.schemas import QUICK_BYTES, ParsedPage, UnreadableError, parse_execution, parse_page
 from watcher.domain.errors import TransportFailedError
-from watcher.domain.execution import Outcome
+from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic, from_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client
 from watcher.runtime.pacing import parse_retry_after
+
+
+class Reply(NamedTuple):
+    """What became of one request. `execution` is there if `outcome` is `ok` and the body is not the one that is known.
+
+    `body_hash` is that of a body that could be read. `sent_at` is a monotonic reading taken just before the request
+    went out; `retry_after_s` is the server's wish, as it gave it; `status_code` is absent when there was no answer.
+    `reason` is a word of ours for the log: why there is no execution.
+    """
+
+    outcome: Outcome
+    sent_at: Monotonic
+    execution: ExecutionSnapshot | None = None
+    status_code: int | None = None
+    retry_after_s: float | None = None
+    reason: str | None = None
+    body_hash: int | None = None
+
+
+PAGE_ROWS = 50
+"""How many rows of a list are asked for at once: the most the API gives."""
+
+
+class PageReply(NamedTuple):
+    """What became of one request for a page of a list. `rows` are there if and only if `outcome` is `ok`.
+
+    They come in the API's order, the very objects of the page that is known if its body was the same; `skipped` more
+    were on the page, unreadable. `total` is what the API says the whole list holds, true or not. The other fields are
+    as in `Reply`.
+    """
+
+    outcome: Outcome
+    sent_at: Monotonic
+    rows: tuple[ExecutionSnapshot, ...] | None = None
+    skipped: int = 0
+    total: int | None = None
+    status_code: int | None = None
+    retry_after_s: float | None = None
+    reason: str | None = None
+    body_hash: int | None = None
+
+
+Answer = Reply | PageReply
+"""What a reply says of the account it was asked for is the same in both."""
+
 
 _OUTCOMES = {
     400: Outcome.REJECTED,
@@ -65,12 +109,15 @@ class ClerkApi:
         self._parser_thread = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
 
     def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Coroutine[Any, Any, Reply]:
-        """Fetch one execution by lower-case ids. Trouble is a `Reply` too."""
+        """Fetch one execution by lower-case ids. Trouble is a `Reply` too. A body with the known hash is not read."""
         parse = partial(parse_execution, asked=execution)
         return self._ask(f"{pipeline}/executions/{execution}", parse=parse, known_hash=known_hash, reply=Reply)
 
     def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> Coroutine[Any, Any, PageReply]:
-        """Fetch one page of a pipeline's list, the first is 1. Trouble is a `PageReply` too."""
+        """Fetch one page of a pipeline's list, the first is 1. Trouble is a `PageReply` too.
+
+        A body like that of the known reply is not read.
+        """
         query = f"limit={PAGE_ROWS}&page={page}"
         known_hash = None if known is None else known.body_hash
         reply = partial(_page_reply, known)
@@ -113,19 +160,16 @@ class ClerkApi:
     async def _read(
         self, body: bytes, *, parse: Callable[..., _Found], known_hash: int | None
     ) -> tuple[_Found | None, int]:
-        """Read what is small here, and in the thread what is large or has to be forgiven something.
+        """Read what is small here, what is large in the thread, and what is known not again.
 
-        What is known is not read again. The hash is keyed anew in each process, so nobody can make two bodies that
-        have the same.
+        The hash is keyed anew in each process, so nobody can make two bodies that have the same.
         """
         body_hash = hash(body)
         if body_hash == known_hash:
             return None, body_hash
         if len(body) <= QUICK_BYTES:
-            with suppress(NotJsonError):
-                return parse(body, forgiving=False), body_hash
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._parser_thread, partial(parse, body, forgiving=True)), body_hash
+            return parse(body), body_hash
+        return await asyncio.get_running_loop().run_in_executor(self._parser_thread, parse, body), body_hash
 
 
 def _page_reply(

@@ -6,10 +6,10 @@ Answers carry conversations, contacts and environments. The models name the allo
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
@@ -37,13 +37,24 @@ class _OrNone:
         return core_schema.with_default_schema(handler(source), default=None, on_error="default")
 
 
+def _aware(moment: datetime) -> datetime | None:
+    """Read a time without a zone as UTC, as in all documented examples, and a year such as 1 or 9999 as absent."""
+    try:
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:  # its zone moves it out of the years there are
+        return None
+    return moment if 1970 <= moment.year < 9999 else None
+
+
 Text = Annotated[str | None, _OrNone()]
 _Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
 _Broken = Annotated[float, Field(ge=-(2.0**53), le=2.0**53, allow_inf_nan=False)]
 Number = Annotated[_Whole | _Broken | None, _OrNone()]
-Moment = Annotated[datetime | None, _OrNone()]
+Moment = Annotated[Annotated[datetime, AfterValidator(_aware)] | None, _OrNone()]
 Count = Annotated[int | None, Field(strict=True, ge=0, le=2**53), _OrNone()]
 Word = Annotated[str, Field(min_length=1)]
+_Each = TypeVar("_Each")
+_Several = Annotated[list[Annotated[_Each | None, _OrNone()]], Field(max_length=ROWS_COUNT)]
 
 
 class _Wire(BaseModel):
@@ -73,10 +84,13 @@ class WireNodeExecution(_Wire):
 
 
 class _WireFacts(_Wire):
-    """What a list says of an execution as well: the documented fields that may leave the process, but for its id."""
+    """What a list says of an execution as well: the documented fields that may leave the process, but for its id.
+
+    The fields have the names they have in an `ExecutionSnapshot`.
+    """
 
     status: Word
-    pipeline_version_id: Text = None
+    version_id: Text = Field(None, alias="pipelineVersionId")
     started_at: Moment = None
     finished_at: Moment = None
     error: Text = None
@@ -93,20 +107,20 @@ class WireExecution(_WireFacts):
     id: Word
     pipeline_id: Text = None
     pipeline_name: Text = None
-    pipeline_version_number: Number = None
-    nodes_executed: Annotated[list[Annotated[WireNodeExecution | None, _OrNone()]] | None, _OrNone()] = None
+    version_number: Number = Field(None, alias="pipelineVersionNumber")
+    nodes_executed: Annotated[_Several[WireNodeExecution] | None, _OrNone()] = None
 
 
 class WireRow(_WireFacts):
     """One row of a list. By its id the execution is asked for and recorded, so it has to be what is documented."""
 
-    id: UUID
+    id: Annotated[UUID, AfterValidator(str)]
 
 
 class WirePage(_Wire):
     """One page of a list."""
 
-    data: list[Annotated[WireRow | None, _OrNone()]]
+    data: _Several[WireRow]
     total: Count = None
 
 
@@ -123,10 +137,6 @@ class UnreadableError(Exception):
         self.flaw = flaw
 
 
-class NotJsonError(UnreadableError):
-    """The body is no JSON as pydantic reads it. Read as `forgiving` it may still tell its status."""
-
-
 class ParsedPage(NamedTuple):
     """What can be read of one page of a list. `skipped` rows, or more, cannot; `total` is what the API says."""
 
@@ -135,73 +145,53 @@ class ParsedPage(NamedTuple):
     total: int | None
 
 
-def parse_execution(body: bytes, *, asked: str, forgiving: bool = False) -> ExecutionSnapshot:
-    """Read one execution from the bytes. Raises `UnreadableError`: also if it is not the one asked for.
-
-    `forgiving` is for a thread: it takes longer, and reads texts that are cut within a character.
-    """
-    wire = _parse(WireExecution, body, forgiving=forgiving, misshapen="no_execution")
+def parse_execution(body: bytes, *, asked: str) -> ExecutionSnapshot:
+    """Read one execution from the bytes. Raises `UnreadableError`: also if it is not the one asked for."""
+    wire = _parse(WireExecution, body, misshapen="no_execution")
     if wire.id.lower() != asked:
         raise UnreadableError("wrong_id")
-    failed: list[FailedNode] = []
-    goals: list[str] = []
-    for each in wire.nodes_executed or ():
-        if each is None:
-            continue
-        node = each.node
-        if each.status == "failed" or each.error_message:
-            failed.append(
-                FailedNode(each.id, each.node_name or (None if node is None else node.name), each.error_message)
-            )
-        if node is not None and node.is_goal and node.goal_name:
-            goals.append(node.goal_name)
-    return _snapshot(
-        wire,
-        id_=asked,
-        pipeline_id=wire.pipeline_id,
-        pipeline_name=wire.pipeline_name,
-        version_number=wire.pipeline_version_number,
-        failed_nodes=tuple(failed[:LIST_LENGTH]),
-        goals=tuple(goals[:LIST_LENGTH]),
+    facts = vars(wire)
+    nodes = [each for each in facts.pop("nodes_executed") or () if each is not None]
+    failed = tuple(
+        FailedNode(each.id, each.node_name or (each.node and each.node.name), each.error_message)
+        for each in nodes
+        if each.status == "failed" or each.error_message
     )
+    goals = tuple(each.node.goal_name for each in nodes if each.node and each.node.is_goal and each.node.goal_name)
+    facts |= {"id": asked, "failed_nodes": failed[:LIST_LENGTH], "goals": goals[:LIST_LENGTH]}
+    return ExecutionSnapshot(**facts)
 
 
-def parse_page(body: bytes, *, forgiving: bool = False) -> ParsedPage:
+def parse_page(body: bytes) -> ParsedPage:
     """Read one page of a list from the bytes. Raises `UnreadableError`: also if no row of it can be read."""
-    wire = _parse(WirePage, body, forgiving=forgiving, misshapen="no_list")
-    rows = tuple(_snapshot(row, id_=str(row.id)) for row in wire.data if row is not None)
+    wire = _parse(WirePage, body, misshapen="no_list")
+    rows = tuple(ExecutionSnapshot(**vars(row)) for row in wire.data if row is not None)
     if wire.data and not rows:
         raise UnreadableError("no_rows")
     return ParsedPage(rows, len(wire.data) - len(rows), wire.total)
 
 
-def _parse(model: type[_Shape], body: bytes, *, forgiving: bool, misshapen: str) -> _Shape:
-    """Read a body as that model. The flaw is `misshapen` if it is JSON at least."""
-    try:
-        if forgiving:
-            return model.model_validate(_load(body))
-        if NUL in body:
-            raise NotJsonError("no_json")
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        flaws = error.errors(include_url=False, include_context=False, include_input=False)
-        raise NotJsonError("no_json") if flaws[0]["type"] == "json_invalid" else UnreadableError(misshapen) from None
+def _parse(model: type[_Shape], body: bytes, *, misshapen: str) -> _Shape:
+    """Read a body as that model. The flaw is `misshapen` if it is JSON at least.
 
-
-def _load(body: bytes) -> object:
-    """Parse a body with the standard library, which takes what pydantic does not: half a surrogate pair, for one.
-
-    JavaScript sends that where it cuts a text within an emoji. No object keeps its private fields.
+    The standard library takes what pydantic does not: half a surrogate pair, for one, which JavaScript sends where it
+    cuts a text within an emoji. It also lets other threads run, so it reads what is large.
     """
     try:
-        if body.count(b"[") > LISTS_COUNT:
-            raise UnreadableError("too_large")
-        found = json.loads(body.decode("utf-8-sig", "replace"), strict=False, object_pairs_hook=_allowed)
+        if len(body) <= QUICK_BYTES and NUL not in body:
+            return model.model_validate_json(body)
+    except ValidationError as error:
+        if error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
+            raise UnreadableError(misshapen) from None
+    if body.count(b"[") > LISTS_COUNT:
+        raise UnreadableError("too_large")
+    try:
+        text = body.decode("utf-8-sig", "replace")
+        return model.model_validate(json.loads(text, strict=False, object_pairs_hook=_allowed))
+    except ValidationError:
+        raise UnreadableError(misshapen) from None
     except (ValueError, RecursionError):
         raise UnreadableError("html" if body.lstrip().startswith(b"<") else "no_json") from None
-    if isinstance(found, dict) and any(isinstance(each, list) and len(each) > ROWS_COUNT for each in found.values()):
-        raise UnreadableError("too_large")
-    return found
 
 
 def _allowed(members: Sequence[tuple[str, object]]) -> dict[str, object]:
@@ -213,30 +203,3 @@ def _allowed(members: Sequence[tuple[str, object]]) -> dict[str, object]:
         for name, value in members
         if name in _READ
     }
-
-
-def _aware(moment: datetime) -> datetime | None:
-    """Read a time without a zone as UTC, as in all documented examples, and a year such as 1 or 9999 as absent."""
-    try:
-        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except OverflowError:  # its zone moves it out of the years there are
-        return None
-    return moment if 1970 <= moment.year < 9999 else None
-
-
-def _snapshot(wire: _WireFacts, *, id_: str, **of_one: Any) -> ExecutionSnapshot:
-    """Return an execution: what a list says of it too, and `of_one`, which is answered of one alone."""
-    return ExecutionSnapshot(
-        id=id_,
-        status=wire.status,
-        version_id=wire.pipeline_version_id,
-        started_at=wire.started_at and _aware(wire.started_at),
-        finished_at=wire.finished_at and _aware(wire.finished_at),
-        error=wire.error,
-        ai_tokens_used=wire.ai_tokens_used,
-        nodes_started=wire.nodes_started,
-        triggered_by=wire.triggered_by,
-        triggered_by_entity_id=wire.triggered_by_entity_id,
-        conversation_id=wire.conversation_id,
-        **of_one,
-    )

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import Answer
-from watcher.config.models import AccountSettings, Settings, StoreSettings, WatchSettings
+from watcher.clerk.api import Answer, ClerkApi
+from watcher.config.models import Settings, StoreSettings, WatchSettings
 from watcher.daemon.build import open_client
 from watcher.domain.errors import Exit, StoreError, TransportFailedError
 from watcher.domain.execution import Outcome
@@ -38,11 +37,6 @@ class Trial:
     words: str
     took_ms: float
     hint: str = ""
-
-    @property
-    def works(self) -> bool:
-        """Whether it did what it should."""
-        return self.code is Exit.DONE
 
 
 _KEY_FAILS = {
@@ -73,89 +67,64 @@ async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Seq
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[Trial]:
     """Try a key with each of its watches; return what is to be said of the key, and then of single watches."""
-    account = settings.accounts[name]
-    watches = [(f"watch[{index}]", watch) for index, watch in enumerate(settings.watch) if watch.account == name]
-    async with open_client(account, connections=1) as client:
-        key = _Key(name, account, clock, ClerkApi(client, base_url=account.base_url, clock=clock))
-        if not watches:
-            return [await key.try_alone()]
-        troubles = list[Trial]()
-        for target, watch in watches:
-            answer, trouble = await key.try_watch(watch, target=target)
-            if answer.outcome is not Outcome.OK and answer.outcome not in _OF_THE_WATCH:
-                return [key.fails(answer), *troubles]
-            troubles += [trouble] if trouble else []
-        if all(trial.code is Exit.UNREACHABLE for trial in troubles) and len(troubles) == len(watches):
-            return [key.fails(answer), *troubles]
-        return [key.trial(Exit.DONE, "accepts the key"), *troubles]
+    account, of_key = settings.accounts[name], f"accounts.{name}"
+    place, took_ms = shown_url(account.base_url), 0.0
+    # The first request may go at once: nobody waits a minute for it because of a rate of 1/m.
+    pacer = Pacer(account.rate_limit, now=Monotonic(clock.monotonic() - 1 / (account.rate_limit * SHARE)))
 
+    async def ask(request: Awaitable[Answer]) -> Answer:
+        nonlocal took_ms
+        await asyncio.sleep(max(0.0, pacer.ready_at - clock.monotonic()))
+        began_at = clock.monotonic()
+        pacer.spend(began_at)
+        answer = await request
+        took_ms = (clock.monotonic() - began_at) * 1000
+        return answer
 
-class _Key:
-    """One account while it is tried, at its pace."""
+    def said(words: str, code: Exit = Exit.DONE, hint: str = "", *, target: str = of_key) -> Trial:
+        return Trial(target, place, code, words, took_ms, hint)
 
-    def __init__(self, name: str, account: AccountSettings, clock: Clock, api: ClerkApi) -> None:
-        self._target = f"accounts.{name}"
-        self._account = account
-        self._clock = clock
-        self._api = api
-        # The first request may go at once: nobody waits a minute for it because of a rate of 1/m.
-        self._pacer = Pacer(account.rate_limit, now=Monotonic(clock.monotonic() - 1 / (account.rate_limit * SHARE)))
-        self._took_ms = 0.0
-
-    async def try_alone(self) -> Trial:
-        """Try a key nothing is watched with, by an execution that does not exist: a 404 takes a good key too."""
-        nothing = str(uuid.uuid4())
-        answer = await self._ask(self._api.get(pipeline=nothing, execution=nothing))
-        if answer.outcome in {Outcome.OK, *_UNKNOWN}:
-            return self.trial(Exit.DONE, "accepts the key; nothing is watched with it")
-        return self.fails(answer)
-
-    async def try_watch(self, watch: WatchSettings, *, target: str) -> tuple[Answer, Trial | None]:
-        """Ask for the pipeline's list, or for the first execution that is named; if that is not known, for both.
-
-        Return the answer, and what is to be said of this watch alone.
-        """
-        pipeline = str(watch.pipeline)
-        page = partial(self._api.list, pipeline=pipeline, page=1)
-        if not watch.executions:
-            answer: Answer = await self._ask(page())
-        else:
-            execution = watch.executions[0]
-            answer = await self._ask(self._api.get(pipeline=pipeline, execution=execution))
-            if answer.outcome in _UNKNOWN and (await self._ask(page())).outcome is Outcome.OK:
-                words = f"knows pipeline {pipeline}, but not execution {execution} ({answer.status_code})"
-                return answer, self.trial(Exit.DONE, words, target=target)
-        if answer.outcome not in _OF_THE_WATCH:
-            return answer, None
-        remedy, code = "let this key read it", Exit.UNREACHABLE
-        words = f"refuses pipeline {pipeline} to this key (403)"
-        if answer.outcome in _UNKNOWN:
-            remedy, code = "correct its id in watch", Exit.NOT_FOUND
-            words = f"does not know pipeline {pipeline} ({answer.status_code})"
-        hint = f"{remedy}, or watch it with the key of its own account"
-        return answer, self.trial(code, words, hint, target=target)
-
-    def fails(self, answer: Answer) -> Trial:
-        """Return the trial of a key that failed by this answer."""
+    def refused(answer: Answer) -> Trial:
         words, hint = _KEY_FAILS[answer.outcome]
         words = f"{words} ({answer.status_code})" if answer.status_code and "(" not in words else words
-        words = words.format(cause=answer.reason)
-        place = f"{self._target}.{'api_key_file' if self._account.api_key_file else 'api_key'}"
-        return self.trial(Exit.UNREACHABLE, words, REMEDIES.get(answer.reason or "", hint).format(key=place))
+        key = f"{of_key}.{'api_key_file' if account.api_key_file else 'api_key'}"
+        hint = REMEDIES.get(answer.reason or "", hint).format(key=key)
+        return said(words.format(cause=answer.reason), Exit.UNREACHABLE, hint)
 
-    def trial(self, code: Exit, words: str, hint: str = "", *, target: str = "") -> Trial:
-        """Return a trial that took as long as the last request."""
-        place = shown_url(self._account.base_url)
-        return Trial(target or self._target, place, code, words, self._took_ms, hint)
+    async def try_watch(api: ClerkApi, watch: WatchSettings, target: str) -> tuple[Answer, Trial | None]:
+        """Ask for its list, or the first execution it names, and for both if that is not known."""
+        pipeline, execution = str(watch.pipeline), next(iter(watch.executions), None)
+        page = partial(api.list, pipeline=pipeline, page=1)
+        answer = await ask(page() if execution is None else api.get(pipeline=pipeline, execution=execution))
+        if answer.outcome not in _OF_THE_WATCH:
+            return answer, None
+        if execution is not None and answer.outcome in _UNKNOWN and (await ask(page())).outcome is Outcome.OK:
+            words = f"knows pipeline {pipeline}, but not execution {execution} ({answer.status_code})"
+            return answer, said(words, target=target)
+        words, code = f"does not know pipeline {pipeline} ({answer.status_code})", Exit.NOT_FOUND
+        remedy = "correct its id in watch"
+        if answer.outcome is Outcome.FORBIDDEN:
+            words, code = f"refuses pipeline {pipeline} to this key (403)", Exit.UNREACHABLE
+            remedy = "let this key read it"
+        return answer, said(words, code, f"{remedy}, or watch it with the key of its own account", target=target)
 
-    async def _ask(self, request: Awaitable[Answer]) -> Answer:
-        """Send a request at the account's pace."""
-        await asyncio.sleep(max(0.0, self._pacer.ready_at - self._clock.monotonic()))
-        began_at = self._clock.monotonic()
-        self._pacer.spend(began_at)
-        answer = await request
-        self._took_ms = (self._clock.monotonic() - began_at) * 1000
-        return answer
+    async with open_client(account, connections=1) as client:
+        api = ClerkApi(client, base_url=account.base_url, clock=clock)
+        watches = [(f"watch[{index}]", watch) for index, watch in enumerate(settings.watch) if watch.account == name]
+        if not watches:  # of an execution that does not exist a good key is answered 404
+            nothing = str(uuid.uuid4())
+            answer: Answer = await ask(api.get(pipeline=nothing, execution=nothing))
+            is_good = answer.outcome in {Outcome.OK, *_UNKNOWN}
+            return [said("accepts the key; nothing is watched with it") if is_good else refused(answer)]
+        troubles: list[Trial] = []
+        for target, watch in watches:
+            answer, trouble = await try_watch(api, watch, target)
+            if answer.outcome is not Outcome.OK and answer.outcome not in _OF_THE_WATCH:
+                return [refused(answer), *troubles]
+            troubles += [trouble] if trouble else []
+        if len(troubles) == len(watches) and all(trial.code is Exit.UNREACHABLE for trial in troubles):
+            return [refused(answer), *troubles]
+        return [said("accepts the key"), *troubles]
 
 
 async def _try_sink(name: str, settings: SinkSettings, *, clock: Clock, send: bool) -> list[Trial]:

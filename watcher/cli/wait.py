@@ -17,8 +17,7 @@ from typing import NamedTuple
 from rich.live import Live
 from rich.text import Text
 
-from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import Api, Reply
+from watcher.clerk.api import ClerkApi, Reply
 from watcher.cli.shell import put, put_all_out, put_error
 from watcher.config.models import Settings
 from watcher.daemon.build import open_client, watches_of
@@ -32,7 +31,7 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
 from watcher.polling.poll_item import TrackedExecution
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.pacing import Pacer
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
@@ -317,7 +316,7 @@ async def wait_for(
     `settings` have one account, which watches this execution alone. Of their polling only what decides that an
     execution is lost or an account degraded is used.
     """
-    clock = SystemClock()
+    clock = Clock()
     ((_, account),) = settings.accounts.items()
     async with open_client(account, connections=1) as client:
         api = ClerkApi(client, base_url=account.base_url, clock=clock)
@@ -358,7 +357,7 @@ class Poller:
     """
 
     def __init__(
-        self, progress: Progress, view: View, *, api: Api, settings: Settings, interval_s: float, clock: Clock
+        self, progress: Progress, view: View, *, api: ClerkApi, settings: Settings, interval_s: float, clock: Clock
     ) -> None:
         ((self._account, account),), polling = settings.accounts.items(), settings.polling
         (watch,) = watches_of(settings)
@@ -368,7 +367,7 @@ class Poller:
         self._pacer = Pacer(account.rate_limit, now=now)
         self._entry = TrackedExecution(known=ExecutionRecord(watch.executions[0], watch.pipeline), watch=watch)
         self._breaker = AccountCircuitBreaker(
-            degraded_after_s=polling.degraded_after_s, max_interval_s=polling.max_interval_s, now=now
+            degraded_after_s=polling.degraded_after_s, max_interval_s=polling.max_interval_s, clock=clock
         )
         self._failures = FailurePolicy(
             min_interval_s=interval_s,
@@ -423,7 +422,6 @@ class Poller:
             reason = self._failures.note_failure(
                 entry, reply, alone=True, success_at=breaker.success_at, usable=not breaker.unusable
             )
-            breaker.note_running(now=now, ran_s=self._clock.running())
             breaker.note(entry, reply, now=now, alone=True)
             evaluation = self._evaluator.failure(entry, reason, sent_at=reply.sent_at)
         self.check()
@@ -438,7 +436,6 @@ class Poller:
     def check(self) -> None:
         """Report once that the account is in trouble, which failures become with time, or that it is so no more."""
         breaker, now = self._breaker, self._clock.monotonic()
-        breaker.note_running(now=now, ran_s=self._clock.running())
         breaker.check(now)
         if breaker.trouble is self._trouble:
             return

@@ -4,7 +4,7 @@ Of pydantic's own words only those are shown that hold neither a value of the fi
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -35,11 +35,9 @@ _WANTED = {
     "tuple_type": _LIST,
     **dict.fromkeys(("string_type", "uuid_type", "int_type", "bool_type"), _VALUE),
 }
-_OWN_WORDS = frozenset(
-    {
-        *("int_parsing", "int_parsing_size", "bool_parsing", "greater_than_equal", "less_than_equal"),
-        *("too_short", "too_long"),
-    }
+_OWN_WORDS = (
+    *("int_parsing", "int_parsing_size", "bool_parsing", "greater_than_equal", "less_than_equal"),
+    *("too_short", "too_long"),
 )
 """The errors whose words are pydantic's own."""
 
@@ -49,7 +47,35 @@ def translate(errors: Iterable[ErrorDetails], *, document: Document) -> None:
     for error in errors:
         path = _path(error, document=document)
         if not document.is_reported(path):
-            _REPORTS.get(error["type"], _report_other)(document, path, error)
+            _report(document, path, error)
+
+
+def _report(document: Document, path: Path, error: ErrorDetails) -> None:
+    at_key = error["loc"][-1:] == (_OF_KEY,)
+    match error["type"], error.get("ctx", {}).get("error"):
+        case "missing", _:
+            _report_missing(document, path)
+        case "extra_forbidden", _:
+            model = model_at(document, path[:-1])
+            allowed = [key_of(model, name=name) for name in model.model_fields] if model else []
+            _report_unknown_key(document, path, allowed)
+        case "value_error", InvalidValueError() as reason:
+            _report_unfit(document, path, reason, at_key=at_key)
+        case "literal_error", _:
+            words = _WORDS.findall(error["ctx"]["expected"])
+            (_report_unknown_key if at_key else _report_word)(document, path, words)
+        case "union_tag_invalid" | "union_tag_not_found", _:
+            _report_sink_type(document, path)
+        case "uuid_parsing", _:
+            what = "pipeline" if path[-1] == "pipeline" or "pipelines" in path else "execution"
+            remedy = _EVERY if document.get(path) in {"*", "all"} else _ID_OF.format(what)
+            document.report(path, f"{document.subject(path)} is not a UUID", remedy=remedy)
+        case kind, _ if kind in _WANTED:
+            _report_kind(document, path, _WANTED[kind])
+        case kind, _ if kind in _OWN_WORDS:
+            _report_own_words(document, path, error)
+        case _:
+            document.report(path, "cannot be used", remedy="compare it with config/watcher.example.yaml")
 
 
 def _path(error: ErrorDetails, *, document: Document) -> Path:
@@ -62,17 +88,12 @@ def _path(error: ErrorDetails, *, document: Document) -> Path:
     return path[:-1] if path and isinstance(path[-1], int) and isinstance(document.get(path[:-1]), str) else path
 
 
-def _report_missing(document: Document, path: Path, _: ErrorDetails) -> None:
+def _report_missing(document: Document, path: Path) -> None:
     key, model, field = path[-1], model_at(document, path[:-1]), field_at(document, path)
     twin = f" or {key}_file" if model and key in file_twins(model) else ""
     example = field.examples[0] if field and field.examples else "…"
     remedy = _ID_OF.format("pipeline") if key == "pipeline" else f"write {key}: {example}"
     document.report(path, f"needs {key}{twin}", remedy=remedy, block=True)
-
-
-def _report_unknown(document: Document, path: Path, _: ErrorDetails) -> None:
-    model = model_at(document, path[:-1])
-    _report_unknown_key(document, path, [key_of(model, name=name) for name in model.model_fields] if model else [])
 
 
 def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> None:
@@ -112,12 +133,8 @@ def _field_of(model: type[BaseModel] | None, key: str | int) -> FieldInfo | None
     return next((field for name, field in fields.items() if (field.alias or name) == key), None)
 
 
-def _report_unfit(document: Document, path: Path, error: ErrorDetails) -> None:
-    reason = error["ctx"]["error"]
-    at_key = error["loc"][-1:] == (_OF_KEY,)
-    if not isinstance(reason, InvalidValueError):
-        _report_other(document, path, error)
-    elif at_key:
+def _report_unfit(document: Document, path: Path, reason: InvalidValueError, *, at_key: bool) -> None:
+    if at_key:
         name = quoted(str(path[-1])) if reason.quote else "the key"
         document.report(path, f"{name} {reason.problem}", remedy=reason.remedy, key=True)
     elif reason.quote:
@@ -127,15 +144,7 @@ def _report_unfit(document: Document, path: Path, error: ErrorDetails) -> None:
         document.report((*path, reason.at) if reason.at else path, reason.problem, remedy=reason.remedy)
 
 
-def _report_choice(document: Document, path: Path, error: ErrorDetails) -> None:
-    words = _WORDS.findall(error["ctx"]["expected"])
-    if error["loc"][-1] == _OF_KEY:
-        _report_unknown_key(document, path, words)
-    else:
-        _report_word(document, path, words)
-
-
-def _report_sink_type(document: Document, path: Path, _: ErrorDetails) -> None:
+def _report_sink_type(document: Document, path: Path) -> None:
     type_ = document.get(path)
     if type_ is None:
         document.report(path, "needs type", remedy=f"write type: {' or '.join(SINK_KINDS)}", block=True)
@@ -179,12 +188,6 @@ def _example(document: Document, path: Path) -> str | None:
     return None
 
 
-def _report_uuid(document: Document, path: Path, _: ErrorDetails) -> None:
-    what = "pipeline" if path[-1] == "pipeline" or "pipelines" in path else "execution"
-    remedy = _EVERY if document.get(path) in {"*", "all"} else _ID_OF.format(what)
-    document.report(path, f"{document.subject(path)} is not a UUID", remedy=remedy)
-
-
 def _report_own_words(document: Document, path: Path, error: ErrorDetails) -> None:
     """Report what pydantic says. A list whose items are all wrong is as good as empty to it, but not to people."""
     value, remedy = document.get(path), error["msg"][0].lower() + error["msg"][1:]
@@ -194,20 +197,3 @@ def _report_own_words(document: Document, path: Path, error: ErrorDetails) -> No
         remedy = NO_EXECUTIONS if path[-1] == "executions" else "give at least one"
     subject = "" if isinstance(value, list | dict) else f"{document.subject(path)} "
     document.report(path, f"{subject}cannot be used" if value else "is empty", remedy=remedy)
-
-
-def _report_other(document: Document, path: Path, _: ErrorDetails) -> None:
-    document.report(path, "cannot be used", remedy="compare it with config/watcher.example.yaml")
-
-
-_REPORTS: Mapping[str, Callable[[Document, Path, ErrorDetails], None]] = {
-    "missing": _report_missing,
-    "extra_forbidden": _report_unknown,
-    "value_error": _report_unfit,
-    "literal_error": _report_choice,
-    "union_tag_invalid": _report_sink_type,
-    "union_tag_not_found": _report_sink_type,
-    "uuid_parsing": _report_uuid,
-    **dict.fromkeys(_OWN_WORDS, _report_own_words),
-    **dict.fromkeys(_WANTED, lambda document, path, error: _report_kind(document, path, _WANTED[error["type"]])),
-}

@@ -22,9 +22,6 @@ PEM_BYTES = 1024 * 1024
 
 TEMPLATE_BYTES = 64 * 1024
 
-_LINES = frozenset({"secret"})
-"""Keys that may hold several: their file has one a line."""
-
 _PATH = re.compile(
     r"(?:/|\.\.?/).*|\.\.?|\$\{\w+(?::-[a-z/_]+)?\}(?:/.*)?|[A-Za-z_-]+(?:\.[a-z]+)*(?:/[A-Za-z_-]+(?:\.[a-z]+)*)*"
 )
@@ -73,7 +70,7 @@ def _read_secret(document: Document, path: Path, directory: FilePath) -> None:
     data = _read(document, twin, directory, limit=SECRET_BYTES)
     if twin in document.excused:
         return
-    if data is not None and (value := _secret(document, data, twin, is_list=path[-1] in _LINES)):
+    if data is not None and (value := _secret(document, data, twin, is_list=path[-1] == "secret")):
         document.put_from_file(path, value)
     else:
         document.mark_reported(path)

@@ -25,10 +25,9 @@ from watcher.daemon.supervisor import DRAIN_S, OwnerDependencies, Supervisor
 from watcher.domain.errors import ListenDeniedError, ListenError, StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.pacing import Backpressure
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import parse_address
 from watcher.runtime.version import VERSION
@@ -39,10 +38,10 @@ from watcher.store.sql_store import SqlStore
 from watcher.store.store_url import is_postgresql
 from watcher.web.access import access
 from watcher.web.api import api_routes
-from watcher.web.console import Console
 from watcher.web.health import Checks, health_routes
 from watcher.web.pages import page_routes
 from watcher.web.server import HttpServer
+from watcher.web.shown import Console
 
 log = structlog.get_logger()
 
@@ -113,7 +112,7 @@ async def run(
     `started` is given the address of its pages once it runs, `reloading` says from where other settings may come.
     Raises what ended it otherwise: `StoreError`, `ListenError`, `OutputClosedError`.
     """
-    clock, metrics = SystemClock(), Metrics()
+    clock, metrics = Clock(), Metrics()
     metrics.reloaded(well=True, at=clock.now())
     waiting: int | None = None
     failures: list[BaseException] = []
@@ -144,7 +143,6 @@ async def run(
                 metrics=metrics,
                 events=EventFactory(Router({})),
                 schedule=Schedule(clock=clock, fatal=fail, lag=metrics.loop_lag.set),
-                backpressure=Backpressure(),
                 fatal=fail,
                 store=store,
                 silences=Silences(),

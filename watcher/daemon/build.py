@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from yarl import URL
 
 from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import Api
 from watcher.config.models import AccountSettings, AnySink, RulesSettings, Settings, SilenceSettings
 from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
@@ -28,12 +27,11 @@ from watcher.polling.session import AccountDependencies
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import AccountMetrics, Metrics
-from watcher.runtime.pacing import SHARE, Backpressure, Pacer
+from watcher.runtime.pacing import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
 from watcher.sinks.stdout import StdoutSettings
-from watcher.store.changes import Lease
+from watcher.store.changes import AccountStore, Lease
 from watcher.store.leases import HeldLease
-from watcher.store.records import AccountStore
 
 OUTRUN_AFTER_S = 300.0
 """A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
@@ -51,7 +49,6 @@ class AccountOwnerDependencies:
     metrics: Metrics
     events: EventFactory
     schedule: Schedule
-    backpressure: Backpressure
     fatal: Callable[[BaseException], None]
 
 
@@ -95,7 +92,7 @@ async def build_account(
     held: HeldLease,
     settings: Settings,
     *,
-    open_api: Callable[..., Api] = ClerkApi,
+    open_api: Callable[..., ClerkApi] = ClerkApi,
     cadence: Cadence | None = None,
 ) -> AccountPoller:
     """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`.
@@ -125,7 +122,7 @@ async def build_account(
         breaker=AccountCircuitBreaker(
             degraded_after_s=polling.degraded_after_s,
             max_interval_s=polling.max_interval_s,
-            now=now,
+            clock=clock,
             trouble=AccountTrouble(record.trouble) if record.trouble else None,
             backoff=record.backoff,
         ),
@@ -148,7 +145,6 @@ async def build_account(
         failures=failures,
         metrics=AccountMetrics(shared.metrics, lease.name),
         concurrency=polling.concurrency,
-        backpressure=shared.backpressure,
         wake=shared.schedule.waker(f"account:{lease.name}"),
         fatal=shared.fatal,
     )

@@ -22,11 +22,11 @@ from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Watch, limits_dwell
 from watcher.polling.account_poller import AccountPoller
+from watcher.store.changes import Backlog, OpenProblem
 from watcher.store.leases import MAINTENANCE, HeldLease
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.problems import count_open_problems
 from watcher.store.recording import load_events
-from watcher.store.records import Backlog, OpenProblem
 from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()

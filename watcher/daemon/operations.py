@@ -20,9 +20,8 @@ from watcher.sinks.protocol import SinkContext
 from watcher.store.console_store import ConsoleStore
 from watcher.store.operator_store import ActionKind, OperatorStore
 from watcher.store.tables import AnyRow
-from watcher.web.console import Console
 from watcher.web.models import Need, TestResult
-from watcher.web.shown import silence_of
+from watcher.web.shown import Console, silence_of
 
 log = structlog.get_logger()
 

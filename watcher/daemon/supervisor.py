@@ -36,8 +36,8 @@ from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.threads import raise_to
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext
+from watcher.store.changes import OpenProblem
 from watcher.store.leases import HeldLease, LeaseKey
-from watcher.store.records import OpenProblem
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -247,10 +247,8 @@ class Supervisor:
         raise_worst(outcomes)
 
     def _forget(self, key: LeaseKey) -> None:
-        if key.kind == "sink":
-            self._shared.metrics.forget_sink(key.name)
-        elif key.kind == "account":
-            self._shared.metrics.forget_account(key.name)
+        """Take what is owned no more out of the metrics."""
+        self._shared.metrics.forget(key.kind, key.name)
 
 
 async def _close(part: AccountPoller | DeliveryWorker) -> None:
@@ -268,8 +266,7 @@ async def _build_worker(
     context = SinkContext(
         shared.clock,
         shared.output,
-        retried=lambda why: worker.retried(why),  # noqa: PLW0108 (it is there later)
-        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (as above)
+        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (it is there later)
         check=held.check,
         public_url=settings.http.public_url or "",
     )
@@ -286,14 +283,12 @@ async def _build_worker(
         silences=shared.silences,
         fatal=shared.fatal,
         metrics=metrics,
-        backpressure=shared.backpressure,
     )
     worker = DeliveryWorker(store, sink=sink, record=record, rules=block.rules, deps=deps)
     shared.store.wakes[name] = worker.wake
     stack.callback(shared.store.wakes.pop, name)
     shared.store.takers[name] = worker.offer
     stack.callback(shared.store.takers.pop, name)
-    stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
     return worker
 
 

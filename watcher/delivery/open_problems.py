@@ -13,7 +13,7 @@ from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependenc
 from watcher.domain.errors import LeaseExpiredError, StoreError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
 from watcher.runtime.threads import raise_to
-from watcher.sinks.protocol import SentProblem, Sink, WorkerRules
+from watcher.sinks.protocol import Sink, WorkerRules
 from watcher.store.sink_store import SinkStore
 
 CHECK_EVERY_S = 30.0
@@ -103,11 +103,10 @@ class OpenProblems:
             openings = await self._store.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)
         except StoreError:  # the next one comes soon
             return
-        problems = [SentProblem(each.body, each.problem, each.closed_at) for each in openings]
-        if not problems or not self._deps.is_trusted():
+        if not openings or not self._deps.is_trusted():
             return
         try:
-            result = await self._sink.refresh(problems)
+            result = await self._sink.refresh(openings)
         except LeaseExpiredError:
             return
         except Exception as error:  # noqa: BLE001 (as for a delivery: its trouble must not stop the others)
@@ -116,4 +115,4 @@ class OpenProblems:
             return
         self._deps.metrics.refreshed(well=result.is_taken)
         if not result.is_taken:
-            log.debug("refresh.failed", sink=self._store.lease.name, answer=result.answer, count=len(problems))
+            log.debug("refresh.failed", sink=self._store.lease.name, answer=result.answer, count=len(openings))

@@ -5,6 +5,7 @@ The breaker says when something may be tried; which delivery that is, the worker
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 import structlog
 
@@ -13,7 +14,7 @@ from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.pacing import Jitter, doubling, spread
-from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
+from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
 from watcher.store.changes import AttemptRecord, Trial
 
 REJECTIONS = 5
@@ -42,22 +43,18 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a request ended at that time (microseconds UTC, steady), and what is written of each of its deliveries.
-
-    They may be tried again in `wait_s`, as far as they wait.
-    """
+    """How a request ended at that time (microseconds UTC, steady), and what is written of each of its deliveries."""
 
     batch: Sequence[Delivery]
     result: SendResult
     records: Sequence[AttemptRecord]
     at: Micros
-    wait_s: float = 0.0
 
 
 def failed(
     batch: Sequence[Delivery],
     result: SendResult,
-    rules: RetryRules,
+    rules: WorkerRules,
     *,
     at: Micros,
     clock_s: float,
@@ -75,35 +72,33 @@ def failed(
         goes_apart = not result.minimal_left
     else:  # it fails while others get through
         goes_apart = not is_gone and batch[0].attempts + 1 >= TOGETHER_COUNT and through_at > batch[0].tried_at
-    asked_s = retry_after_s(result) if len(batch) == 1 else min(retry_after_s(result), TOGETHER_CAP_S)
+    asked_s = result.retry_after_s if len(batch) == 1 else min(result.retry_after_s, TOGETHER_CAP_S)
+    give_up_after_s = inf if rules.give_up_after_s is None else rules.give_up_after_s
     records: list[AttemptRecord] = []
-    wait_s: float | None = None
     for each in batch:
         first_due_at_s = begun_s if each.first_due_at_s is None else each.first_due_at_s
-        state, rejections, own_wait_s = DeliveryState.WAITING, each.rejections + 1 if is_refused else 0, 0.0
+        state, rejections, wait_s = DeliveryState.WAITING, each.rejections + 1 if is_refused else 0, 0.0
         if is_gone or (goes_apart and len(batch) > 1):  # of these the trouble is that of a few: the others have waited
             rejections = 0
-        elif rules.give_up_after_s is not None and clock_s - first_due_at_s >= rules.give_up_after_s:
+        elif rejections >= REJECTIONS or clock_s - first_due_at_s >= give_up_after_s:
             state = DeliveryState.DEAD
         elif result.minimal_left:
-            own_wait_s = asked_s
+            wait_s = asked_s
         else:
             step_s = rules.schedule_s[min(each.attempts, len(rules.schedule_s) - 1)]
-            own_wait_s = max(spread(step_s, share=STEP_SPREAD, jitter=jitter), asked_s)
-            state = DeliveryState.DEAD if rejections >= REJECTIONS else state
-        wait_s = own_wait_s if wait_s is None else wait_s
-        due_s = own_wait_s if each.group_key is None else wait_s
+            wait_s = max(spread(step_s, share=STEP_SPREAD, jitter=jitter), asked_s)
+        is_together = records and each.group_key is not None
         tried = replace(
             each,
             attempts=each.attempts + 1,
-            due_at=Micros(at + round(due_s * 1e6)),
+            due_at=records[0].delivery.due_at if is_together else Micros(at + round(wait_s * 1e6)),
             tried_at=at,
             rejections=rejections,
             first_due_at_s=first_due_at_s,
             group_key=None if goes_apart else each.group_key,
         )
         records.append(AttemptRecord(tried, state, result.answer))
-    return Attempt(batch, result, records, at, wait_s or 0.0)
+    return Attempt(batch, result, records, at)
 
 
 class FailureLog:
@@ -125,13 +120,14 @@ class FailureLog:
     def report(self, attempt: Attempt) -> None:
         """Count the deliveries of a request that failed, once it is written how it ended."""
         delivery, result, count = attempt.batch[0], attempt.result, len(attempt.batch)
-        known = {**self._named(delivery), "answer": result.answer, "attempt": delivery.attempts + 1}
-        if count > 1:
-            known["count"] = count
-        if refused := attempt.records[0].delivery.rejections:
-            known["refused"] = refused  # in a row; the refusal of a group counts for none of its events
-        if result.remedy:
-            known["remedy"] = result.remedy
+        tried = attempt.records[0].delivery
+        more = {
+            "count": count if count > 1 else 0,
+            "refused": tried.rejections,  # in a row; the refusal of a group counts for none of its events
+            "remedy": result.remedy,
+        }
+        known = {**self._named(delivery), "answer": result.answer, "attempt": tried.attempts}
+        known |= {name: value for name, value in more.items() if value}
         dead_count = sum(record.state is DeliveryState.DEAD for record in attempt.records)
         if dead_count:
             self._metrics.count(DeliveryState.DEAD, dead_count)
@@ -139,7 +135,7 @@ class FailureLog:
         if dead_count == count:
             return
         self._metrics.count("retried", count - dead_count)
-        known["wait_s"] = round(attempt.wait_s, 3)
+        known["wait_s"] = round((tried.due_at - attempt.at) / 1e6, 3)
         now, is_gone = self._clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
         if self.in_trouble or now < self._quiet_until or is_gone:
             log.debug("delivery.failed", **known)

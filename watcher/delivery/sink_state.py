@@ -8,15 +8,15 @@ import structlog
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
+from watcher.domain.problems import SentOpening
 from watcher.domain.routing import Silences
 from watcher.domain.timestamps import LATEST, NEVER, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.runtime.pacing import Backpressure, Jitter
+from watcher.runtime.pacing import Jitter
 from watcher.runtime.scheduler import WakeIn
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S
-from watcher.store.changes import BackoffState, SourceChange
-from watcher.store.records import SentOpening, SinkRecord
+from watcher.store.changes import BackoffState, SinkRecord, SourceChange
 from watcher.store.sink_store import SinkStore
 
 FAILING = "failing"
@@ -50,7 +50,6 @@ class WorkerDependencies:
     silences: Silences
     fatal: Callable[[BaseException], None]
     metrics: SinkMetrics
-    backpressure: Backpressure
 
 
 class SinkState:
@@ -100,14 +99,10 @@ class SinkState:
 
     def failed(self, delivery: Delivery, answer: str) -> None:
         """Note that a delivery was tried and has not got through."""
-        self.heard(answer)
+        self.answer, self._is_through = answer, False
         if delivery.attempts and self.through_at > delivery.tried_at:
             self.own_trouble.add(delivery.number)
         self.trying(delivery)
-
-    def heard(self, answer: str) -> None:
-        """Note why something has not got through. May be called from any thread."""
-        self.answer, self._is_through = answer, False
 
     def got_through(self, at: Micros, answer: str) -> None:
         """Note a success at that time (microseconds UTC, steady).
@@ -129,7 +124,7 @@ class SinkState:
 
     def gone(self, answer: str) -> None:
         """Note that the receiver is gone for good."""
-        self.heard(answer)
+        self.answer, self._is_through = answer, False
         self._served_s = self.clock_s()
         self.state, self.disabled, self.held_until = DISABLED, True, LATEST
 
@@ -185,12 +180,9 @@ class SinkReporter:
 
     async def remind(self, opening: SentOpening, *, due_at: Micros) -> None:
         """Record a reminder of a problem to the sink, due at that moment. Raises `StoreError`."""
-        lease = self._store.lease
-        entry = self._deps.events.reminder(
-            opening.body, opening.problem, sink=lease.name, after=self._sequence, at=self._deps.clock.now()
-        )
-        reminders = {opening.problem.id: due_at}
-        sequence = entry.event.sequence
+        lease, at = self._store.lease, self._deps.clock.now()
+        entry = self._deps.events.reminder(opening.body, opening.problem, sink=lease.name, after=self._sequence, at=at)
+        sequence, reminders = entry.event.sequence, {opening.problem.id: due_at}
         change = SourceChange(lease, self._sequence, sequence, self.reported, (entry,), reminders=reminders)
         await self._store.record(change)
         self._sequence = sequence

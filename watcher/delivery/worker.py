@@ -29,9 +29,8 @@ from watcher.domain.routing import Silence, part_to_send
 from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.pacing import Pacer, doubling
-from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules, retry_after_s
-from watcher.store.changes import AttemptRecord, Take, Trial, Turn
-from watcher.store.records import SinkRecord, Taken
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules
+from watcher.store.changes import AttemptRecord, SinkRecord, Take, Taken, Trial, Turn
 from watcher.store.sink_store import SinkStore
 
 CONCURRENCY = 16
@@ -58,9 +57,6 @@ STORE_WAIT_S = 1.0
 STORE_WAIT_CAP_S = 30.0
 """A store in trouble is left alone for so long, doubling."""
 
-SENDING_TURNS = 40
-"""A request that takes longer than so many turns of the event loop waits for its receiver."""
-
 GIVE_UP_EVERY_S = 60.0
 GIVE_UP_SHARE = 0.05
 """What has waited too long is given up so often, and at least so often within `give_up_after`."""
@@ -80,7 +76,6 @@ class DeliveryWorker:
     _is_lingering = False
     _is_unread = True  # whether the store may have something due that was not read
     _is_backlog = False
-    _has_noted_backlog = False
     _trial: Trial | None = None  # what is ready was taken to be tried while the breaker is open
     _calls_forward = False
     _next_due_at: Micros | None = None
@@ -195,8 +190,6 @@ class DeliveryWorker:
                 except StoreError as error:
                     self._rest_store(error)
         self._start()
-        if self._is_backlog or self._has_noted_backlog:
-            await self._note_backlog()
         return self._rest_s()
 
     async def flush(self) -> None:
@@ -228,11 +221,6 @@ class DeliveryWorker:
             self._reporter.reported = self._state.state
         log.info("sink.enabled", sink=self.sink)
         self.wake()
-
-    def retried(self, why: str) -> None:
-        """Note that the sink tries again by itself. May be called from any thread."""
-        self._deps.metrics.count("retried")
-        self._state.heard(why)
 
     def take_slot(self) -> float:
         """Take the slot of one more request of what is being sent; return in how many seconds it may go."""
@@ -272,7 +260,7 @@ class DeliveryWorker:
 
     async def _give_up(self) -> None:
         """Make dead letters of what has waited for too long, now and then."""
-        now, after_s = self._clock.monotonic(), self._rules.retry.give_up_after_s
+        now, after_s = self._clock.monotonic(), self._rules.give_up_after_s
         if after_s is None or self._stopped or self._state.disabled or now < self._give_up_at:
             return
         self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
@@ -477,11 +465,9 @@ class DeliveryWorker:
             self._state.got_through(at, result.answer)
             if self._breaker.failures_count:
                 self._breaker.works()
-            records: list[AttemptRecord] = []
-            for each in batch:
-                self._state.own_trouble.discard(each.number)
-                tried = replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at)
-                records.append(AttemptRecord(tried, state, result.answer))
+            self._state.own_trouble.difference_update(each.number for each in batch)
+            tried = (replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at) for each in batch)
+            records = [AttemptRecord(each, state, result.answer) for each in tried]
             self._answered.append(Attempt(batch, result, records, at))
         self._is_unread |= was_open and not self._breaker.is_open
 
@@ -490,7 +476,7 @@ class DeliveryWorker:
         attempt = failed(
             batch,
             result,
-            self._rules.retry,
+            self._rules,
             at=at,
             clock_s=self._state.clock_s(),
             begun_s=self._state.clock_s() - self._sending_s,
@@ -508,7 +494,7 @@ class DeliveryWorker:
         else:
             self._breaker.failed(self._clock.monotonic(), waited=waited)
         if result.outcome is SendOutcome.BUSY:
-            self._state.pause(retry_after_s(result))
+            self._state.pause(result.retry_after_s)
         return attempt
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -553,21 +539,6 @@ class DeliveryWorker:
         """Forget what was taken but not begun."""
         self._is_unread |= bool(self._ready)
         self._ready.clear()
-
-    async def _note_backlog(self) -> None:
-        """Let polling make room while more waits than one read takes, unless the sink itself holds it up.
-
-        It does if its answers take much longer than the turns of the event loop that a request needs.
-        """
-        began_at = self._clock.monotonic()
-        is_slow = began_at < self._state.held_until or self._breaker.is_open or self._pacer.ready_at > began_at
-        is_slow |= not self._takes_writes()
-        waits = self._is_backlog and not is_slow
-        if waits:
-            await asyncio.sleep(0)
-        turn_s = self._clock.monotonic() - began_at
-        self._has_noted_backlog = waits and self._sending_s <= SENDING_TURNS * turn_s
-        self._deps.backpressure.note(self.sink, has_backlog=self._has_noted_backlog, turn_s=turn_s)
 
     def _rest_s(self) -> float:
         """Return in how many seconds there is something to do, unless it is woken before."""

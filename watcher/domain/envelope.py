@@ -102,25 +102,23 @@ def encode(value: Mapping[str, Any]) -> bytes:
 def truncate(envelope: Json) -> bytes:
     """Encode an event's envelope whose line is too long: its `data` loses what is needed to make it short enough.
 
-    First go the ends of what failed nodes and goals say, then most of these, then the ends of other texts; then the
-    link, the runbook, and at last the labels. Statuses, times and numbers are never left out, nor are ids that look
-    like ids.
+    First go the ends of what failed nodes and goals say, then most of these with the ends of all texts; then the link,
+    the runbook, and at last the labels. Statuses, times and numbers are never left out, nor are ids that look like ids.
     """
+    data = envelope["data"]
     for limits in _LIMITS:
-        data = _cut_execution(envelope["data"], *limits)
-        body = encode(envelope | {"data": data})
-        if len(body) <= LINE_BYTES:
+        data = data | {name: _cut(data[name], *limits) for name in ("execution", "pipeline") if name in data}
+        if len(body := encode(envelope | {"data": data})) <= LINE_BYTES:
             return body
     for name in ("link", "runbook", "labels"):
         data = {key: item for key, item in data.items() if key != name}
-        body = encode(envelope | {"data": data})
-        if len(body) <= LINE_BYTES:
+        if len(body := encode(envelope | {"data": data})) <= LINE_BYTES:
             break
     return body
 
 
-_LIMITS = ((256, LIST_LENGTH, TEXT_BYTES), (64, 3, TEXT_BYTES), (64, 3, 128))
-"""Bytes of each text of a node or goal, how many of these there are, and bytes of other texts, in the order tried.
+_LIMITS = ((TEXT_BYTES, 256, LIST_LENGTH), (128, 64, 3))
+"""Bytes of each text, of each in a node or goal, and how many of these there are, in the order tried.
 
 With the last, and without link, runbook and labels, any line is short enough.
 """
@@ -128,23 +126,14 @@ With the last, and without link, runbook and labels, any line is short enough.
 _WHOLE = frozenset({"status", "previousStatus"})
 
 
-def _cut_execution(data: Json, item_bytes: int, items: int, text_bytes: int) -> Json:
-    """Return the data with what the API said of execution and pipeline cut."""
-    blocks = {name: _cut_texts(data[name], text_bytes) for name in ("execution", "pipeline") if name in data}
-    execution = blocks.get("execution", {})
-    if "failedNodes" in execution:
-        nodes = execution["failedNodes"][:items]
-        execution["failedNodes"] = [_cut_texts(node, item_bytes) for node in nodes]
-    if "goals" in execution:
-        execution["goals"] = [cut(goal, limit=item_bytes) for goal in execution["goals"][:items]]
-    return data | blocks
-
-
-def _cut_texts(block: Json, limit: int) -> Json:
-    return {
-        name: cut(value, limit=limit) if isinstance(value, str) and name not in _WHOLE else value
-        for name, value in block.items()
-    }
+def _cut(value: Any, text_bytes: int, item_bytes: int, items: int) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: item if name in _WHOLE else _cut(item, text_bytes, item_bytes, items) for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_cut(each, item_bytes, item_bytes, items) for each in value[:items]]
+    return cut(value, limit=text_bytes) if isinstance(value, str) else value
 
 
 def event_of(

@@ -7,6 +7,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from watcher.domain.event import EventKey, EventType
+from watcher.domain.timestamps import NEVER, Micros
 
 
 class Severity(StrEnum):
@@ -18,26 +19,21 @@ class Severity(StrEnum):
     INFO = "info"
 
 
-_SEVERITIES: Mapping[EventType, Severity] = {
-    EventType.PIPELINE_FAILING: Severity.CRITICAL,
-    EventType.ACCOUNT_DEGRADED: Severity.CRITICAL,
-    EventType.EXECUTION_FAILED: Severity.ERROR,
-    EventType.EXECUTION_LOST: Severity.ERROR,
-    EventType.SINK_FAILING: Severity.ERROR,
-    EventType.SINK_DISABLED: Severity.ERROR,
-    EventType.EXECUTION_OVERDUE: Severity.WARNING,
-    EventType.EXECUTION_UNRECOGNIZED: Severity.WARNING,
-    EventType.PIPELINE_SILENT: Severity.WARNING,
-    EventType.PIPELINE_GAP: Severity.WARNING,
+_TROUBLE: Mapping[EventType, tuple[Severity, EventType | None]] = {
+    EventType.PIPELINE_FAILING: (Severity.CRITICAL, EventType.PIPELINE_RECOVERED),
+    EventType.ACCOUNT_DEGRADED: (Severity.CRITICAL, EventType.ACCOUNT_RECOVERED),
+    EventType.SINK_FAILING: (Severity.ERROR, EventType.SINK_RECOVERED),
+    EventType.SINK_DISABLED: (Severity.ERROR, EventType.SINK_RECOVERED),
+    EventType.PIPELINE_SILENT: (Severity.WARNING, EventType.PIPELINE_ACTIVE),
+    EventType.EXECUTION_FAILED: (Severity.ERROR, None),
+    EventType.EXECUTION_LOST: (Severity.ERROR, None),
+    EventType.EXECUTION_OVERDUE: (Severity.WARNING, None),
+    EventType.EXECUTION_UNRECOGNIZED: (Severity.WARNING, None),
+    EventType.PIPELINE_GAP: (Severity.WARNING, None),
 }
+"""How severe an event is, and what closes the problem it opens; any other is `info` and opens none."""
 
-CLOSED_BY: Mapping[EventType, EventType] = {
-    EventType.PIPELINE_FAILING: EventType.PIPELINE_RECOVERED,
-    EventType.PIPELINE_SILENT: EventType.PIPELINE_ACTIVE,
-    EventType.ACCOUNT_DEGRADED: EventType.ACCOUNT_RECOVERED,
-    EventType.SINK_FAILING: EventType.SINK_RECOVERED,
-    EventType.SINK_DISABLED: EventType.SINK_RECOVERED,
-}
+CLOSED_BY = {kind: closing for kind, (_, closing) in _TROUBLE.items() if closing is not None}
 """What closes a problem of which kind; that of an overdue execution its next event does, whatever that is."""
 
 PROBLEM_KINDS = frozenset({*CLOSED_BY, EventType.EXECUTION_OVERDUE})
@@ -52,7 +48,7 @@ TROUBLED_ENDS = frozenset({EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST,
 
 def severity_of(type_: EventType) -> Severity:
     """Return how severe an event of that type, or a problem of that kind, is."""
-    return _SEVERITIES.get(type_, Severity.INFO)
+    return _TROUBLE[type_][0] if type_ in _TROUBLE else Severity.INFO
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +73,20 @@ class ProblemChange:
     problem: Problem
     closed_at: datetime | None = None
     is_new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SentOpening:
+    """A problem whose opening event, with this body, a sink took, and when it was reminded of it.
+
+    Nobody is to be reminded of it before `acked_until`. That and `closed_at` are the wall clock, the others
+    microseconds UTC, steady.
+    """
+
+    problem: Problem
+    body: bytes
+    recorded_at: Micros = NEVER
+    settled_at: Micros = NEVER
+    reminded_at: Micros | None = None
+    closed_at: datetime | None = None
+    acked_until: datetime | None = None

@@ -149,10 +149,6 @@ class Silence:
         starts_at, ends_at = self.weekly.window(at)
         return replace(self, starts_at=starts_at, ends_at=ends_at)
 
-    def is_on(self, sink: str, *, at: datetime) -> bool:
-        """Return whether it may keep back deliveries of that sink at that time."""
-        return self.starts_at <= at < self.ends_at and (self.sinks is None or sink in self.sinks)
-
     def matches(self, delivery: Delivery) -> bool:
         """Return whether it keeps this delivery back while it is on. What only says that a problem is over passes."""
         return (
@@ -172,7 +168,8 @@ class Silences:
 
     def on(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
         """Return those that may keep back deliveries of that sink at that time."""
-        return tuple(now for each in self.all if (now := each.during(at)).is_on(sink, at=at))
+        concerned = (each.during(at) for each in self.all if each.sinks is None or sink in each.sinks)
+        return tuple(each for each in concerned if each.starts_at <= at < each.ends_at)
 
 
 def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetime) -> Part | None:

@@ -7,7 +7,7 @@ the registry's.
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from watcher.domain.event import EventKey
@@ -18,25 +18,23 @@ from watcher.polling.account_snapshots import AccountSnapshots
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.evaluator import Evaluated
 from watcher.polling.execution_poller import ExecutionPoller
-from watcher.polling.list_poller import ListPoller, ListScans
+from watcher.polling.list_poller import ListPoller
 from watcher.polling.page_processor import PageProcessor, ScanRules
-from watcher.polling.pipeline_list import HEAD_EVERY_PAGES
+from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import TrackedExecution
-from watcher.polling.poll_queue import BY_DUE_AT, GetRequest, ListRequest, PollQueue, Request
-from watcher.polling.registry import Additions, ExecutionRegistry, as_if_new
+from watcher.polling.poll_queue import BY_ASKED_AT, BY_DUE_AT, GetRequest, ListRequest, PollQueue, Request
+from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies, AccountSession
 
 IDLE_S = 10.0
 """The longest time between two ticks: each proves that the loop is alive."""
 
+CHECK_EVERY_S = 1.0
+"""So often is asked whether an account fails for long enough to be degraded, or what is to be confirmed was not."""
+
 SHORTEST_TICK_S = 0.002
 """Timers are no finer; the pacer forgives being this late."""
-
-YIELDING_CONCURRENCY = 8
-YIELDING_S = 0.1
-"""At most so many requests in flight while deliveries wait for the event loop; whether they do is asked so often."""
-
 
 Work = Request | TrackedExecution | Evaluated
 """What is to be done: a request, an end that nobody could confirm, or one that is confirmed and waits no more."""
@@ -63,7 +61,6 @@ class AccountPoller:
         self._session = AccountSession(deps, poll_queue=self._poll_queue, on_trouble=self._alert_rules.hold_all)
         self._poller = ExecutionPoller(deps, session=self._session, registry=self._registry, rules=self._alert_rules)
         self._snapshots = AccountSnapshots(deps, registry=self._registry, min_interval_s=rules.min_interval_s)
-        self._scans = ListScans(deps, rules, alert_rules=self._alert_rules)
         page_processor = PageProcessor(
             deps,
             rules,
@@ -81,7 +78,6 @@ class AccountPoller:
             registry=self._registry,
             poll_queue=self._poll_queue,
             page_processor=page_processor,
-            scans=self._scans,
             alert_rules=self._alert_rules,
         )
         self._is_resting = False
@@ -102,13 +98,15 @@ class AccountPoller:
         What the record calls ended is not polled. An account in trouble is probed at once: its key may be well now.
         """
         async with self._changing:
-            with self._registry.noting():
-                await self._end_overdue_elsewhere(watches)
-                additions = await self._load_additions(watches)
+            self._registry.left = {}
+            try:
+                found, new_lists = await self._load(watches)
                 self._conclude(self._alert_rules.drop(watches))
                 await self._alert_rules.watch(watches)
                 self._snapshots.watch(watches)
-                self._registry.apply(watches, additions, now=self._clock.monotonic())
+                self._registry.apply(watches, found, new_lists, now=self._clock.monotonic())
+            finally:
+                self._registry.left = None
         self._breaker.last_probe_at = EARLIEST  # without waiting for its interval
         self._deps.wake()
 
@@ -142,16 +140,14 @@ class AccountPoller:
             self._next_tick_at = Monotonic(now + IDLE_S)
             return IDLE_S
         if self._breaker.failing_since is not None:
-            self._breaker.note_running(now=now, ran_s=self._clock.running())
-            self._session.probe_if_suspect(now)
             self._breaker.check(now)
+            self._session.probe_if_suspect(now)
         if self._breaker.trouble is not self._session.reported:
-            await self._session.report_trouble()
+            await self._session.report()
             now = self._clock.monotonic()
-        confirmations = self._confirmations
         # When draining nobody waits for what begins now, and another may own the account by then.
-        if (confirmations.waiting or confirmations.too_late) and not self._draining:
-            for entry in confirmations.expired(now):  # could not be confirmed in time: their rows count
+        if (self._confirmations.waiting or self._confirmations.too_late) and not self._draining:
+            for entry in self._confirmations.expired(now):  # could not be confirmed in time: their rows count
                 self._start(entry)
         while (request := self._take()) is not None:
             self._start(request)
@@ -189,28 +185,33 @@ class AccountPoller:
         due_at = now if self._breaker.unusable else wanted_at
         return max(due_at, self._deps.pacer.ready_at, self._breaker.opens_at())
 
-    async def _end_overdue_elsewhere(self, watches: Sequence[Watch]) -> None:
-        """Take in whose problem was closed while its limit was not asked for: by another process, which told nobody."""
-        overdue = self._registry.overdue_by_other_limits(watches)
-        found = await self._deps.store.load_executions(list(overdue)) if overdue else {}
-        for execution, known in found.items():
-            if known.overdue_sequence is None:
-                self._registry.end_overdue(execution, sequence=overdue[execution])
+    async def _load(self, watches: Sequence[Watch]) -> tuple[Mapping[str, ExecutionRecord], list[PipelineListState]]:
+        """Load what the store knows of what is new in these watches, and the lists that are.
 
-    async def _load_additions(self, watches: Sequence[Watch]) -> Additions:
-        """Load what the store knows of what is new in these watches."""
-        store = self._deps.store
-        unknown = self._registry.unknown(watches)
-        named = await store.load_executions(list(unknown))
-        unrecorded = [ExecutionRecord(name, pipeline) for name, pipeline in unknown.items() if name not in named]
-        whole = [watch for watch in watches if watch.whole and watch.pipeline not in self._registry.listings]
+        Also whose overdue problem was closed by another process, which told nobody.
+        """
+        store, registry = self._deps.store, self._registry
+        overdue = {
+            name: sequence
+            for name, entry in registry.entries.items()
+            if (sequence := entry.known.overdue_sequence) is not None
+        }
+        named = [name for watch in watches for name in watch.executions if name not in registry.entries]
+        found = dict(await store.load_executions([*overdue, *named]))
+        for name, sequence in overdue.items():
+            known = found.pop(name, None)
+            if known is not None and known.overdue_sequence is None:
+                registry.end_overdue(name, sequence=sequence)
+        whole = [watch for watch in watches if watch.whole and watch.pipeline not in registry.listings]
         for watch in whole:  # what is recorded of a list holds once nothing of it is asked or written any more
             while self._asked_lists[watch.pipeline]:
                 self._list_answered.clear()
                 await self._list_answered.wait()
-        listings = [await self._scans.begin(watch, await store.load_pipeline(watch.pipeline)) for watch in whole]
-        found = await store.load_open([watch.pipeline for watch in whole]) if whole else ()
-        return Additions((*map(as_if_new, named.values()), *found), unrecorded, listings)
+        listings = [await self._list_poller.begin(watch, await store.load_pipeline(watch.pipeline)) for watch in whole]
+        if whole:
+            open_ = await store.load_open([watch.pipeline for watch in whole])
+            found |= {known.execution: known for known in open_}
+        return found, listings
 
     def _start(self, work: Work) -> None:
         task = asyncio.create_task(self._work(work))
@@ -271,7 +272,8 @@ class AccountPoller:
                     self._conclude(recorder.order.released())
             else:  # its pending confirmation could not be confirmed, and waits on for that
                 entry.pending.retry_after(next_s, now=self._clock.monotonic())
-                self._alert_rules.confirms(entry)
+                if recorder is not None:
+                    recorder.order.begin(entry)
                 self._confirmations.add(entry)
 
     def _conclude(self, several: Sequence[Evaluated]) -> None:
@@ -284,10 +286,7 @@ class AccountPoller:
         deps, breaker, now = self._deps, self._breaker, self._clock.monotonic()
         is_probe = breaker.trouble is not None and breaker.unusable
         opens_at = breaker.opens_at() if is_probe else breaker.paused_until
-        concurrency = deps.concurrency
-        if deps.backpressure.waiting:  # many requests at once make long turns of the event loop, and as much work
-            concurrency = min(concurrency, YIELDING_CONCURRENCY)
-        if self._draining or self._in_flight_count >= concurrency or not deps.is_trusted():
+        if self._draining or self._in_flight_count >= deps.concurrency or not deps.is_trusted():
             return None
         if now < deps.pacer.ready_at or now < opens_at:
             return None
@@ -300,38 +299,38 @@ class AccountPoller:
         deps.metrics.lateness.observe(request.late_s)
         if is_probe:
             breaker.last_probe_at = now
-        elif isinstance(request, ListRequest):
-            self._note_list_gaps(request, now=now)
-        elif request.entry.known.lost is None:  # what is lost is asked for every ten minutes
-            breaker.note_gap(request.entry, last_at=request.entry.asked_at, now=now, ran_s=self._clock.running())
-        if isinstance(request, GetRequest):
-            request.entry.asked_at = now
-        elif request.scans:
-            request.listing.scan_asked(now)
+        if isinstance(request, ListRequest):
+            if not is_probe:
+                self._note_gaps(request, now=now)
+            if request.scans:
+                request.listing.scan_asked(now)
+            return request
+        entry = request.entry
+        if not is_probe and entry.known.lost is None:  # what is lost is asked for every ten minutes
+            breaker.note_gap(entry, last_at=entry.asked_at, now=now)
+        entry.asked_at = now
         return request
 
-    def _note_list_gaps(self, request: ListRequest, *, now: Monotonic) -> None:
-        # of executions that are asked for together the one that waited longest says all, if it waited no longer
-        ran_s, waits = self._clock.running(), [each for each in request.entries if each.known.lost is None]
-        late = [each for each in waits if each.asked_at < now - self._breaker.allowed_gap_s]
-        for entry in late or waits[:1]:
-            self._breaker.note_gap(entry, last_at=entry.asked_at, now=now, ran_s=ran_s)
-        if request.scans:
-            listing = request.listing  # of a scan only the beginning; a list that is refused is as what is lost
-            if not listing.scan.began_at and listing.cursor.refused is None:
-                self._breaker.note_gap(listing, last_at=listing.scanned_at, now=now, ran_s=ran_s)
+    def _note_gaps(self, request: ListRequest, *, now: Monotonic) -> None:
+        """Note whether the budget is too small. Of what is asked for together what waited longest says all."""
+        waits = [each for each in request.entries if each.known.lost is None]
+        if waits:
+            first = min(waits, key=BY_ASKED_AT)
+            self._breaker.note_gap(first, last_at=first.asked_at, now=now)
+        # of a scan only the beginning; the first ones read all there is; a list that is refused is as what is lost
+        listing = request.listing
+        begins = request.scans and not listing.scan.began_at
+        if begins and listing.cursor.complete_at and listing.cursor.refused is None:
+            self._breaker.note_gap(listing, last_at=listing.scanned_at, now=now)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""
-        at, confirmations = Monotonic(now + IDLE_S), self._confirmations
-        if self._breaker.failing_since is not None:
-            at = min(at, self._breaker.next_check_at(now))
-        if confirmations.waiting or confirmations.too_late:
-            at = min(at, confirmations.next_expiry_at())
+        is_timed = self._breaker.failing_since is not None and not self._breaker.unusable
+        at = Monotonic(now + (CHECK_EVERY_S if is_timed or self._confirmations.waiting else IDLE_S))
+        if self._confirmations.too_late:
+            at = now
         poll_at = self.next_poll_at(now)
-        if poll_at is not None and not self._draining and self._deps.is_trusted():
-            if self._deps.backpressure.waiting and self._in_flight_count >= YIELDING_CONCURRENCY:
-                at = min(at, Monotonic(now + YIELDING_S))
-            elif self._in_flight_count < self._deps.concurrency:
-                at = min(at, poll_at)
+        may_poll = not self._draining and self._in_flight_count < self._deps.concurrency and self._deps.is_trusted()
+        if poll_at is not None and may_poll:
+            at = min(at, poll_at)
         return max(at, Monotonic(now + SHORTEST_TICK_S))

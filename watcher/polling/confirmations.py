@@ -2,16 +2,15 @@
 
 import heapq
 import itertools
-from collections import OrderedDict, deque
 from collections.abc import Set as AbstractSet
 
 from watcher.domain.execution import ExecutionSnapshot, Status
-from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
+from watcher.domain.timestamps import LATEST, Monotonic
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details
 from watcher.polling.evaluator import Evaluated
 from watcher.polling.list_scan import dated
-from watcher.polling.poll_item import NEVER_TRIED, TrackedExecution
+from watcher.polling.poll_item import NEVER_TRIED, PendingConfirmation, TrackedExecution
 
 DENIED_FOR_S = 10.0
 """After a GET said that an execution is open its rows make no new request for confirmation for so long."""
@@ -80,78 +79,52 @@ class ConfirmationOrder:
 class ConfirmationQueue:
     """Those that wait for a GET to confirm their end: a queue for each pipeline, and the pipelines by turns.
 
-    `too_late` are those whose turn would come too late. What was let go of stays in a heap until it comes first there.
+    They are `waiting`, by pipeline, whose turn is next first. `too_late` are those whose turn would come too late, so
+    no more wait than can be asked for in time.
     """
 
     def __init__(self, *, in_time_count: float) -> None:
         """Start with nobody. `in_time_count` are the GETs that can be had within the time an end may wait."""
         self._in_time_count = max(1.0, in_time_count)
-        self.waiting: set[TrackedExecution] = set()
         self.too_late: list[TrackedExecution] = []
-        self._queues: OrderedDict[str, deque[TrackedExecution]] = OrderedDict()  # whose turn is next is the first
-        self._retries: list[tuple[Monotonic, int, TrackedExecution]] = []
-        self._expiries: list[tuple[Monotonic, int, TrackedExecution]] = []
-        self._counter = itertools.count()
+        self.waiting: dict[str, dict[TrackedExecution, PendingConfirmation]] = {}
 
     def add(self, entry: TrackedExecution) -> None:
         """Let one wait for its confirmation, or wait again. One whose first turn comes too late has waited enough."""
         pending = entry.pending
         assert pending is not None
-        is_new = pending.retry_at == NEVER_TRIED
-        if is_new and self._turn_of_next(pending.pipeline) > self._in_time_count:
+        if pending.retry_at == NEVER_TRIED and self._turn_of_next(pending.pipeline) > self._in_time_count:
             self.too_late.append(entry)
-            return
-        self.waiting.add(entry)
-        heapq.heappush(self._expiries, (pending.expires_at, next(self._counter), entry))
-        if is_new:
-            self._queues.setdefault(pending.pipeline, deque()).append(entry)
         else:
-            heapq.heappush(self._retries, (pending.retry_at, next(self._counter), entry))
+            self.waiting.setdefault(pending.pipeline, {})[entry] = pending
 
     def first(self, now: Monotonic) -> TrackedExecution | None:
         """Return the next to confirm."""
-        while self._retries and self._retries[0][0] <= now:
-            retry_at, _, entry = heapq.heappop(self._retries)
-            pending = entry.pending
-            if entry in self.waiting and pending is not None and pending.retry_at == retry_at:
-                self._queues.setdefault(pending.pipeline, deque()).append(entry)
-        return next(iter(self._queues.values()))[0] if self._queues else None
+        waiting = (each for queue in self.waiting.values() for each in queue.items())
+        return next((entry for entry, pending in waiting if pending.retry_at <= now), None)
 
     def take(self, entry: TrackedExecution) -> None:
         """Let go of one; its pipeline's next comes after all others'."""
         assert entry.pending is not None
-        self.waiting.remove(entry)
-        pipeline = entry.pending.pipeline
-        queue = self._queues.get(pipeline, deque())
-        if entry in queue:  # it is the first, or near
-            queue.remove(entry)
-            self._queues.move_to_end(pipeline)
-            if not queue:
-                del self._queues[pipeline]
+        queue = self.waiting.pop(entry.pending.pipeline)
+        del queue[entry]
+        if queue:
+            self.waiting[entry.pending.pipeline] = queue
 
     def expired(self, now: Monotonic) -> list[TrackedExecution]:
         """Return, and let go of, those that have waited too long, or would be before their turn came."""
-        expired, self.too_late = self.too_late, []
-        while self._expiries and self._expiries[0][0] <= now:
-            expires_at, _, entry = heapq.heappop(self._expiries)
-            if entry in self.waiting and entry.pending is not None and entry.pending.expires_at == expires_at:
-                self.take(entry)
-                expired.append(entry)
-        return expired
+        waiting = (each for queue in self.waiting.values() for each in queue.items())
+        expired = [entry for entry, pending in waiting if pending.expires_at <= now]
+        for entry in expired:
+            self.take(entry)
+        too_late, self.too_late = self.too_late, []
+        return too_late + expired
 
     def wanted_at(self) -> Monotonic:
         """Return when the first may be confirmed, infinity while nobody waits."""
-        if self._queues:
-            return EARLIEST
-        return self._retries[0][0] if self._retries else LATEST
-
-    def next_expiry_at(self) -> Monotonic:
-        """Return when the first has waited too long."""
-        if self.too_late:
-            return EARLIEST
-        return self._expiries[0][0] if self._expiries else LATEST
+        return min((each.retry_at for queue in self.waiting.values() for each in queue.values()), default=LATEST)
 
     def _turn_of_next(self, pipeline: str) -> int:
         """Return how many GETs later the turn comes of one that is added now."""
-        rank = len(self._queues.get(pipeline, ())) + 1
-        return rank + sum(min(rank, len(queue)) for other, queue in self._queues.items() if other != pipeline)
+        rank = len(self.waiting.get(pipeline, ())) + 1
+        return rank + sum(min(rank, len(queue)) for other, queue in self.waiting.items() if other != pipeline)

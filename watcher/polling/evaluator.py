@@ -5,15 +5,15 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from watcher.clerk.protocol import Api
+from watcher.clerk.api import ClerkApi
 from watcher.domain.envelope import new_problem, pipeline_source
-from watcher.domain.event import EventType, GapReason, OutboxEntry
+from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
 from watcher.domain.transitions import Observation, TransitionResult, exceeds_limit, lose, observe
-from watcher.domain.watch import Watch, limits_dwell
+from watcher.domain.watch import limits_dwell
 from watcher.polling.failures import LOST_EVERY_S, FailurePolicy
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.clock import Clock
@@ -68,7 +68,7 @@ class ReplyEvaluator:
         self,
         *,
         lease: Lease,
-        api: Api,
+        api: ClerkApi,
         events: EventFactory,
         clock: Clock,
         failures: FailurePolicy,
@@ -89,11 +89,6 @@ class ReplyEvaluator:
         """Note what the API calls a pipeline."""
         if name:
             self.pipeline_names[pipeline] = name
-
-    def gap(self, watch: Watch, reason: GapReason, *, at_most: int | None, after: int) -> OutboxEntry:
-        """Return what is reported of a scan that could not prove that it saw everything."""
-        name, at = self.pipeline_names.get(watch.pipeline), self.clock.now()
-        return self.events.gap(watch, reason, at_most=at_most, name=name, link=self.link, after=after, at=at)
 
     def success(self, entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: Monotonic) -> Evaluation:
         """Evaluate an answer that gave the execution's state, which ends what trouble `entry` counted.
@@ -151,15 +146,17 @@ class ReplyEvaluator:
         """
         before, known, at = entry.known, result.known, self.clock.now()
         unseen = timedelta(microseconds=max(0, seen_at - entry.polled_at))
-        limit_s = entry.watch.overdue_after_s.get(known.status or "", 0.0)
-        overdue_s = (seen_at - known.since_at) / 1_000_000 - limit_s
+        limits_s = entry.watch.overdue_after_s
+        overdue_s = (seen_at - known.since_at) / 1_000_000 - limits_s.get(known.status or "", 0.0)
+        # its dwell is still asked for; if not, its problem is closed for that reason
+        is_watched = not entry.unwatched and limits_dwell(limits_s, before.status or "")
         entries: list[OutboxEntry] = []
         problems: list[ProblemChange] = []
         for status_change in result.status_changes:
             is_overdue, problem = status_change.type is EventType.EXECUTION_OVERDUE, None
             if is_overdue:
                 problem = self._overdue_problem(entry, status_change.nth, status_change.sequence, at=at)
-            elif not entries and before.overdue_sequence is not None and self._is_watched(entry):
+            elif not entries and before.overdue_sequence is not None and is_watched:
                 nth = dict(before.counts).get("overdue", 1)  # the next event closes it
                 opened_at = at if before.overdue_at is None else from_us(before.overdue_at)
                 problem = self._overdue_problem(entry, nth, before.overdue_sequence, at=opened_at, closed_at=at)
@@ -191,7 +188,3 @@ class ReplyEvaluator:
         source, subject = pipeline_source(entry.watch), entry.known.execution
         problem = new_problem(EventType.EXECUTION_OVERDUE, source, subject=subject, nth=nth, sequence=sequence, at=at)
         return ProblemChange(problem, closed_at, is_new=closed_at is None)
-
-    def _is_watched(self, entry: TrackedExecution) -> bool:
-        """Return whether its dwell is still asked for; if not, the problem is closed for that reason."""
-        return not entry.unwatched and limits_dwell(entry.watch.overdue_after_s, entry.known.status or "")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from watcher.clerk.protocol import Reply
+from watcher.clerk.api import Reply
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic, to_us
 from watcher.polling.confirmations import DENIED_FOR_S
@@ -63,7 +63,7 @@ class ExecutionPoller:
                 evaluation = evaluator.success(entry, execution, sent_at=reply.sent_at)
             self._breaker.note(entry, reply, now=now)
         if not is_ok or self._breaker.trouble is not self._session.reported:
-            await self._session.report_answer(failed=not is_ok)
+            await self._session.report()
         evaluated = Evaluated(entry, evaluation, execution)
         if execution is not None and entry.pending is not None:
             recorder = self._rules.recorders.get(entry.known.pipeline)

@@ -6,10 +6,10 @@ process ran: a stopped one (SIGSTOP, `docker pause`) asks nothing. A pause is th
 
 from dataclasses import dataclass
 
-from watcher.clerk.protocol import Answer
+from watcher.clerk.api import Answer
 from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import LostReason, Outcome
-from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS, grace_left_s, means_lost, prolong
 from watcher.polling.poll_item import Failures, PollItem
 from watcher.runtime.clock import Clock
@@ -20,8 +20,6 @@ LOST_EVERY_S = 600.0
 """What is lost is asked for so often."""
 
 UNREADABLE_AFTER_S = 3600.0
-_UNREADABLE_CODES = frozenset({None, 200})
-"""Of an `invalid` answer: 402 and the like are the API's trouble, however long."""
 
 ERROR_JITTER = 0.1
 
@@ -86,8 +84,9 @@ class FailurePolicy:
         if usable and reply.status_code not in PAUSING_CODES:
             failures.count += 1
         now, ran_s = self.clock.monotonic(), self.clock.running()
-        is_unreadable = reply.outcome is Outcome.INVALID and reply.status_code in _UNREADABLE_CODES
-        if (is_unreadable or item.any_failure_counts) and failures.unreadable_since is None:
+        # 402 and the like are the API's trouble, however long.
+        is_unread = reply.outcome is Outcome.INVALID and reply.status_code in {None, HTTP_OK}
+        if (is_unread or item.any_failure_counts) and failures.unreadable_since is None:
             failures.unreadable_since, failures.ran_s = now, ran_s
         refusal = EXECUTION_REASONS.get(reply.outcome)
         if refusal is not None:
@@ -98,7 +97,7 @@ class FailurePolicy:
             return refusal if is_lost else None
         if item.any_failure_counts:
             failures.streak = None
-        elif not is_unreadable:
+        elif not is_unread:
             return None
         if failures.unreadable_since is None or success_at is None or success_at < failures.unreadable_since:
             return None
@@ -135,7 +134,7 @@ class AccountCircuitBreaker:
         *,
         degraded_after_s: float,
         max_interval_s: float,
-        now: Monotonic,
+        clock: Clock,
         trouble: AccountTrouble | None = None,
         backoff: BackoffState | None = None,
     ) -> None:
@@ -144,25 +143,26 @@ class AccountCircuitBreaker:
         self.failing_since: Monotonic | None = None
         self.success_at: Monotonic | None = None
         self.probe_target: PollItem | None = None
+        self.last_probe_at = EARLIEST
+        self.paused_until = EARLIEST
+        if backoff is not None and backoff.pause_s is not None:
+            self.paused_until = Monotonic(clock.monotonic() + min(backoff.pause_s, PAUSE_CAP_S))
         self._degraded_after_s = degraded_after_s
         self._max_interval_s = max_interval_s
-        self.allowed_gap_s = max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S
+        self._allowed_gap_s = max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S
+        self._clock = clock
+        self._stopped_s = clock.monotonic() - clock.running()
+        self._resumed_at = EARLIEST
         self._last_reason = trouble or AccountTrouble.UNREACHABLE
         self._last_cause: str | None = None
         self._failed_sent_at = EARLIEST
-        self.last_probe_at = EARLIEST
+        self._failed_before_s = None if backoff is None else backoff.failing_for_s
         self._troubled_at = EARLIEST
         self._key_refused = trouble is AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
-        self._success_sent_at = EARLIEST
-        pause_s = None if backoff is None else backoff.pause_s
-        self.paused_until = EARLIEST if pause_s is None else Monotonic(now + min(pause_s, PAUSE_CAP_S))
         self._pause_began_at = EARLIEST
         self._pause_count = 0
-        self._failed_before_s = None if backoff is None else backoff.failing_for_s
         self._over_since: Monotonic | None = None
         self._over_last_at = EARLIEST
-        self._stopped_s: float | None = None
-        self._resumed_at = EARLIEST
 
     @property
     def cause(self) -> str | None:
@@ -176,6 +176,7 @@ class AccountCircuitBreaker:
 
     def backoff(self, now: Monotonic) -> BackoffState:
         """Return what a restart must not forget. Of failures no more than what makes them trouble."""
+        self._take_in_stop(now)
         failing_for_s = self._failed_before_s if self.failing_since is None else now - self.failing_since
         return BackoffState(
             self.paused_until - now if self.paused_until > now else None,
@@ -189,17 +190,6 @@ class AccountCircuitBreaker:
         every_s = UNAUTHORIZED_PROBE_EVERY_S if self._key_refused else PROBE_EVERY_S
         return max(self.paused_until, Monotonic(self.last_probe_at + every_s))
 
-    def note_running(self, *, now: Monotonic, ran_s: float) -> None:
-        """Take in for how long the process has run: while it was stopped nothing failed, nor was anything late.
-
-        To be called first, with the clocks of this moment, and then before whatever failed or came late is evaluated.
-        """
-        stopped_s, before_s = now - ran_s, self._stopped_s
-        self._stopped_s = stopped_s
-        if before_s is None or stopped_s - before_s < STOP_S:
-            return
-        self.note_stop(now=now, length_s=stopped_s - before_s)
-
     def note_stop(self, *, now: Monotonic, length_s: float) -> None:
         """Take in that nothing could be tried for so long until now: nobody failed, and nothing was late."""
         self._resumed_at = now
@@ -208,6 +198,12 @@ class AccountCircuitBreaker:
         if self._over_since is not None:
             self._over_since = min(now, Monotonic(self._over_since + length_s))
             self._over_last_at = min(now, Monotonic(self._over_last_at + length_s))
+
+    def _take_in_stop(self, now: Monotonic) -> None:
+        """Take in whether the process was stopped, before anything that failed or came late is evaluated."""
+        before_s, self._stopped_s = self._stopped_s, now - self._clock.running()
+        if self._stopped_s - before_s >= STOP_S:
+            self.note_stop(now=now, length_s=self._stopped_s - before_s)
 
     def note(self, item: PollItem, reply: Answer, *, now: Monotonic, alone: bool = False, lost: bool = False) -> None:
         """Evaluate a reply. `alone`: nothing else is watched but what is lost. A 404 then is its own, the API works.
@@ -219,7 +215,6 @@ class AccountCircuitBreaker:
         if is_ok:
             self.success_at, self.probe_target = now, item
         if is_ok or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
-            self._success_sent_at = max(self._success_sent_at, reply.sent_at)
             self.failing_since = self._failed_before_s = None
             self._pause_count = 0
             if self.trouble is not None and self.unusable and reply.sent_at >= self._troubled_at:
@@ -234,48 +229,36 @@ class AccountCircuitBreaker:
 
     def check(self, now: Monotonic) -> None:
         """Let time pass: failures old enough become trouble."""
-        if self.failing_since is not None and now - self.failing_since >= self._degraded_after_s and self._fails_now:
+        self._take_in_stop(now)
+        is_long = self.failing_since is not None and now - self.failing_since >= self._degraded_after_s
+        if is_long and self._failed_sent_at >= self._resumed_at:  # after a stop something must fail anew
             self._degrade(self._last_reason, now=now)
 
-    def next_check_at(self, now: Monotonic) -> Monotonic:
-        """Return when `suspects` or `check` may first find something new."""
-        if self.failing_since is None or self.unusable:
-            return LATEST
-        suspects_at = Monotonic(self.failing_since + self._degraded_after_s / 2)
-        if now < suspects_at:
-            return suspects_at
-        return Monotonic(self.failing_since + self._degraded_after_s) if self._fails_now else LATEST
-
-    def note_gap(self, item: PollItem, *, last_at: Monotonic, now: Monotonic, ran_s: float) -> None:
+    def note_gap(self, item: PollItem, *, last_at: Monotonic, now: Monotonic) -> None:
         """Note that an item is asked for at `now`, and was before at `last_at`: whether the budget is too small.
 
         An account that cannot hold `max_interval` for 5 minutes is over budget, until it held it for one. Restored
         trouble goes on until then too, from the first poll. A slow answer is not to blame, it only makes a poll due
-        late. `ran_s` is as for `note_running`.
+        late.
         """
-        gap_s = now - max(last_at, item.due_at - self._max_interval_s)
-        if gap_s > self.allowed_gap_s:
-            self.note_running(now=now, ran_s=ran_s)
+        is_late = now - max(last_at, item.due_at - self._max_interval_s) > self._allowed_gap_s
+        if is_late:
+            self._take_in_stop(now)
             if self._resumed_at > last_at:  # by how much the stop made it late nobody knows
                 return
-        restored = self.trouble is AccountTrouble.OVER_BUDGET and self._over_since is None
-        if gap_s > self.allowed_gap_s or restored:
+        if is_late or (self.trouble is AccountTrouble.OVER_BUDGET and self._over_since is None):
             self._over_since = now if self._over_since is None else self._over_since
             self._over_last_at = now
             if now - self._over_since >= OVER_BUDGET_AFTER_S:
                 self.trouble = self.trouble or AccountTrouble.OVER_BUDGET
-        elif self._over_since is not None and now - self._over_last_at > self.allowed_gap_s:
+        elif self._over_since is not None and now - self._over_last_at > self._allowed_gap_s:
             self._over_since = None
             if self.trouble is AccountTrouble.OVER_BUDGET:
                 self.trouble = None
 
-    @property
-    def _fails_now(self) -> bool:
-        """Whether something was asked, and failed, since the process last went on after a stop."""
-        return self._failed_sent_at >= self._resumed_at
-
     def _fail(self, reply: Answer, *, now: Monotonic) -> None:
         """Take in a failure. It pauses for as long as the server asks, else 1 s doubling to 60 s."""
+        self._take_in_stop(now)
         if reply.status_code is None and reply.sent_at < self._resumed_at:
             return  # it was under way while the process was stopped, and broke by that for all we know
         self._last_reason = _TROUBLES.get(reply.outcome, AccountTrouble.UNREACHABLE)
@@ -292,7 +275,7 @@ class AccountCircuitBreaker:
             if reply.retry_after_s is not None:
                 wanted_s = min(PAUSE_CAP_S, max(PAUSE_BASE_S, reply.retry_after_s))
             self.paused_until = max(self.paused_until, Monotonic(now + wanted_s))
-        if reply.outcome is Outcome.UNAUTHORIZED and reply.sent_at >= self._success_sent_at:
+        if reply.outcome is Outcome.UNAUTHORIZED:
             self._key_refused = True
             self._degrade(AccountTrouble.UNAUTHORIZED, now=now)
         self.check(now)

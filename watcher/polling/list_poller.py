@@ -1,32 +1,30 @@
 """Asks for the pages of pipelines watched whole, one request after the other, and takes in what they show.
 
-Which page is next the scan decides, when it is asked for the request selector, what its rows lead to the page
-processor. What the end of a scan proves is written here: how far a list was read, and gaps.
+Which page is next the scan decides, when it is asked for the poll queue, what its rows lead to the page processor. What
+the end of a scan proves is written here: how far a list was read, and gaps.
 """
 
-import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
 
-from watcher.clerk.protocol import PageReply
+from watcher.clerk.api import PageReply
 from watcher.domain.event import GapReason, OutboxEntry
-from watcher.domain.execution import ExecutionRecord, LostReason, Outcome
-from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
+from watcher.domain.execution import LostReason, Outcome
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.list_scan import ListMemory, Scan, ScanResult
-from watcher.polling.page_processor import ListedPage, PageProcessor, ScanRules, by_id, raise_worst
+from watcher.polling.list_scan import ListMemory, ScanResult
+from watcher.polling.page_processor import ListedPage, PageProcessor, ScanRules, by_id
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import QueueKind, TrackedExecution
 from watcher.polling.poll_queue import ListRequest, PollQueue
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies, AccountSession
-from watcher.store.changes import ExecutionChange, PipelineChange
-from watcher.store.records import PipelineRecord
+from watcher.store.changes import PipelineChange, PipelineRecord
 
 log = structlog.get_logger()
 
@@ -47,105 +45,6 @@ EMITTED_ONCE = frozenset(
 """What goes on, scan after scan, is reported once, until a scan was complete without it."""
 
 
-class ListScans:
-    """The scans of one account's lists, one after the other, and their cursors in the store."""
-
-    def __init__(self, deps: AccountDependencies, rules: ScanRules, *, alert_rules: AccountRules) -> None:
-        self._deps = deps
-        self._rules = rules
-        self._alert_rules = alert_rules
-        self._clock = deps.clock
-
-    async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
-        """Return the list of a pipeline as it is recorded, with its first scan.
-
-        Since when it is watched is recorded before anything is asked. Raises `StoreError`.
-        """
-        cursor = record.cursor or Cursor(self._clock.steady_us())
-        self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
-        scan, named = self._scan(cursor, ListMemory()), watch.name is not None
-        stream = self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
-        listing = PipelineListState(watch, cursor, stream, scan, named=named)
-        if record.cursor is None:
-            await self.record(listing, cursor)
-        return listing
-
-    def _scan(self, cursor: Cursor, memory: ListMemory) -> Scan:
-        lookback_us, pages_at_most = self._rules.lookback_us, self._rules.pages_at_most
-        return Scan(memory, cursor=cursor, lookback_us=lookback_us, pages_at_most=pages_at_most)
-
-    async def date(self, listing: PipelineListState) -> None:
-        """Note since when a pipeline is watched by the API's clock, now that it has answered. Raises `StoreError`."""
-        since_at = min(listing.cursor.since_at, self._clock.steady_us())  # ours may have been set back since
-        cursor = replace(listing.cursor, since_at=Micros(since_at + self._deps.api.ahead_us), dated=True)
-        await self.record(listing, cursor)
-        listing.scan_again(self._scan(cursor, listing.scan.memory))
-
-    async def record(
-        self, listing: PipelineListState, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
-    ) -> None:
-        """Write a cursor, and with it report a gap in which so many executions may be missing. Raises `StoreError`.
-
-        Nothing is noted before that is written, and nothing is written of a list that is no longer watched.
-        """
-        stream, watch = listing.stream, listing.watch
-        async with stream.writing:
-            if listing.unwatched:  # by now another may have replaced it
-                return
-            entries: tuple[OutboxEntry, ...] = ()
-            if gap is not None:
-                entries = (self._deps.evaluator.gap(watch, gap, at_most=at_most, after=stream.sequence),)
-            sequence = stream.sequence + len(entries)
-            change = PipelineChange(self._deps.lease, watch.pipeline, stream.sequence, sequence, cursor, entries)
-            await self._deps.store.record(change)
-            stream.sequence = sequence
-        listing.cursor, listing.recorded_at = cursor, self._clock.monotonic()
-        for entry in entries:
-            self._alert_rules.hold(watch.pipeline)
-            log.warning("pipeline.gap", account=self._deps.lease.name, pipeline=watch.pipeline, reason=gap)
-            self._deps.metrics.events.labels(entry.event.type).inc()
-
-    async def end(self, listing: PipelineListState, result: ScanResult) -> None:
-        """End a scan whose pages gave this result, or have it made anew. Raises `StoreError`: then it is read again."""
-        rules, scan = self._rules, listing.scan
-        if not scan.believes(
-            result, ran_s=self._clock.running(), lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s
-        ):
-            listing.scan_again(self._scan(listing.cursor, listing.scan.memory))
-            return
-        try:
-            is_explained = result.gap is GapReason.DELETED and scan.memory.is_explained
-            await self.complete(listing, ScanResult() if is_explained else result)
-        except BaseException:
-            if result.doubt is not None:  # what was missing may be back
-                listing.scan_again(self._scan(listing.cursor, listing.scan.memory))
-            raise
-
-    async def complete(self, listing: PipelineListState, result: ScanResult) -> None:
-        """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
-        scan, before = listing.scan, listing.cursor
-        cursor = replace(
-            before,
-            complete_at=scan.began_at,
-            refused=None,
-            found=scan.shows_any,
-            name=self._deps.evaluator.pipeline_names.get(listing.watch.pipeline),
-        )
-        gap = None if result.gap in listing.gaps_emitted else result.gap
-        is_overdue = self._clock.monotonic() - listing.recorded_at >= CURSOR_EVERY_S
-        if listing.found_count or gap or cursor != replace(before, complete_at=cursor.complete_at) or is_overdue:
-            await self.record(listing, cursor, gap=gap, at_most=result.at_most)
-        listing.cursor = cursor
-        if result.gap is None:
-            listing.gaps_emitted &= frozenset() if scan.is_whole else {GapReason.UNORDERED}
-        elif result.gap in EMITTED_ONCE:
-            listing.gaps_emitted |= {result.gap}
-        listing.scan_ended(self._scan(cursor, scan.memory))
-        if not gap:
-            silent_until = cursor.complete_at if result.gap is None else None
-            await self._alert_rules.scanned(listing.watch.pipeline, listing.scanned_at, silent_until=silent_until)
-
-
 PAGES_KEPT = 128
 """So many pages are kept as they were read last: 5 MB, and enough for 50 pipelines with a hundred open executions."""
 
@@ -157,7 +56,7 @@ BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 
 
 class ListPoller:
-    """Asks for pages and has what they show taken in."""
+    """Asks for pages, has what they show taken in, and writes what the end of a scan proves."""
 
     def __init__(
         self,
@@ -168,19 +67,32 @@ class ListPoller:
         registry: ExecutionRegistry,
         poll_queue: PollQueue,
         page_processor: PageProcessor,
-        scans: ListScans,
         alert_rules: AccountRules,
     ) -> None:
         self._deps = deps
+        self._rules = rules
         self._session = session
         self._registry = registry
         self._poll_queue = poll_queue
         self._page_processor = page_processor
-        self._scans = scans
         self._alert_rules = alert_rules
         self._clock = deps.clock
         self._pages: dict[tuple[str, int], PageReply] = {}  # the one that was asked for last is the last
         self._at_rest = Step(QueueKind.STALE, rules.min_interval_s)  # where nothing is left to do
+
+    async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
+        """Return the list of a pipeline as it is recorded, with its first scan.
+
+        Since when it is watched is recorded before anything is asked. Raises `StoreError`.
+        """
+        cursor = record.cursor or Cursor(self._clock.steady_us())
+        self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
+        stream = self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
+        memory = ListMemory(self._rules.lookback_us, self._rules.pages_at_most)
+        listing = PipelineListState(watch, cursor, stream, memory, named=watch.name is not None)
+        if record.cursor is None:
+            await self.record(listing, cursor)
+        return listing
 
     async def ask(self, request: ListRequest) -> None:
         """Ask for a page and do what it calls for; then everything of this request is back in the queue."""
@@ -189,7 +101,7 @@ class ListPoller:
         try:
             step = await self._ask(request, left=left)
         except Exception as error:  # noqa: BLE001 (the one around a page: it must not end other polls)
-            step = self.rests(listing, self._session.failed(error), now=self._clock.monotonic())
+            step = self._rests(listing, self._session.failed(error), now=self._clock.monotonic())
         finally:
             for entry in left.values():
                 self._registry.restore(entry)
@@ -208,9 +120,12 @@ class ListPoller:
         listing = request.listing
         if request.scans and listing.nameless is not None:
             return await self._ask_name(request, *listing.nameless, left=left)
-        known = self._pages.get((listing.watch.pipeline, request.page))
-        reply = await self._deps.api.list(pipeline=listing.watch.pipeline, page=request.page, known=known)
-        self._keep(request, reply)
+        key = listing.watch.pipeline, request.page
+        reply = await self._deps.api.list(pipeline=key[0], page=request.page, known=self._pages.pop(key, None))
+        if reply.body_hash is not None and (request.page == 1 or request.entries):  # it will be asked for again soon
+            self._pages[key] = reply
+            if len(self._pages) > PAGES_KEPT:
+                del self._pages[next(iter(self._pages))]
         now = self._clock.monotonic()
         self._deps.metrics.listed(reply.outcome, now - reply.sent_at)
         if reply.rows is None:
@@ -219,39 +134,12 @@ class ListPoller:
                 return await self._read(request, reply, left=left)
             return await self._fail(request, reply, now=now)
         self._deps.breaker.note(listing, reply, now=now)
-        await self._session.report_answer(failed=False)
+        await self._session.report()
         if request.scans:
-            self.works(listing)
+            listing.works()
             if not listing.cursor.dated and not listing.unwatched:
-                await self._scans.date(listing)
-        if listing.unwatched:
-            return self._at_rest
+                await self._date(listing)
         return await self._read(request, reply, left=left)
-
-    def _keep(self, request: ListRequest, reply: PageReply) -> None:
-        """Keep a page that will be asked for again soon: its rows are not read again while its body is the same."""
-        key = request.listing.watch.pipeline, request.page
-        self._pages.pop(key, None)
-        if reply.body_hash is not None and (request.page == 1 or request.entries):
-            self._pages[key] = reply
-            if len(self._pages) > PAGES_KEPT:
-                del self._pages[next(iter(self._pages))]
-
-    async def _fail(self, request: ListRequest, reply: PageReply, *, now: Monotonic) -> Step:
-        """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap, once."""
-        listing = request.listing
-        reason = await self.failed(listing, reply, now=now)
-        if not listing.scan.began_at or not request.scans:
-            return await self.give_up(listing, reason, now=now)
-        if reason is None:
-            listing.scan.depth = HEAD_EVERY_PAGES  # what is new is read before the page that failed
-            return await self.give_up(listing, None, now=now)
-        emitted, scan = listing.gaps_emitted, listing.scan
-        result = scan.result or ScanResult(GapReason(reason.value), scan.unread_count())
-        await self._scans.complete(listing, result)
-        listing.gaps_emitted |= emitted
-        self.works(listing)
-        return self._at_rest
 
     async def _ask_name(
         self, request: ListRequest, page: PageReply, execution: str, *, left: dict[str, TrackedExecution]
@@ -265,22 +153,22 @@ class ListPoller:
         if reply.execution is not None:
             self._deps.breaker.note(listing, reply, now=now)
             self._deps.evaluator.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
-        if listing.unwatched:
-            return self._at_rest
         return await self._read(request, page, left=left)
 
     async def _read(self, request: ListRequest, reply: PageReply, *, left: dict[str, TrackedExecution]) -> Step:
         """Take in a page: first its rows, each for itself, then what they say of the list."""
+        if request.listing.unwatched:
+            return self._at_rest
         listing, executions = request.listing, reply.rows or ()
         if request.scans:
             listing.scan.note(reply)
         rows = by_id(executions, first=listing.scan.memory.before(request.page))
         when = self._counts_as_found_at(request, reply)
-        recorded = await self._recorded(listing, rows, when=when)
+        recorded, found_at = await self._page_processor.look_up(listing, executions, when=when)
         if listing.unwatched:
             return self._at_rest
-        found_at = self._page_processor.recall(listing, executions, recorded=recorded)
-        self._alert_rules.shown(listing.watch.pipeline, executions)
+        if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
+            recorder.shown(executions)
         fresh = {name: None for name, at in found_at.items() if at is None}
         is_named = listing.named or self._deps.evaluator.pipeline_names.get(listing.watch.pipeline) is not None
         if request.scans and fresh and not is_named:  # no list says the name, so the first event would lack it
@@ -293,10 +181,10 @@ class ListPoller:
             listing.rows.miss(entry, page=request.page)
         if listing.cursor.complete_at:
             listing.found(len(fresh), scanned=request.scans)
-        if not request.scans:
-            listing.scan.note_aside(request.page, row_count=len(rows), total=reply.total)
-            return self._at_rest
-        return await self._step(listing, reply, known=known, has_fresh=bool(fresh))
+        if request.scans:
+            return await self._step(listing, reply, known=known)
+        listing.scan.note_aside(request.page, row_count=len(rows), total=reply.total)
+        return self._at_rest
 
     def _counts_as_found_at(self, request: ListRequest, reply: PageReply) -> Micros:
         """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
@@ -304,45 +192,22 @@ class ListPoller:
         What a page shows that is read out of turn may have come later than that: it is a known row for the next scan
         only. The API's clock may have been set back: no scan begins before the last complete one.
         """
-        listing = request.listing
+        scan = request.listing.scan
         asked_at = self._deps.api_now_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
-        now = Micros(max(asked_at, listing.cursor.complete_at + 1))
-        if request.scans:
-            listing.scan.began_at = listing.scan.began_at or now
-            return listing.scan.began_at
-        return max(now, Micros(listing.scan.began_at + 1))
+        now = Micros(max(asked_at, request.listing.cursor.complete_at + 1))
+        if not request.scans:
+            return max(now, Micros(scan.began_at + 1))
+        scan.began_at = scan.began_at or now
+        return scan.began_at
 
-    async def _recorded(
-        self, listing: PipelineListState, executions: Collection[str], *, when: Micros
-    ) -> Mapping[str, ExecutionRecord]:
-        """Return what only the store knows of these, and remember of it what has ended, all of it found by now."""
-        unknown = listing.rows.unknown(executions)
-        if not unknown:
-            return {}
-        recorded = await self._deps.store.load_executions(unknown)
-        ended = [known for known in recorded.values() if known.ended_at is not None]
-        # a list shows what was named, and reported, before
-        changes = [
-            ExecutionChange(self._deps.lease, known.sequence, replace(known, found_at=when), ())
-            for known in ended
-            if not known.found_at
-        ]
-        writes = (self._deps.store.record(change) for change in changes)
-        raise_worst(await asyncio.gather(*writes, return_exceptions=True))
-        listing.rows.remember({known.execution: known.found_at or when for known in ended})
-        return recorded
-
-    async def _step(
-        self, listing: PipelineListState, reply: PageReply, *, known: Mapping[str, Micros], has_fresh: bool
-    ) -> Step:
-        """Let the scan take in a page."""
+    async def _step(self, listing: PipelineListState, reply: PageReply, *, known: Mapping[str, Micros]) -> Step:
+        """Let the scan take in a page, and the list rest after it. Those read whole take a quarter of the requests."""
         scan, order = listing.scan, listing.scan.order
         known_rows = listing.known_rows(reply.rows or (), found_at=known)
         result = scan.read(
             reply,
             known_rows=known_rows,
             unsettled=known.keys() - known_rows,
-            has_fresh=has_fresh,
             unlocated=listing.rows.unlocated_count() if scan.seeks else 0,  # those the scan is to search for
             may_read_whole=self._clock.monotonic() >= scan.memory.whole_from,
         )
@@ -351,11 +216,7 @@ class ListPoller:
             log.info("list.order", account=self._deps.lease.name, pipeline=pipeline, order=scan.order.value)
         if result is None:
             return Step(QueueKind.BEGUN)
-        await self._scans.end(listing, result)
-        return self._rests_after(listing, scan)
-
-    def _rests_after(self, listing: PipelineListState, scan: Scan) -> Step:
-        """Let a list rest after a scan. Those that are read whole take a quarter of the requests together."""
+        await self._end(listing, result)
         listing.whole_pages = scan.unordered_pages
         if not listing.whole_pages:
             return self._at_rest
@@ -364,32 +225,120 @@ class ListPoller:
         scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
         return Step(QueueKind.STALE, max(self._at_rest.wait_s, 0.0 if scan.order else rest_s))
 
+    # What is written
+
+    async def _date(self, listing: PipelineListState) -> None:
+        """Note since when a pipeline is watched by the API's clock, now that it has answered. Raises `StoreError`."""
+        since_at = min(listing.cursor.since_at, self._clock.steady_us())  # ours may have been set back since
+        since_at = Micros(since_at + self._deps.api.ahead_us)
+        await self.record(listing, replace(listing.cursor, since_at=since_at, dated=True))
+        listing.scan_again()
+
+    async def record(
+        self, listing: PipelineListState, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
+    ) -> None:
+        """Write a cursor, and with it report a gap in which so many executions may be missing. Raises `StoreError`.
+
+        Nothing is noted before that is written, and nothing is written of a list that is no longer watched.
+        """
+        stream, watch, evaluator = listing.stream, listing.watch, self._deps.evaluator
+        async with stream.writing:
+            if listing.unwatched:  # by now another may have replaced it
+                return
+            entries: tuple[OutboxEntry, ...] = ()
+            if gap is not None:
+                event = evaluator.events.gap(
+                    watch,
+                    gap,
+                    at_most=at_most,
+                    name=evaluator.pipeline_names.get(watch.pipeline),
+                    link=evaluator.link,
+                    after=stream.sequence,
+                    at=self._clock.now(),
+                )
+                entries = (event,)
+            sequence = stream.sequence + len(entries)
+            change = PipelineChange(self._deps.lease, watch.pipeline, stream.sequence, sequence, cursor, entries)
+            await self._deps.store.record(change)
+            stream.sequence = sequence
+        listing.cursor, listing.recorded_at = cursor, self._clock.monotonic()
+        for entry in entries:
+            if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
+                recorder.hold()
+            log.warning("pipeline.gap", account=self._deps.lease.name, pipeline=watch.pipeline, reason=gap)
+            self._deps.metrics.events.labels(entry.event.type).inc()
+
+    async def _end(self, listing: PipelineListState, result: ScanResult) -> None:
+        """End a scan whose pages gave this result, or have it made anew. Raises `StoreError`: then it is read again."""
+        rules, scan = self._rules, listing.scan
+        if not scan.believes(
+            result, ran_s=self._clock.running(), lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s
+        ):
+            listing.scan_again()
+            return
+        try:
+            is_explained = result.gap is GapReason.DELETED and scan.memory.is_explained
+            await self._complete(listing, ScanResult() if is_explained else result)
+        except BaseException:
+            if result.doubt is not None:  # what was missing may be back
+                listing.scan_again()
+            raise
+
+    async def _complete(self, listing: PipelineListState, result: ScanResult) -> None:
+        """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
+        scan, before = listing.scan, listing.cursor
+        name = self._deps.evaluator.pipeline_names.get(listing.watch.pipeline)
+        cursor = replace(before, complete_at=scan.began_at, refused=None, found=scan.shows_any, name=name)
+        gap = None if result.gap in listing.gaps_emitted else result.gap
+        is_overdue = self._clock.monotonic() - listing.recorded_at >= CURSOR_EVERY_S
+        if listing.found_count or gap or cursor != replace(before, complete_at=cursor.complete_at) or is_overdue:
+            await self.record(listing, cursor, gap=gap, at_most=result.at_most)
+        listing.cursor = cursor
+        if result.gap is None:
+            listing.gaps_emitted &= frozenset() if scan.is_whole else {GapReason.UNORDERED}
+        elif result.gap in EMITTED_ONCE:
+            listing.gaps_emitted |= {result.gap}
+        listing.scan_ended()
+        if not gap and (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
+            silent_until = cursor.complete_at if result.gap is None else None
+            await recorder.scanned(listing.scanned_at, silent_until=silent_until)
+
     # What fails
+
+    async def _fail(self, request: ListRequest, reply: PageReply, *, now: Monotonic) -> Step:
+        """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap, once."""
+        listing, scan = request.listing, request.listing.scan
+        reason = await self.failed(listing, reply, now=now)
+        is_deep = bool(scan.began_at) and request.scans
+        if reason is None or not is_deep:
+            scan.depth = HEAD_EVERY_PAGES if is_deep else scan.depth  # what is new is read before the page that failed
+            return await self.give_up(listing, reason, now=now)
+        emitted = listing.gaps_emitted
+        await self._complete(listing, scan.result or ScanResult(GapReason(reason.value), scan.unread_count()))
+        listing.gaps_emitted |= emitted
+        listing.works()
+        return self._at_rest
 
     async def failed(self, listing: PipelineListState, reply: PageReply, *, now: Monotonic) -> LostReason | None:
         """Take in a failure, and return why the list is to be given up, if it is. Raises `StoreError`."""
-        self._alert_rules.hold(listing.watch.pipeline)
+        if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
+            recorder.hold()
         alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
         is_refused = listing.cursor.refused is not None
         reason = self._session.note_failure(listing, reply, now=now, alone=alone, lost=is_refused)
         if is_refused and not listing.scan.began_at:  # it was before, so once more is enough
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
-        await self._session.report_answer(failed=True)
+        await self._session.report()
         return reason
 
     async def give_up(self, listing: PipelineListState, reason: LostReason | None, *, now: Monotonic) -> Step:
         """Report once, if there is a reason to give a list up, and let it rest. Raises `StoreError`."""
         if reason is not None and listing.cursor.refused is None:
             gap = GapReason(reason.value)
-            await self._scans.record(listing, replace(listing.cursor, refused=gap), gap=gap)
-        return self.rests(listing, self._deps.failures.wait_s(listing, reason, sent_at=listing.asked_at), now=now)
+            await self.record(listing, replace(listing.cursor, refused=gap), gap=gap)
+        return self._rests(listing, self._deps.failures.wait_s(listing, reason, sent_at=listing.asked_at), now=now)
 
-    def rests(self, listing: PipelineListState, wait_s: float, *, now: Monotonic) -> Step:
+    def _rests(self, listing: PipelineListState, wait_s: float, *, now: Monotonic) -> Step:
         """Let a list rest for so long: meanwhile it answers for nobody."""
         listing.failing_until = Monotonic(now + wait_s)
         return Step(QueueKind.DUE, wait_s)
-
-    def works(self, listing: PipelineListState) -> None:
-        """Note that a list answered."""
-        listing.failures = None
-        listing.failing_until = EARLIEST

@@ -7,9 +7,10 @@ order is read whole. What a page seems to say is believed once no other answer s
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple
 
-from watcher.clerk.protocol import PAGE_ROWS, PageReply
+from watcher.clerk.api import PAGE_ROWS, PageReply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
@@ -54,20 +55,23 @@ TURNED_OVER = ScanResult(doubt="turned over")
 class ListMemory:
     """What scans of one list hand on to each other. In memory: after a start it is learnt anew.
 
+    After `pages_at_most` pages that lead no further a scan is a race that is lost; how far back anybody wants to know
+    is `lookback_us` (microseconds).
+
     `page_rows` are on each page but the last, once that `is_cut` so. `length` is how many rows the list had when the
-    last complete scan read it to its end. `total` is what it was said to have when that began; `untrue` is by how much
-    that was more than were there. `dates` are the earliest and latest of its rows, if they have any. `is_counted`: one
-    saw as many rows as the list said it has. `new` are those that were found since by scans that did not count,
-    `doubts` how often in a row the last ended with one doubt, since `doubted_since_s` (seconds for which the process
-    ran). All of a list may be read again from `whole_from` on.
+    last complete scan read it to its end, `total` what it was said to have when that began. `dates` are the earliest
+    and latest of its rows, if any. `is_counted`: one saw as many rows as the list said it has. `new` are those that
+    were found since by scans that did not count, `doubts` how often in a row the last ended with one `doubt`, since
+    `doubted_since_s` (seconds for which the process ran). All of a list may be read again from `whole_from` on.
     """
 
+    lookback_us: int
+    pages_at_most: int
     ordering: Ordering = field(default_factory=Ordering)
     page_rows: int = PAGE_ROWS
     is_cut: bool = False
     length: int | None = None
     total: int | None = None
-    untrue: int = 0
     dates: tuple[Micros, ...] = ()
     is_counted: bool = False
     new: set[str] = field(default_factory=set)
@@ -87,11 +91,6 @@ class ListMemory:
         """Return the page on which the row of that index stands, counted from 0."""
         return max(0, index) // self.page_rows + 1
 
-    def turn_over(self) -> None:
-        """Forget what holds for the order that was believed."""
-        self.turn_count += 1
-        self.length = None
-
     def before(self, page: int) -> int:
         """Return how many rows the list has before a page."""
         return (page - 1) * self.page_rows
@@ -104,24 +103,12 @@ class _Page(NamedTuple):
     rows: Sequence[ExecutionSnapshot]
     row_count: int
     known_rows: Collection[str]
-    unsettled: Collection[str]
 
     def repeats(self, other: "_Page | None") -> bool:
         """Return whether it shows what the page before it did: an API may show its last page for all beyond it."""
         if other is None or other.number >= self.number or not self.row_count:
             return False
         return {row.id for row in self.rows} == {row.id for row in other.rows}
-
-    @property
-    def oldest_at(self) -> Micros | None:
-        """The earliest date on it; an execution is not created after it starts or ends."""
-        dates = [at for row in self.rows if (at := row.started_at or row.finished_at) is not None]
-        return to_us(min(dates)) if dates else None
-
-    @property
-    def latest_at(self) -> Micros | None:
-        """The latest date on it, be it right or wrong."""
-        return max((at for row in self.rows if (at := dated(row)) is not None), default=None)
 
 
 class Scan:
@@ -133,8 +120,8 @@ class Scan:
     beyond may be read for more.
     """
 
-    def __init__(self, memory: ListMemory, *, cursor: Cursor, lookback_us: int, pages_at_most: int) -> None:
-        """Begin with what the last scans learnt. `pages_at_most` pages that lead no further are a race that is lost."""
+    def __init__(self, memory: ListMemory, cursor: Cursor) -> None:
+        """Begin with what the last scans learnt."""
         self.memory = memory
         self.began_at = NEVER
         self.depth = 0
@@ -142,14 +129,11 @@ class Scan:
         self.is_whole = False
         self.result: ScanResult | None = None
         self._cursor = cursor
-        self._lookback_us = lookback_us
-        self._pages_at_most = pages_at_most
         # what it has seen
         self._seen: set[str] = set()
         self._new: set[str] = set()  # that no complete scan has found
         self._new_page_count = self._later_count = 0
-        self._has_fresh = False
-        self._oldest_at: Micros | None = None  # on the page that was read last
+        self._oldest_at: datetime | None = None  # on the page that was read last
         self._dates: tuple[Micros, ...] = ()  # the earliest and latest
         self._counts: dict[int, int] = {}  # the rows of its pages
         self._length = 0  # by where the last page is
@@ -157,7 +141,7 @@ class Scan:
         self._said: int | None = None  # the last total
         self._said_first: int | None = None  # by the page from which all others are read
         self._overlaps = self._is_first_look = self._is_pushed = False  # by rows that came above
-        self._meets_known = self._is_on = self._skips_old = False
+        self._meets_known = self._skips_old = False
         # where it is
         self._previous: _Page | None = None
         self._search_step = 1
@@ -240,7 +224,7 @@ class Scan:
     @property
     def _horizon(self) -> Micros:
         """How far back anybody wants to know."""
-        return Micros((self.began_at if self._cursor.complete_at else self._cursor.since_at) - self._lookback_us)
+        return Micros((self.began_at if self._cursor.complete_at else self._cursor.since_at) - self.memory.lookback_us)
 
     # One page
 
@@ -250,28 +234,29 @@ class Scan:
         *,
         known_rows: Collection[str] = (),
         unsettled: Collection[str] = (),
-        has_fresh: bool = False,
         unlocated: int = 0,
         may_read_whole: bool = True,
     ) -> ScanResult | None:
         """Take in `page`, and return how the scan ended; `None`: `page` is to be read next.
 
         Where the page was refused there are no rows. `known_rows` are the ids on it of known rows, `unsettled` those
-        that are known but so young that others may yet come to be seen below; `has_fresh`: it shows rows that no list
-        has shown before. `unlocated` is how many open executions no list has shown yet: for each of them a page more
-        may be read. `may_read_whole`: an ordered list may be, for what its total says that was not found.
+        that are known but so young that others may yet come to be seen below. `unlocated` is how many open executions
+        no list has shown yet: for each of them a page more may be read. `may_read_whole`: an ordered list may be, for
+        what its total says that was not found.
         """
         rows, believed = reply.rows or (), self.order
         self._is_beyond_refused |= reply.rows is None
-        page = _Page(self.page, rows, len(rows) + reply.skipped, known_rows, unsettled)
+        page = _Page(self.page, rows, len(rows) + reply.skipped, known_rows)
         self.memory.ordering.learn(rows)
         if self.order is not believed and Order.OLDEST in {self.order, believed}:
-            self.memory.turn_over()
+            self.memory.turn_count += 1
+            self.memory.length = None
             if page.number > 1:
                 return TURNED_OVER
         previous_said = self._said
-        self._count(page, reply.total, has_fresh=has_fresh)
-        if self._stalled_count >= self._pages_at_most and self.order is not None:
+        self._meets_known |= bool(known_rows or unsettled)
+        self._count(page, reply.total, unsettled=unsettled)
+        if self._stalled_count >= self.memory.pages_at_most and self.order is not None:
             return ScanResult(GapReason.OUTRUN, self.unread_count(), doubt="outrun")
         if page.repeats(self._previous) and not self._reads_back:
             is_all_seen = self._said is not None and len(self._seen) >= self._said > 0
@@ -282,13 +267,14 @@ class Scan:
             last = self._find_last(page, reply.total)
             if last is None:
                 return None
-            self._turn_back(last)
-            page = last
+            page, self._reads_back, self._said_first = last, True, self._said  # so nothing deleted moves it past others
+            self._length = self.memory.before(last.number) + last.row_count
+            self._go_to(last.number)
         elif self._must_step_back(page, fell=(previous_said or 0) - (reply.total or previous_said or 0)):
             return None
         return self._follow(page, reply.total, unlocated=unlocated, may_read_whole=may_read_whole)
 
-    def _count(self, page: _Page, total: int | None, *, has_fresh: bool) -> None:
+    def _count(self, page: _Page, total: int | None, *, unsettled: Collection[str]) -> None:
         ids = {row.id for row in page.rows}
         unseen = ids - self._seen
         if not self._answers and not self._reads_back:
@@ -296,24 +282,25 @@ class Scan:
         self._seen |= ids
         self._overlaps = len(unseen) < len(ids)
         self._is_pushed = self._is_first_look and bool(ids) and not unseen
-        new = unseen.difference(page.known_rows, page.unsettled)
+        new = unseen.difference(page.known_rows, unsettled)
         self._new |= new
         self._later_count += len(new)
         self._new_page_count += bool(new)
-        self._has_fresh |= has_fresh
         self._said = self._said if total is None else total
         self._most_said = max(self._most_said, total or 0)
 
     def _count_stall(self, page: _Page, *, is_new: bool) -> None:
         """Count a page that led no further: new rows push others along, or the end away."""
-        oldest_at, above_at = page.oldest_at, self._oldest_at
-        is_younger = oldest_at is not None and above_at is not None and oldest_at > above_at
+        # an execution is not created after it starts or ends
+        dates = [at for row in page.rows if (at := row.started_at or row.finished_at) is not None]
+        above_at, self._oldest_at = self._oldest_at, min(dates, default=None)
+        is_younger = above_at is not None and self._oldest_at is not None and self._oldest_at > above_at
         if self.order is Order.OLDEST:  # whose end is searched for
             self._stalled_count += page.row_count >= self.memory.page_rows
+        elif is_new and not is_younger:
+            self._stalled_count = max(0, self._stalled_count - 1)
         else:
-            is_further = is_new and not is_younger
-            self._stalled_count = max(0, self._stalled_count - 1) if is_further else self._stalled_count + 1
-        self._oldest_at = oldest_at
+            self._stalled_count += 1
 
     def _learn_page_rows(self, row_count: int) -> None:
         """Learn how many rows are on a page: as many as were asked for, or on each that others follow."""
@@ -359,7 +346,7 @@ class Scan:
         It does not where more rows are expected, unless that page says so again and again.
         """
         length = self.memory.before(page.number) + page.row_count
-        expected = max(self.memory.length or 0, self._most_said - self.memory.untrue)
+        expected = max(self.memory.length or 0, self._most_said)
         is_known = self.memory.length is not None or self._most_said > 0
         if self._is_pushed and self.order is not Order.OLDEST:
             return True
@@ -403,28 +390,20 @@ class Scan:
 
     def _search_on(self, full: int, total: int | None) -> int:
         """Return the page to read next, between the last one that is full and the first beyond the end, if known."""
-        step, self._search_step = self._search_step, 2 * self._search_step
-        if self._beyond is None:
-            named = self.memory.page_of((total or 0) - self.memory.untrue - 1) if self.memory.is_cut else 0
-            if named > full:
-                self._search_step = 1
-            return max(named, full + step)
-        if full == 0:
-            return max(1, self._beyond - step)
-        return max(full + 1, min(full + step, (full + self._beyond) // 2))
-
-    def _turn_back(self, last: _Page) -> None:
-        """Read back from the last page: so nothing is passed over, whatever is deleted."""
-        self._reads_back = True
-        self._length = self.memory.before(last.number) + last.row_count
-        self._said_first = self._said
-        self._go_to(last.number)
+        if self._beyond is not None:
+            return max(full + 1, (full + self._beyond) // 2)
+        named = self.memory.page_of((total or 0) - 1) if self.memory.is_cut else 0
+        step, self._search_step = self._search_step, 1 if named > full else 2 * self._search_step
+        return max(named, full + step)
 
     # How it ends
 
     def _follow(self, page: _Page, total: int | None, *, unlocated: int, may_read_whole: bool) -> ScanResult | None:
         """Evaluate a page in its turn, and go on to the next one or return how the scan ended."""
-        self._evaluate(page)
+        if not self._reads_back:
+            self._length = self.memory.before(page.number) + page.row_count
+            if page.number == 1:
+                self._said_first, self._later_count = self._said, 0
         self._previous = page
         if self.result is None and self._is_proven(page):
             self._reads_whole = self._missing > 0 and may_read_whole
@@ -443,49 +422,28 @@ class Scan:
         self._go_to(page.number + (-1 if self._reads_back else 1))
         return None
 
-    def _evaluate(self, page: _Page) -> None:
-        if not self._reads_back:
-            self._length = self.memory.before(page.number) + page.row_count
-            if page.number == 1:
-                self._said_first, self._later_count = self._said, 0
-        self._meets_known |= bool(page.known_rows or page.unsettled)
-
     def _is_proven(self, page: _Page) -> bool:
-        """Return whether all below a page is known.
-
-        A page that holds known rows but does not end on one leads on to the next: its last rows were late to be seen.
-        A page without any then is beyond it.
-        """
-        was_on, self._is_on = self._is_on, self._is_on or bool(page.known_rows)
+        """Return whether all below a page is known: it ends on a known row, not on one that was late to be seen."""
         if self.order is None or self.memory.ordering.is_uncertain or not page.rows:
             return False
-        last = page.rows[0 if self._reads_back else -1]
-        return last.id in page.known_rows or (was_on and not page.known_rows)
+        return page.rows[0 if self._reads_back else -1].id in page.known_rows
 
     @property
     def _missing(self) -> int:
-        """By how many rows the list grew, by what it says, beyond what was found."""
-        if not self._cursor.complete_at or self.memory.total is None or self._said_first is None:
+        """By how many rows the list grew, by what it says, beyond what was found; below 0 if more were."""
+        if self.memory.total is None or self._said_first is None:
             return 0
         return self._said_first - self.memory.total - len(self._new | self.memory.new)
-
-    @property
-    def _found_early_count(self) -> int:
-        """How many rows were found that came only after it began: no later scan finds them."""
-        first, last = self._said_first or 0, self._said or 0
-        came = min(self._later_count, last - first)
-        if self.memory.total is not None:
-            came = min(came, self.memory.total + len(self._new | self.memory.new) - first)
-        return max(0, came)
 
     def _too_far(self, page: _Page) -> ScanResult | None:
         """Return how a scan ends that has read as far as it may, or as anybody wants to know."""
         is_ordered = self.order is not None and not self.memory.ordering.is_uncertain
-        latest_at, complete_at = page.latest_at, self._cursor.complete_at
-        if is_ordered and latest_at is not None and latest_at < self._horizon and complete_at < self._horizon:
+        complete_at = self._cursor.complete_at
+        latest_at = max((at for row in page.rows if (at := dated(row)) is not None), default=None)
+        if is_ordered and latest_at is not None and max(latest_at, complete_at) < self._horizon:
             return ScanResult(GapReason.LOOKBACK, self.unread_count()) if complete_at else ScanResult()
         self._unproven_count += not is_ordered or self._reads_whole
-        if self._unproven_count < self._pages_at_most:
+        if self._unproven_count < self.memory.pages_at_most:
             return None
         at_most = self._missing if self._reads_whole else self.unread_count()
         return ScanResult(GapReason.UNORDERED, at_most, doubt="too long")
@@ -522,7 +480,7 @@ class Scan:
             return ScanResult()
         if self._missing > 0 and self.is_whole:
             return ScanResult(doubt="fewer than said")
-        if not self._most_said and self._has_fresh and self._new_page_count > 1:
+        if not self._most_said and self._new_page_count > 1 and self._new - self.memory.new:
             return ScanResult(doubt="nothing says how many")
         return ScanResult()
 
@@ -556,9 +514,10 @@ class Scan:
         if self._keeps_total and memory.total is not None:
             memory.total += len(self._new | memory.new)
         elif self._said_first is not None:
-            memory.total = self._said_first + self._found_early_count
-        if has_end:
-            memory.untrue = max(0, self._most_said - self._length)
+            # Some of what was found came only after it began: no later scan finds that.
+            came = min(self._later_count, (self._said or 0) - self._said_first)
+            came = came if memory.total is None else min(came, -self._missing)
+            memory.total = self._said_first + max(0, came)
         if has_end or self.order is not Order.OLDEST:
             memory.length = self._length if has_end else None
         memory.dates = self._dates

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from watcher.clerk.protocol import PageReply
+from watcher.clerk.api import PageReply
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, to_us
@@ -24,7 +24,7 @@ from watcher.polling.poll_item import PendingConfirmation, TrackedExecution
 from watcher.polling.poll_queue import PollQueue
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies, AccountSession
-from watcher.store.changes import ExecutionChange
+from watcher.store.changes import ChangeSet, ExecutionChange
 
 FUTURE_US = 15_000_000
 """A date that is so far ahead of the API's own clock is wrong."""
@@ -34,6 +34,8 @@ HISTORY_US = 3600 * 1_000_000
 
 LONG_AGO = Micros(1)
 """When what is history counts as found (microseconds): before any scan."""
+
+_FATAL = (OwnershipLostError, StoreUnusableError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,20 +83,6 @@ class ListedPage:
     left: dict[str, TrackedExecution]
 
 
-class _Change(NamedTuple):
-    """What a row led to for an entry.
-
-    `before` is what was known of it, `found` that with when it was found; `is_new`: it was entered for this row.
-    """
-
-    entry: TrackedExecution
-    evaluation: Evaluation
-    execution: ExecutionSnapshot
-    before: ExecutionRecord
-    found: ExecutionRecord
-    is_new: bool
-
-
 class PageProcessor:
     """Does what rows call for."""
 
@@ -120,52 +108,53 @@ class PageProcessor:
         self._alert_rules = alert_rules
         self._clock = deps.clock
 
-    def recall(
-        self,
-        listing: PipelineListState,
-        executions: Iterable[ExecutionSnapshot],
-        *,
-        recorded: Mapping[str, ExecutionRecord],
-    ) -> dict[str, Micros | None]:
-        """Return when each of these was found, `None` if that is now.
+    async def look_up(
+        self, listing: PipelineListState, executions: Sequence[ExecutionSnapshot], *, when: Micros
+    ) -> tuple[Mapping[str, ExecutionRecord], dict[str, Micros | None]]:
+        """Return what only the store knows of these, and when each was found, `None` if that is now.
 
         Those that nobody knows any more are remembered anew: they were known, and ended so long ago that they were
-        forgotten.
+        forgotten. Raises `StoreError`.
         """
+        unknown = listing.rows.unknown([each.id for each in executions])
+        recorded = await self._deps.store.load_executions(unknown) if unknown else {}
+        ended = [known for known in recorded.values() if known.ended_at is not None]
+        # a list shows what was named, and reported, before
+        lease, named = self._deps.lease, [known for known in ended if not known.found_at]
+        changes = [ExecutionChange(lease, known.sequence, replace(known, found_at=when), ()) for known in named]
+        if changes:
+            await self._deps.store.record(ChangeSet(lease, tuple(changes)))
+        listing.rows.remember({known.execution: known.found_at or when for known in ended})
         found_at = listing.rows.found_at([each.id for each in executions])
         forgotten_at = min(listing.cursor.complete_at, self._deps.api_now_us() - self._rules.history_us)
         for each in executions:
-            if found_at[each.id] is not None or each.id in recorded or not is_terminal(each):
-                continue
             at = dated(each)
-            if at is not None and at < forgotten_at:
+            is_known = found_at[each.id] is not None or each.id in recorded
+            if not is_known and is_terminal(each) and at is not None and at < forgotten_at:
                 listing.rows.remember({each.id: LONG_AGO})
                 found_at[each.id] = LONG_AGO
-        return found_at
+        return recorded, found_at
 
     async def take(self, rows: Mapping[str, Row], page: ListedPage) -> None:
         """Evaluate a page's rows; then write, together, what changed, the oldest ends first.
 
         Raises `StoreError` when that failed for any.
         """
-        changed: list[_Change] = []
+        changed: list[Evaluated] = []
         try:
             for index, execution in self._different(rows.values(), page):
-                change = self._change(execution, page)
-                if change is None:
+                evaluated = self._evaluated(execution, page)
+                if evaluated is None:
                     continue
-                page.listing.rows.put(change.entry, index=index, scanned=page.scanned)
-                if change.evaluation.change is None:
-                    self._poller.note(change.entry, change.evaluation)
-                    self._let_go(change)
+                page.listing.rows.put(evaluated.entry, index=index, scanned=page.scanned)
+                if evaluated.evaluation.change is None:
+                    self._poller.note(evaluated.entry, evaluated.evaluation)
+                    self._let_go(evaluated)
                 else:
-                    changed.append(change)
+                    changed.append(evaluated)
         finally:
-            changed.sort(key=_ended_at)
-            pipelines = {change.entry.known.pipeline for change in changed}  # one, if the API makes no mistake
-            groups = [[each for each in changed if each.entry.known.pipeline == pipeline] for pipeline in pipelines]
-            failures = await asyncio.gather(*map(self._finish, groups), return_exceptions=True)
-        raise_worst(failures)
+            if changed:
+                await self._record(sorted(changed, key=_ended_at))
 
     def _different(self, rows: Iterable[Row], page: ListedPage) -> list[Row]:
         """Return the rows that are not as they were last; of the others all that is left to do is done here.
@@ -193,67 +182,68 @@ class PageProcessor:
         self._deps.metrics.polls[Outcome.OK].inc(same_count)
         return different
 
-    def _change(self, execution: ExecutionSnapshot, page: ListedPage) -> _Change | None:
+    def _evaluated(self, execution: ExecutionSnapshot, page: ListedPage) -> Evaluated | None:
         """Return what a row leads to, nothing if its execution is somebody else's, or has ended."""
-        listing, is_new = page.listing, False
+        listing = page.listing
         entry = page.left.pop(execution.id, None)
         if entry is None and (entry := self._registry.entries.get(execution.id)) is not None:
-            if not entry.queued:
+            if not entry.queued or entry.known.pipeline != listing.watch.pipeline:
                 return None
             self._poll_queue.take(entry)
         elif entry is None:
             if execution.id not in page.fresh:
                 return None
-            recorded, is_new = page.recorded.get(execution.id), True
+            recorded = page.recorded.get(execution.id)
             is_early = not page.scanned and not listing.cursor.complete_at and recorded is None
             if is_early and is_terminal(execution) and self._is_history(page, execution):
                 return None  # the first scan is under way: it shows whether this is history
             known = recorded or ExecutionRecord(execution.id, listing.watch.pipeline)
             entry = TrackedExecution(known, listing.watch, known.polled_at, recorded=recorded is not None)
             self._registry.enter(entry)
-        before = entry.known
         try:
-            evaluation = self._evaluate(entry, execution, page)
+            return Evaluated(entry, self._evaluate(entry, execution, page), execution)
         except BaseException:
-            self._undo(entry, before=before, is_new=is_new)
+            self._undo(entry)
             raise
-        return _Change(entry, evaluation, execution, before, entry.known, is_new)
 
-    def _undo(self, entry: TrackedExecution, *, before: ExecutionRecord, is_new: bool) -> None:
-        """Let all be as it was before: whoever was not known is as unknown to the next reading."""
-        entry.pending, entry.known = None, before
-        self._put_back(entry, None if is_new else 0.0)
+    def _undo(self, entry: TrackedExecution) -> None:
+        """Let all be as it was before: what is not recorded is as unknown to the next reading."""
+        entry.pending = None
+        self._put_back(entry, 0.0 if entry.recorded else None)
 
-    async def _finish(self, changes: Sequence[_Change]) -> None:
+    async def _record(self, several: Sequence[Evaluated]) -> None:
         """Write, in one transaction, what rows led to, and let go of their entries.
 
         If that fails each is written for itself: what is wrong with one harms no other.
         """
         try:
-            await self._poller.record([Evaluated(each.entry, each.evaluation, each.execution) for each in changes])
+            await self._poller.record(several)
         except BaseException as error:
-            is_fatal = isinstance(error, (OwnershipLostError, StoreUnusableError))
-            is_store_well = isinstance(error, StoreError) and not is_fatal and self._deps.store.failing_since is None
-            if is_store_well and len(changes) > 1:
-                raise_worst(await asyncio.gather(*(self._finish([each]) for each in changes), return_exceptions=True))
+            is_of_one = isinstance(error, StoreError) and not isinstance(error, _FATAL)
+            if is_of_one and self._deps.store.failing_since is None and len(several) > 1:
+                outcomes = await asyncio.gather(*(self._record([each]) for each in several), return_exceptions=True)
+                raised = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+                fatal = (failure for failure in raised if isinstance(failure, _FATAL))
+                if raised:  # what ends the daemon, if there is such: the others come again
+                    raise next(fatal, raised[0]) from error
                 return
-            for each in changes:
-                before = each.before if each.entry.known is each.found else each.entry.known  # else it was written
-                self._undo(each.entry, before=before, is_new=each.is_new and before is each.before)
+            for each in several:
+                self._undo(each.entry)
             raise
-        for each in changes:
+        for each in several:
             self._let_go(each)
 
-    def _let_go(self, change: _Change) -> None:
+    def _let_go(self, evaluated: Evaluated) -> None:
         """Let an entry go: to its confirmation, or back into the poll queue."""
-        entry = change.entry
+        entry, evaluation, execution = evaluated
         if entry.pending is not None:
-            self._alert_rules.confirms(entry)
+            if (recorder := self._alert_rules.recorders.get(entry.known.pipeline)) is not None:
+                recorder.order.begin(entry)
             self._confirmations.add(entry)
         else:
-            is_told = change.evaluation.polled_at is not None and not change.evaluation.contradicts
-            entry.row = change.execution if is_told else None
-            self._put_back(entry, change.evaluation.next_s)
+            is_told = evaluation.polled_at is not None and not evaluation.contradicts
+            entry.row = execution if is_told else None
+            self._put_back(entry, evaluation.next_s)
 
     def _put_back(self, entry: TrackedExecution, next_s: float | None) -> None:
         """Put an entry back for a poll so long after the request of this one. It is lost if that fails: nobody has it.
@@ -311,18 +301,9 @@ class PageProcessor:
         return not cursor.since_at < at <= self._deps.api_now_us() + FUTURE_US
 
 
-def _ended_at(change: _Change) -> int:
-    at = change.execution.finished_at
+def _ended_at(evaluated: Evaluated) -> int:
+    at = None if evaluated.execution is None else evaluated.execution.finished_at
     return 0 if at is None else to_us(at)
-
-
-def raise_worst(outcomes: Iterable[object]) -> None:
-    """Raise what went wrong, if anything did: of several what ends the daemon, for the others come again."""
-    raised = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    fatal = (failure for failure in raised if isinstance(failure, (OwnershipLostError, StoreUnusableError)))
-    worst = next(fatal, next(iter(raised), None))
-    if worst is not None:
-        raise worst
 
 
 def by_id(executions: Sequence[ExecutionSnapshot], *, first: int) -> Mapping[str, Row]:

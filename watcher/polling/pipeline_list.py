@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from watcher.clerk.protocol import PageReply
+from watcher.clerk.api import PageReply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic, from_us
@@ -48,7 +48,7 @@ class PageIndex:
         """Count it no longer, and remember that it is recorded."""
         del self.entries[entry.known.execution]
         self._noted.discard(entry)
-        self._drop(entry)
+        self._move(entry, None)
         if entry.known.ended_at is not None:
             self.remember({entry.known.execution: entry.known.found_at})
 
@@ -69,14 +69,13 @@ class PageIndex:
             self._noted.add(entry)
         page = self._memory.page_of(index)
         if self._page_of.get(entry) != page:
-            self._drop(entry)
-            self._add(entry, page)
+            self._move(entry, page)
 
     def miss(self, entry: TrackedExecution, *, page: int) -> None:
         """Note that this page did not show an execution that should be there."""
         if self._page_of.get(entry) == page:
             entry.missed_page = page
-            self._drop(entry)
+            self._move(entry, None)
 
     def scan_ended(self, found_count: int) -> None:
         """Count the rows that a scan found: newest first, all that it did not show since has sunk by as many."""
@@ -92,14 +91,13 @@ class PageIndex:
         self._lay_out()
         return len(self.entries) - len(self._page_of)
 
-    def _drop(self, entry: TrackedExecution) -> None:
-        page = self._page_of.pop(entry, None)
+    def _move(self, entry: TrackedExecution, page: int | None) -> None:
+        before = self._page_of.pop(entry, None)
+        if before is not None:
+            del self._pages[before][entry]
         if page is not None:
-            del self._pages[page][entry]
-
-    def _add(self, entry: TrackedExecution, page: int) -> None:
-        self._page_of[entry] = page
-        self._pages.setdefault(page, {})[entry] = None
+            self._page_of[entry] = page
+            self._pages.setdefault(page, {})[entry] = None
 
     def _lay_out(self) -> None:
         """Let all be on the page that should show them, whenever rows have come."""
@@ -110,8 +108,7 @@ class PageIndex:
         for entry in self.entries.values():
             if entry.position is not None:
                 page = self._memory.page_of(entry.position + self._arrived)
-                if page != entry.missed_page:
-                    self._add(entry, page)
+                self._move(entry, None if page == entry.missed_page else page)
 
     # Those that have ended
 
@@ -181,7 +178,8 @@ class PipelineListState(PollItem):
     watch: Watch
     cursor: Cursor
     stream: PipelineStream
-    scan: Scan
+    memory: ListMemory
+    scan: Scan = field(init=False)
     rows: PageIndex = field(init=False)
     found_count: int = 0
     came_count: int = 0
@@ -196,8 +194,9 @@ class PipelineListState(PollItem):
     is_wanted: bool = False
 
     def __post_init__(self) -> None:
-        """Have its pages cut as the scans learn to."""
-        self.rows = PageIndex(self.scan.memory)
+        """Begin its first scan, and have its pages cut as the scans learn to."""
+        self.scan = Scan(self.memory, self.cursor)
+        self.rows = PageIndex(self.memory)
 
     def known_rows(self, rows: Sequence[ExecutionSnapshot], *, found_at: Mapping[str, Micros]) -> set[str]:
         """Return which rows are known rows, of those that a complete scan found, by when it did.
@@ -208,6 +207,10 @@ class PipelineListState(PollItem):
         old_at = from_us(old_us)
         known = {each for each, at in found_at.items() if at <= old_us}
         return known | {row.id for row in rows if row.id in found_at and row.started_at and row.started_at <= old_at}
+
+    def works(self) -> None:
+        """Note that it answered."""
+        self.failures, self.failing_until = None, EARLIEST
 
     def scan_asked(self, now: Monotonic) -> None:
         """Note that a page is asked for by the scan, which begins with the first that is answered."""
@@ -226,13 +229,13 @@ class PipelineListState(PollItem):
         else:
             self.came_count += count
 
-    def scan_ended(self, following: Scan) -> None:
+    def scan_ended(self) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
         self.scan.complete()
         self.rows.scan_ended(self.found_count)
-        self.scan, self.found_count, self.came_count = following, self.came_count, 0
+        self.scan, self.found_count, self.came_count = Scan(self.memory, self.cursor), self.came_count, 0
 
-    def scan_again(self, following: Scan) -> None:
+    def scan_again(self) -> None:
         """Begin another scan, as if this one had not been made."""
         self.scan.make_anew()
-        self.scan = following
+        self.scan = Scan(self.memory, self.cursor)

@@ -138,7 +138,8 @@ class PipelineRecorder:
             problem = draft.problems.get(EventType.PIPELINE_FAILING)
             if end.failed and problem is not None:
                 draft.problems[problem.kind] = replace(problem, failed_count=problem.failed_count + 1)
-            await self._ask(draft, Asked.END, at=end.ended_at, execution=execution)
+            if not is_released or end is ends[-1].end:  # what waited is judged once, by what stands then
+                await self._ask(draft, Asked.END, at=end.ended_at, execution=execution)
         if rules.silent_us is not None:
             starts = [self._started_at(change, execution) for change, execution in news]
             starts += [] if silent_until is None else [min(self._shown_at, silent_until)]
@@ -263,29 +264,7 @@ class AccountRules:
                 await recorder.begin(watch)
             self.recorders[watch.pipeline] = recorder
 
-    def shown(self, pipeline: str, rows: Iterable[ExecutionSnapshot]) -> None:
-        """Take in what a list shows, known or not."""
-        if (recorder := self.recorders.get(pipeline)) is not None:
-            recorder.shown(rows)
-
-    def hold(self, pipeline: str) -> None:
-        """Judge no end of a pipeline before its list was read in full: some may not have been seen yet."""
-        if (recorder := self.recorders.get(pipeline)) is not None:
-            recorder.hold()
-
     def hold_all(self) -> None:
-        """Do so for all pipelines."""
+        """Judge no end of any pipeline before its list was read in full."""
         for recorder in self.recorders.values():
             recorder.hold()
-
-    async def scanned(self, pipeline: str, asked_at: Monotonic, *, silent_until: Micros | None) -> None:
-        """Take in that a scan is complete. Raises `StoreError`."""
-        if (recorder := self.recorders.get(pipeline)) is not None:
-            await recorder.scanned(asked_at, silent_until=silent_until)
-
-    # Ends that a GET is to confirm
-
-    def confirms(self, entry: TrackedExecution) -> None:
-        """Note that the end of an execution is to be confirmed."""
-        if (recorder := self.recorders.get(entry.known.pipeline)) is not None:
-            recorder.order.begin(entry)

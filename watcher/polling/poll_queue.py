@@ -11,7 +11,7 @@ from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
 
-BY_DUE_AT = attrgetter("due_at")
+BY_DUE_AT, BY_ASKED_AT = attrgetter("due_at"), attrgetter("asked_at")
 
 
 class GetRequest(NamedTuple):

@@ -6,13 +6,12 @@ account is degraded or has recovered is reported once, over restarts too.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 
 import structlog
 
-from watcher.clerk.protocol import Answer, Api
+from watcher.clerk.api import Answer, ClerkApi
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
@@ -25,10 +24,9 @@ from watcher.polling.poll_queue import PollQueue
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import REMEDIES
 from watcher.runtime.metrics import AccountMetrics
-from watcher.runtime.pacing import Backpressure, Pacer
+from watcher.runtime.pacing import Pacer
 from watcher.runtime.scheduler import WakeIn
-from watcher.store.changes import Lease, SourceChange
-from watcher.store.records import AccountRecord, AccountStore
+from watcher.store.changes import AccountRecord, AccountStore, Lease, SourceChange
 
 log = structlog.get_logger()
 
@@ -50,7 +48,7 @@ class AccountDependencies:
 
     lease: Lease
     is_trusted: Callable[[], bool]
-    api: Api
+    api: ClerkApi
     store: AccountStore
     clock: Clock
     pacer: Pacer
@@ -61,7 +59,6 @@ class AccountDependencies:
     failures: FailurePolicy
     metrics: AccountMetrics
     concurrency: int
-    backpressure: Backpressure
     wake: WakeIn
     fatal: Callable[[BaseException], None]
 
@@ -76,9 +73,7 @@ class AccountSession:
     `reported` is the trouble that was reported last and has not ended, or `None`.
     """
 
-    def __init__(
-        self, deps: AccountDependencies, *, poll_queue: PollQueue, on_trouble: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, deps: AccountDependencies, *, poll_queue: PollQueue, on_trouble: Callable[[], None]) -> None:
         """Take what the breaker began with as written. `on_trouble` hears when the account becomes unusable."""
         self.reported = deps.breaker.trouble
         self._on_trouble = on_trouble
@@ -87,10 +82,9 @@ class AccountSession:
         self._breaker = deps.breaker
         self._poll_queue = poll_queue
         self._sequence, self._problem = deps.record.sequence, deps.record.problem
-        self._reporting, self._saving = asyncio.Lock(), asyncio.Lock()
-        self._saved = self._backoff_state(self._clock.monotonic())
+        self._writing = asyncio.Lock()
+        self._saved_pause, self._saved_failing_s = deps.breaker.paused_until, deps.record.backoff.failing_for_s
         self._unflushed: deque[TrackedExecution] = deque()  # a dict of a hundred thousand would take 10 MB
-        self._breaker.note_running(now=self._clock.monotonic(), ran_s=self._clock.running())
         deps.metrics.up.set(self.reported is None)
         deps.metrics.last_success.set_function(self._last_success)
 
@@ -105,8 +99,6 @@ class AccountSession:
             log.error("poll.crashed", account=self._deps.lease.name, error=type(error).__name__)
         return CRASH_RETRY_S
 
-    # What answers say of the account
-
     def note_failure(
         self, item: PollItem, answer: Answer, *, now: Monotonic, alone: bool, lost: bool
     ) -> LostReason | None:
@@ -114,11 +106,10 @@ class AccountSession:
 
         `alone` and `lost` are as for `AccountCircuitBreaker.note`.
         """
-        breaker, failures = self._breaker, self._deps.failures
-        reason = failures.note_failure(
+        breaker = self._breaker
+        reason = self._deps.failures.note_failure(
             item, answer, alone=alone, success_at=breaker.success_at, usable=not breaker.unusable
         )
-        breaker.note_running(now=now, ran_s=self._clock.running())
         breaker.note(item, answer, now=now, alone=alone, lost=lost)
         self.probe_if_suspect(now)
         return reason
@@ -131,27 +122,19 @@ class AccountSession:
         if target.queued and target.asked_at <= since:
             self._poll_queue.put(target, due_at=min(target.due_at, now))
 
-    async def report_answer(self, *, failed: bool) -> None:
-        """Report, or keep, what the last answer changed in how the account is."""
-        paused_until = self._breaker.paused_until
-        is_pause = failed and paused_until - self._clock.monotonic() >= WORTH_SAVING_S
-        if is_pause and paused_until != self._saved[0]:
-            await self._write_of_account(self._save_backoff())
-        if self._breaker.trouble is not self.reported:
-            await self.report_trouble()
+    async def report(self) -> None:
+        """Write what has changed in how the account is: trouble, its end, a pause.
 
-    async def report_trouble(self) -> None:
-        """Report the edge between what was reported of the account and how it is."""
+        Trouble with the store harms no poll: it is written next time.
+        """
         if self._breaker.trouble not in {None, self.reported}:
             self._on_trouble()
-        await self._write_of_account(self._report())
-
-    # What is written
-
-    async def _write_of_account(self, writing: Awaitable[None]) -> None:
-        """Write what is said of the account itself. Trouble with the store harms no poll: it is written next time."""
+        paused_until = self._breaker.paused_until
         try:
-            await writing
+            if paused_until != self._saved_pause and paused_until - self._clock.monotonic() >= WORTH_SAVING_S:
+                await self._save_backoff()
+            if self._breaker.trouble is not self.reported:
+                await self._report()
         except (OwnershipLostError, StoreUnusableError):
             raise
         except StoreError:
@@ -159,7 +142,7 @@ class AccountSession:
 
     async def _report(self) -> None:
         trouble, cause = self._breaker.trouble, self._breaker.cause
-        async with self._reporting:
+        async with self._writing:
             if trouble is self.reported:
                 return
             entry, problem = self._deps.events.account(
@@ -190,19 +173,11 @@ class AccountSession:
 
     async def _save_backoff(self) -> None:
         """Write what has changed of pause and failures. Raises `StoreError`."""
-        async with self._saving:
-            now = self._clock.monotonic()
-            if self._breaker.failing_since is not None:
-                self._breaker.note_running(now=now, ran_s=self._clock.running())
-            state = self._backoff_state(now)
-            if state != self._saved:
-                await self._deps.store.save_backoff(self._breaker.backoff(now))
-                self._saved = state
-
-    def _backoff_state(self, now: Monotonic) -> tuple[float | None, float | None]:
-        """Return what makes one backoff differ from another: when the pause ends, which time does not change."""
-        backoff = self._breaker.backoff(now)
-        return None if backoff.pause_s is None else self._breaker.paused_until, backoff.failing_for_s
+        async with self._writing:
+            backoff, paused_until = self._breaker.backoff(self._clock.monotonic()), self._breaker.paused_until
+            if (paused_until, backoff.failing_for_s) != (self._saved_pause, self._saved_failing_s):
+                await self._deps.store.save_backoff(backoff)
+                self._saved_pause, self._saved_failing_s = paused_until, backoff.failing_for_s
 
     def flush_later(self, entry: TrackedExecution) -> None:
         """Have the next flush write when this execution was polled, if it is not to yet: nothing else has changed."""
@@ -212,19 +187,15 @@ class AccountSession:
     async def flush(self) -> None:
         """Let the store know how the account is, and when unchanged executions were polled. Raises `StoreError`.
 
-        What was polled again meanwhile waits for its next turn.
+        What cannot be written then is written once it was polled again.
         """
         await self._save_backoff()
-        entries = [entry for entry in islice(self._unflushed, FLUSH_COUNT) if entry.unflushed]
-        polled_at = {entry.known.execution: entry.polled_at for entry in entries}
+        entries = [self._unflushed.popleft() for _ in range(min(FLUSH_COUNT, len(self._unflushed)))]
+        polled_at = {entry.known.execution: entry.polled_at for entry in entries if entry.unflushed}
+        for entry in entries:
+            entry.unflushed = False
         if polled_at:
             await self._deps.store.save_poll_times(polled_at)
-        for _ in range(min(FLUSH_COUNT, len(self._unflushed))):
-            entry = self._unflushed.popleft()
-            if entry.unflushed and polled_at.get(entry.known.execution) == entry.polled_at:
-                entry.unflushed = False
-            elif entry.unflushed:
-                self._unflushed.append(entry)
 
     def _last_success(self) -> float:
         """Return the Unix time of the last success, 0 before the first: worked out only when somebody asks.

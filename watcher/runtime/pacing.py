@@ -1,4 +1,4 @@
-"""When something may go next: the pace of a rate limit, delays that double, `Retry-After`, and who starts less."""
+"""When something may go next: the pace of a rate limit, delays that double, `Retry-After`."""
 
 import math
 from collections.abc import Callable
@@ -69,22 +69,3 @@ def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
 def _seconds_until(text: str, *, now: datetime) -> float:
     moment = parsedate_to_datetime(text)
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
-
-
-SLOW_TURN_S = 0.002
-"""A turn of the event loop that takes longer holds up whatever needs many of them."""
-
-
-class Backpressure:
-    """Who has a backlog although nothing but the event loop holds it up: the names in `waiting`."""
-
-    def __init__(self) -> None:
-        """Begin with nobody."""
-        self.waiting: set[str] = set()
-
-    def note(self, name: str, *, has_backlog: bool, turn_s: float) -> None:
-        """Note whether somebody has a backlog, and how long a turn of the event loop took (seconds)."""
-        if has_backlog and turn_s > SLOW_TURN_S:
-            self.waiting.add(name)
-        else:
-            self.waiting.discard(name)

@@ -9,20 +9,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from watcher.runtime.clock import Clock
 
-
-class WakeIn(Protocol):
-    """Asks a job to run in so many seconds at the latest, or now."""
-
-    def __call__(self, in_s: float = 0.0) -> None:
-        """Ask for it."""
-
+WakeIn = Callable[..., None]
+"""Asks a job to run in so many seconds at the latest; without any, now."""
 
 Tick = Callable[[], Awaitable[float | None]]
 """Does what is due and returns the seconds until it wants to run again, `None` for not before it is woken."""
@@ -95,7 +89,7 @@ class Schedule:
         """
         self._begin(_Job(name, run, self._ran_s, failed or self._fatal))
 
-    def repeat(self, name: str, run: Callable[[], Awaitable[None]], *, every_s: float) -> None:
+    def repeat(self, name: str, run: Tick, *, every_s: float) -> None:
         """Add a job that runs at once, when it is woken, and every so often for as long as the schedule runs."""
         job = _Job(name, run, self._ran_s, self._fatal, repeats=True)
         self._scheduler.add_job(_wake, Every(every_s), args=(job,))

@@ -102,34 +102,24 @@ def single(value: object) -> str:
     raise InvalidValueError("is not a single value", remedy="write one value", quote=False)
 
 
-def _duration_or_zero(value: object) -> float:
-    return parse_duration(single(value))
-
-
-def _duration(value: object) -> float:
-    if seconds := parse_duration(single(value)):
+def _long(seconds: float) -> float:
+    if seconds:
         return seconds
     raise InvalidValueError("is too short", remedy="write a duration above 0, such as 10s")
 
 
-def _rate(value: object) -> float:
-    return parse_rate(single(value))
+_SINGLE = BeforeValidator(single, json_schema_input_type=StrictStr)
 
+DurationOrZero = Annotated[float, BeforeValidator(parse_duration), _SINGLE]
+"""Seconds inside, `15m` outside."""
 
-def _share(value: object) -> float:
-    return parse_share(single(value))
+Duration = Annotated[DurationOrZero, AfterValidator(_long)]
+"""As `DurationOrZero`, but above 0."""
 
-
-Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=StrictStr)]
-"""Seconds inside, `15m` outside; above 0."""
-
-DurationOrZero = Annotated[float, BeforeValidator(_duration_or_zero, json_schema_input_type=StrictStr)]
-"""As `Duration`, but `0s` makes sense."""
-
-Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=StrictStr)]
+Rate = Annotated[float, BeforeValidator(parse_rate), _SINGLE]
 """Per second inside, `300/m` outside."""
 
-Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=StrictStr)]
+Share = Annotated[float, BeforeValidator(parse_share), _SINGLE]
 """Above 0 and at most 1 inside, `20%` outside."""
 
 

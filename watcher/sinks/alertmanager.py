@@ -16,9 +16,8 @@ from yarl import URL
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, group_id, timestamp
 from watcher.domain.event import EventType
-from watcher.domain.problems import severity_of
+from watcher.domain.problems import SentOpening, severity_of
 from watcher.sinks.alert import Alert, clean, to_json
-from watcher.sinks.protocol import SentProblem
 from watcher.sinks.template import Message, Template
 
 PATH = "/api/v2/alerts"
@@ -63,40 +62,30 @@ class AlertmanagerTemplate(Template):
         id_ = ids[0] if len(ids) == 1 else group_id(ids)
         return [Message(str(id_), to_json(list(map(self._of_event, alerts))).encode())]
 
-    def refreshes(self, problems: Sequence[SentProblem]) -> list[Message]:
+    def refreshes(self, openings: Sequence[SentOpening]) -> list[Message]:
         """Return one request for each 256 problems."""
-        parts = [problems[start : start + ALERTS_COUNT] for start in range(0, len(problems), ALERTS_COUNT)]
+        parts = (openings[start : start + ALERTS_COUNT] for start in range(0, len(openings), ALERTS_COUNT))
         return [
-            Message(
-                str(group_id(each.problem.id for each in part)), to_json([self._again(each) for each in part]).encode()
-            )
+            Message(str(group_id(each.problem.id for each in part)), to_json(list(map(self._again, part))).encode())
             for part in parts
         ]
 
     def _of_event(self, alert: Alert) -> Json:
-        """Return the alert of a problem that it is about, else one of a point in time."""
-        now, problem = self.clock.now(), alert.problem
-        if problem is not None:
-            opened_at = datetime.fromisoformat(problem["openedAt"])
-            closed_at = datetime.fromisoformat(problem["closedAt"]) if alert.closes else None
-            return _of_problem(alert, EventType(problem["kind"]), opened_at, closed_at, now=now)
-        lasts = TEST_LASTS if alert.type is EventType.WATCHER_TEST else POINT_LASTS
-        return _alert(alert, alert.type, min(alert.time, alert.seen_at, now), now + lasts)
+        now = self.clock.now()
+        if alert.problem is None:
+            lasts = TEST_LASTS if alert.type is EventType.WATCHER_TEST else POINT_LASTS
+            return _alert(alert, alert.type, min(alert.time, alert.seen_at, now), now + lasts)
+        opened_at = datetime.fromisoformat(alert.problem["openedAt"])
+        ends_at = datetime.fromisoformat(alert.problem["closedAt"]) if alert.closes else now + LASTS
+        return _alert(alert, EventType(alert.problem["kind"]), opened_at, ends_at)
 
-    def _again(self, sent: SentProblem) -> Json:
-        problem, alert = sent.problem, Alert.of(json.loads(sent.opening), self.public_url)
-        return _of_problem(alert, problem.kind, problem.opened_at, sent.closed_at, now=self.clock.now())
-
-
-def _of_problem(
-    alert: Alert, kind: EventType, opened_at: datetime, closed_at: datetime | None, *, now: datetime
-) -> Json:
-    """Return the alert of a problem. None may end before it starts, whatever the wall clock did meanwhile."""
-    ends_at = now + LASTS if closed_at is None else closed_at
-    return _alert(alert, kind, min(opened_at, ends_at), ends_at)
+    def _again(self, sent: SentOpening) -> Json:
+        alert, ends_at = Alert.of(json.loads(sent.body), self.public_url), sent.closed_at or self.clock.now() + LASTS
+        return _alert(alert, sent.problem.kind, sent.problem.opened_at, ends_at)
 
 
 def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime) -> Json:
+    """Return an alert. None may end before it starts, whatever the wall clock did meanwhile."""
     links = alert.links
     more = [": ".join(filter(None, node)) for node in alert.nodes[1 : 1 + NODES_COUNT]]
     annotations = {
@@ -110,7 +99,7 @@ def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime
     return {
         "labels": _labels(alert, kind),
         "annotations": {name: text for name, text in annotations.items() if text},
-        "startsAt": timestamp(starts_at),
+        "startsAt": timestamp(min(starts_at, ends_at)),
         "endsAt": timestamp(ends_at),
         **({"generatorURL": leads_to} if (leads_to := alert.page or alert.link) else {}),
     }

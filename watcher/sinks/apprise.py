@@ -163,15 +163,10 @@ def plain_message(batch: Sequence[Delivery], public_url: str = "") -> tuple[str,
 
 def _within(text: str, most_bytes: int) -> str:
     """Return as much of a text as has room."""
-    if _size(text) <= most_bytes:
-        return text
-    kept, left = 0, most_bytes - _size("…")
-    for character in text:
-        left -= _size(character)
-        if left < 0:
-            break
-        kept += 1
-    return f"{text[:kept]}…"
+    kept = text
+    while (excess := _size(kept) - most_bytes) > 0:
+        kept = f"{kept[: -2 - excess // 6]}…"  # no character takes more than six bytes
+    return kept
 
 
 def _size(text: str) -> int:

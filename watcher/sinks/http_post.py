@@ -30,7 +30,7 @@ from watcher.runtime.http_client import (
     public_socket,
 )
 from watcher.runtime.pacing import parse_retry_after
-from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
+from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, SinkContext
 
 SMALL_BODY_BYTES = 4096
 JUDGED_BODY_BYTES = 128 * 1024
@@ -165,8 +165,8 @@ class Poster:
         result = judge(response.status, said)
         if "Retry-After" not in response.headers or result.is_taken:
             return result
-        after_s = parse_retry_after(response.headers["Retry-After"], now=self._clock.now())
-        return replace(result, retry_after_s=after_s)
+        after_s = parse_retry_after(response.headers["Retry-After"], now=self._clock.now()) or 0.0
+        return replace(result, retry_after_s=min(after_s, RETRY_AFTER_CAP_S))
 
     async def try_connection(self) -> str:
         """Connect as for a request, through the proxy as well, and say what was done. `check` is `stop`.

@@ -9,20 +9,12 @@ import fcntl
 import os
 import select
 import stat
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
-
 from watcher.domain.errors import OutputClosedError
 from watcher.runtime.threads import WorkerThreads
-
-log = structlog.get_logger()
-
-FULL_DISK_WAIT_S = 1.0
-FULL_DISK_NOTE = "stdout is on a full disk, so events wait; make room there"
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -30,10 +22,10 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 class StdoutOutput:
     """Writes lines to a file descriptor, blocking or not. All sinks share one, or their lines would mix."""
 
-    def __init__(self, fd: int, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, fd: int) -> None:
         """Start the thread."""
         self.fd = fd
-        self._sleep = sleep
+        self._rest = b""  # of a line that the disk had no room for
         self.thread = WorkerThreads("stdout")
         self.thread.put(self._end_half_line)
 
@@ -46,38 +38,36 @@ class StdoutOutput:
         """Let the thread end after what it was given; nobody waits for it."""
         self.thread.close()
 
-    def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
-        """Write the lines, which are `sink`'s, in full, however long that takes. For `thread` alone.
+    def write(self, lines: Iterable[bytes]) -> bool:
+        """Write the lines in full, however long that takes; return whether the disk has room. For `thread` alone.
 
-        Calls `retried` at each further try on a full disk. Raises `OutputClosedError`, which says why, if they can
-        never be written.
+        A line that was begun is ended by the next call. Raises `OutputClosedError`, which says why, if they can never
+        be written.
         """
-        rest, full = memoryview(b"\n".join([*lines, b""])), False
-        while rest:
+        text, done = self._rest + b"\n".join([*lines, b""]), 0
+        while done < len(text):
             try:
-                rest = rest[os.write(self.fd, rest) :]
+                done += os.write(self.fd, memoryview(text)[done:])
             except BlockingIOError:
                 space = select.poll()
                 space.register(self.fd, select.POLLOUT)
                 space.poll()
             except OSError as error:
-                if error.errno not in _DISK_FULL:
-                    is_closed = error.errno == errno.EPIPE
-                    why = "was closed by its reader" if is_closed else f"cannot be written: {error.strerror}"
-                    raise OutputClosedError(f"stdout {why}") from None
-                if not full:
-                    log.warning("stdout.full", sink=sink, note=FULL_DISK_NOTE)
-                full = True
-                self._sleep(FULL_DISK_WAIT_S)
-                retried("disk_full")
-        if full:
-            log.info("stdout.recovered", sink=sink)
+                if error.errno in _DISK_FULL:
+                    is_begun = text[done - 1 : done] != b"\n" if done else bool(self._rest)
+                    self._rest = text[done : text.index(b"\n", done) + 1] if is_begun else b""
+                    return False
+                is_closed = error.errno == errno.EPIPE
+                why = "was closed by its reader" if is_closed else f"cannot be written: {error.strerror}"
+                raise OutputClosedError(f"stdout {why}") from None
+        self._rest = b""
+        return True
 
     def _end_half_line(self) -> None:
         """End what an earlier process left half written; what is wrong with stdout shows with the first event."""
         with suppress(OSError, OutputClosedError):
             if _stands_in_mid_line(self.fd):
-                self.write([b""], sink="", retried=lambda _why: None)  # it is no delivery that is written
+                self.write([b""])
 
 
 def _stands_in_mid_line(fd: int) -> bool:

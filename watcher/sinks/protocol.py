@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 
 from watcher.domain.delivery import Delivery, ProblemMessage
-from watcher.domain.problems import Problem
+from watcher.domain.problems import SentOpening
 from watcher.domain.routing import GroupRules
 from watcher.runtime.clock import Clock
 from watcher.sinks.output import StdoutOutput
@@ -28,11 +27,12 @@ class SendOutcome(Enum):
 
 
 RETRY_AFTER_CAP_S = 3600.0
+"""No receiver is left alone for longer, whatever it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """The answer to one attempt: the outcome, a word or code for people, and the receiver's `Retry-After` in s.
+    """The answer to one attempt: the outcome, a word or code for people, and for how long it asked to be left alone.
 
     `remedy` says what a person has to do, where that is known. `messages` are where messages of problems are now,
     whatever the outcome; they are kept with it. `minimal_left` says of a refusal that the message has a minimal form,
@@ -41,7 +41,7 @@ class SendResult:
 
     outcome: SendOutcome
     answer: str
-    retry_after_s: float | None = None
+    retry_after_s: float = 0.0
     remedy: str = ""
     messages: tuple[ProblemMessage, ...] = ()
     minimal_left: bool = False
@@ -52,32 +52,22 @@ class SendResult:
         return self.outcome in {SendOutcome.DELIVERED, SendOutcome.ACCEPTED}
 
 
-def retry_after_s(result: SendResult) -> float:
-    """Return for how long the receiver asked to be sent nothing, up to the cap."""
-    return min(result.retry_after_s or 0.0, RETRY_AFTER_CAP_S)
-
-
-@dataclass(frozen=True, slots=True)
-class RetryRules:
-    """When to try again: the wait after each step, the last one repeating, and when to stop (`None`: never)."""
-
-    schedule_s: tuple[float, ...]
-    give_up_after_s: float | None
-
-
 GROUP_COUNT = 10_000
 """Events that are sent together at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRules:
-    """How to send to a sink. A rate of infinity is no limit; with `breaks` failures may open its circuit breaker.
+    """How to send to a sink, and when to try again.
 
-    Without a `group` each delivery goes alone. It is reminded of open problems every `remind_every_s`, if ever. A sink
-    that `keeps_messages` learns with each delivery where the message of its problem is.
+    `schedule_s` has the wait after each failure, the last one repeating, until a delivery is given up (`None`: never).
+    A rate of infinity is no limit; with `breaks` failures may open its circuit breaker. Without a `group` each delivery
+    goes alone. It is reminded of open problems every `remind_every_s`, if ever. A sink that `keeps_messages` learns
+    with each delivery where the message of its problem is.
     """
 
-    retry: RetryRules
+    schedule_s: tuple[float, ...]
+    give_up_after_s: float | None
     rate_per_s: float
     breaks: bool = True
     group: GroupRules | None = None
@@ -87,7 +77,7 @@ class WorkerRules:
 
 @dataclass(frozen=True, slots=True)
 class SinkContext:
-    """What a sink may work with. It calls `retried`, from any thread, with why it tries again by itself.
+    """What a sink may work with.
 
     Where one delivery takes several requests, it calls `take_slot` before each further one, and waits for as many
     seconds as that returns. Without an `output` only what sends elsewhere can be opened. That calls `check` right
@@ -97,19 +87,9 @@ class SinkContext:
 
     clock: Clock
     output: StdoutOutput | None = None
-    retried: Callable[[str], None] = lambda _why: None
     take_slot: Callable[[], float] = lambda: 0.0
     check: Callable[[], None] = lambda: None
     public_url: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SentProblem:
-    """A problem whose opening event, with this body, was sent; `closed_at` (wall clock) once it is closed."""
-
-    opening: bytes
-    problem: Problem
-    closed_at: datetime | None = None
 
 
 class Sink:
@@ -125,7 +105,7 @@ class Sink:
         """Try once, all together. Trouble is a `SendResult`; `OutputClosedError` ends the program."""
         raise NotImplementedError
 
-    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+    async def refresh(self, openings: Sequence[SentOpening]) -> SendResult:
         """Say once that these problems are still open, or closed. Trouble is a `SendResult`."""
         raise AssertionError("it never asks for this")
 

@@ -29,7 +29,7 @@ from watcher.domain.event import EventType
 from watcher.domain.event_factory import trial_event
 from watcher.domain.routing import GroupRules
 from watcher.domain.timestamps import NEVER
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.settings import (
     Block,
     Duration,
@@ -42,7 +42,7 @@ from watcher.runtime.settings import (
 )
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.http_post import Poster, stop
-from watcher.sinks.protocol import GROUP_COUNT, RetryRules, SendResult, Sink, SinkContext, WorkerRules
+from watcher.sinks.protocol import GROUP_COUNT, SendResult, Sink, SinkContext, WorkerRules
 
 BATCH_COUNT = 100
 """Events in one batch of a plain webhook by default."""
@@ -242,7 +242,8 @@ class RemoteSettings(SinkSettings):
     def rules(self) -> WorkerRules:
         """Return how to send to it."""
         return WorkerRules(
-            RetryRules(self.retry.schedule, self.retry.give_up_after_s),
+            self.retry.schedule,
+            self.retry.give_up_after_s,
             self.rate_limit,
             group=None if self.group is None else GroupRules(self.group.by, self.group.wait_s, self.group_count),
             remind_every_s=self.remind_every_s,
@@ -364,7 +365,7 @@ class HttpSinkSettings(RemoteSettings):
 
     async def connect(self) -> str:
         """Connect to the host, through the proxy that leads there, and say nothing."""
-        poster = self.poster(URL(self.address), headers={}, context=SinkContext(SystemClock(), check=stop))
+        poster = self.poster(URL(self.address), headers={}, context=SinkContext(Clock(), check=stop))
         try:
             return await poster.try_connection()
         finally:

@@ -23,7 +23,7 @@ from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.envelope import Json
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.event import EventType
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.settings import Rate, as_written, file_twin, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, to_json
@@ -101,6 +101,8 @@ POST, UPDATE = "chat.postMessage", "chat.update"
 _TOKEN = re.compile(r"xoxb-[A-Za-z0-9-]+")
 _CHANNEL = re.compile(r"[CGD][A-Z0-9]{6,}")
 _NOT_FOR_UPDATES = frozenset({"mrkdwn", "unfurl_links", "unfurl_media"})
+_FIXED = "it cannot be updated; what is new stands in its thread"
+_GONE = "its problem's message is gone: a new one is posted"
 
 log = structlog.get_logger()
 
@@ -168,7 +170,7 @@ class SlackBotSettings(HttpSinkSettings):
 
     async def connect(self) -> str:
         """Ask Slack whether it knows the token."""
-        poster = self._opened(SinkContext(SystemClock()))
+        poster = self._opened(SinkContext(Clock()))
         try:
             result, _ = await call(poster, "auth.test", b"{}")
         finally:
@@ -278,94 +280,61 @@ class SlackBotSink(Sink):
 
     def __init__(self, poster: Poster, *, channel: str, context: SinkContext) -> None:
         """Post new messages in that channel; those that are kept stay where they are."""
-        self.channel = channel
-        self.poster = poster
-        self.log = MessageLog(context.clock)
-        self.take_slot = context.take_slot
+        self._channel = channel
+        self._poster = poster
+        self._log = MessageLog(context.clock)
+        self._take_slot = context.take_slot
         self._public_url = context.public_url
         self._series = RequestSeries(context.take_slot)
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Send all messages of a delivery, or the one of a group; the first that is not taken ends it."""
-        attempt = _Attempt(batch, self)
-        url = self._public_url
+        kept = (message for each in batch for message in (each.message, each.thread) if message is not None)
+        before = {each.problem: each.place for each in kept}
+        url, places = self._public_url, before.copy()
         messages = await asyncio.to_thread(messages_of, batch, url) if len(batch) > 1 else messages_of(batch, url)
-        result = await self._series.send(batch[0], messages, attempt.send)
-        return replace(result, messages=tuple(attempt.changes))
+        result = await self._series.send(batch[0], messages, lambda message: self._send(message, batch, places))
+        moved = (ProblemMessage(problem, at) for problem, at in places.items() if at != before.get(problem))
+        return replace(result, messages=tuple(moved))
 
     async def close(self) -> None:
         """Close all connections."""
-        await self.poster.close()
+        await self._poster.close()
 
-
-class _Attempt:
-    """One attempt at a delivery or a group, and where messages are by now."""
-
-    def __init__(self, batch: Sequence[Delivery], sink: SlackBotSink) -> None:
-        kept = [message for each in batch for message in (each.message, each.thread) if message is not None]
-        self._places: dict[UUID, MessagePlace] = {each.problem: each.place for each in kept if each.place is not None}
-        self.changes: list[ProblemMessage] = []
-        self._batch = batch
-        self._named = {"sink": batch[0].sink, "event_id": str(batch[0].event_id), "type": batch[0].type}
-        self._sink = sink
-
-    async def send(self, message: Message) -> SendResult:
-        """Send one message where it belongs; `changes` says what is to be kept."""
-        place = None if message.problem is None else self._places.get(message.problem)
-        return await (self._post(message) if place is None else self._send_to(message, place))
-
-    async def _request(self, method: str, where: Mapping[str, str], message: Message) -> tuple[SendResult, Json]:
-        """Send a message once, with where it belongs. Return what the answer means, and its content."""
-        left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
-        arguments = {**where, **{name: value for name, value in message.content.items() if name not in left_out}}
-        result, content = await call(self._sink.poster, method, to_json(arguments).encode())
-        if result.outcome is SendOutcome.REFUSED:
-            result = self._sink.log.refused(self._batch, result)
-        return result, content
-
-    async def _post(self, message: Message) -> SendResult:
-        """Post a message of its own."""
-        if message.step is Step.NOTE:
+    async def _send(
+        self, message: Message, batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
+    ) -> SendResult:
+        """Post one message, or update or answer that of its problem; note in `places` where that is by now."""
+        problem, named = message.problem, {"sink": batch[0].sink, "event_id": str(batch[0].event_id)}
+        place = None if problem is None else places.get(problem)
+        if place is None and message.step is Step.NOTE:
             return SendResult(SendOutcome.DELIVERED, "200")
-        result, content = await self._request(POST, {"channel": self._sink.channel}, message)
-        if result.is_taken:
-            self._keep(message, content)
-        return result
-
-    async def _send_to(self, message: Message, place: MessagePlace) -> SendResult:
-        """Update a problem's message or answer it; if it is gone, post one of its own."""
-        is_update = message.step in {Step.OPENING, Step.END}
-        where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
-        result, content = await self._request(UPDATE if is_update else POST, where, message)
-        word = result.answer
+        is_update = place is not None and message.step in {Step.OPENING, Step.END}
+        where = {"channel": self._channel}
+        if place is not None:
+            where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
+        left_out = _NOT_FOR_UPDATES if is_update else frozenset[str]()
+        arguments = {**where, **{name: value for name, value in message.content.items() if name not in left_out}}
+        result, content = await call(self._poster, UPDATE if is_update else POST, to_json(arguments).encode())
+        if result.outcome is SendOutcome.REFUSED:
+            return self._log.refused(batch, result)
+        word, posted = result.answer, content.get("message")
         if is_update and word in CANNOT_UPDATE_ERRORS:
-            note = "it cannot be updated; what is new stands in its thread"
-            log.warning("message.fixed", **self._named, answer=word, note=note)
+            log.warning("message.fixed", **named, answer=word, note=_FIXED)
             return SendResult(SendOutcome.DELIVERED, word)
-        # Of a channel that is no longer the sink's, the messages are as good as gone.
-        if word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._sink.channel):
-            self._forget(message, word)
-            await asyncio.sleep(self._sink.take_slot())
-            return await self._post(message)
-        posted = content.get("message")
-        # If the problem's message was deleted, a reply becomes one of its own, silently: slack-go/slack#1571.
-        if result.is_taken and not is_update and isinstance(posted, dict) and "thread_ts" not in posted:
-            self._forget(message, "not in its thread")
-            self._keep(message, content)
+        if place is not None and problem is not None:
+            # Of a channel that is no longer the sink's, the messages are as good as gone.
+            is_gone = word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._channel)
+            # If the problem's message was deleted, a reply becomes one of its own, silently: slack-go/slack#1571.
+            is_apart = result.is_taken and not is_update and isinstance(posted, dict) and "thread_ts" not in posted
+            if is_gone or is_apart:
+                places[problem] = place = None
+                log.warning("message.gone", **named, answer=word if is_gone else "not in its thread", note=_GONE)
+            if is_gone:
+                await asyncio.sleep(self._take_slot())
+                return await self._send(message, batch, places)
+        if place is None and problem is not None and message.step in {Step.OPENING, Step.NEWS}:
+            channel, number = content.get("channel"), content.get("ts")
+            if result.is_taken and isinstance(channel, str) and isinstance(number, str):
+                places[problem] = MessagePlace(channel, number)
         return result
-
-    def _forget(self, message: Message, why: str) -> None:
-        assert message.problem is not None
-        del self._places[message.problem]
-        self.changes.append(ProblemMessage(message.problem, None))
-        note = "its problem's message is gone: a new one is posted"
-        log.warning("message.gone", **self._named, answer=why, note=note)
-
-    def _keep(self, message: Message, posted: Json) -> None:
-        """Keep where the problem's message is, if that is what was posted."""
-        channel, number, problem = posted.get("channel"), posted.get("ts"), message.problem
-        if problem is None or message.step not in {Step.OPENING, Step.NEWS}:
-            return
-        if isinstance(channel, str) and isinstance(number, str):
-            self._places[problem] = MessagePlace(channel, number)
-            self.changes.append(ProblemMessage(problem, self._places[problem]))

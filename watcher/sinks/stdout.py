@@ -17,7 +17,7 @@ from watcher.domain.delivery import Delivery
 from watcher.runtime.terminal import first_visible, harmless, printable
 from watcher.sinks.alert import Alert
 from watcher.sinks.output import StdoutOutput
-from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink, SinkContext, WorkerRules
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import SinkSettings
 
 BATCH_COUNT = 256
@@ -27,6 +27,7 @@ WIDE_COLUMNS = 120
 """On a terminal so wide the execution's whole id is shown, for `watcher wait`."""
 
 _WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
+_DISK_FULL = SendResult(SendOutcome.BUSY, "disk_full", 1.0, remedy="stdout is on a full disk: make room there")
 
 
 class StdoutSink(Sink):
@@ -34,24 +35,21 @@ class StdoutSink(Sink):
 
     batch_count = BATCH_COUNT
 
-    def __init__(
-        self, output: StdoutOutput, *, format_: str = "json", retried: Callable[[str], None] = lambda _why: None
-    ) -> None:
-        """Call `retried` at each further try on a full disk."""
+    def __init__(self, output: StdoutOutput, *, format_: str = "json") -> None:
+        """Write nothing yet."""
         readable = format_ == "text" or (format_ == "auto" and output.is_terminal)
         self._line_of: Callable[[Delivery], bytes] = attrgetter("body")
         if readable:
             console = event_console(output.fd)
             self._line_of = lambda delivery: render(delivery.content, console=console)
         self._output = output
-        self._retried = retried
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Return once the lines are written in full. Raises `OutputClosedError` if they can never be."""
         # Made as they are written, in that thread: to render 256 lines for people in one turn would hold up every poll.
-        lines, output = map(self._line_of, batch), self._output
-        await output.thread.run(partial(output.write, lines, sink=batch[0].sink, retried=self._retried))
-        return _WRITTEN
+        lines = map(self._line_of, batch)
+        has_room = await self._output.thread.run(partial(self._output.write, lines))
+        return _WRITTEN if has_room else _DISK_FULL
 
 
 class StdoutSettings(SinkSettings):
@@ -67,12 +65,12 @@ class StdoutSettings(SinkSettings):
     @property
     def rules(self) -> WorkerRules:
         """Send without a pace, and try again for ever: nothing but a full disk fails."""
-        return WorkerRules(RetryRules((1.0,), None), float("inf"), breaks=False)
+        return WorkerRules((1.0,), None, float("inf"), breaks=False)
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink. Needs a running event loop."""
         assert context.output is not None
-        return StdoutSink(context.output, format_=self.format, retried=context.retried)
+        return StdoutSink(context.output, format_=self.format)
 
 
 def event_console(fd: int) -> Console:

@@ -17,9 +17,10 @@ from yarl import URL
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
+from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import EARLIEST, Monotonic
-from watcher.runtime.clock import Clock, SystemClock
-from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult, SentProblem
+from watcher.runtime.clock import Clock
+from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult
 
 LOGGED_EVERY_S = 3600.0
 
@@ -156,7 +157,7 @@ class Template:
 
     def __init__(self, *, clock: Clock | None = None, public_url: str = "", routing_key: str = "") -> None:
         """Link to our own pages at `public_url`, if people reach them. The key is PagerDuty's."""
-        self.clock = clock or SystemClock()
+        self.clock = clock or Clock()
         self.public_url = public_url
         self.routing_key = routing_key
         self.log = MessageLog(self.clock)
@@ -173,7 +174,7 @@ class Template:
         """Return the same; of a group it is made in a thread, for the event loop has others to serve."""
         return self.messages(batch) if len(batch) == 1 else await asyncio.to_thread(self.messages, batch)
 
-    def refreshes(self, problems: Sequence[SentProblem]) -> list[Message]:
+    def refreshes(self, openings: Sequence[SentOpening]) -> list[Message]:
         """Return the requests that say again of each problem that it is open, or since when it is closed."""
         raise AssertionError("it never asks for this")
 

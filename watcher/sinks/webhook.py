@@ -29,13 +29,14 @@ from pydantic import (
 from yarl import URL
 
 from watcher.domain.delivery import Delivery
+from watcher.domain.problems import SentOpening
 from watcher.runtime.settings import file_twin, one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.http_post import Poster
 from watcher.sinks.pagerduty import PagerDutyTemplate, RoutingKey
-from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.settings import BATCH_COUNT, HttpSinkSettings
 from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.teams import TeamsTemplate
@@ -278,14 +279,14 @@ class WebhookSink(Sink):
             return await self._post(messages[0], batch)
         return await self._series.send(batch[0], messages, lambda message: self._post(message, batch))
 
-    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+    async def refresh(self, openings: Sequence[SentOpening]) -> SendResult:
         """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`.
 
         One whose end went out after it was read as open is left out: it would be opened again.
         """
         result = SendResult(SendOutcome.DELIVERED, "200")
         async with self._refreshing:
-            known = [each for each in problems if each.closed_at is not None or each.problem.id not in self._closed]
+            known = [each for each in openings if each.closed_at is not None or each.problem.id not in self._closed]
             self._closed.clear()  # the next refresh reads them as closed
             for message in await asyncio.to_thread(self._template.refreshes, known):
                 result = await self._post(message)

@@ -1,14 +1,14 @@
 """The store as the owner of an account uses it: each method is what it asks, under its lease."""
 
 import json
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from itertools import islice
 from sys import intern
 
 from pydantic import TypeAdapter, ValidationError
-from sqlalchemy import Connection, bindparam, select, tuple_, update
+from sqlalchemy import Connection, bindparam, select, text
 
 from watcher.domain.event import EventKey
 from watcher.domain.execution import Counts, ExecutionRecord, LostReason
@@ -16,8 +16,8 @@ from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
-from watcher.store.changes import BackoffState, Change, Lease
-from watcher.store.problems import open_problem_of, open_problems_of_pipeline
+from watcher.store.changes import AccountRecord, BackoffState, PipelineRecord, RulesRecord
+from watcher.store.problems import OPEN_PROBLEMS, open_problem_of, problem_of
 from watcher.store.recording import (
     AS_KNOWN,
     CURSOR_FIELDS,
@@ -30,10 +30,9 @@ from watcher.store.recording import (
     load_events,
     write_backoff,
 )
-from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
-from watcher.store.sources import execution_id, execution_key, pipeline, pipeline_id
-from watcher.store.sql_store import LeasedStore, SqlStore
-from watcher.store.tables import AnyRow, execution, scan, snapshot, source, unjudged_end
+from watcher.store.sources import execution_id, execution_key, names_of, pipeline, pipeline_id
+from watcher.store.sql_store import LeasedStore
+from watcher.store.tables import AnyRow, execution, problem, scan, snapshot, source, unjudged_end
 
 LOADED_COUNT = 5_000
 """Executions asked for in one statement; SQLite binds at most 32,766 values."""
@@ -45,16 +44,12 @@ _RECORD_COLUMNS = tuple(column for column in execution.c if column.name not in {
 _RECORDS = select(*_RECORD_COLUMNS).where(
     execution.c.account_id == bindparam("of_account"), execution.c.execution.in_(bindparam("keys", expanding=True))
 )
-_OPEN = (
-    select(*_RECORD_COLUMNS)
-    .where(
-        execution.c.pipeline_id == bindparam("of_pipeline"),  # which has one account only
-        execution.c.ended_at.is_(None),
-        tuple_(execution.c.since_at, execution.c.execution) > tuple_(bindparam("after_at"), bindparam("after")),
-    )
-    .order_by(execution.c.since_at, execution.c.execution)
-    .limit(LOADED_COUNT)
+_OPEN = select(*_RECORD_COLUMNS).where(
+    execution.c.pipeline_id == bindparam("of_pipeline"),  # which has one account only
+    execution.c.ended_at.is_(None),
 )
+_IN_PARTS = {"yield_per": LOADED_COUNT}  # so that not all of the rows are in memory at once
+_OPEN_PROBLEMS = OPEN_PROBLEMS.where(problem.c.pipeline_id == bindparam("of_pipeline"), problem.c.execution.is_(None))
 _CURSOR = select(*(scan.c[name] for name in CURSOR_FIELDS)).where(
     scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == bindparam("of_pipeline")
 )
@@ -63,14 +58,9 @@ _UNJUDGED = (
     .where(unjudged_end.c.pipeline_id == bindparam("of_pipeline"))
     .order_by(unjudged_end.c.ended_at)
 )
-_SAVE_POLL_TIMES = (
-    update(execution)
-    .where(
-        execution.c.account_id == bindparam("of_account"),
-        execution.c.execution == bindparam("of_execution"),
-        execution.c.looked_at < bindparam("at"),
-    )
-    .values(looked_at=bindparam("at"))
+_SAVE_POLL_TIMES = text(
+    "UPDATE execution SET looked_at = :at WHERE account_id = :of_account AND execution = :of_execution"
+    " AND looked_at < :at"
 )
 _SNAPSHOT = TypeAdapter(AccountSnapshot)
 
@@ -81,15 +71,10 @@ class SqlAccountStore(LeasedStore):
     `record` writes a change, its events and their deliveries in one transaction (shared with others of the same tick).
     """
 
-    def __init__(self, store: SqlStore, lease: Lease) -> None:
-        """Ask nothing yet."""
-        super().__init__(store, lease)
-        self.record: Callable[[Change], Awaitable[object]] = store.record
-
     @property
     def failing_since(self) -> Monotonic | None:
         """Return since when nothing can be written (monotonic seconds); `None` while it can."""
-        return self._store.monitor.failing_since
+        return self.monitor.failing_since
 
     async def load_account(self) -> AccountRecord:
         """Return what is recorded of the account itself, its pause as of now."""
@@ -97,13 +82,13 @@ class SqlAccountStore(LeasedStore):
 
         def load(connection: Connection, account_id: int) -> AccountRecord:
             row = connection.execute(select(source).where(source.c.id == account_id)).one()
-            problem = open_problem_of(connection, source_id=account_id)
+            opened = open_problem_of(connection, source_id=account_id)
             body = connection.scalar(select(snapshot.c.body).where(snapshot.c.source_id == account_id))
             stood = None
             if body is not None:
                 with suppress(ValidationError):  # of another version: what it knew is counted anew
                     stood = _SNAPSHOT.validate_json(body)
-            return AccountRecord(row.sequence, row.state, backoff_of(row, now=now), problem, stood)
+            return AccountRecord(row.sequence, row.state, backoff_of(row, now=now), opened, stood)
 
         return await self._read(load)
 
@@ -112,7 +97,7 @@ class SqlAccountStore(LeasedStore):
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> dict[str, ExecutionRecord]:
-            pipelines = _pipelines(connection)
+            pipelines = names_of(connection, "pipeline")
             found: dict[str, ExecutionRecord] = {}
             wanted = iter(sorted(executions))
             while part := tuple(islice(wanted, LOADED_COUNT)):
@@ -130,11 +115,11 @@ class SqlAccountStore(LeasedStore):
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, _account_id: int) -> list[ExecutionRecord]:
-            names = _pipelines(connection)
+            names = names_of(connection, "pipeline")
             return [
                 _record_of(row, name=execution_id(row.execution), pipelines=names, now=now)
                 for number in numbers
-                for row in _open_rows(connection, number)
+                for row in connection.execute(_OPEN, {"of_pipeline": number}, execution_options=_IN_PARTS)
             ]
 
         return await self._read(load)
@@ -161,12 +146,13 @@ class SqlAccountStore(LeasedStore):
 
         def load(connection: Connection, account_id: int) -> RulesRecord:
             row = connection.execute(select(source.c.sequence, source.c.rules).where(source.c.id == number)).one()
-            problems = open_problems_of_pipeline(connection, account_id=account_id, pipeline_id=number)
+            itself = {"of_source": account_id, "of_pipeline": number}
+            problems = map(problem_of, connection.execute(_OPEN_PROBLEMS, itself))
             unjudged = connection.execute(_UNJUDGED, {"of_pipeline": number})
             return RulesRecord(
                 row.sequence,
                 RuleState() if row.rules is None else RULE_STATE.validate_json(row.rules),
-                {problem.kind: problem for problem in problems},
+                {each.kind: each for each in problems},
                 [UnjudgedEnd(execution_id(each.execution), End(each.ended_at, each.failed)) for each in unjudged],
             )
 
@@ -194,29 +180,15 @@ class SqlAccountStore(LeasedStore):
         return await self._store.number_of(pipeline(self.lease.name, pipeline_id))
 
 
-def _open_rows(connection: Connection, number: int) -> Iterator[AnyRow]:
-    after: tuple[int, bytes] | None = (-(2**63), b"")  # an API may date a start before 1970
-    while after is not None:  # in parts, so that not all of the rows are in memory at once
-        key = {"of_pipeline": number, "after_at": after[0], "after": after[1]}
-        page = connection.execute(_OPEN, key).all()
-        yield from page
-        after = (page[-1].since_at, page[-1].execution) if len(page) == LOADED_COUNT else None
-
-
-def _pipelines(connection: Connection) -> dict[int, str]:
-    rows = connection.execute(select(source.c.id, source.c.name).where(source.c.kind == "pipeline"))
-    return {row.id: pipeline_id(row.name) for row in rows}
-
-
 def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Micros) -> ExecutionRecord:
-    """Return a row of `_RECORD_COLUMNS` as the execution of that name; `pipelines` maps their numbers to their ids.
+    """Return a row of `_RECORD_COLUMNS` as the execution of that name.
 
     What lies ahead of `now` was written while the clock was ahead: it counts as now, or every poll until then
     would be older than the last one.
     """
     return ExecutionRecord(
         execution=name,
-        pipeline=pipelines[row.pipeline_id],
+        pipeline=intern(pipeline_id(pipelines[row.pipeline_id])),
         status=row.status and intern(row.status),
         since_at=min(row.since_at, now),
         polled_at=min(row.looked_at, now),

@@ -10,14 +10,14 @@ from json import dumps
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, false, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, false, func, or_, select, text, true, tuple_
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
 from watcher.domain.timestamps import NEVER, Micros
+from watcher.store.changes import Backlog
 from watcher.store.deliveries import EARLIER, backlog
-from watcher.store.records import Backlog
-from watcher.store.sources import execution_key
+from watcher.store.sources import execution_key, names_of
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem, scan, snapshot, source
 
@@ -105,7 +105,7 @@ class ConsoleStore:
         has_open, has_ended = not TERMINAL_STATUSES.issuperset(only), not OPEN_STATUSES.issuperset(only)
 
         def find(connection: Connection) -> Rows:
-            names = _numbers(connection, "pipeline")
+            names = names_of(connection, "pipeline")
             numbers = [number for number, name in names.items() if is_of_pipeline(name)]
             wanted: list[Any] = [execution.c.status.is_not(None)]
             if statuses:
@@ -141,7 +141,7 @@ class ConsoleStore:
         key = execution_key(name)
 
         def read(connection: Connection) -> tuple[AnyRow, Told] | None:
-            keys = {"accounts": list(_numbers(connection, "account")), "executions": [key]}
+            keys = {"accounts": list(names_of(connection, "account")), "executions": [key]}
             for row in connection.execute(_EXECUTIONS, keys).all():
                 if row.pipeline_name == pipeline:
                     of_it = _EVENTS.where(event.c.stream == row.stream).order_by(event.c.sequence.desc())
@@ -184,7 +184,7 @@ class ConsoleStore:
                 start = _number_before(connection, since - SETTLED_AFTER_US) if since else 0
             rows = select(event.c.id, event.c.body).where(event.c.id > start, *wanted).limit(limit)
             if execution is not None:  # nothing of it is missing in between: its owner writes one after the other
-                keys = {"accounts": list(_numbers(connection, "account")), "executions": [execution_key(execution)]}
+                keys = {"accounts": list(names_of(connection, "account")), "executions": [execution_key(execution)]}
                 rows = rows.where(event.c.stream == bindparam("stream")).order_by(event.c.sequence)
                 streams = [{"stream": row.stream} for row in connection.execute(_EXECUTIONS, keys)]
                 found = [row for stream in streams for row in connection.execute(rows, stream)]
@@ -203,7 +203,7 @@ class ConsoleStore:
         """Return deliveries, those of the newest events first. `earlier` is there if one holds it back."""
 
         def read(connection: Connection) -> Rows:
-            sinks = [number for number, name in _numbers(connection, "sink").items() if sink in (None, name)]
+            sinks = [number for number, name in names_of(connection, "sink").items() if sink in (None, name)]
             few = None
             if state in _INDEXED:
                 few = [(delivery.c.sink_id == number, delivery.c.state == _INDEXED[state]) for number in sinks]
@@ -253,15 +253,15 @@ class ConsoleStore:
         """Return what the first view needs; gaps and late dead letters since that moment."""
 
         def read(connection: Connection) -> Overview:
-            now = {"since": since}
-            sinks = _numbers(connection, "sink").items()
+            late = {"since": since, "limit": DEAD_COUNT}
+            sinks = names_of(connection, "sink").items()
             return Overview(
                 sources=connection.execute(_SOURCES).all(),
                 titles={row.name: row.title for row in connection.execute(_TITLES)},
                 problems=connection.execute(_OPEN_OTHERS).all(),
-                overdue=connection.execute(_OVERDUE).all(),
-                gaps=connection.execute(_GAPS, now).all(),
-                dead={name: connection.execute(_COUNT_DEAD, {"of_sink": sink, **now}).one() for sink, name in sinks},
+                overdue=connection.execute(_OVERDUE, {"limit": LOOKED_AT_COUNT}).all(),
+                gaps=connection.execute(_GAPS, {"since": since}).all(),
+                dead={name: connection.execute(_COUNT_DEAD, {"of_sink": sink, **late}).one() for sink, name in sinks},
                 backlog=backlog(connection),
             )
 
@@ -296,26 +296,25 @@ def _look(
     wanted: Iterable[Any],
     after: Position | None,
     limit: int,
-    count: int = 0,
-    lowest: int = 0,
+    count: int = LOOKED_AT_COUNT,
+    lowest: int = NEVER,
 ) -> Rows:
-    """Return what is wanted among the next rows of a list, `count` at most, of which `scope` is the part of an index.
-
-    `lowest` is where the list ends. SQLite goes by one such bound only, so it becomes that of the window.
-    """
+    """Return what is wanted among the next `count` rows of a list, down to `lowest`; `scope` is a part of its index."""
     at, key = list_.at, list_.key
-    rows = select(at.label("at"), key.label("key")).where(*scope, at.between(bindparam("lowest"), bindparam("at")))
-    rows = rows.order_by(at.desc(), key.desc())
-    place = {"at": _TOP, "lowest": lowest}
+    rows = select(at.label("at"), key.label("key"), *list_.columns, and_(true(), *wanted).label("is_wanted"))
+    rows = rows.where(*scope, at <= (_TOP if after is None else after.at))
     if after is not None:
-        rows = rows.where(tuple_(at, key) < tuple_(bindparam("at"), bindparam("key")))
-        place |= {"at": after.at, "key": after.key}
-    edge = connection.execute(rows.limit(1).offset((count or LOOKED_AT_COUNT) - 1), place).one_or_none()
-    if edge is not None:
-        place |= {"lowest": edge.at, "edge_key": edge.key}
-        rows = rows.where(tuple_(at, key) >= tuple_(bindparam("lowest"), bindparam("edge_key")))
-    found = connection.execute(rows.add_columns(*list_.columns).where(*wanted).limit(limit + 1), place).all()
-    return _cut(found, None if edge is None else _place(edge, list_.part), limit, list_.part)
+        rows = rows.where(tuple_(at, key) < tuple_(bindparam("at", after.at), bindparam("key", after.key)))
+    found: list[AnyRow] = []
+    with connection.execute(rows.order_by(at.desc(), key.desc()).limit(count)) as looked_at:
+        for number, row in enumerate(looked_at, 1):
+            if row.at < lowest:
+                return found, None
+            if row.is_wanted:
+                found.append(row)
+            if number == count or len(found) > limit:
+                return _cut(found, _place(row, list_.part), limit, list_.part)
+    return found, None
 
 
 def _page(
@@ -333,12 +332,6 @@ def _page(
         return _look(connection, list_, (), wanted, after, limit)
     found = [row for row in found if after is None or _place(row) < after]
     return _cut(sorted(found, key=_place, reverse=True), None, limit)
-
-
-def _numbers(connection: Connection, kind: str) -> dict[int, str]:
-    """Return the names of all accounts, pipelines or sinks, by their numbers."""
-    rows = connection.execute(select(source.c.id, source.c.name).where(source.c.kind == kind))
-    return {row.id: row.name for row in rows}
 
 
 # Executions
@@ -395,7 +388,7 @@ def _by_id(connection: Connection, beginning: str, wanted: Iterable[Any], after:
     first, last = (bytes.fromhex(beginning.ljust(32, digit)) for digit in "0f")
     behind, id_ = after or Position("i", 0, b""), execution.c.execution
     found: list[AnyRow] = []
-    for account_id in sorted(_numbers(connection, "account")):
+    for account_id in sorted(names_of(connection, "account")):
         if account_id >= behind.at:
             key = behind.key if account_id == behind.at else b""
             rows = select(execution.c.account_id.label("at"), id_.label("key"), execution.c.account_id).where(
@@ -407,16 +400,11 @@ def _by_id(connection: Connection, beginning: str, wanted: Iterable[Any], after:
 
 # Events
 
-_previous = func.lag(event.c.id, 1, bindparam("at")).over(order_by=event.c.id)
-_window = (
-    select(event.c.id, event.c.recorded_at, _previous.label("previous"))
-    .where(event.c.id > bindparam("at"))
-    .order_by(event.c.id)
-    .limit(bindparam("limit"))
-    .subquery()
+_WINDOW = text(
+    "SELECT max(id), min(CASE WHEN id <> previous + 1 AND recorded_at > :settled_at THEN previous END) FROM"
+    " (SELECT id, recorded_at, lag(id, 1, :at) OVER (ORDER BY id) AS previous FROM event"
+    " WHERE id > :at ORDER BY id LIMIT :limit) AS looked_at"
 )
-_is_gap = and_(_window.c.id != _window.c.previous + 1, _window.c.recorded_at > bindparam("settled_at"))
-_WINDOW = select(func.max(_window.c.id), func.min(case((_is_gap, _window.c.previous))))
 """The last number of a window, and the one before the first gap in it that may still be filled."""
 _LAST_NUMBER = select(event.c.id).order_by(event.c.id.desc()).limit(1)
 _NEXT = select(event.c.id, event.c.recorded_at).where(event.c.id > bindparam("at")).order_by(event.c.id).limit(1)
@@ -490,16 +478,14 @@ _PROBLEM_EVENTS = _EVENTS.join(_since_then, _since_then.c.id == event.c.id).wher
 
 _OPEN_OTHERS = (
     _SHOWN_PROBLEMS.where(problem.c.closed_at.is_(None), problem.c.kind != EventType.EXECUTION_OVERDUE)
-    .order_by(problem.c.pipeline_id.is_not(None), problem.c.opened_at)  # of accounts and sinks first: they are causes
+    # of accounts and then of sinks first: they are causes
+    .order_by(problem.c.pipeline_id.is_not(None), source.c.kind, problem.c.opened_at)
     .limit(NEEDS_COUNT)
 )
-_OVERDUE = (
-    select(
-        problem.c.id, problem.c.kind, problem.c.opened_at, problem.c.acked_at, _pipeline.c.name.label("pipeline_name")
-    )
-    .join(_pipeline, _pipeline.c.id == problem.c.pipeline_id)
-    .where(problem.c.closed_at.is_(None), problem.c.kind == EventType.EXECUTION_OVERDUE)
-    .limit(LOOKED_AT_COUNT)
+_OVERDUE = text(
+    "SELECT problem.id, problem.kind, problem.opened_at, problem.acked_at, pipeline.name AS pipeline_name"
+    " FROM problem JOIN source AS pipeline ON pipeline.id = problem.pipeline_id"
+    " WHERE problem.closed_at IS NULL AND problem.kind = 'execution.overdue' LIMIT :limit"
 )
 _of_late = _WITHOUT_EXECUTION.order_by(event.c.recorded_at.desc()).limit(LOOKED_AT_COUNT).subquery()
 _GAPS = (
@@ -508,17 +494,11 @@ _GAPS = (
     .where(_of_late.c.type == EventType.PIPELINE_GAP)
     .limit(NEEDS_COUNT)
 )
-_dead = (
-    select(delivery.c.settled_at)
-    .where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == DEAD)
-    .order_by(delivery.c.settled_at.desc())
-    .limit(DEAD_COUNT)
-    .subquery()
+_COUNT_DEAD = text(
+    "SELECT count(*) AS all_count, count(late) AS late_count, min(late) AS since_at FROM"
+    " (SELECT CASE WHEN settled_at >= :since THEN settled_at END AS late FROM delivery"
+    " WHERE sink_id = :of_sink AND state = 'dead' ORDER BY settled_at DESC LIMIT :limit) AS dead"
 )
-_late = case((_dead.c.settled_at >= bindparam("since"), _dead.c.settled_at))
-_COUNT_DEAD = select(
-    func.count().label("all_count"), func.count(_late).label("late_count"), func.min(_late).label("since_at")
-).select_from(_dead)
 _SOURCES = select(
     source.c.kind, source.c.name, source.c.state, source.c.paused_until, snapshot.c.written_at, snapshot.c.body
 ).outerjoin(snapshot, snapshot.c.source_id == source.c.id)

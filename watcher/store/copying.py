@@ -13,10 +13,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreHeldError, StoreUnusableError, WatcherError
 from watcher.runtime.clock import Clock
-from watcher.store.database import explain, found_version, prepare_schema
+from watcher.store.database import found_version, prepare_schema
 from watcher.store.open import BUSY_TIMEOUT_S
 from watcher.store.postgresql_leases import server_time
-from watcher.store.sqlite import BEGIN, ERROR_NAMES, hold_file, make_engine
+from watcher.store.sqlite import BEGIN, explain_error, hold_file, make_engine
 from watcher.store.store_url import is_postgresql, path_of
 from watcher.store.tables import SCHEMA_VERSION, AnyRow, lease, meta, metadata
 
@@ -58,9 +58,8 @@ class StoreEnd:
         with self.errors(), ExitStack() as stack:
             if is_postgresql(self.url):
                 from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
-                from watcher.store.postgresql_connections import Connector  # noqa: PLC0415
 
-                connector = Connector(self.url, password=self.password, clock=self.clock)
+                connector = postgresql.Connector(self.url, password=self.password, clock=self.clock)
                 engine = postgresql.make_engine(connector, begin=lambda: _BEGIN_POSTGRESQL, connections=1)
             else:
                 path = path_of(self.url)
@@ -83,7 +82,7 @@ class StoreEnd:
 
                 meaning = opening_error(error, where=self.where)
             else:
-                meaning = explain(error, where=self.where, names=ERROR_NAMES).error()
+                meaning = explain_error(error, where=self.where).error()
         else:
             return
         raise meaning  # outside the clause, so that the text of the database's error does not come along
@@ -92,7 +91,7 @@ class StoreEnd:
         from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
 
         postgresql.require_utf8(connection, where=self.where)
-        if not postgresql.take_migration_lock(connection):
+        if not connection.scalar(select(func.pg_try_advisory_xact_lock(postgresql.MIGRATION_LOCK))):
             raise StoreHeldError(f"{self.where} is being written by another copy, or by a daemon that starts")
         there = [table.name for table in metadata.sorted_tables if inspect(connection).has_table(table.name)]
         if there:

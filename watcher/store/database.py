@@ -14,7 +14,18 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any, TypeVar
 
-from sqlalchemy import CompoundSelect, Connection, CursorResult, Engine, Insert, Update, insert, inspect, select
+from sqlalchemy import (
+    CompoundSelect,
+    Connection,
+    CursorResult,
+    Engine,
+    Insert,
+    TextClause,
+    Update,
+    insert,
+    inspect,
+    select,
+)
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
@@ -55,29 +66,26 @@ class DatabaseFault:
         return self.kind(self.text)
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorNames:
-    """The names that a database has for errors.
+Meanings = Mapping[str, tuple[type[StoreError], str]]
+"""What stands in the way of every write, by how the database's name of the error begins."""
 
-    `name_of` returns the name of an error of the driver, or `None`. `of_all` has, by how a name begins, what stands in
-    the way of every write, and `taken` the names that say that a row is there already.
+
+def explain(
+    error: Exception, *, where: str, name_of: Callable[[Any], str | None], meanings: Meanings, taken: Collection[str]
+) -> DatabaseFault:
+    """Say what an error while reading or writing means. `where` names the database.
+
+    `name_of` returns the database's name of an error of the driver, or `None`. `taken` are the names that say that a
+    row is there already.
     """
-
-    name_of: Callable[[BaseException], str | None]
-    of_all: Mapping[str, tuple[type[StoreError], str]]
-    taken: Collection[str]
-
-
-def explain(error: Exception, *, where: str, names: ErrorNames) -> DatabaseFault:
-    """Say what an error while reading or writing means. `where` names the database."""
     if isinstance(error, StoreError):
         return DatabaseFault(type(error), str(error))
     cause = cause_of(error)
-    name = names.name_of(cause) or _line_of(error, cause)
-    if name in names.taken:
+    name = name_of(cause) or _line_of(error, cause)
+    if name in taken:
         text = f"{where} already holds what its owner believes new ({name}), who begins anew"
         return DatabaseFault(SequenceConflictError, text)
-    for prefix, (kind, text) in names.of_all.items():
+    for prefix, (kind, text) in meanings.items():
         if name.startswith(prefix):
             return DatabaseFault(kind, f"{where} {text} ({name})", concerns_all=True)
     return DatabaseFault(StoreError, f"{where} did not take this ({name})")
@@ -241,7 +249,7 @@ class HotStatement:
     statement up at every call and binds each value by its name, at several times the cost.
     """
 
-    def __init__(self, statement: CompoundSelect[Any] | Insert | Update) -> None:
+    def __init__(self, statement: CompoundSelect[Any] | Insert | TextClause | Update) -> None:
         """Compile nothing yet."""
         self.statement = statement
         self._compiled: dict[str, tuple[str, itemgetter[Any]]] = {}

@@ -6,29 +6,27 @@ Each function writes one short page of it in the transaction of its caller. Thos
 events went, and where the next page begins (`None` after the last).
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, exists, or_, select, tuple_, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, exists, or_, select, text, update
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import OutboxEntry
 from watcher.domain.problems import ProblemChange
-from watcher.domain.timestamps import Micros
-from watcher.store.changes import Lease
-from watcher.store.problems import close_problems
+from watcher.domain.timestamps import Micros, to_us
+from watcher.store.changes import Emitted, Lease
+from watcher.store.problems import WRITE_PROBLEM
 from watcher.store.recording import FORGET_SCAN, JUDGED, MARK_PIPELINE, is_forgotten
 from watcher.store.sources import execution_id, pipeline, pipeline_id
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import (
     WAITING,
-    AnyRow,
     action,
     delivery,
     event,
-    execution,
     opens,
     problem,
     problem_message,
@@ -53,35 +51,19 @@ T = TypeVar("T")
 Keep = Callable[[str, str, str, Micros], bool]
 """Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
 
-Position = tuple[Any, ...]
+Position = Mapping[str, Any]
 Pruned = tuple[int, Position | None]
 
-FIRST: Position = (-1, -1, b"")
+FIRST: Position = {"ended_at": -1, "account_id": -1, "execution": b"", "recorded_at": -1, "id": -1}
 """Where the first page begins: before every moment."""
 
-_account = source.alias("account")
-_pipeline = source.alias("pipeline")
-_position = tuple_(execution.c.ended_at, execution.c.account_id, execution.c.execution)
-_ENDED = (
-    select(
-        execution.c.ended_at,
-        execution.c.account_id,
-        execution.c.execution,
-        execution.c.stream,
-        _account.c.name.label("account"),
-        _pipeline.c.name.label("pipeline"),
-    )
-    .join(_account, _account.c.id == execution.c.account_id)
-    .join(_pipeline, _pipeline.c.id == execution.c.pipeline_id)
-    .where(
-        execution.c.ended_at < bindparam("before"),
-        _position > tuple_(bindparam("ended_at"), bindparam("account_id"), bindparam("after")),
-    )
-    .order_by(execution.c.ended_at, execution.c.account_id, execution.c.execution)
-    .limit(EXECUTIONS_COUNT)
+_ENDED = text(
+    "SELECT execution.ended_at, execution.account_id, execution.execution, execution.stream, account.name AS account,"
+    " pipeline.name AS pipeline FROM execution JOIN source AS account ON account.id = execution.account_id"
+    " JOIN source AS pipeline ON pipeline.id = execution.pipeline_id WHERE execution.ended_at < :before"
+    " AND (execution.ended_at, execution.account_id, execution.execution) > (:ended_at, :account_id, :execution)"
+    " ORDER BY execution.ended_at, execution.account_id, execution.execution LIMIT :limit"
 )
-
-
 # What opened a problem stays while that is open, and says where its closing goes.
 _OPENS_NOTHING = ~exists().where(opens(event, problem), problem.c.closed_at.is_(None))
 # A dead letter can be replayed, so it stays as long again, from its death.
@@ -95,16 +77,13 @@ _DELETE_STREAM_DELIVERIES = delete(delivery).where(
     delivery.c.number.in_(select(event.c.id).where(event.c.stream == _OF_STREAM, _OPENS_NOTHING)), *_PAST_USE
 )
 _DELETE_STREAM_EVENTS = delete(event).where(event.c.stream == _OF_STREAM, _WITHOUT_DELIVERY, _OPENS_NOTHING)
-_OF_EXECUTION = (
-    execution.c.account_id == bindparam("of_account"),
-    execution.c.execution == bindparam("of_execution"),
+_NOTE_EMPTY = text(
+    "UPDATE execution SET stream = NULL WHERE account_id = :account_id AND execution = :execution"
+    " AND NOT EXISTS (SELECT 1 FROM event WHERE event.stream = execution.stream)"
 )
-_NOTE_EMPTY = (
-    update(execution)
-    .where(*_OF_EXECUTION, ~select(event.c.id).where(event.c.stream == execution.c.stream).exists())
-    .values(stream=None)
+_DELETE_EMPTY = text(
+    "DELETE FROM execution WHERE account_id = :account_id AND execution = :execution AND stream IS NULL"
 )
-_DELETE_EMPTY = delete(execution).where(*_OF_EXECUTION, execution.c.stream.is_(None))
 
 
 def prune_executions(connection: Connection, *, before: int, after: Position, keep: Keep) -> Pruned:
@@ -112,40 +91,28 @@ def prune_executions(connection: Connection, *, before: int, after: Position, ke
 
     A row whose events are not all gone stays: another first sight of it would emit sequence 1 again.
     """
-    ended_at, account_id, key = after
-    parameters = {"before": before, "ended_at": ended_at, "account_id": account_id, "after": key}
-    rows = connection.execute(_ENDED, parameters).all()
-    gone_count, with_events = 0, [row for row in rows if row.stream is not None]
-    if with_events:
-        streams = [{"of_stream": stream, "before": before} for stream in sorted(row.stream for row in with_events)]
-        connection.execute(_DELETE_STREAM_DELIVERIES, streams)
-        connection.execute(_DELETE_STREAM_EVENTS, streams)
-        gone_count = connection.execute(_NOTE_EMPTY, _keys(with_events)).rowcount
+    rows = connection.execute(_ENDED, {**after, "before": before, "limit": EXECUTIONS_COUNT}).all()
+    by_key = sorted(rows, key=attrgetter("account_id", "execution"))
+    gone_count, streams = 0, sorted(row.stream for row in rows if row.stream is not None)
+    if streams:
+        keys = [{"of_stream": stream, "before": before} for stream in streams]
+        connection.execute(_DELETE_STREAM_DELIVERIES, keys)
+        connection.execute(_DELETE_STREAM_EVENTS, keys)
+        with_events = [row._asdict() for row in by_key if row.stream is not None]
+        gone_count = connection.execute(_NOTE_EMPTY, with_events).rowcount
     forgotten = [
-        row
-        for row in rows
+        row._asdict()
+        for row in by_key
         if not keep(row.account, pipeline_id(row.pipeline), execution_id(row.execution), row.ended_at)
     ]
     if forgotten:
-        connection.execute(_DELETE_EMPTY, _keys(forgotten))
-    last = rows[-1] if len(rows) == EXECUTIONS_COUNT else None
-    return gone_count, last and (last.ended_at, last.account_id, last.execution)
+        connection.execute(_DELETE_EMPTY, forgotten)
+    return gone_count, rows[-1]._asdict() if len(rows) == EXECUTIONS_COUNT else None
 
 
-def _keys(rows: Sequence[AnyRow]) -> list[dict[str, Any]]:
-    keys = sorted((row.account_id, row.execution) for row in rows)
-    return [{"of_account": account_id, "of_execution": key} for account_id, key in keys]
-
-
-_OLD_EVENTS = (
-    select(event.c.id, event.c.recorded_at)
-    .where(
-        event.c.execution.is_(None),
-        event.c.recorded_at < bindparam("before"),
-        tuple_(event.c.recorded_at, event.c.id) > tuple_(bindparam("recorded_at"), bindparam("after")),
-    )
-    .order_by(event.c.recorded_at, event.c.id)
-    .limit(ROWS_COUNT)
+_OLD_EVENTS = text(
+    "SELECT id, recorded_at FROM event WHERE execution IS NULL AND recorded_at < :before"
+    " AND (recorded_at, id) > (:recorded_at, :id) ORDER BY recorded_at, id LIMIT :limit"
 )
 _DELETE_EVENT_DELIVERIES = delete(delivery).where(
     delivery.c.number.in_(select(event.c.id).where(event.c.id == bindparam("of_event"), _OPENS_NOTHING)), *_PAST_USE
@@ -155,14 +122,12 @@ _DELETE_EVENT = delete(event).where(event.c.id == bindparam("of_event"), _WITHOU
 
 def prune_source_events(connection: Connection, *, before: int, after: Position) -> Pruned:
     """Delete what may go of a page of events of accounts and sinks reported before that moment."""
-    recorded_at, event_id, *_ = after
-    rows = connection.execute(_OLD_EVENTS, {"before": before, "recorded_at": recorded_at, "after": event_id}).all()
+    rows = connection.execute(_OLD_EVENTS, {**after, "before": before, "limit": ROWS_COUNT}).all()
     if rows:
         keys = [{"of_event": number, "before": before} for number in sorted(row.id for row in rows)]
         connection.execute(_DELETE_EVENT_DELIVERIES, keys)
         connection.execute(_DELETE_EVENT, keys)
-    last = rows[-1] if len(rows) == ROWS_COUNT else None
-    return 0, last and (last.recorded_at, last.id)
+    return 0, rows[-1]._asdict() if len(rows) == ROWS_COUNT else None
 
 
 _CLOSED = select(problem.c.id).where(problem.c.closed_at < bindparam("before")).order_by(problem.c.id).limit(ROWS_COUNT)
@@ -183,18 +148,10 @@ def prune_problems(connection: Connection, *, before: int, after: Position) -> P
 
 
 _MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))
-_SOME_WAITING = (
-    select(delivery.c.number, delivery.c.sink_id)
-    .where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING)
-    .limit(ROWS_COUNT)
+_EXPIRE = text(
+    "UPDATE delivery SET state = 'dead', settled_at = :now, answer = :answer WHERE (number, sink_id) IN"
+    " (SELECT number, sink_id FROM delivery WHERE sink_id = :of_sink AND state = 'waiting' LIMIT :limit)"
 )
-_EXPIRE = (
-    update(delivery)
-    .where(tuple_(delivery.c.number, delivery.c.sink_id).in_(_SOME_WAITING))
-    .values(state=DeliveryState.DEAD, settled_at=bindparam("now"), answer=SINK_REMOVED)
-)
-
-
 _SCANNED = select(
     scan.c.account_id.label("of_account"), scan.c.pipeline_id.label("of_pipeline"), source.c.name, source.c.absent_since
 ).join(source, source.c.id == scan.c.pipeline_id)
@@ -216,6 +173,20 @@ def prune_operations(connection: Connection, *, before: int, after: Position, no
     connection.execute(_DELETE_ENDED_SILENCES, {"before": before})
     connection.execute(_DELETE_OLD_ACTIONS, {"before": now - ACTION_KEPT_US})
     return 0, None
+
+
+_ABOUT = text(
+    "SELECT id AS of_problem, source_id AS of_source, pipeline_id, execution AS of_execution, sequence AS of_sequence"
+    " FROM problem WHERE id = :of_problem"
+)
+_END_OVERDUE = text(
+    "UPDATE execution SET overdue_sequence = NULL, overdue_at = NULL"
+    " WHERE account_id = :of_source AND execution = :of_execution AND overdue_sequence = :of_sequence"
+)
+_END_STATE = text(
+    "UPDATE source SET state = NULL WHERE id = :of_source"
+    " AND EXISTS (SELECT 1 FROM problem WHERE id = :of_problem AND closed_at IS NULL)"
+)
 
 
 class MaintenanceStore:
@@ -241,8 +212,10 @@ class MaintenanceStore:
                 connection.execute(_MARK_SINK, sorted(marks, key=itemgetter("of_sink")))
             return absent
 
+        key = {"now": now, "answer": SINK_REMOVED, "limit": ROWS_COUNT}
+
         def expire(connection: Connection, sink_id: int) -> int:
-            return connection.execute(_EXPIRE, {"of_sink": sink_id, "now": now}).rowcount
+            return connection.execute(_EXPIRE, key | {"of_sink": sink_id}).rowcount
 
         died_count = 0
         for sink_id, since in (await self._write(mark)).items():
@@ -255,9 +228,27 @@ class MaintenanceStore:
 
         Returns how many.
         """
+        by_id = sorted(closings, key=lambda closing: closing[1].problem.id.bytes)
 
         def close(connection: Connection) -> tuple[int, set[str]]:
-            emitted = close_problems(connection, closings)
+            keys = [{"of_problem": change.problem.id.bytes} for _, change in by_id]
+            abouts = [connection.execute(_ABOUT, key).one()._asdict() for key in keys]
+            # Written as their owners do it, so that none waits in a circle: executions, then accounts and sinks, each
+            # in order, then their problems. Nothing says any more that these are open: what they were about may get
+            # into other ones, if it is watched for again.
+            overdue = [each for each in abouts if each["of_execution"] is not None]
+            for about in sorted(overdue, key=itemgetter("of_source", "of_execution")):
+                connection.execute(_END_OVERDUE, about)
+            of_sources = [each for each in abouts if each["of_execution"] is None and each["pipeline_id"] is None]
+            for about in sorted(of_sources, key=itemgetter("of_source")):
+                connection.execute(_END_STATE, about)
+            emitted: list[Emitted] = []
+            for about, (entry, change) in zip(abouts, by_id, strict=True):
+                assert change.closed_at is not None
+                values = {"new_failed_count": change.problem.failed_count, "new_closed_at": to_us(change.closed_at)}
+                if connection.execute(WRITE_PROBLEM, about | values).rowcount:
+                    columns = {"source_id": about["of_source"], "pipeline_id": about["pipeline_id"], "execution": None}
+                    emitted.append((entry, columns))  # of no execution: it goes by its own age
             return len(emitted), self._store.outbox.write(connection, emitted, now=self._store.clock.steady_us())
 
         count, names = await self._write(close)

@@ -10,12 +10,11 @@ from sqlalchemy import ColumnElement, Connection, delete, insert, select, text, 
 from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.timestamps import to_us
-from watcher.store.deliveries import dead_letters, replay
 from watcher.store.problems import problem_of
 from watcher.store.recording import load_events
 from watcher.store.sources import Source
 from watcher.store.sql_store import SqlStore
-from watcher.store.tables import AnyRow, action, problem, silence, source
+from watcher.store.tables import AnyRow, action, problem, silence
 
 ActionKind = Literal["scan", "enable"]
 
@@ -28,10 +27,23 @@ REPLAYED_COUNT = 1_000
 _ASK = text(
     "INSERT INTO action (kind, source_id, asked_at) VALUES (:kind, :source_id, :asked_at) ON CONFLICT DO NOTHING"
 )
-_ASKED = (
-    select(action.c.kind, source.c.name)
-    .join(source, source.c.id == action.c.source_id)
-    .order_by(action.c.kind, source.c.name)
+_ASKED = text(
+    "SELECT action.kind, source.name FROM action JOIN source ON source.id = action.source_id"
+    " ORDER BY action.kind, source.name"
+)
+
+
+_DEAD = text(
+    "SELECT number FROM delivery WHERE sink_id = (SELECT id FROM source WHERE kind = 'sink' AND name = :name)"
+    " AND state = 'dead' AND settled_at <= :by ORDER BY settled_at LIMIT :limit"
+)
+# In a lane of its own it waits for nothing, and holds nothing back.
+_REPLAY = text(
+    "UPDATE delivery SET state = 'waiting', lane = (SELECT event_id FROM event WHERE id = delivery.number),"
+    " group_key = NULL, due_at = :now, attempts = 0, rejections = 0, tried = false, tried_at = 0, first_due_us = NULL,"
+    " settled_at = NULL, answer = NULL, replayed = true"
+    " WHERE sink_id = (SELECT id FROM source WHERE kind = 'sink' AND name = :name)"
+    " AND state = 'dead' AND number = :of_number"
 )
 
 
@@ -119,10 +131,12 @@ class OperatorStore:
     async def replay(self, sink: str, numbers: Sequence[int] | None) -> int:
         """Have dead letters of a sink wait again, by their events' numbers or all; return how many."""
         count, now = 0, self._store.clock.steady_us()
+        key = {"name": sink, "by": now, "limit": REPLAYED_COUNT}
 
         def replay_some(connection: Connection) -> int:
-            some = dead_letters(connection, sink, by=now, limit=REPLAYED_COUNT) if numbers is None else set(numbers)
-            return replay(connection, sink, some, now=now)
+            some = connection.scalars(_DEAD, key).all() if numbers is None else set(numbers)
+            rows = [{"name": sink, "of_number": number, "now": now} for number in sorted(some)]
+            return connection.execute(_REPLAY, rows).rowcount if rows else 0
 
         while done := await self._store.write(replay_some):
             count += done

@@ -3,10 +3,15 @@
 Needs psycopg, of the extra `postgres`; nothing else imports this module but whoever opens such a store. Works through a
 pooler that gives each transaction another connection: it keeps nothing in a session, prepares no statement, and says
 its time limits in the same breath as BEGIN. libpq reads the URL, and what it leaves out from its environment.
+
+What is said by LISTEN and NOTIFY only makes things sooner. A word that is lost, as through a pooler, costs what a sink,
+or a renewal of leases, waits until it looks by itself.
 """
 
+import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from threading import Event, Lock
@@ -15,20 +20,22 @@ from uuid import uuid4
 
 import psycopg
 import structlog
+from psycopg.abc import PQGen
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Connection, Engine, create_engine, delete, event, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreNotReadyError, StoreUnusableError
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.runtime.threads import WorkerThreads
+from watcher.runtime.threads import WorkerThreads, begin
 from watcher.store.database import (
     READERS_COUNT,
     Database,
     DatabaseFault,
-    ErrorNames,
+    Meanings,
     OnRecorded,
     Watched,
     cause_of,
@@ -37,7 +44,7 @@ from watcher.store.database import (
     prepare_schema,
     transact,
 )
-from watcher.store.postgresql_connections import RECONNECT_AFTER_S, CannotConnectError, Connector, Notifications
+from watcher.store.postgresql_leases import CHANNEL as LEASES_CHANNEL
 from watcher.store.postgresql_leases import PostgresLeases, server_time
 from watcher.store.tables import SCHEMA_VERSION, meta, metadata
 
@@ -59,7 +66,7 @@ READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}; {_BY_INDEX}"
 ANSWER_S = 10.0
 """What the server neither answers nor breaks off in this time will have no answer: it, or a pooler, is frozen."""
 
-_MIGRATION = 7_141_983_064_512_390
+MIGRATION_LOCK = 7_141_983_064_512_390
 """The number of the advisory lock under which one process brings the schema up to date."""
 
 
@@ -78,29 +85,22 @@ REFUSES_USER = "refuses this user; grant it all rights in its schema"
 _NO_SCHEMA = "3F000"
 LACKS_SCHEMA = "has no schema of its search_path; create the schema, or correct its URL"
 _READ_ONLY = "25006"
-_NAMES = ErrorNames(
-    name_of=_name_of,
-    of_all={
-        **dict.fromkeys(_AWAY, _BROKEN),
-        _READ_ONLY: (
-            StoreError,
-            "is read-only; name the primary in its URL, or add target_session_attrs=read-write",
-        ),
-        "28": (StoreError, "refuses the login; see store.password_file and the server's pg_hba.conf"),
-        "3D000": (StoreError, "is not there; create it, or correct its URL"),
-        _NO_RIGHT: (StoreError, REFUSES_USER),
-        _NO_SCHEMA: (StoreError, LACKS_SCHEMA),
-        "42P01": (StoreError, "has lost a table; put back a copy, or empty it to start anew"),
-        "53100": (StoreError, "cannot grow, the server's disk is full; make room"),
-        "53": (StoreError, "is out of resources; see the server's log"),
-        "55P03": (StoreError, "is locked by another program, perhaps watcher copy-store; see pg_stat_activity"),
-        "57014": (StoreError, "was too slow; see the server's load and pg_stat_activity"),
-        "58": (StoreError, "reports an error of its disk; see the server's log"),
-        "XX001": _DAMAGED,
-        "XX002": _DAMAGED,
-    },
-    taken={"23505"},
-)
+_MEANINGS: Meanings = {
+    **dict.fromkeys(_AWAY, _BROKEN),
+    _READ_ONLY: (StoreError, "is read-only; name the primary in its URL, or add target_session_attrs=read-write"),
+    "28": (StoreError, "refuses the login; see store.password_file and the server's pg_hba.conf"),
+    "3D000": (StoreError, "is not there; create it, or correct its URL"),
+    _NO_RIGHT: (StoreError, REFUSES_USER),
+    _NO_SCHEMA: (StoreError, LACKS_SCHEMA),
+    "42P01": (StoreError, "has lost a table; put back a copy, or empty it to start anew"),
+    "53100": (StoreError, "cannot grow, the server's disk is full; make room"),
+    "53": (StoreError, "is out of resources; see the server's log"),
+    "55P03": (StoreError, "is locked by another program, perhaps watcher copy-store; see pg_stat_activity"),
+    "57014": (StoreError, "was too slow; see the server's load and pg_stat_activity"),
+    "58": (StoreError, "reports an error of its disk; see the server's log"),
+    "XX001": _DAMAGED,
+    "XX002": _DAMAGED,
+}
 """By SQLSTATE (PostgreSQL's documentation, appendix A)."""
 
 _TO_BE_CORRECTED = re.compile(
@@ -113,6 +113,76 @@ _TO_BE_CORRECTED = re.compile(
 T = TypeVar("T")
 
 log = structlog.get_logger()
+
+_CONNECTION: dict[str, Any] = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,  # or a thread waits for minutes on a network that swallows packets
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "fallback_application_name": "clerk-watcher",
+}
+"""What libpq is told unless the URL says otherwise."""
+
+_ALWAYS = {"client_encoding": "utf8"}
+"""What the URL cannot change: in any other encoding names could not be written that the API has."""
+
+RECONNECT_AFTER_S = 0.5
+"""After a failure nobody tries again for so long, however many ask for a connection."""
+
+_SHOWN_LENGTH = 300
+
+
+class CannotConnectError(psycopg.OperationalError):
+    """No connection could be made. Its text is libpq's, in one line, and holds no password."""
+
+
+class ServerConnection(psycopg.Connection[Any]):
+    """A connection that is closed when the server says nothing for too long: it may be frozen, and its machine not."""
+
+    answers_within_s: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        """Return what comes of one exchange with the server. Raises `psycopg.OperationalError` if nothing does.
+
+        Within its own `timeout`, if there is one, the server need not say anything.
+        """
+        try:
+            return super().wait(gen, interval, self.answers_within_s if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout:  # noqa: SLF001 (it has no public name)
+            if timeout is not None:
+                raise
+            self.close()
+            raise psycopg.OperationalError("the server did not answer") from None
+
+
+class Connector:
+    """Makes connections. After a failure it makes no attempt for a while: many ask for one."""
+
+    def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
+        """Read the URL, which libpq can: `check_store_url` has seen to that."""
+        self.password = password
+        given = {key: value for key, value in conninfo_to_dict(url).items() if value not in {None, ""}}
+        self._parameters = _CONNECTION | given | _ALWAYS
+        self._clock = clock
+        self._last_failure = ""
+        self._not_before = EARLIEST
+
+    def connect(self, *, answers_within_s: float | None = None) -> ServerConnection:
+        """Return a connection that begins nothing by itself. Raises `CannotConnectError`."""
+        if self._clock.monotonic() < self._not_before:
+            raise CannotConnectError(self._last_failure)
+        secret = {} if self.password is None else {"password": self.password}
+        try:
+            connection = ServerConnection.connect(
+                make_conninfo(**(self._parameters | secret)), autocommit=True, prepare_threshold=None
+            )
+        except psycopg.Error as error:
+            self._not_before = Monotonic(self._clock.monotonic() + RECONNECT_AFTER_S)
+            self._last_failure = " ".join(str(error).removeprefix("connection failed: ").split())[:_SHOWN_LENGTH]
+            raise CannotConnectError(self._last_failure) from None
+        connection.answers_within_s = answers_within_s
+        return connection
 
 
 class PostgresDatabase(Database):
@@ -196,7 +266,7 @@ class PostgresDatabase(Database):
     def _prepare_schema(self, connection: Connection) -> bool:
         require_utf8(connection, where=self.where)
         if found_version(connection, where=self.where) < SCHEMA_VERSION:
-            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION)))  # no longer than for any lock
+            connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))  # no longer than for any lock
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         created = prepare_schema(connection, where=self.where)  # looks again, now that nobody else is at it
         require_rights(connection, where=self.where)
@@ -258,18 +328,13 @@ def require_rights(connection: Connection, *, where: str) -> None:
         )
 
 
-def take_migration_lock(connection: Connection) -> bool:
-    """Keep back, until the transaction ends, whoever else would bring the schema up to date; return whether it may."""
-    return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_MIGRATION))))
-
-
 def explain_error(error: Exception, *, where: str) -> DatabaseFault:
     """Return what an error means. `where` names the database."""
     cause = cause_of(error)
     if isinstance(cause, CannotConnectError):
         text = f"{where} cannot be connected to: {cause}; see its URL, store.password_file and the server"
         return DatabaseFault(StoreError, text, concerns_all=True, is_away=True)
-    fault = explain(error, where=where, names=_NAMES)
+    fault = explain(error, where=where, name_of=_name_of, meanings=_MEANINGS, taken=("23505",))
     return replace(fault, is_away=(_name_of(cause) or "").startswith(_AWAY))
 
 
@@ -398,6 +463,70 @@ class CommitLog:
 
 def _value(now: Micros, number: int) -> str:
     return f"{now:020d} {number}"
+
+
+RECORDED_CHANNEL = "clerk_watcher"
+
+SEND_EVERY_S = 0.05
+"""NOTIFY holds a lock that every other one waits for: at most one in this time, whatever was recorded meanwhile."""
+
+NAMES_COUNT = 100
+"""More names of sinks may not fit into one."""
+
+
+class Notifications:
+    """One thread, which listens, and sends now and then. A connection that breaks is made anew, as long as it takes."""
+
+    def __init__(self, connector: Connector, *, on_recorded: OnRecorded, on_released: Callable[[], None]) -> None:
+        """Call `on_recorded`, in this event loop, with the names of sinks that others have recorded something for.
+
+        And `on_released` when they have released leases.
+        """
+        self._connector = connector
+        self._on_recorded = on_recorded
+        self._on_released = on_released
+        self._loop = asyncio.get_running_loop()
+        self._lock = Lock()
+        self._names: set[str] = set()
+        self._closed = Event()
+        self._thread = begin(self._run, name="store-notifications")
+
+    def recorded(self, names: Collection[str]) -> None:
+        """Pass it on here, and tell the others soon."""
+        self._on_recorded(names)
+        with self._lock:
+            self._names.update(names)
+
+    async def close(self) -> None:
+        """Send what is left, and hear nothing more."""
+        self._closed.set()
+        await asyncio.wrap_future(self._thread)
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            with suppress(psycopg.Error), self._connector.connect() as connection:
+                for channel in (RECORDED_CHANNEL, LEASES_CHANNEL):
+                    connection.execute(f"LISTEN {channel}".encode())
+                while not self._closed.is_set():
+                    for notify in connection.notifies(timeout=SEND_EVERY_S):
+                        if notify.pid != connection.info.backend_pid:
+                            self._hear(notify)
+                    self._send(connection)
+            self._closed.wait(RECONNECT_AFTER_S)
+
+    def _hear(self, notify: psycopg.Notify) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody is left to hear
+            if notify.channel == RECORDED_CHANNEL:
+                self._loop.call_soon_threadsafe(self._on_recorded, notify.payload.split(","))
+            else:
+                self._loop.call_soon_threadsafe(self._on_released)
+
+    def _send(self, connection: psycopg.Connection[Any]) -> None:
+        with self._lock:
+            names, self._names = self._names, set()
+        if names:
+            payload = ",".join(sorted(names)[:NAMES_COUNT])
+            connection.execute("SELECT pg_notify(%s, %s)", (RECORDED_CHANNEL, payload))
 
 
 _MAY_CREATE = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"

@@ -9,7 +9,7 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, or_, select, text, update
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import SequenceConflictError
@@ -29,20 +29,17 @@ from watcher.store.changes import (
     RulesChange,
     SingleChange,
     SourceChange,
+    Taken,
     Turn,
 )
 from watcher.store.database import HotStatement
 from watcher.store.deliveries import CALL_FORWARD, labels_text, settle, take
-from watcher.store.problems import write_messages, write_problems, write_reminders
-from watcher.store.records import Taken
+from watcher.store.problems import write_messages, write_problems
 from watcher.store.sources import Source, SourceNumbers, execution_key, pipeline, sink
 from watcher.store.tables import (
-    WAITING,
-    ZERO,
     AnyRow,
     delivery,
     execution,
-    is_sink,
     opens,
     problem,
     scan,
@@ -115,14 +112,9 @@ def _conflict() -> SequenceConflictError:
 
 RULE_STATE = TypeAdapter(RuleState)
 CURSOR_FIELDS = tuple(field.name for field in fields(Cursor))  # each has a column of its name
-_WRITE_SOURCE = (
-    update(source)
-    .where(source.c.id == bindparam("of_source"), source.c.sequence == bindparam("before"))
-    .values(
-        sequence=bindparam("new_sequence"),
-        state=bindparam("new_state"),
-        rules=func.coalesce(bindparam("new_rules"), source.c.rules),
-    )
+_WRITE_SOURCE = text(
+    "UPDATE source SET sequence = :new_sequence, state = :new_state, rules = coalesce(:new_rules, rules)"
+    " WHERE id = :of_source AND sequence = :before"
 )
 FORGET_SCAN = delete(scan).where(
     scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == bindparam("of_pipeline")
@@ -183,12 +175,9 @@ def is_forgotten(row: AnyRow, *, now: Micros) -> bool:
 
 
 _WRITE_BACKOFF = HotStatement(
-    update(source)
-    .where(source.c.id == bindparam("of_source"))
-    .values(
-        paused_until=bindparam("new_paused_until"),
-        failing_for_s=bindparam("new_failing_for_s"),
-        clock_us=func.coalesce(bindparam("new_clock_us"), source.c.clock_us),
+    text(
+        "UPDATE source SET paused_until = :new_paused_until, failing_for_s = :new_failing_for_s,"
+        " clock_us = coalesce(:new_clock_us, clock_us) WHERE id = :of_source"
     )
 )
 
@@ -221,33 +210,13 @@ _EVENT = HotStatement(
 )
 
 # A follower of a delivery that waits for its next attempt comes due with it, not before: else every search for what is
-# due would pass over all that is held back.
-_number = (
-    select(events.c.id)
-    .where(events.c.stream == bindparam("stream"), events.c.sequence == bindparam("sequence"))
-    .scalar_subquery()
-)
-_ahead = delivery.alias("ahead")
-_LATEST_AHEAD = (
-    select(func.max(_ahead.c.due_at))
-    .where(
-        is_sink(_ahead, bindparam("sink_id")),
-        _ahead.c.state == WAITING,
-        _ahead.c.lane == bindparam("lane"),
-        _ahead.c.due_at + ZERO > bindparam("due"),
-    )
-    .scalar_subquery()
-)
+# due would pass over all that is held back. With "+ 0" a database does not go by the index of all that is due.
 _DELIVERY = HotStatement(
-    insert(delivery).values(
-        number=_number,
-        sink_id=bindparam("sink_id"),
-        lane=bindparam("lane"),
-        group_key=bindparam("group_key"),
-        only_closes=bindparam("only_closes"),
-        state=WAITING,
-        recorded_at=bindparam("recorded_at"),
-        due_at=func.coalesce(_LATEST_AHEAD, bindparam("due")),
+    text(
+        "INSERT INTO delivery (number, sink_id, lane, group_key, only_closes, state, recorded_at, due_at) VALUES"
+        " ((SELECT id FROM event WHERE stream = :stream AND sequence = :sequence), :sink_id, :lane, :group_key,"
+        " :only_closes, 'waiting', :recorded_at, coalesce((SELECT max(due_at) FROM delivery"
+        " WHERE sink_id + 0 = :sink_id AND state = 'waiting' AND lane = :lane AND due_at + 0 > :due), :due))"
     )
 )
 
@@ -346,6 +315,12 @@ def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[Even
         if row is not None:
             found[key] = row.body
     return found
+
+
+_REMIND = text(
+    "INSERT INTO reminder (problem_id, sink_id, reminded_at) VALUES (:of_problem, :of_sink, :at)"
+    " ON CONFLICT (problem_id, sink_id) DO UPDATE SET reminded_at = excluded.reminded_at"
+)
 
 
 # A group
@@ -449,7 +424,9 @@ def write_group(
         write_problems(connection, problems)
     for change, about in sources:
         if isinstance(change, SourceChange) and change.reminders:
-            write_reminders(connection, about["source_id"], change.reminders)
+            key = {"of_sink": about["source_id"]}
+            rows = [key | {"of_problem": each.bytes, "at": at} for each, at in change.reminders.items()]
+            connection.execute(_REMIND, rows)
     names = outbox.write(connection, emitted, now=now)
     settle(connection, turns, now=now)
     taken: dict[int, Taken] = {}

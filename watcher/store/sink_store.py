@@ -3,17 +3,17 @@
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, bindparam, case, delete, exists, func, null, select, true, update
+from sqlalchemy import Connection, bindparam, case, delete, exists, func, or_, select, text, true, update
 
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.timestamps import Micros, to_us
-from watcher.store.changes import Lease, SourceChange, Turn
+from watcher.domain.problems import SentOpening
+from watcher.domain.timestamps import from_us, to_us
+from watcher.store.changes import Lease, SinkRecord, Taken, Turn
 from watcher.store.deliveries import IS_HEAD, LET_GO
-from watcher.store.problems import open_problem_of, sent_openings
+from watcher.store.problems import PROBLEM_COLUMNS, acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of
-from watcher.store.records import SentOpening, SinkRecord, Taken
 from watcher.store.sql_store import LeasedStore, SqlStore
-from watcher.store.tables import WAITING, action, delivery, event, opens, problem, source, waits
+from watcher.store.tables import WAITING, action, delivery, event, opens, problem, reminder, source
 
 _FAILURES = select(func.coalesce(func.sum(delivery.c.attempts), 0)).where(
     delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, delivery.c.tried == true()
@@ -26,18 +26,9 @@ _NOTE_FIRST_DUE = (
 _TOO_OLD = select(delivery.c.number, delivery.c.lane).where(
     *IS_HEAD, delivery.c.first_due_us <= bindparam("due_before_us")
 )
-_GIVE_UP = (
-    update(delivery)
-    .where(
-        delivery.c.sink_id == bindparam("of_sink"),
-        delivery.c.number == bindparam("of_number"),
-        waits(delivery),
-    )
-    .values(
-        state=DeliveryState.DEAD,
-        settled_at=bindparam("now"),
-        answer=func.coalesce(delivery.c.answer, "never_tried"),
-    )
+_GIVE_UP = text(
+    "UPDATE delivery SET state = 'dead', settled_at = :now, answer = coalesce(answer, 'never_tried')"
+    " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"  # as `_THIS` of deliveries
 )
 _later = event.alias("later")
 _KEPT_BACK = (
@@ -56,18 +47,36 @@ _KEPT_BACK = (
     .order_by(problem.c.id)
     .with_for_update(of=problem)
 )
-_RELEASE = (
-    update(delivery)
-    .where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.number == bindparam("of_number"))
-    .values(
-        state=DeliveryState.WAITING,
-        due_at=bindparam("now"),
-        tried=False,
-        tried_at=case((delivery.c.tried, delivery.c.tried_at), else_=bindparam("now")),  # until now nobody sent it
-        first_due_us=null(),
-        settled_at=null(),
-    )
+_RELEASE = text(
+    "UPDATE delivery SET state = 'waiting', due_at = :now, tried = false, first_due_us = NULL, settled_at = NULL,"
+    " tried_at = CASE WHEN tried THEN tried_at ELSE :now END"  # until now nobody sent it
+    " WHERE sink_id = :of_sink AND number = :of_number"
 )
+
+
+_TAKEN = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED)
+_SENT = (
+    select(
+        *PROBLEM_COLUMNS,
+        problem.c.closed_at,
+        problem.c.acked_at,
+        problem.c.acked_until,
+        delivery.c.recorded_at,
+        delivery.c.settled_at,
+        reminder.c.reminded_at,
+        event.c.body,
+    )
+    .select_from(problem)
+    .join(event, opens(event, problem))
+    .join(
+        delivery,
+        (delivery.c.number == event.c.id) & (delivery.c.sink_id == bindparam("of_sink")) & delivery.c.state.in_(_TAKEN),
+    )
+    .outerjoin(reminder, (reminder.c.problem_id == problem.c.id) & (reminder.c.sink_id == delivery.c.sink_id))
+    .order_by(problem.c.opened_at, problem.c.id, event.c.sequence)
+)
+_SENT_OPEN = _SENT.where(problem.c.closed_at.is_(None))
+_OPEN_OR_LATE = _SENT.where(or_(problem.c.closed_at.is_(None), problem.c.closed_at >= bindparam("closed_from")))
 
 
 class SinkStore(LeasedStore):
@@ -80,10 +89,7 @@ class SinkStore(LeasedStore):
     def __init__(self, store: SqlStore, lease: Lease) -> None:
         """Ask nothing yet."""
         super().__init__(store, lease)
-        self.exclusive = store.exclusive  # whether this process alone records what is to be sent
-        self.monitor = store.monitor
         self.turn: Callable[[Turn], Awaitable[Taken | None]] = store.record
-        self.record: Callable[[SourceChange], Awaitable[object]] = store.record
 
     async def load(self, *, fingerprint: str) -> SinkRecord:
         """Return what is recorded of the sink, which is present again.
@@ -158,5 +164,22 @@ class SinkStore(LeasedStore):
 
     async def sent_openings(self, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
         """Return the open problems whose opening the sink took, and those closed since that moment, if given."""
-        from_us: Micros | None = None if closed_from is None else to_us(closed_from)
-        return await self._read(lambda connection, sink_id: sent_openings(connection, sink_id, closed_from=from_us))
+        since = None if closed_from is None else to_us(closed_from)
+        statement = _SENT_OPEN if closed_from is None else _OPEN_OR_LATE
+
+        def read(connection: Connection, sink_id: int) -> Sequence[SentOpening]:
+            rows = connection.execute(statement, {"of_sink": sink_id, "closed_from": since})
+            return [
+                SentOpening(
+                    problem=problem_of(row),
+                    body=row.body,
+                    recorded_at=row.recorded_at,
+                    settled_at=row.settled_at,
+                    reminded_at=row.reminded_at,
+                    closed_at=None if row.closed_at is None else from_us(row.closed_at),
+                    acked_until=acked_until(row),
+                )
+                for row in {row.id: row for row in rows}.values()  # the last opening of each
+            ]
+
+        return await self._read(read)

@@ -50,6 +50,12 @@ def execution_id(key: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
+def names_of(connection: Connection, kind: str) -> dict[int, str]:
+    """Return the names of all accounts, pipelines or sinks, by their numbers."""
+    rows = connection.execute(select(source.c.id, source.c.name).where(source.c.kind == kind))
+    return {row.id: row.name for row in rows}
+
+
 _Numbers = dict[Source, int]
 
 _NUMBER = text("INSERT INTO source (kind, name) VALUES (:kind, :name) ON CONFLICT DO NOTHING")

@@ -7,15 +7,15 @@ is noted by the monitor.
 
 import asyncio
 from asyncio import Future, Task
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, insert, text, update
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError
@@ -23,15 +23,13 @@ from watcher.domain.snapshots import AccountSnapshot, SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.store.changes import Lease, Turn
+from watcher.store.changes import Backlog, Lease, OpenProblem, Taken, Turn
 from watcher.store.database import Database, DatabaseFault
 from watcher.store.deliveries import backlog
 from watcher.store.leases import LocalLeases
 from watcher.store.problems import open_problems
 from watcher.store.recording import GroupWork, Item, Outbox, SmallWrite, Writing, write_group
-from watcher.store.records import Backlog, OpenProblem, Taken
 from watcher.store.sources import Source, SourceNumbers
-from watcher.store.tables import meta
 
 GROUP_COUNT = 256
 """How many are written together at most: beyond this a write costs no less, and the others wait longer."""
@@ -48,9 +46,9 @@ MOST_TURNS = 40
 REMEMBERED_S = 30.0
 """What was refused comes due again within this time, unless nobody wants it any more."""
 
-_PROVED_AT = "proved_at"
-_PROBE = update(meta).where(meta.c.key == _PROVED_AT)
-_BEGIN_PROBING = insert(meta)
+_PROBE = text(
+    "INSERT INTO meta (key, value) VALUES ('proved_at', :now) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+)
 _WRITE_SNAPSHOT = text(
     "INSERT INTO snapshot (source_id, written_at, body) VALUES (:of_source, :written_at, :body)"
     " ON CONFLICT (source_id) DO UPDATE SET written_at = excluded.written_at, body = excluded.body"
@@ -60,8 +58,6 @@ _SNAPSHOT: TypeAdapter[AccountSnapshot | SinkSnapshot] = TypeAdapter(AccountSnap
 log = structlog.get_logger()
 
 T = TypeVar("T")
-ItemT = TypeVar("ItemT")
-ResultT = TypeVar("ResultT")
 Work = Callable[[Connection], T]
 
 Taker = Callable[[], tuple[Turn, Callable[[Taken | None], None]] | None]
@@ -69,85 +65,6 @@ Taker = Callable[[], tuple[Turn, Callable[[Taken | None], None]] | None]
 
 `None` is handed over if nothing was written; it is asked for nothing while the worker has something else to do.
 """
-
-
-class GroupWriter(Generic[ItemT, ResultT]):
-    """Writes what is handed in, in order, in as few transactions as it can.
-
-    Owns the order of writes and who gets which result. A caller that is cancelled leaves; its write goes on.
-    """
-
-    def __init__(
-        self,
-        *,
-        write: Callable[[Sequence[ItemT]], Awaitable[tuple[Collection[str], Iterable[ResultT]]]],
-        explain: Callable[[Exception], DatabaseFault],
-        on_written: Callable[[Collection[str]], None],
-    ) -> None:
-        """Write nothing yet. Needs a running event loop.
-
-        `write` returns what goes to `on_written` once the group is committed, and the result of each of its items.
-        """
-        self._write = write
-        self._explain = explain
-        self._on_written = on_written
-        self._loop = asyncio.get_running_loop()
-        self._handed: list[tuple[ItemT, Future[ResultT]]] = []
-        self._writing: Task[None] | None = None
-        self._is_closed = False
-
-    def write(self, item: ItemT) -> "Future[ResultT]":
-        """Hand in an item; its result can be awaited, or the `StoreError` that kept it from being written."""
-        if self._is_closed:
-            raise StoreError("the store is closed")
-        result: Future[ResultT] = self._loop.create_future()
-        self._handed.append((item, result))
-        if self._writing is None:
-            self._writing = self._loop.create_task(self._write_handed(), name="store-writer")
-        return result
-
-    async def close(self) -> None:
-        """Write what was handed in, and take nothing more."""
-        self._is_closed = True
-        if self._writing is not None:
-            await asyncio.wait([self._writing])
-
-    async def _write_handed(self) -> None:
-        """Write group by group until nothing is left. More comes while one is written: the busier, the larger."""
-        try:
-            while self._handed:
-                count, quiet_count, turns_count = len(self._handed), 0, 0
-                while count < GROUP_COUNT and quiet_count < QUIET_TURNS and turns_count < MOST_TURNS:
-                    await asyncio.sleep(0)
-                    quiet_count = quiet_count + 1 if len(self._handed) == count else 0
-                    count, turns_count = len(self._handed), turns_count + 1
-                group, self._handed = self._handed[:GROUP_COUNT], self._handed[GROUP_COUNT:]
-                await self._write_group(group)
-        finally:
-            self._writing = None
-
-    async def _write_group(self, group: "Sequence[tuple[ItemT, Future[ResultT]]]") -> None:
-        """Write a group. When a member spoils it, write its halves: one bad write costs the others little, no more."""
-        items, futures = zip(*group, strict=True)
-        try:
-            emitted, results = await self._write(items)
-        except Exception as error:  # noqa: BLE001 - whatever it is goes to who handed it in; else all would wait for ever
-            trouble = self._explain(error)
-        else:
-            if emitted:  # in a turn of its own, so that what it raises cannot end the writing
-                self._loop.call_soon(self._on_written, emitted)
-            for future, result in zip(futures, results, strict=True):
-                if not future.done():  # a caller that was cancelled took its future along
-                    future.set_result(result)
-            return
-        if trouble.concerns_all or len(group) == 1:
-            for future in futures:
-                if not future.done():
-                    future.set_exception(trouble.error())
-            return
-        middle = len(group) // 2
-        await self._write_group(group[:middle])
-        await self._write_group(group[middle:])
 
 
 class StoreMonitor:
@@ -236,21 +153,30 @@ class SqlStore:
         self.on_recorded = database.shared(self._wake)
         self.database = database
         self.monitor = StoreMonitor(explain=database.explain, clock=clock)
-        self._closed = False
         self._resources = resources
-        self._writing = Writing.CHANGES  # what the group is that is written now
-        self._group: GroupWriter[Item, Taken | None] = GroupWriter(
-            write=self._write_group,
-            explain=lambda error: self.monitor.failed(error, self._writing),
-            on_written=self.on_recorded,
-        )
-        self.record: Callable[[Item], Awaitable[Taken | None]] = self._group.write
-        """Writes this with what comes together with it; what it takes can be awaited."""
+        self._loop = asyncio.get_running_loop()
+        self._handed: list[tuple[Item, Future[Taken | None]]] = []
+        self._writing: Task[None] | None = None
+        self._closed = False
 
     def show_on(self, metrics: Metrics) -> None:
         """Have metrics say from now on whether it can be written."""
         metrics.store_up.set_function(lambda: self.monitor.failing_since is None)
         self.monitor.on_failure = metrics.store_failures.inc
+
+    def record(self, item: Item) -> "Future[Taken | None]":
+        """Write this with what comes together with it, in the order in which it is handed in.
+
+        What it takes can be awaited, or the `StoreError` that kept it from being written. A caller that is cancelled
+        leaves; its write goes on.
+        """
+        if self._closed:
+            raise StoreError("the store is closed")
+        result: Future[Taken | None] = self._loop.create_future()
+        self._handed.append((item, result))
+        if self._writing is None:
+            self._writing = self._loop.create_task(self._write_handed(), name="store-writer")
+        return result
 
     async def number_of(self, source: Source) -> int:
         """Return the number of an account, a pipeline or a sink, which is given one if it has none."""
@@ -291,19 +217,15 @@ class SqlStore:
 
     async def probe_writable(self) -> None:
         """Write something of no meaning, durably, as any other write."""
-        row = {"value": str(self.clock.steady_us())}  # SQLite writes nothing at all where a row keeps its value
-
-        def probe(connection: Connection) -> None:
-            if not connection.execute(_PROBE, row).rowcount:
-                connection.execute(_BEGIN_PROBING, row | {"key": _PROVED_AT})
-
-        await self.write(probe)
+        now = {"now": str(self.clock.steady_us())}  # another value each time: else SQLite writes nothing at all
+        await self.write(lambda connection: connection.execute(_PROBE, now))
         self.monitor.check()
 
     async def close(self) -> None:
         """Finish what was handed in, then let go of the files."""
         self._closed = True
-        await self._group.close()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
         await self._resources.aclose()
 
     def _wake(self, sinks: Collection[str]) -> None:
@@ -311,14 +233,49 @@ class SqlStore:
             if wake := self.wakes.get(name):
                 wake()
 
-    async def _write_group(self, items: Sequence[Item]) -> tuple[Collection[str], Iterable[Taken | None]]:
-        work = GroupWork(items)
+    async def _write_handed(self) -> None:
+        """Write group by group until nothing is left. More comes while one is written: the busier, the larger."""
+        try:
+            while self._handed:
+                count, quiet_count, turns_count = len(self._handed), 0, 0
+                while count < GROUP_COUNT and quiet_count < QUIET_TURNS and turns_count < MOST_TURNS:
+                    await asyncio.sleep(0)
+                    quiet_count = quiet_count + 1 if len(self._handed) == count else 0
+                    count, turns_count = len(self._handed), turns_count + 1
+                group, self._handed = self._handed[:GROUP_COUNT], self._handed[GROUP_COUNT:]
+                await self._write_group(group)
+        finally:
+            self._writing = None
+
+    async def _write_group(self, group: "Sequence[tuple[Item, Future[Taken | None]]]") -> None:
+        """Write a group. When a member spoils it, write its halves: one bad write costs the others little, no more."""
+        work = GroupWork(item for item, _ in group)
+        try:
+            names, taken = await self._write_work(work)
+        except Exception as error:  # noqa: BLE001 - whatever it is goes to who handed it in; else all would wait for ever
+            fault = self.monitor.failed(error, work.size)
+        else:
+            if names:  # in a turn of its own, so that what it raises cannot end the writing
+                self._loop.call_soon(self.on_recorded, names)
+            for item, future in group:
+                if not future.done():  # a caller that was cancelled took its future along
+                    future.set_result(taken.get(id(item)))
+            return
+        if fault.concerns_all or len(group) == 1:
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(fault.error())
+            return
+        middle = len(group) // 2
+        await self._write_group(group[:middle])
+        await self._write_group(group[middle:])
+
+    async def _write_work(self, work: GroupWork) -> tuple[set[str], dict[int, Taken]]:
         handing_over: list[tuple[Turn, Callable[[Taken | None], None]]] = []
         for name in work.sinks & self.takers.keys():
             if (offer := self.takers[name]()) is not None:
                 handing_over.append(offer)
                 work.turns.append(offer[0])
-        self._writing = work.size
         # Where others write too a transaction that writes is one more round trip, and a commit that is awaited.
         is_read = work.size is Writing.NOTHING and not self.exclusive
 
@@ -339,7 +296,7 @@ class SqlStore:
         for turn, hand_over in handing_over:
             hand_over(taken.get(id(turn)))
             names.discard(turn.lease.name)
-        return names, map(taken.get, map(id, items))
+        return names, taken
 
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
         if self._closed:
@@ -360,6 +317,9 @@ class LeasedStore:
     def __init__(self, store: SqlStore, lease: Lease) -> None:
         """Ask nothing yet."""
         self.lease = lease
+        self.exclusive = store.exclusive  # whether this process alone records what is to be sent
+        self.monitor = store.monitor
+        self.record = store.record
         self._store = store
 
     async def save_snapshot(self, snapshot: AccountSnapshot | SinkSnapshot) -> None:
@@ -373,7 +333,7 @@ class LeasedStore:
 
     async def _keep(self, write: Work[object]) -> None:
         """Write something small with what comes together with it."""
-        await self._store.record(SmallWrite(self.lease, write))
+        await self.record(SmallWrite(self.lease, write))
 
     async def _read(self, work: Callable[[Connection, int], T]) -> T:
         number = await self._number()

@@ -32,7 +32,7 @@ from watcher.store.database import (
     READERS_COUNT,
     Database,
     DatabaseFault,
-    ErrorNames,
+    Meanings,
     explain,
     prepare_schema,
     transact,
@@ -52,19 +52,25 @@ BEGIN = "BEGIN IMMEDIATE"
 
 _READER = ("PRAGMA query_only=ON", "PRAGMA cache_size=-2048", "PRAGMA temp_store=MEMORY")
 
-ERROR_NAMES = ErrorNames(
-    name_of=lambda cause: getattr(cause, "sqlite_errorname", None),
-    of_all={
-        "SQLITE_BUSY": (StoreError, "is locked by another program; close what else has it open"),
-        "SQLITE_FULL": (StoreError, "cannot grow, the disk is full; make room"),
-        "SQLITE_IOERR": (StoreError, "cannot be read or written, the disk reports an error; check its room and health"),
-        "SQLITE_READONLY": (StoreError, "is read-only; allow this user to write it and its directory"),
-        "SQLITE_CANTOPEN": (StoreError, "cannot be opened; check that it and its directory exist and may be written"),
-        "SQLITE_CORRUPT": (StoreUnusableError, "is damaged; put back a copy, or move it away to start anew"),
-        "SQLITE_NOTADB": (StoreUnusableError, "is not a SQLite database, or is damaged; name another file"),
-    },
-    taken={"SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE"},
-)
+_MEANINGS: Meanings = {
+    "SQLITE_BUSY": (StoreError, "is locked by another program; close what else has it open"),
+    "SQLITE_FULL": (StoreError, "cannot grow, the disk is full; make room"),
+    "SQLITE_IOERR": (StoreError, "cannot be read or written, the disk reports an error; check its room and health"),
+    "SQLITE_READONLY": (StoreError, "is read-only; allow this user to write it and its directory"),
+    "SQLITE_CANTOPEN": (StoreError, "cannot be opened; check that it and its directory exist and may be written"),
+    "SQLITE_CORRUPT": (StoreUnusableError, "is damaged; put back a copy, or move it away to start anew"),
+    "SQLITE_NOTADB": (StoreUnusableError, "is not a SQLite database, or is damaged; name another file"),
+}
+
+
+def explain_error(error: Exception, *, where: str) -> DatabaseFault:
+    """Return what an error means. `where` names the database."""
+    taken = ("SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE")
+    return explain(error, where=where, name_of=_name_of, meanings=_MEANINGS, taken=taken)
+
+
+def _name_of(cause: BaseException) -> str | None:
+    return getattr(cause, "sqlite_errorname", None)
 
 
 class SqliteDatabase(Database):
@@ -87,7 +93,7 @@ class SqliteDatabase(Database):
 
     def explain(self, error: Exception) -> DatabaseFault:
         """Say what an error means that came out of a piece of work."""
-        return explain(error, where=self.where, names=ERROR_NAMES)
+        return explain_error(error, where=self.where)
 
     def _prepare(self) -> bool:
         return transact(self._writer, partial(prepare_schema, where=self.where))

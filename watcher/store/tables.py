@@ -289,14 +289,6 @@ def opens(told: FromClause, begun: FromClause) -> ColumnElement[bool]:
     )
 
 
-def waits(deliveries: FromClause) -> ColumnElement[bool]:
-    """Return whether deliveries wait, for those that are found by their event.
-
-    The empty text keeps a database from finding them in an index of all that waits, which may be a million.
-    """
-    return (deliveries.c.state + literal_column("''", String)) == WAITING
-
-
 def is_sink(deliveries: FromClause, sink_id: ColumnElement[int]) -> ColumnElement[bool]:
     """Return whether deliveries are of a sink, for those that are found by their lane or their group.
 

@@ -9,7 +9,6 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
 from hashlib import blake2b
 from http import HTTPStatus
 from pathlib import Path
@@ -25,9 +24,8 @@ from watcher.domain.routing import types_matching
 from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.store.console_store import Position
 from watcher.web import models, shown
-from watcher.web.console import Console
-from watcher.web.health import Recent
 from watcher.web.server import read_body
+from watcher.web.shown import Console
 
 API = "/api/v1"
 
@@ -61,14 +59,9 @@ def _unknown(what: str) -> RefusedError:
 # What is read
 
 
-@lru_cache(maxsize=1)
-def _recent_status(console: Console) -> Recent[models.Status]:
-    return Recent(lambda: shown.find_status(console), fresh_s=1.0, clock=console.clock)
-
-
 async def status(console: Console) -> models.Status:
     """Return the first view, which is made once a second whoever asks."""
-    return await _recent_status(console).get()
+    return await console.status.get()
 
 
 async def problems(
@@ -94,7 +87,7 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
     watches, named, beginning = shown.watches(console), None, None
     if asked.q:
         word = asked.q.casefold()
-        names = {f"{each.account}/{each.id}": each.name or "" for each in (await status(console)).pipelines}
+        names = {f"{each.account}/{each.id}": each.name or "" for each in (await console.status.get()).pipelines}
         named = {name for name, title in names.items() if title.casefold().startswith(word)}
         beginning = None if named else word.replace("-", "")
         if beginning is not None and not _ID_BEGINNING.fullmatch(beginning):
@@ -221,7 +214,7 @@ async def replay(console: Console, asked: models.ReplayRequest) -> models.Replay
 async def enable(console: Console, name: str, within_s: float = ENABLED_WITHIN_S) -> models.Done:
     """Send again to a sink that its receiver disabled by a 410; 202 if that is not done within 20 s."""
     _sink(console, name)
-    sink = next((each for each in (await status(console)).sinks if each.name == name), None)
+    sink = next((each for each in (await console.status.get()).sinks if each.name == name), None)
     if sink is None or sink.state != "disabled":
         raise RefusedError(HTTPStatus.CONFLICT, f"sink {name} is not disabled: only a receiver's 410 does that")
     await console.operator.ask("enable", name)
@@ -292,7 +285,7 @@ def _cursor(position: Position | None) -> str | None:
     return f"{position.part}.{position.at}.{key}"
 
 
-def _since(console: Console, asked: models.ExecutionQuery | models.EventQuery) -> Micros:
+def _since(console: Console, asked: models.PipelineQuery) -> Micros:
     if asked.since is None:
         return NEVER
     if isinstance(asked.since, float):

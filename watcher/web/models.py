@@ -12,7 +12,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from watcher.config.models import Moment
+from watcher.config.models import Moment, WeeklySettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity
 from watcher.domain.timestamps import Micros, from_us
@@ -72,9 +72,6 @@ LabelFilter = Annotated[str, Field(pattern="^!?[^:]+:", max_length=600)]
 
 Word = Annotated[str, Field(min_length=1)]
 
-Since = Duration | Moment
-"""So many seconds ago, or since a moment."""
-
 
 class PipelineRef(Answer):
     """A pipeline by its id, and its name as far as it is known."""
@@ -122,26 +119,21 @@ class ProblemQuery(PageQuery):
     state: Literal["open", "closed", "all"] = Field(default="open", description="Which of them.")
 
 
-class AckRequest(Asked):
-    """Take a problem. Without `for` it holds as long as the problem is open."""
+class PersonalRequest(Asked):
+    """Something that a person asks for."""
 
+    by: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Who asks for it.")
     comment: ShortText | None = Field(default=None, description="Why; at most 256 characters.")
-    by: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Who takes it.")
     for_s: Duration | None = Field(
-        default=None, alias="for", description="How long nobody is reminded, such as `2h`; else until it is closed."
+        default=None, alias="for", description="How long it holds, such as `2h`; a problem else until it is closed."
     )
 
 
+class AckRequest(PersonalRequest):
+    """Take a problem: nobody is reminded of it. Without `for` it holds as long as the problem is open."""
+
+
 # Silences
-
-
-class WeeklyHours(Answer):
-    """When a silence of the file holds, each week."""
-
-    days: Sequence[str]
-    from_: str = Field(alias="from")
-    to: str
-    timezone: str
 
 
 class Silence(Answer):
@@ -151,21 +143,18 @@ class Silence(Answer):
     match: SilenceMatch
     from_: Time | None = Field(default=None, alias="from")
     until: Time | None = None
-    weekly: WeeklyHours | None = None
+    weekly: WeeklySettings | None = None
     active: bool
     pipelines: int = Field(description="How many of the watched pipelines it may concern.")
     by: str | None = None
     comment: str | None = None
 
 
-class SilenceRequest(Asked):
+class SilenceRequest(PersonalRequest):
     """Keep back from now on what matches; give one of `for` and `until`."""
 
     match: SilenceMatch = Field(description="What is kept back: what matches all that is given; at least one.")
-    for_s: Duration | None = Field(default=None, alias="for", description="How long, such as `2h`.")
     until: Moment | None = Field(default=None, description="Until when, with its zone.")
-    by: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Who makes it.")
-    comment: ShortText | None = Field(default=None, description="Why; at most 256 characters.")
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -197,16 +186,23 @@ class Execution(Answer):
     link: str | None = None
 
 
-class ExecutionQuery(PageQuery):
+class PipelineQuery(PageQuery):
+    """Which pipelines, and since when."""
+
+    pipeline: Sequence[Word] = Field(default=(), description="Any of these, by their ids.")
+    label: Sequence[LabelFilter] = Field(
+        default=(), description="All of these labels: `team:sales`, or `!env:dev` for what is without it."
+    )
+    since: Duration | Moment | None = Field(
+        default=None, description="Ended, or recorded, no longer ago than `2h`, or since a time."
+    )
+
+
+class ExecutionQuery(PipelineQuery):
     """Which executions: open ones first, those in their status for the shortest time first; then the latest ended."""
 
     status: Sequence[Word] = Field(default=(), description="Any of these; `lost`, too.")
-    pipeline: Sequence[Word] = Field(default=(), description="Any of these, by their ids.")
     account: Sequence[Word] = Field(default=(), description="Any of these.")
-    label: Sequence[LabelFilter] = Field(
-        default=(), description="All of these labels of the watch: `team:sales`, or `!env:dev` for those without it."
-    )
-    since: Since | None = Field(default=None, description="Ended no longer ago than `2h`, or since a time.")
     q: str | None = Field(
         default=None, max_length=200, description="The beginning of a pipeline's name, or of an execution's id."
     )
@@ -273,16 +269,11 @@ class Replayed(Answer):
     replayed: int
 
 
-class EventQuery(PageQuery):
+class EventQuery(PipelineQuery):
     """Which events, in the order of recording. The last page also has a `next`: asked with it later, none is missed."""
 
     type: Sequence[EventGlob] = Field(default=(), description="Any of these; globs work, such as `execution.*`.")
-    pipeline: Sequence[Word] = Field(default=(), description="Any of these, by their ids.")
     execution: UUID | None = Field(default=None, description="This one alone.")
-    label: Sequence[LabelFilter] = Field(
-        default=(), description="All of these labels: `team:sales`, or `!env:dev` for events without it."
-    )
-    since: Since | None = Field(default=None, description="Recorded no longer ago than `2h`, or since a time.")
 
 
 class Event(Answer):
@@ -295,17 +286,17 @@ class Event(Answer):
     data: Mapping[str, Any]
 
 
-class ExecutionDetail(Execution):
-    """One execution with all that is known of it."""
+class ProblemDetail(Problem):
+    """One problem with what was told of it to whom."""
 
-    stays: Sequence[Stay] = ()
     events: Sequence[Event] = ()
     deliveries: Sequence[Delivery] = ()
 
 
-class ProblemDetail(Problem):
-    """One problem with what was told of it to whom."""
+class ExecutionDetail(Execution):
+    """One execution with all that is known of it."""
 
+    stays: Sequence[Stay] = ()
     events: Sequence[Event] = ()
     deliveries: Sequence[Delivery] = ()
 

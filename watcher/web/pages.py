@@ -24,9 +24,9 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.version import VERSION
 from watcher.web import api
 from watcher.web.access import COOKIE, LOGIN, SESSION_S, STATIC, local_path, new_session, same_secret, token_of
-from watcher.web.console import Console
 from watcher.web.models import Asked, DeliveryQuery, ExecutionQuery, PipelineStatus, ProblemQuery, Status
 from watcher.web.server import read_body
+from watcher.web.shown import Console
 
 NEEDS_COUNT = 10
 """Rows of what needs somebody, before the rest is one click away."""
@@ -54,25 +54,18 @@ def page_routes(
     console: Callable[[], Console | None], settings: Callable[[], Settings], clock: Clock
 ) -> Sequence[web.RouteDef]:
     """Return the routes of pages and of what they load."""
-    made: dict[tuple[str, int], bytes] = {}
     may_try_at = EARLIEST
 
     def respond(request: web.Request, template: str, found: Found, status: int = 200) -> web.Response:
-        """Return a page, unless who asks has it. It is made once a second however many ask."""
-        now = clock.now()
+        """Return a page, unless who asks has it."""
         digest = hashlib.sha256(to_json([request.path_qs, template, VERSION, found], fallback=str)).hexdigest()
-        etag = f'"{digest[:32]}"'
-        if status == 200 and request.headers.get("If-None-Match") == etag:
-            return web.Response(status=304, headers={"ETag": etag})
-        key = (etag, int(now.timestamp()))
-        if key not in made:
-            if made and next(iter(made))[1] != key[1]:
-                made.clear()
-            made[key] = _render(request, template, found, now=now).encode()
-        headers = {"ETag": etag} if status == 200 else {}
+        headers = {"ETag": f'"{digest[:32]}"'} if status == 200 else {}
+        if headers and request.headers.get("If-None-Match") == headers["ETag"]:
+            return web.Response(status=304, headers=headers)
         if template == "login.html":  # else the browser would not say that the form comes from us, but `Origin: null`
             headers["Referrer-Policy"] = "same-origin"
-        return web.Response(body=made[key], status=status, content_type="text/html", charset="utf-8", headers=headers)
+        text = _render(request, template, found, now=clock.now())
+        return web.Response(text=text, status=status, content_type="text/html", headers=headers)
 
     def message(request: web.Request, status: int, title: str, detail: str) -> web.Response:
         return respond(request, "message.html", {"title": title, "detail": detail, "needs": 0}, status)
@@ -83,7 +76,7 @@ def page_routes(
             if now_open is None:
                 return message(request, 503, "Not ready", "The store is not open yet. This page tries again.")
             try:
-                status = await api.status(now_open)
+                status = await now_open.status.get()
                 found = await find(now_open, status, request)
             except api.RefusedError as error:
                 return message(request, error.status, error.status.phrase, f"{error.detail}.")

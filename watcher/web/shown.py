@@ -1,33 +1,62 @@
-"""What is recorded, as the API shows it: rows of the store become models, with the names that the configuration has."""
+"""What API and pages work with, and what is recorded as they show it: rows of the store become models.
+
+Names are those of the configuration.
+"""
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
 from pydantic import ValidationError
 
-from watcher.config.models import SilenceSettings, WatchSettings
+from watcher.config.models import Settings, SilenceSettings, WatchSettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import severity_of
 from watcher.domain.timestamps import Micros, from_us
+from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import first_visible
 from watcher.runtime.version import VERSION
 from watcher.sinks.alert import Alert, clean
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import SilenceMatch
-from watcher.store.console_store import Overview, Told
+from watcher.store.console_store import ConsoleStore, Overview, Told
+from watcher.store.operator_store import OperatorStore
 from watcher.store.tables import AnyRow
 from watcher.web import models
-from watcher.web.console import Console
+from watcher.web.health import Recent
 
 DAY_US = 86_400_000_000
 
 OWNED_WITHIN_US = 60_000_000
 """An owner writes its snapshot every 30 s at least: one that is older than two of these is nobody's."""
+
+
+@dataclass(slots=True, eq=False)
+class Console:
+    """One of each in a process, once its store is open.
+
+    `troubles` are those of the daemon itself: a refused reload, a store that takes no writes. `test_sink` sends a test
+    message to a sink of the configuration. `changed` has this process look at once for silences and actions.
+    """
+
+    settings: Callable[[], Settings]
+    store: ConsoleStore
+    operator: OperatorStore
+    clock: Clock
+    troubles: Callable[[], Sequence[models.Need]]
+    test_sink: Callable[[str], Awaitable[models.TestResult]]
+    changed: Callable[[], None]
+    status: Recent[models.Status] = field(init=False)
+    """The first view, which is made once a second whoever asks."""
+
+    def __post_init__(self) -> None:
+        self.status = Recent(partial(find_status, self), fresh_s=1.0, clock=self.clock)
 
 
 def told(console: Console, found: Told) -> dict[str, Sequence[Any]]:
@@ -160,7 +189,7 @@ def _silence(console: Console, settings: SilenceSettings, **more: str | None) ->
         match=settings.match,
         from_=from_,
         until=until,
-        weekly=settings.weekly and models.WeeklyHours(**settings.weekly.model_dump(by_alias=True)),
+        weekly=settings.weekly,
         active=from_ <= now < until,
         pipelines=sum(_concerns(settings.match, watch) for watch in console.settings().watch),
         comment=settings.comment,
@@ -270,13 +299,8 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
     )
 
 
-_CAUSES = (EventType.ACCOUNT_DEGRADED, EventType.SINK_FAILING, EventType.SINK_DISABLED)
-"""Problems that others follow from: they come first, in this order."""
-
-
 def _needs(found: Overview, problems: Sequence[models.Problem], names: dict[str, str]) -> Sequence[models.Need]:
-    """Return what needs somebody, causes first."""
-    ranked = {kind: rank for rank, kind in enumerate(_CAUSES)}
+    """Return what needs somebody, causes first: problems of accounts and of sinks, from which others may follow."""
     of_problems = [
         models.Need(
             kind="problem",
@@ -287,9 +311,9 @@ def _needs(found: Overview, problems: Sequence[models.Problem], names: dict[str,
             page=f"/problems/{each.id}",
             acknowledged=each.acknowledged is not None,
         )
-        for each in sorted(problems, key=lambda each: (ranked.get(each.kind, len(ranked)), each.opened_at))
+        for each in problems
     ]
-    causes_count = sum(each.kind in ranked for each in problems)
+    causes_count = sum(each.pipeline is None for each in problems)
     dead = [
         models.Need(
             kind="dead_letters",

@@ -16,11 +16,10 @@ from aiohttp import ClientError, web
 from aiohttp.test_utils import TestServer, unused_port
 from worker_rig import FakeClock
 
-from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import PageReply, Reply
+from watcher.clerk.api import ClerkApi, PageReply, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy
 from watcher.simulator.server import Simulator
 from watcher.simulator.world import Lifecycle, Order, SimPipeline, StatusPhase, World
@@ -397,7 +396,7 @@ async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
 
 @pytest.mark.parametrize("order", Order)
 async def test_the_simulators_list_is_read_in_its_order_to_its_end(order: Order) -> None:
-    world = World(SystemClock(), order=order)
+    world = World(Clock(), order=order)
     pipeline = SimPipeline(PIPELINE, "Sales agent")
     ids = [f"9a1b0000-0000-4000-8000-{number:012d}" for number in range(60)]
     for number, name in enumerate(ids):

@@ -15,7 +15,7 @@ from tls import serving
 from watcher.cli.connectivity import Trial, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.scenarios import populate
 from watcher.simulator.server import SIM_KEY, Simulator
@@ -41,7 +41,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def all_tried(document: dict[str, Any], *, send: bool = False) -> list[Trial]:
-    settings, clock = Settings.model_validate(document), SystemClock()
+    settings, clock = Settings.model_validate(document), Clock()
     return [*await try_everything(settings, clock=clock, send=send)]
 
 
@@ -51,7 +51,7 @@ async def tried(document: dict[str, Any], *, send: bool = False) -> Trial:
 
 
 def filled(pipelines_count: int = 5, executions_count: int = 8) -> World:
-    world = World(SystemClock())
+    world = World(Clock())
     populate(world, pipelines_count=pipelines_count, executions_count=executions_count)
     return world
 
@@ -67,39 +67,24 @@ def hook(url: str, **keys: Any) -> dict[str, Any]:
 
 
 async def test_a_key_that_watches_nothing_is_tried_with_an_execution_nobody_knows() -> None:
-    world = filled()
-    async with Simulator(world) as simulator:
+    async with Simulator(filled()) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": []})
         (entry,) = simulator.request_log.entries
-    assert trial.works
-    assert trial.words == "accepts the key; nothing is watched with it"
+    assert (trial.code, trial.words) == (Exit.DONE, "accepts the key; nothing is watched with it")
     assert (entry.endpoint, entry.code) == ("get", 404)
 
 
-async def test_a_whole_pipeline_is_tried_with_its_list() -> None:
-    world = filled(pipelines_count=1, executions_count=1)
-    (pipeline,) = world.pipelines.values()
-    async with Simulator(world) as simulator:
-        trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": pipeline.id, "account": "eu"}]})
-        (entry,) = simulator.request_log.entries
-    assert (trial.works, trial.words) == (True, "accepts the key")
-    assert (entry.endpoint, entry.pipeline) == ("list", pipeline.id)
-
-
-async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
+async def test_every_pipeline_is_tried_with_its_list_not_the_first_alone() -> None:
     world = filled(pipelines_count=3, executions_count=1)
-    ids = [pipeline.id for pipeline in world.pipelines.values()]
-    watches = [{"pipeline": pipeline, "account": "eu"} for pipeline in (*ids, PIPELINE)]
+    ids = [*world.pipelines, PIPELINE]
+    watches = [{"pipeline": pipeline, "account": "eu"} for pipeline in ids]
     async with Simulator(world) as simulator:
-        known = await tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches[:3]})
         of_key, of_watch = await all_tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches})
-        asked = [entry.pipeline for entry in simulator.request_log.entries]
-    assert (known.works, known.words) == (True, "accepts the key")
-    assert (of_key.works, of_key.words) == (True, "accepts the key")
+        asked = [(entry.endpoint, entry.pipeline) for entry in simulator.request_log.entries]
+    assert (of_key.code, of_key.words) == (Exit.DONE, "accepts the key")
     assert (of_watch.target, of_watch.code) == ("watch[3]", Exit.NOT_FOUND)
-    assert of_watch.words == f"does not know pipeline {PIPELINE} (404)"
     assert of_watch.hint.startswith("correct its id")
-    assert asked == [*ids, *ids, PIPELINE]
+    assert asked == [("list", pipeline) for pipeline in ids]
 
 
 async def test_they_are_tried_at_the_pace_of_the_key() -> None:
@@ -107,16 +92,16 @@ async def test_they_are_tried_at_the_pace_of_the_key() -> None:
     watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines.values()]
     async with Simulator(world) as simulator:
         document = account(simulator.base_url, rate_limit="20/s") | {"watch": watches}
-        began_at = SystemClock().monotonic()
+        began_at = Clock().monotonic()
         settings = Settings.model_validate(document)
-        await try_everything(settings, clock=SystemClock(), send=False)
-    assert SystemClock().monotonic() - began_at >= 3 / 20
+        await try_everything(settings, clock=Clock(), send=False)
+    assert Clock().monotonic() - began_at >= 3 / 20
 
 
 async def test_the_first_request_waits_for_nothing(receiver: Receiver) -> None:
     receiver.reply = says(answer(404))
     trials = await asyncio.wait_for(all_tried(account(receiver.url, rate_limit="1/h") | {"watch": []}), 5)
-    assert [trial.works for trial in trials] == [True]
+    assert [trial.code for trial in trials] == [Exit.DONE]
 
 
 UNKNOWN = "22222222-3c4d-4e5f-8a9b-0c1d2e3f4a5b"
@@ -136,105 +121,89 @@ def answering(receiver: Receiver, codes: CODES) -> Reply:
     return reply
 
 
-async def of_watches(receiver: Receiver, codes: CODES, *watches: dict[str, Any]) -> list[tuple[str, int, str]]:
+FOUND = json.dumps({"id": RUN, "pipelineId": PIPELINE, "pipelineVersionId": PIPELINE, "status": "running"}).encode()
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(FOUND), FOUND)
+WHOLE, ANOTHER, NAMED = {"pipeline": PIPELINE}, {"pipeline": UNKNOWN}, {"pipeline": PIPELINE, "executions": [RUN]}
+ACCEPTED = ("accounts.eu", 0, "accepts the key")
+UNKNOWN_PIPELINE = ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)")
+
+
+@pytest.mark.parametrize(
+    ("codes", "watches", "found", "asked_count"),
+    [
+        (
+            {UNKNOWN: 403},
+            [ANOTHER, WHOLE],
+            [ACCEPTED, ("watch[0]", 4, f"refuses pipeline {UNKNOWN} to this key (403)")],
+            2,
+        ),
+        (
+            {"/": 403},
+            [WHOLE],
+            [
+                ("accounts.eu", 4, "refuses this key (403)"),
+                ("watch[0]", 4, f"refuses pipeline {PIPELINE} to this key (403)"),
+            ],
+            1,
+        ),
+        ({"/": 401}, [WHOLE, ANOTHER], [("accounts.eu", 4, "refuses this key (401)")], 1),  # it would be answered again
+        (
+            {PIPELINE: 502, UNKNOWN: 404},
+            [ANOTHER, WHOLE],
+            [
+                ("accounts.eu", 4, "answers with a server error (502)"),
+                ("watch[0]", 5, f"does not know pipeline {UNKNOWN} (404)"),
+            ],
+            2,
+        ),
+        ({RUN: OK}, [{"pipeline": PIPELINE, "executions": [RUN, UNKNOWN]}], [ACCEPTED], 1),
+        (
+            {RUN: 404},
+            [NAMED],
+            [ACCEPTED, ("watch[0]", 0, f"knows pipeline {PIPELINE}, but not execution {RUN} (404)")],
+            2,
+        ),
+        ({"/": 404}, [NAMED], [ACCEPTED, UNKNOWN_PIPELINE], 2),
+        ({RUN: 404, "?": 403}, [NAMED], [ACCEPTED, UNKNOWN_PIPELINE], 2),
+    ],
+)
+async def test_what_is_answered_is_said_of_the_key_or_of_the_watch(
+    receiver: Receiver, codes: CODES, watches: list[dict[str, Any]], found: list[tuple[str, int, str]], asked_count: int
+) -> None:
     receiver.reply = answering(receiver, codes)
     document = account(receiver.url, rate_limit="1000/s")
     trials = await all_tried(document | {"watch": [{"account": "eu", **watch} for watch in watches]})
-    return [(trial.target, int(trial.code), trial.words) for trial in trials]
-
-
-async def test_a_pipeline_the_key_may_not_read_is_named(receiver: Receiver) -> None:
-    trials = await of_watches(receiver, {UNKNOWN: 403}, {"pipeline": UNKNOWN}, {"pipeline": PIPELINE})
-    assert trials == [
-        ("accounts.eu", 0, "accepts the key"),
-        ("watch[0]", 4, f"refuses pipeline {UNKNOWN} to this key (403)"),
-    ]
-
-
-async def test_a_key_that_may_read_nothing_is_refused(receiver: Receiver) -> None:
-    trials = await of_watches(receiver, {"/": 403}, {"pipeline": PIPELINE})
-    assert trials == [
-        ("accounts.eu", 4, "refuses this key (403)"),
-        ("watch[0]", 4, f"refuses pipeline {PIPELINE} to this key (403)"),
-    ]
-
-
-async def test_what_would_be_answered_again_is_asked_once(receiver: Receiver) -> None:
-    trials = await of_watches(receiver, {"/": 401}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
-    assert trials == [("accounts.eu", 4, "refuses this key (401)")]
-    assert len(receiver.requests) == 1
-
-
-async def test_trouble_is_the_accounts_and_what_was_found_before_it_is_reported(receiver: Receiver) -> None:
-    trials = await of_watches(receiver, {PIPELINE: 502, UNKNOWN: 404}, {"pipeline": UNKNOWN}, {"pipeline": PIPELINE})
-    assert trials == [
-        ("accounts.eu", 4, "answers with a server error (502)"),
-        ("watch[0]", 5, f"does not know pipeline {UNKNOWN} (404)"),
-    ]
-
-
-async def test_named_executions_are_tried_with_the_first_of_them(receiver: Receiver) -> None:
-    found = {"id": RUN, "pipelineId": PIPELINE, "pipelineVersionId": PIPELINE, "status": "running"}
-    body = json.dumps(found).encode()
-    ok = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    trials = await of_watches(receiver, {RUN: ok}, {"pipeline": PIPELINE, "executions": [RUN, UNKNOWN]})
-    assert trials == [("accounts.eu", 0, "accepts the key")]
-    assert [request.line.split()[1] for request in receiver.requests] == [
-        f"/public/pipelines/{PIPELINE}/executions/{RUN}"
-    ]
-
-
-async def test_an_execution_that_is_not_known_leaves_the_question_whether_its_pipeline_is(receiver: Receiver) -> None:
-    named = {"pipeline": PIPELINE, "executions": [RUN]}
-    assert await of_watches(receiver, {RUN: 404}, named) == [
-        ("accounts.eu", 0, "accepts the key"),
-        ("watch[0]", 0, f"knows pipeline {PIPELINE}, but not execution {RUN} (404)"),
-    ]
-    assert await of_watches(receiver, {"/": 404}, named) == [
-        ("accounts.eu", 0, "accepts the key"),
-        ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)"),
-    ]
-    assert await of_watches(receiver, {RUN: 404, "?": 403}, named) == [
-        ("accounts.eu", 0, "accepts the key"),
-        ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)"),
-    ]
+    assert [(trial.target, int(trial.code), trial.words) for trial in trials] == found
+    assert len(receiver.requests) == asked_count
 
 
 @pytest.mark.parametrize("watch", [{}, {"executions": [RUN]}])
 async def test_what_is_no_answer_of_the_api_is_reported_as_such(watch: dict[str, Any]) -> None:
-    world = filled()
-    async with Simulator(world) as simulator:
-        simulator.dice.faults = Faults(windows=(Window(Fault.HTML),))
+    async with Simulator(filled(), faults=Faults(windows=(Window(Fault.HTML),))) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu", **watch}]})
-    assert (trial.works, trial.words) == (False, "does not answer as Clerk Chat's API does (200)")
+    assert (trial.code, trial.words) == (Exit.UNREACHABLE, "does not answer as Clerk Chat's API does (200)")
 
 
-async def test_a_key_that_is_refused_is_reported_without_the_key() -> None:
-    world = filled()
-    async with Simulator(world) as simulator:
-        trial = await tried(account(simulator.base_url, api_key="sk-wrong"))
-    assert (trial.works, trial.words) == (False, "refuses this key (401)")
-    assert trial.hint == "copy the key again from Clerk Chat; it is read from accounts.eu.api_key"
+@pytest.mark.parametrize("place", ["api_key", "api_key_file"])
+async def test_a_key_that_is_refused_is_reported_without_the_key(place: str) -> None:
+    keys = {"api_key": "sk-wrong"} | ({} if place == "api_key" else {place: "/run/secrets/key"})
+    async with Simulator(filled()) as simulator:
+        trial = await tried(account(simulator.base_url, **keys))
+    assert (trial.code, trial.words) == (Exit.UNREACHABLE, "refuses this key (401)")
+    assert trial.hint == f"copy the key again from Clerk Chat; it is read from accounts.eu.{place}"
     assert "sk-wrong" not in repr(trial)
-
-
-async def test_a_key_from_a_file_is_named_by_its_file() -> None:
-    world = filled()
-    async with Simulator(world) as simulator:
-        trial = await tried(account(simulator.base_url, api_key="wrong", api_key_file="/run/secrets/key"))
-    assert trial.hint.endswith("accounts.eu.api_key_file")
 
 
 async def test_an_api_whose_certificate_is_not_trusted_names_the_way_out() -> None:
     async with Receiver(tls=serving(trustme.CA(), "127.0.0.1")) as api:
         trial = await tried(account(api.url))
-    assert (trial.works, trial.words) == (False, "cannot be reached (tls)")
+    assert (trial.code, trial.words) == (Exit.UNREACHABLE, "cannot be reached (tls)")
     assert trial.hint.startswith("SSL_CERT_FILE, or tls.ca_file of a sink, names the CA to trust")
 
 
 async def test_a_webhook_is_connected_to_and_sent_nothing(receiver: Receiver) -> None:
     trial = await tried(hook(receiver.url))
-    assert (trial.target, trial.place, trial.works) == ("sinks.ops", receiver.url, True)
+    assert (trial.target, trial.place, trial.code) == ("sinks.ops", receiver.url, Exit.DONE)
     assert trial.words == "connected, nothing sent"
     assert receiver.requests == []
 
@@ -242,7 +211,8 @@ async def test_a_webhook_is_connected_to_and_sent_nothing(receiver: Receiver) ->
 async def test_behind_a_proxy_the_proxy_is_connected_to(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
     no_proxy.setenv("http_proxy", receiver.url)
     trial = await tried(hook("http://hooks.invalid"))
-    assert (trial.place, trial.works, trial.words) == ("http://hooks.invalid", True, "proxy connected, nothing sent")
+    assert (trial.place, trial.code) == ("http://hooks.invalid", Exit.DONE)
+    assert trial.words == "proxy connected, nothing sent"
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
@@ -253,8 +223,8 @@ async def test_a_proxy_that_wants_a_login_says_where_it_is_given(
     no_proxy.setenv(f"{scheme}_proxy", receiver.url.replace("//", "//me:hunter2@"))
     of_api = await tried(account(f"{scheme}://api.invalid"))
     of_sink = await tried(hook(f"{scheme}://hooks.invalid"), send=True)
-    assert (of_api.works, of_api.words) == (False, "cannot be reached (proxy_auth)")
-    assert (of_sink.works, of_sink.words) == (False, "fails (proxy_auth)")
+    assert (of_api.code, of_api.words) == (Exit.UNREACHABLE, "cannot be reached (proxy_auth)")
+    assert (of_sink.code, of_sink.words) == (Exit.UNREACHABLE, "fails (proxy_auth)")
     for trial in (of_api, of_sink):
         assert "user and a password" in trial.hint
         assert "HTTPS_PROXY=http://user:password@host:port (HTTP_PROXY for http://)" in trial.hint
@@ -282,18 +252,16 @@ async def test_a_proxy_that_is_not_there_is_not_taken_for_the_target(
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
-    [("http://127.0.0.1:1", "fails (refused)"), ("http://nowhere.invalid", "fails (dns)")],
+    ("url", "words"), [("http://127.0.0.1:1", "fails (refused)"), ("http://nowhere.invalid", "fails (dns)")]
 )
 async def test_a_webhook_that_cannot_be_connected_to_says_why(url: str, words: str) -> None:
     trial = await tried(hook(url))
-    assert (trial.works, trial.words) == (False, words)
-    assert "correct the URL" in trial.hint
+    assert (trial.code, trial.words, "correct the URL" in trial.hint) == (Exit.UNREACHABLE, words, True)
 
 
 async def test_a_private_target_is_refused_with_the_way_out(receiver: Receiver) -> None:
     trial = await tried(hook(receiver.url, allow_private="false"))
-    assert (trial.works, trial.words) == (False, "fails (private)")
+    assert (trial.code, trial.words) == (Exit.UNREACHABLE, "fails (private)")
     assert trial.hint == "its address is private: correct url, or set allow_private: true if that is meant"
     assert receiver.connections_count == 0
 
@@ -305,20 +273,20 @@ async def test_a_test_event_is_signed_as_the_real_thing(receiver: Receiver) -> N
     assert event == json.loads(request.body)
     assert (event["type"], event["source"], event["data"]["sink"]) == ("watcher.test", "/sinks/ops", "ops")
     assert event["id"] == request.headers["webhook-id"]
-    assert (trial.works, trial.words) == (True, "accepted a watcher.test (204)")
+    assert (trial.code, trial.words) == (Exit.DONE, "accepted a watcher.test (204)")
 
 
 async def test_what_is_only_accepted_is_said_to_be_so(receiver: Receiver) -> None:
     receiver.reply = says(answer(202))
     trial = await tried(hook(receiver.url, template="pagerduty", routing_key="k" * 32), send=True)
-    assert (trial.works, trial.words) == (True, "accepted a watcher.test, and has yet to show it (202)")
+    assert (trial.code, trial.words) == (Exit.DONE, "accepted a watcher.test, and has yet to show it (202)")
     actions = [json.loads(request.body)["event_action"] for request in receiver.requests]
     assert actions == ["trigger", "resolve"]
 
 
 async def test_a_test_alert_at_alertmanager_lasts_a_minute(receiver: Receiver) -> None:
     receiver.reply = says(answer(200))
-    assert (await tried(hook(receiver.url, template="alertmanager"), send=True)).works
+    assert (await tried(hook(receiver.url, template="alertmanager"), send=True)).code is Exit.DONE
     ((alert,),) = (json.loads(request.body) for request in receiver.requests)
     left = datetime.fromisoformat(alert["endsAt"]) - datetime.now(UTC)
     assert timedelta(seconds=30) < left <= timedelta(seconds=60)
@@ -340,7 +308,7 @@ async def test_whatever_a_webhook_answers_a_failure_has_a_remedy(
 ) -> None:
     receiver.reply = says(answer(code, Location="https://elsewhere.example/?sig=s3cret"))
     trial = await tried(hook(receiver.url, **template), send=True)
-    assert trial.works or trial.hint
+    assert trial.code is Exit.DONE or trial.hint
     assert "elsewhere" not in repr(trial)
     assert (trial.hint == REDIRECTED) is (code == 302)
 
@@ -357,5 +325,5 @@ async def test_whatever_a_webhook_answers_a_failure_has_a_remedy(
 async def test_a_webhook_that_does_not_take_it_says_why(receiver: Receiver, reply: Reply, words: str) -> None:
     receiver.reply = reply
     trial = await tried(hook(receiver.url, timeout="1s"), send=True)
-    assert (trial.works, trial.words, bool(trial.hint)) == (False, words, True)
+    assert (trial.code, trial.words, bool(trial.hint)) == (Exit.UNREACHABLE, words, True)
     assert "secret" not in repr(trial)

@@ -9,7 +9,7 @@ from receiver import Receiver, answer, says
 from watcher.cli.connectivity import Trial, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.sinks.slack_bot import ERROR_REMEDIES
 
 
@@ -20,7 +20,7 @@ async def slack() -> AsyncIterator[FakeSlack]:
 
 
 async def tried(slack: FakeSlack, *, send: bool = False, **more: object) -> Trial:
-    settings, clock = Settings.model_validate({"sinks": {"chat": slack.block(**more)}}), SystemClock()
+    settings, clock = Settings.model_validate({"sinks": {"chat": slack.block(**more)}}), Clock()
     (trial,) = await try_everything(settings, clock=clock, send=send)
     assert trial.target == "sinks.chat"
     assert trial.place == slack.url.removesuffix("/api")
@@ -63,7 +63,7 @@ async def test_a_test_message_is_posted_and_a_refusal_says_what_to_do(slack: Fak
 async def tried_with(slack: FakeSlack, body: bytes) -> Trial:
     async with Receiver(says(answer(200, body=body))) as receiver:
         settings = Settings.model_validate({"sinks": {"chat": slack.block(url=f"{receiver.url}/api")}})
-        (trial,) = await try_everything(settings, clock=SystemClock(), send=False)
+        (trial,) = await try_everything(settings, clock=Clock(), send=False)
     return trial
 
 

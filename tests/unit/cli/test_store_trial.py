@@ -6,11 +6,11 @@ from postgres import EMPTY, PostgresServer, shape
 from watcher.cli.connectivity import Trial, try_store
 from watcher.config.models import StoreSettings
 from watcher.domain.errors import Exit
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 
 
 async def tried(url: str, **settings: str) -> Trial:
-    (trial,) = await try_store(StoreSettings.model_validate({"url": url, **settings}), clock=SystemClock())
+    (trial,) = await try_store(StoreSettings.model_validate({"url": url, **settings}), clock=Clock())
     assert (trial.target, trial.place) == ("store.url", url.partition("?")[0])
     return trial
 
@@ -54,4 +54,4 @@ async def test_one_with_no_room_for_tables_is_not_taken_for_an_empty_one(postgre
 
 
 async def test_a_file_is_not_tried() -> None:
-    assert await try_store(StoreSettings(), clock=SystemClock()) == []
+    assert await try_store(StoreSettings(), clock=Clock()) == []

@@ -11,7 +11,6 @@ BEFORE: dict[str, Any] = {
     "watch": [{"pipeline": PIPELINE, "account": "eu"}],
     "sinks": {"ops": {"type": "webhook", "url": "https://example.com/x"}},
 }
-SILENCE = {"match": {"sinks": ["ops"]}, "from": "2026-12-24T00:00:00Z", "until": "2026-12-27T00:00:00Z"}
 
 
 @pytest.mark.parametrize(
@@ -19,12 +18,10 @@ SILENCE = {"match": {"sinks": ["ops"]}, "from": "2026-12-24T00:00:00Z", "until":
     [
         ({}, []),
         ({"accounts": {"eu": {"api_key": "hunter2"}}}, ["accounts changed"]),
-        ({"accounts": {}, "watch": []}, ["accounts changed", "watch changed"]),
-        ({"watch": [{"pipeline": PIPELINE, "account": "eu", "name": "Sales"}]}, ["watch changed"]),
-        ({"sinks": {"out": {"type": "stdout"}}}, ["sinks changed"]),
-        ({"polling": {"max_interval": "5m"}}, ["polling changed"]),
-        ({"log": {"level": "debug"}}, ["log changed"]),
-        ({"silences": [SILENCE]}, ["silences changed"]),
+        (
+            {"accounts": {}, "watch": [], "log": {"level": "debug"}},
+            [f"{block} changed" for block in ("accounts", "watch", "log")],
+        ),
     ],
 )
 def test_a_change_is_named_by_its_block_and_shows_no_value(after: dict[str, Any], changes: list[str]) -> None:

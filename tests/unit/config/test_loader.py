@@ -87,11 +87,8 @@ def test_values_mean_what_they_say(load: Load) -> None:
     assert (settings.polling.lost_grace_s, settings.polling.lost_after) == (0, 5)
 
 
-def test_with_one_account_watches_need_not_name_it(load: Load) -> None:
+def test_with_one_account_watches_need_not_name_it_and_with_several_they_do(load: Load) -> None:
     assert load(ACCOUNT + WATCH).watch[0].account == "default"
-
-
-def test_with_several_accounts_watches_name_theirs(load: Load) -> None:
     assert load(f"{ACCOUNT}  eu: {{api_key: e}}\n{WATCH}    account: eu").watch[0].account == "eu"
 
 

@@ -61,10 +61,6 @@ TABLE = [
      "degraded_after")),
     (WATCH + "    overdue_after: {new: 2m, runing: 15m}", ('5:30: watch[0].overdue_after.runing: unknown key "runing"; '
      'did you mean "running"? Allowed: new, running, paused')),
-    (HOOK + "    match: {lables: {}}", ('5:13: sinks.ops.match.lables: unknown key "lables"; did you mean "labels"? '
-     "Allowed: labels, pipelines")),
-    (WATCH + "    rules: {falling: {}}",
-     ('5:13: watch[0].rules.falling: unknown key "falling"; did you mean "failing"? Allowed: failing, silent')),
     (WATCH + "    rules: {failing: {consecutive: 3, in_a_row: 3}}",
      ('5:39: watch[0].rules.failing.in_a_row: unknown key "in_a_row"; '
       "allowed: consecutive, rate, of_last, within, at_least")),
@@ -82,8 +78,6 @@ TABLE = [
      '5:29: watch[0].rules.failing.rate: "20" has no unit; write 20%'),
     (WATCH + "    rules: {failing: {rate: 120%}}",
      '5:29: watch[0].rules.failing.rate: "120%" is no share of a whole; write more than 0% and at most 100%'),
-    (WATCH + "    rules: {failing: {rate: most}}",
-     '5:29: watch[0].rules.failing.rate: "most" is not a share; write a percentage, such as 20%'),
     (WATCH + "    rules: {failing: {rate: 20%, of_last: 5000}}",
      '5:43: watch[0].rules.failing.of_last: "5000" cannot be used; input should be less than or equal to 1000'),
     (WATCH + "    rules: {failing: {rate: 20%, at_least: 30}}",
@@ -102,11 +96,8 @@ TABLE = [
     (HOOK + "    allow_private: [no]",
      "5:20: sinks.ops.allow_private: is a list, not a single value; write one value behind the key"),
     (HOOK + "    tls: ca.pem", f"5:10: sinks.ops.tls: is a single value, {NO_BLOCK}; write tls: {{ca_file: ca.pem}}"),
-    (HOOK + "    tls: {ca_fil: ca.pem}", ('5:11: sinks.ops.tls.ca_fil: unknown key "ca_fil"; did you mean "ca_file"? '
-     "Allowed: ca_file, cert_file, key_file")),
     ("sinks: {out: {type: stdout, tls: {ca_file: ca.pem}}}",
      "1:29: sinks.out.tls: is not for a sink of type stdout; remove it, or set it for a sink of type webhook"),
-    ("sinks: {out: {type: stdout, format: x}}", '1:37: sinks.out.format: "x" is not known; allowed: auto, json, text'),
     # apprise
     ("sinks: {phone: {type: apprise}}", "1:9: sinks.phone: needs url or url_file; write url: ${APPRISE_URL}"),
     ("sinks: {phone: {type: apprise, url: s3cr3t}}",
@@ -114,8 +105,6 @@ TABLE = [
     ("sinks: {phone: {type: apprise, url: 'ntfy://h/a,ntfy://h/b'}}",
      "1:37: sinks.phone.url: holds several URLs; write a sink for each"),
     ("sinks: {phone: {type: apprise, url: 's3cr3t://x'}}",
-     f"1:37: sinks.phone.url: is of no service that Apprise knows; {SERVICES}"),
-    ("sinks: {phone: {type: apprise, url: 'config://s3cr3t'}}",
      f"1:37: sinks.phone.url: is of no service that Apprise knows; {SERVICES}"),
     ("sinks: {phone: {type: apprise, url: 'file:///s3cr3t'}}",
      f"1:37: sinks.phone.url: is of no service that Apprise knows; {SERVICES}"),
@@ -136,7 +125,6 @@ TABLE = [
     ("store: {url: 'postgresql://u@h/db?password=p'}",
      "1:14: store.url: holds a password; write it into a file, and name that in store.password_file"),
     ("store: {url: 'postgresql://u@[h/db'}", "1:14: store.url: is not a URL; write postgresql://user@host/db"),
-    ("store: {url: 'postgresql://u@h/db x'}", "1:14: store.url: is not a URL; write postgresql://user@host/db"),
     ("store: {url: 'postgresql://u@h/db?sslpassword=p'}",
      "1:14: store.url: holds a password; write it into a file, and name that in store.password_file"),
     ("store: {url: 'postgresql://u@h/%zz'}", "1:14: store.url: is not a URL; write postgresql://user@host/db"),
@@ -195,7 +183,7 @@ TABLE = [
     ("accounts: {default: {api_key: k, timeout: [10s]}}",
      "1:43: accounts.default.timeout: is not a single value; write one value"),
     # watches
-    (f"watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]",
+    (f"watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]\n  - pipeline: {OTHER}",
      "2:5: watch[0]: there is no account to ask with; write accounts: {default: {api_key: '${CLERK_API_KEY}'}}"),
     (WATCH.replace("}}", "}, eu: {api_key: e}}"),
      "3:5: watch[0]: names no account, and there are several; add account: with one of default, eu"),
@@ -217,9 +205,6 @@ TABLE = [
      "6:18: watch[1].executions[0]: already watched at line 4 with the same account; remove one of them"),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n      - {RUN}\n      - {RUN.replace('-', '')}",
      "6:9: watch[0].executions[1]: already watched at line 5 with the same account; remove one of them"),
-    (WATCH + "    overdue_after: {new: 0s}",
-     '5:26: watch[0].overdue_after.new: "0s" is too short; write a duration above 0, such as 10s'),
-    (WATCH + f"    name: {'x' * 257}", "5:11: watch[0].name: has 257 characters; shorten it to 256"),
     (WATCH + f"    labels: {{a: {'x' * 257}}}", "5:17: watch[0].labels.a: has 257 characters; shorten it to 256"),
     (WATCH + f"    labels: {{{'x' * 257}: a}}", "5:14: watch[0].labels.…: the key " + TOO_LONG),
     (WATCH + "    labels: {'': a}", "5:14: watch[0].labels.…: the key is empty; name the label"),
@@ -240,14 +225,6 @@ TABLE = [
      "unable to parse input string as an integer, exceeded maximum size" % ("9" * 60)),
     ("polling: {cadence: fix}",
      '1:20: polling.cadence: "fix" is not known; did you mean "fixed"? Allowed: fixed, backoff'),
-    ("polling: {details: some}", '1:20: polling.details: "some" is not known; allowed: failed, always, never'),
-    ("polling: {first_sight: report}", '1:24: polling.first_sight: "report" is not known; allowed: baseline, notify'),
-    ("polling: {lookback: 0s}",
-     '1:21: polling.lookback: "0s" is too short; write a duration above 0, such as 10s'),
-    ("polling: {lookback: week}",
-     '1:21: polling.lookback: "week" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
-    ("polling: {cadence: [fixed]}",
-     "1:20: polling.cadence: is a list, not a single value; write one value behind the key"),
     # sinks
     ("sinks: {ops: {}}", f"1:9: sinks.ops: needs type; write type: {' or '.join(SINK_KINDS)}"),
     ("sinks: {ops: {type: webhok}}",
@@ -263,12 +240,7 @@ TABLE = [
      "1:9: sinks.ops: needs url or url_file; write url: https://hooks.example.com/clerk"),
     ("sinks: {ops: {type: webhook, url: 'ftp://h'}}",
      f"1:35: sinks.ops.url: does not begin with http:// or https://; {URL_REMEDY}"),
-    ("sinks: {ops: {type: webhook, url: 'https://'}}", f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),
-    ("sinks: {ops: {type: webhook, url: 'https://h:x'}}", f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),
     ("sinks: {ops: {type: webhook, url: 'https://a..b'}}", f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),
-    ("sinks: {ops: {type: webhook, url: 'https://%s'}}" % ("h" * 64),
-     f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),
-    ("sinks: {ops: {type: webhook, url: 'https://h/a b'}}", f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),
     (HOOK + "    secret: whsec_abc", f"5:13: sinks.ops.secret: not a signing secret; {SECRET_REMEDY}"),
     (HOOK + "    secret: [whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz, MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz]",
      f"5:54: sinks.ops.secret[1]: not a signing secret; {SECRET_REMEDY}"),
@@ -292,8 +264,6 @@ TABLE = [
     (HOOK + "    retry: {schedule: []}", "5:23: sinks.ops.retry.schedule: is empty; give at least one"),
     (HOOK + "    retry: {schedule: [1s, 5]}",
      '5:28: sinks.ops.retry.schedule[1]: "5" has no unit; write 5s, 5m, 5h or 5d'),
-    (HOOK + "    retry: {sched: [1s]}",
-     '5:13: sinks.ops.retry.sched: unknown key "sched"; did you mean "schedule"? Allowed: schedule, give_up_after'),
     # templates and groups
     ("sinks: {out: {type: stdout, remind_every: 4h}}",
      ("1:29: sinks.out.remind_every: is not for a sink of type stdout; "
@@ -327,17 +297,10 @@ TABLE = [
      "6:18: sinks.ops.routing_key: is of template pagerduty only; add that template, or remove it"),
     (HOOK + "    template: slack\n    routing_key: abc",
      "6:18: sinks.ops.routing_key: is of template pagerduty only; add that template, or remove it"),
-    ("sinks: {chat: {type: webhook, template: slack}}",
-     "1:9: sinks.chat: needs url or url_file; write url: https://hooks.example.com/clerk"),
     (HOOK + "    group: {by: [pipline]}", ('5:18: sinks.ops.group.by[0]: "pipline" is nothing to group by; '
      'did you mean "pipeline"? Write pipeline, account, type or labels.NAME')),
     (HOOK + "    group: {by: [labels.]}", ('5:18: sinks.ops.group.by[0]: "labels." is nothing to group by; '
      "write pipeline, account, type or labels.NAME")),
-    (HOOK + "    group: {by: [team]}", ('5:18: sinks.ops.group.by[0]: "team" is nothing to group by; '
-     "write pipeline, account, type or labels.NAME")),
-    (HOOK + "    group: {by: ['label:team']}", ('5:18: sinks.ops.group.by[0]: "label:team" is nothing to group by; '
-     "write pipeline, account, type or labels.NAME")),
-    (HOOK + "    group: {by: []}", "5:17: sinks.ops.group.by: is empty; give at least one"),
     (HOOK + "    group: {max: 0}",
      '5:18: sinks.ops.group.max: "0" cannot be used; input should be greater than or equal to 1'),
     (HOOK + "    group: {max: 10001}",
@@ -355,10 +318,8 @@ TABLE = [
     ("store: {url: watcher.db}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {retention: 99999999d}", '1:20: store.retention: "99999999d" ' + CENTURY),
     ("http: {listen: ':70000'}", f'1:16: http.listen: ":70000" is not host:port; {LISTEN}'),
-    ("http: {listen: '::1:8080'}", f'1:16: http.listen: "::1:8080" is not host:port; {LISTEN}'),
     ("log: {level: inof}",
      '1:14: log.level: "inof" is not known; did you mean "info"? Allowed: debug, info, warning, error'),
-    ("log: {format: xml}", '1:15: log.format: "xml" is not known; allowed: auto, json, console'),
     ("log: {level: !!python/name:os.system debug}",
      "1:14: log.level: has a tag (a word after !) that means nothing here; remove the tag"),
 ]  # fmt: skip
@@ -389,13 +350,6 @@ def test_all_mistakes_are_reported_at_once_sorted_by_line(mistakes: Mistakes) ->
         "polling.cadence",
     ]
     assert total == "8 problems in watcher.yaml"
-
-
-def test_with_several_watches_and_no_account_one_line_says_so(mistakes: Mistakes) -> None:
-    watches = (
-        f"watch:\n  - {{pipeline: {PIPELINE}, executions: [{RUN}]}}\n  - {{pipeline: {OTHER}, executions: [{OTHER}]}}"
-    )
-    assert len(mistakes(watches)) == 2
 
 
 def test_accounts_that_cannot_be_read_blame_no_watch(mistakes: Mistakes) -> None:

@@ -82,120 +82,75 @@ def test_without_the_key_there_are_none(load: Load) -> None:
     assert load(HEAD).silences == load(f"{HEAD}silences:\n").silences == load(f"{HEAD}silences: []").silences == ()
 
 
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
+EMPTY = 'match: is empty; name what is meant; for everything write events: ["*"]'
+NO_DATE = f"is not a date with a time; {WRITE}"
+SILENCED = "that can be silenced; these are"
+MISTAKES = [
+    # what is meant
+    (("match: {}", FROM, UNTIL), f"13: silences[0].{EMPTY}"),
+    (("match: {sinks: []}", FROM, UNTIL), f"13: silences[0].{EMPTY}"),
+    ((FROM, UNTIL), "5: silences[0]: needs match; write match: {labels: {team: sales}}"),
+    (("match: {sinks: [opps]}", FROM, UNTIL), f'22: silences[0].match.sinks[0]: "opps" is no sink {SILENCED}: ops'),
+    (("match: {sinks: [out]}", FROM, UNTIL), f'22: silences[0].match.sinks[0]: "out" is no sink {SILENCED}: ops'),
+    (
+        ("match: {accounts: [x]}", FROM, UNTIL),
+        f'25: silences[0].match.accounts[0]: "x" is no account {SILENCED}: default',
+    ),
+    (
+        ("match: {events: [execution.faild]}", FROM, UNTIL),
         (
-            ("match: {}", FROM, UNTIL),
-            '6:13: silences[0].match: is empty; name what is meant; for everything write events: ["*"]',
+            '23: silences[0].match.events[0]: "execution.faild" matches no event type; '
+            'did you mean "execution.failed"? Globs such as "execution.*" work'
         ),
+    ),
+    # once
+    ((MATCH,), f"5: silences[0].from: needs from and until; {BOTH}"),
+    ((MATCH, UNTIL), f"5: silences[0].from: needs from; {BOTH}"),
+    ((MATCH, FROM), f"5: silences[0].until: needs until; {BOTH}"),
+    ((MATCH, "from: 2026-12-24", UNTIL), f'42: silences[0].from: "2026-12-24" has no zone; {WRITE}'),
+    ((MATCH, "from: 2026-13-24T00:00:00Z", UNTIL), f'42: silences[0].from: "2026-13-24T00:00:00Z" {NO_DATE}'),
+    (
+        (MATCH, "from: 0001-01-01T00:00:00+23:00", UNTIL),
+        f'42: silences[0].from: "0001-01-01T00:00:00+23:00" {NO_DATE}',
+    ),
+    ((MATCH, "from: [a]", UNTIL), "42: silences[0].from: is not a single value; write one value"),
+    (
+        (MATCH, FROM, "until: 2026-12-24T01:00:00+01:00"),
+        '71: silences[0].until: "2026-12-24T01:00:00+01:00" is not after from; write a later moment',
+    ),
+    (
+        (MATCH, FROM, UNTIL, "for: 2h"),
+        '93: silences[0].for: unknown key "for"; write until: with the moment it ends, such as 2026-12-24T00:00:00Z',
+    ),
+    # each week
+    (
+        (MATCH, FROM, WEEKLY),
+        "72: silences[0].weekly: is given beside from or until; keep from and until, or weekly",
+    ),
+    (
+        (MATCH, weekly(days="[saturday]")),
+        '52: silences[0].weekly.days[0]: "saturday" is not known; allowed: mon, tue, wed, thu, fri, sat, sun',
+    ),
+    (
+        (MATCH, weekly(to='"24:01"')),
+        '82: silences[0].weekly.to: "24:01" is not a time of day; write it like 08:00, from 00:00 to 24:00',
+    ),
+    *(
         (
-            ("match: {sinks: []}", FROM, UNTIL),
-            '6:13: silences[0].match: is empty; name what is meant; for everything write events: ["*"]',
-        ),
-        ((FROM, UNTIL), "6:5: silences[0]: needs match; write match: {labels: {team: sales}}"),
-        ((MATCH, UNTIL), f"6:5: silences[0].from: needs from; {BOTH}"),
-        ((MATCH, FROM), f"6:5: silences[0].until: needs until; {BOTH}"),
-        (
-            (MATCH, FROM, "until: 2026-12-24T01:00:00+01:00"),
-            '6:71: silences[0].until: "2026-12-24T01:00:00+01:00" is not after from; write a later moment',
-        ),
-        (
-            (MATCH, "from: 2026-12-24T00:00:00", UNTIL),
-            f'6:42: silences[0].from: "2026-12-24T00:00:00" has no zone; {WRITE}',
-        ),
-        (
-            (MATCH, "from: 2026-12-24", UNTIL),
-            f'6:42: silences[0].from: "2026-12-24" has no zone; {WRITE}',
-        ),
-        (
-            (MATCH, "from: 2026-13-24T00:00:00Z", UNTIL),
-            f'6:42: silences[0].from: "2026-13-24T00:00:00Z" is not a date with a time; {WRITE}',
-        ),
-        (
-            (MATCH, "from: 0001-01-01T00:00:00+23:00", UNTIL),
-            f'6:42: silences[0].from: "0001-01-01T00:00:00+23:00" is not a date with a time; {WRITE}',
-        ),
-        ((MATCH, "from: [a]", UNTIL), "6:42: silences[0].from: is not a single value; write one value"),
-        (
-            ("match: {sinks: [opps]}", FROM, UNTIL),
-            '6:22: silences[0].match.sinks[0]: "opps" is no sink that can be silenced; these are: ops',
-        ),
-        (
-            ("match: {sinks: [out]}", FROM, UNTIL),
-            ('6:22: silences[0].match.sinks[0]: "out" is no sink that can be silenced; these are: ops'),
-        ),
-        (
-            ("match: {accounts: [x]}", FROM, UNTIL),
-            '6:25: silences[0].match.accounts[0]: "x" is no account that can be silenced; these are: default',
-        ),
-        (
-            ("match: {events: [execution.faild]}", FROM, UNTIL),
+            (MATCH, weekly(timezone=zone)),
             (
-                '6:23: silences[0].match.events[0]: "execution.faild" matches no event type; '
-                'did you mean "execution.failed"? Globs such as "execution.*" work'
-            ),
-        ),
-        (
-            ("match: {pipelines: [p]}", FROM, UNTIL),
-            (
-                '6:26: silences[0].match.pipelines[0]: "p" is not a UUID; '
-                "copy the id from the pipeline's address in Clerk Chat"
-            ),
-        ),
-        (
-            ("match: {lables: {a: b}}", FROM, UNTIL),
-            (
-                '6:14: silences[0].match.lables: unknown key "lables"; did you mean "labels"? '
-                "Allowed: labels, pipelines, events, accounts, sinks"
-            ),
-        ),
-        (
-            (MATCH, FROM, UNTIL, "for: 2h"),
-            (
-                '6:93: silences[0].for: unknown key "for"; '
-                "write until: with the moment it ends, such as 2026-12-24T00:00:00Z"
-            ),
-        ),
-        (
-            (MATCH, FROM, UNTIL, "till: x"),
-            (
-                '6:93: silences[0].till: unknown key "till"; did you mean "until"? '
-                "Allowed: match, from, until, weekly, comment"
-            ),
-        ),
-        ((MATCH,), f"6:5: silences[0].from: needs from and until; {BOTH}"),
-        (
-            (MATCH, FROM, WEEKLY),
-            "6:72: silences[0].weekly: is given beside from or until; keep from and until, or weekly",
-        ),
-        ((MATCH, weekly(days="[]")), "6:51: silences[0].weekly.days: is empty; give at least one"),
-        (
-            (MATCH, weekly(days="[saturday]")),
-            '6:52: silences[0].weekly.days[0]: "saturday" is not known; allowed: mon, tue, wed, thu, fri, sat, sun',
-        ),
-        (
-            (MATCH, weekly(to='"24:01"')),
-            '6:82: silences[0].weekly.to: "24:01" is not a time of day; write it like 08:00, from 00:00 to 24:00',
-        ),
-        (
-            (MATCH, weekly(timezone="Berlin")),
-            (
-                '6:101: silences[0].weekly.timezone: "Berlin" is no time zone; '
+                f'101: silences[0].weekly.timezone: "{zone}" is no time zone; '
                 'did you mean "Europe/Berlin"? Write one such as Europe/Berlin'
             ),
-        ),
-        (
-            (MATCH, weekly(timezone="Europe/Berln")),
-            (
-                '6:101: silences[0].weekly.timezone: "Europe/Berln" is no time zone; '
-                'did you mean "Europe/Berlin"? Write one such as Europe/Berlin'
-            ),
-        ),
-    ],
-)
+        )
+        for zone in ("Berlin", "Europe/Berln")
+    ),
+]
+
+
+@pytest.mark.parametrize(("keys", "message"), MISTAKES)
 def test_a_mistake_is_one_line_with_its_remedy(keys: tuple[str, ...], message: str, mistakes: Mistakes) -> None:
-    assert mistakes(silence(*keys)) == [f"watcher.yaml:{message}", "1 problem in watcher.yaml"]
+    assert mistakes(silence(*keys)) == [f"watcher.yaml:6:{message}", "1 problem in watcher.yaml"]
 
 
 def test_a_sink_to_be_silenced_must_be_there(mistakes: Mistakes) -> None:

@@ -4,15 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 
-from watcher.config.document import Document
-from watcher.config.loader import load_config
-from watcher.config.warnings import network_disk, warnings_of
+from watcher.config.warnings import network_disk
 
 Warned = Callable[..., list[str]]
 
-ROOT = Path(__file__).parents[3]
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 SALES = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
 OTHER = "7be2f0c4-1d5a-4c39-9f60-2a8e4d1b7c05"
@@ -173,30 +169,3 @@ def test_nothing_of_a_secret_or_of_a_value_from_elsewhere_is_shown(warned: Warne
     )
     assert [line.split(": ")[1] for line in lines] == ["sinks.ops", "sinks.ops.url_file", "sinks.ops.match.labels"]
     assert not [line for line in lines if "s3cret" in line or "slaes" in line or "sales" in line]
-
-
-@pytest.mark.parametrize("path", sorted((*ROOT.glob("config/*.yaml"), *ROOT.glob("deploy/config/*.yaml"))))
-def test_an_example_is_warned_of_for_its_ids_alone(path: Path, tmp_path: Path) -> None:
-    (tmp_path / "clerk_api_key").write_text("k\n")
-    (tmp_path / "ops_webhook_secret").write_text(f"{SECRET}\n")
-    (tmp_path / "templates").symlink_to(ROOT / "config" / "templates")
-    copy = tmp_path / path.name
-    copy.write_text(path.read_text().replace("/run/secrets", str(tmp_path)))
-    document = Document(file=str(copy))
-    keys = {"CLERK_API_KEY": "k", "CLERK_API_KEY_US": "u", "CLERK_API_KEY_EU": "e"}
-    receivers = {
-        "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/x",
-        "DISCORD_WEBHOOK_URL": "https://discord.com/api/webhooks/1/x",
-        "TEAMS_WEBHOOK_URL": "https://example.environment.api.powerplatform.com/x?sig=x",
-        "NTFY_TOKEN": "t",
-        "PAGERDUTY_ROUTING_KEY": "k" * 32,
-        "SLACK_BOT_TOKEN": "xoxb-1-A",
-        "APPRISE_URL": "ntfys://ntfy.sh/x",
-    }
-    environ = keys | receivers | {"OPS_WEBHOOK_SECRET": SECRET, "OPS_TOKEN": "t"}
-    settings = load_config(copy, environ=environ, document=document)
-    warnings = warnings_of(document, settings)
-    ids = [watch["pipeline"] for watch in yaml.safe_load(copy.read_text())["watch"]]
-    assert [each.problem for each in warnings] == ["looks like the id of an example"] * sum(
-        "0000-4000" in i for i in ids
-    )

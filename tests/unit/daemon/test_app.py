@@ -17,7 +17,7 @@ from watcher.config.models import Settings
 from watcher.daemon.app import _nothing_unseen, run
 from watcher.domain.errors import Exit, ListenError
 from watcher.domain.timestamps import to_us
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.store.open import open_store
 
 
@@ -77,7 +77,7 @@ def shared_folder() -> Iterator[Path]:
 
 async def become_nobody(folder: Path) -> None:
     """Become a user whom permissions bind, with a store of their own: root may listen wherever it likes."""
-    store = await open_store(f"sqlite:///{folder}/w.db", clock=SystemClock())
+    store = await open_store(f"sqlite:///{folder}/w.db", clock=Clock())
     await store.close()  # so that all of it is imported: the other user may not read where it lies
     for name in ("w.db", "w.db.lock"):
         os.chown(folder / name, NOBODY, NOBODY)

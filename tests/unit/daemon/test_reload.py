@@ -16,7 +16,7 @@ from watcher.config.loader import ConfigSource
 from watcher.config.models import Settings
 from watcher.daemon.reload import ConfigFollower, Reloading
 from watcher.domain.errors import StoreError
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 
 WATCH = """
@@ -81,7 +81,7 @@ async def following(
         reloading,
         reloading.source.load(),
         metrics=metrics,
-        clock=SystemClock(),
+        clock=Clock(),
         fatal=fatal or failures.append,
         check_every_s=0.01,
     )
@@ -134,7 +134,7 @@ async def test_being_asked_is_enough(file: Path) -> None:
     source = ConfigSource(file, environ={})
     metrics = NotedMetrics()
     follower = ConfigFollower(
-        Reloading(source, asked), source.load(), metrics=metrics, clock=SystemClock(), fatal=raise_it, check_every_s=60
+        Reloading(source, asked), source.load(), metrics=metrics, clock=Clock(), fatal=raise_it, check_every_s=60
     )
     follower.apply = applied
     follower.begin()
@@ -150,7 +150,7 @@ def raise_it(error: BaseException) -> NoReturn:
 
 
 async def test_without_a_source_there_is_nothing_to_follow() -> None:
-    follower = ConfigFollower(None, Settings(), metrics=Metrics(), clock=SystemClock(), fatal=raise_it)
+    follower = ConfigFollower(None, Settings(), metrics=Metrics(), clock=Clock(), fatal=raise_it)
     follower.begin()
     await follower.end()
 

@@ -13,14 +13,14 @@ from structlog.testing import capture_logs
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.app import open_when_ready, run
 from watcher.domain.errors import StoreUnusableError
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.store.sql_store import SqlStore
 
 END_WHO_WAITS = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE NOT granted"
 
 
 def opening(settings: StoreSettings, stop: asyncio.Event) -> asyncio.Task[SqlStore | None]:
-    opened = open_when_ready(settings, clock=SystemClock(), stop=stop)
+    opened = open_when_ready(settings, clock=Clock(), stop=stop)
     return asyncio.create_task(opened)
 
 

@@ -4,9 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
-import queue
 import sqlite3
-import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -28,8 +26,7 @@ from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.pacing import LATENESS_S
 from watcher.sinks.output import StdoutOutput
-from watcher.store.changes import SourceChange
-from watcher.store.records import SinkRecord
+from watcher.store.changes import SinkRecord, SourceChange
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -415,17 +412,7 @@ async def test_the_other_sinks_are_notified_why_stdout_takes_nothing(
     if is_full:
         with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123 (a device)
             os.dup2(full.fileno(), writing)
-    sleeps: queue.Queue[float] = queue.Queue()
-    slept, may_go_on = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def sleep(wait_s: float) -> None:
-        sleeps.put(wait_s)
-        if sleeps.qsize() == 2:  # so the first was followed by another try
-            loop.call_soon_threadsafe(slept.set)
-            may_go_on.wait()
-
-    output = StdoutOutput(writing, sleep=sleep)
+    output = StdoutOutput(writing)
     setup = Setup(store, clock, output)
     async with setup.api.receiver, setup.hook.receiver:
         await setup.apply(sinks={"console": {"type": "stdout"}, "ops": setup.webhook()})
@@ -434,12 +421,11 @@ async def test_the_other_sinks_are_notified_why_stdout_takes_nothing(
         for after_s in (0, 0, 300):
             clock.advance(after_s)
             await workers[0].tick()
-            if is_full:
-                await slept.wait()
+            while is_full and workers[0]._sending:
+                await asyncio.sleep(0)
         await workers[1].tick()
         await setup.hook.asked()
         reported = json.loads(setup.hook.receiver.requests[-1].body)
-        may_go_on.set()
         os.set_blocking(reading, False)
         os.dup2(os.open(os.devnull, os.O_WRONLY), writing)
         os.close(reading)

@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -17,9 +16,9 @@ from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 from watcher.delivery.open_problems import REMINDED_COUNT
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.problems import Problem, ProblemChange, SentOpening
 from watcher.domain.routing import Silence
-from watcher.sinks.protocol import SendResult, SentProblem
+from watcher.sinks.protocol import SendResult
 from watcher.store.changes import SourceChange
 
 REMINDED = replace(RULES, remind_every_s=3600.0)
@@ -27,12 +26,9 @@ PROBLEM = Problem(UUID(int=5), EventType.PIPELINE_FAILING, EPOCH, EventKey(b"a",
 DATA = {"account": "default", "pipeline": {"id": "p"}, "labels": {"team": "sales"}}
 
 
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path / "watcher.db")
-    await rig.start(rules=REMINDED)
-    yield rig
-    await rig.stop()
+@pytest.fixture(autouse=True)
+async def _reminded(rig: Rig) -> None:
+    await rig.restart(rules=REMINDED)
 
 
 async def open_problem(rig: Rig) -> None:
@@ -234,7 +230,7 @@ async def test_a_reminder_that_could_not_be_recorded_comes_later_and_once(rig: R
     assert len(reminders(rig)) == 1
 
 
-async def refreshed(rig: Rig, after_s: float = 0.0) -> list[Sequence[SentProblem]]:
+async def refreshed(rig: Rig, after_s: float = 0.0) -> list[Sequence[SentOpening]]:
     """Return what the receiver is told again if so much time passes."""
     rig.sink.told.clear()
     await rig.go(after_s)
@@ -266,7 +262,7 @@ async def test_a_forgetful_receiver_is_told_again_every_minute(forgetful: Rig) -
     at_first = refreshes(forgetful, "ok") or 0.0  # the first may be soon enough to know of it
     ((problem,),) = await refreshed(forgetful, 60)
     assert (problem.problem, problem.closed_at) == (PROBLEM, None)
-    assert json.loads(problem.opening)["data"] == DATA | {"problem": {"id": str(PROBLEM.id)}}
+    assert json.loads(problem.body)["data"] == DATA | {"problem": {"id": str(PROBLEM.id)}}
     assert await refreshed(forgetful, 59) == []
     assert len(await refreshed(forgetful, 1)) == 1
     assert refreshes(forgetful, "ok") == at_first + 2
@@ -285,7 +281,7 @@ async def test_what_is_closed_is_told_for_a_quarter_of_an_hour(forgetful: Rig) -
 async def test_a_refresh_that_fails_is_counted_and_hurts_nobody(
     forgetful: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def crash(_: Sequence[SentProblem]) -> SendResult:
+    async def crash(_: Sequence[SentOpening]) -> SendResult:
         raise RuntimeError("secret")
 
     await open_problem(forgetful)
@@ -304,7 +300,7 @@ async def test_a_receiver_that_is_gone_or_slow_is_not_refreshed(
     begun, hangs = asyncio.Event(), asyncio.Event()
     asked_count = 0
 
-    async def hang(_: Sequence[SentProblem]) -> SendResult:
+    async def hang(_: Sequence[SentOpening]) -> SendResult:
         nonlocal asked_count
         asked_count += 1
         begun.set()
@@ -349,7 +345,7 @@ async def test_trouble_with_the_store_is_no_refresh(forgetful: Rig) -> None:
 
 
 async def test_the_end_breaks_a_refresh_off(forgetful: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def hang(_: Sequence[SentProblem]) -> SendResult:
+    async def hang(_: Sequence[SentOpening]) -> SendResult:
         await asyncio.Event().wait()
         return DELIVERED
 

@@ -8,8 +8,7 @@ from worker_rig import FakeClock
 from watcher.delivery.sink_state import SinkState
 from watcher.domain.delivery import Delivery
 from watcher.domain.timestamps import NEVER, Micros
-from watcher.store.changes import BackoffState
-from watcher.store.records import SinkRecord
+from watcher.store.changes import BackoffState, SinkRecord
 
 NO_BACKOFF = BackoffState()
 
@@ -47,7 +46,7 @@ def test_a_sink_fails_with_the_last_answer_since_its_last_success(
         if answer == "written":
             sink.got_through(clock.steady_us(), answer)
         else:
-            sink.heard(answer)
+            sink.failed(delivery(), answer)
     sink.trying(delivery())
     assert state_after(sink, clock, 300) == "failing"
     assert sink.answer == reported

@@ -1,9 +1,7 @@
 """How a worker orders, paces, retries, pauses and ends what it sends."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -13,17 +11,8 @@ from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Ans
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
 from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.store.changes import Turn
-from watcher.store.records import Taken
+from watcher.store.changes import Taken, Turn
 from watcher.store.sqlite import SqliteDatabase
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path / "watcher.db")
-    await rig.start()
-    yield rig
-    await rig.stop()
 
 
 def streams(count: int) -> list[str]:
@@ -107,7 +96,7 @@ async def test_a_delivery_waits_for_its_next_step_over_restarts_too_and_the_last
 
 
 async def test_a_sink_that_never_gives_up_keeps_trying_and_looks_for_nothing_to_give_up(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, retry=replace(RULES.retry, give_up_after_s=None)))
+    await rig.restart(rules=replace(RULES, give_up_after_s=None))
     rig.sink.answer = lambda _: FAILED
     await rig.record("a")
     await rig.go()
@@ -275,16 +264,6 @@ async def test_a_503_and_a_429_without_retry_after_hold_up_their_own_delivery_al
     await rig.record("b", "a")
     assert await rig.sent_after() == ["b1"]
     assert rig.row("a1")["due_at"] == rig.row("a2")["due_at"]
-
-
-async def test_no_pause_is_longer_than_an_hour(rig: Rig) -> None:
-    answers = iter([replace(BUSY, retry_after_s=90_000.0), DELIVERED, DELIVERED])
-    rig.sink.answer = lambda _: next(answers)
-    await rig.record("a")
-    await rig.go()
-    await rig.record("b")
-    assert await rig.sent_after(3599) == []
-    assert len(await rig.sent_after(2)) == 2
 
 
 async def test_a_410_disables_the_sink_and_its_deliveries_wait(rig: Rig) -> None:

@@ -1,36 +1,19 @@
-"""How a worker gets through much at once: slots, batches, settling in groups, and who makes room for it."""
+"""How a worker gets through much at once: slots, batches, settling in groups."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
-import pytest
-from worker_rig import BUSY, DELIVERED, GONE, RULES, Rig, name_of
+from worker_rig import BUSY, DELIVERED, RULES, Rig, name_of
 
-from watcher.delivery.worker import BATCH, CONCURRENCY, REST_S, UNSETTLED_COUNT
+from watcher.delivery.worker import CONCURRENCY, REST_S, UNSETTLED_COUNT
 from watcher.domain.delivery import Delivery
 from watcher.domain.routing import GroupRules
 from watcher.sinks.protocol import SendResult
 
 
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path / "watcher.db")
-    await rig.start()
-    yield rig
-    await rig.stop()
-
-
 def streams(count: int) -> list[str]:
     return [f"s{index:04}-" for index in range(count)]
-
-
-async def be_slow(rig: Rig, *, turn_s: float) -> None:
-    """Make each turn of the event loop take so long."""
-    while True:
-        rig.clock.passed_s += turn_s
-        await asyncio.sleep(0)
 
 
 async def test_an_answer_frees_its_slot_before_it_is_settled_and_all_are_settled_at_once(rig: Rig) -> None:
@@ -98,53 +81,6 @@ async def test_a_sink_that_takes_batches_is_sent_all_that_is_due_at_once(rig: Ri
     await rig.record(*streams(70), "a", "a")
     await rig.go()
     assert batches == [[*(f"{stream}1" for stream in streams(70)), "a1"], ["a2"]]
-
-
-@pytest.mark.untraced  # much longer with coverage, which others give
-@pytest.mark.parametrize(
-    ("count", "turn_s", "expected"), [(BATCH + 20, 0.01, True), (BATCH + 20, 0.0, False), (20, 0.01, False)]
-)
-async def test_polling_makes_room_for_a_backlog_while_the_event_loop_is_slow(
-    rig: Rig, count: int, turn_s: float, *, expected: bool
-) -> None:
-    rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
-    await rig.record(*streams(count))
-
-    slow = asyncio.create_task(be_slow(rig, turn_s=turn_s))
-    await rig.worker.tick()
-    slow.cancel()
-    assert bool(rig.backpressure.waiting) is expected
-
-
-@pytest.mark.untraced  # much longer with coverage, which others give
-async def test_a_slow_receiver_takes_no_room_from_polling(rig: Rig) -> None:
-    async def answer_late() -> SendResult:
-        for _ in range(100):
-            await asyncio.sleep(0)
-        return DELIVERED
-
-    rig.sink.answer = lambda _: answer_late()
-    await rig.record(*streams(2 * BATCH + 100))
-    slow = asyncio.create_task(be_slow(rig, turn_s=0.01))
-    await rig.worker.tick()
-    assert rig.backpressure.waiting
-    for _ in range(BATCH - CONCURRENCY):
-        await rig.sink.arrived.get()
-    await rig.worker.tick()
-    slow.cancel()
-    assert not rig.backpressure.waiting
-
-
-async def test_a_sink_that_wants_nothing_more_takes_no_room_from_polling(rig: Rig) -> None:
-    rig.backpressure.note("ops", has_backlog=True, turn_s=1.0)
-    rig.sink.answer = lambda _: GONE
-    await rig.record(*streams(BATCH + 20))
-
-    slow = asyncio.create_task(be_slow(rig, turn_s=0.01))
-    await rig.go()
-    slow.cancel()
-    assert rig.sink_state() == "disabled"
-    assert not rig.backpressure.waiting
 
 
 async def test_what_cannot_be_sent_holds_up_its_batch_only_once(rig: Rig) -> None:

@@ -1,8 +1,7 @@
 """How a sink is sent groups: what goes together, when, and that nothing of it is lost or changed."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,7 +10,7 @@ from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.routing import GroupRules
-from watcher.sinks.protocol import RetryRules, SendResult, WorkerRules
+from watcher.sinks.protocol import SendResult, WorkerRules
 
 GROUPED = replace(RULES, group=GroupRules(("pipeline",), wait_s=30.0, max_count=4))
 
@@ -24,12 +23,9 @@ def by(*fields: str, max_count: int = 100) -> WorkerRules:
     return replace(RULES, group=GroupRules(fields, wait_s=30.0, max_count=max_count))
 
 
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path / "watcher.db")
-    await rig.start(rules=GROUPED)
-    yield rig
-    await rig.stop()
+@pytest.fixture(autouse=True)
+async def _grouped(rig: Rig) -> None:
+    await rig.restart(rules=GROUPED)
 
 
 async def batches_after(rig: Rig, after_s: float = 0.0) -> list[list[str]]:
@@ -147,7 +143,7 @@ async def test_one_event_that_always_fails_costs_the_others_of_its_group_no_more
 ) -> None:
     """29 of 29 healthy events died with it once."""
     names = [f"s{number:02}-" for number in range(30)]
-    await rig.restart(rules=replace(by("pipeline"), retry=RetryRules((1.0, 5.0, 30.0, 120.0, 600.0), 86_400.0)))
+    await rig.restart(rules=replace(by("pipeline"), schedule_s=(1.0, 5.0, 30.0, 120.0, 600.0)))
     rig.sink.answer = lambda _: failure if "s07-1" in rig.sink.batches[-1] else DELIVERED
     await rig.record(*names, data=of("p"))
     for _ in range(0, 600, others_every_s):
@@ -169,7 +165,7 @@ async def test_a_group_that_fails_while_nothing_gets_through_stays_together(rig:
 
 
 async def test_each_of_a_group_dies_at_its_own_time(rig: Rig) -> None:
-    await rig.restart(rules=replace(by("pipeline"), retry=RetryRules((1.0, 5.0, 30.0), give_up_after_s=100.0)))
+    await rig.restart(rules=replace(by("pipeline"), give_up_after_s=100.0))
     rig.sink.answer = lambda _: FAILED
     await rig.record("a", "a", "b", data=of("p"))
     await rig.go_for(60)
@@ -181,7 +177,7 @@ async def test_each_of_a_group_dies_at_its_own_time(rig: Rig) -> None:
 
 
 async def test_a_dead_sink_gives_up_what_waits_for_it_in_groups_or_not(rig: Rig) -> None:
-    await rig.restart(rules=replace(GROUPED, retry=replace(RULES.retry, give_up_after_s=100.0)))
+    await rig.restart(rules=replace(GROUPED, give_up_after_s=100.0))
     rig.sink.answer = lambda _: replace(BUSY, retry_after_s=3600)
     await rig.record("a", "b", data=of("p"))
     await rig.go(30)

@@ -1,9 +1,7 @@
 """What is recorded is taken in the same transaction, where the worker of its sink has nothing else to ask."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from worker_rig import DELIVERED, FAILED, RULES, Answer, Rig, name_of
@@ -14,15 +12,11 @@ from watcher.domain.routing import GroupRules
 from watcher.sinks.protocol import WorkerRules
 
 
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path / "watcher.db")
-    await rig.start()
+@pytest.fixture(autouse=True)
+async def _takes_along(rig: Rig) -> None:
     await rig.go()
     rig.take_along()
     rig.store.asked.clear()
-    yield rig
-    await rig.kill()
 
 
 async def test_what_is_recorded_is_sent_though_the_worker_has_asked_for_nothing(rig: Rig) -> None:

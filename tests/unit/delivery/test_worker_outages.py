@@ -2,29 +2,24 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 
 from watcher.domain.delivery import Delivery
-from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult
+from watcher.sinks.protocol import SendOutcome, SendResult
 
-DEFAULTS = replace(RULES, retry=RetryRules((1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 10_800.0), give_up_after_s=259_200.0))
+DEFAULTS = replace(RULES, schedule_s=(1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 10_800.0), give_up_after_s=259_200.0)
 PACED = replace(DEFAULTS, rate_per_s=100.0)
 
 AWAY_FROM_S = 63.0
 
 
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path / "watcher.db")
-    await rig.start(rules=DEFAULTS)
-    yield rig
-    await rig.stop()
+@pytest.fixture(autouse=True)
+async def _with_defaults(rig: Rig) -> None:
+    await rig.restart(rules=DEFAULTS)
 
 
 class World:
@@ -76,7 +71,7 @@ class World:
         ]
 
 
-USERS = RetryRules((1.0, 60.0, 3600.0), give_up_after_s=259_200.0)
+USERS = (1.0, 60.0, 3600.0)
 UNAVAILABLE = SendResult(SendOutcome.RETRY, "503")
 IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", retry_after_s=3600.0)
 
@@ -85,24 +80,24 @@ IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", retry_after_s=3600.0)
 @pytest.mark.parametrize(
     ("away_s", "every_s", "poisoned", "schedule", "answer"),
     [
-        (20, 50, 3, DEFAULTS.retry, UNAVAILABLE),
+        (20, 50, 3, DEFAULTS.schedule_s, UNAVAILABLE),
         (120, 50, 0, USERS, UNAVAILABLE),
-        (120, 7, 1, DEFAULTS.retry, IN_AN_HOUR),
+        (120, 7, 1, DEFAULTS.schedule_s, IN_AN_HOUR),
         (600, 50, 3, USERS, IN_AN_HOUR),
-        (600, 50, 0, DEFAULTS.retry, UNAVAILABLE),
+        (600, 50, 0, DEFAULTS.schedule_s, UNAVAILABLE),
         *(
             pytest.param(away_s, every_s, poisoned, schedule, answer, marks=pytest.mark.soak)
             for away_s, every_s in ((20, 0.5), (120, 0.5), (600, 2), (7200, 7), (7200, 50))
             for poisoned in (0, 3)
-            for schedule in (DEFAULTS.retry, USERS)
+            for schedule in (DEFAULTS.schedule_s, USERS)
             for answer in (UNAVAILABLE, IN_AN_HOUR)
         ),
     ],
 )
 async def test_after_an_outage_everything_arrives_within_ninety_seconds(
-    rig: Rig, away_s: float, every_s: float, poisoned: int, schedule: RetryRules, answer: SendResult
+    rig: Rig, away_s: float, every_s: float, poisoned: int, schedule: tuple[float, ...], answer: SendResult
 ) -> None:
-    await rig.restart(rules=replace(PACED, retry=schedule))
+    await rig.restart(rules=replace(PACED, schedule_s=schedule))
     world = World(rig, every_s=every_s, poisoned=poisoned, away_s=away_s, answer=answer)
     await world.run(AWAY_FROM_S + away_s + 60, rest_s=120)
     assert max(world.delays_s()) <= 90
@@ -113,17 +108,17 @@ async def test_after_an_outage_everything_arrives_within_ninety_seconds(
 @pytest.mark.parametrize(
     ("every_s", "poisoned", "schedule"),
     [
-        (50, 1, DEFAULTS.retry),
+        (50, 1, DEFAULTS.schedule_s),
         (50, 3, USERS),
-        (10, 3, DEFAULTS.retry),
-        pytest.param(0.5, 3, DEFAULTS.retry, marks=pytest.mark.soak),
+        (10, 3, DEFAULTS.schedule_s),
+        pytest.param(0.5, 3, DEFAULTS.schedule_s, marks=pytest.mark.soak),
         pytest.param(0.5, 1, USERS, marks=pytest.mark.soak),
     ],
 )
 async def test_what_never_gets_through_is_seldom_tried_and_holds_up_nothing_else(
-    rig: Rig, every_s: float, poisoned: int, schedule: RetryRules
+    rig: Rig, every_s: float, poisoned: int, schedule: tuple[float, ...]
 ) -> None:
-    await rig.restart(rules=replace(PACED, retry=schedule))
+    await rig.restart(rules=replace(PACED, schedule_s=schedule))
     world = World(rig, every_s=every_s, poisoned=poisoned, away_s=0, answer=UNAVAILABLE)
     await world.run(3600, rest_s=0)
     delays_s = sorted(world.delays_s())
@@ -143,7 +138,7 @@ def back(rig: Rig) -> None:
 async def test_a_receiver_that_counts_failures_is_not_given_reason_to_ban_anybody(rig: Rig) -> None:
     """Discord bans an address for 10,000 failures in 10 minutes: what waits must not make more of them."""
     await rig.restart(rules=PACED)
-    rig.sink.answer = lambda _: replace(BUSY, retry_after_s=None)
+    rig.sink.answer = lambda _: replace(BUSY, retry_after_s=0.0)
     await rig.record(*(f"e{number}-" for number in range(200)))
     wanted_at = rig.clock.passed_s
     while wanted_at < 600:
@@ -275,7 +270,7 @@ async def test_stdout_has_no_breaker(rig: Rig) -> None:
 
 
 async def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, retry=RetryRules((1.0,), give_up_after_s=200.0)))
+    await rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=200.0))
     rig.sink.answer = lambda _: SendResult(SendOutcome.BUSY, "429", retry_after_s=3600)
     await rig.record("a")
     await rig.go()
@@ -303,7 +298,7 @@ async def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(r
 
 
 async def test_what_is_in_flight_is_not_given_up(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, retry=RetryRules((1.0,), give_up_after_s=200.0)))
+    await rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=200.0))
     held = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda _: held
     await rig.record("a")
@@ -328,7 +323,7 @@ async def test_a_store_in_trouble_while_the_breaker_is_open_is_asked_again_and_h
 
 
 async def test_with_nothing_left_to_try_an_open_breaker_lets_the_worker_rest(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, retry=RetryRules((1.0,), give_up_after_s=60.0)))
+    await rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=60.0))
     away(rig)
     await rig.record(*"abcde")
     await rig.go()

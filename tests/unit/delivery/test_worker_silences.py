@@ -1,10 +1,8 @@
 """What a silence keeps back, what it does not, and what is sent when it ends."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -17,21 +15,12 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.routing import GroupRules, Silence, WeeklyHours
 from watcher.sinks.protocol import WorkerRules
-from watcher.store.changes import Turn
-from watcher.store.records import Taken
+from watcher.store.changes import Taken, Turn
 
 OF_P = {"account": "default", "pipeline": {"id": "p"}, "labels": {"team": "sales"}}
 GROUPED = replace(RULES, group=GroupRules(("account",), wait_s=30.0, max_count=100))
 BY_PIPELINE = replace(RULES, group=GroupRules(("pipeline",), wait_s=30.0, max_count=100))
 PROBLEM = Problem(UUID(int=5), EventType.ACCOUNT_DEGRADED, EPOCH, EventKey(b"a", 1))
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path / "watcher.db")
-    await rig.start()
-    yield rig
-    await rig.stop()
 
 
 def silence(rig: Rig, *, from_s: float = 0.0, until_s: float = 600.0, **wanted: Any) -> Silence:

@@ -2,9 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from stores import claim
@@ -13,17 +11,9 @@ from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreUnusableError
-from watcher.sinks.protocol import RetryRules, SendOutcome, SendResult
+from watcher.sinks.protocol import SendOutcome, SendResult
 
 FOREVER = 10_000.0
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path / "watcher.db")
-    await rig.start()
-    yield rig
-    await rig.kill()
 
 
 async def fail_for(rig: Rig, seconds: float) -> None:
@@ -105,7 +95,7 @@ async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_las
 
 
 async def test_a_delivery_is_given_up_after_as_long_however_many_restarts_that_holds(rig: Rig) -> None:
-    rules = replace(RULES, retry=RetryRules((1.0,), give_up_after_s=110.0))
+    rules = replace(RULES, schedule_s=(1.0,), give_up_after_s=110.0)
     rig.sink.answer = lambda _: SendResult(SendOutcome.RETRY, "503", 89.0)
     await rig.restart(rules=rules)
     await rig.record("a")

@@ -1,8 +1,7 @@
 """A sink whose lease is not trusted: nothing is sent, until it is again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import pytest
 from worker_rig import DELIVERED, FAILED, Rig
@@ -11,14 +10,6 @@ from watcher.delivery.worker import REST_S
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import LeaseExpiredError
 from watcher.sinks.protocol import SendResult
-
-
-@pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
-    rig = Rig(tmp_path / "watcher.db")
-    await rig.start()
-    yield rig
-    await rig.kill()
 
 
 async def test_nothing_is_sent_while_the_lease_is_not_trusted_and_then_it_goes_on(rig: Rig) -> None:

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from watcher.config.locate import DEFAULTS, PLACES, STORE_VARIABLE
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.web.health import Checks, health_routes
 
 Manifest = dict[str, Any]
@@ -126,7 +126,7 @@ async def test_the_probes_ask_pages_that_there_are() -> None:
 
     async def refresh() -> None: ...
 
-    routes = health_routes(lambda: Checks(tuple, none, refresh), CollectorRegistry(), clock=SystemClock())
+    routes = health_routes(lambda: Checks(tuple, none, refresh), CollectorRegistry(), clock=Clock())
     probes = {name: CONTAINER[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert {get["path"] for get in probes.values()} <= {route.path for route in routes}
     assert {name: get["path"] for name, get in probes.items()} == {

@@ -12,7 +12,7 @@ from receiver import Receiver
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import Micros
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import SendOutcome, SinkContext
 from watcher.sinks.webhook import WebhookSettings
 
@@ -67,7 +67,7 @@ def receive() -> Callable[..., int]:
 async def test_the_receiver_of_the_page_takes_a_real_request_once(receive: Callable[..., int]) -> None:
     async with Receiver() as receiver:
         settings = WebhookSettings.model_validate({"type": "webhook", "url": receiver.url, "secret": SECRET})
-        sink = settings.open(SinkContext(SystemClock()))
+        sink = settings.open(SinkContext(Clock()))
         assert (await sink.send([DELIVERY])).outcome is SendOutcome.DELIVERED
         await sink.close()
         request = receiver.requests[0]

@@ -18,7 +18,7 @@ from stores import claim
 from watcher.domain.errors import Exit
 from watcher.domain.event import AccountTrouble, EventType, GapReason
 from watcher.domain.problems import PROBLEM_KINDS
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.open import open_store
 
@@ -117,7 +117,7 @@ with sqlite3.connect(sys.argv[1]) as store, sqlite3.connect(copy) as backup:
 
 @pytest.mark.parametrize("command", backup_commands(), ids=["sqlite3", "the watcher's Python"])
 async def test_a_backup_made_as_it_says_is_a_store_nobody_else_may_read(command: str, tmp_path: Path) -> None:
-    clock = SystemClock()
+    clock = Clock()
     store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock)
     await claim(store, "account", "default")
     if shutil.which("sqlite3") is None:  # where it is not installed, what makes a file as it does

@@ -15,7 +15,6 @@ from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros
-from watcher.polling.account_poller import YIELDING_CONCURRENCY
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.http_client import REMEDIES
 from watcher.store.changes import ExecutionChange
@@ -227,24 +226,6 @@ async def test_requests_keep_the_pace(store: SqlStore, clock: FakeClock) -> None
     times = [at for at, _ in account.api.asked]
     assert len(times) == pytest.approx(60 * 5 * 0.98, rel=0.03)
     assert min(later - earlier for earlier, later in itertools.pairwise(times)) > 0.18
-
-
-async def test_fewer_requests_are_in_flight_while_deliveries_wait_for_the_event_loop(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    names = [f"9a1b0000-0000-4000-8000-{number:012d}" for number in range(20)]
-    account = await account_of(store, clock, *names, rate_per_s=1e6)
-    backpressure = account.watcher._deps.backpressure
-    account.api.gate.clear()
-    backpressure.note("ops", has_backlog=True, turn_s=0.01)
-    assert await account.watcher.tick() == pytest.approx(0.1)
-    await account.settle()
-    assert account.api.in_flight == YIELDING_CONCURRENCY
-    backpressure.note("ops", has_backlog=False, turn_s=0.0)
-    await account.watcher.tick()
-    await account.settle()
-    assert account.api.in_flight == 20
-    account.api.gate.set()
 
 
 async def test_no_more_requests_are_in_flight_than_allowed(store: SqlStore, clock: FakeClock) -> None:

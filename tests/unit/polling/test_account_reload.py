@@ -11,9 +11,8 @@ from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, page
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.watch import FirstSight, Watch
-from watcher.store.changes import Lease, PipelineChange, SourceChange
+from watcher.store.changes import Lease, PipelineChange, SourceChange, Taken
 from watcher.store.recording import Item
-from watcher.store.records import Taken
 from watcher.store.sql_store import SqlStore, Work
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")

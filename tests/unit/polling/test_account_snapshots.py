@@ -139,7 +139,7 @@ async def test_a_removed_watch_takes_its_series_along(store: SqlStore, clock: Fa
     await account.watcher.watch([Watch("default", EMPTY_PIPELINE, (SECOND,))])
     assert shown(account, "executions_started_total") is None
     assert shown(account, "executions_started_total", pipeline=EMPTY_PIPELINE) == 0
-    account.metrics.forget_account("default")
+    account.metrics.forget("account", "default")
     assert "watcher_executions_started_total{" not in generate_latest(account.metrics.registry).decode()
 
 

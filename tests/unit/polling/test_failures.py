@@ -3,13 +3,13 @@
 import pytest
 from virtual import PIPELINE, FakeClock, watch_of
 
-from watcher.clerk.protocol import Reply
+from watcher.clerk.api import Reply
 from watcher.domain.execution import ExecutionRecord, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.polling.evaluator import Cadence, backoff_cadence
 from watcher.polling.failures import LOST_EVERY_S, FailurePolicy
-from watcher.polling.list_scan import ListMemory, Scan
+from watcher.polling.list_scan import ListMemory
 from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.poll_item import Failures, PollItem, TrackedExecution
 
@@ -72,8 +72,7 @@ class Rig:
 
 
 def a_list() -> PipelineListState:
-    scan = Scan(ListMemory(), cursor=Cursor(Micros(0)), lookback_us=0, pages_at_most=1)
-    return PipelineListState(watch_of(), Cursor(Micros(0)), PipelineStream(0), scan)
+    return PipelineListState(watch_of(), Cursor(Micros(0)), PipelineStream(0), ListMemory(0, 1))
 
 
 def lost(word: str) -> LostReason | None:

@@ -6,14 +6,14 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 from stores import HeardStore, upkeep
-from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
+from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of, pages_of, said
 
-from watcher.clerk.protocol import PAGE_ROWS, PageReply
-from watcher.domain.errors import StoreError
+from watcher.clerk.api import PAGE_ROWS, PageReply
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
@@ -21,8 +21,7 @@ from watcher.polling.evaluator import Evaluation
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.sort_order import Order
-from watcher.store.changes import ChangeSet, ExecutionChange
-from watcher.store.recording import Item
+from watcher.store.changes import ChangeSet
 from watcher.store.sql_store import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
@@ -64,21 +63,6 @@ def asked(account: Account, what: str) -> int:
     return len(account.api.times(what))
 
 
-class NotedStore(HeardStore):
-    """The real store, but that it notes changes, and refuses those of some executions."""
-
-    def __init__(self, store: SqlStore) -> None:
-        super().__init__(store)
-        self.noted: list[Item] = []
-        self.refused: set[str] = set()
-
-    async def hear(self, item: Item) -> None:
-        self.noted.append(item)
-        several = item.changes if isinstance(item, ChangeSet) else (item,)
-        if {each.known.execution for each in several if isinstance(each, ExecutionChange)} & self.refused:
-            raise StoreError("not this one")
-
-
 async def emitted(account: Account) -> list[tuple[str, str]]:
     return [(event["type"], event.get("subject", "")) for event in await account.events()]
 
@@ -95,28 +79,28 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(store
 
 
 async def test_what_one_page_brings_is_one_change_for_the_store(store: SqlStore, clock: FakeClock) -> None:
-    noted: Any = NotedStore(store)
+    noted: Any = HeardStore(store)
     account = await whole_account(noted, clock, *(row(number, "running") for number in (3, 2, 1)))
     await account.run_for(5)
     await emitted(account)
-    noted.noted.clear()
+    noted.heard.clear()
     show(account, *(row(number, "paused") for number in (3, 2, 1)))
     await account.run_for(5)
     assert sorted(await emitted(account)) == [("execution.paused", name(number)) for number in (1, 2, 3)]
-    (written,) = [each for each in noted.noted if isinstance(each, ChangeSet)]
+    (written,) = [each for each in noted.heard if isinstance(each, ChangeSet)]
     assert len(written.changes) == 3
 
 
 async def test_a_row_that_the_store_does_not_take_keeps_no_other_from_it(store: SqlStore, clock: FakeClock) -> None:
-    noted: Any = NotedStore(store)
+    noted: Any = HeardStore(store)
     account = await whole_account(noted, clock, *(row(number, "running") for number in (3, 2, 1)))
     await account.run_for(5)
     await emitted(account)
-    noted.refused = {name(2)}
+    noted.takes = lambda item: name(2) not in repr(item)
     show(account, *(row(number, "paused") for number in (3, 2, 1)))
     await account.run_for(5)
     assert sorted(await emitted(account)) == [("execution.paused", name(number)) for number in (1, 3)]
-    noted.refused = set()
+    noted.takes = lambda _item: True
     await account.run_for(5)
     assert await emitted(account) == [("execution.paused", name(2))]
 
@@ -346,10 +330,36 @@ async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_m
     again.api.pages = {1: Outcome.FORBIDDEN}
     again.api.script[name(1)] = said(name(1), "running")
     await again.run_for(700)
-    assert await emitted(again) == []
+    assert (await emitted(again), asked(again, "page 1")) == ([], 2)
     show(again, row(1, "running"))
     await again.run_for(1200)
     assert await emitted(again) == []
+
+
+async def test_a_list_that_is_refused_and_asked_for_every_ten_minutes_is_no_budget_that_is_too_small(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    other = Watch("default", "77aa0000-0000-4000-8000-000000000000", (name(1),))
+    account = await account_of(store, clock, name(1), watches=[WHOLE, other])
+    account.api.pipelines.add(other.pipeline)
+    account.api.pages = {1: Outcome.FORBIDDEN}
+    await account.run_for(7200)
+    assert [type_ for type_, *_ in await account.emitted()] == ["execution.running", "pipeline.gap"]
+
+
+async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(store: SqlStore, clock: FakeClock) -> None:
+    pipelines = [f"0b5c8f1e-2c3a-4f1e-9d8a-{number:012}" for number in range(20)]
+    error = Outcome.SERVER_ERROR
+    api = ScriptedApi(clock, pages={1: error}, status_codes={error: 502}, pipelines=set(pipelines))
+    watches = [Watch("default", pipeline, (), name="Sales agent") for pipeline in pipelines]
+    account = await account_of(store, clock, watches=watches, api=api, jitter=Random(1).random)
+    await account.run_for(50)
+    asked = [at for at, _ in api.asked]
+    assert len(asked) == 20 * 6  # at once, and after five waits that double, each spread by a tenth
+    for number, most in ((0, 20), (1, 12), (3, 8), (5, 5)):
+        step = sorted(asked[20 * number : 20 * (number + 1)])
+        together = max(sum(at <= other < at + 0.1 for other in step) for at in step)
+        assert together <= most, number
 
 
 async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(store: SqlStore, clock: FakeClock) -> None:
@@ -431,55 +441,6 @@ async def test_in_a_storm_of_ends_every_second_request_still_polls(store: SqlSto
 
 
 DAY_S = 24 * 3600.0
-
-
-async def after_two_days(
-    store: SqlStore, clock: FakeClock, *, gone: bool = False, days: float = 2.0
-) -> tuple[Account, list[ExecutionSnapshot]]:
-    """Return an account that was off for two days, in which 300 began and ended; `gone`: the API forgot all before."""
-    before = [row(number, "success", age_s=100, ended_s=90) for number in range(20, 0, -1)]
-    account = await whole_account(store, clock, *before)
-    await account.run_for(5)
-    clock.advance(days * DAY_S)
-    since = [
-        row(number, "success", age_s=-days * DAY_S * number / 400, ended_s=-days * DAY_S * number / 400 - 5)
-        for number in range(399, 99, -1)
-    ]
-    again = await whole_account(store, clock, *since, *(() if gone else before))
-    await again.run_for(70)
-    return again, since
-
-
-@pytest.mark.untraced
-async def test_after_two_days_off_everything_that_began_and_ended_meanwhile_is_reported_once(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account, since = await after_two_days(store, clock)
-    events = await emitted(account)
-    assert sorted(events) == sorted(("execution.success", each.id) for each in since)
-    assert asked(account, "page 7") == 1
-    await account.run_for(60)
-    assert await emitted(account) == []
-    assert asked(account, "page 7") == 1
-
-
-@pytest.mark.untraced
-async def test_what_the_api_forgot_in_the_meantime_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
-    account, since = await after_two_days(store, clock, gone=True)
-    events = await account.events()
-    gaps = [event["data"]["reason"] for event in events if event["type"] == "pipeline.gap"]
-    assert gaps == ["deleted"]
-    assert len(events) == len(since) + 1
-
-
-@pytest.mark.untraced
-async def test_what_is_older_than_lookback_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
-    account, since = await after_two_days(store, clock, days=20.0)
-    events = await account.events()
-    (gap,) = [event for event in events if event["type"] == "pipeline.gap"]
-    assert gap["data"]["reason"] == "lookback"
-    ends = [event for event in events if event["type"] == "execution.success"]
-    assert 0 < len(ends) < len(since)
 
 
 async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_anew(
@@ -816,18 +777,6 @@ async def test_all_that_was_known_may_only_have_grown_too_old(
     assert [type_ for type_, _ in await emitted(account)].count("pipeline.gap") == gaps
 
 
-@pytest.mark.parametrize("states_total", [True, False])
-async def test_what_ended_shortly_before_by_its_dates_but_was_not_there_is_new(
-    store: SqlStore, clock: FakeClock, *, states_total: bool
-) -> None:
-    account = await whole_account(store, clock, row(2, "running"))
-    account.api.states_total = states_total
-    await account.run_for(30)
-    show(account, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
-    await account.run_for(30)
-    assert await emitted(account) == [("execution.running", name(2)), ("execution.success", name(1))]
-
-
 @pytest.mark.parametrize("rules", [RULES, replace(RULES, first_sight=FirstSight.NOTIFY, lookback_us=60_000_000)])
 @pytest.mark.parametrize(
     ("count", "order", "states_total", "restarts"),
@@ -860,19 +809,6 @@ async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock
     assert await emitted(account) == [("execution.success", name(1000))]
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
-@pytest.mark.parametrize(("lie", "at_most"), [(None, 3), (1000, 3)])
-async def test_an_untrue_total_costs_few_requests_once_the_list_is_known(
-    store: SqlStore, clock: FakeClock, lie: int | None, at_most: int
-) -> None:
-    account = await whole_account(store, clock, *history(30)[::-1])
-    account.api.states_total, account.api.total = lie is not None, lie
-    await account.run_for(30)
-    before = len(account.api.asked)
-    await account.run_for(20)
-    assert len(account.api.asked) - before <= at_most * 20
-
-
 @pytest.mark.parametrize("found_after_s", [2, 30])
 async def test_what_a_later_scan_is_the_first_to_show_is_new_though_it_began_before_the_watch(
     store: SqlStore, clock: FakeClock, found_after_s: float
@@ -882,20 +818,6 @@ async def test_what_a_later_scan_is_the_first_to_show_is_new_though_it_began_bef
     show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(30)
     assert await emitted(account) == [("execution.success", name(2))]
-
-
-@pytest.mark.untraced  # much longer with coverage, which others give
-@pytest.mark.parametrize(("total", "states_total"), [(None, True), (100, True), (None, False)])
-async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
-    store: SqlStore, clock: FakeClock, total: int | None, *, states_total: bool
-) -> None:
-    account = await whole_account(store, clock)
-    account.api.total, account.api.states_total = total, states_total
-    await account.run_for(0.5)
-    assert asked(account, "page 1") > 0
-    show(account, *history(100))
-    await account.run_for(60)
-    assert await emitted(account) == []
 
 
 @pytest.mark.parametrize("states_total", [True, False])

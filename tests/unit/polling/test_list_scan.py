@@ -1,19 +1,5 @@
 """Scans of a list that behaves as the API may: nothing is missed in silence, no gap without need, few pages.
 
-The choices it makes, each with its case (`test_` left out):
-
-- The list turns over while it is read: the scan is made anew; often in a row, the list has no order
-  (`a_list_that_turns_over_with_each_page_is_a_gap`).
-- It grows faster than it is read: outrun only if the scan made anew is, too
-  (`a_list_that_grows_faster_than_it_is_read_is_a_gap`).
-- Only the total shows rows far down: all of it is read, twice at most, then that is a gap
-  (`what_comes_further_down_than_may_be_read_is_a_gap_and_is_not_looked_for_again`).
-- No total confirms the end of the first scan: it is made three times, as a page may have been cut short
-  (`where_the_last_page_is_shown_for_those_beyond_it_the_list_ends_there`).
-- Rows are deleted on top: what moved is read again, and the pages after it
-  (`rows_that_a_deletion_moved_up_are_read_again`).
-- The end is not where it was: steps double, then halve (`the_end_of_a_list_is_not_looked_for_for_ever`).
-
 What is history, and what is told: `test_virtual_list_baseline.py`.
 """
 
@@ -25,7 +11,7 @@ from typing import Any
 import pytest
 from stores import from_us
 
-from watcher.clerk.protocol import PageReply
+from watcher.clerk.api import PageReply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
@@ -49,7 +35,6 @@ class World:
     rows: list[ExecutionSnapshot] = field(default_factory=list)
     recorded: dict[str, int] = field(default_factory=dict)
     cursor: Cursor = field(default_factory=lambda: Cursor(since_at=NOW))
-    memory: ListMemory = field(default_factory=ListMemory)
     page_rows: int = 50
     count: int = 0
     pages: int = 0
@@ -60,6 +45,9 @@ class World:
     clamped_at: int | None = None
     asked: list[int] = field(default_factory=list)
     meanwhile: Callable[[int], None] | None = None  # after so many pages
+
+    def __post_init__(self) -> None:
+        self.memory = ListMemory(7 * DAY, self.pages_at_most)
 
     def arrive(self, count: int, *, dated: float = 1.0) -> None:
         for _ in range(count):
@@ -83,7 +71,7 @@ class World:
         self.pages, self.asked = 0, []
         while True:
             self.now += SECOND
-            scan = Scan(self.memory, cursor=self.cursor, lookback_us=7 * DAY, pages_at_most=self.pages_at_most)
+            scan = Scan(self.memory, self.cursor)
             scan.began_at = Micros(self.now)
             result = self._read(scan, crash_after)
             if result is None:
@@ -105,14 +93,14 @@ class World:
             reply = answer(rows, total=self.claimed())
             scan.note(reply)
             self.recorded |= dict.fromkeys(fresh, scan.began_at)
-            result = scan.read(reply, known_rows=known_rows, has_fresh=bool(fresh))
+            result = scan.read(reply, known_rows=known_rows)
             if result:
                 return result
             if self.pages < self.calm_after:
                 self.arrive(int(self.rate) + (self.draw.random() < self.rate % 1))
             if self.meanwhile is not None:
                 self.meanwhile(self.pages)
-        self.memory = ListMemory()
+        self.memory = ListMemory(7 * DAY, self.pages_at_most)
         return None
 
     def missing(self, rows: list[ExecutionSnapshot]) -> list[str]:
@@ -209,15 +197,6 @@ def test_oldest_first_a_scan_reads_no_more_than_it_needs(page_rows: int) -> None
         world.arrive(1)
     assert world.scan() == ScanResult()
     assert world.pages <= 2
-
-
-def test_rows_that_a_deletion_moved_up_are_read_again() -> None:
-    world = World()
-    world.arrive(60)
-    world.scan()
-    world.arrive(120)
-    world.meanwhile = lambda pages: world.rows.__delitem__(slice(-5, None)) if pages == 1 else None
-    assert (world.scan(), world.missing(world.rows), world.asked) == (ScanResult(), [], [1, 2, 1, 2, 3])
 
 
 @pytest.mark.parametrize("order", Order)
@@ -329,17 +308,6 @@ def test_what_comes_further_down_than_may_be_read_is_a_gap_and_is_not_looked_for
     assert (world.scan(), world.pages) == (ScanResult(), 1)
     world.rows.insert(-700, ExecutionSnapshot("late too", "new", started_at=world.rows[-700].started_at))
     assert world.scan() == ScanResult(GapReason.UNORDERED, 1)
-
-
-def test_a_total_that_lies_more_and_more_is_found_out_by_one_reading() -> None:
-    world = World(pages_at_most=60)
-    world.arrive(1500)
-    world.scan()
-    world.lie = "huge"
-    assert world.scan() == ScanResult()
-    for _ in range(3):
-        world.arrive(1)
-        assert (world.scan(), world.pages) == (ScanResult(), 1)
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give

@@ -6,7 +6,7 @@ from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor, Watch
 from watcher.polling.confirmations import ConfirmationQueue
-from watcher.polling.list_scan import ListMemory, Scan
+from watcher.polling.list_scan import ListMemory
 from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
 from watcher.polling.poll_queue import BY_DUE_AT, GetRequest, PollQueue
@@ -19,8 +19,7 @@ def an_entry(name: str = "e") -> TrackedExecution:
 
 
 def a_listing() -> PipelineListState:
-    scan = Scan(ListMemory(), cursor=Cursor(Micros(0)), lookback_us=0, pages_at_most=10)
-    return PipelineListState(Watch("default", "listed", ()), Cursor(Micros(0)), PipelineStream(0), scan)
+    return PipelineListState(Watch("default", "listed", ()), Cursor(Micros(0)), PipelineStream(0), ListMemory(0, 10))
 
 
 def a_poll_queue() -> PollQueue:

@@ -14,7 +14,6 @@ from watcher.domain.event import GapReason
 from watcher.domain.execution import Outcome
 from watcher.domain.rules import FailingRule, Rules
 from watcher.store.changes import ExecutionChange
-from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 
 
@@ -82,6 +81,26 @@ async def test_ends_are_held_back_until_a_scan_is_complete_and_survive_a_restart
     assert opening["data"]["execution"]["id"] == name_of(3)
 
 
+@pytest.mark.parametrize(
+    ("ends", "counts"), [("FFFFFS", []), ("FFFFF", [5]), ("SFFFFSFFF", [3]), ("SFFFFSFF", []), ("FFFSFFFS", [])]
+)
+async def test_after_a_downtime_rules_judge_once_by_what_stands_then(
+    store: SqlStore, clock: FakeClock, ends: str, counts: list[int]
+) -> None:
+    account = await whole(store, clock)
+    await account.watcher.cancel()
+    clock.advance(600)
+    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    words = {"F": "failed", "S": "success"}
+    show(account, *(row(number, words[end], at_s=1100.0 + number) for number, end in enumerate(ends)))
+    await account.run_for(5)
+    events = await account.events()
+    assert sum(event["type"].startswith("execution.") for event in events) == len(ends)
+    problems = [event for event in events if "problem" in event["data"]]
+    assert [event["type"] for event in problems] == ["pipeline.failing"] * len(counts)
+    assert [event["data"]["problem"]["count"] for event in problems] == counts
+
+
 async def pipeline_trouble(account: Account, trouble: str) -> None:
     """Have the list answer nothing any more, while what is known can be asked for."""
     match trouble:
@@ -122,7 +141,7 @@ def held_since(account: Account) -> float | None:
 async def test_after_a_gap_ends_wait_for_the_next_complete_scan(store: SqlStore, clock: FakeClock) -> None:
     account = await whole(store, clock)
     (listing,) = account.watcher._registry.listings.values()
-    await account.watcher._scans.record(listing, listing.cursor, gap=GapReason.DELETED)
+    await account.watcher._list_poller.record(listing, listing.cursor, gap=GapReason.DELETED)
     assert held_since(account) == clock.monotonic()
     await account.run_for(5)
     assert held_since(account) is None
@@ -322,24 +341,13 @@ async def test_a_changed_threshold_goes_on_with_what_was_counted(store: SqlStore
     assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
 
 
-class NotedStore(HeardStore):
-    """A store of which is noted what is recorded."""
-
-    def __init__(self, store: SqlStore) -> None:
-        super().__init__(store)
-        self.changes: list[Item] = []
-
-    async def hear(self, item: Item) -> None:
-        self.changes.append(item)
-
-
 async def test_where_there_are_no_rules_ends_are_recorded_without(store: SqlStore, clock: FakeClock) -> None:
-    noted: Any = NotedStore(store)
+    noted: Any = HeardStore(store)
     account = await whole(noted, clock, None)
-    noted.changes.clear()
+    noted.heard.clear()
     show(account, row(6), row(7))
     await account.run_for(5)
-    kinds: Sequence[type] = [type(change) for change in noted.changes[0].changes]
+    kinds: Sequence[type] = [type(change) for change in noted.heard[0].changes]
     assert kinds == [ExecutionChange, ExecutionChange]
 
 

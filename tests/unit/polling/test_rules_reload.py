@@ -13,7 +13,6 @@ from virtual import PIPELINE, RULES, Account, FakeClock, account_of
 from watcher.domain.errors import StoreError
 from watcher.domain.execution import Outcome
 from watcher.domain.rules import Rules
-from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
@@ -21,21 +20,9 @@ pytestmark = pytest.mark.untraced  # three times as long with coverage, and othe
 BOTH = Rules(IN_A_ROW.failing, HOUR_US)
 
 
-class FlakyStore(HeardStore):
-    """The store, which takes no change while it is broken."""
-
-    def __init__(self, store: SqlStore) -> None:
-        super().__init__(store)
-        self.is_broken = False
-
-    async def hear(self, item: Item) -> None:
-        if self.is_broken:
-            raise StoreError("broken by the test")
-
-
 @pytest.fixture
 def flaky(store: SqlStore) -> Any:
-    return FlakyStore(store)
+    return HeardStore(store)
 
 
 @asynccontextmanager
@@ -55,7 +42,7 @@ async def test_what_came_while_there_were_no_rules_breaks_a_row(
 ) -> None:
     account = await whole(store, clock)
     if is_held:  # until the next scan is complete
-        account.watcher._alert_rules.hold(PIPELINE)
+        account.watcher._alert_rules.recorders[PIPELINE].hold()
     show(account, row(1), row(2))
     await account.run_for(1)
     await change(account, None)
@@ -71,10 +58,10 @@ async def test_rules_that_could_not_be_forgotten_are_once_that_is_tried_again(fl
     account = await whole(flaky, clock)
     show(account, row(1), row(2))
     await account.run_for(5)
-    flaky.is_broken = True
+    flaky.takes = lambda _item: False
     with pytest.raises(StoreError):
         await change(account, None)
-    flaky.is_broken = False
+    flaky.takes = lambda _item: True
     await change(account, IN_A_ROW)
     show(account, row(1), row(2), row(12))
     await account.run_for(5)
@@ -85,10 +72,10 @@ async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(flak
     account = await whole(flaky, clock, BOTH)
     show(account, row(1), row(2))
     await account.run_for(5)
-    flaky.is_broken = True
+    flaky.takes = lambda _item: False
     with pytest.raises(StoreError):
         await change(account, SILENT)
-    flaky.is_broken = False
+    flaky.takes = lambda _item: True
     for rules in (SILENT, BOTH):
         await change(account, rules)
     show(account, row(1), row(2), row(12))

@@ -105,6 +105,16 @@ async def test_a_crowd_of_named_executions_starves_no_list(stack: AsyncExitStack
 
 
 @pytest.mark.long
+async def test_first_scans_that_take_minutes_are_no_budget_that_is_too_small(stack: AsyncExitStack) -> None:
+    population = Population(Crowd(open_count=1200), until_s=400.0)
+    stage = await enter_stage(stack, population, rate_per_s=5.0, polling=PollingSettings())
+    await stage.watcher.watch([Watch(ACCOUNT, each.id, ()) for each in population.pipelines])
+    await stage.run_until(330.0)
+    assert all(stage.watcher.lists_read)
+    assert stage.watcher._session.reported is None
+
+
+@pytest.mark.long
 async def test_a_storm_of_failures_delays_the_failure_of_no_other_pipeline(stack: AsyncExitStack) -> None:
     cast = Cast()
     cast.arrive(BUSY, per_s=10.0, from_s=5.0, until_s=200.0, fails=True)

@@ -5,7 +5,7 @@ from bench.population import LONGEST_S, Crowd, Population
 from bench.virtual_api import Notes, WorldApi
 from bench.virtual_trials import Trial, watch_by_name, watch_whole
 
-from watcher.clerk.protocol import PAGE_ROWS
+from watcher.clerk.api import PAGE_ROWS
 from watcher.clerk.schemas import parse_page
 from watcher.simulator.responses import encode, listing
 

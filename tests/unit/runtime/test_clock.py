@@ -3,12 +3,12 @@
 import time
 from datetime import UTC, datetime
 
-from watcher.runtime.clock import STOPPED_AFTER_S, SystemClock
+from watcher.runtime.clock import STOPPED_AFTER_S, Clock
 
 
 def test_the_wall_clock_is_aware_utc() -> None:
     before = datetime.now(UTC)
-    now = SystemClock().now()
+    now = Clock().now()
     assert before <= now <= datetime.now(UTC)
     assert now.tzinfo is UTC
 
@@ -16,18 +16,18 @@ def test_the_wall_clock_is_aware_utc() -> None:
 def test_boot_time_goes_on_while_the_machine_sleeps() -> None:
     name = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     before = time.clock_gettime(name)
-    assert before <= SystemClock().boot_time() <= time.clock_gettime(name)
+    assert before <= Clock().boot_time() <= time.clock_gettime(name)
 
 
 def test_the_steady_clock_reads_like_the_wall_clock_and_goes_on_while_the_machine_sleeps() -> None:
-    clock = SystemClock()
+    clock = Clock()
     steady, boot_time = clock.steady_us(), clock.boot_time()
     assert abs(steady - time.time_ns() // 1000) < 1_000_000
     assert abs((clock.steady_us() - steady) / 1e6 - (clock.boot_time() - boot_time)) < 0.1
 
 
 def test_the_steady_clock_alone_is_set_to_another_machines() -> None:
-    clock = SystemClock()
+    clock = Clock()
     steady, monotonic = clock.steady_us(), clock.monotonic()
     clock.advance(-3_600_000_000)
     assert abs((clock.steady_us() - steady) / 1e6 + 3_600 - (clock.monotonic() - monotonic)) < 0.1
@@ -36,7 +36,7 @@ def test_the_steady_clock_alone_is_set_to_another_machines() -> None:
 
 def test_time_in_which_the_process_was_stopped_does_not_count_as_run() -> None:
     now = 50.0
-    clock = SystemClock(read=lambda: now)
+    clock = Clock(read=lambda: now)
     readings = []
     for passed_s in (0.5, 0.5, 310.0, 0.5):
         now += passed_s

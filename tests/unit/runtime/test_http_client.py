@@ -21,11 +21,10 @@ from aiohttp.test_utils import TestServer
 from aioresponses import aioresponses
 from yarl import URL
 
-from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import Reply
+from watcher.clerk.api import ClerkApi, Reply
 from watcher.domain.errors import LeaseExpiredError, TransportFailedError
 from watcher.domain.execution import Outcome
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import USER_AGENT, Client, PrivateAddressError, Proxy, Response, failure_of, proxy_for
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -44,7 +43,7 @@ async def length(body: bytes) -> int:
 
 
 async def ask(client: Client, base_url: str) -> Reply:
-    api = ClerkApi(client, base_url=base_url, clock=SystemClock())
+    api = ClerkApi(client, base_url=base_url, clock=Clock())
     return await api.get(pipeline=PIPELINE, execution=EXECUTION)
 
 

@@ -78,7 +78,6 @@ def test_a_reader_that_stands_still_holds_up_nobody_and_the_log_says_what_is_mis
     dropped, on = (json.loads(line) for line in pipe.read_all(lines).splitlines())
     assert (dropped["event"], dropped["count"]) == ("log.dropped", LINES_COUNT + 1000 - len(kept))
     assert on["event"] == "on"
-    structlog.reset_defaults()
 
 
 def test_a_full_disk_takes_the_next_line_once_there_is_room(full: TextIO, pipe: Pipe) -> None:

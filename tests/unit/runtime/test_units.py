@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 
 from watcher.runtime.units import (
@@ -11,77 +13,50 @@ from watcher.runtime.units import (
     write_duration,
 )
 
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("500ms", 0.5), ("10s", 10), ("15m", 900), ("48h", 172_800), ("3d", 259_200), ("1.5s", 1.5), (" 0s ", 0)],
-)
-def test_a_duration_is_seconds(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
+Parse = Callable[[str], float]
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("parse", "text", "value"),
     [
-        ("10", "has no unit; write 10s, 10m, 10h or 10d"),
-        ("1.5", "has no unit; write 1.5s, 1.5m, 1.5h or 1.5d"),
-        ("", "is not a duration; write 500ms, 10s, 15m, 48h or 3d"),
-        ("-1s", "is not a duration; write 500ms, 10s, 15m, 48h or 3d"),
-        ("1h30m", "is not a duration; write 500ms, 10s, 15m, 48h or 3d"),
-        ("1S", "is not a duration; write 500ms, 10s, 15m, 48h or 3d"),
-        ("٣s", "is not a duration; write 500ms, 10s, 15m, 48h or 3d"),
-        ("36501d", "is longer than a century; write at most 36500d"),
-        ("9" * 400 + "s", "is longer than a century; write at most 36500d"),
+        *((parse_duration, text, value) for text, value in (("500ms", 0.5), ("10s", 10), ("15m", 900), ("1.5s", 1.5))),
+        *((parse_duration, text, value) for text, value in (("48h", 172_800), ("3d", 259_200), (" 0s ", 0))),
+        *((parse_rate, text, value) for text, value in (("5/s", 5), ("300/m", 5), ("3600/h", 1), (" 0.5/s ", 0.5))),
+        *((parse_share, text, value) for text, value in (("20%", 0.2), ("100%", 1), ("0.5%", 0.005), (" 20 % ", 0.2))),
     ],
 )
-def test_a_bad_duration_says_what_would_be_right(text: str, message: str) -> None:
-    with pytest.raises(InvalidValueError) as caught:
-        parse_duration(text)
-    assert str(caught.value) == message
+def test_a_duration_is_seconds_a_rate_per_second_and_a_share_of_a_whole(parse: Parse, text: str, value: float) -> None:
+    assert parse(text) == value
 
 
-@pytest.mark.parametrize(("text", "per_s"), [("5/s", 5), ("300/m", 5), ("3600/h", 1), ("0.5/s", 0.5), (" 1/s ", 1)])
-def test_a_rate_is_per_second(text: str, per_s: float) -> None:
-    assert parse_rate(text) == per_s
+NO_DURATION = "is not a duration; write 500ms, 10s, 15m, 48h or 3d"
+NO_RATE = "is no usable rate; write more than 0/s, at most 1000000/s, such as 5/s"
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("parse", "text", "message"),
     [
-        ("5", "has no unit; write 5/s or 300/m"),
-        ("0/s", "is no usable rate; write more than 0/s, at most 1000000/s, such as 5/s"),
-        ("5/d", "is not a rate; write 5/s or 300/m"),
-        ("-5/s", "is not a rate; write 5/s or 300/m"),
-        ("fast", "is not a rate; write 5/s or 300/m"),
-        ("9" * 400 + "/s", "is no usable rate; write more than 0/s, at most 1000000/s, such as 5/s"),
+        (parse_duration, "10", "has no unit; write 10s, 10m, 10h or 10d"),
+        (parse_duration, "1.5", "has no unit; write 1.5s, 1.5m, 1.5h or 1.5d"),
+        *((parse_duration, text, NO_DURATION) for text in ("", "-1s", "1h30m", "1S", "٣s")),
+        (parse_duration, "36501d", "is longer than a century; write at most 36500d"),
+        (parse_duration, "9" * 400 + "s", "is longer than a century; write at most 36500d"),
+        (parse_rate, "5", "has no unit; write 5/s or 300/m"),
+        *((parse_rate, text, "is not a rate; write 5/s or 300/m") for text in ("5/d", "-5/s", "fast")),
+        *((parse_rate, text, NO_RATE) for text in ("0/s", "9" * 400 + "/s")),
+        (parse_share, "20", "has no unit; write 20%"),
+        (parse_share, "0.2", "has no unit; write 20%"),
+        (parse_share, "0.075", "has no unit; write 7.5%"),
+        *(
+            (parse_share, text, "is no share of a whole; write more than 0% and at most 100%")
+            for text in ("0%", "101%")
+        ),
+        *((parse_share, text, "is not a share; write a percentage, such as 20%") for text in ("-5%", "half")),
     ],
 )
-def test_a_bad_rate_says_what_would_be_right(text: str, message: str) -> None:
+def test_what_is_wrong_says_what_would_be_right(parse: Parse, text: str, message: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
-        parse_rate(text)
-    assert str(caught.value) == message
-
-
-@pytest.mark.parametrize(("text", "share"), [("20%", 0.2), ("100%", 1), ("0.5%", 0.005), (" 20 % ", 0.2)])
-def test_a_share_is_of_a_whole(text: str, share: float) -> None:
-    assert parse_share(text) == share
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("20", "has no unit; write 20%"),
-        ("0.2", "has no unit; write 20%"),
-        ("0.075", "has no unit; write 7.5%"),
-        ("0%", "is no share of a whole; write more than 0% and at most 100%"),
-        ("101%", "is no share of a whole; write more than 0% and at most 100%"),
-        ("-5%", "is not a share; write a percentage, such as 20%"),
-        ("half", "is not a share; write a percentage, such as 20%"),
-    ],
-)
-def test_a_bad_share_says_what_would_be_right(text: str, message: str) -> None:
-    with pytest.raises(InvalidValueError) as caught:
-        parse_share(text)
+        parse(text)
     assert str(caught.value) == message
 
 

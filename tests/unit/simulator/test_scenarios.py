@@ -5,7 +5,7 @@ from simulator_facts import path
 
 from watcher.config.models import AccountSettings, WatchSettings
 from watcher.domain.execution import Status
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.responses import full
 from watcher.simulator.scenarios import (
     NAMES,
@@ -20,7 +20,7 @@ REQUIRED_FIELDS = {"id", "pipelineId", "pipelineVersionId", "status"}
 
 
 def filled(*, seed: int = 7, pipelines_count: int = 5, fit_s: float | None = None, odd_share: float = 0.0) -> World:
-    world = World(SystemClock())
+    world = World(Clock())
     populate(world, seed=seed, pipelines_count=pipelines_count, executions_count=8, fit_s=fit_s, odd_share=odd_share)
     return world
 
@@ -88,7 +88,7 @@ def test_the_example_configuration_watches_everything() -> None:
 
 
 def test_a_pipeline_that_is_to_fail_has_a_rule_fails_for_its_time_and_succeeds_afterwards() -> None:
-    world, fails = World(SystemClock()), {"Onboarding": 60.0}
+    world, fails = World(Clock()), {"Onboarding": 60.0}
     populate(world, fails=fails)
     document = example_config(world, base_url="http://h", fails=fails)
     rules = {watch["name"]: watch.get("rules") for watch in document["watch"]}

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from simulator_facts import answered_statuses, busiest_second
 
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Dice, Fault, Faults, Window
 from watcher.simulator.responses import encode, full
 from watcher.simulator.scenarios import SCENARIOS
@@ -62,7 +62,7 @@ async def test_an_execution_is_answered_as_the_world_has_it(world: World) -> Non
 
 
 async def test_a_page_is_answered_in_the_order_of_the_world() -> None:
-    world = World(SystemClock(), order=Order.OLDEST)
+    world = World(Clock(), order=Order.OLDEST)
     for nth in range(3):
         add(world, f"e{nth}", begins_s=-nth)
     simulator = Simulator(world)

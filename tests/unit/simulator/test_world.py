@@ -6,7 +6,7 @@ import pytest
 from simulator_facts import true_path
 
 from watcher.domain.execution import TERMINAL_STATUSES
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.world import BRISK, Kind, Lifecycle, Order, SimPipeline, StatusPhase, World, make_lifecycle
 
 SALES = SimPipeline(id="p-sales", name="Sales agent")
@@ -63,7 +63,7 @@ def test_a_late_execution_appears_amid_the_list(world: World, travel: Travel) ->
 
 @pytest.mark.parametrize(("order", "ids"), [(Order.NEWEST, ["c", "b", "a"]), (Order.OLDEST, ["a", "b", "c"])])
 def test_a_list_has_the_order_of_its_world(order: Order, ids: list[str]) -> None:
-    world = World(SystemClock(), order=order)
+    world = World(Clock(), order=order)
     for execution, begins_s in (("b", -2), ("c", -1), ("a", -3)):
         world.add(lifecycle(execution), pipeline=SALES, begins_s=begins_s)
     assert [execution.id for execution in world.listed(SALES.id)] == ids

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 from sample_events import (
+    AT,
     BLANKS,
     HOSTILE,
+    OPENED_AT,
     PIPELINE,
     closing_overdue,
     data_of,
@@ -277,24 +279,24 @@ def test_the_longest_words_are_masked_at_once(text: str) -> None:
     assert time.process_time() - began_at < 1.0
 
 
-def of_group(*deliveries: Delivery) -> Notice:
+def notice(*deliveries: Delivery) -> Notice:
     return read_batch(deliveries)
 
 
 def test_good_news_and_bad_share_one_message() -> None:
-    notice = of_group(failed(1), sample(EventType.EXECUTION_SUCCESS, number=2), sample(EventType.EXECUTION_SUCCESS))
-    assert notice.headline == "✕ 2 succeeded, 1 failed in Sales agent (12:00:31-12:00:31 UTC)"
-    assert (notice.is_trouble, notice.severity) == (True, Severity.ERROR)
-    assert notice.error.splitlines()[0] == "2 \N{MULTIPLICATION SIGN} Sales agent succeeded"
+    news = notice(failed(1), sample(EventType.EXECUTION_SUCCESS, number=2), sample(EventType.EXECUTION_SUCCESS))
+    assert news.headline == "✕ 2 succeeded, 1 failed in Sales agent (12:00:31-12:00:31 UTC)"
+    assert (news.is_trouble, news.severity) == (True, Severity.ERROR)
+    assert news.error.splitlines()[0] == "2 \N{MULTIPLICATION SIGN} Sales agent succeeded"
 
 
 def test_errors_alike_are_one_cluster_in_the_words_of_all_of_them() -> None:
-    notice = of_group(
+    news = notice(
         *(failed(number, error="422 slot taken") for number in range(8)),
         *(failed(number, error=f"upstream timeout after {number} s") for number in range(8, 27)),
     )
-    assert notice.headline == "✕ 27 failed in Sales agent (12:00:31-12:00:31 UTC)"
-    assert notice.error.splitlines() == [
+    assert news.headline == "✕ 27 failed in Sales agent (12:00:31-12:00:31 UTC)"
+    assert news.error.splitlines() == [
         "19 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 8 s (numbers and ids vary)",
         "8 \N{MULTIPLICATION SIGN} Greeting: 422 slot taken",
     ]
@@ -302,10 +304,10 @@ def test_errors_alike_are_one_cluster_in_the_words_of_all_of_them() -> None:
 
 def test_of_many_clusters_the_rest_is_one_and_the_counts_add_up() -> None:
     words = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu")
-    notice = of_group(*(failed(number, error=words[number % len(words)]) for number in range(1_000)))
-    assert len(notice.error.splitlines()) == 7
-    assert notice.error.splitlines()[-1].endswith(" other, of 6 kinds")
-    assert sum(int(line.partition(" ")[0]) for line in notice.error.splitlines()) == 1_000
+    news = notice(*(failed(number, error=words[number % len(words)]) for number in range(1_000)))
+    assert len(news.error.splitlines()) == 7
+    assert news.error.splitlines()[-1].endswith(" other, of 6 kinds")
+    assert sum(int(line.partition(" ")[0]) for line in news.error.splitlines()) == 1_000
 
 
 def test_the_same_error_at_two_nodes_is_two_clusters() -> None:
@@ -313,21 +315,21 @@ def test_the_same_error_at_two_nodes_is_two_clusters() -> None:
     data["execution"]["failedNodes"][0]["name"] = "Step 2"
     other = data_of(EventType.EXECUTION_FAILED)
     other["execution"]["failedNodes"][0]["name"] = "Step 3"
-    notice = of_group(*(sample(EventType.EXECUTION_FAILED, data=each) for each in (data, other, other)))
-    assert [line.partition(":")[0][-6:] for line in notice.error.splitlines()] == ["Step 3", "Step 2"]
+    news = notice(*(sample(EventType.EXECUTION_FAILED, data=each) for each in (data, other, other)))
+    assert [line.partition(":")[0][-6:] for line in news.error.splitlines()] == ["Step 3", "Step 2"]
 
 
 def test_a_group_says_how_many_of_what() -> None:
-    notice = of_group(
+    news = notice(
         *(failed(number) for number in range(3)),
         failed(3, pipeline={"id": "p", "name": "Other"}),
         sample(EventType.EXECUTION_OVERDUE),
         sample(EventType.EXECUTION_LOST),
         sample(EventType.EXECUTION_UNRECOGNIZED),
     )
-    assert notice.headline == "✕ 4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
-    assert notice.severity is Severity.ERROR
-    assert [event.headline for event in notice.newest][:2] == [
+    assert news.headline == "✕ 4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
+    assert news.severity is Severity.ERROR
+    assert [event.headline for event in news.newest][:2] == [
         "! Sales agent has the undocumented status unrecognized",
         "? Sales agent: an execution is lost",
     ]
@@ -335,10 +337,28 @@ def test_a_group_says_how_many_of_what() -> None:
 
 @pytest.mark.parametrize("other", [{"pipeline": {"id": "p", "name": "Sales agent"}}, {"account": "staging"}])
 def test_pipelines_of_one_name_are_counted_by_their_ids(other: dict[str, Any]) -> None:
-    headline = of_group(failed(1), failed(2), failed(3, **other)).headline
+    headline = notice(failed(1), failed(2), failed(3, **other)).headline
     assert headline == "✕ 3 failed in 2 pipelines (12:00:31-12:00:31 UTC)"
 
 
 def test_a_pipeline_that_was_renamed_is_counted_once_by_its_newest_name() -> None:
-    headline = of_group(failed(1), failed(2, pipeline={"id": PIPELINE, "name": "Sales"})).headline
+    headline = notice(failed(1), failed(2, pipeline={"id": PIPELINE, "name": "Sales"})).headline
     assert headline == "✕ 2 failed in Sales (12:00:31-12:00:31 UTC)"
+
+
+def test_a_message_says_since_when_a_problem_is_open_and_how_long_an_execution_was_overdue() -> None:
+    reminder = data_of(EventType.PROBLEM_REMINDER) | {"execution": data_of(EventType.EXECUTION_FAILED)["execution"]}
+    assert notice(sample(EventType.PROBLEM_REMINDER, data=reminder)).moment == ("Since", OPENED_AT)
+    assert notice(failed()).moment == ("Ended", AT)
+    assert notice(closing_overdue(EventType.EXECUTION_PAUSED)).facts["Was overdue"] == "41 m"
+
+
+def test_of_much_a_message_has_what_has_room() -> None:
+    data = data_of(EventType.EXECUTION_FAILED) | {"link": "https://example.com/".ljust(400, "x")}
+    data["labels"] = {f"label{number}": "x" * 250 for number in range(10)}
+    data["execution"]["failedNodes"] = [{"name": "Greeting", "error": "x" * 1600}] * 5
+    long = sample(EventType.EXECUTION_FAILED, data=data)
+    one, two = notice(long), notice(long, long)
+    assert (one.links["Open"], two.newest[0].link) == (data["link"], "")
+    assert ("chars)" in one.error, "chars)" in one.facts["Labels"]) == (True, True)
+    assert [node[:12] for node in one.nodes] == ["Greeting: xx"] * 3

@@ -26,9 +26,8 @@ from worker_rig import EPOCH, FakeClock
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import PROBLEM_KINDS, Problem
+from watcher.domain.problems import PROBLEM_KINDS, Problem, SentOpening
 from watcher.sinks.alertmanager import AlertmanagerTemplate
-from watcher.sinks.protocol import SentProblem
 
 
 def clock() -> FakeClock:
@@ -140,10 +139,10 @@ def test_a_refresh_is_the_alert_of_the_opening_for_longer_or_until_it_was_closed
     template = AlertmanagerTemplate(clock=now)
     opened = alertmanager(sample(kind))[0]
     now.passed_s += 60
-    (message,) = template.refreshes([SentProblem(sample(kind).body, problem(kind))])
+    (message,) = template.refreshes([SentOpening(problem(kind), sample(kind).body)])
     (refreshed,) = check_alertmanager(message.body)
     assert refreshed == opened | {"endsAt": timestamp(AT + timedelta(minutes=4))}
-    (message,) = template.refreshes([SentProblem(sample(kind).body, problem(kind), closed_at=AT)])
+    (message,) = template.refreshes([SentOpening(problem(kind), sample(kind).body, closed_at=AT)])
     (closed,) = check_alertmanager(message.body)
     assert closed == opened | {"endsAt": timestamp(AT)}
 
@@ -151,12 +150,12 @@ def test_a_refresh_is_the_alert_of_the_opening_for_longer_or_until_it_was_closed
 def test_a_problem_opened_by_an_event_of_an_earlier_version_is_refreshed() -> None:
     data = data_of(EventType.ACCOUNT_DEGRADED)
     del data["problem"]
-    sent = SentProblem(sample(EventType.ACCOUNT_DEGRADED, data=data).body, problem(EventType.ACCOUNT_DEGRADED))
+    sent = SentOpening(problem(EventType.ACCOUNT_DEGRADED), sample(EventType.ACCOUNT_DEGRADED, data=data).body)
     (message,) = AlertmanagerTemplate(clock=clock()).refreshes([sent])
     assert check_alertmanager(message.body)[0]["labels"]["alertname"] == "ClerkAccountDegraded"
 
 
 def test_many_problems_are_refreshed_in_several_requests() -> None:
-    sent = SentProblem(sample(EventType.PIPELINE_SILENT).body, problem(EventType.PIPELINE_SILENT))
+    sent = SentOpening(problem(EventType.PIPELINE_SILENT), sample(EventType.PIPELINE_SILENT).body)
     messages = AlertmanagerTemplate(clock=clock()).refreshes([sent] * 600)
     assert [len(check_alertmanager(message.body)) for message in messages] == [256, 256, 88]

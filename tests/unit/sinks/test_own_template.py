@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -156,12 +155,6 @@ def test_a_group_of_any_size_is_rendered() -> None:
 def test_jinja2_is_loaded_only_for_a_template_of_ones_own() -> None:
     loading = "import sys, watcher.cli.main, watcher.daemon.app; assert 'jinja2' not in sys.modules"
     subprocess.run([sys.executable, "-c", loading], check=True)
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
 
 
 @pytest.mark.parametrize("count", [1, 3])

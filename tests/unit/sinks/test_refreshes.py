@@ -12,9 +12,9 @@ from sample_events import AT, OPENED_AT, PROBLEM, failed, sample
 from worker_rig import EPOCH, FakeClock
 
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import Problem
+from watcher.domain.problems import Problem, SentOpening
 from watcher.runtime.http_client import REMEDIES
-from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.webhook import WebhookSettings
 
 DELIVERED = SendResult(SendOutcome.DELIVERED, "200")
@@ -52,8 +52,8 @@ async def sink(receiver: Receiver) -> AsyncIterator[Sink]:
 
 def sent(
     kind: EventType = EventType.PIPELINE_FAILING, id_: str = PROBLEM, *, closed_at: datetime | None = None
-) -> SentProblem:
-    return SentProblem(sample(kind).body, Problem(UUID(id_), kind, OPENED_AT, EventKey(b"s", 1)), closed_at)
+) -> SentOpening:
+    return SentOpening(Problem(UUID(id_), kind, OPENED_AT, EventKey(b"s", 1)), sample(kind).body, closed_at=closed_at)
 
 
 def said(receiver: Receiver) -> list[list[tuple[str, bool]]]:

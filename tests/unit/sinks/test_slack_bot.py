@@ -206,17 +206,12 @@ async def test_hostile_texts_stay_texts(sink: Sink) -> None:
 
 
 @pytest.mark.parametrize(
-    ("type_", "kept"),
-    [
-        (EventType.PIPELINE_RECOVERED, (GONE,)),
-        (EventType.PROBLEM_REMINDER, (GONE, "new")),
-        (FAILED, (GONE,)),
-        (FAILING, (GONE, "new")),
-    ],
+    ("type_", "is_kept"),
+    [(EventType.PIPELINE_RECOVERED, False), (EventType.PROBLEM_REMINDER, True), (FAILED, False), (FAILING, True)],
 )
 @pytest.mark.parametrize("how", ["deleted", "refused", "archived"])
 async def test_for_a_message_that_is_gone_there_is_one_new_one(
-    slack: FakeSlack, type_: EventType, kept: tuple[Any, ...], how: str
+    slack: FakeSlack, type_: EventType, how: str, *, is_kept: bool
 ) -> None:
     async with sink_of(slack.block(channel=OTHER_CHANNEL)) as other:
         message = await opened(other)
@@ -237,9 +232,7 @@ async def test_for_a_message_that_is_gone_there_is_one_new_one(
         (place, each) for place, each in slack.messages.items() if how != "archived" or place[0] == CHANNEL
     ]
     assert new.thread is None
-    assert result.messages == tuple(
-        ProblemMessage(UUID(PROBLEM), MessagePlace(*place_of_new)) if each == "new" else each for each in kept
-    )
+    assert result.messages == (ProblemMessage(UUID(PROBLEM), MessagePlace(*place_of_new) if is_kept else None),)
     assert [log["event"] for log in logs] == ["message.gone"]
 
 

@@ -1,6 +1,7 @@
 """Lines on a real pipe, read slowly, never, or by nobody."""
 
 import asyncio
+import errno
 import fcntl
 import os
 import pty
@@ -8,14 +9,13 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from structlog.testing import capture_logs
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
@@ -129,26 +129,46 @@ async def test_a_file_that_may_not_grow_any_more_ends_the_program_and_the_error_
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(pipe: Pipe) -> None:
-    full, sleeps, tries = os.open("/dev/full", os.O_WRONLY), list[float](), list[str]()
+async def test_on_a_full_disk_events_are_tried_again_each_second_and_a_person_hears_what_to_do(pipe: Pipe) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    sink = StdoutSink(StdoutOutput(full))
+    try:
+        result = await sink.send([delivery(b"{}")])
+        assert (result.outcome, result.answer, result.retry_after_s) == (SendOutcome.BUSY, "disk_full", 1)
+        assert "make room" in result.remedy
+        os.dup2(pipe.writing, full)
+        assert await sink.send([delivery(b"{}")]) == WRITTEN
+    finally:
+        os.close(full)
 
-    def sleep(wait_s: float) -> None:
-        sleeps.append(wait_s)
-        if len(sleeps) == 3:
-            os.dup2(pipe.writing, full)
 
-    with capture_logs() as logs:
-        sink = StdoutSink(StdoutOutput(full, sleep=sleep), retried=tries.append)
-        try:
-            assert await asyncio.gather(*(sink.send([delivery(b"{}")]) for _ in range(2))) == [WRITTEN] * 2
-        finally:
-            os.close(full)
-    assert [(line["event"], line["log_level"], line["sink"]) for line in logs] == [
-        ("stdout.full", "warning", "console"),
-        ("stdout.recovered", "info", "console"),
-    ]
-    assert "make room" in logs[0]["note"]
-    assert tries == ["disk_full"] * len(sleeps) == ["disk_full"] * 3
+class AlmostFull:
+    """A file of which the disk takes so many bytes more."""
+
+    def __init__(self) -> None:
+        self.left, self.text = 0, b""
+
+    def write(self, _fd: int, data: bytes) -> int:
+        if not self.left:
+            raise OSError(errno.ENOSPC, "full")
+        taken, self.left = bytes(data[: self.left]), max(0, self.left - len(data))
+        self.text += taken
+        return len(taken)
+
+
+@pytest.mark.parametrize("room", [(3,), (3, 1, 2), (5,), (6,), (9,), (5, 0, 1)])
+async def test_a_line_that_a_full_disk_took_half_of_is_ended_before_the_next(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch, room: tuple[int, ...]
+) -> None:
+    file, output = AlmostFull(), StdoutOutput(pipe.writing)
+    await output.thread.run(lambda: None)
+    monkeypatch.setattr(os, "write", file.write)
+    for file.left in room:
+        assert not await output.thread.run(partial(output.write, [b"first", b"second"]))
+    file.left = 1000
+    assert await output.thread.run(partial(output.write, [b"first", b"second"]))
+    assert set(file.text.splitlines()) == {b"first", b"second"}
+    assert file.text.endswith(b"first\nsecond\n")
 
 
 # A file that an earlier life was killed over
@@ -207,8 +227,8 @@ async def test_after_closing_its_thread_ends(pipe: Pipe) -> None:
 class IdleOutput(StdoutOutput):
     """Takes lines and makes none of them."""
 
-    def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
-        """Write nothing."""
+    def write(self, lines: Iterable[bytes]) -> bool:
+        return True
 
 
 async def test_lines_for_people_are_not_rendered_in_the_event_loop(pipe: Pipe) -> None:
@@ -225,7 +245,7 @@ async def test_the_thread_that_writes_lines_makes_them_too(pipe: Pipe) -> None:
 
     makers: list[str] = []
     output = StdoutOutput(pipe.writing)
-    await output.thread.run(partial(output.write, lines(), sink="console", retried=print))
+    await output.thread.run(partial(output.write, lines()))
     pipe.close(pipe.writing)
     assert (makers, pipe.read_to_end()) == (["stdout"], b"{}\n")
 

@@ -3,8 +3,6 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -13,7 +11,7 @@ import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from pydantic import ValidationError
-from receiver import Receiver, answer, says
+from receiver import Receiver, answer, says, sink_to
 from receivers_rules import check_alertmanager, check_pagerduty
 from sample_events import OPENED_AT, PROBLEM, closing_overdue, failed, replayed, sample
 from standardwebhooks import Webhook
@@ -23,10 +21,10 @@ from worker_rig import FakeClock
 from watcher.daemon.build import fingerprint_of_sink
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import Problem
+from watcher.domain.problems import Problem, SentOpening
 from watcher.domain.routing import GroupRules, types_matching
-from watcher.runtime.clock import Clock, SystemClock
-from watcher.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.runtime.clock import Clock
+from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import Template
 from watcher.sinks.webhook import WebhookSettings
 
@@ -35,34 +33,13 @@ KEY = "k" * 32
 PAGERDUTY: dict[str, Any] = {"template": "pagerduty", "routing_key": KEY}
 
 
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
-
-
 def settings(url: str = "https://h.example/x", **more: Any) -> WebhookSettings:
     return WebhookSettings.model_validate({"type": "webhook", "url": url, **more})
 
 
-@asynccontextmanager
-async def sink_to(
-    url: str,
-    *,
-    clock: Clock | None = None,
-    take_slot: Callable[[], float] = lambda: 0.0,
-    **more: Any,
-) -> AsyncIterator[Sink]:
-    sink = settings(url, **more).open(SinkContext(clock or FakeClock(), take_slot=take_slot))
-    try:
-        yield sink
-    finally:
-        await sink.close()
-
-
 async def test_a_batch_is_signed_like_any_request_and_read_by_the_libraries(receiver: Receiver) -> None:
     batch = [failed(number) for number in range(100)]
-    async with sink_to(receiver.url, group={}, secret=SECRET, clock=SystemClock()) as sink:
+    async with sink_to(receiver.url, group={}, secret=SECRET, clock=Clock()) as sink:
         assert (await sink.send(batch)).outcome is SendOutcome.DELIVERED
     (request,) = receiver.requests
     Webhook(SECRET).verify(request.body, request.headers)
@@ -166,7 +143,7 @@ async def test_alertmanager_is_refreshed_by_its_url_and_nothing_else_asks_for_th
     problem = Problem(UUID(PROBLEM), EventType.PIPELINE_SILENT, OPENED_AT, EventKey(b"s", 1))
     receiver.reply = says(answer(200))
     async with sink_to(receiver.url, template="alertmanager") as sink:
-        sent = SentProblem(sample(EventType.PIPELINE_SILENT).body, problem)
+        sent = SentOpening(problem, sample(EventType.PIPELINE_SILENT).body)
         assert sink.refresh_every_s == 60
         assert (await sink.refresh([sent])).outcome is SendOutcome.DELIVERED
         receiver.reply = says(answer(500))

@@ -43,7 +43,7 @@ FACTS = "SELECT key, value FROM meta"
 
 COPY = """
 import os, signal, sys
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.store import copying
 
 copying._PRAGMAS += ("PRAGMA cache_size=10",)  # what is written goes to the disk soon
@@ -52,7 +52,7 @@ def kill(table, done, total):
     if table == sys.argv[3]:
         os.kill(os.getpid(), signal.SIGKILL)
 
-ends = (copying.StoreEnd(url, None, SystemClock()) for url in sys.argv[1:3])
+ends = (copying.StoreEnd(url, None, Clock()) for url in sys.argv[1:3])
 copying.copy_all(*ends, copied=kill, stopped=lambda: False)
 """
 

@@ -10,10 +10,9 @@ from stores import SetClock, change, claim, execution_id, executions_of
 
 from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
 from watcher.store.changes import Lease
-from watcher.store.database import explain
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
-from watcher.store.sqlite import ERROR_NAMES
+from watcher.store.sqlite import explain_error
 
 
 @pytest.fixture
@@ -148,14 +147,14 @@ def sqlite_error(name: str) -> OperationalError:
     ],
 )
 def test_each_error_has_a_meaning(name: str, kind: type[StoreError], *, concerns_all: bool) -> None:
-    trouble = explain(sqlite_error(name), where="watcher.db", names=ERROR_NAMES)
+    trouble = explain_error(sqlite_error(name), where="watcher.db")
     assert (trouble.kind, trouble.concerns_all) == (kind, concerns_all)
     assert "watcher.db" in trouble.text
     assert "secret" not in trouble.text
 
 
 def test_a_strange_error_says_where_it_came_from_and_nothing_it_held() -> None:
-    assert explain(ValueError("secret"), where="w", names=ERROR_NAMES).text == "w did not take this (ValueError)"
+    assert explain_error(ValueError("secret"), where="w").text == "w did not take this (ValueError)"
     with pytest.raises(TypeError) as caught:
-        explain(None, where=3 * {}, names=ERROR_NAMES)  # type: ignore[arg-type, operator]
-    assert "secret" not in explain(caught.value, where="w", names=ERROR_NAMES).text
+        explain_error(None, where=3 * {})  # type: ignore[arg-type, operator]
+    assert "secret" not in explain_error(caught.value, where="w").text

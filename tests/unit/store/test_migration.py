@@ -16,11 +16,11 @@ from watcher.store.tables import OLDEST_READER, metadata
 
 OPEN = """
 import asyncio, sys
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.store.open import open_store
 
 async def main():
-    store = await open_store(sys.argv[1], clock=SystemClock())
+    store = await open_store(sys.argv[1], clock=Clock())
     await store.close()
 
 asyncio.run(main())
@@ -30,7 +30,7 @@ print("alembic" in sys.modules)
 KILL = """
 import alembic.command, asyncio, json, os, signal, sys
 from sqlalchemy import Engine, event
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.store.open import open_store
 
 def open_until(last_words, url):
@@ -39,7 +39,7 @@ def open_until(last_words, url):
             os.kill(os.getpid(), signal.SIGKILL)
 
     event.listen(Engine, "after_cursor_execute", kill)
-    asyncio.run(open_store(url, clock=SystemClock()))
+    asyncio.run(open_store(url, clock=Clock()))
 
 ends = {}
 for last_words, url in json.loads(sys.argv[1]).items():

@@ -17,15 +17,14 @@ from watcher.domain.timestamps import Micros
 from watcher.runtime.metrics import Metrics
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.changes import BackoffState, Lease, Turn
-from watcher.store.database import explain
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.postgresql import explain_error as explain_postgresql
 from watcher.store.recording import Writing
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore, StoreMonitor
-from watcher.store.sqlite import ERROR_NAMES
+from watcher.store.sqlite import explain_error
 
-EXPLAIN = partial(explain, where="watcher.db", names=ERROR_NAMES)
+EXPLAIN = partial(explain_error, where="watcher.db")
 Use = Callable[[SqlStore, Lease, Lease], Awaitable[object]]
 
 Leases = tuple[Lease, Lease]

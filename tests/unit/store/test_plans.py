@@ -18,6 +18,7 @@ from watcher.store import (
     account_store,
     deliveries,
     maintenance_store,
+    operator_store,
     postgresql_leases,
     problems,
     recording,
@@ -43,7 +44,7 @@ OF_DELIVERIES: list[Statement] = [
     sink_store._TOO_OLD,
     sink_store._GIVE_UP,
     sink_store._RELEASE,
-    deliveries._REPLAY,
+    operator_store._REPLAY,
     maintenance_store._DELETE_STREAM_DELIVERIES,
     maintenance_store._DELETE_STREAM_EVENTS,
     maintenance_store._DELETE_EVENT_DELIVERIES,
@@ -52,7 +53,6 @@ OF_DELIVERIES: list[Statement] = [
 ]
 OTHERS: list[Statement] = [
     postgresql_leases._HELD,
-    problems._MOVE,
     problems._MESSAGE,
     problems._FAILING,
     recording._WRITE_SOURCE,

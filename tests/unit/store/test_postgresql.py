@@ -21,12 +21,11 @@ from watcher.domain.errors import (
     StoreNotReadyError,
     StoreUnusableError,
 )
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import Clock
 from watcher.store import postgresql
 from watcher.store.account_store import SqlAccountStore
 from watcher.store.open import open_store
-from watcher.store.postgresql import PostgresDatabase
-from watcher.store.postgresql_connections import RECONNECT_AFTER_S, Connection, Connector
+from watcher.store.postgresql import RECONNECT_AFTER_S, Connector, PostgresDatabase, ServerConnection
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import metadata
 
@@ -60,7 +59,7 @@ async def shared(url: str, clock: FakeClock) -> AsyncIterator[SqlStore]:
 
 
 async def test_it_says_how_far_the_servers_clock_is_ahead(url: str) -> None:
-    clock = SystemClock()
+    clock = Clock()
     clock.advance(-3_600_000_000)
     store = await opened(url, clock=clock)
     assert store.ahead_us == pytest.approx(3_600_000_000, abs=2_000_000)
@@ -91,16 +90,6 @@ async def test_of_several_that_open_an_empty_database_at_once_one_makes_the_tabl
 async def test_a_database_of_somebody_else_is_left_alone(postgres: PostgresServer, empty: str) -> None:
     postgres.run("CREATE TABLE theirs (id int)", empty)
     assert "is a database, but not one of clerk-watcher; name another" in await refusal(empty)
-
-
-async def test_a_database_of_before_the_first_release_is_refused(postgres: PostgresServer, url: str) -> None:
-    postgres.run("UPDATE meta SET value = '8' WHERE key = 'schema_version'", url)
-    assert "is a store of a version before the first release (schema 8)" in await refusal(url)
-
-
-async def test_a_newer_database_is_left_alone(postgres: PostgresServer, url: str) -> None:
-    postgres.run("UPDATE meta SET value = '999' WHERE key = 'oldest_reader'", url)
-    assert "was written by a newer version of clerk-watcher" in await refusal(url)
 
 
 async def test_a_database_that_is_not_there_must_be_made(postgres: PostgresServer) -> None:
@@ -255,7 +244,7 @@ async def test_whether_it_was_committed_is_asked_until_the_server_is_back(
     account = await claim(shared, "account", "default")
     asked, loop, connect = asyncio.Event(), asyncio.get_running_loop(), Connector.connect
 
-    def note(connector: Connector, *, answers_within_s: float | None = None) -> Connection:
+    def note(connector: Connector, *, answers_within_s: float | None = None) -> ServerConnection:
         clock.advance(RECONNECT_AFTER_S * 2)
         loop.call_soon_threadsafe(asked.set)
         return connect(connector, answers_within_s=answers_within_s)
@@ -279,7 +268,7 @@ async def test_the_rows_of_processes_killed_long_ago_are_cleared_away_whatever_t
     for days in (6, 8):
         value = f"lpad((floor(extract(epoch FROM now()) - {days} * 86400) * 1000000)::text, 20, '0') || ' 7'"
         postgres.run(f"INSERT INTO meta (key, value) VALUES ('commit:{days}', {value})", url)
-    clock = SystemClock()
+    clock = Clock()
     clock.advance(ahead_days * 86_400_000_000)
     await (await opened(url, clock=clock)).close()
     assert postgres.run("SELECT key FROM meta WHERE key IN ('commit:6', 'commit:8')", url) == [("commit:6",)]
@@ -290,14 +279,14 @@ async def test_while_the_server_is_away_an_attempt_is_made_now_and_then(clock: F
         await opened("postgresql://127.0.0.1:1/x")
     database = PostgresDatabase("postgresql://127.0.0.1:1/x", password=None, clock=clock)
     attempts = []
-    connect = Connection.connect
+    connect = ServerConnection.connect
 
     def note(*args: str, **how: bool) -> object:
         attempts.append(clock.monotonic())
         return connect(*args, **how)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Connection, "connect", note)
+        patch.setattr(ServerConnection, "connect", note)
         for _ in range(600):
             with pytest.raises(StoreNotReadyError):
                 await database.prepare()

@@ -13,7 +13,7 @@ from stores import change, claim, source_change
 from virtual import FakeClock
 
 from watcher.store.open import open_store
-from watcher.store.postgresql_connections import RECORDED_CHANNEL, SEND_EVERY_S
+from watcher.store.postgresql import RECORDED_CHANNEL, SEND_EVERY_S
 from watcher.store.sql_store import SqlStore
 
 LISTENERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"

@@ -7,24 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession
-from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, executed, in_hours
+from console_rig import DEGRADED, NAMED, OVERDUE, Desk, a_desk, executed, in_hours
 from sample_events import PIPELINE, execution_id
 from sqlalchemy import update
 from stores import claim, from_us
-from virtual import FakeClock
 
-from watcher.config.models import Settings
-from watcher.runtime.units import Address
 from watcher.store.tables import delivery, source
-from watcher.web.api import api_routes, enable
+from watcher.web.api import enable
 from watcher.web.models import Need
-from watcher.web.server import HttpServer
 
 
 @pytest.fixture
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with a_desk(tmp_path / "watcher.db") as desk:
+    async with a_desk(tmp_path) as desk:
         yield desk
 
 
@@ -223,8 +218,7 @@ async def test_silences_are_made_and_ended(desk: Desk) -> None:
     [({"accounts": ["default"]}, True), ({"sinks": ["ops"]}, False), ({"events": ["execution.success"]}, False)],
 )
 async def test_a_pipeline_is_silent_only_if_nothing_of_it_is_sent(tmp_path: Path, match: Any, is_silent: bool) -> None:
-    settings = Settings.model_validate({**SETTINGS, "silences": []})
-    async with a_desk(tmp_path / "watcher.db", settings=settings) as desk:
+    async with a_desk(tmp_path, silences=[]) as desk:
         assert (await desk.ask("/silences", "POST", json={"match": match, "for": "2h"}))[0] == 201
         assert ["silencedUntil" in each for each in (await desk.found("/status"))["pipelines"]] == [is_silent] * 2
 
@@ -239,8 +233,7 @@ async def test_a_silence_of_a_later_version_is_left_out(desk: Desk) -> None:
 async def test_a_weekly_silence_is_shown_with_the_window_of_now_or_the_next(tmp_path: Path) -> None:
     hours = {"days": ["sat"], "from": "20:00", "to": "08:00", "timezone": "Europe/Berlin"}
     weekly = [{"match": {"sinks": ["ops"]}, "weekly": hours}]
-    settings = Settings.model_validate({**SETTINGS, "silences": weekly})
-    async with a_desk(tmp_path / "watcher.db", settings=settings) as desk:
+    async with a_desk(tmp_path, silences=weekly) as desk:
         (silence,) = (await desk.found("/silences"))["items"]
     assert (silence["active"], silence["weekly"]) == (False, hours)
     assert (silence["from"], silence["until"]) == ("2026-11-28T19:00:00Z", "2026-11-29T07:00:00Z")
@@ -353,7 +346,7 @@ async def test_a_body_that_is_wrong_is_refused(
 
 
 async def test_trouble_has_its_own_media_type(desk: Desk) -> None:
-    async with desk.session.post("/api/v1/status") as response:
+    async with desk.session.post("/api/v1/status", json={}) as response:
         assert (response.content_type, response.headers["Allow"]) == ("application/problem+json", "GET")
 
 
@@ -368,10 +361,9 @@ async def test_what_has_not_changed_is_not_sent_again(desk: Desk) -> None:
 
 
 async def test_without_a_store_everything_is_unavailable(desk: Desk) -> None:
+    desk.is_open = False
+    status, trouble = await desk.ask("/status")
+    assert (status, trouble["title"]) == (503, "Service Unavailable")
+    desk.is_open = True
     await desk.store.close()
     assert (await desk.ask("/executions"))[0] == 503
-    server = HttpServer(list(api_routes(lambda: None)), clock=FakeClock())
-    port = await server.listen(Address("127.0.0.1", 0))
-    async with ClientSession() as session, session.get(f"http://127.0.0.1:{port}/api/v1/status") as response:
-        assert (response.status, response.content_type) == (503, "application/problem+json")
-    await server.close()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from console_rig import Desk, a_desk
+from console_rig import a_desk
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import not_a_server_error
@@ -42,7 +42,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ready, done, served = Event(), Event(), list[str]()
 
     async def serve() -> None:
-        async with a_desk(tmp_path_factory.mktemp("api") / "watcher.db") as desk:
+        async with a_desk(tmp_path_factory.mktemp("api")) as desk:
             served.append(str(desk.session._base_url).rstrip("/"))
             ready.set()
             await asyncio.to_thread(done.wait)
@@ -56,12 +56,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 async def test_the_document_is_served_and_has_every_request(tmp_path: Path) -> None:
-    async with a_desk(tmp_path / "watcher.db") as desk:
-        await _has_every_request(desk)
-
-
-async def _has_every_request(desk: Desk) -> None:
-    async with desk.session.get("/openapi.json") as response:
+    async with a_desk(tmp_path) as desk, desk.session.get("/openapi.json") as response:
         assert (await response.json(), response.content_type) == (DOCUMENT, "application/json")
     assert sorted(OPERATIONS) == sorted((f"{API}{route.path}", route.method.lower()) for route in ROUTES)
 

@@ -4,34 +4,29 @@ import gzip
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+from uuid import UUID
 
 import pytest
-from aiohttp import ClientSession
-from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, executed, fill
-from sample_events import HOSTILE_PARTS, PIPELINE, execution_id
+from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, entry, executed
+from sample_events import HOSTILE_PARTS, PIPELINE, execution_id, problem_block
 from sqlalchemy import update
-from stores import SetClock, claim, open_soon, operator_of
+from stores import START_US, claim
 
-from watcher.config.models import Settings
+from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import Micros
-from watcher.runtime.units import Address
-from watcher.store.console_store import ConsoleStore
+from watcher.domain.watch import Cursor
+from watcher.store.changes import PipelineChange, SourceChange
 from watcher.store.sources import Source
-from watcher.store.sql_store import SqlStore
 from watcher.store.tables import snapshot
 from watcher.web import pages
-from watcher.web.access import access
-from watcher.web.api import api_routes
-from watcher.web.console import Console
-from watcher.web.models import Need, TestResult
-from watcher.web.pages import page_routes
-from watcher.web.server import HttpServer
+from watcher.web.models import Need
 
 PAGES = (
     "/",
@@ -77,73 +72,27 @@ class Got(NamedTuple):
     body: str
 
 
-@dataclass
-class Site:
-    """The pages, served."""
-
-    session: ClientSession
-    store: SqlStore
-    clock: SetClock
-    settings: Settings
-    needs: list[Need]
-    is_open: bool = True
-
-    async def get(self, path: str, **headers: str) -> Got:
-        async with self.session.get(path, headers=headers, allow_redirects=False) as response:
-            body = await response.text()
-            return Got(response.status, response.headers, Page(body), body)
-
-    async def shown(self, path: str) -> Page:
-        self.clock.us += 1_000_000  # what was found is kept for a second
-        got = await self.get(path)
-        assert got.status == 200, got.page.says()
-        return got.page
+async def get(desk: Desk, path: str, **headers: str) -> Got:
+    async with desk.session.get(path, headers=headers, allow_redirects=False) as response:
+        body = await response.text()
+        return Got(response.status, response.headers, Page(body), body)
 
 
-@asynccontextmanager
-async def a_site(folder: Path, *, is_filled: bool = True, **settings: Any) -> AsyncIterator[Site]:
-    clock = SetClock()
-    store = await open_soon(folder / "watcher.db", clock=clock)
-    if is_filled:
-        await fill(store, clock)
-
-    async def try_sink(_: str) -> TestResult:
-        return TestResult(delivered=True, answer="204", took_ms=1.0)
-
-    console = Console(
-        lambda: served.settings,
-        ConsoleStore(store),
-        operator_of(store),
-        clock,
-        lambda: served.needs,
-        try_sink,
-        lambda: None,
-    )
-
-    def now_open() -> Console | None:
-        return console if served.is_open else None
-
-    server = HttpServer(
-        [*api_routes(now_open), *page_routes(now_open, lambda: served.settings, clock)],
-        clock=clock,
-        access=[access(lambda: served.settings, listen="127.0.0.1:0", clock=clock)],
-    )
-    port = await server.listen(Address("127.0.0.1", 0))
-    async with ClientSession(f"http://127.0.0.1:{port}") as session:
-        served = Site(session, store, clock, Settings.model_validate(SETTINGS | settings), [])
-        yield served
-    await server.close()
-    await store.close()
+async def shown(desk: Desk, path: str) -> Page:
+    desk.clock.us += 1_000_000  # what was found is kept for a second
+    got = await get(desk, path)
+    assert got.status == 200, got.page.says()
+    return got.page
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with a_site(tmp_path) as site:
-        yield site
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    async with a_desk(tmp_path) as desk:
+        yield desk
 
 
-async def test_the_first_page_says_what_needs_somebody_how_all_stands_and_what_to_do(site: Site) -> None:
-    page = await site.shown("/")
+async def test_the_first_page_says_what_needs_somebody_how_all_stands_and_what_to_do(desk: Desk) -> None:
+    page = await shown(desk, "/")
     says = page.says()
     for words in (
         "4 need you",
@@ -163,33 +112,64 @@ async def test_the_first_page_says_what_needs_somebody_how_all_stands_and_what_t
     assert "(4) clerk-watcher" in says
 
 
-async def test_an_execution_shows_its_stays_who_was_notified_and_why_it_failed(site: Site) -> None:
-    says = (await site.shown(f"/executions/default/{PIPELINE}/{execution_id(4)}")).says()
+async def test_causes_come_first_accounts_then_sinks_then_what_may_follow_from_them(desk: Desk) -> None:
+    account, chat = await claim(desk.store, "account", "default"), await claim(desk.store, "sink", "chat")
+    failing, silent = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT
+    source = f"/accounts/default/pipelines/{PIPELINE}"
+    opened = [opening(failing, source, 2, day=1), opening(silent, source, 3, day=2)]
+    entries, problems = zip(*opened, strict=True)
+    await desk.store.record(PipelineChange(account, PIPELINE, 1, 3, Cursor(START_US, START_US), entries, problems))
+    entry, problem = opening(EventType.SINK_FAILING, "/sinks/chat", 1, day=3)
+    await desk.store.record(SourceChange(chat, 0, 1, "failing", (entry,), (problem,)))
+    page = await shown(desk, "/")
+    titles = re.findall(r"<a href=\"[^\"]*\"><bdi>([^<]*)</bdi></a>", (await get(desk, "/")).body)
+    assert "7 need you" in page.says()
+    assert titles[:7] == [
+        "Account default: the API cannot be used",
+        "Sink ops is failing (503)",
+        "Sink ops: 1 dead letter",
+        "Sales agent keeps failing",
+        "Sales agent is silent: nothing starts",
+        "Sales agent: 1 overdue",
+        "Sales agent: executions may have been missed",
+    ]
+
+
+def opening(type_: EventType, source: str, sequence: int, *, day: int) -> tuple[OutboxEntry, ProblemChange]:
+    """Return what opens a problem on this day of the month, before all others of the store."""
+    id_ = UUID(int=100 + day)
+    opens = entry(type_, sequence=sequence, source=source, data={"problem": problem_block(type_) | {"id": str(id_)}})
+    at = datetime(2026, 11, day, tzinfo=UTC)
+    return opens, ProblemChange(Problem(id_, type_, at, EventKey(opens.event.stream, sequence)), is_new=True)
+
+
+async def test_an_execution_shows_its_stays_who_was_notified_and_why_it_failed(desk: Desk) -> None:
+    says = (await shown(desk, f"/executions/default/{PIPELINE}/{execution_id(4)}")).says()
     assert "✕ failed ran 2 m 31 s" in says
     assert "Greeting: upstream timeout after 30 s" in says
     assert "ops" in says
-    overdue = await site.shown(f"/executions/default/{PIPELINE}/{execution_id(1)}")
+    overdue = await shown(desk, f"/executions/default/{PIPELINE}/{execution_id(1)}")
     assert "◷ overdue" in overdue.says()
 
 
-async def test_a_problem_can_be_taken_and_silenced_by_its_labels(site: Site) -> None:
-    page = await site.shown(f"/problems/{OVERDUE}")
+async def test_a_problem_can_be_taken_and_silenced_by_its_labels(desk: Desk) -> None:
+    page = await shown(desk, f"/problems/{OVERDUE}")
     assert {f"/api/v1/problems/{OVERDUE}/ack", "/api/v1/silences"} == set(page.values("form", "data-url"))
     assert '{"match": {"labels": {"team": "sales"}}}' in page.values("form", "data-body")
-    async with site.session.post(f"/api/v1/problems/{OVERDUE}/ack", json={"by": "ana", "comment": "mine"}) as answer:
+    async with desk.session.post(f"/api/v1/problems/{OVERDUE}/ack", json={"by": "ana", "comment": "mine"}) as answer:
         assert answer.status == 200
-    assert "by ana: mine" in (await site.shown(f"/problems/{OVERDUE}")).says()
-    assert "3 need you" in (await site.shown("/")).says()
+    assert "by ana: mine" in (await shown(desk, f"/problems/{OVERDUE}")).says()
+    assert "3 need you" in (await shown(desk, "/")).says()
 
 
 async def test_silences_are_shown_with_their_hours_and_those_of_the_file_end_there(tmp_path: Path) -> None:
     weekly = {"days": ["sat", "sun"], "from": "20:00", "to": "08:00", "timezone": "Europe/Berlin"}
     silences = [{"match": {"sinks": ["chat"]}, "weekly": weekly, "comment": "nobody is paged"}]
-    async with a_site(tmp_path, silences=silences) as site:
+    async with a_desk(tmp_path, silences=silences) as desk:
         added = {"match": {"labels": {"team": "sales"}}, "for": "2h", "by": "ana", "comment": "deploy"}
-        async with site.session.post("/api/v1/silences", json=added) as answer:
+        async with desk.session.post("/api/v1/silences", json=added) as answer:
             assert answer.status == 201
-        page = await site.shown("/silences")
+        page = await shown(desk, "/silences")
         assert "sink chat not now" in page.says()
         assert "sat, sun 20:00 to 08:00 Europe/Berlin" in page.says()
         assert "team=sales silent now" in page.says()
@@ -197,8 +177,8 @@ async def test_silences_are_shown_with_their_hours_and_those_of_the_file_end_the
         assert page.values("button", "data-url") == ["/api/v1/silences/1"]
 
 
-async def test_dead_letters_can_be_sent_again_one_by_one_or_all(site: Site) -> None:
-    page = await site.shown("/deliveries?state=dead&sink=ops")
+async def test_dead_letters_can_be_sent_again_one_by_one_or_all(desk: Desk) -> None:
+    page = await shown(desk, "/deliveries?state=dead&sink=ops")
     asked = [each for each in page.values("button", "data-body") if "ops" in each]
     assert len(asked) == 2
     assert '{"sink": "ops", "state": "dead"}' in asked
@@ -223,26 +203,26 @@ async def test_dead_letters_can_be_sent_again_one_by_one_or_all(site: Site) -> N
         ("/?account=default&sort=oldest", 2),
     ],
 )
-async def test_a_filter_is_in_the_address(site: Site, path: str, found: int) -> None:
-    page = await site.shown(path)
+async def test_a_filter_is_in_the_address(desk: Desk, path: str, found: int) -> None:
+    page = await shown(desk, path)
     assert len(page.values("tr", "data-key") or page.values("tr", "data-row")) == found
     if not found:
         assert "Show a" in page.says()
 
 
-async def test_a_list_goes_on_with_the_older_ones_and_keeps_the_filter(site: Site) -> None:
-    page = await site.shown("/executions?limit=2&status=running,paused,failed,success")
+async def test_a_list_goes_on_with_the_older_ones_and_keeps_the_filter(desk: Desk) -> None:
+    page = await shown(desk, "/executions?limit=2&status=running,paused,failed,success")
     (older,) = [each for each in page.values("a", "href") if "after=" in each]
     assert older.startswith("/executions?limit=2&status=")
-    page = await site.shown(older)
+    page = await shown(desk, older)
     assert len(page.values("tr", "data-key")) == 2
     assert "« First page" in page.says()
 
 
-async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(site: Site) -> None:
-    got = await site.get(f"/e/{execution_id(4)[:8]}")
+async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(desk: Desk) -> None:
+    got = await get(desk, f"/e/{execution_id(4)[:8]}")
     assert (got.status, got.headers["Location"]) == (302, f"/executions?q={execution_id(4)[:8]}")
-    got = await site.get(f"/e/{execution_id(4)}")
+    got = await get(desk, f"/e/{execution_id(4)}")
     assert (got.status, got.headers["Location"]) == (302, f"/executions/default/{PIPELINE}/{execution_id(4)}")
 
 
@@ -258,41 +238,41 @@ async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(si
         ("/executions?after=x", 422, "after:"),
     ],
 )
-async def test_what_there_is_not_or_cannot_be_read_is_said(site: Site, path: str, status: int, words: str) -> None:
-    got = await site.get(path)
+async def test_what_there_is_not_or_cannot_be_read_is_said(desk: Desk, path: str, status: int, words: str) -> None:
+    got = await get(desk, path)
     assert (got.status, words in got.page.says()) == (status, True), got.page.says()
 
 
-async def test_a_store_that_cannot_be_used_is_said(site: Site) -> None:
-    site.is_open = False
-    assert ((await site.get("/")).status, (await site.get("/login")).status) == (503, 200)
-    site.is_open = True
-    await site.store.close()
-    got = await site.get("/executions")
+async def test_a_store_that_cannot_be_used_is_said(desk: Desk) -> None:
+    desk.is_open = False
+    assert ((await get(desk, "/")).status, (await get(desk, "/login")).status) == (503, 200)
+    desk.is_open = True
+    await desk.store.close()
+    got = await get(desk, "/executions")
     assert (got.status, "does not answer" in got.page.says()) == (503, True)
 
 
 async def test_who_begins_is_told_how(tmp_path: Path) -> None:
-    async with a_site(tmp_path, is_filled=False, accounts={}, watch=[], silences=[]) as site:
-        assert "watcher init" in (await site.shown("/")).says()
-    async with a_site(tmp_path, is_filled=False) as site:
-        says = (await site.shown("/")).says()
+    async with a_desk(tmp_path, is_filled=False, accounts={}, watch=[], silences=[]) as desk:
+        assert "watcher init" in (await shown(desk, "/")).says()
+    async with a_desk(tmp_path, is_filled=False) as desk:
+        says = (await shown(desk, "/")).says()
         assert "Nothing needs you" in says
         assert "Watching 2 pipelines. Nothing has started yet." in says
-        assert "Nothing has started yet" in (await site.shown("/executions")).says()
-        assert "Nothing has been sent yet" in (await site.shown("/deliveries")).says()
+        assert "Nothing has started yet" in (await shown(desk, "/executions")).says()
+        assert "Nothing has been sent yet" in (await shown(desk, "/deliveries")).says()
 
 
-async def test_what_has_not_changed_is_not_sent_again(site: Site) -> None:
+async def test_what_has_not_changed_is_not_sent_again(desk: Desk) -> None:
     for path in PAGES:
-        got = await site.get(path)
-        assert (await site.get(path, **{"If-None-Match": got.headers["ETag"]})).status == 304
-    etag = (await site.get("/executions")).headers["ETag"]
-    site.clock.us += 2_000_000
-    assert (await site.get("/executions", **{"If-None-Match": etag})).status == 304
-    account = await claim(site.store, "account", "default")
-    await site.store.record(executed(account, "execution.success", number=2, sequence=3, ended_at=site.clock.us))
-    assert (await site.get("/executions", **{"If-None-Match": etag})).status == 200
+        got = await get(desk, path)
+        assert (await get(desk, path, **{"If-None-Match": got.headers["ETag"]})).status == 304
+    etag = (await get(desk, "/executions")).headers["ETag"]
+    desk.clock.us += 2_000_000
+    assert (await get(desk, "/executions", **{"If-None-Match": etag})).status == 304
+    account = await claim(desk.store, "account", "default")
+    await desk.store.record(executed(account, "execution.success", number=2, sequence=3, ended_at=desk.clock.us))
+    assert (await get(desk, "/executions", **{"If-None-Match": etag})).status == 200
 
 
 HOSTILE = "".join(HOSTILE_PARTS) + "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>"
@@ -305,39 +285,39 @@ async def test_what_others_called_something_is_shown_and_does_nothing(tmp_path: 
         "name": HOSTILE[:200],
         "labels": {HOSTILE[-250:]: HOSTILE[:200]},
     }
-    async with a_site(tmp_path) as site:
-        known = {name for path in PAGES for name, _ in (await site.shown(path)).tags}
+    async with a_desk(tmp_path) as desk:
+        known = {name for path in PAGES for name, _ in (await shown(desk, path)).tags}
     (tmp_path / "hostile").mkdir()
-    async with a_site(tmp_path / "hostile", watch=[watch, SETTINGS["watch"][1]]) as site:  # type: ignore[index]
-        site.needs.append(Need(kind="config", title=HOSTILE, reason=HOSTILE, page="/"))
-        account = await claim(site.store, "account", "default")
+    async with a_desk(tmp_path / "hostile", watch=[watch, SETTINGS["watch"][1]]) as desk:  # type: ignore[index]
+        desk.troubles.append(Need(kind="config", title=HOSTILE, reason=HOSTILE, page="/"))
+        account = await claim(desk.store, "account", "default")
         nodes = [{"id": HOSTILE, "name": HOSTILE, "error": HOSTILE}]
         block = {"id": execution_id(9), "status": "failed", "error": HOSTILE, "failedNodes": nodes, "goals": [HOSTILE]}
         block |= {"conversationId": HOSTILE, "triggeredBy": HOSTILE, "finishedAt": "2026-11-24T12:00:31Z"}
         data = {"execution": block, "link": 'https://e.example/"onclick=', "labels": {HOSTILE: HOSTILE}}
         data["pipeline"] = {"id": PIPELINE, "name": HOSTILE}
-        change = executed(account, "execution.failed", number=9, ended_at=site.clock.us, data=data)
-        await site.store.record(change)
+        change = executed(account, "execution.failed", number=9, ended_at=desk.clock.us, data=data)
+        await desk.store.record(change)
         for path in (*PAGES, f"/executions/default/{PIPELINE}/{execution_id(9)}"):
-            page = await site.shown(path)
+            page = await shown(desk, path)
             assert {name for name, _ in page.tags} <= known, path
             assert len(page.values("script", "src")) == sum(name == "script" for name, _ in page.tags) == 1
             assert not [key for _, attributes in page.tags for key in attributes if key.startswith("on")]
             assert not [each for each in page.text if not each.isprintable() and each != "\n"]
             assert not [url for url in page.values("a", "href") if not re.match(r"(/|#|https://|\?|$)", url)]
-        assert "<script>alert(1)</script>" in (await site.shown("/")).text
+        assert "<script>alert(1)</script>" in (await shown(desk, "/")).text
 
 
-async def test_no_secret_is_on_any_page(site: Site) -> None:
+async def test_no_secret_is_on_any_page(desk: Desk) -> None:
     for path in PAGES:
-        assert "secret" not in (await site.get(path)).body
+        assert "secret" not in (await get(desk, path)).body
 
 
 async def test_a_pipeline_shows_its_own_problems_and_no_others(tmp_path: Path) -> None:
-    async with a_site(tmp_path) as site:
-        assert str(OVERDUE) in (page := (await site.get(f"/pipelines/default/{PIPELINE}")).body)
+    async with a_desk(tmp_path) as desk:
+        assert str(OVERDUE) in (page := (await get(desk, f"/pipelines/default/{PIPELINE}")).body)
         assert str(DEGRADED) not in page
-        assert str(OVERDUE) not in (await site.get(f"/pipelines/default/{NAMED}")).body
+        assert str(OVERDUE) not in (await get(desk, f"/pipelines/default/{NAMED}")).body
 
 
 async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None:
@@ -347,20 +327,20 @@ async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None
         {"pipeline": name, "account": "default", "name": f"Agent of customers {name[-2:]}", "labels": its}
         for name, its in zip(names, labels, strict=True)
     ]
-    async with a_site(tmp_path, watch=watch) as site:
-        moment = Micros(site.clock.us - 7_000_000_000)
+    async with a_desk(tmp_path, watch=watch) as desk:
+        moment = Micros(desk.clock.us - 7_000_000_000)
         stands = PipelineSnapshot(
             {"new": 3, "running": 144, "paused": 17}, {"running": moment}, "ssfsssssufss" * 5, moment
         )
         its = dict.fromkeys(names, replace(stands, last_started_at=moment))
         body = json.dumps(asdict(AccountSnapshot(3.6, 3.4, 61.0, None, its))).encode()
-        number = await site.store.number_of(Source("account", "default"))
+        number = await desk.store.number_of(Source("account", "default"))
         written = update(snapshot).where(snapshot.c.source_id == number).values(body=body)
-        await site.store.write(lambda connection: connection.execute(written))
-        site.needs += [Need(kind="problem", title="Something fails", reason="x" * 120, page="/problems/x")] * 10
-        got = await site.get("/")
+        await desk.store.write(lambda connection: connection.execute(written))
+        desk.troubles += [Need(kind="problem", title="Something fails", reason="x" * 120, page="/problems/x")] * 10
+        got = await get(desk, "/")
         loaded = [*got.page.values("script", "src"), *got.page.values("link", "href")]
-        files = [(await site.get(path)).body for path in loaded if not path.endswith(".svg")]
+        files = [(await get(desk, path)).body for path in loaded if not path.endswith(".svg")]
         assert len(got.page.values("tr", "data-row")) == 20
         assert len(got.page.tags) <= 1500
         assert len("".join([got.body, *files]).encode()) <= 75_000

@@ -27,7 +27,7 @@ from watcher.config.warnings import warnings_of
 from watcher.domain.errors import Exit
 from watcher.polling.evaluator import BACKOFF_SHARE
 from watcher.polling.pipeline_list import LIST_WEIGHT
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.pacing import SHARE
 from watcher.runtime.units import write_duration
@@ -77,7 +77,7 @@ def check(
     document = Document(file=str(path), without_secrets=without_secrets)
     settings = loaded(partial(load_config, path, environ=os.environ, document=document))
     require_usable(settings)
-    silences = silence_lines(settings, at=SystemClock().now())
+    silences = silence_lines(settings, at=Clock().now())
     if sys.stdout.isatty():
         print_plan(plan(settings), settings, file=str(path), console=console_on(sys.stdout))
         for line in silences:
@@ -98,7 +98,7 @@ def check(
 
 def _go_online(settings: Settings, *, send: bool) -> None:
     configure_logs(level="error", format_="auto")  # what a sink logs goes to stderr, as in the daemon
-    trials = asyncio.run(try_everything(settings, clock=SystemClock(), send=send))
+    trials = asyncio.run(try_everything(settings, clock=Clock(), send=send))
     if sys.stdout.isatty():
         for trial in trials:
             print_trial(trial, console=console_on(sys.stdout))
@@ -265,7 +265,7 @@ def exactly(figure: float) -> str:
 
 def print_trial(trial: Trial, *, console: Console) -> None:
     """Print one trial for people."""
-    sign, style = ("✓ ", "green") if trial.works else ("✕ ", "red")
+    sign, style = ("✓ ", "green") if trial.code is Exit.DONE else ("✕ ", "red")
     say(console, (sign, style), (trial.target, "bold"), f"  {trial.place}  {trial.words} ({trial.took_ms:.0f} ms)")
     if trial.hint:
         say(console, "  ", ("hint: ", "bold"), trial.hint)
@@ -276,6 +276,6 @@ def print_trial_rows(trials: Iterable[Trial]) -> None:
     put()
     put("target", "works", "ms", "answer")
     for trial in trials:
-        put(trial.target, "yes" if trial.works else "no", f"{trial.took_ms:.0f}", trial.words)
+        put(trial.target, "yes" if trial.code is Exit.DONE else "no", f"{trial.took_ms:.0f}", trial.words)
         if trial.hint:
             put_error(f"hint: {trial.target}: {trial.hint}")

@@ -15,7 +15,7 @@ from watcher.cli.console import console_on, say
 from watcher.cli.shell import ConfigOption, run_interruptible
 from watcher.config.locate import find_config
 from watcher.domain.errors import ConfigError, UsageError
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.threads import run_detached
 from watcher.runtime.units import InvalidValueError, spell_duration
 from watcher.store.copying import CopyStoppedError, StoreEnd, copy_all
@@ -41,7 +41,7 @@ def copy_store(
     libpq's own (PGPASSWORD, ~/.pgpass). Exit codes: 1 a store is in use, or the copy failed; 2 a person must correct
     something (TO is not empty, FROM is not there); 130 interrupted, and nothing copied.
     """
-    clock = SystemClock()
+    clock = Clock()
     urls = (_checked(source, "FROM"), _checked(target, "TO"))
     password = _password(config) if any(map(is_postgresql, urls)) else None
     from_end, to_end = (StoreEnd(url, password, clock) for url in urls)

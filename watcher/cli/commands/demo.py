@@ -19,7 +19,7 @@ from watcher.cli.shell import run_until_stopped
 from watcher.config.models import Settings
 from watcher.daemon.app import run
 from watcher.domain.execution import TERMINAL_STATUSES, Status
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.logs import configure_logs
 from watcher.simulator.scenarios import NAMES, example_config, populate
 from watcher.simulator.server import Simulator
@@ -103,7 +103,7 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
     """
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     async with AsyncExitStack() as stack:
-        world = World(SystemClock())
+        world = World(Clock())
         fails = FAILS_S if forever else {}
         populate(world, fit_s=None if forever else LIFECYCLES_FIT_S, executions_count=40 if forever else 8, fails=fails)
         simulator = await stack.enter_async_context(Simulator(world))

@@ -15,7 +15,7 @@ import yaml
 from watcher.cli.config_loading import parse_seconds
 from watcher.cli.shell import put_error, run_interruptible, write_file
 from watcher.domain.errors import ListenError, UsageError
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.runtime.units import spell_duration
 from watcher.simulator.scenarios import (
     FAIL_EVERY_S,
@@ -66,7 +66,7 @@ def simulate(
         raise UsageError(f'no scenario is called "{scenario}"; use one of {", ".join(SCENARIOS)}')
     fails = parse_fails(fail or [], names=pipeline_names(pipelines))
     # Before there is an event loop: it may take half a minute, in which a signal ends the program at once.
-    world = World(SystemClock())
+    world = World(Clock())
     populate(world, pipelines_count=pipelines, odd_share=SCENARIOS[scenario].odd_share, fails=fails)
     simulator = Simulator(world, faults=SCENARIOS[scenario].faults, host=host, port=port)
 

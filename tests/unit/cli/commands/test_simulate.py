@@ -10,7 +10,7 @@ from e2e.programme import COMMAND, environment
 
 from watcher.cli.commands.simulate import parse_fails, report
 from watcher.domain.errors import UsageError
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import NAMES, pipeline_named
 from watcher.simulator.server import Simulator
 from watcher.simulator.world import World
@@ -51,7 +51,7 @@ def test_a_pipeline_that_is_none_and_a_time_that_is_none_are_mistakes(word: str,
 
 
 async def test_a_taken_port_is_a_failure_and_no_mistake_of_usage(tmp_path: Path) -> None:
-    async with Simulator(World(SystemClock())) as simulator:
+    async with Simulator(World(Clock())) as simulator:
         port = simulator.base_url.rsplit(":", 1)[1]
         words = (*COMMAND, "simulate", "--port", port)
         process = await asyncio.create_subprocess_exec(
@@ -64,7 +64,7 @@ async def test_a_taken_port_is_a_failure_and_no_mistake_of_usage(tmp_path: Path)
 
 async def test_it_reports_while_it_runs_and_at_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     stop = asyncio.Event()
-    async with Simulator(World(SystemClock())) as simulator:
+    async with Simulator(World(Clock())) as simulator:
         reporting = asyncio.create_task(report(simulator, stop=stop, every_s=0.01))
         await asyncio.sleep(0.2)
         stop.set()

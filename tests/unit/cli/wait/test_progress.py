@@ -1,9 +1,11 @@
 """What ends a wait, and what does not: over replies and changes, in the order in which they come."""
 
+from typing import cast
+
 import pytest
 from virtual import PIPELINE, FakeClock, ScriptedApi, said
 
-from watcher.clerk.protocol import Reply
+from watcher.clerk.api import ClerkApi, Reply
 from watcher.cli.wait import Poller, PollFailure, Progress, StatusPeriod, View, WaitResult, timed_out
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
@@ -136,7 +138,9 @@ async def test_it_polls_at_its_interval_whatever_is_answered_slower_after_an_hou
     watch = {"pipeline": PIPELINE, "account": "a", "executions": [EXECUTION]}
     document = {"accounts": {"a": {"api_key": "k"}}, "watch": [watch], "polling": {"degraded_after": "2h"}}
     settings = Settings.model_validate(document)
-    poller = Poller(progress_after(), View(), api=api, settings=settings, interval_s=interval_s, clock=clock)
+    poller = Poller(
+        progress_after(), View(), api=cast("ClerkApi", api), settings=settings, interval_s=interval_s, clock=clock
+    )
     for passed_s, next_s in ((1, interval_s), (3598, interval_s), (2, later_s)):
         clock.advance(passed_s)
         await poller.poll()
