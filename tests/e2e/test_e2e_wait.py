@@ -6,7 +6,6 @@ import re
 import signal
 import socket
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -141,19 +140,6 @@ async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
     assert [json.loads(line)["data"]["reason"] for line in stdout.splitlines()] == ["unauthorized"]
     assert API_KEY not in stdout + stderr
     assert len(requests_of(scene.simulator.request_log, OPEN.execution)) == 1
-
-
-@pytest.mark.parametrize("timeout_s", [4, pytest.param(8, marks=pytest.mark.long)])
-async def test_it_asks_at_its_interval_whatever_is_answered(scene: Scene, timeout_s: int) -> None:
-    life = await scene.play(OPEN, "--timeout", f"{timeout_s}s", polling=PATIENT | {"degraded_after": "60s"})
-    await life.until(lambda: life.emitted, what="it was seen")
-    scene.simulator.dice.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
-    code, stdout, stderr = await ended(life)
-    problem = f"error: still running after {timeout_s} s (--timeout); the last poll failed: 500\n"
-    assert (code, stdout.count("\n"), stderr) == (3, 1, problem)
-    asked = [entry.at for entry in requests_of(scene.simulator.request_log, OPEN.execution)]
-    assert min(later - earlier for earlier, later in pairwise(asked)) >= 0.95
-    assert timeout_s - 1 <= len(asked) <= timeout_s + 1
 
 
 async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> None:

@@ -19,7 +19,7 @@ from watcher.domain.routing import Route, Silence, types_matching
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Watch
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.evaluator import Cadence, ReplyEvaluator, backoff_cadence
+from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.failures import AccountCircuitBreaker, FailurePolicy
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.poll_item import CONFIRM_WITHIN_S
@@ -93,11 +93,10 @@ async def build_account(
     settings: Settings,
     *,
     open_api: Callable[..., ClerkApi] = ClerkApi,
-    cadence: Cadence | None = None,
 ) -> AccountPoller:
     """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`.
 
-    `open_api` makes another API of the account's client, `cadence` stands for that of `polling`.
+    `open_api` makes another API of the account's client.
     """
     lease, clock, polling, account = held.lease, shared.clock, settings.polling, settings.accounts[held.lease.name]
     client = await stack.enter_async_context(open_client(account, connections=polling.concurrency, check=held.check))
@@ -134,8 +133,7 @@ async def build_account(
             events=shared.events,
             clock=clock,
             failures=failures,
-            cadence=cadence
-            or backoff_cadence(
+            cadence=backoff_cadence(
                 min_interval_s=polling.min_interval_s,
                 max_interval_s=polling.min_interval_s if polling.cadence == "fixed" else polling.max_interval_s,
                 jitter=random.random,
