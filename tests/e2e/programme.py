@@ -1,4 +1,4 @@
-"""The program in a process of its own: started, read line by line, signalled, waited for. Knows nothing of events."""
+"""The program in a process of its own: started, read, asked for its pages, signalled, waited for."""
 
 import asyncio
 import fcntl
@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+import aiohttp
 
 COMMAND = (sys.executable, "-m", "watcher")
 PATIENCE_S = 60.0
@@ -214,23 +216,12 @@ async def outcome_of(
     *arguments: str, folder: Path, within_s: float = PATIENCE_S, environ: Mapping[str, str] | None = None
 ) -> Outcome:
     """Run a command that ends by itself; `environ` is added to its environment."""
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND,
-        *arguments,
-        cwd=folder,
-        env=environment() | dict(environ or {}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+    life = await begin(*arguments, folder=folder, board=Board(), environ=environ)
     try:
-        async with asyncio.timeout(within_s):
-            stdout, stderr = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.communicate()
-        raise AssertionError(f"{arguments} had not ended after {within_s} s") from None
-    return Outcome(process.returncode or 0, stdout.decode(), stderr.decode())
+        code = await life.end(within_s=within_s)
+    finally:
+        await life.clear_away()
+    return Outcome(code, life.stdout.lines.everything().decode(), life.stderr.lines.everything().decode())
 
 
 def environment() -> dict[str, str]:
@@ -240,3 +231,15 @@ def environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("WATCHER_", "CLERK_")) and not name.lower().endswith("_proxy")
     }
+
+
+async def ready(pages: str, *, within_s: float) -> None:
+    """Ask until the daemon is ready, as whoever started it would."""
+    async with asyncio.timeout(within_s):
+        while (await page(f"{pages}/readyz"))[0] != 200:
+            await asyncio.sleep(0.05)
+
+
+async def page(url: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status, await response.text()

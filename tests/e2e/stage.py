@@ -11,6 +11,9 @@ from typing import Any, TypeVar
 import yaml
 from e2e.endpoint import SECRET, Answer, Attempt, Receiver, take
 from e2e.programme import Board, Life, begin
+from e2e.terminal import Terminal, on_terminal
+from receiver import Receiver as Listener
+from receiver import answer, says
 from simulator_facts import busiest_second, true_path
 
 from watcher.runtime.clock import Clock
@@ -67,6 +70,16 @@ class Stage:
     async def receiver(self, choose: Callable[[Attempt], Answer] = take) -> Receiver:
         return await self._stack.enter_async_context(Receiver(self.board.notice, choose=choose))
 
+    async def listener(self, *, code: int = 200, body: bytes = b"") -> Listener:
+        """Return a receiver of anything, which gives one answer."""
+        reply = says(answer(code, body=body))
+
+        async def notice(writer: asyncio.StreamWriter) -> None:
+            self.board.notice()
+            await reply(writer)
+
+        return await self.enter(Listener(notice))
+
     def within_pace(self, simulator: Simulator, *, rate: float, keys_each: int = 1) -> bool:
         """Say whether no second saw more requests of an account than the rate allows.
 
@@ -96,6 +109,12 @@ class Stage:
         self._stack.push_async_callback(life.clear_away)
         self.lives.append(life)
         return life
+
+    async def terminal(self, *arguments: str, columns: int = 100, **variables: str) -> Terminal:
+        """Start any command on a terminal so wide."""
+        terminal = await on_terminal(*arguments, folder=self.folder, board=self.board, columns=columns, **variables)
+        self._stack.push_async_callback(terminal.clear_away)
+        return terminal
 
 
 class _Pulse:

@@ -1,6 +1,5 @@
 """A storm: thousands of executions end within a minute, and three sinks are told, each in its own way."""
 
-import asyncio
 import json
 import re
 import time
@@ -10,12 +9,9 @@ from typing import Any
 
 import psutil
 from e2e.endpoint import Attempt, Receiver
-from e2e.pages import page
-from e2e.programme import Life
+from e2e.programme import Life, page
 from e2e.stage import ENDS, POLLING, Document, Stage, all_have_ended, document_of, webhook, world_of
 from prometheus_client.parser import text_string_to_metric_families
-from receiver import Receiver as AnyReceiver
-from receiver import Reply, answer, says
 
 IN_TIME_S = 0.25
 _COUNTED = re.compile(r"✕ ([\d,]+) failed ")
@@ -68,7 +64,7 @@ async def storm(stage: Stage, *, count: int, within_s: float, wait_s: float, mos
     """Let so many executions end within a time, and wait until each sink was told of all of them."""
     simulator = await stage.simulator(world_of(count, ends_after_s=2.0, ends_within_s=within_s))
     batches, alone = await stage.receiver(), await stage.receiver()
-    slack = await stage.enter(AnyReceiver(_noticed(stage, says(answer(200, body=b"ok")))))
+    slack = await stage.listener(body=b"ok")
     sinks = {
         "ops": grouped(batches, wait_s=wait_s, most=most, events=sorted(ENDS)),
         "each": webhook(alone, events=sorted(ENDS)),
@@ -97,14 +93,6 @@ async def storm(stage: Stage, *, count: int, within_s: float, wait_s: float, mos
     memory_mb = psutil.Process(life.pid).memory_info().rss / 1e6
     assert await life.stop() == 0
     return Storm(batches, alone, list(map(_slack_count, slack.requests)), in_time, everything, memory_mb)
-
-
-def _noticed(stage: Stage, reply: Reply) -> Reply:
-    async def notice(writer: asyncio.StreamWriter) -> None:
-        stage.board.notice()
-        await reply(writer)
-
-    return notice
 
 
 def _slack_count(request: Any) -> int:

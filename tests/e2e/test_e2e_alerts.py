@@ -1,13 +1,17 @@
-"""What is silenced is not sent, and not lost; what stays open is said again."""
+"""What is silenced is not sent, and not lost; what stays open is said again, outlasts a kill and ends with its rule.
+
+Messages lead to the runbook and to our own page, and a heartbeat says that all is well.
+"""
 
 import asyncio
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from e2e.endpoint import Receiver
-from e2e.pages import page
-from e2e.programme import PATIENCE_S, Life
-from e2e.stage import Document, Stage, document_of, webhook, world_of
+from e2e.programme import PATIENCE_S, Life, page
+from e2e.stage import FAILING, Document, Stage, document_of, failing_world, webhook, world_of
+from receivers_rules import check_slack, texts_of
 
 from watcher.simulator.server import Simulator
 
@@ -82,3 +86,55 @@ async def test_a_sink_is_reminded_of_what_is_open_until_it_is_closed(
     await again.until(lambda: receiver.events("account.recovered"), what="it was closed")
     assert again.events("problem.reminder") == []
     assert await again.stop() == 0
+
+
+async def test_a_problem_outlasts_a_kill_and_ends_where_it_began_once_its_rule_is_removed(stage: Stage) -> None:
+    simulator, receiver = await stage.simulator(failing_world()), await stage.receiver()
+    rules = {"failing": {"consecutive": 3}}
+    document = document_of({"default": simulator}, {"ops": webhook(receiver) | {"events": ["pipeline.failing"]}})
+    document["watch"] = [{"pipeline": FAILING.id, "account": "default", "rules": rules}]
+    document["polling"] = {"min_interval": "300ms", "max_interval": "1s", "first_sight": "notify"}
+    life = await stage.start(document)
+    await life.until(receiver.events, what="the problem was opened")
+    await life.kill()
+    life = await stage.start(document)
+    await life.started()
+    stage.write(document | {"watch": [{"pipeline": FAILING.id, "account": "default"}]})
+    await life.until(lambda: len(receiver.events()) > 1, what="the problem was closed")
+    assert await life.stop() == 0
+    opening, closing = receiver.events()
+    assert (opening["type"], closing["type"]) == ("pipeline.failing", "problem.closed")
+    assert closing["data"]["reason"] == "removed"
+    assert closing["data"]["problem"]["id"] == opening["data"]["problem"]["id"]
+    assert opening["data"]["execution"]["failedNodes"]
+
+
+RUNBOOK, PUBLIC = "https://wiki.example.com/sales", "https://watcher.example.com"
+
+
+async def test_messages_lead_to_the_runbook_and_to_the_page_that_a_reload_names_while_the_heartbeat_says_all_is_well(
+    stage: Stage,
+) -> None:
+    slack, health = await stage.listener(body=b"ok"), await stage.listener()
+    simulator = await stage.simulator(world_of(60, ends_within_s=60.0))
+    sink = {"type": "webhook", "template": "slack", "url": slack.url, "events": ["execution.*"], "rate_limit": "50/s"}
+    document = document_of({"default": simulator}, {"chat": sink})
+    document["watch"] = [watch | {"runbook": RUNBOOK} for watch in document["watch"]]
+    life = await stage.start(document | {"heartbeat": {"url": f"{health.url}/s3cret", "every": "50ms"}})
+    await life.started()
+    await life.until(lambda: slack.requests and len(health.requests) > 1, what="they came")
+    links = [text for text in texts_of(check_slack(slack.requests[0].body)["blocks"]) if text.startswith("http")]
+    assert links == [RUNBOOK]
+    assert {event["data"]["runbook"] for event in life.events()} == {RUNBOOK}
+
+    stage.write(document | {"http": {"listen": "127.0.0.1:0", "public_url": PUBLIC}})
+    await life.until(lambda: life.logged("config.reloaded"), what="it was reloaded")
+    page = f"{PUBLIC}/executions/default/"
+    await life.until(
+        lambda: any(page in json.dumps(json.loads(request.body)) for request in slack.requests), what="they came"
+    )
+    pings, messages = len(health.requests), len(slack.requests)
+    await life.until(lambda: len(slack.requests) > messages + 9, what="they came")
+    assert len(health.requests) == pings
+    assert await life.stop() == 0
+    assert b"s3cret" not in life.stderr.lines.everything()

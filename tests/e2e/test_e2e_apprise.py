@@ -6,8 +6,7 @@ import ssl
 import pytest
 import receiver as sockets
 import trustme
-from e2e.pages import page
-from e2e.programme import outcome_of
+from e2e.programme import outcome_of, page
 from e2e.stage import PROMPT_S, RETRY, Document, Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
 pytestmark = pytest.mark.untraced

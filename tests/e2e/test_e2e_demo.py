@@ -6,7 +6,6 @@ import pytest
 import yaml
 from e2e import checks
 from e2e.stage import Stage
-from e2e.terminal import on_terminal
 
 pytestmark = pytest.mark.untraced
 
@@ -16,11 +15,8 @@ async def test_it_ends_by_itself_after_events_alone_as_json_or_on_a_terminal_a_l
     stage: Stage,
 ) -> None:
     printed = await stage.begin("demo", "--json")
-    terminal = await on_terminal("demo", folder=stage.folder, board=stage.board, columns=200)
-    try:
-        assert (await printed.end(), await terminal.end()) == (0, 0)
-    finally:
-        await terminal.clear_away()
+    terminal = await stage.terminal("demo", columns=200)
+    assert (await printed.end(), await terminal.end()) == (0, 0)
     types = {event["type"] for event in printed.events()}
     assert printed.stdout.lines.tail == b""
     assert checks.of_sequences(printed.emitted) == []

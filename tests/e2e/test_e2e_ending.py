@@ -11,15 +11,12 @@ import aiohttp
 import pytest
 from e2e import checks
 from e2e.endpoint import Answer
-from e2e.pages import page
-from e2e.programme import Life
-from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
-from e2e.terminal import on_terminal
+from e2e.programme import Life, page
+from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 from simulator_facts import requests_of
 
 from watcher.cli.shell import ONE_SIGNAL_S
 from watcher.simulator.faults import Fault, Faults, Window
-from watcher.simulator.server import Simulator
 
 pytestmark = pytest.mark.untraced
 
@@ -121,17 +118,13 @@ async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Sign
 async def test_a_terminal_that_is_closed_ends_it_and_a_hangup_before_reloads(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(3, ends_within_s=60.0))
     path = stage.write(document_of({"default": simulator}))
-    words = ("run", "--config", str(path))
-    terminal = await on_terminal(*words, folder=stage.folder, board=stage.board, columns=100)
-    try:
-        await terminal.until("started")
-        terminal.process.send_signal(signal.SIGHUP)
-        await terminal.until("config.reloaded")
-        terminal.hang_up()
-        async with asyncio.timeout(AT_MOST_S):
-            assert await terminal.process.wait() == 0
-    finally:
-        await terminal.clear_away()
+    terminal = await stage.terminal("run", "--config", str(path))
+    await terminal.until("started")
+    terminal.process.send_signal(signal.SIGHUP)
+    await terminal.until("config.reloaded")
+    terminal.hang_up()
+    async with asyncio.timeout(AT_MOST_S):
+        assert await terminal.process.wait() == 0
 
 
 async def _ask_for_ever(url: str) -> None:
@@ -146,16 +139,12 @@ async def _start_hanging(stage: Stage) -> Life:
     hanging = next(simulator.world.executions()).id
     simulator.dice.faults = Faults(windows=(Window(Fault.HANG, execution=hanging),))
     receiver = await stage.receiver(lambda _: Answer.HANG)
-    life = await stage.start(_patient(simulator, receiver_document=webhook(receiver, timeout="60s")))
+    document = document_of({"default": simulator}, {"ops": webhook(receiver, timeout="60s")})
+    document["accounts"]["default"]["timeout"] = "60s"
+    life = await stage.start(document)
     life.stdout.stop_reading()
     await life.until(
         lambda: len(receiver.attempts) == 16 and requests_of(simulator.request_log, hanging),
         what="everything hung",
     )
     return life
-
-
-def _patient(simulator: Simulator, *, receiver_document: Document) -> Document:
-    document = document_of({"default": simulator}, {"ops": receiver_document})
-    document["accounts"]["default"]["timeout"] = "60s"
-    return document

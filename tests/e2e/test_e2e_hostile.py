@@ -1,6 +1,5 @@
 """Whatever names, errors, labels, statuses and answers hold does no harm, neither at a receiver nor on a terminal."""
 
-import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -9,8 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from e2e.stage import Stage, document_of
-from e2e.terminal import on_terminal
-from receiver import Receiver, Reply, answer, says
 from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
 from sample_events import hostile_text
 
@@ -46,21 +43,11 @@ def hostile_world(seed: int) -> World:
     return world
 
 
-def confirming(stage: Stage, reply: Reply) -> Reply:
-    async def confirm(writer: asyncio.StreamWriter) -> None:
-        stage.board.notice()
-        await reply(writer)
-
-    return confirm
-
-
 async def test_no_receiver_obeys_what_the_api_or_the_file_calls_something(stage: Stage) -> None:
     dice, world = Random(2), hostile_world(1)
     simulator = await stage.simulator(world)
     said = {"discord": b'{"embeds":[]}'}
-    receivers = {kind: Receiver(confirming(stage, says(answer(200, body=said.get(kind, b"ok"))))) for kind in KINDS}
-    for receiver in receivers.values():
-        await stage.enter(receiver)
+    receivers = {kind: await stage.listener(body=said.get(kind, b"ok")) for kind in KINDS}
     sinks = {kind: {"type": "webhook", "url": receivers[kind].url, **keys} for kind, (_, keys) in KINDS.items()}
     document = document_of({"eu": simulator}, sinks)
     document["accounts"]["eu"]["link"] = "https://example.com/{executionId}"
@@ -87,20 +74,14 @@ async def test_no_receiver_obeys_what_the_api_or_the_file_calls_something(stage:
 
 async def test_no_terminal_obeys_what_a_receiver_answers_to_a_test(stage: Stage) -> None:
     said = hostile_text(Random(400), count=60).encode()
-    receiver = await stage.enter(Receiver(says(answer(400, body=said))))
+    receiver = await stage.listener(code=400, body=said)
     sinks = {kind: {"type": "webhook", "url": f"{receiver.url}/hush", **keys} for kind, (_, keys) in KINDS.items()}
     document = document_of({}, sinks) | {"watch": [{"pipeline": str(UUID(int=1))}]}
     document["accounts"] = {"default": {"api_key": "k", "base_url": receiver.url}}
-    path = stage.write(document)
-    screen = await on_terminal(
-        "check", "--send", "--config", str(path), folder=stage.folder, board=stage.board, columns=120
-    )
-    try:
-        await screen.end()
-        rest = STYLE.sub("", screen.written)
-        assert "sinks.slack  http://127.0.0.1" in rest
-        assert all(each.isprintable() for each in rest if each != "\n")
-        assert "hush" not in rest
-        assert KEY not in rest
-    finally:
-        await screen.clear_away()
+    screen = await stage.terminal("check", "--send", "--config", str(stage.write(document)), columns=120)
+    await screen.end()
+    rest = STYLE.sub("", screen.written)
+    assert "sinks.slack  http://127.0.0.1" in rest
+    assert all(each.isprintable() for each in rest if each != "\n")
+    assert "hush" not in rest
+    assert KEY not in rest

@@ -21,19 +21,23 @@ LONGEST_LIFE_S = 3.0
 RATE = 20
 
 
-async def test_a_kill_at_any_moment_loses_nothing(stage: Stage) -> None:
-    await _survive(stage, rounds=2, count=30)
-
-
-async def test_a_kill_at_any_moment_loses_nothing_on_postgresql(
-    postgres_stage: Stage, postgres: PostgresServer
+@pytest.mark.parametrize(
+    ("stage", "rounds", "count"),
+    [
+        ("sqlite", 2, 30),
+        ("postgres", 2, 30),
+        pytest.param("sqlite", 5, 200, marks=pytest.mark.long),
+        pytest.param("postgres", 5, 200, marks=pytest.mark.long),
+        pytest.param("postgres", 50, 200, marks=pytest.mark.soak),
+    ],
+    indirect=["stage"],
+)
+async def test_a_kill_at_any_moment_loses_nothing(
+    stage: Stage, rounds: int, count: int, request: pytest.FixtureRequest
 ) -> None:
-    await _survive(postgres_stage, rounds=2, count=30, postgres=postgres)
-
-
-@pytest.mark.long
-async def test_many_kills_at_any_moment_lose_nothing(stage: Stage) -> None:
-    await _survive(stage, rounds=5, count=200)
+    is_shared = stage.store_url.startswith("postgresql")
+    postgres = request.getfixturevalue("postgres") if is_shared else None
+    await _survive(stage, rounds=rounds, count=count, postgres=postgres)
 
 
 @pytest.mark.soak
@@ -41,13 +45,6 @@ async def test_it_is_back_at_work_soon_after_a_kill(stage: Stage) -> None:
     """A single start may have to share its core with whatever else this machine does: the median of many."""
     request_log = await _survive(stage, rounds=50, count=200)
     assert median(_back_at_work_after_s(stage.lives[1:], request_log)) <= 2.0
-
-
-@pytest.mark.parametrize("rounds", [pytest.param(5, marks=pytest.mark.long), pytest.param(50, marks=pytest.mark.soak)])
-async def test_many_kills_at_any_moment_lose_nothing_on_postgresql(
-    postgres_stage: Stage, postgres: PostgresServer, rounds: int
-) -> None:
-    await _survive(postgres_stage, rounds=rounds, count=200, postgres=postgres)
 
 
 async def _survive(stage: Stage, *, rounds: int, count: int, postgres: PostgresServer | None = None) -> RequestLog:

@@ -111,31 +111,3 @@ async def test_every_execution_is_reported_once_over_kills(
     assert set(emitted.values()) == {1}
     assert receiver.events("pipeline.gap") == []
     assert stage.within_pace(simulator, rate=RATE)
-
-
-async def test_what_had_ended_before_is_silent_and_what_is_open_is_reported(stage: Stage) -> None:
-    world = World(Clock())
-    pipeline = pipeline_named("Sales agent", seed=1)
-    for index in range(120):
-        lifecycle = make_lifecycle(1, index=index, pace=BRISK)
-        world.add(lifecycle.stretched(1.0 / lifecycle.length_s()), pipeline=pipeline, begins_s=-60.0 - index)
-    lasting = make_lifecycle(1, index=120, pace=BRISK)
-    lasting = lasting.stretched(600.0 / lasting.length_s())
-    world.add(lasting, pipeline=pipeline, begins_s=-30.0)
-    late = make_lifecycle(1, index=121, pace=BRISK)
-    late = late.stretched(0.2 / late.length_s())
-    simulator = await stage.simulator(world)
-    life = await stage.start(document(simulator, {}, first_sight="baseline"))
-    await life.started()  # however long that takes
-    await life.until(
-        lambda: any(event["subject"] == lasting.execution for event in life.events()),
-        what="what is open was reported",
-    )
-    world.add(late, pipeline=pipeline, begins_s=world.now_s() + 0.1)
-    await life.until(
-        lambda: any(event["subject"] == late.execution and event["type"] in ENDS for event in life.events()),
-        what="the late one was reported",
-    )
-    assert await life.stop() == 0
-    assert {event["subject"] for event in life.events()} == {lasting.execution, late.execution}
-    assert checks.of_truth(life.emitted, simulator) == []

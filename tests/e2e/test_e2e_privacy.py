@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 from e2e.endpoint import PATH, SECRET, Answer
-from e2e.pages import page
-from e2e.programme import outcome_of
+from e2e.programme import outcome_of, page
 from e2e.stage import API_KEY, POLLING, Stage, all_have_ended, document_of, webhook, world_of
 
 from watcher.simulator.responses import PRIVATE

@@ -8,8 +8,7 @@ from random import Random
 import pytest
 from e2e import checks
 from e2e.endpoint import Answer, refusing_some
-from e2e.pages import page
-from e2e.programme import Life
+from e2e.programme import Life, page
 from e2e.stage import API_KEYS, Document, Stage, all_have_ended, document_of, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults

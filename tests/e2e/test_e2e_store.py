@@ -1,10 +1,11 @@
-"""A store that cannot be written for a while: nothing is reported that is not recorded, and then everything is."""
+"""A store that cannot be written for a while, that is deleted, or that another has: nothing is lost, nor done twice."""
 
 import resource
+import socket
 
 import pytest
 from e2e import checks
-from e2e.pages import page, ready
+from e2e.programme import outcome_of, page, ready
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 
 pytestmark = pytest.mark.untraced
@@ -42,3 +43,14 @@ async def test_a_store_that_is_deleted_under_the_program_ends_it_loudly(stage: S
     (stage.folder / "watcher.db").unlink()
     assert await life.end(within_s=15.0) == 2
     assert "watcher.db was deleted or moved while it was in use" in life.stderr.lines.everything().decode()
+
+
+async def test_a_second_daemon_on_the_same_file_says_who_holds_it(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(2, ends_within_s=60.0))
+    document = document_of({"default": simulator})
+    life = await stage.start(document)
+    await life.started()
+    outcome = await outcome_of("run", "--config", str(stage.write(document)), folder=stage.folder)
+    assert (outcome.code, outcome.stdout) == (1, "")
+    assert f"in use by pid {life.pid} on {socket.gethostname()}" in outcome.stderr
+    assert not life.is_over

@@ -5,17 +5,14 @@ import json
 import re
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from uuid import UUID
 
 import pytest
 from e2e import checks
 from e2e.programme import Life
 from e2e.stage import API_KEY, POLLING, Document, Stage, document_of
-from e2e.terminal import Terminal, on_terminal
+from e2e.terminal import Terminal
 from simulator_facts import forget, requests_of
 
 from watcher.runtime.clock import Clock
@@ -40,7 +37,6 @@ class Scene:
 
     stage: Stage
     simulator: Simulator
-    stack: AsyncExitStack
 
     def arguments(self, execution: str, *options: str, **blocks: Document) -> list[str]:
         """Write a configuration with these blocks changed, and return the words of the command."""
@@ -58,13 +54,9 @@ class Scene:
         await self._begin(lifecycle)
         return life
 
-    async def show(self, lifecycle: Lifecycle, **variables: str) -> Terminal:
+    async def show(self, lifecycle: Lifecycle, *, term: str = "xterm-256color") -> Terminal:
         """Wait for a story on a terminal, and let it begin."""
-        arguments = self.arguments(lifecycle.execution)
-        terminal = await on_terminal(
-            *arguments, folder=self.stage.folder, board=self.stage.board, columns=100, **variables
-        )
-        self.stack.push_async_callback(terminal.clear_away)
+        terminal = await self.stage.terminal(*self.arguments(lifecycle.execution), TERM=term)
         await self._begin(lifecycle)
         return terminal
 
@@ -92,17 +84,15 @@ async def ended(life: Life) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-async def scene(stage: Stage) -> AsyncIterator[Scene]:
-    simulator = await stage.simulator(World(Clock()))
-    async with AsyncExitStack() as stack:
-        yield Scene(stage, simulator, stack)
+async def scene(stage: Stage) -> Scene:
+    return Scene(stage, await stage.simulator(World(Clock())))
 
 
 async def test_a_success_is_0_and_every_change_a_line_or_as_json_the_daemons_event(scene: Scene) -> None:
     # Each stays long enough in each status to be seen in it, by a machine that stalls for a moment.
     one, two, three = (lifecycle_of(("new", 0.0), ("running", 1.5), ("success", 3.0), nth=nth) for nth in range(1, 4))
     life, as_json, poor = await asyncio.gather(
-        scene.play(one), scene.play(two, "--json"), scene.show(three, TERM="dumb")
+        scene.play(one), scene.play(two, "--json"), scene.show(three, term="dumb")
     )
     code, stdout, stderr = await ended(life)
     assert (code, stderr) == (0, "")
@@ -150,19 +140,6 @@ async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
     assert [json.loads(line)["data"]["reason"] for line in stdout.splitlines()] == ["unauthorized"]
     assert API_KEY not in stdout + stderr
     assert len(requests_of(scene.simulator.request_log, OPEN.execution)) == 1
-
-
-@pytest.mark.parametrize("timeout_s", [4, pytest.param(8, marks=pytest.mark.long)])
-async def test_it_asks_at_its_interval_whatever_is_answered(scene: Scene, timeout_s: int) -> None:
-    life = await scene.play(OPEN, "--timeout", f"{timeout_s}s", polling=PATIENT | {"degraded_after": "60s"})
-    await life.until(lambda: life.emitted, what="it was seen")
-    scene.simulator.dice.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
-    code, stdout, stderr = await ended(life)
-    problem = f"error: still running after {timeout_s} s (--timeout); the last poll failed: 500\n"
-    assert (code, stdout.count("\n"), stderr) == (3, 1, problem)
-    asked = [entry.at for entry in requests_of(scene.simulator.request_log, OPEN.execution)]
-    assert min(later - earlier for earlier, later in pairwise(asked)) >= 0.95
-    assert timeout_s - 1 <= len(asked) <= timeout_s + 1
 
 
 async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> None:

@@ -34,6 +34,15 @@ DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse();
 REFUSE = "INSERT INTO refused VALUES ('{pid}', clock_timestamp() + interval '{for_s} seconds')"
 
 
+WHEN = {
+    "stop": (0.15, 0.45, 0.75),
+    "restart": (0.3, 0.65),
+    "end": (0.05, 0.2, 0.4, 0.55, 0.85),
+    "roll back": (0.1, 0.25, 0.5, 0.6, 0.8),
+}
+"""What befalls them beside kills, by the shares of the time that are over by then."""
+
+
 class Troubles:
     """Does to the replicas what it is asked to, one thing at a time to the database. `story` says what, and when."""
 
@@ -83,14 +92,9 @@ class Troubles:
         """Do everything by chance for so long: a kill every few seconds, and the rest now and then."""
         async with asyncio.timeout(for_s + 120), asyncio.TaskGroup() as group:
             group.create_task(self._kills(for_s))
-            for share in (0.15, 0.45, 0.75):
-                group.create_task(self._later(share * for_s, "stop"))
-            for share in (0.3, 0.65):
-                group.create_task(self._later(share * for_s, "restart"))
-            for share in (0.05, 0.2, 0.4, 0.55, 0.85):
-                group.create_task(self._later(share * for_s, "end"))
-            for share in (0.1, 0.25, 0.5, 0.6, 0.8):
-                group.create_task(self._later(share * for_s, "roll back"))
+            for what, shares in WHEN.items():
+                for share in shares:
+                    group.create_task(self._later(share * for_s, what))
 
     async def _kills(self, for_s: float) -> None:
         until = time.monotonic() + for_s

@@ -113,14 +113,10 @@ async def test_a_failure_is_one_warning_and_its_end_one_line_without_the_path(
     assert failed["url"] == recovered["url"] == receiver.url
 
 
-async def test_no_redirect_is_followed(receiver: Receiver) -> None:
+async def test_no_redirect_is_followed_and_a_connection_that_breaks_is_a_word(receiver: Receiver) -> None:
     receiver.reply = says(answer(302, location=f"{receiver.url}/elsewhere"))
-    found, remedy = await ping(URL(receiver.url))
-    assert (found, len(receiver.requests)) == ("302", 1)
-    assert remedy == "no redirect is ever followed: set url to where it leads"
-
-
-async def test_a_connection_that_breaks_is_a_word(receiver: Receiver) -> None:
+    assert await ping(URL(receiver.url)) == ("302", "no redirect is ever followed: set url to where it leads")
+    assert len(receiver.requests) == 1
     receiver.reply = resets
     assert (await ping(URL(receiver.url)))[0] == "reset"
 

@@ -247,20 +247,6 @@ async def test_problems_that_nobody_watches_for_any_more_are_closed_once(store: 
     assert await closings(account) == []
 
 
-async def test_only_the_replica_that_maintains_tidies_the_store_and_does_so_once_it_does(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
-    await store.record(change(lease, sinks=(), ended_at=1))
-    maintenance = maintenance_of(store, clock, Owners(NOTHING), ownership=ownership)
-    ownership.maintains = False
-    await maintenance.tick()
-    assert len(await executions_of(store, lease)) == 1
-    ownership.maintains = True
-    await maintenance.tick()
-    assert await executions_of(store, lease) == []
-
-
 async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this_one_s_again(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -277,13 +263,15 @@ async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this
     assert await executions_of(store, lease) == []
 
 
-async def test_nothing_is_tidied_under_a_lease_that_is_not_trusted(store: SqlStore, clock: FakeClock) -> None:
+async def test_only_the_replica_that_maintains_and_is_sure_of_that_tidies_the_store_and_does_so_once_it_is(
+    store: SqlStore, clock: FakeClock
+) -> None:
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     maintenance = maintenance_of(store, clock, Owners(NOTHING), ownership=ownership)
     await maintenance.tick()
     await store.record(change(lease, sinks=(), ended_at=1))
     clock.advance(3600.0)
-    for trusted_until, count in ((LONG_AGO, 1), (FOR_EVER, 0)):
+    for ownership.maintains, trusted_until, count in ((False, FOR_EVER, 1), (True, LONG_AGO, 1), (True, FOR_EVER, 0)):
         ownership._held[MAINTENANCE].trusted_until = trusted_until
         await maintenance.tick()
         assert len(await executions_of(store, lease)) == count
