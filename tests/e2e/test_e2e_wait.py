@@ -123,8 +123,9 @@ async def test_what_is_lost_after_it_was_seen_is_1_and_only_after_the_grace(scen
     assert stdout.endswith(" lost - not_found\n")
 
 
-async def test_what_is_not_known_so_many_times_is_5(scene: Scene) -> None:
-    life = await scene.wait(OPEN.execution, polling=PATIENT | {"lost_after": 3, "lost_grace": "1h"})
+@pytest.mark.parametrize("grace", ["0s", "1h"])
+async def test_what_is_not_known_so_many_times_is_5(scene: Scene, grace: str) -> None:
+    life = await scene.wait(OPEN.execution, polling=PATIENT | {"lost_after": 3, "lost_grace": grace})
     code, stdout, stderr = await ended(life)
     assert (code, stdout) == (5, "")
     assert stderr.startswith("error: Clerk Chat knows no such execution (404)\nhint: are both ids right")

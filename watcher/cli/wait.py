@@ -413,6 +413,8 @@ class Poller:
         reply = await self._api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
         now, self.is_asking = self._clock.monotonic(), False
         self._progress.answered(reply, clock=self._clock)
+        if self._progress.ending is not None:
+            return
         if reply.execution is not None:
             evaluation = self._evaluator.success(entry, reply.execution, sent_at=reply.sent_at)
             breaker.note(entry, reply, now=now)

@@ -140,7 +140,7 @@ class Scan:
         self._most_said = 0  # the highest total
         self._said: int | None = None  # the last total
         self._said_first: int | None = None  # by the page from which all others are read
-        self._is_first_look = self._is_pushed = False  # by rows that came above
+        self._overlaps = self._is_first_look = self._is_pushed = False  # by rows that came above
         self._meets_known = self._skips_old = False
         # where it is
         self._previous: _Page | None = None
@@ -253,6 +253,7 @@ class Scan:
             self.memory.length = None
             if page.number > 1:
                 return TURNED_OVER
+        previous_said = self._said
         self._meets_known |= bool(known_rows or unsettled)
         self._count(page, reply.total, unsettled=unsettled)
         if self._stalled_count >= self.memory.pages_at_most and self.order is not None:
@@ -269,7 +270,7 @@ class Scan:
             page, self._reads_back, self._said_first = last, True, self._said  # so nothing deleted moves it past others
             self._length = self.memory.before(last.number) + last.row_count
             self._go_to(last.number)
-        elif self._must_step_back(page):
+        elif self._must_step_back(page, fell=(previous_said or 0) - (reply.total or previous_said or 0)):
             return None
         return self._follow(page, reply.total, unlocated=unlocated, may_read_whole=may_read_whole)
 
@@ -279,6 +280,7 @@ class Scan:
         if not self._answers and not self._reads_back:
             self._count_stall(page, is_new=bool(unseen))
         self._seen |= ids
+        self._overlaps = len(unseen) < len(ids)
         self._is_pushed = self._is_first_look and bool(ids) and not unseen
         new = unseen.difference(page.known_rows, unsettled)
         self._new |= new
@@ -309,20 +311,26 @@ class Scan:
         memory.page_rows = max(memory.page_rows, row_count) if memory.is_cut else PAGE_ROWS
         memory.is_cut |= row_count >= PAGE_ROWS
 
-    def _must_step_back(self, page: _Page) -> bool:
-        """Return whether another page is read first, or this one again: one that is followed by others is full.
+    def _must_step_back(self, page: _Page, *, fell: int) -> bool:
+        """Return whether another page is read first, or this one again: something may be missing.
 
-        Else it was cut short for once. Rows that a deletion moved to a page that was read are found by the total.
+        A page that is followed by others is full, else it was cut short for once. Where the total `fell`, as many rows
+        may have moved to pages that were read before.
         """
         rows = self.memory.page_rows
         if self._reads_back:
             return page.row_count < rows and self._ask_again()
         short = [number for number, count in self._counts.items() if count < rows and number < page.number]
-        if not page.row_count or not short or self._steps_back >= STEPS_BACK_AT_MOST:
-            return False
-        self._steps_back += 1
-        self._go_to(min(short))
-        return True
+        if page.row_count and short and self._steps_back < STEPS_BACK_AT_MOST:
+            self._steps_back += 1
+            self._go_to(min(short))
+            return True
+        is_in_turn = self._previous is not None and self._previous.number < page.number
+        if fell > 0 and page.row_count and is_in_turn and not self._overlaps:
+            self._previous = page
+            self._go_to(max(1, page.number - -(-fell // rows)))
+            return True
+        return False
 
     def _ask_again(self) -> bool:
         """Return whether to ask for `page` again: so often as it takes to believe what it says."""

@@ -89,6 +89,14 @@ class ConfirmationOrder:
         return min((at for entry, at in self._ended_at.items() if entry not in self.confirmed), default=inf)
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Answers that are written together, and why they could not be."""
+
+    several: list[Evaluated] = field(default_factory=list)
+    error: BaseException | None = None
+
+
 class PipelineRecorder:
     """The rules of one pipeline. `order` knows those of its ends that a GET is to confirm."""
 
@@ -102,6 +110,7 @@ class PipelineRecorder:
         self._clock = deps.clock
         self._state = RuleState()
         self._problems: Mapping[EventType, Problem] = {}
+        self._waiting = _Batch()  # for what is being written
         self._held: list[UnjudgedEnd] = []
         self._held_since: Monotonic | None = None  # the last start, gap or trouble with the list
         self._awaited: Collection[TrackedExecution] | None = None  # a scan is complete, but for these
@@ -162,11 +171,24 @@ class PipelineRecorder:
             await self._write(silent_until=silent_until if asked_at >= self._begun_at else None)
 
     async def record(self, several: Sequence[Evaluated]) -> None:
-        """Write changes, and with them what the rules make of them. Raises `StoreError`: then nothing was written."""
+        """Write changes, and with them what the rules make of them. Raises `StoreError`: then nothing was written.
+
+        What comes while something is written goes together in one transaction then.
+        """
+        for entry, _, _ in several:
+            self.order.end(entry)
+        batch = self._waiting
+        batch.several += several
         async with self._stream.writing:
-            for entry, _, _ in several:
-                self.order.end(entry)
-            await self._write(several)
+            if batch is self._waiting:
+                self._waiting = _Batch()
+                try:
+                    await self._write(batch.several)
+                except BaseException as error:
+                    batch.error = error
+                    raise
+            elif batch.error is not None:
+                raise batch.error
 
     async def _write(self, several: Sequence[Evaluated] = (), *, silent_until: Micros | None = None) -> None:
         deps, rules, before = self._deps, self._rules, self._stream.sequence

@@ -1,7 +1,7 @@
 """What every poll of one account shares: how the account is, what is written of it, and what a failure leads to.
 
-It knows no execution's state and no list: what is asked for, and what an answer means, is for those who poll. That an
-account is degraded or has recovered is reported once, over restarts too.
+It makes the parts of an account and holds them together. That an account is degraded or has recovered is reported once,
+over restarts too.
 """
 
 import asyncio

@@ -49,6 +49,7 @@ class StdoutSink(Sink):
         # Made as they are written, in that thread: to render 256 lines for people in one turn would hold up every poll.
         lines = map(self._line_of, batch)
         has_room = await self._output.thread.run(partial(self._output.write, lines))
+        self.batch_count = BATCH_COUNT if has_room else 1  # what fits is settled, line by line
         return _WRITTEN if has_room else _DISK_FULL
 
 

@@ -266,6 +266,27 @@ def test_while_nobody_knows_the_order_all_of_the_list_is_read(order: Order) -> N
     assert world.memory.ordering.order is order
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_a_deletion_moved_to_a_page_that_was_read_is_found(*, restarts: bool) -> None:
+    world = World()
+    world.arrive(400)
+    world.scan()
+    world.arrive(130)
+    if restarts:
+        world.scan(crash_after=0)
+
+    def delete(pages: int) -> None:
+        if pages == 1:
+            del world.rows[-1]
+            world.meanwhile = None
+
+    world.meanwhile = delete
+    world.scan()
+    world.arrive(1)
+    world.scan()
+    assert world.missing(world.rows) == []
+
+
 def test_what_is_seen_late_is_found_by_the_total() -> None:
     world = World()
     world.arrive(300)

@@ -13,7 +13,7 @@ from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of
 from watcher.domain.event import GapReason
 from watcher.domain.execution import Outcome
 from watcher.domain.rules import FailingRule, Rules
-from watcher.store.changes import ExecutionChange
+from watcher.store.changes import ChangeSet, ExecutionChange
 from watcher.store.sql_store import SqlStore
 
 
@@ -154,6 +154,22 @@ async def test_after_a_gap_ends_wait_for_the_next_complete_scan(store: SqlStore,
         "0000000001",
         "0000000002",
     )
+
+
+async def test_what_ends_while_another_end_is_written_is_written_together(store: SqlStore, clock: FakeClock) -> None:
+    heard, names = HeardStore(store), [name_of(number) for number in range(1, 21)]
+    account = await account_of(heard, clock, watches=[watch_of(IN_A_ROW, *names)])
+    account.api.script = {name: row(0, "running") for name in names}
+    await account.run_for(10)
+    account.api.gate.clear()
+    account.api.script = {each.id: each for each in map(row, range(1, 21))}
+    await account.run_for(10)
+    heard.heard.clear()
+    account.api.gate.set()
+    await account.run_for(1)
+    written = [item for item in heard.heard if isinstance(item, ChangeSet)]
+    assert sum(isinstance(each, ExecutionChange) for item in written for each in item.changes) == len(names)
+    assert len(written) <= 3
 
 
 async def test_named_executions_are_judged_at_once(store: SqlStore, clock: FakeClock) -> None:

@@ -136,8 +136,10 @@ async def test_on_a_full_disk_events_are_tried_again_each_second_and_a_person_he
         result = await sink.send([delivery(b"{}")])
         assert (result.outcome, result.answer, result.retry_after_s) == (SendOutcome.BUSY, "disk_full", 1)
         assert "make room" in result.remedy
+        assert sink.batch_count == 1  # a line that fits is settled, and not written again with the next that does not
         os.dup2(pipe.writing, full)
         assert await sink.send([delivery(b"{}")]) == WRITTEN
+        assert sink.batch_count > 1
     finally:
         os.close(full)
 
