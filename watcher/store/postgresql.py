@@ -1,11 +1,8 @@
 """PostgreSQL as the store uses it: one connection that writes, two that read, and what each transaction begins with.
 
-Needs psycopg, of the extra `postgres`; nothing else imports this module but whoever opens such a store. Works through a
-pooler that gives each transaction another connection: it keeps nothing in a session, prepares no statement, and says
-its time limits in the same breath as BEGIN. libpq reads the URL, and what it leaves out from its environment.
-
-What is said by LISTEN and NOTIFY only makes things sooner. A word that is lost, as through a pooler, costs what a sink,
-or a renewal of leases, waits until it looks by itself.
+Needs psycopg, of the extra `postgres`. Works through a pooler that gives each transaction another connection: it keeps
+nothing in a session, prepares no statement, and says its time limits in the same breath as BEGIN. What is said by
+LISTEN and NOTIFY, which a pooler may lose, only makes things sooner.
 """
 
 import asyncio
@@ -46,7 +43,7 @@ from watcher.store.database import (
 )
 from watcher.store.leases import CHANNEL as LEASES_CHANNEL
 from watcher.store.leases import PostgresLeases, server_time
-from watcher.store.tables import SCHEMA_VERSION, meta, metadata
+from watcher.store.tables import SCHEMA_VERSION, meta
 
 _LIMITS = (
     "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 2000;"
@@ -71,7 +68,6 @@ MIGRATION_LOCK = 7_141_983_064_512_390
 
 
 def _name_of(cause: BaseException) -> str | None:
-    """Return an error's SQLSTATE; the driver has none of its own for a connection that is gone."""
     if isinstance(cause, psycopg.Error) and cause.sqlstate:
         return cause.sqlstate
     return "08006" if isinstance(cause, psycopg.OperationalError) else None
@@ -221,10 +217,7 @@ class PostgresDatabase(Database):
         return self._notifications.recorded
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written.
-
-        Once the database went back all is refused by `OwnershipLostError`, until the leases are renewed: at once.
-        """
+        """As of any. Once the database went back `OwnershipLostError` refuses all, until the leases are renewed."""
         try:
             return await self._writing.run(partial(self._write, work))
         except OwnershipLostError:
@@ -233,10 +226,7 @@ class PostgresDatabase(Database):
             raise
 
     def leases(self, watched: Watched, *, on_went_back: Callable[[], object]) -> PostgresLeases:
-        """Return the leases that replicas share. No other work holds them up, nor they any other.
-
-        A connection that breaks at COMMIT is an error here: nobody has to find out how it ended.
-        """
+        """Return the leases that replicas share. No other work holds them up, nor they any other."""
         self._commits.on_went_back = on_went_back
 
         async def write(work: Callable[[Connection], Any]) -> Any:
@@ -266,7 +256,6 @@ class PostgresDatabase(Database):
             connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))  # no longer than for any lock
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         created = prepare_schema(connection, where=self.where)  # looks again, now that nobody else is at it
-        require_rights(connection, where=self.where)
         now = server_time(connection)
         self._commits.begin(connection, now=now)
         self.ahead_us = now - self._clock.steady_us()
@@ -304,27 +293,6 @@ def require_utf8(connection: Connection, *, where: str) -> None:
         raise StoreUnusableError(f"{where} has the encoding {encoding}, in which not every text can be kept; {remedy}")
 
 
-_MISSING_RIGHTS = f"""
-SELECT of_table, wanted FROM unnest(ARRAY{sorted(metadata.tables)}) AS tables (of_table),
-    unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS rights (wanted)
-WHERE NOT has_table_privilege(of_table, wanted)
-UNION ALL SELECT of_table, 'USAGE of its sequence'
-    FROM unnest(ARRAY['source', 'event', 'silence']) AS numbered (of_table)
-WHERE NOT has_sequence_privilege(pg_get_serial_sequence(of_table, 'id'), 'USAGE')
-ORDER BY of_table, wanted
-"""
-
-
-def require_rights(connection: Connection, *, where: str) -> None:
-    """Raise `StoreUnusableError` where the user may not do all that is done with the tables, sooner or later."""
-    missing = [f"{right} on {table}" for table, right in connection.exec_driver_sql(_MISSING_RIGHTS)]
-    if missing:
-        raise StoreUnusableError(
-            f"{where} refuses this user {', '.join(missing)}; grant it SELECT, INSERT, UPDATE and DELETE on all tables"
-            " of its schema, and USAGE on all sequences"
-        )
-
-
 def explain_error(error: Exception, *, where: str) -> DatabaseFault:
     """Return what an error means. `where` names the database."""
     cause = cause_of(error)
@@ -354,7 +322,7 @@ def make_engine(
 
 
 def _leave_read_only(context: ExceptionContext) -> None:
-    """Have what is read-only connected to anew: another server may be the primary by now, behind the same address."""
+    # Connected to anew: another server may be the primary by now, behind the same address.
     if _name_of(context.original_exception) == _READ_ONLY:
         context.is_disconnect = True
 
@@ -365,7 +333,6 @@ _KEPT_US = 7 * 86_400 * 1_000_000
 
 _ASK = "SELECT value FROM meta WHERE key = %s FOR UPDATE"
 """It waits for a transaction that is still being committed."""
-
 
 _FOUND = "split_part(value, ' ', 2)::bigint"
 
@@ -430,10 +397,7 @@ class CommitLog:
         return went_back
 
     def was_committed(self) -> bool:
-        """Return whether the last transaction was committed, as soon as the server can be asked, however long it takes.
-
-        The caller must not be told that nothing was written.
-        """
+        """Return whether the last transaction was committed, once the server can be asked, however long it takes."""
         while True:
             try:
                 with self._connector.connect() as connection:
@@ -448,7 +412,6 @@ class CommitLog:
         self._given_up.set()
 
     def _note(self, *, went_back: bool) -> None:
-        """Say so, once, and have forgotten what was known by what is gone."""
         with self._noting:
             is_news = went_back and not self.went_back
             self.went_back = went_back
@@ -538,7 +501,6 @@ def is_empty_database(url: str, *, password: str | None, clock: Clock) -> bool:
         with engine.begin() as connection:
             require_utf8(connection, where=where)
             if found_version(connection, where=where):
-                require_rights(connection, where=where)
                 return False
             schema, may_create = connection.exec_driver_sql(_MAY_CREATE).one()
             if schema is None:

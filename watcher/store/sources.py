@@ -1,7 +1,4 @@
-"""How what is recorded is named: an execution by its 16 bytes, an account, a pipeline or a sink by its number.
-
-A number is given once and never changed, so each is asked for once.
-"""
+"""How what is recorded is named: an execution by its 16 bytes, an account, a pipeline or a sink by its number."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache, partial
@@ -71,10 +68,7 @@ class SourceNumbers(dict[Source, int]):
         self._write = write
 
     async def provide(self, wanted: set[Source]) -> None:
-        """Give a number to each source that has none.
-
-        In a transaction of its own, so that what is remembered here cannot be rolled back with somebody's write.
-        """
+        """Give a number to each that has none, in a transaction of its own: what is remembered is never rolled back."""
         self.update(await self._write(partial(_number, wanted=sorted(wanted))))
 
 
