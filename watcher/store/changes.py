@@ -79,7 +79,6 @@ class ChangeSet:
 
 Change = SingleChange | ChangeSet
 
-
 About = dict[str, Any]
 """What a change is about, by column: `source_id`, `pipeline_id` and `execution`."""
 

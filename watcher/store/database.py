@@ -31,14 +31,12 @@ from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, m
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-READERS_COUNT = 2
-"""So that what is due for a sink is found while an account reads a hundred thousand executions."""
+READERS_COUNT = 2  # so that what is due for a sink is found while an account reads a hundred thousand executions
 
 T = TypeVar("T")
 
 OnRecorded = Callable[[Collection[str]], None]
 """Hears, in the event loop, the names of the sinks that have something new to send. It must not raise."""
-
 Watched = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Asks a database, notes how it fares, and has its errors come out as `StoreError`."""
 

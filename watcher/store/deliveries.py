@@ -60,7 +60,6 @@ _OF_ATTEMPT = (
 _WRITE_ATTEMPT = HotStatement(
     update(delivery).where(*_THIS).values({name: bindparam(f"new_{name}") for name in _OF_ATTEMPT})
 )
-# With "+ 0" a database does not go by the index of all that is due: it may be a million.
 _HOLD_BACK = HotStatement(
     text(
         "UPDATE delivery SET due_at = :new_due_at WHERE sink_id + 0 = :of_sink AND state = 'waiting'"

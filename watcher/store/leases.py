@@ -335,5 +335,4 @@ _HELD = (
     .where(table.c.kind == bindparam("kind"), table.c.name == bindparam("name"), table.c.epoch == bindparam("epoch"))
     .with_for_update(read=True, key_share=True)
 )
-"""Nobody takes it meanwhile, but it may be renewed. One lease at a time: a list of any length is expanded anew each
-time, at the cost of two of these."""
+"""Nobody takes it meanwhile, but it may be renewed. One at a time: a list is expanded anew, at twice the cost."""

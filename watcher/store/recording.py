@@ -220,7 +220,6 @@ _SINKS_OF = (
     .where(problem.c.id == bindparam("of_problem"), or_(delivery.c.state != DeliveryState.SILENCED, delivery.c.tried))
 )
 
-
 _BODIES = select(events.c.stream, events.c.sequence, events.c.body).where(
     events.c.stream == bindparam("of_stream"), events.c.sequence == bindparam("of_sequence")
 )

@@ -41,9 +41,8 @@ _KEPT_BACK = (
         problem.c.closed_at.is_(None),
         ~exists().where(opens(_later, problem), _later.c.sequence > event.c.sequence),
     )
-    # Whoever closes a problem updates its row, and then reads which sinks were sent the opening. So that either this
-    # comes first, and is read there, or the problem is found closed here: the sink is not sent the closing then, so it
-    # must not be sent the opening. In the order in which problems are written, so that none waits in a circle.
+    # Whoever closes a problem updates its row, and then reads which sinks were sent the opening: so either this comes
+    # first, and is read there, or the problem is found closed here. In the order in which problems are written.
     .order_by(problem.c.id)
     .with_for_update(of=problem)
 )

@@ -1,7 +1,7 @@
 """How what is recorded is named: an execution by its 16 bytes, an account, a pipeline or a sink by its number."""
 
-from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select, text
@@ -69,10 +69,10 @@ class SourceNumbers(dict[Source, int]):
 
     async def provide(self, wanted: set[Source]) -> None:
         """Give a number to each that has none, in a transaction of its own: what is remembered is never rolled back."""
-        self.update(await self._write(partial(_number, wanted=sorted(wanted))))
 
+        def number(connection: Connection) -> _Numbers:
+            connection.execute(_NUMBER, [each._asdict() for each in sorted(wanted)])
+            rows = connection.execute(select(source.c.kind, source.c.name, source.c.id))
+            return {Source(row.kind, row.name): row.id for row in rows}
 
-def _number(connection: Connection, *, wanted: Sequence[Source]) -> _Numbers:
-    connection.execute(_NUMBER, [each._asdict() for each in wanted])
-    rows = connection.execute(select(source.c.kind, source.c.name, source.c.id))
-    return {Source(row.kind, row.name): row.id for row in rows}
+        self.update(await self._write(number))

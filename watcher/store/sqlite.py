@@ -23,7 +23,6 @@ from watcher.runtime.clock import Clock
 from watcher.store.database import (
     READERS_COUNT,
     Database,
-    DatabaseFault,
     Meanings,
     explain,
     prepare_schema,
@@ -54,15 +53,13 @@ _MEANINGS: Meanings = {
     "SQLITE_NOTADB": (StoreUnusableError, "is not a SQLite database, or is damaged; name another file"),
 }
 
-
-def explain_error(error: Exception, *, where: str) -> DatabaseFault:
-    """Return what an error means. `where` names the database."""
-    taken = ("SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE")
-    return explain(error, where=where, name_of=_name_of, meanings=_MEANINGS, taken=taken)
-
-
-def _name_of(cause: BaseException) -> str | None:
-    return getattr(cause, "sqlite_errorname", None)
+explain_error = partial(
+    explain,
+    name_of=lambda cause: getattr(cause, "sqlite_errorname", None),
+    meanings=_MEANINGS,
+    taken=("SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE"),
+)
+"""Returns what an error means. `where` names the database."""
 
 
 class SqliteDatabase(Database):
