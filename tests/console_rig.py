@@ -30,7 +30,7 @@ from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnap
 from watcher.domain.watch import Cursor
 from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
-from watcher.store.changes import ExecutionChange, Lease, PipelineChange, SourceChange
+from watcher.store.changes import ExecutionChange, Lease, SourceChange
 from watcher.store.console_store import ConsoleStore
 from watcher.store.operator_store import ActionKind, OperatorStore
 from watcher.store.sink_store import SinkStore
@@ -230,7 +230,7 @@ async def fill(store: SqlStore, clock: SetClock) -> None:
     await store.record(executed(account, "execution.overdue", number=1, sequence=2, data=overdue, **record))
     gap = entry(EventType.PIPELINE_GAP, data={"reason": "outrun", "atMost": 12})
     cursor = Cursor(START_US, START_US, name="What the API says")
-    await store.record(PipelineChange(account, PIPELINE, 0, 1, cursor, (gap,)))
+    await store.record(SourceChange(account, 0, 1, None, (gap,), pipeline=PIPELINE, cursor=cursor))
     degraded = entry(
         EventType.ACCOUNT_DEGRADED,
         source="/accounts/default",

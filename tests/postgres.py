@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 
 from watcher.runtime.clock import Clock
-from watcher.store.open import open_store
+from watcher.store.sql_store import open_store
 
 _SETTINGS = {
     "listen_addresses": "",

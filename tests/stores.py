@@ -25,24 +25,13 @@ from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.runtime.clock import Clock
 from watcher.store.account_store import AccountStore
-from watcher.store.changes import (
-    AttemptRecord,
-    BackoffState,
-    ExecutionChange,
-    Lease,
-    PipelineChange,
-    SourceChange,
-    Take,
-    Taken,
-    Turn,
-)
+from watcher.store.changes import AttemptRecord, BackoffState, ExecutionChange, Lease, SourceChange, Take, Taken, Turn
 from watcher.store.leases import MAINTENANCE, LocalLeases
 from watcher.store.maintenance_store import MaintenanceStore
-from watcher.store.open import open_store
 from watcher.store.operator_store import OperatorStore
 from watcher.store.recording import Item
 from watcher.store.sink_store import SinkStore
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.tables import lease
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -252,12 +241,14 @@ def pipeline_change(
     before: int = 0,
     cursor: Cursor,
     sinks: tuple[str, ...] | None = None,
-) -> PipelineChange:
+) -> SourceChange:
     """Return how far a pipeline is read now, with one event for these sinks if there are any."""
     if sinks is None:
-        return PipelineChange(lease, pipeline, before, before, cursor, ())
+        return SourceChange(lease, before, before, pipeline=pipeline, cursor=cursor)
     emitted = event(f"{lease.name}/{pipeline}", sequence=before + 1, type_=EventType.ACCOUNT_DEGRADED)
-    return PipelineChange(lease, pipeline, before, before + 1, cursor, (OutboxEntry(emitted, sinks),))
+    return SourceChange(
+        lease, before, before + 1, None, (OutboxEntry(emitted, sinks),), pipeline=pipeline, cursor=cursor
+    )
 
 
 def of(number: int, *, sequence: int = 1) -> str:
@@ -274,7 +265,7 @@ async def taken(
     sink: SinkStore, *, now: int = LATER, count: int = 1_000, skip: Iterable[bytes] = (), **how: Any
 ) -> Taken:
     """Return what a sink may be sent."""
-    found = await sink.turn(Turn(sink.lease, take=Take(Micros(now), count, frozenset(skip), **how)))
+    found = await sink.record(Turn(sink.lease, take=Take(Micros(now), count, frozenset(skip), **how)))
     assert found is not None
     return found
 
@@ -308,7 +299,7 @@ async def settle(
 ) -> None:
     """Write down how an attempt at each of these ended, and how the sink is since."""
     attempts = tuple(attempt_record(each, **attempt) for each in deliveries)
-    await sink.turn(Turn(sink.lease, attempts, messages, backoff, clock_s))
+    await sink.record(Turn(sink.lease, attempts, messages, backoff, clock_s))
 
 
 async def settle_all(sink: SinkStore, *, now: int = LATER, **attempt: Any) -> None:

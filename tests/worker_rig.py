@@ -29,8 +29,9 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics, SinkMetrics
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules
 from watcher.store.changes import SourceChange, Taken, Turn
-from watcher.store.open import BUSY_TIMEOUT_S
+from watcher.store.recording import Item
 from watcher.store.sink_store import SinkStore
+from watcher.store.sql_store import BUSY_TIMEOUT_S
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 NAMESPACE = UUID("5d9f6a0e-0000-4000-8000-000000000000")
@@ -131,14 +132,16 @@ class FlakyStore:
         self.asked: Counter[str] = Counter()
         self.monitor = SimpleNamespace(failing_since=None)
 
-    async def turn(self, turn: Turn) -> Taken | None:
-        if turn.attempts:
+    async def record(self, item: Item) -> Taken | None:
+        if not isinstance(item, Turn):
+            self._ask("record")
+        elif item.attempts:
             self._ask("settle")
-        if turn.take is not None:
-            self._ask("take" if turn.take.trial is None else "trial")
-        elif turn.clock_s is not None:
+        if isinstance(item, Turn) and item.take is not None:
+            self._ask("take" if item.take.trial is None else "trial")
+        elif isinstance(item, Turn) and item.clock_s is not None:
             self._ask("save")
-        return await self.inner.turn(turn)
+        return await self.inner.record(item)
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def ask(*args: Any, **kwargs: Any) -> Any:

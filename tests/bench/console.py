@@ -29,7 +29,7 @@ from watcher.config.models import Settings
 from watcher.domain.event import EventType
 from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
-from watcher.store.open import open_store
+from watcher.store.sql_store import open_store
 from watcher.web.api import api_routes
 from watcher.web.server import HttpServer
 

@@ -12,7 +12,7 @@ from watcher.clerk.schemas import parse_execution, parse_page
 from watcher.domain.execution import Outcome
 from watcher.simulator.responses import encode, full, row
 from watcher.simulator.world import SimExecution, World
-from watcher.store.changes import Change, ChangeSet, ExecutionChange, PipelineChange
+from watcher.store.changes import Change, ChangeSet, ExecutionChange, SourceChange
 
 GET = 0
 """Stands for a GET where the number of a page stands."""
@@ -57,7 +57,7 @@ class Notes:
             if isinstance(each, ExecutionChange) and each.entries and each.known.ended_at is not None:
                 self.emitted.setdefault(each.known.execution, now_s)
                 self.emitted_count[each.known.execution] += 1
-            elif isinstance(each, PipelineChange):
+            elif isinstance(each, SourceChange) and each.cursor is not None:
                 self.gaps += [entry.event.body for entry in each.entries]
 
     def stop(self, now_s: float) -> None:

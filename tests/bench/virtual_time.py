@@ -25,9 +25,8 @@ from watcher.runtime.scheduler import Schedule, WakeIn
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import Change, Lease, Taken
 from watcher.store.leases import HeldLease
-from watcher.store.open import open_store
 from watcher.store.recording import Item
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.sqlite import SqliteDatabase
 
 ACCOUNT = "default"

@@ -21,7 +21,7 @@ from watcher.domain.transitions import Observation, observe
 from watcher.domain.watch import Watch
 from watcher.runtime.clock import Clock
 from watcher.store.changes import ExecutionChange, Lease
-from watcher.store.open import open_store
+from watcher.store.sql_store import open_store
 
 CONCURRENCY = 64
 UNPACED_PER_S = 1_000_000

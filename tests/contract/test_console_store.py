@@ -32,9 +32,8 @@ from watcher.domain.timestamps import Micros
 from watcher.store import console_store
 from watcher.store.changes import ExecutionChange, Lease, SourceChange
 from watcher.store.console_store import ConsoleStore, Position, Rows
-from watcher.store.open import open_store
 from watcher.store.sink_store import SinkStore
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.tables import AnyRow
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"

@@ -18,7 +18,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import RuleState
 from watcher.sinks.protocol import SinkContext
 from watcher.sinks.slack_bot import SlackBotSettings
-from watcher.store.changes import RulesChange
+from watcher.store.changes import SourceChange
 
 FAILING, RECOVERED = EventType.PIPELINE_FAILING, EventType.PIPELINE_RECOVERED
 STREAM = b"pipeline"
@@ -66,7 +66,9 @@ class SlackRig(Rig):
         group = self.settings.rules.group and self.settings.rules.group.group_of(event)
         entry, state = OutboxEntry(event, ("ops",), groups={"ops": group} if group else {}), RuleState()
         problems = (edge,) if opens or closes else ()
-        change = RulesChange(self._account, PIPELINE, self.before - 1, self.before, state, (entry,), problems)
+        change = SourceChange(
+            self._account, self.before - 1, self.before, None, (entry,), problems, pipeline=PIPELINE, rules=state
+        )
         await self.real_store.record(change)
 
 

@@ -40,9 +40,8 @@ from watcher.domain.timestamps import Micros
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import Backlog, BackoffState, Lease, Turn
 from watcher.store.maintenance_store import Keep
-from watcher.store.open import open_store
 from watcher.store.sink_store import SinkStore
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.tables import snapshot
 
 DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING
@@ -134,9 +133,9 @@ async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease
         AccountStore(store, account).save_backoff(BackoffState(60.0, 40.0)),
         AccountStore(store, account).save_snapshot(AccountSnapshot(1.0, 0.0, 0.0)),
         ops.save_snapshot(SinkSnapshot(None, "204")),
-        ops.turn(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=9.0)),
+        ops.record(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=9.0)),
         settle(ops, delivery),
-        ops.turn(Turn(ops.lease, calls_forward=True)),
+        ops.record(Turn(ops.lease, calls_forward=True)),
         ops.release(),
         ops.load(fingerprint="x"),
         ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_us=0),

@@ -28,9 +28,8 @@ from watcher.domain.event import EventType, Group, OutboxEntry
 from watcher.domain.timestamps import Micros
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import BackoffState, Lease, SourceChange, Take, Turn
-from watcher.store.open import open_store
 from watcher.store.sink_store import SinkStore
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 
 DELIVERED, DEAD, WAITING = DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.WAITING
 LANE = b"l" * 16
@@ -243,7 +242,7 @@ async def test_what_is_let_go_waits_for_its_group_still_and_each_sink_has_its_ow
     await fail(ops, of(1), due_at=LATER)
     wait_us = round(WAIT_S * SECOND_US)
     (head,) = await due(ops)
-    await ops.turn(Turn(ops.lease, (attempt_record(head),), group_wait_us=wait_us))
+    await ops.record(Turn(ops.lease, (attempt_record(head),), group_wait_us=wait_us))
     found = await taken(ops, now=START_US + wait_us - 1)
     assert (found.batches, found.next_due_at) == ([], START_US + wait_us + 1)  # it was recorded a little later
     assert names(await due(ops, now=START_US + wait_us + 1)) == [of(1, sequence=2)]
@@ -284,7 +283,7 @@ async def test_once_a_sink_works_again_all_that_was_tried_comes_due_within_a_min
     await fail(ops, *map(of, range(count)), due_at=far)
     await fail(ops, of(count), due_at=soon)
     await record(store, account, 0, sequence=2)
-    found = await ops.turn(Turn(ops.lease, calls_forward=True, take=Take(START_US, 500, frozenset())))
+    found = await ops.record(Turn(ops.lease, calls_forward=True, take=Take(START_US, 500, frozenset())))
     assert found is not None
     assert [names(batch) for batch in found.batches] == [[of(count + 1)]]  # which was never tried
     moments = [each.due_at - START_US for each in await due(ops) if each.attempts]
@@ -307,10 +306,10 @@ async def test_what_is_settled_in_a_turn_makes_room_for_what_the_same_turn_takes
     await record(store, account, 1)
     await record(store, account, 1, sequence=2)
     (first,) = await due(ops)
-    found = await ops.turn(Turn(ops.lease, (attempt_record(first),), take=Take(LATER, 9, frozenset())))
+    found = await ops.record(Turn(ops.lease, (attempt_record(first),), take=Take(LATER, 9, frozenset())))
     assert found is not None
     assert [names(batch) for batch in found.batches] == [[of(1, sequence=2)]]
-    assert await ops.turn(Turn(ops.lease)) is None
+    assert await ops.record(Turn(ops.lease)) is None
 
 
 async def test_how_a_sink_is_is_kept_with_a_turn_or_without_and_the_last_word_counts(
@@ -322,7 +321,7 @@ async def test_how_a_sink_is_is_kept_with_a_turn_or_without_and_the_last_word_co
     record_ = await ops.load(fingerprint="one")
     assert (record_.backoff, record_.clock_s) == (BackoffState(), 0.0)
     await settle(ops, other, backoff=BackoffState(1.0, 2.0), clock_s=7.0)
-    await ops.turn(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=8.0))
+    await ops.record(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=8.0))
     await AccountStore(store, account).save_backoff(BackoffState(None, 2.0))
     record_ = await ops.load(fingerprint="one")
     assert (record_.backoff, record_.clock_s) == (BackoffState(60.0, 40.0), 8.0)

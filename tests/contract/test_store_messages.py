@@ -28,10 +28,9 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros
 from watcher.store.account_store import AccountStore
-from watcher.store.changes import Lease, RulesChange, SourceChange
-from watcher.store.open import open_store
+from watcher.store.changes import Lease, SourceChange
 from watcher.store.sink_store import SinkStore
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 
 SUBJECT = f"default/{PIPELINE}"
 PROBLEM = Problem(UUID(int=1), EventType.PIPELINE_FAILING, from_us(START_US), EventKey(stream_of(SUBJECT), 1))
@@ -39,9 +38,9 @@ FIRST, SECOND = MessagePlace("C1", "1.1"), MessagePlace("C2", "2.2")
 OPENING = event(SUBJECT, sequence=1).body
 
 
-def edge(account: Lease, before: int, problem: ProblemChange) -> RulesChange:
+def edge(account: Lease, before: int, problem: ProblemChange) -> SourceChange:
     entry = OutboxEntry(event(SUBJECT, sequence=before + 1, type_=EventType.PIPELINE_FAILING), ("ops",))
-    return RulesChange(account, PIPELINE, before, before + 1, RuleState(), (entry,), (problem,))
+    return SourceChange(account, before, before + 1, None, (entry,), (problem,), pipeline=PIPELINE, rules=RuleState())
 
 
 async def open_and_settle(

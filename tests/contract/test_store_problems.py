@@ -40,7 +40,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
 from watcher.store.account_store import AccountStore
-from watcher.store.changes import ChangeSet, ExecutionChange, Lease, OpenProblem, RulesChange, RulesRecord
+from watcher.store.changes import ChangeSet, ExecutionChange, Lease, OpenProblem, RulesRecord, SourceChange
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.problems import count_open_problems
 from watcher.store.recording import load_events
@@ -66,15 +66,17 @@ def rules_change(
     before: int = 0,
     sinks: tuple[str, ...] | None = None,
     **more: Any,
-) -> RulesChange:
+) -> SourceChange:
     """Return the next change of a pipeline's rules, with one event for these sinks if there are any."""
     if sinks is None:
-        return RulesChange(lease, PIPELINE, before, before, STATE, **more)
+        return SourceChange(lease, before, before, pipeline=PIPELINE, rules=STATE, **more)
     emitted = event(PIPELINE_SUBJECT, sequence=before + 1, type_=FAILING, **about(more.get("problems", ())))
-    return RulesChange(lease, PIPELINE, before, before + 1, STATE, (OutboxEntry(emitted, sinks),), **more)
+    return SourceChange(
+        lease, before, before + 1, None, (OutboxEntry(emitted, sinks),), pipeline=PIPELINE, rules=STATE, **more
+    )
 
 
-def together(lease: Lease, *changes: ExecutionChange | RulesChange) -> ChangeSet:
+def together(lease: Lease, *changes: ExecutionChange | SourceChange) -> ChangeSet:
     return ChangeSet(lease, changes)
 
 

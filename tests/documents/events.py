@@ -22,7 +22,7 @@ from watcher.domain.problems import Problem
 from watcher.domain.routing import Router
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Watch
-from watcher.store.open import open_store
+from watcher.store.sql_store import open_store
 
 WIDTH = 110
 Event = Mapping[str, Any]

@@ -13,8 +13,8 @@ from stores import operator_of
 
 from watcher.runtime.clock import Clock
 from watcher.simulator.server import Simulator
-from watcher.store.open import open_store
 from watcher.store.operator_store import OperatorStore
+from watcher.store.sql_store import open_store
 
 pytestmark = [pytest.mark.untraced, pytest.mark.long]
 

@@ -1,8 +1,6 @@
-"""What no single value can tell, and what is allowed and likely a mistake all the same.
+"""What no single value can tell, and what is allowed and likely a mistake all the same: a warning.
 
-Which account a watch means, what is given twice, what contradicts what: these rules read the plain data, so that they
-find their problems however much else is wrong with the file. A warning keeps no file from being used. Each is of a
-mistake that people make, and names what would be lost, or read by strangers: whoever is warned for nothing reads none.
+The rules read the plain data, so that they find their problems however much else is wrong with the file.
 """
 
 import os
@@ -85,7 +83,6 @@ def _watches(document: Document) -> list[Path]:
 
 
 def _check_repetitions(document: Document) -> None:
-    """Report what may be there once: a key, and with one account a pipeline and an execution."""
     first: dict[object, Path] = {}
 
     def note(path: Path, value: object, problem: str, *, remedy: str) -> None:
@@ -109,7 +106,7 @@ def _check_repetitions(document: Document) -> None:
 
 
 def _canonical(text: str) -> str:
-    """Return the same text for all ways to write one UUID."""
+    # the same text for all ways to write one UUID
     return text.lower().removeprefix("urn:uuid:").strip("{}").replace("-", "")
 
 
@@ -183,7 +180,6 @@ def network_disk(folder: FilePath, mounts: str) -> str | None:
 
 
 def _of_clear_text(document: Document, path: Path, url: str, *, what: str) -> Iterator[Problem]:
-    """Warn of what is sent in clear to somewhere beyond this machine and its network."""
     parts = URL(url)
     host = (parts.host or "").rstrip(".").lower()
     is_local = is_private_host(host) or ("." not in host and ":" not in host) or host.endswith(_LOCAL_NAMES)
@@ -216,7 +212,6 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
 
 
 def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: Path) -> Iterator[Problem]:
-    """Warn of events that are asked for by name, and that no watch can lead to."""
     fitting = [watch for watch in settings.watch if _fits(watch, sink.match)]
     for index, glob in enumerate(sink.events) if document.get((*path, "events")) is not None else ():
         at, types = (*path, "events", index), types_matching((glob,))
@@ -243,7 +238,6 @@ def _of_store(document: Document, settings: Settings) -> Iterator[Problem]:
 
 
 def _fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
-    """Return whether a watch has all these labels, and one of these pipelines and accounts, where any are named."""
     in_pipelines = not match.pipelines or watch.pipeline in match.pipelines
     accounts = match.accounts if isinstance(match, SilenceMatch) else ()
     return in_pipelines and (not accounts or watch.account in accounts) and match.labels.items() <= watch.labels.items()

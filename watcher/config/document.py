@@ -1,12 +1,13 @@
 """A configuration file while it is read: its nodes for places, its data for values, and the problems found so far.
 
-The nodes are libyaml's, which know their line and column. Scalars stay the text of the file: what is a number and what
-is a name is for the models to say. So the data is mappings, lists, text and `None`. This file knows how to fill in
-`${VAR}`, how to name a place and when not to show a value, and no rule about any key.
+The nodes are libyaml's, which know their line and column. The data is mappings, lists, text and `None`: what is a
+number and what is a name is for the models to say.
 """
 
 import json
+import os
 import re
+import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
@@ -14,7 +15,6 @@ from typing import Any
 
 import yaml
 
-from watcher.config.files import CONFIG_BYTES, FileError, Stamp, read_file, stamps_of
 from watcher.domain.errors import ConfigError
 
 Path = tuple[str | int, ...]
@@ -72,7 +72,6 @@ _WITH_FILE = frozenset({"api_key", "secret", "url", "routing_key", "token", "pas
 
 _SHOWN_LIMIT = 60
 
-
 _TAG = "tag:yaml.org,2002:"
 _NULL_TAG, _MERGE_TAG = f"{_TAG}null", f"{_TAG}merge"
 _KNOWN_TAGS = frozenset(
@@ -97,10 +96,7 @@ _MEANINGS: Sequence[tuple[str, str, str]] = (
     ("'-' indicator", "does not line up with the list above", "begin each item with -, indented alike"),
     ("another document", "a second document begins here", "keep one document in a file"),
 )
-"""What the parser's words hold, what they mean, and what helps. The first that fits counts.
-
-Its own texts are never shown: they may quote the file.
-"""
+"""What the parser's words hold (never shown: they may quote the file), and mean, and what helps; the first counts."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # which of the two is there
@@ -110,6 +106,66 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         **{first: [(_NULL_TAG, _NULL)] for first in ("~", "n", "N", "")},
         "<": [(_MERGE_TAG, re.compile("<<$"))],
     }
+
+
+SECRET_BYTES = 64 * 1024
+CONFIG_BYTES = 16 * 1024 * 1024
+"""100,000 executions take 4 MiB."""
+
+
+class FileError(Exception):
+    """A file cannot be read: the message is the reason, without the path; `remedy` is what helps.
+
+    `place` is the line and the column that are wrong, from 1; zeros if none is.
+    """
+
+    def __init__(self, reason: str, *, remedy: str, place: tuple[int, int] = (0, 0)) -> None:
+        """Keep all."""
+        super().__init__(reason)
+        self.remedy, self.place = remedy, place
+
+
+Stamp = tuple[int, ...]
+"""Which file a path led to, links followed, its size, and when it, or who may read it, was last changed."""
+
+Stamps = Mapping[FilePath, Stamp | None]
+
+
+def stamps_of(paths: Iterable[FilePath]) -> Stamps:
+    """Return what is there now, `None` where nothing can be found: a few microseconds each."""
+    stamps: dict[FilePath, Stamp | None] = {}
+    for path in paths:
+        try:
+            found = path.stat()
+        except (OSError, ValueError):  # a path may hold a null character
+            stamps[path] = None
+        else:
+            stamps[path] = (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
+    return stamps
+
+
+def read_file(path: FilePath, *, limit: int) -> bytes:
+    """Return what a regular file of at most `limit` bytes holds. Raises `FileError`."""
+    try:
+        return _read(path, limit)
+    except (OSError, ValueError) as error:  # a path may hold a null character
+        reason = (getattr(error, "strerror", None) or "no usable path").lower()
+        remedy = "correct the path or its permissions"
+        raise FileError(f"{reason}, running as uid {os.geteuid()}", remedy=remedy) from None
+
+
+def _read(path: FilePath, limit: int) -> bytes:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        remedy = "name a file; Docker makes a directory where the file of a mount is missing"
+        raise FileError("a directory", remedy=remedy)
+    if not stat.S_ISREG(mode):  # to open a pipe or a device may do something, or never end
+        raise FileError("not a regular file", remedy="name a regular file")
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise FileError(f"larger than {limit // 1024} KiB", remedy="correct the path")
+    return data
 
 
 class Document:
@@ -253,7 +309,6 @@ class Document:
         return quoted(value)
 
     def _place(self, path: Path, *, key: bool) -> tuple[int, int]:
-        """Return where a value or its key is; for what is not there, the key of the block that lacks it."""
         name = value = self._root
         for part in path:
             found, inner = _child(value, part)
@@ -275,7 +330,6 @@ class Document:
         return {key.value: self._plain(value, (*path, key.value), environ) for key, value in node.value}
 
     def _clean(self, node: yaml.Node, path: Path) -> None:
-        """Leave in a mapping each key once, with those that it merges."""
         entries: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: list[yaml.Node] = []
         for key, value in node.value:
@@ -297,7 +351,6 @@ class Document:
         node.value = list(entries.values())
 
     def _filled(self, text: str, path: Path, environ: Mapping[str, str]) -> str:
-        """Return a value with its variables filled in. As in a shell, `:-` counts an empty one as missing."""
         reported: set[str] = set()
 
         def value_of(match: re.Match[str]) -> str:
@@ -353,7 +406,6 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, y
 
 
 def _decode(data: bytes) -> str:
-    """Return the text of a file. Raises `FileError`."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -384,7 +436,6 @@ def first_scalar(text: str) -> str:
 
 
 def _place_of(node: yaml.Node) -> tuple[int, int]:
-    """Return line and column, which count from 1."""
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 

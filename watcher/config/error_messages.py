@@ -176,7 +176,6 @@ def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> Non
 
 
 def _example(document: Document, path: Path) -> str | None:
-    """Return what a block or a list looks like: by its own example, or by that of its first key."""
     is_entry = path[0] in _ENTRIES and len(path) == 2
     named = path[:-1] if is_entry or isinstance(path[-1], int) else path
     field = field_at(document, named)

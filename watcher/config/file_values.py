@@ -1,7 +1,6 @@
-"""Values that stand in files of their own: secrets, certificates, and the operator's templates.
+"""Values that stand in files of their own, beside the configuration: secrets, certificates, the operator's templates.
 
-Relative paths start at the directory of the configuration file. Where secrets need not be there, something stands in
-for those that are absent, so that the rest can be checked.
+Where secrets need not be there, something stands in for those that are absent, so that the rest can be checked.
 """
 
 import re
@@ -9,9 +8,8 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path as FilePath
 
-from watcher.config.document import Document, Path, first_scalar, quoted
+from watcher.config.document import SECRET_BYTES, Document, FileError, Path, first_scalar, quoted
 from watcher.config.error_messages import field_at, model_at
-from watcher.config.files import SECRET_BYTES, FileError
 from watcher.runtime.settings import did_you_mean, file_twins
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import HttpSinkSettings, PemFile, TlsSettings
@@ -51,7 +49,6 @@ def read_files(document: Document, *, directory: FilePath) -> None:
 
 
 def _secrets(document: Document) -> Iterator[Path]:
-    """Yield the places of the secrets that have a twin ending in `_file`."""
     named: list[Path] = [(block, name) for block in ("accounts", "sinks") for name in document.table((block,))]
     for block in (*named, ("store",), ("http",), ("heartbeat",)):
         model = model_at(document, block)
@@ -85,7 +82,6 @@ def _read_tls(document: Document, block: Path, directory: FilePath) -> None:
 
 
 def _read_template(document: Document, path: Path, file: FilePath) -> None:
-    """Read a template, and try it before it is used."""
     try:
         source = document.read(file, limit=TEMPLATE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -82,7 +82,6 @@ def _moment(value: object) -> datetime:
 Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=StrictStr)]
 """A moment in UTC inside, RFC 3339 with its zone outside."""
 
-
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK_TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d|24:00")
 

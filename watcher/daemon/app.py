@@ -33,8 +33,7 @@ from watcher.runtime.units import parse_address
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
 from watcher.store.account_store import AccountStore
-from watcher.store.open import open_store
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.store_url import is_postgresql
 from watcher.web.access import access
 from watcher.web.api import api_routes
@@ -135,7 +134,8 @@ async def run(
         store = await open_when_ready(settings.store, clock=clock, stop=stop)
         if store is not None:
             stack.push_async_callback(_let_go, store)
-            store.show_on(metrics)
+            metrics.store_up.set_function(lambda: store.monitor.failing_since is None)
+            store.monitor.on_failure = metrics.store_failures.inc
             clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
             shared = OwnerDependencies(
                 account_store=partial(AccountStore, store),

@@ -125,11 +125,11 @@ class FailureLog:
         known |= {name: value for name, value in more.items() if value}
         dead_count = sum(record.state is DeliveryState.DEAD for record in attempt.records)
         if dead_count:
-            self._metrics.count(DeliveryState.DEAD, dead_count)
+            self._metrics.outcomes[DeliveryState.DEAD].inc(dead_count)
             log.warning("delivery.dead", **known)
         if dead_count == count:
             return
-        self._metrics.count("retried", count - dead_count)
+        self._metrics.outcomes["retried"].inc(count - dead_count)
         known["wait_s"] = round((tried.due_at - tried.tried_at) / 1e6, 3)
         now, is_gone = self._clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
         if self.in_trouble or now < self._quiet_until or is_gone:

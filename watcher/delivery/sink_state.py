@@ -145,7 +145,7 @@ class SinkReporter:
         self._store = store
         self._deps = deps
         self.reported, self._sequence, self._problem = record.state, record.sequence, record.problem
-        deps.metrics.up(record.state is None)
+        deps.metrics.up.set(record.state is None)
         if state.disabled:
             log.warning("sink.disabled", sink=store.lease.name, note=DISABLED_NOTE)
 
@@ -177,4 +177,4 @@ class SinkReporter:
         change = SourceChange(lease, self._sequence, sequence, self.reported, (entry,), reminders=reminders)
         await self._store.record(change)
         self._sequence = sequence
-        self._deps.metrics.reminded()
+        self._deps.metrics.events.labels(EventType.PROBLEM_REMINDER).inc()

@@ -269,7 +269,7 @@ class DeliveryWorker:
         )
         self._store_failures = 0
         if count:
-            self._deps.metrics.count(DeliveryState.DEAD, count)
+            self._deps.metrics.outcomes[DeliveryState.DEAD].inc(count)
             log.warning("deliveries.died", sink=self.sink, count=count, why="give_up_after has passed")
             self.wake()
 
@@ -316,7 +316,7 @@ class DeliveryWorker:
         self._answered, self._kept_back, self._calls_forward = [], [], False
         self._is_unread &= request is None
         try:
-            taken = await self._store.turn(turn)
+            taken = await self._store.record(turn)
         except StoreError:  # it is settled first once that can be written: not sent again, unless the process ends
             self._answered, self._kept_back = answered + self._answered, kept_back + self._kept_back
             self._calls_forward |= calls_forward
@@ -337,7 +337,7 @@ class DeliveryWorker:
                 delay_s = (each.delivery.tried_at - each.delivery.recorded_at) / 1e6
                 self._deps.metrics.delivered(delay_s, state=each.state)
         if kept_back:
-            self._deps.metrics.count(DeliveryState.SILENCED, len(kept_back))
+            self._deps.metrics.outcomes[DeliveryState.SILENCED].inc(len(kept_back))
         if request is not None and taken is not None:
             self._take_in(taken, request)
         else:

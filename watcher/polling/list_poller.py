@@ -22,7 +22,7 @@ from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.poll_item import QueueKind, TrackedExecution
 from watcher.polling.poll_queue import ListRequest
 from watcher.polling.session import AccountSession
-from watcher.store.changes import PipelineChange, PipelineRecord
+from watcher.store.changes import PipelineRecord, SourceChange
 
 log = structlog.get_logger()
 
@@ -244,7 +244,9 @@ class ListPoller:
                 )
                 entries = (event,)
             sequence = stream.sequence + len(entries)
-            change = PipelineChange(self._deps.lease, watch.pipeline, stream.sequence, sequence, cursor, entries)
+            change = SourceChange(
+                self._deps.lease, stream.sequence, sequence, None, entries, pipeline=watch.pipeline, cursor=cursor
+            )
             await self._deps.store.record(change)
             stream.sequence = sequence
         listing.cursor, listing.recorded_at = cursor, self._clock.monotonic()

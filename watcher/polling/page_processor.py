@@ -178,7 +178,7 @@ class PageProcessor:
             await self._poller.record(several)
         except BaseException as error:
             is_of_one = isinstance(error, StoreError) and not isinstance(error, _FATAL)
-            if is_of_one and self._deps.store.failing_since is None and len(several) > 1:
+            if is_of_one and self._deps.store.monitor.failing_since is None and len(several) > 1:
                 outcomes = await asyncio.gather(*(self._record([each]) for each in several), return_exceptions=True)
                 raised = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
                 fatal = (failure for failure in raised if isinstance(failure, _FATAL))

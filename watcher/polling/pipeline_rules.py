@@ -25,7 +25,7 @@ from watcher.polling.evaluator import Evaluated
 from watcher.polling.list_scan import dated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
-from watcher.store.changes import ChangeSet, ExecutionChange, RulesChange
+from watcher.store.changes import ChangeSet, ExecutionChange, SingleChange, SourceChange
 
 log = structlog.get_logger()
 
@@ -145,7 +145,9 @@ class PipelineRecorder:
         """
         async with self._stream.writing:  # whoever handed in something before is let in before
             at = self._stream.sequence
-            forgotten = RulesChange(self._deps.lease, self.watch.pipeline, at, at, RuleState(), judges_all=True)
+            forgotten = SourceChange(
+                self._deps.lease, at, at, pipeline=self.watch.pipeline, rules=RuleState(), judges_all=True
+            )
             await self._deps.store.record(forgotten)
 
     def hold(self) -> None:
@@ -220,11 +222,12 @@ class PipelineRecorder:
             await self._ask(draft, Asked.SCAN, at=silent_until)
         counted = [each for each in draft.problems.values() if each != self._problems.get(each.kind)]
         draft.changes += map(ProblemChange, counted)
-        changes: list[ExecutionChange | RulesChange] = [change for change, _ in news]
+        changes: list[SingleChange] = [change for change, _ in news]
         sequence, judges_all = before + len(draft.entries), is_released and bool(self._held)
         if draft.state != self._state or draft.changes or unjudged or judges_all:
-            written = (tuple(draft.entries), tuple(draft.changes), unjudged, judges_all)
-            changes.append(RulesChange(deps.lease, self.watch.pipeline, before, sequence, draft.state, *written))
+            written = (tuple(draft.entries), tuple(draft.changes))
+            of_rules = SourceChange(deps.lease, before, sequence, None, *written, pipeline=self.watch.pipeline)
+            changes.append(replace(of_rules, rules=draft.state, unjudged=unjudged, judges_all=judges_all))
         if changes:
             await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
         self._state, self._problems, self._stream.sequence = draft.state, draft.problems, sequence

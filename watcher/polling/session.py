@@ -145,7 +145,7 @@ class AccountSession:
 
         It stands still while the store cannot be written: nobody is told of what polls see then.
         """
-        success_at, failing_since = self._breaker.success_at, self.deps.store.failing_since
+        success_at, failing_since = self._breaker.success_at, self.deps.store.monitor.failing_since
         if success_at is None:
             return 0.0
         at = success_at if failing_since is None else min(success_at, failing_since)

@@ -1,7 +1,4 @@
-"""The HTTP floor: one request goes out, one response or `TransportFailedError` comes back. No policy, no meaning.
-
-Also what went wrong with a request that got no answer, and which addresses belong to this machine or its networks.
-"""
+"""The HTTP floor: one request goes out, one response or `TransportFailedError` comes back. No policy, no meaning."""
 
 import asyncio
 import socket
@@ -141,7 +138,6 @@ limited_session = partial(aiohttp.ClientSession, max_line_size=64 * 1024, max_fi
 """An answer whose status line or header field is longer, or that has more headers, is not read."""
 
 USER_AGENT = f"clerk-watcher/{VERSION}"
-
 
 _Found = TypeVar("_Found")
 

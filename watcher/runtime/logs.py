@@ -97,10 +97,7 @@ class LogLines:
 
 
 def _write(line: str, stream: TextIO) -> None:
-    """Write a line. Whether the disk is full or the reader is gone, the next line is tried again.
-
-    To the file itself: a thread stuck in a stream of Python would keep its lock, which aborts the program at its end.
-    """
+    # To the file itself: a thread stuck in a stream of Python would keep its lock, which aborts the program at its end.
     with suppress(OSError, ValueError):  # the latter from a stream that was closed
         try:
             fd = stream.fileno()
@@ -133,10 +130,7 @@ def flush_logs(*, within_s: float = FLUSH_S) -> bool:
 
 
 class _Forward(logging.Handler):
-    """Passes on who complained and how loudly, not the text: library texts hold addresses and data.
-
-    The same complaint is passed on once a minute: asyncio makes thousands of them when there are no files left.
-    """
+    """Passes on who complained and how loudly, once a minute, not the text: library texts hold addresses and data."""
 
     def __init__(self, level: int, *, read: Callable[[], float]) -> None:
         super().__init__(level)

@@ -362,50 +362,35 @@ def label_of(text: str) -> str:
 
 
 class SinkMetrics:
-    """The children of one sink."""
+    """The children of one sink: counted directly, but for what is counted twice."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         """Create every known label set."""
         settled = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED, DeliveryState.DEAD, DeliveryState.SILENCED)
-        self._outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in ("retried", *settled)}
+        self.outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in ("retried", *settled)}
         self._delay = metrics.delivery_delay.labels(name)
         self.batched = metrics.batched.labels(name)
-        self._up = metrics.sink_up.labels(name)
+        self.up = metrics.sink_up.labels(name)
         self._trouble = metrics.sink_trouble
         self._refreshes = metrics.refreshes
         self._name = name
-        self._events = metrics.events
+        self.events = metrics.events
         metrics.outbox_pending.labels(name)
         metrics.outbox_oldest.labels(name)
 
     def delivered(self, delay_s: float, *, state: DeliveryState = DeliveryState.DELIVERED) -> None:
-        """Count a delivery that is delivered, or accepted, so many seconds after its event was recorded.
-
-        Below 0 where an earlier life, whose clock was ahead, recorded it.
-        """
-        self._outcomes[state].inc()
+        """Count a delivery that got through so many seconds after its recording: below 0 by a clock that was ahead."""
+        self.outcomes[state].inc()
         self._delay.observe(max(0.0, delay_s))
-
-    def count(self, outcome: str, count: int = 1) -> None:
-        """Count deliveries that were `retried`, are `dead` letters, or `silenced`: nothing was attempted then."""
-        self._outcomes[outcome].inc(count)
-
-    def reminded(self) -> None:
-        """Count an event that reminds the sink of a problem."""
-        self._events.labels(EventType.PROBLEM_REMINDER).inc()
 
     def refreshed(self, *, well: bool) -> None:
         """Count a refresh of the open problems at the sink."""
         self._refreshes.labels(self._name, "ok" if well else "failed").inc()
 
-    def up(self, well: bool) -> None:
-        """Say whether the sink is neither failing nor disabled."""
-        self._up.set(well)
-
     def reported(self, type_: EventType, *, well: bool, answer: str) -> None:
         """Count the sink's own event, and how it stands since, by its last answer."""
-        self._events.labels(type_).inc()
-        self.up(well)
+        self.events.labels(type_).inc()
+        self.up.set(well)
         self._trouble.remove_by_labels({"sink": self._name})
         if not well:
             self._trouble.labels(self._name, answer).set(1)

@@ -1,8 +1,7 @@
 """When what runs all the time runs next: owners on the monotonic clock, periodic work by APScheduler.
 
-The only file that imports APScheduler, which lives on the wall clock: set back an hour, it would wait for that hour. So
-only periodic work depends on it, and a guard on the monotonic clock has that run at once when the wall clock was set
-back.
+That lives on the wall clock: set back an hour, it would wait for that hour, so a guard on the monotonic clock has what
+is periodic run at once then.
 """
 
 import asyncio
@@ -32,14 +31,11 @@ SET_BACK_S = 0.25
 
 @dataclass(slots=True)
 class _Job:
-    """What runs again and again, in a task of its own, so it never overlaps itself.
-
-    `woke_at` is by the clock of running time: a process that was stopped has not let its jobs sleep too long.
-    """
+    """What runs again and again, in a task of its own, so it never overlaps itself."""
 
     name: str
     run: Tick
-    woke_at: float
+    woke_at: float  # by the clock of running time: a process that was stopped has not let its jobs sleep too long
     failed: Callable[[BaseException], None]
     repeats: bool = False
     woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -50,11 +46,7 @@ class _Job:
 
 
 class Every(BaseTrigger):  # type: ignore[misc]
-    """Fires so long after each time it fired.
-
-    APScheduler's own goes through all the times that were missed, which are a billion when the clock of a machine that
-    began in 1970 is set.
-    """
+    """Fires so long after each time it fired; APScheduler's own goes through all that a wrong clock missed."""
 
     def __init__(self, every_s: float) -> None:
         self._every = timedelta(seconds=every_s)
@@ -192,7 +184,6 @@ async def _wake(job: _Job) -> None:
 
 
 async def _end(jobs: Iterable[_Job]) -> None:
-    """Let these run no more; return once none of them is under way."""
     tasks: list[asyncio.Task[None]] = []
     for job in jobs:
         job.is_ending = True

@@ -1,7 +1,6 @@
 """What configuration models are made of: the strict base, and the kinds of values several blocks share.
 
-Whatever is wrong with a value is an `InvalidValueError`, whose texts never hold a secret. Where a value stands in a
-file, variables and `_file` twins are the loader's business.
+Whatever is wrong with a value is an `InvalidValueError`, whose texts never hold a secret.
 """
 
 import re
@@ -88,7 +87,7 @@ class Block(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_empty_keys(cls, value: object) -> object:
-        """Read a known key with nothing behind it as absent: its block may be commented out."""
+        # A known key with nothing behind it is as good as absent: its block may be commented out.
         if not isinstance(value, dict):
             return value
         known = {key_of(cls, name=name) for name in cls.model_fields}

@@ -1,8 +1,6 @@
 """Work that may never end, in threads that nobody has to wait for: a file system, a reader or a resolver may hang.
 
-A thread for one piece of work, or threads that do one piece after the other. It knows nothing of the work. What is left
-behind ends with its work or with the process, which it does not keep from ending; `asyncio.to_thread` does: its threads
-are joined at the end.
+They do not keep the process from ending; those of `asyncio.to_thread` do: they are joined at the end.
 """
 
 import asyncio

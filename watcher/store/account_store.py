@@ -14,7 +14,7 @@ from watcher.domain.event import EventKey
 from watcher.domain.execution import Counts, ExecutionRecord, LostReason
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.snapshots import AccountSnapshot
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.changes import AccountRecord, BackoffState, PipelineRecord, RulesRecord
 from watcher.store.problems import OPEN_PROBLEMS, open_problem_of, problem_of
@@ -66,15 +66,7 @@ _SNAPSHOT = TypeAdapter(AccountSnapshot)
 
 
 class AccountStore(LeasedStore):
-    """What is recorded of the leased account, its pipelines and executions.
-
-    `record` writes a change, its events and their deliveries in one transaction (shared with others of the same tick).
-    """
-
-    @property
-    def failing_since(self) -> Monotonic | None:
-        """Return since when nothing can be written (monotonic seconds); `None` while it can."""
-        return self.monitor.failing_since
+    """What is recorded of the leased account, its pipelines and executions."""
 
     async def load_account(self) -> AccountRecord:
         """Return what is recorded of the account itself, its pause as of now."""
@@ -184,11 +176,7 @@ class AccountStore(LeasedStore):
 
 
 def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Micros) -> ExecutionRecord:
-    """Return a row of `_RECORD_COLUMNS` as the execution of that name.
-
-    What lies ahead of `now` was written while the clock was ahead: it counts as now, or every poll until then
-    would be older than the last one.
-    """
+    """Take what lies ahead of `now` as now, or every poll until then would be older than the last one."""
     return ExecutionRecord(
         execution=name,
         pipeline=intern(pipeline_id(pipelines[row.pipeline_id])),

@@ -43,58 +43,30 @@ class ExecutionChange:
 
 @dataclass(frozen=True, slots=True)
 class SourceChange:
-    """A new state of the leased account or sink itself, with its events.
+    """A new state of the leased account or sink itself, or of a `pipeline` of the account, with its own events.
 
-    `before` is the sequence believed recorded, `sequence` the new one. `state` is the account's trouble, or a
+    `before` is the sequence of these believed recorded, `sequence` the new one. `state` is the account's trouble, or a
     sink's `failing` or `disabled`; `None` is well. `reminders` are the problems that the sink was reminded of, and for
-    which moment (microseconds UTC, steady).
+    which moment (microseconds UTC, steady). Of a pipeline, `cursor` is how far it is read and `rules` what its rules go
+    by, where they are given; the ends of `unjudged` are to be judged later, with `judges_all` those that waited have
+    been.
     """
 
     lease: Lease
     before: int
     sequence: int
-    state: str | None
-    entries: tuple[OutboxEntry, ...]
-    problems: tuple[ProblemChange, ...] = ()
-    reminders: Mapping[UUID, Micros] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineChange:
-    """How far a pipeline of the leased account is read now, with the pipeline's own events.
-
-    `before` is the sequence of its own events believed recorded, `sequence` the new one.
-    """
-
-    lease: Lease
-    pipeline: str
-    before: int
-    sequence: int
-    cursor: Cursor
-    entries: tuple[OutboxEntry, ...]
-    problems: tuple[ProblemChange, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RulesChange:
-    """What the rules of a pipeline of the leased account go by now, with the pipeline's own events.
-
-    `before` and `sequence` are as for a `PipelineChange`. The ends of `unjudged` are to be judged later; with
-    `judges_all` those that waited have been judged.
-    """
-
-    lease: Lease
-    pipeline: str
-    before: int
-    sequence: int
-    state: RuleState
+    state: str | None = None
     entries: tuple[OutboxEntry, ...] = ()
     problems: tuple[ProblemChange, ...] = ()
+    reminders: Mapping[UUID, Micros] = field(default_factory=dict)
+    pipeline: str | None = None
+    cursor: Cursor | None = None
+    rules: RuleState | None = None
     unjudged: tuple[UnjudgedEnd, ...] = ()
     judges_all: bool = False
 
 
-SingleChange = ExecutionChange | SourceChange | PipelineChange | RulesChange
+SingleChange = ExecutionChange | SourceChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +74,10 @@ class ChangeSet:
     """Changes under one lease that are written in this order, together or not at all."""
 
     lease: Lease
-    changes: tuple[ExecutionChange | RulesChange, ...]
+    changes: tuple[SingleChange, ...]
 
 
 Change = SingleChange | ChangeSet
-
 
 About = dict[str, Any]
 """What a change is about, by column: `source_id`, `pipeline_id` and `execution`."""

@@ -1,7 +1,6 @@
-"""The store as pages and API read it: lists, page by page behind a cursor, each looking at a bounded number of rows.
+"""The store as pages and API read it: lists, page by page behind a cursor.
 
-A page looks at a window of a list along its index: the database finds in it what is wanted. All that is shown of a row,
-names and bodies too, is read for the rows of the page alone.
+A page looks at a window of a list along its index, a bounded number of rows; what is shown is read for its own alone.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -272,8 +271,6 @@ class ConsoleStore:
 
 
 class _List(NamedTuple):
-    """A list, its part, and what is needed of a row to show it."""
-
     at: Any
     key: Any
     part: str = ""
@@ -285,7 +282,6 @@ def _place(row: AnyRow, part: str = "") -> Position:
 
 
 def _cut(rows: Sequence[AnyRow], end: Position | None, limit: int, part: str = "") -> Rows:
-    """Return the page of what was found, and where the list goes on: at the `end` unless there is more before it."""
     return rows[:limit], _place(rows[limit - 1], part) if len(rows) > limit else end
 
 
@@ -367,7 +363,6 @@ def _open(
     *,
     is_filtered: bool,
 ) -> Rows:
-    """Return open executions of all these pipelines, as far as the window of each reaches."""
     found: list[AnyRow] = []
     ends: list[Position] = []
     # In SQLite their status lies elsewhere than in the index: to look at one costs four times as much.
@@ -384,7 +379,6 @@ def _open(
 
 
 def _by_id(connection: Connection, beginning: str, wanted: Iterable[Any], after: Position | None, limit: int) -> Rows:
-    """Return executions whose id begins like that, by account and id."""
     first, last = (bytes.fromhex(beginning.ljust(32, digit)) for digit in "0f")
     behind, id_ = after or Position("i", 0, b""), execution.c.execution
     found: list[AnyRow] = []

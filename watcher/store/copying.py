@@ -1,7 +1,6 @@
 """Copies a store into another, empty one, SQLite or PostgreSQL: in one transaction of the target, or not at all.
 
-So a target is never half full: whatever breaks a copy off, it is as empty as before. Meanwhile nobody else uses either:
-the daemon's lock of a file is held, and the tables of a database are locked.
+Meanwhile nobody else uses either: the daemon's lock of a file is held, and the tables of a database are locked.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from watcher.domain.errors import StoreHeldError, StoreUnusableError, WatcherErr
 from watcher.runtime.clock import Clock
 from watcher.store.database import found_version, prepare_schema
 from watcher.store.leases import server_time
-from watcher.store.open import BUSY_TIMEOUT_S
+from watcher.store.sql_store import BUSY_TIMEOUT_S
 from watcher.store.sqlite import BEGIN, explain_error, hold_file, make_engine
 from watcher.store.store_url import is_postgresql, path_of
 from watcher.store.tables import SCHEMA_VERSION, AnyRow, lease, meta, metadata
@@ -150,7 +149,6 @@ def _require_version(connection: Connection, *, where: str) -> None:
 
 
 def _make_ready(connection: Connection, *, where: str) -> None:
-    """Make the tables of the target; they may be there, but empty."""
     prepare_schema(connection, where=where)
     _require_version(connection, where=where)
     full = [table.name for table in _TABLES if _count(connection, table)]
@@ -161,7 +159,7 @@ def _make_ready(connection: Connection, *, where: str) -> None:
 
 
 def _pages(source: StoreEnd, connection: Connection, table: Table) -> Iterator[Sequence[AnyRow]]:
-    """Return the rows by key, which is how they lie on disk in SQLite: then each page goes behind the last one."""
+    # By key, which is how they lie on disk in SQLite: then each page goes behind the last one.
     statement = select(table).order_by(*table.primary_key.columns)
     with source.errors():
         result = connection.execution_options(yield_per=PAGE_ROWS).execute(statement)

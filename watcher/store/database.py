@@ -1,8 +1,4 @@
-"""What the store needs of a database, its schema, and what its errors mean.
-
-Each kind has a file of its own for all that differs: `sqlite`, `postgresql`. The text of a statement's error is not
-passed on: it may hold parameters.
-"""
+"""What the store needs of a database, its schema, and what its errors mean, whose text may hold parameters."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -35,15 +31,12 @@ from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, m
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-READERS_COUNT = 2
-"""So that what is due for a sink is found while an account reads a hundred thousand executions."""
+READERS_COUNT = 2  # so that what is due for a sink is found while an account reads a hundred thousand executions
 
 T = TypeVar("T")
 
 OnRecorded = Callable[[Collection[str]], None]
 """Hears, in the event loop, the names of the sinks that have something new to send. It must not raise."""
-
-
 Watched = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Asks a database, notes how it fares, and has its errors come out as `StoreError`."""
 
@@ -72,10 +65,9 @@ Meanings = Mapping[str, tuple[type[StoreError], str]]
 def explain(
     error: Exception, *, where: str, name_of: Callable[[Any], str | None], meanings: Meanings, taken: Collection[str]
 ) -> DatabaseFault:
-    """Say what an error while reading or writing means. `where` names the database.
+    """Say what an error while reading or writing means, at the database `where`, by `name_of` an error of the driver.
 
-    `name_of` returns the database's name of an error of the driver, or `None`. `taken` are the names that say that a
-    row is there already.
+    `taken` are the names that say that a row is there already.
     """
     if isinstance(error, StoreError):
         return DatabaseFault(type(error), str(error))
@@ -148,10 +140,9 @@ class Database(ABC):
         return on_recorded
 
     def leases(self, watched: Watched, *, on_went_back: Callable[[], object]) -> LocalLeases | PostgresLeases:
-        """Return how the processes that use it share what there is to own.
+        """Return how the processes that use it share what there is to own; what is asked for that `watched` asks.
 
-        Whatever is asked of the database for that is passed to `watched`. If it went back to an earlier state,
-        `on_went_back` is called, in any thread, and what is held is lost.
+        If the database went back to an earlier state, `on_went_back` is called, in any thread, and all is lost.
         """
         return LocalLeases()
 
@@ -204,7 +195,7 @@ def prepare_schema(connection: Connection, *, where: str) -> bool:
         versions = {"schema_version": SCHEMA_VERSION, "oldest_reader": OLDEST_READER}
         connection.execute(insert(meta), [{"key": key, "value": str(value)} for key, value in versions.items()])
     if found < SCHEMA_VERSION:
-        # Alembic costs 12 MB and 0.1 s for as long as the daemon lives, so it is loaded only when there is work.
+        # Loaded only when there is work: it costs 12 MB and 0.1 s.
         config = import_module("alembic.config").Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # "%" interpolates there
         config.attributes["connection"] = connection
@@ -242,10 +233,9 @@ def found_version(connection: Connection, *, where: str) -> int:
 
 
 class HotStatement:
-    """A statement that is asked many times a second: compiled once for each kind of database.
+    """A statement compiled once for each kind of database: SQLAlchemy's way at each call costs several times as much.
 
-    It has several values, all bound by name, and plain enough for a driver: no list, no JSON. SQLAlchemy looks a
-    statement up at every call and binds each value by its name, at several times the cost.
+    It has several values, all bound by name, and plain enough for a driver: no list, no JSON.
     """
 
     def __init__(self, statement: CompoundSelect[Any] | Insert | TextClause | Update) -> None:

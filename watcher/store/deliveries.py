@@ -1,7 +1,7 @@
 """The deliveries of a sink: how attempts are written down, and what may be sent next.
 
-A delivery is a head when no earlier one of its lane waits for the same sink. Only heads are sent. Its followers are
-due no earlier than it is, so that what is due is found at the front of the index, however much is held back.
+Only heads are sent: no earlier one of their lane waits for the same sink. Their followers are due no earlier, so what
+is due is found at the front of the index, however much is held back.
 """
 
 import json
@@ -60,7 +60,6 @@ _OF_ATTEMPT = (
 _WRITE_ATTEMPT = HotStatement(
     update(delivery).where(*_THIS).values({name: bindparam(f"new_{name}") for name in _OF_ATTEMPT})
 )
-# With "+ 0" a database does not go by the index of all that is due: it may be a million.
 _HOLD_BACK = HotStatement(
     text(
         "UPDATE delivery SET due_at = :new_due_at WHERE sink_id + 0 = :of_sink AND state = 'waiting'"
@@ -111,10 +110,7 @@ _IN_TURN = _HEADS.order_by(delivery.c.due_at, delivery.c.recorded_at).limit(bind
 _NEVER_TRIED = _IN_TURN.where(delivery.c.tried == false())
 _TRIED = _IN_TURN.where(delivery.c.tried == true())
 HEADS = HotStatement(union_all(select(_NEVER_TRIED.subquery("never_tried")), select(_TRIED.subquery("tried"))))
-"""The heads of a sink, never tried and tried, each in the order they come due.
-
-A test holds that it walks the index and sorts nothing.
-"""
+"""The heads of a sink, never tried and tried, each in the order they come due. It walks the index and sorts nothing."""
 _TRIED_LONGEST_AGO = _HEADS.where(delivery.c.tried == true()).order_by(delivery.c.tried_at).limit(bindparam("limit"))
 _MEMBERS = (
     _DELIVERIES.add_columns(EARLIER.label("earlier"))
@@ -137,11 +133,7 @@ _OPENING = (
 
 
 def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumbers, now: Micros) -> None:
-    """Write how attempts ended.
-
-    A delivery that is settled already is left as it is: this write was tried before, or the sink was removed
-    meanwhile.
-    """
+    """Write how attempts ended; a delivery that is settled already (by a write tried before, say) is left as it is."""
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     freed: list[dict[str, Any]] = []
@@ -225,7 +217,6 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
 
 
 def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:
-    """Return what goes with a head: what of its group was never tried, or is due, and waits for nothing elsewhere."""
     limit = request.group_count + len(request.skip)
     key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "limit": limit}
     members = [first]
@@ -275,7 +266,6 @@ _FOLLOWING = (EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED)
 
 
 def _complete(connection: Connection, sink_id: int, sent: Delivery, request: Take) -> Delivery:
-    """Add how the problem of a delivery stands, and where its message is."""
     if sent.problem is not None and (sent.closes or sent.type in _FOLLOWING):
         sent = _with_opening(connection, sink_id, sent)
     key: dict[str, Any] = {"of_sink": sink_id, "of_pipeline": f"{sent.account}/{sent.pipeline}"}

@@ -2,11 +2,8 @@
 
 In PostgreSQL each replica renews, gives up and takes in one transaction, by the server's clock. Renewals take turns.
 They lock no key, and writers lock nothing else (FOR KEY SHARE), so neither waits for the other. Who takes a lease locks
-all of its rows and passes over what is locked: nothing is taken while its owner is writing.
-
-An account's owner holds two rows, taken and renewed as one: the account's name says who writes, the hash of its API key
-who spends. So an account that is renamed, or given another key, on one replica before the other never has two owners
-that spend one key.
+all of its rows and passes over what is locked: nothing is taken while its owner is writing. An account's owner holds
+two rows as one: the account's name says who writes, the hash of its API key who spends, so no key has two owners.
 """
 
 import secrets
@@ -35,10 +32,7 @@ LEASE_S = 9.0
 LEASE_US = round(LEASE_S * 1_000_000)
 
 ORPHANED_US = 2_000_000
-"""What is free for so long goes to whoever knows it, beyond its share: those it was left to would have taken it.
-
-They may be dead for less time than their rows live, or unable to write, or have a configuration without it.
-"""
+"""What is free for so long goes to whoever knows it, beyond its share: others may be dead, or not know it."""
 
 REPLICA = "replica"
 """The kind of the row by which a replica shows that it is alive."""
@@ -48,7 +42,6 @@ API_KEY = "api_key"
 
 NOBODY = ""
 """The owner of what was given up; what ran out keeps its last one."""
-
 
 CHANNEL = "clerk_watcher_leases"
 
@@ -254,7 +247,7 @@ class PostgresLeases:
         Raises `StoreError`: then nothing can be believed renewed, taken or released. It waits for no other write, nor
         they for it. After the database went back everything is lost, and taken under another epoch.
         """
-        sharing: Sharing = await self._write(partial(_renew, request=request, went_back=self._went_back))
+        sharing: Sharing = await self._write(partial(self._renew, request))
         return sharing
 
     def check(self, connection: Connection, held: Iterable[Lease]) -> None:
@@ -265,23 +258,20 @@ class PostgresLeases:
             if connection.execute(_HELD, key).first() is None:
                 raise lost(lease)
 
-
-def _renew(
-    connection: Connection, *, request: RenewRequest, went_back: Callable[[Connection, Micros], bool]
-) -> Sharing:
-    connection.execute(select(func.pg_advisory_xact_lock(_RENEWING)))
-    now = server_time(connection)
-    _let_go(connection, request, now=now, of_all=went_back(connection, now))
-    _show(connection, request, now=now)
-    rows = _read(connection, request.wanted, now=now)
-    sharing = share(rows, request, now=now)
-    if sharing.kept:
-        mine = table.c.epoch.in_([lease.epoch for lease in sharing.kept])
-        connection.execute(update(table).where(mine).values(until=now + LEASE_US))
-    epochs = _take(connection, sharing.may_take, owner=request.replica, now=now)
-    former = {NOBODY, request.replica}
-    taken = [TakenLease(Lease(*key, epoch), rows[key].owner not in former) for key, epoch in epochs.items()]
-    return replace(sharing, taken=taken)
+    def _renew(self, request: RenewRequest, connection: Connection) -> Sharing:
+        connection.execute(select(func.pg_advisory_xact_lock(_RENEWING)))
+        now = server_time(connection)
+        _let_go(connection, request, now=now, of_all=self._went_back(connection, now))
+        _show(connection, request, now=now)
+        rows = _read(connection, request.wanted, now=now)
+        sharing = share(rows, request, now=now)
+        if sharing.kept:
+            mine = table.c.epoch.in_([lease.epoch for lease in sharing.kept])
+            connection.execute(update(table).where(mine).values(until=now + LEASE_US))
+        epochs = _take(connection, sharing.may_take, owner=request.replica, now=now)
+        former = {NOBODY, request.replica}
+        taken = [TakenLease(Lease(*key, epoch), rows[key].owner not in former) for key, epoch in epochs.items()]
+        return replace(sharing, taken=taken)
 
 
 def server_time(connection: Connection) -> Micros:
@@ -290,7 +280,6 @@ def server_time(connection: Connection) -> Micros:
 
 
 def _let_go(connection: Connection, request: RenewRequest, *, now: Micros, of_all: bool) -> None:
-    """Let others have what is released, or all that this replica had, and tell them. Nothing is written under it."""
     if not of_all and not request.released:
         return
     of_it = (table.c.kind != REPLICA) if of_all else table.c.epoch.in_([lease.epoch for lease in request.released])
@@ -300,7 +289,6 @@ def _let_go(connection: Connection, request: RenewRequest, *, now: Micros, of_al
 
 
 def _show(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
-    """Show that this replica is alive, or is gone; clear away what nobody has had for long."""
     is_row = (table.c.kind == REPLICA, table.c.name == request.replica)
     connection.execute(delete(table).where(table.c.until < now - FORGOTTEN_US))
     if request.fingerprint is None:
@@ -313,7 +301,6 @@ def _show(connection: Connection, request: RenewRequest, *, now: Micros) -> None
 
 
 def _read(connection: Connection, wanted: Mapping[LeaseKey, str], *, now: Micros) -> dict[LeaseKey, LeaseRow]:
-    """Return all rows, and make those that are not there yet of what is wanted; they are free."""
     rows = {
         LeaseKey(row.kind, row.name): LeaseRow(row.owner, row.epoch, row.until or 0, row.fingerprint)
         for row in connection.execute(select(table))
@@ -348,5 +335,4 @@ _HELD = (
     .where(table.c.kind == bindparam("kind"), table.c.name == bindparam("name"), table.c.epoch == bindparam("epoch"))
     .with_for_update(read=True, key_share=True)
 )
-"""Nobody takes it meanwhile, but it may be renewed. One lease at a time: a list of any length is expanded anew each
-time, at the cost of two of these."""
+"""Nobody takes it meanwhile, but it may be renewed. One at a time: a list is expanded anew, at twice the cost."""

@@ -1,9 +1,7 @@
 """The store as its upkeep uses it: what goes in the end, and when, and what is closed that nobody watches any more.
 
-What goes: ended executions with their events, old events of sources, deliveries of sinks that are gone, old silences.
-
-Each function writes one short page of it in the transaction of its caller. Those that prune return how many executions'
-events went, and where the next page begins (`None` after the last).
+Each function that prunes writes one short page in its caller's transaction, and returns how many executions' events
+went, and where the next page begins (`None` after the last).
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -44,7 +42,6 @@ ROWS_COUNT = 1_000
 
 SINK_REMOVED = "sink_removed"
 """The answer in deliveries that died because their sink is gone from the configuration."""
-
 
 T = TypeVar("T")
 
@@ -159,8 +156,6 @@ _WITH_RULES = select(source.c.id.label("of_pipeline"), source.c.name).where(
     source.c.kind == "pipeline", source.c.rules.is_not(None)
 )
 _FORGET_RULES = update(source).where(source.c.id == bindparam("of_pipeline")).values(rules=None)
-
-
 _DELETE_ENDED_SILENCES = delete(silence).where(silence.c.ends_at < bindparam("before"))
 _DELETE_OLD_ACTIONS = delete(action).where(action.c.asked_at < bindparam("before"))
 
@@ -169,7 +164,7 @@ ACTION_KEPT_US = 24 * 3600 * 1_000_000
 
 
 def prune_operations(connection: Connection, *, before: int, after: Position, now: Micros) -> Pruned:
-    """Delete the silences that ended before that moment, and what owners have been asked in vain. There are few."""
+    """Delete the silences that ended before that moment, and what owners were asked in vain. There are few."""
     connection.execute(_DELETE_ENDED_SILENCES, {"before": before})
     connection.execute(_DELETE_OLD_ACTIONS, {"before": now - ACTION_KEPT_US})
     return 0, None
@@ -198,10 +193,7 @@ class MaintenanceStore:
         self._lease = lease
 
     async def mark_absent_sinks(self, *, present: Collection[str], now: Micros, dead_after_us: int) -> int:
-        """Note which sinks are not configured; those absent for `dead_after_us` have their deliveries made dead.
-
-        Returns how many died.
-        """
+        """Note which sinks are not configured; return how many deliveries died of those absent for `dead_after_us`."""
 
         def mark(connection: Connection) -> dict[int, int]:
             columns = (source.c.id, source.c.name, source.c.absent_since)
@@ -224,22 +216,18 @@ class MaintenanceStore:
         return died_count
 
     async def close_problems(self, closings: Sequence[tuple[OutboxEntry, ProblemChange]]) -> int:
-        """Close problems whose owner does so no more, each with its event, but those that are closed by now.
-
-        Returns how many.
-        """
+        """Close problems whose owner does so no more, each with its event; return how many were open still."""
         by_id = sorted(closings, key=lambda closing: closing[1].problem.id.bytes)
 
         def close(connection: Connection) -> tuple[int, set[str]]:
             keys = [{"of_problem": change.problem.id.bytes} for _, change in by_id]
             abouts = [connection.execute(_ABOUT, key).one()._asdict() for key in keys]
             # Written as their owners do it, so that none waits in a circle: executions, then accounts and sinks, each
-            # in order, then their problems. Nothing says any more that these are open: what they were about may get
-            # into other ones, if it is watched for again.
+            # in order, then their problems.
             overdue = [each for each in abouts if each["of_execution"] is not None]
+            of_sources = [each for each in abouts if each["of_execution"] is None and each["pipeline_id"] is None]
             for about in sorted(overdue, key=itemgetter("of_source", "of_execution")):
                 connection.execute(_END_OVERDUE, about)
-            of_sources = [each for each in abouts if each["of_execution"] is None and each["pipeline_id"] is None]
             for about in sorted(of_sources, key=itemgetter("of_source")):
                 connection.execute(_END_STATE, about)
             emitted: list[Emitted] = []
@@ -256,10 +244,7 @@ class MaintenanceStore:
         return count
 
     async def forget_rules(self, *, present: Collection[tuple[str, str]]) -> None:
-        """Forget what rules went by of all pipelines but these, as (account, pipeline).
-
-        What is not kept up says nothing of later.
-        """
+        """Forget what rules went by of all pipelines but these, as (account, pipeline): nobody keeps it up."""
         names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
 
         def forget(connection: Connection) -> None:

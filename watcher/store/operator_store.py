@@ -31,8 +31,6 @@ _ASKED = text(
     "SELECT action.kind, source.name FROM action JOIN source ON source.id = action.source_id"
     " ORDER BY action.kind, source.name"
 )
-
-
 _DEAD = text(
     "SELECT number FROM delivery WHERE sink_id = (SELECT id FROM source WHERE kind = 'sink' AND name = :name)"
     " AND state = 'dead' AND settled_at <= :by ORDER BY settled_at LIMIT :limit"
@@ -52,10 +50,7 @@ def _open(id_: UUID) -> Sequence[ColumnElement[bool]]:
 
 
 class OperatorStore:
-    """What people do: each in one transaction, by whatever replica was asked. All raise `StoreError`.
-
-    `on_acknowledged` is called whenever a problem was taken.
-    """
+    """What people do, each in one transaction. All raise `StoreError`. `on_acknowledged` hears of what was taken."""
 
     def __init__(self, store: SqlStore, events: EventFactory) -> None:
         """Do nothing yet."""

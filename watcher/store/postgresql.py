@@ -1,11 +1,8 @@
 """PostgreSQL as the store uses it: one connection that writes, two that read, and what each transaction begins with.
 
-Needs psycopg, of the extra `postgres`; nothing else imports this module but whoever opens such a store. Works through a
-pooler that gives each transaction another connection: it keeps nothing in a session, prepares no statement, and says
-its time limits in the same breath as BEGIN. libpq reads the URL, and what it leaves out from its environment.
-
-What is said by LISTEN and NOTIFY only makes things sooner. A word that is lost, as through a pooler, costs what a sink,
-or a renewal of leases, waits until it looks by itself.
+Needs psycopg, of the extra `postgres`. Works through a pooler that gives each transaction another connection: it keeps
+nothing in a session, prepares no statement, and says its time limits in the same breath as BEGIN. What is said by
+LISTEN and NOTIFY, which a pooler may lose, only makes things sooner.
 """
 
 import asyncio
@@ -46,7 +43,7 @@ from watcher.store.database import (
 )
 from watcher.store.leases import CHANNEL as LEASES_CHANNEL
 from watcher.store.leases import PostgresLeases, server_time
-from watcher.store.tables import SCHEMA_VERSION, meta, metadata
+from watcher.store.tables import SCHEMA_VERSION, meta
 
 _LIMITS = (
     "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 2000;"
@@ -56,8 +53,7 @@ _LIMITS = (
 _BY_INDEX = "; ".join(
     f"SET LOCAL enable_{each} = off" for each in ("seqscan", "bitmapscan", "sort", "hashjoin", "mergejoin")
 )
-"""Every statement walks an index. What a table held when it was last analyzed says little after a storm: with no such
-figures the search for what is due took seconds among 200,000 that wait, and 30 ms this way."""
+"""Every statement walks an index: by old figures the search among 200,000 that wait takes seconds, not 30 ms."""
 _WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS}; {_BY_INDEX}"
 _RENEW = f"{_WRITE}; SET LOCAL lock_timeout = 4000"
 """Replicas renew in turns: who waits for one that is frozen in its own has its turn when that is broken off."""
@@ -71,7 +67,6 @@ MIGRATION_LOCK = 7_141_983_064_512_390
 
 
 def _name_of(cause: BaseException) -> str | None:
-    """Return an error's SQLSTATE; the driver has none of its own for a connection that is gone."""
     if isinstance(cause, psycopg.Error) and cause.sqlstate:
         return cause.sqlstate
     return "08006" if isinstance(cause, psycopg.OperationalError) else None
@@ -203,7 +198,6 @@ class PostgresDatabase(Database):
         reader = limited(begin=lambda: READ, connections=READERS_COUNT)
         super().__init__(where, writer=writer, reader=reader, explain_error=explain_error)
         self._keeper = limited(begin=lambda: _RENEW, connections=1)
-        self._opening = make_engine(self._connector, begin=lambda: _WRITE, connections=1)
         self._notifications: Notifications | None = None
         self._keeping = WorkerThreads("store-leases")
 
@@ -221,10 +215,7 @@ class PostgresDatabase(Database):
         return self._notifications.recorded
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written.
-
-        Once the database went back all is refused by `OwnershipLostError`, until the leases are renewed: at once.
-        """
+        """As of any. Once the database went back `OwnershipLostError` refuses all, until the leases are renewed."""
         try:
             return await self._writing.run(partial(self._write, work))
         except OwnershipLostError:
@@ -233,10 +224,7 @@ class PostgresDatabase(Database):
             raise
 
     def leases(self, watched: Watched, *, on_went_back: Callable[[], object]) -> PostgresLeases:
-        """Return the leases that replicas share. No other work holds them up, nor they any other.
-
-        A connection that breaks at COMMIT is an error here: nobody has to find out how it ended.
-        """
+        """Return the leases that replicas share. No other work holds them up, nor they any other."""
         self._commits.on_went_back = on_went_back
 
         async def write(work: Callable[[Connection], Any]) -> Any:
@@ -255,10 +243,11 @@ class PostgresDatabase(Database):
         self._keeper.dispose()
 
     def _prepare(self) -> bool:
+        opening = make_engine(self._connector, begin=lambda: _WRITE, connections=1)
         try:
-            return transact(self._opening, self._prepare_schema)
+            return transact(opening, self._prepare_schema)
         finally:
-            self._opening.dispose()
+            opening.dispose()
 
     def _prepare_schema(self, connection: Connection) -> bool:
         require_utf8(connection, where=self.where)
@@ -266,7 +255,6 @@ class PostgresDatabase(Database):
             connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))  # no longer than for any lock
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         created = prepare_schema(connection, where=self.where)  # looks again, now that nobody else is at it
-        require_rights(connection, where=self.where)
         now = server_time(connection)
         self._commits.begin(connection, now=now)
         self.ahead_us = now - self._clock.steady_us()
@@ -304,27 +292,6 @@ def require_utf8(connection: Connection, *, where: str) -> None:
         raise StoreUnusableError(f"{where} has the encoding {encoding}, in which not every text can be kept; {remedy}")
 
 
-_MISSING_RIGHTS = f"""
-SELECT of_table, wanted FROM unnest(ARRAY{sorted(metadata.tables)}) AS tables (of_table),
-    unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS rights (wanted)
-WHERE NOT has_table_privilege(of_table, wanted)
-UNION ALL SELECT of_table, 'USAGE of its sequence'
-    FROM unnest(ARRAY['source', 'event', 'silence']) AS numbered (of_table)
-WHERE NOT has_sequence_privilege(pg_get_serial_sequence(of_table, 'id'), 'USAGE')
-ORDER BY of_table, wanted
-"""
-
-
-def require_rights(connection: Connection, *, where: str) -> None:
-    """Raise `StoreUnusableError` where the user may not do all that is done with the tables, sooner or later."""
-    missing = [f"{right} on {table}" for table, right in connection.exec_driver_sql(_MISSING_RIGHTS)]
-    if missing:
-        raise StoreUnusableError(
-            f"{where} refuses this user {', '.join(missing)}; grant it SELECT, INSERT, UPDATE and DELETE on all tables"
-            " of its schema, and USAGE on all sequences"
-        )
-
-
 def explain_error(error: Exception, *, where: str) -> DatabaseFault:
     """Return what an error means. `where` names the database."""
     cause = cause_of(error)
@@ -354,7 +321,7 @@ def make_engine(
 
 
 def _leave_read_only(context: ExceptionContext) -> None:
-    """Have what is read-only connected to anew: another server may be the primary by now, behind the same address."""
+    # Connected to anew: another server may be the primary by now, behind the same address.
     if _name_of(context.original_exception) == _READ_ONLY:
         context.is_disconnect = True
 
@@ -363,9 +330,7 @@ _PREFIX = "commit:"
 _KEPT_US = 7 * 86_400 * 1_000_000
 """The rows of processes that were killed go after this time."""
 
-_ASK = "SELECT value FROM meta WHERE key = %s FOR UPDATE"
-"""It waits for a transaction that is still being committed."""
-
+_ASK = "SELECT value FROM meta WHERE key = %s FOR UPDATE"  # it waits for a transaction that is still being committed
 
 _FOUND = "split_part(value, ' ', 2)::bigint"
 
@@ -430,10 +395,7 @@ class CommitLog:
         return went_back
 
     def was_committed(self) -> bool:
-        """Return whether the last transaction was committed, as soon as the server can be asked, however long it takes.
-
-        The caller must not be told that nothing was written.
-        """
+        """Return whether the last transaction was committed, once the server can be asked, however long it takes."""
         while True:
             try:
                 with self._connector.connect() as connection:
@@ -448,7 +410,6 @@ class CommitLog:
         self._given_up.set()
 
     def _note(self, *, went_back: bool) -> None:
-        """Say so, once, and have forgotten what was known by what is gone."""
         with self._noting:
             is_news = went_back and not self.went_back
             self.went_back = went_back
@@ -538,7 +499,6 @@ def is_empty_database(url: str, *, password: str | None, clock: Clock) -> bool:
         with engine.begin() as connection:
             require_utf8(connection, where=where)
             if found_version(connection, where=where):
-                require_rights(connection, where=where)
                 return False
             schema, may_create = connection.exec_driver_sql(_MAY_CREATE).one()
             if schema is None:

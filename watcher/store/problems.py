@@ -32,10 +32,7 @@ _OF_SOURCE = OPEN_PROBLEMS.where(problem.c.pipeline_id.is_(None))
 
 
 def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange, About]]) -> None:
-    """Write what becomes of problems, each with the `source_id`, `pipeline_id` and `execution` it is about.
-
-    Of one that is closed by now nothing is written: what watched for it may have been removed meanwhile.
-    """
+    """Write what becomes of problems, each with what it is about; nothing of one that is closed by now."""
     opened: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     for change, about in changes:

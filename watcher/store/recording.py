@@ -26,7 +26,6 @@ from watcher.store.changes import (
     Emitted,
     ExecutionChange,
     Lease,
-    RulesChange,
     SingleChange,
     SourceChange,
     Taken,
@@ -73,10 +72,7 @@ _WRITE_EXECUTION = HotStatement(
 
 
 def _write_executions(connection: Connection, changes: Iterable[tuple[ExecutionChange, About]]) -> None:
-    """Write executions, each from the sequence its writer believes recorded, or new if that is `None`.
-
-    A new one that has a row by now fails on its key, which means the same as a guard that does not hold.
-    """
+    """Write executions; a new one that has a row by now fails on its key, which means the same as a wrong `before`."""
     added: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     for change, about in changes:
@@ -104,7 +100,6 @@ def _write_executions(connection: Connection, changes: Iterable[tuple[ExecutionC
 
 
 def _conflict() -> SequenceConflictError:
-    """Return what it comes to that fewer rows than are written were as their writer believed them recorded."""
     return SequenceConflictError("the store holds another sequence than its owner believes, who begins anew")
 
 
@@ -132,32 +127,28 @@ _WAIT = insert(unjudged_end)
 JUDGED = delete(unjudged_end).where(unjudged_end.c.pipeline_id == bindparam("of_pipeline"))
 
 
-def _write_sources(connection: Connection, changes: Iterable[tuple[SingleChange, About]]) -> None:
-    """Write accounts, sinks and pipelines, each from the sequence its writer believes recorded.
-
-    And what rules go by, and how far lists are read: the last of each pipeline stays.
-    """
+def _write_sources(connection: Connection, changes: Iterable[tuple[SourceChange, About]]) -> None:
+    """Of how far the lists of a pipeline are read the last stays."""
     rows: list[dict[str, Any]] = []
     scans: dict[int, dict[str, Any]] = {}
     for change, about in changes:
-        assert not isinstance(change, ExecutionChange)
-        pipeline_id = about["pipeline_id"]
-        row = {"of_source": about["source_id"], "before": change.before, "new_sequence": change.sequence}
-        row |= {"new_state": None, "new_rules": None}
-        if isinstance(change, SourceChange):
-            row["new_state"] = change.state
-        elif isinstance(change, RulesChange):
-            row |= {"of_source": pipeline_id, "new_rules": RULE_STATE.dump_json(change.state).decode()}
-            if change.judges_all:
-                connection.execute(JUDGED, {"of_pipeline": pipeline_id})
-            if change.unjudged:
-                ends = sorted((execution_key(name), *end) for name, end in change.unjudged)
-                names = ("pipeline_id", "execution", "ended_at", "failed")
-                connection.execute(_WAIT, [dict(zip(names, (pipeline_id, *end), strict=True)) for end in ends])
-        else:
-            row["of_source"] = pipeline_id
+        source_id, pipeline_id = about["source_id"], about["pipeline_id"]
+        row = {
+            "of_source": source_id if pipeline_id is None else pipeline_id,
+            "before": change.before,
+            "new_sequence": change.sequence,
+            "new_state": change.state,
+            "new_rules": None if change.rules is None else RULE_STATE.dump_json(change.rules).decode(),
+        }
+        if change.judges_all:
+            connection.execute(JUDGED, {"of_pipeline": pipeline_id})
+        if change.unjudged:
+            ends = sorted((execution_key(name), *end) for name, end in change.unjudged)
+            names = ("pipeline_id", "execution", "ended_at", "failed")
+            connection.execute(_WAIT, [dict(zip(names, (pipeline_id, *end), strict=True)) for end in ends])
+        if change.cursor is not None:
             cursor = {f"new_{name}": getattr(change.cursor, name) for name in CURSOR_FIELDS}
-            scans[pipeline_id] = {"of_account": about["source_id"], "of_pipeline": pipeline_id} | cursor
+            scans[pipeline_id] = {"of_account": source_id, "of_pipeline": pipeline_id} | cursor
         rows.append(row)
     # Sorted, so that two writers never wait for each other; stable, so the changes of each keep their order.
     rows.sort(key=itemgetter("of_source"))
@@ -229,18 +220,13 @@ _SINKS_OF = (
     .where(problem.c.id == bindparam("of_problem"), or_(delivery.c.state != DeliveryState.SILENCED, delivery.c.tried))
 )
 
-
 _BODIES = select(events.c.stream, events.c.sequence, events.c.body).where(
     events.c.stream == bindparam("of_stream"), events.c.sequence == bindparam("of_sequence")
 )
 
 
 class Outbox:
-    """Writes events and their deliveries.
-
-    Each event is recorded a little later than the one before, so a sink gets what is due in the order in which it was
-    recorded.
-    """
+    """Writes events, each recorded a little later than the one before, so that they have an order, and deliveries."""
 
     def __init__(self, numbers: SourceNumbers) -> None:
         """Write nothing yet. `numbers` are those of sinks."""
@@ -353,7 +339,6 @@ class GroupWork:
         self.changes: list[tuple[SingleChange, Source, Source | None]] = []  # with whose it is, and of which pipeline
         self.small_writes: list[SmallWrite] = []
         self.turns: list[Turn] = []
-        self.backoffs: list[tuple[Source, Turn]] = []
         self.leases: set[Lease] = set()
         self.sources: set[Source] = set()
         self.sinks: set[str] = set()  # that something is recorded for
@@ -368,8 +353,6 @@ class GroupWork:
                     self.size = Writing.CHANGES
                 elif item.calls_forward or item.backoff is not None:
                     self.size = max(self.size, Writing.A_LITTLE)
-                if item.backoff is not None:
-                    self.backoffs.append((owner, item))
             elif isinstance(item, SmallWrite):
                 self.small_writes.append(item)
                 self.size = max(self.size, Writing.A_LITTLE)
@@ -377,8 +360,8 @@ class GroupWork:
                 self.size = Writing.CHANGES
                 for change in item.changes if isinstance(item, ChangeSet) else (item,):
                     its_pipeline = None
-                    if not isinstance(change, SourceChange):
-                        name = change.known.pipeline if isinstance(change, ExecutionChange) else change.pipeline
+                    name = change.known.pipeline if isinstance(change, ExecutionChange) else change.pipeline
+                    if name is not None:
                         its_pipeline = pipeline(owner.name, name)
                         self.sources.add(its_pipeline)
                     self.changes.append((change, owner, its_pipeline))
@@ -396,7 +379,7 @@ def write_group(
     """
     numbers = outbox.numbers
     executions: list[tuple[ExecutionChange, About]] = []
-    sources: list[tuple[SingleChange, About]] = []
+    sources: list[tuple[SourceChange, About]] = []
     emitted: list[Emitted] = []
     problems: list[tuple[ProblemChange, About]] = []
     for change, owner, its_pipeline in work.changes:
@@ -419,16 +402,16 @@ def write_group(
         _write_sources(connection, sources)
     for small in work.small_writes:
         small.write(connection)
-    if work.backoffs:
-        for sink_id, turn in sorted(((numbers[owner], turn) for owner, turn in work.backoffs), key=itemgetter(0)):
-            assert turn.backoff is not None
-            write_backoff(connection, sink_id, turn.backoff, clock_s=turn.clock_s, now=now)
+    backoffs = [(numbers[sink(each.lease.name)], each) for each in work.turns if each.backoff is not None]
+    for sink_id, turn in sorted(backoffs, key=itemgetter(0)):
+        assert turn.backoff is not None
+        write_backoff(connection, sink_id, turn.backoff, clock_s=turn.clock_s, now=now)
     if problems:
         write_problems(connection, problems)
-    for change, about in sources:
-        if isinstance(change, SourceChange) and change.reminders:
+    for changed, about in sources:
+        if changed.reminders:
             key = {"of_sink": about["source_id"]}
-            rows = [key | {"of_problem": each.bytes, "at": at} for each, at in change.reminders.items()]
+            rows = [key | {"of_problem": each.bytes, "at": at} for each, at in changed.reminders.items()]
             connection.execute(_REMIND, rows)
     names = outbox.write(connection, emitted, now=now)
     settle(connection, work.turns, numbers=numbers, now=now)

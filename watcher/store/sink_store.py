@@ -1,6 +1,6 @@
 """The store as the owner of a sink uses it: each method is what it asks, under its lease."""
 
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, bindparam, case, delete, exists, func, or_, select, text, true, update
@@ -8,11 +8,11 @@ from sqlalchemy import Connection, bindparam, case, delete, exists, func, or_, s
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import from_us, to_us
-from watcher.store.changes import Lease, SinkRecord, Taken, Turn
+from watcher.store.changes import SinkRecord
 from watcher.store.deliveries import IS_HEAD, LET_GO
 from watcher.store.problems import acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of
-from watcher.store.sql_store import LeasedStore, SqlStore
+from watcher.store.sql_store import LeasedStore
 from watcher.store.tables import WAITING, action, delivery, event, opens, problem, reminder, source
 
 _FAILURES = select(func.coalesce(func.sum(delivery.c.attempts), 0)).where(
@@ -41,9 +41,8 @@ _KEPT_BACK = (
         problem.c.closed_at.is_(None),
         ~exists().where(opens(_later, problem), _later.c.sequence > event.c.sequence),
     )
-    # Whoever closes a problem updates its row, and then reads which sinks were sent the opening. So that either this
-    # comes first, and is read there, or the problem is found closed here: the sink is not sent the closing then, so it
-    # must not be sent the opening. In the order in which problems are written, so that none waits in a circle.
+    # Whoever closes a problem updates its row, and then reads which sinks were sent the opening: so either this comes
+    # first, and is read there, or the problem is found closed here. In the order in which problems are written.
     .order_by(problem.c.id)
     .with_for_update(of=problem)
 )
@@ -52,8 +51,6 @@ _RELEASE = text(
     " tried_at = CASE WHEN tried THEN tried_at ELSE :now END"  # until now nobody sent it
     " WHERE sink_id = :of_sink AND number = :of_number"
 )
-
-
 _TAKEN = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED)
 _SENT = (
     select(problem, delivery.c.recorded_at, delivery.c.settled_at, reminder.c.reminded_at, event.c.body)
@@ -71,16 +68,7 @@ _OPEN_OR_LATE = _SENT.where(or_(problem.c.closed_at.is_(None), problem.c.closed_
 
 
 class SinkStore(LeasedStore):
-    """The deliveries of the leased sink, and how it is.
-
-    `turn` writes how attempts ended; what may be sent next can be awaited, if it is asked for. `record` writes a new
-    state of the sink and its events.
-    """
-
-    def __init__(self, store: SqlStore, lease: Lease) -> None:
-        """Ask nothing yet."""
-        super().__init__(store, lease)
-        self.turn: Callable[[Turn], Awaitable[Taken | None]] = store.record
+    """The deliveries of the leased sink, and how it is. What a `Turn` that is recorded takes can be awaited."""
 
     async def load(self, *, fingerprint: str) -> SinkRecord:
         """Return what is recorded of the sink, which is present again.
@@ -106,10 +94,7 @@ class SinkStore(LeasedStore):
         return await self._write(load)
 
     async def enable(self) -> None:
-        """Take a sink that is disabled for a failing one: a success is to show that it is there again.
-
-        Whoever asked for it has it done then.
-        """
+        """Take a sink that is disabled for a failing one, and what was asked for done: a success is to show more."""
 
         def enable(connection: Connection, sink_id: int) -> None:
             of_sink = (source.c.id == sink_id, source.c.state == "disabled")

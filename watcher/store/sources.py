@@ -1,10 +1,7 @@
-"""How what is recorded is named: an execution by its 16 bytes, an account, a pipeline or a sink by its number.
+"""How what is recorded is named: an execution by its 16 bytes, an account, a pipeline or a sink by its number."""
 
-A number is given once and never changed, so each is asked for once.
-"""
-
-from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from sqlalchemy import Connection, select, text
@@ -71,14 +68,11 @@ class SourceNumbers(dict[Source, int]):
         self._write = write
 
     async def provide(self, wanted: set[Source]) -> None:
-        """Give a number to each source that has none.
+        """Give a number to each that has none, in a transaction of its own: what is remembered is never rolled back."""
 
-        In a transaction of its own, so that what is remembered here cannot be rolled back with somebody's write.
-        """
-        self.update(await self._write(partial(_number, wanted=sorted(wanted))))
+        def number(connection: Connection) -> _Numbers:
+            connection.execute(_NUMBER, [each._asdict() for each in sorted(wanted)])
+            rows = connection.execute(select(source.c.kind, source.c.name, source.c.id))
+            return {Source(row.kind, row.name): row.id for row in rows}
 
-
-def _number(connection: Connection, *, wanted: Sequence[Source]) -> _Numbers:
-    connection.execute(_NUMBER, [each._asdict() for each in wanted])
-    rows = connection.execute(select(source.c.kind, source.c.name, source.c.id))
-    return {Source(row.kind, row.name): row.id for row in rows}
+        self.update(await self._write(number))

@@ -1,8 +1,7 @@
-"""The store in an SQL database: how it is read and written, and who may write under which lease.
+"""The store in an SQL database: how it is opened, read and written, and who may write under which lease.
 
-Group commit: what is handed in while the last group was written is written in one transaction. What is asked of it is
-its neighbours': `account_store`, `sink_store`, `maintenance_store`. A database's error comes out as a `StoreError`, and
-is noted by the monitor.
+Group commit: what is handed in while the last group was written is written in one transaction. A database's error comes
+out as a `StoreError`, and is noted by the monitor.
 """
 
 import asyncio
@@ -22,7 +21,6 @@ from watcher.domain.errors import StoreError
 from watcher.domain.snapshots import AccountSnapshot, SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Backlog, Lease, OpenProblem, Taken, Turn
 from watcher.store.database import Database, DatabaseFault
 from watcher.store.deliveries import backlog
@@ -30,21 +28,23 @@ from watcher.store.leases import LocalLeases
 from watcher.store.problems import open_problems
 from watcher.store.recording import GroupWork, Item, Outbox, SmallWrite, Writing, write_group
 from watcher.store.sources import Source, SourceNumbers
+from watcher.store.sqlite import SqliteDatabase, hold_file
+from watcher.store.store_url import is_postgresql, path_of
 
 GROUP_COUNT = 256
 """How many are written together at most: beyond this a write costs no less, and the others wait longer."""
 
 QUIET_TURNS = 2
-"""A group is gathered until so many turns of the event loop in a row bring nothing more.
-
-One transaction costs as much as ten of the changes in it: where each turn brings some, waiting for more helps.
-"""
+"""A group is gathered until so many turns in a row bring nothing more: a transaction costs as much as ten changes."""
 
 MOST_TURNS = 40
 """But for no more turns: where the event loop is busy each takes about 10 ms."""
 
 REMEMBERED_S = 30.0
 """What was refused comes due again within this time, unless nobody wants it any more."""
+
+BUSY_TIMEOUT_S = 2.0
+"""Short, for nothing interrupts it: a few of these in a row must fit into the 8 s an ending may take."""
 
 _PROBE = text(
     "INSERT INTO meta (key, value) VALUES ('proved_at', :now) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
@@ -109,10 +109,7 @@ class StoreMonitor:
         return fault
 
     def wrote(self, amount: Writing) -> None:
-        """Note that so much was written.
-
-        Trouble ends when as much is written as was refused; else when nothing was refused for a while.
-        """
+        """Note that so much was written: trouble ends with as much as was refused, or if nothing was for a while."""
         if self._fault is None or not amount:
             return
         if Writing.NOTHING < self._refused <= amount or self._clock.monotonic() >= self._failed_at + REMEMBERED_S:
@@ -127,20 +124,10 @@ class StoreMonitor:
 
 
 class SqlStore:
-    """State, events and deliveries in a database. Made by `open.open_store`."""
+    """State, events and deliveries in a database. Made by `open_store`."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        created: bool,
-        clock: Clock,
-        resources: AsyncExitStack,
-    ) -> None:
-        """Start writing.
-
-        `created` is kept for whoever warns of an empty store, `resources` are let go of at the end.
-        """
+    def __init__(self, *, database: Database, created: bool, clock: Clock, resources: AsyncExitStack) -> None:
+        """Start writing. `created` is for who warns of an empty store; `resources` are let go of at the end."""
         self.created = created
         self.exclusive = database.exclusive
         self.ahead_us = database.ahead_us
@@ -158,11 +145,6 @@ class SqlStore:
         self._handed: list[tuple[Item, Future[Taken | None]]] = []
         self._writing: Task[None] | None = None
         self._closed = False
-
-    def show_on(self, metrics: Metrics) -> None:
-        """Have metrics say from now on whether it can be written."""
-        metrics.store_up.set_function(lambda: self.monitor.failing_since is None)
-        self.monitor.on_failure = metrics.store_failures.inc
 
     def record(self, item: Item) -> "Future[Taken | None]":
         """Write this with what comes together with it, in the order in which it is handed in.
@@ -186,19 +168,13 @@ class SqlStore:
         return numbers[source]
 
     async def read(self, work: Work[T], *, lease: Lease | None = None) -> T:
-        """Return what `work` reads, under a lease if one is given.
-
-        In PostgreSQL another owner shows in the writes only: to look at each read would cost a round trip.
-        """
+        """Return what `work` reads, under a lease if one is given. In PostgreSQL that shows in the writes only."""
         if lease is not None and isinstance(self.leases, LocalLeases):
             self.leases.check(None, [lease])
         return await self._watched(partial(self.database.read, work))
 
     async def write(self, work: Work[T], *, lease: Lease | None = None) -> T:
-        """Return what `work` returns once that is committed.
-
-        Under a lease nothing is if another process owns the leased by now, or comes to own it meanwhile.
-        """
+        """Return what `work` returns once that is committed; under a lease only if nobody took that meanwhile."""
 
         def write(connection: Connection) -> T:
             if lease is not None:
@@ -234,7 +210,6 @@ class SqlStore:
                 wake()
 
     async def _write_handed(self) -> None:
-        """Write group by group until nothing is left. More comes while one is written: the busier, the larger."""
         try:
             while self._handed:
                 count, quiet_count, turns_count = len(self._handed), 0, 0
@@ -312,6 +287,34 @@ class SqlStore:
         raise fault.error()  # outside the clause, so that the text of the database's error does not come along
 
 
+async def open_store(
+    url: str,
+    *,
+    clock: Clock,
+    password: str | None = None,
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
+) -> SqlStore:
+    """Open the store at `url`, a valid `store.url`, making or migrating it as needed, and hold it until it is closed.
+
+    `password` is PostgreSQL's, `busy_timeout_s` how long a write waits for another program's lock on a file. Raises
+    `StoreHeldError` when the file is in use, `StoreUnusableError` when a person must correct something (it is
+    unwritable, damaged, somebody else's, newer, or refuses the login), `StoreNotReadyError` for a server that is not
+    ready yet, and `StoreError` for what else may pass (locked, full).
+    """
+    async with AsyncExitStack() as stack:
+        database: Database
+        if is_postgresql(url):
+            from watcher.store.postgresql import PostgresDatabase  # noqa: PLC0415 (of an extra)
+
+            database = PostgresDatabase(url, password=password, clock=clock)
+        else:
+            file = stack.enter_context(hold_file(path_of(url), clock=clock))
+            database = SqliteDatabase(file, busy_timeout_s=busy_timeout_s)
+        stack.push_async_callback(database.close)
+        created = await database.prepare()
+        return SqlStore(database=database, created=created, clock=clock, resources=stack.pop_all())
+
+
 class LeasedStore:
     """The store as the owner of an account or a sink uses it: it writes under the lease."""
 
@@ -333,7 +336,6 @@ class LeasedStore:
         return await self._store.number_of(Source(self.lease.kind, self.lease.name))
 
     async def _keep(self, write: Work[object]) -> None:
-        """Write something small with what comes together with it."""
         await self.record(SmallWrite(self.lease, write))
 
     async def _read(self, work: Callable[[Connection, int], T]) -> T:

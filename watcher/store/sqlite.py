@@ -1,15 +1,8 @@
 """SQLite as the store uses it: one connection that writes, a few that read, and the settings of each.
 
 The writer says BEGIN IMMEDIATE itself: the driver would begin at the first row that is written, too late for what was
-read before (a reader that turns writer fails at once, whatever the timeout), and not at all for a CREATE TABLE, so a
-kill inside a migration would leave half of it. Readers never begin: each statement is its own short read, so no reader
-keeps the write-ahead log from being emptied.
-
-A whole piece of work, all statements of a transaction with their beginning and end, is one trip to a thread. A trip
-wakes two threads, and each of them then waits for the other to let go of the interpreter.
-
-The file has a lock, which one daemon holds, and of which the operating system lets go when its holder dies. SQLite goes
-on writing into a file that was deleted, and all of it is gone with the program.
+read before (a reader that turns writer fails at once, whatever the timeout), and not at all for a CREATE TABLE. Readers
+never begin: each statement is its own short read, so none keeps the write-ahead log from being emptied.
 """
 
 import errno
@@ -30,7 +23,6 @@ from watcher.runtime.clock import Clock
 from watcher.store.database import (
     READERS_COUNT,
     Database,
-    DatabaseFault,
     Meanings,
     explain,
     prepare_schema,
@@ -61,15 +53,13 @@ _MEANINGS: Meanings = {
     "SQLITE_NOTADB": (StoreUnusableError, "is not a SQLite database, or is damaged; name another file"),
 }
 
-
-def explain_error(error: Exception, *, where: str) -> DatabaseFault:
-    """Return what an error means. `where` names the database."""
-    taken = ("SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE")
-    return explain(error, where=where, name_of=_name_of, meanings=_MEANINGS, taken=taken)
-
-
-def _name_of(cause: BaseException) -> str | None:
-    return getattr(cause, "sqlite_errorname", None)
+explain_error = partial(
+    explain,
+    name_of=lambda cause: getattr(cause, "sqlite_errorname", None),
+    meanings=_MEANINGS,
+    taken=("SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE"),
+)
+"""Returns what an error means. `where` names the database."""
 
 
 class SqliteDatabase(Database):

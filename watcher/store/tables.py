@@ -30,10 +30,7 @@ from sqlalchemy import (
 )
 
 FIRST_VERSION = SCHEMA_VERSION = OLDEST_READER = 11
-"""The oldest schema that this program brings up to date, the one it writes, and the oldest program that can read that.
-
-A migration writes the last two into `meta`.
-"""
+"""The oldest schema that is brought up to date, the one that is written, the oldest program that can read that."""
 
 metadata = MetaData()
 
@@ -42,7 +39,6 @@ AnyRow = Row[*tuple[Any, ...]]
 
 
 def _only_where(condition: str) -> dict[str, Any]:
-    """Return what makes an index one of those rows alone."""
     return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
 
 
@@ -270,10 +266,8 @@ action = Table(
 )
 
 WAITING: ColumnElement[str] = literal_column("'waiting'")
-"""Spelled out in each statement: a bound value would keep an index that holds only what waits from being used."""
-
 DEAD: ColumnElement[str] = literal_column("'dead'")
-"""The same for what is dead."""
+"""Spelled out in each statement: a bound value would keep an index that holds only these from being used."""
 
 ZERO: ColumnElement[int] = literal_column("0", BigInteger)
 """Added to a column it keeps a database from finding rows by an index of that: they may be a million."""

@@ -18,7 +18,7 @@ from watcher.daemon.app import _nothing_unseen, run
 from watcher.domain.errors import Exit, ListenError
 from watcher.domain.timestamps import to_us
 from watcher.runtime.clock import Clock
-from watcher.store.open import open_store
+from watcher.store.sql_store import open_store
 
 
 async def fatal_of(*, callback: object = None, task: object = None) -> list[str]:

@@ -27,7 +27,7 @@ from watcher.domain.watch import Cursor
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
 from watcher.store.account_store import AccountStore
-from watcher.store.changes import ExecutionChange, RulesChange
+from watcher.store.changes import ExecutionChange, SourceChange
 from watcher.store.leases import FOR_EVER, LONG_AGO, MAINTENANCE, HeldLease, LeaseKey
 from watcher.store.maintenance_store import EXECUTIONS_COUNT
 from watcher.store.sql_store import SqlStore
@@ -316,7 +316,7 @@ async def test_an_overdue_execution_that_ended_without_an_event_is_overdue_no_mo
 async def test_what_the_rules_of_a_pipeline_went_by_is_forgotten_with_them(store: SqlStore, clock: FakeClock) -> None:
     lease = await claim(store, "account", "default")
     state = RuleState(failed_in_row=2)
-    await store.record(RulesChange(lease, PIPELINE, 0, 0, state))
+    await store.record(SourceChange(lease, 0, 0, pipeline=PIPELINE, rules=state))
     owners = Owners(NAMED)
     maintenance = maintenance_of(store, clock, owners)
     owners.applied = keeping(rules={"failing": {"consecutive": 3}})
@@ -359,7 +359,7 @@ async def test_what_a_new_rule_opens_while_it_is_being_applied_is_not_closed_by_
             applying = asyncio.create_task(setup.apply(rules=RULES))
             await begun.wait()
             lease = await claim(store, "account", "a")
-            await store.record(RulesChange(lease, PIPELINE, 0, 0, STATE, problems=opened))
+            await store.record(SourceChange(lease, 0, 0, problems=opened, pipeline=PIPELINE, rules=STATE))
             await maintenance.tick()
             assert await kept(store) == (1, STATE)
             if ends == "replaced":

@@ -62,7 +62,7 @@ async def test_every_hour_says_what_was_done_in_it(store: SqlStore, clock: FakeC
             AccountMetrics(metrics, "default").asked(Outcome.OK, 0.1)
             AccountMetrics(metrics, "default").listed(Outcome.TIMEOUT, 0.1)
             metrics.events.labels(EventType.EXECUTION_NEW).inc()
-            SinkMetrics(metrics, "ops").count("retried")
+            SinkMetrics(metrics, "ops").outcomes["retried"].inc()
             SinkMetrics(metrics, "ops").delivered(0.1)
             clock.advance(3599)
             await progress.tick()

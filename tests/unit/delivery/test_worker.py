@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -11,7 +12,8 @@ from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Ans
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
 from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.store.changes import Taken, Turn
+from watcher.store.changes import Taken
+from watcher.store.recording import Item
 from watcher.store.sqlite import SqliteDatabase
 
 
@@ -158,16 +160,17 @@ async def test_what_is_answered_as_it_would_be_given_up_is_no_dead_letter(rig: R
     rig.sink.answer = lambda _: held
     rig.clock.passed_s += 120
     await rig.worker.tick()
-    turn = rig.store.inner.turn
+    inner: Any = rig.store.inner
+    record = inner.record
 
-    async def answer_meanwhile(item: Turn) -> Taken | None:
-        taken = await turn(item)
+    async def answer_meanwhile(item: Item) -> Taken | None:
+        taken: Taken | None = await record(item)
         if not held.done():
             held.set_result(DELIVERED)
             await rig.settle()
         return taken
 
-    rig.store.inner.turn = answer_meanwhile
+    inner.record = answer_meanwhile
     await rig.worker.flush()
     await rig.go()
     assert (rig.row("a1")["state"], rig.counted("dead")) == ("delivered", 0)

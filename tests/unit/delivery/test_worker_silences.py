@@ -15,7 +15,8 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.routing import GroupRules, Silence, WeeklyHours
 from watcher.sinks.protocol import WorkerRules
-from watcher.store.changes import Taken, Turn
+from watcher.store.changes import Taken
+from watcher.store.recording import Item
 
 OF_P = {"account": "default", "pipeline": {"id": "p"}, "labels": {"team": "sales"}}
 GROUPED = replace(RULES, group=GroupRules(("account",), wait_s=30.0, max_count=100))
@@ -135,17 +136,17 @@ async def test_openings_are_let_go_when_other_silences_hold_and_not_with_each_th
 
 async def test_a_silence_that_begins_and_ends_between_two_looks_loses_no_opening(rig: Rig) -> None:
     await rig.go()
-    write = rig.store.turn
+    write = rig.store.record
 
-    async def silence_before_it_is_judged(turn: Turn) -> Taken | None:
-        taken = await write(turn)
+    async def silence_before_it_is_judged(item: Item) -> Taken | None:
+        taken = await write(item)
         silence(rig, sinks=("ops",))
         return taken
 
-    rig.store.turn = silence_before_it_is_judged  # type: ignore[method-assign]
+    rig.store.record = silence_before_it_is_judged  # type: ignore[method-assign]
     await open_problem(rig)
     await rig.worker.tick()
-    rig.store.turn = write  # type: ignore[method-assign]
+    rig.store.record = write  # type: ignore[method-assign]
     rig.silences.all = []
     assert await rig.sent_after() == ["a1"]
     assert rig.counted("silenced") == 1

@@ -20,7 +20,7 @@ from watcher.domain.event import AccountTrouble, EventType, GapReason
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.store.open import open_store
+from watcher.store.sql_store import open_store
 
 RUN, WATCH, NIGHT, PIPELINES = (
     (DOCS / name).read_text(encoding="utf-8") for name in ("run.md", "watch.md", "3am.md", "pipelines.md")

@@ -18,9 +18,8 @@ from watcher.domain.timestamps import Micros
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.http_client import REMEDIES
 from watcher.store.changes import ExecutionChange
-from watcher.store.open import open_store
 from watcher.store.recording import Item
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
 

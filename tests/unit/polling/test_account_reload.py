@@ -11,7 +11,7 @@ from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, page
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.watch import FirstSight, Watch
-from watcher.store.changes import Lease, PipelineChange, SourceChange, Taken
+from watcher.store.changes import Lease, SourceChange, Taken
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore, Work
 
@@ -42,7 +42,7 @@ class HeldStore:
         return await self._held(await self.store.read(work, lease=lease))
 
     async def record(self, item: Item) -> Taken | None:
-        await self._held(item, holds=isinstance(item, PipelineChange | SourceChange) and bool(item.entries))
+        await self._held(item, holds=isinstance(item, SourceChange) and item.rules is None and bool(item.entries))
         return await self.store.record(item)
 
     async def _held(self, found: T, *, holds: bool = True) -> T:

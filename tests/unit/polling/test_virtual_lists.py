@@ -29,7 +29,7 @@ from stores import HeardStore
 from virtual import FakeClock
 
 from watcher.domain.errors import StoreError
-from watcher.store.changes import PipelineChange
+from watcher.store.changes import SourceChange
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 
@@ -268,13 +268,13 @@ async def test_what_a_locked_store_could_not_take_is_reported_once_it_can(
 class Refusing(HeardStore):
     """The store, but for the first two writes of one kind, which fail."""
 
-    def __init__(self, store: SqlStore, *, kind: Callable[[PipelineChange], object]) -> None:
+    def __init__(self, store: SqlStore, *, kind: Callable[[SourceChange], object]) -> None:
         super().__init__(store)
         self.failures = 2
         self._kind = kind
 
     async def hear(self, item: Item) -> None:
-        if isinstance(item, PipelineChange) and self._kind(item) and self.failures:
+        if isinstance(item, SourceChange) and item.cursor is not None and self._kind(item) and self.failures:
             self.failures -= 1
             raise StoreError("locked")
 
@@ -320,7 +320,7 @@ async def test_a_gap_that_the_store_could_not_take_is_reported_once_it_can(
 async def test_since_when_a_pipeline_is_watched_by_the_apis_clock_is_written_once_the_store_can(
     store: SqlStore, clock: FakeClock
 ) -> None:
-    refusing: Any = Refusing(store, kind=lambda change: change.cursor.dated)
+    refusing: Any = Refusing(store, kind=lambda change: change.cursor is not None and change.cursor.dated)
     api = ModelApi(clock, lives=lives(130, from_s=-HOUR_S, until_s=900.0), offset_s=-1200.0)
     began_at = clock.steady_us()
     account = await model(refusing, clock, api)

@@ -10,8 +10,7 @@ from stores import SetClock, change, claim, execution_id, executions_of
 
 from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
 from watcher.store.changes import Lease
-from watcher.store.open import open_store
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.sqlite import explain_error
 
 

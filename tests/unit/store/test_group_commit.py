@@ -166,5 +166,5 @@ async def test_an_event_that_is_recorded_and_delivered_takes_three_trips(
     await store.record(change(account, 2))
     one, other = await due(ops)
     attempts = (attempt_record(one), attempt_record(other))
-    await ops.turn(Turn(ops.lease, attempts, take=Take(LATER, 1, frozenset())))
+    await ops.record(Turn(ops.lease, attempts, take=Take(LATER, 1, frozenset())))
     assert len(trips) == len(("record", "take", "settle and take"))

@@ -11,13 +11,13 @@ from alembic.script import ScriptDirectory
 from stores import SetClock
 
 from watcher.store.database import MIGRATIONS
-from watcher.store.open import open_store
+from watcher.store.sql_store import open_store
 from watcher.store.tables import OLDEST_READER, metadata
 
 OPEN = """
 import asyncio, sys
 from watcher.runtime.clock import Clock
-from watcher.store.open import open_store
+from watcher.store.sql_store import open_store
 
 async def main():
     store = await open_store(sys.argv[1], clock=Clock())
@@ -31,7 +31,7 @@ KILL = """
 import alembic.command, asyncio, json, os, signal, sys
 from sqlalchemy import Engine, event
 from watcher.runtime.clock import Clock
-from watcher.store.open import open_store
+from watcher.store.sql_store import open_store
 
 def open_until(last_words, url):
     def kill(_connection, _cursor, statement, *_rest):

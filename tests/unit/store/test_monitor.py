@@ -35,8 +35,8 @@ CHANGES: list[Use] = [
     lambda store, account, _sink: store.record(source_change(account)),
     lambda store, account, _sink: AccountStore(store, account).save_backoff(BackoffState()),
     lambda store, account, _sink: AccountStore(store, account).save_poll_times({execution_id(1): Micros(1)}),
-    lambda store, _account, sink: SinkStore(store, sink).turn(Turn(sink, backoff=BackoffState(), clock_s=1.0)),
-    lambda store, _account, sink: SinkStore(store, sink).turn(Turn(sink, calls_forward=True)),
+    lambda store, _account, sink: SinkStore(store, sink).record(Turn(sink, backoff=BackoffState(), clock_s=1.0)),
+    lambda store, _account, sink: SinkStore(store, sink).record(Turn(sink, calls_forward=True)),
 ]
 SMALL_WRITES: list[Use] = [
     lambda store, _account, sink: SinkStore(store, sink).give_up(clock_s=1.0, after_s=1.0, skip=(), group_wait_us=0),
@@ -205,7 +205,8 @@ async def test_metrics_show_a_store_that_refuses_writes_until_one_goes_through(
 ) -> None:
     metrics = Metrics()
     assert shown(metrics) == (0, 0)  # it is not open yet
-    store.show_on(metrics)
+    metrics.store_up.set_function(lambda: store.monitor.failing_since is None)
+    store.monitor.on_failure = metrics.store_failures.inc
     await store.record(source_change(leases[0]))
     assert shown(metrics) == (1, 0)
     with held(path):

@@ -13,8 +13,7 @@ import pytest
 from stores import SetClock, claim
 
 from watcher.domain.errors import Exit, StoreError, StoreUnusableError
-from watcher.store.open import open_store
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.tables import SCHEMA_VERSION
 
 NOBODY = 65534

@@ -8,7 +8,7 @@ from stores import PIPELINE, SetClock, claim, pipeline_change
 
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
-from watcher.store.open import open_store
+from watcher.store.sql_store import open_store
 
 EMITTED = """
     SELECT teller.kind, teller.name, subject.kind, subject.name, event.execution FROM event

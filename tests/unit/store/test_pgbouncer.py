@@ -12,7 +12,7 @@ from postgres import PostgresServer
 from stores import change, claim, due, executions_of, sink_of
 from virtual import FakeClock
 
-from watcher.store.open import open_store
+from watcher.store.sql_store import open_store
 
 pytestmark = installed
 

@@ -24,9 +24,8 @@ from watcher.domain.errors import (
 from watcher.runtime.clock import Clock
 from watcher.store import postgresql
 from watcher.store.account_store import AccountStore
-from watcher.store.open import open_store
 from watcher.store.postgresql import RECONNECT_AFTER_S, Connector, PostgresDatabase, ServerConnection
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.tables import metadata
 
 ITS_OWN = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
@@ -99,24 +98,6 @@ async def test_a_database_that_is_not_there_must_be_made(postgres: PostgresServe
 @pytest.mark.parametrize("mistake", ["sslmode=sometimes", "port=99999", "port=1,2"])
 async def test_what_libpq_refuses_in_the_url_must_be_corrected(url: str, mistake: str) -> None:
     assert "cannot be connected to" in await refusal(f"{url}&{mistake}")
-
-
-async def test_a_right_that_is_missing_is_named_before_the_first_change(postgres: PostgresServer, url: str) -> None:
-    postgres.run("CREATE ROLE limited LOGIN")
-    grants = (
-        "GRANT USAGE ON SCHEMA public TO limited",
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO limited",
-        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO limited",
-    )
-    for grant in grants:
-        postgres.run(grant, url)
-    limited = url.replace("postgres@", "limited@")
-    await (await opened(limited)).close()
-    postgres.run("REVOKE INSERT ON event FROM limited; REVOKE USAGE ON SEQUENCE event_id_seq FROM limited", url)
-    assert await refusal(limited) == (
-        f"{limited.partition('?')[0]} refuses this user INSERT on event, USAGE of its sequence on event;"
-        " grant it SELECT, INSERT, UPDATE and DELETE on all tables of its schema, and USAGE on all sequences"
-    )
 
 
 async def test_a_schema_that_is_not_there_must_be_made(empty: str) -> None:

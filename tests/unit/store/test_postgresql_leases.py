@@ -27,8 +27,7 @@ from watcher.store.leases import (
     Sharing,
     key_of,
 )
-from watcher.store.open import open_store
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 
 ACCOUNTS = [LeaseKey("account", name) for name in "abcdefghijkl"]
 A, B = ACCOUNTS[:2]

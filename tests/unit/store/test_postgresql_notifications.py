@@ -12,9 +12,8 @@ from postgres import PostgresServer
 from stores import change, claim, source_change
 from virtual import FakeClock
 
-from watcher.store.open import open_store
 from watcher.store.postgresql import RECORDED_CHANNEL, SEND_EVERY_S
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 
 LISTENERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
 

@@ -30,10 +30,9 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
-from watcher.store.changes import RulesChange
+from watcher.store.changes import SourceChange
 from watcher.store.maintenance_store import MaintenanceStore
-from watcher.store.open import open_store
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 
 AT = from_us(START_US)
 LATER = Micros(START_US + 3 * DAY_US)
@@ -68,7 +67,7 @@ async def a_degraded_account(store: SqlStore) -> None:
 async def a_pipeline_with_rules(store: SqlStore) -> None:
     account = await claim(store, "account", "default")
     waiting = (UnjudgedEnd(execution_id(1), End(7, failed=True)),)
-    await store.record(RulesChange(account, PIPELINE, 0, 0, RULES, unjudged=waiting))
+    await store.record(SourceChange(account, 0, 0, pipeline=PIPELINE, rules=RULES, unjudged=waiting))
 
 
 async def a_pipeline_absent_for_long(store: SqlStore) -> None:

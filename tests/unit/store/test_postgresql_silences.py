@@ -16,10 +16,9 @@ from stores import START_US, SetClock, claim, closed, due, opened, silence, sink
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.store.changes import Lease, SourceChange
-from watcher.store.open import open_store
 from watcher.store.recording import GroupWork, write_group
 from watcher.store.sink_store import SinkStore
-from watcher.store.sql_store import SqlStore
+from watcher.store.sql_store import SqlStore, open_store
 
 OPENING = EventKey(stream_of("accounts/default"), 1)
 PROBLEM = Problem(UUID(int=5), EventType.ACCOUNT_DEGRADED, SetClock().now(), OPENING)

@@ -22,7 +22,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
-from watcher.store.changes import PipelineChange, SourceChange
+from watcher.store.changes import SourceChange
 from watcher.store.sources import Source
 from watcher.store.tables import snapshot
 from watcher.web import pages
@@ -118,7 +118,9 @@ async def test_causes_come_first_accounts_then_sinks_then_what_may_follow_from_t
     source = f"/accounts/default/pipelines/{PIPELINE}"
     opened = [opening(failing, source, 2, day=1), opening(silent, source, 3, day=2)]
     entries, problems = zip(*opened, strict=True)
-    await desk.store.record(PipelineChange(account, PIPELINE, 1, 3, Cursor(START_US, START_US), entries, problems))
+    await desk.store.record(
+        SourceChange(account, 1, 3, None, entries, problems, pipeline=PIPELINE, cursor=Cursor(START_US, START_US))
+    )
     entry, problem = opening(EventType.SINK_FAILING, "/sinks/chat", 1, day=3)
     await desk.store.record(SourceChange(chat, 0, 1, "failing", (entry,), (problem,)))
     page = await shown(desk, "/")
