@@ -247,7 +247,7 @@ async def fill(store: SqlStore, clock: SetClock) -> None:
     pipeline = PipelineSnapshot({"running": 2, "paused": 1}, {"running": START_US}, "ssfsu", START_US, now)
     snapshots: dict[Source, AccountSnapshot | SinkSnapshot] = {
         Source("account", "default"): AccountSnapshot(3.6, 3.4, 61.0, {PIPELINE: pipeline}),
-        Source("sink", "ops"): SinkSnapshot("disabled", "410", START_US, None),
+        Source("sink", "ops"): SinkSnapshot("410", START_US, None),
     }
     for source, body in snapshots.items():
         written = json.dumps(asdict(body)).encode()

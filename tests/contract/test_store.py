@@ -132,7 +132,7 @@ async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease
         AccountStore(store, account).save_poll_times({execution_id(1): LATER}),
         AccountStore(store, account).save_backoff(BackoffState(60.0, 40.0)),
         AccountStore(store, account).save_snapshot(AccountSnapshot(1.0, 0.0, 0.0)),
-        ops.save_snapshot(SinkSnapshot(None, "204")),
+        ops.save_snapshot(SinkSnapshot("204")),
         ops.record(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=9.0)),
         settle(ops, delivery),
         ops.record(Turn(ops.lease, calls_forward=True)),
@@ -188,7 +188,7 @@ async def test_of_how_an_account_and_a_sink_stand_the_last_is_kept(
     owned = AccountStore(store, account)
     pipeline = PipelineSnapshot({"running": 2}, {"running": START_US}, "sf", START_US, LATER, LATER, START_US)
     several = [AccountSnapshot(1.0, 0.5, 0.0), AccountSnapshot(2.0, 1.5, 30.0, {PIPELINE: pipeline})]
-    failing = SinkSnapshot("failing", "503", START_US, LATER, is_open=True)
+    failing = SinkSnapshot("503", START_US, LATER, is_open=True)
     await asyncio.gather(*map(owned.save_snapshot, several), ops.save_snapshot(failing))
     assert (await owned.load_account()).snapshot == several[1]
     await owned.save_snapshot(several[0])

@@ -115,14 +115,11 @@ class FailureLog:
     def report(self, attempt: Attempt) -> None:
         """Count the deliveries of a request that failed, once it is written how it ended."""
         result, count, tried = attempt.result, len(attempt.records), attempt.records[0].delivery
-        more = {
-            "count": count if count > 1 else 0,
-            "refused": tried.rejections,  # in a row; the refusal of a group counts for none of its events
-            "remedy": result.remedy,
-        }
         known: dict[str, object] = {"sink": self._sink, "event_id": str(tried.event_id), "type": tried.type}
-        known |= {"answer": result.answer, "attempt": tried.attempts}
-        known |= {name: value for name, value in more.items() if value}
+        known |= {"answer": result.answer, "attempt": tried.attempts, "remedy": result.remedy}
+        # in a row; the refusal of a group counts for none of its events
+        known |= {"refused": tried.rejections, "count": count if count > 1 else 0}
+        known = {name: value for name, value in known.items() if value}
         dead_count = sum(record.state is DeliveryState.DEAD for record in attempt.records)
         if dead_count:
             self._metrics.outcomes[DeliveryState.DEAD].inc(dead_count)

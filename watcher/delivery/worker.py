@@ -282,8 +282,7 @@ class DeliveryWorker:
             next_try_at = None
         elif waits_until > now:
             next_try_at = Micros(self._clock.steady_us() + round((waits_until - now) * 1e6))
-        through_at = state.through_at or None
-        snapshot = SinkSnapshot(state.state, state.answer, through_at, next_try_at, self._breaker.is_open)
+        snapshot = SinkSnapshot(state.answer, state.through_at or None, next_try_at, self._breaker.is_open)
         if snapshot != self._snapshot or now - self._snapshot_at >= ALIVE_EVERY_S:
             await self._store.save_snapshot(snapshot)
             self._snapshot, self._snapshot_at = snapshot, now
@@ -387,7 +386,6 @@ class DeliveryWorker:
     # What is sent
 
     def _start(self) -> None:
-        """Send what is ready, as far as it may go."""
         if not self._ready:
             return
         is_stopped_by_breaker = self._breaker.is_open and self._trial is None  # since it was taken
@@ -512,7 +510,6 @@ class DeliveryWorker:
     # What is known
 
     def _silences(self) -> tuple[Silence, ...]:
-        """Return the silences that may keep back anything of this sink now."""
         return self._deps.silences.on(self.sink, at=self._clock.now())
 
     def _takes_writes(self) -> bool:
@@ -520,12 +517,10 @@ class DeliveryWorker:
         return not self._store_failures and self._store.monitor.failing_since is None
 
     def _is_at_rest(self) -> bool:
-        """Return whether nothing waits for this sink."""
         is_going = self._ready or self._sending or self._answered or self._kept_back
         return not (is_going or self._is_unread or self._is_backlog) and self._next_due_at is None
 
     def _going(self) -> frozenset[bytes]:
-        """Return the lanes of what is ready or on its way."""
         return frozenset(each.lane for batch in (*self._ready, *self._sending.values()) for each in batch)
 
     def _unsettled(self) -> frozenset[bytes]:
@@ -534,7 +529,6 @@ class DeliveryWorker:
         return frozenset(each.delivery.lane for each in settling)
 
     def _give_back(self) -> None:
-        """Forget what was taken but not begun."""
         self._is_unread |= bool(self._ready)
         self._ready.clear()
 

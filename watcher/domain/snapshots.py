@@ -44,12 +44,11 @@ class AccountSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class SinkSnapshot:
-    """How a sink is: `failing`, `disabled` or `None`; its last answer, when anything last got through, the next try.
+    """How a sink is, beside its state: its last answer, when anything last got through, the next try.
 
     `is_open` says that its circuit breaker is. The next try is only given while something waits.
     """
 
-    state: str | None
     answer: str
     through_at: Micros | None = None
     next_try_at: Micros | None = None

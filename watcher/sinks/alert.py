@@ -286,7 +286,6 @@ class Alert:
         )
 
     def _taken(self) -> str:
-        """Return who took a problem, and until when nobody is reminded of it."""
         given = self.data.get("acknowledgement", {})
         by, until = shorten(given.get("by") or "", NODE_LENGTH), given.get("until")
         in_time = f" until {datetime.fromisoformat(until).astimezone(UTC):%Y-%m-%d %H:%M} UTC" if until else ""
@@ -303,7 +302,6 @@ class Alert:
         return f"{after} ({problem['count']:,} failed)" if problem.get("count") else after
 
     def _known(self) -> str:
-        """Return what the watcher itself knows of why."""
         if self.kind is EventType.SINK_DISABLED:
             return _DISABLED
         cause, count = self.data.get("cause"), self.data.get("atMost")

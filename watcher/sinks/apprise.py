@@ -156,7 +156,6 @@ def plain_message(batch: Sequence[Delivery], public_url: str = "") -> tuple[str,
 
 
 def _within(text: str, most_bytes: int) -> str:
-    """Return as much of a text as has room."""
     kept = text
     while (excess := _size(kept) - most_bytes) > 0:
         kept = f"{kept[: -2 - excess // 6]}…"  # no character takes more than six bytes

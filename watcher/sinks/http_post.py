@@ -50,7 +50,6 @@ class _Connection(ResponseHandler):
     beginning = b""
 
     def data_received(self, data: bytes) -> None:
-        """Take in what came."""
         if len(self.beginning) < _STATUS_LINE_BYTES:
             self.beginning += data[:_STATUS_LINE_BYTES]
         super().data_received(data)

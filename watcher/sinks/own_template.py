@@ -8,79 +8,57 @@ import json
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import structlog
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json
-from watcher.domain.event import AccountTrouble, EventType
-from watcher.domain.event_factory import EventFactory
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, FailedNode
-from watcher.domain.routing import Router
-from watcher.domain.timestamps import to_us
-from watcher.domain.transitions import StatusChange
-from watcher.domain.watch import Watch
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import run_detached
 from watcher.sinks.alert import Alert, to_json
 from watcher.sinks.chat import read
 from watcher.sinks.template import BatchTemplate, EventTemplate, Message, Template, TemplateFailure
 
+log = structlog.get_logger()
+
 MESSAGE_BYTES = 256 * 1024
+LOGGED_EVERY_S = 3600.0
 
 _USE_TOJSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
 _HANDLE_ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/sinks.md'
 
-_EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
-_PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
-_WATCH = Watch("default", _PIPELINE, (), name='Sales "agent"', labels={"team": 'the "A" team'})
-_FACTS = ExecutionSnapshot(
-    _EXECUTION,
-    "failed",
-    version_id="1c2d0000-0000-4000-8000-000000000002",
-    version_number=7,
-    started_at=datetime(2026, 11, 24, 11, 58, tzinfo=UTC),
-    finished_at=datetime(2026, 11, 24, 12, 0, 31, tzinfo=UTC),
-    error='upstream "timeout" after 30 s\nat C:\\new <b>Größe</b>',
-    ai_tokens_used=512,
-    nodes_started=3,
-    triggered_by="message_received",
-    triggered_by_entity_id="5e6f0000-0000-4000-8000-000000000003",
-    conversation_id="7a8b0000-0000-4000-8000-000000000004",
-    failed_nodes=(FailedNode("2d3e0000-0000-4000-8000-000000000005", 'Say "hello"', 'upstream "timeout"'),),
-    goals=('Booked "it"',),
-)
-
-
-def _examples() -> list[Json]:
-    """Return what a template is tried with: an event of an execution, and one of a problem that has none.
-
-    The texts hold what breaks JSON between quotes.
-    """
-    events, at = EventFactory(Router({})), datetime(2026, 11, 24, 12, 0, 31, 800_000, tzinfo=UTC)
-    failed = events.execution(
-        StatusChange(EventType.EXECUTION_FAILED, "failed", "failed", "running", nth=1, sequence=3),
-        ExecutionRecord(_EXECUTION, _PIPELINE),
-        watch=_WATCH,
-        observed_at=at,
-        api_at=to_us(at),
-        not_before=at - timedelta(seconds=2),
-        facts=_FACTS,
-        link="https://example.com/runs/1",
-    )
-    degraded = events.account(
-        EventType.ACCOUNT_DEGRADED,
-        account="default",
-        reason=AccountTrouble.UNREACHABLE,
-        cause="timeout",
-        problem=None,
-        after=0,
-        at=at,
-    )
-    return [json.loads(entry.event.body) for entry in (failed, degraded.entry)]
+_EXAMPLES: Sequence[Json] = json.loads(r"""[
+  {"specversion": "1.0", "id": "463ad2d1-fe28-5ab8-b190-a2f573201990", "type": "execution.failed",
+   "source": "/accounts/default/pipelines/0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f",
+   "subject": "9a1b0000-0000-4000-8000-000000000001", "time": "2026-11-24T12:00:31.000Z",
+   "datacontenttype": "application/json", "sequence": "0000000003",
+   "data": {
+     "account": "default", "labels": {"team": "the \"A\" team"}, "link": "https://example.com/runs/1",
+     "pipeline": {"id": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "name": "Sales \"agent\"",
+                  "versionId": "1c2d0000-0000-4000-8000-000000000002", "versionNumber": 7},
+     "execution": {"id": "9a1b0000-0000-4000-8000-000000000001", "status": "failed", "previousStatus": "running",
+                   "startedAt": "2026-11-24T11:58:00.000Z", "finishedAt": "2026-11-24T12:00:31.000Z",
+                   "durationSeconds": 151.0, "error": "upstream \"timeout\" after 30 s\nat C:\\new <b>Größe</b>",
+                   "aiTokensUsed": 512, "nodesStarted": 3, "triggeredBy": "message_received",
+                   "triggeredByEntityId": "5e6f0000-0000-4000-8000-000000000003",
+                   "conversationId": "7a8b0000-0000-4000-8000-000000000004",
+                   "failedNodes": [{"id": "2d3e0000-0000-4000-8000-000000000005", "name": "Say \"hello\"",
+                                    "error": "upstream \"timeout\""}],
+                   "goals": ["Booked \"it\""]},
+     "observed": {"at": "2026-11-24T12:00:31.800Z", "notBefore": "2026-11-24T12:00:29.800Z", "delaySeconds": 0.8}}},
+  {"specversion": "1.0", "id": "01a20d6d-d638-704d-99e8-349385c1c9ed", "type": "account.degraded",
+   "source": "/accounts/default", "time": "2026-11-24T12:00:31.800Z",
+   "datacontenttype": "application/json", "sequence": "0000000001",
+   "data": {"account": "default", "reason": "unreachable", "cause": "timeout",
+            "problem": {"id": "305b2e26-16ee-5a82-900c-54ca525594e0", "kind": "account.degraded",
+                        "severity": "critical", "openedAt": "2026-11-24T12:00:31.800Z"},
+            "observed": {"at": "2026-11-24T12:00:31.800Z"}}}
+]""")
+"""A template is tried with these: an event of an execution, and one that has none. Their texts break JSON in quotes."""
 
 
 class BadMessageError(Exception):
@@ -97,6 +75,8 @@ class OwnTemplate(Template):
         environment.filters["tojson"] = _tojson
         self._template = environment.from_string(source)
         self._timeout_s = timeout_s
+        self._failed_count = 0  # since the last line in the log
+        self._quiet_until = EARLIEST
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, also for a group."""
@@ -142,7 +122,20 @@ class OwnTemplate(Template):
 
     def _plain(self, batch: Sequence[Delivery], failure: TemplateFailure) -> list[Message]:
         """Say why, and return the events as they are stored: one, or all of a group in a batch."""
-        self.log.failed(batch[0], failure)
+        self._failed_count += 1
+        now = self.clock.monotonic()
+        if now >= self._quiet_until:
+            log.error(
+                "template.failed",
+                sink=batch[0].sink,
+                event_id=str(batch[0].event_id),
+                type=batch[0].type,
+                count=self._failed_count,
+                reason=failure.reason,
+                line=failure.line or None,
+                remedy=f"the plain event was sent instead; {failure.remedy}",
+            )
+            self._failed_count, self._quiet_until = 0, Monotonic(now + LOGGED_EVERY_S)
         plain = EventTemplate() if len(batch) == 1 else BatchTemplate()
         return [replace(each, content_type=plain.content_type) for each in plain.messages(batch)]
 
@@ -152,8 +145,7 @@ def check(source: str, *, with_group: bool) -> TemplateFailure | None:
     about = ""
     try:
         template = OwnTemplate(source, timeout_s=0.0)
-        examples = _examples()
-        for events in [*([each] for each in examples), *([examples] if with_group else [])]:
+        for events in [*([each] for each in _EXAMPLES), *([_EXAMPLES] if with_group else [])]:
             about = f"for {events[0]['type'] if len(events) == 1 else 'a group'}: "
             template.message(list(map(Alert.of, events)), events)
     except Exception as error:  # noqa: BLE001 (a template may raise anything)

@@ -32,7 +32,7 @@ from watcher.sinks.http_post import Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import EventGlobs, HttpSinkSettings
 from watcher.sinks.slack import message_of, minimal, one_line
-from watcher.sinks.template import ALERT_EVENTS, MessageLog, RequestSeries, Template
+from watcher.sinks.template import ALERT_EVENTS, RequestSeries, Template, minimal_next
 
 API_URL = "https://slack.com/api"
 
@@ -274,7 +274,6 @@ class SlackBotSink(Sink):
         """Post new messages in that channel; those that are kept stay where they are."""
         self._channel = channel
         self._poster = poster
-        self._log = MessageLog(context.clock)
         self._take_slot = context.take_slot
         self._public_url = context.public_url
         self._series = RequestSeries(context.take_slot)
@@ -309,7 +308,7 @@ class SlackBotSink(Sink):
         arguments = {**where, **{name: value for name, value in message.content.items() if name not in left_out}}
         result, content = await call(self._poster, UPDATE if is_update else POST, to_json(arguments).encode())
         if result.outcome is SendOutcome.REFUSED:
-            return self._log.refused(batch, result)
+            return minimal_next(batch, result)
         word, posted = result.answer, content.get("message")
         if is_update and word in CANNOT_UPDATE_ERRORS:
             log.warning("message.fixed", **named, answer=word, note=_FIXED)

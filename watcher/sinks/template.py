@@ -1,28 +1,23 @@
 """What a sink posts for an event or a group, in which requests, and what the answer to each means."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
-import structlog
 from yarl import URL
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
 from watcher.domain.problems import SentOpening
-from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult
 
-LOGGED_EVERY_S = 3600.0
+MINIMAL_NEXT = "a minimal message is tried next; check that url is this receiver's, else report a bug"
 
 Item = TypeVar("Item")
-
-log = structlog.get_logger()
 
 ALERT_EVENTS = (
     *(EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST),
@@ -72,39 +67,11 @@ class Message:
     content_type: str | None = None
 
 
-class MessageLog:
-    """What a sink says loudly of its messages in the log, each at most once an hour, with how many there were since."""
-
-    def __init__(self, clock: Clock) -> None:
-        """Have said nothing yet."""
-        self._clock = clock
-        self._counts = Counter[str]()
-        self._quiet_until: dict[str, Monotonic] = {}
-
-    def failed(self, delivery: Delivery, failure: TemplateFailure) -> None:
-        """Say that a template of one's own could not make a message, and which line is to blame."""
-        if known := self._known("template.failed", delivery):
-            remedy = f"the plain event was sent instead; {failure.remedy}"
-            log.error("template.failed", **known, reason=failure.reason, line=failure.line or None, remedy=remedy)
-
-    def refused(self, batch: Sequence[Delivery], result: SendResult) -> SendResult:
-        """Return a refusal; of one event as it is, say that its minimal form comes next."""
-        if len(batch) > 1 or batch[0].rejections:
-            return result
-        if known := self._known("template.rejected", batch[0]):
-            remedy = "a minimal message is tried next; check that url is this receiver's, else report a bug"
-            log.error("template.rejected", **known, answer=result.answer, remedy=remedy)
-        return replace(result, minimal_left=True)
-
-    def _known(self, event: str, delivery: Delivery) -> dict[str, object]:
-        """Return what is known, if it is time to say so again."""
-        self._counts[event] += 1
-        now = self._clock.monotonic()
-        if now < self._quiet_until.get(event, EARLIEST):
-            return {}
-        self._quiet_until[event] = Monotonic(now + LOGGED_EVERY_S)
-        named = {"sink": delivery.sink, "event_id": str(delivery.event_id), "type": delivery.type}
-        return {**named, "count": self._counts.pop(event)}
+def minimal_next(batch: Sequence[Delivery], result: SendResult) -> SendResult:
+    """Return a refusal; of one event as it is, say that its minimal form comes next."""
+    if len(batch) > 1 or batch[0].rejections:
+        return result
+    return replace(result, minimal_left=True, remedy=MINIMAL_NEXT)
 
 
 class RequestSeries:
@@ -156,7 +123,6 @@ class Template:
         self.clock = clock or Clock()
         self.public_url = public_url
         self.routing_key = routing_key
-        self.log = MessageLog(self.clock)
 
     def post_url(self, url: URL) -> URL:
         """Return where requests go, for the URL of the settings."""

@@ -47,6 +47,7 @@ from watcher.sinks.template import (
     Message,
     RequestSeries,
     Template,
+    minimal_next,
 )
 
 PRESETS: Mapping[str, type[Template]] = {
@@ -136,16 +137,8 @@ SigningSecrets = Annotated[
 
 
 def _sink_url(value: SecretStr) -> SecretStr:
-    parts = split_http_url(value.get_secret_value(), example="https://hooks.example.com/clerk")
-    host = (parts.hostname or "").rstrip(".")
-    if not f".{host}".endswith(".webhook.office.com"):
-        return value
-    raise InvalidValueError(
-        "is that of an Office 365 connector, which Microsoft has retired",
-        remedy='in Teams, make the workflow "Post to a channel when a webhook request is received" and write its URL, '
-        "with template: teams",
-        quote=False,
-    )
+    split_http_url(value.get_secret_value(), example="https://hooks.example.com/clerk")
+    return value
 
 
 class WebhookSettings(HttpSinkSettings):
@@ -303,7 +296,7 @@ class WebhookSink(Sink):
             message.body, judge=template.send_result, headers=headers, judged_by_body=template.judged_by_body
         )
         is_refused = result.outcome is SendOutcome.REFUSED and template.has_minimal
-        return template.log.refused(batch, result) if is_refused else result
+        return minimal_next(batch, result) if is_refused else result
 
 
 def signing_key(secret: str) -> bytes:

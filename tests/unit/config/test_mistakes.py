@@ -31,10 +31,6 @@ NO_ACCOUNTS = f"accounts: is a list, {NO_BLOCK}; {WRITE_ACCOUNTS}"
 NO_LIST = "not a list"
 ALONE = "is not for consecutive, which stands alone; keep one of the two"
 INTERVALS = "max_interval is below min_interval; raise max_interval, or lower min_interval"
-RETIRED = (
-    'is that of an Office 365 connector, which Microsoft has retired; in Teams, make the workflow "Post to a '
-    'channel when a webhook request is received" and write its URL, with template: teams'
-)
 NO_BOT_TOKEN = (
     "is not a bot's token; copy the Bot User OAuth Token, xoxb-…, of an app without token rotation "
     "(OAuth & Permissions)"
@@ -258,8 +254,6 @@ TABLE = [
      "5:5: sinks.ops.format: is not for a sink of type webhook; remove it, or set it for a sink of type stdout"),
     ("sinks: {chat: {type: slack, url: x}}",
      '1:22: sinks.chat.type: "slack" is a template of webhooks; write type: webhook and template: slack'),
-    ("sinks: {chat: {type: webhook, template: teams, url: 'https://x.webhook.office.com/webhookb2/y'}}",
-     "1:53: sinks.chat.url: " + RETIRED),
     *((BOT % (token, "C0123456789"), f"1:40: sinks.chat.token: {NO_BOT_TOKEN}")
       for token in ("", "xapp-1-A", "xoxp-1-A", "xoxe.xoxb-1-A")),
     (BOT % ("xoxb-1-A", "#ops"), ('1:61: sinks.chat.channel: "#ops" is a channel\'s name, which may change; write its '

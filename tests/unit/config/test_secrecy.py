@@ -60,7 +60,6 @@ WRITTEN = [
     f"{HOOK}template: pagerduty\n    routing_key: {SENTINEL}",
     f"{HOOK}template: pagerduty\n    routing_key: [{SENTINEL}]",
     f"{HOOK}template: pagerduty\n    routing_key_file: {SENTINEL}",
-    f"{HOOK}template: teams\n    url: https://x.webhook.office.com/{SENTINEL}",
     f"{HOOK}template: slack\n    url: https://h/x\n    routing_key: {SENTINEL}",
     f"{HOOK}template: pagerduty\n    routing_key: {SENTINEL}{'x' * (32 - len(SENTINEL))}\n    events: [x]",
     f"sinks:\n  chat:\n    type: slack_bot\n    channel: C0123456789\n    token: {SENTINEL}",

@@ -58,23 +58,6 @@ def test_others_are_refused(refused: dict[str, object]) -> None:
         settings(**refused)
 
 
-@pytest.mark.parametrize(
-    ("host", "retired"),
-    [
-        *(("contoso.webhook.office.com", True), ("CONTOSO.Webhook.Office.com.", True)),
-        *(("mywebhook.office.com.example.com", False), ("prod-1.westeurope.logic.azure.com", False)),
-        *(("0.environment.api.powerplatform.com", False), ("hooks.slack.com", False), ("discord.com", False)),
-    ],
-)
-def test_only_the_retired_connectors_of_teams_are_refused(host: str, *, retired: bool) -> None:
-    url = f"https://{host}/x?sig=y"
-    if retired:
-        with pytest.raises(ValidationError, match="which Microsoft has retired"):
-            settings(url=url)
-    else:
-        assert settings(url=url).address == url
-
-
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER = "whsec_" + base64.b64encode(bytes(range(64))).decode()
 BODY = '{"name": "Größe €"}'.encode()

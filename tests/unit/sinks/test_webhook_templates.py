@@ -15,8 +15,6 @@ from receiver import Receiver, answer, says, sink_to
 from receivers_rules import check_alertmanager, check_pagerduty
 from sample_events import OPENED_AT, PROBLEM, closing_overdue, failed, replayed, sample
 from standardwebhooks import Webhook
-from structlog.testing import capture_logs
-from worker_rig import FakeClock
 
 from watcher.daemon.build import fingerprint_of_sink
 from watcher.domain.envelope import group_id
@@ -124,19 +122,6 @@ async def test_a_large_group_is_made_aside_and_sent_in_one_request(receiver: Rec
     async with sink_to(receiver.url, template="slack", group={}) as sink:
         assert (await sink.send([failed(number) for number in range(500)])).outcome is SendOutcome.DELIVERED
     assert len(receiver.requests) == 1
-
-
-async def test_a_sink_whose_messages_are_refused_says_so_once_an_hour(receiver: Receiver) -> None:
-    clock = FakeClock()
-    receiver.reply = says(answer(400, body=b"invalid_blocks"))
-    async with sink_to(receiver.url, template="slack", clock=clock) as sink:
-        with capture_logs() as logs:
-            for passed_s in (0.0, 1.0, 3599.0, 3600.0):
-                clock.passed_s = passed_s
-                await sink.send([failed()])
-    rejected = [line for line in logs if line["event"] == "template.rejected"]
-    assert [(line["answer"], line["count"]) for line in rejected] == [("400 invalid_blocks", n) for n in (1, 3)]
-    assert len(receiver.requests) == 4
 
 
 async def test_alertmanager_is_refreshed_by_its_url_and_nothing_else_asks_for_that(receiver: Receiver) -> None:
