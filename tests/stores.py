@@ -231,6 +231,26 @@ def change(
     )
 
 
+@dataclass
+class StoreRig:
+    """A store with an account and a sink that are claimed, its clock, and who was woken."""
+
+    store: SqlStore
+    account: Lease
+    ops: SinkStore
+    clock: SetClock
+    woken: Woken
+
+    @property
+    def owned(self) -> AccountStore:
+        return AccountStore(self.store, self.account)
+
+    async def record(self, *numbers: int, **more: Any) -> None:
+        """Record the next `change` of each of these executions of the account; without any, of the first."""
+        for number in numbers or (1,):
+            await self.store.record(change(self.account, number, **more))
+
+
 def source_change(
     lease: Lease,
     *,

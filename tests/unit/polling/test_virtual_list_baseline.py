@@ -53,9 +53,8 @@ async def test_an_end_after_the_apis_clock_was_set_back_is_reported_or_a_gap_is(
     store: SqlStore, clock: FakeClock, order: Order, back_s: float, *, states_total: bool
 ) -> None:
     old, since = lives(130, from_s=-HOUR_S, until_s=990.0), lives(20, from_s=1022.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
     api.clock_set = lambda at: -back_s if at > 1020 else 0.0
-    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(150)
     result = await emitted(account)
@@ -137,9 +136,8 @@ async def test_one_date_in_the_future_hides_no_end(
     states_total: bool,
 ) -> None:
     old, since = lives(count, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1003.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
     api.amend = lambda row: odd(row) if row.id == old[-1].id else row
-    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(150)
     result = await emitted(account)
@@ -152,9 +150,8 @@ async def test_where_the_only_date_is_in_the_future_later_ends_are_reported_or_a
     store: SqlStore, clock: FakeClock, order: Order, *, states_total: bool
 ) -> None:
     old, since = lives(1, from_s=0.0, until_s=900.0), lives(60, from_s=1030.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
     api.amend = lambda row: ends_in_another_age(row) if row.id == old[0].id else row
-    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(150)
     result = await emitted(account)

@@ -85,8 +85,7 @@ async def test_a_scan_is_killed_on_page_5_of_40(
     store: SqlStore, clock: FakeClock, order: Order, *, states_total: bool
 ) -> None:
     old, since = lives(300, from_s=-HOUR_S, until_s=900.0), lives(2000, from_s=1030.0, until_s=9000.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
-    api.states_total = states_total
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
     account = await model(store, clock, api)
     await account.run_for(25)
     clock.advance(8200)
@@ -128,8 +127,7 @@ async def test_3000_executions_had_ended_before(
     store: SqlStore, clock: FakeClock, order: Order, *, states_total: bool
 ) -> None:
     old, since = lives(3000, from_s=-30 * HOUR_S, until_s=900.0), lives(60, from_s=1100.0, until_s=1160.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
-    api.states_total = states_total
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
     account = await model(store, clock, api)
     await account.run_for(350)
     assert_all(await emitted(account), since)

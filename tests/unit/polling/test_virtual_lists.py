@@ -78,8 +78,7 @@ async def test_of_a_list_without_an_order_all_is_reported(
     store: SqlStore, clock: FakeClock, dates: str, *, states_total: bool
 ) -> None:
     old, since = lives(400, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1030.0, until_s=1130.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, by_id),), dates=dates)
-    api.states_total = states_total
+    api = ModelApi(clock, lives=old + since, orders=((0.0, by_id),), dates=dates, states_total=states_total)
     account = await model(store, clock, api)
     await account.run_for(200)
     result = await emitted(account)
@@ -91,8 +90,7 @@ async def test_a_list_without_an_order_that_is_too_long_is_a_gap_once(
     store: SqlStore, clock: FakeClock, *, states_total: bool
 ) -> None:
     old = lives(400, from_s=-HOUR_S, until_s=900.0)
-    api = ModelApi(clock, lives=old, orders=((0.0, by_id),))
-    api.states_total = states_total
+    api = ModelApi(clock, lives=old, orders=((0.0, by_id),), states_total=states_total)
     account = await model(store, clock, api, pages_at_most=10)
     await account.run_for(30)
     assert (await emitted(account)).gaps == []
@@ -194,9 +192,8 @@ async def test_an_answer_that_is_wrong_now_and_then_is_no_gap_and_hides_nothing(
     fault, faults = wrong
     is_wrong = faults(Random(seed))
     old, since = lives(300, from_s=-HOUR_S, until_s=900.0), lives(40, from_s=1030.0, until_s=1090.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
     api.fault = lambda count, page: fault if is_wrong(count, page) else Fault.NONE
-    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(140)
     result = await emitted(account)
