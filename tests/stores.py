@@ -2,8 +2,8 @@
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -130,6 +130,14 @@ async def open_soon(place: Path | str, **how: Any) -> SqlStore:
         with closing(sqlite3.connect(path)) as database:
             _empty.append(database.serialize())
     return store
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Let another program hold the store of a file meanwhile: it can be read, not written."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        yield
 
 
 class HeardStore:

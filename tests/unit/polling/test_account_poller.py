@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from stores import HeardStore, claim
 from structlog.testing import capture_logs
-from virtual import EPOCH, PIPELINE, Account, FakeClock, Start, account_of, said, watch_of
+from virtual import EPOCH, PIPELINE, FakeClock, Start, account_of, said, watch_of
 
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError
 from watcher.domain.execution import ExecutionRecord, Outcome
@@ -504,30 +504,23 @@ async def test_what_contradicts_an_end_is_counted_and_not_reported(start: Start,
     assert await account.emitted() == []
 
 
-async def busy_account(start: Start, *, retry_after_s: float | None) -> Account:
-    """Return an account whose API answers everything with 429."""
+@pytest.mark.parametrize(
+    ("pause_s", "after_s", "left_s"),
+    [
+        pytest.param(60.0, 10.0, 50.0, id="goes on"),
+        pytest.param(3600.0, -899.0, 900.0, id="of a clock that was ahead is no longer than any"),
+    ],
+)
+async def test_a_pause_outlives_a_kill(
+    start: Start, clock: FakeClock, pause_s: float, after_s: float, left_s: float
+) -> None:
     account = await start(A)
-    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, retry_after_s
+    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, pause_s
     account.api.status_codes = {Outcome.RATE_LIMITED: 429}
-    return account
-
-
-async def test_a_pause_outlives_a_kill(start: Start) -> None:
-    account = await busy_account(start, retry_after_s=60.0)
-    await account.run_for(10)
-    again = await start(A)
-    await again.run_for(49.9)
-    assert again.api.asked == []
-    await again.run_for(0.2)
-    assert again.api.asked != []
-
-
-async def test_no_pause_of_a_clock_that_was_ahead_is_longer_than_any(start: Start, clock: FakeClock) -> None:
-    account = await busy_account(start, retry_after_s=3600.0)
     await account.run_for(1)
-    clock.elapsed_s -= 900
+    clock.elapsed_s += after_s - 1
     again = await start(A)
-    await again.run_for(899.9)
+    await again.run_for(left_s - 0.1)
     assert again.api.asked == []
     await again.run_for(0.2)
     assert again.api.asked != []

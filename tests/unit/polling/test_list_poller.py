@@ -1,8 +1,6 @@
 """Whole pipelines in virtual time, over the real store: what a list leads to."""
 
 import asyncio
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +8,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from stores import HeardStore, upkeep
+from stores import HeardStore, held, upkeep
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, Start, pages_of, said
 
 from watcher.clerk.api import PAGE_ROWS, PageReply
@@ -887,8 +885,7 @@ async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_reporte
     await account.run_for(5)
     show(account, row(1, "failed", ended_s=-5))
     account.api.script[name(1)] = said(name(1), "failed")
-    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
-        stranger.execute("BEGIN IMMEDIATE")
+    with held(path):
         await account.run_for(3)
     assert asked(account, name(1)) > 0
     show(account)
