@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 from stores import claim
+from virtual import FakeClock
 
 from watcher.daemon.ownership import Ownership
 from watcher.domain.errors import StoreError
@@ -43,7 +44,7 @@ async def claim_alone(kind: str, name: str) -> Lease:
 class LeaseTable:
     """What is stored. `claim` makes each new lease; what is `written` has a write under way."""
 
-    clock: Clock
+    clock: FakeClock
     claim: Claim = claim_alone
     rows: dict[LeaseKey, LeaseRow] = field(default_factory=dict)
     written: set[LeaseKey] = field(default_factory=set)

@@ -190,3 +190,10 @@ async def emitted(account: Account) -> Emitted:
         elif not event["type"].startswith("execution."):
             result.other.append(event["type"])
     return result
+
+
+async def watched(store: SqlStore, clock: FakeClock, api: ModelApi, *, for_s: float, **how: Any) -> Emitted:
+    """Watch that list for so long; return what is reported meanwhile."""
+    account = await model(store, clock, api, **how)
+    await account.run_for(for_s)
+    return await emitted(account)

@@ -4,12 +4,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
+from virtual import EPOCH, PIPELINE, RULES, Account, Start, pages_of, said
 
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Details, Watch
-from watcher.store.sql_store import SqlStore
 
 HOUR_US = 3600 * 1_000_000
 IN_A_ROW = Rules(FailingRule(consecutive=3))
@@ -37,9 +36,9 @@ def show(account: Account, *rows: ExecutionSnapshot) -> None:
     account.api.pages = pages_of(*sorted(rows, key=lambda each: each.started_at or EPOCH, reverse=True))
 
 
-async def whole(store: SqlStore, clock: FakeClock, rules: Rules | None = IN_A_ROW, **how: Any) -> Account:
+async def whole(start: Start, rules: Rules | None = IN_A_ROW, **how: Any) -> Account:
     """Return an account that watches a pipeline whole, and has read its list, which is empty."""
-    account = await account_of(store, clock, watches=[watch_of(rules)], rules=how.pop("scan", UNCONFIRMED), **how)
+    account = await start(watches=[watch_of(rules)], rules=how.pop("scan", UNCONFIRMED), **how)
     await account.run_for(5)
     return account
 

@@ -2,8 +2,8 @@
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -121,6 +121,14 @@ async def open_soon(place: Path | str, **how: Any) -> SqlStore:
     return store
 
 
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Let another program hold the store of a file meanwhile: it can be read, not written."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        yield
+
+
 class HeardStore:
     """The real store, which hears what an account is to record before it does: to note it, hold it up or refuse it."""
 
@@ -218,6 +226,26 @@ def change(
         entries=(OutboxEntry(event(name, sequence=sequence, **about(problems)), sinks, groups),),
         problems=problems,
     )
+
+
+@dataclass
+class StoreRig:
+    """A store with an account and a sink that are claimed, its clock, and who was woken."""
+
+    store: SqlStore
+    account: Lease
+    ops: SinkStore
+    clock: SetClock
+    woken: Woken
+
+    @property
+    def owned(self) -> AccountStore:
+        return AccountStore(self.store, self.account)
+
+    async def record(self, *numbers: int, **more: Any) -> None:
+        """Record the next `change` of each of these executions of the account; without any, of the first."""
+        for number in numbers or (1,):
+            await self.store.record(change(self.account, number, **more))
 
 
 def source_change(

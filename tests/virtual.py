@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -225,6 +225,10 @@ def pages_of(
 ) -> dict[int, Outcome | tuple[ExecutionSnapshot, ...]]:
     """Return a list as the API would give it, page by page."""
     return {first // page_rows + 1: rows[first : first + page_rows] for first in range(0, len(rows), page_rows)}
+
+
+Start = Callable[..., Awaitable[Account]]
+"""`account_of` over the store and the clock of a test: called again, it is a restart."""
 
 
 async def account_of(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from postgres import PostgresServer
-from stores import SetClock, Woken, claim, open_soon, sink_of
+from stores import SetClock, StoreRig, Woken, claim, open_soon, sink_of
 
 from watcher.store.changes import Lease
 from watcher.store.sink_store import SinkStore
@@ -48,3 +48,8 @@ async def account(store: SqlStore) -> Lease:
 @pytest.fixture
 async def ops(store: SqlStore) -> SinkStore:
     return await sink_of(store)
+
+
+@pytest.fixture
+def rig(store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock, woken: Woken) -> StoreRig:
+    return StoreRig(store, account, ops, clock, woken)

@@ -11,6 +11,7 @@ from stores import (
     SECOND_US,
     START_US,
     SetClock,
+    StoreRig,
     change,
     claim,
     closed,
@@ -118,59 +119,53 @@ async def fill(store: SqlStore, account: Lease) -> None:
     ],
 )
 async def test_executions_that_are_open_come_first_and_filters_leave_some_out(
-    store: SqlStore, account: Lease, console: ConsoleStore, how: dict[str, Any], found: list[int]
+    rig: StoreRig, console: ConsoleStore, how: dict[str, Any], found: list[int]
 ) -> None:
-    await fill(store, account)
+    await fill(rig.store, rig.account)
     assert await listed(console, **how) == found
 
 
 async def test_a_page_that_is_full_of_the_open_ones_goes_on_with_those_that_ended(
-    store: SqlStore, account: Lease, console: ConsoleStore
+    rig: StoreRig, console: ConsoleStore
 ) -> None:
-    await fill(store, account)
+    await fill(rig.store, rig.account)
     pages = await walk(lambda after: console.executions(after=after, limit=4))
     assert [[UUID(bytes=row.execution).int & 0xFFFF for row in page] for page in pages] == [[4, 3, 2, 1], [5, 6, 7, 8]]
 
 
-async def test_a_row_says_what_it_is_of_and_what_its_last_event_said(
-    store: SqlStore, account: Lease, console: ConsoleStore
-) -> None:
-    await store.record(executed(account, 1))
-    await store.record(executed(account, 1, sequence=2, status="paused"))
+async def test_a_row_says_what_it_is_of_and_what_its_last_event_said(rig: StoreRig, console: ConsoleStore) -> None:
+    await rig.store.record(executed(rig.account, 1))
+    await rig.store.record(executed(rig.account, 1, sequence=2, status="paused"))
     (row,), _ = await console.executions(limit=5)
     assert (row.account, row.pipeline_name, row.status) == ("default", f"default/{PIPELINE}", "paused")
     assert row.body.endswith(b'-2"}')
 
 
-async def test_executions_of_two_accounts_are_found_by_their_id(
-    store: SqlStore, account: Lease, console: ConsoleStore
-) -> None:
-    other = await claim(store, "account", "other")
+async def test_executions_of_two_accounts_are_found_by_their_id(rig: StoreRig, console: ConsoleStore) -> None:
+    other = await claim(rig.store, "account", "other")
     for number in range(1, 5):
-        await store.record(executed(account, number))
-        await store.record(executed(other, number + 4, pipeline=OTHER))
+        await rig.store.record(executed(rig.account, number))
+        await rig.store.record(executed(other, number + 4, pipeline=OTHER))
     assert sorted(await listed(console, id_beginning="7000")) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
-async def test_a_list_that_changes_shows_what_stays_once(
-    store: SqlStore, account: Lease, console: ConsoleStore
-) -> None:
+async def test_a_list_that_changes_shows_what_stays_once(rig: StoreRig, console: ConsoleStore) -> None:
     for number in range(1, 13):
         known: dict[str, Any] = {} if number < 8 else {"status": "success", "ended_at": START_US + number * SECOND_US}
-        await store.record(executed(account, number, **known))
+        await rig.store.record(executed(rig.account, number, **known))
     changes = iter(
         [
-            executed(account, 20),
-            executed(account, 7, sequence=2, status="success", ended_at=START_US + 60 * SECOND_US),
-            executed(account, 21, status="success", ended_at=START_US + 61 * SECOND_US),
-            executed(account, 22),
+            executed(rig.account, 20),
+            executed(rig.account, 7, sequence=2, status="success", ended_at=START_US + 60 * SECOND_US),
+            executed(rig.account, 21, status="success", ended_at=START_US + 61 * SECOND_US),
+            executed(rig.account, 22),
         ]
     )
 
     async def ask(after: Position | None) -> Rows:
         page = await console.executions(after=after, limit=PAGE)
         if (following := next(changes, None)) is not None:
-            await store.record(following)
+            await rig.store.record(following)
         return page
 
     found = [UUID(bytes=row.execution).int & 0xFFFF for page in await walk(ask) for row in page]
@@ -179,11 +174,11 @@ async def test_a_list_that_changes_shows_what_stays_once(
 
 
 async def test_a_page_looks_at_so_many_rows_and_then_says_where_to_go_on(
-    store: SqlStore, account: Lease, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
+    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 5)
     for number in range(1, 13):
-        await store.record(executed(account, number, status="paused" if number == 1 else "running"))
+        await rig.store.record(executed(rig.account, number, status="paused" if number == 1 else "running"))
     pages = await walk(lambda after: console.executions(statuses=["paused"], after=after, limit=2))
     assert [len(page) for page in pages] == [0, 0, 0, 1, 0]
     bodies: list[bytes] = []
@@ -195,12 +190,10 @@ async def test_a_page_looks_at_so_many_rows_and_then_says_where_to_go_on(
     assert (len(bodies), numbers) == (1, [0, 5, 10, 12])
 
 
-async def test_an_execution_is_shown_with_its_events_and_deliveries(
-    store: SqlStore, account: Lease, ops: SinkStore, console: ConsoleStore
-) -> None:
-    await store.record(executed(account, 1))
-    await store.record(executed(account, 1, sequence=2, status="paused"))
-    await store.record(executed(account, 2))
+async def test_an_execution_is_shown_with_its_events_and_deliveries(rig: StoreRig, console: ConsoleStore) -> None:
+    await rig.store.record(executed(rig.account, 1))
+    await rig.store.record(executed(rig.account, 1, sequence=2, status="paused"))
+    await rig.store.record(executed(rig.account, 2))
     found = await console.execution(f"default/{PIPELINE}", execution_id(1))
     assert found is not None
     row, (bodies, deliveries) = found
@@ -227,33 +220,31 @@ async def test_an_execution_is_shown_with_its_events_and_deliveries(
     ],
 )
 async def test_events_come_in_the_order_of_recording_and_filters_leave_some_out(
-    store: SqlStore, account: Lease, clock: SetClock, console: ConsoleStore, how: dict[str, Any], found: list[int]
+    rig: StoreRig, console: ConsoleStore, how: dict[str, Any], found: list[int]
 ) -> None:
-    await fill(store, account)
-    clock.us += 60 * SECOND_US
+    await fill(rig.store, rig.account)
+    rig.clock.us += 60 * SECOND_US
     after: int | None = None
     seen: list[int] = []
     for _ in range(4):
         bodies, after = await console.events(after=after, limit=PAGE, **how)
         seen += [int(body[-5:-4]) for body in bodies]
     assert seen == found
-    await store.record(executed(account, 9))
-    clock.us += 60 * SECOND_US
+    await rig.store.record(executed(rig.account, 9))
+    rig.clock.us += 60 * SECOND_US
     bodies, _ = await console.events(after=after, limit=PAGE, **how)
     assert len(bodies) == (found in ([1, 2, 3, 4, 5, 6, 7, 8], [1, 3, 5, 7]))
 
 
-async def test_events_are_found_since_a_moment(
-    store: SqlStore, account: Lease, clock: SetClock, console: ConsoleStore
-) -> None:
+async def test_events_are_found_since_a_moment(rig: StoreRig, console: ConsoleStore) -> None:
     for number in range(1, 21):
-        await store.record(executed(account, number))
-        clock.us += 60 * SECOND_US
-    bodies, _ = await console.events(since=Micros(clock.us - 150 * SECOND_US), limit=50)
+        await rig.store.record(executed(rig.account, number))
+        rig.clock.us += 60 * SECOND_US
+    bodies, _ = await console.events(since=Micros(rig.clock.us - 150 * SECOND_US), limit=50)
     assert len(bodies) == 2
     bodies, _ = await console.events(since=Micros(START_US), limit=50)
     assert len(bodies) == 20
-    assert await console.events(since=Micros(clock.us), limit=50) == ([], 20)
+    assert await console.events(since=Micros(rig.clock.us), limit=50) == ([], 20)
 
 
 INSERT = (
@@ -302,15 +293,15 @@ async def states_of(console: ConsoleStore, **how: Any) -> list[tuple[int, str, s
 
 
 async def test_deliveries_are_listed_by_state_and_sink(
-    store: SqlStore, account: Lease, ops: SinkStore, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
+    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chat = await claim(store, "sink", "chat")
+    chat = await claim(rig.store, "sink", "chat")
     for number in range(1, 5):
-        await store.record(change(account, number, sinks=("ops", "chat")))
-    waiting = await due(ops)
-    await settle(ops, waiting[0])
-    await settle(ops, waiting[1], state=DeliveryState.DEAD, answer="503")
-    await settle(SinkStore(store, chat), (await due(SinkStore(store, chat)))[3], state=DeliveryState.SILENCED)
+        await rig.record(number, sinks=("ops", "chat"))
+    waiting = await due(rig.ops)
+    await settle(rig.ops, waiting[0])
+    await settle(rig.ops, waiting[1], state=DeliveryState.DEAD, answer="503")
+    await settle(SinkStore(rig.store, chat), (await due(SinkStore(rig.store, chat)))[3], state=DeliveryState.SILENCED)
 
     async def check() -> None:
         everything = await states_of(console)
@@ -344,9 +335,9 @@ async def open_problems(store: SqlStore, account: Lease, clock: SetClock) -> Seq
 
 
 async def test_problems_are_listed_open_closed_and_all(
-    store: SqlStore, account: Lease, clock: SetClock, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
+    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await open_problems(store, account, clock)
+    await open_problems(rig.store, rig.account, rig.clock)
 
     async def listed(is_open: bool | None) -> list[int]:
         pages = await walk(lambda after: console.problems(is_open=is_open, after=after, limit=2))
@@ -359,10 +350,8 @@ async def test_problems_are_listed_open_closed_and_all(
     assert (row.owner_kind, row.owner, row.pipeline_name) == ("account", "default", f"default/{PIPELINE}")
 
 
-async def test_a_problem_is_shown_with_all_that_was_told_of_it(
-    store: SqlStore, account: Lease, clock: SetClock, ops: SinkStore, console: ConsoleStore
-) -> None:
-    problems = await open_problems(store, account, clock)
+async def test_a_problem_is_shown_with_all_that_was_told_of_it(rig: StoreRig, console: ConsoleStore) -> None:
+    problems = await open_problems(rig.store, rig.account, rig.clock)
     reminder = Event(
         UUID(int=50),
         EventType.PROBLEM_REMINDER,
@@ -372,7 +361,7 @@ async def test_a_problem_is_shown_with_all_that_was_told_of_it(
         stream_of("x"),
         problem=problems[1].id,
     )
-    await store.record(SourceChange(ops.lease, 0, 1, None, (OutboxEntry(reminder, ("ops",)),)))
+    await rig.store.record(SourceChange(rig.ops.lease, 0, 1, None, (OutboxEntry(reminder, ("ops",)),)))
     found = await console.problem(problems[1].id)
     assert found is not None
     row, (bodies, deliveries) = found
@@ -383,14 +372,12 @@ async def test_a_problem_is_shown_with_all_that_was_told_of_it(
     assert await console.problem(UUID(int=77)) is None
 
 
-async def test_the_overview_has_what_needs_somebody(
-    store: SqlStore, account: Lease, clock: SetClock, ops: SinkStore, console: ConsoleStore
-) -> None:
-    await open_problems(store, account, clock)
+async def test_the_overview_has_what_needs_somebody(rig: StoreRig, console: ConsoleStore) -> None:
+    await open_problems(rig.store, rig.account, rig.clock)
     gap = Event(UUID(int=60), EventType.PIPELINE_GAP, stream_of("gap"), 1, b"gap", stream_of("gap"))
-    await store.record(SourceChange(ops.lease, 0, 1, "failing", (OutboxEntry(gap, ()),)))
-    for each in (await due(ops))[:2]:
-        await settle(ops, each, state=DeliveryState.DEAD)
+    await rig.store.record(SourceChange(rig.ops.lease, 0, 1, "failing", (OutboxEntry(gap, ()),)))
+    for each in (await due(rig.ops))[:2]:
+        await settle(rig.ops, each, state=DeliveryState.DEAD)
     found = await console.overview(since=Micros(START_US - 1))
     assert [UUID(bytes=row.id).int for row in found.problems] == [9]
     assert sorted(UUID(bytes=row.id).int for row in found.overdue) == [1, 3]

@@ -13,8 +13,7 @@ from stores import (
     PIPELINE,
     SECOND_US,
     START_US,
-    SetClock,
-    Woken,
+    StoreRig,
     change,
     claim,
     closed,
@@ -56,7 +55,7 @@ def hold(_account: str, _pipeline: str, _execution: str, _ended_at: int) -> bool
     return True
 
 
-async def test_a_recorded_execution_is_loaded_as_it_was(store: SqlStore, account: Lease) -> None:
+async def test_a_recorded_execution_is_loaded_as_it_was(rig: StoreRig) -> None:
     known = ExecutionRecord(
         execution=execution_id(1),
         pipeline=PIPELINE,
@@ -71,277 +70,248 @@ async def test_a_recorded_execution_is_loaded_as_it_was(store: SqlStore, account
         ended_at=Micros(4),
         was_paused=True,
     )
-    await store.record(replace(change(account), known=known))
-    record = await AccountStore(store, account).load_account()
-    assert await executions_of(store, account) == [known]
+    await rig.store.record(replace(change(rig.account), known=known))
+    record = await rig.owned.load_account()
+    assert await executions_of(rig.store, rig.account) == [known]
     assert (record.sequence, record.trouble) == (0, None)
 
 
-async def test_an_account_sees_its_own_executions_only(store: SqlStore, account: Lease) -> None:
-    other = await claim(store, "account", "other/with a slash")
-    await store.record(change(account, 1))
-    await store.record(change(other, 2))
-    assert [(each.execution, each.pipeline) for each in await executions_of(store, other)] == [
+async def test_an_account_sees_its_own_executions_only(rig: StoreRig) -> None:
+    other = await claim(rig.store, "account", "other/with a slash")
+    await rig.record(1)
+    await rig.store.record(change(other, 2))
+    assert [(each.execution, each.pipeline) for each in await executions_of(rig.store, other)] == [
         (execution_id(2), PIPELINE)
     ]
 
 
-async def test_state_survives_a_restart(
-    store: SqlStore, account: Lease, ops: SinkStore, url: str, clock: SetClock
-) -> None:
-    await store.record(change(account))
-    await store.close()
-    again = await open_store(url, clock=clock)
+async def test_state_survives_a_restart(rig: StoreRig, url: str) -> None:
+    await rig.record()
+    await rig.store.close()
+    again = await open_store(url, clock=rig.clock)
     assert len(await executions_of(again, await claim(again, "account", "default"))) == 1
     assert names(await due(await sink_of(again))) == [of(1)]
     await again.close()
 
 
-async def test_a_first_sight_of_what_is_recorded_is_lost_and_writes_nothing(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await store.record(change(account, status="running"))
+async def test_a_first_sight_of_what_is_recorded_is_lost_and_writes_nothing(rig: StoreRig) -> None:
+    await rig.record(status="running")
     with pytest.raises(SequenceConflictError):
-        await store.record(change(account, status="failed"))
-    assert [each.status for each in await executions_of(store, account)] == ["running"]
-    assert names(await due(ops)) == [of(1)]
+        await rig.record(status="failed")
+    assert [each.status for each in await executions_of(rig.store, rig.account)] == ["running"]
+    assert names(await due(rig.ops)) == [of(1)]
 
 
 @pytest.mark.parametrize("sequence", [2, 4])
-async def test_a_change_from_another_sequence_is_lost_and_writes_nothing(
-    store: SqlStore, account: Lease, ops: SinkStore, sequence: int
-) -> None:
+async def test_a_change_from_another_sequence_is_lost_and_writes_nothing(rig: StoreRig, sequence: int) -> None:
     for recorded in (1, 2):
-        await store.record(change(account, sequence=recorded))
+        await rig.record(sequence=recorded)
     with pytest.raises(SequenceConflictError):
-        await store.record(change(account, sequence=sequence, status="failed"))
-    assert [each.status for each in await executions_of(store, account)] == ["running"]
-    assert (await store.backlog())["ops"].pending_count == 2
+        await rig.record(sequence=sequence, status="failed")
+    assert [each.status for each in await executions_of(rig.store, rig.account)] == ["running"]
+    assert (await rig.store.backlog())["ops"].pending_count == 2
 
 
-async def test_who_lost_the_lease_writes_nothing(store: SqlStore, account: Lease, ops: SinkStore) -> None:
-    await store.record(change(account))
-    (delivery,) = await due(ops)
-    winner = await claim(store, "account", account.name)
-    sink_winner = await sink_of(store)
+async def test_who_lost_the_lease_writes_nothing(rig: StoreRig) -> None:
+    await rig.record()
+    (delivery,) = await due(rig.ops)
+    winner = await claim(rig.store, "account", rig.account.name)
+    sink_winner = await sink_of(rig.store)
     for write in (
-        store.record(change(account, sequence=2)),
-        store.record(change(account, 2)),
-        store.record(source_change(account)),
-        store.record(source_change(ops.lease, sinks=())),
-        AccountStore(store, account).save_poll_times({execution_id(1): LATER}),
-        AccountStore(store, account).save_backoff(BackoffState(60.0, 40.0)),
-        AccountStore(store, account).save_snapshot(AccountSnapshot(1.0, 0.0, 0.0)),
-        ops.save_snapshot(SinkSnapshot("204")),
-        ops.record(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=9.0)),
-        settle(ops, delivery),
-        ops.record(Turn(ops.lease, calls_forward=True)),
-        ops.release(),
-        ops.load(fingerprint="x"),
-        ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_us=0),
+        rig.record(sequence=2),
+        rig.record(2),
+        rig.store.record(source_change(rig.account)),
+        rig.store.record(source_change(rig.ops.lease, sinks=())),
+        rig.owned.save_poll_times({execution_id(1): LATER}),
+        rig.owned.save_backoff(BackoffState(60.0, 40.0)),
+        rig.owned.save_snapshot(AccountSnapshot(1.0, 0.0, 0.0)),
+        rig.ops.save_snapshot(SinkSnapshot("204")),
+        rig.ops.record(Turn(rig.ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=9.0)),
+        settle(rig.ops, delivery),
+        rig.ops.record(Turn(rig.ops.lease, calls_forward=True)),
+        rig.ops.release(),
+        rig.ops.load(fingerprint="x"),
+        rig.ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_us=0),
     ):
         with pytest.raises(OwnershipLostError):
             await write
-    assert [(each.sequence, each.polled_at) for each in await executions_of(store, winner)] == [(1, START_US)]
-    record = await AccountStore(store, winner).load_account()
+    assert [(each.sequence, each.polled_at) for each in await executions_of(rig.store, winner)] == [(1, START_US)]
+    record = await AccountStore(rig.store, winner).load_account()
     assert (record.sequence, record.backoff, record.snapshot) == (0, NO_BACKOFF, None)
     assert await due(sink_winner) == [delivery]
 
 
-async def test_an_account_remembers_its_trouble_and_its_sequence(store: SqlStore, account: Lease) -> None:
-    await store.record(source_change(account, state="unauthorized"))
-    record = await AccountStore(store, account).load_account()
+async def test_an_account_remembers_its_trouble_and_its_sequence(rig: StoreRig) -> None:
+    await rig.store.record(source_change(rig.account, state="unauthorized"))
+    record = await rig.owned.load_account()
     assert (record.sequence, record.trouble) == (1, "unauthorized")
-    await store.record(source_change(account, sequence=2, state=None))
-    record = await AccountStore(store, account).load_account()
+    await rig.store.record(source_change(rig.account, sequence=2, state=None))
+    record = await rig.owned.load_account()
     assert (record.sequence, record.trouble) == (2, None)
 
 
-async def test_what_an_account_goes_through_is_kept_and_its_pause_goes_on_ending(
-    store: SqlStore, account: Lease, clock: SetClock
-) -> None:
-    assert (await AccountStore(store, account).load_account()).backoff == NO_BACKOFF
-    await AccountStore(store, account).save_backoff(BackoffState(60.0, 40.0))
-    assert (await AccountStore(store, account).load_account()).backoff == BackoffState(60.0, 40.0)
-    clock.us += 25 * SECOND_US
-    assert (await AccountStore(store, account).load_account()).backoff == BackoffState(35.0, 40.0)
-    await AccountStore(store, account).save_backoff(NO_BACKOFF)
-    assert (await AccountStore(store, account).load_account()).backoff == NO_BACKOFF
+async def test_what_an_account_goes_through_is_kept_and_its_pause_goes_on_ending(rig: StoreRig) -> None:
+    assert (await rig.owned.load_account()).backoff == NO_BACKOFF
+    await rig.owned.save_backoff(BackoffState(60.0, 40.0))
+    assert (await rig.owned.load_account()).backoff == BackoffState(60.0, 40.0)
+    rig.clock.us += 25 * SECOND_US
+    assert (await rig.owned.load_account()).backoff == BackoffState(35.0, 40.0)
+    await rig.owned.save_backoff(NO_BACKOFF)
+    assert (await rig.owned.load_account()).backoff == NO_BACKOFF
 
 
-async def test_of_several_backoffs_of_an_account_the_last_is_kept(store: SqlStore, account: Lease) -> None:
-    other = await claim(store, "account", "other")
-    several = [(account, 1.0), (other, 7.0), (account, 9.0), (account, 2.0)]
+async def test_of_several_backoffs_of_an_account_the_last_is_kept(rig: StoreRig) -> None:
+    other = await claim(rig.store, "account", "other")
+    several = [(rig.account, 1.0), (other, 7.0), (rig.account, 9.0), (rig.account, 2.0)]
     await asyncio.gather(
         *(
-            AccountStore(store, lease).save_backoff(BackoffState(None, failing_for_s))
+            AccountStore(rig.store, lease).save_backoff(BackoffState(None, failing_for_s))
             for lease, failing_for_s in several
         )
     )
-    assert (await AccountStore(store, account).load_account()).backoff == BackoffState(None, 2.0)
-    assert (await AccountStore(store, other).load_account()).backoff == BackoffState(None, 7.0)
+    assert (await rig.owned.load_account()).backoff == BackoffState(None, 2.0)
+    assert (await AccountStore(rig.store, other).load_account()).backoff == BackoffState(None, 7.0)
 
 
-async def test_of_how_an_account_and_a_sink_stand_the_last_is_kept(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    owned = AccountStore(store, account)
+async def test_of_how_an_account_and_a_sink_stand_the_last_is_kept(rig: StoreRig) -> None:
     pipeline = PipelineSnapshot({"running": 2}, {"running": START_US}, "sf", START_US, LATER, LATER, START_US)
     several = [AccountSnapshot(1.0, 0.5, 0.0), AccountSnapshot(2.0, 1.5, 30.0, {PIPELINE: pipeline})]
     failing = SinkSnapshot("503", START_US, LATER, is_open=True)
-    await asyncio.gather(*map(owned.save_snapshot, several), ops.save_snapshot(failing))
-    assert (await owned.load_account()).snapshot == several[1]
-    await owned.save_snapshot(several[0])
-    assert (await owned.load_account()).snapshot == several[0]
-    bodies = await store.read(lambda connection: list(connection.scalars(select(snapshot.c.body))))
+    await asyncio.gather(*map(rig.owned.save_snapshot, several), rig.ops.save_snapshot(failing))
+    assert (await rig.owned.load_account()).snapshot == several[1]
+    await rig.owned.save_snapshot(several[0])
+    assert (await rig.owned.load_account()).snapshot == several[0]
+    bodies = await rig.store.read(lambda connection: list(connection.scalars(select(snapshot.c.body))))
     assert failing in [TypeAdapter(SinkSnapshot).validate_json(body) for body in bodies if b"through_at" in body]
 
 
-async def test_polls_are_kept_and_never_go_back(store: SqlStore, account: Lease, clock: SetClock) -> None:
-    clock.us = LATER
-    await store.record(change(account, 1))
-    await store.record(change(account, 2, polled_at=LATER))
-    await AccountStore(store, account).save_poll_times(
-        {execution_id(1): LATER, execution_id(2): START_US, execution_id(3): LATER}
-    )
-    assert {each.polled_at for each in await executions_of(store, account)} == {LATER}
+async def test_polls_are_kept_and_never_go_back(rig: StoreRig) -> None:
+    rig.clock.us = LATER
+    await rig.record(1)
+    await rig.record(2, polled_at=LATER)
+    await rig.owned.save_poll_times({execution_id(1): LATER, execution_id(2): START_US, execution_id(3): LATER})
+    assert {each.polled_at for each in await executions_of(rig.store, rig.account)} == {LATER}
 
 
-async def test_what_a_clock_that_was_ahead_wrote_counts_as_now(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
-    clock.us = LATER
-    await store.record(change(account, since_at=LATER, polled_at=LATER))
-    clock.us = START_US
-    (known,) = await executions_of(store, account)
+async def test_what_a_clock_that_was_ahead_wrote_counts_as_now(rig: StoreRig) -> None:
+    rig.clock.us = LATER
+    await rig.record(since_at=LATER, polled_at=LATER)
+    rig.clock.us = START_US
+    (known,) = await executions_of(rig.store, rig.account)
     assert (known.since_at, known.polled_at) == (START_US, START_US)
-    assert names(await due(ops, now=START_US)) == [of(1)]
+    assert names(await due(rig.ops, now=START_US)) == [of(1)]
 
 
-async def test_a_delivery_carries_the_event_as_it_was_recorded(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
-    clock.wall_jump_us = DAY_US  # a clock somebody sets does not reach what decides
-    recorded = change(account)
-    await store.record(recorded)
-    (delivery,) = await due(ops)
+async def test_a_delivery_carries_the_event_as_it_was_recorded(rig: StoreRig) -> None:
+    rig.clock.wall_jump_us = DAY_US  # a clock somebody sets does not reach what decides
+    recorded = change(rig.account)
+    await rig.store.record(recorded)
+    (delivery,) = await due(rig.ops)
     emitted = recorded.entries[0].event
     assert (delivery.event_id, delivery.type, delivery.body) == (emitted.id, emitted.type, emitted.body)
     assert (delivery.lane, delivery.group_key, delivery.sink) == (emitted.lane, None, "ops")
-    assert (delivery.recorded_at, delivery.due_at) == (clock.us, clock.us)
+    assert (delivery.recorded_at, delivery.due_at) == (rig.clock.us, rig.clock.us)
     assert (delivery.attempts, delivery.rejections, delivery.replayed) == (0, 0, False)
     assert (delivery.tried_at, delivery.first_due_at_s) == (0, None)
 
 
-async def test_each_sink_of_an_event_has_its_own_delivery(store: SqlStore, account: Lease, ops: SinkStore) -> None:
-    log = await sink_of(store, "log")
-    await store.record(change(account, sinks=("ops", "log")))
-    (delivery,) = await due(ops)
-    await settle(ops, delivery)
-    assert await due(ops) == []
+async def test_each_sink_of_an_event_has_its_own_delivery(rig: StoreRig) -> None:
+    log = await sink_of(rig.store, "log")
+    await rig.record(sinks=("ops", "log"))
+    (delivery,) = await due(rig.ops)
+    await settle(rig.ops, delivery)
+    assert await due(rig.ops) == []
     assert names(await due(log)) == [of(1)]
 
 
-async def test_a_sink_that_was_sent_an_event_is_also_sent_the_one_that_ends_it(
-    store: SqlStore, account: Lease, ops: SinkStore, woken: Woken
-) -> None:
-    log = await sink_of(store, "log")
-    await store.record(change(account, sinks=("ops", "log"), problems=opened(overdue(1))))
-    woken.names.clear()
-    await store.record(change(account, sequence=2, sinks=("ops",), problems=closed(overdue(1))))
-    assert sorted(woken.names) == ["log", "ops"]
-    for sink in (ops, log):
+async def test_a_sink_that_was_sent_an_event_is_also_sent_the_one_that_ends_it(rig: StoreRig) -> None:
+    log = await sink_of(rig.store, "log")
+    await rig.record(sinks=("ops", "log"), problems=opened(overdue(1)))
+    rig.woken.names.clear()
+    await rig.record(sequence=2, sinks=("ops",), problems=closed(overdue(1)))
+    assert sorted(rig.woken.names) == ["log", "ops"]
+    for sink in (rig.ops, log):
         await settle(sink, *await due(sink))
         (end,) = await due(sink)
         assert (names([end]), end.only_closes) == ([of(1, sequence=2)], sink is log)
 
 
-async def test_an_event_that_ends_one_nobody_else_was_sent_goes_to_its_own_sinks(
-    store: SqlStore, account: Lease, ops: SinkStore, woken: Woken
-) -> None:
-    await store.record(change(account, sinks=("ops",), problems=opened(overdue(1))))
-    await store.record(change(account, sequence=2, sinks=("ops",), problems=closed(overdue(1))))
-    assert set(woken.names) == {"ops"}
-    assert (await store.backlog())["ops"].pending_count == 2
-    assert names(await due(ops)) == [of(1)]
+async def test_an_event_that_ends_one_nobody_else_was_sent_goes_to_its_own_sinks(rig: StoreRig) -> None:
+    await rig.record(sinks=("ops",), problems=opened(overdue(1)))
+    await rig.record(sequence=2, sinks=("ops",), problems=closed(overdue(1)))
+    assert set(rig.woken.names) == {"ops"}
+    assert (await rig.store.backlog())["ops"].pending_count == 2
+    assert names(await due(rig.ops)) == [of(1)]
 
 
-async def test_the_end_of_an_event_of_the_same_group_finds_its_sinks(store: SqlStore, account: Lease) -> None:
+async def test_the_end_of_an_event_of_the_same_group_finds_its_sinks(rig: StoreRig) -> None:
     both = [
-        store.record(change(account, sinks=("log",), problems=opened(overdue(1)))),
-        store.record(change(account, sequence=2, sinks=(), problems=closed(overdue(1)))),
+        rig.record(sinks=("log",), problems=opened(overdue(1))),
+        rig.record(sequence=2, sinks=(), problems=closed(overdue(1))),
     ]
     await asyncio.gather(*both)
-    assert (await store.backlog())["log"].pending_count == 2
+    assert (await rig.store.backlog())["log"].pending_count == 2
 
 
-async def test_the_sinks_of_a_record_are_woken_once_it_is_written(
-    store: SqlStore, account: Lease, woken: Woken
-) -> None:
-    await asyncio.gather(
-        store.record(change(account, 1, sinks=("ops", "log"))), store.record(change(account, 2, sinks=("ops",)))
-    )
-    assert sorted(woken.names) == ["log", "ops"]
+async def test_the_sinks_of_a_record_are_woken_once_it_is_written(rig: StoreRig) -> None:
+    await asyncio.gather(rig.record(1, sinks=("ops", "log")), rig.record(2, sinks=("ops",)))
+    assert sorted(rig.woken.names) == ["log", "ops"]
 
 
-async def test_one_bad_write_of_a_group_harms_no_other(store: SqlStore, account: Lease, ops: SinkStore) -> None:
-    await store.record(change(account, 3))
-    stolen = await claim(store, "account", "stolen")
-    await claim(store, "account", "stolen")
+async def test_one_bad_write_of_a_group_harms_no_other(rig: StoreRig) -> None:
+    await rig.record(3)
+    stolen = await claim(rig.store, "account", "stolen")
+    await claim(rig.store, "account", "stolen")
     bad = {
-        2: change(account, 2, status="\ud800"),
-        3: change(account, 3),
+        2: change(rig.account, 2, status="\ud800"),
+        3: change(rig.account, 3),
         5: change(stolen, 5),
-        6: change(account, 6, since_at=1 << 70),
+        6: change(rig.account, 6, since_at=1 << 70),
     }
-    writes = [store.record(bad.get(number, change(account, number))) for number in range(8)]
+    writes = [rig.store.record(bad.get(number, change(rig.account, number))) for number in range(8)]
     outcomes = await asyncio.gather(*writes, return_exceptions=True)
     errors = {number: type(outcome) for number, outcome in enumerate(outcomes) if outcome is not None}
     assert errors == {2: StoreError, 3: SequenceConflictError, 5: OwnershipLostError, 6: StoreError}
-    assert sorted(names(await due(ops))) == sorted(of(number) for number in (0, 1, 3, 4, 7))
+    assert sorted(names(await due(rig.ops))) == sorted(of(number) for number in (0, 1, 3, 4, 7))
 
 
-async def test_changes_of_one_execution_in_a_group_keep_their_order(store: SqlStore, account: Lease) -> None:
-    await asyncio.gather(*(store.record(change(account, sequence=sequence)) for sequence in range(1, 9)))
-    (known,) = await executions_of(store, account)
+async def test_changes_of_one_execution_in_a_group_keep_their_order(rig: StoreRig) -> None:
+    await asyncio.gather(*(rig.record(sequence=sequence) for sequence in range(1, 9)))
+    (known,) = await executions_of(rig.store, rig.account)
     assert known.sequence == 8
 
 
-async def test_a_cancelled_caller_leaves_its_write_and_the_store_whole(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    writes = [asyncio.ensure_future(store.record(change(account, number))) for number in range(300)]
+async def test_a_cancelled_caller_leaves_its_write_and_the_store_whole(rig: StoreRig) -> None:
+    writes = [asyncio.ensure_future(rig.record(number)) for number in range(300)]
     await asyncio.sleep(0)
     for write in writes[:150]:
         write.cancel()
     outcomes = await asyncio.gather(*writes, return_exceptions=True)
     assert sum(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes) == 150
-    await store.record(change(account, 300))
-    assert len(await due(ops, count=999)) == 301
+    await rig.record(300)
+    assert len(await due(rig.ops, count=999)) == 301
 
 
-async def test_closing_finishes_what_was_handed_in(
-    store: SqlStore, account: Lease, ops: SinkStore, url: str, clock: SetClock
-) -> None:
-    writes = [asyncio.ensure_future(store.record(change(account, number))) for number in range(300)]
+async def test_closing_finishes_what_was_handed_in(rig: StoreRig, url: str) -> None:
+    writes = [asyncio.ensure_future(rig.record(number)) for number in range(300)]
     await asyncio.sleep(0)
-    await store.close()
+    await rig.store.close()
     assert all(write.done() and write.exception() is None for write in writes)
-    again = await open_store(url, clock=clock)
+    again = await open_store(url, clock=rig.clock)
     assert len(await due(await sink_of(again), count=999)) == 300
     await again.close()
 
 
-async def test_a_closed_store_refuses_and_may_be_closed_again(store: SqlStore, account: Lease) -> None:
-    await store.close()
+async def test_a_closed_store_refuses_and_may_be_closed_again(rig: StoreRig) -> None:
+    await rig.store.close()
     for use in (
-        partial(store.record, change(account)),
-        AccountStore(store, account).load_account,
-        store.backlog,
+        partial(rig.store.record, change(rig.account)),
+        rig.owned.load_account,
+        rig.store.backlog,
     ):
         with pytest.raises(StoreError):
             await use()
-    await store.close()
+    await rig.store.close()
 
 
 @pytest.mark.parametrize(
@@ -363,39 +333,37 @@ async def test_a_disabled_sink_is_failing_until_a_success_once_its_block_changes
     assert (await ops.load(fingerprint=fingerprint)).state == after
 
 
-async def test_the_deliveries_of_a_sink_gone_for_a_day_die(store: SqlStore, account: Lease, ops: SinkStore) -> None:
-    log = await sink_of(store, "log")
+async def test_the_deliveries_of_a_sink_gone_for_a_day_die(rig: StoreRig) -> None:
+    log = await sink_of(rig.store, "log")
     for number in range(3):
-        await store.record(change(account, number, sinks=("ops", "log")))
-    tidied = await upkeep(store)
+        await rig.record(number, sinks=("ops", "log"))
+    tidied = await upkeep(rig.store)
     died = [
         await tidied.mark_absent_sinks(present=["log"], now=Micros(START_US + late_us), dead_after_us=DAY_US)
         for late_us in (0, DAY_US - 1, DAY_US, DAY_US)
     ]
     assert died == [0, 0, 3, 0]
-    assert await due(ops) == []
+    assert await due(rig.ops) == []
     assert len(await due(log)) == 3
 
 
-async def test_a_sink_that_returns_has_its_whole_day_again(store: SqlStore, account: Lease, ops: SinkStore) -> None:
-    await store.record(change(account))
-    tidied = await upkeep(store)
+async def test_a_sink_that_returns_has_its_whole_day_again(rig: StoreRig) -> None:
+    await rig.record()
+    tidied = await upkeep(rig.store)
     await tidied.mark_absent_sinks(present=[], now=START_US, dead_after_us=DAY_US)
-    await ops.load(fingerprint="one")
+    await rig.ops.load(fingerprint="one")
     assert await tidied.mark_absent_sinks(present=[], now=Micros(START_US + DAY_US), dead_after_us=DAY_US) == 0
     await tidied.mark_absent_sinks(present=["ops"], now=Micros(START_US + DAY_US), dead_after_us=DAY_US)
     assert await tidied.mark_absent_sinks(present=[], now=Micros(START_US + 2 * DAY_US), dead_after_us=DAY_US) == 0
-    assert names(await due(ops)) == [of(1)]
+    assert names(await due(rig.ops)) == [of(1)]
 
 
-async def test_the_backlog_counts_what_waits_and_finds_the_oldest(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
+async def test_the_backlog_counts_what_waits_and_finds_the_oldest(rig: StoreRig) -> None:
     for number in (1, 2, 3):
-        await store.record(change(account, number, sinks=("ops", "log")))
-        clock.us += SECOND_US
-    await settle(ops, (await due(ops))[0])
-    assert await store.backlog() == {"ops": Backlog(2, Micros(START_US + SECOND_US)), "log": Backlog(3, START_US)}
+        await rig.record(number, sinks=("ops", "log"))
+        rig.clock.us += SECOND_US
+    await settle(rig.ops, (await due(rig.ops))[0])
+    assert await rig.store.backlog() == {"ops": Backlog(2, Micros(START_US + SECOND_US)), "log": Backlog(3, START_US)}
 
 
 async def emitted_and_settled(store: SqlStore, account: Lease, ops: SinkStore, *, end: DeliveryState) -> None:
@@ -411,102 +379,94 @@ async def prune(store: SqlStore, *, ended_before: int, keep: Keep) -> int:
     return sum([count async for count in tidied.prune(ended_before=Micros(ended_before), keep=keep)])
 
 
-async def test_what_ended_long_ago_goes(store: SqlStore, account: Lease, ops: SinkStore) -> None:
-    await emitted_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
-    assert await prune(store, ended_before=START_US, keep=drop) == 0
-    assert await prune(store, ended_before=START_US + 1, keep=drop) == 1
-    assert await executions_of(store, account) == []
-    await store.record(change(account))  # nothing of it is left that a new beginning could collide with
-    assert names(await due(ops)) == [of(1)]
+async def test_what_ended_long_ago_goes(rig: StoreRig) -> None:
+    await emitted_and_settled(rig.store, rig.account, rig.ops, end=DeliveryState.DELIVERED)
+    assert await prune(rig.store, ended_before=START_US, keep=drop) == 0
+    assert await prune(rig.store, ended_before=START_US + 1, keep=drop) == 1
+    assert await executions_of(rig.store, rig.account) == []
+    await rig.record()  # nothing of it is left that a new beginning could collide with
+    assert names(await due(rig.ops)) == [of(1)]
 
 
-async def test_what_is_kept_leaves_its_id_behind_and_no_events(store: SqlStore, account: Lease, ops: SinkStore) -> None:
+async def test_what_is_kept_leaves_its_id_behind_and_no_events(rig: StoreRig) -> None:
     asked = []
 
     def keep(account: str, pipeline: str, execution: str, ended_at: int) -> bool:
         asked.append((account, pipeline, execution, ended_at))
         return True
 
-    await emitted_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
-    assert await prune(store, ended_before=LATER, keep=keep) == 1
+    await emitted_and_settled(rig.store, rig.account, rig.ops, end=DeliveryState.DELIVERED)
+    assert await prune(rig.store, ended_before=LATER, keep=keep) == 1
     assert asked == [("default", PIPELINE, execution_id(1), START_US)]
-    assert await prune(store, ended_before=LATER, keep=hold) == 0
-    (known,) = await executions_of(store, account)
+    assert await prune(rig.store, ended_before=LATER, keep=hold) == 0
+    (known,) = await executions_of(rig.store, rig.account)
     assert (known.sequence, known.ended_at) == (2, START_US)
     with pytest.raises(SequenceConflictError):
-        await store.record(change(account))
-    assert await prune(store, ended_before=LATER, keep=drop) == 0
-    assert await executions_of(store, account) == []
+        await rig.record()
+    assert await prune(rig.store, ended_before=LATER, keep=drop) == 0
+    assert await executions_of(rig.store, rig.account) == []
 
 
-async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await emitted_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
-    await prune(store, ended_before=LATER, keep=hold)
-    await store.record(change(account, sequence=3, ended_at=None))
-    assert await prune(store, ended_before=LATER, keep=drop) == 0
-    await store.record(change(account, sequence=4, ended_at=START_US, sinks=()))
-    (delivery,) = await due(ops)
-    await settle(ops, delivery)
-    assert await prune(store, ended_before=LATER, keep=drop) == 1
+async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(rig: StoreRig) -> None:
+    await emitted_and_settled(rig.store, rig.account, rig.ops, end=DeliveryState.DELIVERED)
+    await prune(rig.store, ended_before=LATER, keep=hold)
+    await rig.record(sequence=3, ended_at=None)
+    assert await prune(rig.store, ended_before=LATER, keep=drop) == 0
+    await rig.record(sequence=4, ended_at=START_US, sinks=())
+    (delivery,) = await due(rig.ops)
+    await settle(rig.ops, delivery)
+    assert await prune(rig.store, ended_before=LATER, keep=drop) == 1
 
 
-async def test_an_end_that_reports_nothing_leaves_the_events_before_it_to_be_found(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await store.record(change(account))
-    quiet = change(account, ended_at=START_US)
-    await store.record(replace(quiet, before=1, entries=()))
-    (delivery,) = await due(ops)
-    await settle(ops, delivery)
-    assert await prune(store, ended_before=LATER, keep=drop) == 1
-    await store.record(change(account))
+async def test_an_end_that_reports_nothing_leaves_the_events_before_it_to_be_found(rig: StoreRig) -> None:
+    await rig.record()
+    quiet = change(rig.account, ended_at=START_US)
+    await rig.store.record(replace(quiet, before=1, entries=()))
+    (delivery,) = await due(rig.ops)
+    await settle(rig.ops, delivery)
+    assert await prune(rig.store, ended_before=LATER, keep=drop) == 1
+    await rig.record()
 
 
-async def test_what_waits_stays_for_ever_with_its_execution(store: SqlStore, account: Lease, ops: SinkStore) -> None:
-    await store.record(change(account))
-    await store.record(change(account, sequence=2, ended_at=START_US))
-    (delivery,) = await due(ops)
-    await settle(ops, delivery)
-    assert await prune(store, ended_before=START_US + 999 * DAY_US, keep=drop) == 0
-    assert names(await due(ops)) == [of(1, sequence=2)]
-    assert len(await executions_of(store, account)) == 1
+async def test_what_waits_stays_for_ever_with_its_execution(rig: StoreRig) -> None:
+    await rig.record()
+    await rig.record(sequence=2, ended_at=START_US)
+    (delivery,) = await due(rig.ops)
+    await settle(rig.ops, delivery)
+    assert await prune(rig.store, ended_before=START_US + 999 * DAY_US, keep=drop) == 0
+    assert names(await due(rig.ops)) == [of(1, sequence=2)]
+    assert len(await executions_of(rig.store, rig.account)) == 1
 
 
-async def test_a_dead_letter_stays_as_long_again_from_its_death(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
-    clock.us = START_US + 5 * DAY_US
-    await emitted_and_settled(store, account, ops, end=DEAD)
-    assert await prune(store, ended_before=START_US + 5 * DAY_US, keep=drop) == 0
-    assert len(await executions_of(store, account)) == 1
-    assert await prune(store, ended_before=START_US + 5 * DAY_US + 1, keep=drop) == 1
+async def test_a_dead_letter_stays_as_long_again_from_its_death(rig: StoreRig) -> None:
+    rig.clock.us = START_US + 5 * DAY_US
+    await emitted_and_settled(rig.store, rig.account, rig.ops, end=DEAD)
+    assert await prune(rig.store, ended_before=START_US + 5 * DAY_US, keep=drop) == 0
+    assert len(await executions_of(rig.store, rig.account)) == 1
+    assert await prune(rig.store, ended_before=START_US + 5 * DAY_US + 1, keep=drop) == 1
 
 
-async def test_what_is_open_is_never_pruned(store: SqlStore, account: Lease) -> None:
-    await store.record(change(account, sinks=()))
-    assert await prune(store, ended_before=START_US + 999 * DAY_US, keep=drop) == 0
-    assert len(await executions_of(store, account)) == 1
+async def test_what_is_open_is_never_pruned(rig: StoreRig) -> None:
+    await rig.record(sinks=())
+    assert await prune(rig.store, ended_before=START_US + 999 * DAY_US, keep=drop) == 0
+    assert len(await executions_of(rig.store, rig.account)) == 1
 
 
-async def test_many_executions_are_pruned_page_by_page(store: SqlStore, account: Lease) -> None:
-    await asyncio.gather(*(store.record(change(account, number, sinks=(), ended_at=START_US)) for number in range(600)))
-    steps = (await upkeep(store)).prune(ended_before=LATER, keep=lambda _a, _p, name, _at: name == execution_id(1))
+async def test_many_executions_are_pruned_page_by_page(rig: StoreRig) -> None:
+    await asyncio.gather(*(rig.record(number, sinks=(), ended_at=START_US) for number in range(600)))
+    steps = (await upkeep(rig.store)).prune(ended_before=LATER, keep=lambda _a, _p, name, _at: name == execution_id(1))
     assert [count async for count in steps if count] == [250, 250, 100]
-    assert [each.execution for each in await executions_of(store, account)] == [execution_id(1)]
+    assert [each.execution for each in await executions_of(rig.store, rig.account)] == [execution_id(1)]
 
 
-async def test_old_events_of_accounts_and_sinks_go_once_nothing_of_them_waits(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
-    await store.record(source_change(account))
-    clock.us += DAY_US
-    await store.record(source_change(account, sequence=2, sinks=()))
-    await prune(store, ended_before=START_US + 1, keep=drop)
-    (delivery,) = await due(ops)
-    await settle(ops, delivery)
-    await prune(store, ended_before=START_US + 1, keep=drop)
-    record = await AccountStore(store, account).load_account()
+async def test_old_events_of_accounts_and_sinks_go_once_nothing_of_them_waits(rig: StoreRig) -> None:
+    await rig.store.record(source_change(rig.account))
+    rig.clock.us += DAY_US
+    await rig.store.record(source_change(rig.account, sequence=2, sinks=()))
+    await prune(rig.store, ended_before=START_US + 1, keep=drop)
+    (delivery,) = await due(rig.ops)
+    await settle(rig.ops, delivery)
+    await prune(rig.store, ended_before=START_US + 1, keep=drop)
+    record = await rig.owned.load_account()
     assert (record.sequence, record.trouble) == (2, "unreachable")
-    await store.record(source_change(account, sequence=3))
+    await rig.store.record(source_change(rig.account, sequence=3))

@@ -9,7 +9,7 @@ from stores import (
     PIPELINE,
     SECOND_US,
     START_US,
-    SetClock,
+    StoreRig,
     change,
     claim,
     due,
@@ -26,7 +26,6 @@ from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import ExecutionChange, Lease, PipelineRecord
-from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"
@@ -34,134 +33,129 @@ LATER = Micros(START_US + 3_600 * SECOND_US)
 CURSOR = Cursor(since_at=START_US, complete_at=LATER, refused="forbidden", found=True, name="Sales agent", dated=True)
 
 
-async def test_a_pipeline_remembers_how_far_it_was_read(store: SqlStore, account: Lease) -> None:
+async def test_a_pipeline_remembers_how_far_it_was_read(rig: StoreRig) -> None:
     begun = Cursor(START_US)
-    await store.record(pipeline_change(account, cursor=begun))
-    assert await AccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(0, begun)
-    await store.record(pipeline_change(account, cursor=CURSOR))
-    assert await AccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(0, CURSOR)
-    assert await AccountStore(store, account).load_pipeline(OTHER) == PipelineRecord(0, None)
+    await rig.store.record(pipeline_change(rig.account, cursor=begun))
+    assert await rig.owned.load_pipeline(PIPELINE) == PipelineRecord(0, begun)
+    await rig.store.record(pipeline_change(rig.account, cursor=CURSOR))
+    assert await rig.owned.load_pipeline(PIPELINE) == PipelineRecord(0, CURSOR)
+    assert await rig.owned.load_pipeline(OTHER) == PipelineRecord(0, None)
 
 
-async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: SqlStore, account: Lease) -> None:
+async def test_of_several_cursors_handed_in_at_once_the_last_stays(rig: StoreRig) -> None:
     cursors = [Cursor(START_US, Micros(complete_at)) for complete_at in (5, 9, 7)]
     changes = [
-        pipeline_change(account, pipeline=pipeline, cursor=cursor)
+        pipeline_change(rig.account, pipeline=pipeline, cursor=cursor)
         for cursor in cursors
         for pipeline in (OTHER, PIPELINE)
     ]
-    await asyncio.gather(*map(store.record, changes))
+    await asyncio.gather(*map(rig.store.record, changes))
     for pipeline in (OTHER, PIPELINE):
-        assert (await AccountStore(store, account).load_pipeline(pipeline)).cursor == cursors[-1]
+        assert (await rig.owned.load_pipeline(pipeline)).cursor == cursors[-1]
 
 
-async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    emitted = pipeline_change(account, cursor=CURSOR, sinks=("ops",))
-    await store.record(emitted)
-    assert await AccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
-    (delivery,) = await due(ops)
+async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(rig: StoreRig) -> None:
+    emitted = pipeline_change(rig.account, cursor=CURSOR, sinks=("ops",))
+    await rig.store.record(emitted)
+    assert await rig.owned.load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
+    (delivery,) = await due(rig.ops)
     assert (delivery.event_id, delivery.body) == (emitted.entries[0].event.id, emitted.entries[0].event.body)
 
 
 @pytest.mark.parametrize("before", [0, 2])
-async def test_a_pipeline_change_from_another_sequence_is_lost_and_writes_nothing(
-    store: SqlStore, account: Lease, before: int
-) -> None:
-    await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
+async def test_a_pipeline_change_from_another_sequence_is_lost_and_writes_nothing(rig: StoreRig, before: int) -> None:
+    await rig.store.record(pipeline_change(rig.account, cursor=CURSOR, sinks=("ops",)))
     with pytest.raises(SequenceConflictError):
-        await store.record(pipeline_change(account, before=before, cursor=Cursor(START_US), sinks=("ops",)))
-    assert await AccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
-    assert (await store.backlog())["ops"].pending_count == 1
+        await rig.store.record(pipeline_change(rig.account, before=before, cursor=Cursor(START_US), sinks=("ops",)))
+    assert await rig.owned.load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
+    assert (await rig.store.backlog())["ops"].pending_count == 1
 
 
-async def test_who_lost_the_lease_moves_no_cursor_and_sees_none(store: SqlStore, account: Lease) -> None:
-    winner = await claim(store, "account", account.name)
+async def test_who_lost_the_lease_moves_no_cursor_and_sees_none(rig: StoreRig) -> None:
+    winner = await claim(rig.store, "account", rig.account.name)
     for use in (
-        store.record(pipeline_change(account, cursor=CURSOR)),
-        AccountStore(store, account).load_pipeline(PIPELINE),
+        rig.store.record(pipeline_change(rig.account, cursor=CURSOR)),
+        rig.owned.load_pipeline(PIPELINE),
     ):
         with pytest.raises(OwnershipLostError):
             await use
-    assert await AccountStore(store, winner).load_pipeline(PIPELINE) == PipelineRecord(0, None)
+    assert await AccountStore(rig.store, winner).load_pipeline(PIPELINE) == PipelineRecord(0, None)
 
 
-async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
-    await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
-    (delivery,) = await due(ops)
-    await settle(ops, delivery)
-    async for _ in (await upkeep(store)).prune(ended_before=Micros(clock.us + 1), keep=lambda *_: True):
+async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(rig: StoreRig) -> None:
+    await rig.store.record(pipeline_change(rig.account, cursor=CURSOR, sinks=("ops",)))
+    (delivery,) = await due(rig.ops)
+    await settle(rig.ops, delivery)
+    async for _ in (await upkeep(rig.store)).prune(ended_before=Micros(rig.clock.us + 1), keep=lambda *_: True):
         pass
-    await store.record(pipeline_change(account, before=1, cursor=CURSOR, sinks=("ops",)))
-    assert (await AccountStore(store, account).load_pipeline(PIPELINE)).sequence == 2
+    await rig.store.record(pipeline_change(rig.account, before=1, cursor=CURSOR, sinks=("ops",)))
+    assert (await rig.owned.load_pipeline(PIPELINE)).sequence == 2
 
 
-async def test_what_a_list_found_is_recorded_before_it_is_reported(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
+async def test_what_a_list_found_is_recorded_before_it_is_reported(rig: StoreRig) -> None:
     found = ExecutionRecord(execution_id(1), PIPELINE, found_at=START_US)
-    await store.record(ExecutionChange(account, None, found, ()))
-    assert await executions_of(store, account) == [found]
-    emitted = change(account)
-    await store.record(replace(emitted, before=0, known=replace(emitted.known, found_at=START_US)))
-    (known,) = await executions_of(store, account)
+    await rig.store.record(ExecutionChange(rig.account, None, found, ()))
+    assert await executions_of(rig.store, rig.account) == [found]
+    emitted = change(rig.account)
+    await rig.store.record(replace(emitted, before=0, known=replace(emitted.known, found_at=START_US)))
+    (known,) = await executions_of(rig.store, rig.account)
     assert (known.status, known.sequence, known.found_at) == ("running", 1, START_US)
-    assert len(await due(ops)) == 1
+    assert len(await due(rig.ops)) == 1
 
 
-async def test_when_something_was_found_is_never_moved_to_now(store: SqlStore, account: Lease, clock: SetClock) -> None:
+async def test_when_something_was_found_is_never_moved_to_now(rig: StoreRig) -> None:
     """It is compared with the cursor, which the same clock wrote."""
-    await store.record(ExecutionChange(account, None, ExecutionRecord(execution_id(1), PIPELINE, found_at=LATER), ()))
-    await store.record(pipeline_change(account, cursor=CURSOR))
-    clock.us = START_US - DAY_US
-    (known,) = await executions_of(store, account)
-    record = await AccountStore(store, account).load_pipeline(PIPELINE)
+    await rig.store.record(
+        ExecutionChange(rig.account, None, ExecutionRecord(execution_id(1), PIPELINE, found_at=LATER), ())
+    )
+    await rig.store.record(pipeline_change(rig.account, cursor=CURSOR))
+    rig.clock.us = START_US - DAY_US
+    (known,) = await executions_of(rig.store, rig.account)
+    record = await rig.owned.load_pipeline(PIPELINE)
     assert record.cursor is not None
     assert known.found_at == record.cursor.complete_at == LATER
 
 
-async def test_a_named_execution_may_be_found_later(store: SqlStore, account: Lease) -> None:
-    emitted = change(account)
-    await store.record(emitted)
-    await store.record(ExecutionChange(account, 1, replace(emitted.known, found_at=LATER), ()))
-    assert [each.found_at for each in await executions_of(store, account)] == [LATER]
+async def test_a_named_execution_may_be_found_later(rig: StoreRig) -> None:
+    emitted = change(rig.account)
+    await rig.store.record(emitted)
+    await rig.store.record(ExecutionChange(rig.account, 1, replace(emitted.known, found_at=LATER), ()))
+    assert [each.found_at for each in await executions_of(rig.store, rig.account)] == [LATER]
 
 
-async def test_what_is_open_is_loaded_by_its_pipelines(store: SqlStore, account: Lease) -> None:
-    other = await claim(store, "account", "other")
-    elsewhere = change(account, 3)
-    await store.record(change(account, 1, found_at=5))
-    await store.record(change(account, 2, status="success", ended_at=9))
-    await store.record(replace(elsewhere, known=replace(elsewhere.known, pipeline=OTHER)))
-    await store.record(change(other, 4))
-    first, _, third = await executions_of(store, account)
-    assert list(await AccountStore(store, account).load_open([PIPELINE])) == [first]
-    assert {each.execution for each in await AccountStore(store, account).load_open([OTHER, PIPELINE])} == {
+async def test_what_is_open_is_loaded_by_its_pipelines(rig: StoreRig) -> None:
+    other = await claim(rig.store, "account", "other")
+    elsewhere = change(rig.account, 3)
+    await rig.record(1, found_at=5)
+    await rig.record(2, status="success", ended_at=9)
+    await rig.store.record(replace(elsewhere, known=replace(elsewhere.known, pipeline=OTHER)))
+    await rig.store.record(change(other, 4))
+    first, _, third = await executions_of(rig.store, rig.account)
+    assert list(await rig.owned.load_open([PIPELINE])) == [first]
+    assert {each.execution for each in await rig.owned.load_open([OTHER, PIPELINE])} == {
         first.execution,
         third.execution,
     }
-    assert list(await AccountStore(store, account).load_open([])) == []
-    assert list(await AccountStore(store, account).load_open(["88bb0000-0000-4000-8000-000000000000"])) == []
+    assert list(await rig.owned.load_open([])) == []
+    assert list(await rig.owned.load_open(["88bb0000-0000-4000-8000-000000000000"])) == []
 
 
-async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(store: SqlStore, account: Lease) -> None:
-    await store.record(change(account, status="failed", ended_at=9))
-    assert list(await AccountStore(store, account).load_open([PIPELINE])) == []
-    await store.record(change(account, sequence=2, status="running"))
-    assert len(await AccountStore(store, account).load_open([PIPELINE])) == 1
+async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(rig: StoreRig) -> None:
+    await rig.record(status="failed", ended_at=9)
+    assert list(await rig.owned.load_open([PIPELINE])) == []
+    await rig.record(sequence=2, status="running")
+    assert len(await rig.owned.load_open([PIPELINE])) == 1
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
-async def test_very_many_open_executions_are_loaded(store: SqlStore, account: Lease) -> None:
+async def test_very_many_open_executions_are_loaded(rig: StoreRig) -> None:
     count = 10_001
     changes = [
-        ExecutionChange(account, None, ExecutionRecord(execution_id(number), PIPELINE), ()) for number in range(count)
+        ExecutionChange(rig.account, None, ExecutionRecord(execution_id(number), PIPELINE), ())
+        for number in range(count)
     ]
-    await asyncio.gather(*map(store.record, changes))
-    assert {each.execution for each in await AccountStore(store, account).load_open([PIPELINE])} == {
+    await asyncio.gather(*map(rig.store.record, changes))
+    assert {each.execution for each in await rig.owned.load_open([PIPELINE])} == {
         change.known.execution for change in changes
     }
 
@@ -176,31 +170,29 @@ async def cursor_of(store: SqlStore, account: Lease) -> Cursor | None:
 
 @pytest.mark.parametrize(("absent_us", "after"), [(DAY_US, CURSOR), (DAY_US + 1, None)])
 async def test_a_pipeline_that_returns_is_read_on_within_a_day_and_anew_after_it(
-    store: SqlStore, account: Lease, clock: SetClock, absent_us: int, after: Cursor | None
+    rig: StoreRig, absent_us: int, after: Cursor | None
 ) -> None:
-    await store.record(pipeline_change(account, cursor=CURSOR, sinks=()))
-    await absent(store, at=START_US)
-    await absent(store, at=START_US + 9)  # still absent, not anew
-    clock.us = START_US + absent_us
-    assert await AccountStore(store, account).load_pipeline(PIPELINE) == PipelineRecord(1, after)
+    await rig.store.record(pipeline_change(rig.account, cursor=CURSOR, sinks=()))
+    await absent(rig.store, at=START_US)
+    await absent(rig.store, at=START_US + 9)  # still absent, not anew
+    rig.clock.us = START_US + absent_us
+    assert await rig.owned.load_pipeline(PIPELINE) == PipelineRecord(1, after)
 
 
-async def test_a_pipeline_that_returns_has_its_whole_day_again(
-    store: SqlStore, account: Lease, clock: SetClock
-) -> None:
-    await store.record(pipeline_change(account, cursor=CURSOR))
-    await absent(store, at=START_US)
-    assert await cursor_of(store, account) == CURSOR
-    await absent(store, at=START_US + DAY_US)
-    clock.us = START_US + 2 * DAY_US
-    assert await cursor_of(store, account) == CURSOR
+async def test_a_pipeline_that_returns_has_its_whole_day_again(rig: StoreRig) -> None:
+    await rig.store.record(pipeline_change(rig.account, cursor=CURSOR))
+    await absent(rig.store, at=START_US)
+    assert await cursor_of(rig.store, rig.account) == CURSOR
+    await absent(rig.store, at=START_US + DAY_US)
+    rig.clock.us = START_US + 2 * DAY_US
+    assert await cursor_of(rig.store, rig.account) == CURSOR
 
 
 @pytest.mark.parametrize("present", [(), (("default", PIPELINE),)], ids=["absent", "present"])
 async def test_a_long_absence_is_not_forgotten_by_noting_it_first(
-    store: SqlStore, account: Lease, present: tuple[tuple[str, str], ...]
+    rig: StoreRig, present: tuple[tuple[str, str], ...]
 ) -> None:
-    await store.record(pipeline_change(account, cursor=CURSOR))
-    await absent(store, at=START_US)
-    await absent(store, at=START_US + DAY_US + 1, present=present)
-    assert await cursor_of(store, account) is None
+    await rig.store.record(pipeline_change(rig.account, cursor=CURSOR))
+    await absent(rig.store, at=START_US)
+    await absent(rig.store, at=START_US + DAY_US + 1, present=present)
+    assert await cursor_of(rig.store, rig.account) is None

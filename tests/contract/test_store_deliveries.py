@@ -8,8 +8,7 @@ from stores import (
     LATER,
     SECOND_US,
     START_US,
-    SetClock,
-    Woken,
+    StoreRig,
     attempt_record,
     change,
     due,
@@ -26,10 +25,9 @@ from stores import (
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType, Group, OutboxEntry
 from watcher.domain.timestamps import Micros
-from watcher.store.account_store import AccountStore
 from watcher.store.changes import BackoffState, Lease, SourceChange, Take, Turn
 from watcher.store.sink_store import SinkStore
-from watcher.store.sql_store import SqlStore, open_store
+from watcher.store.sql_store import open_store
 
 DELIVERED, DEAD, WAITING = DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.WAITING
 LANE = b"l" * 16
@@ -39,11 +37,6 @@ FIRST, SECOND = Group(b"a" * 16, WAIT_S), Group(b"b" * 16, WAIT_S)
 
 def lane(number: int) -> bytes:
     return stream_of(of(number).removesuffix("-1"))
-
-
-async def record(store: SqlStore, account: Lease, *numbers: int, sequence: int = 1, **more: Any) -> None:
-    for number in numbers:
-        await store.record(change(account, number, sequence=sequence, **more))
 
 
 async def fail(sink: SinkStore, *names_: str, now: int = LATER, **how: Any) -> None:
@@ -56,40 +49,36 @@ async def fail(sink: SinkStore, *names_: str, now: int = LATER, **how: Any) -> N
 # One after the other
 
 
-async def test_deliveries_come_in_the_order_they_were_recorded_and_what_is_beyond_the_count_next(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
+async def test_deliveries_come_in_the_order_they_were_recorded_and_what_is_beyond_the_count_next(rig: StoreRig) -> None:
     for number in (3, 1, 2):
-        clock.us += SECOND_US
-        await record(store, account, number)
-    found = await taken(ops, count=2)
+        rig.clock.us += SECOND_US
+        await rig.record(number)
+    found = await taken(rig.ops, count=2)
     assert [names(batch) for batch in found.batches] == [[of(3)], [of(1)]]
     assert found.next_due_at == START_US + 3 * SECOND_US
-    found = await taken(ops, skip=[lane(3), lane(2)])
+    found = await taken(rig.ops, skip=[lane(3), lane(2)])
     assert ([names(batch) for batch in found.batches], found.next_due_at) == ([[of(1)]], None)
-    found = await taken(ops)
+    found = await taken(rig.ops)
     assert (len(found.batches), found.next_due_at) == (3, None)
-    await settle_all(ops)
-    found = await taken(ops)
+    await settle_all(rig.ops)
+    found = await taken(rig.ops)
     assert (found.batches, found.next_due_at) == ([], None)
 
 
-async def test_what_is_new_is_due_whatever_clock_recorded_it_and_what_was_tried_is_not(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await record(store, account, 1)
-    assert names(await due(ops, now=START_US - SECOND_US)) == [of(1)]
-    await fail(ops, of(1), due_at=LATER)
-    await ops.load(fingerprint="")  # a start
-    found = await taken(ops, now=LATER - 1)
+async def test_what_is_new_is_due_whatever_clock_recorded_it_and_what_was_tried_is_not(rig: StoreRig) -> None:
+    await rig.record(1)
+    assert names(await due(rig.ops, now=START_US - SECOND_US)) == [of(1)]
+    await fail(rig.ops, of(1), due_at=LATER)
+    await rig.ops.load(fingerprint="")  # a start
+    found = await taken(rig.ops, now=LATER - 1)
     assert (found.batches, found.next_due_at) == ([], LATER)
-    assert names(await due(ops)) == [of(1)]
+    assert names(await due(rig.ops)) == [of(1)]
 
 
-async def test_what_was_never_tried_comes_before_what_was(store: SqlStore, account: Lease, ops: SinkStore) -> None:
-    await record(store, account, 1, 2, 3)
-    await fail(ops, of(1))
-    assert names(await due(ops)) == [of(2), of(3), of(1)]
+async def test_what_was_never_tried_comes_before_what_was(rig: StoreRig) -> None:
+    await rig.record(1, 2, 3)
+    await fail(rig.ops, of(1))
+    assert names(await due(rig.ops)) == [of(2), of(3), of(1)]
 
 
 def of_problem(lease: Lease, sequence: int, type_: EventType, *, sinks: tuple[str, ...] = ("ops",)) -> SourceChange:
@@ -99,272 +88,250 @@ def of_problem(lease: Lease, sequence: int, type_: EventType, *, sinks: tuple[st
     return SourceChange(lease, sequence - 1, sequence, None, (OutboxEntry(emitted, sinks),))
 
 
-async def test_of_a_lane_one_goes_after_the_other_whatever_streams_its_events_are_of(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
+async def test_of_a_lane_one_goes_after_the_other_whatever_streams_its_events_are_of(rig: StoreRig) -> None:
     """An opening comes before its reminder and its closing, and the next opening after that."""
-    await store.record(of_problem(account, 1, EventType.ACCOUNT_DEGRADED))
-    await ops.record(of_problem(ops.lease, 1, EventType.PROBLEM_REMINDER))
-    await store.record(of_problem(account, 2, EventType.ACCOUNT_RECOVERED, sinks=("ops", "log")))
-    await store.record(of_problem(account, 3, EventType.ACCOUNT_DEGRADED))
-    log, order = await sink_of(store, "log"), []
+    await rig.store.record(of_problem(rig.account, 1, EventType.ACCOUNT_DEGRADED))
+    await rig.ops.record(of_problem(rig.ops.lease, 1, EventType.PROBLEM_REMINDER))
+    await rig.store.record(of_problem(rig.account, 2, EventType.ACCOUNT_RECOVERED, sinks=("ops", "log")))
+    await rig.store.record(of_problem(rig.account, 3, EventType.ACCOUNT_DEGRADED))
+    log, order = await sink_of(rig.store, "log"), []
     assert names(await due(log)) == ["accounts/default-2"]
-    while found := await due(ops):
+    while found := await due(rig.ops):
         order.append(names(found))
-        assert await due(ops, skip=[LANE]) == []
-        await fail(ops, *order[-1])
-        await settle(ops, *await due(ops))
+        assert await due(rig.ops, skip=[LANE]) == []
+        await fail(rig.ops, *order[-1])
+        await settle(rig.ops, *await due(rig.ops))
     assert order == [["accounts/default-1"], ["sinks/ops-1"], ["accounts/default-2"], ["accounts/default-3"]]
 
 
 @pytest.mark.parametrize("end", [DELIVERED, DEAD, DeliveryState.SILENCED])
 async def test_a_failing_delivery_pushes_back_the_others_of_its_lane_and_lets_them_go_at_its_end(
-    store: SqlStore, account: Lease, ops: SinkStore, end: DeliveryState
+    rig: StoreRig, end: DeliveryState
 ) -> None:
-    await record(store, account, 1)
-    await record(store, account, 1, sequence=2)
+    await rig.record(1)
+    await rig.record(1, sequence=2)
     for again_at in (LATER + SECOND_US, LATER + 9 * SECOND_US):
-        await settle(ops, *await due(ops, now=again_at), state=WAITING, due_at=again_at)
-    await record(store, account, 1, sequence=3)
-    await record(store, account, 2)
-    found = await taken(ops)
+        await settle(rig.ops, *await due(rig.ops, now=again_at), state=WAITING, due_at=again_at)
+    await rig.record(1, sequence=3)
+    await rig.record(2)
+    found = await taken(rig.ops)
     assert ([names(batch) for batch in found.batches], found.next_due_at) == ([[of(2)]], again_at)
-    (first,) = await due(ops, now=again_at, skip=[lane(2)])
+    (first,) = await due(rig.ops, now=again_at, skip=[lane(2)])
     assert names([first]) == [of(1)]
-    await settle(ops, first, state=end)  # early, as a trial may
-    found = await taken(ops, now=START_US, skip=[lane(2)])
+    await settle(rig.ops, first, state=end)  # early, as a trial may
+    found = await taken(rig.ops, now=START_US, skip=[lane(2)])
     assert [names(batch) for batch in found.batches] == [[of(1, sequence=2)]]
-    await fail(ops, of(1, sequence=2), due_at=LATER - 1)
-    assert names(await due(ops, now=LATER - 2)) == [of(2)]
+    await fail(rig.ops, of(1, sequence=2), due_at=LATER - 1)
+    assert names(await due(rig.ops, now=LATER - 2)) == [of(2)]
 
 
-async def test_what_failed_is_written_down_survives_a_restart_and_is_settled_once(
-    store: SqlStore, account: Lease, ops: SinkStore, url: str, clock: SetClock, woken: Woken
-) -> None:
-    await record(store, account, 1)
-    woken.names.clear()
-    (first,) = await due(ops)
+async def test_what_failed_is_written_down_survives_a_restart_and_is_settled_once(rig: StoreRig, url: str) -> None:
+    await rig.record(1)
+    rig.woken.names.clear()
+    (first,) = await due(rig.ops)
     counts: dict[str, Any] = {"rejections": 2, "tried_at": START_US + 7, "first_due_at_s": 1.25}
-    await settle(ops, first, state=WAITING, due_at=LATER, backoff=BackoffState(), clock_s=8.5, **counts)
-    await store.close()
-    again = await open_store(url, clock=clock)
-    ops = await sink_of(again)
-    (second,) = await due(ops)
+    await settle(rig.ops, first, state=WAITING, due_at=LATER, backoff=BackoffState(), clock_s=8.5, **counts)
+    await rig.store.close()
+    again = await open_store(url, clock=rig.clock)
+    rig.ops = await sink_of(again)
+    (second,) = await due(rig.ops)
     expected = replace(
         first, attempts=1, due_at=LATER, rejections=2, tried_at=Micros(START_US + 7), first_due_at_s=1.25
     )
     assert second == expected
-    assert (await ops.load(fingerprint="x")).clock_s == 8.5
-    await settle(ops, second)
-    await settle(ops, second, state=WAITING)  # which was written before: it changes nothing
-    assert await due(ops) == []
-    assert woken.names == []
+    assert (await rig.ops.load(fingerprint="x")).clock_s == 8.5
+    await settle(rig.ops, second)
+    await settle(rig.ops, second, state=WAITING)  # which was written before: it changes nothing
+    assert await due(rig.ops) == []
+    assert rig.woken.names == []
     await again.close()
 
 
 # Groups
 
 
-async def test_what_is_grouped_waits_for_others_and_takes_along_what_was_never_tried_or_is_due(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
-    await record(store, account, 1, 2, 3, group=FIRST)
-    await record(store, account, 4)
-    found = await taken(ops, now=START_US + SECOND_US, group_count=9)
+async def test_what_is_grouped_waits_for_others_and_takes_along_what_was_never_tried_or_is_due(rig: StoreRig) -> None:
+    await rig.record(1, 2, 3, group=FIRST)
+    await rig.record(4)
+    found = await taken(rig.ops, now=START_US + SECOND_US, group_count=9)
     assert [names(batch) for batch in found.batches] == [[of(4)]]
     assert found.next_due_at == START_US + WAIT_S * SECOND_US
     now = START_US + round(WAIT_S * SECOND_US)
-    await fail(ops, of(1), now=now, due_at=now + 99 * SECOND_US)
-    await fail(ops, of(2), now=now + 1, due_at=now + 1)
-    clock.us = now
-    await record(store, account, 5, group=FIRST)  # which itself is not due for long
-    await record(store, account, 6, group=SECOND)
-    found = await taken(ops, now=now + 2, group_count=9, skip=[lane(4)])
+    await fail(rig.ops, of(1), now=now, due_at=now + 99 * SECOND_US)
+    await fail(rig.ops, of(2), now=now + 1, due_at=now + 1)
+    rig.clock.us = now
+    await rig.record(5, group=FIRST)  # which itself is not due for long
+    await rig.record(6, group=SECOND)
+    found = await taken(rig.ops, now=now + 2, group_count=9, skip=[lane(4)])
     assert [names(batch) for batch in found.batches] == [[of(2), of(3), of(5)]]
     assert found.next_due_at == now + WAIT_S * SECOND_US + 1  # of the other group, a little later
     assert {each.group_key for batch in found.batches for each in batch} == {FIRST.key}
 
 
-async def test_a_group_is_no_larger_than_asked_for_and_the_rest_goes_next(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await record(store, account, *range(5), group=FIRST)
-    await record(store, account, 7, 8, group=SECOND)
+async def test_a_group_is_no_larger_than_asked_for_and_the_rest_goes_next(rig: StoreRig) -> None:
+    await rig.record(*range(5), group=FIRST)
+    await rig.record(7, 8, group=SECOND)
     batches = []
-    while (found := await taken(ops, group_count=2)).batches:
+    while (found := await taken(rig.ops, group_count=2)).batches:
         batches.append([names(batch) for batch in found.batches])
         for batch in found.batches:
-            await settle(ops, *batch)
+            await settle(rig.ops, *batch)
     assert batches == [[[of(0), of(1)], [of(7), of(8)]], [[of(2), of(3)]], [[of(4)]]]
 
 
-async def test_what_waits_behind_another_of_its_lane_goes_in_a_group_only_with_that(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await record(store, account, 1, 2, group=FIRST)
-    await record(store, account, 1, sequence=2, group=FIRST)
-    await record(store, account, 3)
-    await record(store, account, 3, sequence=2, group=FIRST)
-    found = await taken(ops, group_count=9)
+async def test_what_waits_behind_another_of_its_lane_goes_in_a_group_only_with_that(rig: StoreRig) -> None:
+    await rig.record(1, 2, group=FIRST)
+    await rig.record(1, sequence=2, group=FIRST)
+    await rig.record(3)
+    await rig.record(3, sequence=2, group=FIRST)
+    found = await taken(rig.ops, group_count=9)
     assert [names(batch) for batch in found.batches] == [[of(3)], [of(1), of(2), of(1, sequence=2)]]
-    found = await taken(ops, group_count=9, skip=[lane(1)])
+    found = await taken(rig.ops, group_count=9, skip=[lane(1)])
     assert [names(batch) for batch in found.batches] == [[of(3)], [of(2)]]
-    await fail(ops, of(1), due_at=LATER + SECOND_US)
-    found = await taken(ops, group_count=9, skip=[lane(3)])
+    await fail(rig.ops, of(1), due_at=LATER + SECOND_US)
+    found = await taken(rig.ops, group_count=9, skip=[lane(3)])
     assert [names(batch) for batch in found.batches] == [[of(2)]]
-    await settle(ops, *(each for batch in (await taken(ops)).batches for each in batch if names([each]) == [of(3)]))
-    found = await taken(ops, group_count=9)
+    await settle(
+        rig.ops, *(each for batch in (await taken(rig.ops)).batches for each in batch if names([each]) == [of(3)])
+    )
+    found = await taken(rig.ops, group_count=9)
     assert [names(batch) for batch in found.batches] == [[of(2), of(3, sequence=2)]]
 
 
-async def test_a_group_that_failed_comes_due_together_and_one_that_goes_apart_goes_alone(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await record(store, account, 1, 2, group=FIRST)
-    (batch,) = (await taken(ops, group_count=9)).batches
-    await settle(ops, *batch, state=WAITING, due_at=LATER + SECOND_US)
-    assert (await taken(ops, group_count=9)).batches == []
-    (batch,) = (await taken(ops, now=LATER + SECOND_US, group_count=9)).batches
+async def test_a_group_that_failed_comes_due_together_and_one_that_goes_apart_goes_alone(rig: StoreRig) -> None:
+    await rig.record(1, 2, group=FIRST)
+    (batch,) = (await taken(rig.ops, group_count=9)).batches
+    await settle(rig.ops, *batch, state=WAITING, due_at=LATER + SECOND_US)
+    assert (await taken(rig.ops, group_count=9)).batches == []
+    (batch,) = (await taken(rig.ops, now=LATER + SECOND_US, group_count=9)).batches
     assert ([each.attempts for each in batch], names(batch)) == ([1, 1], [of(1), of(2)])
-    await settle(ops, *batch, state=WAITING, due_at=LATER, group_key=None)
-    assert [names(batch) for batch in (await taken(ops, group_count=9)).batches] == [[of(1)], [of(2)]]
+    await settle(rig.ops, *batch, state=WAITING, due_at=LATER, group_key=None)
+    assert [names(batch) for batch in (await taken(rig.ops, group_count=9)).batches] == [[of(1)], [of(2)]]
 
 
-async def test_what_is_let_go_waits_for_its_group_still_and_each_sink_has_its_own(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    other = await sink_of(store, "other")
-    await record(store, account, 1)
-    grouped = change(account, 1, sequence=2, sinks=("ops", "other"))
+async def test_what_is_let_go_waits_for_its_group_still_and_each_sink_has_its_own(rig: StoreRig) -> None:
+    other = await sink_of(rig.store, "other")
+    await rig.record(1)
+    grouped = change(rig.account, 1, sequence=2, sinks=("ops", "other"))
     entries = tuple(replace(each, groups={"ops": FIRST}) for each in grouped.entries)
-    await store.record(replace(grouped, entries=entries))
+    await rig.store.record(replace(grouped, entries=entries))
     assert [each.group_key for each in await due(other, now=START_US)] == [None]
-    await fail(ops, of(1), due_at=LATER)
+    await fail(rig.ops, of(1), due_at=LATER)
     wait_us = round(WAIT_S * SECOND_US)
-    (head,) = await due(ops)
-    await ops.record(Turn(ops.lease, (attempt_record(head),), group_wait_us=wait_us))
-    found = await taken(ops, now=START_US + wait_us - 1)
+    (head,) = await due(rig.ops)
+    await rig.ops.record(Turn(rig.ops.lease, (attempt_record(head),), group_wait_us=wait_us))
+    found = await taken(rig.ops, now=START_US + wait_us - 1)
     assert (found.batches, found.next_due_at) == ([], START_US + wait_us + 1)  # it was recorded a little later
-    assert names(await due(ops, now=START_US + wait_us + 1)) == [of(1, sequence=2)]
+    assert names(await due(rig.ops, now=START_US + wait_us + 1)) == [of(1, sequence=2)]
 
 
 # Trials, and what is called forward
 
 
-async def test_a_trial_is_what_was_never_tried_else_what_was_tried_longest_ago_due_or_not(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
+async def test_a_trial_is_what_was_never_tried_else_what_was_tried_longest_ago_due_or_not(rig: StoreRig) -> None:
     async def trial(which: str, **how: Any) -> list[list[str]]:
-        found = await taken(ops, count=1, trial=which, **how)
+        found = await taken(rig.ops, count=1, trial=which, **how)
         return [names(batch) for batch in found.batches]
 
     assert await trial("never_tried") == await trial("tried_longest_ago") == []
-    await record(store, account, 1, 2, 3)
-    await record(store, account, 1, sequence=2)
+    await rig.record(1, 2, 3)
+    await rig.record(1, sequence=2)
     never = LATER + 10**12
-    await fail(ops, of(1), tried_at=START_US + 2, due_at=never)
+    await fail(rig.ops, of(1), tried_at=START_US + 2, due_at=never)
     assert await trial("never_tried") == [[of(2)]]
     assert await trial("never_tried", skip=[lane(2)]) == [[of(3)]]
     assert await trial("never_tried", skip=[lane(2), lane(3)]) == []  # but for one that an earlier one holds back
-    await fail(ops, of(2), tried_at=START_US + 1, due_at=never)
+    await fail(rig.ops, of(2), tried_at=START_US + 1, due_at=never)
     assert await trial("tried_longest_ago") == [[of(2)]]
     assert await trial("tried_longest_ago", skip=[lane(2)]) == [[of(1)]]
-    await record(store, account, 4, 5, group=FIRST)
+    await rig.record(4, 5, group=FIRST)
     assert await trial("never_tried", now=START_US, skip=[lane(3)]) == []
     assert await trial("never_tried", skip=[lane(3)], group_count=9) == [[of(4), of(5)]]
 
 
-async def test_once_a_sink_works_again_all_that_was_tried_comes_due_within_a_minute_evenly(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
+async def test_once_a_sink_works_again_all_that_was_tried_comes_due_within_a_minute_evenly(rig: StoreRig) -> None:
     count = 120
-    await record(store, account, *range(count + 2))
+    await rig.record(*range(count + 2))
     far, soon = LATER + 10**12, START_US + 1
-    await fail(ops, *map(of, range(count)), due_at=far)
-    await fail(ops, of(count), due_at=soon)
-    await record(store, account, 0, sequence=2)
-    found = await ops.record(Turn(ops.lease, calls_forward=True, take=Take(START_US, 500, frozenset())))
+    await fail(rig.ops, *map(of, range(count)), due_at=far)
+    await fail(rig.ops, of(count), due_at=soon)
+    await rig.record(0, sequence=2)
+    found = await rig.ops.record(Turn(rig.ops.lease, calls_forward=True, take=Take(START_US, 500, frozenset())))
     assert found is not None
     assert [names(batch) for batch in found.batches] == [[of(count + 1)]]  # which was never tried
-    moments = [each.due_at - START_US for each in await due(ops) if each.attempts]
+    moments = [each.due_at - START_US for each in await due(rig.ops) if each.attempts]
     assert len(moments) == count + 1
     assert min(moments) == soon - START_US  # it was to be tried earlier
     assert max(moments) < 45 * SECOND_US  # and with the wait of the breaker, 30 s, all is there within 90 s
     assert all(
         sum(start <= each // SECOND_US < start + 15 for each in moments) in range(36, 45) for start in range(0, 45, 15)
     )
-    await settle(ops, *(each for each in await due(ops) if names([each]) == [of(0)]))
-    assert of(0, sequence=2) in names(await due(ops, now=START_US))
+    await settle(rig.ops, *(each for each in await due(rig.ops) if names([each]) == [of(0)]))
+    assert of(0, sequence=2) in names(await due(rig.ops, now=START_US))
 
 
 # What a turn writes, and in which order
 
 
-async def test_what_is_settled_in_a_turn_makes_room_for_what_the_same_turn_takes(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await record(store, account, 1)
-    await record(store, account, 1, sequence=2)
-    (first,) = await due(ops)
-    found = await ops.record(Turn(ops.lease, (attempt_record(first),), take=Take(LATER, 9, frozenset())))
+async def test_what_is_settled_in_a_turn_makes_room_for_what_the_same_turn_takes(rig: StoreRig) -> None:
+    await rig.record(1)
+    await rig.record(1, sequence=2)
+    (first,) = await due(rig.ops)
+    found = await rig.ops.record(Turn(rig.ops.lease, (attempt_record(first),), take=Take(LATER, 9, frozenset())))
     assert found is not None
     assert [names(batch) for batch in found.batches] == [[of(1, sequence=2)]]
-    assert await ops.record(Turn(ops.lease)) is None
+    assert await rig.ops.record(Turn(rig.ops.lease)) is None
 
 
-async def test_how_a_sink_is_is_kept_with_a_turn_or_without_and_the_last_word_counts(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
-    await record(store, account, 1, 2)
-    one, other = await due(ops)
-    await settle(ops, one)
-    record_ = await ops.load(fingerprint="one")
+async def test_how_a_sink_is_is_kept_with_a_turn_or_without_and_the_last_word_counts(rig: StoreRig) -> None:
+    await rig.record(1, 2)
+    one, other = await due(rig.ops)
+    await settle(rig.ops, one)
+    record_ = await rig.ops.load(fingerprint="one")
     assert (record_.backoff, record_.clock_s) == (BackoffState(), 0.0)
-    await settle(ops, other, backoff=BackoffState(1.0, 2.0), clock_s=7.0)
-    await ops.record(Turn(ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=8.0))
-    await AccountStore(store, account).save_backoff(BackoffState(None, 2.0))
-    record_ = await ops.load(fingerprint="one")
+    await settle(rig.ops, other, backoff=BackoffState(1.0, 2.0), clock_s=7.0)
+    await rig.ops.record(Turn(rig.ops.lease, backoff=BackoffState(60.0, 40.0), clock_s=8.0))
+    await rig.owned.save_backoff(BackoffState(None, 2.0))
+    record_ = await rig.ops.load(fingerprint="one")
     assert (record_.backoff, record_.clock_s) == (BackoffState(60.0, 40.0), 8.0)
-    clock.us += 70 * SECOND_US
-    assert (await ops.load(fingerprint="one")).backoff == BackoffState(-10.0, 40.0)
-    assert (await ops.load(fingerprint="two")).backoff == BackoffState(None, 40.0)  # no pause of another receiver
-    assert (await AccountStore(store, account).load_account()).backoff == BackoffState(None, 2.0)
+    rig.clock.us += 70 * SECOND_US
+    assert (await rig.ops.load(fingerprint="one")).backoff == BackoffState(-10.0, 40.0)
+    assert (await rig.ops.load(fingerprint="two")).backoff == BackoffState(None, 40.0)  # no pause of another receiver
+    assert (await rig.owned.load_account()).backoff == BackoffState(None, 2.0)
 
 
 async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next_of_its_lane_let_go(
-    store: SqlStore, account: Lease, ops: SinkStore
+    rig: StoreRig,
 ) -> None:
-    await record(store, account, 1)
-    await record(store, account, 1, sequence=2)
-    await record(store, account, 2)
-    assert await ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_us=0) == 0
-    await fail(ops, of(1), first_due_at_s=10.0, due_at=LATER + 10**12)
-    await record(store, account, 3)
-    assert await ops.give_up(clock_s=14.9, after_s=5.0, skip=(), group_wait_us=0) == 0
-    assert await ops.give_up(clock_s=15.0, after_s=5.0, skip=[lane(2)], group_wait_us=0) == 1
-    assert set(names(await due(ops))) == {of(2), of(3), of(1, sequence=2)}
-    assert await ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_us=0) == 1
-    assert await ops.give_up(clock_s=19.9, after_s=5.0, skip=(), group_wait_us=0) == 1
-    assert (await store.backlog())["ops"].pending_count == 1
+    await rig.record(1)
+    await rig.record(1, sequence=2)
+    await rig.record(2)
+    assert await rig.ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_us=0) == 0
+    await fail(rig.ops, of(1), first_due_at_s=10.0, due_at=LATER + 10**12)
+    await rig.record(3)
+    assert await rig.ops.give_up(clock_s=14.9, after_s=5.0, skip=(), group_wait_us=0) == 0
+    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=[lane(2)], group_wait_us=0) == 1
+    assert set(names(await due(rig.ops))) == {of(2), of(3), of(1, sequence=2)}
+    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_us=0) == 1
+    assert await rig.ops.give_up(clock_s=19.9, after_s=5.0, skip=(), group_wait_us=0) == 1
+    assert (await rig.store.backlog())["ops"].pending_count == 1
 
 
-async def test_what_a_dead_letter_held_back_still_waits_for_its_group(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await store.record(change(account))
-    await fail(ops, of(1), first_due_at_s=10.0, due_at=LATER)
-    await store.record(change(account, sequence=2, group=Group(b"g", 60.0)))
-    assert await ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_us=60 * SECOND_US) == 1
-    assert names(await due(ops, now=START_US + 59 * SECOND_US)) == []
-    assert names(await due(ops, now=START_US + 61 * SECOND_US)) == [of(1, sequence=2)]
+async def test_what_a_dead_letter_held_back_still_waits_for_its_group(rig: StoreRig) -> None:
+    await rig.record()
+    await fail(rig.ops, of(1), first_due_at_s=10.0, due_at=LATER)
+    await rig.record(sequence=2, group=Group(b"g", 60.0))
+    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_us=60 * SECOND_US) == 1
+    assert names(await due(rig.ops, now=START_US + 59 * SECOND_US)) == []
+    assert names(await due(rig.ops, now=START_US + 61 * SECOND_US)) == [of(1, sequence=2)]
 
 
 async def test_what_waited_for_a_delivery_that_failed_and_was_then_silenced_goes_when_its_group_does(
-    store: SqlStore, account: Lease, ops: SinkStore
+    rig: StoreRig,
 ) -> None:
-    await store.record(change(account))
-    (first,) = await due(ops, now=START_US)
-    await settle(ops, first, state=DeliveryState.WAITING, attempts=1, due_at=LATER)
-    await store.record(change(account, sequence=2, group=Group(b"g", 1.0)))
-    await settle(ops, first, state=DeliveryState.SILENCED, attempts=1)
-    assert names(await due(ops, now=START_US + 2 * SECOND_US)) == [of(1, sequence=2)]
+    await rig.record()
+    (first,) = await due(rig.ops, now=START_US)
+    await settle(rig.ops, first, state=DeliveryState.WAITING, attempts=1, due_at=LATER)
+    await rig.record(sequence=2, group=Group(b"g", 1.0))
+    await settle(rig.ops, first, state=DeliveryState.SILENCED, attempts=1)
+    assert names(await due(rig.ops, now=START_US + 2 * SECOND_US)) == [of(1, sequence=2)]

@@ -10,8 +10,7 @@ from stores import (
     PIPELINE,
     SECOND_US,
     START_US,
-    SetClock,
-    change,
+    StoreRig,
     claim,
     due,
     event,
@@ -79,65 +78,59 @@ async def found(store: SqlStore, sink: SinkStore, subject: str, **more: Any) -> 
 
 @pytest.mark.parametrize("state", ["delivered", "waiting"])
 async def test_a_message_is_kept_with_the_attempt_that_posted_it_and_survives_a_restart(
-    store: SqlStore, account: Lease, ops: SinkStore, url: str, clock: SetClock, state: str
+    rig: StoreRig, url: str, state: str
 ) -> None:
-    await open_and_settle(store, account, ops, ProblemMessage(PROBLEM.id, FIRST), state=state)
-    await store.close()
-    again = await open_store(url, clock=clock)
-    ops = await sink_of(again)
+    await open_and_settle(rig.store, rig.account, rig.ops, ProblemMessage(PROBLEM.id, FIRST), state=state)
+    await rig.store.close()
+    again = await open_store(url, clock=rig.clock)
+    rig.ops = await sink_of(again)
     other = await sink_of(again, "other")
-    assert await kept(again, ops) == await thread(again, ops) == ProblemMessage(PROBLEM.id, FIRST, OPENING)
+    assert await kept(again, rig.ops) == await thread(again, rig.ops) == ProblemMessage(PROBLEM.id, FIRST, OPENING)
     assert await kept(again, other) is await thread(again, other) is None
     await again.close()
 
 
-async def test_of_one_problem_the_last_message_counts_and_one_that_is_gone_is_forgotten(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
+async def test_of_one_problem_the_last_message_counts_and_one_that_is_gone_is_forgotten(rig: StoreRig) -> None:
     gone = ProblemMessage(PROBLEM.id, None)
-    await open_and_settle(store, account, ops, gone, ProblemMessage(PROBLEM.id, FIRST))
-    await store.record(edge(account, 1, ProblemChange(PROBLEM)))
-    await settle(ops, ProblemMessage(PROBLEM.id, SECOND))
-    assert await kept(store, ops) == ProblemMessage(PROBLEM.id, SECOND, OPENING)
-    await store.record(edge(account, 2, ProblemChange(PROBLEM)))
-    await settle(ops, gone)
-    assert await kept(store, ops) is await thread(store, ops) is None
+    await open_and_settle(rig.store, rig.account, rig.ops, gone, ProblemMessage(PROBLEM.id, FIRST))
+    await rig.store.record(edge(rig.account, 1, ProblemChange(PROBLEM)))
+    await settle(rig.ops, ProblemMessage(PROBLEM.id, SECOND))
+    assert await kept(rig.store, rig.ops) == ProblemMessage(PROBLEM.id, SECOND, OPENING)
+    await rig.store.record(edge(rig.account, 2, ProblemChange(PROBLEM)))
+    await settle(rig.ops, gone)
+    assert await kept(rig.store, rig.ops) is await thread(rig.store, rig.ops) is None
 
 
-async def test_failures_belong_in_the_thread_only_while_the_problem_is_open(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await open_and_settle(store, account, ops, ProblemMessage(PROBLEM.id, FIRST))
-    await store.record(edge(account, 1, ProblemChange(PROBLEM, closed_at=from_us(START_US))))
-    assert await thread(store, ops) is None
-    assert await kept(store, ops) == ProblemMessage(PROBLEM.id, FIRST, OPENING)
+async def test_failures_belong_in_the_thread_only_while_the_problem_is_open(rig: StoreRig) -> None:
+    await open_and_settle(rig.store, rig.account, rig.ops, ProblemMessage(PROBLEM.id, FIRST))
+    await rig.store.record(edge(rig.account, 1, ProblemChange(PROBLEM, closed_at=from_us(START_US))))
+    assert await thread(rig.store, rig.ops) is None
+    assert await kept(rig.store, rig.ops) == ProblemMessage(PROBLEM.id, FIRST, OPENING)
 
 
-async def test_a_silent_pipeline_s_message_is_no_thread_for_failures(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
+async def test_a_silent_pipeline_s_message_is_no_thread_for_failures(rig: StoreRig) -> None:
     silent = replace(PROBLEM, kind=EventType.PIPELINE_SILENT)
-    await store.record(edge(account, 0, ProblemChange(silent, is_new=True)))
-    await settle(ops, ProblemMessage(PROBLEM.id, FIRST))
-    assert await thread(store, ops) is None
+    await rig.store.record(edge(rig.account, 0, ProblemChange(silent, is_new=True)))
+    await settle(rig.ops, ProblemMessage(PROBLEM.id, FIRST))
+    assert await thread(rig.store, rig.ops) is None
 
 
-async def test_a_message_goes_with_its_problem_and_none_is_kept_of_a_problem_that_went(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
-    await open_and_settle(store, account, ops, ProblemMessage(PROBLEM.id, FIRST))
-    await store.record(edge(account, 1, ProblemChange(PROBLEM, closed_at=from_us(START_US))))
-    clock.us = START_US + 90 * 86_400 * SECOND_US
-    async for _ in (await upkeep(store)).prune(ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
+async def test_a_message_goes_with_its_problem_and_none_is_kept_of_a_problem_that_went(rig: StoreRig) -> None:
+    await open_and_settle(rig.store, rig.account, rig.ops, ProblemMessage(PROBLEM.id, FIRST))
+    await rig.store.record(edge(rig.account, 1, ProblemChange(PROBLEM, closed_at=from_us(START_US))))
+    rig.clock.us = START_US + 90 * 86_400 * SECOND_US
+    async for _ in (await upkeep(rig.store)).prune(
+        ended_before=Micros(rig.clock.us - SECOND_US), keep=lambda *_: False
+    ):
         pass
-    assert await kept(store, ops) is None
-    await settle(ops, ProblemMessage(PROBLEM.id, SECOND))  # the closing, sent very late
-    assert await kept(store, ops) is None
+    assert await kept(rig.store, rig.ops) is None
+    await settle(rig.ops, ProblemMessage(PROBLEM.id, SECOND))  # the closing, sent very late
+    assert await kept(rig.store, rig.ops) is None
 
 
-async def test_who_lost_the_lease_keeps_no_message(store: SqlStore, account: Lease, ops: SinkStore) -> None:
-    await store.record(change(account))
-    (delivery,) = await due(ops)
-    await sink_of(store)
+async def test_who_lost_the_lease_keeps_no_message(rig: StoreRig) -> None:
+    await rig.record()
+    (delivery,) = await due(rig.ops)
+    await sink_of(rig.store)
     with pytest.raises(OwnershipLostError):
-        await stores.settle(ops, delivery, messages=(ProblemMessage(PROBLEM.id, FIRST),))
+        await stores.settle(rig.ops, delivery, messages=(ProblemMessage(PROBLEM.id, FIRST),))

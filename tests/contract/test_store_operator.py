@@ -11,7 +11,7 @@ from stores import (
     SECOND_US,
     START,
     SetClock,
-    Woken,
+    StoreRig,
     claim,
     closed,
     due,
@@ -63,95 +63,85 @@ async def told_of(sink: SinkStore, type_: EventType = ACKNOWLEDGED) -> list[Deli
     return [each for each in found if each.type == type_]
 
 
-async def test_those_who_were_told_of_a_problem_are_told_that_somebody_took_it(
-    store: SqlStore, account: Lease, ops: SinkStore, woken: Woken
-) -> None:
-    quiet, other = await sink_of(store, "quiet"), await sink_of(store, "other")
-    problem, operator = await degrade(store, account, "ops", "quiet"), operator_of(store)
+async def test_those_who_were_told_of_a_problem_are_told_that_somebody_took_it(rig: StoreRig) -> None:
+    quiet, other = await sink_of(rig.store, "quiet"), await sink_of(rig.store, "other")
+    problem, operator = await degrade(rig.store, rig.account, "ops", "quiet"), operator_of(rig.store)
     await silence(quiet, *await due(quiet))
-    woken.names.clear()
+    rig.woken.names.clear()
     assert await operator.acknowledge(problem.id, **DANA)
     await asyncio.sleep(0)
-    assert woken.names == ["ops"]
-    assert [each.type for each in await due(ops)] == [EventType.ACCOUNT_DEGRADED]  # first the one, then the other
-    (taken,) = await told_of(ops)
+    assert rig.woken.names == ["ops"]
+    assert [each.type for each in await due(rig.ops)] == [EventType.ACCOUNT_DEGRADED]  # first the one, then the other
+    (taken,) = await told_of(rig.ops)
     assert (taken.is_opening_sent, taken.only_closes, taken.problem) == (True, False, problem.id)
     assert taken.content["data"]["acknowledgement"] == {"by": "dana", "comment": "on it"}
     assert taken.content["data"]["cause"] == "500"
     assert (await due(quiet), await due(other)) == ([], [])
 
 
-async def test_a_sink_that_a_silence_keeps_the_opening_from_later_is_known_not_to_have_it(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    problem = await degrade(store, account, "ops")
-    await operator_of(store).acknowledge(problem.id, **DANA)
-    await silence(ops, *await due(ops))
-    (taken,) = await due(ops)
+async def test_a_sink_that_a_silence_keeps_the_opening_from_later_is_known_not_to_have_it(rig: StoreRig) -> None:
+    problem = await degrade(rig.store, rig.account, "ops")
+    await operator_of(rig.store).acknowledge(problem.id, **DANA)
+    await silence(rig.ops, *await due(rig.ops))
+    (taken,) = await due(rig.ops)
     assert (taken.type, taken.is_opening_sent) == (ACKNOWLEDGED, False)
 
 
-async def test_a_problem_is_taken_again_and_given_back(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
-    problem, operator = await degrade(store, account, "ops"), operator_of(store)
-    await settle(ops, *await due(ops))
+async def test_a_problem_is_taken_again_and_given_back(rig: StoreRig) -> None:
+    problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
+    await settle(rig.ops, *await due(rig.ops))
 
     async def until() -> object:
-        (opening,) = await ops.sent_openings()
+        (opening,) = await rig.ops.sent_openings()
         return opening.acked_until
 
     assert await until() is None
     assert not await operator.unacknowledge(problem.id)
-    later = clock.now() + timedelta(hours=2)
+    later = rig.clock.now() + timedelta(hours=2)
     for sequence, taken_until in ((1, later), (2, None)):
         assert await operator.acknowledge(problem.id, by="dana", comment=None, until=taken_until)
-        (taken,) = await told_of(ops)
+        (taken,) = await told_of(rig.ops)
         assert int(taken.content["sequence"]) == sequence
-        await settle(ops, taken)
+        await settle(rig.ops, taken)
         at = await until()
         assert at == taken_until or (taken_until is None and at > later)  # type: ignore[operator] # a time by then
     assert await operator.unacknowledge(problem.id)
     assert await until() is None
-    assert await due(ops) == []
+    assert await due(rig.ops) == []
 
 
-async def test_a_reminder_that_waits_knows_that_its_problem_was_taken(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
-    problem, operator = await degrade(store, account, "ops"), operator_of(store)
-    (opening,) = await due(ops)
-    reminder = EVENTS.reminder(opening.body, problem, sink="ops", after=0, at=clock.now())
-    await ops.record(SourceChange(ops.lease, 0, 1, None, (reminder,)))
-    later = clock.now() + timedelta(hours=2)
+async def test_a_reminder_that_waits_knows_that_its_problem_was_taken(rig: StoreRig) -> None:
+    problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
+    (opening,) = await due(rig.ops)
+    reminder = EVENTS.reminder(opening.body, problem, sink="ops", after=0, at=rig.clock.now())
+    await rig.ops.record(SourceChange(rig.ops.lease, 0, 1, None, (reminder,)))
+    later = rig.clock.now() + timedelta(hours=2)
     await operator.acknowledge(problem.id, by=None, comment=None, until=later)
-    (waiting,) = await told_of(ops, EventType.PROBLEM_REMINDER)
+    (waiting,) = await told_of(rig.ops, EventType.PROBLEM_REMINDER)
     assert (waiting.acked_until, waiting.is_problem_open) == (later, True)
 
 
-async def test_what_is_over_is_taken_by_nobody(store: SqlStore, account: Lease, ops: SinkStore) -> None:
-    problem, operator = await degrade(store, account, "ops"), operator_of(store)
+async def test_what_is_over_is_taken_by_nobody(rig: StoreRig) -> None:
+    problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
     await operator.acknowledge(problem.id, **DANA)
-    await store.record(SourceChange(account, 1, 2, None, (), closed(problem)))
+    await rig.store.record(SourceChange(rig.account, 1, 2, None, (), closed(problem)))
     assert not await operator.acknowledge(problem.id, **DANA)
     assert not await operator.unacknowledge(problem.id)
-    assert len(await told_of(ops)) == 1
+    assert len(await told_of(rig.ops)) == 1
 
 
-async def test_a_problem_is_closed_after_it_was_taken_under_the_next_number(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    problem, operator = await degrade(store, account, "ops"), operator_of(store)
+async def test_a_problem_is_closed_after_it_was_taken_under_the_next_number(rig: StoreRig) -> None:
+    problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
     closing = EVENTS.closed(problem, None, reason=ClosedReason.REMOVED, after=0, at=START)
     await operator.acknowledge(problem.id, **DANA)
     assert closing.problem is not None
     with pytest.raises(SequenceConflictError):  # whoever closes it had not seen that; nothing is written
-        await (await upkeep(store)).close_problems([(closing.entry, closing.problem)])
-    (seen,) = await store.open_problems()
+        await (await upkeep(rig.store)).close_problems([(closing.entry, closing.problem)])
+    (seen,) = await rig.store.open_problems()
     closing = EVENTS.closed(problem, None, reason=ClosedReason.REMOVED, after=seen.told_count, at=START)
     assert closing.problem is not None
-    assert await (await upkeep(store)).close_problems([(closing.entry, closing.problem)]) == 1
-    (over,) = await told_of(ops, EventType.PROBLEM_CLOSED)
+    assert await (await upkeep(rig.store)).close_problems([(closing.entry, closing.problem)]) == 1
+    (over,) = await told_of(rig.ops, EventType.PROBLEM_CLOSED)
     assert over.content["sequence"] == "0000000002"
 
 

@@ -12,8 +12,7 @@ from stores import (
     SECOND_US,
     START_US,
     SetClock,
-    Woken,
-    change,
+    StoreRig,
     closed,
     due,
     event,
@@ -70,52 +69,46 @@ def reminds(sink: SinkStore, problem: Problem, *, sequence: int = 1, at: int = 7
     return SourceChange(sink.lease, sequence - 1, sequence, None, (entry,), reminders={problem.id: Micros(at)})
 
 
-async def test_what_is_silenced_is_settled_and_lets_the_next_go(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await store.record(change(account))
-    await store.record(change(account, sequence=2))
-    await silence(ops, *await due(ops))
-    assert names(await due(ops)) == [of(1, sequence=2)]
-    await ops.release()  # which lets go of openings alone
-    assert (await store.backlog())["ops"].pending_count == 1
+async def test_what_is_silenced_is_settled_and_lets_the_next_go(rig: StoreRig) -> None:
+    await rig.record()
+    await rig.record(sequence=2)
+    await silence(rig.ops, *await due(rig.ops))
+    assert names(await due(rig.ops)) == [of(1, sequence=2)]
+    await rig.ops.release()  # which lets go of openings alone
+    assert (await rig.store.backlog())["ops"].pending_count == 1
 
 
-async def test_whom_a_silence_kept_an_event_from_is_not_sent_its_end(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
-    await store.record(change(account, sinks=("ops", "log"), problems=opened(overdue(1))))
-    await silence(ops, *await due(ops))
-    await store.record(change(account, sequence=2, sinks=(), problems=closed(overdue(1))))
-    assert await due(ops) == []
-    assert (await store.backlog())["log"].pending_count == 2
+async def test_whom_a_silence_kept_an_event_from_is_not_sent_its_end(rig: StoreRig) -> None:
+    await rig.record(sinks=("ops", "log"), problems=opened(overdue(1)))
+    await silence(rig.ops, *await due(rig.ops))
+    await rig.record(sequence=2, sinks=(), problems=closed(overdue(1)))
+    assert await due(rig.ops) == []
+    assert (await rig.store.backlog())["log"].pending_count == 2
 
 
 async def test_an_opening_that_was_silenced_waits_again_while_its_problem_is_open_and_before_its_closing(
-    store: SqlStore, problem: Problem, account: Lease, ops: SinkStore, clock: SetClock
+    rig: StoreRig, problem: Problem
 ) -> None:
-    await ops.release()  # of nothing
-    await silence(ops, *await due(ops))
-    await store.record(change(account, 1))
-    clock.us += SECOND_US
-    await ops.release()
-    kept_back, other = sorted(await due(ops), key=lambda each: each.number)
+    await rig.ops.release()  # of nothing
+    await silence(rig.ops, *await due(rig.ops))
+    await rig.record(1)
+    rig.clock.us += SECOND_US
+    await rig.ops.release()
+    kept_back, other = sorted(await due(rig.ops), key=lambda each: each.number)
     assert (names([kept_back]), names([other])) == (["accounts/default-1"], [of(1)])
-    assert (kept_back.attempts, kept_back.due_at) == (0, clock.us)
-    await store.record(closes(account, problem, clock))
-    assert len(await due(ops)) == 2  # the closing waits for it
-    await settle_all(ops)
-    await ops.release()
-    assert await due(ops) == []
+    assert (kept_back.attempts, kept_back.due_at) == (0, rig.clock.us)
+    await rig.store.record(closes(rig.account, problem, rig.clock))
+    assert len(await due(rig.ops)) == 2  # the closing waits for it
+    await settle_all(rig.ops)
+    await rig.ops.release()
+    assert await due(rig.ops) == []
 
 
-async def test_nothing_of_a_closed_problem_waits_again(
-    store: SqlStore, problem: Problem, account: Lease, ops: SinkStore, clock: SetClock
-) -> None:
-    await silence(ops, *await due(ops))
-    await store.record(closes(account, problem, clock))
-    await ops.release()
-    assert await due(ops) == []
+async def test_nothing_of_a_closed_problem_waits_again(rig: StoreRig, problem: Problem) -> None:
+    await silence(rig.ops, *await due(rig.ops))
+    await rig.store.record(closes(rig.account, problem, rig.clock))
+    await rig.ops.release()
+    assert await due(rig.ops) == []
 
 
 @pytest.mark.parametrize(
@@ -130,20 +123,12 @@ async def test_nothing_of_a_closed_problem_waits_again(
 )
 @pytest.mark.parametrize("type_", [RECOVERED, EventType.EXECUTION_FAILED])
 async def test_what_closes_a_problem_knows_whether_its_opening_was_sent(
-    store: SqlStore,
-    problem: Problem,
-    account: Lease,
-    ops: SinkStore,
-    clock: SetClock,
-    settled: dict[str, Any] | None,
-    type_: EventType,
-    *,
-    is_sent: bool | None,
+    rig: StoreRig, problem: Problem, settled: dict[str, Any] | None, type_: EventType, *, is_sent: bool | None
 ) -> None:
-    sink = ops if settled is not None else await sink_of(store, "log")  # which the opening did not go to
+    sink = rig.ops if settled is not None else await sink_of(rig.store, "log")  # which the opening did not go to
     if settled is not None:
-        await settle(ops, *await due(ops), **settled)
-    await store.record(closes(account, problem, clock, type_=type_, sinks=(sink.lease.name,)))
+        await settle(rig.ops, *await due(rig.ops), **settled)
+    await rig.store.record(closes(rig.account, problem, rig.clock, type_=type_, sinks=(sink.lease.name,)))
     (closing,) = await due(sink)
     assert (closing.problem, closing.closes, closing.is_problem_open) == (problem.id, True, False)
     # What only closes went there because the opening had gone there, which retention may have taken since.
@@ -151,32 +136,32 @@ async def test_what_closes_a_problem_knows_whether_its_opening_was_sent(
 
 
 async def test_a_reminder_knows_whether_its_problem_is_open_and_comes_after_the_opening(
-    store: SqlStore, problem: Problem, account: Lease, ops: SinkStore, clock: SetClock
+    rig: StoreRig, problem: Problem
 ) -> None:
-    await settle_all(ops)
-    await store.record(reminds(ops, problem))
-    (reminder,) = await due(ops)
+    await settle_all(rig.ops)
+    await rig.store.record(reminds(rig.ops, problem))
+    (reminder,) = await due(rig.ops)
     assert (reminder.type, reminder.is_opening_sent, reminder.is_problem_open) == (REMINDER, True, True)
-    await store.record(closes(account, problem, clock))
-    reminder, _ = await due(ops)
+    await rig.store.record(closes(rig.account, problem, rig.clock))
+    reminder, _ = await due(rig.ops)
     assert not reminder.is_problem_open
-    await settle(ops, *await due(ops))
-    await store.record(reminds(ops, problem, sequence=2))
-    clock.us += 90 * DAY_US
-    async for _ in (await upkeep(store)).prune(ended_before=clock.steady_us(), keep=lambda *_: False):
+    await settle(rig.ops, *await due(rig.ops))
+    await rig.store.record(reminds(rig.ops, problem, sequence=2))
+    rig.clock.us += 90 * DAY_US
+    async for _ in (await upkeep(rig.store)).prune(ended_before=rig.clock.steady_us(), keep=lambda *_: False):
         pass
-    (reminder,) = await due(ops, now=clock.us)
+    (reminder,) = await due(rig.ops, now=rig.clock.us)
     assert not reminder.is_problem_open  # retention took it
 
 
 @pytest.mark.parametrize(("state", "is_sent"), [(DELIVERED, True), (ACCEPTED, True), (DEAD, False), (SILENCED, False)])
 async def test_a_sink_knows_the_open_problems_whose_opening_it_took(
-    store: SqlStore, problem: Problem, account: Lease, ops: SinkStore, clock: SetClock, state: str, *, is_sent: bool
+    rig: StoreRig, problem: Problem, state: str, *, is_sent: bool
 ) -> None:
-    assert await ops.sent_openings() == []
-    clock.us += SECOND_US
-    await settle_all(ops, state=DeliveryState(state))
-    found = await ops.sent_openings()
+    assert await rig.ops.sent_openings() == []
+    rig.clock.us += SECOND_US
+    await settle_all(rig.ops, state=DeliveryState(state))
+    found = await rig.ops.sent_openings()
     assert bool(found) is is_sent
     if is_sent:
         (sent,) = found
@@ -184,79 +169,77 @@ async def test_a_sink_knows_the_open_problems_whose_opening_it_took(
         assert (sent.recorded_at, sent.settled_at) == (START_US, START_US + SECOND_US)
         assert b"accounts/default" in sent.body
         for sequence, at in ((1, 7), (2, 8)):
-            await ops.record(reminds(ops, problem, sequence=sequence, at=at))
-            assert [each.reminded_at for each in await ops.sent_openings()] == [at]
-        assert (await ops.load(fingerprint="x")).sequence == 2
-    clock.us += SECOND_US
-    await store.record(closes(account, problem, clock))
-    assert await ops.sent_openings() == []
-    assert [each.closed_at for each in await ops.sent_openings(closed_from=clock.now())] == [clock.now()] * is_sent
-    assert await ops.sent_openings(closed_from=clock.now() + timedelta(microseconds=1)) == []
+            await rig.ops.record(reminds(rig.ops, problem, sequence=sequence, at=at))
+            assert [each.reminded_at for each in await rig.ops.sent_openings()] == [at]
+        assert (await rig.ops.load(fingerprint="x")).sequence == 2
+    rig.clock.us += SECOND_US
+    await rig.store.record(closes(rig.account, problem, rig.clock))
+    assert await rig.ops.sent_openings() == []
+    assert [each.closed_at for each in await rig.ops.sent_openings(closed_from=rig.clock.now())] == [
+        rig.clock.now()
+    ] * is_sent
+    assert await rig.ops.sent_openings(closed_from=rig.clock.now() + timedelta(microseconds=1)) == []
 
 
-async def test_a_dead_letter_is_replayed_once_and_goes_as_if_it_were_new(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock, woken: Woken
-) -> None:
-    operator = operator_of(store)
-    await store.record(change(account))
-    dead = [each.number for each in await due(ops)]
+async def test_a_dead_letter_is_replayed_once_and_goes_as_if_it_were_new(rig: StoreRig) -> None:
+    operator = operator_of(rig.store)
+    await rig.record()
+    dead = [each.number for each in await due(rig.ops)]
     assert await operator.replay("ops", dead) == 0  # it waits
-    await settle_all(ops, state=DEAD, rejections=5, attempts=9, group_key=b"a")
-    clock.us = LATER
-    woken.names.clear()
+    await settle_all(rig.ops, state=DEAD, rejections=5, attempts=9, group_key=b"a")
+    rig.clock.us = LATER
+    rig.woken.names.clear()
     assert await operator.replay("other", dead) == 0
     assert await operator.replay("ops", [*dead, 99]) == 1
     assert await operator.replay("ops", dead) == 0
-    assert woken.names == ["ops"]
-    (again,) = await due(ops)
+    assert rig.woken.names == ["ops"]
+    (again,) = await due(rig.ops)
     assert (again.replayed, again.attempts, again.rejections, again.group_key) == (True, 0, 0, None)
     assert (again.due_at, again.tried_at, again.first_due_at_s) == (LATER, 0, None)
-    await settle_all(ops)
+    await settle_all(rig.ops)
     assert await operator.replay("ops", dead) == 0
 
 
 async def test_all_that_is_dead_is_replayed_in_short_transactions(
-    store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock, monkeypatch: pytest.MonkeyPatch
+    rig: StoreRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(operator_store, "REPLAYED_COUNT", 2)
-    operator = operator_of(store)
+    operator = operator_of(rig.store)
     for number in range(1, 6):
-        await store.record(change(account, number))
-    waiting, *dying = await due(ops)
-    await settle(ops, *dying, state=DEAD)
+        await rig.record(number)
+    waiting, *dying = await due(rig.ops)
+    await settle(rig.ops, *dying, state=DEAD)
     numbers = [each.number for each in dying]
     assert await operator.replay("ops", [*numbers[:3], waiting.number]) == 3
     assert await operator.replay("ops", None) == 1
     assert await operator.replay("ops", None) == 0
-    await settle_all(ops, state=DEAD)
+    await settle_all(rig.ops, state=DEAD)
     assert await operator.replay("ops", None) == 5
-    assert len(await due(ops, now=clock.us)) == 5
+    assert len(await due(rig.ops, now=rig.clock.us)) == 5
 
 
-async def test_what_is_replayed_waits_for_nothing_and_holds_nothing_back(
-    store: SqlStore, account: Lease, ops: SinkStore
-) -> None:
+async def test_what_is_replayed_waits_for_nothing_and_holds_nothing_back(rig: StoreRig) -> None:
     for sequence in (1, 2, 3):
-        await store.record(change(account, sequence=sequence))
+        await rig.record(sequence=sequence)
     for how in ({"state": DELIVERED}, {"state": DEAD}, {"state": WAITING, "due_at": LATER + 1}):
-        await settle(ops, *await due(ops), **how)
-    assert await operator_of(store).replay("ops", None) == 1
-    (replayed,) = await due(ops)  # though another of its execution waits to be tried again
+        await settle(rig.ops, *await due(rig.ops), **how)
+    assert await operator_of(rig.store).replay("ops", None) == 1
+    (replayed,) = await due(rig.ops)  # though another of its execution waits to be tried again
     assert names([replayed]) == [of(1, sequence=2)]
-    await settle(ops, replayed, state=WAITING, due_at=LATER + 9)
-    assert names(await due(ops, now=LATER + 1)) == [of(1, sequence=3)]
-    await store.record(change(account, sequence=4))
-    assert len((await taken(ops, now=LATER + 1)).batches) == 1  # the next of its execution waits for that alone
+    await settle(rig.ops, replayed, state=WAITING, due_at=LATER + 9)
+    assert names(await due(rig.ops, now=LATER + 1)) == [of(1, sequence=3)]
+    await rig.record(sequence=4)
+    assert len((await taken(rig.ops, now=LATER + 1)).batches) == 1  # the next of its execution waits for that alone
 
 
-async def test_what_is_replayed_is_not_pruned(store: SqlStore, account: Lease, ops: SinkStore, clock: SetClock) -> None:
-    await store.record(change(account, ended_at=START_US))
-    await settle_all(ops, state=DEAD)
-    assert await operator_of(store).replay("ops", None) == 1
-    clock.us += 90 * DAY_US
-    async for _ in (await upkeep(store)).prune(ended_before=clock.steady_us(), keep=lambda *_: False):
+async def test_what_is_replayed_is_not_pruned(rig: StoreRig) -> None:
+    await rig.record(ended_at=START_US)
+    await settle_all(rig.ops, state=DEAD)
+    assert await operator_of(rig.store).replay("ops", None) == 1
+    rig.clock.us += 90 * DAY_US
+    async for _ in (await upkeep(rig.store)).prune(ended_before=rig.clock.steady_us(), keep=lambda *_: False):
         pass
-    assert len(await due(ops, now=clock.us)) == 1
+    assert len(await due(rig.ops, now=rig.clock.us)) == 1
 
 
 FAILING, DISABLED = EventType.SINK_FAILING, EventType.SINK_DISABLED

@@ -1,16 +1,17 @@
-"""A clock that is moved by hand, a real store that goes by it, and the command line in this process."""
+"""A clock moved by hand, a real store and accounts that go by it, and the command line in this process."""
 
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import pytest
 from bench.virtual_time import write_without_waiting
-from stores import open_soon
-from virtual import FakeClock
+from stores import HeardStore, open_soon
+from virtual import FakeClock, Start, account_of
 
 from watcher.cli.main import main
 from watcher.runtime.signals import ENDING
@@ -46,6 +47,16 @@ async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
     await write_without_waiting(store)
     yield store
     await store.close()
+
+
+@pytest.fixture
+def heard(store: SqlStore) -> HeardStore:
+    return HeardStore(store)
+
+
+@pytest.fixture
+def start(heard: HeardStore, clock: FakeClock) -> Start:
+    return partial(account_of, cast("SqlStore", heard), clock)
 
 
 @pytest.fixture

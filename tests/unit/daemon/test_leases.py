@@ -23,7 +23,7 @@ class Replica:
 
     def __init__(self, table: LeaseTable, name: str) -> None:
         self.store = FakeLeaseStore(table)
-        self.clock = FakeClock()
+        self.clock = table.clock
         self.table = table
         self.name = name
         self.metrics = Metrics()
@@ -31,7 +31,7 @@ class Replica:
         self.leases = Ownership(
             self.store.as_of_postgresql(),
             replica=name,
-            clock=table.clock,
+            clock=self.clock,
             metrics=self.metrics,
             fatal=self.fatal.append,
         )
@@ -48,7 +48,7 @@ class Replica:
 
     def rests_s(self) -> float:
         """Return for how long it would renew nothing."""
-        return self.leases._renew_at - self.table.clock.boot_time()
+        return self.leases._renew_at - self.clock.boot_time()
 
     def agrees(self) -> bool:
         return self.leases.is_agreed
@@ -94,62 +94,56 @@ async def test_what_is_wanted_and_free_is_held_at_once_and_said(replica: Replica
 
 
 async def test_a_lease_is_trusted_from_before_its_renewal_was_sent_and_a_second_less_than_it_lasts(
-    replica: Replica, clock: FakeClock
+    replica: Replica,
 ) -> None:
     replica.store.may_answer.clear()
     wanting = asyncio.create_task(replica.want(A))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    clock.advance(5)
+    replica.clock.advance(5)
     replica.store.may_answer.set()
     await wanting
     held = await replica.leases.take(A)
-    clock.advance(LEASE_S - 1 - 5 - 0.01)
+    replica.clock.advance(LEASE_S - 1 - 5 - 0.01)
     assert (held.is_trusted(), replica.held("account")) == (True, 1)
-    clock.advance(0.02)
+    replica.clock.advance(0.02)
     assert (held.is_trusted(), replica.held("account")) == (False, 0)
 
 
 @pytest.mark.parametrize("is_committed", [False, True])
-async def test_a_renewal_that_failed_however_it_ended_there_is_none(
-    replica: Replica, clock: FakeClock, *, is_committed: bool
-) -> None:
+async def test_a_renewal_that_failed_however_it_ended_there_is_none(replica: Replica, *, is_committed: bool) -> None:
     held = await taken(replica)
     replica.store.trouble, replica.store.forgets_to_say = StoreError("rolled back, or who knows"), is_committed
-    clock.advance(RENEW_EVERY_S)
+    replica.clock.advance(RENEW_EVERY_S)
     await replica.look()
     assert replica.rests_s() == RENEW_AGAIN_S
-    clock.advance(LEASE_S - 1 - RENEW_EVERY_S)
+    replica.clock.advance(LEASE_S - 1 - RENEW_EVERY_S)
     assert not held.is_trusted()
     assert replica.leases.problem() is None
-    clock.advance(1)
+    replica.clock.advance(1)
     assert replica.leases.problem() == "the leases were not renewed in time, so other replicas may have taken over"
 
 
-async def test_a_renewal_that_hangs_keeps_nothing_trusted_and_comes_too_late(
-    replica: Replica, clock: FakeClock
-) -> None:
+async def test_a_renewal_that_hangs_keeps_nothing_trusted_and_comes_too_late(replica: Replica) -> None:
     held = await taken(replica)
-    clock.advance(RENEW_EVERY_S)
+    replica.clock.advance(RENEW_EVERY_S)
     replica.store.may_answer.clear()
     looking = asyncio.create_task(replica.look())
     while len(replica.store.asked) < 2:
         await asyncio.sleep(0)
     await replica.leases.release(A)  # it may be owned: nothing to do, and nothing to wait for
-    clock.advance(LEASE_S - RENEW_EVERY_S)
+    replica.clock.advance(LEASE_S - RENEW_EVERY_S)
     assert not held.is_trusted()
-    clock.advance(LEASE_S)
+    replica.clock.advance(LEASE_S)
     replica.store.may_answer.set()
     await looking
     assert not held.is_trusted()
 
 
-async def test_what_another_took_over_while_this_one_slept_is_lost_and_said_once(
-    replica: Replica, table: LeaseTable, clock: FakeClock
-) -> None:
+async def test_what_another_took_over_while_this_one_slept_is_lost_and_said_once(replica: Replica) -> None:
     held = await taken(replica)
-    clock.advance(LEASE_S + 60)
-    other = Replica(table, "other")
+    replica.clock.advance(LEASE_S + 60)
+    other = Replica(replica.table, "other")
     await other.want(A)
     assert other.owned([A]) == [A]
     assert (other.takeovers("account"), other.takeovers("maintenance")) == (1, 1)
@@ -166,30 +160,28 @@ async def test_what_another_took_over_while_this_one_slept_is_lost_and_said_once
         await replica.leases.take(A)
 
 
-async def test_what_its_last_owner_is_still_writing_is_taken_soon_after(replica: Replica, table: LeaseTable) -> None:
+async def test_what_its_last_owner_is_still_writing_is_taken_soon_after(replica: Replica) -> None:
     first = await taken(replica)
-    table.written.add(A)
+    replica.table.written.add(A)
     with pytest.raises(OwnershipLostError, match="account a"):
         await replica.leases.take(A)
     assert (first.is_trusted(), replica.rests_s() < 0.1) == (False, True)
-    table.written.clear()
+    replica.table.written.clear()
     await replica.look()
     assert A in replica.changed
     assert (await replica.leases.take(A)).is_trusted()
 
 
-async def test_surplus_is_given_up_one_at_a_time_and_held_until_it_is(
-    replica: Replica, table: LeaseTable, clock: FakeClock
-) -> None:
+async def test_surplus_is_given_up_one_at_a_time_and_held_until_it_is(replica: Replica) -> None:
     await replica.want(A, B)
-    other = Replica(table, "other")
+    other = Replica(replica.table, "other")
     await other.want(A, B)
     for _ in range(2):
-        clock.advance(RENEW_EVERY_S)
+        replica.clock.advance(RENEW_EVERY_S)
         await replica.look()
         await other.look()
     (given,) = set(replica.changed) & set(ACCOUNTS) - set(replica.owned(ACCOUNTS))
-    assert table.owned()["one"] == 2
+    assert replica.table.owned()["one"] == 2
     held = replica.leases._held.get(given)
     assert held is not None
     assert held.is_trusted()
@@ -213,30 +205,26 @@ async def test_a_release_that_fails_or_hangs_is_not_believed_in_nor_waited_for_l
     await replica.leases.close()
 
 
-async def test_at_the_end_all_is_released_and_nothing_is_taken_any_more(
-    replica: Replica, table: LeaseTable, clock: FakeClock
-) -> None:
+async def test_at_the_end_all_is_released_and_nothing_is_taken_any_more(replica: Replica) -> None:
     held = await taken(replica)
     await replica.leases.want({A: "", B: ""}, fingerprint="one")
     replica.leases.leave()
-    clock.advance(RENEW_EVERY_S)
+    replica.clock.advance(RENEW_EVERY_S)
     await replica.look()
     assert held.is_trusted()  # it may drain as long as it takes
-    assert table.replicas() == set()
+    assert replica.table.replicas() == set()
     await replica.leases.release(A)
-    assert table.is_free(A)
+    assert replica.table.is_free(A)
     await replica.leases.close()
     await replica.leases.close()
-    assert table.is_free(MAINTENANCE)
-    assert (table.is_free(B), len(released(replica.store.asked))) == (True, 3)
+    assert replica.table.is_free(MAINTENANCE)
+    assert (replica.table.is_free(B), len(released(replica.store.asked))) == (True, 3)
 
 
-async def test_what_was_taken_by_a_renewal_under_way_at_the_end_is_released_too(
-    replica: Replica, table: LeaseTable, clock: FakeClock
-) -> None:
+async def test_what_was_taken_by_a_renewal_under_way_at_the_end_is_released_too(replica: Replica) -> None:
     await replica.want(A)
     await replica.leases.want({A: "", B: ""}, fingerprint="one")
-    clock.advance(RENEW_EVERY_S)
+    replica.clock.advance(RENEW_EVERY_S)
     replica.store.may_answer.clear()
     wanting = asyncio.create_task(replica.leases.want(dict.fromkeys([A, B, OPS], ""), fingerprint="one"))
     await asyncio.sleep(0)
@@ -246,21 +234,19 @@ async def test_what_was_taken_by_a_renewal_under_way_at_the_end_is_released_too(
     replica.store.may_answer.set()
     await closing
     await wanting
-    assert [key for key in (A, B, OPS, MAINTENANCE) if not table.is_free(key)] == []
+    assert [key for key in (A, B, OPS, MAINTENANCE) if not replica.table.is_free(key)] == []
 
 
-async def test_it_renews_every_three_seconds_or_when_something_is_about_to_be_free(
-    replica: Replica, table: LeaseTable, clock: FakeClock
-) -> None:
+async def test_it_renews_every_three_seconds_or_when_something_is_about_to_be_free(replica: Replica) -> None:
     await replica.want(A)
     assert replica.rests_s() == RENEW_EVERY_S
-    await table.give(B, owner="other")
+    await replica.table.give(B, owner="other")
     await replica.want(A, B)
     assert replica.rests_s() == RENEW_EVERY_S
-    clock.advance(LEASE_S - 1)
+    replica.clock.advance(LEASE_S - 1)
     await replica.look()
     assert 1.0 < replica.rests_s() < 1.1
-    clock.advance(1)
+    replica.clock.advance(1)
     await replica.look()
     assert replica.owned(ACCOUNTS) == [A, B]
 
@@ -302,23 +288,21 @@ async def test_a_bug_in_that_ends_the_program(replica: Replica, monkeypatch: pyt
     replica.fatal.clear()
 
 
-async def test_configurations_that_differ_are_said_once_until_they_agree(
-    replica: Replica, table: LeaseTable, clock: FakeClock
-) -> None:
-    other = Replica(table, "other")
+async def test_configurations_that_differ_are_said_once_until_they_agree(replica: Replica) -> None:
+    other = Replica(replica.table, "other")
     await replica.want(A, fingerprint="new")
     assert replica.agrees()
     await other.want(A, fingerprint="old")
     with capture_logs() as logs:
         for _ in range(3):
-            clock.advance(RENEW_EVERY_S)
+            replica.clock.advance(RENEW_EVERY_S)
             await replica.look()
             await other.look()
     (line,) = logs  # of this one: the other said so when it came
     assert (line["event"], line["log_level"], line["replicas"]) == ("config.differs", "warning", 2)
     assert not replica.agrees()
     await other.want(A, fingerprint="new")
-    clock.advance(RENEW_EVERY_S)
+    replica.clock.advance(RENEW_EVERY_S)
     await replica.look()
     assert replica.agrees()
 

@@ -1,16 +1,14 @@
 """The maintenance over the real store in virtual time."""
 
 import asyncio
-import sqlite3
 from collections.abc import Collection, Mapping
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 from lease_store import Alone
-from stores import PIPELINE, change, claim, executions_of, pipeline_change, stream_of, upkeep
+from stores import PIPELINE, change, claim, executions_of, held, pipeline_change, stream_of, upkeep
 from structlog.testing import capture_logs
 from supervision import Owners, Setup, maintenance_of, set_up
 from virtual import EPOCH, Account, FakeClock, account_of, said
@@ -104,8 +102,7 @@ async def test_pruning_that_failed_begins_anew(store: SqlStore, clock: FakeClock
     lease = await claim(store, "account", "default")
     await store.record(change(lease, sinks=(), ended_at=1))
     maintenance = maintenance_of(store, clock, Owners(NOTHING))
-    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
-        stranger.execute("BEGIN IMMEDIATE")
+    with held(path):
         await maintenance.tick()
     await maintenance.tick()
     assert await executions_of(store, lease) == []

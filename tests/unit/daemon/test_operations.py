@@ -1,9 +1,7 @@
 """What people ask of a running daemon, over a real store and real sockets; it looks when the test says."""
 
 import json
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import pytest
 from receiver import answer, says
 from sample_events import PIPELINE
-from stores import operator_of
+from stores import held, operator_of
 from structlog.testing import capture_logs
 from supervision import A, Setup, set_up
 from virtual import FakeClock
@@ -195,10 +193,8 @@ async def test_a_store_that_takes_no_writes_and_a_refused_configuration_are_trou
     await rig.run(sinks={})
     assert rig.operations.troubles() == []
     rig.follower._reject(["watcher.yaml:3:1: sinks: is wrong", "watcher.yaml:9:1: watch: is wrong"])
-    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
-        stranger.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreError):
-            await rig.operator.end_silence(1)
+    with held(path), pytest.raises(StoreError):
+        await rig.operator.end_silence(1)
     rig.setup.clock.advance(5)
     rig.follower._reject(["watcher.yaml:3:1: sinks: is wrong", "watcher.yaml:9:1: watch: is wrong"])
     store, config = rig.operations.troubles()

@@ -1,13 +1,12 @@
 """What `/readyz` says, over a real file that another program locks."""
 
 import asyncio
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import cast
 
 import pytest
 from lease_store import Alone
+from stores import held
 from structlog.testing import capture_logs
 from supervision import dependencies_of
 from virtual import FakeClock
@@ -58,8 +57,7 @@ async def test_a_store_that_can_be_read_but_not_written_is_not_usable_until_it_c
     readiness = readiness_of(store, clock)
     assert await readiness.store_problem() is None
     with capture_logs() as logs:
-        with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
-            stranger.execute("BEGIN IMMEDIATE")
+        with held(path):
             assert await store.backlog() == {}
             for _ in range(2):
                 clock.advance(1)

@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from receiver import answer, hangs, says
 from sample_events import closing_overdue
-from stores import claim, source_change
+from stores import claim, held, source_change
 from structlog.testing import capture_logs
 from supervision import LONG_S, A, B, Setup, Slowly, set_up
 from virtual import FakeClock
@@ -45,14 +45,6 @@ async def broken_off(applying: Coroutine[Any, Any, None], *, setup: Setup, once_
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Let another program hold the store meanwhile."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
-        stranger.execute("BEGIN IMMEDIATE")
-        yield
 
 
 @contextmanager

@@ -6,26 +6,26 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from stores import HeardStore, claim
 from structlog.testing import capture_logs
-from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
+from virtual import EPOCH, PIPELINE, FakeClock, Start, account_of, said, watch_of
 
-from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError
+from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.http_client import REMEDIES
 from watcher.store.changes import ExecutionChange
-from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore, open_store
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
 
 
-async def test_every_status_change_is_reported_once_in_order(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_every_status_change_is_reported_once_in_order(start: Start) -> None:
+    account = await start(A)
     for status in ("new", "running", "paused", "running", "success"):
         account.api.script[A] = said(A, status)
         await account.run_for(70)
@@ -38,20 +38,18 @@ async def test_every_status_change_is_reported_once_in_order(store: SqlStore, cl
     ]
 
 
-async def test_an_ended_execution_is_not_polled_again_not_even_after_a_restart(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A)
+async def test_an_ended_execution_is_not_polled_again_not_even_after_a_restart(start: Start) -> None:
+    account = await start(A)
     account.api.script[A] = said(A, "failed")
     await account.run_for(600)
     assert len(account.api.asked) == 1
-    again = await account_of(store, clock, A)
+    again = await start(A)
     await again.run_for(600)
     assert again.api.asked == []
 
 
-async def test_a_poll_comes_after_a_tenth_of_the_time_in_the_status(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_a_poll_comes_after_a_tenth_of_the_time_in_the_status(start: Start) -> None:
+    account = await start(A)
     account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))
     await account.run_for(1000)
     times = account.api.times(A)
@@ -60,10 +58,8 @@ async def test_a_poll_comes_after_a_tenth_of_the_time_in_the_status(store: SqlSt
     assert gaps == pytest.approx([max(1.0, min(60.0, at / 10)) for at in times[:-1]], rel=0.01)
 
 
-async def test_a_failed_poll_reports_nothing_and_doubles_the_wait_of_that_execution_only(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_a_failed_poll_reports_nothing_and_doubles_the_wait_of_that_execution_only(start: Start) -> None:
+    account = await start(A, B)
     account.api.script[A] = Outcome.SERVER_ERROR
     await account.run_for(50)
     assert account.api.times(A) == pytest.approx([0, 1, 3, 7, 15, 31], abs=0.05)
@@ -71,10 +67,8 @@ async def test_a_failed_poll_reports_nothing_and_doubles_the_wait_of_that_execut
     assert await account.emitted() == [("execution.running", "running", None)]
 
 
-async def test_a_missing_execution_is_lost_after_three_answers_over_the_grace(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_a_missing_execution_is_lost_after_three_answers_over_the_grace(start: Start) -> None:
+    account = await start(A, B)
     account.api.script[A] = Outcome.NOT_FOUND
     await account.run_for(59)
     assert await account.emitted() == [("execution.running", "running", None)]
@@ -85,8 +79,8 @@ async def test_a_missing_execution_is_lost_after_three_answers_over_the_grace(
     assert len(account.api.times(A)) == polled
 
 
-async def test_a_lost_execution_that_answers_again_says_that_it_was_lost(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_a_lost_execution_that_answers_again_says_that_it_was_lost(start: Start) -> None:
+    account = await start(A, B)
     await account.run_for(2)
     account.api.script[A] = Outcome.NOT_FOUND
     await account.run_for(130)
@@ -103,22 +97,20 @@ async def test_a_lost_execution_that_answers_again_says_that_it_was_lost(store: 
 
 
 @pytest.mark.untraced
-async def test_a_lost_execution_is_polled_for_a_day_and_then_no_more(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_a_lost_execution_is_polled_for_a_day_and_then_no_more(start: Start) -> None:
+    account = await start(A, B)
     account.api.script[A] = Outcome.NOT_FOUND
     await account.run_for(26 * 3600)
     times = account.api.times(A)
     assert len(times) == pytest.approx(144 + 8, abs=3)
     assert 24 * 3600 < times[-1] < 25 * 3600
-    again = await account_of(store, clock, A, B)
+    again = await start(A, B)
     await again.run_for(5)
     assert again.api.times(A) == []
 
 
-async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account(start: Start) -> None:
+    account = await start(A, B)
     await account.run_for(10)
     await account.emitted()
     account.api.default = Outcome.NOT_FOUND
@@ -131,10 +123,8 @@ async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account
     ]
 
 
-async def test_a_refused_key_stops_the_account_at_once_and_is_tried_once_a_minute(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A, B, C)
+async def test_a_refused_key_stops_the_account_at_once_and_is_tried_once_a_minute(start: Start) -> None:
+    account = await start(A, B, C)
     await account.run_for(2)
     asked = len(account.api.asked)
     account.api.default = Outcome.UNAUTHORIZED
@@ -146,10 +136,8 @@ async def test_a_refused_key_stops_the_account_at_once_and_is_tried_once_a_minut
     assert emitted == [("account.degraded", "unauthorized", None), ("account.recovered", "unauthorized", None)]
 
 
-async def test_trouble_is_reported_after_its_time_probed_every_ten_seconds_and_ended_by_a_success(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A, B, C)
+async def test_trouble_is_reported_after_its_time_probed_every_ten_seconds_and_ended_by_a_success(start: Start) -> None:
+    account = await start(A, B, C)
     await account.run_for(5)
     account.api.default = Outcome.TIMEOUT
     await account.run_for(59)
@@ -164,12 +152,12 @@ async def test_trouble_is_reported_after_its_time_probed_every_ten_seconds_and_e
     assert await account.emitted() == [("account.recovered", "unreachable", None)]
 
 
-async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(start: Start) -> None:
+    account = await start(A)
     account.api.default = Outcome.UNAUTHORIZED
     await account.run_for(1)
     assert await account.emitted() == [("account.degraded", "unauthorized", None)]
-    again = await account_of(store, clock, A)
+    again = await start(A)
     again.api.default = Outcome.UNAUTHORIZED
     await again.run_for(200)
     assert await again.emitted() == []
@@ -178,8 +166,8 @@ async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(store:
     assert ("account.recovered", "unauthorized", None) in await again.emitted()
 
 
-async def test_a_busy_server_pauses_the_whole_account_for_as_long_as_it_asks(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_a_busy_server_pauses_the_whole_account_for_as_long_as_it_asks(start: Start) -> None:
+    account = await start(A, B)
     await account.run_for(3)
     account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, 30.0
     account.api.status_codes = {Outcome.RATE_LIMITED: 429}
@@ -192,18 +180,18 @@ async def test_a_busy_server_pauses_the_whole_account_for_as_long_as_it_asks(sto
     assert len(account.api.asked) > asked
 
 
-async def test_requests_keep_the_pace(store: SqlStore, clock: FakeClock) -> None:
+async def test_requests_keep_the_pace(start: Start) -> None:
     names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(50)]
-    account = await account_of(store, clock, *names, rate_per_s=5.0)
+    account = await start(*names, rate_per_s=5.0)
     await account.run_for(60)
     times = [at for at, _ in account.api.asked]
     assert len(times) == pytest.approx(60 * 5 * 0.98, rel=0.03)
     assert min(later - earlier for earlier, later in itertools.pairwise(times)) > 0.18
 
 
-async def test_no_more_requests_are_in_flight_than_allowed(store: SqlStore, clock: FakeClock) -> None:
+async def test_no_more_requests_are_in_flight_than_allowed(start: Start) -> None:
     names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(50)]
-    account = await account_of(store, clock, *names, concurrency=8)
+    account = await start(*names, concurrency=8)
     account.api.gate.clear()
     await account.run_for(1)
     await asyncio.sleep(0)
@@ -214,8 +202,8 @@ async def test_no_more_requests_are_in_flight_than_allowed(store: SqlStore, cloc
     assert {name for _, name in account.api.asked} == set(names)
 
 
-async def test_an_execution_is_never_asked_for_twice_at_once(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_an_execution_is_never_asked_for_twice_at_once(start: Start) -> None:
+    account = await start(A)
     account.api.gate.clear()
     await account.run_for(300)
     assert account.api.most_in_flight == 1
@@ -224,9 +212,9 @@ async def test_an_execution_is_never_asked_for_twice_at_once(store: SqlStore, cl
 
 
 @pytest.mark.untraced
-async def test_an_account_beyond_its_budget_is_reported_after_five_minutes(store: SqlStore, clock: FakeClock) -> None:
+async def test_an_account_beyond_its_budget_is_reported_after_five_minutes(start: Start) -> None:
     names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
-    account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=20.0)
+    account = await start(*names, rate_per_s=1.0, max_interval_s=20.0)
     await account.run_for(300)
     assert all(type_ != "account.degraded" for type_, _, _ in await account.emitted())
     await account.run_for(200)
@@ -238,9 +226,9 @@ async def test_an_account_beyond_its_budget_is_reported_after_five_minutes(store
 
 
 @pytest.mark.untraced
-async def test_everyone_waits_the_fair_share_when_the_budget_is_too_small(store: SqlStore, clock: FakeClock) -> None:
+async def test_everyone_waits_the_fair_share_when_the_budget_is_too_small(start: Start) -> None:
     names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
-    account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=20.0)
+    account = await start(*names, rate_per_s=1.0, max_interval_s=20.0)
     await account.run_for(1000)
     fair_s = 100 / 0.98
     for name in names:
@@ -248,8 +236,8 @@ async def test_everyone_waits_the_fair_share_when_the_budget_is_too_small(store:
         assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 1.3 * fair_s
 
 
-async def test_overdue_is_reported_once_and_only_by_a_poll_past_the_limit(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, overdue_after_s={"running": 100.0})
+async def test_overdue_is_reported_once_and_only_by_a_poll_past_the_limit(start: Start) -> None:
+    account = await start(A, overdue_after_s={"running": 100.0})
     account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))
     await account.run_for(99)
     account.api.default = Outcome.TIMEOUT
@@ -262,10 +250,8 @@ async def test_overdue_is_reported_once_and_only_by_a_poll_past_the_limit(store:
     assert 0 < events[0]["data"]["overdueSeconds"] < 80
 
 
-async def test_a_wall_clock_that_jumps_makes_nothing_overdue_and_delays_nothing(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A, overdue_after_s={"running": 3600.0})
+async def test_a_wall_clock_that_jumps_makes_nothing_overdue_and_delays_nothing(start: Start, clock: FakeClock) -> None:
+    account = await start(A, overdue_after_s={"running": 3600.0})
     await account.run_for(10)
     clock.wall_offset_s = 86_400.0
     await account.run_for(10)
@@ -276,19 +262,19 @@ async def test_a_wall_clock_that_jumps_makes_nothing_overdue_and_delays_nothing(
     assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"]
 
 
-async def test_unchanged_polls_are_written_lazily_and_known_after_a_restart(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_unchanged_polls_are_written_lazily_and_known_after_a_restart(start: Start) -> None:
+    account = await start(A)
     await account.run_for(100)
     await account.watcher.flush()
-    again = await account_of(store, clock, A)
+    again = await start(A)
     again.api.script[A] = said(A, "success")
     await again.run_for(1)
     event = (await again.events())[-1]
     assert event["data"]["observed"]["notBefore"] > "2026-11-24T10:18:00"
 
 
-async def test_draining_starts_nothing_more_and_waits_for_what_is_in_flight(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_draining_starts_nothing_more_and_waits_for_what_is_in_flight(start: Start) -> None:
+    account = await start(A, B)
     account.api.gate.clear()
     await account.watcher.tick()
     account.api.gate.set()
@@ -298,64 +284,49 @@ async def test_draining_starts_nothing_more_and_waits_for_what_is_in_flight(stor
     assert len(await account.emitted()) == 2
 
 
-async def test_what_is_cancelled_comes_due_again(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_what_is_cancelled_comes_due_again(start: Start) -> None:
+    account = await start(A)
     account.api.gate.clear()
     await account.watcher.tick()
     await account.settle()
     assert account.api.in_flight == 1
     await account.watcher.cancel()
     account.api.gate.set()
-    again = await account_of(store, clock, A)
+    again = await start(A)
     await again.run_for(1)
     assert await again.emitted() == [("execution.running", "running", None)]
 
 
-class BrokenStore(HeardStore):
-    """The real store, but for writes that fail as long as `error` is set."""
-
-    def __init__(self, store: SqlStore) -> None:
-        super().__init__(store)
-        self.error: StoreError | None = None
-        self.monitor = SimpleNamespace(failing_since=None)
-
-    async def hear(self, item: Item) -> None:
-        if self.error is not None:
-            raise self.error
-
-
-async def test_what_the_store_cannot_take_is_seen_again_once_it_can(store: SqlStore, clock: FakeClock) -> None:
-    broken = BrokenStore(store)
-    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
-    broken.error = StoreError("the disk is full")
+async def test_what_the_store_cannot_take_is_seen_again_once_it_can(start: Start, heard: HeardStore) -> None:
+    account = await start(A)
+    heard.takes = lambda _item: False
     await account.run_for(60)
     assert await account.emitted() == []
-    broken.error = None
+    heard.takes = lambda _item: True
     await account.run_for(3)
     assert await account.emitted() == [("execution.running", "running", None)]
     assert account.fatal == []
 
 
-async def test_trouble_the_store_cannot_take_is_reported_once_it_can(store: SqlStore, clock: FakeClock) -> None:
-    broken = BrokenStore(store)
-    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+async def test_trouble_the_store_cannot_take_is_reported_once_it_can(start: Start, heard: HeardStore) -> None:
+    account = await start(A)
     account.api.default = Outcome.UNAUTHORIZED
-    broken.error = StoreError("the disk is full")
+    heard.takes = lambda _item: False
     await account.run_for(5)
-    broken.error = None
+    heard.takes = lambda _item: True
     await account.run_for(20)
     assert await account.emitted() == [("account.degraded", "unauthorized", None)]
 
 
-async def test_an_account_that_is_somebody_elses_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_an_account_that_is_somebody_elses_ends_the_daemon(start: Start, store: SqlStore) -> None:
+    account = await start(A)
     await claim(store, "account", "default")
     await account.run_for(1)
     assert isinstance(account.fatal[0], OwnershipLostError)
 
 
-async def test_an_execution_recorded_behind_its_owner_s_back_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_an_execution_recorded_behind_its_owner_s_back_ends_the_daemon(start: Start, store: SqlStore) -> None:
+    account = await start(A)
     known = ExecutionRecord(A, PIPELINE, status="running", sequence=1, polled_at=Micros(1), since_at=Micros(1))
     await store.record(ExecutionChange(account.watcher._deps.lease, None, known, ()))
     await account.run_for(1)
@@ -363,8 +334,8 @@ async def test_an_execution_recorded_behind_its_owner_s_back_ends_the_daemon(sto
     assert account.fatal[0].exit_code == Exit.FAILED
 
 
-async def test_a_crash_in_one_poll_does_not_end_the_others(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_a_crash_in_one_poll_does_not_end_the_others(start: Start) -> None:
+    account = await start(A, B)
     del account.api.script[A]
     await account.run_for(30)
     assert len(account.api.times(B)) > 5
@@ -383,17 +354,17 @@ def break_down(*_arguments: object, **_more: object) -> None:
 
 @pytest.mark.parametrize(("part", "method"), [("_registry", "put_back"), ("_poll_queue", "next")])
 async def test_what_raises_where_nothing_catches_it_ends_the_daemon_and_loses_nothing_in_silence(
-    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str
+    start: Start, monkeypatch: pytest.MonkeyPatch, part: str, method: str
 ) -> None:
-    account = await account_of(store, clock, A)
+    account = await start(A)
     await account.watcher.tick()
     monkeypatch.setattr(getattr(account.watcher, part), method, break_down)
     await account.settle()
     assert {type(error) for error in account.fatal} == {BrokenError}
 
 
-async def test_open_executions_are_counted_by_status(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B, C)
+async def test_open_executions_are_counted_by_status(start: Start) -> None:
+    account = await start(A, B, C)
     registry = account.metrics.registry
 
     def count(status: str) -> float | None:
@@ -405,8 +376,8 @@ async def test_open_executions_are_counted_by_status(store: SqlStore, clock: Fak
     assert [count(status) for status in ("unseen", "paused", "unrecognized", "running")] == [0, 1, 1, 0]
 
 
-async def test_the_delay_from_the_end_to_its_sight_is_measured(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_the_delay_from_the_end_to_its_sight_is_measured(start: Start) -> None:
+    account = await start(A)
     account.api.script[A] = said(A, "success", finished_at=EPOCH + timedelta(seconds=990))
     await account.run_for(1)
     registry = account.metrics.registry
@@ -414,10 +385,8 @@ async def test_the_delay_from_the_end_to_its_sight_is_measured(store: SqlStore, 
     assert registry.get_sample_value("watcher_detection_delay_seconds_sum") == pytest.approx(10, abs=0.1)
 
 
-async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A)
+async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again(start: Start) -> None:
+    account = await start(A)
     account.api.default = Outcome.TIMEOUT
     await account.run_for(100)
     account.api.default = Outcome.NOT_FOUND
@@ -426,8 +395,8 @@ async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again
     assert types == {"account.degraded", "account.recovered", "execution.lost"}
 
 
-async def test_the_metric_of_the_last_success_stays_at_it_while_polls_fail(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_the_metric_of_the_last_success_stays_at_it_while_polls_fail(start: Start, clock: FakeClock) -> None:
+    account = await start(A)
     registry = account.metrics.registry
 
     def emitted() -> float | None:
@@ -442,20 +411,20 @@ async def test_the_metric_of_the_last_success_stays_at_it_while_polls_fail(store
 
 
 async def test_the_metric_of_the_last_success_stands_still_while_nothing_can_be_recorded(
-    store: SqlStore, clock: FakeClock
+    start: Start, heard: Any, clock: FakeClock
 ) -> None:
-    broken = BrokenStore(store)
-    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    heard.monitor = monitor = SimpleNamespace(failing_since=None)
+    account = await start(A)
     value = partial(
         account.metrics.registry.get_sample_value,
         "watcher_last_successful_poll_timestamp_seconds",
         {"account": "default"},
     )
     await account.run_for(50)
-    broken.monitor.failing_since, failing_from = clock.monotonic(), clock.now().timestamp()
+    monitor.failing_since, failing_from = clock.monotonic(), clock.now().timestamp()
     await account.run_for(50)
     assert value() == pytest.approx(failing_from, abs=10)
-    broken.monitor.failing_since = None
+    monitor.failing_since = None
     assert value() == pytest.approx(clock.now().timestamp(), abs=10)
 
 
@@ -472,8 +441,8 @@ async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) 
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
-async def test_what_is_lost_says_nothing_of_the_account(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B, C)
+async def test_what_is_lost_says_nothing_of_the_account(start: Start) -> None:
+    account = await start(A, B, C)
     account.api.script[A] = account.api.script[B] = Outcome.NOT_FOUND
     await account.run_for(300)
     account.api.script[C] = said(C, "success")
@@ -485,10 +454,8 @@ async def test_what_is_lost_says_nothing_of_the_account(store: SqlStore, clock: 
     assert len(account.api.asked) - asked == 2 * 12
 
 
-async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldom_it_is(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A, B, max_interval_s=300.0)
+async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldom_it_is(start: Start) -> None:
+    account = await start(A, B, max_interval_s=300.0)
     await account.run_for(7200)
     await account.emitted()
     account.api.script[A] = Outcome.NOT_FOUND
@@ -496,8 +463,8 @@ async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldo
     assert await account.emitted() == [("execution.lost", "lost", "running")]
 
 
-async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(start: Start) -> None:
+    account = await start(A, B)
     account.api.default = Outcome.TIMEOUT
     await account.run_for(70)
     account.api.default = Outcome.UNAUTHORIZED
@@ -507,8 +474,8 @@ async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(store: 
     assert len(account.api.asked) - asked == 5
 
 
-async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(start: Start) -> None:
+    account = await start(A, B)
     account.api.default = Outcome.FORBIDDEN
     await account.run_for(70)
     asked = len(account.api.asked)
@@ -516,8 +483,8 @@ async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(store: S
     assert len(account.api.asked) - asked == pytest.approx(10, abs=1)
 
 
-async def test_a_failed_poll_is_logged_with_its_reason(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_a_failed_poll_is_logged_with_its_reason(start: Start) -> None:
+    account = await start(A)
     account.api.default, account.api.reason = Outcome.INVALID, "html"
     with capture_logs() as logs:
         await account.run_for(0)
@@ -525,8 +492,8 @@ async def test_a_failed_poll_is_logged_with_its_reason(store: SqlStore, clock: F
     assert (failed["outcome"], failed["reason"], failed["log_level"]) == ("invalid", "html", "debug")
 
 
-async def test_what_contradicts_an_end_is_counted_and_not_reported(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_what_contradicts_an_end_is_counted_and_not_reported(start: Start, clock: FakeClock) -> None:
+    account = await start(A)
     ended = ExecutionRecord(A, PIPELINE, status="success", sequence=1, ended_at=clock.steady_us())
     with capture_logs() as logs:
         await account.watcher._poller.poll(TrackedExecution(ended, watch_of(A)))
@@ -536,48 +503,35 @@ async def test_what_contradicts_an_end_is_counted_and_not_reported(store: SqlSto
     assert await account.emitted() == []
 
 
-async def busy_account(store: SqlStore | BrokenStore, clock: FakeClock, *, retry_after_s: float | None) -> Account:
-    """Return an account whose API answers everything with 429."""
-    account = await account_of(store, clock, A)  # type: ignore[arg-type]
-    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, retry_after_s
+@pytest.mark.parametrize(
+    ("pause_s", "after_s", "left_s"),
+    [
+        pytest.param(60.0, 10.0, 50.0, id="goes on"),
+        pytest.param(3600.0, -899.0, 900.0, id="of a clock that was ahead is no longer than any"),
+    ],
+)
+async def test_a_pause_outlives_a_kill(
+    start: Start, clock: FakeClock, pause_s: float, after_s: float, left_s: float
+) -> None:
+    account = await start(A)
+    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, pause_s
     account.api.status_codes = {Outcome.RATE_LIMITED: 429}
-    return account
-
-
-async def seconds_until_asked(store: SqlStore, clock: FakeClock) -> float:
-    """Start the account again, its API well; return when it is asked first."""
-    account = await account_of(store, clock, A)
-    started_at = clock.monotonic()
-    await account.run_for(120)
-    return account.api.asked[0][0] - started_at
-
-
-async def test_a_pause_outlives_a_kill(store: SqlStore, clock: FakeClock) -> None:
-    account = await busy_account(store, clock, retry_after_s=60.0)
-    await account.run_for(10)
-    assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
-
-
-async def test_no_pause_of_a_clock_that_was_ahead_is_longer_than_any(store: SqlStore, clock: FakeClock) -> None:
-    account = await busy_account(store, clock, retry_after_s=3600.0)
     await account.run_for(1)
-    clock.elapsed_s -= 900
-    again = await account_of(store, clock, A)
-    await again.run_for(899.9)
+    clock.elapsed_s += after_s - 1
+    again = await start(A)
+    await again.run_for(left_s - 0.1)
     assert again.api.asked == []
     await again.run_for(0.2)
     assert again.api.asked != []
 
 
-async def test_trouble_goes_on_counting_after_a_restart_from_its_first_failure(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A)
+async def test_trouble_goes_on_counting_after_a_restart_from_its_first_failure(start: Start, clock: FakeClock) -> None:
+    account = await start(A)
     account.api.default = Outcome.SERVER_ERROR
     await account.run_for(40)
     await account.watcher.flush()
     clock.advance(5000)
-    again = await account_of(store, clock, A)
+    again = await start(A)
     again.api.default = Outcome.SERVER_ERROR
     await again.run_for(19)
     assert await again.emitted() == []
@@ -585,20 +539,20 @@ async def test_trouble_goes_on_counting_after_a_restart_from_its_first_failure(
     assert await again.emitted() == [("account.degraded", "unreachable", None)]
 
 
-async def test_a_success_after_a_restart_ends_what_failed_before(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_a_success_after_a_restart_ends_what_failed_before(start: Start) -> None:
+    account = await start(A)
     account.api.default = Outcome.SERVER_ERROR
     await account.run_for(50)
     await account.watcher.flush()
-    again = await account_of(store, clock, A)
+    again = await start(A)
     await again.run_for(1)
     again.api.default = Outcome.SERVER_ERROR
     await again.run_for(55)
     assert await again.emitted() == [("execution.running", "running", None)]
 
 
-async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(start: Start, clock: FakeClock) -> None:
+    account = await start(A, B)
     await account.run_for(10)
     account.api.default = Outcome.SERVER_ERROR
     await account.run_for(1)
@@ -611,9 +565,9 @@ async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(sto
 
 
 async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_is_full(
-    store: SqlStore, clock: FakeClock
+    start: Start, clock: FakeClock
 ) -> None:
-    account = await account_of(store, clock, A)
+    account = await start(A)
     account.api.default, account.api.reason = Outcome.CONNECTION, "refused"
     await account.run_for(30)
     clock.stop_for(600.0)
@@ -628,10 +582,8 @@ async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_i
 
 
 @pytest.mark.parametrize("cause", REMEDIES)
-async def test_trouble_is_logged_with_what_helps_where_that_is_known(
-    store: SqlStore, clock: FakeClock, cause: str
-) -> None:
-    account = await account_of(store, clock, A)
+async def test_trouble_is_logged_with_what_helps_where_that_is_known(start: Start, cause: str) -> None:
+    account = await start(A)
     account.api.default, account.api.reason = Outcome.CONNECTION, cause
     with capture_logs() as logs:
         await account.run_for(61)
@@ -639,8 +591,8 @@ async def test_trouble_is_logged_with_what_helps_where_that_is_known(
     assert (line["cause"], line["remedy"]) == (cause, REMEDIES[cause])
 
 
-async def test_the_end_of_trouble_has_no_cause(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_the_end_of_trouble_has_no_cause(start: Start) -> None:
+    account = await start(A)
     account.api.default, account.api.status_codes = Outcome.UNAUTHORIZED, {Outcome.UNAUTHORIZED: 401}
     await account.run_for(1)
     account.api.default = None
@@ -649,8 +601,8 @@ async def test_the_end_of_trouble_has_no_cause(store: SqlStore, clock: FakeClock
     assert (degraded["cause"], recovered.get("cause")) == ("401", None)
 
 
-async def test_stops_are_no_budget_that_is_too_small(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, max_interval_s=10.0)
+async def test_stops_are_no_budget_that_is_too_small(start: Start, clock: FakeClock) -> None:
+    account = await start(A, max_interval_s=10.0)
     for _ in range(60):
         await account.run_for(8)
         clock.stop_for(30.0)

@@ -28,6 +28,7 @@ class HeldStore:
     """The real store, but what it read of executions, and an event without one, goes through only once it may."""
 
     store: SqlStore
+    clock: FakeClock
     may: asyncio.Event = field(default_factory=asyncio.Event)
     was_read: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -71,26 +72,24 @@ async def ended(changing: asyncio.Task[None], held: HeldStore) -> None:
 
 
 @pytest.fixture
-def held(store: SqlStore) -> HeldStore:
-    return HeldStore(store)
+def held(store: SqlStore, clock: FakeClock) -> HeldStore:
+    return HeldStore(store, clock)
 
 
-async def account_over(held: HeldStore, clock: FakeClock, *watches: Watch) -> Account:
-    account = await account_of(held, clock, watches=watches, rules=replace(RULES, first_sight=FirstSight.NOTIFY))  # type: ignore[arg-type]
+async def account_over(held: HeldStore, *watches: Watch) -> Account:
+    account = await account_of(held, held.clock, watches=watches, rules=replace(RULES, first_sight=FirstSight.NOTIFY))  # type: ignore[arg-type]
     account.api.pipelines.add(OTHER.pipeline)
     await account.run_for(5)
     return account
 
 
 @pytest.mark.parametrize("status", ["running", "success"])
-async def test_what_a_list_shows_while_it_is_being_named_is_watched_once(
-    held: HeldStore, clock: FakeClock, status: str
-) -> None:
-    account = await account_over(held, clock, WHOLE)
+async def test_what_a_list_shows_while_it_is_being_named_is_watched_once(held: HeldStore, status: str) -> None:
+    account = await account_over(held, WHOLE)
     changing = await changed(account, held, watch_of(A))
     held.was_read.clear()
     account.api.pages, account.api.script[A] = pages_of(row(A, status)), said(A, status)
-    clock.advance(2.0)
+    held.clock.advance(2.0)
     await account.watcher.tick()
     await held.was_read.wait()  # now the scan has read as well, and waits as the change does
     await ended(changing, held)
@@ -101,9 +100,9 @@ async def test_what_a_list_shows_while_it_is_being_named_is_watched_once(
 
 @pytest.mark.parametrize("status", ["running", "success"])
 async def test_what_a_list_has_shown_before_what_was_read_is_handed_out_is_watched_once(
-    held: HeldStore, clock: FakeClock, status: str
+    held: HeldStore, status: str
 ) -> None:
-    account = await account_over(held, clock, WHOLE)
+    account = await account_over(held, WHOLE)
     changing = await changed(account, held, watch_of(A))
     account.api.pages, account.api.script[A] = pages_of(row(A, status)), said(A, status)
     await pass_by(account, held)
@@ -113,8 +112,8 @@ async def test_what_a_list_has_shown_before_what_was_read_is_handed_out_is_watch
     assert [type_ for type_, _, _ in await account.emitted()] == expected
 
 
-async def test_several_changes_at_once_watch_what_is_open_once(held: HeldStore, clock: FakeClock) -> None:
-    account = await account_over(held, clock, WHOLE)
+async def test_several_changes_at_once_watch_what_is_open_once(held: HeldStore) -> None:
+    account = await account_over(held, WHOLE)
     account.api.pages, account.api.script[A] = pages_of(row(A, "running")), said(A, "running")
     await account.run_for(5)
     await account.watcher.watch([OTHER])
@@ -134,9 +133,9 @@ async def test_several_changes_at_once_watch_what_is_open_once(held: HeldStore, 
 @pytest.mark.parametrize("moved_to", [watch_of(A), WHOLE])
 @pytest.mark.parametrize("status", ["running", "success"])
 async def test_what_was_dropped_while_it_was_asked_for_and_is_wanted_again_goes_on(
-    held: HeldStore, clock: FakeClock, moved_to: Watch, status: str
+    held: HeldStore, moved_to: Watch, status: str
 ) -> None:
-    account = await account_over(held, clock, watch_of(A))
+    account = await account_over(held, watch_of(A))
     account.api.script[A] = said(A, "running")
     await account.run_for(70)
     account.api.gate.clear()
@@ -153,10 +152,8 @@ async def test_what_was_dropped_while_it_was_asked_for_and_is_wanted_again_goes_
     assert [type_ for type_ in emitted if type_ != "execution.lost"] == ["execution.running", "execution.success"]
 
 
-async def test_what_is_reported_nobody_when_a_list_shows_it_is_reported_once_it_is_named(
-    held: HeldStore, clock: FakeClock
-) -> None:
-    account = await account_of(held, clock, watches=[WHOLE])  # type: ignore[arg-type]
+async def test_what_is_reported_nobody_when_a_list_shows_it_is_reported_once_it_is_named(held: HeldStore) -> None:
+    account = await account_of(held, held.clock, watches=[WHOLE])  # type: ignore[arg-type]
     changing = await changed(account, held, watch_of(A))
     account.api.pages = pages_of(ExecutionSnapshot(A, "success", finished_at=EPOCH), ExecutionSnapshot(B, "running"))
     await pass_by(account, held)
@@ -166,10 +163,8 @@ async def test_what_is_reported_nobody_when_a_list_shows_it_is_reported_once_it_
     assert [type_ for type_, _, _ in await account.emitted()] == ["execution.success"]
 
 
-async def test_what_is_recorded_under_another_pipeline_than_it_is_named_under_is_watched_once(
-    held: HeldStore, clock: FakeClock
-) -> None:
-    account = await account_over(held, clock, OTHER)
+async def test_what_is_recorded_under_another_pipeline_than_it_is_named_under_is_watched_once(held: HeldStore) -> None:
+    account = await account_over(held, OTHER)
     account.api.pages, account.api.script = pages_of(row(A, "running")), {A: said(A, "running"), B: said(B, "running")}
     await account.run_for(5)
     await account.watcher.watch([watch_of(B)])
@@ -181,10 +176,8 @@ async def test_what_is_recorded_under_another_pipeline_than_it_is_named_under_is
     assert emitted == ["execution.running", "execution.success"]
 
 
-async def test_a_list_that_is_watched_again_goes_on_behind_what_was_still_being_reported_of_it(
-    held: HeldStore, clock: FakeClock
-) -> None:
-    account = await account_over(held, clock, WHOLE)
+async def test_a_list_that_is_watched_again_goes_on_behind_what_was_still_being_reported_of_it(held: HeldStore) -> None:
+    account = await account_over(held, WHOLE)
     for _ in range(2):
         account.api.pages, account.api.script[A] = pages_of(row(A, "running")), said(A, "running")
         await account.run_for(620)  # a list that was refused is asked again

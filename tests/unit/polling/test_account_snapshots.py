@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import generate_latest
 from pydantic import TypeAdapter
 from stores import execution_id
-from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, pages_of, said, watch_of
+from virtual import EPOCH, PIPELINE, Account, FakeClock, Start, account_of, pages_of, said, watch_of
 from worker_rig import FAILED, GONE, Rig
 
 from watcher.domain.execution import Outcome
@@ -48,8 +48,8 @@ def ran(execution: str, status: str, seconds: float, **facts: Any) -> Any:
     return said(execution, status, started_at=START, finished_at=START + timedelta(seconds=seconds), **facts)
 
 
-async def test_what_starts_and_ends_is_counted_for_its_pipeline(store: SqlStore, clock: FakeClock, path: Path) -> None:
-    account = await account_of(store, clock, FIRST, SECOND, THIRD)
+async def test_what_starts_and_ends_is_counted_for_its_pipeline(start: Start, clock: FakeClock, path: Path) -> None:
+    account = await start(FIRST, SECOND, THIRD)
     assert shown(account, "pipeline_info", name=PIPELINE) == 1
     api = account.api
     api.script = {FIRST: said(FIRST, "new"), SECOND: said(SECOND, "running"), THIRD: said(THIRD, "paused")}
@@ -92,10 +92,8 @@ async def test_what_starts_and_ends_is_counted_for_its_pipeline(store: SqlStore,
     ],
     ids=["an end in a word that nobody knows", "an end before its start", "an execution that nobody knows"],
 )
-async def test_what_is_odd_is_counted_as_what_it_is(
-    store: SqlStore, clock: FakeClock, first: Any, counted: Mapping[str, int]
-) -> None:
-    account = await account_of(store, clock, FIRST, SECOND)
+async def test_what_is_odd_is_counted_as_what_it_is(start: Start, first: Any, counted: Mapping[str, int]) -> None:
+    account = await start(FIRST, SECOND)
     account.api.script = {FIRST: first, SECOND: said(SECOND, "running")}
     await account.run_for(300)
     assert (shown(account, "executions_started_total") or 0) - 1 == counted.get("started", 0)
@@ -104,9 +102,9 @@ async def test_what_is_odd_is_counted_as_what_it_is(
         assert shown(account, "execution_duration_seconds_count", status=status) == 0
 
 
-async def test_history_is_not_counted_and_what_a_list_shows_later_is(store: SqlStore, clock: FakeClock) -> None:
+async def test_history_is_not_counted_and_what_a_list_shows_later_is(start: Start, clock: FakeClock) -> None:
     old = said(FIRST, "success", started_at=EPOCH, finished_at=EPOCH + timedelta(seconds=60))
-    account = await account_of(store, clock, watches=[WHOLE])
+    account = await start(watches=[WHOLE])
     account.api.pages = pages_of(old)
     await account.run_for(30)
     news = said(SECOND, "success", started_at=clock.now(), finished_at=clock.now())
@@ -117,10 +115,8 @@ async def test_history_is_not_counted_and_what_a_list_shows_later_is(store: SqlS
     assert shown(account, "pipeline_last_started_timestamp_seconds") == pytest.approx(START.timestamp() + 30, abs=1)
 
 
-async def test_a_pipeline_has_50_goals_and_others_without_what_a_terminal_obeys(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, FIRST, SECOND, THIRD, "9a1b0000-0000-4000-8000-000000000004")
+async def test_a_pipeline_has_50_goals_and_others_without_what_a_terminal_obeys(start: Start) -> None:
+    account = await start(FIRST, SECOND, THIRD, "9a1b0000-0000-4000-8000-000000000004")
     for count, execution in enumerate(account.api.script):
         goals = tuple(f"\x1b[31mgoal\n {count * 20 + number} {'x' * 300}\ud800" for number in range(20))
         account.api.script[execution] = ran(execution, "success", 1, goals=goals)
@@ -133,8 +129,8 @@ async def test_a_pipeline_has_50_goals_and_others_without_what_a_terminal_obeys(
     assert not any("\x1b" in line for line in lines)
 
 
-async def test_a_removed_watch_takes_its_series_along(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, FIRST)
+async def test_a_removed_watch_takes_its_series_along(start: Start) -> None:
+    account = await start(FIRST)
     assert shown(account, "executions_started_total") == 0
     await account.watcher.watch([Watch("default", EMPTY_PIPELINE, (SECOND,))])
     assert shown(account, "executions_started_total") is None
@@ -144,9 +140,9 @@ async def test_a_removed_watch_takes_its_series_along(store: SqlStore, clock: Fa
 
 
 async def test_the_next_owner_goes_on_with_the_last_ends_and_counts_from_0(
-    store: SqlStore, clock: FakeClock, path: Path
+    start: Start, clock: FakeClock, path: Path
 ) -> None:
-    account = await account_of(store, clock, FIRST, SECOND, THIRD)
+    account = await start(FIRST, SECOND, THIRD)
     for execution, status in ((FIRST, "success"), (SECOND, "failed"), (THIRD, "success")):
         account.api.script[execution] = ran(execution, status, clock.now().timestamp() - START.timestamp())
         await account.run_for(30)
@@ -154,7 +150,7 @@ async def test_the_next_owner_goes_on_with_the_last_ends_and_counts_from_0(
     _, before = written(path)
     assert before.pipelines[PIPELINE].ends == "sfs"
     clock.advance(60)
-    again = await account_of(store, clock, watches=[watch_of(FIRST, SECOND, THIRD)])
+    again = await start(watches=[watch_of(FIRST, SECOND, THIRD)])
     await again.watcher.flush()
     _, after = written(path)
     assert after.pipelines[PIPELINE] == before.pipelines[PIPELINE]
@@ -181,10 +177,8 @@ async def test_what_an_account_wants_uses_and_how_long_the_longest_waits(
     assert 0 < snapshot.longest_gap_s <= 33
 
 
-async def test_a_list_that_is_wanted_at_once_has_not_waited_for_ever(
-    store: SqlStore, clock: FakeClock, path: Path
-) -> None:
-    account = await account_of(store, clock, watches=[WHOLE_TOO])
+async def test_a_list_that_is_wanted_at_once_has_not_waited_for_ever(start: Start, path: Path) -> None:
+    account = await start(watches=[WHOLE_TOO])
     account.api.pipelines.add(EMPTY_PIPELINE)
     await account.run_for(5)
     account.watcher.read_list(EMPTY_PIPELINE)
@@ -192,20 +186,18 @@ async def test_a_list_that_is_wanted_at_once_has_not_waited_for_ever(
     assert 0 <= written(path)[1].longest_gap_s < 10
 
 
-async def test_a_snapshot_that_cannot_be_read_keeps_no_owner_from_starting(
-    store: SqlStore, clock: FakeClock, path: Path
-) -> None:
-    account = await account_of(store, clock, FIRST)
+async def test_a_snapshot_that_cannot_be_read_keeps_no_owner_from_starting(start: Start, path: Path) -> None:
+    account = await start(FIRST)
     await account.watcher.flush()
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE snapshot SET body = replace(body, '0', 'null')")
-    again = await account_of(store, clock, watches=[watch_of(FIRST)])
+    again = await start(watches=[watch_of(FIRST)])
     await again.watcher.flush()
     assert written(path)[1].longest_gap_s >= 0
 
 
-async def test_many_executions_are_looked_through_in_slices(store: SqlStore, clock: FakeClock, path: Path) -> None:
-    account = await account_of(store, clock, *map(execution_id, range(2 * SLICE_COUNT + 1)))
+async def test_many_executions_are_looked_through_in_slices(start: Start, path: Path) -> None:
+    account = await start(*map(execution_id, range(2 * SLICE_COUNT + 1)))
     looking = asyncio.create_task(account.watcher.flush())
     for _ in range(3):
         assert shown(account, "pipeline_open_executions", status="unseen") == 0
@@ -216,8 +208,8 @@ async def test_many_executions_are_looked_through_in_slices(store: SqlStore, clo
     assert written(path)[1].wanted_per_s == pytest.approx((2 * SLICE_COUNT + 1) / 60, rel=0.1)
 
 
-async def test_what_has_not_changed_is_written_every_half_minute(store: SqlStore, clock: FakeClock, path: Path) -> None:
-    account = await account_of(store, clock, FIRST)
+async def test_what_has_not_changed_is_written_every_half_minute(start: Start, clock: FakeClock, path: Path) -> None:
+    account = await start(FIRST)
     account.api.script[FIRST] = ran(FIRST, "success", 1)
     await account.run_for(5)
     times = []

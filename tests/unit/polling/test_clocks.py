@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 from list_model import HOUR_S, WHOLE, Life, ModelApi, Order, by_id, emitted, lives, model, newest, oldest, thinned
-from virtual import RULES, Account, FakeClock, account_of
+from virtual import RULES, Account, FakeClock, Start
 
 from watcher.domain.rules import Rules
 from watcher.store.sql_store import SqlStore
@@ -30,11 +30,11 @@ async def told(account: Account) -> list[tuple[str, int | None]]:
 
 @API_IS_OFF
 async def test_a_stay_is_overdue_and_an_end_late_by_as_much_as_they_are(
-    store: SqlStore, clock: FakeClock, offset_s: float
+    start: Start, clock: FakeClock, offset_s: float
 ) -> None:
     api = ModelApi(clock, lives=[life(1, 700.0, 9e9), life(2, 900.0, 9e9), life(3, 990.0, 1040.5)], offset_s=offset_s)
     watch = replace(WHOLE, overdue_after_s={"running": 200.0})
-    account = await account_of(store, clock, watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
     await account.run_for(30)
     first = await account.events()
     assert [event["type"] for event in first].count("execution.overdue") == 1
@@ -48,11 +48,11 @@ async def test_a_stay_is_overdue_and_an_end_late_by_as_much_as_they_are(
 
 @API_IS_OFF
 async def test_a_pipeline_is_silent_once_nothing_started_for_so_long_and_until_something_does(
-    store: SqlStore, clock: FakeClock, offset_s: float
+    start: Start, clock: FakeClock, offset_s: float
 ) -> None:
     api = ModelApi(clock, lives=[life(1, 900.0, 905.0), life(2, 1250.0, 9e9)], offset_s=offset_s)
     watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
-    account = await account_of(store, clock, watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
     await account.run_for(198)
     assert await told(account) == []
     await account.run_for(6)

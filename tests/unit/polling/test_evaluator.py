@@ -5,10 +5,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from virtual import EPOCH, Account, FakeClock, account_of, said, watch_of
+from virtual import EPOCH, Account, FakeClock, Start, said, watch_of
 
 from watcher.domain.execution import Outcome
-from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-{number:012d}" for number in (1, 2))
 LIMITS = {"running": 100.0}
@@ -29,9 +28,9 @@ async def told(account: Account, answer: str | Outcome, *, within_s: float = 61.
 
 @pytest.mark.parametrize("wall_s", [0.0, -7200.0])
 async def test_a_change_is_dated_by_the_wall_clock_and_the_last_look_before_by_the_time_since(
-    store: SqlStore, clock: FakeClock, wall_s: float
+    start: Start, clock: FakeClock, wall_s: float
 ) -> None:
-    account = await account_of(store, clock, A)
+    account = await start(A)
     (first,) = await told(account, "running", within_s=10)
     assert "notBefore" not in first["data"]["observed"]
     clock.wall_offset_s, looks = wall_s, account.api.times(A)
@@ -42,39 +41,35 @@ async def test_a_change_is_dated_by_the_wall_clock_and_the_last_look_before_by_t
 
 
 async def test_a_look_recorded_by_a_clock_that_was_ahead_is_not_after_what_is_seen(
-    store: SqlStore, clock: FakeClock
+    start: Start, clock: FakeClock
 ) -> None:
     clock.off_s = 3600.0
-    account = await account_of(store, clock, A)
+    account = await start(A)
     await told(account, "running")
     await account.watcher.flush()
     clock.off_s = 0.0
-    (event,) = await told(await account_of(store, clock, A), "success")
+    (event,) = await told(await start(A), "success")
     assert event["data"]["observed"]["notBefore"] == event["data"]["observed"]["at"]
 
 
-async def test_the_next_event_of_what_is_overdue_closes_its_problem_and_no_other_does(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A, overdue_after_s=LIMITS)
+async def test_the_next_event_of_what_is_overdue_closes_its_problem_and_no_other_does(start: Start) -> None:
+    account = await start(A, overdue_after_s=LIMITS)
     running, overdue = await told(account, "running", within_s=200)
     events = [running, overdue, *await told(account, "paused"), *await told(account, "success")]
     assert ["closedAt" in event["data"].get("problem", {}) for event in events] == [False, False, True, False]
 
 
 @pytest.mark.parametrize("limits", [{}, {"new": 60.0}])
-async def test_a_stay_that_is_limited_no_more_is_ended_elsewhere(
-    store: SqlStore, clock: FakeClock, limits: dict[str, float]
-) -> None:
-    account = await account_of(store, clock, A, overdue_after_s=LIMITS)
+async def test_a_stay_that_is_limited_no_more_is_ended_elsewhere(start: Start, limits: dict[str, float]) -> None:
+    account = await start(A, overdue_after_s=LIMITS)
     await told(account, "running", within_s=200)
     await account.watcher.watch([watch_of(A, overdue_after_s=limits)])
     (event,) = await told(account, "success")
     assert "problem" not in event["data"]
 
 
-async def test_so_is_a_stay_that_is_no_longer_watched_when_the_answer_comes(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, overdue_after_s=LIMITS)
+async def test_so_is_a_stay_that_is_no_longer_watched_when_the_answer_comes(start: Start, clock: FakeClock) -> None:
+    account = await start(A, overdue_after_s=LIMITS)
     await told(account, "running", within_s=200)
     account.api.gate.clear()
     while not account.api.in_flight:
@@ -87,17 +82,15 @@ async def test_so_is_a_stay_that_is_no_longer_watched_when_the_answer_comes(stor
     assert "problem" not in event["data"]
 
 
-async def test_what_is_overdue_at_first_sight_is_told_with_its_status(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, overdue_after_s=LIMITS)
+async def test_what_is_overdue_at_first_sight_is_told_with_its_status(start: Start) -> None:
+    account = await start(A, overdue_after_s=LIMITS)
     account.api.script[A] = said(A, "running", started_at=EPOCH)
     await account.run_for(0.5)
     assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running", "execution.overdue"]
 
 
-async def test_a_loss_names_the_last_look_that_saw_it_and_what_the_api_calls_its_pipeline(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_a_loss_names_the_last_look_that_saw_it_and_what_the_api_calls_its_pipeline(start: Start) -> None:
+    account = await start(A, B)
     await told(account, "running", within_s=10)
     looks = account.api.times(A)
     (lost,) = await told(account, Outcome.NOT_FOUND, within_s=150)
@@ -105,8 +98,8 @@ async def test_a_loss_names_the_last_look_that_saw_it_and_what_the_api_calls_its
     assert lost["data"]["pipeline"]["name"] == "Sales agent"
 
 
-async def test_what_is_lost_before_it_was_seen_names_no_look_and_no_status(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_what_is_lost_before_it_was_seen_names_no_look_and_no_status(start: Start) -> None:
+    account = await start(A, B)
     (lost,) = await told(account, Outcome.NOT_FOUND, within_s=150)
     assert "notBefore" not in lost["data"]["observed"]
     assert "previousStatus" not in lost["data"]["execution"]
@@ -114,8 +107,8 @@ async def test_what_is_lost_before_it_was_seen_names_no_look_and_no_status(store
     assert running["data"]["execution"]["previousStatus"] == "lost"
 
 
-async def test_what_cannot_be_read_for_an_hour_is_lost_and_asked_for_on(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_what_cannot_be_read_for_an_hour_is_lost_and_asked_for_on(start: Start) -> None:
+    account = await start(A, B)
     account.api.status_codes[Outcome.INVALID] = 200
     await told(account, "running")
     assert await told(account, Outcome.INVALID, within_s=3500) == []

@@ -1,8 +1,6 @@
 """Whole pipelines in virtual time, over the real store: what a list leads to."""
 
 import asyncio
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -10,8 +8,8 @@ from random import Random
 from typing import Any
 
 import pytest
-from stores import HeardStore, upkeep
-from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of, pages_of, said
+from stores import HeardStore, held, upkeep
+from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, Start, pages_of, said
 
 from watcher.clerk.api import PAGE_ROWS, PageReply
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
@@ -48,9 +46,9 @@ def history(count: int) -> list[ExecutionSnapshot]:
 
 
 async def whole_account(
-    store: SqlStore, clock: FakeClock, *rows: ExecutionSnapshot, rules: ScanRules = RULES, rate_per_s: float = 1000.0
+    start: Start, *rows: ExecutionSnapshot, rules: ScanRules = RULES, rate_per_s: float = 1000.0
 ) -> Account:
-    account = await account_of(store, clock, watches=[WHOLE], rules=rules, rate_per_s=rate_per_s)
+    account = await start(watches=[WHOLE], rules=rules, rate_per_s=rate_per_s)
     show(account, *rows)
     return account
 
@@ -67,8 +65,8 @@ async def emitted(account: Account) -> list[tuple[str, str]]:
     return [(event["type"], event.get("subject", "")) for event in await account.events()]
 
 
-async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
+async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(start: Start) -> None:
+    account = await whole_account(start, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(5)
     assert await emitted(account) == [("execution.running", name(2))]
     show(account, row(2, "success", ended_s=-6), row(1, "success", age_s=60, ended_s=50))
@@ -78,38 +76,36 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(store
     assert account.metrics.registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
 
 
-async def test_what_one_page_brings_is_one_change_for_the_store(store: SqlStore, clock: FakeClock) -> None:
-    noted: Any = HeardStore(store)
-    account = await whole_account(noted, clock, *(row(number, "running") for number in (3, 2, 1)))
+async def test_what_one_page_brings_is_one_change_for_the_store(start: Start, heard: HeardStore) -> None:
+    account = await whole_account(start, *(row(number, "running") for number in (3, 2, 1)))
     await account.run_for(5)
     await emitted(account)
-    noted.heard.clear()
+    heard.heard.clear()
     show(account, *(row(number, "paused") for number in (3, 2, 1)))
     await account.run_for(5)
     assert sorted(await emitted(account)) == [("execution.paused", name(number)) for number in (1, 2, 3)]
-    (written,) = [each for each in noted.heard if isinstance(each, ChangeSet)]
+    (written,) = [each for each in heard.heard if isinstance(each, ChangeSet)]
     assert len(written.changes) == 3
 
 
-async def test_a_row_that_the_store_does_not_take_keeps_no_other_from_it(store: SqlStore, clock: FakeClock) -> None:
-    noted: Any = HeardStore(store)
-    account = await whole_account(noted, clock, *(row(number, "running") for number in (3, 2, 1)))
+async def test_a_row_that_the_store_does_not_take_keeps_no_other_from_it(start: Start, heard: HeardStore) -> None:
+    account = await whole_account(start, *(row(number, "running") for number in (3, 2, 1)))
     await account.run_for(5)
     await emitted(account)
-    noted.takes = lambda item: name(2) not in repr(item)
+    heard.takes = lambda item: name(2) not in repr(item)
     show(account, *(row(number, "paused") for number in (3, 2, 1)))
     await account.run_for(5)
     assert sorted(await emitted(account)) == [("execution.paused", name(number)) for number in (1, 3)]
-    noted.takes = lambda _item: True
+    heard.takes = lambda _item: True
     await account.run_for(5)
     assert await emitted(account) == [("execution.paused", name(2))]
 
 
-async def test_what_was_silent_is_reported_once_it_is_named(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50))
+async def test_what_was_silent_is_reported_once_it_is_named(start: Start) -> None:
+    account = await whole_account(start, row(1, "success", age_s=60, ended_s=50))
     await account.run_for(5)
     for _ in range(2):
-        account = await account_of(store, clock, name(1), watches=[replace(WHOLE, executions=(name(1),))])
+        account = await start(name(1), watches=[replace(WHOLE, executions=(name(1),))])
         account.api.script[name(1)] = said(name(1), "success")
         await account.run_for(5)
     assert await emitted(account) == [("execution.success", name(1))]
@@ -117,36 +113,34 @@ async def test_what_was_silent_is_reported_once_it_is_named(store: SqlStore, clo
 
 
 @pytest.mark.parametrize("statuses", [("success", "running"), ("running", "success")])
-async def test_of_a_row_that_comes_twice_the_end_counts(
-    store: SqlStore, clock: FakeClock, statuses: tuple[str, str]
-) -> None:
-    account = await whole_account(store, clock, row(1, "success", age_s=90, ended_s=80))
+async def test_of_a_row_that_comes_twice_the_end_counts(start: Start, statuses: tuple[str, str]) -> None:
+    account = await whole_account(start, row(1, "success", age_s=90, ended_s=80))
     await account.run_for(5)
     show(account, *(row(2, status) for status in statuses), row(1, "success", age_s=90, ended_s=80))
     await account.run_for(5)
     assert await emitted(account) == [("execution.success", name(2))]
 
 
-async def test_with_notify_what_had_ended_is_reported_too(store: SqlStore, clock: FakeClock) -> None:
+async def test_with_notify_what_had_ended_is_reported_too(start: Start) -> None:
     rules = replace(RULES, first_sight=FirstSight.NOTIFY)
-    account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50), rules=rules)
+    account = await whole_account(start, row(1, "success", age_s=60, ended_s=50), rules=rules)
     await account.run_for(5)
     assert await emitted(account) == [("execution.success", name(1))]
 
 
-async def test_one_that_begins_and_ends_between_two_scans_is_reported_once(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, row(1, "running"))
+async def test_one_that_begins_and_ends_between_two_scans_is_reported_once(start: Start) -> None:
+    account = await whole_account(start, row(1, "running"))
     await account.run_for(5)
     show(account, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
     await account.run_for(30)
     assert await emitted(account) == [("execution.running", name(1)), ("execution.success", name(2))]
-    again = await whole_account(store, clock, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
+    again = await whole_account(start, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
     await again.run_for(30)
     assert await emitted(again) == []
 
 
-async def test_an_end_that_is_selected_is_reported_as_the_get_reports_it(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, row(1, "running"))
+async def test_an_end_that_is_selected_is_reported_as_the_get_reports_it(start: Start) -> None:
+    account = await whole_account(start, row(1, "running"))
     await account.run_for(5)
     node = FailedNode("n", "Greeting", "no")
     account.api.script[name(1)] = said(name(1), "failed", failed_nodes=(node,))
@@ -166,10 +160,8 @@ async def test_an_end_that_is_selected_is_reported_as_the_get_reports_it(store: 
         (Details.ALWAYS, "success", 1),
     ],
 )
-async def test_details_say_which_ends_are_fetched(
-    store: SqlStore, clock: FakeClock, details: Details, status: str, gets: int
-) -> None:
-    account = await whole_account(store, clock, row(1, "running"), rules=replace(RULES, details=details))
+async def test_details_say_which_ends_are_fetched(start: Start, details: Details, status: str, gets: int) -> None:
+    account = await whole_account(start, row(1, "running"), rules=replace(RULES, details=details))
     await account.run_for(5)
     account.api.script[name(1)] = said(name(1), status)
     show(account, row(1, status, ended_s=-5))
@@ -178,8 +170,8 @@ async def test_details_say_which_ends_are_fetched(
     assert asked(account, name(1)) == gets
 
 
-async def test_a_get_that_says_open_wins_against_the_row(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, row(1, "running"))
+async def test_a_get_that_says_open_wins_against_the_row(start: Start) -> None:
+    account = await whole_account(start, row(1, "running"))
     await account.run_for(5)
     account.api.script[name(1)] = said(name(1), "running")
     show(account, row(1, "failed", ended_s=-5))
@@ -191,10 +183,8 @@ async def test_a_get_that_says_open_wins_against_the_row(store: SqlStore, clock:
     assert await emitted(account) == [("execution.failed", name(1))]
 
 
-async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thirty_seconds(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole_account(store, clock, row(1, "running"))
+async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thirty_seconds(start: Start) -> None:
+    account = await whole_account(start, row(1, "running"))
     await account.run_for(5)
     account.api.script[name(1)] = Outcome.SERVER_ERROR
     show(account, row(1, "failed", ended_s=-5))
@@ -206,9 +196,9 @@ async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thi
 
 
 async def test_what_waits_for_a_confirmation_is_not_taken_any_more_while_the_poller_drains(
-    store: SqlStore, clock: FakeClock
+    start: Start, clock: FakeClock
 ) -> None:
-    account = await whole_account(store, clock, row(1, "running"))
+    account = await whole_account(start, row(1, "running"))
     await account.run_for(5)
     account.api.script[name(1)] = Outcome.SERVER_ERROR
     show(account, row(1, "failed", ended_s=-5))
@@ -220,35 +210,31 @@ async def test_what_waits_for_a_confirmation_is_not_taken_any_more_while_the_pol
     assert await emitted(account) == [("execution.running", name(1))]
 
 
-async def test_an_end_that_was_found_but_not_reported_before_a_crash_is_reported_after_it(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole_account(store, clock, row(1, "running", age_s=100))
+async def test_an_end_that_was_found_but_not_reported_before_a_crash_is_reported_after_it(start: Start) -> None:
+    account = await whole_account(start, row(1, "running", age_s=100))
     await account.run_for(5)
     account.api.script[name(2)] = Outcome.SERVER_ERROR
     show(account, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
     await account.run_for(5)
     assert await emitted(account) == [("execution.running", name(1))]
-    again = await whole_account(store, clock, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
+    again = await whole_account(start, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
     again.api.script = {name(2): said(name(2), "failed"), name(1): said(name(1), "running")}
     await again.run_for(5)
     assert await emitted(again) == [("execution.failed", name(2))]
 
 
-async def test_one_page_answers_for_all_that_are_on_it(store: SqlStore, clock: FakeClock) -> None:
+async def test_one_page_answers_for_all_that_are_on_it(start: Start) -> None:
     rows = [row(number, "running") for number in range(40, 0, -1)]
-    account = await whole_account(store, clock, *rows)
+    account = await whole_account(start, *rows)
     await account.run_for(100)
     assert not any(what.startswith("9a1b") for _, what in account.api.asked)
     assert 95 <= asked(account, "page 1") <= 102
 
 
 @pytest.mark.untraced
-async def test_a_row_that_is_seen_late_below_many_others_is_found_whatever_total_says(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_a_row_that_is_seen_late_below_many_others_is_found_whatever_total_says(start: Start) -> None:
     old = [row(number, "success", age_s=90, ended_s=80) for number in range(200, 0, -1)]
-    account = await whole_account(store, clock, *old)
+    account = await whole_account(start, *old)
     await account.run_for(30)
     burst = [row(number, "success", age_s=-30, ended_s=-31) for number in range(400, 301, -1)]
     show(account, *burst, *old)
@@ -264,10 +250,10 @@ async def test_a_row_that_is_seen_late_below_many_others_is_found_whatever_total
     assert set(pages) == {"page 1"}
 
 
-async def test_one_alone_on_a_deep_page_is_asked_for_by_itself(store: SqlStore, clock: FakeClock) -> None:
+async def test_one_alone_on_a_deep_page_is_asked_for_by_itself(start: Start) -> None:
     rows = [row(number, "success", age_s=9000, ended_s=8000) for number in range(120, 0, -1)]
     rows[110] = row(10, "paused", age_s=9000)
-    account = await whole_account(store, clock, *rows)
+    account = await whole_account(start, *rows)
     account.api.script[name(10)] = said(name(10), "paused")
     await account.run_for(30)
     assert asked(account, "page 3") <= 2
@@ -275,8 +261,8 @@ async def test_one_alone_on_a_deep_page_is_asked_for_by_itself(store: SqlStore, 
     assert await emitted(account) == [("execution.paused", name(10))]
 
 
-async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, row(2, "running"), row(1, "running"))
+async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(start: Start) -> None:
+    account = await whole_account(start, row(2, "running"), row(1, "running"))
     account.api.script[name(1)] = said(name(1), "success")
     await account.run_for(5)
     show(account, row(2, "running"))
@@ -288,32 +274,28 @@ async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(store: 
     ]
 
 
-async def test_after_a_restart_pages_answer_for_all_that_is_open(store: SqlStore, clock: FakeClock) -> None:
+async def test_after_a_restart_pages_answer_for_all_that_is_open(start: Start) -> None:
     rows = [row(number, "running", age_s=9000 - number) for number in range(80, 0, -1)]
-    account = await whole_account(store, clock, *rows)
+    account = await whole_account(start, *rows)
     await account.run_for(5)
-    again = await whole_account(store, clock, *rows)
+    again = await whole_account(start, *rows)
     await again.run_for(30)
     assert not any(what.startswith("9a1b") for _, what in again.api.asked)
     assert again.api.asked[0][1:] == ("page 1",)
 
 
-async def test_after_a_restart_what_no_list_shows_any_more_is_asked_for_by_itself(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole_account(store, clock, row(2, "running"), row(1, "running"))
+async def test_after_a_restart_what_no_list_shows_any_more_is_asked_for_by_itself(start: Start) -> None:
+    account = await whole_account(start, row(2, "running"), row(1, "running"))
     await account.run_for(5)
-    again = await whole_account(store, clock, row(2, "running"))
+    again = await whole_account(start, row(2, "running"))
     again.api.script[name(1)] = said(name(1), "success")
     await again.run_for(3)
     assert ("execution.success", name(1)) in await emitted(again)
 
 
 @pytest.mark.untraced
-async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_minutes(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole_account(store, clock, row(1, "running"))
+async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_minutes(start: Start) -> None:
+    account = await whole_account(start, row(1, "running"))
     await account.run_for(5)
     await account.events()
     account.api.script[name(1)] = said(name(1), "running")
@@ -326,7 +308,7 @@ async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_m
     pages = asked(account, "page 1")
     await account.run_for(3000)
     assert 4 <= asked(account, "page 1") - pages <= 6
-    again = await whole_account(store, clock)
+    again = await whole_account(start)
     again.api.pages = {1: Outcome.FORBIDDEN}
     again.api.script[name(1)] = said(name(1), "running")
     await again.run_for(700)
@@ -337,22 +319,22 @@ async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_m
 
 
 async def test_a_list_that_is_refused_and_asked_for_every_ten_minutes_is_no_budget_that_is_too_small(
-    store: SqlStore, clock: FakeClock
+    start: Start,
 ) -> None:
     other = Watch("default", "77aa0000-0000-4000-8000-000000000000", (name(1),))
-    account = await account_of(store, clock, name(1), watches=[WHOLE, other])
+    account = await start(name(1), watches=[WHOLE, other])
     account.api.pipelines.add(other.pipeline)
     account.api.pages = {1: Outcome.FORBIDDEN}
     await account.run_for(7200)
     assert [type_ for type_, *_ in await account.emitted()] == ["execution.running", "pipeline.gap"]
 
 
-async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(store: SqlStore, clock: FakeClock) -> None:
+async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(start: Start, clock: FakeClock) -> None:
     pipelines = [f"0b5c8f1e-2c3a-4f1e-9d8a-{number:012}" for number in range(20)]
     error = Outcome.SERVER_ERROR
     api = ScriptedApi(clock, pages={1: error}, status_codes={error: 502}, pipelines=set(pipelines))
     watches = [Watch("default", pipeline, (), name="Sales agent") for pipeline in pipelines]
-    account = await account_of(store, clock, watches=watches, api=api, jitter=Random(1).random)
+    account = await start(watches=watches, api=api, jitter=Random(1).random)
     await account.run_for(50)
     asked = [at for at, _ in api.asked]
     assert len(asked) == 20 * 6  # at once, and after five waits that double, each spread by a tenth
@@ -362,8 +344,8 @@ async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(store: Sql
         assert together <= most, number
 
 
-async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock)
+async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(start: Start) -> None:
+    account = await whole_account(start)
     account.api.pages = {1: Outcome.NOT_FOUND}
     await account.run_for(300)
     assert await emitted(account) == [("pipeline.gap", "")]
@@ -372,10 +354,10 @@ async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(store: SqlSto
 @pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
 @pytest.mark.untraced
 async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_others_are_well(
-    store: SqlStore, clock: FakeClock, outcome: Outcome
+    start: Start, outcome: Outcome
 ) -> None:
     other = replace(WHOLE, pipeline="77aa0000-0000-4000-8000-000000000000", executions=(name(9),))
-    account = await account_of(store, clock, name(9), watches=[WHOLE, other])
+    account = await start(name(9), watches=[WHOLE, other])
     account.api.pipelines.add(other.pipeline)
     account.api.pages = {1: outcome}
     await account.run_for(3500)
@@ -392,17 +374,15 @@ async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_oth
     assert await emitted(account) == [("pipeline.gap", "")]
 
 
-async def test_a_list_that_cannot_be_read_while_nothing_can_is_the_accounts_trouble(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole_account(store, clock)
+async def test_a_list_that_cannot_be_read_while_nothing_can_is_the_accounts_trouble(start: Start) -> None:
+    account = await whole_account(start)
     account.api.pages = {1: Outcome.SERVER_ERROR}
     await account.run_for(7200)
     assert [event["type"] for event in await account.events()] == ["account.degraded"]
 
 
-async def test_a_pipeline_without_a_name_is_asked_for_it_once(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, watches=[replace(WHOLE, name=None)])
+async def test_a_pipeline_without_a_name_is_asked_for_it_once(start: Start) -> None:
+    account = await start(watches=[replace(WHOLE, name=None)])
     show(account, row(1, "running"))
     account.api.script[name(1)] = said(name(1), "running")
     await account.run_for(10)
@@ -411,14 +391,14 @@ async def test_a_pipeline_without_a_name_is_asked_for_it_once(store: SqlStore, c
     assert asked(account, name(1)) == 1
 
 
-async def test_what_a_pipeline_is_called_is_not_asked_again_after_a_restart(store: SqlStore, clock: FakeClock) -> None:
+async def test_what_a_pipeline_is_called_is_not_asked_again_after_a_restart(start: Start) -> None:
     unnamed = [replace(WHOLE, name=None)]
-    account = await account_of(store, clock, watches=unnamed)
+    account = await start(watches=unnamed)
     show(account, row(1, "running"))
     account.api.script[name(1)] = said(name(1), "running")
     await account.run_for(10)
     assert len(await account.events()) == 1
-    again = await account_of(store, clock, watches=unnamed)
+    again = await start(watches=unnamed)
     show(again, row(2, "running"), row(1, "running"))
     await again.run_for(10)
     (event,) = await again.events()
@@ -427,9 +407,9 @@ async def test_what_a_pipeline_is_called_is_not_asked_again_after_a_restart(stor
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
-async def test_in_a_storm_of_ends_every_second_request_still_polls(store: SqlStore, clock: FakeClock) -> None:
+async def test_in_a_storm_of_ends_every_second_request_still_polls(start: Start) -> None:
     open_rows = [row(number, "running") for number in range(40, 0, -1)]
-    account = await whole_account(store, clock, *open_rows, rate_per_s=1.0)
+    account = await whole_account(start, *open_rows, rate_per_s=1.0)
     await account.run_for(10)
     account.api.script = {name(number): said(name(number), "failed") for number in range(1, 41)}
     show(account, row(41, "running"), *(row(number, "failed", ended_s=-10) for number in range(40, 0, -1)))
@@ -444,9 +424,9 @@ DAY_S = 24 * 3600.0
 
 
 async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_anew(
-    store: SqlStore, clock: FakeClock
+    start: Start, store: SqlStore, clock: FakeClock
 ) -> None:
-    account = await whole_account(store, clock, row(1, "success", age_s=10, ended_s=5))
+    account = await whole_account(start, row(1, "success", age_s=10, ended_s=5))
     await account.run_for(5)
     await account.watcher.watch([])
     await (await upkeep(store)).mark_absent_pipelines(present=(), now=clock.steady_us())
@@ -463,11 +443,11 @@ async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_ane
 
 @pytest.mark.untraced
 async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_and_no_gap(
-    store: SqlStore, clock: FakeClock
+    start: Start, store: SqlStore, clock: FakeClock
 ) -> None:
     old = [row(number, "success", age_s=90 * DAY_S, ended_s=89 * DAY_S) for number in range(120, 0, -1)]
     for _ in range(2):
-        account = await whole_account(store, clock, *old)
+        account = await whole_account(start, *old)
         await account.run_for(60)
         assert await emitted(account) == []
         assert asked(account, "page 2") <= 1
@@ -475,14 +455,14 @@ async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_an
     tidied = await upkeep(store)
     async for _ in tidied.prune(ended_before=Micros(clock.steady_us() - 30 * DAY_US), keep=lambda *_: False):
         pass
-    account = await whole_account(store, clock, *old)
+    account = await whole_account(start, *old)
     await account.run_for(60)
     assert await emitted(account) == []
     assert asked(account, "page 2") <= 1
 
 
-async def test_what_the_api_forgets_while_it_is_watched_is_no_gap(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, row(1, "success", age_s=3600, ended_s=3500))
+async def test_what_the_api_forgets_while_it_is_watched_is_no_gap(start: Start) -> None:
+    account = await whole_account(start, row(1, "success", age_s=3600, ended_s=3500))
     await account.run_for(60)
     show(account)
     await account.run_for(60)
@@ -493,10 +473,10 @@ async def test_what_the_api_forgets_while_it_is_watched_is_no_gap(store: SqlStor
 
 @pytest.mark.parametrize("ended_s", [80, -75 * 365 * DAY_S])
 async def test_a_list_that_holds_as_many_but_nothing_known_is_a_gap_whatever_date_one_had(
-    store: SqlStore, clock: FakeClock, ended_s: float
+    start: Start, ended_s: float
 ) -> None:
     old = [row(each, "success", age_s=90, ended_s=80) for each in (3, 2)]
-    account = await whole_account(store, clock, *old, row(1, "success", age_s=90, ended_s=ended_s))
+    account = await whole_account(start, *old, row(1, "success", age_s=90, ended_s=ended_s))
     await account.run_for(60)
     show(account, *(row(each, "success", age_s=-61, ended_s=-62) for each in (9, 8, 7)))
     await account.run_for(70)
@@ -505,20 +485,18 @@ async def test_a_list_that_holds_as_many_but_nothing_known_is_a_gap_whatever_dat
     assert [event["data"]["reason"] for event in events if event["type"] == "pipeline.gap"] == ["deleted"]
 
 
-async def test_what_the_api_forgets_while_nobody_watches_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, row(1, "success", age_s=3600, ended_s=3500))
+async def test_what_the_api_forgets_while_nobody_watches_is_a_gap(start: Start, clock: FakeClock) -> None:
+    account = await whole_account(start, row(1, "success", age_s=3600, ended_s=3500))
     await account.run_for(60)
     clock.advance(2 * 3600)
-    again = await whole_account(store, clock)
+    again = await whole_account(start)
     await again.run_for(70)
     assert await emitted(again) == [("pipeline.gap", "")]
 
 
-async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_the_head_is_read_on(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_the_head_is_read_on(start: Start) -> None:
     old = [row(number, "success", age_s=90, ended_s=80) for number in range(60, 0, -1)]
-    account = await whole_account(store, clock, *old)
+    account = await whole_account(start, *old)
     await account.run_for(30)
     several = [row(number, "success", age_s=-30, ended_s=-31) for number in range(200, 60, -1)]
     show(account, *several, *old)
@@ -550,10 +528,10 @@ async def gaps(account: Account) -> list[tuple[str, int | None]]:
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
 async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_refused(
-    store: SqlStore, clock: FakeClock, outcome: Outcome
+    start: Start, outcome: Outcome
 ) -> None:
     old = history(100)[::-1]
-    account = await whole_account(store, clock, *old)
+    account = await whole_account(start, *old)
     await account.run_for(30)
     show(account, *old, *(row(number, "success", age_s=-31, ended_s=-32) for number in range(1000, 1040)))
     refuse(account, 3, 4, outcome=outcome)
@@ -562,11 +540,9 @@ async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_re
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
-async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refused(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refused(start: Start) -> None:
     old = history(100)[::-1]
-    account = await whole_account(store, clock, *old)
+    account = await whole_account(start, *old)
     await account.run_for(30)
     new = [row(number, "success", age_s=-31, ended_s=-32) for number in range(1000, 1120)]
     show(account, *old, *new)
@@ -577,20 +553,16 @@ async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refu
     assert len(await emitted(account)) == len(new)
 
 
-async def test_oldest_first_refused_pages_are_reported_once_though_one_beyond_them_is_empty(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole_account(store, clock, *history(200)[::-1])
+async def test_oldest_first_refused_pages_are_reported_once_though_one_beyond_them_is_empty(start: Start) -> None:
+    account = await whole_account(start, *history(200)[::-1])
     refuse(account, 2, 3, 4, outcome=Outcome.REJECTED)
     await account.run_for(1000)
     assert len(await gaps(account)) == 1
 
 
 @pytest.mark.untraced
-async def test_deeper_pages_that_stay_refused_are_reported_once(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(
-        store, clock, *(ExecutionSnapshot(name(number), "running") for number in range(120, 0, -1))
-    )
+async def test_deeper_pages_that_stay_refused_are_reported_once(start: Start) -> None:
+    account = await whole_account(start, *(ExecutionSnapshot(name(number), "running") for number in range(120, 0, -1)))
     account.api.script = {name(number): said(name(number), "running") for number in range(1, 121)}
     refuse(account, 2, 3, outcome=Outcome.FORBIDDEN)
     await account.run_for(1200)
@@ -598,11 +570,9 @@ async def test_deeper_pages_that_stay_refused_are_reported_once(store: SqlStore,
 
 
 @pytest.mark.untraced
-async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_it_is_a_gap(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_it_is_a_gap(start: Start) -> None:
     other = replace(WHOLE, pipeline="77aa0000-0000-4000-8000-000000000000", executions=(name(9999),))
-    account = await account_of(store, clock, name(9999), watches=[WHOLE, other])
+    account = await start(name(9999), watches=[WHOLE, other])
     account.api.pipelines.add(other.pipeline)
     show(account, *history(120))
     refuse(account, 2, outcome=Outcome.SERVER_ERROR)
@@ -617,8 +587,8 @@ async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_i
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
-async def test_a_page_that_a_deletion_took_away_is_no_gap(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, *history(101), rate_per_s=1.0)
+async def test_a_page_that_a_deletion_took_away_is_no_gap(start: Start) -> None:
+    account = await whole_account(start, *history(101), rate_per_s=1.0)
     refuse(account, outcome=Outcome.NOT_FOUND)
     while not asked(account, "page 2"):
         await account.run_for(0.5)
@@ -630,11 +600,11 @@ async def test_a_page_that_a_deletion_took_away_is_no_gap(store: SqlStore, clock
 
 
 @pytest.mark.untraced
-async def test_beyond_known_rows_refused_pages_are_no_gap(store: SqlStore, clock: FakeClock) -> None:
+async def test_beyond_known_rows_refused_pages_are_no_gap(start: Start) -> None:
     rows = history(200)
     rows[170] = replace(rows[170], status="paused", finished_at=None)
-    await (await whole_account(store, clock, *rows)).run_for(30)
-    account = await whole_account(store, clock, *rows)
+    await (await whole_account(start, *rows)).run_for(30)
+    account = await whole_account(start, *rows)
     account.api.script = {rows[170].id: said(rows[170].id, "paused")}
     refuse(account, 2, 3, 4, 5, outcome=Outcome.FORBIDDEN)
     await account.run_for(1000)
@@ -642,9 +612,9 @@ async def test_beyond_known_rows_refused_pages_are_no_gap(store: SqlStore, clock
 
 
 async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_reported(
-    store: SqlStore, clock: FakeClock
+    start: Start, clock: FakeClock
 ) -> None:
-    account = await account_of(store, clock, watches=[replace(WHOLE, name=None)])
+    account = await start(watches=[replace(WHOLE, name=None)])
     show(account, row(1, "running"))
     account.api.script[name(1)] = said(name(1), "running")
     account.api.gate.clear()
@@ -660,11 +630,9 @@ async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_repo
 
 
 @pytest.mark.untraced
-async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reported(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reported(start: Start) -> None:
     old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
-    account = await whole_account(store, clock, *old, rate_per_s=1.0)
+    account = await whole_account(start, *old, rate_per_s=1.0)
     await account.run_for(20)
     show(account, row(3001, "success", age_s=-20, ended_s=-21), *old)
     await account.run_for(15)
@@ -675,11 +643,9 @@ async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reporte
     assert await emitted(account) == []
 
 
-async def test_a_list_that_somebody_wants_read_is_next_however_busy_the_account_is(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_a_list_that_somebody_wants_read_is_next_however_busy_the_account_is(start: Start) -> None:
     named = Watch("default", "named", tuple(map(name, range(100, 200))))
-    account = await account_of(store, clock, watches=[WHOLE, named], rate_per_s=1.0)
+    account = await start(watches=[WHOLE, named], rate_per_s=1.0)
     account.api.pipelines |= {"named"}
     account.api.default = None
     account.api.script |= {name(number): said(name(number), "running") for number in range(100, 200)}
@@ -697,8 +663,8 @@ async def test_a_list_that_somebody_wants_read_is_next_however_busy_the_account_
     await account.run_for(1)
 
 
-async def test_a_scan_that_began_before_it_was_wanted_does_not_count(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, row(1, "running"), rate_per_s=1.0)
+async def test_a_scan_that_began_before_it_was_wanted_does_not_count(start: Start) -> None:
+    account = await whole_account(start, row(1, "running"), rate_per_s=1.0)
     await account.run_for(100)
     account.api.gate.clear()
     hold, lists = asyncio.Event(), account.api.list
@@ -722,9 +688,9 @@ async def test_a_scan_that_began_before_it_was_wanted_does_not_count(store: SqlS
 
 
 @pytest.mark.untraced
-async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(store: SqlStore, clock: FakeClock) -> None:
+async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start: Start) -> None:
     old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
-    account = await whole_account(store, clock, *old, rate_per_s=1.0)
+    account = await whole_account(start, *old, rate_per_s=1.0)
     await account.run_for(13)
     show(account, row(3001, "success", age_s=-13, ended_s=-13.5), *old)
     account.watcher.read_list(PIPELINE)
@@ -737,10 +703,10 @@ async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(store
 @pytest.mark.parametrize("page_rows", [20, PAGE_ROWS])
 @pytest.mark.untraced
 async def test_oldest_first_too_what_is_new_is_reported_while_a_deep_scan_is_under_way(
-    store: SqlStore, clock: FakeClock, page_rows: int
+    start: Start, page_rows: int
 ) -> None:
     rows = history(60 * page_rows)[::-1]
-    account = await whole_account(store, clock, rate_per_s=1.0)
+    account = await whole_account(start, rate_per_s=1.0)
     show(account, *rows, page_rows=page_rows)
     await account.run_for(20)
     for number in range(3):
@@ -754,9 +720,9 @@ async def test_oldest_first_too_what_is_new_is_reported_while_a_deep_scan_is_und
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
-async def test_short_pages_too_answer_for_all_that_are_open(store: SqlStore, clock: FakeClock) -> None:
+async def test_short_pages_too_answer_for_all_that_are_open(start: Start) -> None:
     rows = [row(number, "running", age_s=100 - number) for number in range(60, 0, -1)]
-    account = await whole_account(store, clock, rate_per_s=5.0)
+    account = await whole_account(start, rate_per_s=5.0)
     account.api.script = {each.id: each for each in rows}
     show(account, *rows, page_rows=10)
     await account.run_for(60)
@@ -765,12 +731,10 @@ async def test_short_pages_too_answer_for_all_that_are_open(store: SqlStore, clo
 
 @pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
-async def test_all_that_was_known_may_only_have_grown_too_old(
-    store: SqlStore, clock: FakeClock, age_s: float, gaps: int
-) -> None:
+async def test_all_that_was_known_may_only_have_grown_too_old(start: Start, age_s: float, gaps: int) -> None:
     ends = [(3, age_s), (2, 9000.0), (1, 9000.0)]
     rows = [row(number, "success", age_s=max(at, 9000.0), ended_s=at) for number, at in ends]
-    account = await whole_account(store, clock, *rows)
+    account = await whole_account(start, *rows)
     await account.run_for(60)
     show(account, row(4, "success", age_s=-60, ended_s=-61))
     await account.run_for(70)
@@ -788,21 +752,14 @@ async def test_all_that_was_known_may_only_have_grown_too_old(
 )
 @pytest.mark.untraced
 async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock_is_behind(
-    store: SqlStore,
-    clock: FakeClock,
-    count: int,
-    order: Order,
-    rules: ScanRules,
-    *,
-    states_total: bool,
-    restarts: bool,
+    start: Start, count: int, order: Order, rules: ScanRules, *, states_total: bool, restarts: bool
 ) -> None:
     request = 1 if order is Order.NEWEST else -1
-    account = await whole_account(store, clock, *history(count)[::request], rules=rules)
+    account = await whole_account(start, *history(count)[::request], rules=rules)
     account.api.states_total = states_total
     await account.run_for(30)
     if restarts:
-        account = await whole_account(store, clock, *history(count)[::request], rules=rules)
+        account = await whole_account(start, *history(count)[::request], rules=rules)
         account.api.states_total = states_total
     show(account, *[row(1000, "success", age_s=590, ended_s=580), *history(count)][::request])
     await account.run_for(30)
@@ -811,9 +768,9 @@ async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock
 
 @pytest.mark.parametrize(("found_after_s", "states_total"), [(2, True), (30, True), (30, False)])
 async def test_what_a_later_scan_is_the_first_to_show_is_new_though_it_began_before_the_watch(
-    store: SqlStore, clock: FakeClock, found_after_s: float, *, states_total: bool
+    start: Start, found_after_s: float, *, states_total: bool
 ) -> None:
-    account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50))
+    account = await whole_account(start, row(1, "success", age_s=60, ended_s=50))
     account.api.states_total = states_total
     await account.run_for(found_after_s)
     show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50))
@@ -824,10 +781,10 @@ async def test_what_a_later_scan_is_the_first_to_show_is_new_though_it_began_bef
 @pytest.mark.parametrize("states_total", [True, False])
 @pytest.mark.untraced
 async def test_history_stays_silent_though_the_newest_pages_were_refused_at_first(
-    store: SqlStore, clock: FakeClock, *, states_total: bool
+    start: Start, *, states_total: bool
 ) -> None:
     old = history(200)[::-1]
-    account = await whole_account(store, clock, *old)
+    account = await whole_account(start, *old)
     refuse(account, 2, 3, 4, outcome=Outcome.REJECTED)
     account.api.states_total = states_total
     await account.run_for(400)
@@ -839,9 +796,9 @@ async def test_history_stays_silent_though_the_newest_pages_were_refused_at_firs
 @pytest.mark.parametrize("states_total", [True, False])
 @pytest.mark.untraced
 async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
-    store: SqlStore, clock: FakeClock, *, states_total: bool
+    start: Start, *, states_total: bool
 ) -> None:
-    account = await whole_account(store, clock)
+    account = await whole_account(start)
     account.api.states_total = states_total
     await account.run_for(0.5)
     show(account, *history(100))
@@ -849,26 +806,26 @@ async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
     assert await emitted(account) == []
 
 
-async def test_a_start_that_asked_for_nothing_has_begun_to_watch(store: SqlStore, clock: FakeClock) -> None:
-    await whole_account(store, clock)
+async def test_a_start_that_asked_for_nothing_has_begun_to_watch(start: Start, clock: FakeClock) -> None:
+    await whole_account(start)
     clock.advance(100)
-    account = await whole_account(store, clock, row(1, "success", age_s=-40, ended_s=-50))
+    account = await whole_account(start, row(1, "success", age_s=-40, ended_s=-50))
     await account.run_for(5)
     assert await emitted(account) == [("execution.success", name(1))]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
 @pytest.mark.untraced
-async def test_a_page_beyond_the_end_may_be_refused(store: SqlStore, clock: FakeClock, outcome: Outcome) -> None:
-    account = await whole_account(store, clock, *(row(number, "running") for number in range(50, 0, -1)))
+async def test_a_page_beyond_the_end_may_be_refused(start: Start, outcome: Outcome) -> None:
+    account = await whole_account(start, *(row(number, "running") for number in range(50, 0, -1)))
     account.api.pages[2] = outcome
     await account.run_for(120)
     assert {type_ for type_, _ in await emitted(account)} == {"execution.running"}
 
 
-async def test_what_was_named_and_reported_before_is_not_reported_again(store: SqlStore, clock: FakeClock) -> None:
+async def test_what_was_named_and_reported_before_is_not_reported_again(start: Start) -> None:
     named = [name(number) for number in range(1, 61)]
-    account = await account_of(store, clock, *named)
+    account = await start(*named)
     account.api.script = {each: said(each, "success") for each in named}
     await account.run_for(5)
     assert len(await emitted(account)) == 60
@@ -882,9 +839,9 @@ async def test_what_was_named_and_reported_before_is_not_reported_again(store: S
     assert await emitted(account) == []
 
 
-async def test_named_and_whole_pipelines_share_an_account(store: SqlStore, clock: FakeClock) -> None:
+async def test_named_and_whole_pipelines_share_an_account(start: Start) -> None:
     other = Watch("default", "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d30", (name(9),))
-    account = await account_of(store, clock, watches=[WHOLE, other], rate_per_s=2.0)
+    account = await start(watches=[WHOLE, other], rate_per_s=2.0)
     account.api.pipelines.add(other.pipeline)
     account.api.script[name(9)] = said(name(9), "running")
     show(account, row(1, "running"))
@@ -899,9 +856,9 @@ class BrokenError(Exception):
 
 
 async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
-    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account = await whole_account(store, clock, *(row(number, "running") for number in (3, 2, 1)))
+    account = await whole_account(start, *(row(number, "running") for number in (3, 2, 1)))
     await account.run_for(5)
     success = account.watcher._deps.evaluator.success
 
@@ -922,14 +879,13 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
 
 
 async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_reported_though_it_is_gone_by_then(
-    store: SqlStore, clock: FakeClock, path: Path
+    start: Start, path: Path
 ) -> None:
-    account = await whole_account(store, clock, row(1, "running"))
+    account = await whole_account(start, row(1, "running"))
     await account.run_for(5)
     show(account, row(1, "failed", ended_s=-5))
     account.api.script[name(1)] = said(name(1), "failed")
-    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
-        stranger.execute("BEGIN IMMEDIATE")
+    with held(path):
         await account.run_for(3)
     assert asked(account, name(1)) > 0
     show(account)

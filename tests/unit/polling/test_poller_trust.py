@@ -1,20 +1,19 @@
 """An account whose lease is not trusted: nothing is asked, until it is again."""
 
 import pytest
-from virtual import FakeClock, account_of, said
+from virtual import FakeClock, Start, said
 
 from watcher.domain.execution import Outcome
 from watcher.polling.account_poller import IDLE_S
-from watcher.store.sql_store import SqlStore
 
 A = "9a1b0000-0000-4000-8000-00000000000a"
 
 
 async def test_nothing_is_asked_while_the_lease_is_not_trusted_and_then_it_goes_on(
-    store: SqlStore, clock: FakeClock
+    start: Start, clock: FakeClock
 ) -> None:
     trusted = [True]
-    account = await account_of(store, clock, A, is_trusted=lambda: trusted[0])
+    account = await start(A, is_trusted=lambda: trusted[0])
     await account.run_for(5)
     asked_count = len(account.api.asked)
     assert asked_count
@@ -26,9 +25,9 @@ async def test_nothing_is_asked_while_the_lease_is_not_trusted_and_then_it_goes_
 
 
 @pytest.mark.parametrize("fails_on", [False, True])
-async def test_the_time_without_trust_is_nobody_s_failure(store: SqlStore, clock: FakeClock, *, fails_on: bool) -> None:
+async def test_the_time_without_trust_is_nobody_s_failure(start: Start, clock: FakeClock, *, fails_on: bool) -> None:
     trusted = [True]
-    account = await account_of(store, clock, A, is_trusted=lambda: trusted[0])
+    account = await start(A, is_trusted=lambda: trusted[0])
     await account.run_for(5)
     account.api.script[A] = Outcome.CONNECTION
     await account.run_for(20)

@@ -8,21 +8,20 @@ from typing import Any
 import pytest
 from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
 from stores import HeardStore
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start
 
 from watcher.domain.event import GapReason
 from watcher.domain.execution import Outcome
 from watcher.domain.rules import FailingRule, Rules
 from watcher.store.changes import ChangeSet, ExecutionChange
-from watcher.store.sql_store import SqlStore
 
 
 async def rules_events(account: Account) -> list[Mapping[str, Any]]:
     return [event for event in await account.events() if "problem" in event["data"]]
 
 
-async def test_a_problem_is_opened_with_the_end_that_did_it_and_closed_once(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock)
+async def test_a_problem_is_opened_with_the_end_that_did_it_and_closed_once(start: Start) -> None:
+    account = await whole(start)
     for count, status in enumerate(("failed", "failed", "failed", "failed", "success", "success"), 1):
         rows = [row(5 * number) for number in range(1, min(count, 4) + 1)]
         rows += [row(5 * number, status) for number in range(5, count + 1)]
@@ -47,10 +46,8 @@ async def test_a_problem_is_opened_with_the_end_that_did_it_and_closed_once(stor
 
 
 @pytest.mark.parametrize("rules", [IN_A_ROW, None])
-async def test_ends_of_one_page_are_recorded_and_judged_oldest_first(
-    store: SqlStore, clock: FakeClock, rules: Rules | None
-) -> None:
-    account = await whole(store, clock, rules)
+async def test_ends_of_one_page_are_recorded_and_judged_oldest_first(start: Start, rules: Rules | None) -> None:
+    account = await whole(start, rules)
     show(account, row(1), row(2), row(3), row(4, "success"))
     await account.run_for(2)
     emitted = [(event["type"], event.get("subject")) for event in await account.events()]
@@ -59,21 +56,19 @@ async def test_ends_of_one_page_are_recorded_and_judged_oldest_first(
     assert edges == (["pipeline.failing", "pipeline.recovered"] if rules else [])
 
 
-async def test_ends_are_held_back_until_a_scan_is_complete_and_survive_a_restart(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole(store, clock)
+async def test_ends_are_held_back_until_a_scan_is_complete_and_survive_a_restart(start: Start) -> None:
+    account = await whole(start)
     running = [row(number, "running") for number in (1, 2, 3)]
     show(account, *running)
     await account.run_for(5)
     await account.watcher.cancel()
-    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
     account.api.script = {each.id: row(number, at_s=1010.0 + number) for number, each in enumerate(running, 1)}
     account.api.pages = {1: Outcome.SERVER_ERROR}
     await account.run_for(200)
     assert sorted(await told(account)) == ["account.degraded", "failed", "failed", "failed", *["running"] * 3]
     await account.watcher.cancel()
-    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
     show(account, *(row(number, at_s=1010.0 + number) for number in (1, 2, 3)))
     await account.run_for(5)
     recovered, opening = await account.events()
@@ -85,12 +80,12 @@ async def test_ends_are_held_back_until_a_scan_is_complete_and_survive_a_restart
     ("ends", "counts"), [("FFFFFS", []), ("FFFFF", [5]), ("SFFFFSFFF", [3]), ("SFFFFSFF", []), ("FFFSFFFS", [])]
 )
 async def test_after_a_downtime_rules_judge_once_by_what_stands_then(
-    store: SqlStore, clock: FakeClock, ends: str, counts: list[int]
+    start: Start, clock: FakeClock, ends: str, counts: list[int]
 ) -> None:
-    account = await whole(store, clock)
+    account = await whole(start)
     await account.watcher.cancel()
     clock.advance(600)
-    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
     words = {"F": "failed", "S": "success"}
     show(account, *(row(number, words[end], at_s=1100.0 + number) for number, end in enumerate(ends)))
     await account.run_for(5)
@@ -116,10 +111,8 @@ async def pipeline_trouble(account: Account, trouble: str) -> None:
 
 @pytest.mark.untraced
 @pytest.mark.parametrize("trouble", ["server_error", "forbidden", "degraded"])
-async def test_after_trouble_ends_wait_for_a_scan_that_begins_after_it(
-    store: SqlStore, clock: FakeClock, trouble: str
-) -> None:
-    account = await whole(store, clock)
+async def test_after_trouble_ends_wait_for_a_scan_that_begins_after_it(start: Start, trouble: str) -> None:
+    account = await whole(start)
     show(account, *(row(number, "running") for number in (1, 2, 3)))
     await account.run_for(5)
     await told(account)
@@ -138,8 +131,8 @@ def held_since(account: Account) -> float | None:
     return account.watcher._alert_rules.recorders[PIPELINE]._held_since
 
 
-async def test_after_a_gap_ends_wait_for_the_next_complete_scan(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock)
+async def test_after_a_gap_ends_wait_for_the_next_complete_scan(start: Start, clock: FakeClock) -> None:
+    account = await whole(start)
     (listing,) = account.watcher._registry.listings.values()
     await account.watcher._list_poller.record(listing, listing.cursor, gap=GapReason.DELETED)
     assert held_since(account) == clock.monotonic()
@@ -156,9 +149,9 @@ async def test_after_a_gap_ends_wait_for_the_next_complete_scan(store: SqlStore,
     )
 
 
-async def test_what_ends_while_another_end_is_written_is_written_together(store: SqlStore, clock: FakeClock) -> None:
-    heard, names = HeardStore(store), [name_of(number) for number in range(1, 21)]
-    account = await account_of(heard, clock, watches=[watch_of(IN_A_ROW, *names)])
+async def test_what_ends_while_another_end_is_written_is_written_together(start: Start, heard: HeardStore) -> None:
+    names = [name_of(number) for number in range(1, 21)]
+    account = await start(watches=[watch_of(IN_A_ROW, *names)])
     account.api.script = {name: row(0, "running") for name in names}
     await account.run_for(10)
     account.api.gate.clear()
@@ -172,24 +165,24 @@ async def test_what_ends_while_another_end_is_written_is_written_together(store:
     assert len(written) <= 3
 
 
-async def test_named_executions_are_judged_at_once(store: SqlStore, clock: FakeClock) -> None:
+async def test_named_executions_are_judged_at_once(start: Start) -> None:
     names = [name_of(number) for number in (1, 2, 3)]
-    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW, *names)])
+    account = await start(watches=[watch_of(IN_A_ROW, *names)])
     account.api.script = {each.id: each for each in (row(1), row(2), row(3))}
     await account.run_for(1)
     assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
 
 
-async def test_history_that_is_silent_is_not_judged(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+async def test_history_that_is_silent_is_not_judged(start: Start) -> None:
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
     show(account, *(row(number, at_s=-7200.0 + number) for number in (1, 2, 3)))
     await account.run_for(30)
     assert await told(account) == []
 
 
 @pytest.mark.untraced
-async def test_silence_counts_from_the_last_start_of_the_history(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+async def test_silence_counts_from_the_last_start_of_the_history(start: Start) -> None:
+    account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
     show(account, row(1, "success", at_s=-1800.0), row(2, "success", at_s=-2000.0))
     await account.run_for(700)
     assert await told(account) == []
@@ -198,13 +191,11 @@ async def test_silence_counts_from_the_last_start_of_the_history(store: SqlStore
 
 
 @pytest.mark.untraced
-async def test_where_nothing_ever_started_silence_counts_from_the_first_complete_scan(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await account_of(store, clock, watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+async def test_where_nothing_ever_started_silence_counts_from_the_first_complete_scan(start: Start) -> None:
+    account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
     await account.run_for(3000)
     await account.watcher.cancel()  # it is the first of all, not of this life
-    account = await account_of(store, clock, watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+    account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
     await account.run_for(500)
     assert await told(account) == []
     await account.run_for(300)
@@ -212,8 +203,8 @@ async def test_where_nothing_ever_started_silence_counts_from_the_first_complete
 
 
 @pytest.mark.untraced
-async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock, None)
+async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(start: Start) -> None:
+    account = await whole(start, None)
     show(account, row(1, "success"))
     await account.run_for(3000)
     await told(account)
@@ -225,11 +216,11 @@ async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(stor
 
 
 @pytest.mark.untraced
-async def test_silence_ends_with_a_start_and_survives_a_restart(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock, SILENT)
+async def test_silence_ends_with_a_start_and_survives_a_restart(start: Start, clock: FakeClock) -> None:
+    account = await whole(start, SILENT)
     await account.run_for(4000)
     await account.watcher.cancel()
-    account = await account_of(store, clock, watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+    account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
     await account.run_for(4000)
     (opening,) = await account.events()
     show(account, row(1, "running", at_s=clock.monotonic()))
@@ -241,16 +232,16 @@ async def test_silence_ends_with_a_start_and_survives_a_restart(store: SqlStore,
 
 
 @pytest.mark.untraced
-async def test_a_list_that_cannot_be_read_is_not_silent(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock, SILENT)
+async def test_a_list_that_cannot_be_read_is_not_silent(start: Start) -> None:
+    account = await whole(start, SILENT)
     account.api.pages = {1: Outcome.SERVER_ERROR}
     await account.run_for(8000)
     assert "pipeline.silent" not in await told(account)
 
 
 @pytest.mark.untraced
-async def test_a_raised_limit_does_not_end_a_silence_by_itself(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock, SILENT)
+async def test_a_raised_limit_does_not_end_a_silence_by_itself(start: Start) -> None:
+    account = await whole(start, SILENT)
     await account.run_for(4000)
     await account.watcher.watch([watch_of(Rules(silent_us=24 * HOUR_US))])
     await account.run_for(200)
@@ -258,20 +249,20 @@ async def test_a_raised_limit_does_not_end_a_silence_by_itself(store: SqlStore, 
 
 
 @pytest.mark.untraced
-async def test_a_start_that_shows_too_late_ends_no_silence(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock, SILENT)
+async def test_a_start_that_shows_too_late_ends_no_silence(start: Start, clock: FakeClock) -> None:
+    account = await whole(start, SILENT)
     await account.run_for(2000)
     await account.watcher.cancel()
     clock.stop_for(6000)
-    account = await account_of(store, clock, watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+    account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
     await account.run_for(5)
     show(account, row(1, "running", at_s=4000.0))
     await account.run_for(100)
     assert await told(account) == ["pipeline.silent", "running"]
 
 
-async def test_a_confirmed_end_waits_for_an_older_one(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock, scan=RULES)
+async def test_a_confirmed_end_waits_for_an_older_one(start: Start) -> None:
+    account = await whole(start, scan=RULES)
     rows = [row(1), row(2), row(3, error="why")]
     show(account, *rows)
     account.api.script[name_of(1)] = Outcome.SERVER_ERROR
@@ -284,18 +275,16 @@ async def test_a_confirmed_end_waits_for_an_older_one(store: SqlStore, clock: Fa
     assert [event["data"]["observed"].get("delaySeconds", 0) < 10 for event in events] == [False, True, True, True]
 
 
-async def test_an_older_end_that_cannot_be_confirmed_in_time_holds_up_nobody_longer(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole(store, clock, scan=RULES)
+async def test_an_older_end_that_cannot_be_confirmed_in_time_holds_up_nobody_longer(start: Start) -> None:
+    account = await whole(start, scan=RULES)
     show(account, row(1), row(2), row(3))
     account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     await account.run_for(40)
     assert [event.get("subject") for event in await account.events()] == [*map(name_of, (1, 2, 3)), None]
 
 
-async def test_an_older_end_that_is_denied_holds_up_nobody_longer(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock, scan=RULES)
+async def test_an_older_end_that_is_denied_holds_up_nobody_longer(start: Start) -> None:
+    account = await whole(start, scan=RULES)
     show(account, row(1), row(2))
     account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     await account.run_for(3)
@@ -304,26 +293,22 @@ async def test_an_older_end_that_is_denied_holds_up_nobody_longer(store: SqlStor
     assert [event["type"] for event in await account.events()] == ["execution.running", "execution.failed"]
 
 
-async def test_what_waits_for_an_older_end_when_the_process_ends_is_reported_by_the_next(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole(store, clock, scan=RULES)
+async def test_what_waits_for_an_older_end_when_the_process_ends_is_reported_by_the_next(start: Start) -> None:
+    account = await whole(start, scan=RULES)
     show(account, row(1), row(2), row(3))
     account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     await account.run_for(5)
     await account.watcher.drain()
     await account.watcher.cancel()
     assert await told(account) == []
-    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW)], rules=RULES)
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES)
     show(account, row(1), row(2), row(3))
     await account.run_for(60)
     assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
 
 
-async def test_what_waits_for_an_older_end_is_reported_once_the_rules_are_gone(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole(store, clock, scan=RULES)
+async def test_what_waits_for_an_older_end_is_reported_once_the_rules_are_gone(start: Start) -> None:
+    account = await whole(start, scan=RULES)
     show(account, row(1), row(2))
     account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     await account.run_for(5)
@@ -332,8 +317,8 @@ async def test_what_waits_for_an_older_end_is_reported_once_the_rules_are_gone(
     assert [event["subject"] for event in await account.events()] == [name_of(2)]
 
 
-async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock)
+async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(start: Start) -> None:
+    account = await whole(start)
     show(account, row(1), row(2))
     await account.run_for(5)
     both = Rules(IN_A_ROW.failing, HOUR_US)
@@ -347,8 +332,8 @@ async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(store: Sql
     assert await told(account) == ["failed", "failed", "pipeline.failing"]
 
 
-async def test_a_changed_threshold_goes_on_with_what_was_counted(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock, Rules(FailingRule(consecutive=9)))
+async def test_a_changed_threshold_goes_on_with_what_was_counted(start: Start) -> None:
+    account = await whole(start, Rules(FailingRule(consecutive=9)))
     show(account, row(1), row(2))
     await account.run_for(5)
     await account.watcher.watch([watch_of(IN_A_ROW)])
@@ -357,18 +342,17 @@ async def test_a_changed_threshold_goes_on_with_what_was_counted(store: SqlStore
     assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
 
 
-async def test_where_there_are_no_rules_ends_are_recorded_without(store: SqlStore, clock: FakeClock) -> None:
-    noted: Any = HeardStore(store)
-    account = await whole(noted, clock, None)
-    noted.heard.clear()
+async def test_where_there_are_no_rules_ends_are_recorded_without(start: Start, heard: Any) -> None:
+    account = await whole(start, None)
+    heard.heard.clear()
     show(account, row(6), row(7))
     await account.run_for(5)
-    kinds: Sequence[type] = [type(change) for change in noted.heard[0].changes]
+    kinds: Sequence[type] = [type(change) for change in heard.heard[0].changes]
     assert kinds == [ExecutionChange, ExecutionChange]
 
 
-async def test_a_date_that_is_yet_to_come_does_not_make_later_ends_old(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock)
+async def test_a_date_that_is_yet_to_come_does_not_make_later_ends_old(start: Start) -> None:
+    account = await whole(start)
     show(account, row(1, "running"))
     await account.run_for(5)
     ahead = replace(row(1, "success"), finished_at=EPOCH + timedelta(seconds=9000))

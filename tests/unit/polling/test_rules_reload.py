@@ -3,26 +3,19 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
 from stores import HeardStore
-from virtual import PIPELINE, RULES, Account, FakeClock, account_of
+from virtual import PIPELINE, RULES, Account, FakeClock, Start
 
 from watcher.domain.errors import StoreError
 from watcher.domain.execution import Outcome
 from watcher.domain.rules import Rules
-from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
 
 BOTH = Rules(IN_A_ROW.failing, HOUR_US)
-
-
-@pytest.fixture
-def flaky(store: SqlStore) -> Any:
-    return HeardStore(store)
 
 
 @asynccontextmanager
@@ -37,10 +30,8 @@ async def change(account: Account, rules: Rules | None) -> None:
 
 
 @pytest.mark.parametrize("is_held", [False, True])
-async def test_what_came_while_there_were_no_rules_breaks_a_row(
-    store: SqlStore, clock: FakeClock, *, is_held: bool
-) -> None:
-    account = await whole(store, clock)
+async def test_what_came_while_there_were_no_rules_breaks_a_row(start: Start, *, is_held: bool) -> None:
+    account = await whole(start)
     if is_held:  # until the next scan is complete
         account.watcher._alert_rules.recorders[PIPELINE].hold()
     show(account, row(1), row(2))
@@ -56,15 +47,15 @@ async def test_what_came_while_there_were_no_rules_breaks_a_row(
 
 @pytest.mark.parametrize(("rules", "left", "again"), [(IN_A_ROW, None, [IN_A_ROW]), (BOTH, SILENT, [SILENT, BOTH])])
 async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(
-    flaky: Any, clock: FakeClock, rules: Rules, left: Rules | None, again: list[Rules]
+    start: Start, heard: HeardStore, rules: Rules, left: Rules | None, again: list[Rules]
 ) -> None:
-    account = await whole(flaky, clock, rules)
+    account = await whole(start, rules)
     show(account, row(1), row(2))
     await account.run_for(5)
-    flaky.takes = lambda _item: False
+    heard.takes = lambda _item: False
     with pytest.raises(StoreError):
         await change(account, left)
-    flaky.takes = lambda _item: True
+    heard.takes = lambda _item: True
     for each in again:
         await change(account, each)
     show(account, row(1), row(2), row(12))
@@ -73,9 +64,9 @@ async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(
 
 
 async def test_what_waits_for_an_older_end_is_reported_though_a_newer_configuration_breaks_off_the_removal(
-    store: SqlStore, clock: FakeClock
+    start: Start,
 ) -> None:
-    account = await whole(store, clock, scan=RULES)
+    account = await whole(start, scan=RULES)
     show(account, row(1), row(2))
     account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     await account.run_for(5)
@@ -91,9 +82,9 @@ async def test_what_waits_for_an_older_end_is_reported_though_a_newer_configurat
 
 
 async def test_a_silence_rule_that_is_new_in_the_middle_of_a_scan_does_not_take_old_rows_for_the_last_start(
-    store: SqlStore, clock: FakeClock
+    start: Start,
 ) -> None:
-    account = await account_of(store, clock, watches=[watch_of(None)], rules=UNCONFIRMED, rate_per_s=0.5)
+    account = await start(watches=[watch_of(None)], rules=UNCONFIRMED, rate_per_s=0.5)
     old = [row(number, "success", at_s=-9000.0 - number) for number in range(2, 120)]
     show(account, row(1, "success", at_s=900.0), *old)
     await account.run_for(1)
@@ -105,8 +96,8 @@ async def test_a_silence_rule_that_is_new_in_the_middle_of_a_scan_does_not_take_
     assert await told(account) == ["pipeline.silent"]
 
 
-async def test_a_silence_whose_rule_was_away_ends_with_what_started_then(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock, BOTH)
+async def test_a_silence_whose_rule_was_away_ends_with_what_started_then(start: Start, clock: FakeClock) -> None:
+    account = await whole(start, BOTH)
     await account.run_for(4000)
     await change(account, IN_A_ROW)
     show(account, row(1, "running", at_s=clock.monotonic()))

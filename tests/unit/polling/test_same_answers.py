@@ -8,13 +8,10 @@ from types import FrameType
 
 import pytest
 from stores import HeardStore
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said, watch_of
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, pages_of, said, watch_of
 
-from watcher.domain.errors import StoreError
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.watch import Details, Watch
-from watcher.store.recording import Item
-from watcher.store.sql_store import SqlStore
 
 A, B = ("9a1b0000-0000-4000-8000-00000000000a", "9a1b0000-0000-4000-8000-00000000000b")
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
@@ -28,16 +25,14 @@ def row(execution: str, status: str, **facts: object) -> ExecutionSnapshot:
     return ExecutionSnapshot(execution, status, started_at=EPOCH + timedelta(seconds=900), **facts)  # type: ignore[arg-type]
 
 
-async def whole(
-    store: SqlStore, clock: FakeClock, *rows: ExecutionSnapshot, details: Details = Details.NEVER
-) -> Account:
-    account = await account_of(store, clock, watches=[WHOLE], rules=replace(RULES, details=details))
+async def whole(start: Start, *rows: ExecutionSnapshot, details: Details = Details.NEVER) -> Account:
+    account = await start(watches=[WHOLE], rules=replace(RULES, details=details))
     account.api.pages = pages_of(*rows)
     return account
 
 
-async def test_it_is_not_read_and_the_next_that_differs_is(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_it_is_not_read_and_the_next_that_differs_is(start: Start) -> None:
+    account = await start(A)
     await account.run_for(60)
     assert account.api.unread == len(account.api.asked) - 1 > 5
     account.api.script[A] = said(A, "success")
@@ -45,8 +40,8 @@ async def test_it_is_not_read_and_the_next_that_differs_is(store: SqlStore, cloc
     assert await statuses(account) == ["running", "success"]
 
 
-async def test_it_ends_trouble_and_failures_as_any_success(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A)
+async def test_it_ends_trouble_and_failures_as_any_success(start: Start) -> None:
+    account = await start(A)
     await account.run_for(5)
     account.api.default = Outcome.UNAUTHORIZED
     await account.run_for(30)
@@ -56,8 +51,8 @@ async def test_it_ends_trouble_and_failures_as_any_success(store: SqlStore, cloc
     assert account.api.unread > 3
 
 
-async def test_refusals_before_it_are_not_in_a_row_with_those_after(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_refusals_before_it_are_not_in_a_row_with_those_after(start: Start) -> None:
+    account = await start(A, B)
     await account.run_for(5)
     for _ in range(6):
         account.api.script[A] = Outcome.NOT_FOUND
@@ -67,8 +62,8 @@ async def test_refusals_before_it_are_not_in_a_row_with_those_after(store: SqlSt
     assert await statuses(account) == ["running", "running"]
 
 
-async def test_what_is_overdue_is_told_though_the_answer_stays_the_same(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, watches=[watch_of(A, overdue_after_s={"running": 60.0})])
+async def test_what_is_overdue_is_told_though_the_answer_stays_the_same(start: Start) -> None:
+    account = await start(A, watches=[watch_of(A, overdue_after_s={"running": 60.0})])
     account.api.script[A] = said(A, "running", ai_tokens_used=7)
     await account.run_for(50)
     assert [type_ for type_, *_ in await account.emitted()] == ["execution.running"]
@@ -80,47 +75,33 @@ async def test_what_is_overdue_is_told_though_the_answer_stays_the_same(store: S
     assert account.api.unread > unread
 
 
-class RefusingStore(HeardStore):
-    """The real store, but for changes while `refuses` is set."""
-
-    def __init__(self, store: SqlStore) -> None:
-        super().__init__(store)
-        self.refuses = False
-
-    async def hear(self, item: Item) -> None:
-        if self.refuses:
-            raise StoreError("the disk is full")
-
-
-async def test_a_write_is_tried_again_though_the_answer_stays_the_same(store: SqlStore, clock: FakeClock) -> None:
-    refusing = RefusingStore(store)
-    account = await account_of(refusing, clock, A)  # type: ignore[arg-type]
+async def test_a_write_is_tried_again_though_the_answer_stays_the_same(start: Start, heard: HeardStore) -> None:
+    account = await start(A)
     await account.run_for(30)
-    refusing.refuses = True
+    heard.takes = lambda _item: False
     account.api.script[A] = said(A, "paused")
     await account.run_for(30)
-    refusing.refuses = False
+    heard.takes = lambda _item: True
     await account.run_for(10)
     assert await statuses(account) == ["running", "paused"]
 
 
 async def test_a_row_is_written_though_its_page_stays_the_same_after_a_refused_write(
-    store: SqlStore, clock: FakeClock
+    start: Start, heard: HeardStore
 ) -> None:
-    refusing = RefusingStore(store)
-    account = await whole(refusing, clock, row(A, "running"), row(B, "running"))  # type: ignore[arg-type]
+    account = await whole(start, row(A, "running"), row(B, "running"))
     await account.run_for(30)
-    refusing.refuses = True
+    heard.takes = lambda _item: False
     account.api.pages = pages_of(row(A, "paused"), row(B, "running"))
     await account.run_for(30)
-    refusing.refuses = False
+    heard.takes = lambda _item: True
     await account.run_for(10)
     assert await statuses(account) == ["running", "running", "paused"]
     assert account.api.unread > 3
 
 
-async def test_what_was_lost_comes_back_with_the_answer_it_had_before(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, A, B)
+async def test_what_was_lost_comes_back_with_the_answer_it_had_before(start: Start) -> None:
+    account = await start(A, B)
     await account.run_for(30)
     account.api.script[A] = Outcome.NOT_FOUND
     await account.run_for(300)
@@ -133,9 +114,9 @@ async def test_what_was_lost_comes_back_with_the_answer_it_had_before(store: Sql
 
 
 async def test_a_page_that_stays_the_same_does_not_hide_what_a_get_says_and_no_get_what_a_page_says(
-    store: SqlStore, clock: FakeClock
+    start: Start,
 ) -> None:
-    account = await whole(store, clock, row(A, "running"), row(B, "running"), details=Details.FAILED)
+    account = await whole(start, row(A, "running"), row(B, "running"), details=Details.FAILED)
     account.api.script = {each: said(each, "running") for each in (A, B)}
     await account.run_for(30)
     account.api.pages = pages_of(row(A, "failed", finished_at=EPOCH + timedelta(seconds=1030)), row(B, "running"))
@@ -148,13 +129,11 @@ async def test_a_page_that_stays_the_same_does_not_hide_what_a_get_says_and_no_g
 
 
 @pytest.mark.parametrize("is_whole", [True, False])
-async def test_a_reload_between_two_equal_answers_brings_what_it_asks_for(
-    store: SqlStore, clock: FakeClock, *, is_whole: bool
-) -> None:
+async def test_a_reload_between_two_equal_answers_brings_what_it_asks_for(start: Start, *, is_whole: bool) -> None:
     def watch(limits_s: Mapping[str, float]) -> Watch:
         return replace(WHOLE if is_whole else watch_of(A, B), overdue_after_s=limits_s)
 
-    account = await account_of(store, clock, A, B, watches=[watch({})], rules=replace(RULES, details=Details.NEVER))
+    account = await start(A, B, watches=[watch({})], rules=replace(RULES, details=Details.NEVER))
     account.api.pages = pages_of(row(A, "running"), row(B, "running"))
     await account.run_for(100)
     await account.emitted()
@@ -170,9 +149,9 @@ async def test_a_reload_between_two_equal_answers_brings_what_it_asks_for(
 
 
 async def test_a_page_that_stays_the_same_says_of_each_execution_that_it_was_seen(
-    store: SqlStore, clock: FakeClock
+    start: Start, clock: FakeClock
 ) -> None:
-    account = await whole(store, clock, row(A, "running"), row(B, "running"))
+    account = await whole(start, row(A, "running"), row(B, "running"))
     await account.run_for(300)
     at_us = clock.steady_us()
     account.api.pages = pages_of(row(A, "paused"), row(B, "running"))
@@ -183,8 +162,8 @@ async def test_a_page_that_stays_the_same_says_of_each_execution_that_it_was_see
     assert not_before > (EPOCH + timedelta(seconds=seen_before)).isoformat()
 
 
-async def test_what_is_overdue_is_told_though_its_row_stays_the_same(store: SqlStore, clock: FakeClock) -> None:
-    account = await account_of(store, clock, watches=[replace(WHOLE, overdue_after_s={"running": 160.0})])
+async def test_what_is_overdue_is_told_though_its_row_stays_the_same(start: Start) -> None:
+    account = await start(watches=[replace(WHOLE, overdue_after_s={"running": 160.0})])
     account.api.pages = pages_of(row(A, "running", ai_tokens_used=7))
     await account.run_for(50)
     assert [type_ for type_, *_ in await account.emitted()] == ["execution.running"]
@@ -193,8 +172,8 @@ async def test_what_is_overdue_is_told_though_its_row_stays_the_same(store: SqlS
     assert (overdue["type"], overdue["data"]["execution"]["aiTokensUsed"]) == ("execution.overdue", 7)
 
 
-async def test_a_row_that_stays_the_same_enters_few_functions(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole(store, clock, *(row(f"9a1b0000-0000-4000-8000-{n:012}", "running") for n in range(50)))
+async def test_a_row_that_stays_the_same_enters_few_functions(start: Start) -> None:
+    account = await whole(start, *(row(f"9a1b0000-0000-4000-8000-{n:012}", "running") for n in range(50)))
     await account.run_for(30)
     entered_count, before_count = 0, account.metrics.total("watcher_polls_total", outcome="ok")
 

@@ -7,7 +7,21 @@ from random import Random
 from uuid import UUID
 
 import pytest
-from list_model import HOUR_S, Fault, Life, ModelApi, Order, by_id, emitted, lives, model, newest, oldest, thinned
+from list_model import (
+    HOUR_S,
+    Fault,
+    Life,
+    ModelApi,
+    Order,
+    by_id,
+    emitted,
+    lives,
+    model,
+    newest,
+    oldest,
+    thinned,
+    watched,
+)
 from virtual import EPOCH, FakeClock
 
 from watcher.domain.execution import ExecutionSnapshot
@@ -27,9 +41,7 @@ async def test_an_end_deep_down_during_the_first_scan_is_reported_whatever_the_a
     old = [life for life in old if life.id not in {each.id for each in deep}]
     since = lives(20, from_s=1030.0, until_s=1100.0)
     api = ModelApi(clock, lives=old + deep + since, orders=((0.0, order),), offset_s=offset_s)
-    account = await model(store, clock, api, rate_per_s=1.0)
-    await account.run_for(200)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=200, rate_per_s=1.0)
     assert (result.missing(since), result.missing(old), result.gaps) == (0, len(old), [])
     assert result.missing(deep) == 0
 
@@ -41,9 +53,7 @@ async def test_an_end_in_the_first_seconds_is_reported_or_a_gap_is(
     old, first = lives(60, from_s=-HOUR_S, until_s=0.0), lives(4, from_s=1002.5, until_s=1010.0)
     since = lives(20, from_s=1030.0, until_s=1100.0)
     api = ModelApi(clock, lives=old + first + since, orders=((0.0, order),), offset_s=offset_s)
-    account = await model(store, clock, api)
-    await account.run_for(150)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=150)
     assert (result.missing(since), result.missing(old)) == (0, len(old))
     assert result.gaps == (["unordered"] if result.missing(first) else [])
 
@@ -53,12 +63,9 @@ async def test_an_end_after_the_apis_clock_was_set_back_is_reported_or_a_gap_is(
     store: SqlStore, clock: FakeClock, order: Order, back_s: float, *, states_total: bool
 ) -> None:
     old, since = lives(130, from_s=-HOUR_S, until_s=990.0), lives(20, from_s=1022.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
     api.clock_set = lambda at: -back_s if at > 1020 else 0.0
-    api.states_total = states_total
-    account = await model(store, clock, api)
-    await account.run_for(150)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=150)
     assert result.missing(old) == len(old)
     assert not states_total or not result.missing(since)
     assert set(result.gaps) == {"unordered"} or not result.missing(since)
@@ -70,46 +77,25 @@ async def test_a_first_scan_of_a_busy_list_by_a_right_clock_is_no_gap(
 ) -> None:
     old, since = lives(200, from_s=700.0, until_s=1000.0), lives(60, from_s=1000.0, until_s=1060.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),), page_rows=page_rows)
-    account = await model(store, clock, api)
-    await account.run_for(80)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=80)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
 
 
+@pytest.mark.parametrize("has_odd_dates", [False, True])
 @pytest.mark.parametrize(("order", "offset_s"), thinned(ORDERS, [-30 * HOUR_S, 30 * HOUR_S]))
-async def test_an_outage_is_made_up_for_though_the_apis_clock_is_off_by_more_than_lookback(
-    store: SqlStore, clock: FakeClock, order: Order, offset_s: float
-) -> None:
-    day_us = 86_400_000_000
-    old, going = (
-        lives(130, from_s=-HOUR_S, until_s=900.0),
-        lives(3, from_s=-HOUR_S, until_s=-600.0, seed=2, length_s=5e3),
-    )
-    since = lives(200, from_s=1030.0, until_s=19_000.0)
-    api = ModelApi(clock, lives=old + going + since, orders=((0.0, order),), offset_s=offset_s)
-    account = await model(store, clock, api, lookback_us=day_us, history_us=2 * day_us)
-    await account.run_for(40)
-    clock.advance(18_000)
-    account = await model(store, clock, api, lookback_us=day_us, history_us=2 * day_us)
-    await account.run_for(100)
-    result = await emitted(account)
-    assert (result.missing(since), result.missing(going), result.missing(old), result.gaps) == (0, 0, 130, [])
-
-
-async def test_an_outage_is_made_up_for_by_a_clock_that_is_behind_though_one_date_is_in_the_future(
-    store: SqlStore, clock: FakeClock
+async def test_an_outage_is_made_up_for_though_the_apis_clock_is_off_by_more_than_lookback_and_dates_are_in_the_future(
+    store: SqlStore, clock: FakeClock, order: Order, offset_s: float, *, has_odd_dates: bool
 ) -> None:
     day_us = 86_400_000_000
     going = lives(3, from_s=-HOUR_S, until_s=-600.0, seed=2, length_s=5e3)
     old, since = lives(130, from_s=-HOUR_S, until_s=900.0), lives(200, from_s=1030.0, until_s=19_000.0)
-    api = ModelApi(clock, lives=old + going + since, offset_s=-30 * HOUR_S)
-    api.amend = lambda row: ends_in_another_age(row) if row.id in {old[-1].id, since[-1].id} else row
+    api = ModelApi(clock, lives=old + going + since, orders=((0.0, order),), offset_s=offset_s)
+    odd = {old[-1].id, since[-1].id} if has_odd_dates else set()
+    api.amend = lambda row: ends_in_another_age(row) if row.id in odd else row
     account = await model(store, clock, api, lookback_us=day_us, history_us=2 * day_us)
-    await account.run_for(30)
+    await account.run_for(40)
     clock.advance(18_000)
-    account = await model(store, clock, api, lookback_us=day_us, history_us=2 * day_us)
-    await account.run_for(100)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=100, lookback_us=day_us, history_us=2 * day_us)
     assert (result.missing(since), result.missing(going), result.missing(old), result.gaps) == (0, 0, 130, [])
 
 
@@ -137,12 +123,9 @@ async def test_one_date_in_the_future_hides_no_end(
     states_total: bool,
 ) -> None:
     old, since = lives(count, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1003.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
     api.amend = lambda row: odd(row) if row.id == old[-1].id else row
-    api.states_total = states_total
-    account = await model(store, clock, api)
-    await account.run_for(150)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=150)
     assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 0, [])
 
 
@@ -152,12 +135,9 @@ async def test_where_the_only_date_is_in_the_future_later_ends_are_reported_or_a
     store: SqlStore, clock: FakeClock, order: Order, *, states_total: bool
 ) -> None:
     old, since = lives(1, from_s=0.0, until_s=900.0), lives(60, from_s=1030.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
     api.amend = lambda row: ends_in_another_age(row) if row.id == old[0].id else row
-    api.states_total = states_total
-    account = await model(store, clock, api)
-    await account.run_for(150)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=150)
     assert result.missing(old) == 1
     assert set(result.gaps) == ({"unordered"} if result.missing(since) else set())
     assert not states_total or not result.missing(since)
@@ -174,9 +154,7 @@ async def test_what_a_list_hid_now_and_then_is_not_reported_as_new_an_hour_later
     deep = {life.id for life in old[:150]}
     api.hides = lambda row: row.id in deep and draw.random() < 0.2
     api.states_total = states_total
-    account = await model(store, clock, api)
-    await account.run_for(150)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=150)
     assert result.missing(old) == len(old)
     assert not result.missing(since) or result.gaps
 
@@ -190,9 +168,7 @@ async def test_where_one_of_two_dates_is_in_the_future_later_ends_are_reported_o
     old, since = lives(count, from_s=0.0, until_s=900.0), lives(30, from_s=begin_s, until_s=1050.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),), offset_s=offset_s, states_total=False)
     api.amend = lambda row: ends_in_another_age(row) if row.id == old[-1].id else row
-    account = await model(store, clock, api)
-    await account.run_for(80)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=80)
     assert result.missing(old) == count
     assert result.missing(since) <= sum(life.begins_s < 1016 for life in since)
     assert set(result.gaps) == ({"unordered"} if result.missing(since) else set())
@@ -209,9 +185,7 @@ async def test_what_comes_deep_in_the_list_as_the_apis_clock_was_set_back_is_rep
     old, since = lives(1500, from_s=1000 - HOUR_S, until_s=990.0), lives(40, from_s=1030.0, until_s=1100.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, as_the_api_dates),))
     api.clock_set = lambda at: -2 * HOUR_S if at > 1020 else 0.0
-    account = await model(store, clock, api, rate_per_s=20.0, pages_at_most=pages_at_most)
-    await account.run_for(150)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=150, rate_per_s=20.0, pages_at_most=pages_at_most)
     assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 40 if gaps else 0, gaps)
 
 
@@ -223,9 +197,7 @@ async def test_history_without_dates_is_not_reported_where_answers_lack_half_of_
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),), dates="none")
     draw = Random(2)
     api.fault = lambda _count, _page: Fault.CUT if draw.random() < 0.3 else Fault.NONE
-    account = await model(store, clock, api)
-    await account.run_for(150)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=150)
     assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 0, [])
 
 

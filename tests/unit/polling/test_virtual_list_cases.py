@@ -4,7 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 import pytest
-from list_model import HOUR_S, Emitted, Life, ModelApi, Order, by_id, emitted, lives, model, newest, oldest
+from list_model import HOUR_S, Emitted, Life, ModelApi, Order, by_id, emitted, lives, model, newest, oldest, watched
 from virtual import FakeClock
 
 from watcher.store.sql_store import SqlStore
@@ -51,9 +51,7 @@ async def test_executions_of_one_date_change_places_with_every_answer(
     ]
     draw = Random(1)
     api = ModelApi(clock, lives=old + since, orders=((0.0, lambda life: (order(life), draw.random())),))
-    account = await model(store, clock, api)
-    await account.run_for(160)
-    assert_all(await emitted(account), since)
+    assert_all(await watched(store, clock, api, for_s=160), since)
 
 
 @ANY_ORDER
@@ -74,9 +72,7 @@ async def test_so_many_come_while_a_scan_reads_that_pages_shift_with_every_answe
 ) -> None:
     old, since = lives(400, from_s=-HOUR_S, until_s=900.0), lives(600, from_s=1010.0, until_s=1070.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),), page_rows=25)
-    account = await model(store, clock, api)
-    await account.run_for(200)
-    assert_all(await emitted(account), since)
+    assert_all(await watched(store, clock, api, for_s=200), since)
 
 
 @ORDERED
@@ -85,17 +81,14 @@ async def test_a_scan_is_killed_on_page_5_of_40(
     store: SqlStore, clock: FakeClock, order: Order, *, states_total: bool
 ) -> None:
     old, since = lives(300, from_s=-HOUR_S, until_s=900.0), lives(2000, from_s=1030.0, until_s=9000.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
-    api.states_total = states_total
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
     account = await model(store, clock, api)
     await account.run_for(25)
     clock.advance(8200)
     for _ in range(3):
         account = await model(store, clock, api, rate_per_s=1.0)
         await account.run_for(5)  # five pages, then it is gone
-    account = await model(store, clock, api)
-    await account.run_for(150)
-    assert_all(await emitted(account), since)
+    assert_all(await watched(store, clock, api, for_s=150), since)
 
 
 @ANY_ORDER
@@ -128,11 +121,8 @@ async def test_3000_executions_had_ended_before(
     store: SqlStore, clock: FakeClock, order: Order, *, states_total: bool
 ) -> None:
     old, since = lives(3000, from_s=-30 * HOUR_S, until_s=900.0), lives(60, from_s=1100.0, until_s=1160.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
-    api.states_total = states_total
-    account = await model(store, clock, api)
-    await account.run_for(350)
-    assert_all(await emitted(account), since)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
+    assert_all(await watched(store, clock, api, for_s=350), since)
 
 
 @ORDERED
@@ -147,9 +137,7 @@ async def test_after_a_week_off_what_lookback_covers_is_reported_and_a_gap_tells
     account = await model(store, clock, api, **rules)
     await account.run_for(25)
     clock.advance(days * DAY_S)
-    account = await model(store, clock, api, **rules)
-    await account.run_for(150)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=150, **rules)
     covered = [life for life in since if life.ends_s > clock.monotonic() - 7 * DAY_S + 300]
     assert (result.missing(covered), result.missing(old), result.gaps) == (0, len(old), gaps)
     assert set(result.ended.values()) == {1}

@@ -6,7 +6,7 @@ from random import Random
 from uuid import UUID
 
 import pytest
-from list_model import HOUR_S, Life, ModelApi, emitted, model
+from list_model import HOUR_S, Life, ModelApi, watched
 from virtual import FakeClock
 
 from watcher.domain.execution import ExecutionSnapshot
@@ -60,9 +60,7 @@ async def test_what_never_started_is_reported_wherever_the_list_has_it(
     position = 1 if nulls == "last" else -1
     api.orders = ((0.0, lambda life: (position * is_null(life, clock), sign * life.begins_s)),)
     api.amend = never_started(api)
-    account = await model(store, clock, api)
-    await account.run_for(240)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=240)
     assert result.missing(old) == len(old)
     assert result.missing(since) == 0 or result.gaps
     assert set(result.ended.values()) == {1}
@@ -84,8 +82,6 @@ async def test_where_what_was_created_earlier_started_later_no_history_is_report
     since = queued(20, from_s=1030.0, until_s=1100.0, seed=seed)
     rank |= {life.id: 1000 + number for number, life in enumerate(since)}
     api = ModelApi(clock, lives=old + since, orders=((0.0, lambda life: rank[life.id]),))
-    account = await model(store, clock, api)
-    await account.run_for(130)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=130)
     assert result.missing(old) == len(old)
     assert (result.missing(since), result.gaps) == (0, [])

@@ -1,9 +1,8 @@
 """Lists as no documentation forbids them, in virtual time: each end is reported, or a gap is; no history is."""
 
 import os
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,8 +23,9 @@ from list_model import (
     newest,
     oldest,
     thinned,
+    watched,
 )
-from stores import HeardStore
+from stores import HeardStore, held
 from virtual import FakeClock
 
 from watcher.domain.errors import StoreError
@@ -49,9 +49,7 @@ async def test_of_a_list_that_turns_over_all_that_began_since_is_reported(
     since = lives(80, from_s=1030.0, until_s=1130.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, selector[0]), (1080.0, selector[1])), page_rows=page_rows)
     api.states_total = states_total
-    account = await model(store, clock, api)
-    await account.run_for(160)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=160)
     assert (result.missing(since), result.missing(old), result.gaps) == (0, len(old), [])
     assert set(result.ended.values()) == {1}
 
@@ -67,9 +65,7 @@ async def test_of_a_list_that_turns_over_again_and_again_all_is_reported(
         (1000 + 17.3 * number, (newest, oldest)[number % 2]) for number in range(20)
     ]
     api.states_total = states_total
-    account = await model(store, clock, api)
-    await account.run_for(200)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=200)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 80, [])
 
 
@@ -78,11 +74,8 @@ async def test_of_a_list_without_an_order_all_is_reported(
     store: SqlStore, clock: FakeClock, dates: str, *, states_total: bool
 ) -> None:
     old, since = lives(400, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1030.0, until_s=1130.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, by_id),), dates=dates)
-    api.states_total = states_total
-    account = await model(store, clock, api)
-    await account.run_for(200)
-    result = await emitted(account)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, by_id),), dates=dates, states_total=states_total)
+    result = await watched(store, clock, api, for_s=200)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
 
 
@@ -91,8 +84,7 @@ async def test_a_list_without_an_order_that_is_too_long_is_a_gap_once(
     store: SqlStore, clock: FakeClock, *, states_total: bool
 ) -> None:
     old = lives(400, from_s=-HOUR_S, until_s=900.0)
-    api = ModelApi(clock, lives=old, orders=((0.0, by_id),))
-    api.states_total = states_total
+    api = ModelApi(clock, lives=old, orders=((0.0, by_id),), states_total=states_total)
     account = await model(store, clock, api, pages_at_most=10)
     await account.run_for(30)
     assert (await emitted(account)).gaps == []
@@ -137,9 +129,7 @@ async def test_whatever_the_apis_clock_says_all_that_is_new_is_reported_and_no_h
     old = lives(count, from_s=-HOUR_S, until_s=999.0 - ended_s)
     since = lives(30, from_s=1030.0, until_s=1060.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),), offset_s=offset_s)
-    account = await model(store, clock, api)
-    await account.run_for(100)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=100)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 30, [])
 
 
@@ -153,9 +143,7 @@ async def test_a_crash_in_the_first_scan_makes_no_difference_to_that(
     account = await model(store, clock, api, rate_per_s=1.0)
     await account.run_for(5)
     clock.advance(25)
-    account = await model(store, clock, api, rate_per_s=1.0)
-    await account.run_for(100)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=100, rate_per_s=1.0)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 30, [])
 
 
@@ -194,12 +182,9 @@ async def test_an_answer_that_is_wrong_now_and_then_is_no_gap_and_hides_nothing(
     fault, faults = wrong
     is_wrong = faults(Random(seed))
     old, since = lives(300, from_s=-HOUR_S, until_s=900.0), lives(40, from_s=1030.0, until_s=1090.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
     api.fault = lambda count, page: fault if is_wrong(count, page) else Fault.NONE
-    api.states_total = states_total
-    account = await model(store, clock, api)
-    await account.run_for(140)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=140)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 40, [])
 
 
@@ -217,18 +202,8 @@ async def test_oldest_first_a_list_that_answers_for_pages_beyond_its_last_is_rea
 ) -> None:
     old, since = lives(100, from_s=-HOUR_S, until_s=900.0), lives(20, from_s=1020.0, until_s=1040.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, oldest),), states_total=False, last_page=last_page)
-    account = await model(store, clock, api)
-    await account.run_for(60)
-    result = await emitted(account)
+    result = await watched(store, clock, api, for_s=60)
     assert (result.missing(old), result.missing(since), result.gaps) == (100, len(gaps) * 20, gaps)
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the store's write lock, as another process may."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        yield
 
 
 @pytest.mark.parametrize(("order", "size"), thinned([newest, oldest, by_id], [(50, 0.0), (130, 0.5)]))
@@ -240,7 +215,7 @@ async def test_a_store_that_is_locked_in_the_first_scan_makes_no_history_reporte
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
     account = await model(store, clock, api, rate_per_s=2.0)
     await account.run_for(after_s)
-    with locked(path):
+    with held(path):
         await account.run_for(8)
     await account.run_for(100)
     result = await emitted(account)
@@ -258,7 +233,7 @@ async def test_what_a_locked_store_could_not_take_is_reported_once_it_can(
     draw = Random(1)
     while clock.monotonic() < 1180:
         await account.run_for(draw.uniform(0.5, 12))
-        with locked(path):
+        with held(path):
             await account.run_for(draw.uniform(0.5, 5))
     await account.run_for(30)
     result = await emitted(account)
@@ -360,7 +335,7 @@ async def test_whatever_a_list_is_like_all_is_reported_and_no_history_within_the
     locks = draw.random() < 0.5
     while clock.monotonic() < 1130:
         await account.run_for(draw.uniform(1, 15))
-        with locked(path) if locks else nullcontext():
+        with held(path) if locks else nullcontext():
             await account.run_for(draw.uniform(0, 4))
     await account.run_for(60)
     result = await emitted(account)

@@ -37,6 +37,7 @@ from watcher.sinks.template import BatchTemplate, EventTemplate, Template
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
 
+Check = Callable[[bytes], Any]
 KEY = "k" * 32
 CLOCK = FakeClock((AT - EPOCH).total_seconds())
 """Stands at when the samples were seen."""
@@ -60,7 +61,7 @@ EVERYTHING = [*map(sample, EventType), *OVERDUE_ENDS]
 @pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
 @pytest.mark.parametrize("delivery", EVERYTHING, ids=lambda delivery: delivery.type)
 def test_a_receiver_takes_every_event_also_in_minimal_form(
-    template: Template, check: Callable[[bytes], Any], delivery: Delivery
+    template: Template, check: Check, delivery: Delivery
 ) -> None:
     for each in (delivery, replace(delivery, rejections=1)):
         for message in template.messages([each]):
@@ -86,7 +87,7 @@ def huge(type_: EventType, number: int = 1, *, link_length: int = 2000) -> Deliv
 @pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
 @pytest.mark.parametrize("type_", EventType)
 def test_a_receiver_takes_the_largest_and_most_hostile_event(
-    template: Template, check: Callable[[bytes], Any], type_: EventType
+    template: Template, check: Check, type_: EventType
 ) -> None:
     for message in template.messages([huge(type_)]):
         check(message.body)
@@ -99,7 +100,7 @@ def test_a_receiver_takes_the_largest_and_most_hostile_event(
 @pytest.mark.parametrize("blank", BLANKS)
 @pytest.mark.parametrize("count", [1, 2])
 def test_no_receiver_is_shown_a_name_or_an_error_that_nobody_sees(
-    template: Template, check: Callable[[bytes], Any], blank: str, count: int
+    template: Template, check: Check, blank: str, count: int
 ) -> None:
     data = data_of(EventType.EXECUTION_FAILED)
     data["pipeline"]["name"] = blank
@@ -117,18 +118,14 @@ def test_no_receiver_is_shown_a_name_or_an_error_that_nobody_sees(
 
 @pytest.mark.parametrize(("template", "check"), GROUPED)
 @pytest.mark.parametrize("count", [2, 100, 10_000])
-def test_a_receiver_takes_the_largest_group_in_one_request(
-    template: Template, check: Callable[[bytes], Any], count: int
-) -> None:
+def test_a_receiver_takes_the_largest_group_in_one_request(template: Template, check: Check, count: int) -> None:
     batch = [failed(number) for number in range(min(count, template.group_count))]
     (message,) = template.messages([*batch[1:], sample(EventType.EXECUTION_SUCCESS)])
     check(message.body)
 
 
 @pytest.mark.parametrize(("template", "check"), GROUPED)
-def test_a_receiver_takes_a_group_of_the_largest_and_most_hostile_events(
-    template: Template, check: Callable[[bytes], Any]
-) -> None:
+def test_a_receiver_takes_a_group_of_the_largest_and_most_hostile_events(template: Template, check: Check) -> None:
     batch = [huge(EventType.EXECUTION_FAILED, number, link_length=300) for number in range(40)]
     for message in template.messages(batch):
         check(message.body)
@@ -136,9 +133,7 @@ def test_a_receiver_takes_a_group_of_the_largest_and_most_hostile_events(
 
 @pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
 @pytest.mark.parametrize("character", ['"', "\\", "*", "`", "漢", "🎉", "x"])
-def test_constant_cuts_leave_room_for_whatever_is_written(
-    template: Template, check: Callable[[bytes], Any], character: str
-) -> None:
+def test_constant_cuts_leave_room_for_whatever_is_written(template: Template, check: Check, character: str) -> None:
     text, batch = character * 2000, []
     for number in range(40):
         data = data_of(EventType.EXECUTION_FAILED, number) | {"link": "https://example.com/".ljust(300, "x")}

@@ -64,14 +64,18 @@ async def test_a_replay_says_so(receiver: Receiver, more: dict[str, Any]) -> Non
     assert [request.headers.get("webhook-replay") for request in receiver.requests] == [None, "1"]
 
 
-async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receiver: Receiver) -> None:
-    both = closing_overdue(EventType.EXECUTION_FAILED)
-    answers = [202, 202, 202, 500]
+def answers_in_turn(receiver: Receiver, *codes: int) -> None:
+    left = iter(codes)
 
     async def reply(writer: asyncio.StreamWriter) -> None:
-        await says(answer(answers.pop(0)))(writer)
+        await says(answer(next(left)))(writer)
 
     receiver.reply = reply
+
+
+async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receiver: Receiver) -> None:
+    both = closing_overdue(EventType.EXECUTION_FAILED)
+    answers_in_turn(receiver, 202, 202, 202, 500)
     async with sink_to(receiver.url, **PAGERDUTY) as sink:
         assert await sink.send([both]) == SendResult(SendOutcome.ACCEPTED, "202")
         assert await sink.send([both]) == Template().send_result(500, b"")
@@ -81,12 +85,7 @@ async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receive
 
 async def test_the_next_attempt_goes_on_behind_what_was_taken(receiver: Receiver) -> None:
     both = closing_overdue(EventType.EXECUTION_FAILED)
-    answers = [202, 429, 500, 202]
-
-    async def reply(writer: asyncio.StreamWriter) -> None:
-        await says(answer(answers.pop(0)))(writer)
-
-    receiver.reply = reply
+    answers_in_turn(receiver, 202, 429, 500, 202)
     async with sink_to(receiver.url, **PAGERDUTY) as sink:
         outcomes = [(await sink.send([replace(both, attempts=attempts)])).outcome for attempts in range(3)]
     assert outcomes == [SendOutcome.BUSY, SendOutcome.RETRY, SendOutcome.ACCEPTED]

@@ -1,14 +1,14 @@
 """Trouble with a store: noted wherever it is met, and logged once per edge."""
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
-from stores import change, claim, execution_id, source_change
+from stores import change, claim, execution_id, held, source_change
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
@@ -51,14 +51,6 @@ SMALL_WRITES: list[Use] = [
 async def leases(store: SqlStore) -> Leases:
     await claim(store, "account", "other")
     return await claim(store, "account", "default"), await claim(store, "sink", "ops")
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Let another program hold the store meanwhile: it can be read, not written."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
-        stranger.execute("BEGIN IMMEDIATE")
-        yield
 
 
 async def all_fail(store: SqlStore, leases: Leases, *uses: Use) -> None:
