@@ -1,6 +1,5 @@
 """Events of every type as they are stored, with whatever a test wants in them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -143,12 +142,6 @@ def failed(number: int = 1, *, error: str = "upstream timeout after 30 s", **mor
     data = data_of(EventType.EXECUTION_FAILED, number)
     data["execution"]["failedNodes"][0]["error"] = error
     return sample(EventType.EXECUTION_FAILED, number=number, data=data | more)
-
-
-def oversized(data: Mapping[str, Any]) -> Delivery:
-    """Return a delivery of `execution.failed` with more in it than an event may hold."""
-    delivery = failed()
-    return replace(delivery, body=json.dumps(json.loads(delivery.body) | {"data": data}).encode())
 
 
 def hostile_text(dice: Random, *, count: int = 12) -> str:

@@ -5,7 +5,7 @@ from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from watcher.clerk.api import PAGE_ROWS, PageReply, Reply
 from watcher.clerk.schemas import parse_execution, parse_page
@@ -18,26 +18,17 @@ GET = 0
 """Stands for a GET where the number of a page stands."""
 
 
-class Sight(NamedTuple):
-    """That something was seen: when, and on which page (`GET` on none)."""
-
-    at_s: float
-    page: int
-
-
 @dataclass(slots=True)
 class Notes:
     """What was asked and seen. Counts only while `counting`; seconds are the world's.
 
-    `requests` counts by page; `found` is when an execution was first shown, `ended` when it was first shown as ended,
-    `emitted` when that was reported, `emitted_count` how often; `gaps` are the gaps reported. `longest_wait_s` is the
-    longest time between two polls of one.
+    `requests` counts by page; `ended` were shown as ended, `emitted` is when that was reported, `emitted_count` how
+    often; `gaps` are the gaps reported. `longest_wait_s` is the longest time between two polls of one.
     """
 
     counting: bool = False
     requests: Counter[int] = field(default_factory=Counter)
-    found: dict[str, float] = field(default_factory=dict)
-    ended: dict[str, Sight] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
     emitted: dict[str, float] = field(default_factory=dict)
     emitted_count: Counter[str] = field(default_factory=Counter)
     gaps: list[bytes] = field(default_factory=list)
@@ -49,7 +40,7 @@ class Notes:
         self.requests[page] += self.counting
         for execution in shown:
             if execution.id not in self.ended:
-                self._showed(execution, page=page, now_s=now_s)
+                self._showed(execution, now_s=now_s)
 
     def recorded(self, change: Change, *, now_s: float) -> None:
         """Note that the end of an execution, or a gap, was reported."""
@@ -66,11 +57,10 @@ class Notes:
             self._waited(now_s - polled_s)
         self.counting = False
 
-    def _showed(self, execution: SimExecution, *, page: int, now_s: float) -> None:
-        self.found.setdefault(execution.id, now_s)
+    def _showed(self, execution: SimExecution, *, now_s: float) -> None:
         self._waited(now_s - self._polled.pop(execution.id, now_s))
         if execution.phase_at(now_s).has_ended:
-            self.ended[execution.id] = Sight(now_s, page)
+            self.ended.add(execution.id)
         else:
             self._polled[execution.id] = now_s
 

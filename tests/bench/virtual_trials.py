@@ -6,14 +6,13 @@ between two polls.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from random import Random
 from statistics import fmean
 
 from bench.population import Crowd, Population, end_s
-from bench.virtual_api import Notes
 from bench.virtual_time import ACCOUNT, Stage, enter_stage
 from watcher.config.models import PollingSettings
 from watcher.domain.watch import Watch
@@ -43,36 +42,16 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
-    """One execution's end: how long until the API first showed it, and on which page, and until it was reported."""
-
-    page: int
-    shown_after_s: float
-    emitted_after_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class Measured:
-    """What came of a trial. `requests_per_s` is by page, `GET` on none; a wait is the time between two polls.
+    """What came of a trial: how long after its end an execution is reported as ended, and how many are open.
 
-    `found_after_s` is how long after its beginning a newcomer was first shown, on average.
+    Both on average; `rate_per_s` is how many requests were made a second, a wait is the time between two polls.
     """
 
-    ends: tuple[End, ...]
-    requests_per_s: Mapping[int, float]
+    delay_s: float
+    rate_per_s: float
     open_count: float
-    found_after_s: float
     longest_wait_s: float
-
-    @property
-    def delay_s(self) -> float:
-        """Return how long after its end an execution is reported as ended, on average."""
-        return fmean(end.emitted_after_s for end in self.ends)
-
-    @property
-    def rate_per_s(self) -> float:
-        """Return how many requests were made a second."""
-        return sum(self.requests_per_s.values())
 
     @property
     def turn_s(self) -> float:
@@ -81,11 +60,6 @@ class Measured:
         GETs alone report an end after half of it on average, and cannot do better.
         """
         return self.open_count / self.rate_per_s
-
-    @property
-    def unfairness(self) -> float:
-        """Return the longest wait over the fair share."""
-        return self.longest_wait_s / self.turn_s
 
 
 def watch_whole(trial: Trial) -> Measured:
@@ -160,12 +134,10 @@ async def _measure(trial: Trial, stage: Stage, run_until: RunUntil) -> Measured:
     notes.stop(trial.until_s)
     ended = population.ended_within(trial.warm_up_s, trial.until_s)
     await _wait_for(ended, stage, run_until)
-    newcomers = (each for each in ended if each.begins_s >= trial.warm_up_s)
     return Measured(
-        ends=tuple(_end(each, notes) for each in ended),
-        requests_per_s={page: count / trial.seconds for page, count in sorted(notes.requests.items())},
+        delay_s=fmean(notes.emitted[each.id] - end_s(each) for each in ended),
+        rate_per_s=notes.requests.total() / trial.seconds,
         open_count=population.mean_open_count(trial.warm_up_s, trial.until_s),
-        found_after_s=fmean(notes.found[each.id] - each.begins_s for each in newcomers),
         longest_wait_s=notes.longest_wait_s,
     )
 
@@ -177,8 +149,3 @@ async def _wait_for(ended: Iterable[SimExecution], stage: Stage, run_until: RunU
         if world.now_s() >= give_up_s:
             raise TimeoutError
         await run_until(world.now_s() + _STEP_S)
-
-
-def _end(execution: SimExecution, notes: Notes) -> End:
-    at_s, shown = end_s(execution), notes.ended[execution.id]
-    return End(shown.page, shown.at_s - at_s, notes.emitted[execution.id] - at_s)

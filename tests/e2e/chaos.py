@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from uuid import UUID
@@ -57,12 +58,13 @@ class Spell:
 
 @dataclass(slots=True)
 class Replicas:
-    """Lives with one configuration file, each in a place of its own. `environs` is what some places have beside it."""
+    """Lives of one configuration, each in a place of its own. `environs` is what some places have beside it."""
 
     stage: Stage
     database: str
     server: PostgresServer
-    config: Path
+    log: RequestLog
+    document: Document
     accounts_count: int
     count: int
     environs: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
@@ -76,12 +78,17 @@ class Replicas:
         """Start the replica of a place, and do not wait until it has."""
         keys = {f"KEY_{number}": key_of(number, place) for number in range(self.accounts_count)}
         environ = keys | dict(self.environs.get(place, {}))
-        life = await self.stage.begin("run", "--config", str(self.config), environ=environ)
+        await self.write(place, self.document)
+        life = await self.stage.begin("run", "--config", str(self.stage.folder / f"{place}.yaml"), environ=environ)
         self.lives[place] = life
         starting = asyncio.create_task(self._note_start(place, life))
         self._starting.add(starting)
         starting.add_done_callback(self._starting.discard)
         return life
+
+    async def write(self, place: int, document: Document) -> None:
+        """Give one replica its configuration."""
+        await asyncio.to_thread(partial(self.stage.write, document, name=str(place)))
 
     async def start_all(self) -> None:
         """Start every replica and wait until each has."""
@@ -91,12 +98,12 @@ class Replicas:
         for life in self.lives.values():
             await life.started()
 
-    async def until_spread(self, log: RequestLog, *, within_s: float) -> None:
+    async def until_spread(self, *, within_s: float) -> None:
         """Return once each account is asked for, by replicas that have as many each, or one more."""
 
         def is_spread() -> bool:
             askers: dict[int, int] = {}
-            for entry in reversed(log.entries):  # those that count stand at the end
+            for entry in reversed(self.log.entries):  # those that count stand at the end
                 askers.setdefault(*divmod(entry.key or 0, self.count))
                 if len(askers) == self.accounts_count:
                     break

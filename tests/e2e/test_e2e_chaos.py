@@ -116,13 +116,12 @@ async def playing(
     simulator = await stage.simulator(world, faults=faults, api_keys=keys_of(accounts_count, PLACES))
     receivers = {name: await stage.receiver(refusing_some(dice)) for name in ("ops", "audit")}
     document = document_of_accounts(simulator, receivers, rate=RATE)
-    config = await asyncio.to_thread(stage.write, document)
-    replicas = Replicas(stage, database, postgres, config, accounts_count, PLACES, environs)
+    replicas = Replicas(stage, database, postgres, simulator.request_log, document, accounts_count, PLACES, environs)
     troubles = Troubles(replicas, dice=dice)
     await troubles.prepare()
     try:
         await replicas.start_all()
-        await replicas.until_spread(simulator.request_log, within_s=SPREAD_S)
+        await replicas.until_spread(within_s=SPREAD_S)
         troubles.say("spread evenly")
         yield Play(stage, simulator, receivers, replicas, troubles)
     except BaseException as error:

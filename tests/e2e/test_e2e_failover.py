@@ -24,10 +24,10 @@ async def test_what_a_database_of_five_seconds_ago_lacks_is_told_and_said_once_b
     simulator = await stage.simulator(world, api_keys=keys_of(ACCOUNTS, PLACES))
     is_lost = False  # what is recorded meanwhile
     receiver = await stage.receiver(lambda _: Answer.REFUSE if is_lost else Answer.TAKE)
-    config = await asyncio.to_thread(stage.write, document_of_accounts(simulator, {"ops": receiver}, rate=20))
-    replicas = Replicas(stage, url, postgres, config, ACCOUNTS, PLACES)
+    document = document_of_accounts(simulator, {"ops": receiver}, rate=20)
+    replicas = Replicas(stage, url, postgres, simulator.request_log, document, ACCOUNTS, PLACES)
     await replicas.start_all()
-    await replicas.until_spread(simulator.request_log, within_s=60)
+    await replicas.until_spread(within_s=60)
 
     copy = await asyncio.to_thread(postgres.copy, url)
     is_lost = True

@@ -1,104 +1,68 @@
-"""Several replicas of the program on one PostgreSQL: shared out, killed, stopped in order, and put to sleep."""
+"""Several replicas of the program on one PostgreSQL: one ends in order, and all are without their database."""
 
 import asyncio
-import signal
 import time
 from collections.abc import AsyncIterator
 
 import pytest
 from e2e import checks
-from e2e.endpoint import Receiver
-from e2e.replicas import Fleet, Replica
-from e2e.stage import Stage, webhook, world_of
+from e2e.chaos import Replicas, document_of_accounts, keys_of, world_of_accounts
+from e2e.handovers import by_account
+from e2e.stage import Stage
 from postgres import PostgresServer
 
 from watcher.store.leases import LEASE_S
 
 pytestmark = [pytest.mark.untraced, pytest.mark.long]
 
-ASLEEP_S = 12.0
+ACCOUNTS, PLACES = 6, 3
+SPREAD_S = 30.0
+WITHOUT_S = 12.0
 """Longer than a lease, and than it takes others to notice."""
 
 
 @pytest.fixture
-async def receiver(postgres_stage: Stage) -> Receiver:
-    return await postgres_stage.receiver()
-
-
-@pytest.fixture
-async def fleet(postgres_stage: Stage, receiver: Receiver) -> AsyncIterator[Fleet]:
-    world = world_of(6, ends_after_s=300.0, ends_within_s=400.0)
-    fleet = Fleet(postgres_stage, world, accounts=6, sinks={"ops": webhook(receiver)})
-    for _ in range(3):
-        await fleet.start()
-    await fleet.spread(fleet.replicas)
-    yield fleet
+async def replicas(postgres_stage: Stage, postgres: PostgresServer) -> AsyncIterator[Replicas]:
+    stage, world = postgres_stage, world_of_accounts(ACCOUNTS, 12, span_s=300.0, seed=1)
+    simulator = await stage.simulator(world, api_keys=keys_of(ACCOUNTS, PLACES))
+    receiver = await stage.receiver()
+    document = document_of_accounts(simulator, {"ops": receiver}, rate=20)
+    replicas = Replicas(stage, stage.store_url, postgres, simulator.request_log, document, ACCOUNTS, PLACES)
+    await replicas.start_all()
+    await replicas.until_spread(within_s=SPREAD_S)
+    yield replicas
+    assert set(await replicas.end_all()) == {0}
     assert checks.of_sequences(receiver.kept()) == []
-    for replica in fleet.living():
-        assert await replica.life.stop() == 0
-        assert replica.life.logged("config.differs") == []
+    assert [life.logged("config.differs") for life in stage.lives] == [[]] * PLACES
 
 
-def others_than(fleet: Fleet, one: Replica) -> list[Replica]:
-    return [replica for replica in fleet.living() if replica is not one]
-
-
-async def test_the_accounts_of_a_killed_replica_are_polled_again_within_15_s(fleet: Fleet) -> None:
-    one = fleet.replicas[0]
-    keys = one.keys()
-    killed_at = time.monotonic()
-    await one.life.kill()
-    others = others_than(fleet, one)
-    after_s = await fleet.taken_over(keys, by=others, since=killed_at)
-    assert len(after_s) == 2
-    await fleet.spread(others)
-    await fleet.spread([*others, await fleet.start()])
-
-
-async def test_the_accounts_of_a_stopped_replica_are_polled_by_others_at_once(fleet: Fleet) -> None:
-    one = fleet.replicas[0]
-    keys = one.keys()
-    stopped_at = time.monotonic()
-    assert await one.life.stop() == 0
-    after_s = await fleet.taken_over(keys, by=others_than(fleet, one), since=stopped_at)
-    assert max(after_s.values()) < 3.0
-    last_at = {entry.key: entry.at for entry in one.since(stopped_at)}
-    assert all(stopped_at + after_s[key] > at for key, at in last_at.items() if key in keys)
-
-
-async def test_a_replica_that_slept_past_its_leases_asks_once_at_most_and_lets_go(fleet: Fleet) -> None:
-    one = fleet.replicas[0]
-    keys, others = one.keys(), others_than(fleet, one)
-    stopped_at = time.monotonic()
-    one.life.send(signal.SIGSTOP)
-    await fleet.taken_over(keys, by=others, since=stopped_at)
-    await asyncio.sleep(max(0.0, stopped_at + ASLEEP_S - time.monotonic()))
-    continued_at = time.monotonic()
-    one.life.send(signal.SIGCONT)
-    await one.life.until(
-        lambda: len(one.life.logged("ownership.lost")) >= len(keys), within_s=10, what="it has let go of its accounts"
-    )
-    await fleet.spread(fleet.replicas)
-    overlap = [
-        entry
-        for entry in one.since(continued_at)
-        if any(
-            other.key == entry.key and entry.at < other.at for replica in others for other in replica.since(entry.at)
-        )
-    ]
-    assert len(overlap) <= 1
-    assert {entry["level"] for entry in one.life.logged("ownership.lost")} == {"info"}
+async def test_the_accounts_of_a_stopped_replica_are_polled_by_others_at_once(replicas: Replicas) -> None:
+    accounts, stopped_at = await replicas.held(0), time.monotonic()
+    assert await replicas.lives.pop(0).stop() == 0
+    await replicas.until_spread(within_s=SPREAD_S)
+    asked = by_account(replicas.log, places_count=PLACES)
+    assert len(accounts) == ACCOUNTS // PLACES
+    for account in accounts:
+        theirs = [each.entry.at for each in asked[account] if each.place and each.entry.at > stopped_at]
+        assert theirs[0] - stopped_at < 3.0
+        assert max(each.entry.at for each in asked[account] if each.place == 0) < theirs[0]
 
 
 async def test_without_the_database_nobody_asks_for_longer_than_its_leases_and_all_go_on_once_it_is_back(
-    fleet: Fleet, postgres: PostgresServer
+    replicas: Replicas, postgres: PostgresServer
 ) -> None:
     await asyncio.to_thread(postgres.stop)
     stopped_at = time.monotonic()
-    await asyncio.sleep(ASLEEP_S)
-    asked = [replica.since(stopped_at) for replica in fleet.replicas]
-    assert all(asked)
-    assert all(entries[-1].at - stopped_at < LEASE_S for entries in asked)
+    await asyncio.sleep(WITHOUT_S)
+    asked = [entry for entry in replicas.log.entries if entry.at >= stopped_at]
+    assert {(entry.key or 0) % PLACES for entry in asked} == set(replicas.lives)
+    assert asked[-1].at - stopped_at < LEASE_S
     await asyncio.to_thread(postgres.start)
-    await fleet.spread(fleet.replicas)
-    assert [replica.life.is_over for replica in fleet.replicas] == [False] * 3
+    started_at = time.monotonic()
+    await replicas.stage.board.until(
+        lambda: len({(each.key or 0) // PLACES for each in replicas.log.entries if each.at > started_at}) == ACCOUNTS,
+        within_s=SPREAD_S,
+        what="each account was asked for again",
+    )
+    await replicas.until_spread(within_s=SPREAD_S)
+    assert not [life for life in replicas.lives.values() if life.is_over]

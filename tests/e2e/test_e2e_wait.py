@@ -108,12 +108,6 @@ async def test_a_success_is_0_and_every_change_a_line_or_as_json_the_daemons_eve
     assert [line.split(" ")[1] for line in poor.written.splitlines()] == ["new", "running", "success"]
 
 
-async def test_a_failure_is_1_and_its_line_says_why(scene: Scene) -> None:
-    code, stdout, _ = await ended(await scene.play(lifecycle_of(("running", 0.0), ("failed", 0.3), error=EVIL)))
-    assert code == 1
-    assert stdout.splitlines()[-1].endswith(r" failed 0.3 \x1b[31m[red]evil line")
-
-
 async def test_what_is_lost_after_it_was_seen_is_1_and_only_after_the_grace(scene: Scene) -> None:
     life = await scene.play(OPEN, polling=PATIENT | {"lost_after": 3})
     await life.until(lambda: life.emitted, what="it was seen")

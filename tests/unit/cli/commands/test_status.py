@@ -23,9 +23,6 @@ def need(number: int = 1, **fields: Any) -> Need:
     return Need.model_validate({"title": f"Sales agent {number} keeps failing", **given, **fields})
 
 
-TAKEN = need(acknowledged=True)
-
-
 def status(*needs: Need) -> Status:
     well = PipelineStatus(account="eu", id=PIPELINE, name="Onboarding", whole=True, open={"running": 2})
     failing = well.model_copy(
