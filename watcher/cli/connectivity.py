@@ -1,6 +1,6 @@
 """Trying the keys, watches, sinks and store of a configuration: does the API take the key, do the others answer.
 
-Each watch costs one request, a second one in doubt, at the account's pace. A sink is only connected to, unless a test
+Each watch costs one request for its pipeline's list, at the account's pace. A sink is only connected to, unless a test
 event is to be sent. What is shown of a URL is scheme, host and port.
 """
 
@@ -12,7 +12,7 @@ from functools import partial
 from itertools import chain
 
 from watcher.clerk.api import Answer, ClerkApi
-from watcher.config.models import Settings, StoreSettings, WatchSettings
+from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.build import open_client
 from watcher.domain.errors import Exit, StoreError, TransportFailedError
 from watcher.domain.execution import Outcome
@@ -49,10 +49,8 @@ _KEY_FAILS = {
     Outcome.INVALID: ("does not answer as Clerk Chat's API does", "correct base_url"),
     Outcome.SERVER_ERROR: ("answers with a server error", "try again later"),
 }
-_OF_THE_WATCH = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN})
-"""What is answered of one pipeline or execution; any other failure would meet the next request, too."""
-
-_UNKNOWN = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
+_OF_THE_PIPELINE = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN})
+"""What is answered of one pipeline; any other failure would meet the next request, too."""
 
 
 async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Sequence[Trial]:
@@ -91,40 +89,29 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[T
         hint = REMEDIES.get(answer.reason or "", hint).format(key=key)
         return said(words.format(cause=answer.reason), Exit.UNREACHABLE, hint)
 
-    async def try_watch(api: ClerkApi, watch: WatchSettings, target: str) -> tuple[Answer, Trial | None]:
-        """Ask for its list, or the first execution it names, and for both if that is not known."""
-        pipeline, execution = str(watch.pipeline), next(iter(watch.executions), None)
-        page = partial(api.list, pipeline=pipeline, page=1)
-        answer = await ask(page() if execution is None else api.get(pipeline=pipeline, execution=execution))
-        if answer.outcome not in _OF_THE_WATCH:
-            return answer, None
-        if execution is not None and answer.outcome in _UNKNOWN and (await ask(page())).outcome is Outcome.OK:
-            words = f"knows pipeline {pipeline}, but not execution {execution} ({answer.status_code})"
-            return answer, said(words, target=target)
+    def unknown(answer: Answer, pipeline: str, target: str) -> Trial:
         words, code = f"does not know pipeline {pipeline} ({answer.status_code})", Exit.NOT_FOUND
         remedy = "correct its id in watch"
         if answer.outcome is Outcome.FORBIDDEN:
             words, code = f"refuses pipeline {pipeline} to this key (403)", Exit.UNREACHABLE
             remedy = "let this key read it"
-        return answer, said(words, code, f"{remedy}, or watch it with the key of its own account", target=target)
+        return said(words, code, f"{remedy}, or watch it with the key of its own account", target=target)
 
+    watched = [
+        (f"watch[{nth}]", str(watch.pipeline)) for nth, watch in enumerate(settings.watch) if watch.account == name
+    ]
+    troubles: list[Trial] = []
     async with open_client(account, connections=1) as client:
         api = ClerkApi(client, base_url=account.base_url, clock=clock)
-        watches = [(f"watch[{index}]", watch) for index, watch in enumerate(settings.watch) if watch.account == name]
-        if not watches:  # of an execution that does not exist a good key is answered 404
-            nothing = str(uuid.uuid4())
-            answer: Answer = await ask(api.get(pipeline=nothing, execution=nothing))
-            is_good = answer.outcome in {Outcome.OK, *_UNKNOWN}
-            return [said("accepts the key; nothing is watched with it") if is_good else refused(answer)]
-        troubles: list[Trial] = []
-        for target, watch in watches:
-            answer, trouble = await try_watch(api, watch, target)
-            if answer.outcome is not Outcome.OK and answer.outcome not in _OF_THE_WATCH:
+        for target, pipeline in watched or [(of_key, str(uuid.uuid4()))]:
+            answer = await ask(api.list(pipeline=pipeline, page=1))
+            if answer.outcome in _OF_THE_PIPELINE:
+                troubles.append(unknown(answer, pipeline, target))
+            elif answer.outcome is not Outcome.OK:
                 return [refused(answer), *troubles]
-            troubles += [trouble] if trouble else []
-        if len(troubles) == len(watches) and all(trial.code is Exit.UNREACHABLE for trial in troubles):
-            return [refused(answer), *troubles]
-        return [said("accepts the key"), *troubles]
+    if len(troubles) == max(1, len(watched)) and all(trial.code is Exit.UNREACHABLE for trial in troubles):
+        return [refused(answer), *(troubles if watched else ())]
+    return [said("accepts the key"), *troubles] if watched else [said("accepts the key; nothing is watched with it")]
 
 
 async def _try_sink(name: str, settings: SinkSettings, *, clock: Clock, send: bool) -> list[Trial]:

@@ -40,7 +40,6 @@ class DaemonError(WatcherError):
     def __init__(
         self, message: str, *, hint: str = "", code: Exit = Exit.UNREACHABLE, is_refusal: bool = False
     ) -> None:
-        """Keep the exit code."""
         super().__init__(f"{message}\nhint: {hint}" if hint else message)
         self.exit_code, self.is_refusal = code, is_refusal
 

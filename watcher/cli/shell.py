@@ -98,35 +98,24 @@ def exit_at_signals() -> None:
         signal.signal(signum, lambda number, _frame: sys.exit(128 + number))
 
 
-class Interruption:
-    """The first SIGINT or SIGTERM asks the program to stop; a second one ends it at once."""
-
-    def __init__(self) -> None:
-        """Listen on the running event loop."""
-        self.stop = asyncio.Event()
-        self.signal: signal.Signals | None = None
-        self._signalled_at = 0.0
-        for signum in ENDING:
-            asyncio.get_running_loop().add_signal_handler(signum, self._receive, signum)
-
-    def _receive(self, signum: signal.Signals) -> None:
-        now = asyncio.get_running_loop().time()
-        if self.signal is None:
-            self.signal, self._signalled_at = signum, now
-            self.stop.set()
-        elif signum is not self.signal or now - self._signalled_at > ONE_SIGNAL_S:
-            os._exit(128 + signum)
-
-
 def run_until_stopped(work: Callable[[asyncio.Event], Awaitable[Result]]) -> tuple[Result, signal.Signals | None]:
-    """Run something whose end a signal may ask for; return its result, and which signal did.
-
-    To be stopped is no failure of `run` and `demo`.
-    """
+    """Run something whose end a first signal asks for, and a second one forces; return its result, and which did."""
 
     async def interruptible() -> tuple[Result, signal.Signals | None]:
-        interruption = Interruption()
-        return await work(interruption.stop), interruption.signal
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        first: tuple[signal.Signals, float] | None = None
+
+        def receive(signum: signal.Signals) -> None:
+            nonlocal first
+            if first is None:
+                first = signum, loop.time()
+                stop.set()
+            elif signum is not first[0] or loop.time() - first[1] > ONE_SIGNAL_S:
+                os._exit(128 + signum)
+
+        for signum in ENDING:
+            loop.add_signal_handler(signum, receive, signum)
+        return await work(stop), first and first[0]
 
     try:
         return asyncio.run(interruptible())

@@ -23,42 +23,27 @@ _STRANGER = (
 
 
 class Fault(StrEnum):
-    """One way to misbehave."""
+    """One way to misbehave: `misbehave` shows how each looks."""
 
     RATE_LIMITED = "rate_limited"
-    """429 without a word on when to come back."""
     RATE_LIMITED_SECONDS = "rate_limited_seconds"
-    """429 with `Retry-After` in seconds."""
     RATE_LIMITED_DATE = "rate_limited_date"
-    """429 with `Retry-After` as an HTTP date."""
     SERVER_ERROR = "server_error"
-    """500 with JSON."""
     BAD_GATEWAY = "bad_gateway"
-    """502 with a proxy's HTML."""
     UNAVAILABLE = "unavailable"
-    """503 with `Retry-After` in seconds and no body."""
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     BAD_REQUEST = "bad_request"
     REDIRECT = "redirect"
-    """302 to a path of this server, where the request log shows who followed."""
     HTML = "html"
-    """200 with a page for people."""
     TRUNCATED = "truncated"
-    """A whole HTTP answer with half of the JSON."""
     WRONG_EXECUTION = "wrong_execution"
-    """The answer about another execution."""
     SLOW = "slow"
-    """The right answer after `slow_s`."""
     HANG = "hang"
-    """No answer until the client leaves."""
     RESET = "reset"
-    """A TCP reset instead of an answer."""
     DROPPED = "dropped"
-    """The connection closes in the middle of the body."""
     OVERSIZE = "oversize"
-    """The right answer and more than 8 MiB of blanks, of unannounced length."""
 
 
 _REFUSALS = {
@@ -98,7 +83,6 @@ class Dice:
     """Decides, answer by answer, what goes wrong; the same seed decides the same."""
 
     def __init__(self, faults: Faults, *, seed: int) -> None:
-        """Begin a new row of throws."""
         self.faults = faults
         self._random = Random(f"{seed}/dice")
 

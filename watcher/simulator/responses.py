@@ -73,7 +73,6 @@ def listing(
 
 
 def _shared(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
-    """Return what a list shows of an execution, too."""
     lifecycle, status, nodes = execution.lifecycle, execution.phase_at(now_s).status, _begun(execution, now_s)
     return {
         "id": execution.id,

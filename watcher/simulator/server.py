@@ -42,7 +42,6 @@ class RequestLog:
     """Every request, in the order they came. Holds no secret; keys are numbered."""
 
     def __init__(self, *, kept_count: int = KEPT_COUNT) -> None:
-        """Start blank."""
         self.entries: deque[LoggedRequest] = deque(maxlen=kept_count)
         self.served_count = 0
         self._troubles: Counter[str] = Counter()
@@ -78,7 +77,6 @@ class Simulator:
         host: str = "127.0.0.1",
         port: int = 0,
     ) -> None:
-        """Prepare to listen; port 0 is any free one."""
         self.world = world
         self.request_log = RequestLog()
         self.base_url = ""

@@ -252,7 +252,6 @@ class World:
     """All pipelines and executions."""
 
     def __init__(self, clock: Clock, *, order: Order = Order.NEWEST) -> None:
-        """Begin now."""
         self.clock = clock
         self.epoch = clock.now()
         self.order = order

@@ -43,7 +43,6 @@ class RefusedError(Exception):
     """Why a request is not carried out: the status, and what would be right."""
 
     def __init__(self, status: HTTPStatus, detail: str, **headers: str) -> None:
-        """Keep it. The text is shown to whoever asked."""
         super().__init__(detail)
         self.status = status
         self.detail = detail
@@ -263,7 +262,6 @@ def _no_cursor() -> RefusedError:
 
 
 def _position(asked: models.PageQuery, parts: str, *, is_number: bool = False) -> Position | None:
-    """Return where a list goes on, which has these parts."""
     if asked.after is None:
         return None
     match = _CURSOR.fullmatch(asked.after)
@@ -399,7 +397,6 @@ async def _handle(route: Route, console: Console, *asked: object) -> BaseModel |
 
 
 async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
-    """Return what is asked in the query or the body, if the handler takes it. Raises `RefusedError`."""
     try:
         if route.method == "GET":
             asked = route.asked.model_validate(query_of(request.query, route.asked))

@@ -38,7 +38,6 @@ class Recent(Generic[T]):
     """Something that is found out for all who ask at once, and not again until `fresh_s` later."""
 
     def __init__(self, find: Callable[[], Awaitable[T]], *, fresh_s: float, clock: Clock) -> None:
-        """Know nothing yet."""
         self._find = find
         self._fresh_s = fresh_s
         self._clock = clock

@@ -26,15 +26,10 @@ BACKLOG_COUNT = 32
 TIMEOUT_S = 10.0
 """A connection that has sent no whole request for so long is closed."""
 
-BODY_BYTES = 64 * 1024
-"""A request's body is no longer."""
-
 SHUTDOWN_S = 0.2
 """How long an answer may still take at the end: one that hangs on the store would never come."""
 
 BODY_WITHIN_S = web.AppKey("body_within_s", float)
-
-SAID_EVERY_S = 60.0
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -84,7 +79,7 @@ class HttpServer:
         self._answering: set[web.RequestHandler] = set()
         self._closed_count = 0
         self._say_at = dict.fromkeys(("crowded", "failed"), EARLIEST)
-        application = web.Application(middlewares=[self._answer, *access], client_max_size=BODY_BYTES)
+        application = web.Application(middlewares=[self._answer, *access], client_max_size=64 * 1024)
         application[BODY_WITHIN_S] = timeout_s
         application.add_routes(routes)
         application.on_response_prepare.append(_add_headers)
@@ -116,7 +111,6 @@ class HttpServer:
         await self._runner.cleanup()
 
     def _connect(self) -> asyncio.Protocol:
-        """Return what serves a connection that was accepted. If there are too many, the oldest makes room."""
         server = self._runner.server
         assert server is not None
         if len(server.connections) >= self._at_most:
@@ -128,12 +122,11 @@ class HttpServer:
 
         The last tenth of them had no time to ask: else each that comes would close the one before it while all ask.
         """
-        transports = {each: each.transport for each in server.connections}
-        open_ = [(each, to) for each, to in transports.items() if to is not None and not to.is_closing()]
-        older = open_[: len(open_) - self._at_most // 10]
-        older.sort(key=lambda pair: pair[0] in self._answering)
-        for _, transport in older[: len(open_) - self._at_most + 1]:
-            transport.abort()
+        open_ = [each for each in server.connections if each.transport and not each.transport.is_closing()]
+        older = sorted(open_[: len(open_) - self._at_most // 10], key=self._answering.__contains__)
+        for each in older[: len(open_) - self._at_most + 1]:
+            assert each.transport is not None
+            each.transport.abort()
             self._closed_count += 1
         if self._may_say("crowded"):
             log.warning(
@@ -162,5 +155,5 @@ class HttpServer:
         now = self._clock.monotonic()
         if now < self._say_at[what]:
             return False
-        self._say_at[what] = Monotonic(now + SAID_EVERY_S)
+        self._say_at[what] = Monotonic(now + 60)
         return True

@@ -53,7 +53,6 @@ class Console:
     test_sink: Callable[[str], Awaitable[models.TestResult]]
     changed: Callable[[], None]
     status: Recent[models.Status] = field(init=False)
-    """The first view, which is made once a second whoever asks."""
 
     def __post_init__(self) -> None:
         self.status = Recent(partial(find_status, self), fresh_s=1.0, clock=self.clock)
@@ -216,23 +215,25 @@ async def find_status(console: Console) -> models.Status:
     found = await console.store.overview(since=Micros(now - DAY_US))
     problems = [models.Problem(**problem(row)) for row in found.problems]
     kept_back = await silences(console)
-    sources = {(row.kind, row.name): row._asdict() for row in found.sources}
-    for row in sources.values():
-        row["as_of"] = row["written_at"] if (row["written_at"] or 0) > now - OWNED_WITHIN_US else None
-    accounts = {name: sources.get(("account", name), {}) for name in settings.accounts}
-    snapshots = {name: json.loads(row.get("body") or b"{}") for name, row in accounts.items()}
+    silent = [
+        (each.match, each.until)
+        for each in kept_back
+        if each.active and each.until and not (each.match.sinks or each.match.events)
+    ]
+    sources: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+    for row in found.sources:
+        as_of = row.written_at if (row.written_at or 0) > now - OWNED_WITHIN_US else None
+        sources[row.kind, row.name] = {
+            **row._asdict(),
+            **json.loads(row.body or b"{}"),
+            "state": row.state,
+            "as_of": as_of,
+        }
+    accounts = {name: sources["account", name] for name in settings.accounts}
     of_pipelines = _by_pipeline([*found.problems, *found.overdue])
     pipelines: list[models.PipelineStatus] = []
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
-        ends = [
-            each.until
-            for each in kept_back
-            if each.active
-            and each.until
-            and _concerns(each.match, watch)
-            and not (each.match.sinks or each.match.events)
-        ]
         pipelines.append(
             models.PipelineStatus(
                 account=watch.account,
@@ -242,8 +243,8 @@ async def find_status(console: Console) -> models.Status:
                 runbook=watch.runbook,
                 whole=not watch.executions,
                 problems=list(dict.fromkeys(row.kind for row in of_pipelines[name])),
-                silenced_until=max(ends, default=None),
-                **snapshots[watch.account].get("pipelines", {}).get(id_, {}),
+                silenced_until=max((end for match, end in silent if _concerns(match, watch)), default=None),
+                **accounts[watch.account].get("pipelines", {}).get(id_, {}),
             )
         )
     opened = Counter[str]()
@@ -255,15 +256,15 @@ async def find_status(console: Console) -> models.Status:
         needs=[*console.troubles(), *_needs(found, problems, names)],
         open=opened,
         pipelines=pipelines,
-        sinks=[_sink(console, name, sources.get(("sink", name), {}), found, now) for name in settings.sinks],
+        sinks=[_sink(console, name, sources["sink", name], found, now) for name in settings.sinks],
         accounts=[
             models.AccountStatus(
                 name=name,
                 trouble=row.get("state"),
-                wanted=snapshots[name].get("wanted_per_s"),
-                used=snapshots[name].get("used_per_s"),
+                wanted=row.get("wanted_per_s"),
+                used=row.get("used_per_s"),
                 allowed=settings.accounts[name].rate_limit,
-                longest_gap_seconds=snapshots[name].get("longest_gap_s"),
+                longest_gap_seconds=row.get("longest_gap_s"),
                 pipelines=sum(watch.account == name for watch in settings.watch),
                 as_of=row.get("as_of"),
             )
@@ -282,8 +283,7 @@ def _by_pipeline(rows: Iterable[AnyRow]) -> Mapping[str, list[AnyRow]]:
 
 def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, now: Micros) -> models.SinkStatus:
     settings = console.settings().sinks[name]
-    snapshot = json.loads(row.get("body") or b"{}")
-    is_paused = (row.get("paused_until") or 0) > now or snapshot.get("is_open")
+    is_paused = (row.get("paused_until") or 0) > now or row.get("is_open")
     waiting, dead = found.backlog.get(name), found.dead.get(name)
     return models.SinkStatus(
         name=name,
@@ -292,9 +292,9 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
         waiting=0 if waiting is None else waiting.pending_count,
         oldest_waiting_at=None if waiting is None else waiting.oldest_at,
         dead=0 if dead is None else dead.all_count,
-        answer=snapshot.get("answer") or None,
-        last_delivered_at=snapshot.get("through_at"),
-        next_try_at=snapshot.get("next_try_at"),
+        answer=row.get("answer") or None,
+        last_delivered_at=row.get("through_at"),
+        next_try_at=row.get("next_try_at"),
         as_of=row.get("as_of"),
     )
 

@@ -65,26 +65,26 @@ def test_what_is_in_no_line_comes_with_a_hint() -> None:
 @pytest.mark.parametrize(
     ("line", "shown", "mark"),
     [
-        ("accounts: {a: {api_key: hunter2, timeout: 10}}", "accounts: {a: {api_key: … 10}}", "^^"),
+        ("accounts: {a: {api_key: hunter2, timeout: 10}}", "accounts: {a: {api_key: …, timeout: 10}}", "^^"),
         ("accounts: {a: {api_key: hunter2 words, rate_limit: x}}", "accounts: {a: {api_key: … …, rate_limit: …}}", "^"),
-        ("accounts: {a: {api_key: 'k', timeout: [hunter2]}}", "accounts: {a: {api_key: … […]}}", "^"),
+        ("accounts: {a: {api_key: 'k', timeout: [hunter2]}}", "accounts: {a: {api_key: …, timeout: […]}}", "^"),
         ("sinks: {ops: {type: webhook, url: 'ftp://hunter2'}}", "sinks: {ops: {type: webhook, url: …}}", "^"),
-        ("accounts: {a: {api_key: 12345, timeout: 10}}", "accounts: {a: {api_key: … 10}}", "^^"),
+        ("accounts: {a: {api_key: 12345, timeout: 10}}", "accounts: {a: {api_key: …, timeout: 10}}", "^^"),
         (
             "accounts: {a: {api_key: 9a1b0000-0000-4000-8000-000000000001, timeout: 10}}",
-            "accounts: {a: {api_key: … 10}}",
+            "accounts: {a: {api_key: …, timeout: 10}}",
             "^^",
         ),
-        ("accounts: {a: {timeout: 10, api_key: 12345}}", "accounts: {a: {timeout: 10, api_key: …", "^^"),
+        ("accounts: {a: {timeout: 10, api_key: 12345}}", "accounts: {a: {timeout: 10, api_key: …}}", "^^"),
         (
             "sinks: {ops: {type: slow, headers: {a: 123, url: 4}}}",
-            "sinks: {ops: {type: slow, headers: …",
+            "sinks: {ops: {type: slow, headers: {… …, url: …}}}",
             "^^^^",
         ),
         ("accounts: {a: {api_key: '${CLERK_KEY}'}}", "accounts: {a: {api_key: '${CLERK_KEY}'}}", "^" * 14),
         (
             "accounts: {a: {api_key: '${K:-hunter2}', timeout: 10}}",
-            "accounts: {a: {api_key: … 10}}",
+            "accounts: {a: {api_key: …, timeout: 10}}",
             "^^",
         ),
         ("sinks: {ops: {}}", "sinks: {ops: {}}", "^^^"),

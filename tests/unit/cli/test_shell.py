@@ -88,17 +88,16 @@ def ended_without(redirections: str, *words: str, folder: Path) -> tuple[int, st
 
 SIGNAL_ITSELF = """
 import asyncio, os, signal, sys
-from watcher.cli.shell import Interruption
+from watcher.cli.shell import run_until_stopped
 
-async def main():
-    interruption = Interruption()
+async def work(stop):
     os.kill(os.getpid(), signal.SIGTERM)
     await asyncio.sleep(float(sys.argv[1]))
     os.kill(os.getpid(), signal.Signals[sys.argv[2]])
     await asyncio.sleep(0.2)  # it would be over by then
-    print(interruption.stop.is_set())
+    return stop.is_set()
 
-asyncio.run(main())
+print(run_until_stopped(work)[0])
 """
 
 

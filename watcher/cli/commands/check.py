@@ -93,20 +93,15 @@ def check(
         for warning in warnings:
             put_error(f"warning: {warning}")
     if online or send:
-        _go_online(settings, send=send)
-
-
-def _go_online(settings: Settings, *, send: bool) -> None:
-    configure_logs(level="error", format_="auto")  # what a sink logs goes to stderr, as in the daemon
-    trials = asyncio.run(try_everything(settings, clock=Clock(), send=send))
-    if sys.stdout.isatty():
-        for trial in trials:
-            print_trial(trial, console=console_on(sys.stdout))
-    else:
-        print_trial_rows(trials)
-    codes = {trial.code for trial in trials} - {Exit.DONE}
-    if codes:
-        raise typer.Exit(min(codes))
+        configure_logs(level="error", format_="auto")  # what a sink logs goes to stderr, as in the daemon
+        trials = asyncio.run(try_everything(settings, clock=Clock(), send=send))
+        if sys.stdout.isatty():
+            for trial in trials:
+                print_trial(trial, console=console_on(sys.stdout))
+        else:
+            print_trial_rows(trials)
+        if codes := {trial.code for trial in trials} - {Exit.DONE}:
+            raise typer.Exit(min(codes))
 
 
 # The plan: arithmetic over the settings. Every named execution counts as open, and of whole pipelines one page each:
@@ -115,14 +110,10 @@ def _go_online(settings: Settings, *, send: bool) -> None:
 
 @dataclass(frozen=True, slots=True)
 class AccountPlan:
-    """What an account can hold.
+    """What an account can hold: `EXPLAINED` says what is needed, and which delay is meant.
 
-    `needed_per_s` are the requests that poll every named execution as rarely as the cadence ever does, every
-    `max_interval` (`backoff`, long in a status) or every `min_interval` (`fixed`), and the list of every whole
-    pipeline each `min_interval`. `budget_per_s` may be spent. `delay_s` is from a change to the poll that sees it, on
-    average, when all have been in their status for a minute; the time of a request is added. `longest_s` is the
-    longest time between two polls of an execution. Both are `None` while nothing is watched. `advice` says what helps
-    where an interval cannot be held.
+    `longest_s` is the longest time between two polls of an execution; `None`, as `delay_s`, while nothing is watched.
+    `advice` says what helps where an interval cannot be held.
     """
 
     account: str

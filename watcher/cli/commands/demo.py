@@ -21,11 +21,13 @@ from watcher.daemon.app import run
 from watcher.domain.execution import TERMINAL_STATUSES, Status
 from watcher.runtime.clock import Clock
 from watcher.runtime.logs import configure_logs
+from watcher.runtime.units import Address
 from watcher.simulator.scenarios import NAMES, example_config, populate
 from watcher.simulator.server import Simulator
 from watcher.simulator.world import World
 from watcher.sinks.stdout import event_line, shows_whole_ids
 from watcher.sinks.webhook import sign, signing_key
+from watcher.web.server import HttpServer
 
 EXAMPLES = ("watcher demo", "watcher demo --json | jq .type")
 
@@ -113,7 +115,9 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
                 console.print(event_line(event, whole_ids=shows_whole_ids(console), note="  signature ok"))
 
         receiver = Receiver(show)
-        sink_url = await _serve(stack, receiver)
+        server = HttpServer([web.post("/clerk", receiver.receive)], clock=world.clock)
+        sink_url = f"http://127.0.0.1:{await server.listen(Address('127.0.0.1', 0))}/clerk"
+        stack.push_async_callback(server.close)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clerk-watcher-demo-")))
         document = example_config(world, base_url=simulator.base_url, fails=fails)
         settings = _settings(document, sink_url=sink_url, folder=folder, tells_stdout=as_json)
@@ -130,17 +134,6 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         due_s = await stopping - SEEN_WITHIN_S
         truth = {execution.id: execution.phase_at(due_s).status for execution in world.executions()}
         console.print(summary(receiver, truth=truth))
-
-
-async def _serve(stack: AsyncExitStack, receiver: Receiver) -> str:
-    application = web.Application()
-    application.router.add_post("/clerk", receiver.receive)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0]
-    return f"http://{host}:{port}/clerk"
 
 
 def _settings(document: dict[str, Any], *, sink_url: str, folder: Path, tells_stdout: bool) -> Settings:

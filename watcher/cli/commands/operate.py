@@ -355,5 +355,4 @@ def test_sink(
 
 
 def _given(**values: Any) -> dict[str, Any]:
-    """Return what is given, of options that need not be."""
     return {name: value for name, value in values.items() if value}

@@ -44,7 +44,7 @@ async def _run(settings: Settings, *, source: ConfigSource, stop: asyncio.Event)
     loop.set_default_executor(DetachedExecutor())
     terminals = _terminals()
 
-    def hang_up() -> None:
+    def hang_up() -> None:  # also when the terminal is closed: nobody would know that a daemon lives on
         (stop if _terminals() < terminals else reloading.asked).set()
 
     loop.add_signal_handler(signal.SIGHUP, hang_up)
@@ -52,10 +52,6 @@ async def _run(settings: Settings, *, source: ConfigSource, stop: asyncio.Event)
 
 
 def _terminals() -> set[int]:
-    """Return which of the standard streams are a terminal; one that was closed is none any more.
-
-    Closing it sends SIGHUP, the signal to reload: the daemon ends then, for nobody would know that it lives on.
-    """
     return {fd for fd in (0, 1, 2) if os.isatty(fd)}
 
 

@@ -69,23 +69,18 @@ def config_schema() -> Json:
     return {"$schema": DIALECT, **_with_variables(schema)}
 
 
-def _with_variables(node: Json) -> Json:
-    """Let `${NAME}` stand where a number, one of a few words or an id is wanted."""
-    kept = {key: _inside(key, value) for key, value in node.items()}
+def _with_variables(node: Any, of: str = "") -> Any:
+    """Let `${NAME}` stand where a number, one of a few words or an id is wanted: a schema that is `of` this key."""
+    if isinstance(node, list):
+        return [_with_variables(each) for each in node]
+    if not isinstance(node, dict) or of in {*_NOTES, "propertyNames"}:
+        return node
+    if of in {"properties", "$defs"}:
+        return {name: _with_variables(each) for name, each in node.items()}
+    kept = {key: _with_variables(value, key) for key, value in node.items()}
     if "$ref" in kept:
         kept.pop("default", None)  # of a whole block: written in seconds, and each of its keys has its own
     if not ({"enum", "format"} & node.keys() or node.get("type") in _READ_FROM_TEXT):
         return kept
     notes = {key: kept.pop(key) for key in _NOTES if key in kept}
     return {**notes, "anyOf": [kept, _VARIABLE]}
-
-
-def _inside(key: str, value: Any) -> Any:
-    """Go on with the schemas below one: `properties` are named, the words of `anyOf` are not, some may be `false`."""
-    if key in {"properties", "$defs"}:
-        return {name: _with_variables(each) for name, each in value.items()}
-    if key in {"anyOf", "oneOf"}:
-        return [_with_variables(each) for each in value]
-    if key in {"items", "additionalProperties"} and isinstance(value, dict):
-        return _with_variables(value)
-    return value

@@ -201,7 +201,7 @@ def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_
     assert head.split() == ["account", "needed", "budget", "expected", "delay", "longest", "interval"]
     assert row.split() == ["default", "0.033/s", "4.9/s", "3", "s", "60", "s"]
     assert first.startswith("warning: watcher.yaml:5:9: sinks.ops: has no secret")
-    assert line == "    5 | sinks: {ops: {type: webhook, url: …"
+    assert line == "    5 | sinks: {ops: {type: webhook, url: …}}"
     assert mark == "      |         ^^^ make one: watcher init --secret"
     assert trial.startswith("✕ accounts.default  http://127.0.0.1:1  cannot be reached (refused) (")
     assert hint.startswith("  hint: nothing listens there")
