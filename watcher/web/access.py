@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -28,8 +28,8 @@ API = "/api/"
 COOKIE = "cw_session"
 SESSION_S = 12 * 3600
 
-_NAME = re.compile(r"\[?(.*?)\]?(?::\d+)?", re.ASCII)
-"""The name in a `Host`, with any port: a container's port may be another outside."""
+_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.ASCII)
+"""Names that nobody can lead elsewhere, with any port: a container's port may be another outside."""
 
 READING = frozenset({"GET", "HEAD"})
 FORBIDDEN = HTTPStatus.FORBIDDEN
@@ -87,6 +87,7 @@ def local_path(text: str) -> str:
 
 
 def _check(request: web.Request, settings: Settings, *, bound: str, now: datetime) -> None:
+    """Raise `RefusedError` for who may not ask this."""
     token = token_of(settings)
     if not token and not is_loopback(bound):
         raise RefusedError(FORBIDDEN, "beyond this machine pages and API need a token: set http.token")
@@ -111,14 +112,23 @@ def _check_names(request: web.Request, settings: Settings, *, bound: str) -> Non
     """Refuse who asks for another name than ours (DNS rebinding), or from a page of another site."""
     public = (settings.http.public_url or "").lower()
     host = request.headers.get("Host", "").lower()
-    name, reached = _NAME.fullmatch(host), request.get_extra_info("sockname", ("",))[0]
-    is_ours = name is not None and name[1] in {reached, "127.0.0.1", "::1", "localhost", bound.lower()} - {""}
+    is_ours = host in _own_hosts(request, bound) or _LOOPBACK.fullmatch(host) is not None
     if not is_ours and host != public.partition("://")[2]:
         text = f'"{harmless(host)[:100]}" is not where this watcher is; set http.public_url to its address'
         raise RefusedError(FORBIDDEN, text)
     origin = request.headers.get("Origin")
     if origin is not None and origin.lower() not in {public, f"http://{host}" if is_ours else public}:
         raise RefusedError(FORBIDDEN, "the request comes from another site; behind a proxy set http.public_url")
+
+
+def _own_hosts(request: web.Request, bound: str) -> Iterator[str]:
+    """Return what `Host` may be without a proxy: the address that was reached, this machine, the name in the file."""
+    address, port = request.get_extra_info("sockname", ("", 0))[:2]
+    for host in {address, "127.0.0.1", "::1", "localhost", bound.lower()}:
+        name = f"[{host}]" if ":" in host else host
+        yield f"{name}:{port}"
+        if port == 80:
+            yield name
 
 
 def _check_write(request: web.Request) -> None:

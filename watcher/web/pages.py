@@ -19,6 +19,7 @@ from pydantic_core import to_json
 
 from watcher.config.models import Settings
 from watcher.domain.errors import StoreError
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.version import VERSION
 from watcher.web import api
@@ -28,8 +29,16 @@ from watcher.web.server import read_body
 from watcher.web.shown import Console
 
 NEEDS_COUNT = 10
+"""Rows of what needs somebody, before the rest is one click away."""
+
 PIPELINES_COUNT = 50
+"""Pipelines on a page: thousands would make it slow."""
+
 LATEST_COUNT = 20
+"""Executions on the page of a pipeline."""
+
+TRY_EVERY_S = 1.0
+"""Tokens are tried at the login no more often, whoever tries."""
 
 Found = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
@@ -45,6 +54,7 @@ def page_routes(
     console: Callable[[], Console | None], settings: Callable[[], Settings], clock: Clock
 ) -> Sequence[web.RouteDef]:
     """Return the routes of pages and of what they load."""
+    may_try_at = EARLIEST
 
     def respond(request: web.Request, template: str, found: Found, status: int = 200) -> web.Response:
         """Return a page, unless who asks has it."""
@@ -81,19 +91,25 @@ def page_routes(
 
         return show
 
-    def ask_token(request: web.Request, next_: str, problem: str = "", status: int = 200) -> web.Response:
-        return respond(request, "login.html", {"next": next_, "problem": problem, "needs": 0}, status)
-
     async def login(request: web.Request) -> web.Response:
-        return ask_token(request, local_path(request.query.get("next", "/")))
+        found = {"next": local_path(request.query.get("next", "/")), "problem": "", "needs": 0}
+        return respond(request, "login.html", found)
 
     async def log_in(request: web.Request) -> web.Response:
+        nonlocal may_try_at
         await read_body(request)
         form = await request.post()
-        next_, token = local_path(str(form.get("next", "/"))), token_of(settings())
+        found = {"next": local_path(str(form.get("next", "/"))), "needs": 0}
+        now = clock.monotonic()
+        if now < may_try_at:
+            found["problem"] = "Somebody has just tried. Try again in a second."
+            return respond(request, "login.html", found, 429)
+        may_try_at = Monotonic(now + TRY_EVERY_S)
+        token = token_of(settings())
         if not same_secret(str(form.get("token", "")).strip(), token) or not token:
-            return ask_token(request, next_, "This is not the token.", 401)
-        response = web.Response(status=303, headers={"Location": next_})
+            found["problem"] = "This is not the token."
+            return respond(request, "login.html", found, 401)
+        response = web.Response(status=303, headers={"Location": str(found["next"])})
         response.set_cookie(
             COOKIE,
             new_session(token, now=clock.now()),
@@ -199,9 +215,11 @@ ORDERS: Mapping[str, Callable[[PipelineStatus], Any]] = {
     "name": _name,
     "oldest": lambda each: min((moment.timestamp() for moment in each.oldest.values()), default=float("inf")),
 }
+"""How pipelines are sorted."""
 
 
 def _labels(console: Console) -> Sequence[tuple[str, str]]:
+    """Return all labels of the configuration, for what chooses one."""
     return sorted({pair for watch in console.settings().watch for pair in watch.labels.items()})
 
 
@@ -237,7 +255,11 @@ async def _pipeline(console: Console, status: Status, request: web.Request) -> F
         raise api.RefusedError(HTTPStatus.NOT_FOUND, "there is no such pipeline in the configuration")
     problems = await api.problems(console, ProblemQuery(limit=200), f"{account}/{id_}")
     latest = ExecutionQuery(account=[account], pipeline=[id_], limit=LATEST_COUNT)
-    return {"it": it, "problems": problems.items, "executions": (await api.executions(console, latest)).items}
+    return {
+        "it": it,
+        "problems": problems.items,
+        "executions": (await api.executions(console, latest)).items,
+    }
 
 
 async def _problem(console: Console, status: Status, request: web.Request) -> Found:
@@ -266,6 +288,9 @@ async def _by_prefix(console: Console, status: Status, request: web.Request) -> 
     """Lead to the one execution whose id begins so, else to the list of all."""
     prefix = request.match_info["prefix"]
     items = (await api.executions(console, ExecutionQuery(q=prefix, limit=2))).items
-    if len(items) == 1 and items[0].id.startswith(prefix.lower()):
-        raise web.HTTPFound(f"/executions/{quote(items[0].account)}/{items[0].pipeline.id}/{items[0].id}")
-    raise web.HTTPFound(f"/executions?{urlencode({'q': prefix})}")
+    one = items[0] if len(items) == 1 and items[0].id.startswith(prefix.lower()) else None
+    raise web.HTTPFound(
+        f"/executions/{quote(one.account)}/{one.pipeline.id}/{one.id}"
+        if one
+        else f"/executions?{urlencode({'q': prefix})}"
+    )

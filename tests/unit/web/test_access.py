@@ -216,11 +216,15 @@ async def test_a_session_writes_from_our_own_pages_only(headers: Mapping[str, st
             assert (await site.ask("/api/v1/thing", method=method, headers=JSON | session | sent)).status == status
 
 
-@pytest.mark.parametrize(("token", "tried"), [(TOKEN, "wrong"), ("", "")])
-async def test_a_wrong_token_begins_no_session_nor_does_none_where_none_is_wanted(token: str, tried: str) -> None:
-    async with a_site(token=token) as site:
-        got = await site.log_in(tried)
-        assert (got.status, "Set-Cookie" in got.headers) == (401, False)
+async def test_tokens_are_tried_once_a_second() -> None:
+    async with a_site(token=TOKEN) as site:
+        assert (await site.log_in("wrong")).status == 401
+        got = await site.log_in()
+        assert (got.status, "Set-Cookie" in got.headers) == (429, False)
+        site.clock.advance(1)
+        assert (await site.log_in()).status == 303
+    async with a_site() as site:
+        assert (await site.log_in("")).status == 401  # where there is no token nobody logs in
 
 
 @pytest.mark.parametrize(
