@@ -22,9 +22,10 @@ from watcher.cli.shell import put, put_all_out, put_error
 from watcher.config.models import Settings
 from watcher.daemon.build import open_client, watches_of
 from watcher.domain.errors import Exit
-from watcher.domain.event import AccountTrouble, Event
+from watcher.domain.event import AccountTrouble, Event, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
+from watcher.domain.problems import Problem
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.polling.evaluator import ReplyEvaluator
@@ -170,16 +171,21 @@ class View:
     """
 
     def __init__(self, live: Live | None = None, *, as_json: bool = False) -> None:
+        """Draw there, once it is started; else nothing was written yet."""
         self._live = live
         self._as_json = as_json
         self._sign_us: int | None = None
 
     def on_event(self, event: Event) -> None:
-        """Write an event."""
-        if self._live is None:
-            put(event.body.decode() if self._as_json else change_line(event))
-            put_all_out()
-            self._sign_us = None
+        """Write an event. The account's trouble is no line of its own, but part of a sign of life."""
+        if self._live is not None:
+            return
+        if self._as_json:
+            put(event.body.decode())
+        elif event.type.startswith("execution."):
+            put(change_line(event))
+        put_all_out()
+        self._sign_us = None
 
     def show(self, progress: Progress) -> None:
         """Redraw, or say how it stands if nothing was said for a minute."""
@@ -241,6 +247,7 @@ def _standing(progress: Progress) -> Text:
 
 
 def _elapsed(progress: Progress) -> str:
+    """Return how long it has been so; of an end, how long it all took."""
     periods, execution = progress.periods, progress.execution
     if not progress.has_ended:
         return _between(periods[-1].since_us, progress.now_us)
@@ -254,6 +261,7 @@ def _between(begin_us: Micros, end_us: Micros) -> str:
 
 
 def _history(periods: tuple[StatusPeriod, ...]) -> str:
+    """Return every status there was, with how long it lasted."""
     before = [f"{period.status} {_between(period.since_us, after.since_us)}" for period, after in pairwise(periods)]
     return harmless(" → ".join((*before, *(period.status for period in periods[-1:]))))
 
@@ -272,6 +280,7 @@ def _few(seconds: float) -> str:
 
 
 def _remark(progress: Progress) -> Text:
+    """Return why it failed, or what keeps it from being seen."""
     if progress.has_ended:
         return Text("Clerk Chat no longer knows it" if progress.status == LOST else progress.why, style="red")
     if progress.failure is None or progress.ending is not None:  # how a wait ended without it is reported as an error
@@ -350,7 +359,7 @@ class Poller:
     def __init__(
         self, progress: Progress, view: View, *, api: ClerkApi, settings: Settings, interval_s: float, clock: Clock
     ) -> None:
-        ((name, account),), polling = settings.accounts.items(), settings.polling
+        ((self._account, account),), polling = settings.accounts.items(), settings.polling
         (watch,) = watches_of(settings)
         self._progress, self._view, self._api, self._clock = progress, view, api, clock
         self._interval_s = interval_s
@@ -366,15 +375,19 @@ class Poller:
             clock=clock,
             jitter=random.random,
         )
+        self._events = EventFactory(Router({}))
         self._evaluator = ReplyEvaluator(
-            lease=Lease("account", name, 1),
+            lease=Lease("account", self._account, 1),
             api=api,
-            events=EventFactory(Router({})),
+            events=self._events,
             clock=clock,
             breaker=self._breaker,
             cadence=lambda _: interval_s,
             link=account.link,
         )
+        self._trouble: AccountTrouble | None = None
+        self._problem: Problem | None = None
+        self._sequence = 0
         self.is_asking = False
 
     @property
@@ -418,6 +431,21 @@ class Poller:
                 self._view.on_event(event)
 
     def check(self) -> None:
-        """Take in whether the account is in trouble, which failures become with time."""
-        self._breaker.check(self._clock.monotonic())
-        self._progress.degraded(self._breaker.trouble)
+        """Report once that the account is in trouble, which failures become with time, or that it is so no more."""
+        breaker, now = self._breaker, self._clock.monotonic()
+        breaker.check(now)
+        if breaker.trouble is self._trouble:
+            return
+        emitted, change = self._events.account(
+            EventType.ACCOUNT_DEGRADED if breaker.trouble else EventType.ACCOUNT_RECOVERED,
+            account=self._account,
+            reason=breaker.trouble or self._trouble or AccountTrouble.UNREACHABLE,
+            cause=breaker.cause,
+            problem=self._problem,
+            after=self._sequence,
+            at=self._clock.now(),
+        )
+        self._trouble, self._sequence = breaker.trouble, emitted.event.sequence
+        self._problem = change.problem if change is not None and self._trouble else None
+        self._progress.degraded(self._trouble)
+        self._view.on_event(emitted.event)
