@@ -1,4 +1,4 @@
-"""What people do with running programs, over the store as any replica does it: kept through a kill."""
+"""What people do with running programs, over the store as any replica does it: kept through a kill, done elsewhere."""
 
 import time
 from collections.abc import AsyncIterator
@@ -7,7 +7,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from e2e.endpoint import Receiver
+from e2e.endpoint import Answer, Receiver
 from e2e.stage import FAILING, Document, Stage, document_of, failing_world, webhook
 from stores import operator_of
 
@@ -19,15 +19,10 @@ from watcher.store.sql_store import open_store
 pytestmark = [pytest.mark.untraced, pytest.mark.long]
 
 
-def watching(simulator: Simulator, receiver: Receiver, *events: str) -> Document:
+def watching(simulator: Simulator, receiver: Receiver, *events: str, every: str = "300ms") -> Document:
     document = document_of({"default": simulator}, {"ops": webhook(receiver, events=list(events))})
     document["watch"] = [{"pipeline": FAILING.id, "account": "default", "rules": {"failing": {"consecutive": 3}}}]
-    document["polling"] = {
-        "min_interval": "300ms",
-        "max_interval": "300ms",
-        "first_sight": "notify",
-        "cadence": "fixed",
-    }
+    document["polling"] = {"min_interval": every, "max_interval": every, "first_sight": "notify", "cadence": "fixed"}
     return document
 
 
@@ -37,6 +32,13 @@ async def another_replica(stage: Stage) -> AsyncIterator[OperatorStore]:
     store = await open_store(stage.store_url, clock=Clock())
     yield operator_of(store)
     await store.close()
+
+
+async def all_done(operator: OperatorStore, *, within_s: float) -> None:
+    """Return once all is done that owners are asked for."""
+    deadline = time.monotonic() + within_s
+    while asked := await operator.asked():
+        assert time.monotonic() < deadline, asked
 
 
 async def test_a_problem_that_was_taken_stays_taken_through_a_kill_and_whoever_was_told_hears_of_it(
@@ -88,4 +90,29 @@ async def test_a_silence_holds_within_a_second_and_right_after_a_start_until_it_
         await life.until(lambda: life.logged("silence.ended"), what="the silence ended")
         before = len(receiver.events("execution.failed"))
         await life.until(lambda: len(receiver.events("execution.failed")) > before, what="something was sent again")
+    assert await life.stop() == 0
+
+
+async def test_owners_elsewhere_read_a_list_and_serve_a_sink_again_and_dead_letters_are_sent_again(
+    postgres_stage: Stage,
+) -> None:
+    stage = postgres_stage
+    simulator, receiver = await stage.simulator(failing_world(2, last_at_s=2.0)), await stage.receiver()
+    receiver.choose = lambda _: Answer.REJECT
+    document = watching(simulator, receiver, "execution.failed", every="60s")
+    life = await stage.start(document)
+    await life.started()
+    async with another_replica(stage) as operator:
+        deadline = time.monotonic() + 20
+        while not life.events("execution.failed"):
+            assert time.monotonic() < deadline
+            await operator.ask("scan", f"default/{FAILING.id}")
+            await all_done(operator, within_s=5)
+        await life.until(lambda: life.logged("delivery.dead"), what="it was refused for good")
+        receiver.choose = lambda _: Answer.TAKE
+        assert await operator.replay("ops", None) >= 1
+        await life.until(receiver.events, what="it was sent again")
+        await operator.ask("enable", "ops")
+        await all_done(operator, within_s=5)
+    assert life.logged("sink.enabled")
     assert await life.stop() == 0

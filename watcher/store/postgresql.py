@@ -43,7 +43,7 @@ from watcher.store.database import (
 )
 from watcher.store.leases import CHANNEL as LEASES_CHANNEL
 from watcher.store.leases import PostgresLeases, server_time
-from watcher.store.tables import SCHEMA_VERSION, meta
+from watcher.store.tables import SCHEMA_VERSION, meta, metadata
 
 _LIMITS = (
     "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 2000;"
@@ -255,6 +255,7 @@ class PostgresDatabase(Database):
             connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))  # no longer than for any lock
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         created = prepare_schema(connection, where=self.where)  # looks again, now that nobody else is at it
+        require_rights(connection, where=self.where)
         now = server_time(connection)
         self._commits.begin(connection, now=now)
         self.ahead_us = now - self._clock.steady_us()
@@ -290,6 +291,27 @@ def require_utf8(connection: Connection, *, where: str) -> None:
     if encoding != "UTF8":
         remedy = "create it anew: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
         raise StoreUnusableError(f"{where} has the encoding {encoding}, in which not every text can be kept; {remedy}")
+
+
+_MISSING_RIGHTS = f"""
+SELECT of_table, wanted FROM unnest(ARRAY{sorted(metadata.tables)}) AS tables (of_table),
+    unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS rights (wanted)
+WHERE NOT has_table_privilege(of_table, wanted)
+UNION ALL SELECT of_table, 'USAGE of its sequence'
+    FROM unnest(ARRAY['source', 'event', 'silence']) AS numbered (of_table)
+WHERE NOT has_sequence_privilege(pg_get_serial_sequence(of_table, 'id'), 'USAGE')
+ORDER BY of_table, wanted
+"""
+
+
+def require_rights(connection: Connection, *, where: str) -> None:
+    """Raise `StoreUnusableError` where the user may not do all that is done with the tables, sooner or later."""
+    missing = [f"{right} on {table}" for table, right in connection.exec_driver_sql(_MISSING_RIGHTS)]
+    if missing:
+        raise StoreUnusableError(
+            f"{where} refuses this user {', '.join(missing)}; grant it SELECT, INSERT, UPDATE and DELETE on all tables"
+            " of its schema, and USAGE on all sequences"
+        )
 
 
 def explain_error(error: Exception, *, where: str) -> DatabaseFault:
@@ -499,6 +521,7 @@ def is_empty_database(url: str, *, password: str | None, clock: Clock) -> bool:
         with engine.begin() as connection:
             require_utf8(connection, where=where)
             if found_version(connection, where=where):
+                require_rights(connection, where=where)
                 return False
             schema, may_create = connection.exec_driver_sql(_MAY_CREATE).one()
             if schema is None:

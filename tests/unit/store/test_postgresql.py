@@ -100,6 +100,24 @@ async def test_what_libpq_refuses_in_the_url_must_be_corrected(url: str, mistake
     assert "cannot be connected to" in await refusal(f"{url}&{mistake}")
 
 
+async def test_a_right_that_is_missing_is_named_before_the_first_change(postgres: PostgresServer, url: str) -> None:
+    postgres.run("CREATE ROLE limited LOGIN")
+    grants = (
+        "GRANT USAGE ON SCHEMA public TO limited",
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO limited",
+        "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO limited",
+    )
+    for grant in grants:
+        postgres.run(grant, url)
+    limited = url.replace("postgres@", "limited@")
+    await (await opened(limited)).close()
+    postgres.run("REVOKE INSERT ON event FROM limited; REVOKE USAGE ON SEQUENCE event_id_seq FROM limited", url)
+    assert await refusal(limited) == (
+        f"{limited.partition('?')[0]} refuses this user INSERT on event, USAGE of its sequence on event;"
+        " grant it SELECT, INSERT, UPDATE and DELETE on all tables of its schema, and USAGE on all sequences"
+    )
+
+
 async def test_a_schema_that_is_not_there_must_be_made(empty: str) -> None:
     assert "has no schema of its search_path; create the schema" in await refusal(
         f"{empty}&options=-csearch_path%3Dgone"
