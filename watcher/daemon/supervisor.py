@@ -61,7 +61,6 @@ FLUSH_S = 0.5
 RETRY_S = 3.0
 """What could not begin is tried again after this time."""
 
-
 OUTRUN_AFTER_S = 300.0
 """A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
 

@@ -230,9 +230,8 @@ class AccountPoller:
             next_s = self._session.failed(error)
         finally:
             recorder = self._alert_rules.recorders.get(entry.known.pipeline)
-            if (
-                recorder is not None and entry in recorder.order.confirmed
-            ):  # it is confirmed, and waits for older ends to be
+            is_confirmed = recorder is not None and entry in recorder.order.confirmed
+            if is_confirmed:  # it waits for older ends to be
                 pass
             elif next_s is None or entry.pending is None or entry.unwatched:
                 self._registry.put_back(entry, next_s, now=self._clock.monotonic())

@@ -128,10 +128,8 @@ class ExecutionPoller:
 
     def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: Monotonic) -> Evaluation:
         lost = entry.known.lost is not None
-        if (
-            entry.pending is not None and entry.failures is not None
-        ):  # a list shows it: whoever does not know it is mistaken
-            entry.failures.streak = None
+        if entry.pending is not None and entry.failures is not None:
+            entry.failures.streak = None  # a list shows it: whoever does not know it is mistaken
         # Whether nothing else could show that the account is well: what is lost cannot.
         alone = self._registry.found_count == (not lost) and not self._registry.listings
         reason = self._breaker.note(entry, reply, now=now, alone=alone, lost=lost)

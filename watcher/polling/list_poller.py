@@ -26,14 +26,6 @@ from watcher.store.changes import PipelineRecord, SourceChange
 
 log = structlog.get_logger()
 
-
-class Step(NamedTuple):
-    """What is next for a list, so many seconds after it was asked for: why it waits then is what `queue` says."""
-
-    queue: QueueKind
-    wait_s: float = 0.0
-
-
 CURSOR_EVERY_S = 60.0
 """The cursor of a pipeline in which nothing happens is written so often."""
 
@@ -41,7 +33,6 @@ EMITTED_ONCE = frozenset(
     {GapReason.NOT_FOUND, GapReason.REJECTED, GapReason.FORBIDDEN, GapReason.UNREADABLE, GapReason.UNORDERED}
 )
 """What goes on, scan after scan, is reported once, until a scan was complete without it."""
-
 
 PAGES_KEPT = 128
 """So many pages are kept as they were read last: 5 MB, and enough for 50 pipelines with a hundred open executions."""
@@ -51,6 +42,13 @@ WHOLE_SHARE = 0.25
 
 BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 """How an API may answer for a page that its list does not have."""
+
+
+class Step(NamedTuple):
+    """What is next for a list, so many seconds after it was asked for: why it waits then is what `queue` says."""
+
+    queue: QueueKind
+    wait_s: float = 0.0
 
 
 class ListPoller:
