@@ -60,7 +60,7 @@ class ListMemory:
 
     `page_rows` are on each page but the last, once that `is_cut` so. `length` is how many rows the list had when the
     last complete scan read it to its end, `total` what it was said to have when that began. `dates` are the earliest
-    and latest of its rows, if any. `is_counted`: one saw as many rows as the list said it has. `new` are those that
+    and latest of its rows, if any. `ahead_us` is the most by which the API's clock was ahead. `new` are those that
     were found since by scans that did not count, `doubts` how often in a row the last ended with one `doubt`, since
     `doubted_since_s` (seconds for which the process ran). All of a list may be read again from `whole_from` on.
     """
@@ -73,7 +73,7 @@ class ListMemory:
     length: int | None = None
     total: int | None = None
     dates: tuple[Micros, ...] = ()
-    is_counted: bool = False
+    ahead_us: int = -(10**18)
     new: set[str] = field(default_factory=set)
     turn_count: int = 0
     doubts: int = 0
@@ -521,7 +521,6 @@ class Scan:
         if has_end or self.order is not Order.OLDEST:
             memory.length = self._length if has_end else None
         memory.dates = self._dates
-        memory.is_counted |= self._is_counted
         memory.new.clear()
         memory.turn_count = 0
         if not self._keeps_total:  # else what the list says is still to be looked for

@@ -99,6 +99,8 @@ class PageProcessor:
         Raises `StoreError` when that failed for any.
         """
         changed: list[Evaluated] = []
+        memory = page.listing.scan.memory
+        memory.ahead_us = max(memory.ahead_us, self._deps.api.ahead_us)
         try:
             for index, execution in self._different(rows.values(), page):
                 evaluated = self._evaluated(execution, page)
@@ -241,18 +243,16 @@ class PageProcessor:
     def _is_history(self, page: ListedPage, execution: ExecutionSnapshot) -> bool:
         """Return whether an execution that nobody knew had ended before its pipeline was watched, or long ago.
 
-        What a later scan than the first is the first to show is new, unless by its date it ended much earlier; even
-        then if all rows were counted by then, and none may be forgotten since. What the first shows is, if it ended
-        since.
+        What a later scan than the first is the first to show is new, unless by its date it ended much earlier. What the
+        first shows is, if it ended since.
         """
         listing, rules, at = page.listing, self._rules, dated(execution)
         cursor, is_baseline = listing.cursor, rules.first_sight is FirstSight.BASELINE
         if at is None:
             return is_baseline and not cursor.complete_at
         if cursor.complete_at:
-            if listing.scan.memory.is_counted and page.found_at - cursor.since_at < rules.history_us:
-                return False
             history_us = HISTORY_US if is_baseline else max(HISTORY_US, rules.lookback_us)
+            history_us += listing.scan.memory.ahead_us - self._deps.api.ahead_us  # by so much its clock was set back
             return at < cursor.since_at - history_us or listing.scan.is_beyond_lookback(at)
         if not is_baseline:
             return at < cursor.since_at - rules.lookback_us

@@ -773,7 +773,8 @@ async def test_what_a_later_scan_is_the_first_to_show_is_new_though_it_began_bef
     account = await whole_account(start, row(1, "success", age_s=60, ended_s=50))
     account.api.states_total = states_total
     await account.run_for(found_after_s)
-    show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50))
+    old = row(3, "success", age_s=7300, ended_s=7200)  # it ended more than an hour before the watch
+    show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50), old)
     await account.run_for(30)
     assert await emitted(account) == [("execution.success", name(2))]
 
