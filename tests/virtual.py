@@ -18,7 +18,7 @@ from watcher.domain.routing import Route, Router
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.dependencies import AccountDependencies, ScanRules
+from watcher.polling.dependencies import AccountDependencies, PollRules
 from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.failures import AccountCircuitBreaker
 from watcher.runtime.clock import Clock
@@ -206,7 +206,7 @@ def watch_of(*executions: str, overdue_after_s: Mapping[str, float] | None = Non
 
 DAY_US = 24 * 3600 * 1_000_000
 
-RULES = ScanRules(
+RULES = PollRules(
     details=Details.FAILED,
     first_sight=FirstSight.BASELINE,
     lookback_us=7 * DAY_US,
@@ -240,7 +240,7 @@ async def account_of(
     max_interval_s: float = 60.0,
     overdue_after_s: Mapping[str, float] | None = None,
     watches: Sequence[Watch] | None = None,
-    rules: ScanRules = RULES,
+    rules: PollRules = RULES,
     api: ScriptedApi | None = None,
     jitter: Jitter = lambda: 0.5,
     is_trusted: Callable[[], bool] = lambda: True,

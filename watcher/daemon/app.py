@@ -57,9 +57,8 @@ class Pages:
 
     def __init__(self, metrics: Metrics, follower: ConfigFollower, *, clock: Clock) -> None:
         """Serve nothing yet. `address` is where they are, once they are served."""
-        self.checks = Checks(
-            stalled=lambda: (), unready=_not_open, refresh=lambda: asyncio.sleep(0)
-        )  # until the store is open
+        # Until the store is open.
+        self.checks = Checks(stalled=lambda: (), unready=_not_open, refresh=lambda: asyncio.sleep(0))
         self.console: Console | None = None
         self._follower = follower
         self.address = ""

@@ -34,7 +34,7 @@ from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Silences
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.dependencies import AccountDependencies, ScanRules
+from watcher.polling.dependencies import AccountDependencies, PollRules
 from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import CONFIRM_WITHIN_S
@@ -220,7 +220,7 @@ class Supervisor:
                 with suppress(OwnershipLostError):
                     await self._make(key, wanted)
             if key not in self._owners:
-                self._forget(key)
+                self._shared.metrics.forget(key.kind, key.name)
             if wanted is None:
                 await self._ownership.release(key)
 
@@ -273,10 +273,6 @@ class Supervisor:
             log.warning("drain.cut_short", **{key.kind: key.name})
         outcomes += await asyncio.gather(owner.stack.aclose(), return_exceptions=True)
         raise_worst(outcomes)
-
-    def _forget(self, key: LeaseKey) -> None:
-        """Take what is owned no more out of the metrics."""
-        self._shared.metrics.forget(key.kind, key.name)
 
 
 async def _close(part: AccountPoller | DeliveryWorker) -> None:
@@ -358,7 +354,7 @@ async def build_account(
         trouble=AccountTrouble(record.trouble) if record.trouble else None,
         backoff=record.backoff,
     )
-    rules = ScanRules(
+    rules = PollRules(
         details=polling.details,
         first_sight=polling.first_sight,
         lookback_us=round(polling.lookback_s * 1_000_000),

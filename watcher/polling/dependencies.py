@@ -18,8 +18,8 @@ from watcher.store.changes import AccountRecord, Lease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScanRules:
-    """What the configuration says of whole pipelines. Times in microseconds or, with `_s`, seconds.
+class PollRules:
+    """What the configuration says of polling. Times in microseconds or, with `_s`, seconds.
 
     What ended longer than `history_us` ago may be forgotten, so it is never reported. `pages_at_most` is what a scan
     may read before it counts as outrun, `confirmed_at_most` are the ends that can be confirmed in time.
@@ -52,7 +52,7 @@ class AccountDependencies:
     pacer: Pacer
     breaker: AccountCircuitBreaker
     record: AccountRecord
-    rules: ScanRules
+    rules: PollRules
     events: EventFactory
     evaluator: ReplyEvaluator
     metrics: AccountMetrics

@@ -15,7 +15,7 @@ from watcher.clerk.api import PAGE_ROWS, PageReply
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
-from watcher.polling.dependencies import ScanRules
+from watcher.polling.dependencies import PollRules
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.sort_order import Order
@@ -46,7 +46,7 @@ def history(count: int) -> list[ExecutionSnapshot]:
 
 
 async def whole_account(
-    start: Start, *rows: ExecutionSnapshot, rules: ScanRules = RULES, rate_per_s: float = 1000.0
+    start: Start, *rows: ExecutionSnapshot, rules: PollRules = RULES, rate_per_s: float = 1000.0
 ) -> Account:
     account = await start(watches=[WHOLE], rules=rules, rate_per_s=rate_per_s)
     show(account, *rows)
@@ -752,7 +752,7 @@ async def test_all_that_was_known_may_only_have_grown_too_old(start: Start, age_
 )
 @pytest.mark.untraced
 async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock_is_behind(
-    start: Start, count: int, order: Order, rules: ScanRules, *, states_total: bool, restarts: bool
+    start: Start, count: int, order: Order, rules: PollRules, *, states_total: bool, restarts: bool
 ) -> None:
     request = 1 if order is Order.NEWEST else -1
     account = await whole_account(start, *history(count)[::request], rules=rules)
