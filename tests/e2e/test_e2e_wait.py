@@ -144,7 +144,8 @@ async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> No
     life = await scene.wait(OPEN.execution, accounts={"default": account}, polling=PATIENT | {"degraded_after": "1s"})
     code, stdout, stderr = await ended(life)
     assert (code, stdout) == (4, "")
-    assert stderr == f"error: Clerk Chat cannot be reached (no connection)\nhint: polled {base_url} for 1 s\n"
+    expected = rf"error: Clerk Chat cannot be reached \(no connection\)\nhint: polled {re.escape(base_url)} for [1-9]\d* s\n"
+    assert re.fullmatch(expected, stderr), stderr
 
 
 @pytest.mark.parametrize("fault", [pytest.param(Fault.RESET, marks=pytest.mark.long), Fault.UNAUTHORIZED])
@@ -195,7 +196,7 @@ async def test_on_a_terminal_it_redraws_in_place_and_the_end_stays(scene: Scene)
     assert await terminal.end() == 1
     last = [line.rstrip("\r").rpartition("\r")[2] for line in terminal.plain.rstrip().split("\n")[-4:]]
     assert last[0] == f"✕ failed after 2 s   Sales agent · {OPEN.execution}"
-    assert last[1] == "  running 2 s → failed"
+    assert re.fullmatch(r"  running \d+ s → failed", last[1]), last[1]  # as long as it was seen so
     assert last[2].endswith(" · exit 1")
     assert last[3] == r"  \x1b[31m[red]evil line"
     assert "\x1b[2K\x1b[1A" in terminal.written
