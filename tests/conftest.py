@@ -46,13 +46,14 @@ for codec in ("ascii", "idna", "latin-1", "punycode", "utf-8-sig"):
     codecs.lookup(codec)  # first used by a test that may not read Python's own files, it would be unknown from then on
 
 
-LONGEST = tuple(f"test_e2e_{name}.py" for name in ("replicas", "pipelines", "groups", "alertmanager", "chaos", "kill"))
-"""Of the long tests these files take a minute or so each."""
+LONGEST = ("e2e_pipelines", "virtual_fairness", "e2e_browser", "e2e_groups", "e2e_chaos", "e2e_alertmanager")
+LONGEST += ("e2e_demo", "e2e_replicas", "api_document", "e2e_kill", "e2e_commands", "e2e_operations", "e2e_strangers")
+"""Of the long tests these files take longest, the first of them most."""
 
 
 def _place(item: pytest.Item) -> int:
-    is_long = item.get_closest_marker("long") and item.path.name in LONGEST
-    return LONGEST.index(item.path.name) if is_long else len(LONGEST)
+    name = item.path.stem.removeprefix("test_")
+    return LONGEST.index(name) if item.get_closest_marker("long") and name in LONGEST else len(LONGEST)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

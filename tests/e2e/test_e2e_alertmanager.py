@@ -16,7 +16,7 @@ from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import Lifecycle, StatusPhase, World
 from watcher.sinks.alertmanager import REFRESH_EVERY_S
 
-pytestmark = installed
+pytestmark = [installed, pytest.mark.untraced]
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import pytest
 from e2e.stage import Stage, document_of
 from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
 from sample_events import hostile_text
@@ -14,6 +15,8 @@ from sample_events import hostile_text
 from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import Lifecycle, Node, StatusPhase, World
+
+pytestmark = pytest.mark.untraced
 
 KEY = "k" * 32
 KINDS: Mapping[str, tuple[Callable[[bytes], Any], Mapping[str, Any]]] = {

@@ -144,7 +144,9 @@ async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> No
     life = await scene.wait(OPEN.execution, accounts={"default": account}, polling=PATIENT | {"degraded_after": "1s"})
     code, stdout, stderr = await ended(life)
     assert (code, stdout) == (4, "")
-    expected = rf"error: Clerk Chat cannot be reached \(no connection\)\nhint: polled {re.escape(base_url)} for [1-9]\d* s\n"
+    expected = (
+        rf"error: Clerk Chat cannot be reached \(no connection\)\nhint: polled {re.escape(base_url)} for [1-9]\d* s\n"
+    )
     assert re.fullmatch(expected, stderr), stderr
 
 
