@@ -33,7 +33,7 @@ class ExecutionPoller:
     async def poll(self, entry: TrackedExecution) -> float | None:
         """Poll once; return the seconds from the request to the next poll, `None` when nothing more is to come.
 
-        An end that rules judge may have to wait for older ones: then nothing is recorded yet. Raises `StoreError`.
+        What a GET confirms or denies goes before the row that it was to confirm. Raises `StoreError`.
         """
         deps, evaluator = self._deps, self._deps.evaluator
         # Not where the time that went by is to be told: that event needs what the answer says.
@@ -55,24 +55,14 @@ class ExecutionPoller:
             self._breaker.note(entry, reply, now=now)
         if not is_ok or self._breaker.trouble is not self._session.reported:
             await self._session.report()
-        evaluated = Evaluated(entry, evaluation, execution)
-        if execution is not None and entry.pending is not None:
-            recorder = self._alert_rules.recorders.get(entry.known.pipeline)
-            is_kept = recorder is not None and recorder.order.keeps(evaluated)  # it must wait for an older one
-            return evaluation.next_s if is_kept else await self.conclude(evaluated)
         if evaluation.change is not None:
-            await self.record([evaluated])
+            await self.record([Evaluated(entry, evaluation, execution)])
         else:
             self.note(entry, evaluation)
+        if execution is not None and entry.pending is not None:
+            entry.pending, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         if evaluation.polled_at is not None and not evaluation.contradicts:
             entry.body_hash = reply.body_hash
-        return evaluation.next_s
-
-    async def conclude(self, confirmed: Evaluated) -> float | None:
-        """Record what a GET confirmed or denied: that goes before the row, once recorded. Otherwise as `poll`."""
-        entry, evaluation = confirmed.entry, confirmed.evaluation
-        await self.record([confirmed])
-        entry.pending, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         return evaluation.next_s
 
     async def accept(self, entry: TrackedExecution) -> float | None:

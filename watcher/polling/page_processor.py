@@ -197,8 +197,6 @@ class PageProcessor:
         """Let an entry go: to its confirmation, or back into the poll queue."""
         entry, evaluation, execution = evaluated
         if entry.pending is not None:
-            if (recorder := self._alert_rules.recorders.get(entry.known.pipeline)) is not None:
-                recorder.order.begin(entry)
             self._confirmations.add(entry)
         else:
             is_told = evaluation.polled_at is not None and not evaluation.contradicts
@@ -237,6 +235,8 @@ class PageProcessor:
         now = self._clock.monotonic()
         if now >= entry.denied_until:
             entry.pending = PendingConfirmation(entry.known.pipeline, execution, sent_at, now)
+            if (recorder := self._alert_rules.recorders.get(entry.known.pipeline)) is not None:
+                recorder.pending.add(entry)
         found = None if entry.recorded else ExecutionChange(lease, None, entry.known, ())
         return Evaluation(entry.known, found, 0.0)
 
