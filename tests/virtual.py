@@ -272,7 +272,7 @@ async def account_of(
         events=events,
         clock=clock,
         breaker=breaker,
-        cadence=backoff_cadence(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=jitter),
+        cadence=backoff_cadence(min_interval_s=rules.min_interval_s, max_interval_s=max_interval_s, jitter=jitter),
         link=None,
     )
     deps = AccountDependencies(
@@ -293,5 +293,5 @@ async def account_of(
         fatal=fatal.append,
     )
     watcher = AccountPoller(deps)
-    await watcher.watch(watches or [watch_of(*executions, overdue_after_s=overdue_after_s)])
+    await watcher.watch(watches if watches is not None else [watch_of(*executions, overdue_after_s=overdue_after_s)])
     return Account(watcher, api, clock, store, metrics, sink, fatal, wakes)

@@ -1,5 +1,6 @@
 """An API without a network, in virtual time: it answers at once from the world, and notes what it showed and when."""
 
+import asyncio
 import math
 from bisect import bisect
 from collections import Counter, defaultdict
@@ -105,6 +106,8 @@ class WorldApi:
         """Answer from that world, to which nothing is added."""
         self._world = world
         self._notes = notes
+        self.gate = asyncio.Event()
+        self.gate.set()
         self._bodies: dict[str, tuple[float, bytes]] = {}
         self._rows: dict[str, tuple[float, bytes]] = {}
         self._shelves: defaultdict[str, _Shelf] = defaultdict(_Shelf)
