@@ -11,7 +11,7 @@ from typing import NamedTuple
 import structlog
 
 from watcher.clerk.api import PageReply
-from watcher.domain.event import GapReason, OutboxEntry
+from watcher.domain.event import EventType, GapReason, OutboxEntry
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
@@ -231,10 +231,11 @@ class ListPoller:
                 return
             entries: tuple[OutboxEntry, ...] = ()
             if gap is not None:
-                event = evaluator.events.gap(
+                event, _ = evaluator.events.pipeline(
+                    EventType.PIPELINE_GAP,
                     watch,
-                    gap,
-                    at_most=at_most,
+                    {"reason": gap, "atMost": at_most},
+                    None,
                     name=evaluator.pipeline_names.get(watch.pipeline),
                     link=evaluator.link,
                     after=stream.sequence,

@@ -232,10 +232,10 @@ class PipelineRecorder:
             entry, change = evaluator.events.pipeline(
                 rule.kind if opens else CLOSED_BY[rule.kind],
                 self.watch,
+                {"execution": await self._block(draft, execution) if opens and execution is not None else None},
+                problem,
                 name=evaluator.pipeline_names.get(self.watch.pipeline),
                 link=evaluator.link,
-                execution=await self._block(draft, execution) if opens and execution is not None else None,
-                problem=problem,
                 failed_count=rule.failed_count(draft.state, self._rules) if opens else 0,
                 after=self._stream.sequence + len(draft.entries),
                 at=evaluator.clock.now(),
