@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
-from watcher.clerk.api import PAGE_ROWS, PageReply, Reply
+from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.watch import Watch
 from watcher.store.sql_store import SqlStore
@@ -125,12 +125,12 @@ class ModelApi(ScriptedApi):
     def ahead_us(self) -> int:
         return super().ahead_us + round(self.clock_set(self.clock.monotonic()) * 1e6) if self.has_date else 0
 
-    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
+    async def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Reply:
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, f"page {page}"))
         self.count += 1
         if self.refused(page):
-            return PageReply(Outcome.FORBIDDEN, sent_at, None, 0, None, 403)
+            return Reply(Outcome.FORBIDDEN, sent_at, None, 403)
         order = [order for from_s, order in self.orders if from_s <= sent_at][-1]
         fault = self.fault(self.count, page)
         at = sent_at - STALE_S if fault is Fault.STALE else sent_at
@@ -142,7 +142,7 @@ class ModelApi(ScriptedApi):
         body_hash = hash((repr(rows), total))
         if known is not None and known.body_hash == body_hash:
             return known._replace(sent_at=sent_at)
-        return PageReply(Outcome.OK, sent_at, rows, 0, total, 200, body_hash=body_hash)
+        return Reply(Outcome.OK, sent_at, None, 200, body_hash=body_hash, rows=rows, total=total)
 
 
 def lives(

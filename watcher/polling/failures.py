@@ -4,7 +4,7 @@ One rule of failures for executions and for lists. No I/O, no events. How long s
 process ran: a stopped one (SIGSTOP, `docker pause`) asks nothing. A pause is the server's, and goes on meanwhile.
 """
 
-from watcher.clerk.api import Answer
+from watcher.clerk.api import Reply
 from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import LostReason, Outcome
 from watcher.domain.timestamps import EARLIEST, Monotonic
@@ -148,7 +148,7 @@ class AccountCircuitBreaker:
             self.note_stop(now=now, length_s=self._stopped_s - before_s)
 
     def note(
-        self, item: PollItem, reply: Answer, *, now: Monotonic, alone: bool = False, lost: bool = False
+        self, item: PollItem, reply: Reply, *, now: Monotonic, alone: bool = False, lost: bool = False
     ) -> LostReason | None:
         """Evaluate a reply. Return why the item is lost now, if it is.
 
@@ -171,7 +171,7 @@ class AccountCircuitBreaker:
             self._fail(reply, now=now)
         return reason
 
-    def _count(self, item: PollItem, reply: Answer, *, now: Monotonic, alone: bool) -> LostReason | None:
+    def _count(self, item: PollItem, reply: Reply, *, now: Monotonic, alone: bool) -> LostReason | None:
         """Count a failure of an item: it is lost once it was refused often enough, for long enough.
 
         Or could not be read for an hour in which the process ran; either while something else of the account succeeded.
@@ -247,7 +247,7 @@ class AccountCircuitBreaker:
             if self.trouble is AccountTrouble.OVER_BUDGET:
                 self.trouble = None
 
-    def _fail(self, reply: Answer, *, now: Monotonic) -> None:
+    def _fail(self, reply: Reply, *, now: Monotonic) -> None:
         """Take in a failure. It pauses for as long as the server asks, else 1 s doubling to 60 s."""
         self._take_in_stop(now)
         if reply.status_code is None and reply.sent_at < self._resumed_at:

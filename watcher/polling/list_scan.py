@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from watcher.clerk.api import PAGE_ROWS, PageReply
+from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
@@ -199,7 +199,7 @@ class Scan:
         if self._reads_back and page == self.head:
             self._length = max(self._length, self.memory.before(page) + row_count)
 
-    def note(self, reply: PageReply) -> None:
+    def note(self, reply: Reply) -> None:
         """Take in how many rows `page` has, and their dates, before they are judged."""
         rows = reply.rows or ()
         if row_count := len(rows) + reply.skipped:
@@ -223,7 +223,7 @@ class Scan:
 
     def read(
         self,
-        reply: PageReply,
+        reply: Reply,
         *,
         known_rows: Collection[str] = (),
         unsettled: Collection[str] = (),

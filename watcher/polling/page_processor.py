@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from watcher.clerk.api import PageReply
+from watcher.clerk.api import Reply
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.timestamps import Micros, to_us
@@ -47,7 +47,7 @@ class ListedPage:
     """
 
     listing: PipelineListState
-    reply: PageReply
+    reply: Reply
     recorded: Mapping[str, ExecutionRecord]
     fresh: Collection[str]
     found_at: Micros

@@ -16,7 +16,7 @@ from aiohttp import ClientError, web
 from aiohttp.test_utils import TestServer, unused_port
 from worker_rig import FakeClock
 
-from watcher.clerk.api import ClerkApi, PageReply, Reply
+from watcher.clerk.api import ClerkApi, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock
@@ -58,7 +58,7 @@ async def ask(base_url: str, *, timeout_s: float = PATIENT_S) -> Reply:
         return await api.get(pipeline=PIPELINE, execution=EXECUTION)
 
 
-async def ask_list(base_url: str, *, page: int = 1, timeout_s: float = PATIENT_S) -> PageReply:
+async def ask_list(base_url: str, *, page: int = 1, timeout_s: float = PATIENT_S) -> Reply:
     async with api_at(base_url, timeout_s=timeout_s) as api:
         return await api.list(pipeline=PIPELINE, page=page)
 
@@ -364,8 +364,9 @@ async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
     async with serving(answer) as base_url:
         reply = await ask_list(base_url, page=7)
     assert asked == [f"/public/pipelines/{PIPELINE}/executions?limit=50&page=7"]
-    assert reply == PageReply(
-        Outcome.OK, Monotonic(1000.0), (ExecutionSnapshot(EXECUTION, "running"),), 0, 1, 200, body_hash=hash(body())
+    rows = (ExecutionSnapshot(EXECUTION, "running"),)
+    assert reply == Reply(
+        Outcome.OK, Monotonic(1000.0), None, 200, body_hash=hash(body()), rows=rows, skipped=0, total=1
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from stores import from_us
 
-from watcher.clerk.api import PageReply
+from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
@@ -104,8 +104,8 @@ class World:
         return [row.id for row in rows if row.id not in self.recorded]
 
 
-def answer(rows: Sequence[ExecutionSnapshot], *, total: int | None, skipped: int = 0) -> PageReply:
-    return PageReply(Outcome.OK, Monotonic(0.0), tuple(rows), skipped, total, 200)
+def answer(rows: Sequence[ExecutionSnapshot], *, total: int | None, skipped: int = 0) -> Reply:
+    return Reply(Outcome.OK, Monotonic(0.0), None, 200, rows=tuple(rows), skipped=skipped, total=total)
 
 
 def seeds(count: int) -> list[Any]:
