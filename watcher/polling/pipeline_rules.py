@@ -21,7 +21,7 @@ from watcher.domain.rules import RULES, Asked, End, Rules, RuleState, UnjudgedEn
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
-from watcher.polling.evaluator import Evaluated
+from watcher.polling.evaluator import Evaluation
 from watcher.polling.list_scan import dated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
@@ -48,7 +48,7 @@ class _Draft:
 class _Batch:
     """Answers that are written together, and why they could not be."""
 
-    several: list[Evaluated] = field(default_factory=list)
+    several: list[Evaluation] = field(default_factory=list)
     error: BaseException | None = None
 
 
@@ -127,7 +127,7 @@ class PipelineRecorder:
             # What a scan showed that began before the rules is not known here: it may have been the last start.
             await self._write(silent_until=silent_until if asked_at >= self._begun_at else None)
 
-    async def record(self, several: Sequence[Evaluated]) -> None:
+    async def record(self, several: Sequence[Evaluation]) -> None:
         """Write changes, and with them what the rules make of them. Raises `StoreError`: then nothing was written.
 
         What comes while something is written goes together in one transaction then.
@@ -145,14 +145,14 @@ class PipelineRecorder:
             elif batch.error is not None:
                 raise batch.error
 
-    async def _write(self, several: Sequence[Evaluated] = (), *, silent_until: Micros | None = None) -> None:
+    async def _write(self, several: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
         deps, rules, before = self._deps, self._rules, self._stream.sequence
-        unconfirmed = self._unconfirmed() - {each.entry for each in several if each.evaluation.known.ended_at}
+        unconfirmed = self._unconfirmed() - {each.entry for each in several if each.known.ended_at}
         is_released = self._awaited is not None and unconfirmed.isdisjoint(self._awaited)
         until = min([dated(each.pending.execution) or 0 for each in unconfirmed if each.pending], default=inf)
         if self._held_since is not None and not is_released:
             until = -inf
-        news = [(each.evaluation.change, each.execution) for each in several if each.evaluation.change is not None]
+        news = [(each.change, each.execution) for each in several if each.change is not None]
         bodies = {change.known.execution: change.entries[-1].event.body for change, _ in news if change.entries}
         draft = _Draft(self._state.kept_for(rules), dict(self._problems), bodies)
         new = [each for change, execution in news if (each := self._end_of(change, execution)) is not None]
