@@ -69,7 +69,7 @@ class ReplyEvaluator:
         cadence: Cadence,
         link: str | None,
     ) -> None:
-        """Bind the account's rules; `link` is its template for links to an execution."""
+        """`link` is the account's template for links to an execution."""
         self._lease = lease
         self._api = api
         self.events = events

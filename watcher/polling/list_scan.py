@@ -115,7 +115,6 @@ class Scan:
     """
 
     def __init__(self, memory: ListMemory, cursor: Cursor) -> None:
-        """Begin with what the last scans learnt."""
         self.memory = memory
         self.began_at = NEVER
         self.depth = 0

@@ -56,7 +56,7 @@ class PipelineRecorder:
     """The rules of one pipeline. They judge an end after all older ones, those too that are `pending`."""
 
     def __init__(self, deps: AccountDependencies, watch: Watch, stream: PipelineStream) -> None:
-        """Know nothing yet, and hold ends back: `begin` is to follow."""
+        """Hold ends back: `begin` is to follow."""
         self.watch = watch
         self.has_begun = False  # by the rules of `watch`
         self.pending: set[TrackedExecution] = set()
@@ -92,18 +92,6 @@ class PipelineRecorder:
                 self._held_since, self._awaited = None, ()
             await self._write()
         self.has_begun = True
-
-    async def retire(self) -> None:
-        """Forget what the rules went by, once all is written that was handed in: nothing more comes.
-
-        What ends from now on they do not see, so if they return they must not go by it. Raises `StoreError`.
-        """
-        async with self._stream.writing:  # whoever handed in something before is let in before
-            at = self._stream.sequence
-            forgotten = SourceChange(
-                self._deps.lease, at, at, pipeline=self.watch.pipeline, rules=RuleState(), judges_all=True
-            )
-            await self._deps.store.record(forgotten)
 
     def hold(self) -> None:
         """Judge no end before a scan is complete that begins from now on: some may not have been seen yet."""
@@ -261,10 +249,8 @@ class AccountRules:
     """The recorders of pipelines that have rules, by pipeline, and the sequences of pipelines' own events."""
 
     def __init__(self, deps: AccountDependencies) -> None:
-        """Start with none."""
         self._deps = deps
         self.recorders: dict[str, PipelineRecorder] = {}
-        self._retired: list[PipelineRecorder] = []  # and not forgotten yet
         self._streams: dict[str, PipelineStream] = {}
 
     def stream(self, pipeline: str, *, sequence: int = 0) -> PipelineStream:
@@ -276,10 +262,8 @@ class AccountRules:
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Go by the rules of these watches alone. Raises `StoreError`; then, or cancelled, it is to be called again."""
         gone = self.recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
-        self._retired += [self.recorders.pop(pipeline) for pipeline in gone]
-        while self._retired:
-            await self._retired[-1].retire()
-            self._retired.pop()
+        for pipeline in gone:  # what they went by is forgotten with the next tidying
+            del self.recorders[pipeline]
         for watch in watches:
             if watch.rules is None:
                 continue
