@@ -12,7 +12,7 @@ from uuid import UUID
 import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
-from watcher.clerk.api import PAGE_ROWS, PageReply, Reply
+from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.watch import Watch
 from watcher.store.sql_store import SqlStore
@@ -95,7 +95,6 @@ class ModelApi(ScriptedApi):
     refused: Callable[[int], bool] = lambda _page: False
     amend: Callable[[ExecutionSnapshot], ExecutionSnapshot] = lambda row: row
     hides: Callable[[ExecutionSnapshot], bool] = lambda _row: False
-    last_page: Callable[[int], int] | None = None  # by how many rows there are: it is shown for those beyond, too
     total_at_most: int = 10**9
     has_date: bool = True  # its answers say what its clock shows
     count: int = 0
@@ -126,17 +125,16 @@ class ModelApi(ScriptedApi):
     def ahead_us(self) -> int:
         return super().ahead_us + round(self.clock_set(self.clock.monotonic()) * 1e6) if self.has_date else 0
 
-    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
+    async def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Reply:
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, f"page {page}"))
         self.count += 1
         if self.refused(page):
-            return PageReply(Outcome.FORBIDDEN, sent_at, None, 0, None, 403)
+            return Reply(Outcome.FORBIDDEN, sent_at, None, 403)
         order = [order for from_s, order in self.orders if from_s <= sent_at][-1]
         fault = self.fault(self.count, page)
         at = sent_at - STALE_S if fault is Fault.STALE else sent_at
         shown = [] if fault is Fault.EMPTY else sorted((x for x in self.lives if x.begins_s <= at), key=order)
-        page = page if self.last_page is None else min(page, self.last_page(len(shown)))
         rows = tuple(self._row(each, at) for each in shown[(page - 1) * self.page_rows : page * self.page_rows])
         rows = rows[: len(rows) // 2] if fault is Fault.CUT else rows
         rows = tuple(self.amend(row) for row in rows if not self.hides(row))
@@ -144,7 +142,7 @@ class ModelApi(ScriptedApi):
         body_hash = hash((repr(rows), total))
         if known is not None and known.body_hash == body_hash:
             return known._replace(sent_at=sent_at)
-        return PageReply(Outcome.OK, sent_at, rows, 0, total, 200, body_hash=body_hash)
+        return Reply(Outcome.OK, sent_at, None, 200, body_hash=body_hash, rows=rows, total=total)
 
 
 def lives(

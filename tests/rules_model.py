@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from math import inf
+from operator import attrgetter
 from random import Random
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -63,11 +65,19 @@ class Line(NamedTuple):
         return to_us(datetime.fromisoformat(self.data["execution"]["finishedAt"]))
 
 
+class Step(NamedTuple):
+    """How it was after a step: whether all ends were held back, and whose end was still to be confirmed."""
+
+    at: int
+    is_held: bool
+    pending: frozenset[str]
+
+
 @dataclass
 class History:
-    """What happened beside: when the process held ends back, which rule held from when on, the complete scans."""
+    """What happened beside: which ends waited to be judged, which rule held from when on, the complete scans."""
 
-    held: list[list[int]] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
     rules: list[tuple[int, FailingRule]] = field(default_factory=list)
     scans: list[int] = field(default_factory=list)
     kills: int = 0
@@ -88,9 +98,8 @@ class Pipeline:
         self.mortal = MortalStore(self.store)
         self.history.rules.append((self.clock.steady_us(), self.rule))
         self.began_at = self.clock.steady_us()
-        if not self.history.held or len(self.history.held[-1]) == 2:  # else what was held is held on
-            self.history.held.append([self.began_at])
-        self.awaited: set[Any] | None = None
+        self.history.steps.append(Step(self.began_at, True, frozenset()))
+        self.awaited: frozenset[str] | None = None
         mortal: Any = self.mortal
         rules = replace(RULES, details=Details.FAILED)
         self.account: Account = await account_of(
@@ -119,12 +128,10 @@ class Pipeline:
         complete_at = listing.cursor.complete_at and listing.cursor.complete_at - round(self.api.offset_s * SECOND_US)
         if complete_at not in self.history.scans[-1:]:
             self.history.scans.append(complete_at)
-        interval = self.history.held[-1]
-        if len(interval) == 1 and complete_at >= self.began_at:
-            pending = {entry for entry in self.account.watcher._registry.entries.values() if entry.pending}
+        pending = frozenset(id_ for id_, entry in self.account.watcher._registry.entries.items() if entry.pending)
+        if complete_at >= self.began_at:
             self.awaited = pending if self.awaited is None else self.awaited & pending
-            if not self.awaited:
-                interval.append(self.clock.steady_us())
+        self.history.steps.append(Step(self.clock.steady_us(), self.awaited != frozenset(), pending))
 
     async def stop(self) -> None:
         await self.account.watcher.cancel()
@@ -132,7 +139,7 @@ class Pipeline:
 
     async def reload(self) -> None:
         """Change what a reload may: the labels, and sometimes the threshold."""
-        if self.draw.random() < 0.5 and len(self.history.held[-1]) == 2:
+        if self.draw.random() < 0.5 and not self.history.steps[-1].is_held:
             self.rule = rule_of(self.draw)
             self.history.rules.append((self.clock.steady_us() + 1, self.rule))
         await self.account.watcher.watch([self.watch()])
@@ -166,17 +173,21 @@ async def read(store: SqlStore) -> list[Line]:
 def in_order_of_judging(lines: Sequence[Line], history: History) -> Iterator[tuple[Line, int, bool]]:
     """Yield ends as rules take them in, when, and whether they judge then.
 
-    Those that were held back are taken in by their ends, once that was over, and judged with the last of them.
+    That is by their ends, after all older ones that are to be confirmed. Those that were held back are taken in once
+    that was over, and judged with the last of them.
     """
-    left = [line for line in lines if line.type in {"execution.success", "execution.failed"}]
-    for held_from, released_at in history.held:
-        first = [line for line in left if line.recorded_at < held_from]
-        held = [line for line in left if held_from <= line.recorded_at <= released_at]
-        yield from ((line, line.recorded_at, True) for line in first)
-        held.sort(key=lambda line: line.ended_at)
-        yield from ((line, released_at, line is held[-1]) for line in held)
-        left = left[len(first) + len(held) :]
-    yield from ((line, line.recorded_at, True) for line in left)
+    ends = {
+        line.data["execution"]["id"]: line for line in lines if line.type in {"execution.success", "execution.failed"}
+    }
+    left, was_held = sorted(ends.values(), key=attrgetter("ended_at")), False
+    for at, is_held, pending in history.steps:
+        if not is_held:
+            wanted = [end.ended_at for id_ in pending if (end := ends.get(id_)) is not None and end.recorded_at > at]
+            until = min(wanted, default=inf)
+            judged = [line for line in left if line.recorded_at <= at and line.ended_at <= until]
+            yield from ((line, at, not was_held or line is judged[-1]) for line in judged)
+            left = [line for line in left if line not in judged]
+        was_held = is_held
 
 
 def expected(lines: Sequence[Line], history: History) -> list[tuple[str, str, int]]:

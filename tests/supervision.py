@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, TypeVar, cast
 
 from lease_store import Alone
@@ -23,7 +22,6 @@ from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
-from watcher.store.account_store import AccountStore
 from watcher.store.changes import OpenProblem
 from watcher.store.leases import PostgresLeases
 from watcher.store.sql_store import SqlStore
@@ -98,7 +96,6 @@ def dependencies_of(
 ) -> OwnerDependencies:
     """Return what owners work with. Its schedule is not started."""
     return OwnerDependencies(
-        account_store=partial(AccountStore, store),
         clock=clock,
         metrics=metrics or Metrics(),
         events=EventFactory(Router({})),

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from stores import claim, due, settle, sink_of
 
-from watcher.clerk.api import PAGE_ROWS, ClerkApi, PageReply, Reply
+from watcher.clerk.api import PAGE_ROWS, ClerkApi, Reply
 from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionSnapshot, Outcome
@@ -127,7 +127,7 @@ class ScriptedApi:
     def ahead_us(self) -> int:
         return round((self.offset_s - self.clock.off_s) * 1_000_000)
 
-    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
+    async def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Reply:
         assert pipeline in self.pipelines
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, f"page {page}"))
@@ -138,8 +138,8 @@ class ScriptedApi:
                 self.unread += 1
                 return known._replace(sent_at=sent_at)
             rows = tuple(replace(row) for row in answer)
-            return PageReply(Outcome.OK, sent_at, rows, 0, self._total(), 200, body_hash=body_hash)
-        return PageReply(answer, sent_at, None, 0, None, self.status_codes.get(answer), self.retry_after_s)
+            return Reply(Outcome.OK, sent_at, None, 200, body_hash=body_hash, rows=rows, total=self._total())
+        return Reply(answer, sent_at, None, self.status_codes.get(answer), self.retry_after_s)
 
 
 def said(execution: str, status: str, **facts: Any) -> ExecutionSnapshot:
@@ -272,7 +272,7 @@ async def account_of(
         events=events,
         clock=clock,
         breaker=breaker,
-        cadence=backoff_cadence(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=jitter),
+        cadence=backoff_cadence(min_interval_s=rules.min_interval_s, max_interval_s=max_interval_s, jitter=jitter),
         link=None,
     )
     deps = AccountDependencies(
@@ -293,5 +293,5 @@ async def account_of(
         fatal=fatal.append,
     )
     watcher = AccountPoller(deps)
-    await watcher.watch(watches or [watch_of(*executions, overdue_after_s=overdue_after_s)])
+    await watcher.watch(watches if watches is not None else [watch_of(*executions, overdue_after_s=overdue_after_s)])
     return Account(watcher, api, clock, store, metrics, sink, fatal, wakes)

@@ -18,7 +18,7 @@ from stores import claim, open_soon, operator_of
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import lane_of, timestamp
+from watcher.domain.envelope import Json, lane_of, timestamp
 from watcher.domain.errors import StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
@@ -169,12 +169,10 @@ class NotedEvents(EventFactory):
         super().__init__(Router({}))
         self._rig = rig
 
-    def sink(
-        self, type_: EventType, *, sink: str, answer: str, problem: Problem | None, after: int, at: datetime
-    ) -> Reported:
-        reported = super().sink(type_, sink=sink, answer=answer, problem=problem, after=after, at=at)
+    def of_source(self, type_: EventType, source: str, data: Json, *args: Any, **more: Any) -> Reported:
+        reported = super().of_source(type_, source, data, *args, **more)
         self._rig.emitted.append((type_, reported.entry.event.sequence))
-        self._rig.answers.append(answer)
+        self._rig.answers.append(data["answer"])
         return reported
 
 

@@ -1,5 +1,6 @@
 """An API without a network, in virtual time: it answers at once from the world, and notes what it showed and when."""
 
+import asyncio
 import math
 from bisect import bisect
 from collections import Counter, defaultdict
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from watcher.clerk.api import PAGE_ROWS, PageReply, Reply
+from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.clerk.schemas import parse_execution, parse_page
 from watcher.domain.execution import Outcome
 from watcher.simulator.responses import encode, full, row
@@ -105,6 +106,8 @@ class WorldApi:
         """Answer from that world, to which nothing is added."""
         self._world = world
         self._notes = notes
+        self.gate = asyncio.Event()
+        self.gate.set()
         self._bodies: dict[str, tuple[float, bytes]] = {}
         self._rows: dict[str, tuple[float, bytes]] = {}
         self._shelves: defaultdict[str, _Shelf] = defaultdict(_Shelf)
@@ -120,15 +123,14 @@ class WorldApi:
         facts = parse_execution(self._body(found, now_s=now_s), asked=execution)
         return Reply(Outcome.OK, self._world.clock.monotonic(), facts, 200)
 
-    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
+    async def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Reply:
         """Fetch one page of a pipeline's list, at once; each answer is another."""
         now_s, shelf = self._world.now_s(), self._shelves[pipeline]
         executions = shelf.page(page, now_s=now_s)
         self._notes.asked(page, executions, now_s=now_s)
         rows = b",".join(self._row(each, now_s=now_s) for each in executions)
         parsed = parse_page(b'{"data":[%b],"total":%d,"links":{}}' % (rows, shelf.count(now_s)))
-        assert parsed is not None
-        return PageReply(Outcome.OK, self._world.clock.monotonic(), *parsed, 200)
+        return Reply(Outcome.OK, self._world.clock.monotonic(), None, 200, None, None, None, *parsed)
 
     def _body(self, execution: SimExecution, *, now_s: float) -> bytes:
         """Return an answer's bytes, kept until they change."""

@@ -3,28 +3,19 @@
 import asyncio
 import random
 from contextlib import AsyncExitStack, closing
-from dataclasses import dataclass
-from math import inf
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
+from typing import Any, cast
 
-from stores import claim
 from structlog.testing import capture_logs
+from virtual import Account, account_of
 
 from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
-from watcher.clerk.api import ClerkApi
-from watcher.config.models import PollingSettings, Settings
-from watcher.daemon.supervisor import AccountOwnerDependencies, build_account
-from watcher.domain.event_factory import EventFactory
-from watcher.domain.routing import Router
-from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.metrics import Metrics
-from watcher.runtime.scheduler import Schedule, WakeIn
-from watcher.store.account_store import AccountStore
-from watcher.store.changes import Change, Lease, Taken
-from watcher.store.leases import HeldLease
+from watcher.config.models import Settings
+from watcher.daemon.supervisor import rules_of
+from watcher.store.changes import Change, Taken
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.sqlite import SqliteDatabase
@@ -32,49 +23,35 @@ from watcher.store.sqlite import SqliteDatabase
 ACCOUNT = "default"
 
 
-class HandSchedule(Schedule):
-    """A schedule that runs nothing and remembers who wanted to be woken."""
-
-    woken_in_s: float = inf
-
-    def waker(self, name: str) -> WakeIn:
-        def wake(in_s: float = 0.0) -> None:
-            self.woken_in_s = min(self.woken_in_s, in_s)
-
-        return wake
-
-
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A crowd, the watcher of its account, and what is noted of both. Seconds are the world's."""
+    """A crowd, the account that watches it, and what is noted of both. Seconds are the world's."""
 
     population: Population
-    watcher: AccountPoller
-    schedule: HandSchedule
+    account: Account
     notes: Notes
-    fatal: list[BaseException]
 
     async def run_until(self, until_s: float) -> None:
-        """Run rounds as a clock would: when asked for, and after a wake. Raises what would end the daemon."""
-        clock = self.population.clock
-        end = clock.monotonic() + until_s - self.population.world.now_s()
-        while True:
-            delay_s = await self.watcher.tick()
-            await self._settle()
-            if self.fatal:
-                raise self.fatal[0]
-            delay_s = min(delay_s, self.schedule.woken_in_s)
-            self.schedule.woken_in_s = inf
-            if clock.monotonic() + delay_s > end:
-                clock.elapsed_s = end
-                return
-            clock.advance(delay_s)
+        """Run rounds as a clock would. Raises what would end the daemon."""
+        await self.account.run_for(until_s - self.population.world.now_s())
+        if self.account.fatal:
+            raise self.account.fatal[0]
 
-    async def _settle(self) -> None:
-        """Let everything that is in flight come back."""
-        await asyncio.sleep(0)
-        while self.watcher._tasks:
-            await asyncio.wait(set(self.watcher._tasks))
+
+class NotingStore:
+    """A store that notes when something was recorded."""
+
+    def __init__(self, store: SqlStore, population: Population, notes: Notes) -> None:
+        self._store, self._world, self._notes = store, population.world, notes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def record(self, item: Item) -> asyncio.Future[Taken | None]:
+        written = self._store.record(item)
+        if isinstance(item, Change):
+            written.add_done_callback(lambda _: self._notes.recorded(item, now_s=self._world.now_s()))
+        return written
 
 
 async def enter_stage(
@@ -82,41 +59,33 @@ async def enter_stage(
     population: Population,
     *,
     rate_per_s: float,
-    polling: PollingSettings,
+    interval_s: float | None = None,
     directory: Path | None = None,
 ) -> Stage:
-    """Build the watcher of an account over the store in that directory, else an empty one, as a start would."""
+    """Build an account that watches nothing yet over the store in that directory, else an empty one, as a start would.
+
+    It polls at that interval, if one is given.
+    """
     stack.enter_context(capture_logs())  # what is logged is no figure
     random.seed(population.crowd.seed)  # what spreads the polls
-    world, clock, notes, metrics = population.world, population.clock, Notes(), Metrics()
+    clock, notes = population.clock, Notes()
+    settings = {"accounts": {ACCOUNT: {"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}}}
+    rules = rules_of(Settings.model_validate(settings), account=ACCOUNT)
     directory = directory or Path(stack.enter_context(TemporaryDirectory(prefix="virtual-")))
     store = await open_store(f"sqlite:///{directory / 'watcher.db'}", clock=clock)
     stack.push_async_callback(store.close)
     await write_without_waiting(store)
-
-    def record(item: Item) -> asyncio.Future[Taken | None]:
-        written = store.record(item)
-        if isinstance(item, Change):
-            written.add_done_callback(lambda _: notes.recorded(item, now_s=world.now_s()))
-        return written
-
-    def noted(lease: Lease) -> AccountStore:
-        owned = AccountStore(store, lease)
-        owned.record = record
-        return owned
-
-    fatal: list[BaseException] = []
-    schedule = HandSchedule(clock=clock, fatal=fatal.append, lag=metrics.loop_lag.set)
-    watcher = await build_account(
-        AccountOwnerDependencies(noted, clock, metrics, EventFactory(Router({})), schedule, fatal.append),
-        stack,
-        HeldLease(await claim(store, "account", ACCOUNT), clock=clock),
-        Settings.model_validate(
-            {"accounts": {ACCOUNT: {"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}}, "polling": polling}
-        ),
-        open_api=lambda *_, **__: cast("ClerkApi", WorldApi(world, notes)),
+    account = await account_of(
+        cast("SqlStore", NotingStore(store, population, notes)),
+        clock,
+        watches=(),
+        rate_per_s=rate_per_s,
+        rules=replace(rules, min_interval_s=interval_s or rules.min_interval_s),
+        max_interval_s=interval_s or rules.max_interval_s,
+        api=cast("Any", WorldApi(population.world, notes)),
+        jitter=random.random,
     )
-    return Stage(population, watcher, schedule, notes, fatal)
+    return Stage(population, account, notes)
 
 
 async def write_without_waiting(store: SqlStore) -> None:

@@ -14,7 +14,6 @@ from statistics import fmean
 
 from bench.population import Crowd, Population, end_s
 from bench.virtual_time import ACCOUNT, Stage, enter_stage
-from watcher.config.models import PollingSettings
 from watcher.domain.watch import Watch
 from watcher.simulator.world import SimExecution
 
@@ -78,19 +77,16 @@ def watch_by_name(trial: Trial) -> Measured:
 
 async def _watch_whole(trial: Trial) -> Measured:
     async with AsyncExitStack() as stack:
-        stage = await enter_stage(stack, _crowd(trial), rate_per_s=trial.rate_per_s, polling=PollingSettings())
-        await stage.watcher.watch([Watch(ACCOUNT, each.id, ()) for each in stage.population.pipelines])
+        stage = await enter_stage(stack, _crowd(trial), rate_per_s=trial.rate_per_s)
+        await stage.account.watcher.watch([Watch(ACCOUNT, each.id, ()) for each in stage.population.pipelines])
         return await _measure(trial, stage, stage.run_until)
 
 
 async def _watch_by_name(trial: Trial) -> Measured:
     crowd = _crowd(trial)
     interval_s = crowd.interval_s(trial.rate_per_s, trial.warm_up_s, trial.until_s)
-    polling = {"cadence": "fixed", "min_interval": f"{interval_s:.3f}s", "max_interval": "1d"}
     async with AsyncExitStack() as stack:
-        stage = await enter_stage(
-            stack, crowd, rate_per_s=UNPACED_PER_S, polling=PollingSettings.model_validate(polling)
-        )
+        stage = await enter_stage(stack, crowd, rate_per_s=UNPACED_PER_S, interval_s=interval_s)
         return await _measure(trial, stage, _Names(stage, interval_s=interval_s).run_until)
 
 
@@ -123,7 +119,7 @@ class _Names:
         names: dict[str, list[str]] = {}
         for each in self._named:
             names.setdefault(each.pipeline.id, []).append(each.id)
-        await self._stage.watcher.watch([Watch(ACCOUNT, key, tuple(ids)) for key, ids in names.items()])
+        await self._stage.account.watcher.watch([Watch(ACCOUNT, key, tuple(ids)) for key, ids in names.items()])
 
 
 async def _measure(trial: Trial, stage: Stage, run_until: RunUntil) -> Measured:

@@ -85,7 +85,8 @@ async def emitted() -> dict[str, Event]:
         events: list[Event] = list(await account.events())
     events += await _ruled()
     at = EPOCH + timedelta(hours=7)
-    gap = EventFactory(Router({})).gap(WATCH, GapReason.DELETED, at_most=12, after=0, at=at).event
+    missing = {"reason": GapReason.DELETED, "atMost": 12}
+    gap = EventFactory(Router({})).pipeline(EventType.PIPELINE_GAP, WATCH, missing, None, after=0, at=at).entry.event
     events += [*_sink_events(), *(json.loads(each.body) for each in (gap, trial_event(sink="ops", at=EPOCH)))]
     events += _of_problem(events)
     return {event["type"]: _steady(event) for event in reversed(events)}
@@ -176,7 +177,8 @@ def _sink_events() -> list[Event]:
     for after, type_ in enumerate(SINK_EVENTS):
         at = EPOCH + timedelta(minutes=5 * (after + 1))
         answer = {EventType.SINK_FAILING: "503", EventType.SINK_DISABLED: "410"}.get(type_, "204")
-        told = EventFactory(Router({})).sink(type_, sink="ops", answer=answer, problem=problem, after=after, at=at)
+        data = {"sink": "ops", "answer": answer}
+        told = EventFactory(Router({})).of_source(type_, "/sinks/ops", data, problem, after=after, at=at)
         events.append(json.loads(told.entry.event.body))
         problem = told.problem.problem if told.problem and told.problem.closed_at is None else None
     return events

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from email.utils import parsedate
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from yarl import URL
 
@@ -26,6 +26,10 @@ class Reply(NamedTuple):
     `body_hash` is that of a body that could be read. `sent_at` is a monotonic reading taken just before the request
     went out; `retry_after_s` is the server's wish, as it gave it; `status_code` is absent when there was no answer.
     `reason` is a word of ours for the log: why there is no execution.
+
+    Of a page there are `rows` if and only if `outcome` is `ok`. They come in the API's order, the very objects of the
+    page that is known if its body was the same; `skipped` more were on the page, unreadable. `total` is what the API
+    says the whole list holds, true or not.
     """
 
     outcome: Outcome
@@ -35,33 +39,13 @@ class Reply(NamedTuple):
     retry_after_s: float | None = None
     reason: str | None = None
     body_hash: int | None = None
+    rows: tuple[ExecutionSnapshot, ...] | None = None
+    skipped: int = 0
+    total: int | None = None
 
 
 PAGE_ROWS = 50
 """How many rows of a list are asked for at once: the most the API gives."""
-
-
-class PageReply(NamedTuple):
-    """What became of one request for a page of a list. `rows` are there if and only if `outcome` is `ok`.
-
-    They come in the API's order, the very objects of the page that is known if its body was the same; `skipped` more
-    were on the page, unreadable. `total` is what the API says the whole list holds, true or not. The other fields are
-    as in `Reply`.
-    """
-
-    outcome: Outcome
-    sent_at: Monotonic
-    rows: tuple[ExecutionSnapshot, ...] | None = None
-    skipped: int = 0
-    total: int | None = None
-    status_code: int | None = None
-    retry_after_s: float | None = None
-    reason: str | None = None
-    body_hash: int | None = None
-
-
-Answer = Reply | PageReply
-"""What a reply says of the account it was asked for is the same in both."""
 
 
 _OUTCOMES = {
@@ -82,8 +66,7 @@ ROUNDED_BY_US = 2_000_000
 """A `Date` has no fractions of a second, and is a little older than its answer."""
 
 
-_Found = TypeVar("_Found")
-_Reply = TypeVar("_Reply", Reply, PageReply)
+_Found = ExecutionSnapshot | ParsedPage
 
 
 class ClerkApi:
@@ -106,27 +89,26 @@ class ClerkApi:
     def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Coroutine[Any, Any, Reply]:
         """Fetch one execution by lower-case ids. Trouble is a `Reply` too. A body with the known hash is not read."""
         parse = partial(parse_execution, asked=execution)
-        return self._ask(f"{pipeline}/executions/{execution}", parse=parse, known_hash=known_hash, reply=Reply)
+        return self._ask(f"{pipeline}/executions/{execution}", parse=parse, known_hash=known_hash)
 
-    def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> Coroutine[Any, Any, PageReply]:
-        """Fetch one page of a pipeline's list, the first is 1. Trouble is a `PageReply` too.
+    def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Coroutine[Any, Any, Reply]:
+        """Fetch one page of a pipeline's list, the first is 1. Trouble is a `Reply` too.
 
         A body like that of the known reply is not read.
         """
         query = f"limit={PAGE_ROWS}&page={page}"
         known_hash = None if known is None else known.body_hash
-        reply = partial(_page_reply, known)
-        return self._ask(f"{pipeline}/executions", query, parse=parse_page, known_hash=known_hash, reply=reply)
+        return self._ask(f"{pipeline}/executions", query, parse=parse_page, known_hash=known_hash, known=known)
 
     async def _ask(
         self,
         what: str,
         query: str = "",
         *,
-        parse: Callable[..., _Found],
+        parse: Callable[[bytes], _Found],
         known_hash: int | None,
-        reply: Callable[..., _Reply],
-    ) -> _Reply:
+        known: Reply | None = None,
+    ) -> Reply:
         url = self._base_url.with_path(f"{self._path}/public/pipelines/{what}", encoded=True)
         sent_at = self._clock.monotonic()
         try:
@@ -134,9 +116,9 @@ class ClerkApi:
                 url.with_query(query) if query else url, read=partial(self._read, parse=parse, known_hash=known_hash)
             )
         except TransportFailedError as failure:
-            return reply(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
+            return Reply(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
         except UnreadableError as error:
-            return reply(Outcome.INVALID, sent_at, status_code=200, reason=str(error))
+            return Reply(Outcome.INVALID, sent_at, status_code=200, reason=str(error))
         if response.date is not None and response.date != self._date:
             self._date = response.date
             with suppress(ArithmeticError, LookupError, TypeError, ValueError):  # what is raised for a stranger's text
@@ -146,14 +128,18 @@ class ClerkApi:
         code = response.status_code
         if response.found is not None:
             found, body_hash = response.found
-            return reply(Outcome.OK, sent_at, found, status_code=code, body_hash=body_hash)
+            if isinstance(found, ParsedPage):
+                return Reply(Outcome.OK, sent_at, None, code, None, None, body_hash, *found)
+            if found is None and known is not None:
+                return known._replace(sent_at=sent_at)
+            return Reply(Outcome.OK, sent_at, found, code, body_hash=body_hash)
         now = from_us(Micros(self._clock.steady_us() + self.ahead_us))
         retry_after_s = parse_retry_after(response.retry_after, now=now)
         outcome = _OUTCOMES.get(code) or _CLASSES.get(code // 100) or Outcome.INVALID
-        return reply(outcome, sent_at, status_code=code, retry_after_s=retry_after_s, reason=f"status_{code}")
+        return Reply(outcome, sent_at, status_code=code, retry_after_s=retry_after_s, reason=f"status_{code}")
 
     async def _read(
-        self, body: bytes, *, parse: Callable[..., _Found], known_hash: int | None
+        self, body: bytes, *, parse: Callable[[bytes], _Found], known_hash: int | None
     ) -> tuple[_Found | None, int]:
         """Read what is small here, what is large in the thread, and what is known not again.
 
@@ -165,12 +151,3 @@ class ClerkApi:
         if len(body) <= QUICK_BYTES:
             return parse(body), body_hash
         return await asyncio.get_running_loop().run_in_executor(self._parser_thread, parse, body), body_hash
-
-
-def _page_reply(
-    known: PageReply | None, outcome: Outcome, sent_at: Monotonic, page: ParsedPage | None = None, **more: Any
-) -> PageReply:
-    """Return what became of a request for a page, which is the known one if its body was."""
-    if page is not None:
-        return PageReply(outcome, sent_at, *page, **more)
-    return known._replace(sent_at=sent_at) if known and outcome is Outcome.OK else PageReply(outcome, sent_at, **more)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from watcher.clerk.api import Answer, ClerkApi
+from watcher.clerk.api import ClerkApi, Reply
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.build import open_client
 from watcher.domain.errors import Exit, StoreError, TransportFailedError
@@ -70,7 +70,7 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[T
     # The first request may go at once: nobody waits a minute for it because of a rate of 1/m.
     pacer = Pacer(account.rate_limit, now=Monotonic(clock.monotonic() - 1 / (account.rate_limit * SHARE)))
 
-    async def ask(request: Awaitable[Answer]) -> Answer:
+    async def ask(request: Awaitable[Reply]) -> Reply:
         nonlocal took_ms
         await asyncio.sleep(max(0.0, pacer.ready_at - clock.monotonic()))
         began_at = clock.monotonic()
@@ -82,14 +82,14 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[T
     def said(words: str, code: Exit = Exit.DONE, hint: str = "", *, target: str = of_key) -> Trial:
         return Trial(target, place, code, words, took_ms, hint)
 
-    def refused(answer: Answer) -> Trial:
+    def refused(answer: Reply) -> Trial:
         words, hint = _KEY_FAILS[answer.outcome]
         words = f"{words} ({answer.status_code})" if answer.status_code and "(" not in words else words
         key = f"{of_key}.{'api_key_file' if account.api_key_file else 'api_key'}"
         hint = REMEDIES.get(answer.reason or "", hint).format(key=key)
         return said(words.format(cause=answer.reason), Exit.UNREACHABLE, hint)
 
-    def unknown(answer: Answer, pipeline: str, target: str) -> Trial:
+    def unknown(answer: Reply, pipeline: str, target: str) -> Trial:
         words, code = f"does not know pipeline {pipeline} ({answer.status_code})", Exit.NOT_FOUND
         remedy = "correct its id in watch"
         if answer.outcome is Outcome.FORBIDDEN:

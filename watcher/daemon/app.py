@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from errno import EADDRNOTAVAIL
-from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from socket import gaierror, gethostname
@@ -32,7 +31,6 @@ from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import parse_address
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
-from watcher.store.account_store import AccountStore
 from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.store_url import is_postgresql
 from watcher.web.access import access
@@ -137,7 +135,6 @@ async def run(
             store.monitor.on_failure = metrics.store_failures.inc
             clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
             shared = OwnerDependencies(
-                account_store=partial(AccountStore, store),
                 clock=clock,
                 metrics=metrics,
                 events=EventFactory(Router({})),

@@ -46,7 +46,7 @@ from watcher.runtime.threads import raise_to
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext
 from watcher.store.account_store import AccountStore
-from watcher.store.changes import Lease, OpenProblem
+from watcher.store.changes import OpenProblem
 from watcher.store.leases import HeldLease, LeaseKey
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -69,21 +69,14 @@ OUTRUN_PAGES = 50
 
 
 @dataclass(frozen=True, slots=True)
-class AccountOwnerDependencies:
-    """What the owner of an account works with: one of each in a process. `fatal` ends it."""
+class OwnerDependencies:
+    """What the owners of accounts and sinks work with: one of each in a process. `fatal` ends it."""
 
-    account_store: Callable[[Lease], AccountStore]
     clock: Clock
     metrics: Metrics
     events: EventFactory
     schedule: Schedule
     fatal: Callable[[BaseException], None]
-
-
-@dataclass(frozen=True, slots=True)
-class OwnerDependencies(AccountOwnerDependencies):
-    """What all owners work with, those of sinks included."""
-
     store: SqlStore
     silences: Silences
     output: StdoutOutput
@@ -327,22 +320,14 @@ def raise_worst(outcomes: Sequence[BaseException | None]) -> None:
 
 
 async def build_account(
-    shared: AccountOwnerDependencies,
-    stack: AsyncExitStack,
-    held: HeldLease,
-    settings: Settings,
-    *,
-    open_api: Callable[..., ClerkApi] = ClerkApi,
+    shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, settings: Settings
 ) -> AccountPoller:
-    """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`.
-
-    `open_api` makes another API of the account's client.
-    """
+    """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`."""
     lease, clock, polling, account = held.lease, shared.clock, settings.polling, settings.accounts[held.lease.name]
     client = await stack.enter_async_context(open_client(account, connections=polling.concurrency, check=held.check))
-    store = shared.account_store(lease)
+    store = AccountStore(shared.store, lease)
     record, now = await store.load_account(), clock.monotonic()
-    api = open_api(client, base_url=account.base_url, clock=clock)
+    api = ClerkApi(client, base_url=account.base_url, clock=clock)
     breaker = AccountCircuitBreaker(
         min_interval_s=polling.min_interval_s,
         max_interval_s=polling.max_interval_s,
@@ -354,18 +339,6 @@ async def build_account(
         trouble=AccountTrouble(record.trouble) if record.trouble else None,
         backoff=record.backoff,
     )
-    rules = PollRules(
-        details=polling.details,
-        first_sight=polling.first_sight,
-        lookback_us=round(polling.lookback_s * 1_000_000),
-        history_us=round(max(polling.lookback_s, settings.store.retention_s) * 1_000_000),
-        pages_at_most=max(OUTRUN_PAGES, round(account.rate_limit * OUTRUN_AFTER_S / 2)),
-        confirmed_at_most=account.rate_limit * SHARE * CONFIRM_WITHIN_S / 2,
-        min_interval_s=polling.min_interval_s,
-        max_interval_s=polling.max_interval_s,
-        lost_after=polling.lost_after,
-        lost_grace_s=polling.lost_grace_s,
-    )
     deps = AccountDependencies(
         lease=lease,
         is_trusted=held.is_trusted,
@@ -375,7 +348,7 @@ async def build_account(
         pacer=Pacer(account.rate_limit, now=now),
         breaker=breaker,
         record=record,
-        rules=rules,
+        rules=rules_of(settings, account=lease.name),
         events=shared.events,
         evaluator=ReplyEvaluator(
             lease=lease,
@@ -396,3 +369,20 @@ async def build_account(
         fatal=shared.fatal,
     )
     return AccountPoller(deps)
+
+
+def rules_of(settings: Settings, *, account: str) -> PollRules:
+    """Return what the configuration says of polling an account."""
+    polling, rate_per_s = settings.polling, settings.accounts[account].rate_limit
+    return PollRules(
+        details=polling.details,
+        first_sight=polling.first_sight,
+        lookback_us=round(polling.lookback_s * 1_000_000),
+        history_us=round(max(polling.lookback_s, settings.store.retention_s) * 1_000_000),
+        pages_at_most=max(OUTRUN_PAGES, round(rate_per_s * OUTRUN_AFTER_S / 2)),
+        confirmed_at_most=rate_per_s * SHARE * CONFIRM_WITHIN_S / 2,
+        min_interval_s=polling.min_interval_s,
+        max_interval_s=polling.max_interval_s,
+        lost_after=polling.lost_after,
+        lost_grace_s=polling.lost_grace_s,
+    )

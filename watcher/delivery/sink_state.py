@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import structlog
 
 from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import sink_source
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.problems import SentOpening
@@ -153,13 +154,14 @@ class SinkReporter:
         """Record a change of how the sink is, and report it to the other sinks. Raises `StoreError`."""
         state, answer, lease = self._state.state, self._state.answer, self._store.lease
         type_ = _EVENT_TYPES[state]
-        entry, problem = self._deps.events.sink(
+        entry, problem = self._deps.events.of_source(
             type_,
-            sink=lease.name,
-            answer=answer,
-            problem=self._problem,
+            sink_source(lease.name),
+            {"sink": lease.name, "answer": answer},
+            self._problem,
             after=self._sequence,
             at=self._deps.clock.now(),
+            but=lease.name,
         )
         problems = () if problem is None else (problem,)
         change = SourceChange(lease, self._sequence, entry.event.sequence, state, (entry,), problems)

@@ -23,7 +23,7 @@ from watcher.domain.envelope import (
     sink_source,
     timestamp,
 )
-from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, GapReason, OutboxEntry
+from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Status
 from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange, severity_of
 from watcher.domain.routing import Router
@@ -101,46 +101,61 @@ class EventFactory:
         )
         return self.router.entry_of(event, watch=watch)
 
-    def gap(
-        self,
-        watch: Watch,
-        reason: GapReason,
-        *,
-        at_most: int | None = None,
-        name: str | None = None,
-        link: str | None = None,
-        after: int,
-        at: datetime,
-    ) -> OutboxEntry:
-        """Return `pipeline.gap`: `at_most` may be missing. A link that wants an execution's id is left out."""
-        link = None if link and "{executionId}" in link else link
-        data = {**pipeline_data(watch, link=link, name=name), "reason": reason, "atMost": at_most}
-        source = pipeline_source(watch)
-        return self._of_source(EventType.PIPELINE_GAP, source, data, None, after=after, at=at, watch=watch).entry
-
     def pipeline(
         self,
         type_: EventType,
         watch: Watch,
+        more: Json,
+        problem: Problem | None,
         *,
         name: str | None = None,
         link: str | None = None,
-        execution: Json | None = None,
         failed_count: int = 0,
-        problem: Problem | None,
         after: int,
         at: datetime,
     ) -> Reported:
-        """Return what a pipeline's rules conclude: it opens a problem, or closes that `problem`.
+        """Return an event of a pipeline that says `more`; otherwise as `of_source`.
 
-        `execution` is the block of the end that opens it, to which a link leads; `failed_count` are the failures it is
-        opened for.
+        A link leads to the `execution` that it says more of; without one, a link that wants its id is left out.
         """
         if link and "{executionId}" in link:
+            execution = more.get("execution")
             link = None if execution is None else link.replace("{executionId}", execution["id"])
-        data = {**pipeline_data(watch, link=link, name=name), "execution": execution}
+        data = pipeline_data(watch, link=link, name=name) | more
         source = pipeline_source(watch)
-        return self._of_source(type_, source, data, problem, after=after, at=at, watch=watch, failed_count=failed_count)
+        return self.of_source(type_, source, data, problem, after=after, at=at, watch=watch, failed_count=failed_count)
+
+    def of_source(
+        self,
+        type_: EventType,
+        source: str,
+        data: Json,
+        problem: Problem | None,
+        *,
+        after: int,
+        at: datetime,
+        watch: Watch | None = None,
+        but: str | None = None,
+        failed_count: int = 0,
+    ) -> Reported:
+        """Return an event of a pipeline, an account or a sink, and what it does to the problem it is about.
+
+        It opens a problem, for so many failures, or changes or closes that `problem`. What closes one goes where its
+        opening went, whatever the routes say by now; the sink `but` is sent nothing of itself.
+        """
+        sequence, edge = after + 1, None
+        if type_ not in PROBLEM_KINDS:
+            edge = None if problem is None else ProblemChange(problem, closed_at=at)
+        elif problem is not None:
+            edge = ProblemChange(problem)
+        else:
+            opened = new_problem(type_, source, nth=sequence, sequence=sequence, at=at)
+            edge = ProblemChange(replace(opened, failed_count=failed_count), is_new=True)
+        data = {**data, "problem": edge and problem_data(edge), "observed": {"at": timestamp(at)}}
+        event = event_of(type_, source, at, sequence=sequence, data=data)
+        if edge is not None and edge.closed_at is not None:
+            return Reported(OutboxEntry(event, ()), edge)
+        return Reported(self.router.entry_of(event, watch=watch, but=but), edge)
 
     def acknowledged(
         self,
@@ -182,17 +197,7 @@ class EventFactory:
         `reason` is the trouble that began or ended, `cause` a word of ours, or a status code, for what went wrong last.
         """
         data = {"account": account, "reason": reason, "cause": cause}
-        return self._of_source(type_, f"/accounts/{account}", data, problem, after=after, at=at)
-
-    def sink(
-        self, type_: EventType, *, sink: str, answer: str, problem: Problem | None, after: int, at: datetime
-    ) -> Reported:
-        """Return an event of a sink itself, for all the other sinks: it opens its one problem, changes or closes it.
-
-        `answer` is the last one it gave.
-        """
-        data = {"sink": sink, "answer": answer}
-        return self._of_source(type_, sink_source(sink), data, problem, after=after, at=at, but=sink)
+        return self.of_source(type_, f"/accounts/{account}", data, problem, after=after, at=at)
 
     def reminder(self, opening: bytes, problem: Problem, *, sink: str, after: int, at: datetime) -> OutboxEntry:
         """Return `problem.reminder` for that sink alone, from the body of the event that opened the problem."""
@@ -209,37 +214,6 @@ class EventFactory:
         data |= {**more, "problem": problem_data(edge), "observed": {"at": timestamp(at)}}
         source, lane = f"/problems/{edge.problem.id}", _lane_of(edge.problem)
         return OutboxEntry(event_of(type_, source, at, sequence=after + 1, data=data, lane=lane), ())
-
-    def _of_source(
-        self,
-        type_: EventType,
-        source: str,
-        data: Json,
-        problem: Problem | None,
-        *,
-        after: int,
-        at: datetime,
-        watch: Watch | None = None,
-        but: str | None = None,
-        failed_count: int = 0,
-    ) -> Reported:
-        """Return an event of a pipeline, an account or a sink, and what it does to the problem it is about.
-
-        What closes a problem goes where its opening went, whatever the routes say by now.
-        """
-        sequence, edge = after + 1, None
-        if type_ not in PROBLEM_KINDS:
-            edge = None if problem is None else ProblemChange(problem, closed_at=at)
-        elif problem is not None:
-            edge = ProblemChange(problem)
-        else:
-            opened = new_problem(type_, source, nth=sequence, sequence=sequence, at=at)
-            edge = ProblemChange(replace(opened, failed_count=failed_count), is_new=True)
-        data = {**data, "problem": edge and problem_data(edge), "observed": {"at": timestamp(at)}}
-        event = event_of(type_, source, at, sequence=sequence, data=data)
-        if edge is not None and edge.closed_at is not None:
-            return Reported(OutboxEntry(event, ()), edge)
-        return Reported(self.router.entry_of(event, watch=watch, but=but), edge)
 
 
 def _lane_of(problem: Problem) -> bytes:

@@ -1,6 +1,5 @@
 """What one answer means for one execution: each rule that needs no network. Pure, over `ExecutionRecord`."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,7 +16,7 @@ from watcher.domain.execution import (
     Outcome,
     Status,
 )
-from watcher.domain.timestamps import Micros, Monotonic, to_us
+from watcher.domain.timestamps import Micros, to_us
 
 EXECUTION_REASONS = {
     Outcome.NOT_FOUND: LostReason.NOT_FOUND,
@@ -27,9 +26,6 @@ EXECUTION_REASONS = {
 """The outcomes that may be about the execution rather than the account, and what it is lost for."""
 
 TYPES: Mapping[str, EventType] = {status: EventType(f"execution.{status}") for status in Status}
-
-ROUNDING_S = 0.01
-"""A sum of times may come out a little too small."""
 
 RAW_STATUS_LENGTH = 64
 """An unrecognized word longer than this is cut: it becomes part of ids and rows."""
@@ -154,51 +150,3 @@ def _bump(counts: Counts, kind: str) -> tuple[Counts, int]:
     counted = dict(counts)
     counted[kind] = counted.get(kind, 0) + 1
     return tuple(counted.items()), counted[kind]
-
-
-@dataclass(frozen=True, slots=True)
-class Streak:
-    """Answers in a row that may mean the execution is gone, of this process: a restart counts anew. Monotonic seconds.
-
-    `reason` is that of the last one; `confirmed` says whether something else of the account succeeded since the
-    one before the last.
-    """
-
-    reason: LostReason
-    count: int
-    first_at: Monotonic
-    last_at: Monotonic
-    confirmed: bool
-
-
-def prolong(streak: Streak | None, reason: LostReason, *, at: Monotonic, other_success_at: Monotonic | None) -> Streak:
-    """Count one more such answer at `at`. `other_success_at` is when another execution last answered, if ever.
-
-    A gateway that refuses everything refuses the others too, so only a success since the previous such answer
-    makes this one count as the execution's own.
-    """
-    if streak is None:
-        return Streak(reason, 1, at, at, confirmed=False)
-    confirmed = other_success_at is not None and other_success_at >= streak.last_at
-    return Streak(reason, streak.count + 1, streak.first_at, at, confirmed=confirmed)
-
-
-def means_lost(streak: Streak, *, lost_after: int, lost_grace_s: float, alone: bool) -> bool:
-    """Return whether the streak says the execution is lost: `lost_after` in a row over `lost_grace`, the account well.
-
-    `alone` says nothing else is watched in the account, so nothing else can confirm it; a 403 then is the
-    account's trouble.
-    """
-    is_confirmed = streak.confirmed or (alone and streak.reason is not LostReason.FORBIDDEN)
-    return is_confirmed and streak.count >= lost_after and streak.last_at - streak.first_at >= lost_grace_s
-
-
-def grace_left_s(streak: Streak | None, *, lost_after: int, lost_grace_s: float, sent_at: Monotonic) -> float:
-    """Return how long after a request that was sent then one more such answer can mean a loss; infinite if none can.
-
-    A poll a moment before that would be followed by the next one only after the longest of all waits.
-    """
-    if streak is None or streak.count + 1 < lost_after:
-        return math.inf
-    left_s = streak.first_at + lost_grace_s + ROUNDING_S - sent_at
-    return left_s if left_s > 0 else math.inf

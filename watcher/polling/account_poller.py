@@ -15,7 +15,6 @@ from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.account_snapshots import AccountSnapshots
 from watcher.polling.dependencies import AccountDependencies
-from watcher.polling.evaluator import Evaluated
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import ListPoller
 from watcher.polling.page_processor import PageProcessor
@@ -32,9 +31,6 @@ CHECK_EVERY_S = 1.0
 
 SHORTEST_TICK_S = 0.002
 """Timers are no finer; the pacer forgives being this late."""
-
-Work = Request | TrackedExecution | Evaluated
-"""What is to be done: a request, an end that nobody could confirm, or one that is confirmed and waits no more."""
 
 
 class AccountPoller:
@@ -75,7 +71,6 @@ class AccountPoller:
             self._registry.left = {}
             try:
                 found, new_lists = await self._load(watches)
-                self._conclude(self._alert_rules.drop(watches))
                 await self._alert_rules.watch(watches)
                 self._snapshots.watch(watches)
                 self._registry.apply(watches, found, new_lists, now=self._clock.monotonic())
@@ -191,18 +186,19 @@ class AccountPoller:
             found |= {known.execution: known for known in open_}
         return found, listings
 
-    def _start(self, work: Work) -> None:
+    def _start(self, work: Request | TrackedExecution) -> None:
         task = asyncio.create_task(self._work(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work(self, following: Work | None) -> None:
-        """Do this and then whatever is next: a request that is done makes room for another."""
+    async def _work(self, following: Request | TrackedExecution | None) -> None:
+        """Do this and then whatever is next: a request that is done makes room for another.
+
+        An execution is one whose end nobody could confirm in time.
+        """
         try:
             while following is not None:
-                if isinstance(following, Evaluated):
-                    await self._poll(following.entry, self._poller.conclude(following))
-                elif isinstance(following, TrackedExecution):
+                if isinstance(following, TrackedExecution):
                     await self._poll(following, self._poller.accept(following))
                 else:
                     try:
@@ -229,25 +225,11 @@ class AccountPoller:
         except Exception as error:  # noqa: BLE001 (the one around a poll: it must not end the others)
             next_s = self._session.failed(error)
         finally:
-            recorder = self._alert_rules.recorders.get(entry.known.pipeline)
-            is_confirmed = recorder is not None and entry in recorder.order.confirmed
-            if is_confirmed:  # it waits for older ends to be
-                pass
-            elif next_s is None or entry.pending is None or entry.unwatched:
+            if next_s is None or entry.pending is None or entry.unwatched:
                 self._registry.put_back(entry, next_s, now=self._clock.monotonic())
-                if recorder is not None:
-                    recorder.order.end(entry)
-                    self._conclude(recorder.order.released())
             else:  # its pending confirmation could not be confirmed, and waits on for that
                 entry.pending.retry_after(next_s, now=self._clock.monotonic())
-                if recorder is not None:
-                    recorder.order.begin(entry)
                 self._confirmations.add(entry)
-
-    def _conclude(self, several: Sequence[Evaluated]) -> None:
-        """Record confirmed ends that wait for no older ones any more. When draining, they come again next time."""
-        for confirmed in () if self._draining else several:
-            self._start(confirmed)
 
     def _take(self) -> Request | None:
         """Take the next request if one may go now, spending its slot. Of a degraded account it is a probe."""

@@ -29,7 +29,6 @@ class AccountSnapshots:
     """Counts and writes how one account stands."""
 
     def __init__(self, session: AccountSession) -> None:
-        """Write nothing yet."""
         self._deps = deps = session.deps
         self._registry = session.registry
         self._names: dict[str, str | None] = {}

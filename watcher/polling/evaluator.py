@@ -40,25 +40,19 @@ def backoff_cadence(*, min_interval_s: float, max_interval_s: float, jitter: Jit
 
 
 class Evaluation(NamedTuple):
-    """What a reply led to. `change` is to be recorded, if there is one; `known` holds from then on.
+    """What an answer about `entry` leads to. `change` is to be recorded, if there is one; `known` holds from then on.
 
     `next_s` is the time from the request to the next poll; `None` ends the watching. `polled_at` is set by a poll
     that counts. `contradicts` marks an ended execution of which another status was answered.
     """
 
+    entry: TrackedExecution
+    execution: ExecutionSnapshot | None
     known: ExecutionRecord
     change: ExecutionChange | None
     next_s: float | None
     polled_at: Micros | None = None
     contradicts: bool = False
-
-
-class Evaluated(NamedTuple):
-    """An answer about an execution, and what it leads to once it may be recorded."""
-
-    entry: TrackedExecution
-    evaluation: Evaluation
-    execution: ExecutionSnapshot | None
 
 
 class ReplyEvaluator:
@@ -75,7 +69,7 @@ class ReplyEvaluator:
         cadence: Cadence,
         link: str | None,
     ) -> None:
-        """Bind the account's rules; `link` is its template for links to an execution."""
+        """`link` is the account's template for links to an execution."""
         self._lease = lease
         self._api = api
         self.events = events
@@ -106,14 +100,15 @@ class ReplyEvaluator:
         change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
         known = before if change is None else change.known
         next_s = None if known.ended_at else self.cadence((seen_at - known.since_at) / 1_000_000)
-        return Evaluation(known, change, next_s, None if result.dropped else seen_at, result.contradicts)
+        polled_at = None if result.dropped else seen_at
+        return Evaluation(entry, execution, known, change, next_s, polled_at, result.contradicts)
 
     def unchanged(self, entry: TrackedExecution) -> Evaluation:
         """Evaluate an answer that was the same as the last one: a success in all else."""
         entry.failures = None
         seen_at = self.clock.steady_us()
         next_s = self.cadence((seen_at - entry.known.since_at) / 1_000_000)
-        return Evaluation(entry.known, None, next_s, seen_at)
+        return Evaluation(entry, None, entry.known, None, next_s, seen_at)
 
     def is_overdue(self, entry: TrackedExecution) -> bool:
         """Return whether a look at an execution is to find it overdue, if its status is still the same."""
@@ -128,14 +123,14 @@ class ReplyEvaluator:
         before, at = entry.known, self.clock.steady_us()
         if before.lost is not None and before.lost is not LostReason.UNREADABLE:
             if at - (before.lost_at or 0) < LOST_POLLS_FOR_US:
-                return Evaluation(before, None, LOST_EVERY_S)
+                return Evaluation(entry, None, before, None, LOST_EVERY_S)
             known = replace(before, ended_at=at)
-            return Evaluation(known, ExecutionChange(self._lease, known.sequence, known, ()), None)
+            return Evaluation(entry, None, known, ExecutionChange(self._lease, known.sequence, known, ()), None)
         next_s = self._breaker.wait_s(entry, reason, sent_at=sent_at)
         if reason is None or reason is before.lost:
-            return Evaluation(before, None, next_s)
+            return Evaluation(entry, None, before, None, next_s)
         result = lose(before, reason, at=at, polled_at=entry.polled_at)
-        return Evaluation(result.known, self._change(entry, result, facts=None, seen_at=at), next_s)
+        return Evaluation(entry, None, result.known, self._change(entry, result, facts=None, seen_at=at), next_s)
 
     def _change(
         self, entry: TrackedExecution, result: TransitionResult, *, facts: ExecutionSnapshot | None, seen_at: Micros

@@ -10,7 +10,7 @@ import structlog
 from watcher.clerk.api import Reply
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic, to_us
-from watcher.polling.evaluator import Evaluated, Evaluation
+from watcher.polling.evaluator import Evaluation
 from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.session import AccountSession
 from watcher.store.changes import ChangeSet, ExecutionChange
@@ -33,7 +33,7 @@ class ExecutionPoller:
     async def poll(self, entry: TrackedExecution) -> float | None:
         """Poll once; return the seconds from the request to the next poll, `None` when nothing more is to come.
 
-        An end that rules judge may have to wait for older ones: then nothing is recorded yet. Raises `StoreError`.
+        What a GET confirms or denies goes before the row that it was to confirm. Raises `StoreError`.
         """
         deps, evaluator = self._deps, self._deps.evaluator
         # Not where the time that went by is to be told: that event needs what the answer says.
@@ -55,24 +55,14 @@ class ExecutionPoller:
             self._breaker.note(entry, reply, now=now)
         if not is_ok or self._breaker.trouble is not self._session.reported:
             await self._session.report()
-        evaluated = Evaluated(entry, evaluation, execution)
-        if execution is not None and entry.pending is not None:
-            recorder = self._alert_rules.recorders.get(entry.known.pipeline)
-            is_kept = recorder is not None and recorder.order.keeps(evaluated)  # it must wait for an older one
-            return evaluation.next_s if is_kept else await self.conclude(evaluated)
         if evaluation.change is not None:
-            await self.record([evaluated])
+            await self.record([evaluation])
         else:
-            self.note(entry, evaluation)
+            self.note(evaluation)
+        if execution is not None and entry.pending is not None:
+            entry.pending, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         if evaluation.polled_at is not None and not evaluation.contradicts:
             entry.body_hash = reply.body_hash
-        return evaluation.next_s
-
-    async def conclude(self, confirmed: Evaluated) -> float | None:
-        """Record what a GET confirmed or denied: that goes before the row, once recorded. Otherwise as `poll`."""
-        entry, evaluation = confirmed.entry, confirmed.evaluation
-        await self.record([confirmed])
-        entry.pending, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         return evaluation.next_s
 
     async def accept(self, entry: TrackedExecution) -> float | None:
@@ -80,26 +70,27 @@ class ExecutionPoller:
         pending = entry.pending
         assert pending is not None
         evaluation = self._deps.evaluator.success(entry, pending.execution, sent_at=pending.sent_at)
-        await self.record([Evaluated(entry, evaluation, pending.execution)])
+        await self.record([evaluation])
         entry.pending = None
         return evaluation.next_s
 
-    async def record(self, several: Sequence[Evaluated]) -> None:
+    async def record(self, several: Sequence[Evaluation]) -> None:
         """Write what answers about one pipeline led to, together. Raises `StoreError`: then nothing has changed."""
         changes: list[ExecutionChange] = []
-        for entry, evaluation, _ in several:
+        for evaluation in several:
             if evaluation.change is not None:
-                entry.body_hash = entry.row = None
+                evaluation.entry.body_hash = evaluation.entry.row = None
                 changes.append(evaluation.change)
         if changes and (recorder := self._alert_rules.recorders.get(several[0].entry.known.pipeline)) is not None:
             await recorder.record(several)
         elif changes:
             change = changes[0] if len(changes) == 1 else ChangeSet(self._deps.lease, tuple(changes))
             await self._deps.store.record(change)
-        for entry, evaluation, execution in several:
+        for evaluation in several:
             if evaluation.change is None:
-                self.note(entry, evaluation)
+                self.note(evaluation)
                 continue
+            entry, execution = evaluation.entry, evaluation.execution
             entry.recorded, entry.unflushed = True, False
             known, starts = evaluation.known, entry.known.status is None
             self._registry.move(entry, known)
@@ -116,8 +107,9 @@ class ExecutionPoller:
                 self._deps.metrics.detection_delay.observe(max(0.0, delay_us / 1_000_000))
             entry.polled_at = evaluation.polled_at or entry.polled_at
 
-    def note(self, entry: TrackedExecution, evaluation: Evaluation) -> None:
+    def note(self, evaluation: Evaluation) -> None:
         """Take in an answer that led to nothing that is to be written at once."""
+        entry = evaluation.entry
         if evaluation.contradicts:
             self._deps.metrics.contradicted.inc()
             log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
@@ -129,7 +121,7 @@ class ExecutionPoller:
     def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: Monotonic) -> Evaluation:
         lost = entry.known.lost is not None
         if entry.pending is not None and entry.failures is not None:
-            entry.failures.streak = None  # a list shows it: whoever does not know it is mistaken
+            entry.failures.refusals = 0  # a list shows it: whoever does not know it is mistaken
         # Whether nothing else could show that the account is well: what is lost cannot.
         alone = self._registry.found_count == (not lost) and not self._registry.listings
         reason = self._breaker.note(entry, reply, now=now, alone=alone, lost=lost)

@@ -4,11 +4,11 @@ One rule of failures for executions and for lists. No I/O, no events. How long s
 process ran: a stopped one (SIGSTOP, `docker pause`) asks nothing. A pause is the server's, and goes on meanwhile.
 """
 
-from watcher.clerk.api import Answer
+from watcher.clerk.api import Reply
 from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import LostReason, Outcome
 from watcher.domain.timestamps import EARLIEST, Monotonic
-from watcher.domain.transitions import EXECUTION_REASONS, grace_left_s, means_lost, prolong
+from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.polling.poll_item import Failures, PollItem
 from watcher.runtime.clock import Clock
 from watcher.runtime.pacing import Jitter, doubling, spread
@@ -20,6 +20,9 @@ LOST_EVERY_S = 600.0
 UNREADABLE_AFTER_S = 3600.0
 
 ERROR_JITTER = 0.1
+
+ROUNDING_S = 0.01
+"""A sum of times may come out a little too small."""
 
 PAUSING_CODES = frozenset({429, 503})
 PAUSE_CAP_S = 15 * 60.0
@@ -148,7 +151,7 @@ class AccountCircuitBreaker:
             self.note_stop(now=now, length_s=self._stopped_s - before_s)
 
     def note(
-        self, item: PollItem, reply: Answer, *, now: Monotonic, alone: bool = False, lost: bool = False
+        self, item: PollItem, reply: Reply, *, now: Monotonic, alone: bool = False, lost: bool = False
     ) -> LostReason | None:
         """Evaluate a reply. Return why the item is lost now, if it is.
 
@@ -171,7 +174,7 @@ class AccountCircuitBreaker:
             self._fail(reply, now=now)
         return reason
 
-    def _count(self, item: PollItem, reply: Answer, *, now: Monotonic, alone: bool) -> LostReason | None:
+    def _count(self, item: PollItem, reply: Reply, *, now: Monotonic, alone: bool) -> LostReason | None:
         """Count a failure of an item: it is lost once it was refused often enough, for long enough.
 
         Or could not be read for an hour in which the process ran; either while something else of the account succeeded.
@@ -185,13 +188,15 @@ class AccountCircuitBreaker:
             failures.unreadable_since, failures.ran_s = now, self._clock.running()
         refusal = EXECUTION_REASONS.get(reply.outcome)
         if refusal is not None:
-            failures.streak = prolong(failures.streak, refusal, at=now, other_success_at=self.success_at)
-            is_lost = means_lost(
-                failures.streak, lost_after=self._lost_after, lost_grace_s=self._lost_grace_s, alone=alone
-            )
-            return refusal if is_lost else None
+            # A gateway that refuses everything refuses the others too: one has succeeded since the last refusal.
+            is_own = bool(failures.refusals) and self.success_at is not None and self.success_at >= failures.refused_at
+            is_own |= alone and refusal is not LostReason.FORBIDDEN
+            failures.refused_from = failures.refused_from if failures.refusals else now
+            failures.refusals, failures.refused_at = failures.refusals + 1, now
+            is_long = failures.refusals >= self._lost_after and now - failures.refused_from >= self._lost_grace_s
+            return refusal if is_own and is_long else None
         if item.any_failure_counts:
-            failures.streak = None
+            failures.refusals = 0
         elif not is_unread:
             return None
         since, success_at = failures.unreadable_since, self.success_at
@@ -208,11 +213,11 @@ class AccountCircuitBreaker:
             return LOST_EVERY_S
         failures = item.failures or Failures()
         delay_s = doubling(max(1, failures.count), base_s=self._min_interval_s, cap_s=self._max_interval_s)
-        left_s = grace_left_s(
-            failures.streak, lost_after=self._lost_after, lost_grace_s=self._lost_grace_s, sent_at=sent_at
-        )
         spread_s = min(self._max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self._jitter))
-        return min(spread_s, max(left_s, self._min_interval_s))
+        left_s = failures.refused_from + self._lost_grace_s + ROUNDING_S - sent_at
+        if failures.refusals and failures.refusals + 1 >= self._lost_after and left_s > 0:
+            return min(spread_s, max(left_s, self._min_interval_s))
+        return spread_s
 
     def suspects(self, now: Monotonic) -> bool:
         """Return whether half the time to trouble has passed: time to ask what last succeeded."""
@@ -247,7 +252,7 @@ class AccountCircuitBreaker:
             if self.trouble is AccountTrouble.OVER_BUDGET:
                 self.trouble = None
 
-    def _fail(self, reply: Answer, *, now: Monotonic) -> None:
+    def _fail(self, reply: Reply, *, now: Monotonic) -> None:
         """Take in a failure. It pauses for as long as the server asks, else 1 s doubling to 60 s."""
         self._take_in_stop(now)
         if reply.status_code is None and reply.sent_at < self._resumed_at:

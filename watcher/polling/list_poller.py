@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import structlog
 
-from watcher.clerk.api import PageReply
-from watcher.domain.event import GapReason, OutboxEntry
+from watcher.clerk.api import Reply
+from watcher.domain.event import EventType, GapReason, OutboxEntry
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
@@ -61,7 +61,7 @@ class ListPoller:
         self._poll_queue = session.poll_queue
         self._alert_rules = session.alert_rules
         self._clock = session.deps.clock
-        self._pages: dict[tuple[str, int], PageReply] = {}  # the one that was asked for last is the last
+        self._pages: dict[tuple[str, int], Reply] = {}  # the one that was asked for last is the last
         self._at_rest = Step(QueueKind.STALE, self._rules.min_interval_s)  # where nothing is left to do
 
     async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
@@ -126,7 +126,7 @@ class ListPoller:
         return await self._read(request, reply, left=left)
 
     async def _ask_name(
-        self, request: ListRequest, page: PageReply, execution: str, *, left: dict[str, TrackedExecution]
+        self, request: ListRequest, page: Reply, execution: str, *, left: dict[str, TrackedExecution]
     ) -> Step:
         """Fetch one execution for what its pipeline is called, then read the page. If that fails events do without."""
         listing = request.listing
@@ -139,7 +139,7 @@ class ListPoller:
             self._deps.evaluator.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
         return await self._read(request, page, left=left)
 
-    async def _read(self, request: ListRequest, reply: PageReply, *, left: dict[str, TrackedExecution]) -> Step:
+    async def _read(self, request: ListRequest, reply: Reply, *, left: dict[str, TrackedExecution]) -> Step:
         """Take in a page: first its rows, each for itself, then what they say of the list."""
         if request.listing.unwatched:
             return self._at_rest
@@ -170,7 +170,7 @@ class ListPoller:
         listing.scan.note_aside(request.page, row_count=len(rows), total=reply.total)
         return self._at_rest
 
-    def _counts_as_found_at(self, request: ListRequest, reply: PageReply) -> Micros:
+    def _counts_as_found_at(self, request: ListRequest, reply: Reply) -> Micros:
         """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
 
         What a page shows that is read out of turn may have come later than that: it is a known row for the next scan
@@ -184,7 +184,7 @@ class ListPoller:
         scan.began_at = scan.began_at or now
         return scan.began_at
 
-    async def _step(self, listing: PipelineListState, reply: PageReply, *, known: Mapping[str, Micros]) -> Step:
+    async def _step(self, listing: PipelineListState, reply: Reply, *, known: Mapping[str, Micros]) -> Step:
         """Let the scan take in a page, and the list rest after it. Those read whole take a quarter of the requests."""
         scan, order = listing.scan, listing.scan.order
         known_rows = listing.known_rows(reply.rows or (), found_at=known)
@@ -231,10 +231,11 @@ class ListPoller:
                 return
             entries: tuple[OutboxEntry, ...] = ()
             if gap is not None:
-                event = evaluator.events.gap(
+                event, _ = evaluator.events.pipeline(
+                    EventType.PIPELINE_GAP,
                     watch,
-                    gap,
-                    at_most=at_most,
+                    {"reason": gap, "atMost": at_most},
+                    None,
                     name=evaluator.pipeline_names.get(watch.pipeline),
                     link=evaluator.link,
                     after=stream.sequence,
@@ -291,7 +292,7 @@ class ListPoller:
 
     # What fails
 
-    async def _fail(self, request: ListRequest, reply: PageReply, *, now: Monotonic) -> Step:
+    async def _fail(self, request: ListRequest, reply: Reply, *, now: Monotonic) -> Step:
         """Let a list rest, and report once why it is given up, if it is.
 
         One whose deeper pages are refused is read again from its head: the rest is a gap, once.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
-from watcher.clerk.api import PAGE_ROWS, PageReply
+from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
@@ -104,12 +104,6 @@ class _Page(NamedTuple):
     row_count: int
     known_rows: Collection[str]
 
-    def repeats(self, other: "_Page | None") -> bool:
-        """Return whether it shows what the page before it did: an API may show its last page for all beyond it."""
-        if other is None or other.number >= self.number or not self.row_count:
-            return False
-        return {row.id for row in self.rows} == {row.id for row in other.rows}
-
 
 class Scan:
     """One pass, made anew for each. Hand `page` to the API and its answer to `read`, until that returns a result.
@@ -121,7 +115,6 @@ class Scan:
     """
 
     def __init__(self, memory: ListMemory, cursor: Cursor) -> None:
-        """Begin with what the last scans learnt."""
         self.memory = memory
         self.began_at = NEVER
         self.depth = 0
@@ -140,7 +133,7 @@ class Scan:
         self._most_said = 0  # the highest total
         self._said: int | None = None  # the last total
         self._said_first: int | None = None  # by the page from which all others are read
-        self._overlaps = self._is_first_look = self._is_pushed = False  # by rows that came above
+        self._overlaps = False  # by rows that came above
         self._meets_known = self._skips_old = False
         # where it is
         self._previous: _Page | None = None
@@ -205,10 +198,9 @@ class Scan:
         if self._reads_back and page == self.head:
             self._length = max(self._length, self.memory.before(page) + row_count)
 
-    def note(self, reply: PageReply) -> None:
+    def note(self, reply: Reply) -> None:
         """Take in how many rows `page` has, and their dates, before they are judged."""
         rows = reply.rows or ()
-        self._is_first_look = self.page not in self._counts
         if row_count := len(rows) + reply.skipped:
             self._counts[self.page] = row_count
             self._learn_page_rows(row_count)
@@ -230,7 +222,7 @@ class Scan:
 
     def read(
         self,
-        reply: PageReply,
+        reply: Reply,
         *,
         known_rows: Collection[str] = (),
         unsettled: Collection[str] = (),
@@ -258,11 +250,6 @@ class Scan:
         self._count(page, reply.total, unsettled=unsettled)
         if self._stalled_count >= self.memory.pages_at_most and self.order is not None:
             return ScanResult(GapReason.OUTRUN, self.unread_count(), doubt="outrun")
-        if page.repeats(self._previous) and not self._reads_back:
-            is_all_seen = self._said is not None and len(self._seen) >= self._said > 0
-            if page.number == 2 and not is_all_seen:
-                return ScanResult(GapReason.UNORDERED, self.unread_count(), doubt="the first page for all")
-            page = page._replace(rows=(), row_count=0)
         if self.order is Order.OLDEST and not self._reads_back:
             last = self._find_last(page, reply.total)
             if last is None:
@@ -281,7 +268,6 @@ class Scan:
             self._count_stall(page, is_new=bool(unseen))
         self._seen |= ids
         self._overlaps = len(unseen) < len(ids)
-        self._is_pushed = self._is_first_look and bool(ids) and not unseen
         new = unseen.difference(page.known_rows, unsettled)
         self._new |= new
         self._later_count += len(new)
@@ -348,8 +334,6 @@ class Scan:
         length = self.memory.before(page.number) + page.row_count
         expected = max(self.memory.length or 0, self._most_said)
         is_known = self.memory.length is not None or self._most_said > 0
-        if self._is_pushed and self.order is not Order.OLDEST:
-            return True
         if length < expected:
             if (self.memory.is_cut or not page.row_count) and self._ask_again():
                 return False

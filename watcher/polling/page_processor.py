@@ -7,13 +7,13 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from watcher.clerk.api import PageReply
+from watcher.clerk.api import Reply
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details, FirstSight
-from watcher.polling.evaluator import Evaluated, Evaluation
+from watcher.polling.evaluator import Evaluation
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_scan import dated
 from watcher.polling.pipeline_list import PipelineListState
@@ -47,7 +47,7 @@ class ListedPage:
     """
 
     listing: PipelineListState
-    reply: PageReply
+    reply: Reply
     recorded: Mapping[str, ExecutionRecord]
     fresh: Collection[str]
     found_at: Micros
@@ -98,20 +98,20 @@ class PageProcessor:
 
         Raises `StoreError` when that failed for any.
         """
-        changed: list[Evaluated] = []
+        changed: list[Evaluation] = []
         memory = page.listing.scan.memory
         memory.ahead_us = max(memory.ahead_us, self._deps.api.ahead_us)
         try:
             for index, execution in self._different(rows.values(), page):
-                evaluated = self._evaluated(execution, page)
-                if evaluated is None:
+                evaluation = self._evaluated(execution, page)
+                if evaluation is None:
                     continue
-                page.listing.rows.put(evaluated.entry, index=index, scanned=page.scanned)
-                if evaluated.evaluation.change is None:
-                    self._poller.note(evaluated.entry, evaluated.evaluation)
-                    self._let_go(evaluated)
+                page.listing.rows.put(evaluation.entry, index=index, scanned=page.scanned)
+                if evaluation.change is None:
+                    self._poller.note(evaluation)
+                    self._let_go(evaluation)
                 else:
-                    changed.append(evaluated)
+                    changed.append(evaluation)
         finally:
             if changed:
                 await self._record(sorted(changed, key=_ended_at))
@@ -142,7 +142,7 @@ class PageProcessor:
         self._deps.metrics.polls[Outcome.OK].inc(same_count)
         return different
 
-    def _evaluated(self, execution: ExecutionSnapshot, page: ListedPage) -> Evaluated | None:
+    def _evaluated(self, execution: ExecutionSnapshot, page: ListedPage) -> Evaluation | None:
         """Return what a row leads to, nothing if its execution is somebody else's, or has ended."""
         listing = page.listing
         entry = page.left.pop(execution.id, None)
@@ -161,7 +161,7 @@ class PageProcessor:
             entry = TrackedExecution(known, listing.watch, known.polled_at, recorded=recorded is not None)
             self._registry.enter(entry)
         try:
-            return Evaluated(entry, self._evaluate(entry, execution, page), execution)
+            return self._evaluate(entry, execution, page)
         except BaseException:
             self._undo(entry)
             raise
@@ -171,7 +171,7 @@ class PageProcessor:
         entry.pending = None
         self._put_back(entry, 0.0 if entry.recorded else None)
 
-    async def _record(self, several: Sequence[Evaluated]) -> None:
+    async def _record(self, several: Sequence[Evaluation]) -> None:
         """Write, in one transaction, what rows led to, and let go of their entries.
 
         If that fails each is written for itself: what is wrong with one harms no other.
@@ -193,16 +193,14 @@ class PageProcessor:
         for each in several:
             self._let_go(each)
 
-    def _let_go(self, evaluated: Evaluated) -> None:
+    def _let_go(self, evaluation: Evaluation) -> None:
         """Let an entry go: to its confirmation, or back into the poll queue."""
-        entry, evaluation, execution = evaluated
+        entry = evaluation.entry
         if entry.pending is not None:
-            if (recorder := self._alert_rules.recorders.get(entry.known.pipeline)) is not None:
-                recorder.order.begin(entry)
             self._confirmations.add(entry)
         else:
             is_told = evaluation.polled_at is not None and not evaluation.contradicts
-            entry.row = execution if is_told else None
+            entry.row = evaluation.execution if is_told else None
             self._put_back(entry, evaluation.next_s)
 
     def _put_back(self, entry: TrackedExecution, next_s: float | None) -> None:
@@ -231,14 +229,16 @@ class PageProcessor:
             if entry.watch.whole and is_unknown and is_terminal(execution) and self._is_history(page, execution):
                 at = self._clock.steady_us()
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
-                return Evaluation(known, ExecutionChange(lease, None, known, ()), None)
+                return Evaluation(entry, execution, known, ExecutionChange(lease, None, known, ()), None)
         if not _selects(self._rules.details, execution):
             return self._deps.evaluator.success(entry, execution, sent_at=sent_at)
         now = self._clock.monotonic()
         if now >= entry.denied_until:
             entry.pending = PendingConfirmation(entry.known.pipeline, execution, sent_at, now)
+            if (recorder := self._alert_rules.recorders.get(entry.known.pipeline)) is not None:
+                recorder.pending.add(entry)
         found = None if entry.recorded else ExecutionChange(lease, None, entry.known, ())
-        return Evaluation(entry.known, found, 0.0)
+        return Evaluation(entry, execution, entry.known, found, 0.0)
 
     def _is_history(self, page: ListedPage, execution: ExecutionSnapshot) -> bool:
         """Return whether an execution that nobody knew had ended before its pipeline was watched, or long ago.
@@ -259,8 +259,8 @@ class PageProcessor:
         return not cursor.since_at < at <= self._deps.api_now_us() + FUTURE_US
 
 
-def _ended_at(evaluated: Evaluated) -> int:
-    at = None if evaluated.execution is None else evaluated.execution.finished_at
+def _ended_at(evaluation: Evaluation) -> int:
+    at = None if evaluation.execution is None else evaluation.execution.finished_at
     return 0 if at is None else to_us(at)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from watcher.clerk.api import PageReply
+from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic, from_us
@@ -186,7 +186,7 @@ class PipelineListState(PollItem):
     whole_pages: int = 0
     recorded_at: Monotonic = EARLIEST
     named: bool = False
-    nameless: tuple[PageReply, str] | None = None
+    nameless: tuple[Reply, str] | None = None
     gaps_emitted: frozenset[GapReason] = frozenset()
     failing_until: Monotonic = EARLIEST
     scanned_at: Monotonic = Monotonic(0.0)

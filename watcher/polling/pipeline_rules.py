@@ -21,7 +21,7 @@ from watcher.domain.rules import RULES, Asked, End, Rules, RuleState, UnjudgedEn
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
-from watcher.polling.evaluator import Evaluated
+from watcher.polling.evaluator import Evaluation
 from watcher.polling.list_scan import dated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
@@ -44,67 +44,22 @@ class _Draft:
     changes: list[ProblemChange] = field(default_factory=list)
 
 
-class ConfirmationOrder:
-    """The ends of one pipeline that are to be confirmed: what is `confirmed` before an older one waits for that."""
-
-    def __init__(self) -> None:
-        """Start with none."""
-        self._ended_at: dict[TrackedExecution, int] = {}
-        self.confirmed: dict[TrackedExecution, Evaluated] = {}
-
-    def begin(self, entry: TrackedExecution) -> None:
-        """Note that an end is to be confirmed."""
-        assert entry.pending is not None
-        self._ended_at[entry] = dated(entry.pending.execution) or 0
-
-    def end(self, entry: TrackedExecution) -> None:
-        """Note that an end waits no more: it is recorded now, or was denied."""
-        self._ended_at.pop(entry, None)
-        self.confirmed.pop(entry, None)
-
-    def keeps(self, confirmed: Evaluated) -> bool:
-        """Return whether an end must wait for an older one; then it is kept until `released`."""
-        ended_at = self._ended_at.get(confirmed.entry)
-        if ended_at is None or confirmed.evaluation.known.ended_at is None or self._first_at() >= ended_at:
-            return False
-        self.confirmed[confirmed.entry] = confirmed
-        return True
-
-    def waiting(self) -> frozenset[TrackedExecution]:
-        """Return all that is not recorded yet."""
-        return frozenset(self._ended_at)
-
-    def released(self) -> list[Evaluated]:
-        """Return, and let go of, those that wait for no older one any more; they are recorded next."""
-        if not self.confirmed:
-            return []
-        first_at = self._first_at()
-        free = [each for each in self.confirmed.values() if self._ended_at[each.entry] <= first_at]
-        for each in free:  # what is not recorded yet is still waited for
-            del self.confirmed[each.entry]
-        return sorted(free, key=lambda each: self._ended_at[each.entry])
-
-    def _first_at(self) -> float:
-        """Return when the oldest ended that is not confirmed yet, or not recorded since; infinity if there is none."""
-        return min((at for entry, at in self._ended_at.items() if entry not in self.confirmed), default=inf)
-
-
 @dataclass(slots=True)
 class _Batch:
     """Answers that are written together, and why they could not be."""
 
-    several: list[Evaluated] = field(default_factory=list)
+    several: list[Evaluation] = field(default_factory=list)
     error: BaseException | None = None
 
 
 class PipelineRecorder:
-    """The rules of one pipeline. `order` knows those of its ends that a GET is to confirm."""
+    """The rules of one pipeline. They judge an end after all older ones, those too that are `pending`."""
 
     def __init__(self, deps: AccountDependencies, watch: Watch, stream: PipelineStream) -> None:
-        """Know nothing yet, and hold ends back: `begin` is to follow."""
+        """Hold ends back: `begin` is to follow."""
         self.watch = watch
         self.has_begun = False  # by the rules of `watch`
-        self.order = ConfirmationOrder()
+        self.pending: set[TrackedExecution] = set()
         self._deps = deps
         self._stream = stream
         self._clock = deps.clock
@@ -138,18 +93,6 @@ class PipelineRecorder:
             await self._write()
         self.has_begun = True
 
-    async def retire(self) -> None:
-        """Forget what the rules went by, once all is written that was handed in: nothing more comes.
-
-        What ends from now on they do not see, so if they return they must not go by it. Raises `StoreError`.
-        """
-        async with self._stream.writing:  # whoever handed in something before is let in before
-            at = self._stream.sequence
-            forgotten = SourceChange(
-                self._deps.lease, at, at, pipeline=self.watch.pipeline, rules=RuleState(), judges_all=True
-            )
-            await self._deps.store.record(forgotten)
-
     def hold(self) -> None:
         """Judge no end before a scan is complete that begins from now on: some may not have been seen yet."""
         if self.watch.whole:
@@ -167,18 +110,16 @@ class PipelineRecorder:
         before `silent_until`, by the API's clock.
         """
         if self._held_since is not None and self._awaited is None and asked_at >= self._held_since:
-            self._awaited = self.order.waiting()
+            self._awaited = self._unconfirmed()
         async with self._stream.writing:
             # What a scan showed that began before the rules is not known here: it may have been the last start.
             await self._write(silent_until=silent_until if asked_at >= self._begun_at else None)
 
-    async def record(self, several: Sequence[Evaluated]) -> None:
+    async def record(self, several: Sequence[Evaluation]) -> None:
         """Write changes, and with them what the rules make of them. Raises `StoreError`: then nothing was written.
 
         What comes while something is written goes together in one transaction then.
         """
-        for entry, _, _ in several:
-            self.order.end(entry)
         batch = self._waiting
         batch.several += several
         async with self._stream.writing:
@@ -192,23 +133,26 @@ class PipelineRecorder:
             elif batch.error is not None:
                 raise batch.error
 
-    async def _write(self, several: Sequence[Evaluated] = (), *, silent_until: Micros | None = None) -> None:
+    async def _write(self, several: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
         deps, rules, before = self._deps, self._rules, self._stream.sequence
-        is_released = self._awaited is not None and self.order.waiting().isdisjoint(self._awaited)
-        is_held = not is_released and self._held_since is not None
-        news = [(each.evaluation.change, each.execution) for each in several if each.evaluation.change is not None]
+        unconfirmed = self._unconfirmed() - {each.entry for each in several if each.known.ended_at}
+        is_released = self._awaited is not None and unconfirmed.isdisjoint(self._awaited)
+        until = min([dated(each.pending.execution) or 0 for each in unconfirmed if each.pending], default=inf)
+        if self._held_since is not None and not is_released:
+            until = -inf
+        news = [(each.change, each.execution) for each in several if each.change is not None]
         bodies = {change.known.execution: change.entries[-1].event.body for change, _ in news if change.entries}
         draft = _Draft(self._state.kept_for(rules), dict(self._problems), bodies)
-        ends = [each for change, execution in news if (each := self._end_of(change, execution)) is not None]
-        ends += self._held if is_released else []
-        ends = sorted(ends, key=attrgetter("end")) if rules.ask_about(Asked.END) else []
-        unjudged = tuple(ends) if is_held else ()
-        for execution, end in () if is_held else ends:
+        new = [each for change, execution in news if (each := self._end_of(change, execution)) is not None]
+        ends = sorted([*self._held, *new], key=attrgetter("end")) if rules.ask_about(Asked.END) else []
+        judged = [each for each in ends if each.end.ended_at <= until]
+        held = ends[len(judged) :]
+        for execution, end in judged:
             draft.state = draft.state.with_end(end, rules)
             problem = draft.problems.get(EventType.PIPELINE_FAILING)
             if end.failed and problem is not None:
                 draft.problems[problem.kind] = replace(problem, failed_count=problem.failed_count + 1)
-            if not is_released or end is ends[-1].end:  # what waited is judged once, by what stands then
+            if not is_released or end is judged[-1].end:  # what waited is judged once, by what stands then
                 await self._ask(draft, Asked.END, at=end.ended_at, execution=execution)
         if rules.ask_about(Asked.START):
             starts = [self._started_at(change, execution) for change, execution in news]
@@ -223,7 +167,9 @@ class PipelineRecorder:
         counted = [each for each in draft.problems.values() if each != self._problems.get(each.kind)]
         draft.changes += map(ProblemChange, counted)
         changes: list[SingleChange] = [change for change, _ in news]
-        sequence, judges_all = before + len(draft.entries), is_released and bool(self._held)
+        is_any_judged = len(held) < len(self._held) + len(new)
+        sequence, judges_all = before + len(draft.entries), is_any_judged and bool(self._held)
+        unjudged = tuple(held if is_any_judged else new)
         if draft.state != self._state or draft.changes or unjudged or judges_all:
             written = (tuple(draft.entries), tuple(draft.changes))
             of_rules = SourceChange(deps.lease, before, sequence, None, *written, pipeline=self.watch.pipeline)
@@ -231,13 +177,18 @@ class PipelineRecorder:
         if changes:
             await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
         self._state, self._problems, self._stream.sequence = draft.state, draft.problems, sequence
-        self._held += unjudged
+        self._held = held
         if is_released:
-            self._held, self._held_since, self._awaited = [], None, None
+            self._held_since, self._awaited = None, None
         for type_ in [entry.event.type for entry in draft.entries]:
             log_it = log.warning if type_ in PROBLEM_KINDS else log.info
             log_it(type_.value, account=deps.lease.name, pipeline=self.watch.pipeline)
             deps.metrics.events.labels(type_).inc()
+
+    def _unconfirmed(self) -> frozenset[TrackedExecution]:
+        """Return those whose end a GET is to confirm still."""
+        self.pending = {each for each in self.pending if each.pending is not None and not each.unwatched}
+        return frozenset(self.pending)
 
     def _end_of(self, change: ExecutionChange, execution: ExecutionSnapshot | None) -> UnjudgedEnd | None:
         type_ = change.entries[-1].event.type if change.entries else None
@@ -269,10 +220,10 @@ class PipelineRecorder:
             entry, change = evaluator.events.pipeline(
                 rule.kind if opens else CLOSED_BY[rule.kind],
                 self.watch,
+                {"execution": await self._block(draft, execution) if opens and execution is not None else None},
+                problem,
                 name=evaluator.pipeline_names.get(self.watch.pipeline),
                 link=evaluator.link,
-                execution=await self._block(draft, execution) if opens and execution is not None else None,
-                problem=problem,
                 failed_count=rule.failed_count(draft.state, self._rules) if opens else 0,
                 after=self._stream.sequence + len(draft.entries),
                 at=evaluator.clock.now(),
@@ -298,10 +249,8 @@ class AccountRules:
     """The recorders of pipelines that have rules, by pipeline, and the sequences of pipelines' own events."""
 
     def __init__(self, deps: AccountDependencies) -> None:
-        """Start with none."""
         self._deps = deps
         self.recorders: dict[str, PipelineRecorder] = {}
-        self._retired: list[PipelineRecorder] = []  # and not forgotten yet
         self._streams: dict[str, PipelineStream] = {}
 
     def stream(self, pipeline: str, *, sequence: int = 0) -> PipelineStream:
@@ -310,18 +259,11 @@ class AccountRules:
         stream.sequence = max(stream.sequence, sequence)
         return stream
 
-    def drop(self, watches: Sequence[Watch]) -> list[Evaluated]:
-        """Judge by no rules but those of these watches; return what waits no more. `watch` is to follow."""
-        gone = self.recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
-        dropped = [self.recorders.pop(pipeline) for pipeline in gone]
-        self._retired += dropped
-        return [confirmed for recorder in dropped for confirmed in recorder.order.confirmed.values()]
-
     async def watch(self, watches: Sequence[Watch]) -> None:
-        """Go by the rules of these watches. Raises `StoreError`; then, or cancelled, it is to be called again."""
-        while self._retired:
-            await self._retired[-1].retire()
-            self._retired.pop()
+        """Go by the rules of these watches alone. Raises `StoreError`; then, or cancelled, it is to be called again."""
+        gone = self.recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
+        for pipeline in gone:  # what they went by is forgotten with the next tidying
+            del self.recorders[pipeline]
         for watch in watches:
             if watch.rules is None:
                 continue

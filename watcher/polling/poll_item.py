@@ -6,7 +6,6 @@ from typing import ClassVar
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
-from watcher.domain.transitions import Streak
 from watcher.domain.watch import Watch
 
 CONFIRM_WITHIN_S = 30.0
@@ -25,13 +24,16 @@ class QueueKind(Enum):
 
 @dataclass(slots=True)
 class Failures:
-    """Failures in a row of one item: how many poll errors, and `streak`, refusals that may become a loss.
+    """Failures in a row of one item: how many poll errors, and how many refusals, which may become a loss.
 
-    Since `unreadable_since` (monotonic seconds) it could not be read; by then the process had run for `ran_s`.
+    The first of these came at `refused_from`, the last at `refused_at`. Since `unreadable_since` it could not be read;
+    by then the process had run for `ran_s`. Moments are monotonic seconds.
     """
 
     count: int = 0
-    streak: Streak | None = None
+    refusals: int = 0
+    refused_from: Monotonic = EARLIEST
+    refused_at: Monotonic = EARLIEST
     unreadable_since: Monotonic | None = None
     ran_s: float = 0.0
 

@@ -105,7 +105,6 @@ class PollQueue:
     """
 
     def __init__(self, confirmations: ConfirmationQueue, *, max_interval_s: float) -> None:
-        """Start empty."""
         self.listings: dict[str, PipelineListState] = {}
         self._confirmations = confirmations
         self._max_interval_s = max_interval_s

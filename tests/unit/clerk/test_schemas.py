@@ -94,15 +94,6 @@ def test_the_allowed_fields_are_read_and_no_others() -> None:
     assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION) == ALLOWED
 
 
-def test_private_fields_appear_in_nothing_that_is_returned() -> None:
-    assert PRIVATE not in repr(parse_execution(json.dumps(FULL).encode(), asked=EXECUTION))
-    assert PRIVATE not in repr(page_of(FULL))
-
-
-def test_the_required_fields_are_enough() -> None:
-    assert parse() == ExecutionSnapshot(id=EXECUTION, status="running")
-
-
 @pytest.mark.parametrize("wrong", [None, [], {}, {"a": 1}, [1], "odd", 1e300, -1, True])
 @pytest.mark.parametrize("field", sorted(FULL.keys() - {"id", "status"}))
 def test_an_optional_field_of_any_type_costs_at_most_itself(field: str, wrong: object) -> None:

@@ -279,7 +279,8 @@ def test_overdue_reports_by_how_much() -> None:
 
 
 def gap_of(watch: Watch = WATCH, *, at_most: int | None = 12, link: str = "https://example.com/{pipelineId}") -> Event:
-    return EVENTS.gap(watch, GapReason.DELETED, at_most=at_most, link=link, after=3, at=SEEN).event
+    more = {"reason": GapReason.DELETED, "atMost": at_most}
+    return EVENTS.pipeline(EventType.PIPELINE_GAP, watch, more, None, link=link, after=3, at=SEEN).entry.event
 
 
 def of_account(name: str) -> Event:
@@ -290,7 +291,7 @@ def of_account(name: str) -> Event:
 
 
 def of_sink(type_: EventType) -> Event:
-    return EVENTS.sink(type_, sink="ops", answer="204", problem=None, after=3, at=SEEN).entry.event
+    return EVENTS.of_source(type_, "/sinks/ops", {"sink": "ops", "answer": "204"}, None, after=3, at=SEEN).entry.event
 
 
 SALES = {"id": PIPELINE, "name": "Sales agent"}

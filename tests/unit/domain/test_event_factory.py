@@ -4,12 +4,13 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from watcher.domain.envelope import Json, new_problem
-from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason, OutboxEntry
+from watcher.domain.event import AccountTrouble, ClosedReason, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
@@ -40,11 +41,11 @@ def execution(events: EventFactory) -> OutboxEntry:
 
 
 def gap(events: EventFactory) -> OutboxEntry:
-    return events.gap(WATCH, GapReason.DELETED, after=4, at=AT)
+    return events.pipeline(EventType.PIPELINE_GAP, WATCH, {"reason": "deleted"}, None, after=4, at=AT).entry
 
 
 def pipeline(events: EventFactory) -> OutboxEntry:
-    return events.pipeline(EventType.PIPELINE_SILENT, WATCH, problem=None, after=4, at=AT).entry
+    return events.pipeline(EventType.PIPELINE_SILENT, WATCH, {}, None, after=4, at=AT).entry
 
 
 def degraded(events: EventFactory) -> Reported:
@@ -57,7 +58,12 @@ def account(events: EventFactory) -> OutboxEntry:
 
 
 def sink(events: EventFactory) -> OutboxEntry:
-    return events.sink(EventType.SINK_FAILING, sink="ops", answer="503", problem=None, after=4, at=AT).entry
+    return of_sink(events, EventType.SINK_FAILING).entry
+
+
+def of_sink(events: EventFactory, type_: EventType, sink: str = "ops", **more: Any) -> Reported:
+    given = {"problem": None, "after": 4, "at": AT} | more
+    return events.of_source(type_, f"/sinks/{sink}", {"sink": sink}, but=sink, **given)
 
 
 @pytest.mark.parametrize(
@@ -103,23 +109,22 @@ def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_an
         ]
 
     lanes = [
-        told(events.pipeline, EventType.PIPELINE_FAILING, EventType.PIPELINE_RECOVERED, watch=WATCH),
-        told(events.pipeline, EventType.PIPELINE_SILENT, EventType.PIPELINE_ACTIVE, watch=WATCH),
+        told(events.pipeline, EventType.PIPELINE_FAILING, EventType.PIPELINE_RECOVERED, watch=WATCH, more={}),
+        told(events.pipeline, EventType.PIPELINE_SILENT, EventType.PIPELINE_ACTIVE, watch=WATCH, more={}),
         told(events.account, EventType.ACCOUNT_DEGRADED, EventType.ACCOUNT_RECOVERED, **trouble),
-        told(events.sink, EventType.SINK_FAILING, EventType.SINK_RECOVERED, sink="ops", answer="503"),
-        told(events.sink, EventType.SINK_DISABLED, EventType.SINK_RECOVERED, sink="hook", answer="410"),
+        told(partial(of_sink, events), EventType.SINK_FAILING, EventType.SINK_RECOVERED),
+        told(partial(of_sink, events), EventType.SINK_DISABLED, EventType.SINK_RECOVERED, sink="hook"),
         [execution(events).event.stream, execution(events).event.lane],
         [gap(events).event.lane],
         [gap(events).event.lane],
     ]
     assert [len(set(each)) for each in lanes] == [1] * 8
     assert len({each for lane in lanes for each in lane}) == 8
-    disabled = events.sink(EventType.SINK_DISABLED, sink="ops", answer="410", problem=None, after=4, at=AT)
-    assert disabled.entry.event.lane == sink(events).event.lane  # a sink has one problem
+    assert of_sink(events, EventType.SINK_DISABLED).entry.event.lane == sink(events).event.lane  # its one problem
 
 
 def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(events: EventFactory) -> None:
-    opening = events.pipeline(EventType.PIPELINE_FAILING, WATCH, problem=None, after=4, at=AT)
+    opening = events.pipeline(EventType.PIPELINE_FAILING, WATCH, {}, None, after=4, at=AT)
     assert opening.problem is not None
     problem = opening.problem.problem
     assert (opening.problem.is_new, problem.kind, problem.opened_at) == (True, EventType.PIPELINE_FAILING, AT)
@@ -127,7 +132,7 @@ def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(
     events.router.routes = {"late": ROUTES["ops"]}
     later = AT + timedelta(seconds=90)
     counted = replace(problem, failed_count=7)
-    closing = events.pipeline(EventType.PIPELINE_RECOVERED, WATCH, problem=counted, after=5, at=later)
+    closing = events.pipeline(EventType.PIPELINE_RECOVERED, WATCH, {}, counted, after=5, at=later)
     assert closing.problem == ProblemChange(counted, closed_at=later)
     assert (closing.entry.sinks, closing.entry.event.closes) == ((), True)
     assert json.loads(closing.entry.event.body)["data"]["problem"] == {
@@ -143,7 +148,7 @@ def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(
 
 def test_each_problem_of_a_pipeline_has_an_id_of_its_own_that_stays_the_same(events: EventFactory) -> None:
     def id_of(type_: EventType, after: int) -> object:
-        reported = events.pipeline(type_, WATCH, problem=None, after=after, at=AT)
+        reported = events.pipeline(type_, WATCH, {}, None, after=after, at=AT)
         assert reported.problem is not None
         return reported.problem.problem.id
 
@@ -163,8 +168,8 @@ def test_each_problem_of_a_pipeline_has_an_id_of_its_own_that_stays_the_same(eve
 def test_a_pipelines_event_leads_to_the_execution_that_it_is_about(
     events: EventFactory, link: str, execution: Json | None, expected: str | None
 ) -> None:
-    of = {"name": "Sales agent", "link": link, "execution": execution}
-    reported = events.pipeline(EventType.PIPELINE_FAILING, WATCH, **of, problem=None, after=0, at=AT)  # type: ignore[arg-type] # mixed
+    said, name = {"execution": execution}, "Sales agent"
+    reported = events.pipeline(EventType.PIPELINE_FAILING, WATCH, said, None, name=name, link=link, after=0, at=AT)
     data = json.loads(reported.entry.event.body)["data"]
     assert (data.get("link"), data.get("execution"), data["pipeline"]["name"]) == (expected, execution, "Sales agent")
 

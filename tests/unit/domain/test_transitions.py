@@ -8,17 +8,8 @@ from stores import from_us
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
-from watcher.domain.timestamps import Micros, Monotonic
-from watcher.domain.transitions import (
-    Observation,
-    Streak,
-    TransitionResult,
-    is_terminal,
-    lose,
-    means_lost,
-    observe,
-    prolong,
-)
+from watcher.domain.timestamps import Micros
+from watcher.domain.transitions import Observation, TransitionResult, is_terminal, lose, observe
 
 SECOND = 1_000_000
 NOW = Micros(1_800_000_000 * SECOND)
@@ -291,13 +282,3 @@ def test_an_execution_that_was_given_up_may_still_be_heard_of() -> None:
     assert known.ended_at == NOW - SECOND
     result = see(known, an_observation("running"))
     assert (emitted(result), result.known.ended_at) == ("running<lost", None)
-
-
-def test_a_streak_of_several_kinds_is_one_and_ends_with_the_last() -> None:
-    streak: Streak | None = None
-    for at, reason in ((1000, LostReason.NOT_FOUND), (1030, LostReason.FORBIDDEN), (1060, LostReason.REJECTED)):
-        other_success_at = Monotonic(1045) if at > 1045 else None
-        streak = prolong(streak, reason, at=Monotonic(at), other_success_at=other_success_at)
-    assert streak is not None
-    assert means_lost(streak, lost_after=3, lost_grace_s=60, alone=False)
-    assert streak.reason is LostReason.REJECTED

@@ -67,35 +67,6 @@ async def test_a_failed_poll_reports_nothing_and_doubles_the_wait_of_that_execut
     assert await account.emitted() == [("execution.running", "running", None)]
 
 
-async def test_a_missing_execution_is_lost_after_three_answers_over_the_grace(start: Start) -> None:
-    account = await start(A, B)
-    account.api.script[A] = Outcome.NOT_FOUND
-    await account.run_for(59)
-    assert await account.emitted() == [("execution.running", "running", None)]
-    await account.run_for(10)
-    assert await account.emitted() == [("execution.lost", "lost", None)]
-    polled = len(account.api.times(A))
-    await account.run_for(590)
-    assert len(account.api.times(A)) == polled
-
-
-async def test_a_lost_execution_that_answers_again_says_that_it_was_lost(start: Start) -> None:
-    account = await start(A, B)
-    await account.run_for(2)
-    account.api.script[A] = Outcome.NOT_FOUND
-    await account.run_for(130)
-    account.api.script[A] = said(A, "running")
-    await account.run_for(601)
-    of_a = [event for event in await account.events() if event.get("subject") == A]
-    assert [(event["type"], event["data"]["execution"].get("previousStatus")) for event in of_a] == [
-        ("execution.running", None),
-        ("execution.lost", "running"),
-        ("execution.running", "lost"),
-    ]
-    assert [event["sequence"] for event in of_a] == ["0000000001", "0000000002", "0000000003"]
-    assert of_a[1]["data"]["reason"] == "not_found"
-
-
 @pytest.mark.untraced
 async def test_a_lost_execution_is_polled_for_a_day_and_then_no_more(start: Start) -> None:
     account = await start(A, B)
@@ -121,19 +92,6 @@ async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account
         ("account.degraded", "invalid", None),
         ("account.recovered", "invalid", None),
     ]
-
-
-async def test_a_refused_key_stops_the_account_at_once_and_is_tried_once_a_minute(start: Start) -> None:
-    account = await start(A, B, C)
-    await account.run_for(2)
-    asked = len(account.api.asked)
-    account.api.default = Outcome.UNAUTHORIZED
-    await account.run_for(301)
-    assert len(account.api.asked) - asked <= 3 + 5
-    account.api.default = None
-    await account.run_for(61)
-    emitted = [event for event in await account.emitted() if event[0].startswith("account")]
-    assert emitted == [("account.degraded", "unauthorized", None), ("account.recovered", "unauthorized", None)]
 
 
 async def test_trouble_is_reported_after_its_time_probed_every_ten_seconds_and_ended_by_a_success(start: Start) -> None:
@@ -164,20 +122,6 @@ async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(start:
     again.api.default = None
     await again.run_for(61)
     assert ("account.recovered", "unauthorized", None) in await again.emitted()
-
-
-async def test_a_busy_server_pauses_the_whole_account_for_as_long_as_it_asks(start: Start) -> None:
-    account = await start(A, B)
-    await account.run_for(3)
-    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, 30.0
-    account.api.status_codes = {Outcome.RATE_LIMITED: 429}
-    await account.run_for(2)
-    account.api.default = None
-    asked = len(account.api.asked)
-    await account.run_for(25)
-    assert len(account.api.asked) == asked
-    await account.run_for(6)
-    assert len(account.api.asked) > asked
 
 
 async def test_requests_keep_the_pace(start: Start) -> None:
@@ -395,37 +339,24 @@ async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again
     assert types == {"account.degraded", "account.recovered", "execution.lost"}
 
 
-async def test_the_metric_of_the_last_success_stays_at_it_while_polls_fail(start: Start, clock: FakeClock) -> None:
-    account = await start(A)
-    registry = account.metrics.registry
-
-    def emitted() -> float | None:
-        return registry.get_sample_value("watcher_last_successful_poll_timestamp_seconds", {"account": "default"})
-
-    assert emitted() == 0
-    await account.run_for(0.5)
-    succeeded_at = clock.now().timestamp()
-    account.api.script[A] = Outcome.SERVER_ERROR
-    await account.run_for(50)
-    assert emitted() == pytest.approx(succeeded_at, abs=0.6)
-
-
-async def test_the_metric_of_the_last_success_stands_still_while_nothing_can_be_recorded(
+async def test_the_metric_of_the_last_success_stands_still_while_polls_fail_or_nothing_can_be_recorded(
     start: Start, heard: Any, clock: FakeClock
 ) -> None:
     heard.monitor = monitor = SimpleNamespace(failing_since=None)
     account = await start(A)
-    value = partial(
-        account.metrics.registry.get_sample_value,
-        "watcher_last_successful_poll_timestamp_seconds",
-        {"account": "default"},
-    )
+    name, labels = "watcher_last_successful_poll_timestamp_seconds", {"account": "default"}
+    value = partial(account.metrics.registry.get_sample_value, name, labels)
+    assert value() == 0
     await account.run_for(50)
-    monitor.failing_since, failing_from = clock.monotonic(), clock.now().timestamp()
-    await account.run_for(50)
-    assert value() == pytest.approx(failing_from, abs=10)
-    monitor.failing_since = None
-    assert value() == pytest.approx(clock.now().timestamp(), abs=10)
+    for stops in (True, False):
+        failing_from = clock.now().timestamp()
+        account.api.default = Outcome.SERVER_ERROR if stops else None
+        monitor.failing_since = None if stops else clock.monotonic()
+        await account.run_for(50)
+        assert value() == pytest.approx(failing_from, abs=10)
+        account.api.default = monitor.failing_since = None
+        await account.run_for(70)
+        assert value() == pytest.approx(clock.now().timestamp(), abs=10)
 
 
 async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) -> None:
@@ -463,24 +394,30 @@ async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldo
     assert await account.emitted() == [("execution.lost", "lost", "running")]
 
 
-async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(start: Start) -> None:
-    account = await start(A, B)
-    account.api.default = Outcome.TIMEOUT
+@pytest.mark.parametrize(
+    ("before", "trouble", "reason", "probes"),
+    [
+        (None, Outcome.UNAUTHORIZED, "unauthorized", 5),
+        (Outcome.TIMEOUT, Outcome.UNAUTHORIZED, "unreachable", 5),
+        (Outcome.FORBIDDEN, Outcome.FORBIDDEN, "unauthorized", 30),
+        (Outcome.TIMEOUT, Outcome.TIMEOUT, "unreachable", 30),
+    ],
+)
+async def test_of_an_account_in_trouble_one_probe_goes_every_ten_seconds_but_every_minute_if_its_key_is_refused(
+    start: Start, before: Outcome | None, trouble: Outcome, reason: str, probes: int
+) -> None:
+    account = await start(A, B, C)
+    account.api.default = before
     await account.run_for(70)
-    account.api.default = Outcome.UNAUTHORIZED
+    account.api.default = trouble
     await account.run_for(11)
     asked = len(account.api.asked)
     await account.run_for(300)
-    assert len(account.api.asked) - asked == 5
-
-
-async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(start: Start) -> None:
-    account = await start(A, B)
-    account.api.default = Outcome.FORBIDDEN
-    await account.run_for(70)
-    asked = len(account.api.asked)
-    await account.run_for(100)
-    assert len(account.api.asked) - asked == pytest.approx(10, abs=1)
+    assert len(account.api.asked) - asked == pytest.approx(probes, abs=1)
+    account.api.default = None
+    await account.run_for(61)
+    emitted = [event for event in await account.emitted() if event[0].startswith("account")]
+    assert emitted == [("account.degraded", reason, None), ("account.recovered", reason, None)]
 
 
 async def test_a_failed_poll_is_logged_with_its_reason(start: Start) -> None:

@@ -95,6 +95,7 @@ async def test_a_loss_names_the_last_look_that_saw_it_and_what_the_api_calls_its
     looks = account.api.times(A)
     (lost,) = await told(account, Outcome.NOT_FOUND, within_s=150)
     assert (lost["type"], lost["data"]["observed"]["notBefore"]) == ("execution.lost", stamp(looks[-1]))
+    assert (lost["data"]["reason"], lost["sequence"]) == ("not_found", "0000000002")
     assert lost["data"]["pipeline"]["name"] == "Sales agent"
 
 

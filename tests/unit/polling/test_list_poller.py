@@ -11,7 +11,7 @@ import pytest
 from stores import HeardStore, held, upkeep
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, Start, pages_of, said
 
-from watcher.clerk.api import PAGE_ROWS, PageReply
+from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
@@ -669,7 +669,7 @@ async def test_a_scan_that_began_before_it_was_wanted_does_not_count(start: Star
     account.api.gate.clear()
     hold, lists = asyncio.Event(), account.api.list
 
-    async def slowly(**request: Any) -> PageReply:
+    async def slowly(**request: Any) -> Reply:
         reply = await lists(**request)
         await hold.wait()
         return reply

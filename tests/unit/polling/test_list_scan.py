@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from stores import from_us
 
-from watcher.clerk.api import PageReply
+from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
@@ -41,8 +41,6 @@ class World:
     rate: float = 0.0
     calm_after: int = 10**9
     pages_at_most: int = 10
-    clamps: bool = False  # it gives its last page, or that of `clamped_at`, for those beyond
-    clamped_at: int | None = None
     asked: list[int] = field(default_factory=list)
     meanwhile: Callable[[int], None] | None = None  # after so many pages
 
@@ -63,7 +61,6 @@ class World:
 
     def page(self, number: int) -> list[ExecutionSnapshot]:
         rows = self.rows[::-1] if self.order is Order.NEWEST else self.rows
-        number = min(number, self.clamped_at or max(1, -(-len(rows) // self.page_rows))) if self.clamps else number
         return rows[(number - 1) * self.page_rows : number * self.page_rows]
 
     def scan(self, *, crash_after: int | None = None) -> ScanResult | None:
@@ -107,8 +104,8 @@ class World:
         return [row.id for row in rows if row.id not in self.recorded]
 
 
-def answer(rows: Sequence[ExecutionSnapshot], *, total: int | None, skipped: int = 0) -> PageReply:
-    return PageReply(Outcome.OK, Monotonic(0.0), tuple(rows), skipped, total, 200)
+def answer(rows: Sequence[ExecutionSnapshot], *, total: int | None, skipped: int = 0) -> Reply:
+    return Reply(Outcome.OK, Monotonic(0.0), None, 200, rows=tuple(rows), skipped=skipped, total=total)
 
 
 def seeds(count: int) -> list[Any]:
@@ -323,61 +320,6 @@ def test_what_comes_further_down_than_may_be_read_is_a_gap_and_is_not_looked_for
     assert world.scan() == ScanResult(GapReason.UNORDERED, 1)
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
-@pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
-@pytest.mark.parametrize("count", [51, 100, 130, 260, 300])
-@pytest.mark.parametrize("dated", [1.0, 0.0])
-def test_where_the_last_page_is_shown_for_those_beyond_it_the_list_ends_there(
-    order: Order, lie: str, count: int, dated: float
-) -> None:
-    world = World(order, lie, clamps=True, pages_at_most=60)
-    world.arrive(count, dated=dated)
-    for new in (0, 1, 49, 50, 0, 100):
-        world.arrive(new, dated=dated)
-        assert (world.scan(), world.missing(world.rows)) == (ScanResult(), [])
-        assert world.pages <= 12 * (len(world.rows) // 50 + 2)
-
-
-@pytest.mark.parametrize("lie", ["true", "null", "zero"])
-@pytest.mark.parametrize("page_rows", [25, 50])
-def test_where_a_list_that_ends_in_a_full_page_ends_is_found_by_few_requests(lie: str, page_rows: int) -> None:
-    world = World(Order.OLDEST, lie, clamps=True, page_rows=page_rows)
-    world.arrive(6 * page_rows)
-    for _ in range(2):
-        world.scan()
-    for gone in (0, 2 * page_rows, 0):
-        del world.rows[:gone]
-        assert world.scan() == ScanResult()
-        assert world.pages <= 6
-
-
-@pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("dated", [1.0, 0.0])
-@pytest.mark.parametrize(
-    ("count", "lie", "gap", "at_most"),
-    [
-        (50, "true", None, None),
-        (50, "null", GapReason.UNORDERED, None),
-        (30, "null", GapReason.UNORDERED, None),
-        (130, "null", GapReason.UNORDERED, None),
-        (130, "true", GapReason.UNORDERED, 80),
-        (130, "zero", GapReason.UNORDERED, None),
-    ],
-)
-def test_a_list_that_shows_its_first_page_for_all_others_is_a_gap_unless_its_total_is_no_more(
-    order: Order, dated: float, count: int, lie: str, gap: GapReason | None, at_most: int | None
-) -> None:
-    world = World(order, lie, clamps=True, clamped_at=1)
-    world.arrive(count, dated=dated)
-    assert world.scan() == ScanResult(gap, at_most)
-    for new in (0, 60) if order is Order.OLDEST or not dated else (60,):  # newest first what is known ends the scan
-        world.arrive(new)
-        result = world.scan()
-        assert result
-        assert (result.gap is not None) is (gap is not None or new > 0)
-
-
 class Endless(World):
     """A list each page of which shows rows that no other page showed."""
 
@@ -393,19 +335,3 @@ def test_the_end_of_a_list_is_not_looked_for_for_ever() -> None:
         assert result
         assert result.gap is GapReason.OUTRUN
         assert world.pages <= 2 * (world.pages_at_most + 2)
-
-
-class Turning(World):
-    """A list that turns over with every page of it that is read."""
-
-    def page(self, number: int) -> list[ExecutionSnapshot]:
-        self.order = Order.OLDEST if self.order is Order.NEWEST else Order.NEWEST
-        return super().page(number)
-
-
-def test_a_list_that_turns_over_with_each_page_is_a_gap() -> None:
-    world = Turning(Order.NEWEST)
-    world.arrive(100)
-    result = world.scan()
-    assert result
-    assert result.gap is GapReason.UNORDERED

@@ -1,6 +1,9 @@
 """The order in which executions are polled."""
 
 import random
+from collections.abc import Callable
+
+import pytest
 
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros, Monotonic
@@ -11,6 +14,8 @@ from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
 from watcher.polling.poll_queue import BY_DUE_AT, ConfirmationQueue, GetRequest, PollQueue
 
 WATCH = Watch("default", "p", ())
+Put = tuple[Callable[[], PollItem], float, str]
+"""What makes an item, when that was asked for last, and why it waits."""
 
 
 def an_entry(name: str = "e") -> TrackedExecution:
@@ -95,33 +100,24 @@ def test_what_is_due_and_what_has_grown_stale_go_by_turns() -> None:
     assert names(poll_queue, now=9) == ["s1", "d1", "s2", "d2", "s3"]
 
 
-def test_a_list_grows_stale_three_times_as_fast() -> None:
-    for now in (8.9, 9.1):
-        poll_queue, entry, list_ = a_poll_queue(), an_entry(), a_listing()
-        poll_queue.listings["listed"] = list_
-        entry.asked_at, list_.asked_at = Monotonic(0), Monotonic(6)
-        poll_queue.put(entry, due_at=Monotonic(1), queue=QueueKind.STALE)
-        poll_queue.put(list_, due_at=Monotonic(7), queue=QueueKind.STALE)
-        assert take(poll_queue, now) is (entry if now < 9 else list_)
-
-
-def test_what_is_late_goes_whoever_has_the_turn() -> None:
-    for now in (59.9, 60):
-        poll_queue, stale, due = a_poll_queue(), an_entry("stale"), an_entry("due")
-        stale.asked_at, due.asked_at = Monotonic(30), Monotonic(0)
-        poll_queue.put(stale, due_at=Monotonic(31), queue=QueueKind.STALE)
-        poll_queue.put(due, due_at=Monotonic(59))
-        assert take(poll_queue, now) is (stale if now < 60 else due)
-
-
-def test_a_late_list_goes_before_others_that_are_not_three_times_as_late() -> None:
-    for now in (159, 160):
-        poll_queue, entry, list_ = a_poll_queue(), an_entry(), a_listing()
-        poll_queue.listings["listed"] = list_
-        entry.asked_at, list_.asked_at = Monotonic(0), Monotonic(100)
-        poll_queue.put(entry, due_at=Monotonic(1), queue=QueueKind.STALE)
-        poll_queue.put(list_, due_at=Monotonic(101), queue=QueueKind.STALE)
-        assert take(poll_queue, now) is (entry if now < 160 else list_)
+@pytest.mark.parametrize(
+    ("first", "second", "until"),
+    [
+        pytest.param((an_entry, 0, "stale"), (a_listing, 6, "stale"), 9, id="a list grows stale thrice as fast"),
+        pytest.param((an_entry, 0, "stale"), (a_listing, 100, "stale"), 160, id="and so it does once it is late"),
+        pytest.param((an_entry, 30, "stale"), (an_entry, 0, "due"), 60, id="what is late goes whoever has the turn"),
+    ],
+)
+def test_one_goes_first_until_another_is_staler_or_late(first: Put, second: Put, until: float) -> None:
+    for now in (until - 0.1, until + 0.1):
+        poll_queue, items = a_poll_queue(), list[PollItem]()
+        for make, asked_at, queue in (first, second):
+            items.append(item := make())
+            if isinstance(item, PipelineListState):
+                poll_queue.listings["listed"] = item
+            item.asked_at = Monotonic(asked_at)
+            poll_queue.put(item, due_at=Monotonic(asked_at + 1), queue=QueueKind(queue))
+        assert take(poll_queue, now) is items[now > until]
 
 
 def test_scans_that_have_begun_take_every_second_turn_and_go_by_their_beginning() -> None:

@@ -261,60 +261,28 @@ async def test_a_start_that_shows_too_late_ends_no_silence(start: Start, clock: 
     assert await told(account) == ["pipeline.silent", "running"]
 
 
-async def test_a_confirmed_end_waits_for_an_older_one(start: Start) -> None:
+@pytest.mark.parametrize(
+    ("answer", "opened_by"), [("failed", 3), (Outcome.SERVER_ERROR, 3), ("running", 4), ("a restart", 4)]
+)
+async def test_an_end_is_told_at_once_but_judged_after_an_older_one_that_is_to_be_confirmed(
+    start: Start, answer: Any, opened_by: int
+) -> None:
     account = await whole(start, scan=RULES)
-    rows = [row(1), row(2), row(3, error="why")]
+    rows = [row(1), row(2), row(3), row(4, error="why")]
     show(account, *rows)
     account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     await account.run_for(10)
-    assert await told(account) == []  # the others are confirmed, and wait
-    account.api.script[name_of(1)] = rows[0]
-    await account.run_for(60)
-    events = await account.events()
-    assert [event.get("subject") for event in events] == [*map(name_of, (1, 2, 3)), None]
-    assert [event["data"]["observed"].get("delaySeconds", 0) < 10 for event in events] == [False, True, True, True]
-
-
-async def test_an_older_end_that_cannot_be_confirmed_in_time_holds_up_nobody_longer(start: Start) -> None:
-    account = await whole(start, scan=RULES)
-    show(account, row(1), row(2), row(3))
-    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
+    assert await told(account) == ["failed"] * 3
+    if answer == "a restart":  # what waits, and the list shows, is judged once
+        await account.watcher.cancel()
+        account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES)
+        show(account, *rows)
+    else:  # an error: not in time, so the row counts
+        account.api.script[name_of(1)] = answer if isinstance(answer, Outcome) else row(1, answer)
     await account.run_for(40)
-    assert [event.get("subject") for event in await account.events()] == [*map(name_of, (1, 2, 3)), None]
-
-
-async def test_an_older_end_that_is_denied_holds_up_nobody_longer(start: Start) -> None:
-    account = await whole(start, scan=RULES)
-    show(account, row(1), row(2))
-    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
-    await account.run_for(3)
-    account.api.script[name_of(1)] = row(1, "running")
-    await account.run_for(20)
-    assert [event["type"] for event in await account.events()] == ["execution.running", "execution.failed"]
-
-
-async def test_what_waits_for_an_older_end_when_the_process_ends_is_reported_by_the_next(start: Start) -> None:
-    account = await whole(start, scan=RULES)
-    show(account, row(1), row(2), row(3))
-    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
-    await account.run_for(5)
-    await account.watcher.drain()
-    await account.watcher.cancel()
-    assert await told(account) == []
-    account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES)
-    show(account, row(1), row(2), row(3))
-    await account.run_for(60)
-    assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
-
-
-async def test_what_waits_for_an_older_end_is_reported_once_the_rules_are_gone(start: Start) -> None:
-    account = await whole(start, scan=RULES)
-    show(account, row(1), row(2))
-    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
-    await account.run_for(5)
-    await account.watcher.watch([watch_of(None)])
-    await account.settle()
-    assert [event["subject"] for event in await account.events()] == [name_of(2)]
+    end, opening = await account.events()
+    assert (end["subject"], end["type"]) == (name_of(1), f"execution.{'running' if answer == 'running' else 'failed'}")
+    assert (opening["type"], opening["data"]["execution"]["id"]) == ("pipeline.failing", name_of(opened_by))
 
 
 async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(start: Start) -> None:

@@ -1,16 +1,11 @@
 """Rules that are removed, come back or are new while the process runs, and a store that fails meanwhile."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
-from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
-from stores import HeardStore
-from virtual import PIPELINE, RULES, Account, FakeClock, Start
+from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, row, show, told, watch_of, whole
+from stores import HeardStore, upkeep
+from virtual import PIPELINE, Account, FakeClock, Start
 
 from watcher.domain.errors import StoreError
-from watcher.domain.execution import Outcome
 from watcher.domain.rules import Rules
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
@@ -18,15 +13,11 @@ pytestmark = pytest.mark.untraced  # three times as long with coverage, and othe
 BOTH = Rules(IN_A_ROW.failing, HOUR_US)
 
 
-@asynccontextmanager
-async def writing(account: Account) -> AsyncIterator[None]:
-    """Let nothing of the pipeline be written meanwhile."""
-    async with account.watcher._alert_rules.stream(PIPELINE, sequence=0).writing:
-        yield
-
-
 async def change(account: Account, rules: Rules | None) -> None:
+    """Reload, and tidy up as is done after that."""
     await account.watcher.watch([watch_of(rules)])
+    if rules is None:
+        await (await upkeep(account.store)).forget_rules(present=())
 
 
 @pytest.mark.parametrize("is_held", [False, True])
@@ -45,40 +36,19 @@ async def test_what_came_while_there_were_no_rules_breaks_a_row(start: Start, *,
     assert await told(account) == ["failed", "failed", "success", "failed"]
 
 
-@pytest.mark.parametrize(("rules", "left", "again"), [(IN_A_ROW, None, [IN_A_ROW]), (BOTH, SILENT, [SILENT, BOTH])])
-async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(
-    start: Start, heard: HeardStore, rules: Rules, left: Rules | None, again: list[Rules]
-) -> None:
-    account = await whole(start, rules)
+async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(start: Start, heard: HeardStore) -> None:
+    account = await whole(start, BOTH)
     show(account, row(1), row(2))
     await account.run_for(5)
     heard.takes = lambda _item: False
     with pytest.raises(StoreError):
-        await change(account, left)
+        await change(account, SILENT)
     heard.takes = lambda _item: True
-    for each in again:
+    for each in (SILENT, BOTH):
         await change(account, each)
     show(account, row(1), row(2), row(12))
     await account.run_for(5)
     assert await told(account) == ["failed"] * 3
-
-
-async def test_what_waits_for_an_older_end_is_reported_though_a_newer_configuration_breaks_off_the_removal(
-    start: Start,
-) -> None:
-    account = await whole(start, scan=RULES)
-    show(account, row(1), row(2))
-    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
-    await account.run_for(5)
-    async with writing(account):
-        removal = asyncio.create_task(change(account, None))
-        while account.watcher._alert_rules.recorders:
-            await asyncio.sleep(0)
-        removal.cancel()
-        await asyncio.wait([removal])
-    await change(account, None)
-    await account.settle()
-    assert [event["subject"] for event in await account.events()] == [name_of(2)]
 
 
 async def test_a_silence_rule_that_is_new_in_the_middle_of_a_scan_does_not_take_old_rows_for_the_last_start(

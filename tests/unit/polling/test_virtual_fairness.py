@@ -11,7 +11,6 @@ import pytest
 from bench.population import Crowd, Population, end_s
 from bench.virtual_time import ACCOUNT, Stage, enter_stage
 
-from watcher.config.models import PollingSettings
 from watcher.domain.execution import Status
 from watcher.domain.watch import Watch
 from watcher.simulator.scenarios import pipeline_named
@@ -70,9 +69,9 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 async def begin(
     stack: AsyncExitStack, cast: Cast, *, rate_per_s: float, named: Collection[str] = (), directory: Path | None = None
 ) -> Stage:
-    stage = await enter_stage(stack, cast, rate_per_s=rate_per_s, polling=PollingSettings(), directory=directory)
+    stage = await enter_stage(stack, cast, rate_per_s=rate_per_s, directory=directory)
     watches = [Watch(ACCOUNT, pipeline.id, (), name="A") for pipeline in (BUSY, QUIET)]
-    await stage.watcher.watch([*watches, Watch(ACCOUNT, NAMED.id, tuple(named))] if named else watches)
+    await stage.account.watcher.watch([*watches, Watch(ACCOUNT, NAMED.id, tuple(named))] if named else watches)
     return stage
 
 
@@ -107,11 +106,11 @@ async def test_a_crowd_of_named_executions_starves_no_list(stack: AsyncExitStack
 @pytest.mark.long
 async def test_first_scans_that_take_minutes_are_no_budget_that_is_too_small(stack: AsyncExitStack) -> None:
     population = Population(Crowd(open_count=1200), until_s=400.0)
-    stage = await enter_stage(stack, population, rate_per_s=5.0, polling=PollingSettings())
-    await stage.watcher.watch([Watch(ACCOUNT, each.id, ()) for each in population.pipelines])
+    stage = await enter_stage(stack, population, rate_per_s=5.0)
+    await stage.account.watcher.watch([Watch(ACCOUNT, each.id, ()) for each in population.pipelines])
     await stage.run_until(330.0)
-    assert all(stage.watcher.lists_read)
-    assert stage.watcher._session.reported is None
+    assert all(stage.account.watcher.lists_read)
+    assert stage.account.watcher._session.reported is None
 
 
 @pytest.mark.long
