@@ -138,8 +138,7 @@ def _report_unfit(document: Document, path: Path, reason: InvalidValueError, *, 
         name = quoted(str(path[-1])) if reason.quote else "the key"
         document.report(path, f"{name} {reason.problem}", remedy=reason.remedy, key=True)
     elif reason.quote:
-        remedy = reason.blind_remedy if document.is_hidden(path) else reason.remedy
-        document.report(path, f"{document.subject(path)} {reason.problem}", remedy=remedy)
+        document.report(path, f"{document.subject(path)} {reason.problem}", remedy=reason.remedy)
     else:
         document.report((*path, reason.at) if reason.at else path, reason.problem, remedy=reason.remedy)
 

@@ -69,7 +69,7 @@ TABLE = [
     (WATCH + "    rules: {failing: {consecutive: 0}}",
      '5:36: watch[0].rules.failing.consecutive: "0" cannot be used; input should be greater than or equal to 1'),
     (WATCH + "    rules: {failing: {rate: 20}}",
-     '5:29: watch[0].rules.failing.rate: "20" has no unit; write 20%'),
+     '5:29: watch[0].rules.failing.rate: "20" is not a share; write a percentage, such as 20%'),
     (WATCH + "    rules: {failing: {rate: 20%, of_last: 5000}}",
      '5:43: watch[0].rules.failing.of_last: "5000" cannot be used; input should be less than or equal to 1000'),
     (WATCH + "    rules: {failing: {rate: 20%, at_least: 30}}",
@@ -241,7 +241,7 @@ TABLE = [
      "5:20: sinks.ops.headers.X-A: holds a line end or control character; write it on one line"),
     (HOOK + "    retry: {schedule: []}", "5:23: sinks.ops.retry.schedule: is empty; give at least one"),
     (HOOK + "    retry: {schedule: [1s, 5]}",
-     '5:28: sinks.ops.retry.schedule[1]: "5" has no unit; write 5s, 5m, 5h or 5d'),
+     '5:28: sinks.ops.retry.schedule[1]: "5" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
     # templates and groups
     ("sinks: {out: {type: stdout, remind_every: 4h}}",
      ("1:29: sinks.out.remind_every: is not for a sink of type stdout; "

@@ -168,7 +168,7 @@ def test_without_secrets_what_else_is_wrong_is_still_an_error(command: Command) 
     code, out, err = command("check", "--without-secrets")
     assert (code, out) == (2, "")
     assert err.splitlines()[-1] == "1 problem in watcher.yaml"
-    assert 'accounts.default.rate_limit: "5" has no unit' in err
+    assert 'accounts.default.rate_limit: "5" is not a rate' in err
 
 
 NO_SECRET = "sinks: {ops: {type: webhook, url: 'https://hooks.example.com/hush'}}"
