@@ -84,10 +84,8 @@ _TAB = re.compile(r" *\t")
 _MEANINGS: Sequence[tuple[str, str, str]] = (
     ("mapping values are not", "a colon where none can be", 'quote a text that holds ": ", or check indentation'),
     ("sequence entries are not", "a list item where none can be", "begin the list on a line of its own"),
-    ("scanning an alias", "an alias (*) without a name", 'quote a glob: "*"'),
-    ("undefined alias", "an alias (*name) without its anchor (&name) above", "quote the text if it is a glob"),
+    ("alias", "an alias (*name) without its anchor (&name) above", 'quote a glob: "*"'),
     ("cannot start any token", "a character no plain text may begin with", "quote the text"),
-    ("escape character", "an unknown \\ sequence in double quotes", "use single quotes, or \\\\ for a backslash"),
     ("end of stream", "a quote is never closed", "close it"),
     ("flow node", "a bracket is not closed, or a comma is missing", "close it with ] or }"),
     ("expected ',' or", "a bracket is not closed, or a comma is missing", "close it with ] or }"),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, Union
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -35,7 +35,6 @@ from watcher.runtime.settings import (
     Share,
     ShortText,
     as_written,
-    did_you_mean,
     file_twin,
     key_of,
     single,
@@ -96,13 +95,8 @@ def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # the last two for what is no name of a file of zones
-        known = available_timezones()
-        if not known:
-            remedy = "install tzdata, the system's package or Python's"
-            raise InvalidValueError("is not known: this system knows no time zones", remedy=remedy) from None
-        meant = next((zone for zone in sorted(known) if zone.lower().endswith(f"/{value.lower()}")), value)
-        remedy = did_you_mean(meant, known, rest="write one such as Europe/Berlin")
-        raise InvalidValueError("is no time zone", remedy=remedy) from None
+        remedy = "write one such as Europe/Berlin, and see that tzdata is installed"
+        raise InvalidValueError("is no time zone that this system knows", remedy=remedy) from None
     return value
 
 
