@@ -32,7 +32,7 @@ from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.clock import Clock
-from watcher.runtime.pacing import Pacer
+from watcher.runtime.pacing import SHARE
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
 from watcher.sinks.alert import SIGNS
@@ -362,9 +362,8 @@ class Poller:
         ((self._account, account),), polling = settings.accounts.items(), settings.polling
         (watch,) = watches_of(settings)
         self._progress, self._view, self._api, self._clock = progress, view, api, clock
-        self._interval_s = interval_s
-        self._began_at = self._due_at = now = clock.monotonic()
-        self._pacer = Pacer(account.rate_limit, now=now)
+        self._interval_s = max(interval_s, 1 / (account.rate_limit * SHARE))
+        self._began_at = self._due_at = clock.monotonic()
         self._entry = TrackedExecution(known=ExecutionRecord(watch.executions[0], watch.pipeline), watch=watch)
         self._breaker = AccountCircuitBreaker(
             min_interval_s=interval_s,
@@ -393,7 +392,7 @@ class Poller:
     @property
     def next_at(self) -> Monotonic:
         """Return when to poll next (monotonic seconds)."""
-        return max(self._due_at, self._pacer.ready_at, self._breaker.opens_at())
+        return max(self._due_at, self._breaker.opens_at())
 
     async def follow(self) -> None:
         """Poll until the wait is over."""
@@ -408,7 +407,6 @@ class Poller:
         entry, breaker, asked_at = self._entry, self._breaker, self._clock.monotonic()
         patient = asked_at - self._began_at >= PATIENT_AFTER_S
         self._due_at = Monotonic(asked_at + max(self._interval_s, PATIENT_INTERVAL_S if patient else 0.0))
-        self._pacer.spend(asked_at)
         breaker.last_probe_at, self.is_asking = asked_at, True
         reply = await self._api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
         now, self.is_asking = self._clock.monotonic(), False

@@ -54,7 +54,6 @@ class ConfigProblemsError(ConfigError):
     label = ""
 
     def __init__(self, problems: Iterable[Problem], *, file: str, source: str = "") -> None:
-        """Sort the problems by place and write them out."""
         self.problems = tuple(sorted(problems, key=lambda each: (each.line, each.column, each.path)))
         self.source = source
         count = len(self.problems)
@@ -118,7 +117,6 @@ class FileError(Exception):
     """
 
     def __init__(self, reason: str, *, remedy: str, place: tuple[int, int] = (0, 0)) -> None:
-        """Keep all."""
         super().__init__(reason)
         self.remedy, self.place = remedy, place
 

@@ -68,7 +68,6 @@ class LogLines:
     """The lines of one stream, which a thread writes: structlog hands each rendered line to the name of its level."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Start the thread."""
         self.stream = stream
         self._dropped_count = 0
         self._thread = WorkerThreads("log")

@@ -21,7 +21,6 @@ class InvalidValueError(ValueError):
     """
 
     def __init__(self, problem: str, *, remedy: str, quote: bool = True, at: str = "") -> None:
-        """Keep the parts."""
         super().__init__(f"{problem}; {remedy}")
         self.problem = problem
         self.remedy = remedy

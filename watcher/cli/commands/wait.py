@@ -96,17 +96,14 @@ def find_account(config: Path | None, name: str | None, *, environ: Mapping[str,
         file = find_config(config, environ=environ)
     if file is not None:  # neither the sinks nor their secrets are needed here
         settings = read_config(file, only=("accounts", "polling"))
-    accounts, known = settings.accounts, ", ".join(settings.accounts)
-    if not accounts:
-        if name is not None:
-            raise UsageError(f"--account: no file defines {quoted(name)}; name the file with --config")
+    accounts = settings.accounts
+    if not accounts and name is None:
         chosen, account, place = "default", _from_environment(environ), f"the environment variable {KEY_VARIABLE}"
-    elif name is None and len(accounts) > 1:
-        raise UsageError(f"there are several accounts in {file}; add --account with one of {known}")
-    elif name is not None and name not in accounts:
-        raise UsageError(f"--account: {quoted(name)} is not defined in {file}; accounts are: {known}")
     else:
-        chosen = name or next(iter(accounts))
+        chosen = next(iter(accounts)) if name is None and len(accounts) == 1 else name or ""
+        if chosen not in accounts:
+            known = ", ".join(accounts) or "there are none"
+            raise UsageError(f"--account: name one of those in {file or 'a file'}: {known}")
         account = accounts[chosen]
         key = "api_key" if account.api_key_file is None else "api_key_file"
         place = f"accounts.{chosen}.{key} in {file}"
