@@ -22,6 +22,7 @@ NO_EXECUTIONS = "give at least one, or remove the key to watch every execution"
 _OF_KEY = "[key]"
 _WORDS = re.compile(r"'([^']*)'")
 _ID_OF = "copy the id from the {}'s address in Clerk Chat"
+_EVERY = "name each by its id: one entry watches every execution of one pipeline"
 
 _ENTRIES = frozenset({"accounts", "watch", "sinks", "silences"})
 """The blocks that hold blocks."""
@@ -67,7 +68,8 @@ def _report(document: Document, path: Path, error: ErrorDetails) -> None:
             _report_sink_type(document, path)
         case "uuid_parsing", _:
             what = "pipeline" if path[-1] == "pipeline" or "pipelines" in path else "execution"
-            document.report(path, f"{document.subject(path)} is not a UUID", remedy=_ID_OF.format(what))
+            remedy = _EVERY if document.get(path) in {"*", "all"} else _ID_OF.format(what)
+            document.report(path, f"{document.subject(path)} is not a UUID", remedy=remedy)
         case kind, _ if kind in _WANTED:
             _report_kind(document, path, _WANTED[kind])
         case kind, _ if kind in _OWN_WORDS:
@@ -98,6 +100,8 @@ def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> N
     key = str(path[-1])
     problem = f'unknown key "{key}"' if is_safe_key(key) else "unknown key"
     remedy = did_you_mean(key, allowed, rest=f"allowed: {', '.join(allowed)}")
+    if path[0] == "silences" and key == "for":
+        remedy = "write until: with the moment it ends, such as 2026-12-24T00:00:00Z"
     document.report(path, problem, remedy=remedy, key=True)
 
 
@@ -161,7 +165,15 @@ def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> Non
         document.report(path, "has no value", remedy="give one or remove the key", key=True)
     else:
         found = _BLOCK if isinstance(value, dict) else _LIST if isinstance(value, list) else _VALUE
-        document.report(path, f"is {found[0]}, not {wanted[0]}", remedy=wanted[1])
+        remedy = wanted[1] if wanted is _VALUE else _example(document, path) or wanted[1]
+        document.report(path, f"is {found[0]}, not {wanted[0]}", remedy=remedy)
+
+
+def _example(document: Document, path: Path) -> str | None:
+    is_entry = path[0] in _ENTRIES and len(path) == 2
+    named = path[:-1] if is_entry or isinstance(path[-1], int) else path
+    field = field_at(document, named)
+    return f"write {named[-1]}: {field.examples[0]}" if field and field.examples else None
 
 
 def _report_own_words(document: Document, path: Path, error: ErrorDetails) -> None:

@@ -45,3 +45,15 @@ def test_a_file_that_is_replaced_by_one_of_the_same_size_and_age_is_another(file
     os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
     other.rename(file)
     assert stamps_of([file]) != before
+
+
+def test_a_link_that_leads_elsewhere_is_another_file_as_kubernetes_does_it(tmp_path: Path) -> None:
+    for day in ("monday", "tuesday"):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / "watcher.yaml").write_text("x")
+    (tmp_path / "..data").symlink_to("monday")
+    (tmp_path / "watcher.yaml").symlink_to("..data/watcher.yaml")
+    before = stamps_of([tmp_path / "watcher.yaml"])
+    (tmp_path / "..data_tmp").symlink_to("tuesday")
+    (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+    assert stamps_of([tmp_path / "watcher.yaml"]) != before

@@ -25,7 +25,8 @@ SQLITE = (
     "write sqlite:///watcher.db, sqlite:////var/lib/watcher/watcher.db or postgresql://user@host/db"
 )
 LISTEN = "write 127.0.0.1:8080, [::1]:8080 or :8080"
-NO_BLOCK = "not a block of keys; write key: value lines below it"
+NO_BLOCK = "not a block of keys"
+WRITE_ACCOUNTS = "write accounts: {default: {api_key: '${CLERK_API_KEY}'}}"
 ALONE = "is not for consecutive, which stands alone; keep one of the two"
 INTERVALS = "max_interval is below min_interval; raise max_interval, or lower min_interval"
 NO_BOT_TOKEN = (
@@ -45,7 +46,10 @@ TABLE = [
     ("? https://h.example/secret\n: 1", f"1:3: …: unknown key; {TOP}"),
     (HOOK + "    match: {team: sales}", ('5:13: sinks.ops.match.team: unknown key "team"; '
      "allowed: labels, pipelines")),
-    ("accounts:\n  api_key: k\n", f"2:12: accounts.api_key: is a single value, {NO_BLOCK}"),
+    ("accounts:\n  api_key: k\n", f"2:12: accounts.api_key: is a single value, {NO_BLOCK}; {WRITE_ACCOUNTS}"),
+    ("polling: 1s", f"1:10: polling: is a single value, {NO_BLOCK}; write key: value lines below it"),
+    (WATCH + "    rules: {failing: 3}",
+     f"5:22: watch[0].rules.failing: is a single value, {NO_BLOCK}; write failing: {{consecutive: 3}}"),
     ("polling: {cadance: fixed}", ('1:11: polling.cadance: unknown key "cadance"; did you mean "cadence"? Allowed: '
      "cadence, min_interval, max_interval, concurrency, first_sight, lookback, details, lost_after, lost_grace, "
      "degraded_after")),
@@ -210,7 +214,7 @@ TABLE = [
      f"5:54: sinks.ops.secret[1]: not a signing secret; {SECRET_REMEDY}"),
     (HOOK + "    secret: []", "5:13: sinks.ops.secret: is an empty list; give at least one value or remove the key"),
     (HOOK + "    secret: {a: b}",
-     "5:13: sinks.ops.secret: is a block of keys, not a list; write [one, two], or lines that begin with -"),
+     "5:13: sinks.ops.secret: is a block of keys, not a list; write secret: ${OPS_WEBHOOK_SECRET}"),
     (HOOK + "    events: [execution.fail]", ('5:14: sinks.ops.events[0]: "execution.fail" matches no event type; '
      'did you mean "execution.failed"? Globs such as "execution.*" work')),
     (HOOK + "    events: [elephant]",
@@ -306,7 +310,7 @@ def test_all_mistakes_are_reported_at_once_sorted_by_line(mistakes: Mistakes) ->
 def test_accounts_that_cannot_be_read_blame_no_watch(mistakes: Mistakes) -> None:
     lines = mistakes(f"accounts: [k]\nwatch:\n  - {{pipeline: {PIPELINE}, executions: [{RUN}]}}")
     assert lines == [
-        f"watcher.yaml:1:11: accounts: is a list, {NO_BLOCK}",
+        f"watcher.yaml:1:11: accounts: is a list, {NO_BLOCK}; {WRITE_ACCOUNTS}",
         "1 problem in watcher.yaml",
     ]
 

@@ -100,6 +100,10 @@ MISTAKES = [
         (MATCH, FROM, "until: 2026-12-24T01:00:00+01:00"),
         '71: silences[0].until: "2026-12-24T01:00:00+01:00" is not after from; write a later moment',
     ),
+    (
+        (MATCH, FROM, UNTIL, "for: 2h"),
+        '93: silences[0].for: unknown key "for"; write until: with the moment it ends, such as 2026-12-24T00:00:00Z',
+    ),
     # each week
     (
         (MATCH, FROM, WEEKLY),
