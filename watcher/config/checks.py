@@ -212,7 +212,7 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
 
 
 def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: Path) -> Iterator[Problem]:
-    fitting = [watch for watch in settings.watch if _fits(watch, sink.match)]
+    fitting = [watch for watch in settings.watch if fits(watch, sink.match)]
     for index, glob in enumerate(sink.events) if document.get((*path, "events")) is not None else ():
         at, types = (*path, "events", index), types_matching((glob,))
         if types & _OF_RULES and types != _ALL and not any(watch.rules for watch in fitting):
@@ -237,14 +237,15 @@ def _of_store(document: Document, settings: Settings) -> Iterator[Problem]:
         yield document.remark(("store", "url"), problem, remedy="name a local disk, or use PostgreSQL")
 
 
-def _fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
+def fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
+    """Return whether a match may be about this watch."""
     in_pipelines = not match.pipelines or watch.pipeline in match.pipelines
     accounts = match.accounts if isinstance(match, SilenceMatch) else ()
     return in_pipelines and (not accounts or watch.account in accounts) and match.labels.items() <= watch.labels.items()
 
 
 def _of_match(document: Document, settings: Settings, path: Path, match: Match | SilenceMatch) -> Iterator[Problem]:
-    if not any(_fits(watch, match) for watch in settings.watch):
+    if not any(fits(watch, match) for watch in settings.watch):
         key = ("labels",) if match.labels else ()
         remedy = "give a watch its labels, or correct it here"
         yield document.remark((*path, *key), "no watch fits all of what is given", remedy=remedy)

@@ -291,8 +291,8 @@ def _since(console: Console, asked: models.PipelineQuery) -> Micros:
 
 def _labels(wanted: Iterable[str]) -> Sequence[tuple[str, str, bool]]:
     """Return `team:sales` and `!env:dev` as key, value, and whether it is to be there."""
-    pairs = [(*text.removeprefix("!").partition(":")[::2], not text.startswith("!")) for text in wanted]
-    return [(key, value, is_there) for key, value, is_there in pairs]
+    parts = ((text.removeprefix("!").partition(":"), not text.startswith("!")) for text in wanted)
+    return [(key, value, is_there) for (key, _, value), is_there in parts]
 
 
 # Over HTTP

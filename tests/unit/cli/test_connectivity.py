@@ -29,11 +29,7 @@ PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 RUN = "9a1b0000-0000-4000-8000-000000000001"
 
 
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    return monkeypatch
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture
@@ -201,8 +197,8 @@ async def test_a_webhook_is_connected_to_and_sent_nothing(receiver: Receiver) ->
     assert receiver.requests == []
 
 
-async def test_behind_a_proxy_the_proxy_is_connected_to(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
-    no_proxy.setenv("http_proxy", receiver.url)
+async def test_behind_a_proxy_the_proxy_is_connected_to(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", receiver.url)
     trial = await tried(hook("http://hooks.invalid"))
     assert (trial.place, trial.code) == ("http://hooks.invalid", Exit.DONE)
     assert trial.words == "proxy connected, nothing sent"
@@ -210,10 +206,10 @@ async def test_behind_a_proxy_the_proxy_is_connected_to(receiver: Receiver, no_p
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_proxy_that_wants_a_login_says_where_it_is_given(
-    receiver: Receiver, no_proxy: pytest.MonkeyPatch, scheme: str
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     receiver.reply = says(answer(407))
-    no_proxy.setenv(f"{scheme}_proxy", receiver.url.replace("//", "//me:hunter2@"))
+    monkeypatch.setenv(f"{scheme}_proxy", receiver.url.replace("//", "//me:hunter2@"))
     of_api = await tried(account(f"{scheme}://api.invalid"))
     of_sink = await tried(hook(f"{scheme}://hooks.invalid"), send=True)
     assert (of_api.code, of_api.words) == (Exit.UNREACHABLE, "cannot be reached (proxy_auth)")
@@ -233,9 +229,9 @@ async def test_a_407_without_a_proxy_is_the_receivers_own(receiver: Receiver) ->
 @pytest.mark.parametrize("proxy", ["nowhere.invalid:3128", "http://me:hunter2@127.0.0.1:1"])
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_proxy_that_is_not_there_is_not_taken_for_the_target(
-    no_proxy: pytest.MonkeyPatch, scheme: str, proxy: str
+    monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str
 ) -> None:
-    no_proxy.setenv(f"{scheme}_proxy", proxy)
+    monkeypatch.setenv(f"{scheme}_proxy", proxy)
     of_api = await tried(account(f"{scheme}://api.invalid"))
     of_sink = await tried(hook(f"{scheme}://hooks.invalid"))
     assert (of_api.words, of_sink.words) == ("cannot be reached (proxy)", "fails (proxy)")
