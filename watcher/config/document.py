@@ -142,23 +142,21 @@ def stamps_of(paths: Iterable[FilePath]) -> Stamps:
 
 def read_file(path: FilePath, *, limit: int) -> bytes:
     """Return what a regular file of at most `limit` bytes holds. Raises `FileError`."""
+    data = b""
     try:
-        return _read(path, limit)
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):  # to open a pipe or a device may do something, or never end
+            with path.open("rb") as file:
+                data = file.read(limit + 1)
     except (OSError, ValueError) as error:  # a path may hold a null character
         reason = (getattr(error, "strerror", None) or "no usable path").lower()
         remedy = "correct the path or its permissions"
         raise FileError(f"{reason}, running as uid {os.geteuid()}", remedy=remedy) from None
-
-
-def _read(path: FilePath, limit: int) -> bytes:
-    mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         remedy = "name a file; Docker makes a directory where the file of a mount is missing"
         raise FileError("a directory", remedy=remedy)
-    if not stat.S_ISREG(mode):  # to open a pipe or a device may do something, or never end
+    if not stat.S_ISREG(mode):
         raise FileError("not a regular file", remedy="name a regular file")
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
     if len(data) > limit:
         raise FileError(f"larger than {limit // 1024} KiB", remedy="correct the path")
     return data
