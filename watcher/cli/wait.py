@@ -157,11 +157,7 @@ class Progress:
             self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat cannot be reached ({word})")
 
 
-ECHO_COLUMNS = 2
-"""Left free at the end of a line: there a terminal shows the `^C` that was typed, which must not begin a new line."""
-
 SIGN_OF_LIFE_US = 60_000_000
-_FEW_S = 10.0
 
 
 class View:
@@ -221,7 +217,7 @@ def picture(progress: Progress, *, columns: int) -> Text:
     )
     shown = [Text("  " if index else "").append_text(line) for index, line in enumerate(lines) if line]
     for line in shown:
-        line.truncate(columns - ECHO_COLUMNS, overflow="ellipsis")
+        line.truncate(columns, overflow="ellipsis")
     return Text("\n", no_wrap=True, overflow="ignore").join(shown)
 
 
@@ -276,7 +272,7 @@ def _polls(progress: Progress) -> str:
 
 
 def _few(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < _FEW_S else spell_duration(seconds)
+    return f"{seconds:.1f} s" if seconds < 10 else spell_duration(seconds)
 
 
 def _remark(progress: Progress) -> Text:
@@ -296,7 +292,6 @@ def _complaint(failure: PollFailure, progress: Progress) -> str:
     return f"API {failure.word} since {failure.since.astimezone():%H:%M}, retrying{never}"
 
 
-REDRAW_EVERY_S = 0.25
 PATIENT_AFTER_S = 3600.0
 PATIENT_INTERVAL_S = 10.0
 """After an hour nobody needs to know within two seconds."""
@@ -333,7 +328,7 @@ async def wait_for(
             view.show(progress)
             if progress.ending is not None or following.done():
                 break
-            await asyncio.wait([following], timeout=min(REDRAW_EVERY_S, ends_at - now))
+            await asyncio.wait([following], timeout=min(0.25, ends_at - now))
         following.cancel()
         await asyncio.wait([following])
     if not following.cancelled():

@@ -379,11 +379,6 @@ class HttpSettings(Block):
     `listen` is a loopback address."""
     token_file: str | None = file_twin("the token", example="/run/secrets/watcher_token")
 
-    @field_validator("token")
-    @classmethod
-    def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is not None and value.get_secret_value() else None
-
 
 def _ping_url(value: SecretStr) -> SecretStr:
     split_http_url(value.get_secret_value(), example="https://hc-ping.com/your-check")

@@ -25,7 +25,6 @@ from watcher.runtime.logs import configure_logs
 from watcher.runtime.units import spell_duration
 
 EXAMPLES = ("watcher wait PIPELINE EXECUTION --timeout 10m", "watcher wait PIPELINE EXECUTION --json | jq .type")
-SHORTEST_INTERVAL_S = 1.0
 KEY_VARIABLE = "CLERK_API_KEY"
 
 
@@ -50,7 +49,7 @@ def wait(
     pipeline, execution = parse_id(pipeline, of="pipeline"), parse_id(execution, of="execution")
     timeout_s = None if timeout is None else parse_seconds(timeout, option="--timeout")
     interval_s = parse_seconds(interval, option="--interval")
-    if interval_s < SHORTEST_INTERVAL_S:
+    if interval_s < 1:
         raise UsageError(f"--interval: {quoted(interval)} is too short; write 1s or more")
     settings, key_place = find_account(config, account, environ=os.environ)
     ((name, asked),) = settings.accounts.items()
