@@ -17,10 +17,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from aiohttp import ClientSession
 from console_rig import StandInOperator, unserved
-from postgres import postgres_server
+from postgres import EMPTY, postgres_server
 from sample_events import PIPELINE as FIRST
 
 from bench.figures import Figure, at_most, shown
@@ -29,6 +28,7 @@ from watcher.config.models import Settings
 from watcher.domain.event import EventType
 from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
+from watcher.store.copying import StoreEnd, copy_all
 from watcher.store.sql_store import open_store
 from watcher.web.api import api_routes
 from watcher.web.server import HttpServer
@@ -163,16 +163,6 @@ def fill_sqlite(path: Path, now: int) -> None:
         database.commit()
 
 
-def fill_postgresql(url: str, now: int) -> None:
-    with psycopg.connect(url) as database, database.cursor() as cursor:
-        for table, rows in FILL.items():
-            names = ", ".join(COLUMNS[table].split())
-            with cursor.copy(f"COPY {table} ({names}) FROM STDIN".encode()) as copy:
-                for row in rows(now):
-                    copy.write_row(row)
-        cursor.execute("SELECT setval(pg_get_serial_sequence('event', 'id'), (SELECT max(id) FROM event))")
-
-
 def settings() -> Settings:
     watch = [
         {"pipeline": pipeline_id(nth), "account": "default", "name": f"Agent {nth}", "labels": _labels(nth)}
@@ -246,8 +236,9 @@ def measure_console(repetitions: int) -> Iterator[Figure]:
         asyncio.run(fill(sqlite, ()))
         fill_sqlite(path, now)
         server = stack.enter_context(postgres_server(shared_buffers="256MB"))
-        postgresql = stack.enter_context(server.database())
-        fill_postgresql(postgresql, now)
+        postgresql = stack.enter_context(server.database(EMPTY))
+        ends = (StoreEnd(url, None, Clock()) for url in (sqlite, postgresql))
+        copy_all(*ends, copied=lambda *_: None, stopped=lambda: False)
         server.run("ANALYZE", postgresql)
         for database, url in (("SQLite", sqlite), ("PostgreSQL", postgresql)):
             took, cpu_ms = asyncio.run(_ask(url, repetitions))

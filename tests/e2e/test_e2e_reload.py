@@ -55,7 +55,7 @@ async def test_a_bad_file_changes_nothing_and_is_loud_and_sighup_reads_it_again_
     stage.write({**document, "polling": {"min_interval": "5"}})
     await life.until(lambda: life.logged("config.rejected"), what="it was rejected")
     problem = life.logged("config.rejected")[0]["problem"]
-    assert 'polling.min_interval: "5" has no unit; write 5s' in problem
+    assert 'polling.min_interval: "5" is not a duration; write 500ms' in problem
     assert "watcher_config_last_reload_successful 0.0" in (await page(f"{pages}/metrics"))[1]
     asked = len(simulator.request_log.entries)
     await life.until(lambda: len(simulator.request_log.entries) > asked + 9, what="it went on looking")

@@ -6,7 +6,7 @@ event is to be sent. What is shown of a URL is scheme, host and port.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,10 +16,9 @@ from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.build import open_client
 from watcher.domain.errors import Exit, StoreError, TransportFailedError
 from watcher.domain.execution import Outcome
-from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import REMEDIES
-from watcher.runtime.pacing import SHARE, Pacer
+from watcher.runtime.pacing import SHARE
 from watcher.runtime.settings import shown_url
 from watcher.runtime.threads import run_detached
 from watcher.sinks.protocol import SendOutcome, SinkContext
@@ -49,7 +48,12 @@ _KEY_FAILS = {
     Outcome.INVALID: ("does not answer as Clerk Chat's API does", "correct base_url"),
     Outcome.SERVER_ERROR: ("answers with a server error", "try again later"),
 }
-_OF_THE_PIPELINE = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN})
+_UNKNOWN = ("does not know pipeline {}", Exit.NOT_FOUND, "correct its id in watch")
+_PIPELINE_FAILS = {
+    Outcome.NOT_FOUND: _UNKNOWN,
+    Outcome.REJECTED: _UNKNOWN,
+    Outcome.FORBIDDEN: ("refuses pipeline {} to this key", Exit.UNREACHABLE, "let this key read it"),
+}
 """What is answered of one pipeline; any other failure would meet the next request, too."""
 
 
@@ -67,17 +71,6 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[T
     """Try a key with each of its watches; return what is to be said of the key, and then of single watches."""
     account, of_key = settings.accounts[name], f"accounts.{name}"
     place, took_ms = shown_url(account.base_url), 0.0
-    # The first request may go at once: nobody waits a minute for it because of a rate of 1/m.
-    pacer = Pacer(account.rate_limit, now=Monotonic(clock.monotonic() - 1 / (account.rate_limit * SHARE)))
-
-    async def ask(request: Awaitable[Reply]) -> Reply:
-        nonlocal took_ms
-        await asyncio.sleep(max(0.0, pacer.ready_at - clock.monotonic()))
-        began_at = clock.monotonic()
-        pacer.spend(began_at)
-        answer = await request
-        took_ms = (clock.monotonic() - began_at) * 1000
-        return answer
 
     def said(words: str, code: Exit = Exit.DONE, hint: str = "", *, target: str = of_key) -> Trial:
         return Trial(target, place, code, words, took_ms, hint)
@@ -89,24 +82,22 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[T
         hint = REMEDIES.get(answer.reason or "", hint).format(key=key)
         return said(words.format(cause=answer.reason), Exit.UNREACHABLE, hint)
 
-    def unknown(answer: Reply, pipeline: str, target: str) -> Trial:
-        words, code = f"does not know pipeline {pipeline} ({answer.status_code})", Exit.NOT_FOUND
-        remedy = "correct its id in watch"
-        if answer.outcome is Outcome.FORBIDDEN:
-            words, code = f"refuses pipeline {pipeline} to this key (403)", Exit.UNREACHABLE
-            remedy = "let this key read it"
-        return said(words, code, f"{remedy}, or watch it with the key of its own account", target=target)
-
     watched = [
         (f"watch[{nth}]", str(watch.pipeline)) for nth, watch in enumerate(settings.watch) if watch.account == name
     ]
     troubles: list[Trial] = []
     async with open_client(account, connections=1) as client:
         api = ClerkApi(client, base_url=account.base_url, clock=clock)
-        for target, pipeline in watched or [(of_key, str(uuid.uuid4()))]:
-            answer = await ask(api.list(pipeline=pipeline, page=1))
-            if answer.outcome in _OF_THE_PIPELINE:
-                troubles.append(unknown(answer, pipeline, target))
+        for nth, (target, pipeline) in enumerate(watched or [(of_key, str(uuid.uuid4()))]):
+            if nth:
+                await asyncio.sleep(1 / (account.rate_limit * SHARE))
+            began_at = clock.monotonic()
+            answer = await api.list(pipeline=pipeline, page=1)
+            took_ms = (clock.monotonic() - began_at) * 1000
+            if answer.outcome in _PIPELINE_FAILS:
+                words, code, remedy = _PIPELINE_FAILS[answer.outcome]
+                remedy += ", or watch it with the key of its own account"
+                troubles.append(said(f"{words.format(pipeline)} ({answer.status_code})", code, remedy, target=target))
             elif answer.outcome is not Outcome.OK:
                 return [refused(answer), *troubles]
     if len(troubles) == max(1, len(watched)) and all(trial.code is Exit.UNREACHABLE for trial in troubles):

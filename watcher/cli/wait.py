@@ -32,7 +32,7 @@ from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.clock import Clock
-from watcher.runtime.pacing import Pacer
+from watcher.runtime.pacing import SHARE
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
 from watcher.sinks.alert import SIGNS
@@ -157,11 +157,7 @@ class Progress:
             self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat cannot be reached ({word})")
 
 
-ECHO_COLUMNS = 2
-"""Left free at the end of a line: there a terminal shows the `^C` that was typed, which must not begin a new line."""
-
 SIGN_OF_LIFE_US = 60_000_000
-_FEW_S = 10.0
 
 
 class View:
@@ -221,7 +217,7 @@ def picture(progress: Progress, *, columns: int) -> Text:
     )
     shown = [Text("  " if index else "").append_text(line) for index, line in enumerate(lines) if line]
     for line in shown:
-        line.truncate(columns - ECHO_COLUMNS, overflow="ellipsis")
+        line.truncate(columns, overflow="ellipsis")
     return Text("\n", no_wrap=True, overflow="ignore").join(shown)
 
 
@@ -276,7 +272,7 @@ def _polls(progress: Progress) -> str:
 
 
 def _few(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < _FEW_S else spell_duration(seconds)
+    return f"{seconds:.1f} s" if seconds < 10 else spell_duration(seconds)
 
 
 def _remark(progress: Progress) -> Text:
@@ -296,7 +292,6 @@ def _complaint(failure: PollFailure, progress: Progress) -> str:
     return f"API {failure.word} since {failure.since.astimezone():%H:%M}, retrying{never}"
 
 
-REDRAW_EVERY_S = 0.25
 PATIENT_AFTER_S = 3600.0
 PATIENT_INTERVAL_S = 10.0
 """After an hour nobody needs to know within two seconds."""
@@ -333,7 +328,7 @@ async def wait_for(
             view.show(progress)
             if progress.ending is not None or following.done():
                 break
-            await asyncio.wait([following], timeout=min(REDRAW_EVERY_S, ends_at - now))
+            await asyncio.wait([following], timeout=min(0.25, ends_at - now))
         following.cancel()
         await asyncio.wait([following])
     if not following.cancelled():
@@ -362,9 +357,8 @@ class Poller:
         ((self._account, account),), polling = settings.accounts.items(), settings.polling
         (watch,) = watches_of(settings)
         self._progress, self._view, self._api, self._clock = progress, view, api, clock
-        self._interval_s = interval_s
-        self._began_at = self._due_at = now = clock.monotonic()
-        self._pacer = Pacer(account.rate_limit, now=now)
+        self._interval_s = max(interval_s, 1 / (account.rate_limit * SHARE))
+        self._began_at = self._due_at = clock.monotonic()
         self._entry = TrackedExecution(known=ExecutionRecord(watch.executions[0], watch.pipeline), watch=watch)
         self._breaker = AccountCircuitBreaker(
             min_interval_s=interval_s,
@@ -393,7 +387,7 @@ class Poller:
     @property
     def next_at(self) -> Monotonic:
         """Return when to poll next (monotonic seconds)."""
-        return max(self._due_at, self._pacer.ready_at, self._breaker.opens_at())
+        return max(self._due_at, self._breaker.opens_at())
 
     async def follow(self) -> None:
         """Poll until the wait is over."""
@@ -408,7 +402,6 @@ class Poller:
         entry, breaker, asked_at = self._entry, self._breaker, self._clock.monotonic()
         patient = asked_at - self._began_at >= PATIENT_AFTER_S
         self._due_at = Monotonic(asked_at + max(self._interval_s, PATIENT_INTERVAL_S if patient else 0.0))
-        self._pacer.spend(asked_at)
         breaker.last_probe_at, self.is_asking = asked_at, True
         reply = await self._api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
         now, self.is_asking = self._clock.monotonic(), False

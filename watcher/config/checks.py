@@ -145,8 +145,7 @@ _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")
 
 _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
 _OF_RULES = _OF_PIPELINES - types_matching(("execution.*", "pipeline.gap"))
-_ALL = frozenset(EventType)
-_NEVER_CLOSED = {type_ for type_ in _ALL if severity_of(type_) is not Severity.INFO} - PROBLEM_KINDS
+_NEVER_CLOSED = {type_ for type_ in EventType if severity_of(type_) is not Severity.INFO} - PROBLEM_KINDS
 _FOR_PAGERS = 'events: [pipeline.failing, pipeline.silent, execution.overdue, "account.*", "sink.*"]'
 
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
@@ -212,15 +211,15 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
 
 
 def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: Path) -> Iterator[Problem]:
-    fitting = [watch for watch in settings.watch if _fits(watch, sink.match)]
-    for index, glob in enumerate(sink.events) if document.get((*path, "events")) is not None else ():
-        at, types = (*path, "events", index), types_matching((glob,))
-        if types & _OF_RULES and types != _ALL and not any(watch.rules for watch in fitting):
+    if document.get((*path, "events")) is None or any(
+        watch.rules for watch in settings.watch if fits(watch, sink.match)
+    ):
+        return
+    for index, glob in enumerate(sink.events):
+        if (types := types_matching((glob,))) & _OF_RULES and types != frozenset(EventType):
             problem = "only rules lead to pipeline.failing and pipeline.silent, and no watch has any"
-            yield document.remark(at, problem, remedy="add rules: {failing: {consecutive: 3}} to a watch")
-        elif types == {EventType.EXECUTION_OVERDUE} and not any(watch.overdue_after_s for watch in fitting):
-            problem = f"{document.subject(at)} never comes: no watch has overdue_after"
-            yield document.remark(at, problem, remedy="add overdue_after: {running: 15m} to a watch")
+            remedy = "add rules: {failing: {consecutive: 3}} to a watch"
+            yield document.remark((*path, "events", index), problem, remedy=remedy)
 
 
 def _of_store(document: Document, settings: Settings) -> Iterator[Problem]:
@@ -237,14 +236,15 @@ def _of_store(document: Document, settings: Settings) -> Iterator[Problem]:
         yield document.remark(("store", "url"), problem, remedy="name a local disk, or use PostgreSQL")
 
 
-def _fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
+def fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
+    """Return whether a match may be about this watch."""
     in_pipelines = not match.pipelines or watch.pipeline in match.pipelines
     accounts = match.accounts if isinstance(match, SilenceMatch) else ()
     return in_pipelines and (not accounts or watch.account in accounts) and match.labels.items() <= watch.labels.items()
 
 
 def _of_match(document: Document, settings: Settings, path: Path, match: Match | SilenceMatch) -> Iterator[Problem]:
-    if not any(_fits(watch, match) for watch in settings.watch):
+    if not any(fits(watch, match) for watch in settings.watch):
         key = ("labels",) if match.labels else ()
         remedy = "give a watch its labels, or correct it here"
         yield document.remark((*path, *key), "no watch fits all of what is given", remedy=remedy)

@@ -54,7 +54,6 @@ class ConfigProblemsError(ConfigError):
     label = ""
 
     def __init__(self, problems: Iterable[Problem], *, file: str, source: str = "") -> None:
-        """Sort the problems by place and write them out."""
         self.problems = tuple(sorted(problems, key=lambda each: (each.line, each.column, each.path)))
         self.source = source
         count = len(self.problems)
@@ -84,10 +83,8 @@ _TAB = re.compile(r" *\t")
 _MEANINGS: Sequence[tuple[str, str, str]] = (
     ("mapping values are not", "a colon where none can be", 'quote a text that holds ": ", or check indentation'),
     ("sequence entries are not", "a list item where none can be", "begin the list on a line of its own"),
-    ("scanning an alias", "an alias (*) without a name", 'quote a glob: "*"'),
-    ("undefined alias", "an alias (*name) without its anchor (&name) above", "quote the text if it is a glob"),
+    ("alias", "an alias (*name) without its anchor (&name) above", 'quote a glob: "*"'),
     ("cannot start any token", "a character no plain text may begin with", "quote the text"),
-    ("escape character", "an unknown \\ sequence in double quotes", "use single quotes, or \\\\ for a backslash"),
     ("end of stream", "a quote is never closed", "close it"),
     ("flow node", "a bracket is not closed, or a comma is missing", "close it with ] or }"),
     ("expected ',' or", "a bracket is not closed, or a comma is missing", "close it with ] or }"),
@@ -120,7 +117,6 @@ class FileError(Exception):
     """
 
     def __init__(self, reason: str, *, remedy: str, place: tuple[int, int] = (0, 0)) -> None:
-        """Keep all."""
         super().__init__(reason)
         self.remedy, self.place = remedy, place
 
@@ -146,23 +142,21 @@ def stamps_of(paths: Iterable[FilePath]) -> Stamps:
 
 def read_file(path: FilePath, *, limit: int) -> bytes:
     """Return what a regular file of at most `limit` bytes holds. Raises `FileError`."""
+    data = b""
     try:
-        return _read(path, limit)
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):  # to open a pipe or a device may do something, or never end
+            with path.open("rb") as file:
+                data = file.read(limit + 1)
     except (OSError, ValueError) as error:  # a path may hold a null character
         reason = (getattr(error, "strerror", None) or "no usable path").lower()
         remedy = "correct the path or its permissions"
         raise FileError(f"{reason}, running as uid {os.geteuid()}", remedy=remedy) from None
-
-
-def _read(path: FilePath, limit: int) -> bytes:
-    mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         remedy = "name a file; Docker makes a directory where the file of a mount is missing"
         raise FileError("a directory", remedy=remedy)
-    if not stat.S_ISREG(mode):  # to open a pipe or a device may do something, or never end
+    if not stat.S_ISREG(mode):
         raise FileError("not a regular file", remedy="name a regular file")
-    with path.open("rb") as file:
-        data = file.read(limit + 1)
     if len(data) > limit:
         raise FileError(f"larger than {limit // 1024} KiB", remedy="correct the path")
     return data

@@ -97,16 +97,11 @@ def _report_missing(document: Document, path: Path) -> None:
 
 
 def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> None:
-    key, in_sink = str(path[-1]), path[0] == "sinks" and len(path) == 3
+    key = str(path[-1])
     problem = f'unknown key "{key}"' if is_safe_key(key) else "unknown key"
     remedy = did_you_mean(key, allowed, rest=f"allowed: {', '.join(allowed)}")
-    if in_sink and (kind := next((each for each, model in SINK_KINDS.items() if _field_of(model, key)), None)):
-        problem = f"is not for a sink of type {document.get((*path[:-1], 'type'))}"
-        remedy = f"remove it, or set it for a sink of type {kind}"
-    elif path[0] == "silences" and key == "for":
+    if path[0] == "silences" and key == "for":
         remedy = "write until: with the moment it ends, such as 2026-12-24T00:00:00Z"
-    elif path[-2:-1] == ("match",) and is_safe_key(key) and remedy.startswith("allowed"):
-        remedy = f"write labels: {{{key}: …}}, or one of {', '.join(allowed)}"
     document.report(path, problem, remedy=remedy, key=True)
 
 
@@ -138,8 +133,7 @@ def _report_unfit(document: Document, path: Path, reason: InvalidValueError, *, 
         name = quoted(str(path[-1])) if reason.quote else "the key"
         document.report(path, f"{name} {reason.problem}", remedy=reason.remedy, key=True)
     elif reason.quote:
-        remedy = reason.blind_remedy if document.is_hidden(path) else reason.remedy
-        document.report(path, f"{document.subject(path)} {reason.problem}", remedy=remedy)
+        document.report(path, f"{document.subject(path)} {reason.problem}", remedy=reason.remedy)
     else:
         document.report((*path, reason.at) if reason.at else path, reason.problem, remedy=reason.remedy)
 
@@ -179,12 +173,7 @@ def _example(document: Document, path: Path) -> str | None:
     is_entry = path[0] in _ENTRIES and len(path) == 2
     named = path[:-1] if is_entry or isinstance(path[-1], int) else path
     field = field_at(document, named)
-    if field is None or field.examples:
-        return f"write {named[-1]}: {field.examples[0]}" if field and field.examples else None
-    for name, inner in (block.model_fields if (block := block_of(field)) else {}).items():
-        if inner.examples:
-            return f"write {named[-1]}: {{{inner.alias or name}: {inner.examples[0]}}}"
-    return None
+    return f"write {named[-1]}: {field.examples[0]}" if field and field.examples else None
 
 
 def _report_own_words(document: Document, path: Path, error: ErrorDetails) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self, Union
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
     AfterValidator,
@@ -35,7 +35,6 @@ from watcher.runtime.settings import (
     Share,
     ShortText,
     as_written,
-    did_you_mean,
     file_twin,
     key_of,
     single,
@@ -96,13 +95,8 @@ def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # the last two for what is no name of a file of zones
-        known = available_timezones()
-        if not known:
-            remedy = "install tzdata, the system's package or Python's"
-            raise InvalidValueError("is not known: this system knows no time zones", remedy=remedy) from None
-        meant = next((zone for zone in sorted(known) if zone.lower().endswith(f"/{value.lower()}")), value)
-        remedy = did_you_mean(meant, known, rest="write one such as Europe/Berlin")
-        raise InvalidValueError("is no time zone", remedy=remedy) from None
+        remedy = "write one such as Europe/Berlin, and see that tzdata is installed"
+        raise InvalidValueError("is no time zone that this system knows", remedy=remedy) from None
     return value
 
 
@@ -384,11 +378,6 @@ class HttpSettings(Block):
     """Who has it may see the pages, use the API and act; empty is none. Without one they are served only where
     `listen` is a loopback address."""
     token_file: str | None = file_twin("the token", example="/run/secrets/watcher_token")
-
-    @field_validator("token")
-    @classmethod
-    def _empty_is_none(cls, value: SecretStr | None) -> SecretStr | None:
-        return value if value is not None and value.get_secret_value() else None
 
 
 def _ping_url(value: SecretStr) -> SecretStr:

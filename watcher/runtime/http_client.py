@@ -218,13 +218,11 @@ class Client:
         self._session._retry_connection = False  # noqa: SLF001 (it has no public switch; its own test client does this)
 
     async def __aenter__(self) -> Self:
-        """Return the client itself."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
     ) -> None:
-        """Close all connections."""
         await self._session.close()
 
     async def get(self, url: URL, *, read: Callable[[bytes], Awaitable[_Found]]) -> Response[_Found]:

@@ -23,8 +23,6 @@ LogFormat = Literal["auto", "json", "console"]
 
 log = structlog.get_logger()
 
-REPEATED_AFTER_S = 60.0
-
 LINES_COUNT = 2_000
 """So many lines may wait; what comes then is dropped and counted: a log is not worth standing still for."""
 
@@ -68,7 +66,6 @@ class LogLines:
     """The lines of one stream, which a thread writes: structlog hands each rendered line to the name of its level."""
 
     def __init__(self, stream: TextIO) -> None:
-        """Start the thread."""
         self.stream = stream
         self._dropped_count = 0
         self._thread = WorkerThreads("log")
@@ -145,5 +142,5 @@ class _Forward(logging.Handler):
         now = self._read()
         if now < self._quiet_until.get(complaint, now):
             return
-        self._quiet_until[complaint] = now + REPEATED_AFTER_S
+        self._quiet_until[complaint] = now + 60
         structlog.get_logger().warning("library.warned", library=record.name, level_name=record.levelname, error=kind)

@@ -68,7 +68,6 @@ class Metrics:
     """The registry of one daemon and the metrics that belong to no account or sink."""
 
     def __init__(self) -> None:
-        """Declare all metrics in a registry of their own."""
         # Or every counter would show a second time, as a gauge named `_created`.
         disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client types most, not this
         self.registry = CollectorRegistry()
@@ -176,7 +175,6 @@ class AccountMetrics:
     """The children of one account. The attributes are hot and used directly."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
-        """Create every known label set."""
         self.lists = {outcome: metrics.api_requests.labels(name, "list", outcome) for outcome in Outcome}
         self.list_duration = metrics.api_request_duration.labels(name, "list")
         self.requests = {outcome: metrics.api_requests.labels(name, "get", outcome) for outcome in Outcome}
@@ -279,7 +277,6 @@ class PipelineCollector(Collector):
     """Shows the numbers of pipelines to whoever asks for the metrics."""
 
     def __init__(self, accounts: Mapping[str, Mapping[str, PipelineMetrics]]) -> None:
-        """Show what is in there when somebody asks."""
         self._accounts = accounts
 
     def collect(self) -> Iterator[Metric]:
@@ -365,7 +362,6 @@ class SinkMetrics:
     """The children of one sink: counted directly, but for what is counted twice."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
-        """Create every known label set."""
         settled = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED, DeliveryState.DEAD, DeliveryState.SILENCED)
         self.outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in ("retried", *settled)}
         self._delay = metrics.delivery_delay.labels(name)

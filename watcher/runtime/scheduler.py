@@ -20,8 +20,9 @@ WakeIn = Callable[..., None]
 Tick = Callable[[], Awaitable[float | None]]
 """Does what is due and returns the seconds until it wants to run again, `None` for not before it is woken."""
 
-LONGEST_S = 10.0
-BEAT_EVERY_S = 1.0
+LONGEST_S = 2.0
+"""A wake that was lost costs an owner no more."""
+
 GUARD_EVERY_S = 0.5
 ALIVE_WITHIN_S = 30.0
 
@@ -37,10 +38,8 @@ class _Job:
     run: Tick
     woke_at: float  # by the clock of running time: a process that was stopped has not let its jobs sleep too long
     failed: Callable[[BaseException], None]
-    repeats: bool = False
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_ending: bool = False
-    is_resting: bool = False
     has_run: bool = False
     task: asyncio.Task[None] | None = None
 
@@ -72,10 +71,9 @@ class Schedule:
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         )
-        self._scheduler.add_job(self._beat, Every(BEAT_EVERY_S))
 
     def add(self, name: str, run: Tick, *, failed: Callable[[BaseException], None] | None = None) -> None:
-        """Add a job that runs at once, and again when it is woken, after the time it asks for, and once a second.
+        """Add a job that runs at once, and again when it is woken, and after the time it asks for, 2 s at the most.
 
         `failed` is given what it raises.
         """
@@ -83,7 +81,7 @@ class Schedule:
 
     def repeat(self, name: str, run: Tick, *, every_s: float) -> None:
         """Add a job that runs at once, when it is woken, and every so often for as long as the schedule runs."""
-        job = _Job(name, run, self._ran_s, self._fatal, repeats=True)
+        job = _Job(name, run, self._ran_s, self._fatal)
         self._scheduler.add_job(_wake, Every(every_s), args=(job,))
         self._begin(job)
 
@@ -141,7 +139,7 @@ class Schedule:
         try:
             while not job.is_ending:
                 job.woken.clear()
-                job.woke_at, job.is_resting = self._ran_s, False
+                job.woke_at = self._ran_s
                 delay_s = await job.run()
                 job.has_run = True
                 if job.woken.is_set():  # it may have come too late for this run to see; first it is others' turn
@@ -154,13 +152,6 @@ class Schedule:
                     timer.cancel()
         except Exception as error:  # noqa: BLE001 (nobody waits for the task: a dead job must end the daemon)
             job.failed(error)
-
-    async def _beat(self) -> None:
-        """Wake every owner that has not run since the last beat: a wake that was lost costs a second, or two."""
-        for job in self._jobs.values():
-            if job.is_resting and not job.repeats:
-                job.woken.set()
-            job.is_resting = True
 
     def _stand_guard(self, expected_at: float) -> None:
         """Measure how late this very call is, and have all run now that waits for a wall clock that was set back."""

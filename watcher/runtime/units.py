@@ -3,7 +3,6 @@
 import re
 from typing import NamedTuple
 
-_NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)", re.ASCII)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
@@ -17,20 +16,15 @@ _ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/\[\]]*)):(?P<
 class InvalidValueError(ValueError):
     """A value that cannot be used: what is wrong with it, and what would be right.
 
-    `problem` never holds the value. With `quote` it reads on after the quoted value ("is not a rate"), without it
-    stands alone. `blind_remedy` is for values nobody may see, where `remedy` holds the value itself. `at` is the key of
-    a block that has the problem, if it is not all of the block.
+    Neither holds the value. With `quote` the problem reads on after the quoted value ("is not a rate"), without it
+    stands alone. `at` is the key of a block that has the problem, if it is not all of the block.
     """
 
-    def __init__(
-        self, problem: str, *, remedy: str, quote: bool = True, blind_remedy: str | None = None, at: str = ""
-    ) -> None:
-        """Keep the parts; the text of the exception is safe wherever `remedy` is."""
+    def __init__(self, problem: str, *, remedy: str, quote: bool = True, at: str = "") -> None:
         super().__init__(f"{problem}; {remedy}")
         self.problem = problem
         self.remedy = remedy
         self.quote = quote
-        self.blind_remedy = blind_remedy or remedy
         self.at = at
 
 
@@ -49,9 +43,6 @@ def parse_duration(text: str) -> float:
         if seconds <= _LONGEST_S:
             return seconds
         raise InvalidValueError("is longer than a century", remedy="write at most 36500d")
-    if _NUMBER.fullmatch(text):
-        remedy = f"write {text}s, {text}m, {text}h or {text}d"
-        raise InvalidValueError("has no unit", remedy=remedy, blind_remedy="write it with a unit, such as 10s")
     raise InvalidValueError("is not a duration", remedy="write 500ms, 10s, 15m, 48h or 3d")
 
 
@@ -62,9 +53,6 @@ def parse_rate(text: str) -> float:
         if 0 < (per_s := float(match[1]) / _SECONDS[match[2]]) <= _FASTEST_PER_S:
             return per_s
         raise InvalidValueError("is no usable rate", remedy="write more than 0/s, at most 1000000/s, such as 5/s")
-    if _NUMBER.fullmatch(text):
-        remedy = f"write {text}/s or {60 * float(text):g}/m"
-        raise InvalidValueError("has no unit", remedy=remedy, blind_remedy="write it with a unit, such as 5/s")
     raise InvalidValueError("is not a rate", remedy="write 5/s or 300/m")
 
 
@@ -75,10 +63,6 @@ def parse_share(text: str) -> float:
         if 0 < (percent := float(match[1])) <= 100:
             return percent / 100
         raise InvalidValueError("is no share of a whole", remedy="write more than 0% and at most 100%")
-    if _NUMBER.fullmatch(text):
-        percent = float(text) * (100 if float(text) <= 1 else 1)
-        remedy = f"write {percent:.10g}%"
-        raise InvalidValueError("has no unit", remedy=remedy, blind_remedy="write it with %, such as 20%")
     raise InvalidValueError("is not a share", remedy="write a percentage, such as 20%")
 
 

@@ -118,18 +118,16 @@ class Simulator:
         if entry.key is None or request.method != "GET":
             return refusal(401 if entry.key is None else 405)
         now_s = self.world.now_s()
-        right, answered, rows = self._answer(request, entry=entry, now_s=now_s)
+        right = self._answer(request, entry=entry, now_s=now_s)
         entry.fault = self.dice.throw(now_s, execution=entry.execution)
-        if entry.fault in {None, Fault.SLOW}:
-            entry.answered, entry.rows = answered, rows
         if entry.fault is None:
             return right
+        if entry.fault is not Fault.SLOW:
+            entry.answered = entry.rows = None
         return await misbehave(entry.fault, request, right, faults=self.dice.faults, now=self.world.clock.now())
 
-    def _answer(
-        self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float
-    ) -> tuple[web.Response, str | None, Mapping[str, str] | None]:
-        """Return what the API says when nothing goes wrong, with the status of the one asked for, or of a page's."""
+    def _answer(self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float) -> web.Response:
+        """Return what the API says when nothing goes wrong, and note the statuses that it tells."""
         if entry.endpoint == "list" and entry.pipeline and entry.pipeline in self.world.pipelines:
             query = request.query
             try:
@@ -137,15 +135,16 @@ class Simulator:
             except ValueError:
                 number = limit = 0
             if number < 1 or not 1 <= limit <= PAGE_LIMIT:
-                return refusal(400), None, None
-            base_url = self.base_url
-            page, rows = listing(entry.pipeline, number=number, limit=limit, world=self.world, base_url=base_url)
-            return _success(page), None, rows
+                return refusal(400)
+            page, entry.rows = listing(
+                entry.pipeline, number=number, limit=limit, world=self.world, base_url=self.base_url
+            )
+            return _success(page)
         execution = self.world.find(entry.execution or "", pipeline=entry.pipeline)
         if execution is None or not execution.is_visible(now_s):
-            return refusal(404), None, None
-        document = full(execution, world=self.world, now_s=now_s)
-        return _success(document), execution.phase_at(now_s).status, None
+            return refusal(404)
+        entry.answered = execution.phase_at(now_s).status
+        return _success(full(execution, world=self.world, now_s=now_s))
 
 
 def _success(document: JsonObject) -> web.Response:

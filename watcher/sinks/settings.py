@@ -151,9 +151,7 @@ def _group_field(value: str) -> str:
     if value in _GROUPED_BY or (value.startswith("labels.") and value != "labels."):
         return value
     rest = f"write {', '.join(_GROUPED_BY)} or labels.NAME"
-    raise InvalidValueError(
-        "is nothing to group by", remedy=did_you_mean(value, _GROUPED_BY, rest=rest), blind_remedy=rest
-    )
+    raise InvalidValueError("is nothing to group by", remedy=did_you_mean(value, _GROUPED_BY, rest=rest))
 
 
 class RetrySettings(Block):

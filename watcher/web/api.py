@@ -29,9 +29,6 @@ from watcher.web.shown import Console
 
 API = "/api/v1"
 
-ENABLED_WITHIN_S = 20.0
-"""An owner that lives does what it is asked within a second; without one another takes over within 15 s."""
-
 _COMMA, _BEFORE_LABEL = re.compile(","), re.compile(r",(?=\s*!?[^:,]+:)")
 """What values of a query are apart by; a label's own value may hold a comma."""
 
@@ -208,7 +205,7 @@ async def replay(console: Console, asked: models.ReplayRequest) -> models.Replay
     return models.Replayed(replayed=count)
 
 
-async def enable(console: Console, name: str, within_s: float = ENABLED_WITHIN_S) -> models.Done:
+async def enable(console: Console, name: str, within_s: float = 20.0) -> models.Done:
     """Send again to a sink that its receiver disabled by a 410; 202 if that is not done within 20 s."""
     _sink(console, name)
     sink = next((each for each in (await console.status.get()).sinks if each.name == name), None)
@@ -291,8 +288,8 @@ def _since(console: Console, asked: models.PipelineQuery) -> Micros:
 
 def _labels(wanted: Iterable[str]) -> Sequence[tuple[str, str, bool]]:
     """Return `team:sales` and `!env:dev` as key, value, and whether it is to be there."""
-    pairs = [(*text.removeprefix("!").partition(":")[::2], not text.startswith("!")) for text in wanted]
-    return [(key, value, is_there) for key, value, is_there in pairs]
+    parts = ((text.removeprefix("!").partition(":"), not text.startswith("!")) for text in wanted)
+    return [(key, value, is_there) for (key, _, value), is_there in parts]
 
 
 # Over HTTP

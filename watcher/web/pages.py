@@ -34,12 +34,6 @@ NEEDS_COUNT = 10
 PIPELINES_COUNT = 50
 """Pipelines on a page: thousands would make it slow."""
 
-LATEST_COUNT = 20
-"""Executions on the page of a pipeline."""
-
-TRY_EVERY_S = 1.0
-"""Tokens are tried at the login no more often, whoever tries."""
-
 Found = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
 
@@ -104,7 +98,7 @@ def page_routes(
         if now < may_try_at:
             found["problem"] = "Somebody has just tried. Try again in a second."
             return respond(request, "login.html", found, 429)
-        may_try_at = Monotonic(now + TRY_EVERY_S)
+        may_try_at = Monotonic(now + 1)
         token = token_of(settings())
         if not same_secret(str(form.get("token", "")).strip(), token) or not token:
             found["problem"] = "This is not the token."
@@ -254,7 +248,7 @@ async def _pipeline(console: Console, status: Status, request: web.Request) -> F
     if it is None:
         raise api.RefusedError(HTTPStatus.NOT_FOUND, "there is no such pipeline in the configuration")
     problems = await api.problems(console, ProblemQuery(limit=200), f"{account}/{id_}")
-    latest = ExecutionQuery(account=[account], pipeline=[id_], limit=LATEST_COUNT)
+    latest = ExecutionQuery(account=[account], pipeline=[id_], limit=20)
     return {
         "it": it,
         "problems": problems.items,

@@ -14,7 +14,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from watcher.domain.event import EventType
-from watcher.domain.execution import Status
+from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES, Status
 from watcher.domain.problems import Severity, severity_of
 from watcher.domain.snapshots import ENDS_COUNT
 from watcher.runtime.terminal import harmless
@@ -22,13 +22,7 @@ from watcher.runtime.units import spell_duration
 from watcher.sinks.alert import SIGNS, usable_link
 from watcher.web.models import Stay
 
-GLYPHS: Mapping[str, str] = {
-    Status.NEW: "○",
-    Status.RUNNING: "▶",
-    Status.PAUSED: "‖",
-    Status.SUCCESS: "✓",
-    Status.FAILED: "✕",
-}
+_STATUSES = OPEN_STATUSES | TERMINAL_STATUSES
 
 LONGEST_MEDIANS = 10
 """A stay longer than so many times the median is drawn no longer."""
@@ -50,12 +44,12 @@ class Bar(NamedTuple):
 
 def glyph(status: str | None) -> str:
     """Return the sign of a status of an execution."""
-    return GLYPHS.get(status, "?") if status else "?"
+    return SIGNS[f"execution.{status}"][0] if status in _STATUSES else "?"
 
 
 def status_class(status: str | None) -> str:
     """Return the class of a status of an execution: what is lost or unknown shares one."""
-    return status if status and status in GLYPHS else "unknown"
+    return status if status and status in _STATUSES else "unknown"
 
 
 def event_glyph(type_: str) -> str:
@@ -123,7 +117,7 @@ def strip(ends: Sequence[str]) -> Mapping[str, str]:
 def timeline(stays: Sequence[Stay], now: datetime) -> Sequence[Bar]:
     """Return the stays side by side. Far longer ones than the others are cut, so that the short ones can be seen."""
     lengths = [seconds_between(stay.at, stay.until or now) for stay in stays]
-    if stays and GLYPHS.get(stays[-1].status) in {"✓", "✕"}:
+    if stays and stays[-1].status in TERMINAL_STATUSES:
         lengths[-1] = 0.0  # an end lasts
     typical = median([length for length in lengths if length] or [1.0])
     drawn = [min(length, LONGEST_MEDIANS * typical) for length in lengths]

@@ -15,6 +15,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
+from watcher.config.checks import fits
 from watcher.config.models import Settings, SilenceSettings, WatchSettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import severity_of
@@ -24,7 +25,6 @@ from watcher.runtime.terminal import first_visible
 from watcher.runtime.version import VERSION
 from watcher.sinks.alert import Alert, clean
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import SilenceMatch
 from watcher.store.console_store import ConsoleStore, Overview, Told
 from watcher.store.operator_store import OperatorStore
 from watcher.store.tables import AnyRow
@@ -160,14 +160,6 @@ def _delivery(row: AnyRow, watches: Mapping[str, WatchSettings], now: Micros) ->
 # Silences
 
 
-def _concerns(match: SilenceMatch, watch: WatchSettings) -> bool:
-    return (
-        (not match.accounts or watch.account in match.accounts)
-        and (not match.pipelines or watch.pipeline in match.pipelines)
-        and match.labels.items() <= watch.labels.items()
-    )
-
-
 def silence_of(row: AnyRow) -> SilenceSettings:
     """Return a silence that is stored, as the file writes it. Raises `ValidationError` for one of a later version."""
     from_, until = (from_us(at).isoformat() for at in (row.starts_at, row.ends_at))
@@ -190,7 +182,7 @@ def _silence(console: Console, settings: SilenceSettings, **more: str | None) ->
         until=until,
         weekly=settings.weekly,
         active=from_ <= now < until,
-        pipelines=sum(_concerns(settings.match, watch) for watch in console.settings().watch),
+        pipelines=sum(fits(watch, settings.match) for watch in console.settings().watch),
         comment=settings.comment,
         **more,
     )
@@ -223,12 +215,7 @@ async def find_status(console: Console) -> models.Status:
     sources: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
     for row in found.sources:
         as_of = row.written_at if (row.written_at or 0) > now - OWNED_WITHIN_US else None
-        sources[row.kind, row.name] = {
-            **row._asdict(),
-            **json.loads(row.body or b"{}"),
-            "state": row.state,
-            "as_of": as_of,
-        }
+        sources[row.kind, row.name] = {**row._asdict(), **json.loads(row.body or b"{}"), "as_of": as_of}
     accounts = {name: sources["account", name] for name in settings.accounts}
     of_pipelines = _by_pipeline([*found.problems, *found.overdue])
     pipelines: list[models.PipelineStatus] = []
@@ -243,7 +230,7 @@ async def find_status(console: Console) -> models.Status:
                 runbook=watch.runbook,
                 whole=not watch.executions,
                 problems=list(dict.fromkeys(row.kind for row in of_pipelines[name])),
-                silenced_until=max((end for match, end in silent if _concerns(match, watch)), default=None),
+                silenced_until=max((end for match, end in silent if fits(watch, match)), default=None),
                 **accounts[watch.account].get("pipelines", {}).get(id_, {}),
             )
         )

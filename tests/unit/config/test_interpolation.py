@@ -110,9 +110,9 @@ def test_an_unset_variable_is_the_only_thing_reported_of_its_value(mistakes: Mis
 
 def test_a_filled_in_value_is_not_shown(mistakes: Mistakes) -> None:
     text = "accounts: {a: {api_key: k, timeout: '${T}', rate_limit: '${R}'}}\nlog: {level: '${L}'}"
-    assert mistakes(text, T="10", R="5", L="inof") == [
-        "watcher.yaml:1:37: accounts.a.timeout: the filled-in value has no unit; write it with a unit, such as 10s",
-        "watcher.yaml:1:57: accounts.a.rate_limit: the filled-in value has no unit; write it with a unit, such as 5/s",
+    assert mistakes(text, T="99999d", R="5", L="inof") == [
+        "watcher.yaml:1:37: accounts.a.timeout: the filled-in value is longer than a century; write at most 36500d",
+        "watcher.yaml:1:57: accounts.a.rate_limit: the filled-in value is not a rate; write 5/s or 300/m",
         "watcher.yaml:2:14: log.level: the filled-in value is not known; allowed: debug, info, warning, error",
         "3 problems in watcher.yaml",
     ]

@@ -1,4 +1,3 @@
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
 from watcher.domain.errors import ConfigError, Exit
 from watcher.sinks.stdout import StdoutSettings
-from watcher.sinks.webhook import WebhookSettings
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]
@@ -87,21 +85,6 @@ def test_with_one_account_watches_need_not_name_it_and_with_several_they_do(load
     assert load(f"{ACCOUNT}  eu: {{api_key: e}}\n{WATCH}    account: eu").watch[0].account == "eu"
 
 
-def test_a_webhook_has_its_settings(load: Load) -> None:
-    secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
-    sink = load(
-        f"sinks:\n  ops:\n    type: webhook\n    url: https://u:p@h.example:8443/x?y=z\n    secret: {secret}\n"
-        "    headers: {Authorization: Bearer t}\n    events: ['account.*']\n    retry: {schedule: [5s]}\n"
-    ).sinks["ops"]
-    assert isinstance(sink, WebhookSettings)
-    assert sink.url.get_secret_value() == "https://u:p@h.example:8443/x?y=z"
-    assert [each.get_secret_value() for each in sink.secret] == [secret]
-    assert sink.headers["Authorization"].get_secret_value() == "Bearer t"
-    assert list(sink.retry.schedule) == [5]
-    assert "Bearer" not in repr(sink)
-    assert secret not in repr(sink)
-
-
 @pytest.mark.parametrize(
     ("taken", "added"), [([], "stdout"), (["stdout"], "stdout-2"), (["stdout", "stdout-2"], "stdout-3")]
 )
@@ -132,16 +115,6 @@ def test_a_bad_variable_is_named(mistakes: Mistakes) -> None:
 def test_a_variable_does_not_hide_that_its_block_is_wrong(mistakes: Mistakes) -> None:
     lines = mistakes("log: [level]", WATCHER_LOG_LEVEL="debug")
     assert lines[0].startswith("watcher.yaml:1:6: log: is a list, not a block of keys")
-
-
-def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "nope.yaml"
-    with pytest.raises(ConfigProblemsError) as caught:
-        load_config(path, environ={})
-    reason = f"no such file or directory, running as uid {os.geteuid()}"
-    assert str(caught.value) == (
-        f"{path}: cannot read this file ({reason}); correct the path or its permissions\n1 problem in {path}"
-    )
 
 
 @pytest.mark.untraced

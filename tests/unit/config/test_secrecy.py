@@ -129,12 +129,6 @@ def test_what_a_variable_holds_is_never_shown(text: str, value: str, tmp_path: P
     assert SENTINEL not in shown_of(text.replace("<>", "${KEY}"), path=tmp_path / "watcher.yaml", environ=environ)
 
 
-@pytest.mark.parametrize("unit", ["", "s", "/s"])
-def test_a_number_a_variable_holds_is_not_shown_either(unit: str, tmp_path: Path) -> None:
-    text = "accounts: {a: {api_key: k, timeout: '${N}', rate_limit: '${N}', colour: x}}\nlog: {level: '${N}'}"
-    assert "4711" not in shown_of(text, path=tmp_path / "watcher.yaml", environ={"N": f"4711{unit}"})
-
-
 def test_settings_print_no_secret(load: Callable[..., object]) -> None:
     text = "accounts: {a: {api_key: '${K}'}}\nsinks: {o: {type: webhook, url: 'https://h/${K}', headers: {A: '${K}'}}}"
     assert SENTINEL not in repr(load(f"{text}\nstore: {{password: '${{K}}'}}", K=SENTINEL))

@@ -1,5 +1,3 @@
-import sys
-import zoneinfo
 from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
@@ -62,22 +60,6 @@ def test_a_weekly_silence_is_of_hours_by_the_clock_of_its_zone(load: Load) -> No
     assert (begin.isoformat(), end.isoformat()) == ("2026-11-28T19:00:00+00:00", "2026-11-29T07:00:00+00:00")
 
 
-def test_a_system_that_knows_no_time_zones_is_named(mistakes: Mistakes, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = zoneinfo.TZPATH
-    for name in [each for each in sys.modules if each.partition(".")[0] == "tzdata"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "tzdata", None)
-    try:
-        zoneinfo.reset_tzpath([])
-        ZoneInfo.clear_cache()
-        assert mistakes(silence(MATCH, WEEKLY))[0].endswith(
-            '"Europe/Berlin" is not known: this system knows no time zones; '
-            "install tzdata, the system's package or Python's"
-        )
-    finally:
-        zoneinfo.reset_tzpath(paths)
-
-
 def test_without_the_key_there_are_none(load: Load) -> None:
     assert load(HEAD).silences == load(f"{HEAD}silences:\n").silences == load(f"{HEAD}silences: []").silences == ()
 
@@ -135,15 +117,12 @@ MISTAKES = [
         (MATCH, weekly(to='"24:01"')),
         '82: silences[0].weekly.to: "24:01" is not a time of day; write it like 08:00, from 00:00 to 24:00',
     ),
-    *(
+    (
+        (MATCH, weekly(timezone="Berlin")),
         (
-            (MATCH, weekly(timezone=zone)),
-            (
-                f'101: silences[0].weekly.timezone: "{zone}" is no time zone; '
-                'did you mean "Europe/Berlin"? Write one such as Europe/Berlin'
-            ),
-        )
-        for zone in ("Berlin", "Europe/Berln")
+            '101: silences[0].weekly.timezone: "Berlin" is no time zone that this system knows; '
+            "write one such as Europe/Berlin, and see that tzdata is installed"
+        ),
     ),
 ]
 

@@ -75,6 +75,7 @@ def test_a_bad_file_is_read_once(source: ConfigSource, file: Path) -> None:
     assert stamps_of(source.files) == source.files
 
 
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
     "more",
     [
@@ -85,8 +86,6 @@ def test_a_bad_file_is_read_once(source: ConfigSource, file: Path) -> None:
 def test_a_proxy_that_cannot_be_used_is_wrong_whoever_would_need_it(
     source: ConfigSource, file: Path, monkeypatch: pytest.MonkeyPatch, more: str
 ) -> None:
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.setenv("https_proxy", "socks5://proxy.example")
     file.write_text(TEXT.replace("accounts: {default: {api_key_file: secrets/key}}", more) if more else TEXT)
     with pytest.raises(ConfigError, match="HTTPS_PROXY: only http and https proxies are known"):

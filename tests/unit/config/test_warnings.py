@@ -24,7 +24,6 @@ NO_RULES = (
     "only rules lead to pipeline.failing and pipeline.silent, and no watch has any; "
     "add rules: {failing: {consecutive: 3}} to a watch"
 )
-NO_LIMIT = "never comes: no watch has overdue_after; add overdue_after: {running: 15m} to a watch"
 CLOSING = 'events: [pipeline.failing, pipeline.silent, execution.overdue, "account.*", "sink.*"]'
 OPENS = "opens incidents that nothing closes"
 PAGER = f"sinks: {{phone: {{type: webhook, template: pagerduty, routing_key: {'k' * 32}%s}}}}\n"
@@ -61,10 +60,7 @@ TABLE = [
     (RULED + HOOK + f"    events: ['pipeline.*']\n    match: {{pipelines: [{SALES}]}}\n", []),
     (BASE + HOOK + "    events: [pipeline.gap]\n", []),
     (BASE + HOOK + "    events: ['*']\n", []),
-    (BASE + HOOK + "    events: [execution.failed, execution.overdue]\n",
-     [f'9:32: sinks.ops.events[1]: "execution.overdue" {NO_LIMIT}']),
     (BASE + HOOK + "    events: ['execution.*']\n", []),
-    (BASE.replace("sales}}\n", "sales}, overdue_after: {new: 1m}}\n") + HOOK + "    events: [execution.overdue]\n", []),
     # pagers
     (RULED + PAGER % "", [(f"6:9: sinks.phone.events: {OPENS}: execution.failed, execution.lost, "
       f"execution.unrecognized, pipeline.gap; write {CLOSING}")]),

@@ -25,21 +25,11 @@ def test_every_picture_that_is_made_is_there() -> None:
 
 
 @pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
-def test_a_picture_is_small_and_fetches_nothing(path: Path) -> None:
+def test_a_picture_is_small_fetches_nothing_needs_no_style_sheet_and_cuts_no_line_off(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.encode()) <= 120_000
     assert not re.search(r"""(?:href|src)=|url\(["']?http""", text)
-
-
-@pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
-def test_a_picture_needs_no_style_sheet_to_be_right(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert not re.search(r"<style|var\(|rgba\(|xml:space|class=\"terminal-r\d", text)
-
-
-@pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
-def test_a_picture_cuts_no_line_off(path: Path) -> None:
-    assert "clip" not in path.read_text(encoding="utf-8")
+    assert not re.search(r"<style|var\(|rgba\(|xml:space|class=\"terminal-r\d|clip", text)
 
 
 @pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)

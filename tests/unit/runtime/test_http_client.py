@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import json
-import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -22,6 +21,8 @@ from watcher.domain.errors import LeaseExpiredError, TransportFailedError
 from watcher.domain.execution import Outcome
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import USER_AGENT, Client, PrivateAddressError, Proxy, Response, failure_of, proxy_for
+
+pytestmark = pytest.mark.usefixtures("alone")
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
@@ -146,18 +147,10 @@ async def test_a_request_leaves_no_cookie_and_carries_none() -> None:
     assert cookies == [None, None]
 
 
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    return monkeypatch
-
-
-async def test_the_proxy_of_the_environment_is_honoured(environment: pytest.MonkeyPatch) -> None:
+async def test_the_proxy_of_the_environment_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Wire(healthy_count=1)
     async with listening(wire) as proxy_url:
-        environment.setenv("HTTP_PROXY", proxy_url)
+        monkeypatch.setenv("HTTP_PROXY", proxy_url)
         async with a_client(proxy_for(URL("http://api.invalid"))) as client:
             reply = await ask(client, "http://api.invalid")
     assert reply.outcome is Outcome.OK
@@ -165,10 +158,10 @@ async def test_the_proxy_of_the_environment_is_honoured(environment: pytest.Monk
     assert request.startswith(f"GET http://api.invalid{PATH} HTTP/1.1\r\n".encode())
 
 
-async def test_a_proxy_is_given_its_own_login_and_never_the_key(environment: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_is_given_its_own_login_and_never_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = Wire(healthy_count=0)
     async with listening(wire) as proxy_url:
-        environment.setenv("HTTPS_PROXY", proxy_url.replace("http://", "http://me:pass@"))
+        monkeypatch.setenv("HTTPS_PROXY", proxy_url.replace("http://", "http://me:pass@"))
         async with a_client(proxy_for(URL("https://api.invalid"))) as client:
             reply = await ask(client, "https://api.invalid")
     assert reply.outcome is Outcome.CONNECTION
@@ -206,16 +199,12 @@ def of_alert(reason: str) -> ssl.SSLError:
     ("error", "kind"),
     [
         (TimeoutError(), "timeout"),
-        (aiohttp.ServerTimeoutError(), "timeout"),
-        (aiohttp.ConnectionTimeoutError(), "timeout"),
         (aiohttp.ClientPayloadError(), "truncated"),
         (aiohttp.ServerDisconnectedError(), "reset"),
-        (aiohttp.ClientConnectionResetError(), "reset"),
         (aiohttp.ClientOSError(errno.ECONNRESET, "secret"), "reset"),
         (aiohttp.ClientOSError(errno.ETIMEDOUT, "secret"), "timeout"),
         (aiohttp.ClientOSError(), "connection"),
         (ConnectionResetError(), "reset"),
-        (BrokenPipeError(), "reset"),
         (ConnectionRefusedError(), "refused"),
         (OSError(errno.ECONNREFUSED, "secret"), "refused"),
         (OSError(errno.ENETUNREACH, "secret"), "connection"),
@@ -223,12 +212,8 @@ def of_alert(reason: str) -> ssl.SSLError:
         (ssl.SSLError(), "tls"),
         (of_alert("TLSV1_ALERT_UNKNOWN_CA"), "tls"),
         (caused_by(of_alert("TLSV13_ALERT_CERTIFICATE_REQUIRED"), aiohttp.ClientOSError(1, "secret")), "tls"),
-        (of_alert("SSLV3_ALERT_HANDSHAKE_FAILURE"), "tls"),
-        (of_alert("CERTIFICATE_VERIFY_FAILED"), "tls"),
-        (caused_by(ssl.SSLError(), aiohttp.ClientOSError(1, "secret")), "tls"),
         (PrivateAddressError(), "private"),
         (UnicodeError(), "connection"),
-        (ValueError(), "connection"),
     ],
 )
 def test_a_failure_is_named_without_its_text(error: Exception, kind: str) -> None:

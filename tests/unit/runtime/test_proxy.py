@@ -7,33 +7,28 @@ from watcher.runtime.http_client import Proxy, proxy_for
 PROXY = URL("http://proxy.example.com:3128")
 
 
-@pytest.fixture(autouse=True)
-def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    return monkeypatch
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def test_without_a_proxy_requests_go_directly() -> None:
     assert proxy_for(URL("https://hooks.example.com/")) == Proxy()
 
 
-def test_each_scheme_has_its_own_proxy(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("HTTPS_PROXY", str(PROXY))
+def test_each_scheme_has_its_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", str(PROXY))
     assert proxy_for(URL("https://hooks.example.com/")) == Proxy(PROXY)
     assert proxy_for(URL("http://hooks.example.com/")) == Proxy()
 
 
-def test_excepted_hosts_are_reached_directly(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("HTTPS_PROXY", str(PROXY))
-    environment.setenv("NO_PROXY", "localhost,.example.com")
+def test_excepted_hosts_are_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", str(PROXY))
+    monkeypatch.setenv("NO_PROXY", "localhost,.example.com")
     assert proxy_for(URL("https://hooks.example.com/")) == Proxy()
     assert proxy_for(URL("https://hooks.example.org/")) == Proxy(PROXY)
 
 
-def test_credentials_become_a_header_and_leave_the_address(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("HTTP_PROXY", "http://user:p%40ss@proxy.example.com:3128")
+def test_credentials_become_a_header_and_leave_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:p%40ss@proxy.example.com:3128")
     proxy = proxy_for(URL("http://hooks.example.com/"))
     assert proxy == Proxy(PROXY, {"Proxy-Authorization": "Basic dXNlcjpwQHNz"})
 
@@ -47,9 +42,9 @@ def test_credentials_become_a_header_and_leave_the_address(environment: pytest.M
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_refused_without_showing_it(
-    environment: pytest.MonkeyPatch, address: str, problem: str
+    monkeypatch: pytest.MonkeyPatch, address: str, problem: str
 ) -> None:
-    environment.setenv("HTTPS_PROXY", address)
+    monkeypatch.setenv("HTTPS_PROXY", address)
     with pytest.raises(ConfigError, match=f"^HTTPS_PROXY: {problem}; write it like") as caught:
         proxy_for(URL("https://hooks.example.com/"))
     assert "hunter2" not in str(caught.value)

@@ -6,8 +6,7 @@ import pytest
 from simulator_facts import true_path
 
 from watcher.domain.execution import TERMINAL_STATUSES
-from watcher.runtime.clock import Clock
-from watcher.simulator.world import BRISK, Kind, Lifecycle, Order, SimPipeline, StatusPhase, World, make_lifecycle
+from watcher.simulator.world import BRISK, Kind, Lifecycle, SimPipeline, StatusPhase, World, make_lifecycle
 
 SALES = SimPipeline(id="p-sales", name="Sales agent")
 OTHER = SimPipeline(id="p-other", name="Other")
@@ -46,27 +45,12 @@ def test_an_id_is_used_once(world: World) -> None:
         world.add(lifecycle("e"), pipeline=OTHER)
 
 
-def test_an_execution_belongs_to_its_pipeline(world: World) -> None:
-    execution = world.add(lifecycle("e"), pipeline=SALES)
-    assert world.find("e", pipeline=SALES.id) == execution
-    assert world.find("e", pipeline=OTHER.id) is None
-    assert world.find("f") is None
-
-
 def test_a_late_execution_appears_amid_the_list(world: World, travel: Travel) -> None:
     for execution, begins_s, visible_s in (("a", 0, 0), ("late", 1, 6), ("c", 2, 2)):
         world.replace(replace(world.add(lifecycle(execution), pipeline=SALES, begins_s=begins_s), visible_s=visible_s))
     for now_s, shown in ((3, ["c", "a"]), (6, ["c", "late", "a"])):
         travel(now_s)
         assert [execution.id for execution in world.listed(SALES.id)] == shown
-
-
-@pytest.mark.parametrize(("order", "ids"), [(Order.NEWEST, ["c", "b", "a"]), (Order.OLDEST, ["a", "b", "c"])])
-def test_a_list_has_the_order_of_its_world(order: Order, ids: list[str]) -> None:
-    world = World(Clock(), order=order)
-    for execution, begins_s in (("b", -2), ("c", -1), ("a", -3)):
-        world.add(lifecycle(execution), pipeline=SALES, begins_s=begins_s)
-    assert [execution.id for execution in world.listed(SALES.id)] == ids
 
 
 FOLLOWERS = {"new": {"running"}, "running": {"paused", "success", "failed"}, "paused": {"running"}}

@@ -269,7 +269,7 @@ async def test_slack_s_limit_of_one_message_a_second_pauses_the_sink() -> None:
     ("reply", "expected"),
     [
         (says(answer(200, body=b"<html>")), ("200 without ok", "is url that of Slack's Web API?")),
-        (says(answer(200, body=b"[]")), ("200 without ok", "is url that of Slack's Web API?")),
+        (says(answer(200, body=b"[" * 4000)), ("200 without ok", "is url that of Slack's Web API?")),
         (
             says(answer(200, body=b'{"ok":false,"error":"a_word_of_its_own"}')),
             (

@@ -81,7 +81,7 @@ async def a_site(*, listen: str = "127.0.0.1:0", **http: str) -> AsyncIterator[S
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:0", ":0", "[::]:0", "watcher.internal:0"])
 async def test_beyond_loopback_nothing_but_the_probes_is_served_without_a_token(listen: str) -> None:
-    async with a_site(listen=listen) as site:
+    async with a_site(listen=listen, token="") as site:
         assert (await site.ask("/livez", headers={"Host": "10.0.0.7:8080"})).status == 200
         for path in ("/", "/login", "/static/watcher.css", "/api/v1/thing"):
             got = await site.ask(path)

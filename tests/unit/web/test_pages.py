@@ -190,13 +190,9 @@ async def test_dead_letters_can_be_sent_again_one_by_one_or_all(desk: Desk) -> N
     ("path", "found"),
     [
         ("/executions?status=failed&pipeline=&q=", 1),
-        ("/executions?status=failed,paused", 2),
         ("/executions?status=failed&status=paused&account=default", 2),
         ("/executions?label=team%3Asales%2C+%21env%3Adev", 5),
         ("/executions?label=team:ops", 0),
-        (f"/executions?q={execution_id(4)}", 1),
-        ("/executions?q=sales", 5),
-        ("/executions?since=2h", 5),
         ("/deliveries?state=dead", 1),
         ("/deliveries?sink=chat", 0),
         ("/?label=team:ops", 1),

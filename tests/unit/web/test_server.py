@@ -255,23 +255,6 @@ async def test_what_is_no_request_is_refused_and_fills_no_log(sent: bytes) -> No
     assert logs == []
 
 
-@pytest.mark.parametrize(
-    ("sent", "answer"),
-    [
-        (b"GET /none HTTP/1.0\r\n\r\n", b"404: Not Found"),
-        (b"HEAD / HTTP/1.0\r\n\r\n", b"200 OK"),
-        (b"GET / HTTP/1.0\r\n\r\n", b"here"),
-        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 1000, b"405: Method Not Allowed"),
-    ],
-    ids=["path", "head", "http-1.0", "body"],
-)
-async def test_an_odd_request_has_a_plain_answer(sent: bytes, answer: bytes) -> None:
-    with capture_logs() as logs:
-        async with a_site() as site:
-            assert answer in await site.ask(sent)
-    assert logs == []
-
-
 async def test_a_page_that_fails_says_so_once_a_minute_and_shows_nothing_of_it() -> None:
     with capture_logs() as logs:
         async with a_site() as site:
@@ -286,15 +269,6 @@ async def test_a_burst_is_answered_to_the_last() -> None:
     async with a_site(at_most=100) as site:
         answers = await asyncio.gather(*(site.ask(ASK.replace(b"1.1", b"1.0")) for _ in range(45)))
         assert all(answer.endswith(b"here") for answer in answers)
-
-
-async def test_who_is_gone_before_it_is_let_in_harms_nobody() -> None:
-    async with a_site() as site:
-        for _ in range(20):
-            gone = socket.create_connection(("127.0.0.1", site.port))
-            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset instead of an end
-            gone.close()
-        assert (await site.ask(ASK.replace(b"1.1", b"1.0"))).endswith(b"here")
 
 
 async def test_an_address_that_is_taken_is_an_error() -> None:

@@ -35,8 +35,6 @@ EXAMPLES = (
     "watcher simulate --scenario harsh",
 )
 
-REPORT_EVERY_S = 10.0
-
 
 def simulate(
     *,
@@ -100,7 +98,7 @@ def parse_fails(options: list[str], *, names: list[str]) -> Mapping[str, float]:
     return fails
 
 
-async def report(simulator: Simulator, *, stop: asyncio.Event, every_s: float = REPORT_EVERY_S) -> None:
+async def report(simulator: Simulator, *, stop: asyncio.Event, every_s: float = 10.0) -> None:
     """Say every ten seconds, and at the end, what was served."""
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):

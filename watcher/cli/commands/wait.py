@@ -25,7 +25,6 @@ from watcher.runtime.logs import configure_logs
 from watcher.runtime.units import spell_duration
 
 EXAMPLES = ("watcher wait PIPELINE EXECUTION --timeout 10m", "watcher wait PIPELINE EXECUTION --json | jq .type")
-SHORTEST_INTERVAL_S = 1.0
 KEY_VARIABLE = "CLERK_API_KEY"
 
 
@@ -50,7 +49,7 @@ def wait(
     pipeline, execution = parse_id(pipeline, of="pipeline"), parse_id(execution, of="execution")
     timeout_s = None if timeout is None else parse_seconds(timeout, option="--timeout")
     interval_s = parse_seconds(interval, option="--interval")
-    if interval_s < SHORTEST_INTERVAL_S:
+    if interval_s < 1:
         raise UsageError(f"--interval: {quoted(interval)} is too short; write 1s or more")
     settings, key_place = find_account(config, account, environ=os.environ)
     ((name, asked),) = settings.accounts.items()
@@ -96,17 +95,14 @@ def find_account(config: Path | None, name: str | None, *, environ: Mapping[str,
         file = find_config(config, environ=environ)
     if file is not None:  # neither the sinks nor their secrets are needed here
         settings = read_config(file, only=("accounts", "polling"))
-    accounts, known = settings.accounts, ", ".join(settings.accounts)
-    if not accounts:
-        if name is not None:
-            raise UsageError(f"--account: no file defines {quoted(name)}; name the file with --config")
+    accounts = settings.accounts
+    if not accounts and name is None:
         chosen, account, place = "default", _from_environment(environ), f"the environment variable {KEY_VARIABLE}"
-    elif name is None and len(accounts) > 1:
-        raise UsageError(f"there are several accounts in {file}; add --account with one of {known}")
-    elif name is not None and name not in accounts:
-        raise UsageError(f"--account: {quoted(name)} is not defined in {file}; accounts are: {known}")
     else:
-        chosen = name or next(iter(accounts))
+        chosen = next(iter(accounts)) if name is None and len(accounts) == 1 else name or ""
+        if chosen not in accounts:
+            known = ", ".join(accounts) or "there are none"
+            raise UsageError(f"--account: name one of those in {file or 'a file'}: {known}")
         account = accounts[chosen]
         key = "api_key" if account.api_key_file is None else "api_key_file"
         place = f"accounts.{chosen}.{key} in {file}"

@@ -10,7 +10,6 @@ from aiohttp.test_utils import TestClient, TestServer
 from examples import EVENT
 
 from watcher.cli.commands.demo import SECRET, Receiver, demonstrate, summary
-from watcher.runtime.logs import configure_logs
 from watcher.sinks.webhook import sign, signing_key
 
 
@@ -39,17 +38,6 @@ async def test_the_receiver_takes_what_is_signed_and_takes_it_once(*, signed: bo
     assert set(codes) - {500} == ({204} if signed else {401})
     assert emitted == ([EVENT] if signed else [])
     assert bool(receiver.unsigned_count) is not signed
-
-
-@pytest.mark.untraced  # much longer with coverage, which others give
-async def test_a_demonstration_that_is_stopped_ends_with_its_summary(capfd: pytest.CaptureFixture[str]) -> None:
-    configure_logs(level="error", format_="json")
-    stop = asyncio.Event()
-    asyncio.get_running_loop().call_later(5.0, stop.set)  # amid stories that end
-    await demonstrate(stop=stop, forever=False, as_json=True)
-    shown = capfd.readouterr()
-    assert " 0 ends missed" in shown.err.splitlines()[-1]
-    assert all(json.loads(line)["specversion"] == "1.0" for line in shown.out.splitlines())
 
 
 async def test_people_see_lines_instead_of_json(capfd: pytest.CaptureFixture[str]) -> None:

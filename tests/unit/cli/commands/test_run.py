@@ -1,7 +1,6 @@
 """What the daemon refuses to start with until a person corrects it: all of it on stderr, nothing on stdout."""
 
 import gc
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,23 +26,6 @@ def refused(command: Command, document: dict[str, Any]) -> str:
     code, out, err = command("run")
     assert (code, out) == (2, "")
     return err
-
-
-def test_every_mistake_is_reported_with_its_place(command: Command) -> None:
-    said = refused(
-        command,
-        {
-            "accounts": {"default": {"api_key": "k", "rate_limit": 5}},
-            "polling": {"min_interval": "soon"},
-            "sinks": {"ops": {"type": "webhook"}},
-            "store": {"urll": "sqlite:///watcher.db"},
-        },
-    )
-    emitted = [line for line in said.splitlines() if re.match(r"(error: )?\S*watcher\.yaml:\d+:\d+: ", line)]
-    for key in ("accounts.default.rate_limit", "polling.min_interval", "sinks.ops", "store.urll"):
-        assert any(key in line for line in emitted), said
-    numbers = [int(re.findall(r"watcher\.yaml:(\d+):", line)[0]) for line in emitted]
-    assert numbers == sorted(numbers)
 
 
 def test_a_store_in_a_folder_that_is_not_there_is_named(command: Command) -> None:

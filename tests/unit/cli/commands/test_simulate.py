@@ -52,7 +52,7 @@ def test_pipelines_that_are_to_fail_are_named_by_name_or_id(words: list[str], fa
     ("word", "said"),
     [
         ("Sails", '--fail: no pipeline is called "Sails"; use one of Sales agent, Onboarding, '),
-        ("Onboarding=5", '--fail: "5" has no unit; write 5s'),
+        ("Onboarding=5", '--fail: "5" is not a duration; write 500ms'),
     ],
 )
 def test_a_pipeline_that_is_none_and_a_time_that_is_none_are_mistakes(word: str, said: str) -> None:

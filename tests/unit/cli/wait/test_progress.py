@@ -51,17 +51,8 @@ def known(status: str | None, *, ended: bool = False, lost: bool = False, since_
     )
 
 
-@pytest.mark.parametrize(
-    ("last", "code"),
-    [
-        (known("success", ended=True), Exit.DONE),
-        (known("failed", ended=True), Exit.FAILED),
-        (known("transferred", ended=True), Exit.FAILED),
-        (known("running", lost=True), Exit.FAILED),
-    ],
-)
-def test_the_end_of_the_execution_is_the_exit_code(last: ExecutionRecord, code: Exit) -> None:
-    assert progress_after(SEEN, known("running"), last).ending == WaitResult(code)
+def test_an_end_by_a_word_that_nobody_knows_is_a_failure() -> None:
+    assert progress_after(SEEN, known("transferred", ended=True)).ending == WaitResult(Exit.FAILED)
 
 
 def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> None:
