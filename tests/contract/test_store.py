@@ -14,6 +14,7 @@ from stores import (
     SECOND_US,
     START_US,
     StoreRig,
+    backlog_of,
     change,
     claim,
     closed,
@@ -109,7 +110,7 @@ async def test_a_change_from_another_sequence_is_lost_and_writes_nothing(rig: St
     with pytest.raises(SequenceConflictError):
         await rig.record(sequence=sequence, status="failed")
     assert [each.status for each in await executions_of(rig.store, rig.account)] == ["running"]
-    assert (await rig.store.backlog())["ops"].pending_count == 2
+    assert (await backlog_of(rig.store))["ops"].pending_count == 2
 
 
 async def test_who_lost_the_lease_writes_nothing(rig: StoreRig) -> None:
@@ -131,6 +132,8 @@ async def test_who_lost_the_lease_writes_nothing(rig: StoreRig) -> None:
         rig.ops.record(Turn(rig.ops.lease, calls_forward=True)),
         rig.ops.release(),
         rig.ops.load(fingerprint="x"),
+        rig.ops.enable(),
+        rig.owned.load_pipeline(PIPELINE),
         rig.ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_us=0),
     ):
         with pytest.raises(OwnershipLostError):
@@ -240,7 +243,7 @@ async def test_an_event_that_ends_one_nobody_else_was_sent_goes_to_its_own_sinks
     await rig.record(sinks=("ops",), problems=opened(overdue(1)))
     await rig.record(sequence=2, sinks=("ops",), problems=closed(overdue(1)))
     assert set(rig.woken.names) == {"ops"}
-    assert (await rig.store.backlog())["ops"].pending_count == 2
+    assert (await backlog_of(rig.store))["ops"].pending_count == 2
     assert names(await due(rig.ops)) == [of(1)]
 
 
@@ -250,7 +253,7 @@ async def test_the_end_of_an_event_of_the_same_group_finds_its_sinks(rig: StoreR
         rig.record(sequence=2, sinks=(), problems=closed(overdue(1))),
     ]
     await asyncio.gather(*both)
-    assert (await rig.store.backlog())["log"].pending_count == 2
+    assert (await backlog_of(rig.store))["log"].pending_count == 2
 
 
 async def test_the_sinks_of_a_record_are_woken_once_it_is_written(rig: StoreRig) -> None:
@@ -307,7 +310,7 @@ async def test_a_closed_store_refuses_and_may_be_closed_again(rig: StoreRig) -> 
     for use in (
         partial(rig.store.record, change(rig.account)),
         rig.owned.load_account,
-        rig.store.backlog,
+        partial(backlog_of, rig.store),
     ):
         with pytest.raises(StoreError):
             await use()
@@ -363,7 +366,7 @@ async def test_the_backlog_counts_what_waits_and_finds_the_oldest(rig: StoreRig)
         await rig.record(number, sinks=("ops", "log"))
         rig.clock.us += SECOND_US
     await settle(rig.ops, (await due(rig.ops))[0])
-    assert await rig.store.backlog() == {"ops": Backlog(2, Micros(START_US + SECOND_US)), "log": Backlog(3, START_US)}
+    assert await backlog_of(rig.store) == {"ops": Backlog(2, Micros(START_US + SECOND_US)), "log": Backlog(3, START_US)}
 
 
 async def emitted_and_settled(store: SqlStore, account: Lease, ops: SinkStore, *, end: DeliveryState) -> None:

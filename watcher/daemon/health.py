@@ -37,7 +37,6 @@ class Readiness:
     """
 
     def __init__(self, shared: OwnerDependencies, ownership: Ownership) -> None:
-        """Know nothing yet."""
         self._shared = shared
         self._ownership = ownership
         self._probe = Recent(self._probe_writable, fresh_s=FRESH_S, clock=shared.clock)
@@ -67,7 +66,6 @@ class Heartbeat:
     """The pings of one process, while all loops make progress and the store takes writes."""
 
     def __init__(self, schedule: Schedule, readiness: Readiness) -> None:
-        """Ping nobody yet."""
         self._schedule = schedule
         self._readiness = readiness
         self._settings: HeartbeatSettings | None = None

@@ -66,7 +66,6 @@ class Ownership:
         metrics: Metrics,
         fatal: Callable[[BaseException], None],
     ) -> None:
-        """Hold nothing, and want nothing yet."""
         self._leases = store
         self._replica = replica
         self._clock = clock

@@ -187,7 +187,6 @@ class PostgresDatabase(Database):
     _leases: PostgresLeases
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
-        """Open no connection yet."""
         self._clock = clock
         self._connector = Connector(url, password=password, clock=clock)
         where = url.partition("?")[0]

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 from lease_store import Alone
-from stores import held
+from stores import backlog_of, held
 from structlog.testing import capture_logs
 from supervision import dependencies_of
 from virtual import FakeClock
@@ -58,7 +58,7 @@ async def test_a_store_that_can_be_read_but_not_written_is_not_usable_until_it_c
     assert await readiness.store_problem() is None
     with capture_logs() as logs:
         with held(path):
-            assert await store.backlog() == {}
+            assert await backlog_of(store) == {}
             for _ in range(2):
                 clock.advance(1)
                 assert await readiness.store_problem() == "the store cannot be written"

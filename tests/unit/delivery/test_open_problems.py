@@ -11,13 +11,12 @@ from uuid import UUID
 import pytest
 from stores import operator_of
 from structlog.testing import capture_logs
-from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
+from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, RULES, Rig
 
 from watcher.delivery.open_problems import REMINDED_COUNT
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange, SentOpening
-from watcher.domain.routing import Silence
 from watcher.sinks.protocol import SendResult
 from watcher.store.changes import SourceChange
 
@@ -173,13 +172,6 @@ async def test_a_restart_forgets_and_repeats_none(rig: Rig) -> None:
     assert await pass_hours(rig, 2) == [1, 1]
 
 
-async def test_a_sink_that_has_not_taken_the_opening_is_not_reminded_of_what_it_does_not_know(rig: Rig) -> None:
-    rig.sink.answer = lambda _: REFUSED
-    await open_problem(rig)
-    assert sum(await pass_hours(rig, 3)) == 0
-    assert rig.row("a1")["state"] == "dead"
-
-
 async def test_a_sink_that_took_the_opening_late_is_reminded_at_the_next_time(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await open_problem(rig)
@@ -189,12 +181,6 @@ async def test_a_sink_that_took_the_opening_late_is_reminded_at_the_next_time(ri
     assert reminders(rig) == []
     await rig.go(7200 - 5100 + 31)
     assert len(reminders(rig)) == 1
-
-
-async def test_nothing_is_reminded_of_what_a_silence_kept_back(rig: Rig) -> None:
-    rig.silences.all = [Silence(EPOCH, EPOCH.replace(year=2027), types=(EventType.PIPELINE_FAILING,))]
-    await open_problem(rig)
-    assert await pass_hours(rig, 2) == [0, 0]
 
 
 async def test_a_sink_in_trouble_does_not_pile_up_reminders(rig: Rig) -> None:

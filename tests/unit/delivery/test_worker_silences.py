@@ -49,16 +49,6 @@ async def test_what_a_silence_matches_is_settled_and_never_tried(rig: Rig) -> No
     assert (rig.counted("silenced"), rig.counted("delivered"), rig.counted("retried")) == (2, 1, 0)
 
 
-async def test_it_holds_in_its_time_alone(rig: Rig) -> None:
-    silence(rig, from_s=100, until_s=200)
-    await rig.record("a")
-    assert await rig.sent_after(99) == ["a1"]
-    await rig.record("b")
-    assert await rig.sent_after(1) == []
-    await rig.record("c")
-    assert await rig.sent_after(100) == ["c1"]
-
-
 async def test_a_weekly_one_holds_in_its_hours_and_then_lets_go_what_opened_a_problem(rig: Rig) -> None:
     now = rig.clock.now()
     minute = now.hour * 60 + now.minute
@@ -71,15 +61,6 @@ async def test_a_weekly_one_holds_in_its_hours_and_then_lets_go_what_opened_a_pr
     await rig.record("b")
     assert await rig.sent_after() == []
     assert await rig.sent_after(600) == ["a1"]
-
-
-async def test_what_was_tried_before_is_tried_again(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a")
-    await rig.go()
-    silence(rig, sinks=("ops",))
-    rig.sink.answer = lambda _: DELIVERED
-    assert await rig.sent_after(60) == ["a1"]
 
 
 @pytest.mark.parametrize("rules", [RULES, GROUPED])
@@ -111,16 +92,6 @@ async def test_but_not_while_another_silence_keeps_it_back(rig: Rig) -> None:
     assert rig.row("a1")["state"] == "silenced"
     rig.silences.all = []
     assert await rig.sent_after() == ["a1"]
-
-
-async def test_and_not_if_its_problem_was_closed_meanwhile(rig: Rig) -> None:
-    silence(rig, sinks=("ops",))
-    await open_problem(rig)
-    await rig.go()
-    await close_problem(rig)
-    await rig.go()
-    rig.silences.all = []
-    assert await rig.sent_after() == []
 
 
 async def test_openings_are_let_go_when_other_silences_hold_and_not_with_each_that_is_kept_back(rig: Rig) -> None:

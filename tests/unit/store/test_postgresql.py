@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from postgres import EMPTY, WITH_PASSWORD, PostgresServer, shape
 from sqlalchemy import create_engine
-from stores import change, claim, due, executions_of, settle, sink_of
+from stores import backlog_of, change, claim, due, executions_of, settle, sink_of
 from virtual import FakeClock
 
 from watcher.domain.errors import (
@@ -179,7 +179,7 @@ async def test_what_broke_while_nobody_used_it_is_connected_anew(
     postgres: PostgresServer, url: str, shared: SqlStore
 ) -> None:
     account = await claim(shared, "account", "default")
-    await shared.backlog()
+    await backlog_of(shared)
     postgres.run(OTHERS, url)
     await shared.record(change(account))
     assert len(await executions_of(shared, account)) == 1
