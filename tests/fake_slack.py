@@ -39,14 +39,14 @@ class Message:
 class FakeSlack:
     """One workspace. `says` are errors for the next calls, `down` is whether it answers 503.
 
-    While it `hangs` it answers nothing, while it `resets` it breaks the connection.
+    While it `hangs` it answers nothing.
     """
 
     def __init__(self) -> None:
         self.messages: dict[tuple[str, str], Message] = {}
         self.calls: list[str] = []
         self.says: deque[str | None] = deque()
-        self.down = self.hangs = self.resets = False
+        self.down = self.hangs = False
         self.members = {CHANNEL, OTHER_CHANNEL}
         self.archived: set[str] = set()
 
@@ -91,10 +91,6 @@ class FakeSlack:
         self.calls.append(method)
         if self.hangs:
             await asyncio.Event().wait()
-        if self.resets:
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
         if (refusal := self._refusal(request)) is not None:
             return refusal
         arguments = json.loads(body or b"{}")

@@ -86,15 +86,6 @@ async def test_an_account_sees_its_own_executions_only(rig: StoreRig) -> None:
     ]
 
 
-async def test_state_survives_a_restart(rig: StoreRig, url: str) -> None:
-    await rig.record()
-    await rig.store.close()
-    again = await open_store(url, clock=rig.clock)
-    assert len(await executions_of(again, await claim(again, "account", "default"))) == 1
-    assert names(await due(await sink_of(again))) == [of(1)]
-    await again.close()
-
-
 async def test_a_first_sight_of_what_is_recorded_is_lost_and_writes_nothing(rig: StoreRig) -> None:
     await rig.record(status="running")
     with pytest.raises(SequenceConflictError):
@@ -163,19 +154,6 @@ async def test_what_an_account_goes_through_is_kept_and_its_pause_goes_on_ending
     assert (await rig.owned.load_account()).backoff == NO_BACKOFF
 
 
-async def test_of_several_backoffs_of_an_account_the_last_is_kept(rig: StoreRig) -> None:
-    other = await claim(rig.store, "account", "other")
-    several = [(rig.account, 1.0), (other, 7.0), (rig.account, 9.0), (rig.account, 2.0)]
-    await asyncio.gather(
-        *(
-            AccountStore(rig.store, lease).save_backoff(BackoffState(None, failing_for_s))
-            for lease, failing_for_s in several
-        )
-    )
-    assert (await rig.owned.load_account()).backoff == BackoffState(None, 2.0)
-    assert (await AccountStore(rig.store, other).load_account()).backoff == BackoffState(None, 7.0)
-
-
 async def test_of_how_an_account_and_a_sink_stand_the_last_is_kept(rig: StoreRig) -> None:
     pipeline = PipelineSnapshot({"running": 2}, {"running": START_US}, "sf", START_US, LATER, LATER, START_US)
     several = [AccountSnapshot(1.0, 0.5, 0.0), AccountSnapshot(2.0, 1.5, 30.0, {PIPELINE: pipeline})]
@@ -237,14 +215,6 @@ async def test_a_sink_that_was_sent_an_event_is_also_sent_the_one_that_ends_it(r
         await settle(sink, *await due(sink))
         (end,) = await due(sink)
         assert (names([end]), end.only_closes) == ([of(1, sequence=2)], sink is log)
-
-
-async def test_an_event_that_ends_one_nobody_else_was_sent_goes_to_its_own_sinks(rig: StoreRig) -> None:
-    await rig.record(sinks=("ops",), problems=opened(overdue(1)))
-    await rig.record(sequence=2, sinks=("ops",), problems=closed(overdue(1)))
-    assert set(rig.woken.names) == {"ops"}
-    assert (await backlog_of(rig.store))["ops"].pending_count == 2
-    assert names(await due(rig.ops)) == [of(1)]
 
 
 async def test_the_end_of_an_event_of_the_same_group_finds_its_sinks(rig: StoreRig) -> None:

@@ -27,8 +27,6 @@ FRESH_S = 1.0
 
 STORE_ANSWERS_WITHIN_S = 2.0
 
-PING_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
-
 
 class Readiness:
     """Whether every loop has run once, and whether the store is usable, which is found out by writing.
@@ -103,12 +101,12 @@ async def ping(url: URL) -> tuple[str, str]:
 
     Return what is wrong, a status code or a word, and what to do about it; nothing after a 2xx.
     """
-    proxy = proxy_for(url)
+    proxy, timeout = proxy_for(url), aiohttp.ClientTimeout(total=10.0)
     # Over http:// the proxy reads the request itself, there is no CONNECT.
     headers = {"User-Agent": USER_AGENT, **(proxy.headers if url.scheme == "http" else {})}
     try:
         async with (
-            limited_session(timeout=PING_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), headers=headers) as session,
+            limited_session(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), headers=headers) as session,
             session.get(url, allow_redirects=False, proxy=proxy.url, proxy_headers=proxy.headers) as response,
         ):
             status = response.status

@@ -31,13 +31,11 @@ async def _reminded(rig: Rig) -> None:
 
 
 async def open_problem(rig: Rig) -> None:
-    await rig.record("a", type_=EventType.PIPELINE_FAILING, data=DATA, problem=PROBLEM)
-    await rig.go()
+    await rig.send("a", type_=EventType.PIPELINE_FAILING, data=DATA, problem=PROBLEM)
 
 
 async def close_problem(rig: Rig) -> None:
-    await rig.record("a", type_=EventType.PIPELINE_RECOVERED, data=DATA, problem=PROBLEM, closed=True)
-    await rig.go()
+    await rig.send("a", type_=EventType.PIPELINE_RECOVERED, data=DATA, problem=PROBLEM, closed=True)
 
 
 def reminders(rig: Rig) -> list[dict[str, Any]]:
@@ -113,14 +111,6 @@ async def reminded_at(rig: Rig, *, count: int) -> list[float]:
     return at
 
 
-async def test_it_comes_when_it_is_due_and_not_at_the_next_look(rig: Rig) -> None:
-    await rig.go(7)
-    await open_problem(rig)
-    opened_at = rig.clock.passed_s
-    late_s = [at - opened_at - 3600 * count for count, at in enumerate(await reminded_at(rig, count=2), 1)]
-    assert all(0 <= late <= 1 for late in late_s), late_s
-
-
 async def test_reminders_that_are_due_one_after_the_other_come_soon_and_do_not_keep_the_store_busy(rig: Rig) -> None:
     for number in range(20):
         problem = replace(PROBLEM, id=UUID(int=number), opening=EventKey(str(number).encode(), 1))
@@ -139,8 +129,7 @@ async def test_many_reminders_at_once_take_several_ticks(rig: Rig) -> None:
     count = REMINDED_COUNT + 1
     for number in range(count):
         problem = replace(PROBLEM, id=UUID(int=number), opening=EventKey(f"{number:03}".encode(), 1))
-        await rig.record(f"{number:03}", type_=EventType.PIPELINE_FAILING, data=DATA, problem=problem)
-    await rig.go()
+        await rig.send(f"{number:03}", type_=EventType.PIPELINE_FAILING, data=DATA, problem=problem)
     rig.clock.passed_s += 3600
     before = rig.store.asked["record"]
     assert await rig.worker.tick() == 0.0

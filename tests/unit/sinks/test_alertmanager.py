@@ -153,14 +153,6 @@ def test_a_refresh_is_the_alert_of_the_opening_for_longer_or_until_it_was_closed
     assert closed == opened | {"endsAt": timestamp(AT)}
 
 
-def test_a_problem_opened_by_an_event_of_an_earlier_version_is_refreshed() -> None:
-    data = data_of(EventType.ACCOUNT_DEGRADED)
-    del data["problem"]
-    sent = SentOpening(problem(EventType.ACCOUNT_DEGRADED), sample(EventType.ACCOUNT_DEGRADED, data=data).body)
-    (message,) = AlertmanagerTemplate(clock=clock()).refreshes([sent])
-    assert check_alertmanager(message.body)[0]["labels"]["alertname"] == "ClerkAccountDegraded"
-
-
 def test_many_problems_are_refreshed_in_several_requests() -> None:
     sent = SentOpening(problem(EventType.PIPELINE_SILENT), sample(EventType.PIPELINE_SILENT).body)
     messages = AlertmanagerTemplate(clock=clock()).refreshes([sent] * 600)
@@ -245,13 +237,3 @@ async def test_an_end_waits_for_a_refresh_that_hangs_no_longer_than_its_timeout(
     await held.arrived.wait()
     assert await sink.send([sample(EventType.PIPELINE_RECOVERED)]) == DELIVERED
     assert await refreshing == SendResult(SendOutcome.RETRY, "timeout", remedy=REMEDIES["timeout"])
-
-
-async def test_an_end_goes_on_when_a_refresh_is_broken_off(receiver: Receiver, sink: Sink) -> None:
-    receiver.reply = held = Held()
-    refreshing = asyncio.create_task(sink.refresh([sent()]))
-    await held.arrived.wait()
-    ending = asyncio.create_task(sink.send([sample(EventType.PIPELINE_RECOVERED)]))
-    refreshing.cancel()
-    assert await ending == DELIVERED
-    assert refreshing.cancelled()

@@ -345,23 +345,6 @@ async def test_a_source_that_another_process_numbers_in_the_same_moment_has_its_
     assert postgres.run("SELECT count(*) FROM source WHERE kind = 'account'", url) == [(1,)]
 
 
-async def test_so_have_several_that_as_many_processes_number(
-    postgres: PostgresServer, url: str, shared: SqlStore
-) -> None:
-    account = await claim(shared, "account", "default")
-    with psycopg.connect(url) as one, psycopg.connect(url) as other:
-        for name, stranger in (("a", one), ("b", other)):
-            stranger.execute("INSERT INTO source (kind, name) VALUES ('pipeline', 'default/' || %s)", [name])
-        load = asyncio.create_task(AccountStore(shared, account).load_open(["a", "b"]))
-        for stranger in (one, other):
-            pid = stranger.info.backend_pid
-            waits = f"SELECT 1 FROM pg_stat_activity WHERE {pid} = ANY(pg_blocking_pids(pid))"
-            while not load.done() and not await asyncio.to_thread(postgres.run, waits, url):
-                pass
-            stranger.commit()
-    assert await load == []
-
-
 @pytest.mark.parametrize(
     ("sqlstate", "kind", "concerns_all"),
     [
