@@ -103,7 +103,10 @@ def test_what_an_alert_cannot_say_is_no_request() -> None:
 
 def test_a_sink_that_is_disabled_while_it_fails_is_the_same_alert() -> None:
     data = data_of(EventType.SINK_DISABLED) | {"problem": problem_block(EventType.SINK_FAILING)}
-    (disabled,) = alertmanager(sample(EventType.SINK_DISABLED, data=data))
+    told = sample(EventType.SINK_DISABLED, data=data)
+    (disabled,) = alertmanager(told)
+    (again,) = AlertmanagerTemplate(clock=clock()).refreshes([SentOpening(problem(EventType.SINK_FAILING), told.body)])
+    assert check_alertmanager(again.body)[0]["labels"] == disabled["labels"]
     assert disabled["labels"] == alertmanager(sample(EventType.SINK_FAILING))[0]["labels"]
     assert disabled["annotations"]["summary"] == "Sink ops is disabled (503)"
 

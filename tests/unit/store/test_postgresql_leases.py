@@ -307,19 +307,6 @@ async def test_while_configurations_differ_nothing_is_given_up(replicas: Replica
     assert (await old.renew()).surplus == ACCOUNTS[-1]
 
 
-async def test_while_configurations_differ_what_nobody_else_takes_is_taken_beyond_one_s_share(
-    replicas: Replicas,
-) -> None:
-    other = await replicas.start("other", LeaseKey("account", "z"), fingerprint="old")
-    await other.renew()
-    one = await replicas.start("one", A, B, fingerprint="new")
-    await one.renew()
-    assert one.names == ["a"]
-    replicas.age(ORPHANED_US / 1e6, NOBODY)
-    await one.renew()
-    assert one.names == ["a", "b"]
-
-
 async def test_what_is_left_to_a_replica_that_does_not_take_it_is_taken_beyond_one_s_share(replicas: Replicas) -> None:
     dead, dies, one = [await replicas.start(name) for name in ("dead", "dies", "one")]
     for replica in (dead, dies, one):
