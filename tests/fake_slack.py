@@ -12,8 +12,6 @@ from aiohttp import web
 from receivers_rules import check_slack, check_slack_blocks, shown_texts
 from slack_sdk.web.async_client import AsyncWebClient
 
-from watcher.runtime.clock import Clock
-
 TOKEN = "xoxb-17653672481-19874698323-pdFZKVeTuE8sk7oOcBrzbqgy"
 CHANNEL, OTHER_CHANNEL = "C0123456789", "C9876543210"
 
@@ -39,20 +37,18 @@ class Message:
 
 
 class FakeSlack:
-    """One workspace. `says` are errors for the next calls, `down` is whether it answers 503, `by` the clock of 1/s.
+    """One workspace. `says` are errors for the next calls, `down` is whether it answers 503.
 
-    While it `hangs` it answers nothing, while it `resets` it breaks the connection.
+    While it `hangs` it answers nothing.
     """
 
-    def __init__(self, by: Clock | None = None) -> None:
+    def __init__(self) -> None:
         self.messages: dict[tuple[str, str], Message] = {}
         self.calls: list[str] = []
         self.says: deque[str | None] = deque()
-        self.down = self.hangs = self.resets = False
+        self.down = self.hangs = False
         self.members = {CHANNEL, OTHER_CHANNEL}
         self.archived: set[str] = set()
-        self._by = by
-        self._last_at: dict[str, float] = {}
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -95,10 +91,6 @@ class FakeSlack:
         self.calls.append(method)
         if self.hangs:
             await asyncio.Event().wait()
-        if self.resets:
-            assert request.transport is not None
-            request.transport.abort()
-            return web.Response()
         if (refusal := self._refusal(request)) is not None:
             return refusal
         arguments = json.loads(body or b"{}")
@@ -128,13 +120,6 @@ class FakeSlack:
             return _said({"ok": False, "error": "not_in_channel"})
         if channel in self.archived:
             return _said({"ok": False, "error": "is_archived"})
-        if self._by is not None:
-            now = self._by.monotonic()
-            if now - self._last_at.get(channel, now - 1) < 1:
-                return web.json_response(
-                    {"ok": False, "error": "ratelimited"}, status=429, headers={"Retry-After": "1"}
-                )
-            self._last_at[channel] = now
         return None
 
     def _post(self, channel: str, body: bytes) -> dict[str, Any]:

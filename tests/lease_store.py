@@ -26,7 +26,6 @@ from watcher.store.leases import (
     PostgresLeases,
     RenewRequest,
     Sharing,
-    TakenLease,
     key_of,
     rows_of,
     share,
@@ -117,12 +116,12 @@ class FakeLeaseStore:
         for key, row in table.rows.items():
             if row.epoch in kept:
                 table.rows[key] = row._replace(until=now + LEASE_US)
-        taken: list[TakenLease] = []
+        taken: dict[Lease, bool] = {}
         for key in sharing.may_take:
             if key not in table.written:
                 is_takeover = table.rows[key].owner not in {NOBODY, request.replica}
                 lease = await table.give(key, owner=request.replica, spends=request.wanted[key])
-                taken.append(TakenLease(lease, is_takeover))
+                taken[lease] = is_takeover
         if self.trouble is not None:
             raise self.trouble
         return replace(sharing, taken=taken)

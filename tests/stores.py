@@ -2,7 +2,7 @@
 
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,10 +25,23 @@ from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.runtime.clock import Clock
 from watcher.store.account_store import AccountStore
-from watcher.store.changes import AttemptRecord, BackoffState, ExecutionChange, Lease, SourceChange, Take, Taken, Turn
+from watcher.store.changes import (
+    AttemptRecord,
+    Backlog,
+    BackoffState,
+    ExecutionChange,
+    Lease,
+    OpenProblem,
+    SourceChange,
+    Take,
+    Taken,
+    Turn,
+)
+from watcher.store.deliveries import backlog
 from watcher.store.leases import MAINTENANCE, LocalLeases
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.operator_store import OperatorStore
+from watcher.store.problems import open_problems
 from watcher.store.recording import Item
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore, open_store
@@ -287,6 +300,16 @@ def of(number: int, *, sequence: int = 1) -> str:
 def names(deliveries: Iterable[Delivery]) -> list[str]:
     """Return what the events of these deliveries are named."""
     return [each.content["id"] for each in deliveries]
+
+
+async def backlog_of(store: SqlStore) -> dict[str, Backlog]:
+    """Return what waits, by sink."""
+    return await store.read(backlog)
+
+
+async def problems_of(store: SqlStore, *, after: UUID | None = None) -> Sequence[OpenProblem]:
+    """Return a page of the open problems."""
+    return await store.read(partial(open_problems, after=after))
 
 
 async def taken(

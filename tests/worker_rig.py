@@ -268,6 +268,19 @@ class Rig:
             entries.append(OutboxEntry(event, (self.name,), groups={} if group is None else {self.name: group}))
         await self.write(*entries, problems=problems)
 
+    async def send(self, *streams: str, answer: Answer | None = None, **how: Any) -> None:
+        """Record the next event of each stream, and let it go; an `answer` is the sink's from now on."""
+        if answer is not None:
+            self.sink.answer = lambda _: answer
+        await self.record(*streams, **how)
+        await self.go()
+
+    def hold(self) -> asyncio.Future[Answer]:
+        """Have the sink answer from now on once this is done."""
+        held: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.sink.answer = lambda _: held
+        return held
+
     async def write(self, *entries: OutboxEntry, problems: Sequence[ProblemChange] = ()) -> None:
         """Record events, with the problems that they open or close."""
         before, self._changes_count = self._changes_count, self._changes_count + 1

@@ -20,7 +20,6 @@ from stores import (
     upkeep,
 )
 
-from watcher.domain.errors import OwnershipLostError, SequenceConflictError
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
@@ -60,26 +59,6 @@ async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(rig: StoreRig) 
     assert await rig.owned.load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
     (delivery,) = await due(rig.ops)
     assert (delivery.event_id, delivery.body) == (emitted.entries[0].event.id, emitted.entries[0].event.body)
-
-
-@pytest.mark.parametrize("before", [0, 2])
-async def test_a_pipeline_change_from_another_sequence_is_lost_and_writes_nothing(rig: StoreRig, before: int) -> None:
-    await rig.store.record(pipeline_change(rig.account, cursor=CURSOR, sinks=("ops",)))
-    with pytest.raises(SequenceConflictError):
-        await rig.store.record(pipeline_change(rig.account, before=before, cursor=Cursor(START_US), sinks=("ops",)))
-    assert await rig.owned.load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
-    assert (await rig.store.backlog())["ops"].pending_count == 1
-
-
-async def test_who_lost_the_lease_moves_no_cursor_and_sees_none(rig: StoreRig) -> None:
-    winner = await claim(rig.store, "account", rig.account.name)
-    for use in (
-        rig.store.record(pipeline_change(rig.account, cursor=CURSOR)),
-        rig.owned.load_pipeline(PIPELINE),
-    ):
-        with pytest.raises(OwnershipLostError):
-            await use
-    assert await AccountStore(rig.store, winner).load_pipeline(PIPELINE) == PipelineRecord(0, None)
 
 
 async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(rig: StoreRig) -> None:

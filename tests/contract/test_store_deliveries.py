@@ -10,6 +10,7 @@ from stores import (
     START_US,
     StoreRig,
     attempt_record,
+    backlog_of,
     change,
     due,
     event,
@@ -314,7 +315,7 @@ async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next
     assert set(names(await due(rig.ops))) == {of(2), of(3), of(1, sequence=2)}
     assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_us=0) == 1
     assert await rig.ops.give_up(clock_s=19.9, after_s=5.0, skip=(), group_wait_us=0) == 1
-    assert (await rig.store.backlog())["ops"].pending_count == 1
+    assert (await backlog_of(rig.store))["ops"].pending_count == 1
 
 
 async def test_what_a_dead_letter_held_back_still_waits_for_its_group(rig: StoreRig) -> None:

@@ -21,7 +21,6 @@ from stores import (
 )
 
 from watcher.domain.delivery import Delivery, DeliveryState, MessagePlace, ProblemMessage
-from watcher.domain.errors import OwnershipLostError
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import RuleState
@@ -126,11 +125,3 @@ async def test_a_message_goes_with_its_problem_and_none_is_kept_of_a_problem_tha
     assert await kept(rig.store, rig.ops) is None
     await settle(rig.ops, ProblemMessage(PROBLEM.id, SECOND))  # the closing, sent very late
     assert await kept(rig.store, rig.ops) is None
-
-
-async def test_who_lost_the_lease_keeps_no_message(rig: StoreRig) -> None:
-    await rig.record()
-    (delivery,) = await due(rig.ops)
-    await sink_of(rig.store)
-    with pytest.raises(OwnershipLostError):
-        await stores.settle(rig.ops, delivery, messages=(ProblemMessage(PROBLEM.id, FIRST),))

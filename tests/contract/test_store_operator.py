@@ -12,11 +12,11 @@ from stores import (
     START,
     SetClock,
     StoreRig,
-    claim,
     closed,
     due,
     open_soon,
     operator_of,
+    problems_of,
     settle,
     silence,
     sink_of,
@@ -24,7 +24,7 @@ from stores import (
 )
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.errors import OwnershipLostError, SequenceConflictError
+from watcher.domain.errors import SequenceConflictError
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.problems import Problem
@@ -137,7 +137,7 @@ async def test_a_problem_is_closed_after_it_was_taken_under_the_next_number(rig:
     assert closing.problem is not None
     with pytest.raises(SequenceConflictError):  # whoever closes it had not seen that; nothing is written
         await (await upkeep(rig.store)).close_problems([(closing.entry, closing.problem)])
-    (seen,) = await rig.store.open_problems()
+    (seen,) = await problems_of(rig.store)
     closing = EVENTS.closed(problem, None, reason=ClosedReason.REMOVED, after=seen.told_count, at=START)
     assert closing.problem is not None
     assert await (await upkeep(rig.store)).close_problems([(closing.entry, closing.problem)]) == 1
@@ -211,12 +211,3 @@ async def test_a_disabled_sink_that_is_enabled_is_failing_until_something_gets_t
         await operator.ask("enable", "ops")
         await ops.enable()
         assert ((await ops.load(fingerprint="a")).state, await operator.asked()) == (then, [])
-
-
-async def test_who_owns_a_sink_no_more_does_not_enable_it(store: SqlStore, ops: SinkStore) -> None:
-    operator = operator_of(store)
-    await operator.ask("enable", "ops")
-    await claim(store, "sink", "ops")
-    with pytest.raises(OwnershipLostError):
-        await ops.enable()
-    assert await operator.asked() == [("enable", "ops")]

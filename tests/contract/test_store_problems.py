@@ -15,8 +15,8 @@ from stores import (
     SetClock,
     StoreRig,
     about,
+    backlog_of,
     change,
-    claim,
     closed,
     due,
     event,
@@ -27,6 +27,7 @@ from stores import (
     of,
     opened,
     overdue,
+    problems_of,
     settle_all,
     sink_of,
     source_change,
@@ -107,7 +108,7 @@ async def test_ends_and_what_they_lead_to_are_written_together(rig: StoreRig) ->
     )
     assert len(await executions_of(rig.store, rig.account)) == 2
     assert (await rig.owned.load_rules(PIPELINE)).problems == {FAILING: problem}
-    assert (await rig.store.backlog())["ops"].pending_count == 3
+    assert (await backlog_of(rig.store))["ops"].pending_count == 3
 
 
 @pytest.mark.parametrize("spoiled", ["execution", "rules"])
@@ -126,16 +127,6 @@ async def test_of_changes_that_belong_together_one_that_cannot_be_written_takes_
     assert outcomes[1] is None
     assert names(await due(rig.ops)) == [of(9)]
     assert await rig.owned.load_rules(PIPELINE) == RulesRecord(0, RuleState(), {}, [])
-
-
-async def test_who_lost_the_lease_judges_nothing(rig: StoreRig) -> None:
-    await claim(rig.store, "account", rig.account.name)
-    for use in (
-        rig.store.record(together(rig.account, change(rig.account), rules_change(rig.account))),
-        rig.store.record(rules_change(rig.account)),
-    ):
-        with pytest.raises(OwnershipLostError):
-            await use
 
 
 async def test_what_is_recorded_together_is_due_in_that_order(rig: StoreRig) -> None:
@@ -191,7 +182,7 @@ async def test_open_problems_are_counted_by_kind(rig: StoreRig) -> None:
 async def open_ones(store: SqlStore) -> list[OpenProblem]:
     found: list[OpenProblem] = []
     after: UUID | None = None
-    while page := await store.open_problems(after=after):
+    while page := await problems_of(store, after=after):
         found += page
         after = page[-1].problem.id
     return found

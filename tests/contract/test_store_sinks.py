@@ -13,6 +13,7 @@ from stores import (
     START_US,
     SetClock,
     StoreRig,
+    backlog_of,
     closed,
     due,
     event,
@@ -75,7 +76,7 @@ async def test_what_is_silenced_is_settled_and_lets_the_next_go(rig: StoreRig) -
     await silence(rig.ops, *await due(rig.ops))
     assert names(await due(rig.ops)) == [of(1, sequence=2)]
     await rig.ops.release()  # which lets go of openings alone
-    assert (await rig.store.backlog())["ops"].pending_count == 1
+    assert (await backlog_of(rig.store))["ops"].pending_count == 1
 
 
 async def test_whom_a_silence_kept_an_event_from_is_not_sent_its_end(rig: StoreRig) -> None:
@@ -83,7 +84,7 @@ async def test_whom_a_silence_kept_an_event_from_is_not_sent_its_end(rig: StoreR
     await silence(rig.ops, *await due(rig.ops))
     await rig.record(sequence=2, sinks=(), problems=closed(overdue(1)))
     assert await due(rig.ops) == []
-    assert (await rig.store.backlog())["log"].pending_count == 2
+    assert (await backlog_of(rig.store))["log"].pending_count == 2
 
 
 async def test_an_opening_that_was_silenced_waits_again_while_its_problem_is_open_and_before_its_closing(

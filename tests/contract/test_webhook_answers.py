@@ -136,7 +136,7 @@ async def test_slack_says_ok(receiver: Receiver, said: bytes, outcome: SendOutco
     ("code", "said", "outcome"),
     [
         (200, MESSAGE, DELIVERED),
-        (200, MESSAGE + b" " * 5_000_000, DELIVERED),
+        (200, MESSAGE[:-1] + b',"x":"' + b"y" * 5_000_000 + b'"}', DELIVERED),  # of it the beginning is read
         (200, b"", RETRY),
         (200, b"ok", RETRY),
         (200, b'{"ok": true}', RETRY),
@@ -150,19 +150,6 @@ async def test_discord_returns_the_message(receiver: Receiver, code: int, said: 
     receiver.reply = says(answer(code, body=said))
     result = await sent(receiver, "discord")
     assert (result.outcome, bool(result.remedy)) == (outcome, outcome is RETRY)
-
-
-async def test_of_a_429_of_discord_the_header_counts_and_not_the_body(receiver: Receiver) -> None:
-    body = b'{"message":"wait","retry_after":64570,"global":false}'
-    receiver.reply = says(answer(429, body=body, Retry_After="2"))
-    result = await sent(receiver, "discord")
-    assert (result.outcome, result.retry_after_s) == (SendOutcome.BUSY, 2)
-
-
-async def test_a_429_of_cloudflare_before_discord_is_heeded_too(receiver: Receiver) -> None:
-    receiver.reply = says(answer(429, body=b"<!doctype html>error code: 1015", Retry_After="86400"))
-    result = await sent(receiver, "discord")
-    assert (result.outcome, result.retry_after_s) == (SendOutcome.BUSY, RETRY_AFTER_CAP_S)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -270,13 +257,6 @@ async def test_a_success_whose_body_never_comes_is_a_timeout(receiver: Receiver,
 
     receiver.reply = reply
     assert await sent(receiver, kind, timeout="200ms") == SendResult(RETRY, "timeout", remedy=REMEDIES["timeout"])
-
-
-async def test_a_plain_body_is_not_sent_twice(receiver: Receiver) -> None:
-    receiver.reply = says(answer(400))
-    with capture_logs() as logs:
-        assert (await sent(receiver, "plain")).outcome is SendOutcome.REFUSED
-    assert (len(receiver.requests), logs) == (1, [])
 
 
 @pytest.mark.parametrize(

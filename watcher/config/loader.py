@@ -1,5 +1,6 @@
 """From a file to `Settings`, or to all that is wrong with it at once; and again whenever a file has changed."""
 
+import asyncio
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -62,11 +63,15 @@ def _read(
 
 
 class ConfigSource:
-    """Reads the configuration at `path`. `files` are those that it took last time, as they were then."""
+    """Reads the configuration at `path`. `files` are those that it took last time, as they were then.
+
+    `asked` is set to have it read again whatever they look like.
+    """
 
     def __init__(self, path: Path, *, environ: Mapping[str, str]) -> None:
         """Read nothing yet. `warnings` are of what was loaded last."""
         self.warnings: tuple[Problem, ...] = ()
+        self.asked = asyncio.Event()
         self._path = path
         self._environ = environ
         self.files: Stamps = {}

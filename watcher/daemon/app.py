@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from errno import EADDRNOTAVAIL
 from pathlib import Path
@@ -14,12 +14,13 @@ from typing import Any
 import structlog
 
 import watcher
+from watcher.config.loader import ConfigSource
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.health import Heartbeat, Readiness
 from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, ProgressLog, waiting_count
 from watcher.daemon.operations import Operations
 from watcher.daemon.ownership import Ownership
-from watcher.daemon.reload import ConfigFollower, Reloading
+from watcher.daemon.reload import ConfigFollower
 from watcher.daemon.supervisor import DRAIN_S, OwnerDependencies, Supervisor
 from watcher.domain.errors import ListenDeniedError, ListenError, StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.domain.event_factory import EventFactory
@@ -46,17 +47,13 @@ LET_GO_S = 0.5
 """How long the store may take to say what waits, and to finish and let go of its file."""
 
 
-async def _not_open() -> Sequence[str]:
-    return ["the store cannot be used yet"]
-
-
 class Pages:
     """`/livez`, `/readyz` and `/metrics`, which ask `checks`; the API and the pages, which work with `console`."""
 
     def __init__(self, metrics: Metrics, follower: ConfigFollower, *, clock: Clock) -> None:
         """Serve nothing yet. `address` is where they are, once they are served."""
-        # Until the store is open.
-        self.checks = Checks(stalled=lambda: (), unready=_not_open, refresh=lambda: asyncio.sleep(0))
+        closed = ["the store cannot be used yet"]
+        self.checks = Checks(lambda: (), unready=lambda: asyncio.sleep(0, closed), refresh=lambda: asyncio.sleep(0))
         self.console: Console | None = None
         self._follower = follower
         self.address = ""
@@ -101,11 +98,11 @@ async def run(
     *,
     stop: asyncio.Event,
     started: Callable[[str], None] = lambda _address: None,
-    reloading: Reloading | None = None,
+    source: ConfigSource | None = None,
 ) -> None:
     """Run the daemon until `stop` is set, then finish what is in flight, for at most 8 s.
 
-    `started` is given the address of its pages once it runs, `reloading` says from where other settings may come.
+    `started` is given the address of its pages once it runs, `source` is where other settings may come from.
     Raises what ended it otherwise: `StoreError`, `ListenError`, `OutputClosedError`.
     """
     clock, metrics = Clock(), Metrics()
@@ -121,7 +118,7 @@ async def run(
         stack.enter_context(_nothing_unseen(fail))
         output = StdoutOutput(1)
         stack.callback(output.close)
-        follower = ConfigFollower(reloading, settings, metrics=metrics, clock=clock, fatal=fail)
+        follower = ConfigFollower(source, settings, metrics=metrics, clock=clock, fatal=fail)
         stack.push_async_callback(follower.end)
         pages = Pages(metrics, follower, clock=clock)
         stack.push_async_callback(pages.close)
@@ -273,8 +270,7 @@ async def open_when_ready(settings: StoreSettings, *, clock: Clock, stop: asynci
     said = ""
     while not stop.is_set():
         try:
-            password = password_of(settings)
-            store = await open_store(settings.url, clock=clock, password=password)
+            store = await open_store(settings.url, clock=clock, password=password_of(settings))
         except StoreNotReadyError as error:
             if str(error) != said:
                 log.error("store.failed", problem=str(error), note="tried again until it works")  # noqa: TRY400 (its text says all)

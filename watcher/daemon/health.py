@@ -27,8 +27,6 @@ FRESH_S = 1.0
 
 STORE_ANSWERS_WITHIN_S = 2.0
 
-PING_TIMEOUT = aiohttp.ClientTimeout(total=10.0)
-
 
 class Readiness:
     """Whether every loop has run once, and whether the store is usable, which is found out by writing.
@@ -37,7 +35,6 @@ class Readiness:
     """
 
     def __init__(self, shared: OwnerDependencies, ownership: Ownership) -> None:
-        """Know nothing yet."""
         self._shared = shared
         self._ownership = ownership
         self._probe = Recent(self._probe_writable, fresh_s=FRESH_S, clock=shared.clock)
@@ -67,7 +64,6 @@ class Heartbeat:
     """The pings of one process, while all loops make progress and the store takes writes."""
 
     def __init__(self, schedule: Schedule, readiness: Readiness) -> None:
-        """Ping nobody yet."""
         self._schedule = schedule
         self._readiness = readiness
         self._settings: HeartbeatSettings | None = None
@@ -105,12 +101,12 @@ async def ping(url: URL) -> tuple[str, str]:
 
     Return what is wrong, a status code or a word, and what to do about it; nothing after a 2xx.
     """
-    proxy = proxy_for(url)
+    proxy, timeout = proxy_for(url), aiohttp.ClientTimeout(total=10.0)
     # Over http:// the proxy reads the request itself, there is no CONNECT.
     headers = {"User-Agent": USER_AGENT, **(proxy.headers if url.scheme == "http" else {})}
     try:
         async with (
-            limited_session(timeout=PING_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), headers=headers) as session,
+            limited_session(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), headers=headers) as session,
             session.get(url, allow_redirects=False, proxy=proxy.url, proxy_headers=proxy.headers) as response,
         ):
             status = response.status

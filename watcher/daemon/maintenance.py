@@ -23,9 +23,10 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Watch, limits_dwell
 from watcher.polling.account_poller import AccountPoller
 from watcher.store.changes import Backlog, OpenProblem
+from watcher.store.deliveries import backlog
 from watcher.store.leases import MAINTENANCE, HeldLease
 from watcher.store.maintenance_store import MaintenanceStore
-from watcher.store.problems import count_open_problems
+from watcher.store.problems import count_open_problems, open_problems
 from watcher.store.recording import load_events
 from watcher.store.sql_store import SqlStore
 
@@ -87,7 +88,7 @@ class Maintenance:
     async def refresh_gauges(self) -> None:
         """Bring the gauges of outbox and problems up to date; a store that does not answer leaves them as they were."""
         try:
-            backlog = await self._store.backlog()
+            waiting_by_sink = await self._store.read(backlog)
             problems = await self._store.read(count_open_problems)
         except StoreError:
             return
@@ -95,8 +96,8 @@ class Maintenance:
             self._metrics.problems_open.labels(kind).set(problems.get(kind, 0))
         for gauge in (self._metrics.outbox_pending, self._metrics.outbox_oldest):
             gauge.clear()
-        for name in {*(self._supervisor.applied or self._settings).sinks, *backlog}:
-            waiting = backlog.get(name, Backlog(0, None))
+        for name in {*(self._supervisor.applied or self._settings).sinks, *waiting_by_sink}:
+            waiting = waiting_by_sink.get(name, Backlog(0, None))
             self._metrics.outbox_pending.labels(name).set(waiting.pending_count)
             self._metrics.outbox_oldest.labels(name).set((waiting.oldest_at or 0) / 1_000_000)
 
@@ -155,7 +156,7 @@ class Maintenance:
         settings, watches = self._settings, self._watches
         after: UUID | None = None
         await store.forget_rules(present=[key for key, watch in watches.items() if watch.rules])
-        while page := await self._store.open_problems(after=after):
+        while page := await self._store.read(partial(open_problems, after=after)):
             after = page[-1].problem.id
             gone = [each for each in page if each.has_ended or not watches_for(settings, watches, each)]
             if not gone:
@@ -197,7 +198,6 @@ class ProgressLog:
     """One info line per account, one per hour, and one when a sink falls behind and when it has caught up."""
 
     def __init__(self, shared: OwnerDependencies, supervisor: Supervisor) -> None:
-        """Start the first hour."""
         self._supervisor = supervisor
         self._store = shared.store
         self._clock = shared.clock
@@ -219,16 +219,16 @@ class ProgressLog:
         if self._clock.monotonic() >= self._backlog_at:
             self._backlog_at = Monotonic(self._clock.monotonic() + BACKLOG_EVERY_S)
             with suppress(StoreError):
-                self._say_late(await self._store.backlog())
+                self._say_late(await self._store.read(backlog))
         if self._clock.monotonic() >= self._summary_at:
             self._summary_at += SUMMARY_EVERY_S
             await self._summarize()
 
-    def _say_late(self, backlog: Mapping[str, Backlog]) -> None:
+    def _say_late(self, waiting_by_sink: Mapping[str, Backlog]) -> None:
         sinks, now = self._supervisor.workers(), self._clock.steady_us()
         self._late &= {each.sink for each in sinks}
         for each in sinks:
-            waiting = backlog.get(each.sink)
+            waiting = waiting_by_sink.get(each.sink)
             oldest_s = (now - waiting.oldest_at) / 1e6 if waiting and waiting.oldest_at else 0.0
             late_s = oldest_s - each.groups_for_s
             if each.sink not in self._late and waiting and late_s > LATE_S:
@@ -252,6 +252,6 @@ class ProgressLog:
 async def waiting_count(store: SqlStore) -> int | None:
     """Return how many deliveries wait; `None` if the store cannot say."""
     try:
-        return sum(each.pending_count for each in (await store.backlog()).values())
+        return sum(each.pending_count for each in (await store.read(backlog)).values())
     except StoreError:
         return None

@@ -34,7 +34,6 @@ class Operations:
     """What one process does for people, whatever replica they asked."""
 
     def __init__(self, shared: OwnerDependencies, supervisor: Supervisor, follower: ConfigFollower) -> None:
-        """Know of nothing yet."""
         self._shared = shared
         self._supervisor = supervisor
         self._follower = follower

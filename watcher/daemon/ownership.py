@@ -66,7 +66,6 @@ class Ownership:
         metrics: Metrics,
         fatal: Callable[[BaseException], None],
     ) -> None:
-        """Hold nothing, and want nothing yet."""
         self._leases = store
         self._replica = replica
         self._clock = clock
@@ -230,23 +229,23 @@ class Ownership:
             self._lose(each)
         for each in self._held.values():
             each.trusted_until = trusted_until
-        for lease, is_takeover in sharing.taken:
+        for lease, is_takeover in sharing.taken.items():
             key = key_of(lease)
             self._held[key] = HeldLease(lease, clock=self._clock, trusted_until=trusted_until, spends=wanted[key])
             self._metrics.lease_takeovers.labels(key.kind).inc(is_takeover)
         if sharing.is_for_ever:  # who has asked for it knows
             return
         if sharing.taken:
-            taken = [f"{each.lease.kind} {each.lease.name}" for each in sharing.taken]
+            taken = [f"{lease.kind} {lease.name}" for lease in sharing.taken]
             log.info(
                 "ownership.taken",
                 taken=taken[:50],
                 more=max(0, len(taken) - 50),
-                takeovers=sum(each.is_takeover for each in sharing.taken),
+                takeovers=sum(sharing.taken.values()),
                 replicas=sharing.replica_count,
             )
         self._surplus = sharing.surplus
-        changed = [key_of(each.lease) for each in sharing.taken] + [key_of(each.lease) for each in lost]
+        changed = [*map(key_of, sharing.taken), *(key_of(each.lease) for each in lost)]
         self.changed([*changed, self._surplus] if self._surplus else changed)
 
     # What is held

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from itertools import compress
@@ -33,14 +32,6 @@ SHOWN_COUNT = 50
 """So many problems are logged: a file may have 100,000, the rest of them like these."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reloading:
-    """Where another configuration comes from. `asked` is set to have it read whatever its files look like."""
-
-    source: ConfigSource
-    asked: asyncio.Event
-
-
 class ConfigFollower:
     """Keeps the daemon at what its configuration says now, also before the store is open: then a good one waits.
 
@@ -51,7 +42,7 @@ class ConfigFollower:
 
     def __init__(
         self,
-        reloading: Reloading | None,
+        source: ConfigSource | None,
         settings: Settings,
         *,
         metrics: Metrics,
@@ -59,11 +50,11 @@ class ConfigFollower:
         fatal: Callable[[BaseException], None],
         check_every_s: float = CHECK_EVERY_S,
     ) -> None:
-        """Begin with these settings, which are applied; without `reloading` with nothing to follow.
+        """Begin with these settings, which are applied; without a `source` there is nothing to follow.
 
         `fatal` gets what ends the daemon.
         """
-        self._reloading = reloading
+        self._source = source
         self._started = self.settings = settings
         self._metrics = metrics
         self._clock = clock
@@ -79,8 +70,8 @@ class ConfigFollower:
 
     def begin(self) -> None:
         """Follow it from now on."""
-        if self._reloading is not None and self._following is None:
-            self._following = self._start(self._follow(self._reloading))
+        if self._source is not None and self._following is None:
+            self._following = self._start(self._follow(self._source))
 
     async def end(self) -> None:
         """Follow it no longer."""
@@ -92,15 +83,15 @@ class ConfigFollower:
         task.add_done_callback(partial(raise_to, self._fatal))
         return task
 
-    async def _follow(self, reloading: Reloading) -> None:
+    async def _follow(self, source: ConfigSource) -> None:
         """Have each configuration applied, breaking that off for the next one: an owner may take long to drain."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._check_every_s):
-                    await reloading.asked.wait()
-            if reloading.asked.is_set() or stamps_of(reloading.source.files) != reloading.source.files:
-                reloading.asked.clear()
-                if (settings := await self._read(reloading.source)) is not None:
+                    await source.asked.wait()
+            if source.asked.is_set() or stamps_of(source.files) != source.files:
+                source.asked.clear()
+                if (settings := await self._read(source)) is not None:
                     await _stop(self._applying)
                     self._waiting, self._said = settings, set()
             is_applying = self._applying is not None and not self._applying.done()

@@ -102,7 +102,6 @@ class Supervisor:
     """
 
     def __init__(self, shared: OwnerDependencies, ownership: Ownership, *, drain_s: float = DRAIN_S) -> None:
-        """Own nothing yet."""
         self._shared = shared
         self._ownership = ownership
         self._drain_s = drain_s

@@ -29,8 +29,6 @@ NO_ANSWER = "none"
 FAILING_AFTER_S = 300.0
 """Nothing got through for so long while something was tried: `sink.failing`."""
 
-DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; enable it, or change its block in the configuration"
-
 _EVENT_TYPES = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
 
 log = structlog.get_logger()
@@ -148,7 +146,8 @@ class SinkReporter:
         self.reported, self._sequence, self._problem = record.state, record.sequence, record.problem
         deps.metrics.up.set(record.state is None)
         if state.disabled:
-            log.warning("sink.disabled", sink=store.lease.name, note=DISABLED_NOTE)
+            note = "it answered 410 Gone, so deliveries wait; enable it, or change its block in the configuration"
+            log.warning("sink.disabled", sink=store.lease.name, note=note)
 
     async def report(self) -> None:
         """Record a change of how the sink is, and report it to the other sinks. Raises `StoreError`."""

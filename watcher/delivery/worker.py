@@ -89,7 +89,6 @@ class DeliveryWorker:
     def __init__(
         self, store: SinkStore, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
     ) -> None:
-        """Go on from what is recorded."""
         self.sink = store.lease.name
         self.groups_for_s = 0.0 if rules.group is None else rules.group.wait_s
         self._store = store

@@ -48,7 +48,7 @@ class DiscordTemplate(ChatTemplate):
             _block(notice.error),
             nodes and f"Also failed:\n{nodes}",
             f"The newest {len(notice.newest)}:" if notice.newest else "",
-            _further(notice.links),
+            " · ".join(f"[{name}](<{link}>)" for name, link in [*notice.links.items()][1:]),  # the title is the first
         )
         embed = {
             "title": _escape(notice.headline),
@@ -68,25 +68,16 @@ class DiscordTemplate(ChatTemplate):
     def send_result(self, status: int, said: bytes) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with a message is a success, and 202 as ever."""
         result = super().send_result(status, said)
-        if result.outcome is SendOutcome.DELIVERED and not _is_message(status, said):
+        is_message = status == 200 and said.lstrip().startswith(b"{") and b'"embeds"' in said  # its beginning
+        if result.outcome is SendOutcome.DELIVERED and not is_message:
             remedy = "is url that of a Discord webhook?"
             return replace(result, outcome=SendOutcome.RETRY, answer=f"{status} without a message", remedy=remedy)
         return result
 
 
-def _is_message(status: int, said: bytes) -> bool:
-    """Whether it looks like a message: of a long one only the beginning was read."""
-    return status == 200 and said.lstrip().startswith(b"{") and b'"embeds"' in said
-
-
 def _newest(event: Newest) -> Json:
     value = "\n".join(map(_code, event.details))
     return {"name": _escape(event.headline), "value": f"{value}\n[Open](<{event.link}>)" if event.link else value}
-
-
-def _further(links: Mapping[str, str]) -> str:
-    """Return all links but the first, which the title is."""
-    return " · ".join(f"[{name}](<{link}>)" for name, link in [*links.items()][1:])
 
 
 def _escape(headline: str) -> str:

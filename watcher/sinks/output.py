@@ -64,19 +64,14 @@ class StdoutOutput:
         return True
 
     def _end_half_line(self) -> None:
-        """Have the first event end what an earlier process left half written."""
+        """Have the first event end what an earlier process left half written in a file."""
         with suppress(OSError):
-            if _stands_in_mid_line(self.fd):
-                self._rest = b"\n"
-
-
-def _stands_in_mid_line(fd: int) -> bool:
-    """Return whether fd is a file that goes on right after half a line."""
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
-        return False
-    appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
-    position = found.st_size if appends else os.lseek(fd, 0, os.SEEK_CUR)
-    with Path(f"/dev/fd/{fd}").open("rb", buffering=0) as reading:  # it may be open for writing alone
-        reading.seek(max(0, position - 1))
-        return position > 0 and reading.read(1) != b"\n"
+            found = os.fstat(self.fd)
+            if not stat.S_ISREG(found.st_mode):
+                return
+            appends = fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_APPEND
+            position = found.st_size if appends else os.lseek(self.fd, 0, os.SEEK_CUR)
+            with Path(f"/dev/fd/{self.fd}").open("rb", buffering=0) as reading:  # it may be open for writing alone
+                reading.seek(max(0, position - 1))
+                if position and reading.read(1) != b"\n":
+                    self._rest = b"\n"

@@ -4,7 +4,7 @@ Names, errors and labels stand in `plain_text` alone, which Slack reads no marku
 markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-kit/blocks
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
@@ -68,6 +68,7 @@ def message_of(notice: Notice) -> Json:
     if notice.moment is not None:
         when, since = notice.moment
         fields.append({"type": "mrkdwn", "text": f"{when}\n{_date(since)}"})
+    buttons = [_button(*each) for each in notice.links.items()]
     newest = [_section(f"The newest {len(notice.newest)}:"), *map(_newest, notice.newest)]
     blocks = [
         {"type": "header", "text": _plain(notice.headline)},
@@ -76,7 +77,7 @@ def message_of(notice: Notice) -> Json:
         *([{"type": "section", "fields": fields}] if fields else []),
         *(newest if notice.newest else []),
         {"type": "context", "elements": [_plain(notice.footer)]},
-        *_buttons(notice.links),
+        *([{"type": "actions", "elements": buttons}] if buttons else []),
     ]
     return _payload(notice.headline, notice.error.partition("\n")[0], blocks)
 
@@ -117,10 +118,6 @@ def _plain(text: str) -> Json:
 
 def _section(text: str) -> Json:
     return {"type": "section", "text": _plain(text)}
-
-
-def _buttons(links: Mapping[str, str]) -> list[Json]:
-    return [{"type": "actions", "elements": [_button(*each) for each in links.items()]}] if links else []
 
 
 def _button(text: str, link: str) -> Json:

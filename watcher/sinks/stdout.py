@@ -36,7 +36,6 @@ class StdoutSink(Sink):
     batch_count = BATCH_COUNT
 
     def __init__(self, output: StdoutOutput, *, format_: str = "json") -> None:
-        """Write nothing yet."""
         readable = format_ == "text" or (format_ == "auto" and output.is_terminal)
         self._line_of: Callable[[Delivery], bytes] = attrgetter("body")
         if readable:

@@ -78,7 +78,6 @@ class RequestSeries:
     """Sends what takes several requests. The next attempt goes on behind what was taken."""
 
     def __init__(self, take_slot: Callable[[], float]) -> None:
-        """Remember nothing yet. `take_slot` is that of the sink's context."""
         self._take_slot = take_slot
         self._taken: dict[UUID, int] = {}  # how many requests of a delivery; the few that die in between stay
 

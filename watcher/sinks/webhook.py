@@ -237,7 +237,6 @@ class WebhookSink(Sink):
     """Posts to one URL."""
 
     def __init__(self, poster: Poster, template: Template, *, keys: Sequence[bytes], context: SinkContext) -> None:
-        """Sign with each of the keys, if there are any."""
         self.refresh_every_s = template.refresh_every_s
         self._clock = context.clock
         self._poster = poster

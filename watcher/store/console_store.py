@@ -83,7 +83,6 @@ class ConsoleStore:
     """
 
     def __init__(self, store: SqlStore) -> None:
-        """Ask nothing yet."""
         self._store = store
 
     async def executions(

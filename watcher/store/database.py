@@ -88,7 +88,6 @@ def cause_of(error: BaseException) -> BaseException:
 
 
 def _line_of(error: Exception, cause: BaseException) -> str:
-    """Return an error's class and the line of ours it came through."""
     ours = [frame for frame in extract_tb(error.__traceback__) if "watcher" in Path(frame.filename).parts]
     return (
         f"{type(cause).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else type(cause).__name__
@@ -239,7 +238,6 @@ class HotStatement:
     """
 
     def __init__(self, statement: CompoundSelect[Any] | Insert | TextClause | Update) -> None:
-        """Compile nothing yet."""
         self.statement = statement
         self._compiled: dict[str, tuple[str, itemgetter[Any]]] = {}
 

@@ -173,9 +173,6 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
         LET_GO.run(connection, *freed)
 
 
-_IN_ORDER = attrgetter("tried", "due_at", "recorded_at")
-
-
 def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> Taken:
     """Return what a sink may be sent: heads that are due, each with what is grouped with it."""
     batches: list[list[Delivery]] = []
@@ -184,7 +181,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
     next_due_at: Micros | None = None
     of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # a lane has one head
     if request.trial is None:
-        heads = sorted(HEADS.run(connection, of_sink), key=_IN_ORDER)
+        heads = sorted(HEADS.run(connection, of_sink), key=attrgetter("tried", "due_at", "recorded_at"))
     else:
         trial = _NEVER_TRIED if request.trial == "never_tried" else _TRIED_LONGEST_AGO
         heads = list(connection.execute(trial, of_sink))
@@ -262,12 +259,10 @@ def labels_of(text: str | None) -> dict[str, str]:
     return {} if text is None else json.loads(text)
 
 
-_FOLLOWING = (EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED)
-
-
 def _complete(connection: Connection, sink_id: int, sent: Delivery, request: Take) -> Delivery:
-    if sent.problem is not None and (sent.closes or sent.type in _FOLLOWING):
-        sent = _with_opening(connection, sink_id, sent)
+    is_told_after = sent.closes or sent.type in {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED}
+    if sent.problem is not None and is_told_after:
+        sent = _with_opening(connection, sink_id, sent.problem, sent)
     key: dict[str, Any] = {"of_sink": sink_id, "of_pipeline": f"{sent.account}/{sent.pipeline}"}
     if request.with_messages and sent.problem is not None:
         sent = replace(sent, message=_message(connection, MESSAGE_OF_PROBLEM, key | {"of_problem": sent.problem.bytes}))
@@ -283,9 +278,8 @@ def _message(connection: Connection, statement: Select[Any], key: dict[str, Any]
     return ProblemMessage(UUID(bytes=row.problem_id), MessagePlace(row.channel, row.number), row.body)
 
 
-def _with_opening(connection: Connection, sink_id: int, sent: Delivery) -> Delivery:
-    assert sent.problem is not None
-    rows = connection.execute(_OPENING, {"of_problem": sent.problem.bytes, "of_sink": sink_id}).all()
+def _with_opening(connection: Connection, sink_id: int, problem_id: UUID, sent: Delivery) -> Delivery:
+    rows = connection.execute(_OPENING, {"of_problem": problem_id.bytes, "of_sink": sink_id}).all()
     if not rows:  # retention took it, which it does long after it was closed
         return replace(sent, is_problem_open=False)
     told = [row.state != DeliveryState.SILENCED or bool(row.tried) for row in rows if row.state is not None]

@@ -8,7 +8,7 @@ two rows as one: the account's name says who writes, the hash of its API key who
 
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import ceil
 from operator import attrgetter
@@ -106,13 +106,6 @@ class RenewRequest:
     released: Collection[Lease] = ()
 
 
-class TakenLease(NamedTuple):
-    """A lease that was taken, and whether from a replica that did not give it up: it died, or lost touch."""
-
-    lease: Lease
-    is_takeover: bool
-
-
 class LeaseRow(NamedTuple):
     """A row of the store: of a lease, of an API key, or of a replica, whose `fingerprint` is its configuration's."""
 
@@ -127,6 +120,7 @@ class Sharing:
     """What a replica keeps, may take, and is to give up, one at a time (`surplus`), and what it has taken of that.
 
     `may_take` has for each lease the rows that belong to it; what of it is not `taken` its last owner is still writing.
+    Of what is, it says whether a replica had it that did not give it up: it died, or lost touch.
     In `next_free_us` something may be free that is wanted. `differs` says whether the configurations of the
     `replica_count` replicas that are alive do. What was taken `is_for_ever` where no other process may use the store.
     """
@@ -137,7 +131,7 @@ class Sharing:
     next_free_us: int
     replica_count: int
     differs: bool
-    taken: Collection[TakenLease] = ()
+    taken: Mapping[Lease, bool] = field(default_factory=dict)
     is_for_ever: bool = False
 
 
@@ -164,7 +158,7 @@ class LocalLeases:
     async def renew(self, request: RenewRequest) -> Sharing:
         """Take what is wanted and not held."""
         held = {key_of(lease) for lease in request.held}
-        taken = [TakenLease(self.claim(*key), is_takeover=False) for key in request.wanted if key not in held]
+        taken = {self.claim(*key): False for key in request.wanted if key not in held}
         return Sharing(request.held.keys(), {}, None, 0, 1, differs=False, taken=taken, is_for_ever=True)
 
 
@@ -270,7 +264,7 @@ class PostgresLeases:
             connection.execute(update(table).where(mine).values(until=now + LEASE_US))
         epochs = _take(connection, sharing.may_take, owner=request.replica, now=now)
         former = {NOBODY, request.replica}
-        taken = [TakenLease(Lease(*key, epoch), rows[key].owner not in former) for key, epoch in epochs.items()]
+        taken = {Lease(*key, epoch): rows[key].owner not in former for key, epoch in epochs.items()}
         return replace(sharing, taken=taken)
 
 

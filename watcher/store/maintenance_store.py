@@ -40,9 +40,6 @@ EXECUTIONS_COUNT = 250
 ROWS_COUNT = 1_000
 """Events or deliveries of one page."""
 
-SINK_REMOVED = "sink_removed"
-"""The answer in deliveries that died because their sink is gone from the configuration."""
-
 T = TypeVar("T")
 
 Keep = Callable[[str, str, str, Micros], bool]
@@ -128,25 +125,19 @@ def prune_source_events(connection: Connection, *, before: int, after: Position)
 
 
 _CLOSED = select(problem.c.id).where(problem.c.closed_at < bindparam("before")).order_by(problem.c.id).limit(ROWS_COUNT)
-_DELETE_REMINDERS = delete(reminder).where(reminder.c.problem_id == bindparam("of_problem"))
-_DELETE_MESSAGES = delete(problem_message).where(problem_message.c.problem_id == bindparam("of_problem"))
-_DELETE_PROBLEM = delete(problem).where(problem.c.id == bindparam("of_problem"))
 
 
 def prune_problems(connection: Connection, *, before: int, after: Position) -> Pruned:
     """Delete a page of the problems that were closed before that moment; the next page begins where this one did."""
     ids = connection.execute(_CLOSED, {"before": before}).scalars().all()
-    if ids:
-        keys = [{"of_problem": id_} for id_ in ids]
-        connection.execute(_DELETE_REMINDERS, keys)
-        connection.execute(_DELETE_MESSAGES, keys)
-        connection.execute(_DELETE_PROBLEM, keys)
+    for key in (reminder.c.problem_id, problem_message.c.problem_id, problem.c.id):
+        connection.execute(delete(key.table).where(key.in_(ids)))
     return 0, after if len(ids) == ROWS_COUNT else None
 
 
 _MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))
 _EXPIRE = text(
-    "UPDATE delivery SET state = 'dead', settled_at = :now, answer = :answer WHERE (number, sink_id) IN"
+    "UPDATE delivery SET state = 'dead', settled_at = :now, answer = 'sink_removed' WHERE (number, sink_id) IN"
     " (SELECT number, sink_id FROM delivery WHERE sink_id = :of_sink AND state = 'waiting' LIMIT :limit)"
 )
 _SCANNED = select(
@@ -159,14 +150,11 @@ _FORGET_RULES = update(source).where(source.c.id == bindparam("of_pipeline")).va
 _DELETE_ENDED_SILENCES = delete(silence).where(silence.c.ends_at < bindparam("before"))
 _DELETE_OLD_ACTIONS = delete(action).where(action.c.asked_at < bindparam("before"))
 
-ACTION_KEPT_US = 24 * 3600 * 1_000_000
-"""What nobody has done for so long nobody waits for."""
-
 
 def prune_operations(connection: Connection, *, before: int, after: Position, now: Micros) -> Pruned:
     """Delete the silences that ended before that moment, and what owners were asked in vain. There are few."""
     connection.execute(_DELETE_ENDED_SILENCES, {"before": before})
-    connection.execute(_DELETE_OLD_ACTIONS, {"before": now - ACTION_KEPT_US})
+    connection.execute(_DELETE_OLD_ACTIONS, {"before": now - 24 * 3600 * 1_000_000})  # nobody waits for it any more
     return 0, None
 
 
@@ -188,7 +176,6 @@ class MaintenanceStore:
     """What whoever holds the lease of the upkeep does. Nothing is done once another process holds it."""
 
     def __init__(self, store: SqlStore, lease: Lease) -> None:
-        """Ask nothing yet."""
         self._store = store
         self._lease = lease
 
@@ -204,10 +191,8 @@ class MaintenanceStore:
                 connection.execute(_MARK_SINK, sorted(marks, key=itemgetter("of_sink")))
             return absent
 
-        key = {"now": now, "answer": SINK_REMOVED, "limit": ROWS_COUNT}
-
         def expire(connection: Connection, sink_id: int) -> int:
-            return connection.execute(_EXPIRE, key | {"of_sink": sink_id}).rowcount
+            return connection.execute(_EXPIRE, {"of_sink": sink_id, "now": now, "limit": ROWS_COUNT}).rowcount
 
         died_count = 0
         for sink_id, since in (await self._write(mark)).items():

@@ -53,7 +53,6 @@ class OperatorStore:
     """What people do, each in one transaction. All raise `StoreError`. `on_acknowledged` hears of what was taken."""
 
     def __init__(self, store: SqlStore, events: EventFactory) -> None:
-        """Do nothing yet."""
         self._store = store
         self._events = events
         self.on_acknowledged: Callable[[], object] = lambda: None

@@ -72,16 +72,14 @@ def _name_of(cause: BaseException) -> str | None:
     return "08006" if isinstance(cause, psycopg.OperationalError) else None
 
 
-_BROKEN = (StoreError, "cannot be used now, the connection broke; see whether its server runs")
 _AWAY = ("08", "57P0", "25P03", "25P04")
-_DAMAGED = (StoreUnusableError, "is damaged; put back a copy")
 _NO_RIGHT = "42501"
 REFUSES_USER = "refuses this user; grant it all rights in its schema"
 _NO_SCHEMA = "3F000"
 LACKS_SCHEMA = "has no schema of its search_path; create the schema, or correct its URL"
 _READ_ONLY = "25006"
 _MEANINGS: Meanings = {
-    **dict.fromkeys(_AWAY, _BROKEN),
+    **dict.fromkeys(_AWAY, (StoreError, "cannot be used now, the connection broke; see whether its server runs")),
     _READ_ONLY: (StoreError, "is read-only; name the primary in its URL, or add target_session_attrs=read-write"),
     "28": (StoreError, "refuses the login; see store.password_file and the server's pg_hba.conf"),
     "3D000": (StoreError, "is not there; create it, or correct its URL"),
@@ -93,8 +91,7 @@ _MEANINGS: Meanings = {
     "55P03": (StoreError, "is locked by another program, perhaps watcher copy-store; see pg_stat_activity"),
     "57014": (StoreError, "was too slow; see the server's load and pg_stat_activity"),
     "58": (StoreError, "reports an error of its disk; see the server's log"),
-    "XX001": _DAMAGED,
-    "XX002": _DAMAGED,
+    **dict.fromkeys(("XX001", "XX002"), (StoreUnusableError, "is damaged; put back a copy")),
 }
 """By SQLSTATE (PostgreSQL's documentation, appendix A)."""
 
@@ -119,13 +116,8 @@ _CONNECTION: dict[str, Any] = {
 }
 """What libpq is told unless the URL says otherwise."""
 
-_ALWAYS = {"client_encoding": "utf8"}
-"""What the URL cannot change: in any other encoding names could not be written that the API has."""
-
 RECONNECT_AFTER_S = 0.5
 """After a failure nobody tries again for so long, however many ask for a connection."""
-
-_SHOWN_LENGTH = 300
 
 
 class CannotConnectError(psycopg.OperationalError):
@@ -158,7 +150,8 @@ class Connector:
         """Read the URL, which libpq can: `check_store_url` has seen to that."""
         self.password = password
         given = {key: value for key, value in conninfo_to_dict(url).items() if value not in {None, ""}}
-        self._parameters = _CONNECTION | given | _ALWAYS
+        # In any other encoding names could not be written that the API has.
+        self._parameters = _CONNECTION | given | {"client_encoding": "utf8"}
         self._clock = clock
         self._last_failure = ""
         self._not_before = EARLIEST
@@ -174,7 +167,7 @@ class Connector:
             )
         except psycopg.Error as error:
             self._not_before = Monotonic(self._clock.monotonic() + RECONNECT_AFTER_S)
-            self._last_failure = " ".join(str(error).removeprefix("connection failed: ").split())[:_SHOWN_LENGTH]
+            self._last_failure = " ".join(str(error).removeprefix("connection failed: ").split())[:300]
             raise CannotConnectError(self._last_failure) from None
         connection.answers_within_s = answers_within_s
         return connection
@@ -187,7 +180,6 @@ class PostgresDatabase(Database):
     _leases: PostgresLeases
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
-        """Open no connection yet."""
         self._clock = clock
         self._connector = Connector(url, password=password, clock=clock)
         where = url.partition("?")[0]

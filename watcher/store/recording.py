@@ -335,7 +335,6 @@ class GroupWork:
     """What is written together, sorted once: with its leases, its sources and how much it is."""
 
     def __init__(self, items: Iterable[Item]) -> None:
-        """Sort these."""
         self.changes: list[tuple[SingleChange, Source, Source | None]] = []  # with whose it is, and of which pipeline
         self.small_writes: list[SmallWrite] = []
         self.turns: list[Turn] = []

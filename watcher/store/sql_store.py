@@ -6,11 +6,10 @@ out as a `StoreError`, and is noted by the monitor.
 
 import asyncio
 from asyncio import Future, Task
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeVar
-from uuid import UUID
 
 import structlog
 from pydantic import TypeAdapter
@@ -21,11 +20,9 @@ from watcher.domain.errors import StoreError
 from watcher.domain.snapshots import AccountSnapshot, SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.store.changes import Backlog, Lease, OpenProblem, Taken, Turn
+from watcher.store.changes import Lease, Taken, Turn
 from watcher.store.database import Database, DatabaseFault
-from watcher.store.deliveries import backlog
 from watcher.store.leases import LocalLeases
-from watcher.store.problems import open_problems
 from watcher.store.recording import GroupWork, Item, Outbox, SmallWrite, Writing, write_group
 from watcher.store.sources import Source, SourceNumbers
 from watcher.store.sqlite import SqliteDatabase, hold_file
@@ -117,11 +114,6 @@ class StoreMonitor:
             self._fault, self._refused, self.failing_since = None, Writing.NOTHING, None
             self._said.clear()
 
-    def check(self) -> None:
-        """Raise the `StoreError` of what stands in the way of every write, if anything does."""
-        if self._fault is not None and self._refused:
-            raise self._fault.error()
-
 
 class SqlStore:
     """State, events and deliveries in a database. Made by `open_store`."""
@@ -183,19 +175,12 @@ class SqlStore:
 
         return await self._watched(partial(self.database.write, write), Writing.A_LITTLE)
 
-    async def backlog(self) -> Mapping[str, Backlog]:
-        """Return what waits, by sink."""
-        return await self.read(backlog)
-
-    async def open_problems(self, *, after: UUID | None = None) -> Sequence[OpenProblem]:
-        """Return a page of the open problems."""
-        return await self.read(partial(open_problems, after=after))
-
     async def probe_writable(self) -> None:
         """Write something of no meaning, durably, as any other write."""
         now = {"now": str(self.clock.steady_us())}  # another value each time: else SQLite writes nothing at all
         await self.write(lambda connection: connection.execute(_PROBE, now))
-        self.monitor.check()
+        if self.monitor.failing_since is not None:  # a write of more was refused
+            raise StoreError(self.monitor.problem)
 
     async def close(self) -> None:
         """Finish what was handed in, then let go of the files."""
@@ -319,7 +304,6 @@ class LeasedStore:
     """The store as the owner of an account or a sink uses it: it writes under the lease."""
 
     def __init__(self, store: SqlStore, lease: Lease) -> None:
-        """Ask nothing yet."""
         self.lease = lease
         self.exclusive = store.exclusive  # whether this process alone records what is to be sent
         self.monitor = store.monitor

@@ -66,7 +66,6 @@ class SqliteDatabase(Database):
     """A database file, whose lock keeps every other process out."""
 
     def __init__(self, file: "DatabaseFile", *, busy_timeout_s: float) -> None:
-        """Open no connection yet."""
         path = file.path
         self.check_file = file.check
         limited = partial(make_engine, path, busy_timeout_s=busy_timeout_s)
@@ -126,7 +125,6 @@ class DatabaseFile:
     """The path of a database, and which file was opened there."""
 
     def __init__(self, path: Path, *, opened: os.stat_result) -> None:
-        """Remember the file by its device and inode."""
         self.path = path
         self._opened = opened
 

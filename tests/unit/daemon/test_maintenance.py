@@ -8,7 +8,18 @@ from uuid import UUID
 
 import pytest
 from lease_store import Alone
-from stores import PIPELINE, change, claim, executions_of, held, pipeline_change, stream_of, upkeep
+from stores import (
+    PIPELINE,
+    backlog_of,
+    change,
+    claim,
+    executions_of,
+    held,
+    pipeline_change,
+    problems_of,
+    stream_of,
+    upkeep,
+)
 from structlog.testing import capture_logs
 from supervision import Owners, Setup, maintenance_of, set_up
 from virtual import EPOCH, Account, FakeClock, account_of, said
@@ -188,10 +199,7 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
     assert bool(await executions_of(store, lease)) is phases
 
 
-@pytest.mark.parametrize(("returns_after_s", "read_on"), [(DAY_S - 1, True), (DAY_S + 1, False)])
-async def test_a_pipeline_removed_for_a_day_is_read_anew(
-    store: SqlStore, clock: FakeClock, returns_after_s: float, *, read_on: bool
-) -> None:
+async def test_a_pipeline_removed_for_a_day_is_read_anew(store: SqlStore, clock: FakeClock) -> None:
     lease = await claim(store, "account", "default")
     await store.record(pipeline_change(lease, cursor=Cursor(Micros(1), Micros(2))))
     owners = Owners(WHOLE)
@@ -201,10 +209,10 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
     assert (await AccountStore(store, lease).load_pipeline(PIPELINE)).cursor == Cursor(Micros(1), Micros(2))
     owners.applied = NOTHING
     await maintenance.tick()
-    clock.advance(returns_after_s)
+    clock.advance(DAY_S + 1)
     owners.applied = WHOLE
     await maintenance.tick()
-    assert ((await AccountStore(store, lease).load_pipeline(PIPELINE)).cursor is not None) is read_on
+    assert (await AccountStore(store, lease).load_pipeline(PIPELINE)).cursor is None
 
 
 async def closings(account: Account) -> list[tuple[str, str, str]]:
@@ -286,13 +294,13 @@ async def test_while_replicas_differ_nothing_is_closed_as_removed_nor_marked_as_
         clock.advance(DAY_S)
         owners.applied = NOTHING
         await maintenance.tick()
-    assert (await store.backlog())["gone"].pending_count == 1
+    assert (await backlog_of(store))["gone"].pending_count == 1
     ownership.is_agreed = True
     await maintenance.tick()
     assert len(await closings(account)) == 2
     clock.advance(2 * DAY_S)
     await maintenance.tick()
-    assert "gone" not in await store.backlog()
+    assert "gone" not in await backlog_of(store)
 
 
 def problems(metrics: Metrics) -> float | None:
@@ -310,20 +318,6 @@ async def test_an_overdue_execution_that_ended_without_an_event_is_overdue_no_mo
     assert await closings(account) == [("execution.overdue", "ended", B)]
 
 
-async def test_what_the_rules_of_a_pipeline_went_by_is_forgotten_with_them(store: SqlStore, clock: FakeClock) -> None:
-    lease = await claim(store, "account", "default")
-    state = RuleState(failed_in_row=2)
-    await store.record(SourceChange(lease, 0, 0, pipeline=PIPELINE, rules=state))
-    owners = Owners(NAMED)
-    maintenance = maintenance_of(store, clock, owners)
-    owners.applied = keeping(rules={"failing": {"consecutive": 3}})
-    await maintenance.tick()
-    assert (await AccountStore(store, lease).load_rules(PIPELINE)).state == state
-    owners.applied = WHOLE
-    await maintenance.tick()
-    assert (await AccountStore(store, lease).load_rules(PIPELINE)).state == RuleState()
-
-
 # While another configuration is being applied
 
 STATE = RuleState(failed_in_row=3)
@@ -333,7 +327,7 @@ RULES: dict[str, object] = {"failing": {"consecutive": 3}}
 async def kept(store: SqlStore) -> tuple[int, RuleState]:
     """Return how many problems are open still, and what the rules go by still."""
     record = await AccountStore(store, await claim(store, "account", "a")).load_rules(PIPELINE)
-    return len(await store.open_problems()), record.state
+    return len(await problems_of(store)), record.state
 
 
 @pytest.mark.parametrize("ends", ["applied", "failed", "replaced"])

@@ -1,6 +1,7 @@
 """An overdue execution whose limit is removed and comes back: its problem is closed once, and another one opened."""
 
 import pytest
+from stores import problems_of
 from supervision import Owners, maintenance_of
 from virtual import PIPELINE, Account, FakeClock, account_of, said
 
@@ -106,7 +107,7 @@ async def test_a_limit_that_comes_back_opens_another_problem_of_the_same_stay(
     daemon.account.api.script[A] = said(A, "success")
     await daemon.account.run_for(70)
     assert await daemon.told() == [("success", second)]
-    assert await daemon.store.open_problems() == []
+    assert await problems_of(daemon.store) == []
 
 
 async def test_a_limit_that_comes_back_before_its_problem_was_closed_goes_on_with_it(daemon: Daemon) -> None:
@@ -134,4 +135,4 @@ async def test_a_stay_that_ended_without_its_limit_leaves_no_problem_to_the_next
     assert told == [("paused", None), ("running", None), ("overdue", second)]
     await daemon.maintenance.tick()
     assert await daemon.told() == [("closed", first)]
-    assert [str(each.problem.id) for each in await daemon.store.open_problems()] == [second]
+    assert [str(each.problem.id) for each in await problems_of(daemon.store)] == [second]

@@ -6,7 +6,7 @@ from typing import cast
 
 import pytest
 from lease_store import Alone
-from stores import held
+from stores import backlog_of, held
 from structlog.testing import capture_logs
 from supervision import dependencies_of
 from virtual import FakeClock
@@ -58,7 +58,7 @@ async def test_a_store_that_can_be_read_but_not_written_is_not_usable_until_it_c
     assert await readiness.store_problem() is None
     with capture_logs() as logs:
         with held(path):
-            assert await store.backlog() == {}
+            assert await backlog_of(store) == {}
             for _ in range(2):
                 clock.advance(1)
                 assert await readiness.store_problem() == "the store cannot be written"
@@ -66,18 +66,6 @@ async def test_a_store_that_can_be_read_but_not_written_is_not_usable_until_it_c
         assert await readiness.store_problem() is None
     assert [line["event"] for line in logs] == ["store.failed", "store.recovered"]
     assert "is locked by another program" in logs[0]["problem"]
-
-
-async def test_however_many_ask_the_store_writes_once_a_second(clock: FakeClock) -> None:
-    slow = SlowStore()
-    readiness = readiness_of(slow, clock)
-    asking = [asyncio.create_task(readiness.store_problem()) for _ in range(100)]
-    slow.gate.set()
-    assert await asyncio.gather(*asking) == [None] * 100
-    for after_s, proofs_count in ((0.99, 1), (0.01, 2)):
-        clock.advance(after_s)
-        assert await readiness.store_problem() is None
-        assert slow.proofs_count == proofs_count
 
 
 async def test_a_store_that_does_not_answer_is_not_usable_and_not_asked_again_meanwhile(

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from watcher.config.loader import ConfigSource
 from watcher.config.models import Settings
-from watcher.daemon.reload import ConfigFollower, Reloading
+from watcher.daemon.reload import ConfigFollower
 from watcher.domain.errors import StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
@@ -75,11 +75,11 @@ async def following(
     applied: Callable[[Settings], Awaitable[None]] | None,
     fatal: Callable[[BaseException], None] | None = None,
 ) -> AsyncIterator[tuple[ConfigFollower, NotedMetrics]]:
-    reloading = Reloading(ConfigSource(file, environ={}), asyncio.Event())
+    source = ConfigSource(file, environ={})
     metrics, failures = NotedMetrics(), list[BaseException]()
     follower = ConfigFollower(
-        reloading,
-        reloading.source.load(),
+        source,
+        source.load(),
         metrics=metrics,
         clock=Clock(),
         fatal=fatal or failures.append,
@@ -91,15 +91,6 @@ async def following(
     yield follower, metrics
     await follower.end()
     assert failures == []
-
-
-async def test_a_change_is_applied_and_so_is_the_next(file: Path) -> None:
-    applied = Applied()
-    async with following(file, applied) as (_, metrics):
-        for level in ("debug", "warning"):
-            write(file, level)
-            assert await metrics.next() == 1.0
-    assert applied.levels == ["debug", "warning"]
 
 
 @pytest.mark.parametrize("is_ours", [False, True])
@@ -130,29 +121,19 @@ async def test_a_mistake_or_an_error_of_ours_while_it_is_read_keeps_the_old_one_
 
 
 async def test_being_asked_is_enough(file: Path) -> None:
-    applied, asked = Applied(), asyncio.Event()
-    source = ConfigSource(file, environ={})
-    metrics = NotedMetrics()
-    follower = ConfigFollower(
-        Reloading(source, asked), source.load(), metrics=metrics, clock=Clock(), fatal=raise_it, check_every_s=60
-    )
+    applied, metrics, source = Applied(), NotedMetrics(), ConfigSource(file, environ={})
+    follower = ConfigFollower(source, source.load(), metrics=metrics, clock=Clock(), fatal=raise_it, check_every_s=60)
     follower.apply = applied
     follower.begin()
-    asked.set()
+    source.asked.set()
     assert await metrics.next() == 1.0
-    assert not asked.is_set()
+    assert not source.asked.is_set()
     await follower.end()
     assert applied.levels == ["info"]
 
 
 def raise_it(error: BaseException) -> NoReturn:
     raise error
-
-
-async def test_without_a_source_there_is_nothing_to_follow() -> None:
-    follower = ConfigFollower(None, Settings(), metrics=Metrics(), clock=Clock(), fatal=raise_it)
-    follower.begin()
-    await follower.end()
 
 
 async def test_each_reason_for_which_it_could_not_be_applied_is_said_once_though_they_come_by_turns(

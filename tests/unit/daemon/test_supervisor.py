@@ -1,9 +1,6 @@
 """The owners over a real store and real sockets; their ticks run when the test says."""
 
 import asyncio
-import fcntl
-import json
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import closing, contextmanager
@@ -14,18 +11,16 @@ from uuid import UUID
 import pytest
 from receiver import answer, hangs, says
 from sample_events import closing_overdue
-from stores import claim, held, source_change
+from stores import claim, held
 from structlog.testing import capture_logs
 from supervision import LONG_S, A, B, Setup, Slowly, set_up
 from virtual import FakeClock
 
-from watcher.daemon.health import Readiness
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.pacing import LATENESS_S
-from watcher.sinks.output import StdoutOutput
 from watcher.store.changes import SinkRecord, SourceChange
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -235,18 +230,6 @@ async def test_a_store_that_takes_nothing_holds_up_no_end(setup: Setup, path: Pa
     assert served_s(path) == 0.0
 
 
-async def test_a_store_that_failed_before_is_written_at_the_end_all_the_same(setup: Setup, path: Path) -> None:
-    await setup.send(slowly := Slowly())
-    with held(path):
-        slowly.may_answer.set()
-        await setup.worker().drain()
-        await setup.worker().tick()
-    setup.clock.advance(60.0)
-    await setup.supervisor.stop()
-    assert setup.supervisor.owned() == []
-    assert served_s(path) == 61.0
-
-
 async def test_an_error_in_one_change_stops_no_other_and_the_next_try_goes_on_from_there(
     setup: Setup, path: Path
 ) -> None:
@@ -362,65 +345,6 @@ async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
     assert (setup.supervisor.owned(), served_s(path)) == ([], 60.0)
 
 
-# Trouble with the store, and with stdout
-
-
 async def until_answered(worker: DeliveryWorker) -> None:
     while worker._sending:
         await asyncio.wait(worker._sending)
-
-
-async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_though_a_sink_is_paused(
-    setup: Setup, path: Path
-) -> None:
-    await setup.send(slowly := Slowly(says(answer(429, retry_after="600"))))
-    maintenance = setup.maintenance()
-    readiness = Readiness(setup.shared, setup.ownership)
-    with capture_logs() as logs:
-        with held(path):
-            slowly.may_answer.set()
-            await until_answered(setup.worker())
-            await setup.worker().tick()
-            await maintenance.tick()
-            assert await readiness.store_problem() == "the store cannot be written"
-        setup.clock.advance(5)
-        await maintenance.tick()
-        assert await readiness.store_problem() is None
-        await setup.worker().tick()
-    assert [line["event"] for line in logs] == ["store.failed", "store.recovered", "delivery.failed"]
-    before_s = served_s(path)
-    setup.clock.advance(7)
-    await setup.supervisor.stop()
-    assert served_s(path) == pytest.approx(before_s + 7)
-
-
-@pytest.mark.parametrize("is_full", [True, False])
-async def test_the_other_sinks_are_notified_why_stdout_takes_nothing(
-    store: SqlStore, clock: FakeClock, *, is_full: bool
-) -> None:
-    reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-    os.write(writing, b"x" * 4096)
-    if is_full:
-        with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123 (a device)
-            os.dup2(full.fileno(), writing)
-    output = StdoutOutput(writing)
-    setup = Setup(store, clock, output)
-    async with setup.api.receiver, setup.hook.receiver:
-        await setup.apply(sinks={"console": {"type": "stdout"}, "ops": setup.webhook()})
-        workers = [part for part in setup.supervisor.owned() if isinstance(part, DeliveryWorker)]
-        await store.record(source_change(await claim(store, "account", "teller"), sinks=("console",)))
-        for after_s in (0, 0, 300):
-            clock.advance(after_s)
-            await workers[0].tick()
-            while is_full and workers[0]._sending:
-                await asyncio.sleep(0)
-        await workers[1].tick()
-        await setup.hook.asked()
-        reported = json.loads(setup.hook.receiver.requests[-1].body)
-        os.set_blocking(reading, False)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)
-        os.close(reading)
-        await setup.supervisor.stop()
-    output.close()
-    assert (reported["type"], reported["data"]["answer"]) == ("sink.failing", "disk_full" if is_full else "none")

@@ -11,13 +11,12 @@ from uuid import UUID
 import pytest
 from stores import operator_of
 from structlog.testing import capture_logs
-from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
+from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, RULES, Rig
 
 from watcher.delivery.open_problems import REMINDED_COUNT
 from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange, SentOpening
-from watcher.domain.routing import Silence
 from watcher.sinks.protocol import SendResult
 from watcher.store.changes import SourceChange
 
@@ -32,13 +31,11 @@ async def _reminded(rig: Rig) -> None:
 
 
 async def open_problem(rig: Rig) -> None:
-    await rig.record("a", type_=EventType.PIPELINE_FAILING, data=DATA, problem=PROBLEM)
-    await rig.go()
+    await rig.send("a", type_=EventType.PIPELINE_FAILING, data=DATA, problem=PROBLEM)
 
 
 async def close_problem(rig: Rig) -> None:
-    await rig.record("a", type_=EventType.PIPELINE_RECOVERED, data=DATA, problem=PROBLEM, closed=True)
-    await rig.go()
+    await rig.send("a", type_=EventType.PIPELINE_RECOVERED, data=DATA, problem=PROBLEM, closed=True)
 
 
 def reminders(rig: Rig) -> list[dict[str, Any]]:
@@ -114,14 +111,6 @@ async def reminded_at(rig: Rig, *, count: int) -> list[float]:
     return at
 
 
-async def test_it_comes_when_it_is_due_and_not_at_the_next_look(rig: Rig) -> None:
-    await rig.go(7)
-    await open_problem(rig)
-    opened_at = rig.clock.passed_s
-    late_s = [at - opened_at - 3600 * count for count, at in enumerate(await reminded_at(rig, count=2), 1)]
-    assert all(0 <= late <= 1 for late in late_s), late_s
-
-
 async def test_reminders_that_are_due_one_after_the_other_come_soon_and_do_not_keep_the_store_busy(rig: Rig) -> None:
     for number in range(20):
         problem = replace(PROBLEM, id=UUID(int=number), opening=EventKey(str(number).encode(), 1))
@@ -140,8 +129,7 @@ async def test_many_reminders_at_once_take_several_ticks(rig: Rig) -> None:
     count = REMINDED_COUNT + 1
     for number in range(count):
         problem = replace(PROBLEM, id=UUID(int=number), opening=EventKey(f"{number:03}".encode(), 1))
-        await rig.record(f"{number:03}", type_=EventType.PIPELINE_FAILING, data=DATA, problem=problem)
-    await rig.go()
+        await rig.send(f"{number:03}", type_=EventType.PIPELINE_FAILING, data=DATA, problem=problem)
     rig.clock.passed_s += 3600
     before = rig.store.asked["record"]
     assert await rig.worker.tick() == 0.0
@@ -173,13 +161,6 @@ async def test_a_restart_forgets_and_repeats_none(rig: Rig) -> None:
     assert await pass_hours(rig, 2) == [1, 1]
 
 
-async def test_a_sink_that_has_not_taken_the_opening_is_not_reminded_of_what_it_does_not_know(rig: Rig) -> None:
-    rig.sink.answer = lambda _: REFUSED
-    await open_problem(rig)
-    assert sum(await pass_hours(rig, 3)) == 0
-    assert rig.row("a1")["state"] == "dead"
-
-
 async def test_a_sink_that_took_the_opening_late_is_reminded_at_the_next_time(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await open_problem(rig)
@@ -189,12 +170,6 @@ async def test_a_sink_that_took_the_opening_late_is_reminded_at_the_next_time(ri
     assert reminders(rig) == []
     await rig.go(7200 - 5100 + 31)
     assert len(reminders(rig)) == 1
-
-
-async def test_nothing_is_reminded_of_what_a_silence_kept_back(rig: Rig) -> None:
-    rig.silences.all = [Silence(EPOCH, EPOCH.replace(year=2027), types=(EventType.PIPELINE_FAILING,))]
-    await open_problem(rig)
-    assert await pass_hours(rig, 2) == [0, 0]
 
 
 async def test_a_sink_in_trouble_does_not_pile_up_reminders(rig: Rig) -> None:

@@ -78,15 +78,13 @@ async def test_what_is_recorded_while_enough_is_at_hand_is_read_once_there_is_ro
 
 async def test_a_sink_that_takes_batches_is_sent_all_that_is_due_at_once(rig: Rig) -> None:
     batches = note_batches(rig, batch_count=100)
-    await rig.record(*streams(70), "a", "a")
-    await rig.go()
+    await rig.send(*streams(70), "a", "a")
     assert batches == [[*(f"{stream}1" for stream in streams(70)), "a1"], ["a2"]]
 
 
 async def test_what_cannot_be_sent_holds_up_its_batch_only_once(rig: Rig) -> None:
     sent = note_batches(rig, batch_count=100, bad="b1")
-    await rig.record("a", "b", "c")
-    await rig.go()
+    await rig.send("a", "b", "c")
     await rig.go(after_s=60.0)
     assert sent == [["a1", "b1", "c1"], ["a1"], ["b1"], ["c1"]]
     assert (rig.row("a1")["state"], rig.row("c1")["state"]) == ("delivered", "delivered")

@@ -226,9 +226,7 @@ async def test_a_sink_that_has_no_groups_any_more_is_sent_each_alone(rig: Rig) -
 
 async def test_what_was_recorded_before_its_sink_had_groups_goes_alone(rig: Rig) -> None:
     await rig.restart()
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a", "b", data=of("p"))
-    await rig.go()
+    await rig.send("a", "b", data=of("p"), answer=FAILED)
     await rig.restart(rules=GROUPED)
     await rig.record("a", data=of("p"))
     rig.sink.answer = lambda _: DELIVERED

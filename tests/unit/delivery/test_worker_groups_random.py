@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from stores import backlog_of
 from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 
 from watcher.domain.delivery import Delivery
@@ -91,6 +92,6 @@ async def test_nothing_is_lost_or_out_of_order(tmp_path: Path, seed: int, poison
     late = {f"s1-{nth}" for nth in range(3, 10)} if poison is FAILED else {"s1-3"}
     assert (receiver.complaints, rig.ends) == ([], [])
     assert expected - receiver.received <= late
-    waiting = await rig.real_store.backlog()
+    waiting = await backlog_of(rig.real_store)
     assert waiting == {} or {"s1-3"} & expected, waiting
     await rig.stop()

@@ -108,9 +108,7 @@ async def test_what_may_not_go_now_is_not_taken(rig: Rig) -> None:
     await rig.record("a")
     await rig.settle()
     rig.is_trusted = True
-    rig.sink.answer = lambda _: FAILED
-    await rig.record(*(f"s{number}" for number in range(5)))
-    await rig.go()
+    await rig.send(*(f"s{number}" for number in range(5)), answer=FAILED)
     assert rig.worker._breaker.is_open
     rig.sink.take_sent()
     await rig.record("b")

@@ -189,8 +189,7 @@ async def test_then_the_one_goes_that_was_tried_longest_ago_whatever_its_own_wai
 async def test_a_success_calls_all_that_waits_forward_evenly_within_a_minute(rig: Rig) -> None:
     rig.sink.answer = lambda _: IN_AN_HOUR
     names = [f"s{number:02}-" for number in range(16)]
-    await rig.record(*names)
-    await rig.go()
+    await rig.send(*names)
     await rig.record(*names, "new")  # those that follow come with what they follow
     back(rig)
     assert await rig.go_for(1.5) == ["new1"]
@@ -203,13 +202,11 @@ async def test_a_success_calls_all_that_waits_forward_evenly_within_a_minute(rig
 
 async def test_neither_a_pause_nor_what_waits_while_the_breaker_is_closed_is_called_forward(rig: Rig) -> None:
     rig.sink.answer = lambda delivery: IN_AN_HOUR if name_of(delivery) == "a1" else DELIVERED
-    await rig.record("a")
-    await rig.go()
+    await rig.send("a")
     await rig.record("b")
     assert await rig.go_for(300) == ["b1"]
     rig.sink.answer = lambda _: replace(BUSY, retry_after_s=600)
-    await rig.record(*"cdefg")
-    await rig.go()
+    await rig.send(*"cdefg")
     back(rig)
     assert await rig.go_for(590) == []
     assert len(await rig.go_for(80)) == 6
@@ -217,9 +214,7 @@ async def test_neither_a_pause_nor_what_waits_while_the_breaker_is_closed_is_cal
 
 @pytest.mark.parametrize(("failures", "tried"), [(4, 4), (5, 0)])
 async def test_a_restart_goes_on_with_the_breaker_as_it_was(rig: Rig, failures: int, tried: int) -> None:
-    away(rig)
-    await rig.record(*"abcdefgh"[:failures])
-    await rig.go()
+    await rig.send(*"abcdefgh"[:failures], answer=FAILED)
     await rig.restart(rules=DEFAULTS)
     assert len(await rig.sent_after(0.5)) == 0
     assert len(await rig.sent_after(0.5)) == (tried or 1)
@@ -263,17 +258,14 @@ async def test_a_refused_body_shows_that_the_sink_works(rig: Rig) -> None:
 
 async def test_stdout_has_no_breaker(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, breaks=False))
-    away(rig)
-    await rig.record(*"abcdefgh")
-    await rig.go()
+    await rig.send(*"abcdefgh", answer=FAILED)
     assert len(await rig.sent_after(1)) == 8
 
 
 async def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=200.0))
     rig.sink.answer = lambda _: SendResult(SendOutcome.BUSY, "429", retry_after_s=3600)
-    await rig.record("a")
-    await rig.go()
+    await rig.send("a")
     await rig.record("b", "b")
     await rig.worker.flush()
     with capture_logs() as logs:
@@ -299,8 +291,7 @@ async def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(r
 
 async def test_what_is_in_flight_is_not_given_up(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=200.0))
-    held = asyncio.get_running_loop().create_future()
-    rig.sink.answer = lambda _: held
+    held = rig.hold()
     await rig.record("a")
     await rig.worker.tick()
     await rig.worker.flush()
@@ -312,9 +303,7 @@ async def test_what_is_in_flight_is_not_given_up(rig: Rig) -> None:
 
 
 async def test_a_store_in_trouble_while_the_breaker_is_open_is_asked_again_and_has_recovered(rig: Rig) -> None:
-    away(rig)
-    await rig.record(*"abcde")
-    await rig.go()
+    await rig.send(*"abcde", answer=FAILED)
     rig.store.broken.add("trial")
     await rig.go(1)
     rig.store.broken.clear()
@@ -324,9 +313,7 @@ async def test_a_store_in_trouble_while_the_breaker_is_open_is_asked_again_and_h
 
 async def test_with_nothing_left_to_try_an_open_breaker_lets_the_worker_rest(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=60.0))
-    away(rig)
-    await rig.record(*"abcde")
-    await rig.go()
+    await rig.send(*"abcde", answer=FAILED)
     await rig.worker.flush()
     for _ in range(20):
         await rig.go(5)

@@ -49,16 +49,6 @@ async def test_what_a_silence_matches_is_settled_and_never_tried(rig: Rig) -> No
     assert (rig.counted("silenced"), rig.counted("delivered"), rig.counted("retried")) == (2, 1, 0)
 
 
-async def test_it_holds_in_its_time_alone(rig: Rig) -> None:
-    silence(rig, from_s=100, until_s=200)
-    await rig.record("a")
-    assert await rig.sent_after(99) == ["a1"]
-    await rig.record("b")
-    assert await rig.sent_after(1) == []
-    await rig.record("c")
-    assert await rig.sent_after(100) == ["c1"]
-
-
 async def test_a_weekly_one_holds_in_its_hours_and_then_lets_go_what_opened_a_problem(rig: Rig) -> None:
     now = rig.clock.now()
     minute = now.hour * 60 + now.minute
@@ -71,15 +61,6 @@ async def test_a_weekly_one_holds_in_its_hours_and_then_lets_go_what_opened_a_pr
     await rig.record("b")
     assert await rig.sent_after() == []
     assert await rig.sent_after(600) == ["a1"]
-
-
-async def test_what_was_tried_before_is_tried_again(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a")
-    await rig.go()
-    silence(rig, sinks=("ops",))
-    rig.sink.answer = lambda _: DELIVERED
-    assert await rig.sent_after(60) == ["a1"]
 
 
 @pytest.mark.parametrize("rules", [RULES, GROUPED])
@@ -113,22 +94,11 @@ async def test_but_not_while_another_silence_keeps_it_back(rig: Rig) -> None:
     assert await rig.sent_after() == ["a1"]
 
 
-async def test_and_not_if_its_problem_was_closed_meanwhile(rig: Rig) -> None:
-    silence(rig, sinks=("ops",))
-    await open_problem(rig)
-    await rig.go()
-    await close_problem(rig)
-    await rig.go()
-    rig.silences.all = []
-    assert await rig.sent_after() == []
-
-
 async def test_openings_are_let_go_when_other_silences_hold_and_not_with_each_that_is_kept_back(rig: Rig) -> None:
     silence(rig, until_s=600, sinks=("ops",))
     await open_problem(rig)
     for _ in range(20):
-        await rig.record("b")
-        await rig.go()
+        await rig.send("b")
     assert rig.store.asked["release"] <= 2
     assert await rig.sent_after(600) == ["a1"]
     assert rig.store.asked["release"] <= 3
@@ -162,9 +132,7 @@ async def test_a_silence_that_ends_before_it_is_written_what_it_kept_back_loses_
 
 
 async def test_while_the_breaker_is_open_what_is_kept_back_is_no_trial(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("v", "w", "x", "y", "z")
-    await rig.go()
+    await rig.send("v", "w", "x", "y", "z", answer=FAILED)
     silence(rig, pipelines=("p",))
     await rig.record("a", "b", data=OF_P)
     await rig.record("c")
@@ -192,9 +160,7 @@ async def test_trouble_with_the_store_neither_lets_through_nor_loses_anything(ri
 
 async def test_what_a_silence_kept_back_has_all_its_time_to_be_sent_afterwards(rig: Rig) -> None:
     await rig.restart(rules=HASTY)
-    rig.sink.answer = lambda _: BUSY
-    await rig.record("z")
-    await rig.go()
+    await rig.send("z", answer=BUSY)
     await open_problem(rig)
     await rig.worker.flush()  # it is due, and its time begins
     silence(rig, until_s=200, sinks=("ops",))
@@ -343,9 +309,7 @@ async def test_a_group_has_both_where_a_silence_keeps_back_the_end_alone(rig: Ri
 
 
 async def test_the_end_of_a_problem_whose_opening_was_silenced_after_it_is_not_sent(rig: Rig) -> None:
-    rig.sink.answer = lambda _: BUSY
-    await rig.record("z")
-    await rig.go()
+    await rig.send("z", answer=BUSY)
     await open_problem(rig)
     await close_problem(rig)
     silence(rig, types=(EventType.ACCOUNT_DEGRADED,))

@@ -9,6 +9,7 @@ from random import Random
 from uuid import UUID
 
 import pytest
+from stores import backlog_of
 from worker_rig import BUSY, DELIVERED, FAILED, RULES, Rig, name_of
 
 from watcher.domain.delivery import Delivery, Part
@@ -125,7 +126,7 @@ async def test_each_problem_is_opened_once_and_closed_once_if_it_was_opened(
     receiver.is_well = True
     rig.silences.all = []
     await rig.go_for(300)
-    assert (receiver.complaints, rig.ends, await rig.real_store.backlog()) == ([], [], {})
+    assert (receiver.complaints, rig.ends, await backlog_of(rig.real_store)) == ([], [], {})
     for names in (*receiver.opened.values(), *receiver.closed.values()):
         assert len(set(names)) == 1
     assert {problem.id for problem in open_now.values()} <= receiver.opened.keys()

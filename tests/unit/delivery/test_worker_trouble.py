@@ -28,9 +28,7 @@ def trouble_of(rig: Rig, answer: str) -> float | None:
 
 
 async def test_a_sink_is_reported_as_failing_after_five_minutes_and_once(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a", "b")
-    await rig.go()
+    await rig.send("a", "b", answer=FAILED)
     await fail_for(rig, 290)
     assert (rig.emitted, rig.sink_state(), rig.is_up()) == ([], None, True)
     with capture_logs() as logs:
@@ -44,9 +42,7 @@ async def test_a_sink_is_reported_as_failing_after_five_minutes_and_once(rig: Ri
 
 
 async def test_a_restart_does_not_report_it_again_and_the_next_success_ends_it(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a")
-    await rig.go()
+    await rig.send("a", answer=FAILED)
     await fail_for(rig, 300)
     await rig.restart()
     await rig.record("b")
@@ -63,9 +59,7 @@ async def test_a_restart_does_not_report_it_again_and_the_next_success_ends_it(r
 
 
 async def test_five_minutes_of_failures_may_hold_a_restart(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a")
-    await rig.go()
+    await rig.send("a", answer=FAILED)
     await fail_for(rig, 200)
     await rig.stop()
     rig.clock.passed_s += 5000
@@ -80,9 +74,7 @@ IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", 3600.0)
 
 
 async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_last_flush(rig: Rig) -> None:
-    rig.sink.answer = lambda _: IN_AN_HOUR
-    await rig.record("a")
-    await rig.go()
+    await rig.send("a", answer=IN_AN_HOUR)
     for _ in range(11):
         await rig.go(25)
         await rig.worker.flush()
@@ -100,8 +92,7 @@ async def test_a_delivery_is_given_up_after_as_long_however_many_restarts_that_h
     rules = replace(RULES, schedule_s=(1.0,), give_up_after_s=110.0)
     rig.sink.answer = lambda _: SendResult(SendOutcome.RETRY, "503", 89.0)
     await rig.restart(rules=rules)
-    await rig.record("a")
-    await rig.go()
+    await rig.send("a")
     for attempts, state in ((1, "waiting"), (1, "waiting"), (2, "waiting"), (2, "waiting"), (2, "dead")):
         await rig.go(25)
         await rig.stop()
@@ -116,23 +107,20 @@ async def test_a_delivery_is_given_up_after_as_long_however_many_restarts_that_h
 async def test_a_sink_with_nothing_to_try_writes_nothing_again_and_again(
     rig: Rig, result: SendResult, times: int
 ) -> None:
-    rig.sink.answer = lambda _: result
-    await rig.record("a")
-    await rig.go()
+    await rig.send("a", answer=result)
     for _ in range(10):
         await rig.go(5)
         await rig.worker.flush()
     assert rig.store.asked["save"] == times
 
 
-async def test_a_sink_that_something_waits_for_writes_one_row_a_flush(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.record(*"abcdefgh")
-    await rig.go()
+@pytest.mark.parametrize(("answer", "count"), [(FAILED, 1), (BUSY, 2)])  # a pause is written at once, too
+async def test_a_sink_that_something_waits_for_writes_one_row_a_flush(rig: Rig, answer: SendResult, count: int) -> None:
+    await rig.send(*"abcdefgh", answer=answer)
     await rig.go(1)
     await rig.worker.flush()
     await rig.worker.flush()
-    assert rig.store.asked["save"] == 1
+    assert rig.store.asked["save"] == count
 
 
 async def test_an_attempt_that_never_ends_counts_as_trying(rig: Rig) -> None:
@@ -152,8 +140,7 @@ async def test_a_dead_letter_of_last_week_does_not_count_as_trying(rig: Rig) -> 
         await rig.go(after_s)
     assert rig.row("a1")["state"] == "dead"
     await rig.go(FOREVER)
-    await rig.record("b")
-    await rig.go()
+    await rig.send("b")
     await rig.go(30)
     assert rig.emitted == []
 
@@ -181,8 +168,7 @@ async def test_the_first_failure_of_a_row_is_warned_of_once_with_its_answer(rig:
     rig.sink.answer = lambda _: DELIVERED
     with capture_logs() as logs:
         await rig.go(60)
-        await rig.record("c")
-        await rig.go()
+        await rig.send("c")
     assert logs == [{"event": "delivery.recovered", "log_level": "info", "sink": "ops"}]
 
 
@@ -212,8 +198,7 @@ async def test_a_store_that_cannot_be_read_is_asked_again_after_a_growing_wait(r
 @pytest.mark.parametrize("broken", ["take", "save", "give_up"])
 async def test_a_store_that_does_anything_again_has_recovered(rig: Rig, broken: str) -> None:
     rig.sink.answer = lambda _: FAILED if broken == "take" else BUSY
-    await rig.record("a")
-    await rig.go()
+    await rig.send("a")
     rig.store.broken.add(broken)
     for _ in range(3):
         await rig.go(20)
@@ -292,8 +277,7 @@ async def test_a_message_goes_out_once_though_the_disk_is_full_when_it_was_sent(
 async def test_a_state_that_could_not_be_recorded_is_reported_later(rig: Rig) -> None:
     rig.sink.answer = lambda _: GONE
     rig.store.broken.add("record")
-    await rig.record("a")
-    await rig.go()
+    await rig.send("a")
     assert rig.sink_state() is None
     rig.store.broken.clear()
     await rig.go(0.5)
@@ -303,8 +287,7 @@ async def test_a_state_that_could_not_be_recorded_is_reported_later(rig: Rig) ->
 
 
 async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_ends_the_program(rig: Rig) -> None:
-    held = asyncio.get_running_loop().create_future()
-    rig.sink.answer = lambda _: held
+    held = rig.hold()
     await rig.record("a")
     await rig.worker.tick()
     await rig.sink.arrived.get()
@@ -381,9 +364,7 @@ async def test_what_was_not_sent_because_the_lease_ran_out_counts_as_no_attempt(
 
 
 async def test_the_time_in_which_it_is_not_trusted_is_no_failure_of_the_sink(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a")
-    await rig.go()
+    await rig.send("a", answer=FAILED)
     for rig.is_trusted, ticks_count, emitted in [(False, 40, []), (True, 29, []), (True, 2, [("sink.failing", 1)])]:
         for _ in range(ticks_count):
             await rig.go(10)

@@ -71,14 +71,15 @@ def hostile(error: str) -> Delivery:
 
 async def test_a_message_has_headline_error_facts_ids_and_link(receiver: Receiver) -> None:
     data = data_of(FAILED) | {"link": "https://example.com/@sales/runs/1"}
+    data["execution"]["failedNodes"] += [{"id": "n", "name": "Booking", "error": "no slot"}]
     assert await sent(f"json://{HOST}:{receiver.port}/hook", sample(FAILED, data=data)) == SendResult(
         SendOutcome.DELIVERED, "ok"
     )
     (request,) = receiver.requests
     body = json.loads(request.body)
     assert (body["title"], body["type"]) == ("✕ Sales agent failed at Greeting", "failure")
-    error, ids, link, facts = body["message"].split("\n\n")
-    assert error == "upstream timeout after 30 s"
+    error, ids, link, facts, nodes = body["message"].split("\n\n")  # what matters most first: the end may be cut
+    assert (error, nodes) == ("upstream timeout after 30 s", "Also failed:\nBooking: no slot")
     assert facts == (
         "Ended: 2026-11-24 12:00:31 UTC · Status: failed, was running · Ran: 2 m 31 s · Labels: team=sales · "
         "Account: default"
@@ -399,17 +400,6 @@ def test_what_is_too_long_loses_its_end(text: str, count: int) -> None:
     assert body[0] == (text if count == 1 else "5") or body.startswith("Node")
 
 
-def test_error_ids_and_link_come_before_what_may_be_cut() -> None:
-    data = data_of(FAILED) | {"link": "https://example.com/runs/1"}
-    data["execution"]["failedNodes"] += [{"id": "n", "name": "Booking", "error": "no slot"}]
-    _, body, _ = plain_message([sample(FAILED, data=data)])
-    error, ids, link, facts, nodes = body.split("\n\n")
-    assert (error, link) == ("upstream timeout after 30 s", "Open: https://example.com/runs/1")
-    assert data["execution"]["id"] in ids
-    assert facts.startswith("Ended: 2026-11-24 12:00:31 UTC · Status: failed, was running")
-    assert nodes == "Also failed:\nBooking: no slot"
-
-
 def test_links_are_lines_with_what_they_lead_to() -> None:
     data = data_of(FAILED) | {"link": "https://example.com/runs/1", "runbook": "https://wiki.example.com/sales"}
     batch = [sample(FAILED, number=number, data=data) for number in (1, 2)]
@@ -419,9 +409,3 @@ def test_links_are_lines_with_what_they_lead_to() -> None:
     assert links["Details"].startswith("https://watcher.example.com/executions/default/")
     _, group, _ = plain_message(batch, "https://watcher.example.com")
     assert "\n\nDetails: https://watcher.example.com/executions?pipeline=" in group
-
-
-def test_a_group_says_what_the_others_do() -> None:
-    _, body, _ = plain_message([sample(FAILED, number=number) for number in range(50)])
-    assert body.startswith("50 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 30 s\n\n50 events, ")
-    assert "The newest 5:" in body

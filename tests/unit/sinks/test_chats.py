@@ -12,7 +12,6 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.sinks.alert import clean
 from watcher.sinks.discord import DiscordTemplate
-from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.teams import TeamsTemplate
 
@@ -175,11 +174,6 @@ def test_a_headline_of_nothing_but_markup_has_room_in_a_title_of_discord(type_: 
     failure = {"status": "*" * 2000, "failedNodes": [{"name": "*" * 2000}]}
     embed = embed_of(sample(type_, data=data | {"execution": data.get("execution", {}) | failure}))
     assert embed["title"].count(r"\*") > 60
-
-
-def test_a_long_message_of_discord_whose_beginning_alone_was_read_is_one() -> None:
-    message = b'{"type":0,"content":"","embeds":[{"title":"x"}],"id":"1"}'
-    assert DiscordTemplate().send_result(200, message[:40]) == SendResult(SendOutcome.DELIVERED, "200")
 
 
 @pytest.mark.parametrize(

@@ -145,19 +145,6 @@ def test_a_text_of_others_is_never_read_as_a_template() -> None:
     assert rendered("[{{ error | tojson }}]", error="{{ 1 / 0 }}{% raw %}") == ["{{ 1 / 0 }}{% raw %}"]
 
 
-def test_the_same_comes_out_on_every_attempt() -> None:
-    batch = [failed(number) for number in range(50)]
-    source = "[{% for each in events %}{{ each | tojson }},{% endfor %}{{ headline | tojson }}]"
-    first, second = (own(source).messages(batch)[0] for _ in range(2))
-    assert (first.body, first.id) == (second.body, second.id)
-
-
-def test_a_group_of_any_size_is_rendered() -> None:
-    numbers = range(5_000)
-    source = "[{% for each in events %}{{ each.sequence | int }},{% endfor %}0]"
-    assert rendered(source, *numbers) == [*numbers, 0]
-
-
 def test_jinja2_is_loaded_only_for_a_template_of_ones_own() -> None:
     loading = "import sys, watcher.cli.main, watcher.daemon.app; assert 'jinja2' not in sys.modules"
     subprocess.run([sys.executable, "-c", loading], check=True)
@@ -215,11 +202,6 @@ async def test_a_template_that_takes_too_long_is_left_alone_and_the_plain_event_
         (message,) = await own(slow, timeout_s=0.05).prepare([failed()])
     assert message.body == failed().body
     assert [line["reason"] for line in logs] == ["takes longer than the sink's timeout"]
-
-
-async def test_a_message_is_made_in_a_thread_of_its_own() -> None:
-    (message,) = await own('{"text": {{ headline | tojson }}}').prepare([failed()])
-    assert json.loads(message.body) == {"text": "✕ Sales agent failed at Greeting"}
 
 
 NAMES = ("event", "events", "id", "headline", "error", "severity", "is_trouble", "link", "page", "runbook")

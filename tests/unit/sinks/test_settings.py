@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 from pydantic import SecretStr, ValidationError
-from standardwebhooks import Webhook, WebhookVerificationError
+from standardwebhooks import Webhook
 
 from watcher.domain.event import EventType
 from watcher.sinks.webhook import WebhookSettings, sign, signing_key
@@ -81,19 +81,8 @@ def test_a_signature_is_that_of_the_specification() -> None:
     assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
-@pytest.mark.parametrize("secret", [SECRET, OTHER])
-def test_the_library_of_the_standard_accepts_a_signature(secret: str) -> None:
-    Webhook(secret).verify(BODY, signed(secret))
-
-
 def test_while_rotating_each_secret_verifies() -> None:
     headers = signed(SECRET, OTHER)
     assert len(headers["webhook-signature"].split(" ")) == 2
     Webhook(SECRET).verify(BODY, headers)
     Webhook(OTHER).verify(BODY, headers)
-
-
-def test_another_body_or_secret_does_not_verify() -> None:
-    for secret, body in ((SECRET, BODY + b" "), (OTHER, BODY)):
-        with pytest.raises(WebhookVerificationError):
-            Webhook(secret).verify(body, signed(SECRET))

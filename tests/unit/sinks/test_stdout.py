@@ -256,18 +256,6 @@ async def test_lines_for_people_are_not_rendered_in_the_event_loop(pipe: Pipe) -
         await StdoutSink(StdoutOutput(pipe.writing), format_="text").send([unreadable])
 
 
-async def test_the_thread_that_writes_lines_makes_them_too(pipe: Pipe) -> None:
-    def lines() -> Iterator[bytes]:
-        makers.append(threading.current_thread().name)
-        yield b"{}"
-
-    makers: list[str] = []
-    output = StdoutOutput(pipe.writing)
-    await output.thread.run(partial(output.write, lines()))
-    pipe.close(pipe.writing)
-    assert (makers, pipe.read_to_end()) == (["stdout"], b"{}\n")
-
-
 STUCK = """
 import asyncio, os
 from uuid import UUID

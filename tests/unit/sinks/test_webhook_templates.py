@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import json
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -83,44 +82,11 @@ async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receive
     assert actions == ["resolve", "trigger"] * 2
 
 
-async def test_the_next_attempt_goes_on_behind_what_was_taken(receiver: Receiver) -> None:
-    both = closing_overdue(EventType.EXECUTION_FAILED)
-    answers_in_turn(receiver, 202, 429, 500, 202)
-    async with sink_to(receiver.url, **PAGERDUTY) as sink:
-        outcomes = [(await sink.send([replace(both, attempts=attempts)])).outcome for attempts in range(3)]
-    assert outcomes == [SendOutcome.BUSY, SendOutcome.RETRY, SendOutcome.ACCEPTED]
-    actions = [check_pagerduty(request.body)["event_action"] for request in receiver.requests]
-    assert actions == ["resolve", "trigger", "trigger", "trigger"]
-
-
-async def test_each_further_request_takes_a_slot_of_the_rate_and_waits_for_it(receiver: Receiver) -> None:
-    receiver.reply = says(answer(202))
-    taken_after: list[int] = []
-
-    def take_slot() -> float:
-        taken_after.append(len(receiver.requests))
-        return 0.05
-
-    async with sink_to(receiver.url, **PAGERDUTY, take_slot=take_slot) as sink:
-        began_at = asyncio.get_running_loop().time()
-        await sink.send([closing_overdue(EventType.EXECUTION_FAILED)])
-        assert asyncio.get_running_loop().time() - began_at >= 0.05
-        await sink.send([failed()])
-    assert taken_after == [1]
-
-
 async def test_an_answer_with_large_headers_is_read(receiver: Receiver) -> None:
     many = {f"X_{number}": "x" for number in range(1500)}
     receiver.reply = says(answer(200, body=b"ok", X_Large="x" * 60_000, **many))
     async with sink_to(receiver.url, template="slack") as sink:
         assert await sink.send([failed()]) == SendResult(SendOutcome.DELIVERED, "200")
-
-
-async def test_a_large_group_is_made_aside_and_sent_in_one_request(receiver: Receiver) -> None:
-    receiver.reply = says(answer(200, body=b"ok"))
-    async with sink_to(receiver.url, template="slack", group={}) as sink:
-        assert (await sink.send([failed(number) for number in range(500)])).outcome is SendOutcome.DELIVERED
-    assert len(receiver.requests) == 1
 
 
 async def test_alertmanager_is_refreshed_by_its_url_and_nothing_else_asks_for_that(receiver: Receiver) -> None:
@@ -190,10 +156,16 @@ def test_what_a_template_brings_does_not_count_as_written() -> None:
 
 
 @pytest.mark.parametrize(
-    "more", [{"template": "slack", "routing_key": KEY}, {"routing_key": KEY}, PAGERDUTY | {"routing_key": "k"}]
+    ("more", "problem"),
+    [
+        ({"template": "slack", "routing_key": KEY}, "is of template pagerduty only"),
+        ({"routing_key": KEY}, "is of template pagerduty only"),
+        (PAGERDUTY | {"routing_key": "k"}, "has 1 characters"),
+        (PAGERDUTY | {"group": {}}, "is not for template pagerduty"),
+    ],
 )
-def test_a_routing_key_is_pagerdutys_alone(more: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+def test_a_routing_key_is_pagerdutys_alone_which_takes_no_group(more: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
         settings(**more)
 
 
@@ -212,8 +184,3 @@ def test_a_routing_key_is_pagerdutys_alone(more: dict[str, Any]) -> None:
 )
 def test_groups_are_as_the_file_says(more: dict[str, Any], group: GroupRules | None) -> None:
     assert settings(**more).rules.group == group
-
-
-def test_pagerduty_takes_no_group() -> None:
-    with pytest.raises(ValidationError, match="is not for template pagerduty"):
-        settings(**PAGERDUTY, group={})

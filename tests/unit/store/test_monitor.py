@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from stores import change, claim, execution_id, held, source_change
+from stores import backlog_of, change, claim, execution_id, held, source_change
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
@@ -99,7 +99,7 @@ async def test_neither_a_read_nor_a_small_write_shows_that_changes_are_taken_aga
         with held(path):
             await all_fail(store, leases, CHANGES[0])
             clock.advance(31)
-            await store.backlog()
+            await backlog_of(store)
             await all_fail(store, leases, CHANGES[0], SMALL_WRITES[0])
         clock.advance(29.9)
         await claim(store, "account", "other")
@@ -163,7 +163,7 @@ def test_trouble_with_reading_says_nothing_of_writing_and_ends_when_it_has_not_c
     monitor = StoreMonitor(explain=EXPLAIN, clock=clock)
     with capture_logs() as logs:
         monitor.failed(cause, Writing.NOTHING)
-        monitor.check()
+        assert monitor.failing_since is None
         for after_s, edges in ((29.9, 1), (0.1, 2)):
             clock.advance(after_s)
             monitor.wrote(Writing.CHANGES)
@@ -178,8 +178,7 @@ def test_what_keeps_the_store_away_is_said_anew_when_it_changes_and_each_cause_o
     with capture_logs() as logs:
         for cause in (full, full, away, ValueError(), full, away):
             monitor.failed(cause, Writing.CHANGES)
-        with pytest.raises(StoreError, match="CANTOPEN"):
-            monitor.check()
+        assert (monitor.failing_since is not None, "CANTOPEN" in monitor.problem) == (True, True)
         monitor.wrote(Writing.CHANGES)
         monitor.failed(full, Writing.CHANGES)
     assert [line["event"] for line in logs] == ["store.failed", *EDGES, "store.failed"]
@@ -203,7 +202,7 @@ async def test_metrics_show_a_store_that_refuses_writes_until_one_goes_through(
     assert shown(metrics) == (1, 0)
     with held(path):
         await all_fail(store, leases, lambda store, account, _: store.record(source_change(account, sequence=2)))
-        await store.backlog()
+        await backlog_of(store)
         assert shown(metrics) == (0, 1)
     await store.record(source_change(leases[0], sequence=2))
     assert shown(metrics) == (1, 1)

@@ -185,15 +185,12 @@ def forbid_writing(path: Path) -> None:
     path.chmod(0o500)
 
 
-async def test_a_directory_that_may_not_be_written_is_refused(directory_as_nobody: Path) -> None:
-    forbid_writing(directory_as_nobody)
-    assert "Permission denied" in await refusal(directory_as_nobody / "watcher.db")
-
-
-async def test_a_file_that_may_not_be_written_is_refused(directory_as_nobody: Path) -> None:
+@pytest.mark.parametrize("is_there", [False, True])
+async def test_what_may_not_be_written_is_refused(directory_as_nobody: Path, *, is_there: bool) -> None:
     path = directory_as_nobody / "watcher.db"
-    path.touch()
-    forbid_writing(path)
+    if is_there:
+        path.touch()
+    forbid_writing(path if is_there else directory_as_nobody)
     assert "Permission denied" in await refusal(path)
 
 

@@ -9,7 +9,7 @@ import pytest
 from copies import Databases, copy, rows_of
 from pgbouncer import installed, pooled
 from postgres import PostgresServer
-from stores import change, claim, due, executions_of, sink_of
+from stores import backlog_of, change, claim, due, executions_of, sink_of
 from virtual import FakeClock
 
 from watcher.store.sql_store import open_store
@@ -31,7 +31,7 @@ async def test_many_write_and_read_through_it(url: str) -> None:
     owners = list(zip(stores, accounts, (0, 100, 200), strict=True))
     for number in range(20):
         await asyncio.gather(*(store.record(change(account, first + number)) for store, account, first in owners))
-        await asyncio.gather(*(store.backlog() for store in stores))
+        await asyncio.gather(*(backlog_of(store) for store in stores))
     assert [len(await executions_of(store, account)) for store, account, _ in owners] == [20, 20, 20]
     assert len(await due(ops, now=FakeClock().steady_us())) == 60
     for store in stores:

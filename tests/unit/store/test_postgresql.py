@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from postgres import EMPTY, WITH_PASSWORD, PostgresServer, shape
 from sqlalchemy import create_engine
-from stores import change, claim, due, executions_of, settle, sink_of
+from stores import backlog_of, change, claim, due, executions_of, settle, sink_of
 from virtual import FakeClock
 
 from watcher.domain.errors import (
@@ -179,7 +179,7 @@ async def test_what_broke_while_nobody_used_it_is_connected_anew(
     postgres: PostgresServer, url: str, shared: SqlStore
 ) -> None:
     account = await claim(shared, "account", "default")
-    await shared.backlog()
+    await backlog_of(shared)
     postgres.run(OTHERS, url)
     await shared.record(change(account))
     assert len(await executions_of(shared, account)) == 1
@@ -343,23 +343,6 @@ async def test_a_source_that_another_process_numbers_in_the_same_moment_has_its_
     await load
     await shared.record(change(lease))
     assert postgres.run("SELECT count(*) FROM source WHERE kind = 'account'", url) == [(1,)]
-
-
-async def test_so_have_several_that_as_many_processes_number(
-    postgres: PostgresServer, url: str, shared: SqlStore
-) -> None:
-    account = await claim(shared, "account", "default")
-    with psycopg.connect(url) as one, psycopg.connect(url) as other:
-        for name, stranger in (("a", one), ("b", other)):
-            stranger.execute("INSERT INTO source (kind, name) VALUES ('pipeline', 'default/' || %s)", [name])
-        load = asyncio.create_task(AccountStore(shared, account).load_open(["a", "b"]))
-        for stranger in (one, other):
-            pid = stranger.info.backend_pid
-            waits = f"SELECT 1 FROM pg_stat_activity WHERE {pid} = ANY(pg_blocking_pids(pid))"
-            while not load.done() and not await asyncio.to_thread(postgres.run, waits, url):
-                pass
-            stranger.commit()
-    assert await load == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,19 @@ from uuid import UUID
 import pytest
 from postgres import PostgresServer
 from sqlalchemy import Connection, text
-from stores import START_US, SetClock, claim, closed, due, opened, silence, sink_of, source_change, stream_of
+from stores import (
+    START_US,
+    SetClock,
+    backlog_of,
+    claim,
+    closed,
+    due,
+    opened,
+    silence,
+    sink_of,
+    source_change,
+    stream_of,
+)
 
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
@@ -99,5 +111,5 @@ async def test_what_is_let_go_while_it_is_closed_is_closed_where_it_was_opened(
         await replicas.at_once(replicas.releases, replicas.closes, by=replicas.sends, beside=replicas.polls)
     else:
         await replicas.at_once(replicas.closes, replicas.releases, by=replicas.polls, beside=replicas.sends)
-    backlog = await replicas.sends.backlog()
+    backlog = await backlog_of(replicas.sends)
     assert (backlog["ops"].pending_count if "ops" in backlog else 0) == waiting_count

@@ -13,7 +13,6 @@ from watcher.config.loader import ConfigSource
 from watcher.config.locate import find_config
 from watcher.config.models import Settings
 from watcher.daemon.app import run as run_daemon
-from watcher.daemon.reload import Reloading
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.threads import DetachedExecutor
 
@@ -39,16 +38,15 @@ def run(config: ConfigOption = None) -> None:
 
 
 async def _run(settings: Settings, *, source: ConfigSource, stop: asyncio.Event) -> None:
-    reloading = Reloading(source, asyncio.Event())
     loop = asyncio.get_running_loop()
     loop.set_default_executor(DetachedExecutor())
     terminals = _terminals()
 
     def hang_up() -> None:  # also when the terminal is closed: nobody would know that a daemon lives on
-        (stop if _terminals() < terminals else reloading.asked).set()
+        (stop if _terminals() < terminals else source.asked).set()
 
     loop.add_signal_handler(signal.SIGHUP, hang_up)
-    await run_daemon(settings, stop=stop, started=_spare_the_collector, reloading=reloading)
+    await run_daemon(settings, stop=stop, started=_spare_the_collector, source=source)
 
 
 def _terminals() -> set[int]:
