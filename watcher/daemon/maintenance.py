@@ -6,6 +6,7 @@ more, and logs how things go.
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from functools import partial
 from uuid import UUID
 
@@ -39,7 +40,11 @@ PAGES_COUNT = 20
 CLOCKS_APART_US = 24 * 3600 * 1_000_000
 """An id stays so much longer than the dates ask for: a list dates by the clock of the API, we by ours."""
 
+BACKLOG_EVERY_S = 60.0
 SUMMARY_EVERY_S = 3600.0
+
+LATE_S = 300.0
+"""A sink is behind once something has waited for it so long, its groups aside, until nothing has half as long."""
 
 _COUNTED = {
     "requests": ("watcher_api_requests_total", {}),
@@ -190,7 +195,7 @@ def watches_for(settings: Settings, watches: Mapping[tuple[str, str], Watch], pr
 
 
 class ProgressLog:
-    """One info line per account, and one per hour."""
+    """One info line per account, one per hour, and one when a sink falls behind and when it has caught up."""
 
     def __init__(self, shared: OwnerDependencies, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -199,6 +204,8 @@ class ProgressLog:
         self._metrics = shared.metrics
         self._ready: set[str] = set()
         self._counted = dict.fromkeys(_COUNTED, 0)
+        self._late: set[str] = set()
+        self._backlog_at = self._clock.monotonic()
         self._summary_at = self._clock.monotonic() + SUMMARY_EVERY_S
 
     async def tick(self) -> None:
@@ -209,9 +216,27 @@ class ProgressLog:
             if each.account not in self._ready and all(each.lists_read) and not self._open(each, status="unseen"):
                 self._ready.add(each.account)
                 log.info("account.ready", account=each.account, open=self._open(each), lists=len(each.lists_read))
+        if self._clock.monotonic() >= self._backlog_at:
+            self._backlog_at = Monotonic(self._clock.monotonic() + BACKLOG_EVERY_S)
+            with suppress(StoreError):
+                self._say_late(await self._store.read(backlog))
         if self._clock.monotonic() >= self._summary_at:
             self._summary_at += SUMMARY_EVERY_S
             await self._summarize()
+
+    def _say_late(self, waiting_by_sink: Mapping[str, Backlog]) -> None:
+        sinks, now = self._supervisor.workers(), self._clock.steady_us()
+        self._late &= {each.sink for each in sinks}
+        for each in sinks:
+            waiting = waiting_by_sink.get(each.sink)
+            oldest_s = (now - waiting.oldest_at) / 1e6 if waiting and waiting.oldest_at else 0.0
+            late_s = oldest_s - each.groups_for_s
+            if each.sink not in self._late and waiting and late_s > LATE_S:
+                self._late.add(each.sink)
+                log.warning("deliveries.late", sink=each.sink, waiting=waiting.pending_count, oldest_s=round(oldest_s))
+            elif each.sink in self._late and late_s < LATE_S / 2:
+                self._late.discard(each.sink)
+                log.info("deliveries.caught_up", sink=each.sink)
 
     def _open(self, account: AccountPoller, **labels: str) -> int:
         return self._metrics.total("watcher_open_executions", account=account.account, **labels)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import cast
 
+from stores import claim, settle_all, sink_of, source_change
 from structlog.testing import capture_logs
 from supervision import dependencies_of
 from virtual import FakeClock
@@ -18,9 +19,9 @@ from watcher.store.sql_store import SqlStore
 
 
 def progress_of(
-    store: SqlStore, clock: FakeClock, *, metrics: Metrics | None = None, accounts: object = ()
+    store: SqlStore, clock: FakeClock, *, metrics: Metrics | None = None, accounts: object = (), workers: object = ()
 ) -> ProgressLog:
-    owners = SimpleNamespace(accounts=lambda: accounts)
+    owners = SimpleNamespace(accounts=lambda: accounts, workers=lambda: workers)
     return ProgressLog(dependencies_of(store, clock, metrics=metrics), cast("Supervisor", owners))
 
 
@@ -69,6 +70,32 @@ async def test_every_hour_says_what_was_done_in_it(store: SqlStore, clock: FakeC
             await progress.tick()
     line = {"event": "summary", "log_level": "info", "hours": 1, "requests": 2, "events": 1, "deliveries": 1}
     assert logs == [line | {"open": 0, "waiting": 0}] * 2
+
+
+@dataclass
+class Sink:
+    sink: str
+    groups_for_s: float = 0.0
+
+
+async def test_a_sink_that_falls_behind_is_logged_once_and_once_when_it_has_caught_up(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    progress = progress_of(store, clock, workers=[Sink("ops"), Sink("chat", groups_for_s=600.0)])
+    ops, account = await sink_of(store), await claim(store, "account", "default")
+    await store.record(source_change(account, sinks=("ops", "chat")))
+    with capture_logs() as logs:
+        for _ in range(8):
+            await progress.tick()
+            clock.advance(60)
+        assert logs == [
+            {"event": "deliveries.late", "log_level": "warning", "sink": "ops", "waiting": 1, "oldest_s": 360}
+        ]
+        await settle_all(ops, now=clock.steady_us())
+        for _ in range(2):
+            await progress.tick()
+            clock.advance(60)
+    assert logs[1:] == [{"event": "deliveries.caught_up", "log_level": "info", "sink": "ops"}]
 
 
 async def test_a_store_that_does_not_answer_leaves_out_what_waits(store: SqlStore, clock: FakeClock) -> None:
