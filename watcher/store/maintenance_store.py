@@ -130,8 +130,9 @@ _CLOSED = select(problem.c.id).where(problem.c.closed_at < bindparam("before")).
 def prune_problems(connection: Connection, *, before: int, after: Position) -> Pruned:
     """Delete a page of the problems that were closed before that moment; the next page begins where this one did."""
     ids = connection.execute(_CLOSED, {"before": before}).scalars().all()
-    for key in (reminder.c.problem_id, problem_message.c.problem_id, problem.c.id):
-        connection.execute(delete(key.table).where(key.in_(ids)))
+    if ids:
+        for key in (reminder.c.problem_id, problem_message.c.problem_id, problem.c.id):
+            connection.execute(delete(key.table).where(key.in_(ids)))
     return 0, after if len(ids) == ROWS_COUNT else None
 
 
@@ -147,14 +148,12 @@ _WITH_RULES = select(source.c.id.label("of_pipeline"), source.c.name).where(
     source.c.kind == "pipeline", source.c.rules.is_not(None)
 )
 _FORGET_RULES = update(source).where(source.c.id == bindparam("of_pipeline")).values(rules=None)
-_DELETE_ENDED_SILENCES = delete(silence).where(silence.c.ends_at < bindparam("before"))
-_DELETE_OLD_ACTIONS = delete(action).where(action.c.asked_at < bindparam("before"))
 
 
 def prune_operations(connection: Connection, *, before: int, after: Position, now: Micros) -> Pruned:
     """Delete the silences that ended before that moment, and what owners were asked in vain. There are few."""
-    connection.execute(_DELETE_ENDED_SILENCES, {"before": before})
-    connection.execute(_DELETE_OLD_ACTIONS, {"before": now - 24 * 3600 * 1_000_000})  # nobody waits for it any more
+    connection.execute(delete(silence).where(silence.c.ends_at < before))
+    connection.execute(delete(action).where(action.c.asked_at < now - 24 * 3600 * 1_000_000))  # nobody waits any more
     return 0, None
 
 

@@ -225,15 +225,15 @@ def refreshes(rig: Rig, outcome: str) -> float | None:
 
 @pytest.fixture
 async def forgetful(rig: Rig) -> Rig:
-    """A receiver that has what it is told in memory only."""
+    """A receiver that has what it is told in memory only, such as a problem that is open."""
     rig.sink.refresh_every_s = 60.0
     await rig.restart()
+    await open_problem(rig)
+    await finish_refresh(rig)
     return rig
 
 
 async def test_a_forgetful_receiver_is_told_again_every_minute(forgetful: Rig) -> None:
-    await open_problem(forgetful)
-    await finish_refresh(forgetful)
     at_first = refreshes(forgetful, "ok") or 0.0  # the first may be soon enough to know of it
     ((problem,),) = await refreshed(forgetful, 60)
     assert (problem.problem, problem.closed_at) == (PROBLEM, None)
@@ -244,7 +244,6 @@ async def test_a_forgetful_receiver_is_told_again_every_minute(forgetful: Rig) -
 
 
 async def test_what_is_closed_is_told_for_a_quarter_of_an_hour(forgetful: Rig) -> None:
-    await open_problem(forgetful)
     await close_problem(forgetful)
     closed_at = forgetful.clock.now()
     for _ in range(15):
@@ -259,8 +258,6 @@ async def test_a_refresh_that_fails_is_counted_and_hurts_nobody(
     async def crash(_: Sequence[SentOpening]) -> SendResult:
         raise RuntimeError("secret")
 
-    await open_problem(forgetful)
-    await finish_refresh(forgetful)
     forgetful.sink.refresh_answer = FAILED
     assert len(await refreshed(forgetful, 60)) == 1
     monkeypatch.setattr(forgetful.sink, "refresh", crash)
@@ -282,8 +279,6 @@ async def test_a_receiver_that_is_gone_or_slow_is_not_refreshed(
         await hangs.wait()
         return DELIVERED
 
-    await open_problem(forgetful)
-    await finish_refresh(forgetful)
     monkeypatch.setattr(forgetful.sink, "refresh", hang)
     await forgetful.go(60)
     await begun.wait()
@@ -300,8 +295,6 @@ async def test_a_receiver_that_is_gone_or_slow_is_not_refreshed(
 
 
 async def test_a_receiver_that_asks_for_a_pause_is_left_alone_in_it(forgetful: Rig) -> None:
-    await open_problem(forgetful)
-    await finish_refresh(forgetful)
     await forgetful.go(30)
     forgetful.sink.answer = lambda _: BUSY
     await forgetful.record("b")
@@ -311,8 +304,6 @@ async def test_a_receiver_that_asks_for_a_pause_is_left_alone_in_it(forgetful: R
 
 
 async def test_trouble_with_the_store_is_no_refresh(forgetful: Rig) -> None:
-    await open_problem(forgetful)
-    await finish_refresh(forgetful)
     forgetful.store.broken = {"sent_openings"}
     assert await refreshed(forgetful, 60) == []
     forgetful.store.broken = set()
@@ -324,8 +315,6 @@ async def test_the_end_breaks_a_refresh_off(forgetful: Rig, monkeypatch: pytest.
         await asyncio.Event().wait()
         return DELIVERED
 
-    await open_problem(forgetful)
-    await finish_refresh(forgetful)
     monkeypatch.setattr(forgetful.sink, "refresh", hang)
     await forgetful.go(60)
     await forgetful.worker.drain()
@@ -363,8 +352,6 @@ async def test_a_refresh_that_was_not_sent_because_the_lease_ran_out_did_not_fai
     async def expired(_: object) -> SendResult:
         raise LeaseExpiredError("by the test")
 
-    await open_problem(forgetful)
-    await finish_refresh(forgetful)
     monkeypatch.setattr(forgetful.sink, "refresh", expired)
     with capture_logs() as logs:
         await refreshed(forgetful, 60)

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import psycopg
 import pytest
@@ -88,6 +89,12 @@ class Replicas:
         self.all.append(Replica(store, name, dict.fromkeys(wanted or ACCOUNTS, ""), fingerprint))
         return self.all[-1]
 
+    async def begin(self, name: str, *wanted: LeaseKey, **how: Any) -> Replica:
+        """Start one that has asked once for what it wants."""
+        replica = await self.start(name, *wanted, **how)
+        await replica.renew()
+        return replica
+
     def age(self, seconds: float, owner: str = "%") -> None:
         """Let so much time pass for what is that owner's."""
         aging = f"UPDATE lease SET until = until - {round(seconds * 1e6)} WHERE owner LIKE '{owner}'"
@@ -144,8 +151,7 @@ async def test_replicas_that_begin_at_once_take_nothing_twice(replicas: Replicas
 
 
 async def test_what_a_dead_one_held_is_taken_over_when_its_lease_has_run_out_and_no_sooner(replicas: Replicas) -> None:
-    dead, other = await replicas.start("dead"), await replicas.start("other")
-    await dead.renew()
+    _, other = await replicas.begin("dead"), await replicas.start("other")
     await other.renew()
     assert other.held == {}
     replicas.age(LEASE_S - 1, "dead")
@@ -158,8 +164,7 @@ async def test_what_a_dead_one_held_is_taken_over_when_its_lease_has_run_out_and
 
 
 async def test_what_is_given_up_at_a_clean_stop_is_taken_at_once_and_no_takeover(replicas: Replicas) -> None:
-    one, other = await replicas.start("one"), await replicas.start("other")
-    await one.renew()
+    one, other = await replicas.begin("one"), await replicas.start("other")
     await other.renew()
     heard = asyncio.Event()
     other.leases.renew_now = heard.set
@@ -172,8 +177,7 @@ async def test_what_is_given_up_at_a_clean_stop_is_taken_at_once_and_no_takeover
 
 
 async def test_one_that_is_leaving_renews_what_it_holds_and_counts_no_more(replicas: Replicas) -> None:
-    one, other = await replicas.start("one"), await replicas.start("other")
-    await one.renew()
+    one, other = await replicas.begin("one"), await replicas.start("other")
     one.fingerprint, one.wanted = None, {}
     await one.renew()
     assert len(one.held) == 12
@@ -184,8 +188,7 @@ async def test_one_that_is_leaving_renews_what_it_holds_and_counts_no_more(repli
 
 
 async def test_what_is_its_own_by_the_store_and_not_held_was_taken_without_an_answer(replicas: Replicas) -> None:
-    one = await replicas.start("one", A)
-    await one.renew()
+    one = await replicas.begin("one", A)
     (before,) = one.held
     one.held.clear()
     report = await one.renew()
@@ -212,8 +215,7 @@ async def in_a_write(replica: Replica, lease: Lease, meanwhile: Callable[[], Awa
 
 
 async def test_nobody_takes_what_its_owner_is_writing_under_nor_waits_for_it(replicas: Replicas) -> None:
-    one, other = await replicas.start("one", A, B), await replicas.start("other", A, B)
-    await one.renew()
+    one, other = await replicas.begin("one", A, B), await replicas.start("other", A, B)
     lease = next(lease for lease in one.held if lease.name == A.name)
     replicas.age(LEASE_S, "one")
     await in_a_write(one, lease, other.renew)
@@ -225,8 +227,7 @@ async def test_nobody_takes_what_its_owner_is_writing_under_nor_waits_for_it(rep
 async def test_what_its_owner_is_writing_under_gets_another_epoch_after_that_and_nobody_waits(
     replicas: Replicas,
 ) -> None:
-    one = await replicas.start("one", A)
-    await one.renew()
+    one = await replicas.begin("one", A)
     (lease,) = one.held
 
     async def meanwhile() -> None:
@@ -238,8 +239,7 @@ async def test_what_its_owner_is_writing_under_gets_another_epoch_after_that_and
 
 
 async def test_a_lease_is_renewed_while_its_owner_is_writing(replicas: Replicas) -> None:
-    one = await replicas.start("one", A)
-    await one.renew()
+    one = await replicas.begin("one", A)
     replicas.age(5)
     await in_a_write(one, next(iter(one.held)), one.renew)
     assert (one.names, replicas.until_s(A) > LEASE_S - 2) == (["a"], True)
@@ -248,8 +248,7 @@ async def test_a_lease_is_renewed_while_its_owner_is_writing(replicas: Replicas)
 async def test_a_replica_that_is_frozen_in_its_renewal_is_waited_for_until_the_server_breaks_that_off(
     replicas: Replicas,
 ) -> None:
-    one = await replicas.start("one")
-    await one.renew()
+    one = await replicas.begin("one")
     another = psycopg.connect(replicas.url)
     another.execute("SET LOCAL idle_in_transaction_session_timeout = 3000")
     another.execute("SELECT pg_advisory_xact_lock(7141983064512391)")
@@ -261,8 +260,7 @@ async def test_a_replica_that_is_frozen_in_its_renewal_is_waited_for_until_the_s
 async def test_a_renewal_that_is_rolled_back_or_too_slow_is_an_error_and_renews_nothing(
     replicas: Replicas, postgres: PostgresServer
 ) -> None:
-    one = await replicas.start("one", A)
-    await one.renew()
+    one = await replicas.begin("one", A)
     replicas.age(5)
     raising = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$"
     postgres.run(raising, replicas.url)
@@ -297,8 +295,7 @@ async def test_only_the_server_s_clock_counts(replicas: Replicas) -> None:
 
 
 async def test_while_configurations_differ_nothing_is_given_up(replicas: Replicas) -> None:
-    old = await replicas.start("old", fingerprint="old")
-    await old.renew()
+    old = await replicas.begin("old", fingerprint="old")
     new = await replicas.start("new", *ACCOUNTS, LeaseKey("account", "new"), fingerprint="new")
     sharing = await new.renew()
     assert (sharing.differs, sharing.surplus, new.names) == (True, None, ["new"])
@@ -320,8 +317,7 @@ async def test_what_is_left_to_a_replica_that_does_not_take_it_is_taken_beyond_o
 
 
 async def test_replicas_that_were_killed_long_ago_are_forgotten(replicas: Replicas, postgres: PostgresServer) -> None:
-    dead, other = await replicas.start("dead", A), await replicas.start("other", A)
-    await dead.renew()
+    _, other = await replicas.begin("dead", A), await replicas.start("other", A)
     count = "SELECT count(*) FROM lease WHERE kind = 'replica'"
     replicas.age(LEASE_S, "dead")
     await other.renew()
@@ -394,8 +390,7 @@ async def test_with_another_key_an_account_is_released_with_both_and_taken_once_
 async def test_after_the_database_went_back_all_is_lost_said_once_and_taken_under_other_epochs(
     replicas: Replicas,
 ) -> None:
-    one, other = await replicas.start("one", A, OPS), await replicas.start("other", B)
-    await one.renew()
+    one, other = await replicas.begin("one", A, OPS), await replicas.start("other", B)
     await other.renew()
     account = next(lease for lease in one.held if lease.kind == "account")
     await AccountStore(one.store, account).load_account()
@@ -424,8 +419,7 @@ async def test_after_the_database_went_back_all_is_lost_said_once_and_taken_unde
 async def test_so_it_is_where_the_database_has_never_heard_of_this_process_nor_numbered_what_it_has(
     replicas: Replicas,
 ) -> None:
-    one = await replicas.start("one", A)
-    await one.renew()
+    one = await replicas.begin("one", A)
     (account,) = one.held
     await AccountStore(one.store, account).load_account()
     await one.store.record(change(account))
