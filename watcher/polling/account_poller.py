@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
-from watcher.domain.event import EventKey
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.domain.watch import Watch
@@ -94,10 +93,6 @@ class AccountPoller:
             listing.scan.depth = HEAD_EVERY_PAGES
         self._deps.wake()
 
-    def end_overdue(self, execution: str, *, opening: EventKey) -> None:
-        """Take in that the problem of an overdue execution was closed: it may be overdue anew, if that is asked for."""
-        self._registry.end_overdue(execution, sequence=opening.sequence)
-
     async def tick(self) -> float:
         """Start what is due and allowed; return the seconds until the next tick is wanted."""
         now = self._clock.monotonic()
@@ -151,7 +146,7 @@ class AccountPoller:
     async def _load(self, watches: Sequence[Watch]) -> tuple[Mapping[str, ExecutionRecord], list[PipelineListState]]:
         """Load what the store knows of what is new in these watches, and the lists that are.
 
-        Also whose overdue problem was closed by another process, which told nobody.
+        Also whose overdue problem was closed, as its limit was removed: it may be overdue anew.
         """
         store, registry = self._deps.store, self._registry
         overdue = {
