@@ -22,7 +22,6 @@ from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
-from watcher.store.changes import OpenProblem
 from watcher.store.leases import PostgresLeases
 from watcher.store.sql_store import SqlStore
 
@@ -117,9 +116,6 @@ class Owners:
 
     def owned(self) -> Sequence[AccountPoller]:
         return self.parts
-
-    def closed(self, _problem: OpenProblem) -> None:
-        """Tell nobody."""
 
 
 def maintenance_of(

@@ -145,15 +145,14 @@ def parse_execution(body: bytes, *, asked: str) -> ExecutionSnapshot:
     wire = _parse(WireExecution, body, misshapen="no_execution")
     if wire.id.lower() != asked:
         raise UnreadableError("wrong_id")
-    facts = vars(wire)
-    nodes = [each for each in facts.pop("nodes_executed") or () if each is not None]
-    failed = tuple(
-        FailedNode(each.id, each.node_name or (each.node and each.node.name), each.error_message)
-        for each in nodes
-        if each.status == "failed" or each.error_message
-    )
-    goals = tuple(each.node.goal_name for each in nodes if each.node and each.node.is_goal and each.node.goal_name)
-    facts |= {"id": asked, "failed_nodes": failed[:LIST_LENGTH], "goals": goals[:LIST_LENGTH]}
+    facts, failed, goals = vars(wire), list[FailedNode](), list[str]()
+    for each in facts.pop("nodes_executed") or ():
+        node = each and each.node
+        if node and node.is_goal and node.goal_name:
+            goals.append(node.goal_name)
+        if each and (each.status == "failed" or each.error_message):
+            failed.append(FailedNode(each.id, each.node_name or (node and node.name), each.error_message))
+    facts |= {"id": asked, "failed_nodes": tuple(failed[:LIST_LENGTH]), "goals": tuple(goals[:LIST_LENGTH])}
     return ExecutionSnapshot(**facts)
 
 

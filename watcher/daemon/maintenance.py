@@ -174,8 +174,6 @@ class Maintenance:
                 for each in gone
             ]
             closed_count = await store.close_problems([(entry, change) for entry, change in closings if change])
-            for each in gone:
-                self._supervisor.closed(each)
             if closed_count:
                 self._metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
                 log.info("problem.closed", count=closed_count)

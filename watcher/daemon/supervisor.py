@@ -46,7 +46,6 @@ from watcher.runtime.threads import raise_to
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext
 from watcher.store.account_store import AccountStore
-from watcher.store.changes import OpenProblem
 from watcher.store.leases import HeldLease, LeaseKey
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -126,12 +125,6 @@ class Supervisor:
     def workers(self) -> list[DeliveryWorker]:
         """Return the workers of the sinks."""
         return [part for part in self.owned() if isinstance(part, DeliveryWorker)]
-
-    def closed(self, problem: OpenProblem) -> None:
-        """Let the owner of an overdue execution know that its problem was closed, which no event of it has done."""
-        for account in self.accounts():
-            if problem.execution is not None and account.account == problem.name:
-                account.end_overdue(problem.execution, opening=problem.problem.opening)
 
     def keep_back(self, stored: Sequence[SilenceSettings]) -> None:
         """Keep back what the silences of the configuration and these say, from now on."""

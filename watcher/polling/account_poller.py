@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
-from watcher.domain.event import EventKey
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.domain.watch import Watch
@@ -94,10 +93,6 @@ class AccountPoller:
             listing.scan.depth = HEAD_EVERY_PAGES
         self._deps.wake()
 
-    def end_overdue(self, execution: str, *, opening: EventKey) -> None:
-        """Take in that the problem of an overdue execution was closed: it may be overdue anew, if that is asked for."""
-        self._registry.end_overdue(execution, sequence=opening.sequence)
-
     async def tick(self) -> float:
         """Start what is due and allowed; return the seconds until the next tick is wanted."""
         now = self._clock.monotonic()
@@ -148,20 +143,10 @@ class AccountPoller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _next_poll_at(self, now: Monotonic) -> Monotonic:
-        """Return the monotonic time from which the next request may go, infinity while nothing waits for one."""
-        heads, breaker = self._poll_queue.heads(), self._breaker
-        wanted_at: Monotonic = min(heads, key=BY_DUE_AT).due_at if heads else LATEST
-        if self._confirmations.waiting:
-            wanted_at = min(wanted_at, self._confirmations.wanted_at())
-        if breaker.trouble is None or wanted_at == LATEST:  # as nearly always
-            return max(wanted_at, self._deps.pacer.ready_at, breaker.paused_until)
-        return max(now if breaker.unusable else wanted_at, self._deps.pacer.ready_at, breaker.opens_at())
-
     async def _load(self, watches: Sequence[Watch]) -> tuple[Mapping[str, ExecutionRecord], list[PipelineListState]]:
         """Load what the store knows of what is new in these watches, and the lists that are.
 
-        Also whose overdue problem was closed by another process, which told nobody.
+        Also whose overdue problem was closed, as its limit was removed: it may be overdue anew.
         """
         store, registry = self._deps.store, self._registry
         overdue = {
@@ -275,10 +260,19 @@ class AccountPoller:
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""
-        is_timed = self._breaker.failing_since is not None and not self._breaker.unusable
-        at = Monotonic(now + (CHECK_EVERY_S if is_timed or self._confirmations.waiting else IDLE_S))
+        breaker, deps, waiting = self._breaker, self._deps, self._confirmations.waiting
+        is_timed = breaker.failing_since is not None and not breaker.unusable
+        at = Monotonic(now + (CHECK_EVERY_S if is_timed or waiting else IDLE_S))
         if self._confirmations.too_late:
             at = now
-        if not self._draining and self._in_flight_count < self._deps.concurrency and self._deps.is_trusted():
-            at = min(at, self._next_poll_at(now))
+        if not self._draining and self._in_flight_count < deps.concurrency and deps.is_trusted():
+            heads = self._poll_queue.heads()
+            next_at: Monotonic = min(heads, key=BY_DUE_AT).due_at if heads else LATEST
+            if waiting:
+                next_at = min(next_at, self._confirmations.wanted_at())
+            if breaker.trouble is None or next_at == LATEST:  # as nearly always
+                next_at = max(next_at, breaker.paused_until)
+            else:
+                next_at = max(now if breaker.unusable else next_at, breaker.opens_at())
+            at = min(at, max(next_at, deps.pacer.ready_at))
         return max(at, Monotonic(now + SHORTEST_TICK_S))

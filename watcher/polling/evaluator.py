@@ -143,18 +143,19 @@ class ReplyEvaluator:
         unseen = timedelta(microseconds=max(0, seen_at - entry.polled_at))
         limits_s = entry.watch.overdue_after_s
         overdue_s = (seen_at - known.since_at) / 1_000_000 - limits_s.get(known.status or "", 0.0)
-        # its dwell is still asked for; if not, its problem is closed for that reason
-        is_watched = not entry.unwatched and limits_dwell(limits_s, before.status or "")
+        closed = before.overdue_sequence
+        if entry.unwatched or (closed is not None and not limits_dwell(limits_s, before.status or "")):
+            closed = None  # its dwell is no longer asked for: its problem is closed for that reason
         entries: list[OutboxEntry] = []
         problems: list[ProblemChange] = []
         for status_change in result.status_changes:
             is_overdue, problem = status_change.type is EventType.EXECUTION_OVERDUE, None
             if is_overdue:
                 problem = self._overdue_problem(entry, status_change.nth, status_change.sequence, at=at)
-            elif not entries and before.overdue_sequence is not None and is_watched:
+            elif not entries and closed is not None:
                 nth = dict(before.counts).get("overdue", 1)  # the next event closes it
                 opened_at = at if before.overdue_at is None else from_us(before.overdue_at)
-                problem = self._overdue_problem(entry, nth, before.overdue_sequence, at=opened_at, closed_at=at)
+                problem = self._overdue_problem(entry, nth, closed, at=opened_at, closed_at=at)
             if problem is not None:
                 problems.append(problem)
             event = self.events.execution(

@@ -7,7 +7,6 @@ from virtual import PIPELINE, Account, FakeClock, account_of, said
 
 from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
-from watcher.store.changes import OpenProblem
 from watcher.store.sql_store import SqlStore
 
 A = "9a1b0000-0000-4000-8000-00000000000a"
@@ -22,18 +21,12 @@ def settings_of(limit: str | None) -> Settings:
 class Daemon(Owners):
     """One account and the maintenance, by a configuration that changes."""
 
-    is_maintained_here = True
-
     def __init__(self, settings: Settings, account: Account, store: SqlStore, clock: FakeClock) -> None:
         super().__init__(settings)
         self.store = store
         self.clock = clock
         self.account = account
         self.maintenance = maintenance_of(store, clock, self)
-
-    def closed(self, problem: OpenProblem) -> None:
-        if problem.execution is not None and self.is_maintained_here:
-            self.account.watcher.end_overdue(problem.execution, opening=problem.problem.opening)
 
     async def reload(self, limit: str | None, *, tidies: bool = True) -> None:
         self.applied = settings_of(limit)
@@ -85,13 +78,9 @@ async def test_what_follows_a_limit_that_was_removed_closes_nothing(daemon: Daem
     assert await daemon.told() == [("success", None)]
 
 
-@pytest.mark.parametrize("is_maintained_here", [True, False], ids=["here", "by-another-replica"])
 @pytest.mark.parametrize("restarts", ["never", "without", "with"])
-async def test_a_limit_that_comes_back_opens_another_problem_of_the_same_stay(
-    daemon: Daemon, restarts: str, *, is_maintained_here: bool
-) -> None:
+async def test_a_limit_that_comes_back_opens_another_problem_of_the_same_stay(daemon: Daemon, restarts: str) -> None:
     first = await opened(daemon)
-    daemon.is_maintained_here = is_maintained_here
     if restarts == "without":
         daemon = await daemon.restart(None)
     else:

@@ -223,12 +223,18 @@ async def test_an_end_that_was_found_but_not_reported_before_a_crash_is_reported
     assert await emitted(again) == [("execution.failed", name(2))]
 
 
-async def test_one_page_answers_for_all_that_are_on_it(start: Start) -> None:
-    rows = [row(number, "running") for number in range(40, 0, -1)]
-    account = await whole_account(start, *rows)
-    await account.run_for(100)
-    assert not any(what.startswith("9a1b") for _, what in account.api.asked)
-    assert 95 <= asked(account, "page 1") <= 102
+@pytest.mark.parametrize(("count", "page_rows", "starts"), [(80, PAGE_ROWS, 2), (60, 10, 1)])
+async def test_pages_answer_for_all_that_are_on_them_after_a_restart_too(
+    start: Start, count: int, page_rows: int, starts: int
+) -> None:
+    rows = [row(number, "running", age_s=9000 - number) for number in range(count, 0, -1)]
+    for _ in range(starts):
+        account = await whole_account(start, rate_per_s=5.0)
+        account.api.script = {each.id: each for each in rows}
+        show(account, *rows, page_rows=page_rows)
+        await account.run_for(60)
+        assert not any(what.startswith("9a1b") for _, what in account.api.asked)
+        assert account.api.asked[0][1:] == ("page 1",)
 
 
 @pytest.mark.untraced
@@ -272,16 +278,6 @@ async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(start: 
         ("execution.running", name(2)),
         ("execution.success", name(1)),
     ]
-
-
-async def test_after_a_restart_pages_answer_for_all_that_is_open(start: Start) -> None:
-    rows = [row(number, "running", age_s=9000 - number) for number in range(80, 0, -1)]
-    account = await whole_account(start, *rows)
-    await account.run_for(5)
-    again = await whole_account(start, *rows)
-    await again.run_for(30)
-    assert not any(what.startswith("9a1b") for _, what in again.api.asked)
-    assert again.api.asked[0][1:] == ("page 1",)
 
 
 async def test_after_a_restart_what_no_list_shows_any_more_is_asked_for_by_itself(start: Start) -> None:
@@ -381,29 +377,16 @@ async def test_a_list_that_cannot_be_read_while_nothing_can_is_the_accounts_trou
     assert [event["type"] for event in await account.events()] == ["account.degraded"]
 
 
-async def test_a_pipeline_without_a_name_is_asked_for_it_once(start: Start) -> None:
-    account = await start(watches=[replace(WHOLE, name=None)])
-    show(account, row(1, "running"))
-    account.api.script[name(1)] = said(name(1), "running")
-    await account.run_for(10)
-    (event,) = await account.events()
-    assert event["data"]["pipeline"]["name"] == "Sales agent"
-    assert asked(account, name(1)) == 1
-
-
-async def test_what_a_pipeline_is_called_is_not_asked_again_after_a_restart(start: Start) -> None:
-    unnamed = [replace(WHOLE, name=None)]
-    account = await start(watches=unnamed)
-    show(account, row(1, "running"))
-    account.api.script[name(1)] = said(name(1), "running")
-    await account.run_for(10)
-    assert len(await account.events()) == 1
-    again = await start(watches=unnamed)
-    show(again, row(2, "running"), row(1, "running"))
-    await again.run_for(10)
-    (event,) = await again.events()
-    assert event["data"]["pipeline"]["name"] == "Sales agent"
-    assert {what for _, what in again.api.asked} == {"page 1"}
+async def test_a_pipeline_without_a_name_is_asked_for_it_once_over_restarts_too(start: Start) -> None:
+    for rows in ([row(1, "running")], [row(2, "running"), row(1, "running")]):
+        account = await start(watches=[replace(WHOLE, name=None)])
+        show(account, *rows)
+        account.api.script[name(1)] = said(name(1), "running")
+        await account.run_for(10)
+        (event,) = await account.events()
+        assert event["data"]["pipeline"]["name"] == "Sales agent"
+        assert asked(account, name(1)) == (len(rows) == 1)
+        assert asked(account, name(2)) == 0
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
@@ -717,16 +700,6 @@ async def test_oldest_first_too_what_is_new_is_reported_while_a_deep_scan_is_und
         await account.run_for(11)
     assert asked(account, "page 10") == 0
     assert len(await emitted(account)) >= 2 * page_rows
-
-
-@pytest.mark.untraced  # much longer with coverage, which others give
-async def test_short_pages_too_answer_for_all_that_are_open(start: Start) -> None:
-    rows = [row(number, "running", age_s=100 - number) for number in range(60, 0, -1)]
-    account = await whole_account(start, rate_per_s=5.0)
-    account.api.script = {each.id: each for each in rows}
-    show(account, *rows, page_rows=10)
-    await account.run_for(60)
-    assert sum(asked(account, each.id) for each in rows) == 0
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give

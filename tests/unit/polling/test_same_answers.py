@@ -62,9 +62,12 @@ async def test_refusals_before_it_are_not_in_a_row_with_those_after(start: Start
     assert await statuses(account) == ["running", "running"]
 
 
-async def test_what_is_overdue_is_told_though_the_answer_stays_the_same(start: Start) -> None:
-    account = await start(A, watches=[watch_of(A, overdue_after_s={"running": 60.0})])
-    account.api.script[A] = said(A, "running", ai_tokens_used=7)
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_what_is_overdue_is_told_though_the_answer_stays_the_same(start: Start, *, is_whole: bool) -> None:
+    watched = WHOLE if is_whole else watch_of(A)
+    account = await start(A, watches=[replace(watched, overdue_after_s={"running": 160.0})])
+    account.api.script[A] = row(A, "running", ai_tokens_used=7)
+    account.api.pages = pages_of(row(A, "running", ai_tokens_used=7))
     await account.run_for(50)
     assert [type_ for type_, *_ in await account.emitted()] == ["execution.running"]
     await account.run_for(30)
@@ -75,24 +78,15 @@ async def test_what_is_overdue_is_told_though_the_answer_stays_the_same(start: S
     assert account.api.unread > unread
 
 
-async def test_a_write_is_tried_again_though_the_answer_stays_the_same(start: Start, heard: HeardStore) -> None:
-    account = await start(A)
-    await account.run_for(30)
-    heard.takes = lambda _item: False
-    account.api.script[A] = said(A, "paused")
-    await account.run_for(30)
-    heard.takes = lambda _item: True
-    await account.run_for(10)
-    assert await statuses(account) == ["running", "paused"]
-
-
-async def test_a_row_is_written_though_its_page_stays_the_same_after_a_refused_write(
-    start: Start, heard: HeardStore
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_a_write_is_tried_again_though_the_answer_stays_the_same(
+    start: Start, heard: HeardStore, *, is_whole: bool
 ) -> None:
-    account = await whole(start, row(A, "running"), row(B, "running"))
+    account = await start(A, B, watches=[WHOLE if is_whole else watch_of(A, B)])
+    account.api.pages = pages_of(row(A, "running"), row(B, "running"))
     await account.run_for(30)
     heard.takes = lambda _item: False
-    account.api.pages = pages_of(row(A, "paused"), row(B, "running"))
+    account.api.script[A], account.api.pages = said(A, "paused"), pages_of(row(A, "paused"), row(B, "running"))
     await account.run_for(30)
     heard.takes = lambda _item: True
     await account.run_for(10)
@@ -160,16 +154,6 @@ async def test_a_page_that_stays_the_same_says_of_each_execution_that_it_was_see
     seen_before = (at_us / 1e6) - EPOCH.timestamp() - 62
     not_before = paused["notBefore"]
     assert not_before > (EPOCH + timedelta(seconds=seen_before)).isoformat()
-
-
-async def test_what_is_overdue_is_told_though_its_row_stays_the_same(start: Start) -> None:
-    account = await start(watches=[replace(WHOLE, overdue_after_s={"running": 160.0})])
-    account.api.pages = pages_of(row(A, "running", ai_tokens_used=7))
-    await account.run_for(50)
-    assert [type_ for type_, *_ in await account.emitted()] == ["execution.running"]
-    await account.run_for(30)
-    (overdue,) = await account.events()
-    assert (overdue["type"], overdue["data"]["execution"]["aiTokensUsed"]) == ("execution.overdue", 7)
 
 
 async def test_a_row_that_stays_the_same_enters_few_functions(start: Start) -> None:
