@@ -16,6 +16,7 @@ ENVIRON = {
     "NTFY_TOKEN": "t",
     "PAGERDUTY_ROUTING_KEY": "k" * 32,
     "APPRISE_URL": "ntfys://ntfy.sh/s3cret",
+    "WATCHER_DB_PASSWORD": "p",
 }
 
 EVENT: dict[str, Any] = {

@@ -29,7 +29,6 @@ _HARMLESS = re.compile(r"[\"']?(?:\$\{[A-Z_][A-Z0-9_]*\}|[-~:]|\d{1,3}(?:ms|[smh
 _QUOTED = re.compile(r'"(.+)"')
 
 WARNING = ("warning: ", "bold yellow")
-_MARGIN = 8
 _LEAD = 12
 """Characters left of the mark that stay when a line is wider than the terminal."""
 
@@ -64,7 +63,7 @@ def report(
     problems: Iterable[Problem], *, source: str, console: Console, word: tuple[str, str] = ("error: ", "bold red")
 ) -> None:
     """Print each problem with its line of the file, which is `source`."""
-    lines, room, margin = source.split("\n"), max(console.width - _MARGIN, _LEAD + 1), ("      | ", "blue")
+    lines, room, margin = source.split("\n"), max(console.width - 8, _LEAD + 1), ("      | ", "blue")
     for problem in problems:
         say(console, word, ": ".join(part for part in (problem.place, problem.path, problem.problem) if part))
         if not 0 < problem.line <= len(lines):

@@ -25,7 +25,6 @@ WHOLE = 16
 """A column no wider than this is cut only after those that are."""
 
 _TIME = re.compile(r"(At|[sS]ince|[uU]ntil|oldest)$")
-_UUID_LENGTH = 36
 _SIGNS = {
     **dict.fromkeys(("critical", "error", "dead", "failing", "disabled"), ("✕ ", "red")),
     **dict.fromkeys(("warning", "paused", "retrying", "held"), ("! ", "yellow")),
@@ -104,7 +103,7 @@ def _cell(field: str, text: str, *, console: Console) -> Text:
     sign, style = _SIGNS.get(text, ("", ""))
     if text and _TIME.search(field):
         text = age(text)
-    elif len(text) == _UUID_LENGTH and " " not in text:
+    elif len(text) == 36 and " " not in text:
         text = text[:8]
     return Text(printed(sign + text, console=console), style, no_wrap=True, overflow="ellipsis")
 

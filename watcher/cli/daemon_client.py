@@ -29,7 +29,6 @@ Query = Sequence[tuple[str, str]]
 TIMEOUT_S = 30.0
 """The daemon answers an action within 20 s."""
 
-ANSWER_BYTES = 64 << 20
 LOCAL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (asked, not listened on)
 """Where a daemon that listens on every interface is asked."""
 
@@ -74,7 +73,7 @@ class DaemonClient:
         try:
             connection.request(method, self._path + path, None if body is None else json.dumps(body), headers)
             response = connection.getresponse()
-            return response.status, response.read(ANSWER_BYTES)
+            return response.status, response.read(64 << 20)
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or "no answer"
             raise DaemonError(

@@ -43,7 +43,6 @@ _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}
 """Answers that only the API itself gives."""
 
-
 _WORDS = {
     Outcome.CONNECTION: "no connection",
     Outcome.TIMEOUT: "no answer in time",

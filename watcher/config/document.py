@@ -69,8 +69,6 @@ _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _WITH_FILE = frozenset({"api_key", "secret", "url", "routing_key", "token", "password"})
 """Keys that have a twin ending in `_file`, but for the store's `url`."""
 
-_SHOWN_LIMIT = 60
-
 _TAG = "tag:yaml.org,2002:"
 _NULL_TAG, _MERGE_TAG = f"{_TAG}null", f"{_TAG}merge"
 _KNOWN_TAGS = frozenset(
@@ -373,7 +371,7 @@ def _how_to_set(name: str, path: Path) -> str:
     return f"export it, or write ${{{name}:-default}}"
 
 
-def quoted(text: str, *, limit: int = _SHOWN_LIMIT) -> str:
+def quoted(text: str, *, limit: int = 60) -> str:
     """Return a text as it may be shown: in quotes, on one line, not too long."""
     cut = text if len(text) <= limit else f"{text[:limit]}…"
     return json.dumps(cut, ensure_ascii=not cut.isprintable())

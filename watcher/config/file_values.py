@@ -25,8 +25,6 @@ _PATH = re.compile(
 )
 """How a path is written, or the name of a file without digits. Anything else may be a secret in the wrong place."""
 
-_PATH_LIMIT = 1024
-
 _STAND_INS = {
     "secret": "whsec_MDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw",
     "token": "xoxb-absent",
@@ -139,7 +137,7 @@ def _secret(document: Document, data: bytes, twin: Path, *, is_list: bool) -> st
 def _shown(document: Document, twin: Path) -> str:
     """Return how to speak of the file a twin names: as it is written, or not at all if that may be a secret."""
     written = document.written(twin)
-    return quoted(written, limit=_PATH_LIMIT)[1:-1] if _PATH.fullmatch(written) else "this file"
+    return quoted(written, limit=1024)[1:-1] if _PATH.fullmatch(written) else "this file"
 
 
 def stand_in(document: Document, path: Path) -> None:

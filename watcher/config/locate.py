@@ -13,7 +13,6 @@ VARIABLE = "WATCHER_CONFIG"
 PLACES = (Path("watcher.yaml"), Path("/etc/watcher/watcher.yaml"))
 STORE_VARIABLE = "WATCHER_STORE_URL"
 LISTEN_VARIABLE = "WATCHER_HTTP_LISTEN"
-DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULTS = {
     STORE_VARIABLE: ("store", "url"),
     LISTEN_VARIABLE: ("http", "listen"),
@@ -57,7 +56,7 @@ def listen_address(document: Document, *, environ: Mapping[str, str]) -> Address
         with suppress(InvalidValueError):
             if text and isinstance(text, str):
                 return parse_address(text)
-    return parse_address(DEFAULT_LISTEN)
+    return parse_address("127.0.0.1:8080")
 
 
 def http_token(document: Document) -> str | None:

@@ -274,12 +274,9 @@ class FailingSettings(Block):
         if self.consecutive is None and self.rate is None:
             remedy = "write consecutive: 3, or rate: 20%"
             raise InvalidValueError("needs consecutive or rate", remedy=remedy, quote=False)
-        if self.consecutive is not None:
-            for name in ("rate", "of_last", "within_s", "at_least"):
-                if name in self.model_fields_set:
-                    problem = "is not for consecutive, which stands alone"
-                    at = key_of(type(self), name=name)
-                    raise InvalidValueError(problem, remedy="keep one of the two", quote=False, at=at)
+        if self.consecutive is not None and (more := self.model_fields_set - {"consecutive"}):
+            problem, at = "is not for consecutive, which stands alone", key_of(type(self), name=min(more))
+            raise InvalidValueError(problem, remedy="keep one of the two", quote=False, at=at)
         if self.at_least > self.of_last:
             problem = f"at_least {self.at_least} is more than of_last {self.of_last}, so it would never hold"
             at = "at_least" if "at_least" in self.model_fields_set else "of_last"

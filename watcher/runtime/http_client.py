@@ -257,8 +257,7 @@ class Client:
                         response.release()  # the connection is kept if all of the answer was read
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 raise failure_of(error, by_proxy=self._proxy.url is not None) from None
-            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            found = await read(body) if response.status == 200 else None
+            found = await read(b"".join(chunks)) if response.status == 200 else None
             headers = response.headers
             return Response(response.status, headers.get("Retry-After"), headers.get("Date"), found)
         finally:

@@ -26,8 +26,6 @@ log = structlog.get_logger()
 LINES_COUNT = 2_000
 """So many lines may wait; what comes then is dropped and counted: a log is not worth standing still for."""
 
-FLUSH_S = 0.5
-
 
 def configure_logs(
     *,
@@ -121,7 +119,7 @@ def log_lines(stream: TextIO) -> LogLines:
     return _latest[0]
 
 
-def flush_logs(*, within_s: float = FLUSH_S) -> bool:
+def flush_logs(*, within_s: float = 0.5) -> bool:
     """Return whether all that was logged is written, or given up, by then."""
     return all(lines.flush_within(within_s) for lines in _latest)
 

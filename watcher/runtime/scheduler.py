@@ -5,7 +5,7 @@ is periodic run at once then.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -174,12 +174,9 @@ async def _wake(job: _Job) -> None:
     job.woken.set()
 
 
-async def _end(jobs: Iterable[_Job]) -> None:
-    tasks: list[asyncio.Task[None]] = []
+async def _end(jobs: Collection[_Job]) -> None:
     for job in jobs:
         job.is_ending = True
         job.woken.set()
-        if job.task is not None:
-            tasks.append(job.task)
-    if tasks:
+    if tasks := [job.task for job in jobs if job.task is not None]:
         await asyncio.wait(tasks)

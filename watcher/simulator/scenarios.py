@@ -1,5 +1,6 @@
 """Named scenarios, how a world is filled from a seed with people's agents and their executions, and what watches it."""
 
+import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -115,11 +116,8 @@ def populate(
 
 def pipeline_names(count: int) -> list[str]:
     """Return the names of so many pipelines; they are numbered when they run out."""
-    names = []
-    for nth in range(count):
-        repetition, place = divmod(nth, len(NAMES))
-        names.append(f"{NAMES[place]} {repetition + 1}" if repetition else NAMES[place])
-    return names
+    numbered = (f"{name} {nth}" for nth in itertools.count(2) for name in NAMES)
+    return [*itertools.islice(itertools.chain(NAMES, numbered), count)]
 
 
 def pipeline_named(name: str, *, seed: int = 0) -> SimPipeline:

@@ -60,7 +60,6 @@ class Lifecycle:
 
     execution: str
     phases: tuple[StatusPhase, ...]
-    kind: Kind = Kind.QUICK
     nodes: tuple[Node, ...] = ()
     error: str | None = None
     triggered_by: str | None = "message_received"
@@ -143,7 +142,6 @@ def make_lifecycle(seed: int, *, index: int, kind: Kind | None = None, pace: Pac
     return Lifecycle(
         execution=execution,
         phases=phases,
-        kind=kind,
         nodes=nodes,
         error=next((f"{node.name}: {node.error}" for node in nodes if node.error), None),
         triggered_by=rng.choice(_TRIGGERS),

@@ -17,9 +17,6 @@ T = TypeVar("T")
 FRESH_S = 0.2
 """Metrics are made no more often, whoever asks for more."""
 
-TIMEOUT_S = 2.0
-"""How long the store may take to bring gauges up to date; then they are shown as they were."""
-
 
 @dataclass(frozen=True, slots=True)
 class Checks:
@@ -62,9 +59,9 @@ def exposition(
     *,
     refresh: Callable[[], Awaitable[None]],
     clock: Clock,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float = 2.0,
 ) -> Recent[bytes]:
-    """Return the metrics as text."""
+    """Return the metrics as text. Gauges that the store has not brought up to date in time are as they were."""
     refreshed = Recent(refresh, fresh_s=0.0, clock=clock)
 
     async def make() -> bytes:

@@ -38,9 +38,6 @@ Found = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
 
 Query = defaultdict[str, str]
-Finder = Callable[[Console, Status, web.Request], Awaitable[Found]]
-"""Finds what a page shows, of the status that all pages of a second share, and of what was asked."""
-
 Q = TypeVar("Q", bound=Asked)
 
 
@@ -64,7 +61,7 @@ def page_routes(
     def message(request: web.Request, status: int, title: str, detail: str) -> web.Response:
         return respond(request, "message.html", {"title": title, "detail": detail, "needs": 0}, status)
 
-    def page(template: str, find: Finder) -> Handler:
+    def page(template: str, find: Callable[[Console, Status, web.Request], Awaitable[Found]]) -> Handler:
         async def show(request: web.Request) -> web.Response:
             now_open = console()
             if now_open is None:

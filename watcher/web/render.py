@@ -82,18 +82,13 @@ def age(context: Context, when: datetime | None) -> Markup | str:
 
 
 @pass_context
-def at(context: Context, when: datetime | None) -> Markup | str:
+def at(context: Context, when: datetime | str | None) -> Markup | str:
     """Return a moment, with its day unless it is today, as an element that can be shown in local time."""
     if when is None:
         return ""
-    when = when.astimezone(UTC)
+    when = (datetime.fromisoformat(when) if isinstance(when, str) else when).astimezone(UTC)
     form = "%H:%M:%S UTC" if when.date() == context["now"].date() else "%b %-d %H:%M:%S UTC"
     return Markup("<time class=at datetime={}>{}</time>").format(_iso(when), when.strftime(form))
-
-
-def moment(text: str | None) -> datetime | None:
-    """Return the moment that an event names, if it does."""
-    return datetime.fromisoformat(text) if text else None
 
 
 def _iso(when: datetime) -> str:
@@ -150,7 +145,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         undefined=StrictUndefined,
     )
-    for function in (age, at, event_glyph, glyph, moment, seconds_between, span, status_class, strip, timeline):
+    for function in (age, at, event_glyph, glyph, seconds_between, span, status_class, strip, timeline):
         environment.filters[function.__name__] = function
     environment.filters["link"] = usable_link
     return environment

@@ -3,19 +3,17 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from e2e.programme import Outcome, environment, outcome_of
+from unit.conftest import Command
 
 from watcher.cli import commands
 from watcher.cli.main import COMMANDS
 from watcher.simulator.scenarios import SCENARIOS
-
-Command = Callable[..., tuple[int, str, str]]
 
 HELP_OF_ALL = """
 import sys

@@ -1,12 +1,7 @@
-from collections.abc import Callable
-
 import pytest
+from unit.config.conftest import Load, Mistakes
 
 from watcher.config.document import Document
-from watcher.config.models import Settings
-
-Load = Callable[..., Settings]
-Mistakes = Callable[..., list[str]]
 
 ENVIRON = {"A": "a", "EMPTY": "", "ODD": "${A} $$ {"}
 

@@ -1,18 +1,14 @@
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from unit.config.conftest import Load, Mistakes
 
 from watcher.config.document import ConfigProblemsError
 from watcher.config.loader import load_config
 from watcher.config.locate import find_config
-from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
 from watcher.domain.errors import ConfigError, Exit
 from watcher.sinks.stdout import StdoutSettings
-
-Load = Callable[..., Settings]
-Mistakes = Callable[..., list[str]]
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 RUN = "9a1b0000-0000-4000-8000-000000000001"

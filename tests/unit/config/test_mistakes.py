@@ -1,10 +1,9 @@
 from collections.abc import Callable
 
 import pytest
+from unit.config.conftest import Mistakes
 
 from watcher.sinks.registry import SINK_KINDS
-
-Mistakes = Callable[..., list[str]]
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 OTHER = "77aa0000-0000-4000-8000-000000000000"

@@ -1,17 +1,15 @@
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from unit.config.conftest import Load, Mistakes
 
 from watcher.config.document import ConfigProblemsError
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
 from watcher.sinks.webhook import WebhookSettings
-
-Load = Callable[..., Settings]
-Mistakes = Callable[..., list[str]]
 
 FIRST = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 SECOND = "whsec_MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0"

@@ -1,15 +1,11 @@
-from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from unit.config.conftest import Load, Mistakes
 
-from watcher.config.models import Settings
 from watcher.domain.routing import WeeklyHours
-
-Load = Callable[..., Settings]
-Mistakes = Callable[..., list[str]]
 
 HEAD = (
     "accounts: {default: {api_key: k}}\nsinks:\n  out: {type: stdout}\n  ops: {type: webhook, url: https://h.example}\n"

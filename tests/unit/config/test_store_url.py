@@ -1,13 +1,11 @@
 """The URL of a PostgreSQL store, judged where it stands; what is wrong with one is in `test_mistakes`."""
 
 import sys
-from collections.abc import Callable
 
 import pytest
+from unit.config.conftest import Mistakes
 
 from watcher.store.store_url import check_store_url
-
-Mistakes = Callable[..., list[str]]
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,14 @@
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from unit.config.conftest import Load, Mistakes, Warned
 
 from watcher.config.document import stamps_of
 from watcher.config.loader import ConfigSource, changes_between
 from watcher.config.models import Settings
 from watcher.sinks.template import ALERT_EVENTS
 from watcher.sinks.webhook import PRESETS, TemplateFile, WebhookSettings
-
-Load = Callable[..., Settings]
-Mistakes = Callable[..., list[str]]
-Warned = Callable[..., list[str]]
 
 ACCOUNT = "accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f}]\n"
 HOOK = "sinks:\n  chat:\n    type: webhook\n    url: https://h.example\n    template: "

@@ -1,21 +1,17 @@
 """Certificates and keys that a configuration names, as real files: read, refused, and rotated in place."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import trustme
 from tls import key_pair, own_ca
+from unit.config.conftest import Load, Mistakes
 
 from watcher.config.document import stamps_of
 from watcher.config.loader import ConfigSource
-from watcher.config.models import Settings
 from watcher.daemon.build import fingerprint_of_settings, fingerprint_of_sink
 from watcher.sinks.webhook import WebhookSettings
-
-Load = Callable[..., Settings]
-Mistakes = Callable[..., list[str]]
 
 HOOK = "sinks:\n  ops:\n    type: webhook\n    template: alertmanager\n    url: https://h.example\n"
 ALL = HOOK + "    tls: {ca_file: pem/ca.pem, cert_file: pem/tls.crt, key_file: pem/tls.key}\n"

@@ -1,13 +1,11 @@
 """What a file may hold and is likely a mistake: each is reported where it stands, and nothing else is."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from unit.config.conftest import Warned
 
 from watcher.config.checks import network_disk
-
-Warned = Callable[..., list[str]]
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 SALES = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"

@@ -1,13 +1,8 @@
-from collections.abc import Callable
-
 import pytest
 import yaml
+from unit.config.conftest import Load, Mistakes
 
 from watcher.config.document import compose
-from watcher.config.models import Settings
-
-Load = Callable[..., Settings]
-Mistakes = Callable[..., list[str]]
 
 QUOTE = 'quote a text that holds ": ", or check indentation'
 CLOSE = "a bracket is not closed, or a comma is missing; close it with ] or }"

@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from examples import ENVIRON
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from tls import own_ca
@@ -12,17 +13,6 @@ from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.runtime.settings import Block, key_of
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.webhook import WebhookSettings
-
-SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
-ENVIRON = {
-    "CLERK_API_KEY": "k",
-    "OPS_WEBHOOK_SECRET": SECRET,
-    "OPS_TOKEN": "t",
-    "SLACK_BOT_TOKEN": "xoxb-1-A",
-    "PAGERDUTY_ROUTING_KEY": "k" * 32,
-    "APPRISE_URL": "ntfys://ntfy.sh/s3cret",
-    "WATCHER_DB_PASSWORD": "p",
-}
 
 
 def described(annotation: object) -> Iterator[tuple[str, FieldInfo]]:

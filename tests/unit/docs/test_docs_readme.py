@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from documents import DOCS
+from examples import ENVIRON
 
 from watcher.config.checks import warnings_of
 from watcher.config.document import Document
@@ -14,12 +15,6 @@ from watcher.domain.problems import CLOSINGS, PROBLEM_KINDS
 from watcher.domain.routing import types_matching
 
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", (DOCS.parent / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-ENVIRON = {
-    "CLERK_API_KEY": "k",
-    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/s3cret",
-    "PAGERDUTY_ROUTING_KEY": "k" * 32,
-    "OPS_WEBHOOK_SECRET": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
-}
 WATCHED = """
 accounts: {default: {api_key: k}}
 watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, overdue_after: {running: 15m}}]

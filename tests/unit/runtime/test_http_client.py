@@ -122,14 +122,6 @@ async def test_a_kept_connection_that_was_dropped_costs_one_request_and_never_a_
     assert (len(wire.requests), wire.connection_count) == (2, 1)
 
 
-async def test_connections_are_kept_from_one_look_to_the_next() -> None:
-    wire = Wire(healthy_count=3)
-    async with listening(wire) as base_url, a_client() as client:
-        for _ in range(3):
-            assert (await ask(client, base_url)).outcome is Outcome.OK
-    assert wire.connection_count == 1
-
-
 async def test_a_request_leaves_no_cookie_and_carries_none() -> None:
     cookies: list[str | None] = []
 

@@ -36,10 +36,10 @@ def copy_store(
     """Copy a store into another database, SQLite or PostgreSQL.
 
     Stop every daemon first: a store in use is refused, and while it is copied none can use it. All of it is copied or
-    nothing; the old store stays as it is. A daemon on the new one then goes on where the old
-    one stopped. PostgreSQL's password is store.password or store.password_file of the file, if there is one, else
-    libpq's own (PGPASSWORD, ~/.pgpass). Exit codes: 1 a store is in use, or the copy failed; 2 a person must correct
-    something (TO is not empty, FROM is not there); 130 interrupted, and nothing copied.
+    nothing; the old store stays as it is. A daemon on the new one then goes on where the old one stopped. PostgreSQL's
+    password is store.password or store.password_file of the file, if there is one, else libpq's own (PGPASSWORD,
+    ~/.pgpass). Exit codes: 1 a store is in use, or the copy failed; 2 a person must correct something (TO is not empty,
+    FROM is not there); 130 interrupted, and nothing copied.
     """
     clock = Clock()
     urls = (_checked(source, "FROM"), _checked(target, "TO"))

@@ -31,7 +31,6 @@ from watcher.web.server import HttpServer
 
 EXAMPLES = ("watcher demo", "watcher demo --json | jq .type")
 
-SECONDS = 30.0
 FAILS_S = {"Support triage": 3600.0, "Payment chaser": 0.0}
 """With --forever one pipeline fails, and another works, every ten seconds: the dashboard has something to show."""
 
@@ -123,7 +122,7 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         settings = _settings(document, sink_url=sink_url, folder=folder, tells_stdout=as_json)
         console.print(f"demo: simulator on {simulator.base_url}, store temporary, no key needed")
         if not forever:
-            asyncio.get_running_loop().call_later(SECONDS, stop.set)
+            asyncio.get_running_loop().call_later(30, stop.set)
 
         async def stopped_s() -> float:
             await stop.wait()

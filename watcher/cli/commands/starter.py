@@ -22,10 +22,8 @@ EXAMPLES = (
     "watcher schema | jq '.properties.polling'",
 )
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 _NOTES = ("title", "description", "default", "examples")
-_READ_FROM_TEXT = frozenset({"integer", "number", "boolean"})
 
 Json = dict[str, Any]
 
@@ -66,7 +64,7 @@ def config_schema() -> Json:
     """Return the schema of a file before its variables are filled in."""
     schema = Settings.model_json_schema()
     schema |= {"title": "clerk-watcher", "description": "The configuration file of clerk-watcher."}
-    return {"$schema": DIALECT, **_with_variables(schema)}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_with_variables(schema)}
 
 
 def _with_variables(node: Any, of: str = "") -> Any:
@@ -80,7 +78,7 @@ def _with_variables(node: Any, of: str = "") -> Any:
     kept = {key: _with_variables(value, key) for key, value in node.items()}
     if "$ref" in kept:
         kept.pop("default", None)  # of a whole block: written in seconds, and each of its keys has its own
-    if not ({"enum", "format"} & node.keys() or node.get("type") in _READ_FROM_TEXT):
+    if not ({"enum", "format"} & node.keys() or node.get("type") in {"integer", "number", "boolean"}):
         return kept
     notes = {key: kept.pop(key) for key in _NOTES if key in kept}
     return {**notes, "anyOf": [kept, _VARIABLE]}

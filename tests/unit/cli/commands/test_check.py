@@ -2,22 +2,20 @@ import asyncio
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from e2e.programme import Board, begin
 from postgres import PostgresServer
 from receiver import Receiver, answer, hangs, says
+from unit.cli.commands.conftest import OnTerminal
+from unit.conftest import Command
 
 from watcher.cli.commands.check import silence_lines
 from watcher.config.loader import load_config
 from watcher.runtime.http_client import REMEDIES
-
-Command = Callable[..., Any]
-OnTerminal = Callable[..., str]
 
 KEY = "k3y" * 10 + "zz"
 

@@ -5,7 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -13,9 +13,8 @@ import pytest
 from copies import fill, nothing_is_left, opened, rows_of, run
 from e2e.programme import COMMAND, environment
 from postgres import EMPTY, WITH_PASSWORD, PostgresServer
-
-Command = Callable[..., tuple[int, str, str]]
-OnTerminal = Callable[..., str]
+from unit.cli.commands.conftest import OnTerminal
+from unit.conftest import Command
 
 OLD, NEW = "sqlite:///old.db", "sqlite:///new.db"
 MANY = """

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,11 @@ import pytest
 from aiohttp import web
 from fake_daemon import FakeDaemon, Raw
 from tls import own_ca, serving
+from unit.conftest import Command
 
 from watcher.cli.daemon_client import find_daemon
 from watcher.domain.errors import WatcherError
 from watcher.web.models import Page, Problem, Trouble
-
-Command = Callable[..., tuple[int, str, str]]
 
 NONE_OPEN = Page[Problem](items=())
 ELSEWHERE = "hint: is `watcher run` up? Elsewhere: WATCHER_URL=http://host:8080. 401 instead: set WATCHER_TOKEN\n"

@@ -3,18 +3,16 @@
 import json
 import os
 import signal
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from fake_daemon import Asked, FakeDaemon, Raw, Reply
 from sample_events import HOSTILE, failed
+from unit.cli.commands.conftest import OnTerminal
+from unit.conftest import Command
 
 from watcher.cli.commands import operate
 from watcher.web.models import Event, Page, Trouble
-
-Command = Callable[..., tuple[int, str, str]]
-OnTerminal = Callable[..., str]
 
 
 def page(*numbers: int, next_: str) -> Page[Event]:

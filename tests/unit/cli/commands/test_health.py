@@ -3,13 +3,11 @@
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fake_daemon import FakeDaemon, Raw
-
-Command = Callable[..., tuple[int, str, str]]
+from unit.conftest import Command
 
 
 def test_a_ready_daemon_is_healthy_and_neither_key_nor_secret_need_be_there(

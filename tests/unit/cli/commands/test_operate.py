@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from fake_daemon import FakeDaemon
+from unit.cli.commands.conftest import OnTerminal
+from unit.conftest import Command
 
 from watcher.web.models import (
     Acknowledgement,
@@ -23,9 +24,6 @@ from watcher.web.models import (
     TestResult,
     Trouble,
 )
-
-Command = Callable[..., tuple[int, str, str]]
-OnTerminal = Callable[..., str]
 
 AT = datetime(2026, 11, 24, 12, 0, 0, 500_000, tzinfo=UTC)
 WRITTEN = "2026-11-24T12:00:00.500000Z"

@@ -1,14 +1,13 @@
 """What the daemon refuses to start with until a person corrects it: all of it on stderr, nothing on stdout."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-
-Command = Callable[..., tuple[int, str, str]]
+from unit.conftest import Command
 
 WATCH = [{"pipeline": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"}]
 

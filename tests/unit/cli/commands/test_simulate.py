@@ -2,11 +2,11 @@
 
 import asyncio
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from e2e.programme import COMMAND, environment
+from unit.conftest import Command
 
 from watcher.cli.commands.simulate import parse_fails, report
 from watcher.domain.errors import UsageError
@@ -14,8 +14,6 @@ from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import NAMES, pipeline_named
 from watcher.simulator.server import Simulator
 from watcher.simulator.world import World
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,13 @@
 
 import base64
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from unit.conftest import Command
 
 from watcher.cli.commands.starter import config_schema
-
-Command = Callable[..., tuple[int, str, str]]
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 RUN = "c2a4e6f8-3b5d-4f71-8c93-b1d2e3f4a5b6"

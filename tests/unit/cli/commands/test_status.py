@@ -1,17 +1,15 @@
 """The first view on the command line, against a real server."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from fake_daemon import FakeDaemon, Raw
+from unit.cli.commands.conftest import OnTerminal
+from unit.conftest import Command
 
 from watcher.web.models import AccountStatus, Need, PipelineStatus, SinkStatus, Status
-
-Command = Callable[..., tuple[int, str, str]]
-OnTerminal = Callable[..., str]
 
 NOW = datetime.now(UTC)
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -1,16 +1,14 @@
 """What `watcher wait` asks with, and what it refuses before it asks."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from unit.conftest import Command
 
 from watcher.cli.commands.wait import find_account
 from watcher.config.document import ConfigProblemsError
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit, UsageError
-
-Command = Callable[..., tuple[int, str, str]]
 
 TWO = "accounts:\n  default: {api_key: one}\n  eu: {api_key: two, base_url: 'https://eu.example.com'}\n"
 

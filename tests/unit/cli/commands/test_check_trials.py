@@ -14,7 +14,7 @@ from receiver import Receiver, Reply, answer, says
 from standardwebhooks import Webhook
 from tls import serving
 
-from watcher.cli.connectivity import Trial, try_everything, try_store
+from watcher.cli.commands.check import Trial, try_everything, try_store
 from watcher.config.models import Settings, StoreSettings
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import Clock
@@ -27,9 +27,6 @@ from watcher.sinks.slack_bot import ERROR_REMEDIES
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 RUN = "9a1b0000-0000-4000-8000-000000000001"
-
-
-pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture
