@@ -161,7 +161,13 @@ def warnings_of(document: Document, settings: Settings) -> tuple[Problem, ...]:
     found = [*chain.from_iterable(document.excused.values())]
     for name, account in settings.accounts.items():
         found += _of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
-    found += [*_of_watches(document, settings), *_of_sinks(document, settings), *_of_store(document, settings)]
+    for index, watch in enumerate(settings.watch):
+        if _EXAMPLE.fullmatch(str(watch.pipeline)):
+            remedy = "copy yours from the pipeline's address in Clerk Chat"
+            found.append(
+                document.remark(("watch", index, "pipeline"), "looks like the id of an example", remedy=remedy)
+            )
+    found += [*_of_sinks(document, settings), *_of_store(document, settings)]
     for index, silence in enumerate(settings.silences):
         found += _of_match(document, settings, ("silences", index, "match"), silence.match)
     return tuple(sorted(found, key=lambda each: (each.line, each.column)))
@@ -185,13 +191,6 @@ def _of_clear_text(document: Document, path: Path, url: str, *, what: str) -> It
     if parts.scheme == "http" and not is_local:
         problem = f"http:// to {host}: whoever is on the way can read the {what}"
         yield document.remark(path, problem, remedy="write https://")
-
-
-def _of_watches(document: Document, settings: Settings) -> Iterator[Problem]:
-    for index, watch in enumerate(settings.watch):
-        if _EXAMPLE.fullmatch(str(watch.pipeline)):
-            remedy = "copy yours from the pipeline's address in Clerk Chat"
-            yield document.remark(("watch", index, "pipeline"), "looks like the id of an example", remedy=remedy)
 
 
 def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:

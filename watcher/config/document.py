@@ -185,7 +185,12 @@ class Document:
 
     def open(self, path: FilePath, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
         """Read the file; of its top-level keys `only` these, if given. Raises `FileError`."""
-        self.source = _decode(self.read(path, limit=CONFIG_BYTES))
+        data = self.read(path, limit=CONFIG_BYTES)
+        try:
+            self.source = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise FileError("not UTF-8", remedy="save the file as UTF-8", place=(line, 1)) from None
         self.load(self.source, environ=environ, only=only)
 
     def load(self, text: str, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
@@ -395,14 +400,6 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, y
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
         return node.value[part], node.value[part]
     return None, None
-
-
-def _decode(data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise FileError("not UTF-8", remedy="save the file as UTF-8", place=(line, 1)) from None
 
 
 def compose(text: str) -> yaml.MappingNode:

@@ -4,7 +4,6 @@ Where secrets need not be there, something stands in for those that are absent, 
 """
 
 import re
-from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path as FilePath
 
@@ -35,8 +34,11 @@ _STAND_INS = {
 
 def read_files(document: Document, *, directory: FilePath) -> None:
     """Put in what the files hold that the document names."""
-    for path in _secrets(document):
-        _read_secret(document, path, directory)
+    named: list[Path] = [(block, name) for block in ("accounts", "sinks") for name in document.table((block,))]
+    for block in (*named, ("store",), ("http",), ("heartbeat",)):
+        model = model_at(document, block)
+        for key in file_twins(model) if model else ():
+            _read_secret(document, (*block, key), directory)
     for name in document.table(("sinks",)):
         type_ = document.text(("sinks", name, "type")) or ""
         if issubclass(SINK_KINDS.get(type_, object), HttpSinkSettings):
@@ -44,13 +46,6 @@ def read_files(document: Document, *, directory: FilePath) -> None:
         given = document.text(("sinks", name, "template"))
         if type_ == "webhook" and given is not None and given not in PRESETS:
             _read_template(document, ("sinks", name, "template"), directory / given)
-
-
-def _secrets(document: Document) -> Iterator[Path]:
-    named: list[Path] = [(block, name) for block in ("accounts", "sinks") for name in document.table((block,))]
-    for block in (*named, ("store",), ("http",), ("heartbeat",)):
-        model = model_at(document, block)
-        yield from ((*block, key) for key in (file_twins(model) if model else ()))
 
 
 def _read_secret(document: Document, path: Path, directory: FilePath) -> None:

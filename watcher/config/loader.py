@@ -37,28 +37,20 @@ def load_config(
         problem = str(error) if document.source or any(error.place) else f"cannot read this file ({error})"
         document.report_file(problem, remedy=error.remedy, place=error.place)
     else:
-        settings = _read(document, directory=path.parent, environ=environ, only=only)
+        for absent in tuple(document.excused):
+            stand_in(document, absent)
+        for variable, key in DEFAULTS.items():
+            if (only is None or key[0] in only) and (value := environ.get(variable)):
+                document.put_from_environment(key, value, variable=variable)
+        read_files(document, directory=path.parent)
+        fill_in(document)
+        try:
+            settings = Settings.model_validate(document.data)
+        except ValidationError as error:
+            translate(error.errors(include_url=False, include_input=False), document=document)
+        check(document)
     if settings is None or document.problems:
         raise ConfigProblemsError(document.problems, file=document.file, source=document.source)
-    return settings
-
-
-def _read(
-    document: Document, *, directory: Path, environ: Mapping[str, str], only: Collection[str] | None
-) -> Settings | None:
-    for absent in tuple(document.excused):
-        stand_in(document, absent)
-    for variable, key in DEFAULTS.items():
-        if (only is None or key[0] in only) and (value := environ.get(variable)):
-            document.put_from_environment(key, value, variable=variable)
-    read_files(document, directory=directory)
-    fill_in(document)
-    settings = None
-    try:
-        settings = Settings.model_validate(document.data)
-    except ValidationError as error:
-        translate(error.errors(include_url=False, include_input=False), document=document)
-    check(document)
     return settings
 
 

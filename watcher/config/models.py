@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self, Union
+from typing import Annotated, Literal, Self, Union
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -221,11 +221,6 @@ def _public_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _account_may_be_left_out(schema: dict[str, Any]) -> None:
-    """With one account the loader fills it in."""
-    schema["required"].remove("account")
-
-
 class AccountSettings(Block):
     """One API key."""
 
@@ -296,7 +291,8 @@ class RulesSettings(Block):
 class WatchSettings(Block):
     """One pipeline, and which of its executions are watched: all of them, or those that are named."""
 
-    model_config = ConfigDict(json_schema_extra=_account_may_be_left_out)
+    # With one account the loader fills it in.
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("account"))
 
     pipeline: UUID = Field(examples=["0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"])
     """The pipeline's id, from its address in Clerk Chat."""

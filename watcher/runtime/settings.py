@@ -64,10 +64,6 @@ def leave_out_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
         schema["required"] = [key for key in schema["required"] if key not in file_twins(model)]
 
 
-def _key_of(name: str) -> str:
-    return name.removesuffix("_").removesuffix("_s")
-
-
 class Block(BaseModel):
     """A block of the configuration: frozen, unknown keys are errors. A field is described by the text below it.
 
@@ -75,7 +71,7 @@ class Block(BaseModel):
     """
 
     model_config = ConfigDict(
-        alias_generator=_key_of,
+        alias_generator=lambda name: name.removesuffix("_").removesuffix("_s"),
         use_attribute_docstrings=True,
         frozen=True,
         extra="forbid",

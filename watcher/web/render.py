@@ -136,22 +136,16 @@ def _shown(value: object) -> object:
     return harmless(value)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        autoescape=True,
-        finalize=_shown,
-        loader=PackageLoader("watcher.web"),
-        lstrip_blocks=True,
-        trim_blocks=True,
-        undefined=StrictUndefined,
-    )
-    for function in (age, at, event_glyph, glyph, seconds_between, span, status_class, strip, timeline):
-        environment.filters[function.__name__] = function
-    environment.filters["link"] = usable_link
-    return environment
-
-
-_ENVIRONMENT = _environment()
+_ENVIRONMENT = Environment(
+    autoescape=True,
+    finalize=_shown,
+    loader=PackageLoader("watcher.web"),
+    lstrip_blocks=True,
+    trim_blocks=True,
+    undefined=StrictUndefined,
+)
+_FILTERS = (age, at, event_glyph, glyph, seconds_between, span, status_class, strip, timeline)
+_ENVIRONMENT.filters |= {function.__name__: function for function in _FILTERS} | {"link": usable_link}
 
 
 def render(template: str, **shown: Any) -> str:
