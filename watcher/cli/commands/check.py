@@ -52,8 +52,7 @@ _ROUNDING = 1 + 1e-9
 
 EXPLAINED = (
     "needed: a poll of each named execution every max_interval (fixed: min_interval), a page of each whole pipeline's "
-    f"list every min_interval; delay: half of the interval after {write_duration(TYPICAL_STATUS_S)} in a status, "
-    "or of the time that one look at everything takes, if that is longer"
+    f"list every min_interval; delay: the mean for a change after {write_duration(TYPICAL_STATUS_S)} in a status"
 )
 
 
@@ -156,39 +155,55 @@ def plan_account(name: str, named: int, whole: int = 0, *, rate_limit: float, po
     if not (named or whole):
         return AccountPlan(name, 0.0, budget_per_s)
     min_s, max_s = polling.min_interval_s, polling.max_interval_s
-    is_fixed = polling.cadence == "fixed"
-    rarest_s = min_s if is_fixed else max_s
-    together_s = (named + whole) / budget_per_s
+    rarest_s = min_s if polling.cadence == "fixed" else max_s
     turn_s = (named + LIST_WEIGHT * whole) / budget_per_s
     if not named:
-        turn_s = together_s
+        turn_s = whole / budget_per_s
     elif turn_s < LIST_WEIGHT * max_s:  # lists go three times in a turn, but not more often than each `max_interval`
         turn_s = named / (budget_per_s - whole / max_s)
-    typical_s = min(max_s, max(min_s, TYPICAL_STATUS_S * BACKOFF_SHARE)) if named and not is_fixed else min_s
     return AccountPlan(
         account=name,
         needed_per_s=named / rarest_s + whole / min_s,
         budget_per_s=budget_per_s,
-        delay_s=max(typical_s, together_s) / 2,
+        delay_s=_delay_s(named, whole, polling, budget_per_s=budget_per_s, turn_s=turn_s),
         longest_s=max(rarest_s if named else 0.0, turn_s, max_s if whole else 0.0),
         advice=_advice(named, whole, polling, budget_per_s=budget_per_s),
     )
 
 
+def _delay_s(named: int, whole: int, polling: PollingSettings, *, budget_per_s: float, turn_s: float) -> float:
+    """Return the mean delay: the longer one of executions that are named and of lists, which have what is left."""
+    min_s, max_s = polling.min_interval_s, polling.max_interval_s
+    if not named:
+        return max(min_s, turn_s) / 2
+    typical_s = min_s if polling.cadence == "fixed" else min(max_s, max(min_s, TYPICAL_STATUS_S * BACKOFF_SHARE))
+    # What named executions may spend whatever the others want: half, or what lists leave that want less.
+    share_per_s = max(budget_per_s / 2, budget_per_s - whole / min_s)
+    named_s = max(typical_s, min(named / share_per_s, max(max_s, turn_s)))
+    list_s = max(min_s, whole / (budget_per_s - named / named_s)) if whole else 0.0
+    return max(named_s, list_s) / 2
+
+
 def _advice(named: int, whole: int, polling: PollingSettings, *, budget_per_s: float) -> str | None:
     """Return what helps, unless all that is to be held can be: of lists only `max_interval`."""
-    key = "min_interval" if polling.cadence == "fixed" and named else "max_interval"
-    interval_s = polling.min_interval_s if key == "min_interval" else polling.max_interval_s
-    needed_per_s = named / interval_s + whole / polling.max_interval_s
+    fixed = polling.cadence == "fixed" and named > 0
+    interval_s = polling.min_interval_s if fixed else polling.max_interval_s
+    in_turns = min(2 * named, named + whole) if fixed else 0
+    needed_per_s = max(in_turns / polling.min_interval_s, named / interval_s + whole / polling.max_interval_s)
     if needed_per_s <= budget_per_s * _ROUNDING:
         return None
-    longer_s = (named + whole) / budget_per_s
+    together_s = (named + whole) / budget_per_s
+    longer_s = in_turns / budget_per_s if fixed and together_s <= polling.max_interval_s else together_s
     step_s = 1 if longer_s <= 60 else 30  # as people write it: 84 becomes 90
     longer_s = float(math.ceil(longer_s / step_s) * step_s)
-    keys = [key, "max_interval"] if key == "min_interval" and longer_s > polling.max_interval_s else [key]
-    higher = f"{math.ceil(needed_per_s / SHARE * 10) / 10:.10g}/s"
-    longer = f"{' and '.join(f'polling.{each}' for each in keys)} to {write_duration(longer_s)}"
-    return f"over {key} {write_duration(interval_s)}: raise rate_limit to {higher}, or {longer}"
+    keys = ["min_interval"] if fixed else []
+    if longer_s > polling.max_interval_s:
+        keys.append("max_interval")
+    return (
+        f"over {keys[0]} {write_duration(interval_s)}: "
+        f"raise rate_limit to {math.ceil(needed_per_s / SHARE * 10) / 10:.10g}/s, "
+        f"or {' and '.join(f'polling.{key}' for key in keys)} to {write_duration(longer_s)}"
+    )
 
 
 # The trials. Each watch costs one request for its pipeline's list. A sink is only connected to, unless a test event is

@@ -39,18 +39,14 @@ BOTH = "over min_interval 1s: raise rate_limit to {}/s, or polling.min_interval 
         ("backoff", (0, 294), 294, 30, 60, None),  # each list within 60 s, though it would like one a second
         ("fixed", (0, 295), 295, 30.102, 60.204, MAX.format(5.1)),
         ("backoff", (12, 6), 6.2, 3, 60, None),
-        ("backoff", (12, 30), 30.2, 4.286, 60, None),
-        ("backoff", (200, 95), 98.333, 30.102, 60.302, MAX.format(5.1)),
-        (
-            "backoff",
-            (600, 200),
-            210,
-            81.633,
-            244.898,
-            MAX.format(13.7).replace("90s", "3m"),
-        ),  # lists go three times in a turn
-        ("fixed", (4, 1), 5, 0.51, 60, None),
-        ("fixed", (4, 300), 304, 31.02, 184.490, BOTH.format(9.2)),
+        ("backoff", (12, 30), 30.2, 5.172, 60, None),  # 2 a second go to what is named, 2.9 are left for 30 lists
+        ("backoff", (200, 2), 5.333, 30, 60, None),  # lists take what is left of half: the named come to their limit
+        ("backoff", (200, 95), 98.333, 30.151, 60.302, MAX.format(5.1)),
+        # far more: lists go three times in a turn
+        ("backoff", (600, 200), 210, 122.449, 244.898, MAX.format(13.7).replace("90s", "3m")),
+        ("fixed", (4, 1), 5, 0.513, 60, MIN.format(5.2, "2s")),  # the list takes its one a second
+        ("fixed", (4, 54), 58, 11.02, 60, MIN.format(8.2, "2s")),  # half each
+        ("fixed", (4, 300), 304, 61.224, 184.490, BOTH.format(9.2)),
     ],
 )
 def test_more_executions_and_lists_want_more_and_are_seen_later_and_what_cannot_be_held_has_a_remedy(
