@@ -163,19 +163,12 @@ def test_60_seconds_without_one_success_are_trouble_of_the_last_kind(outcome: Ou
 
 
 def test_one_success_within_the_time_starts_it_anew() -> None:
-    account = an_account()
-    account.answer(Outcome.CONNECTION, at=1000)
-    account.answer(Outcome.OK, at=1059)
-    account.answer(Outcome.CONNECTION, at=1060)
-    assert account.check(1119) is None
-    assert account.check(1120) is AccountTrouble.UNREACHABLE
-
-
-def test_the_time_of_the_configuration_counts() -> None:
     account = an_account(degraded_after_s=5)
     account.answer(Outcome.CONNECTION, at=1000)
-    assert account.check(1004.9) is None
-    assert account.check(1005) is AccountTrouble.UNREACHABLE
+    account.answer(Outcome.OK, at=1004)
+    account.answer(Outcome.CONNECTION, at=1005)
+    assert account.check(1009.9) is None
+    assert account.check(1010) is AccountTrouble.UNREACHABLE
 
 
 def test_another_reason_for_the_same_silence_is_not_reported_again() -> None:
