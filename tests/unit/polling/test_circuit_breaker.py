@@ -1,9 +1,9 @@
 """How an account is doing: pauses, trouble and its end, probes, the budget."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
-from virtual import FakeClock
+from virtual import RULES, FakeClock
 
 from watcher.clerk.api import Reply
 from watcher.domain.event import AccountTrouble
@@ -69,16 +69,8 @@ def an_account(
     max_interval_s: float = MAX_INTERVAL_S,
 ) -> Account:
     clock = FakeClock()
-    breaker = AccountCircuitBreaker(
-        min_interval_s=1.0,
-        max_interval_s=max_interval_s,
-        lost_after=3,
-        lost_grace_s=60.0,
-        degraded_after_s=degraded_after_s,
-        clock=clock,
-        jitter=lambda: 0.5,
-        trouble=trouble,
-    )
+    rules = replace(RULES, degraded_after_s=degraded_after_s, max_interval_s=max_interval_s)
+    breaker = AccountCircuitBreaker(rules, clock=clock, jitter=lambda: 0.5, trouble=trouble)
     return Account(breaker, clock, alone)
 
 

@@ -12,7 +12,7 @@ from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start
 
 from watcher.domain.event import GapReason
 from watcher.domain.execution import Outcome
-from watcher.domain.rules import FailingRule, Rules
+from watcher.domain.rules import Rules
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 
