@@ -284,7 +284,6 @@ async def account_of(
         breaker=breaker,
         record=record,
         rules=rules,
-        events=events,
         evaluator=evaluator,
         metrics=children,
         concurrency=concurrency,

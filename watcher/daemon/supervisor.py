@@ -333,7 +333,6 @@ async def build_account(
         breaker=breaker,
         record=record,
         rules=rules,
-        events=shared.events,
         evaluator=ReplyEvaluator(
             lease=lease,
             api=api,

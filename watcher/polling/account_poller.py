@@ -7,6 +7,7 @@ the registry's.
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from watcher.domain.execution import ExecutionRecord
@@ -157,9 +158,10 @@ class AccountPoller:
         named = [name for watch in watches for name in watch.executions if name not in registry.entries]
         found = dict(await store.load_executions([*overdue, *named]))
         for name, sequence in overdue.items():
-            known = found.pop(name, None)
-            if known is not None and known.overdue_sequence is None:
-                registry.end_overdue(name, sequence=sequence)
+            known, entry = found.pop(name, None), registry.entries.get(name)
+            is_closed = known is not None and known.overdue_sequence is None
+            if is_closed and entry is not None and entry.known.overdue_sequence == sequence:
+                entry.known = replace(entry.known, overdue_sequence=None, overdue_at=None)
         whole = [watch for watch in watches if watch.whole and watch.pipeline not in registry.listings]
         listings: list[PipelineListState] = []
         for watch in whole:

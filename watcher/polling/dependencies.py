@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from watcher.clerk.api import ClerkApi
-from watcher.domain.event_factory import EventFactory
 from watcher.domain.timestamps import Micros
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.failures import AccountCircuitBreaker
@@ -33,7 +32,6 @@ class AccountDependencies:
     breaker: AccountCircuitBreaker
     record: AccountRecord
     rules: PollRules
-    events: EventFactory
     evaluator: ReplyEvaluator
     metrics: AccountMetrics
     concurrency: int

@@ -234,7 +234,7 @@ class PageProcessor:
             return self._deps.evaluator.success(entry, execution, sent_at=sent_at)
         now = self._clock.monotonic()
         if now >= entry.denied_until:
-            entry.pending = PendingConfirmation(entry.known.pipeline, execution, sent_at, now)
+            entry.pending = PendingConfirmation(execution, sent_at, now)
             if (recorder := self._alert_rules.recorders.get(entry.known.pipeline)) is not None:
                 recorder.pending.add(entry)
         found = None if entry.recorded else ExecutionChange(lease, None, entry.known, ())

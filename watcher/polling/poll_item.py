@@ -85,12 +85,11 @@ class PollItem:
 
 @dataclass(slots=True)
 class PendingConfirmation:
-    """A row of a pipeline that says an execution has ended: when its page was asked for, when it was read.
+    """A row of a list that says an execution has ended: when its page was asked for, when it was read.
 
     Both, and `retry_at`, before which no GET is to be tried again, are monotonic seconds.
     """
 
-    pipeline: str
     execution: ExecutionSnapshot
     sent_at: Monotonic
     at: Monotonic

@@ -5,7 +5,6 @@ Knows no request and no rule.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 
@@ -91,12 +90,6 @@ class ExecutionRegistry:
         self._counts[open_label(entry.known)] -= 1
         self._counts[open_label(known)] += 1
         entry.known = known
-
-    def end_overdue(self, execution: str, *, sequence: int) -> None:
-        """Forget that an execution is overdue, if that was the event that said so; the store has forgotten it."""
-        entry = self.entries.get(execution)
-        if entry is not None and entry.known.overdue_sequence == sequence:
-            entry.known = replace(entry.known, overdue_sequence=None, overdue_at=None)
 
     def put_back(self, entry: TrackedExecution, next_s: float | None, *, now: Monotonic) -> None:
         """Take an entry back from a poll; the next comes so long after the request of this one, `None` means never."""

@@ -88,7 +88,7 @@ class AccountSession:
         async with self._writing:
             if trouble is self.reported:
                 return
-            entry, problem = self.deps.events.account(
+            entry, problem = self.deps.evaluator.events.account(
                 EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED,
                 account=self.deps.lease.name,
                 reason=trouble or self.reported or AccountTrouble.UNREACHABLE,
