@@ -106,7 +106,8 @@ class AccountPoller:
             return IDLE_S
         if self._breaker.failing_since is not None:
             self._breaker.check(now)
-            self._probe_if_suspect(now)
+            if (target := self._breaker.to_verify(now)) is not None:
+                self._poll_queue.put(target, due_at=min(target.due_at, now))
         if self._breaker.trouble is not self._session.reported:
             await self._session.report()
             now = self._clock.monotonic()
@@ -118,13 +119,6 @@ class AccountPoller:
             self._start(request)
         self._next_tick_at = self._wanted_at(now)
         return self._next_tick_at - now
-
-    def _probe_if_suspect(self, now: Monotonic) -> None:
-        """Before the account is called degraded, ask for what last succeeded: the failures may be the others' own."""
-        target, since = self._breaker.probe_target, self._breaker.failing_since
-        is_untried = target is not None and since is not None and target.queued and target.asked_at <= since
-        if target is not None and is_untried and self._breaker.suspects(now):
-            self._poll_queue.put(target, due_at=min(target.due_at, now))
 
     async def flush(self) -> None:
         """Let the store know how the account stands, and when unchanged executions were polled. Raises `StoreError`."""

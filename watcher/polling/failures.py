@@ -213,9 +213,15 @@ class AccountCircuitBreaker:
             return min(spread_s, max(left_s, self._rules.min_interval_s))
         return spread_s
 
-    def suspects(self, now: Monotonic) -> bool:
-        """Return whether half the time to trouble has passed: time to ask what last succeeded."""
-        return self.failing_since is not None and now - self.failing_since >= self._rules.degraded_after_s / 2
+    def to_verify(self, now: Monotonic) -> PollItem | None:
+        """Return what last succeeded if half the time to trouble has passed, and it was not asked for since.
+
+        Before the account is called degraded it is: the failures may be the others' own.
+        """
+        target, since = self.probe_target, self.failing_since
+        if target is None or since is None or not target.queued or target.asked_at > since:
+            return None
+        return target if now - since >= self._rules.degraded_after_s / 2 else None
 
     def check(self, now: Monotonic) -> None:
         """Let time pass: failures old enough become trouble."""
