@@ -18,9 +18,10 @@ from watcher.domain.routing import Route, Router
 from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.dependencies import AccountDependencies, PollRules
+from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.failures import AccountCircuitBreaker
+from watcher.polling.poll_item import PollRules
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import Jitter, Pacer
@@ -217,6 +218,7 @@ RULES = PollRules(
     max_interval_s=60.0,
     lost_after=3,
     lost_grace_s=60.0,
+    degraded_after_s=60.0,
 )
 
 
@@ -253,12 +255,9 @@ async def account_of(
     record = await owned.load_account()
     await sink.load(fingerprint="")
     children = AccountMetrics(metrics, "default")
+    rules = replace(rules, max_interval_s=max_interval_s)
     breaker = AccountCircuitBreaker(
-        min_interval_s=rules.min_interval_s,
-        max_interval_s=max_interval_s,
-        lost_after=rules.lost_after,
-        lost_grace_s=rules.lost_grace_s,
-        degraded_after_s=60.0,
+        rules,
         clock=clock,
         jitter=jitter,
         trouble=AccountTrouble(record.trouble) if record.trouble else None,
@@ -284,8 +283,7 @@ async def account_of(
         pacer=Pacer(rate_per_s, now=Monotonic(clock.monotonic() - 60.0)),  # the gap after the start is over
         breaker=breaker,
         record=record,
-        rules=replace(rules, max_interval_s=max_interval_s),
-        events=events,
+        rules=rules,
         evaluator=evaluator,
         metrics=children,
         concurrency=concurrency,

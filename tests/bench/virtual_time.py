@@ -14,7 +14,7 @@ from virtual import Account, account_of
 from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
 from watcher.config.models import Settings
-from watcher.daemon.supervisor import rules_of
+from watcher.daemon.build import poll_rules_of
 from watcher.store.changes import Change, Taken
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore, open_store
@@ -70,7 +70,7 @@ async def enter_stage(
     random.seed(population.crowd.seed)  # what spreads the polls
     clock, notes = population.clock, Notes()
     settings = {"accounts": {ACCOUNT: {"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}}}
-    rules = rules_of(Settings.model_validate(settings), account=ACCOUNT)
+    rules = poll_rules_of(Settings.model_validate(settings), account=ACCOUNT)
     directory = directory or Path(stack.enter_context(TemporaryDirectory(prefix="virtual-")))
     store = await open_store(f"sqlite:///{directory / 'watcher.db'}", clock=clock)
     stack.push_async_callback(store.close)

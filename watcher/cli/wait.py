@@ -9,7 +9,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from rich.text import Text
 from watcher.clerk.api import ClerkApi, Reply
 from watcher.cli.shell import put, put_all_out, put_error
 from watcher.config.models import Settings
-from watcher.daemon.build import open_client, watches_of
+from watcher.daemon.build import open_client, poll_rules_of, watches_of
 from watcher.domain.errors import Exit
 from watcher.domain.event import AccountTrouble, Event, EventType
 from watcher.domain.event_factory import EventFactory
@@ -353,21 +353,15 @@ class Poller:
     def __init__(
         self, progress: Progress, view: View, *, api: ClerkApi, settings: Settings, interval_s: float, clock: Clock
     ) -> None:
-        ((self._account, account),), polling = settings.accounts.items(), settings.polling
+        ((self._account, account),) = settings.accounts.items()
         (watch,) = watches_of(settings)
         self._progress, self._view, self._api, self._clock = progress, view, api, clock
         self._interval_s = max(interval_s, 1 / (account.rate_limit * SHARE))
         self._began_at = self._due_at = clock.monotonic()
         self._entry = TrackedExecution(known=ExecutionRecord(watch.executions[0], watch.pipeline), watch=watch)
-        self._breaker = AccountCircuitBreaker(
-            min_interval_s=interval_s,
-            max_interval_s=interval_s,
-            lost_after=polling.lost_after,
-            lost_grace_s=polling.lost_grace_s,
-            degraded_after_s=polling.degraded_after_s,
-            clock=clock,
-            jitter=random.random,
-        )
+        rules = poll_rules_of(settings, account=self._account)
+        rules = replace(rules, min_interval_s=interval_s, max_interval_s=interval_s)
+        self._breaker = AccountCircuitBreaker(rules, clock=clock, jitter=random.random)
         self._events = EventFactory(Router({}))
         self._evaluator = ReplyEvaluator(
             lease=Lease("account", self._account, 1),

@@ -12,8 +12,16 @@ from watcher.config.models import AccountSettings, AnySink, RulesSettings, Setti
 from watcher.domain.routing import Route, Silence, types_matching
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Watch
+from watcher.polling.poll_item import CONFIRM_WITHIN_S, PollRules
 from watcher.runtime.http_client import Client, proxy_for
+from watcher.runtime.pacing import SHARE
 from watcher.sinks.stdout import StdoutSettings
+
+OUTRUN_AFTER_S = 300.0
+"""A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
+
+OUTRUN_PAGES = 50
+"""But at a small rate no sooner: what comes in a pause of 15 minutes may be that many."""
 
 
 def routes_of(settings: Settings) -> dict[str, Route]:
@@ -48,6 +56,24 @@ def silences_of(settings: Settings, stored: Sequence[SilenceSettings] = ()) -> l
         )
         for each in (*settings.silences, *stored)
     ]
+
+
+def poll_rules_of(settings: Settings, *, account: str) -> PollRules:
+    """Return what the configuration says of polling an account."""
+    polling, rate_per_s = settings.polling, settings.accounts[account].rate_limit
+    return PollRules(
+        details=polling.details,
+        first_sight=polling.first_sight,
+        lookback_us=round(polling.lookback_s * 1_000_000),
+        history_us=round(max(polling.lookback_s, settings.store.retention_s) * 1_000_000),
+        pages_at_most=max(OUTRUN_PAGES, round(rate_per_s * OUTRUN_AFTER_S / 2)),
+        confirmed_at_most=rate_per_s * SHARE * CONFIRM_WITHIN_S / 2,
+        min_interval_s=polling.min_interval_s,
+        max_interval_s=polling.max_interval_s,
+        lost_after=polling.lost_after,
+        lost_grace_s=polling.lost_grace_s,
+        degraded_after_s=polling.degraded_after_s,
+    )
 
 
 def open_client(settings: AccountSettings, *, connections: int, check: Callable[[], None] = lambda: None) -> Client:

@@ -22,6 +22,7 @@ from watcher.daemon.build import (
     fingerprint_of_settings,
     fingerprint_of_sink,
     open_client,
+    poll_rules_of,
     routes_of,
     silences_of,
     watches_of,
@@ -34,13 +35,12 @@ from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Silences
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.dependencies import AccountDependencies, PollRules
+from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.failures import AccountCircuitBreaker
-from watcher.polling.poll_item import CONFIRM_WITHIN_S
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
-from watcher.runtime.pacing import SHARE, Pacer
+from watcher.runtime.pacing import Pacer
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.threads import raise_to
 from watcher.sinks.output import StdoutOutput
@@ -59,12 +59,6 @@ FLUSH_S = 0.5
 
 RETRY_S = 3.0
 """What could not begin is tried again after this time."""
-
-OUTRUN_AFTER_S = 300.0
-"""A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
-
-OUTRUN_PAGES = 50
-"""But at a small rate no sooner: what comes in a pause of 15 minutes may be that many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,12 +314,9 @@ async def build_account(
     store = AccountStore(shared.store, lease)
     record, now = await store.load_account(), clock.monotonic()
     api = ClerkApi(client, base_url=account.base_url, clock=clock)
+    rules = poll_rules_of(settings, account=lease.name)
     breaker = AccountCircuitBreaker(
-        min_interval_s=polling.min_interval_s,
-        max_interval_s=polling.max_interval_s,
-        lost_after=polling.lost_after,
-        lost_grace_s=polling.lost_grace_s,
-        degraded_after_s=polling.degraded_after_s,
+        rules,
         clock=clock,
         jitter=random.random,
         trouble=AccountTrouble(record.trouble) if record.trouble else None,
@@ -340,8 +331,7 @@ async def build_account(
         pacer=Pacer(account.rate_limit, now=now),
         breaker=breaker,
         record=record,
-        rules=rules_of(settings, account=lease.name),
-        events=shared.events,
+        rules=rules,
         evaluator=ReplyEvaluator(
             lease=lease,
             api=api,
@@ -361,20 +351,3 @@ async def build_account(
         fatal=shared.fatal,
     )
     return AccountPoller(deps)
-
-
-def rules_of(settings: Settings, *, account: str) -> PollRules:
-    """Return what the configuration says of polling an account."""
-    polling, rate_per_s = settings.polling, settings.accounts[account].rate_limit
-    return PollRules(
-        details=polling.details,
-        first_sight=polling.first_sight,
-        lookback_us=round(polling.lookback_s * 1_000_000),
-        history_us=round(max(polling.lookback_s, settings.store.retention_s) * 1_000_000),
-        pages_at_most=max(OUTRUN_PAGES, round(rate_per_s * OUTRUN_AFTER_S / 2)),
-        confirmed_at_most=rate_per_s * SHARE * CONFIRM_WITHIN_S / 2,
-        min_interval_s=polling.min_interval_s,
-        max_interval_s=polling.max_interval_s,
-        lost_after=polling.lost_after,
-        lost_grace_s=polling.lost_grace_s,
-    )

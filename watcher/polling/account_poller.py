@@ -7,6 +7,7 @@ the registry's.
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from watcher.domain.execution import ExecutionRecord
@@ -105,7 +106,8 @@ class AccountPoller:
             return IDLE_S
         if self._breaker.failing_since is not None:
             self._breaker.check(now)
-            self._probe_if_suspect(now)
+            if (target := self._breaker.to_verify(now)) is not None:
+                self._poll_queue.put(target, due_at=min(target.due_at, now))
         if self._breaker.trouble is not self._session.reported:
             await self._session.report()
             now = self._clock.monotonic()
@@ -117,13 +119,6 @@ class AccountPoller:
             self._start(request)
         self._next_tick_at = self._wanted_at(now)
         return self._next_tick_at - now
-
-    def _probe_if_suspect(self, now: Monotonic) -> None:
-        """Before the account is called degraded, ask for what last succeeded: the failures may be the others' own."""
-        target, since = self._breaker.probe_target, self._breaker.failing_since
-        is_untried = target is not None and since is not None and target.queued and target.asked_at <= since
-        if target is not None and is_untried and self._breaker.suspects(now):
-            self._poll_queue.put(target, due_at=min(target.due_at, now))
 
     async def flush(self) -> None:
         """Let the store know how the account stands, and when unchanged executions were polled. Raises `StoreError`."""
@@ -157,9 +152,10 @@ class AccountPoller:
         named = [name for watch in watches for name in watch.executions if name not in registry.entries]
         found = dict(await store.load_executions([*overdue, *named]))
         for name, sequence in overdue.items():
-            known = found.pop(name, None)
-            if known is not None and known.overdue_sequence is None:
-                registry.end_overdue(name, sequence=sequence)
+            known, entry = found.pop(name, None), registry.entries.get(name)
+            is_closed = known is not None and known.overdue_sequence is None
+            if is_closed and entry is not None and entry.known.overdue_sequence == sequence:
+                entry.known = replace(entry.known, overdue_sequence=None, overdue_at=None)
         whole = [watch for watch in watches if watch.whole and watch.pipeline not in registry.listings]
         listings: list[PipelineListState] = []
         for watch in whole:

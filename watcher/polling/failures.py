@@ -9,7 +9,7 @@ from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import LostReason, Outcome
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
-from watcher.polling.poll_item import Failures, PollItem
+from watcher.polling.poll_item import Failures, PollItem, PollRules
 from watcher.runtime.clock import Clock
 from watcher.runtime.pacing import Jitter, doubling, spread
 from watcher.store.changes import BackoffState
@@ -71,12 +71,8 @@ class AccountCircuitBreaker:
 
     def __init__(
         self,
+        rules: PollRules,
         *,
-        min_interval_s: float,
-        max_interval_s: float,
-        lost_after: int,
-        lost_grace_s: float,
-        degraded_after_s: float,
         clock: Clock,
         jitter: Jitter,
         trouble: AccountTrouble | None = None,
@@ -91,10 +87,8 @@ class AccountCircuitBreaker:
         self.paused_until = EARLIEST
         if backoff is not None and backoff.pause_s is not None:
             self.paused_until = Monotonic(clock.monotonic() + min(backoff.pause_s, PAUSE_CAP_S))
-        self._min_interval_s, self._max_interval_s = min_interval_s, max_interval_s
-        self._lost_after, self._lost_grace_s = lost_after, lost_grace_s
-        self._degraded_after_s = degraded_after_s
-        self._allowed_gap_s = max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S
+        self._rules = rules
+        self._allowed_gap_s = rules.max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S
         self._clock, self._jitter = clock, jitter
         self._stopped_s = clock.monotonic() - clock.running()
         self._resumed_at = EARLIEST
@@ -125,7 +119,7 @@ class AccountCircuitBreaker:
         failing_for_s = self._failed_before_s if self.failing_since is None else now - self.failing_since
         return BackoffState(
             self.paused_until - now if self.paused_until > now else None,
-            None if failing_for_s is None else min(self._degraded_after_s, failing_for_s),
+            None if failing_for_s is None else min(self._rules.degraded_after_s, failing_for_s),
         )
 
     def opens_at(self) -> Monotonic:
@@ -193,8 +187,8 @@ class AccountCircuitBreaker:
             is_own |= alone and refusal is not LostReason.FORBIDDEN
             failures.refused_from = failures.refused_from if failures.refusals else now
             failures.refusals, failures.refused_at = failures.refusals + 1, now
-            is_long = failures.refusals >= self._lost_after and now - failures.refused_from >= self._lost_grace_s
-            return refusal if is_own and is_long else None
+            is_long = now - failures.refused_from >= self._rules.lost_grace_s
+            return refusal if is_own and is_long and failures.refusals >= self._rules.lost_after else None
         if item.any_failure_counts:
             failures.refusals = 0
         elif not is_unread:
@@ -212,21 +206,27 @@ class AccountCircuitBreaker:
         if reason not in {None, LostReason.UNREADABLE}:
             return LOST_EVERY_S
         failures = item.failures or Failures()
-        delay_s = doubling(max(1, failures.count), base_s=self._min_interval_s, cap_s=self._max_interval_s)
-        spread_s = min(self._max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self._jitter))
-        left_s = failures.refused_from + self._lost_grace_s + ROUNDING_S - sent_at
-        if failures.refusals and failures.refusals + 1 >= self._lost_after and left_s > 0:
-            return min(spread_s, max(left_s, self._min_interval_s))
+        delay_s = doubling(max(1, failures.count), base_s=self._rules.min_interval_s, cap_s=self._rules.max_interval_s)
+        spread_s = min(self._rules.max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self._jitter))
+        left_s = failures.refused_from + self._rules.lost_grace_s + ROUNDING_S - sent_at
+        if failures.refusals and failures.refusals + 1 >= self._rules.lost_after and left_s > 0:
+            return min(spread_s, max(left_s, self._rules.min_interval_s))
         return spread_s
 
-    def suspects(self, now: Monotonic) -> bool:
-        """Return whether half the time to trouble has passed: time to ask what last succeeded."""
-        return self.failing_since is not None and now - self.failing_since >= self._degraded_after_s / 2
+    def to_verify(self, now: Monotonic) -> PollItem | None:
+        """Return what last succeeded if half the time to trouble has passed, and it was not asked for since.
+
+        Before the account is called degraded it is: the failures may be the others' own.
+        """
+        target, since = self.probe_target, self.failing_since
+        if target is None or since is None or not target.queued or target.asked_at > since:
+            return None
+        return target if now - since >= self._rules.degraded_after_s / 2 else None
 
     def check(self, now: Monotonic) -> None:
         """Let time pass: failures old enough become trouble."""
         self._take_in_stop(now)
-        is_long = self.failing_since is not None and now - self.failing_since >= self._degraded_after_s
+        is_long = self.failing_since is not None and now - self.failing_since >= self._rules.degraded_after_s
         if is_long and self._failed_sent_at >= self._resumed_at:  # after a stop something must fail anew
             self._degrade(self._last_reason, now=now)
 
@@ -237,7 +237,7 @@ class AccountCircuitBreaker:
         trouble goes on until then too, from the first poll. A slow answer is not to blame, it only makes a poll due
         late.
         """
-        is_late = now - max(last_at, item.due_at - self._max_interval_s) > self._allowed_gap_s
+        is_late = now - max(last_at, item.due_at - self._rules.max_interval_s) > self._allowed_gap_s
         if is_late:
             self._take_in_stop(now)
             if self._resumed_at > last_at:  # by how much the stop made it late nobody knows

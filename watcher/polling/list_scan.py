@@ -457,7 +457,8 @@ class Scan:
     def _checked(self) -> ScanResult:
         """Return that everything was seen, and what speaks against it."""
         if not self._cursor.complete_at:
-            return ScanResult(doubt="perhaps not all" if self.is_whole and not self._is_counted else None)
+            is_counted = self._most_said == len(self._seen) > 0  # as many rows as the list said it has
+            return ScanResult(doubt="perhaps not all" if self.is_whole and not is_counted else None)
         if self._skips_old:
             return ScanResult(GapReason.LOOKBACK)
         if self.order is None:
@@ -486,11 +487,6 @@ class Scan:
         if result.gap is GapReason.DELETED:
             return memory.doubts >= lost_after and ran_s - memory.doubted_since_s >= lost_grace_s
         return memory.doubts >= (SURE_AFTER if result.gap is None else 2)
-
-    @property
-    def _is_counted(self) -> bool:
-        """Whether it saw as many rows as the list said it has."""
-        return self.is_whole and self._most_said == len(self._seen) > 0
 
     def complete(self) -> None:
         """Hand on what it learnt, once it counts."""

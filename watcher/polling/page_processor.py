@@ -230,11 +230,13 @@ class PageProcessor:
                 at = self._clock.steady_us()
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
                 return Evaluation(entry, execution, known, ExecutionChange(lease, None, known, ()), None)
-        if not _selects(self._rules.details, execution):
+        details, is_failed = self._rules.details, execution.status == Status.FAILED
+        is_selected = details is Details.ALWAYS or (details is Details.FAILED and is_failed)
+        if not (is_selected and is_terminal(execution)):
             return self._deps.evaluator.success(entry, execution, sent_at=sent_at)
         now = self._clock.monotonic()
         if now >= entry.denied_until:
-            entry.pending = PendingConfirmation(entry.known.pipeline, execution, sent_at, now)
+            entry.pending = PendingConfirmation(execution, sent_at, now)
             if (recorder := self._alert_rules.recorders.get(entry.known.pipeline)) is not None:
                 recorder.pending.add(entry)
         found = None if entry.recorded else ExecutionChange(lease, None, entry.known, ())
@@ -271,10 +273,3 @@ def by_id(executions: Sequence[ExecutionSnapshot], *, first: int) -> Mapping[str
         if execution.id not in rows or is_terminal(execution):
             rows[execution.id] = index, execution
     return rows
-
-
-def _selects(details: Details, execution: ExecutionSnapshot) -> bool:
-    """Return whether this row needs a confirmation: it has ended, and such ends are to be fetched one by one."""
-    if details is Details.NEVER or not is_terminal(execution):
-        return False
-    return details is Details.ALWAYS or execution.status == Status.FAILED

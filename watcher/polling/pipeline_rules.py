@@ -278,8 +278,3 @@ class AccountRules:
             else:
                 await recorder.begin(watch)
             self.recorders[watch.pipeline] = recorder
-
-    def hold_all(self) -> None:
-        """Judge no end of any pipeline before its list was read in full."""
-        for recorder in self.recorders.values():
-            recorder.hold()

@@ -1,4 +1,4 @@
-"""What an account asks for: executions and lists, and what is known of each while the process runs. Pure data."""
+"""What an account asks for, executions and lists, by which rules, and what is known of each meanwhile. Pure data."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
-from watcher.domain.watch import Watch
+from watcher.domain.watch import Details, FirstSight, Watch
 
 CONFIRM_WITHIN_S = 30.0
 """An end that cannot be confirmed in this time becomes the status."""
@@ -20,6 +20,27 @@ class QueueKind(Enum):
     DUE = "due"
     STALE = "stale"
     BEGUN = "begun"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollRules:
+    """What the configuration says of polling. Times in microseconds or, with `_s`, seconds.
+
+    What ended longer than `history_us` ago may be forgotten, so it is never reported. `pages_at_most` is what a scan
+    may read before it counts as outrun, `confirmed_at_most` are the ends that can be confirmed in time.
+    """
+
+    details: Details
+    first_sight: FirstSight
+    lookback_us: int
+    history_us: int
+    pages_at_most: int
+    confirmed_at_most: float
+    min_interval_s: float
+    max_interval_s: float
+    lost_after: int
+    lost_grace_s: float
+    degraded_after_s: float
 
 
 @dataclass(slots=True)
@@ -64,12 +85,11 @@ class PollItem:
 
 @dataclass(slots=True)
 class PendingConfirmation:
-    """A row of a pipeline that says an execution has ended: when its page was asked for, when it was read.
+    """A row of a list that says an execution has ended: when its page was asked for, when it was read.
 
     Both, and `retry_at`, before which no GET is to be tried again, are monotonic seconds.
     """
 
-    pipeline: str
     execution: ExecutionSnapshot
     sent_at: Monotonic
     at: Monotonic

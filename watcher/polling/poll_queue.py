@@ -55,12 +55,12 @@ class ConfirmationQueue:
 
     def add(self, entry: TrackedExecution) -> None:
         """Let one wait for its confirmation, or wait again. One whose first turn comes too late has waited enough."""
-        pending = entry.pending
+        pending, pipeline = entry.pending, entry.known.pipeline
         assert pending is not None
-        if pending.retry_at == NEVER_TRIED and self._turn_of_next(pending.pipeline) > self._in_time_count:
+        if pending.retry_at == NEVER_TRIED and self._turn_of_next(pipeline) > self._in_time_count:
             self.too_late.append(entry)
         else:
-            self.waiting.setdefault(pending.pipeline, {})[entry] = pending
+            self.waiting.setdefault(pipeline, {})[entry] = pending
 
     def first(self, now: Monotonic) -> TrackedExecution | None:
         """Return the next to confirm."""
@@ -69,11 +69,10 @@ class ConfirmationQueue:
 
     def take(self, entry: TrackedExecution) -> None:
         """Let go of one; its pipeline's next comes after all others'."""
-        assert entry.pending is not None
-        queue = self.waiting.pop(entry.pending.pipeline)
+        queue = self.waiting.pop(entry.known.pipeline)
         del queue[entry]
         if queue:
-            self.waiting[entry.pending.pipeline] = queue
+            self.waiting[entry.known.pipeline] = queue
 
     def expired(self, now: Monotonic) -> list[TrackedExecution]:
         """Return, and let go of, those that have waited too long, or would be before their turn came."""

@@ -5,7 +5,6 @@ Knows no request and no rule.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 
@@ -72,7 +71,9 @@ class ExecutionRegistry:
         candidates |= {execution: entry.known for execution, entry in left.items()}
         for each in sorted(candidates.values(), key=attrgetter("polled_at")):
             execution, watch = each.execution, named.get(each.execution) or whole.get(each.pipeline)
-            known = _as_if_new(each) if execution in named else each
+            known = each
+            if execution in named and each.ended_at is not None and not each.sequence:  # history of a list
+                known = ExecutionRecord(execution, each.pipeline, found_at=each.found_at)
             if watch is None or execution in self.entries or known.ended_at is not None:
                 continue
             entry = TrackedExecution(known, watch, known.polled_at, recorded=execution in recorded, asked_at=now)
@@ -91,12 +92,6 @@ class ExecutionRegistry:
         self._counts[open_label(entry.known)] -= 1
         self._counts[open_label(known)] += 1
         entry.known = known
-
-    def end_overdue(self, execution: str, *, sequence: int) -> None:
-        """Forget that an execution is overdue, if that was the event that said so; the store has forgotten it."""
-        entry = self.entries.get(execution)
-        if entry is not None and entry.known.overdue_sequence == sequence:
-            entry.known = replace(entry.known, overdue_sequence=None, overdue_at=None)
 
     def put_back(self, entry: TrackedExecution, next_s: float | None, *, now: Monotonic) -> None:
         """Take an entry back from a poll; the next comes so long after the request of this one, `None` means never."""
@@ -139,10 +134,3 @@ class ExecutionRegistry:
                     listing.rows.enter(entry)
             listing.asked_at = now
             self._poll_queue.put(listing, due_at=now)
-
-
-def _as_if_new(known: ExecutionRecord) -> ExecutionRecord:
-    """Return what is recorded of an execution that is named: nothing was reported yet of a list's history."""
-    if known.ended_at is None or known.sequence:
-        return known
-    return ExecutionRecord(known.execution, known.pipeline, found_at=known.found_at)

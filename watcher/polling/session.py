@@ -71,7 +71,8 @@ class AccountSession:
         Trouble with the store harms no poll: it is written next time.
         """
         if self._breaker.trouble not in {None, self.reported}:
-            self.alert_rules.hold_all()
+            for recorder in self.alert_rules.recorders.values():
+                recorder.hold()
         paused_until = self._breaker.paused_until
         try:
             if paused_until != self._saved_pause and paused_until - self._clock.monotonic() >= WORTH_SAVING_S:
@@ -88,7 +89,7 @@ class AccountSession:
         async with self._writing:
             if trouble is self.reported:
                 return
-            entry, problem = self.deps.events.account(
+            entry, problem = self.deps.evaluator.events.account(
                 EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED,
                 account=self.deps.lease.name,
                 reason=trouble or self.reported or AccountTrouble.UNREACHABLE,

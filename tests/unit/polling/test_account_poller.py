@@ -153,17 +153,6 @@ async def test_an_account_beyond_its_budget_is_reported_after_five_minutes(start
     assert ("account.recovered", "over_budget", None) in await account.emitted()
 
 
-@pytest.mark.untraced
-async def test_everyone_waits_the_fair_share_when_the_budget_is_too_small(start: Start) -> None:
-    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
-    account = await start(*names, rate_per_s=1.0, max_interval_s=20.0)
-    await account.run_for(1000)
-    fair_s = 100 / 0.98
-    for name in names:
-        times = account.api.times(name)
-        assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 1.3 * fair_s
-
-
 async def test_overdue_is_reported_once_and_only_by_a_poll_past_the_limit(start: Start) -> None:
     account = await start(A, overdue_after_s={"running": 100.0})
     account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))

@@ -1,7 +1,7 @@
 """When to ask again, and what failures mean: a table of every outcome, for an execution and for a list."""
 
 import pytest
-from virtual import PIPELINE, FakeClock, watch_of
+from virtual import PIPELINE, RULES, FakeClock, watch_of
 
 from watcher.clerk.api import Reply
 from watcher.domain.event import AccountTrouble
@@ -45,15 +45,7 @@ class Rig:
 
     def __init__(self, kind: str, *, draw: float = 0.5) -> None:
         self.clock = FakeClock()
-        self.breaker = AccountCircuitBreaker(
-            min_interval_s=1.0,
-            max_interval_s=LONGEST_S,
-            lost_after=3,
-            lost_grace_s=60.0,
-            degraded_after_s=60.0,
-            clock=self.clock,
-            jitter=lambda: draw,
-        )
+        self.breaker = AccountCircuitBreaker(RULES, clock=self.clock, jitter=lambda: draw)
         self.item: PollItem = (
             TrackedExecution(ExecutionRecord("e", PIPELINE), watch_of("e")) if kind == "execution" else a_list()
         )

@@ -15,9 +15,8 @@ from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
-from watcher.polling.dependencies import PollRules
 from watcher.polling.evaluator import Evaluation
-from watcher.polling.poll_item import TrackedExecution
+from watcher.polling.poll_item import PollRules, TrackedExecution
 from watcher.polling.sort_order import Order
 from watcher.store.changes import ChangeSet
 from watcher.store.sql_store import SqlStore

@@ -248,21 +248,6 @@ def test_what_came_in_a_storm_that_is_over_is_read_and_is_no_gap(order: Order, r
     assert world.missing(world.rows) == []
 
 
-@pytest.mark.parametrize("order", Order)
-def test_while_nobody_knows_the_order_all_of_the_list_is_read(order: Order) -> None:
-    world = World(order)
-    world.arrive(200, dated=0.0)
-    world.scan()
-    for _ in range(3):
-        world.arrive(3, dated=0.0)
-        assert (world.scan(), world.missing(world.rows)) == (ScanResult(), [])
-        assert world.memory.ordering.order is None
-        assert world.pages == 5
-    world.arrive(60)
-    assert (world.scan(), world.missing(world.rows)) == (ScanResult(), [])
-    assert world.memory.ordering.order is order
-
-
 @pytest.mark.parametrize("restarts", [False, True])
 def test_what_a_deletion_moved_to_a_page_that_was_read_is_found(*, restarts: bool) -> None:
     world = World()

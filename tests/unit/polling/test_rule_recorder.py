@@ -12,7 +12,7 @@ from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start
 
 from watcher.domain.event import GapReason
 from watcher.domain.execution import Outcome
-from watcher.domain.rules import FailingRule, Rules
+from watcher.domain.rules import Rules
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 
@@ -298,16 +298,6 @@ async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(start: Sta
     show(account, row(1), row(2), row(7), row(12), row(13))
     await account.run_for(5)
     assert await told(account) == ["failed", "failed", "pipeline.failing"]
-
-
-async def test_a_changed_threshold_goes_on_with_what_was_counted(start: Start) -> None:
-    account = await whole(start, Rules(FailingRule(consecutive=9)))
-    show(account, row(1), row(2))
-    await account.run_for(5)
-    await account.watcher.watch([watch_of(IN_A_ROW)])
-    show(account, row(1), row(2), row(7))
-    await account.run_for(5)
-    assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
 
 
 async def test_where_there_are_no_rules_ends_are_recorded_without(start: Start, heard: Any) -> None:
