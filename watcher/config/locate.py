@@ -10,7 +10,8 @@ from watcher.domain.errors import ConfigError
 from watcher.runtime.units import Address, InvalidValueError, parse_address
 
 VARIABLE = "WATCHER_CONFIG"
-PLACES = (Path("watcher.yaml"), Path("/etc/watcher/watcher.yaml"))
+SYSTEM_PLACE = Path("/etc/watcher/watcher.yaml")
+PLACES = (Path("watcher.yaml"), SYSTEM_PLACE)
 STORE_VARIABLE = "WATCHER_STORE_URL"
 LISTEN_VARIABLE = "WATCHER_HTTP_LISTEN"
 DEFAULTS = {
@@ -32,7 +33,7 @@ def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
         return Path(named)
     if found := next((place for place in PLACES if os.path.lexists(place)), None):
         return found
-    tried = f"--config is not given, ${VARIABLE} is not set, there is no ./{PLACES[0]} and no {PLACES[1]}"
+    tried = f"--config is not given, ${VARIABLE} is not set, there is no ./{PLACES[0]} and no {SYSTEM_PLACE}"
     raise ConfigError(f"no configuration: {tried}; write watcher.yaml, or name a file with --config")
 
 

@@ -243,8 +243,8 @@ class ProgressLog:
         counted = {word: self._metrics.total(name, **labels) for word, (name, labels) in _COUNTED.items()}
         done = {word: count - self._counted[word] for word, count in counted.items()}
         self._counted = counted
-        waiting = await waiting_count(self._store)
-        log.info("summary", hours=1, **done, open=self._metrics.total("watcher_open_executions"), waiting=waiting)
+        hours, waiting = round(SUMMARY_EVERY_S / 3600), await waiting_count(self._store)
+        log.info("summary", hours=hours, **done, open=self._metrics.total("watcher_open_executions"), waiting=waiting)
 
 
 async def waiting_count(store: SqlStore) -> int | None:

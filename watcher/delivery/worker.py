@@ -36,8 +36,8 @@ from watcher.store.sink_store import SinkStore
 CONCURRENCY = 16
 """At most so many requests in flight per sink."""
 
-BATCH = 256
-"""So many requests are taken from the store at once, or as many as go in `TAKEN_FOR_S`."""
+TAKEN_COUNT = 256
+"""So many requests, each a delivery or a group, are taken from the store at once, or as many as go in `TAKEN_FOR_S`."""
 
 TAKEN_FOR_S = 10.0
 
@@ -116,7 +116,7 @@ class DeliveryWorker:
         self._saved = self._state.paused_until, self._state.trying_since is not None
         self._saved_s: float | None = record.clock_s
         self._group_wait_us = round(self.groups_for_s * 1e6)
-        self._take_count = round(min(BATCH, max(CONCURRENCY, rules.rate_per_s * TAKEN_FOR_S)))
+        self._take_count = round(min(TAKEN_COUNT, max(CONCURRENCY, rules.rate_per_s * TAKEN_FOR_S)))
 
     def wake(self) -> None:
         """Note that something was recorded for this sink."""

@@ -20,7 +20,7 @@ from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import SinkSettings
 
-BATCH_COUNT = 256
+LINES_COUNT = 256
 """So many lines are written at once at most."""
 
 WIDE_COLUMNS = 120
@@ -33,7 +33,7 @@ _DISK_FULL = SendResult(SendOutcome.BUSY, "disk_full", 1.0, remedy="stdout is on
 class StdoutSink(Sink):
     """Sends each event to the program's output as one line."""
 
-    batch_count = BATCH_COUNT
+    batch_count = LINES_COUNT
 
     def __init__(self, output: StdoutOutput, *, format_: str = "json") -> None:
         readable = format_ == "text" or (format_ == "auto" and output.is_terminal)
@@ -48,7 +48,7 @@ class StdoutSink(Sink):
         # Made as they are written, in that thread: to render 256 lines for people in one turn would hold up every poll.
         lines = map(self._line_of, batch)
         has_room = await self._output.thread.run(partial(self._output.write, lines))
-        self.batch_count = BATCH_COUNT if has_room else 1  # what fits is settled, line by line
+        self.batch_count = LINES_COUNT if has_room else 1  # what fits is settled, line by line
         return _WRITTEN if has_room else _DISK_FULL
 
 

@@ -1,6 +1,7 @@
 """Messages for Microsoft Teams: an Adaptive Card that a flow of Workflows posts. Also what the flow's answers mean.
 
 Teams reads Markdown in a `TextBlock` and in a `Fact`, and none in a `TextRun`: all but words of ours stand in runs.
+What a message says, such as the account, is decided in `notice_of` in `watcher/sinks/chat.py`; here is its form.
 https://learn.microsoft.com/microsoftteams/platform/task-modules-and-cards/cards/cards-format
 """
 

@@ -12,7 +12,7 @@ from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, TOKEN_VARIAB
 from postgres import PROGRAMS
 from yarl import URL
 
-from watcher.config.locate import DEFAULTS, PLACES, STORE_VARIABLE, VARIABLE
+from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE, VARIABLE
 from watcher.runtime.units import parse_duration
 
 SCHEMA = json.loads((ROOT / "tests/fixtures/compose-spec/compose-spec.json").read_text(encoding="utf-8"))
@@ -33,7 +33,7 @@ def config_of(file: str) -> Path:
     """Return what the first volume brings to where the program looks."""
     mount: str = watcher_of(file)["volumes"][0]
     source, target, mode = mount.split(":")
-    assert (Path(target) / "watcher.yaml", mode) == (PLACES[1], "ro")
+    assert (Path(target) / "watcher.yaml", mode) == (SYSTEM_PLACE, "ro")
     return DEPLOY / source / "watcher.yaml"
 
 

@@ -10,7 +10,7 @@ import yaml
 from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, image_variables
 
 from watcher.config.loader import load_config
-from watcher.config.locate import DEFAULTS, PLACES, STORE_VARIABLE, VARIABLE
+from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE, VARIABLE
 from watcher.daemon.supervisor import DRAIN_S, FLUSH_S
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.units import parse_duration
@@ -98,7 +98,7 @@ def test_what_pages_opens_what_is_closed_again_and_a_rule_leads_to_it() -> None:
 
 
 def test_the_unit_has_the_configuration_where_the_program_looks() -> None:
-    assert unit("ExecStart")[0].endswith(f"run --config {PLACES[1]}")
+    assert unit("ExecStart")[0].endswith(f"run --config {SYSTEM_PLACE}")
 
 
 def test_nobody_is_killed_while_draining() -> None:

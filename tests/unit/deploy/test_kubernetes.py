@@ -15,7 +15,7 @@ from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, TOKEN_VARIAB
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from watcher.config.locate import DEFAULTS, PLACES, STORE_VARIABLE
+from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE
 from watcher.runtime.clock import Clock
 from watcher.web.health import Checks, health_routes
 
@@ -100,7 +100,7 @@ def test_a_changed_configuration_is_swapped_in_place_and_restarts_nothing() -> N
     assert volume["configMap"]["name"] == made["name"]
     (mount,) = (mount for mount in CONTAINER["volumeMounts"] if mount["name"] == volume["name"])
     assert set(mount) == {"name", "mountPath", "readOnly"}  # a subPath would never be swapped
-    assert Path(mount["mountPath"]) / made["files"][0] == PLACES[1]
+    assert Path(mount["mountPath"]) / made["files"][0] == SYSTEM_PLACE
 
 
 def test_the_image_is_the_one_that_is_made_in_its_version() -> None:

@@ -86,7 +86,8 @@ def test_teams_shows_headline_error_facts_ids_and_a_button() -> None:
     assert (headline["text"], headline["color"]) == ("✕ Sales agent failed at Greeting", "Attention")
     assert error == {"type": "TextRun", "text": ERROR, "fontType": "Monospace"}
     (facts,) = (element["facts"] for element in card["body"] if element["type"] == "FactSet")
-    assert "2 m 31 s" in [run["text"] for run in runs]
+    shown = [run["text"] for run in runs]
+    assert {"failed, was running", "2 m 31 s", "team=sales", "default"} <= set(shown)
     when = "{{DATE(2026-11-24T12:00:31Z, SHORT)}} {{TIME(2026-11-24T12:00:31Z)}}"
     assert facts[0] == {"title": "Ended", "value": when}
     assert runs[-1]["text"] == IDS
