@@ -183,7 +183,7 @@ def in_order_of_judging(lines: Sequence[Line], history: History) -> Iterator[tup
     for at, is_held, pending in history.steps:
         if not is_held:
             wanted = [end.ended_at for id_ in pending if (end := ends.get(id_)) is not None and end.recorded_at > at]
-            until = min(wanted, default=inf)
+            until = inf if was_held else min(wanted, default=inf)
             judged = [line for line in left if line.recorded_at <= at and line.ended_at <= until]
             yield from ((line, at, not was_held or line is judged[-1]) for line in judged)
             left = [line for line in left if line not in judged]

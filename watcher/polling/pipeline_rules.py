@@ -93,6 +93,13 @@ class PipelineRecorder:
             await self._write()
         self.has_begun = True
 
+    async def forget(self) -> None:
+        """Let the store forget what the rules went by: if they return they begin with nothing. Raises `StoreError`."""
+        async with self._stream.writing:
+            lease, at = self._deps.lease, self._stream.sequence
+            of_rules = SourceChange(lease, at, at, pipeline=self.watch.pipeline, rules=RuleState(), judges_all=True)
+            await self._deps.store.record(of_rules)
+
     def hold(self) -> None:
         """Judge no end before a scan is complete that begins from now on: some may not have been seen yet."""
         if self.watch.whole:
@@ -138,8 +145,8 @@ class PipelineRecorder:
         unconfirmed = self._unconfirmed() - {each.entry for each in several if each.known.ended_at}
         is_released = self._awaited is not None and unconfirmed.isdisjoint(self._awaited)
         until = min([dated(each.pending.execution) or 0 for each in unconfirmed if each.pending], default=inf)
-        if self._held_since is not None and not is_released:
-            until = -inf
+        if self._held_since is not None:
+            until = inf if is_released else -inf
         news = [(each.change, each.execution) for each in several if each.change is not None]
         bodies = {change.known.execution: change.entries[-1].event.body for change, _ in news if change.entries}
         draft = _Draft(self._state.kept_for(rules), dict(self._problems), bodies)
@@ -187,7 +194,7 @@ class PipelineRecorder:
 
     def _unconfirmed(self) -> frozenset[TrackedExecution]:
         """Return those whose end a GET is to confirm still."""
-        self.pending = {each for each in self.pending if each.pending is not None and not each.unwatched}
+        self.pending = {each for each in self.pending if each.pending and not (each.unwatched or each.known.ended_at)}
         return frozenset(self.pending)
 
     def _end_of(self, change: ExecutionChange, execution: ExecutionSnapshot | None) -> UnjudgedEnd | None:
@@ -262,7 +269,8 @@ class AccountRules:
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Go by the rules of these watches alone. Raises `StoreError`; then, or cancelled, it is to be called again."""
         gone = self.recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
-        for pipeline in gone:  # what they went by is forgotten with the next tidying
+        for pipeline in gone:
+            await self.recorders[pipeline].forget()
             del self.recorders[pipeline]
         for watch in watches:
             if watch.rules is None:

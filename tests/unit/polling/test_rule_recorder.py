@@ -96,6 +96,45 @@ async def test_after_a_downtime_rules_judge_once_by_what_stands_then(
     assert [event["data"]["problem"]["count"] for event in problems] == counts
 
 
+async def test_after_a_downtime_an_older_end_that_shows_while_others_are_confirmed_is_judged_with_them(
+    start: Start, clock: FakeClock
+) -> None:
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES, rate_per_s=1.0)
+    await account.run_for(5)
+    running = row(99, "running", at_s=500.0)
+    show(account, running)
+    await account.run_for(10)
+    await account.watcher.cancel()
+    clock.advance(600)
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES, rate_per_s=1.0)
+    night = [row(number, end, at_s=1100.0 + number) for number, end in enumerate(("failed",) * 3 + ("success",))]
+    show(account, *night, running)
+    await account.run_for(2)
+    show(account, *night, replace(running, status="failed", finished_at=EPOCH + timedelta(seconds=1099.5)))
+    await account.run_for(30)
+    assert sorted(await told(account)) == [*["failed"] * 4, "running", "success"]
+
+
+async def test_one_that_is_lost_for_good_while_its_end_is_to_be_confirmed_holds_up_no_other(start: Start) -> None:
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES)
+    show(account, row(1, "running"))
+    await account.run_for(60)
+    show(account, row(50, "running"))
+    account.api.script[name_of(1)] = Outcome.NOT_FOUND
+    await account.run_for(400)
+    assert "lost" in await told(account)
+    entry = account.watcher._registry.entries[name_of(1)]
+    entry.known = replace(entry.known, lost_at=(entry.known.lost_at or 0) - 24 * HOUR_US)  # its day is over
+    ended = row(1, at_s=1450.0)
+    account.api.pages = {1: (row(50, "running"), ended)}
+    await account.run_for(60)
+    others = [row(number, at_s=1500.0 + number) for number in (60, 61, 62)]
+    account.api.script |= {each.id: each for each in others}
+    account.api.pages = {1: (*others[::-1], ended, row(50, "running"))}
+    await account.run_for(600)
+    assert (await told(account))[-1] == "pipeline.failing"
+
+
 async def pipeline_trouble(account: Account, trouble: str) -> None:
     """Have the list answer nothing any more, while what is known can be asked for."""
     match trouble:

@@ -2,7 +2,7 @@
 
 import pytest
 from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, row, show, told, watch_of, whole
-from stores import HeardStore, upkeep
+from stores import HeardStore
 from virtual import PIPELINE, Account, FakeClock, Start
 
 from watcher.domain.errors import StoreError
@@ -14,10 +14,7 @@ BOTH = Rules(IN_A_ROW.failing, HOUR_US)
 
 
 async def change(account: Account, rules: Rules | None) -> None:
-    """Reload, and tidy up as is done after that."""
     await account.watcher.watch([watch_of(rules)])
-    if rules is None:
-        await (await upkeep(account.store)).forget_rules(present=())
 
 
 @pytest.mark.parametrize("is_held", [False, True])
