@@ -248,8 +248,9 @@ class Scan:
         previous_said = self._said
         self._meets_known |= bool(known_rows or unsettled)
         self._count(page, reply.total, unsettled=unsettled)
-        if self._stalled_count >= self.memory.pages_at_most and self.order is not None:
-            return ScanResult(GapReason.OUTRUN, self.unread_count(), doubt="outrun")
+        if self._stalled_count >= self.memory.pages_at_most:
+            gap = GapReason.UNORDERED if self.order is None else GapReason.OUTRUN
+            return ScanResult(gap, self.unread_count(), doubt="outrun")
         if self.order is Order.OLDEST and not self._reads_back:
             last = self._find_last(page, reply.total)
             if last is None:
@@ -282,8 +283,8 @@ class Scan:
         above_at, self._oldest_at = self._oldest_at, min(dates, default=None)
         is_younger = above_at is not None and self._oldest_at is not None and self._oldest_at > above_at
         if self.order is Order.OLDEST:  # whose end is searched for
-            self._stalled_count += page.row_count >= self.memory.page_rows
-        elif is_new and not is_younger:
+            self._stalled_count += page.row_count >= self.memory.page_rows or bool(page.row_count and not is_new)
+        elif is_new and not (is_younger and self.order is not None):
             self._stalled_count = max(0, self._stalled_count - 1)
         else:
             self._stalled_count += 1

@@ -320,3 +320,27 @@ def test_the_end_of_a_list_is_not_looked_for_for_ever() -> None:
         assert result
         assert result.gap is GapReason.OUTRUN
         assert world.pages <= 2 * (world.pages_at_most + 2)
+
+
+class Clamped(World):
+    """A list that shows its last page for all beyond it."""
+
+    def page(self, number: int) -> list[ExecutionSnapshot]:
+        return super().page(min(number, max(1, -(-len(self.rows) // self.page_rows))))
+
+
+@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
+@pytest.mark.parametrize("count", [1, 49, 50, 51, 100, 130])
+@pytest.mark.parametrize("dated", [1.0, 0.0])
+def test_where_a_list_ends_that_has_a_page_for_every_number_is_not_looked_for_for_ever(
+    order: Order, lie: str, count: int, dated: float
+) -> None:
+    world = Clamped(order, lie, pages_at_most=60)
+    world.arrive(count, dated=dated)
+    for new in (0, 0, 1, 49, 50, 0, 100):
+        world.arrive(new, dated=dated)
+        result = world.scan()
+        assert result
+        assert result.gap is not None or not world.missing(world.rows)
