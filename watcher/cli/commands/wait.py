@@ -100,9 +100,10 @@ def find_account(config: Path | None, name: str | None, *, environ: Mapping[str,
         chosen, account, place = "default", _from_environment(environ), f"the environment variable {KEY_VARIABLE}"
     else:
         chosen = next(iter(accounts)) if name is None and len(accounts) == 1 else name or ""
+        if not accounts:
+            raise UsageError(f"--account: no file defines {quoted(chosen)}; name the file with --config")
         if chosen not in accounts:
-            known = ", ".join(accounts) or "there are none"
-            raise UsageError(f"--account: name one of those in {file or 'a file'}: {known}")
+            raise UsageError(f"--account: name one of those in {file}: {', '.join(accounts)}")
         account = accounts[chosen]
         key = "api_key" if account.api_key_file is None else "api_key_file"
         place = f"accounts.{chosen}.{key} in {file}"

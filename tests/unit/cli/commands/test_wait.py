@@ -64,7 +64,7 @@ def test_of_several_accounts_the_named_one_is_taken() -> None:
         (None, None, {}, "no API key; export CLERK_API_KEY, or name a file with --config"),
         (None, None, {"CLERK_API_KEY": ""}, "no API key"),
         (None, None, {"CLERK_API_KEY": "a b"}, "CLERK_API_KEY holds characters no key has"),
-        (None, "eu", {"CLERK_API_KEY": "abc"}, "--account: name one of those in a file: there are none"),
+        (None, "eu", {"CLERK_API_KEY": "abc"}, '--account: no file defines "eu"; name the file with --config'),
         *((TWO, name, {}, "--account: name one of those in watcher.yaml: default, eu") for name in (None, "us")),
     ],
 )
