@@ -13,6 +13,7 @@ from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start
 from watcher.domain.event import GapReason
 from watcher.domain.execution import Outcome
 from watcher.domain.rules import Rules
+from watcher.domain.timestamps import Micros
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 
@@ -124,7 +125,8 @@ async def test_one_that_is_lost_for_good_while_its_end_is_to_be_confirmed_holds_
     await account.run_for(400)
     assert "lost" in await told(account)
     entry = account.watcher._registry.entries[name_of(1)]
-    entry.known = replace(entry.known, lost_at=(entry.known.lost_at or 0) - 24 * HOUR_US)  # its day is over
+    lost_at = Micros((entry.known.lost_at or 0) - 24 * HOUR_US)  # its day is over
+    entry.known = replace(entry.known, lost_at=lost_at)
     ended = row(1, at_s=1450.0)
     account.api.pages = {1: (row(50, "running"), ended)}
     await account.run_for(60)
