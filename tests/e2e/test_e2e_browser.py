@@ -141,6 +141,7 @@ async def test_every_page_is_kept_current_fits_a_phone_and_can_be_used_by_keys(s
     await page.keyboard.press("?")
     await page.get_by_label("Keys are on").wait_for()
     await page.keyboard.press("Escape")
+    await page.locator("#keys").wait_for(state="hidden")
     await page.keyboard.press("g")
     await page.keyboard.press("d")
     await page.wait_for_url("**/deliveries")
