@@ -95,6 +95,7 @@ class ModelApi(ScriptedApi):
     refused: Callable[[int], bool] = lambda _page: False
     amend: Callable[[ExecutionSnapshot], ExecutionSnapshot] = lambda row: row
     hides: Callable[[ExecutionSnapshot], bool] = lambda _row: False
+    last_page: Callable[[int], int] | None = None  # by how many rows there are: it is shown for those beyond, too
     total_at_most: int = 10**9
     has_date: bool = True  # its answers say what its clock shows
     count: int = 0
@@ -135,6 +136,7 @@ class ModelApi(ScriptedApi):
         fault = self.fault(self.count, page)
         at = sent_at - STALE_S if fault is Fault.STALE else sent_at
         shown = [] if fault is Fault.EMPTY else sorted((x for x in self.lives if x.begins_s <= at), key=order)
+        page = page if self.last_page is None else min(page, self.last_page(len(shown)))
         rows = tuple(self._row(each, at) for each in shown[(page - 1) * self.page_rows : page * self.page_rows])
         rows = rows[: len(rows) // 2] if fault is Fault.CUT else rows
         rows = tuple(self.amend(row) for row in rows if not self.hides(row))

@@ -104,6 +104,12 @@ class _Page(NamedTuple):
     row_count: int
     known_rows: Collection[str]
 
+    def repeats(self, other: "_Page | None") -> bool:
+        """Return whether it shows what the page before it did: an API may show its last page for all beyond it."""
+        if other is None or other.number >= self.number or not self.row_count:
+            return False
+        return {row.id for row in self.rows} == {row.id for row in other.rows}
+
 
 class Scan:
     """One pass, made anew for each. Hand `page` to the API and its answer to `read`, until that returns a result.
@@ -133,7 +139,7 @@ class Scan:
         self._most_said = 0  # the highest total
         self._said: int | None = None  # the last total
         self._said_first: int | None = None  # by the page from which all others are read
-        self._overlaps = False  # by rows that came above
+        self._overlaps = self._is_first_look = self._is_pushed = False  # by rows that came above
         self._meets_known = self._skips_old = False
         # where it is
         self._previous: _Page | None = None
@@ -144,6 +150,7 @@ class Scan:
         self._beyond: int | None = None  # a page that holds nothing, while the end is searched for
         self._is_beyond_refused = False  # the end of the list seems to be where a page was refused
         self._answers = 0  # of `page`, in a row, that were not believed
+        self._fresh_until = 0  # the last page with a row that was not expected to be there
         self._steps_back = self._stalled_count = self._unproven_count = self._extra_count = 0
         memory.ordering.begin()
         self.page = memory.page_of((memory.length or 0) - 1) if self.order is Order.OLDEST else 1
@@ -201,6 +208,7 @@ class Scan:
     def note(self, reply: Reply) -> None:
         """Take in how many rows `page` has, and their dates, before they are judged."""
         rows = reply.rows or ()
+        self._is_first_look = self.page not in self._counts
         if row_count := len(rows) + reply.skipped:
             self._counts[self.page] = row_count
             self._learn_page_rows(row_count)
@@ -251,6 +259,11 @@ class Scan:
         if self._stalled_count >= self.memory.pages_at_most:
             gap = GapReason.UNORDERED if self.order is None else GapReason.OUTRUN
             return ScanResult(gap, self.unread_count(), doubt="outrun")
+        if not self._reads_back and (page.repeats(self._previous) or self._is_beyond(page)):
+            is_all_seen = self._said is not None and len(self._seen) >= self._said > 0
+            if page.number == 2 and page.repeats(self._previous) and not is_all_seen:
+                return ScanResult(GapReason.UNORDERED, self.unread_count(), doubt="the first page for all")
+            page = page._replace(rows=(), row_count=0)
         if self.order is Order.OLDEST and not self._reads_back:
             last = self._find_last(page, reply.total)
             if last is None:
@@ -269,12 +282,20 @@ class Scan:
             self._count_stall(page, is_new=bool(unseen))
         self._seen |= ids
         self._overlaps = len(unseen) < len(ids)
+        self._is_pushed = self._is_first_look and bool(ids) and not unseen
         new = unseen.difference(page.known_rows, unsettled)
+        if unseen if self.memory.length is None else new:
+            self._fresh_until = max(self._fresh_until, page.number)
         self._new |= new
         self._later_count += len(new)
         self._new_page_count += bool(new)
         self._said = self._said if total is None else total
         self._most_said = max(self._most_said, total or 0)
+
+    def _is_beyond(self, page: _Page) -> bool:
+        """Return whether another page is shown for one beyond the end: oldest first all is new where nothing was."""
+        was_beyond = self.memory.before(page.number) >= (self.memory.length or 0)
+        return self.order is Order.OLDEST and was_beyond and 1 < page.number > self._fresh_until
 
     def _count_stall(self, page: _Page, *, is_new: bool) -> None:
         """Count a page that led no further: new rows push others along, or the end away."""
@@ -335,6 +356,8 @@ class Scan:
         length = self.memory.before(page.number) + page.row_count
         expected = max(self.memory.length or 0, self._most_said)
         is_known = self.memory.length is not None or self._most_said > 0
+        if self._is_pushed and self.order is not Order.OLDEST:
+            return True
         if length < expected:
             if (self.memory.is_cut or not page.row_count) and self._ask_again():
                 return False

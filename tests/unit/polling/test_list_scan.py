@@ -41,6 +41,8 @@ class World:
     rate: float = 0.0
     calm_after: int = 10**9
     pages_at_most: int = 10
+    clamps: bool = False  # it gives its last page, or that of `clamped_at`, for those beyond
+    clamped_at: int | None = None
     asked: list[int] = field(default_factory=list)
     meanwhile: Callable[[int], None] | None = None  # after so many pages
 
@@ -61,6 +63,7 @@ class World:
 
     def page(self, number: int) -> list[ExecutionSnapshot]:
         rows = self.rows[::-1] if self.order is Order.NEWEST else self.rows
+        number = min(number, self.clamped_at or max(1, -(-len(rows) // self.page_rows))) if self.clamps else number
         return rows[(number - 1) * self.page_rows : number * self.page_rows]
 
     def scan(self, *, crash_after: int | None = None) -> ScanResult | None:
@@ -305,6 +308,61 @@ def test_what_comes_further_down_than_may_be_read_is_a_gap_and_is_not_looked_for
     assert world.scan() == ScanResult(GapReason.UNORDERED, 1)
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
+@pytest.mark.parametrize("count", [51, 100, 130, 260, 300])
+@pytest.mark.parametrize("dated", [1.0, 0.0])
+def test_where_the_last_page_is_shown_for_those_beyond_it_the_list_ends_there(
+    order: Order, lie: str, count: int, dated: float
+) -> None:
+    world = World(order, lie, clamps=True, pages_at_most=60)
+    world.arrive(count, dated=dated)
+    for new in (0, 1, 49, 50, 0, 100):
+        world.arrive(new, dated=dated)
+        assert (world.scan(), world.missing(world.rows)) == (ScanResult(), [])
+        assert world.pages <= 12 * (len(world.rows) // 50 + 2)
+
+
+@pytest.mark.parametrize("lie", ["true", "null", "zero"])
+@pytest.mark.parametrize("page_rows", [25, 50])
+def test_where_a_list_that_ends_in_a_full_page_ends_is_found_by_few_requests(lie: str, page_rows: int) -> None:
+    world = World(Order.OLDEST, lie, clamps=True, page_rows=page_rows)
+    world.arrive(6 * page_rows)
+    for _ in range(2):
+        world.scan()
+    for gone in (0, 2 * page_rows, 0):
+        del world.rows[:gone]
+        assert world.scan() == ScanResult()
+        assert world.pages <= 6
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("dated", [1.0, 0.0])
+@pytest.mark.parametrize(
+    ("count", "lie", "gap", "at_most"),
+    [
+        (50, "true", None, None),
+        (50, "null", GapReason.UNORDERED, None),
+        (30, "null", GapReason.UNORDERED, None),
+        (130, "null", GapReason.UNORDERED, None),
+        (130, "true", GapReason.UNORDERED, 80),
+        (130, "zero", GapReason.UNORDERED, None),
+    ],
+)
+def test_a_list_that_shows_its_first_page_for_all_others_is_a_gap_unless_its_total_is_no_more(
+    order: Order, dated: float, count: int, lie: str, gap: GapReason | None, at_most: int | None
+) -> None:
+    world = World(order, lie, clamps=True, clamped_at=1)
+    world.arrive(count, dated=dated)
+    assert world.scan() == ScanResult(gap, at_most)
+    for new in (0, 60) if order is Order.OLDEST or not dated else (60,):  # newest first what is known ends the scan
+        world.arrive(new)
+        result = world.scan()
+        assert result
+        assert (result.gap is not None) is (gap is not None or new > 0)
+
+
 class Endless(World):
     """A list each page of which shows rows that no other page showed."""
 
@@ -322,11 +380,11 @@ def test_the_end_of_a_list_is_not_looked_for_for_ever() -> None:
         assert world.pages <= 2 * (world.pages_at_most + 2)
 
 
-class Clamped(World):
-    """A list that shows its last page for all beyond it."""
+class Around(World):
+    """A list that shows its first page again for all beyond its last one."""
 
     def page(self, number: int) -> list[ExecutionSnapshot]:
-        return super().page(min(number, max(1, -(-len(self.rows) // self.page_rows))))
+        return super().page(number) or super().page(1)
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
@@ -334,13 +392,29 @@ class Clamped(World):
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
 @pytest.mark.parametrize("count", [1, 49, 50, 51, 100, 130])
 @pytest.mark.parametrize("dated", [1.0, 0.0])
-def test_where_a_list_ends_that_has_a_page_for_every_number_is_not_looked_for_for_ever(
+def test_where_the_first_page_is_shown_for_those_beyond_the_last_nothing_is_missed_without_a_gap(
     order: Order, lie: str, count: int, dated: float
 ) -> None:
-    world = Clamped(order, lie, pages_at_most=60)
+    world = Around(order, lie, pages_at_most=60)
     world.arrive(count, dated=dated)
     for new in (0, 0, 1, 49, 50, 0, 100):
         world.arrive(new, dated=dated)
         result = world.scan()
         assert result
         assert result.gap is not None or not world.missing(world.rows)
+
+
+class Turning(World):
+    """A list that turns over with every page of it that is read."""
+
+    def page(self, number: int) -> list[ExecutionSnapshot]:
+        self.order = Order.OLDEST if self.order is Order.NEWEST else Order.NEWEST
+        return super().page(number)
+
+
+def test_a_list_that_turns_over_with_each_page_is_a_gap() -> None:
+    world = Turning(Order.NEWEST)
+    world.arrive(100)
+    result = world.scan()
+    assert result
+    assert result.gap is GapReason.UNORDERED

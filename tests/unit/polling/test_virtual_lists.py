@@ -188,6 +188,24 @@ async def test_an_answer_that_is_wrong_now_and_then_is_no_gap_and_hides_nothing(
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 40, [])
 
 
+def of_its_rows(count: int) -> int:
+    return -(-count // 50)
+
+
+def the_first(_count: int) -> int:
+    return 1
+
+
+@pytest.mark.parametrize(("last_page", "gaps"), [(of_its_rows, []), (the_first, ["unordered"])])
+async def test_oldest_first_a_list_that_answers_for_pages_beyond_its_last_is_read_or_a_gap(
+    store: SqlStore, clock: FakeClock, last_page: Callable[[int], int], gaps: list[str]
+) -> None:
+    old, since = lives(100, from_s=-HOUR_S, until_s=900.0), lives(20, from_s=1020.0, until_s=1040.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, oldest),), states_total=False, last_page=last_page)
+    result = await watched(store, clock, api, for_s=60)
+    assert (result.missing(old), result.missing(since), result.gaps) == (100, len(gaps) * 20, gaps)
+
+
 @pytest.mark.parametrize(("order", "size"), thinned([newest, oldest, by_id], [(50, 0.0), (130, 0.5)]))
 async def test_a_store_that_is_locked_in_the_first_scan_makes_no_history_reported(
     store: SqlStore, clock: FakeClock, path: Path, order: Order, size: tuple[int, float]
