@@ -182,7 +182,7 @@ class AccountCircuitBreaker:
             failures.unreadable_since, failures.ran_s = now, self._clock.running()
         refusal = EXECUTION_REASONS.get(reply.outcome)
         if refusal is not None:
-            # A gateway that refuses everything refuses the others too: one has succeeded since the last refusal.
+            # A gateway that refuses everything refuses the others too, so one of them must have succeeded meanwhile.
             is_own = bool(failures.refusals) and self.success_at is not None and self.success_at >= failures.refused_at
             is_own |= alone and refusal is not LostReason.FORBIDDEN
             failures.refused_from = failures.refused_from if failures.refusals else now
@@ -214,9 +214,9 @@ class AccountCircuitBreaker:
         return spread_s
 
     def to_verify(self, now: Monotonic) -> PollItem | None:
-        """Return what last succeeded if half the time to trouble has passed, and it was not asked for since.
+        """Return what last succeeded, to ask for it again once half the time to trouble has passed.
 
-        Before the account is called degraded it is: the failures may be the others' own.
+        If it still succeeds, the others failed by themselves, and the account is not degraded.
         """
         target, since = self.probe_target, self.failing_since
         if target is None or since is None or not target.queued or target.asked_at > since:

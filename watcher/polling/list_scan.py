@@ -293,9 +293,12 @@ class Scan:
         self._most_said = max(self._most_said, total or 0)
 
     def _is_beyond(self, page: _Page) -> bool:
-        """Return whether another page is shown for one beyond the end: oldest first all is new where nothing was."""
+        """Return whether the list has ended before it: the API shows another page again, which has nothing new.
+
+        Only oldest first: there every row is new that lies beyond the end of the last scan.
+        """
         was_beyond = self.memory.before(page.number) >= (self.memory.length or 0)
-        return self.order is Order.OLDEST and was_beyond and 1 < page.number > self._fresh_until
+        return self.order is Order.OLDEST and was_beyond and page.number > max(1, self._fresh_until)
 
     def _count_stall(self, page: _Page, *, is_new: bool) -> None:
         """Count a page that led no further: new rows push others along, or the end away."""

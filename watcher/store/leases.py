@@ -120,7 +120,7 @@ class Sharing:
     """What a replica keeps, may take, and is to give up, one at a time (`surplus`), and what it has taken of that.
 
     `may_take` has for each lease the rows that belong to it; what of it is not `taken` its last owner is still writing.
-    Of what is, it says whether a replica had it that did not give it up: it died, or lost touch.
+    `taken` says of each lease whether it was taken over from a replica that never gave it up: it died, or lost touch.
     In `next_free_us` something may be free that is wanted. `differs` says whether the configurations of the
     `replica_count` replicas that are alive do. What was taken `is_for_ever` where no other process may use the store.
     """

@@ -79,7 +79,9 @@ def test_a_full_disk_or_a_reader_that_is_gone_loses_a_line_and_ends_nothing(pipe
     gone_fd, write_fd = os.pipe()
     os.close(gone_fd)
     if is_full:
-        os.dup2(os.open("/dev/full", os.O_WRONLY), write_fd)
+        full_fd = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full_fd, write_fd)
+        os.close(full_fd)
     with os.fdopen(write_fd, "w") as stream:
         lines = LogLines(stream)
         lines.msg("lost")
