@@ -116,7 +116,8 @@ async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Sign
 
 
 async def test_a_terminal_that_is_closed_ends_it_and_a_hangup_before_reloads(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(3, ends_within_s=60.0))
+    # Nothing changes meanwhile: an event that is written to a closed terminal would end it with 1.
+    simulator = await stage.simulator(world_of(3, ends_within_s=9000.0, ends_after_s=6000.0))
     path = stage.write(document_of({"default": simulator}))
     terminal = await stage.terminal("run", "--config", str(path))
     await terminal.until("started")
