@@ -7,7 +7,7 @@ from math import inf
 import structlog
 
 from watcher.delivery.sink_state import SinkState
-from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.domain.delivery import TOGETHER_COUNT, Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
@@ -19,9 +19,6 @@ REJECTIONS = 5
 """So many refusals of a body in a row, and it will never be taken."""
 
 STEP_SPREAD = 0.2
-
-TOGETHER_COUNT = 3
-"""A group that failed so often goes event by event, if others got through meanwhile."""
 
 TOGETHER_CAP_S = 60.0
 """For no longer does `Retry-After` keep events that go together: one of them may be all that the receiver means."""

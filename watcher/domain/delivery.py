@@ -24,6 +24,10 @@ class DeliveryState(StrEnum):
     DEAD = "dead"
 
 
+TOGETHER_COUNT = 3
+"""What has failed so often with its group no longer goes with others of it, and if others get through, alone."""
+
+
 class MessagePlace(NamedTuple):
     """Where a message is that a receiver took: in which channel, and its number there, in the receiver's words."""
 

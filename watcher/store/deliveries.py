@@ -31,7 +31,7 @@ from sqlalchemy import (
     update,
 )
 
-from watcher.domain.delivery import Delivery, DeliveryState, MessagePlace, ProblemMessage
+from watcher.domain.delivery import TOGETHER_COUNT, Delivery, DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSINGS, TROUBLED_ENDS
 from watcher.domain.timestamps import Micros
@@ -119,6 +119,7 @@ _MEMBERS = (
         delivery.c.state == WAITING,
         delivery.c.group_key == bindparam("of_group"),
         or_(delivery.c.tried == false(), delivery.c.due_at <= bindparam("now")),
+        (delivery.c.attempts >= TOGETHER_COUNT) == bindparam("has_failed"),
     )
     .order_by(delivery.c.number)
     .limit(bindparam("limit"))
@@ -215,7 +216,8 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
 
 def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:
     limit = request.group_count + len(request.skip)
-    key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "limit": limit}
+    has_failed = first.attempts >= TOGETHER_COUNT
+    key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "has_failed": has_failed, "limit": limit}
     members = [first]
     numbers = {first.number}
     for row in connection.execute(_MEMBERS, key):

@@ -154,6 +154,23 @@ async def test_one_event_that_always_fails_costs_the_others_of_its_group_no_more
     assert rig.row("s00-1")["attempts"] <= 6
 
 
+async def test_one_event_that_always_fails_holds_up_no_other_though_it_is_tried_more_often_than_groups_go(
+    rig: Rig,
+) -> None:
+    """All others once went along with each retry, and died with it."""
+    await rig.restart(rules=replace(by("pipeline"), schedule_s=(1.0,), give_up_after_s=3600.0))
+    rig.sink.answer = lambda _: FAILED if "bad1" in rig.sink.batches[-1] else DELIVERED
+    await rig.record("bad", "with", data=of("p"))
+    names = [f"s{number:02}-" for number in range(60)]
+    for name in names:
+        await rig.record(name, data=of("p"))
+        await rig.go_for(3)
+    await rig.go_for(60)
+    assert {rig.row(f"{name}1")["state"] for name in ["with", *names]} == {"delivered"}
+    assert {rig.row(f"{name}1")["attempts"] for name in names[-30:]} == {1}
+    assert rig.row("bad1")["state"] == "waiting"
+
+
 async def test_a_group_that_fails_while_nothing_gets_through_stays_together(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.record("a", "b", data=of("p"))
@@ -172,7 +189,7 @@ async def test_each_of_a_group_dies_at_its_own_time(rig: Rig) -> None:
     await rig.record("a", data=of("p"))
     await rig.go_for(110)
     assert [rig.row(name)["state"] for name in ("a1", "a2", "b1", "a3")] == ["dead", "dead", "dead", "waiting"]
-    await rig.go_for(100)
+    await rig.go_for(130)  # it was first due when those before it were dead
     assert (rig.row("a3")["state"], rig.counted("dead")) == ("dead", 4)
 
 
