@@ -111,12 +111,16 @@ class ExecutionPoller:
         """Take in an answer that led to nothing that is to be written at once."""
         entry = evaluation.entry
         if evaluation.contradicts:
-            self._deps.metrics.contradicted.inc()
-            log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
+            self.contradicted(entry.known.execution)
         if evaluation.polled_at is not None:
             if not entry.unflushed:
                 self._session.flush_later(entry)
             entry.polled_at = evaluation.polled_at
+
+    def contradicted(self, execution: str) -> None:
+        """Log and count that another status was answered of an execution that has ended."""
+        self._deps.metrics.contradicted.inc()
+        log.warning("execution.contradicted", execution=execution, status="ended")
 
     def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: Monotonic) -> Evaluation:
         lost = entry.known.lost is not None

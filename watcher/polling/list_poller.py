@@ -205,7 +205,7 @@ class ListPoller:
         if not listing.whole_pages:
             return self._at_rest
         pages = sum(each.whole_pages for each in self._registry.listings.values())
-        rest_s = pages * self._deps.pacer.gap_s * (1 / WHOLE_SHARE - 1)
+        rest_s = self._deps.pacer.gap_s * (pages / WHOLE_SHARE - pages + 1)  # the last page has one of its own
         scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
         return Step(QueueKind.STALE, max(self._at_rest.wait_s, 0.0 if scan.order else rest_s))
 

@@ -82,14 +82,14 @@ class PageProcessor:
         changes = [ExecutionChange(lease, known.sequence, replace(known, found_at=when), ()) for known in named]
         if changes:
             await self._deps.store.record(ChangeSet(lease, tuple(changes)))
-        listing.rows.remember({known.execution: known.found_at or when for known in ended})
+        listing.rows.remember(ended, found_at=when)
         found_at = listing.rows.found_at([each.id for each in executions])
         forgotten_at = min(listing.cursor.complete_at, self._deps.api_now_us() - self._rules.history_us)
         for each in executions:
             at = dated(each)
             is_known = found_at[each.id] is not None or each.id in recorded
             if not is_known and is_terminal(each) and at is not None and at < forgotten_at:
-                listing.rows.remember({each.id: LONG_AGO})
+                listing.rows.remember([ExecutionRecord(each.id, listing.watch.pipeline)], found_at=LONG_AGO)
                 found_at[each.id] = LONG_AGO
         return recorded, found_at
 
@@ -152,6 +152,8 @@ class PageProcessor:
             self._poll_queue.take(entry)
         elif entry is None:
             if execution.id not in page.fresh:
+                if listing.rows.contradicts(execution, now=self._clock.steady_us()):
+                    self._poller.contradicted(execution.id)
                 return None
             recorded = page.recorded.get(execution.id)
             is_early = not page.scanned and not listing.cursor.complete_at and recorded is None

@@ -5,14 +5,15 @@ Which open executions each page should show, which have ended, and how far the s
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
-from watcher.domain.execution import ExecutionSnapshot
-from watcher.domain.timestamps import EARLIEST, Micros, Monotonic, from_us
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, from_us
+from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Cursor, Watch
 from watcher.polling.list_scan import SETTLED_AFTER_US, ListMemory, Scan
 from watcher.polling.poll_item import PollItem, TrackedExecution
@@ -20,6 +21,14 @@ from watcher.polling.sort_order import Order
 
 REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
+
+
+class Ended(NamedTuple):
+    """An execution that has ended: when a list first showed it, by the API's clock, how it ended, and when, by ours."""
+
+    found_at: Micros
+    status: str | None = None
+    at: Micros = NEVER
 
 
 class PageIndex:
@@ -35,7 +44,7 @@ class PageIndex:
         self._memory = memory
         self._arrived = 0
         self._noted: set[TrackedExecution] = set()  # where the scan under way showed them
-        self._ended: OrderedDict[str, Micros] = OrderedDict()
+        self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._pages: dict[int, dict[TrackedExecution, None]] = {}
         self._page_of: dict[TrackedExecution, int] = {}
         self._laid_out = (0, 0)
@@ -50,7 +59,7 @@ class PageIndex:
         self._noted.discard(entry)
         self._move(entry, None)
         if entry.known.ended_at is not None:
-            self.remember({entry.known.execution: entry.known.found_at})
+            self.remember([entry.known])
 
     def page_of(self, entry: TrackedExecution) -> int | None:
         """Return the page that should show an entry."""
@@ -112,20 +121,32 @@ class PageIndex:
 
     # Those that have ended
 
-    def remember(self, ended: dict[str, Micros]) -> None:
-        """Remember of ended executions when they were found (microseconds, by the API's clock)."""
-        for execution, found_at in ended.items():
-            self._ended[execution] = found_at
-            self._ended.move_to_end(execution)
+    def remember(self, ended: Iterable[ExecutionRecord], *, found_at: Micros = NEVER) -> None:
+        """Remember executions that have ended, those without a time of their own as found at this."""
+        for known in ended:
+            status = None if known.lost else known.status
+            self._ended[known.execution] = Ended(known.found_at or found_at, status, known.ended_at or NEVER)
+            self._ended.move_to_end(known.execution)
         while len(self._ended) > REMEMBERED_COUNT:
             self._ended.popitem(last=False)
 
+    def contradicts(self, row: ExecutionSnapshot, *, now: Micros) -> bool:
+        """Return, once, whether a row says otherwise of an execution that has ended. That a list lags behind is not."""
+        ended = self._ended.get(row.id)
+        if ended is None or ended.status in {None, row.status}:
+            return False
+        if not is_terminal(row) and now < ended.at + SETTLED_AFTER_US:
+            return False
+        self._ended[row.id] = ended._replace(status=None)
+        return True
+
     def found_at(self, executions: Collection[str]) -> dict[str, Micros | None]:
         """Return when a list first showed these executions, `None` if one is unknown as far as memory goes."""
-        return {
-            each: entry.known.found_at if (entry := self.entries.get(each)) is not None else self._ended.get(each)
-            for each in executions
-        }
+        found: dict[str, Micros | None] = {}
+        for each in executions:
+            entry, ended = self.entries.get(each), self._ended.get(each)
+            found[each] = entry.known.found_at if entry is not None else None if ended is None else ended.found_at
+        return found
 
     def unknown(self, executions: Collection[str]) -> list[str]:
         """Return those of which only the store may know; what is remembered of the others is not forgotten next."""

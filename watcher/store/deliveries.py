@@ -217,7 +217,13 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
 def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:
     limit = request.group_count + len(request.skip)
     has_failed = first.attempts >= TOGETHER_COUNT
-    key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "has_failed": has_failed, "limit": limit}
+    key = {
+        "of_sink": sink_id,
+        "of_group": first.group_key,
+        "now": request.now,
+        "has_failed": has_failed,
+        "limit": limit,
+    }
     members = [first]
     numbers = {first.number}
     for row in connection.execute(_MEMBERS, key):

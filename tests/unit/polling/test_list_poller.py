@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from stores import HeardStore, held, upkeep
+from structlog.testing import capture_logs
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, Start, pages_of, said
 
 from watcher.clerk.api import PAGE_ROWS, Reply
@@ -73,6 +74,28 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(start
     assert await emitted(account) == [("execution.success", name(2))]
     assert asked(account, name(2)) == asked(account, name(1)) == 0
     assert account.metrics.registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
+
+
+@pytest.mark.parametrize("later", ["failed", "running"])
+async def test_what_a_list_says_against_an_end_is_logged_and_counted_once_and_not_reported(
+    start: Start, later: str
+) -> None:
+    account = await whole_account(start, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(5)
+    show(account, row(2, "success", ended_s=-6), row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(5)
+    await emitted(account)
+    with capture_logs() as logs:
+        show(account, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
+        await account.run_for(2)
+        assert logs == []  # a list may lag behind
+        show(account, row(2, later), row(1, "success", age_s=60, ended_s=50))
+        await account.run_for(30)
+    (said,) = [line for line in logs if line["event"] == "execution.contradicted"]
+    assert (said["execution"], said["log_level"]) == (name(2), "warning")
+    labels = {"account": "default", "outcome": "contradicted"}
+    assert account.metrics.registry.get_sample_value("watcher_polls_total", labels) == 1
+    assert await emitted(account) == []
 
 
 async def test_what_one_page_brings_is_one_change_for_the_store(start: Start, heard: HeardStore) -> None:
@@ -549,6 +572,17 @@ async def test_deeper_pages_that_stay_refused_are_reported_once(start: Start) ->
     refuse(account, 2, 3, outcome=Outcome.FORBIDDEN)
     await account.run_for(1200)
     assert await gaps(account) == [("forbidden", 70)]
+
+
+@pytest.mark.parametrize("count", [90, 390])
+async def test_a_list_without_an_order_takes_no_more_than_a_quarter_of_the_requests(start: Start, count: int) -> None:
+    rows = history(count)
+    Random(1).shuffle(rows)
+    account = await whole_account(start, *rows, rate_per_s=2.0)
+    await account.run_for(60)
+    before = len(account.api.asked)
+    await account.run_for(600)
+    assert 0.2 * 2.0 * 600 <= len(account.api.asked) - before <= 0.25 * 2.0 * 600
 
 
 @pytest.mark.untraced
