@@ -93,6 +93,6 @@ async def test_a_request_is_taken_as_it_was_signed_and_in_no_other_form(verify: 
     tampered = {**good, "webhook-id": "b0617419-fe66"}
     unsigned = {**good, "webhook-signature": "v1,"}
     foreign = request(secrets=(OTHER,))
-    old, early = request(age_s=310), request(age_s=-310)
-    refused = [await verify(BODY, each) for each in (tampered, unsigned, foreign, old, early)]
+    refused = [await verify(BODY, each) for each in (tampered, unsigned, foreign)]
+    refused += [await verify(BODY, request(age_s=age_s)) for age_s in (310, -310)]
     assert [*refused, await verify(BODY + b" ", good)] == [False] * 6
