@@ -246,7 +246,9 @@ async def fill(store: SqlStore, clock: SetClock) -> None:
     now, rows = clock.steady_us(), []
     pipeline = PipelineSnapshot({"running": 2, "paused": 1}, {"running": START_US}, "ssfsu", START_US, now)
     snapshots: dict[Source, AccountSnapshot | SinkSnapshot] = {
-        Source("account", "default"): AccountSnapshot(3.6, 3.4, 61.0, {PIPELINE: pipeline}),
+        Source("account", "default"): AccountSnapshot(
+            3.6, 3.4, 61.0, {PIPELINE: pipeline, NAMED: PipelineSnapshot(name="Support triage")}
+        ),
         Source("sink", "ops"): SinkSnapshot("410", START_US, None),
     }
     for source, body in snapshots.items():

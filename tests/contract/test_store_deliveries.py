@@ -297,7 +297,7 @@ async def test_how_a_sink_is_is_kept_with_a_turn_or_without_and_the_last_word_co
     assert (record_.backoff, record_.clock_s) == (BackoffState(60.0, 40.0), 8.0)
     rig.clock.us += 70 * SECOND_US
     assert (await rig.ops.load(fingerprint="one")).backoff == BackoffState(-10.0, 40.0)
-    assert (await rig.ops.load(fingerprint="two")).backoff == BackoffState(None, 40.0)  # no pause of another receiver
+    assert (await rig.ops.load(fingerprint="two")).backoff == BackoffState(-10.0, 40.0)  # only time ends a pause
     assert (await rig.owned.load_account()).backoff == BackoffState(None, 2.0)
 
 

@@ -130,8 +130,9 @@ async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
     scene.simulator.dice.faults = Faults(windows=(Window(Fault.UNAUTHORIZED),))
     code, stdout, stderr = await ended(await scene.wait(OPEN.execution, "--json"))
     assert code == 4
-    emitted = "error: Clerk Chat refuses this key (401)\nhint: the key came from accounts.default.api_key in "
-    assert (stderr[: len(emitted)], stderr.count("\n")) == (emitted, 2)
+    said = json.loads(stderr)["error"]
+    assert (said["code"], said["message"], said["exit"]) == ("unreachable", "Clerk Chat refuses this key (401)", 4)
+    assert said["hint"].startswith("the key came from accounts.default.api_key in ")
     assert [json.loads(line)["data"]["reason"] for line in stdout.splitlines()] == ["unauthorized"]
     assert API_KEY not in stdout + stderr
     assert len(requests_of(scene.simulator.request_log, OPEN.execution)) == 1

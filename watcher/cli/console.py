@@ -26,7 +26,7 @@ WHOLE = 16
 
 _TIME = re.compile(r"(At|[sS]ince|[uU]ntil|oldest)$")
 _SIGNS = {
-    **dict.fromkeys(("critical", "error", "dead", "failing", "disabled"), ("✕ ", "red")),
+    **dict.fromkeys(("critical", "error", "dead", "failing", "degraded", "disabled"), ("✕ ", "red")),
     **dict.fromkeys(("warning", "paused", "retrying", "held"), ("! ", "yellow")),
     **dict.fromkeys(("well", "delivered", "accepted"), ("✓ ", "green")),
 }

@@ -53,6 +53,8 @@ class OpenProblems:
         self._refresh_at = LATEST if sink.refresh_every_s is None else clock.monotonic()
         self._refreshing: asyncio.Task[None] | None = None
         self.next_at = min(self._check_at, self._refresh_at)
+        if sink.refresh_every_s is not None:
+            deps.metrics.refreshes()
 
     async def tick(self, now: Monotonic) -> None:
         """Do what it is time for. Raises `StoreError`."""

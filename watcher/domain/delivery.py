@@ -25,7 +25,7 @@ class DeliveryState(StrEnum):
 
 
 TOGETHER_COUNT = 3
-"""What has failed so often with its group no longer goes with others of it, and if others get through, alone."""
+"""A group that failed so often goes event by event once others get through, and apart from new events until then."""
 
 
 class MessagePlace(NamedTuple):

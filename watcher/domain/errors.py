@@ -36,6 +36,14 @@ class UsageError(WatcherError):
     exit_code = Exit.USAGE
 
 
+class WaitEndedError(WatcherError):
+    """A wait is over without an end of its execution."""
+
+    def __init__(self, message: str, exit_code: Exit) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class StoreError(WatcherError):
     """The store could not be read or written. Nothing was recorded; the same work may be tried again."""
 

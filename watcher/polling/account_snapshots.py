@@ -97,4 +97,5 @@ class AccountSnapshots:
 
     def _name_of(self, pipeline: str) -> str:
         """Return what the file calls a pipeline, or else the API, or its id until that has said so."""
-        return self._names.get(pipeline) or self._deps.evaluator.pipeline_names.get(pipeline) or pipeline
+        stood = self._deps.metrics.pipelines[pipeline].name
+        return self._names.get(pipeline) or self._deps.evaluator.pipeline_names.get(pipeline) or stood or pipeline

@@ -226,7 +226,7 @@ class PipelineMetrics:
 
     def restore(self, stood: PipelineSnapshot) -> None:
         """Go on from what is written down. It has the first and the last time of the ends; the others lie evenly."""
-        self.last_started_at, last_at = stood.last_started_at, stood.last_ended_at
+        self.name, self.last_started_at, last_at = stood.name, stood.last_started_at, stood.last_ended_at
         if stood.ends and last_at is not None:
             first_at = last_at if stood.ends_from is None else stood.ends_from
             step_us = (last_at - first_at) / max(1, len(stood.ends) - 1)
@@ -263,6 +263,7 @@ class PipelineMetrics:
     def snapshot(self) -> PipelineSnapshot:
         """Return how the pipeline stands, to be written down."""
         return PipelineSnapshot(
+            name=self.name,
             open=self.open,
             oldest=self.oldest,
             ends="".join(end for _, end in self.ends),
@@ -378,6 +379,11 @@ class SinkMetrics:
         """Count a delivery that got through so many seconds after its recording: below 0 by a clock that was ahead."""
         self.outcomes[state].inc()
         self._delay.observe(max(0.0, delay_s))
+
+    def refreshes(self) -> None:
+        """Count refreshes of the open problems from 0: the sink is of those that ask for it."""
+        for outcome in ("ok", "failed"):
+            self._refreshes.labels(self._name, outcome)
 
     def refreshed(self, *, well: bool) -> None:
         """Count a refresh of the open problems at the sink."""

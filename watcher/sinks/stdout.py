@@ -95,14 +95,15 @@ def event_line(event: Mapping[str, Any], *, whole_ids: bool = False, note: str =
     execution = data.get("execution", {})
     subject, _, status = event["type"].partition(".")
     glyph, style = Alert.of(event).sign
-    line = Text(f"{datetime.fromisoformat(data['observed']['at']).astimezone():%H:%M:%S} ")
+    observed = {"at": event["time"]} if subject == "problem" else data["observed"]  # a reminder has that of the opening
+    line = Text(f"{datetime.fromisoformat(observed['at']).astimezone():%H:%M:%S} ")
     line.append(f"{glyph} {status if subject in ('execution', 'account') else event['type']:<8}", style=style)
     about = harmless(first_visible(data.get("pipeline", {}).get("name"), data.get("sink"), data.get("account")))
     line.append(f" {about:<20}")
     id_ = event.get("subject", "")
     line.append(f" {id_ if whole_ids or not id_ else f'{id_[:4]}…{id_[-4:]}'}  ", style="dim")
     ran = f"ran {execution['durationSeconds']:.1f} s" if "durationSeconds" in execution else ""
-    line.append(f"{ran:<11} {_seen(data['observed']):<17}{note}", "dim")
+    line.append(f"{ran:<11} {_seen(observed):<17}{note}", "dim")
     line.append(f"  {reason}" if (reason := why(data)) else "")
     line.rstrip()
     return line

@@ -61,13 +61,11 @@ _TOP = 2**63 - 1
 class Overview:
     """What the first view needs of the store.
 
-    `sources` are all accounts, pipelines and sinks with their snapshots, `titles` what the API calls pipelines;
-    `problems` those that are open, but overdue executions, which are apart. `dead` counts dead letters by sink, of all
-    and of late.
+    `sources` are all accounts, pipelines and sinks with their snapshots; `problems` those that are open, but overdue
+    executions, which are apart. `dead` counts dead letters by sink, of all and of late.
     """
 
     sources: Sequence[AnyRow]
-    titles: Mapping[str, str | None]
     problems: Sequence[AnyRow]
     overdue: Sequence[AnyRow]
     gaps: Sequence[AnyRow]
@@ -255,7 +253,6 @@ class ConsoleStore:
             sinks = names_of(connection, "sink").items()
             return Overview(
                 sources=connection.execute(_SOURCES).all(),
-                titles={row.name: row.title for row in connection.execute(_TITLES)},
                 problems=connection.execute(_OPEN_OTHERS).all(),
                 overdue=connection.execute(_OVERDUE, {"limit": LOOKED_AT_COUNT}).all(),
                 gaps=connection.execute(_GAPS, {"since": since}).all(),
@@ -495,4 +492,3 @@ _COUNT_DEAD = text(
 _SOURCES = select(
     source.c.kind, source.c.name, source.c.state, source.c.paused_until, snapshot.c.written_at, snapshot.c.body
 ).outerjoin(snapshot, snapshot.c.source_id == source.c.id)
-_TITLES = select(source.c.name, scan.c.name.label("title")).join(scan, scan.c.pipeline_id == source.c.id)

@@ -74,13 +74,12 @@ class SinkStore(LeasedStore):
         """Return what is recorded of the sink, which is present again.
 
         `fingerprint` stands for its block in the configuration. Another block may name another receiver, which has not
-        asked for a pause, nor to be left alone; that something gets through to it is still to be seen, so a disabled
-        sink is a failing one from then on.
+        asked to be left alone; that something gets through to it is still to be seen, so a disabled sink is a failing
+        one from then on.
         """
         same_block = source.c.fingerprint == fingerprint
         state = case((same_block, source.c.state), (source.c.state == "disabled", "failing"), else_=source.c.state)
-        paused_until = case((same_block, source.c.paused_until), else_=None)
-        values = {"fingerprint": fingerprint, "absent_since": None, "state": state, "paused_until": paused_until}
+        values = {"fingerprint": fingerprint, "absent_since": None, "state": state}
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, sink_id: int) -> SinkRecord:

@@ -199,9 +199,8 @@ async def replay(console: Console, asked: models.ReplayRequest) -> models.Replay
     _sink(console, asked.sink)
     count = await console.operator.replay(asked.sink, None if asked.ids is None else [int(id_) for id_ in asked.ids])
     if not count:
-        raise RefusedError(
-            HTTPStatus.CONFLICT, "none of these is a dead letter: what waits already is sent in any case"
-        )
+        status = HTTPStatus.CONFLICT if asked.ids is None else HTTPStatus.NOT_FOUND
+        raise RefusedError(status, "none of these is a dead letter: what waits already is sent in any case")
     return models.Replayed(replayed=count)
 
 
@@ -405,14 +404,20 @@ async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
     except web.HTTPRequestEntityTooLarge:
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a body has at most 64 KiB") from None
     except ValidationError as error:
-        mistakes = error.errors(include_url=False, include_context=False, include_input=False)
-        is_json = mistakes[0]["type"] != "json_invalid"
-        texts = [f"{each['loc'][0]}: {each['msg']}" if each["loc"] else each["msg"] for each in mistakes]
+        is_json = error.errors(include_context=False, include_input=False)[0]["type"] != "json_invalid"
         status = HTTPStatus.UNPROCESSABLE_ENTITY if is_json else HTTPStatus.BAD_REQUEST
-        raise RefusedError(status, "; ".join(texts)) from None
+        raise RefusedError(status, mistakes_in(error)) from None
     if "\\u0000" in asked.model_dump_json():  # PostgreSQL keeps none
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "a text holds a null character; leave it out")
     return () if route.asked is models.Asked else (asked,)
+
+
+def mistakes_in(error: ValidationError) -> str:
+    """Return what cannot be read, and why, by the names it was given under."""
+    found = error.errors(include_context=False, include_input=False)
+    return "; ".join(
+        ": ".join((*map(str, each["loc"][:1]), each["msg"].removeprefix("Value error, "))) for each in found
+    )
 
 
 def query_of(given: MultiMapping[str], model: type[models.Asked]) -> dict[str, Any]:

@@ -340,8 +340,9 @@ class AccountStatus(Answer):
     """An account and what it spends, in requests a second."""
 
     name: str
-    trouble: str | None = None
-    wanted: float | None = None
+    state: Literal["well", "degraded"]
+    reason: str | None = Field(default=None, description="Of `account.degraded`.")
+    needed: float | None = None
     used: float | None = None
     allowed: float
     longest_gap_seconds: float | None = None

@@ -74,9 +74,7 @@ def page_routes(
             except StoreError:
                 return message(request, 503, "The store does not answer", "Nothing is lost. This page tries again.")
             except ValidationError as error:
-                problem = error.errors()[0]
-                where = ".".join(map(str, problem["loc"]))
-                return message(request, 400, "This filter cannot be used", f"{where}: {problem['msg']}")
+                return message(request, 400, "This filter cannot be used", f"{api.mistakes_in(error)}.")
             needs = sum(not each.acknowledged for each in status.needs)
             return respond(request, template, {"needs": needs, **found})
 

@@ -221,17 +221,19 @@ async def find_status(console: Console) -> models.Status:
     pipelines: list[models.PipelineStatus] = []
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
+        stands = dict(accounts[watch.account].get("pipelines", {}).get(id_, {}))
+        called = stands.pop("name", id_)
         pipelines.append(
             models.PipelineStatus(
                 account=watch.account,
                 id=id_,
-                name=watch.name or found.titles.get(name),
+                name=watch.name or (called if called != id_ else None),
                 labels=watch.labels,
                 runbook=watch.runbook,
                 whole=not watch.executions,
                 problems=list(dict.fromkeys(row.kind for row in of_pipelines[name])),
                 silenced_until=max((end for match, end in silent if fits(watch, match)), default=None),
-                **accounts[watch.account].get("pipelines", {}).get(id_, {}),
+                **stands,
             )
         )
     opened = Counter[str]()
@@ -247,8 +249,9 @@ async def find_status(console: Console) -> models.Status:
         accounts=[
             models.AccountStatus(
                 name=name,
-                trouble=row.get("state"),
-                wanted=row.get("wanted_per_s"),
+                state="degraded" if row.get("state") else "well",
+                reason=row.get("state"),
+                needed=row.get("wanted_per_s"),
                 used=row.get("used_per_s"),
                 allowed=settings.accounts[name].rate_limit,
                 longest_gap_seconds=row.get("longest_gap_s"),

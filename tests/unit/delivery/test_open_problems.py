@@ -223,6 +223,13 @@ def refreshes(rig: Rig, outcome: str) -> float | None:
     return rig.metrics.registry.get_sample_value("watcher_alertmanager_refreshes_total", labels)
 
 
+async def test_refreshes_are_counted_from_0_at_a_sink_that_asks_for_them(rig: Rig) -> None:
+    assert refreshes(rig, "ok") is None
+    rig.sink.refresh_every_s = 60.0
+    await rig.restart()
+    assert (refreshes(rig, "ok"), refreshes(rig, "failed")) == (0, 0)
+
+
 @pytest.fixture
 async def forgetful(rig: Rig) -> Rig:
     """A receiver that has what it is told in memory only, such as a problem that is open."""

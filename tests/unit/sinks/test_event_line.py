@@ -3,6 +3,7 @@
 import os
 import pty
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def test_a_line_of_an_account_needs_no_execution() -> None:
     data = {"account": "eu", "observed": {"at": "2026-11-24T10:00:01.000Z"}}
     event = EVENT | {"type": "account.degraded", "data": data}
     assert "✕ degraded eu" in event_line(event).plain
+
+
+def test_a_line_of_a_reminder_has_its_own_time_and_not_that_of_what_it_reminds_of() -> None:
+    event = EVENT | {"type": "problem.reminder", "time": "2026-11-24T14:00:07.000Z"}
+    line = event_line(event).plain
+    assert line.startswith(f"{datetime.fromisoformat(event['time']).astimezone():%H:%M:%S} ")
+    assert "seen" not in line
 
 
 def test_an_error_without_a_node_is_shown_too() -> None:

@@ -50,11 +50,13 @@ async def test_the_status_says_how_everything_stands(desk: Desk) -> None:
     assert (pipeline["name"], pipeline["whole"], pipeline["labels"]) == ("Sales agent", True, {"team": "sales"})
     assert pipeline["silencedUntil"] == "2026-11-25T00:00:00Z"
     assert (named["whole"], named["open"], "silencedUntil" in named) == (False, {}, False)
+    assert named["name"] == "Support triage"  # the API's, for the file has none
     sinks = {each["name"]: each for each in status["sinks"]}
     assert (sinks["ops"]["state"], sinks["ops"]["answer"], sinks["ops"]["dead"]) == ("disabled", "410", 1)
     assert (sinks["chat"]["state"], sinks["chat"]["type"], "asOf" in sinks["chat"]) == ("well", "webhook", False)
     (account,) = status["accounts"]
-    assert (account["trouble"], account["wanted"], account["allowed"]) == ("unreachable", 3.6, 5.0)
+    assert (account["state"], account["reason"]) == ("degraded", "unreachable")
+    assert (account["needed"], account["allowed"]) == (3.6, 5.0)
     assert "asOf" in account
     (silence,) = status["silences"]
     assert (silence["active"], silence["pipelines"], silence["comment"]) == (True, 1, "shop closed")
@@ -262,7 +264,8 @@ async def test_what_is_written_holds_though_whoever_asked_has_left(desk: Desk, m
 
 async def test_dead_letters_are_sent_again(desk: Desk) -> None:
     assert await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "state": "dead"}) == (200, {"replayed": 1})
-    assert (await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "ids": ["1", "2"]}))[0] == 409
+    assert (await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "ids": ["1", "2"]}))[0] == 404
+    assert (await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "state": "dead"}))[0] == 409
     assert (await desk.found("/deliveries?state=dead"))["items"] == []
 
 

@@ -232,7 +232,8 @@ async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(de
         ("/pipelines/default/x", 404, "no such pipeline"),
         (f"/problems/{execution_id(99)}", 404, "no such problem"),
         ("/deliveries?state=lost", 400, "state:"),
-        ("/executions?label=team", 400, "label.0:"),
+        ("/executions?label=team", 400, "label:"),
+        ("/executions?since=foo", 400, "since: is not a duration"),
         ("/executions?after=x", 422, "after:"),
     ],
 )

@@ -48,7 +48,7 @@ PIPELINE_FIELDS = ("state", "name", *(f"open.{each}" for each in OPEN), "oldest"
 ROW_FIELDS = ("account", "id", *PIPELINE_FIELDS, "lastStartedAt", "lastEndedAt", "problems", "silencedUntil")
 NEED_FIELDS = ("title", "reason", "since", "acknowledged")
 SINK_FIELDS = ("state", "name", "waiting", "dead", "answer", "nextTryAt")
-ACCOUNT_FIELDS = ("state", "name", "used", "wanted", "allowed", "trouble")
+ACCOUNT_FIELDS = ("state", "name", "used", "needed", "allowed", "reason")
 EVENT_FIELDS = ("time", "type", "data.account", "data.pipeline.id", "data.pipeline.name", "subject", "reason", "id")
 PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", "acknowledged.by", "acknowledged.until")
 SILENCE_FIELDS = ("id", "active", "from", "until", "weekly", "pipelines", "match", "by", "comment")
@@ -109,11 +109,14 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
     lines = ((failure, "bold red"), (head, ""), verdict)
     parts: list[RenderableType] = [Text(printed(text, console=console), style) for text, style in lines if text]
     pipelines = sorted(map(_pipeline, found["pipelines"]), key=lambda each: (each["state"] == "well", each["name"]))
-    accounts = [{**each, "state": "failing" if "trouble" in each else "well"} for each in found["accounts"]]
     parts.append(table(NEED_FIELDS, needs[:NEEDS_SHOWN], console=console))
     if len(needs) > NEEDS_SHOWN:
         parts.append(f"and {len(needs) - NEEDS_SHOWN:,} more: watcher problems")
-    for fields, items in ((PIPELINE_FIELDS, pipelines), (SINK_FIELDS, found["sinks"]), (ACCOUNT_FIELDS, accounts)):
+    for fields, items in (
+        (PIPELINE_FIELDS, pipelines),
+        (SINK_FIELDS, found["sinks"]),
+        (ACCOUNT_FIELDS, found["accounts"]),
+    ):
         parts += ["", table(fields, items, console=console)]
     return Group(*parts)
 

@@ -15,12 +15,12 @@ from rich.text import Text
 
 from watcher.cli.config_loading import parse_seconds, read_config
 from watcher.cli.console import console_on
-from watcher.cli.shell import ConfigOption, put_error, run_interruptible
+from watcher.cli.shell import ConfigOption, run_interruptible
 from watcher.cli.wait import Progress, View, wait_for
 from watcher.config.document import quoted
 from watcher.config.locate import find_config
 from watcher.config.models import AccountSettings, Settings, WatchSettings
-from watcher.domain.errors import ConfigError, Exit, UsageError
+from watcher.domain.errors import ConfigError, Exit, UsageError, WaitEndedError
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.units import spell_duration
 
@@ -64,14 +64,12 @@ def wait(
             )
         )
     if ending is not None and ending.problem:
-        put_error(f"error: {ending.problem}")
         hints = {
             Exit.UNREACHABLE: f"polled {asked.base_url} for {spell_duration(polling.degraded_after_s)}",
             Exit.NOT_FOUND: "are both ids right, and is it an execution of this pipeline and of this key's account?",
         }
         hint = f"the key came from {key_place}" if ending.key_refused else hints.get(ending.code)
-        if hint:
-            put_error(f"hint: {hint}")
+        raise WaitEndedError(ending.problem + (f"\nhint: {hint}" if hint else ""), ending.code)
     raise typer.Exit(ending.code if ending else Exit.FAILED)
 
 

@@ -34,7 +34,9 @@ def status(*needs: Need) -> Status:
         }
     )
     sinks = [SinkStatus(name="ops", type="webhook", state="failing", waiting=14, dead=2, answer="503 busy")]
-    accounts = [AccountStatus(name="eu", trouble="unauthorized", wanted=7.1, used=5, allowed=5, pipelines=2)]
+    accounts = [
+        AccountStatus(name="eu", state="degraded", reason="unauthorized", needed=7.1, used=5, allowed=5, pipelines=2)
+    ]
     counts = {"new": 41, "running": 1_104, "paused": 0}
     return Status(
         version="1.2", needs=needs, open=counts, pipelines=[well, failing], sinks=sinks, accounts=accounts, silences=[]
@@ -89,7 +91,7 @@ def test_on_a_terminal_what_needs_somebody_comes_first_and_what_fails_before_wha
         "✕ failing Sales agent 41 1102",
         "✓ well Onboarding",
         "✕ failing ops 14 2 503 busy",
-        "✕ failing eu 5.0 7.1",
+        "✕ degraded eu 5.0 7.1",
     )
     found = [next(place for place, line in enumerate(lines) if line.startswith(part)) for part in parts]
     assert found == sorted(found)
