@@ -191,7 +191,7 @@ async def test_a_store_of_the_first_version_becomes_what_the_tables_say(database
     url = first_store(databases, kind)
     await use(url)
     assert versions(url) == (SCHEMA_VERSION, OLDEST_READER)
-    assert differences(url) == [], "a revision makes what the tables say, or another one goes on from there"
+    assert differences(url) == [], "raise SCHEMA_VERSION, and let a revision make what watcher/store/tables.py says"
     assert run(url, "SELECT count(*) FROM delivery") == [(1,)]
 
 
