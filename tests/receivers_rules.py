@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -178,6 +178,16 @@ def check_alertmanager(body: bytes) -> list[dict[str, Any]]:
         assert ended_after(alert) >= timedelta()
         assert "generatorURL" not in alert or re.fullmatch(r"https?://\S+", alert["generatorURL"])
     return alerts
+
+
+CHECKS: Mapping[str, Callable[[bytes], Any]] = {
+    "slack": check_slack,
+    "discord": check_discord,
+    "teams": check_teams,
+    "pagerduty": check_pagerduty,
+    "alertmanager": check_alertmanager,
+}
+"""What judges the messages of a template."""
 
 
 def ended_after(alert: dict[str, Any]) -> timedelta:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import LINE_BYTES, NAMESPACE, encode, timestamp, truncate
 from watcher.domain.event import EventType
-from watcher.domain.problems import PROBLEM_KINDS, severity_of
+from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, severity_of
 from watcher.domain.timestamps import NEVER
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -29,13 +29,9 @@ HOSTILE_PARTS = (
 BLANKS = (" ", "\n\t", "\xa0\u2003")
 """What others may call something so that nobody sees a name."""
 
-KINDS_OF_CLOSINGS = {
-    EventType.PIPELINE_RECOVERED: EventType.PIPELINE_FAILING,
-    EventType.PIPELINE_ACTIVE: EventType.PIPELINE_SILENT,
-    EventType.ACCOUNT_RECOVERED: EventType.ACCOUNT_DEGRADED,
-    EventType.SINK_RECOVERED: EventType.SINK_FAILING,
-    EventType.PROBLEM_CLOSED: EventType.PIPELINE_FAILING,
-}
+KINDS_OF_CLOSINGS = {closing: kind for kind, closing in CLOSED_BY.items() if kind is not EventType.SINK_DISABLED}
+KINDS_OF_CLOSINGS[EventType.PROBLEM_CLOSED] = EventType.PIPELINE_FAILING
+"""A problem that such an event may close, by its kind."""
 
 MOVES = frozenset(f"execution.{word}" for word in ("paused", "success", "failed", "unrecognized", "lost"))
 """What happens to an execution that runs."""

@@ -16,18 +16,15 @@ from structlog.testing import capture_logs
 
 from watcher.runtime.http_client import REMEDIES
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink
-from watcher.sinks.webhook import TemplateFile
+from watcher.sinks.webhook import PRESETS, TemplateFile
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
     "batch": {"group": {}},
-    "slack": {"template": "slack"},
-    "discord": {"template": "discord"},
-    "teams": {"template": "teams"},
+    **{name: {"template": name} for name in PRESETS},
     "pagerduty": {"template": "pagerduty", "routing_key": "k" * 32},
-    "alertmanager": {"template": "alertmanager"},
     "own": {"template": TemplateFile("chat.json.j2", '{"text": {{ headline | tojson }}}')},
     "slack_bot": {"type": "slack_bot", "token": TOKEN, "channel": CHANNEL},
 }

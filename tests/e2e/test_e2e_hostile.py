@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from e2e.stage import Stage, document_of
-from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
+from receivers_rules import CHECKS, texts_of
 from sample_events import hostile_text
 
 from watcher.runtime.clock import Clock
@@ -22,11 +22,8 @@ KEY = "k" * 32
 KINDS: Mapping[str, tuple[Callable[[bytes], Any], Mapping[str, Any]]] = {
     "plain": (json.loads, {}),
     "batch": (json.loads, {"group": {"wait": "200ms"}}),
-    "slack": (check_slack, {"template": "slack", "rate_limit": "1000/s"}),
-    "discord": (check_discord, {"template": "discord", "rate_limit": "1000/s"}),
-    "teams": (check_teams, {"template": "teams", "rate_limit": "1000/s"}),
-    "pagerduty": (check_pagerduty, {"template": "pagerduty", "routing_key": KEY, "rate_limit": "1000/s"}),
-    "alertmanager": (check_alertmanager, {"template": "alertmanager"}),
+    **{name: (check, {"template": name, "rate_limit": "1000/s"}) for name, check in CHECKS.items()},
+    "pagerduty": (CHECKS["pagerduty"], {"template": "pagerduty", "routing_key": KEY, "rate_limit": "1000/s"}),
 }
 COUNT = 40
 OBEYED = re.compile(rb"[\x00-\x1f\x7f]")

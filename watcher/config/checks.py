@@ -16,8 +16,9 @@ from watcher.config.document import Document, Path, Problem, write_path
 from watcher.config.error_messages import NO_EXECUTIONS
 from watcher.config.models import AnySink, PollingSettings, Settings, WatchSettings
 from watcher.domain.event import EventType
-from watcher.domain.problems import PROBLEM_KINDS, Severity, severity_of
+from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Severity, severity_of
 from watcher.domain.routing import types_matching
+from watcher.domain.rules import RULES
 from watcher.runtime.http_client import is_private_host
 from watcher.runtime.units import parse_duration
 from watcher.sinks.settings import Match, SilenceMatch
@@ -144,9 +145,9 @@ _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")
 """How the ids of our examples look, and next to no id of the API's."""
 
 _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
-_OF_RULES = _OF_PIPELINES - types_matching(("execution.*", "pipeline.gap"))
+_OF_RULES = {type_ for rule in RULES for type_ in (rule.kind, CLOSED_BY[rule.kind])}
 _NEVER_CLOSED = {type_ for type_ in EventType if severity_of(type_) is not Severity.INFO} - PROBLEM_KINDS
-_FOR_PAGERS = 'events: [pipeline.failing, pipeline.silent, execution.overdue, "account.*", "sink.*"]'
+_FOR_PAGERS = f'events: [{", ".join(rule.kind for rule in RULES)}, execution.overdue, "account.*", "sink.*"]'
 
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
 """Where a name ends that is of this machine or network alone; so is one without a dot (`receiver`, in Compose)."""
@@ -216,7 +217,7 @@ def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: P
         return
     for index, glob in enumerate(sink.events):
         if (types := types_matching((glob,))) & _OF_RULES and types != frozenset(EventType):
-            problem = "only rules lead to pipeline.failing and pipeline.silent, and no watch has any"
+            problem = f"only rules lead to {' and '.join(rule.kind for rule in RULES)}, and no watch has any"
             remedy = "add rules: {failing: {consecutive: 3}} to a watch"
             yield document.remark((*path, "events", index), problem, remedy=remedy)
 

@@ -80,7 +80,7 @@ class RuleState:
         in_row = self.failed_in_row + 1 if end.failed else 0
         return replace(
             self,
-            ends=tuple(ends[-max(ENDS_COUNT, rules.failing.of_last if rules.failing else 0) :]),
+            ends=tuple(ends[-max(ENDS_COUNT, *(rule.ends_count(rules) for rule in RULES)) :]),
             failed_in_row=self.failed_in_row if end.ended_at < self.newest_at else in_row,
             newest_at=max(self.newest_at, end.ended_at),
         )
@@ -109,7 +109,7 @@ class Rule:
 
     `holds` says how it stands: `True` opens a problem, `False` closes one, `None` does neither. It is asked about a
     moment (microseconds): when the end was that asks, else up to when all is known. `failed_count` are the failures
-    that a problem opens with.
+    that a problem opens with, `ends_count` how many of the last ends it looks at.
     """
 
     key: str
@@ -118,6 +118,7 @@ class Rule:
     closed_by: Asked
     holds: Callable[[RuleState, Rules, int], bool | None]
     failed_count: Callable[[RuleState, Rules], int] = lambda _state, _rules: 0
+    ends_count: Callable[[Rules], int] = lambda _rules: 0
 
 
 def _is_failing(state: RuleState, rules: Rules, at: int) -> bool | None:
@@ -141,6 +142,10 @@ def _failed_count(state: RuleState, rules: Rules) -> int:
     return state.failed_in_row if rule.consecutive is not None else sum(end.failed for end in _last_ends(state, rule))
 
 
+def _ends_count(rules: Rules) -> int:
+    return rules.failing.of_last if rules.failing else 0
+
+
 def _last_ends(state: RuleState, rule: FailingRule) -> list[End]:
     """Return the ends that a rate is taken of: the newest one at least."""
     return [end for end in state.ends[-rule.of_last :] if end.ended_at >= state.newest_at - rule.within_us]
@@ -153,7 +158,7 @@ def _is_silent(state: RuleState, rules: Rules, at: int) -> bool | None:
 
 
 RULES = (
-    Rule("failing", EventType.PIPELINE_FAILING, Asked.END, Asked.END, _is_failing, _failed_count),
+    Rule("failing", EventType.PIPELINE_FAILING, Asked.END, Asked.END, _is_failing, _failed_count, _ends_count),
     Rule("silent_us", EventType.PIPELINE_SILENT, Asked.SCAN, Asked.START, _is_silent),
 )
 """All there are. What closes a problem of which kind, and how severe it is, watcher/domain/problems.py says."""

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Insert,
     TextClause,
     Update,
+    delete,
     insert,
     inspect,
     select,
@@ -191,9 +192,10 @@ def prepare_schema(connection: Connection, *, where: str) -> bool:
     found = found_version(connection, where=where)
     if not found:
         metadata.create_all(connection, checkfirst=False)
-        versions = {"schema_version": SCHEMA_VERSION, "oldest_reader": OLDEST_READER}
-        connection.execute(insert(meta), [{"key": key, "value": str(value)} for key, value in versions.items()])
     if found < SCHEMA_VERSION:
+        versions = {"schema_version": SCHEMA_VERSION, "oldest_reader": OLDEST_READER}
+        connection.execute(delete(meta).where(meta.c.key.in_(versions)))
+        connection.execute(insert(meta), [{"key": key, "value": str(value)} for key, value in versions.items()])
         # Loaded only when there is work: it costs 12 MB and 0.1 s.
         config = import_module("alembic.config").Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # "%" interpolates there

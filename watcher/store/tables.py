@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-FIRST_VERSION = SCHEMA_VERSION = OLDEST_READER = 11
+FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 11, 11
 """The oldest schema that is brought up to date, the one that is written, the oldest program that can read that."""
 
 metadata = MetaData()

@@ -6,6 +6,7 @@ import pytest
 from unit.config.conftest import Warned
 
 from watcher.config.checks import network_disk
+from watcher.domain.rules import RULES
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 SALES = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
@@ -18,11 +19,12 @@ NO_SECRET = "has no secret, so its receiver cannot verify that events are yours;
 UNFIT = "no watch fits all of what is given; give a watch its labels, or correct it here"
 READ = "whoever is on the way can read the"
 COPY = "looks like the id of an example; copy yours from the pipeline's address in Clerk Chat"
+OF_RULES = [rule.kind for rule in RULES]
 NO_RULES = (
-    "only rules lead to pipeline.failing and pipeline.silent, and no watch has any; "
+    f"only rules lead to {' and '.join(OF_RULES)}, and no watch has any; "
     "add rules: {failing: {consecutive: 3}} to a watch"
 )
-CLOSING = 'events: [pipeline.failing, pipeline.silent, execution.overdue, "account.*", "sink.*"]'
+CLOSING = f'events: [{", ".join(OF_RULES)}, execution.overdue, "account.*", "sink.*"]'
 OPENS = "opens incidents that nothing closes"
 PAGER = f"sinks: {{phone: {{type: webhook, template: pagerduty, routing_key: {'k' * 32}%s}}}}\n"
 UNTIL = "from: 2026-11-01T00:00:00Z, until: 2099-12-01T00:00:00Z"

@@ -45,7 +45,7 @@ def names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def test_every_type_is_described_and_shown() -> None:
-    assert [example["type"] for example in EXAMPLES] == list(EventType)
+    assert [example["type"] for example in EXAMPLES] == list(EventType), "run `make docs`"
 
 
 def test_every_field_of_an_example_is_explained() -> None:

@@ -76,7 +76,7 @@ def test_every_event_of_the_watcher_itself_is_explained() -> None:
     explained = {
         name for cell in first_cells(WATCH, "Events about the watcher itself") for name in re.findall(r"[\w.]+", cell)
     }
-    assert explained == {*emitted, *AccountTrouble}
+    assert explained == {*emitted, *AccountTrouble}, "name it in docs/watch.md, Events about the watcher itself"
 
 
 def test_every_reason_of_a_gap_is_explained() -> None:

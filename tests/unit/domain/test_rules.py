@@ -12,7 +12,8 @@ SECOND = 1_000_000
 HOUR = 3600 * SECOND
 THREE = FailingRule(consecutive=3)
 FIFTH = FailingRule(rate=0.2, of_last=10, within_us=HOUR, at_least=5)
-FAILING, SILENT = RULES
+OF_KEY = {rule.key: rule for rule in RULES}
+FAILING, SILENT = OF_KEY["failing"], OF_KEY["silent_us"]
 
 
 def judged(state: RuleState, end: End, rule: FailingRule, *, is_open: bool) -> tuple[RuleState, str]:

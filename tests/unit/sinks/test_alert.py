@@ -86,7 +86,8 @@ def test_no_headline_has_more_than_150_characters_or_one_that_is_obeyed(type_: E
 
 def test_news_is_bad_or_good() -> None:
     good = {type_ for type_ in EventType if not read(sample(type_)).is_trouble}
-    assert good == {type_ for type_, headline in HEADLINES.items() if headline[0] in "○▶‖✓◆"}
+    signs = {type_: headline[0] for type_, headline in HEADLINES.items()}
+    assert good == {type_ for type_, sign in signs.items() if sign in "○▶‖✓◆"}, "name here the signs of good news"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
+from receivers_rules import CHECKS, check_slack, texts_of
 from sample_events import (
     AT,
     BLANKS,
@@ -27,13 +27,10 @@ from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
 from watcher.sinks.alert import Alert, clean
-from watcher.sinks.alertmanager import AlertmanagerTemplate
-from watcher.sinks.chat import read_batch
-from watcher.sinks.discord import DiscordTemplate
-from watcher.sinks.pagerduty import PagerDutyTemplate
+from watcher.sinks.chat import ChatTemplate, read_batch
 from watcher.sinks.slack import SlackTemplate
-from watcher.sinks.teams import TeamsTemplate
 from watcher.sinks.template import BatchTemplate, EventTemplate, Template
+from watcher.sinks.webhook import PRESETS
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
 
@@ -43,22 +40,20 @@ CLOCK = FakeClock((AT - EPOCH).total_seconds())
 """Stands at when the samples were seen."""
 
 
-CHECKS: Sequence[tuple[Template, Callable[[bytes], Any]]] = (
-    (SlackTemplate(), check_slack),
-    (DiscordTemplate(), check_discord),
-    (TeamsTemplate(), check_teams),
-    (PagerDutyTemplate(routing_key=KEY), check_pagerduty),
-    (AlertmanagerTemplate(clock=CLOCK), check_alertmanager),
-)
-for template, _ in CHECKS:
-    template.public_url = f"https://{'w' * 60}.example.com"
-NAMES = ("slack", "discord", "teams", "pagerduty", "alertmanager")
-GROUPED = [each for name, each in zip(NAMES, CHECKS, strict=True) if name != "pagerduty"]
+OWN_PAGES = f"https://{'w' * 60}.example.com"
+CHECKED: Sequence[tuple[Template, Check]] = [
+    (PRESETS[name](clock=CLOCK, public_url=OWN_PAGES, routing_key=KEY), check) for name, check in CHECKS.items()
+]
+GROUPED = [each for name, each in zip(CHECKS, CHECKED, strict=True) if name != "pagerduty"]
 """Those that groups are sent to."""
 EVERYTHING = [*map(sample, EventType), *OVERDUE_ENDS]
 
 
-@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+def test_every_template_is_held_to_what_its_receiver_takes() -> None:
+    assert CHECKS.keys() == PRESETS.keys(), "a function, and a row of CHECKS, in tests/receivers_rules.py"
+
+
+@pytest.mark.parametrize(("template", "check"), CHECKED, ids=CHECKS)
 @pytest.mark.parametrize("delivery", EVERYTHING, ids=lambda delivery: delivery.type)
 def test_a_receiver_takes_every_event_also_in_minimal_form(
     template: Template, check: Check, delivery: Delivery
@@ -84,7 +79,7 @@ def huge(type_: EventType, number: int = 1, *, link_length: int = 2000) -> Deliv
     return sample(type_, number=number, data=data)
 
 
-@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+@pytest.mark.parametrize(("template", "check"), CHECKED, ids=CHECKS)
 @pytest.mark.parametrize("type_", EventType)
 def test_a_receiver_takes_the_largest_and_most_hostile_event(
     template: Template, check: Check, type_: EventType
@@ -96,7 +91,7 @@ def test_a_receiver_takes_the_largest_and_most_hostile_event(
         )
 
 
-@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+@pytest.mark.parametrize(("template", "check"), CHECKED, ids=CHECKS)
 @pytest.mark.parametrize("blank", BLANKS)
 @pytest.mark.parametrize("count", [1, 2])
 def test_no_receiver_is_shown_a_name_or_an_error_that_nobody_sees(
@@ -131,7 +126,7 @@ def test_a_receiver_takes_a_group_of_the_largest_and_most_hostile_events(templat
         check(message.body)
 
 
-@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+@pytest.mark.parametrize(("template", "check"), CHECKED, ids=CHECKS)
 @pytest.mark.parametrize("character", ['"', "\\", "*", "`", "漢", "🎉", "x"])
 def test_constant_cuts_leave_room_for_whatever_is_written(template: Template, check: Check, character: str) -> None:
     text, batch = character * 2000, []
@@ -162,7 +157,7 @@ PAGES = [
 
 
 @pytest.mark.parametrize(("delivery", "page"), PAGES)
-@pytest.mark.parametrize("template", [each for each, _ in CHECKS], ids=NAMES)
+@pytest.mark.parametrize("template", [each for each, _ in CHECKED], ids=CHECKS)
 def test_a_message_leads_to_what_the_account_links_to_to_our_own_page_and_to_the_runbook(
     template: Template, delivery: Delivery, page: str
 ) -> None:
@@ -188,7 +183,7 @@ def test_a_group_leads_to_the_executions_of_its_pipeline_or_of_all() -> None:
     for batch, query in (([failed(1), failed(2)], f"?pipeline={PIPELINE}"), ([failed(1), other], "")):
         group = read_batch(batch, PUBLIC)
         assert group.links == {"Details": f"{PUBLIC}/executions{query}"}
-        for template, _ in CHECKS[:3]:
+        for template in (each for each, _ in CHECKED if isinstance(each, ChatTemplate)):
             (message,) = template.messages(batch)
             assert f"{template.public_url}/executions{query}" in list(texts_of(json.loads(message.body)))
     assert read_batch([failed(1), failed(2)]).links == {}

@@ -1,18 +1,28 @@
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from copies import KINDS, Databases, copy, engine_of, opened, path_of, rows_of, run
+from postgres import PostgresServer
 from stores import SetClock
 
+from watcher.domain.errors import StoreUnusableError
 from watcher.store.database import MIGRATIONS
 from watcher.store.sql_store import open_store
-from watcher.store.tables import OLDEST_READER, metadata
+from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, metadata
 
 OPEN = """
 import asyncio, sys
@@ -99,3 +109,146 @@ def test_only_a_migration_loads_alembic(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path}/watcher.db"]
     loaded = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
     assert loaded == ["True\n", "False\n"]
+
+
+FIRST_STORES = Path(__file__).parents[2] / "fixtures" / f"store-{FIRST_VERSION}"
+NEXT_VERSION = SCHEMA_VERSION + 1
+REVISION = f"""
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{NEXT_VERSION:04}"
+down_revision = "{SCHEMA_VERSION:04}"
+
+def upgrade() -> None:
+    op.add_column("problem", sa.Column("came_later", sa.Integer, nullable=False, server_default="7"))
+"""
+
+
+@pytest.fixture
+def databases(tmp_path: Path, postgres: PostgresServer) -> Iterator[Databases]:
+    with ExitStack() as stack:
+        yield Databases(tmp_path, stack, postgres)
+
+
+def first_store(databases: Databases, kind: str) -> str:
+    """Return the URL of a store of the first version, with a row in each table."""
+    url, script = databases.nothing(kind), (FIRST_STORES / f"{kind}.sql").read_text()
+    if kind == "sqlite":
+        with closing(sqlite3.connect(path_of(url))) as database:
+            database.executescript(script)
+    else:
+        with psycopg.connect(url) as connection:
+            connection.execute(script.encode())
+    return url
+
+
+def versions(url: str) -> tuple[int, int]:
+    """Return which schema a store says it has, and which the oldest program is that can read it."""
+    facts = dict(run(url, "SELECT key, value FROM meta"))
+    return int(facts["schema_version"]), int(facts["oldest_reader"])
+
+
+def differences(url: str) -> list[Any]:
+    """Return by what a database is not what the tables say."""
+    engine = engine_of(url)
+    with engine.connect() as connection:
+        found = compare_metadata(MigrationContext.configure(connection), metadata)
+    engine.dispose()
+    return list(found)
+
+
+async def use(url: str) -> None:
+    await (await opened(url)).close()
+
+
+@dataclass
+class NextVersion:
+    """Has this process be the next version of the program for as long as it is set up, with one more revision."""
+
+    monkeypatch: pytest.MonkeyPatch
+    migrations: Path
+
+    def set_up(self, *, oldest_reader: int = NEXT_VERSION, revision: str = REVISION) -> None:
+        shutil.copytree(MIGRATIONS, self.migrations)
+        (self.migrations / "versions" / f"{NEXT_VERSION:04}_later.py").write_text(revision)
+        for module in ("copying", "database", "postgresql"):
+            self.monkeypatch.setattr(f"watcher.store.{module}.SCHEMA_VERSION", NEXT_VERSION)
+        self.monkeypatch.setattr("watcher.store.database.OLDEST_READER", oldest_reader)
+        self.monkeypatch.setattr("watcher.store.database.MIGRATIONS", self.migrations)
+
+    def take_down(self) -> None:
+        self.monkeypatch.undo()
+
+
+@pytest.fixture
+def next_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> NextVersion:
+    return NextVersion(monkeypatch, tmp_path / "migrations")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_store_of_the_first_version_becomes_what_the_tables_say(databases: Databases, kind: str) -> None:
+    url = first_store(databases, kind)
+    await use(url)
+    assert versions(url) == (SCHEMA_VERSION, OLDEST_READER)
+    assert differences(url) == [], "raise SCHEMA_VERSION, and let a revision make what watcher/store/tables.py says"
+    assert run(url, "SELECT count(*) FROM delivery") == [(1,)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_migration_is_noted_and_not_done_again(
+    databases: Databases, kind: str, next_version: NextVersion
+) -> None:
+    url = first_store(databases, kind)
+    next_version.set_up(oldest_reader=FIRST_VERSION)
+    await use(url)
+    assert versions(url) == (NEXT_VERSION, FIRST_VERSION)
+    assert run(url, "SELECT came_later FROM problem") == [(7,)]
+    ((change, _, table, column),) = differences(url)
+    assert (change, table, column.name) == ("remove_column", "problem", "came_later")
+    shutil.rmtree(next_version.migrations)  # so that Alembic, were it asked again, would not find them
+    await use(url)
+    next_version.take_down()
+    await use(url)
+    assert versions(url) == (NEXT_VERSION, FIRST_VERSION)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_after_a_migration_a_program_that_cannot_read_it_is_refused(
+    databases: Databases, kind: str, next_version: NextVersion
+) -> None:
+    url = await databases.without_rows(kind)
+    next_version.set_up()
+    await use(url)
+    next_version.take_down()
+    words = (
+        f"newer version .*schema {NEXT_VERSION}, which needs at least {NEXT_VERSION}; this one knows {SCHEMA_VERSION}"
+    )
+    with pytest.raises(StoreUnusableError, match=words):
+        await use(url)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_migration_that_fails_leaves_all_as_it_was(
+    databases: Databases, kind: str, next_version: NextVersion
+) -> None:
+    url = first_store(databases, kind)
+    next_version.set_up(revision=f"{REVISION}    raise ZeroDivisionError")
+    with pytest.raises(ZeroDivisionError):
+        await use(url)
+    assert versions(url) == (FIRST_VERSION, FIRST_VERSION)
+    assert "remove_column" not in [change for change, *_ in differences(url)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_copy_brings_an_older_target_up_to_date_and_not_its_source(
+    databases: Databases, kind: str, next_version: NextVersion
+) -> None:
+    source, target = await databases.full("sqlite"), await databases.without_rows(kind)
+    next_version.set_up()
+    with pytest.raises(StoreUnusableError, match=f"has schema {SCHEMA_VERSION}, and this program copies"):
+        copy(source, target)
+    await use(source)
+    copy(source, target)
+    assert versions(target) == versions(source) == (NEXT_VERSION, NEXT_VERSION)
+    assert rows_of(target) == rows_of(source)
