@@ -61,6 +61,24 @@ async def test_a_pipeline_is_silent_once_nothing_started_for_so_long_and_until_s
     assert await told(account) == [("execution.running", 2), ("pipeline.active", None)]
 
 
+@pytest.mark.parametrize("forward_s", [400.0, HOUR_S])
+async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set(
+    start: Start, clock: FakeClock, forward_s: float
+) -> None:
+    api = ModelApi(clock, lives=[life(1, 900.0, 905.0), life(2, 1120.0, 1121.0)])
+    api.clock_set = lambda at: forward_s if at > 1130 else 0.0
+    watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
+    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    await account.run_for(200)
+    assert await told(account) == [("execution.running", 2), ("execution.failed", 2)]
+    await account.watcher.cancel()
+    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    await account.run_for(215)
+    assert await told(account) == []
+    await account.run_for(10)
+    assert await told(account) == [("pipeline.silent", None)]
+
+
 @pytest.mark.parametrize(
     ("offset_s", "ours_s", "order", "is_complete"),
     thinned(OFF_S, [0.0, HOUR_S, -HOUR_S], [newest, oldest, by_id], [True, False]),
