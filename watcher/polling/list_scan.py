@@ -60,9 +60,9 @@ class ListMemory:
 
     `page_rows` are on each page but the last, once that `is_cut` so. `length` is how many rows the list had when the
     last complete scan read it to its end, `total` what it was said to have when that began. `dates` are the earliest
-    and latest of its rows, if any. `ahead_us` is the most by which the API's clock was ahead. `new` are those that
-    were found since by scans that did not count, `doubts` how often in a row the last ended with one `doubt`, since
-    `doubted_since_s` (seconds for which the process ran). All of a list may be read again from `whole_from` on.
+    and latest of its rows, if any. `new` are those found since by scans that did not count, `doubts` how often in a row
+    the last ended with one `doubt`, since `doubted_since_s` (seconds for which the process ran). All of a list may be
+    read again from `whole_from` on.
     """
 
     lookback_us: int
@@ -73,7 +73,6 @@ class ListMemory:
     length: int | None = None
     total: int | None = None
     dates: tuple[Micros, ...] = ()
-    ahead_us: int = -(10**18)
     new: set[str] = field(default_factory=set)
     turn_count: int = 0
     doubts: int = 0

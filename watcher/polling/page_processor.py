@@ -99,8 +99,6 @@ class PageProcessor:
         Raises `StoreError` when that failed for any.
         """
         changed: list[Evaluation] = []
-        memory = page.listing.scan.memory
-        memory.ahead_us = max(memory.ahead_us, self._deps.api.ahead_us)
         try:
             for index, execution in self._different(rows.values(), page):
                 evaluation = self._evaluated(execution, page)
@@ -256,7 +254,7 @@ class PageProcessor:
             return is_baseline and not cursor.complete_at
         if cursor.complete_at:
             history_us = HISTORY_US if is_baseline else max(HISTORY_US, rules.lookback_us)
-            history_us += listing.scan.memory.ahead_us - self._deps.api.ahead_us  # by so much its clock was set back
+            history_us += max(0, cursor.complete_at - self._deps.api_now_us())  # by so much its clock was set back
             return at < cursor.since_at - history_us or listing.scan.is_beyond_lookback(at)
         if not is_baseline:
             return at < cursor.since_at - rules.lookback_us

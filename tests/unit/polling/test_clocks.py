@@ -104,6 +104,23 @@ async def test_no_history_is_told_and_all_that_ended_since_the_start_though_ours
     assert set(result.ended.values()) == {1}
 
 
+@pytest.mark.parametrize("set_s", [1015.0, 1050.0])
+async def test_what_ended_while_off_is_told_though_the_apis_clock_was_set_back_before_or_meanwhile(
+    store: SqlStore, clock: FakeClock, set_s: float
+) -> None:
+    old, since = lives(20, from_s=1000.0 - HOUR_S, until_s=990.0), lives(20, from_s=1060.0, until_s=1200.0)
+    api = ModelApi(clock, lives=old + since)
+    api.clock_set = lambda at: -2 * HOUR_S if at > set_s else 0.0
+    account = await model(store, clock, api)
+    await account.run_for(25)
+    await account.watcher.cancel()
+    clock.advance(100)
+    account = await model(store, clock, api)
+    await account.run_for(120)
+    result = await emitted(account)
+    assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 0, [])
+
+
 @API_IS_OFF
 async def test_what_ended_while_the_api_was_down_for_the_first_hour_is_told(
     store: SqlStore, clock: FakeClock, offset_s: float
