@@ -199,8 +199,9 @@ async def replay(console: Console, asked: models.ReplayRequest) -> models.Replay
     _sink(console, asked.sink)
     count = await console.operator.replay(asked.sink, None if asked.ids is None else [int(id_) for id_ in asked.ids])
     if not count:
-        status = HTTPStatus.CONFLICT if asked.ids is None else HTTPStatus.NOT_FOUND
-        raise RefusedError(status, "none of these is a dead letter: what waits already is sent in any case")
+        raise RefusedError(
+            HTTPStatus.CONFLICT, "none of these is a dead letter: what waits already is sent in any case"
+        )
     return models.Replayed(replayed=count)
 
 
