@@ -204,7 +204,9 @@ class ExecutionQuery(PipelineQuery):
     status: Sequence[Word] = Field(default=(), description="Any of these; `lost`, too.")
     account: Sequence[Word] = Field(default=(), description="Any of these.")
     q: str | None = Field(
-        default=None, max_length=200, description="The beginning of a pipeline's name, or of an execution's id."
+        default=None,
+        max_length=200,
+        description="The beginning of a pipeline's name, or of an execution's id (4 characters or more).",
     )
 
 
