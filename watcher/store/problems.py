@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
 
 from watcher.domain.delivery import ProblemMessage
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange
+from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import from_us, to_us
 from watcher.store.changes import About, OpenProblem
 from watcher.store.sources import execution_id, pipeline_id
@@ -57,25 +57,23 @@ def open_problem_of(connection: Connection, *, source_id: int) -> Problem | None
 
 
 _COUNTS = select(problem.c.kind, func.count().label("open_count")).where(problem.c.closed_at.is_(None)).group_by("kind")
-_KNOWN = ", ".join(f"'{kind}'" for kind in sorted(PROBLEM_KINDS))
 _PAGE = text(
     "SELECT problem.*, owner.kind AS owner_kind, owner.name AS owner, pipeline.name AS pipeline,"
     " execution.status, execution.overdue_sequence, execution.ended_at"
     " FROM problem JOIN source AS owner ON owner.id = problem.source_id"
     " LEFT JOIN source AS pipeline ON pipeline.id = problem.pipeline_id"
     " LEFT JOIN execution ON execution.account_id = problem.source_id AND execution.execution = problem.execution"
-    f" WHERE problem.closed_at IS NULL AND problem.kind IN ({_KNOWN}) AND problem.id > :after"
-    " ORDER BY problem.id LIMIT :limit"
+    " WHERE problem.closed_at IS NULL AND problem.id > :after ORDER BY problem.id LIMIT :limit"
 )
 
 
-def count_open_problems(connection: Connection) -> Mapping[str, int]:
-    """Return how many problems are open, by kind, of kinds that have any: also of those that a newer program knows."""
-    return {row.kind: row.open_count for row in connection.execute(_COUNTS)}
+def count_open_problems(connection: Connection) -> Mapping[EventType, int]:
+    """Return how many problems are open, by kind, of kinds that have any."""
+    return {EventType(row.kind): row.open_count for row in connection.execute(_COUNTS)}
 
 
 def open_problems(connection: Connection, *, after: UUID | None) -> list[OpenProblem]:
-    """Return a page of the open problems, of the kinds that this program knows: others are a newer one's to close."""
+    """Return a page of the open problems."""
     rows = connection.execute(_PAGE, {"after": b"" if after is None else after.bytes, "limit": PAGE_COUNT})
     return [
         OpenProblem(

@@ -8,7 +8,6 @@ from uuid import UUID
 
 import pytest
 from lease_store import Alone
-from sqlalchemy import update
 from stores import (
     PIPELINE,
     backlog_of,
@@ -40,9 +39,7 @@ from watcher.store.account_store import AccountStore
 from watcher.store.changes import ExecutionChange, SourceChange
 from watcher.store.leases import FOR_EVER, LONG_AGO, MAINTENANCE, HeldLease, LeaseKey
 from watcher.store.maintenance_store import EXECUTIONS_COUNT
-from watcher.store.problems import count_open_problems
 from watcher.store.sql_store import SqlStore
-from watcher.store.tables import problem
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
 DAY_S = 86_400.0
@@ -253,16 +250,6 @@ async def test_problems_that_nobody_watches_for_any_more_are_closed_once(store: 
     owners.applied = keeping(A)
     await maintenance.tick()
     assert await closings(account) == []
-
-
-async def test_a_kind_of_problem_that_a_newer_program_opened_is_left_alone(store: SqlStore, clock: FakeClock) -> None:
-    account = await overdue_ones(store, clock)
-    await store.write(lambda connection: connection.execute(update(problem).values(kind="pipeline.late")))
-    maintenance = maintenance_of(store, clock, Owners(NOTHING), metrics=account.metrics)
-    await maintenance.tick()
-    await maintenance.refresh_gauges()
-    assert (await closings(account), problems(account.metrics)) == ([], 0)
-    assert await store.read(count_open_problems) == {"pipeline.late": 2}
 
 
 async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this_one_s_again(
