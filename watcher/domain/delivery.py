@@ -25,7 +25,7 @@ class DeliveryState(StrEnum):
 
 
 TOGETHER_COUNT = 3
-"""A group that failed so often goes event by event once others get through, and apart from new events until then."""
+"""What failed so often with its group goes alone while nothing gets through, and once others do."""
 
 
 class MessagePlace(NamedTuple):

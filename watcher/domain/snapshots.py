@@ -17,7 +17,7 @@ class PipelineSnapshot:
     """How a pipeline stands: its open executions by status, since when the oldest of each is in it, and the last ends.
 
     `ends` has the first letter of each of the last ends, oldest first: `s`uccess, `f`ailed, `u`nrecognized; `ends_from`
-    is when the first of them ended. `name` is what it is called: its id as long as nobody knows.
+    is when the first of them ended. `name` is what the API calls it, as far as it has said.
     """
 
     open: Mapping[str, int] = field(default_factory=dict)
@@ -27,7 +27,7 @@ class PipelineSnapshot:
     last_ended_at: Micros | None = None
     last_failed_at: Micros | None = None
     last_started_at: Micros | None = None
-    name: str = ""
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ class AccountSnapshots:
                 pipelines[pipeline] = PipelineMetrics()
                 if stood is not None and pipeline in stood.pipelines:
                     pipelines[pipeline].restore(stood.pipelines[pipeline])
+                    self._deps.evaluator.learn_name(pipeline, stood.pipelines[pipeline].name)
             pipelines[pipeline].name = self._name_of(pipeline)
 
     async def write(self, *, asked_count: int) -> None:
@@ -57,12 +58,12 @@ class AccountSnapshots:
             self._asked.popleft()
         from_at, from_count = self._asked[0]
         self._asked.append((now, asked_count))
-        pipelines = deps.metrics.pipelines
+        pipelines, names = deps.metrics.pipelines, deps.evaluator.pipeline_names
         snapshot = AccountSnapshot(
             wanted_per_s=round(wanted_per_s, 2),
             used_per_s=round((asked_count - from_count) / max(1.0, now - from_at), 2),
             longest_gap_s=round(longest_gap_s, 1),
-            pipelines={pipeline: each.snapshot() for pipeline, each in pipelines.items()},
+            pipelines={pipeline: each.snapshot(names.get(pipeline)) for pipeline, each in pipelines.items()},
         )
         if snapshot != self._written or now - self._written_at >= ALIVE_EVERY_S:
             await deps.store.save_snapshot(snapshot)
@@ -97,5 +98,4 @@ class AccountSnapshots:
 
     def _name_of(self, pipeline: str) -> str:
         """Return what the file calls a pipeline, or else the API, or its id until that has said so."""
-        stood = self._deps.metrics.pipelines[pipeline].name
-        return self._names.get(pipeline) or self._deps.evaluator.pipeline_names.get(pipeline) or stood or pipeline
+        return self._names.get(pipeline) or self._deps.evaluator.pipeline_names.get(pipeline) or pipeline

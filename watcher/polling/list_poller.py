@@ -159,7 +159,9 @@ class ListPoller:
             listing.named, listing.nameless = True, (reply, next(iter(fresh)))
             return Step(QueueKind.BEGUN)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
-        page = ListedPage(listing, reply, recorded, fresh.keys(), found_at=when, scanned=request.scans, left=left)
+        took_us = round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
+        asked_at = Micros(self._clock.steady_us() - took_us)
+        page = ListedPage(listing, reply, recorded, fresh.keys(), when, request.scans, left, asked_at)
         await self._page_processor.take(rows, page)
         for entry in left.values():
             listing.rows.miss(entry, page=request.page)
@@ -205,7 +207,9 @@ class ListPoller:
         if not listing.whole_pages:
             return self._at_rest
         pages = sum(each.whole_pages for each in self._registry.listings.values())
-        rest_s = self._deps.pacer.gap_s * (pages / WHOLE_SHARE - pages + 1)  # the last page has one of its own
+        rest_s = self._deps.pacer.gap_s * (
+            pages / WHOLE_SHARE - listing.whole_pages + 1
+        )  # so many took a slot since the first
         scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
         return Step(QueueKind.STALE, max(self._at_rest.wait_s, 0.0 if scan.order else rest_s))
 

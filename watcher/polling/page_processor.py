@@ -43,7 +43,7 @@ class ListedPage:
 
     `recorded` is what only the store knows of the executions on it. `fresh` are those that no list has shown before;
     they count as found at `found_at`. `scanned`: it is the scan's own page. Whom its rows are about is taken out of
-    `left`.
+    `left`. It was asked for at `asked_at` (microseconds, our clock).
     """
 
     listing: PipelineListState
@@ -53,6 +53,7 @@ class ListedPage:
     found_at: Micros
     scanned: bool
     left: dict[str, TrackedExecution]
+    asked_at: Micros
 
 
 class PageProcessor:
@@ -150,7 +151,7 @@ class PageProcessor:
             self._poll_queue.take(entry)
         elif entry is None:
             if execution.id not in page.fresh:
-                if listing.rows.contradicts(execution, now=self._clock.steady_us()):
+                if listing.rows.contradicts(execution, asked_at=page.asked_at):
                     self._poller.contradicted(execution.id)
                 return None
             recorded = page.recorded.get(execution.id)

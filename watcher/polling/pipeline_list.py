@@ -23,6 +23,10 @@ REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
 
 
+LAGS_US = 60_000_000
+"""For so long a list may go on to show that an execution runs which has ended."""
+
+
 class Ended(NamedTuple):
     """An execution that has ended: when a list first showed it, by the API's clock, how it ended, and when, by ours."""
 
@@ -130,12 +134,12 @@ class PageIndex:
         while len(self._ended) > REMEMBERED_COUNT:
             self._ended.popitem(last=False)
 
-    def contradicts(self, row: ExecutionSnapshot, *, now: Micros) -> bool:
+    def contradicts(self, row: ExecutionSnapshot, *, asked_at: Micros) -> bool:
         """Return, once, whether a row says otherwise of an execution that has ended. That a list lags behind is not."""
         ended = self._ended.get(row.id)
         if ended is None or ended.status in {None, row.status}:
             return False
-        if not is_terminal(row) and now < ended.at + SETTLED_AFTER_US:
+        if not is_terminal(row) and asked_at < ended.at + LAGS_US:
             return False
         self._ended[row.id] = ended._replace(status=None)
         return True

@@ -28,7 +28,7 @@ from watcher.polling.poll_item import TrackedExecution
 from watcher.store.changes import ChangeSet, ExecutionChange, SingleChange, SourceChange
 
 SET_US = 60_000_000
-"""The API's clock was set if it is that much further ahead than at the last scan: no answer takes so long."""
+"""The API's clock was set if it is that much further ahead than at any scan of this process before."""
 
 log = structlog.get_logger()
 
@@ -73,7 +73,7 @@ class PipelineRecorder:
         self._held_since: Monotonic | None = None  # the last start, gap or trouble with the list
         self._awaited: Collection[TrackedExecution] | None = None  # a scan is complete, but for these
         self._shown_at = NEVER
-        self._ahead_us: int | None = None  # the API's clock, at the last scan
+        self._ahead_us: int | None = None  # the API's clock, at most, at the scans so far
         self._begun_at = EARLIEST
         self.hold()
 
@@ -146,7 +146,9 @@ class PipelineRecorder:
 
     async def _write(self, several: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
         deps, rules, before = self._deps, self._rules, self._stream.sequence
-        ahead_us = self._ahead_us if silent_until is None else deps.api.ahead_us
+        ahead_us = self._ahead_us
+        if silent_until is not None:
+            ahead_us = max(deps.api.ahead_us, deps.api.ahead_us if ahead_us is None else ahead_us)
         unconfirmed = self._unconfirmed() - {each.entry for each in several if each.known.ended_at}
         is_released = self._awaited is not None and unconfirmed.isdisjoint(self._awaited)
         until = min([dated(each.pending.execution) or 0 for each in unconfirmed if each.pending], default=inf)
@@ -177,7 +179,7 @@ class PipelineRecorder:
                 if not draft.state.started_at:  # so silence counts from then on
                     draft.state = draft.state.with_start(silent_until)
                 elif set_us >= SET_US:  # by as much it would seem to have been silent
-                    draft.state = draft.state.with_start(min(draft.state.started_at + set_us, silent_until))
+                    draft.state = draft.state.with_start(min(draft.state.started_at + set_us, deps.api_now_us()))
         if silent_until is not None:
             await self._ask(draft, Asked.SCAN, at=silent_until)
         counted = [each for each in draft.problems.values() if each != self._problems.get(each.kind)]

@@ -226,7 +226,7 @@ class PipelineMetrics:
 
     def restore(self, stood: PipelineSnapshot) -> None:
         """Go on from what is written down. It has the first and the last time of the ends; the others lie evenly."""
-        self.name, self.last_started_at, last_at = stood.name, stood.last_started_at, stood.last_ended_at
+        self.last_started_at, last_at = stood.last_started_at, stood.last_ended_at
         if stood.ends and last_at is not None:
             first_at = last_at if stood.ends_from is None else stood.ends_from
             step_us = (last_at - first_at) / max(1, len(stood.ends) - 1)
@@ -260,10 +260,10 @@ class PipelineMetrics:
         for goal in {label_of(each) for each in facts.goals[:GOALS_OF_ONE]}:
             self.goals[goal if goal in self.goals or len(self.goals) < GOALS_COUNT else "other"] += 1
 
-    def snapshot(self) -> PipelineSnapshot:
-        """Return how the pipeline stands, to be written down."""
+    def snapshot(self, name: str | None = None) -> PipelineSnapshot:
+        """Return how the pipeline stands, to be written down, with what the API calls it."""
         return PipelineSnapshot(
-            name=self.name,
+            name=name,
             open=self.open,
             oldest=self.oldest,
             ends="".join(end for _, end in self.ends),

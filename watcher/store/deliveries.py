@@ -123,8 +123,7 @@ _MEMBERS = (
     .order_by(delivery.c.number)
     .limit(bindparam("limit"))
 )
-_MEMBERS_OF_TRIAL = _MEMBERS.where((delivery.c.attempts >= TOGETHER_COUNT) == bindparam("has_failed"))
-"""One that always fails would keep the breaker open for all that it takes along."""
+_MEMBERS_OF_TRIAL = _MEMBERS.where(delivery.c.attempts < TOGETHER_COUNT)
 _OPENING = (
     select(problem.c.closed_at, problem.c.acked_at, problem.c.acked_until, delivery.c.state, delivery.c.tried)
     .select_from(problem)
@@ -216,14 +215,14 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
 
 
 def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:
+    """Return what goes with one of a group. A bad one would keep the breaker open for all that it takes along."""
+    if request.trial is not None and first.attempts >= TOGETHER_COUNT:
+        return [first]
     limit = request.group_count + len(request.skip)
     key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "limit": limit}
-    members_of = _MEMBERS
-    if request.trial is not None:
-        members_of, key["has_failed"] = _MEMBERS_OF_TRIAL, first.attempts >= TOGETHER_COUNT
     members = [first]
     numbers = {first.number}
-    for row in connection.execute(members_of, key):
+    for row in connection.execute(_MEMBERS if request.trial is None else _MEMBERS_OF_TRIAL, key):
         is_free = row.earlier is None or row.earlier in numbers
         if row.number not in numbers and is_free and row.lane not in request.skip:
             members.append(row)

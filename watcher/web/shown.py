@@ -222,12 +222,12 @@ async def find_status(console: Console) -> models.Status:
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
         stands = dict(accounts[watch.account].get("pipelines", {}).get(id_, {}))
-        called = stands.pop("name", id_)
+        called = stands.pop("name", None)
         pipelines.append(
             models.PipelineStatus(
                 account=watch.account,
                 id=id_,
-                name=watch.name or (called if called != id_ else None),
+                name=watch.name or called,
                 labels=watch.labels,
                 runbook=watch.runbook,
                 whole=not watch.executions,

@@ -7,6 +7,7 @@ import pytest
 from list_model import HOUR_S, WHOLE, Life, ModelApi, Order, by_id, emitted, lives, model, newest, oldest, thinned
 from virtual import RULES, Account, FakeClock, Start
 
+from watcher.clerk.api import Reply
 from watcher.domain.rules import Rules
 from watcher.store.sql_store import SqlStore
 
@@ -77,6 +78,37 @@ async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set(
     assert await told(account) == []
     await account.run_for(10)
     assert await told(account) == [("pipeline.silent", None)]
+
+
+async def test_a_pipeline_is_silent_though_answers_come_from_two_clocks(start: Start, clock: FakeClock) -> None:
+    api = ModelApi(clock, lives=[life(1, 900.0, 905.0)])
+    api.clock_set = lambda at: 90.0 if int(at / 7) % 2 else 0.0
+    watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
+    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    await account.run_for(300)
+    assert await told(account) == [("pipeline.silent", None)]
+
+
+class SetMeanwhile(ModelApi):
+    """One whose clock is set forward while the second page of a scan is asked for."""
+
+    async def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Reply:
+        set_s = self.clock.monotonic()
+        if page == 2 and set_s > 1130 and not self.clock_set(set_s):
+            self.clock_set = lambda at: HOUR_S if at >= set_s else 0.0
+        return await super().list(pipeline=pipeline, page=page, known=known)
+
+
+async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set_while_a_scan_is_under_way(
+    start: Start, clock: FakeClock
+) -> None:
+    old = lives(120, from_s=-HOUR_S, until_s=900.0)
+    api = SetMeanwhile(clock, lives=[*old, life(2, 1120.0, 1121.0)], orders=((0.0, by_id),))
+    watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
+    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    await account.run_for(250)
+    assert api.clock_set(clock.monotonic()) == HOUR_S
+    assert [type_ for type_, _ in await told(account)] == ["execution.failed"]
 
 
 @pytest.mark.parametrize(
