@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from watcher.store.sql_store import SqlStore
 FIRST, SECOND, THIRD = (f"9a1b0000-0000-4000-8000-00000000000{number}" for number in range(1, 4))
 EMPTY_PIPELINE = "77aa0000-0000-4000-8000-000000000000"
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
+NAMED = Watch("default", PIPELINE, (FIRST,))
 WHOLE_TOO = Watch("default", EMPTY_PIPELINE, ())
 START = EPOCH + timedelta(seconds=1000)
 
@@ -206,6 +208,17 @@ async def test_many_executions_are_looked_through_in_slices(start: Start, path: 
     assert shown(account, "pipeline_open_executions", status="unseen") == 2 * SLICE_COUNT + 1
     assert shown(account, "pipeline_oldest_open_timestamp_seconds", status="unseen") is None
     assert written(path)[1].wanted_per_s == pytest.approx((2 * SLICE_COUNT + 1) / 60, rel=0.1)
+
+
+async def test_what_the_api_calls_a_pipeline_is_written_and_known_to_the_next_owner(start: Start, path: Path) -> None:
+    account = await start(FIRST, watches=[replace(NAMED, name="Ours")])
+    account.api.script[FIRST] = replace(said(FIRST, "running"), pipeline_name="Theirs")
+    await account.run_for(5)
+    await account.watcher.flush()
+    assert written(path)[1].pipelines[PIPELINE].name == "Theirs"
+    await account.watcher.cancel()
+    account = await start(FIRST, watches=[NAMED])
+    assert shown(account, "pipeline_info", name="Theirs") == 1
 
 
 async def test_what_has_not_changed_is_written_every_half_minute(start: Start, clock: FakeClock, path: Path) -> None:
