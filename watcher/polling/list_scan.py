@@ -149,6 +149,7 @@ class Scan:
         self._beyond: int | None = None  # a page that holds nothing, while the end is searched for
         self._is_beyond_refused = False  # the end of the list seems to be where a page was refused
         self._answers = 0  # of `page`, in a row, that were not believed
+        self._answered_count = 0
         self._fresh_until = 0  # the last page with a row that was not expected to be there
         self._steps_back = self._stalled_count = self._unproven_count = self._extra_count = 0
         memory.ordering.begin()
@@ -175,9 +176,9 @@ class Scan:
 
     @property
     def unordered_pages(self) -> int:
-        """How many pages it read of a list that has to be read whole, and has more than one; else 0."""
+        """How many answers it took for a list that has to be read whole, and has more than one page; else 0."""
         is_unordered = self.order is None or self._reads_whole or self.memory.ordering.is_uncertain
-        return len(self._counts) if is_unordered and len(self._counts) > 1 else 0
+        return self._answered_count if is_unordered and len(self._counts) > 1 else 0
 
     @property
     def expects_page(self) -> bool:
@@ -207,6 +208,7 @@ class Scan:
     def note(self, reply: Reply) -> None:
         """Take in how many rows `page` has, and their dates, before they are judged."""
         rows = reply.rows or ()
+        self._answered_count += 1
         self._is_first_look = self.page not in self._counts
         if row_count := len(rows) + reply.skipped:
             self._counts[self.page] = row_count

@@ -574,7 +574,7 @@ async def test_deeper_pages_that_stay_refused_are_reported_once(start: Start) ->
     assert await gaps(account) == [("forbidden", 70)]
 
 
-@pytest.mark.parametrize(("count", "lists"), [(90, 1), (390, 1), (190, 3)])
+@pytest.mark.parametrize(("count", "lists"), [(90, 1), (400, 1), (190, 3)])
 async def test_lists_without_an_order_take_no_more_than_a_quarter_of_the_requests(
     start: Start, count: int, lists: int
 ) -> None:
