@@ -25,7 +25,7 @@ class DeliveryState(StrEnum):
 
 
 TOGETHER_COUNT = 3
-"""What failed so often with its group goes alone while nothing gets through, and once others do."""
+"""An event that failed so often with its group may go alone."""
 
 
 class MessagePlace(NamedTuple):

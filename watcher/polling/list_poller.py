@@ -207,9 +207,8 @@ class ListPoller:
         if not listing.whole_pages:
             return self._at_rest
         pages = sum(each.whole_pages for each in self._registry.listings.values())
-        rest_s = self._deps.pacer.gap_s * (
-            pages / WHOLE_SHARE - listing.whole_pages + 1
-        )  # so many took a slot since the first
+        slots = pages / WHOLE_SHARE - listing.whole_pages + 1  # its own pages took some since its first
+        rest_s = slots * self._deps.pacer.gap_s
         scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
         return Step(QueueKind.STALE, max(self._at_rest.wait_s, 0.0 if scan.order else rest_s))
 

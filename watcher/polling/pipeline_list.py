@@ -23,7 +23,7 @@ REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
 
 
-LAGS_US = 60_000_000
+LIST_LAG_US = 60_000_000
 """For so long a list may go on to show that an execution runs which has ended."""
 
 
@@ -135,11 +135,11 @@ class PageIndex:
             self._ended.popitem(last=False)
 
     def contradicts(self, row: ExecutionSnapshot, *, asked_at: Micros) -> bool:
-        """Return, once, whether a row says otherwise of an execution that has ended. That a list lags behind is not."""
+        """Return whether a row denies that an execution has ended, or how: once of each, not while a list may lag."""
         ended = self._ended.get(row.id)
         if ended is None or ended.status in {None, row.status}:
             return False
-        if not is_terminal(row) and asked_at < ended.at + LAGS_US:
+        if not is_terminal(row) and asked_at < ended.at + LIST_LAG_US:
             return False
         self._ended[row.id] = ended._replace(status=None)
         return True

@@ -27,7 +27,7 @@ from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
 from watcher.store.changes import ChangeSet, ExecutionChange, SingleChange, SourceChange
 
-SET_US = 60_000_000
+CLOCK_SET_US = 60_000_000
 """The API's clock was set if it is that much further ahead than at any scan of this process before."""
 
 log = structlog.get_logger()
@@ -146,9 +146,8 @@ class PipelineRecorder:
 
     async def _write(self, several: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
         deps, rules, before = self._deps, self._rules, self._stream.sequence
-        ahead_us = self._ahead_us
-        if silent_until is not None:
-            ahead_us = max(deps.api.ahead_us, deps.api.ahead_us if ahead_us is None else ahead_us)
+        known_us = deps.api.ahead_us if self._ahead_us is None else self._ahead_us
+        ahead_us = max(known_us, deps.api.ahead_us)
         unconfirmed = self._unconfirmed() - {each.entry for each in several if each.known.ended_at}
         is_released = self._awaited is not None and unconfirmed.isdisjoint(self._awaited)
         until = min([dated(each.pending.execution) or 0 for each in unconfirmed if each.pending], default=inf)
@@ -175,11 +174,11 @@ class PipelineRecorder:
             if draft.state.started_at > self._state.started_at:
                 await self._ask(draft, Asked.START, at=deps.api_now_us())
             if silent_until is not None:
-                set_us = 0 if self._ahead_us is None or ahead_us is None else ahead_us - self._ahead_us
                 if not draft.state.started_at:  # so silence counts from then on
                     draft.state = draft.state.with_start(silent_until)
-                elif set_us >= SET_US:  # by as much it would seem to have been silent
-                    draft.state = draft.state.with_start(min(draft.state.started_at + set_us, deps.api_now_us()))
+                elif ahead_us - known_us >= CLOCK_SET_US:  # by as much it would seem to have been silent
+                    started_at = draft.state.started_at + ahead_us - known_us
+                    draft.state = draft.state.with_start(min(started_at, deps.api_now_us()))
         if silent_until is not None:
             await self._ask(draft, Asked.SCAN, at=silent_until)
         counted = [each for each in draft.problems.values() if each != self._problems.get(each.kind)]
@@ -195,7 +194,9 @@ class PipelineRecorder:
         if changes:
             await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
         self._state, self._problems, self._stream.sequence = draft.state, draft.problems, sequence
-        self._held, self._ahead_us = held, ahead_us
+        self._held = held
+        if silent_until is not None:
+            self._ahead_us = ahead_us
         if is_released:
             self._held_since, self._awaited = None, None
         for type_ in [entry.event.type for entry in draft.entries]:

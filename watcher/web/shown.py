@@ -221,19 +221,17 @@ async def find_status(console: Console) -> models.Status:
     pipelines: list[models.PipelineStatus] = []
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
-        stands = dict(accounts[watch.account].get("pipelines", {}).get(id_, {}))
-        called = stands.pop("name", None)
+        stands = accounts[watch.account].get("pipelines", {}).get(id_, {})
         pipelines.append(
             models.PipelineStatus(
                 account=watch.account,
                 id=id_,
-                name=watch.name or called,
                 labels=watch.labels,
                 runbook=watch.runbook,
                 whole=not watch.executions,
                 problems=list(dict.fromkeys(row.kind for row in of_pipelines[name])),
                 silenced_until=max((end for match, end in silent if fits(watch, match)), default=None),
-                **stands,
+                **stands | {"name": watch.name or stands.get("name")},
             )
         )
     opened = Counter[str]()
