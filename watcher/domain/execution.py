@@ -94,6 +94,7 @@ class ExecutionRecord:
     `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of the `execution.overdue` whose
     problem is open, `overdue_at` when that was seen (microseconds, wall clock). `found_at` is when a list first showed
     it, by the API's clock, 0 if none did; what was found is recorded even before its first status is reported.
+    `finished_at` is when it ended as the API dates it, turned into our clock; `None` where the API does not say.
     """
 
     execution: str
@@ -110,3 +111,4 @@ class ExecutionRecord:
     ended_at: Micros | None = None
     was_paused: bool = False
     found_at: Micros = NEVER
+    finished_at: Micros | None = None

@@ -49,7 +49,16 @@ from watcher.store.tables import event as events
 
 # Executions
 
-AS_KNOWN = ("sequence", "overdue_sequence", "overdue_at", "lost_at", "ended_at", "was_paused", "found_at")
+AS_KNOWN = (
+    "sequence",
+    "overdue_sequence",
+    "overdue_at",
+    "lost_at",
+    "ended_at",
+    "was_paused",
+    "found_at",
+    "finished_at",
+)
 """Columns of an execution that hold what the field of that name does."""
 as_known = attrgetter(*AS_KNOWN)
 _NEW_AS_KNOWN = tuple(f"new_{name}" for name in AS_KNOWN)

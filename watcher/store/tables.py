@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 11, 11
+FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 12, 12
 """The oldest schema that is brought up to date, the one that is written, the oldest program that can read that."""
 
 metadata = MetaData()
@@ -102,6 +102,7 @@ execution = Table(
     Column("stream", LargeBinary),  # of its events; NULL once retention took them, or before the first
     Column("found_at", BigInteger, nullable=False, server_default="0"),
     Column("overdue_at", BigInteger),  # the wall clock of `overdue_sequence`
+    Column("finished_at", BigInteger),  # when it ended, as the API dates it; NULL where it does not
     Index("execution_ended", "ended_at", **_only_where("ended_at IS NOT NULL")),
     Index("execution_open", "pipeline_id", "since_at", "execution", **_only_where("ended_at IS NULL")),
     sqlite_with_rowid=False,
