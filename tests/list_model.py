@@ -120,7 +120,8 @@ class ModelApi(ScriptedApi):
             return Reply(Outcome.NOT_FOUND, sent_at, None, 404)
         row = replace(self.amend(self._row(life, sent_at)), pipeline_id=PIPELINE, pipeline_name="Sales agent")
         body_hash = hash(repr(row))
-        return Reply(Outcome.OK, sent_at, None if body_hash == known_hash else row, 200, body_hash=body_hash)
+        found = None if body_hash == known_hash else self._dated(row)
+        return Reply(Outcome.OK, sent_at, found, 200, body_hash=body_hash)
 
     @property
     def ahead_us(self) -> int:
@@ -144,6 +145,7 @@ class ModelApi(ScriptedApi):
         body_hash = hash((repr(rows), total))
         if known is not None and known.body_hash == body_hash:
             return known._replace(sent_at=sent_at)
+        rows = tuple(map(self._dated, rows))
         return Reply(Outcome.OK, sent_at, None, 200, body_hash=body_hash, rows=rows, total=total)
 
 

@@ -125,7 +125,7 @@ class Pipeline:
     def _note(self) -> None:
         """Note complete scans, and when what waits for one is judged: once all is confirmed that it brought."""
         (listing,) = self.account.watcher._registry.listings.values()
-        complete_at = listing.cursor.complete_at and listing.cursor.complete_at - round(self.api.offset_s * SECOND_US)
+        complete_at = listing.cursor.complete_at
         if complete_at not in self.history.scans[-1:]:
             self.history.scans.append(complete_at)
         pending = frozenset(id_ for id_, entry in self.account.watcher._registry.entries.items() if entry.pending)

@@ -11,6 +11,7 @@ from typing import Any, cast
 from stores import claim, due, settle, sink_of
 
 from watcher.clerk.api import PAGE_ROWS, ClerkApi, Reply
+from watcher.clerk.schemas import ApiDates
 from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionSnapshot, Outcome
@@ -31,6 +32,9 @@ from watcher.store.sql_store import SqlStore
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+DATES = ApiDates(0, Micros(2**62))
+"""The dates of an API whose clock is ours, and which is never wrong."""
 
 
 class FakeClock(Clock):
@@ -113,7 +117,8 @@ class ScriptedApi:
         if isinstance(answer, ExecutionSnapshot):
             body_hash = hash(repr(answer))
             self.unread += body_hash == known_hash
-            return Reply(Outcome.OK, sent_at, None if body_hash == known_hash else answer, 200, body_hash=body_hash)
+            found = None if body_hash == known_hash else self._dated(answer)
+            return Reply(Outcome.OK, sent_at, found, 200, body_hash=body_hash)
         return Reply(answer, sent_at, None, self.status_codes.get(answer), self.retry_after_s, self.reason)
 
     def times(self, execution: str) -> list[float]:
@@ -128,6 +133,10 @@ class ScriptedApi:
     def ahead_us(self) -> int:
         return round((self.offset_s - self.clock.off_s) * 1_000_000)
 
+    def _dated(self, answer: ExecutionSnapshot) -> ExecutionSnapshot:
+        """Return an answer with its dates on our clock, as the client reads it."""
+        return on_our_clock(answer, ApiDates(self.ahead_us, self.clock.steady_us()))
+
     async def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Reply:
         assert pipeline in self.pipelines
         sent_at = self.clock.monotonic()
@@ -138,9 +147,13 @@ class ScriptedApi:
             if known is not None and known.body_hash == body_hash:
                 self.unread += 1
                 return known._replace(sent_at=sent_at)
-            rows = tuple(replace(row) for row in answer)
+            rows = tuple(map(self._dated, answer))
             return Reply(Outcome.OK, sent_at, None, 200, body_hash=body_hash, rows=rows, total=self._total())
         return Reply(answer, sent_at, None, self.status_codes.get(answer), self.retry_after_s)
+
+
+def on_our_clock(answer: ExecutionSnapshot, dates: ApiDates = DATES) -> ExecutionSnapshot:
+    return replace(answer, began_at=dates.ours(answer.started_at), ended_at=dates.ours(answer.finished_at))
 
 
 def said(execution: str, status: str, **facts: Any) -> ExecutionSnapshot:
@@ -267,7 +280,6 @@ async def account_of(
     clerk_api = cast("ClerkApi", api)
     evaluator = ReplyEvaluator(
         lease=lease,
-        api=clerk_api,
         events=events,
         clock=clock,
         breaker=breaker,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from watcher.clerk.api import PAGE_ROWS, Reply
-from watcher.clerk.schemas import parse_execution, parse_page
+from watcher.clerk.schemas import ApiDates, parse_execution, parse_page
 from watcher.domain.execution import Outcome
 from watcher.simulator.responses import encode, full, row
 from watcher.simulator.world import SimExecution, World
@@ -120,7 +120,7 @@ class WorldApi:
         found = self._world.find(execution, pipeline=pipeline)
         assert found is not None
         self._notes.asked(GET, [found], now_s=now_s)
-        facts = parse_execution(self._body(found, now_s=now_s), asked=execution)
+        facts = parse_execution(self._body(found, now_s=now_s), asked=execution, dates=self._dates())
         return Reply(Outcome.OK, self._world.clock.monotonic(), facts, 200)
 
     async def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Reply:
@@ -129,8 +129,12 @@ class WorldApi:
         executions = shelf.page(page, now_s=now_s)
         self._notes.asked(page, executions, now_s=now_s)
         rows = b",".join(self._row(each, now_s=now_s) for each in executions)
-        parsed = parse_page(b'{"data":[%b],"total":%d,"links":{}}' % (rows, shelf.count(now_s)))
+        body = b'{"data":[%b],"total":%d,"links":{}}' % (rows, shelf.count(now_s))
+        parsed = parse_page(body, dates=self._dates())
         return Reply(Outcome.OK, self._world.clock.monotonic(), None, 200, None, None, None, *parsed)
+
+    def _dates(self) -> ApiDates:
+        return ApiDates(0, self._world.clock.steady_us())
 
     def _body(self, execution: SimExecution, *, now_s: float) -> bytes:
         """Return an answer's bytes, kept until they change."""

@@ -12,7 +12,7 @@ import yaml
 from stores import claim
 
 from bench.answers import PIPELINE, answer
-from watcher.clerk.schemas import parse_execution
+from watcher.clerk.schemas import ApiDates, parse_execution
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
@@ -123,7 +123,8 @@ def _parts(executions: Sequence[str], account_count: int) -> Mapping[str, Sequen
 def _first_sight(lease: Lease, execution: str, *, sinks: tuple[str, ...], clock: Clock) -> ExecutionChange:
     running = answer("running")
     body = (running.before + execution.encode() + running.after).partition(b"\r\n\r\n")[2]
-    facts, now_us = parse_execution(body, asked=execution), clock.steady_us()
+    now_us = clock.steady_us()
+    facts = parse_execution(body, asked=execution, dates=ApiDates(0, now_us))
     assert facts is not None
     result = observe(
         ExecutionRecord(execution, PIPELINE),
@@ -136,7 +137,7 @@ def _first_sight(lease: Lease, execution: str, *, sinks: tuple[str, ...], clock:
         result.known,
         watch=Watch(ACCOUNT, PIPELINE, ()),
         observed_at=clock.now(),
-        api_at=now_us,
+        seen_at=now_us,
         facts=facts,
     )
     return ExecutionChange(lease, None, result.known, (replace(entry, sinks=sinks),))

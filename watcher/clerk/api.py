@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from yarl import URL
 
-from watcher.clerk.schemas import QUICK_BYTES, ParsedPage, UnreadableError, parse_execution, parse_page
+from watcher.clerk.schemas import QUICK_BYTES, ApiDates, ParsedPage, UnreadableError, parse_execution, parse_page
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic, from_us
@@ -62,8 +62,14 @@ _CLASSES = {3: Outcome.REDIRECT, 5: Outcome.SERVER_ERROR}
 _FAILURES = {"timeout": Outcome.TIMEOUT, "truncated": Outcome.INVALID, "too_large": Outcome.INVALID}
 
 
-ROUNDED_BY_US = 2_000_000
-"""A `Date` has no fractions of a second, and is a little older than its answer."""
+SECOND_US = 1_000_000
+"""A `Date` has no fractions of a second."""
+
+TOLERANCE_US = 2_000_000
+"""An answer moves what is known of the API's clock if it contradicts that by more (microseconds).
+
+Within it nothing moves, so that the ends on two pages keep their order.
+"""
 
 
 _Found = ExecutionSnapshot | ParsedPage
@@ -72,7 +78,8 @@ _Found = ExecutionSnapshot | ParsedPage
 class ClerkApi:
     """Clerk Chat with one key, over one client.
 
-    `ahead_us` is by how much its clock is ahead of our steady one (below 0: behind), by the `Date` of its answers.
+    `ahead_us` is by how much its clock is ahead of our steady one (below 0: behind), `None` before the first answer.
+    Only answers that succeed say so, by their `Date`: a gateway writes one of its own on its errors.
     """
 
     def __init__(self, client: Client, *, base_url: str, clock: Clock) -> None:
@@ -81,8 +88,8 @@ class ClerkApi:
         self._base_url = URL(base_url, encoded=True)
         self._path = self._base_url.raw_path.rstrip("/")
         self._clock = clock
-        self.ahead_us = 0
-        self._date: str | None = None  # of the last answer that had one
+        self.ahead_us: int | None = None
+        self._date: str | None = None  # of the last answer that succeeded and had one
         # One thread, started when it is needed: answers that are hard to read hold up those of this key alone.
         self._parser_thread = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
 
@@ -105,7 +112,7 @@ class ClerkApi:
         what: str,
         query: str = "",
         *,
-        parse: Callable[[bytes], _Found],
+        parse: Callable[..., _Found],
         known_hash: int | None,
         known: Reply | None = None,
     ) -> Reply:
@@ -113,18 +120,13 @@ class ClerkApi:
         sent_at = self._clock.monotonic()
         try:
             response = await self._client.get(
-                url.with_query(query) if query else url, read=partial(self._read, parse=parse, known_hash=known_hash)
+                url.with_query(query) if query else url,
+                read=partial(self._read, parse=parse, known_hash=known_hash, sent_at=sent_at),
             )
         except TransportFailedError as failure:
             return Reply(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
         except UnreadableError as error:
             return Reply(Outcome.INVALID, sent_at, status_code=200, reason=str(error))
-        if response.date is not None and response.date != self._date:
-            self._date = response.date
-            with suppress(ArithmeticError, LookupError, TypeError, ValueError):  # what is raised for a stranger's text
-                ahead_us = timegm(parsedate(response.date) or ()) * 1_000_000 - self._clock.steady_us()
-                if not -ROUNDED_BY_US <= ahead_us - self.ahead_us <= 0:  # else what is known is as true, and exacter
-                    self.ahead_us = ahead_us
         code = response.status_code
         if response.found is not None:
             found, body_hash = response.found
@@ -133,21 +135,51 @@ class ClerkApi:
             if found is None and known is not None:
                 return known._replace(sent_at=sent_at)
             return Reply(Outcome.OK, sent_at, found, code, body_hash=body_hash)
-        now = from_us(Micros(self._clock.steady_us() + self.ahead_us))
-        retry_after_s = parse_retry_after(response.retry_after, now=now)
+        at = _moment(response.date)  # of the very answer: whoever writes Retry-After wrote that as well
+        at = Micros(self._clock.steady_us() + (self.ahead_us or 0)) if at is None else at
+        retry_after_s = parse_retry_after(response.retry_after, now=from_us(at))
         outcome = _OUTCOMES.get(code) or _CLASSES.get(code // 100) or Outcome.INVALID
         return Reply(outcome, sent_at, status_code=code, retry_after_s=retry_after_s, reason=f"status_{code}")
 
+    def _dates(self, date: str | None, *, sent_at: Monotonic) -> ApiDates:
+        """Take in the `Date` of an answer that succeeded; return what turns its other dates into our clock.
+
+        It was written after the request was sent, and before the answer was there.
+        """
+        now = self._clock.steady_us()
+        if date != self._date and (at := _moment(date)) is not None:
+            least_us = at - now
+            most_us = least_us + SECOND_US + round((self._clock.monotonic() - sent_at) * 1e6)
+            known_us = self.ahead_us
+            if known_us is None or not least_us - TOLERANCE_US <= known_us <= most_us + TOLERANCE_US:
+                self.ahead_us = least_us
+        self._date, self.ahead_us = date, self.ahead_us or 0
+        return ApiDates(self.ahead_us, now)
+
     async def _read(
-        self, body: bytes, *, parse: Callable[[bytes], _Found], known_hash: int | None
+        self,
+        body: bytes,
+        date: str | None,
+        *,
+        parse: Callable[..., _Found],
+        known_hash: int | None,
+        sent_at: Monotonic,
     ) -> tuple[_Found | None, int]:
         """Read what is small here, what is large in the thread, and what is known not again.
 
         The hash is keyed anew in each process, so nobody can make two bodies that have the same.
         """
-        body_hash = hash(body)
+        body_hash, dates = hash(body), self._dates(date, sent_at=sent_at)
         if body_hash == known_hash:
             return None, body_hash
         if len(body) <= QUICK_BYTES:
-            return parse(body), body_hash
-        return await asyncio.get_running_loop().run_in_executor(self._parser_thread, parse, body), body_hash
+            return parse(body, dates=dates), body_hash
+        in_thread = partial(parse, body, dates=dates)
+        return await asyncio.get_running_loop().run_in_executor(self._parser_thread, in_thread), body_hash
+
+
+def _moment(date: str | None) -> Micros | None:
+    """Return the moment that a `Date` header names, `None` for one that names none."""
+    with suppress(ArithmeticError, LookupError, TypeError, ValueError):  # what is raised for a stranger's text
+        return Micros(timegm(parsedate(date or "") or ()) * 1_000_000)
+    return None

@@ -15,6 +15,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from watcher.domain.envelope import LIST_LENGTH
 from watcher.domain.execution import ExecutionSnapshot, FailedNode
+from watcher.domain.timestamps import Micros, to_us
 
 QUICK_BYTES = 32 * 1024
 """A body that is no larger is parsed within some 10 ms, whatever it holds."""
@@ -132,6 +133,25 @@ class UnreadableError(Exception):
     """A body is not what was asked for. Its text is a word of ours for what is wrong with it, and none of its own."""
 
 
+FUTURE_US = 15_000_000
+"""A date that is further ahead of the API's own clock is wrong (microseconds)."""
+
+
+class ApiDates(NamedTuple):
+    """Turns the dates of one answer, which was read at `now`, into our steady clock.
+
+    The API's clock was ahead of ours by `ahead_us` (microseconds; below 0: behind) when it sent the answer.
+    """
+
+    ahead_us: int
+    now: Micros
+
+    def ours(self, at: datetime | None) -> Micros | None:
+        """Return a date on our clock, `None` for one that is wrong. A `Date` is not exact: it may be a little ahead."""
+        moment = None if at is None else Micros(to_us(at) - self.ahead_us)
+        return None if moment is None or moment > self.now + FUTURE_US else moment
+
+
 class ParsedPage(NamedTuple):
     """What can be read of one page of a list. `skipped` rows, or more, cannot; `total` is what the API says."""
 
@@ -140,7 +160,7 @@ class ParsedPage(NamedTuple):
     total: int | None
 
 
-def parse_execution(body: bytes, *, asked: str) -> ExecutionSnapshot:
+def parse_execution(body: bytes, *, asked: str, dates: ApiDates) -> ExecutionSnapshot:
     """Read one execution from the bytes. Raises `UnreadableError`: also if it is not the one asked for."""
     wire = _parse(WireExecution, body, misshapen="no_execution")
     if wire.id.lower() != asked:
@@ -153,13 +173,17 @@ def parse_execution(body: bytes, *, asked: str) -> ExecutionSnapshot:
         if each and (each.status == "failed" or each.error_message):
             failed.append(FailedNode(each.id, each.node_name or (node and node.name), each.error_message))
     facts |= {"id": asked, "failed_nodes": tuple(failed[:LIST_LENGTH]), "goals": tuple(goals[:LIST_LENGTH])}
-    return ExecutionSnapshot(**facts)
+    return ExecutionSnapshot(**facts, began_at=dates.ours(wire.started_at), ended_at=dates.ours(wire.finished_at))
 
 
-def parse_page(body: bytes) -> ParsedPage:
+def parse_page(body: bytes, *, dates: ApiDates) -> ParsedPage:
     """Read one page of a list from the bytes. Raises `UnreadableError`: also if no row of it can be read."""
     wire = _parse(WirePage, body, misshapen="no_list")
-    rows = tuple(ExecutionSnapshot(**vars(row)) for row in wire.data if row is not None)
+    rows = tuple(
+        ExecutionSnapshot(**vars(row), began_at=dates.ours(row.started_at), ended_at=dates.ours(row.finished_at))
+        for row in wire.data
+        if row is not None
+    )
     if wire.data and not rows:
         raise UnreadableError("no_rows")
     return ParsedPage(rows, len(wire.data) - len(rows), wire.total)

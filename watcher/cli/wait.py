@@ -365,7 +365,6 @@ class Poller:
         self._events = EventFactory(Router({}))
         self._evaluator = ReplyEvaluator(
             lease=Lease("account", self._account, 1),
-            api=api,
             events=self._events,
             clock=clock,
             breaker=self._breaker,

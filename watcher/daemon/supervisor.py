@@ -334,7 +334,6 @@ async def build_account(
         rules=rules,
         evaluator=ReplyEvaluator(
             lease=lease,
-            api=api,
             events=shared.events,
             clock=clock,
             breaker=breaker,

@@ -27,7 +27,7 @@ from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType,
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Status
 from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange, severity_of
 from watcher.domain.routing import Router
-from watcher.domain.timestamps import Micros, to_us
+from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
 
@@ -55,7 +55,7 @@ class EventFactory:
         *,
         watch: Watch,
         observed_at: datetime,
-        api_at: Micros,
+        seen_at: Micros,
         not_before: datetime | None = None,
         pipeline_name: str | None = None,
         facts: ExecutionSnapshot | None = None,
@@ -65,16 +65,16 @@ class EventFactory:
     ) -> OutboxEntry:
         """Return an event of an execution. Its id is the same for ever, from whatever store it comes.
 
-        `observed_at` is when the change was seen (wall clock), `api_at` what the API's clock showed then, `not_before`
+        `observed_at` is when the change was seen (wall clock), `seen_at` the same on the steady clock, `not_before`
         the last poll that still saw the old status, if any did. `facts` are absent where the API had nothing to say.
         """
         name = "/".join((watch.account, watch.pipeline, known.execution, change.type, change.kind, str(change.nth)))
-        reported_at: datetime | None = None  # what the API dates not is dated when it was seen
+        reported_at, happened_at = None, None  # what the API dates not is dated when it was seen
         if facts and change.type in (EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED):
-            reported_at = facts.finished_at
+            reported_at, happened_at = facts.finished_at, facts.ended_at
         elif facts and change.kind == Status.RUNNING and change.nth == 1 and not known.was_paused:
-            reported_at = facts.started_at
-        delay_us = None if reported_at is None else max(0, api_at - to_us(reported_at))
+            reported_at, happened_at = facts.started_at, facts.began_at
+        delay_us = None if reported_at is None else max(0, seen_at - (happened_at or seen_at))
         link = link and link.replace("{executionId}", known.execution)
         data = pipeline_data(watch, link=link, name=(facts and facts.pipeline_name) or pipeline_name)
         if facts is not None:

@@ -1,6 +1,6 @@
 """Executions: their statuses, what an answer of the API says of one, and what is recorded of it. Frozen values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -61,7 +61,9 @@ class FailedNode:
 class ExecutionSnapshot:
     """What one answer of the API said of an execution: the allowed fields and no others.
 
-    `status` is the raw word. Times are aware UTC. Texts are as the API gave them; events cut them.
+    `status` is the raw word. `started_at` and `finished_at` are as the API dates them, aware UTC: they are passed on.
+    `began_at` and `ended_at` are the same moments on our steady clock: they are compared and kept. They are `None`
+    where the API gives no date, or one that lies in its future. Texts are as the API gave them; events cut them.
     """
 
     id: str
@@ -80,6 +82,8 @@ class ExecutionSnapshot:
     conversation_id: str | None = None
     failed_nodes: tuple[FailedNode, ...] = ()
     goals: tuple[str, ...] = ()
+    began_at: Micros | None = field(default=None, compare=False)
+    ended_at: Micros | None = field(default=None, compare=False)
 
 
 Counts = tuple[tuple[str, int], ...]
@@ -93,8 +97,8 @@ class ExecutionRecord:
     `status` is the last raw word, `None` before the first sight. `lost` holds the reason while it is reported as lost;
     `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of the `execution.overdue` whose
     problem is open, `overdue_at` when that was seen (microseconds, wall clock). `found_at` is when a list first showed
-    it, by the API's clock, 0 if none did; what was found is recorded even before its first status is reported.
-    `finished_at` is when it ended as the API dates it, turned into our clock; `None` where the API does not say.
+    it, 0 if none did; what was found is recorded even before its first status is reported.
+    `finished_at` is when it ended by the API's date, else when that was seen; `None` while it is open.
     """
 
     execution: str

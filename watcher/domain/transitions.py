@@ -16,7 +16,7 @@ from watcher.domain.execution import (
     Outcome,
     Status,
 )
-from watcher.domain.timestamps import Micros, to_us
+from watcher.domain.timestamps import Micros
 
 EXECUTION_REASONS = {
     Outcome.NOT_FOUND: LostReason.NOT_FOUND,
@@ -32,15 +32,17 @@ RAW_STATUS_LENGTH = 64
 
 
 class Observation(NamedTuple):
-    """A successful poll: what was answered, when it was asked and when the answer was there (microseconds, steady).
-
-    The API's clock is ahead of ours by `ahead_us`.
-    """
+    """A successful poll: what was answered, when it was asked and when the answer was there (microseconds, steady)."""
 
     execution: ExecutionSnapshot
     sent_at: Micros
     seen_at: Micros
-    ahead_us: int = 0
+
+    @property
+    def finished_at(self) -> Micros | None:
+        """When the execution ended by the API's date, else when that was seen; `None` while it is open."""
+        execution = self.execution
+        return (execution.ended_at or self.seen_at) if is_terminal(execution) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ def observe(
     if status != before.status or before.lost is not None:
         seen = _move(before, poll, status=status, terminal=terminal)
     else:  # the common case keeps `before` itself, which costs nothing
-        seen = TransitionResult(replace(before, polled_at=poll.seen_at, ended_at=poll.seen_at) if terminal else before)
+        ended = replace(before, polled_at=poll.seen_at, ended_at=poll.seen_at, finished_at=poll.finished_at)
+        seen = TransitionResult(ended if terminal else before)
     at, limits_s = poll.seen_at, overdue_after_s
     if terminal or not limits_s or not exceeds_limit(seen.known, at=at, overdue_after_s=limits_s):
         return seen
@@ -103,9 +106,9 @@ def is_terminal(execution: ExecutionSnapshot) -> bool:
 
 def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: bool) -> TransitionResult:
     """Note another status. A stay begins when it was seen; at first sight at `startedAt`, if given."""
-    started_at, since_at = poll.execution.started_at, poll.seen_at
-    if before.status is None and before.lost is None and started_at is not None:
-        since_at = Micros(min(since_at, to_us(started_at) - poll.ahead_us))
+    began_at, since_at = poll.execution.began_at, poll.seen_at
+    if before.status is None and before.lost is None and began_at is not None:
+        since_at = min(since_at, began_at)
     known = replace(
         before,
         status=status,
@@ -116,6 +119,7 @@ def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: 
         lost=None,
         lost_at=None,
         ended_at=poll.seen_at if terminal else None,
+        finished_at=poll.finished_at,
         was_paused=before.was_paused or status == Status.PAUSED,
     )
     previous = LOST if before.lost else before.status

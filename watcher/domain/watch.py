@@ -56,13 +56,13 @@ def limits_dwell(overdue_after_s: Collection[str], status: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far the lists of a pipeline that is watched whole were read. Times are microseconds by the API's clock.
+    """How far the lists of a pipeline that is watched whole were read. Times are microseconds UTC, steady.
 
-    `since_at` is when it was first watched whole: by our steady clock, until the API's is known and it is `dated`.
-    `complete_at` is the begin of the last complete scan, 0 before the first; `refused` the reason reported because the
-    list is refused, until it answers again. `found` says whether the list held anything when that scan ended: without
-    it, the next one can meet nothing that is known. `name` is what the API calls the pipeline, as far as it has said:
-    no list does.
+    `since_at` is when it was first watched whole. `complete_at` is the begin of the last complete scan, 0 before the
+    first; `refused` the reason reported because the list is refused, until it answers again. `found` says whether the
+    list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what the
+    API calls the pipeline, as far as it has said: no list does. `in_api_time` marks what version 1.0.0 recorded: both
+    times are by the API's clock until that has answered.
     """
 
     since_at: Micros
@@ -70,4 +70,4 @@ class Cursor:
     refused: str | None = None
     found: bool = False
     name: str | None = None
-    dated: bool = False
+    in_api_time: bool = False

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from watcher.clerk.api import ClerkApi
-from watcher.domain.timestamps import Micros
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import PollRules
@@ -37,7 +36,3 @@ class AccountDependencies:
     concurrency: int
     wake: WakeIn
     fatal: Callable[[BaseException], None]
-
-    def api_now_us(self) -> Micros:
-        """Return what the API's clock shows (microseconds): what the API dates is compared with that alone."""
-        return Micros(self.clock.steady_us() + self.api.ahead_us)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from watcher.clerk.api import ClerkApi
 from watcher.domain.envelope import new_problem, pipeline_source
 from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
@@ -62,7 +61,6 @@ class ReplyEvaluator:
         self,
         *,
         lease: Lease,
-        api: ClerkApi,
         events: EventFactory,
         clock: Clock,
         breaker: AccountCircuitBreaker,
@@ -71,7 +69,6 @@ class ReplyEvaluator:
     ) -> None:
         """`link` is the account's template for links to an execution."""
         self._lease = lease
-        self._api = api
         self.events = events
         self.clock = clock
         self._breaker = breaker
@@ -95,7 +92,7 @@ class ReplyEvaluator:
             self.pipeline_names[watch.pipeline] = execution.pipeline_name
         seen_at = self.clock.steady_us()
         elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
-        poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at, self._api.ahead_us)
+        poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
         result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)
         change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
         known = before if change is None else change.known
@@ -124,7 +121,7 @@ class ReplyEvaluator:
         if before.lost is not None and before.lost is not LostReason.UNREADABLE:
             if at - (before.lost_at or 0) < LOST_POLLS_FOR_US:
                 return Evaluation(entry, None, before, None, LOST_EVERY_S)
-            known = replace(before, ended_at=at)
+            known = replace(before, ended_at=at, finished_at=at)
             return Evaluation(entry, None, known, ExecutionChange(self._lease, known.sequence, known, ()), None)
         next_s = self._breaker.wait_s(entry, reason, sent_at=sent_at)
         if reason is None or reason is before.lost:
@@ -163,7 +160,7 @@ class ReplyEvaluator:
                 known,
                 watch=entry.watch,
                 observed_at=at,
-                api_at=Micros(seen_at + self._api.ahead_us),
+                seen_at=seen_at,
                 not_before=None if before.status is None else at - unseen,
                 pipeline_name=self.pipeline_names.get(entry.watch.pipeline),
                 facts=facts,

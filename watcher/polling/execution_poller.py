@@ -9,7 +9,7 @@ import structlog
 
 from watcher.clerk.api import Reply
 from watcher.domain.execution import Outcome
-from watcher.domain.timestamps import Monotonic, to_us
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.session import AccountSession
@@ -96,15 +96,14 @@ class ExecutionPoller:
             self._registry.move(entry, known)
             for emitted in evaluation.change.entries:
                 self._deps.metrics.events.labels(emitted.event.type).inc()
-            finished_at = None if execution is None else execution.finished_at
+            ended_at = None if execution is None else execution.ended_at
             # What had ended before it was watched says nothing of the watching; nor does what was never seen.
             is_news = bool(evaluation.change.entries) and known.status is not None and known.lost is None
             pipeline = self._deps.metrics.pipelines.get(known.pipeline) if is_news else None
             if pipeline is not None and (starts or known.ended_at is not None):
-                pipeline.count(known, execution, starts=starts, now=self._deps.api_now_us())
-            if is_news and known.ended_at is not None and finished_at is not None:
-                delay_us = self._deps.api_now_us() - to_us(finished_at)
-                self._deps.metrics.detection_delay.observe(max(0.0, delay_us / 1_000_000))
+                pipeline.count(known, execution, starts=starts, now=self._clock.steady_us())
+            if is_news and known.ended_at is not None and ended_at is not None:
+                self._deps.metrics.detection_delay.observe(max(0.0, (known.ended_at - ended_at) / 1_000_000))
             entry.polled_at = evaluation.polled_at or entry.polled_at
 
     def note(self, evaluation: Evaluation) -> None:

@@ -13,10 +13,10 @@ import structlog
 from watcher.clerk.api import Reply
 from watcher.domain.event import EventType, GapReason, OutboxEntry
 from watcher.domain.execution import Outcome
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.list_scan import ListMemory, ScanResult
+from watcher.polling.list_scan import SETTLED_AFTER_US, ListMemory, ScanResult
 from watcher.polling.page_processor import ListedPage, PageProcessor, by_id
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.poll_item import QueueKind, TrackedExecution
@@ -121,8 +121,8 @@ class ListPoller:
         await self._session.report()
         if request.scans:
             listing.works()
-            if not listing.cursor.dated and not listing.unwatched:
-                await self._date(listing)
+            if listing.cursor.in_api_time and not listing.unwatched:
+                await self._take_over(listing)
         return await self._read(request, reply, left=left)
 
     async def _ask_name(
@@ -147,7 +147,8 @@ class ListPoller:
         if request.scans:
             listing.scan.note(reply)
         rows = by_id(executions, first=listing.scan.memory.before(request.page))
-        when = self._counts_as_found_at(request, reply)
+        asked_at = Micros(self._clock.steady_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000))
+        when = self._counts_as_found_at(request, asked_at)
         recorded, found_at = await self._page_processor.look_up(listing, executions, when=when)
         if listing.unwatched:
             return self._at_rest
@@ -159,8 +160,6 @@ class ListPoller:
             listing.named, listing.nameless = True, (reply, next(iter(fresh)))
             return Step(QueueKind.BEGUN)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
-        took_us = round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
-        asked_at = Micros(self._clock.steady_us() - took_us)
         page = ListedPage(listing, reply, recorded, fresh.keys(), when, request.scans, left, asked_at)
         await self._page_processor.take(rows, page)
         for entry in left.values():
@@ -172,24 +171,26 @@ class ListPoller:
         listing.scan.note_aside(request.page, row_count=len(rows), total=reply.total)
         return self._at_rest
 
-    def _counts_as_found_at(self, request: ListRequest, reply: Reply) -> Micros:
+    def _counts_as_found_at(self, request: ListRequest, asked_at: Micros) -> Micros:
         """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
 
-        What a page shows that is read out of turn may have come later than that: it is a known row for the next scan
-        only. The API's clock may have been set back: no scan begins before the last complete one.
+        A page read out of turn may show rows that came later: they count as found after the scan began, so they are
+        known rows for the next scan only. Below a page that is asked for `SETTLED_AFTER_US` after the scan began no row
+        is still to come: its rows count as settled with this scan. No scan begins before the last complete one, for our
+        clock may have been set back before a restart.
         """
         scan = request.listing.scan
-        asked_at = self._deps.api_now_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
         now = Micros(max(asked_at, request.listing.cursor.complete_at + 1))
         if not request.scans:
             return max(now, Micros(scan.began_at + 1))
         scan.began_at = scan.began_at or now
-        return scan.began_at
+        is_late = asked_at - scan.began_at >= SETTLED_AFTER_US
+        return Micros(scan.began_at - SETTLED_AFTER_US) if is_late else scan.began_at
 
     async def _step(self, listing: PipelineListState, reply: Reply, *, known: Mapping[str, Micros]) -> Step:
         """Let the scan take in a page, and the list rest after it. Those read whole take a quarter of the requests."""
         scan, order = listing.scan, listing.scan.order
-        known_rows = listing.known_rows(reply.rows or (), found_at=known)
+        known_rows = listing.known_rows(known)
         result = scan.read(
             reply,
             known_rows=known_rows,
@@ -214,11 +215,12 @@ class ListPoller:
 
     # What is written
 
-    async def _date(self, listing: PipelineListState) -> None:
-        """Note since when a pipeline is watched by the API's clock, now that it has answered. Raises `StoreError`."""
-        since_at = min(listing.cursor.since_at, self._clock.steady_us())  # ours may have been set back since
-        since_at = Micros(since_at + self._deps.api.ahead_us)
-        await self.record(listing, replace(listing.cursor, since_at=since_at, dated=True))
+    async def _take_over(self, listing: PipelineListState) -> None:
+        """Turn what version 1.0.0 recorded into our clock, now that the API has answered. Raises `StoreError`."""
+        cursor, ahead_us = listing.cursor, self._deps.api.ahead_us or 0
+        since_at = Micros(cursor.since_at - ahead_us)
+        complete_at = Micros(cursor.complete_at - ahead_us) if cursor.complete_at else NEVER
+        await self.record(listing, replace(cursor, since_at=since_at, complete_at=complete_at, in_api_time=False))
         listing.scan_again()
 
     async def record(

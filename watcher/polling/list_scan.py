@@ -7,13 +7,12 @@ order is read whole. What a page seems to say is believed once no other answer s
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import NamedTuple
 
 from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot
-from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.polling.sort_order import Order, Ordering
 
@@ -21,7 +20,7 @@ SURE_AFTER = 3
 """So many answers in a row say that a list ends where more was expected, before that is believed."""
 
 SETTLED_AFTER_US = 15_000_000
-"""So long after others that began with it a row may come to be seen: what was found since is read again."""
+"""A row may come to be seen this long after others that began with it: what was first seen since is read again."""
 
 TURNS_AT_MOST = 3
 """A list that turns over more often than that, in scans one after the other, has no order."""
@@ -31,9 +30,8 @@ STEPS_BACK_AT_MOST = 8
 
 
 def dated(row: ExecutionSnapshot) -> Micros | None:
-    """Return when it ended, or at least began (microseconds)."""
-    at = row.finished_at or row.started_at
-    return None if at is None else to_us(at)
+    """Return when it ended, or at least began, `None` if its date says nothing (microseconds, steady)."""
+    return row.began_at if row.finished_at is None else row.ended_at
 
 
 class ScanResult(NamedTuple):
@@ -113,7 +111,7 @@ class _Page(NamedTuple):
 class Scan:
     """One pass, made anew for each. Hand `page` to the API and its answer to `read`, until that returns a result.
 
-    It began at `began_at` (microseconds, by the API's clock; 0: not yet). Its last `depth` pages were not the one on
+    It began at `began_at` (microseconds, steady; 0: not yet). Its last `depth` pages were not the one on
     which new rows show. That it `seeks` says that it reads on for executions of which nobody knows where they are.
     `is_whole` says whether it read to the end of the list. `result` is there once everything was seen, though pages
     beyond may be read for more.
@@ -131,7 +129,7 @@ class Scan:
         self._seen: set[str] = set()
         self._new: set[str] = set()  # that no complete scan has found
         self._new_page_count = self._later_count = 0
-        self._oldest_at: datetime | None = None  # on the page that was read last
+        self._oldest_at: Micros | None = None  # on the page that was read last
         self._dates: tuple[Micros, ...] = ()  # the earliest and latest
         self._counts: dict[int, int] = {}  # the rows of its pages
         self._length = 0  # by where the last page is
@@ -217,7 +215,7 @@ class Scan:
             self._dates = min(dates), max(dates)
 
     def is_beyond_lookback(self, at: Micros) -> bool:
-        """Return whether what ended then, by the API's clock, is too old to be told after a long time: a gap is."""
+        """Return whether what ended then is too old to be reported after a long time: a gap is reported instead."""
         is_old = bool(self._cursor.complete_at) and self._cursor.complete_at < self._horizon and at < self._horizon
         self._skips_old |= is_old
         return is_old
@@ -304,7 +302,7 @@ class Scan:
     def _count_stall(self, page: _Page, *, is_new: bool) -> None:
         """Count a page that led no further: new rows push others along, or the end away."""
         # an execution is not created after it starts or ends
-        dates = [at for row in page.rows if (at := row.started_at or row.finished_at) is not None]
+        dates = [at for row in page.rows if (at := row.began_at or row.ended_at) is not None]
         above_at, self._oldest_at = self._oldest_at, min(dates, default=None)
         is_younger = above_at is not None and self._oldest_at is not None and self._oldest_at > above_at
         if self.order is Order.OLDEST:  # whose end is searched for

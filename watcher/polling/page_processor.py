@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from watcher.clerk.api import Reply
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome, Status
-from watcher.domain.timestamps import Micros, to_us
+from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details, FirstSight
 from watcher.polling.evaluator import Evaluation
@@ -20,9 +20,6 @@ from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import PendingConfirmation, TrackedExecution
 from watcher.polling.session import AccountSession
 from watcher.store.changes import ChangeSet, ExecutionChange
-
-FUTURE_US = 15_000_000
-"""A date that is so far ahead of the API's own clock is wrong."""
 
 HISTORY_US = 3600 * 1_000_000
 """What ended so long before a pipeline was watched is no news, though its first scan did not show it."""
@@ -85,7 +82,7 @@ class PageProcessor:
             await self._deps.store.record(ChangeSet(lease, tuple(changes)))
         listing.rows.remember(ended, found_at=when)
         found_at = listing.rows.found_at([each.id for each in executions])
-        forgotten_at = min(listing.cursor.complete_at, self._deps.api_now_us() - self._rules.history_us)
+        forgotten_at = min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
         for each in executions:
             at = dated(each)
             is_known = found_at[each.id] is not None or each.id in recorded
@@ -230,6 +227,7 @@ class PageProcessor:
             if entry.watch.whole and is_unknown and is_terminal(execution) and self._is_history(page, execution):
                 at = self._clock.steady_us()
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
+                known = replace(known, finished_at=execution.ended_at or at)
                 return Evaluation(entry, execution, known, ExecutionChange(lease, None, known, ()), None)
         details, is_failed = self._rules.details, execution.status == Status.FAILED
         is_selected = details is Details.ALWAYS or (details is Details.FAILED and is_failed)
@@ -255,16 +253,12 @@ class PageProcessor:
             return is_baseline and not cursor.complete_at
         if cursor.complete_at:
             history_us = HISTORY_US if is_baseline else max(HISTORY_US, rules.lookback_us)
-            history_us += max(0, cursor.complete_at - self._deps.api_now_us())  # by so much its clock was set back
             return at < cursor.since_at - history_us or listing.scan.is_beyond_lookback(at)
-        if not is_baseline:
-            return at < cursor.since_at - rules.lookback_us
-        return not cursor.since_at < at <= self._deps.api_now_us() + FUTURE_US
+        return at <= cursor.since_at if is_baseline else at < cursor.since_at - rules.lookback_us
 
 
 def _ended_at(evaluation: Evaluation) -> int:
-    at = None if evaluation.execution is None else evaluation.execution.finished_at
-    return 0 if at is None else to_us(at)
+    return (evaluation.execution and evaluation.execution.ended_at) or 0
 
 
 def by_id(executions: Sequence[ExecutionSnapshot], *, first: int) -> Mapping[str, Row]:

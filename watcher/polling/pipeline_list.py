@@ -5,14 +5,14 @@ Which open executions each page should show, which have ended, and how far the s
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
-from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, from_us
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Cursor, Watch
 from watcher.polling.list_scan import SETTLED_AFTER_US, ListMemory, Scan
@@ -28,7 +28,7 @@ LIST_LAG_US = 60_000_000
 
 
 class Ended(NamedTuple):
-    """An execution that has ended: when a list first showed it, by the API's clock, how it ended, and when, by ours."""
+    """An execution that has ended: when a list first showed it, how it ended, and when that was seen."""
 
     found_at: Micros
     status: str | None = None
@@ -223,15 +223,12 @@ class PipelineListState(PollItem):
         self.scan = Scan(self.memory, self.cursor)
         self.rows = PageIndex(self.memory)
 
-    def known_rows(self, rows: Sequence[ExecutionSnapshot], *, found_at: Mapping[str, Micros]) -> set[str]:
-        """Return which rows are known rows, of those that a complete scan found, by when it did.
+    def known_rows(self, found_at: Mapping[str, Micros]) -> set[str]:
+        """Return which rows are known rows, of those that a complete scan found, by when they were first seen here.
 
-        What may come to be seen late below one was there by then: it was old when the last complete scan began.
+        The last complete scan began so long after that that no row was still to come below them.
         """
-        old_us = Micros(self.cursor.complete_at - SETTLED_AFTER_US)
-        old_at = from_us(old_us)
-        known = {each for each, at in found_at.items() if at <= old_us}
-        return known | {row.id for row in rows if row.id in found_at and row.started_at and row.started_at <= old_at}
+        return {each for each, at in found_at.items() if at <= self.cursor.complete_at - SETTLED_AFTER_US}
 
     def works(self) -> None:
         """Note that it answered."""

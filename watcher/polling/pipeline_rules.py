@@ -6,7 +6,6 @@ with the list, once a scan is complete; and that no end is judged twice, or neve
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from math import inf
 from operator import attrgetter
 
@@ -18,7 +17,7 @@ from watcher.domain.event_factory import execution_block
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Problem, ProblemChange
 from watcher.domain.rules import RULES, Asked, End, Rules, RuleState, UnjudgedEnd
-from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import Evaluation
@@ -26,9 +25,6 @@ from watcher.polling.list_scan import dated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
 from watcher.store.changes import ChangeSet, ExecutionChange, SingleChange, SourceChange
-
-CLOCK_SET_US = 60_000_000
-"""The API's clock was set if it is that much further ahead than at any scan of this process before."""
 
 log = structlog.get_logger()
 
@@ -73,7 +69,6 @@ class PipelineRecorder:
         self._held_since: Monotonic | None = None  # the last start, gap or trouble with the list
         self._awaited: Collection[TrackedExecution] | None = None  # a scan is complete, but for these
         self._shown_at = NEVER
-        self._ahead_us: int | None = None  # the API's clock, at most, at the scans so far
         self._begun_at = EARLIEST
         self.hold()
 
@@ -111,14 +106,14 @@ class PipelineRecorder:
 
     def shown(self, rows: Iterable[ExecutionSnapshot]) -> None:
         """Take in what its list shows, known or not: silence counts from the last start, recorded for it or not."""
-        dates = [to_us(row.started_at) for row in rows if row.started_at is not None]
+        dates = [row.began_at for row in rows if row.began_at is not None]
         self._shown_at = max([self._shown_at, *dates])
 
     async def scanned(self, asked_at: Monotonic, *, silent_until: Micros | None) -> None:
         """Take in that a scan is complete whose first page was asked for then. Raises `StoreError`.
 
         What waits to be judged is, once those are recorded that a GET is to confirm. It would have seen all starts
-        before `silent_until`, by the API's clock.
+        before `silent_until`.
         """
         if self._held_since is not None and self._awaited is None and asked_at >= self._held_since:
             self._awaited = self._unconfirmed()
@@ -146,8 +141,6 @@ class PipelineRecorder:
 
     async def _write(self, several: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
         deps, rules, before = self._deps, self._rules, self._stream.sequence
-        known_us = deps.api.ahead_us if self._ahead_us is None else self._ahead_us
-        ahead_us = max(known_us, deps.api.ahead_us)
         unconfirmed = self._unconfirmed() - {each.entry for each in several if each.known.ended_at}
         is_released = self._awaited is not None and unconfirmed.isdisjoint(self._awaited)
         until = min([dated(each.pending.execution) or 0 for each in unconfirmed if each.pending], default=inf)
@@ -172,13 +165,9 @@ class PipelineRecorder:
             starts += [] if silent_until is None else [min(self._shown_at, silent_until)]
             draft.state = draft.state.with_start(max(starts, default=NEVER))
             if draft.state.started_at > self._state.started_at:
-                await self._ask(draft, Asked.START, at=deps.api_now_us())
-            if silent_until is not None:
-                if not draft.state.started_at:  # so silence counts from then on
-                    draft.state = draft.state.with_start(silent_until)
-                elif ahead_us - known_us >= CLOCK_SET_US:  # by as much it would seem to have been silent
-                    started_at = draft.state.started_at + ahead_us - known_us
-                    draft.state = draft.state.with_start(min(started_at, deps.api_now_us()))
+                await self._ask(draft, Asked.START, at=self._clock.steady_us())
+            if silent_until is not None and not draft.state.started_at:  # so silence counts from then on
+                draft.state = draft.state.with_start(silent_until)
         if silent_until is not None:
             await self._ask(draft, Asked.SCAN, at=silent_until)
         counted = [each for each in draft.problems.values() if each != self._problems.get(each.kind)]
@@ -195,8 +184,6 @@ class PipelineRecorder:
             await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
         self._state, self._problems, self._stream.sequence = draft.state, draft.problems, sequence
         self._held = held
-        if silent_until is not None:
-            self._ahead_us = ahead_us
         if is_released:
             self._held_since, self._awaited = None, None
         for type_ in [entry.event.type for entry in draft.entries]:
@@ -213,18 +200,18 @@ class PipelineRecorder:
         type_ = change.entries[-1].event.type if change.entries else None
         if type_ not in {EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED}:
             return None
-        ended_at = self._dated(None if execution is None else execution.finished_at)
+        ended_at = self._dated(None if execution is None else execution.ended_at)
         return UnjudgedEnd(change.known.execution, End(ended_at, type_ is EventType.EXECUTION_FAILED))
 
     def _started_at(self, change: ExecutionChange, execution: ExecutionSnapshot | None) -> Micros:
         """Return when an execution started, if it says so, else when one that is new ended."""
-        started_at, ended_at = (execution.started_at, execution.finished_at) if execution else (None, None)
+        started_at, ended_at = (execution.began_at, execution.ended_at) if execution else (None, None)
         return NEVER if started_at is None and change.before is not None else self._dated(started_at or ended_at)
 
-    def _dated(self, at: datetime | None) -> Micros:
-        """Return a date of the API: none counts as now, and so does one that is yet to come."""
-        now = self._deps.api_now_us()
-        return now if at is None else min(now, to_us(at))
+    def _dated(self, at: Micros | None) -> Micros:
+        """Return when something happened: what has no date, or one that is yet to come, counts as now."""
+        now = self._clock.steady_us()
+        return now if at is None else min(now, at)
 
     async def _ask(self, draft: _Draft, asked: Asked, *, at: int, execution: str | None = None) -> None:
         """Open and close the problems that rules say do, now that an end of an execution, or something else, asks."""

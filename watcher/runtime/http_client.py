@@ -225,8 +225,8 @@ class Client:
     ) -> None:
         await self._session.close()
 
-    async def get(self, url: URL, *, read: Callable[[bytes], Awaitable[_Found]]) -> Response[_Found]:
-        """Send one GET, following no redirect: the key would go to a stranger. `read` is given the body of a 200.
+    async def get(self, url: URL, *, read: Callable[[bytes, str | None], Awaitable[_Found]]) -> Response[_Found]:
+        """Send one GET, following no redirect: the key would go to a stranger. `read` gets a 200's body and `Date`.
 
         Raises `TransportFailedError`, and what `read` raises.
         """
@@ -257,9 +257,9 @@ class Client:
                         response.release()  # the connection is kept if all of the answer was read
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 raise failure_of(error, by_proxy=self._proxy.url is not None) from None
-            found = await read(b"".join(chunks)) if response.status == 200 else None
-            headers = response.headers
-            return Response(response.status, headers.get("Retry-After"), headers.get("Date"), found)
+            headers, date = response.headers, response.headers.get("Date")
+            found = await read(b"".join(chunks), date) if response.status == 200 else None
+            return Response(response.status, headers.get("Retry-After"), date, found)
         finally:
             if is_large:
                 self._large_bodies.release()

@@ -33,7 +33,7 @@ from watcher.domain.execution import (
 )
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.snapshots import ENDS_COUNT, PipelineSnapshot
-from watcher.domain.timestamps import Micros, to_us
+from watcher.domain.timestamps import Micros
 from watcher.runtime.version import VERSION
 
 OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
@@ -237,21 +237,20 @@ class PipelineMetrics:
 
     def count(self, known: ExecutionRecord, facts: ExecutionSnapshot | None, *, starts: bool, now: Micros) -> None:
         """Take in that an execution starts, or ends, or both, as it is known now. What lies ahead counts as now."""
-        started = facts.started_at if facts is not None else None
         if starts:
-            at = now if started is None else min(now, to_us(started))
+            at = now if facts is None or facts.began_at is None else min(now, facts.began_at)
             self.started_count += 1
             self.last_started_at = max(self.last_started_at or at, at)
         if known.ended_at is None:
             return
         label = known.status if known.status in TERMINAL_STATUSES else "unrecognized"
-        finished = facts.finished_at if facts is not None else None
-        at = now if finished is None else min(now, to_us(finished))
+        at = now if facts is None or facts.ended_at is None else min(now, facts.ended_at)
         self.ended[label] += 1
         self.last_ended_at[label] = max(self.last_ended_at.get(label, at), at)
         self.ends.append((at, label[0]))
         if facts is None:
             return
+        started, finished = facts.started_at, facts.finished_at
         if started is not None and finished is not None and finished >= started:
             ran_s = (finished - started).total_seconds()
             self.durations[label][bisect_left(_RUN_SECONDS, ran_s)] += 1

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
 from sys import intern
@@ -130,8 +131,11 @@ class AccountStore(LeasedStore):
             connection.execute(MARK_PIPELINE, itself | {"since": None})
             if is_forgotten(row, now=now):
                 connection.execute(FORGET_SCAN, itself)
-            cursor = connection.execute(_CURSOR, itself).one_or_none()
-            return PipelineRecord(row.sequence, None if cursor is None else Cursor(*cursor))
+            row_of_scan = connection.execute(_CURSOR, itself).one_or_none()
+            cursor = None if row_of_scan is None else Cursor(*row_of_scan)
+            if cursor is not None and not cursor.in_api_time:  # the wall clock may have been set back since
+                cursor = replace(cursor, since_at=min(cursor.since_at, now), complete_at=min(cursor.complete_at, now))
+            return PipelineRecord(row.sequence, cursor)
 
         return await self._write(load)
 
@@ -185,7 +189,7 @@ def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Mic
         polled_at=min(row.looked_at, now),
         counts=counts_of(row.counts),
         lost=None if row.lost is None else LostReason(row.lost),
-        **dict(zip(AS_KNOWN, as_known(row), strict=True)),
+        **dict(zip(AS_KNOWN, as_known(row), strict=True)) | {"found_at": min(row.found_at, now)},
     )
 
 

@@ -1,8 +1,7 @@
 """The tables, in shapes that serve SQLite and PostgreSQL alike. Knows no query and no rule.
 
-Times are microseconds UTC on the steady clock, `found_at` and those of scans by the API's clock; ids are 16 bytes. What
-is written often (execution, delivery) is narrow and apart from what is wide (event). A new database is made from what
-stands here, an older one migrated to it.
+Times are microseconds UTC on the steady clock; ids are 16 bytes. What is written often (execution, delivery) is narrow
+and apart from what is wide (event). A new database is made from what stands here, an older one migrated to it.
 """
 
 from typing import Any
@@ -102,7 +101,7 @@ execution = Table(
     Column("stream", LargeBinary),  # of its events; NULL once retention took them, or before the first
     Column("found_at", BigInteger, nullable=False, server_default="0"),
     Column("overdue_at", BigInteger),  # the wall clock of `overdue_sequence`
-    Column("finished_at", BigInteger),  # when it ended, as the API dates it; NULL where it does not
+    Column("finished_at", BigInteger),  # when it ended by the API's date, else when that was seen
     Index("execution_ended", "ended_at", **_only_where("ended_at IS NOT NULL")),
     Index("execution_open", "pipeline_id", "since_at", "execution", **_only_where("ended_at IS NULL")),
     sqlite_with_rowid=False,
@@ -120,7 +119,7 @@ scan = Table(
     Column("refused", String),
     Column("found", Boolean, nullable=False),
     Column("name", String),  # what the API calls the pipeline
-    Column("dated", Boolean, nullable=False),  # `since_at` is by the API's clock, as `complete_at` is
+    Column("in_api_time", Boolean, nullable=False),  # as 1.0.0 wrote it: its times are by the API's clock
 )
 
 event = Table(
@@ -227,7 +226,7 @@ unjudged_end = Table(
     metadata,
     Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
     Column("execution", LargeBinary, primary_key=True),
-    Column("ended_at", BigInteger, nullable=False),  # by the API's clock, else when it was seen
+    Column("ended_at", BigInteger, nullable=False),  # by the API's date, else when it was seen
     Column("failed", Boolean, nullable=False),
     sqlite_with_rowid=False,
 )

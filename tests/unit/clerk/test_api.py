@@ -464,21 +464,64 @@ async def test_whoever_waits_for_a_place_waits_no_longer_than_its_timeout() -> N
 
 
 @pytest.mark.parametrize(
-    ("date", "known_s", "ahead_s"),
+    ("date", "known_s", "took_s", "ahead_s"),
     [
-        ("Tue, 24 Nov 2026 09:40:00 GMT", 0.0, -1200),
-        ("Tue, 24 Nov 2026 09:40:00 GMT", -1201.0, -1200),
-        ("Tue, 24 Nov 2026 09:40:00 GMT", -1199.5, -1199.5),  # it may show 09:40:00.5
-        ("Tue, 24 Nov 2026 09:59:59 GMT", 0.0, 0),
-        ("Tue, 24 Nov 2026 10:30:00 GMT", 0.0, 1800),
-        ("Tue, 24 Nov 99999 10:30:00 GMT", 0.0, 0),
-        ("yesterday", 0.0, 0),
+        ("Tue, 24 Nov 2026 09:40:00 GMT", None, 0, -1200),
+        ("Tue, 24 Nov 2026 09:40:00 GMT", 0, 0, -1200),
+        ("Tue, 24 Nov 2026 09:40:00 GMT", -1202, 0, -1202),  # no contradiction by more than two seconds
+        ("Tue, 24 Nov 2026 09:40:00 GMT", -1202.5, 0, -1200),
+        ("Tue, 24 Nov 2026 09:40:00 GMT", -1197, 0, -1197),  # it may have shown 09:40:00.999
+        ("Tue, 24 Nov 2026 09:40:00 GMT", -1196.5, 0, -1200),
+        ("Tue, 24 Nov 2026 09:40:00 GMT", -1190, 8, -1190),  # it may have been written eight seconds ago
+        ("Tue, 24 Nov 2026 09:59:59 GMT", 0, 0, 0),
+        ("Tue, 24 Nov 2026 10:30:00 GMT", 0, 0, 1800),
+        ("Tue, 24 Nov 99999 10:30:00 GMT", 0, 0, 0),
+        ("yesterday", 5, 0, 5),
+        ("yesterday", None, 0, 0),
     ],
 )
 async def test_how_far_its_clock_is_from_ours_is_known_by_the_dates_of_its_answers(
-    date: str, known_s: float, ahead_s: float
+    date: str, known_s: float | None, took_s: float, ahead_s: float
 ) -> None:
-    async with says(body(), {"Date": date}) as url, api_at(url) as api:
-        api.ahead_us = round(known_s * 1_000_000)
-        await api.list(pipeline=PIPELINE, page=1)
+    clock = FakeClock()
+    clock.passed_s = -took_s
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        clock.passed_s = 0.0
+        return web.Response(body=body(), headers={"Date": date})
+
+    async with (
+        serving(answer) as url,
+        Client(api_key="k-1", timeout_s=PATIENT_S, connections=1, proxy=Proxy()) as client,
+    ):
+        api = ClerkApi(client, base_url=url, clock=clock)
+        api.ahead_us = None if known_s is None else round(known_s * 1_000_000)
+        assert (await api.get(pipeline=PIPELINE, execution=EXECUTION)).outcome is Outcome.OK
         assert api.ahead_us == ahead_s * 1_000_000
+
+
+async def test_the_date_of_an_error_says_nothing_of_its_clock() -> None:
+    async with code(502, date="Tue, 24 Nov 2026 10:20:00 GMT") as url, api_at(url) as api:
+        await api.get(pipeline=PIPELINE, execution=EXECUTION)
+        assert api.ahead_us is None
+
+
+@pytest.mark.parametrize("ahead_s", [None, 0, 1200])
+async def test_a_date_to_retry_after_is_compared_with_that_of_its_own_answer(ahead_s: int | None) -> None:
+    refusal = code(503, "Tue, 24 Nov 2026 10:20:30 GMT", date="Tue, 24 Nov 2026 10:20:00 GMT")
+    async with refusal as url, api_at(url) as api:
+        api.ahead_us = None if ahead_s is None else ahead_s * 1_000_000
+        assert (await api.get(pipeline=PIPELINE, execution=EXECUTION)).retry_after_s == 30
+
+
+@pytest.mark.parametrize(("finished", "ended_s"), [("09:40:00", 0.0), ("09:40:15", 15.0), ("09:40:15.001", None)])
+async def test_dates_are_turned_into_our_clock_but_for_those_in_its_future(
+    finished: str, ended_s: float | None
+) -> None:
+    payload = body(status="failed", startedAt="2026-11-24T09:39:50Z", finishedAt=f"2026-11-24T{finished}Z")
+    async with says(payload, {"Date": "Tue, 24 Nov 2026 09:40:00 GMT"}) as url, api_at(url) as api:
+        execution = (await api.get(pipeline=PIPELINE, execution=EXECUTION)).execution
+    now = FakeClock().steady_us()
+    assert execution is not None
+    assert execution.began_at == now - 10_000_000
+    assert execution.ended_at == (None if ended_s is None else now + ended_s * 1_000_000)

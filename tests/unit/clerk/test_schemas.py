@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from virtual import DATES
 
 from watcher.clerk.schemas import ROWS_COUNT, TEXT_LENGTH, ParsedPage, UnreadableError, parse_execution, parse_page
 from watcher.domain.execution import ExecutionSnapshot, FailedNode
@@ -79,7 +80,7 @@ ALLOWED = ExecutionSnapshot(
 
 
 def page_of(*rows: object, **fields: object) -> ParsedPage:
-    return parse_page(json.dumps({"data": rows, "total": len(rows), **fields}).encode())
+    return parse_page(json.dumps({"data": rows, "total": len(rows), **fields}).encode(), dates=DATES)
 
 
 def row_of(**fields: object) -> ExecutionSnapshot:
@@ -87,11 +88,11 @@ def row_of(**fields: object) -> ExecutionSnapshot:
 
 
 def parse(**fields: object) -> ExecutionSnapshot:
-    return parse_execution(body(**fields), asked=EXECUTION)
+    return parse_execution(body(**fields), asked=EXECUTION, dates=DATES)
 
 
 def test_the_allowed_fields_are_read_and_no_others() -> None:
-    assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION) == ALLOWED
+    assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION, dates=DATES) == ALLOWED
 
 
 @pytest.mark.parametrize("wrong", [None, [], {}, {"a": 1}, [1], "odd", 1e300, -1, True])
@@ -136,7 +137,7 @@ def test_a_node_of_the_wrong_type_costs_only_itself() -> None:
 )
 def test_a_number_beyond_all_measure_is_absent(number: str) -> None:
     raw = body(aiTokensUsed="N").replace(b'"N"', number.encode())
-    execution = parse_execution(raw, asked=EXECUTION)
+    execution = parse_execution(raw, asked=EXECUTION, dates=DATES)
     assert execution.ai_tokens_used is None
 
 
@@ -173,7 +174,7 @@ def test_half_a_surrogate_pair_somewhere_does_not_make_an_execution_unreadable()
     raw = body(error="N", conversationHistory={"text": "x"}, pipelineName="P")
     raw = raw.replace(b'"N"', rb'"cut \ud83d"').replace(b'"x"', rb'"\udE00 \\ud83d \ud83d\ude00"')
     raw = raw.replace(b'"P"', rb'"\\ud83d \ud83d\ude00 \\\ud83d\n"')
-    execution = parse_execution(raw, asked=EXECUTION)
+    execution = parse_execution(raw, asked=EXECUTION, dates=DATES)
     assert execution.error == "cut "
     assert execution.pipeline_name == "\\ud83d \U0001f600 \\\n"
 
@@ -181,7 +182,7 @@ def test_half_a_surrogate_pair_somewhere_does_not_make_an_execution_unreadable()
 def test_a_nul_is_left_out_for_no_database_keeps_it() -> None:
     raw = body(status="od\0d", pipelineName="P\0")
     assert rb"\u0000" in raw
-    execution = parse_execution(raw, asked=EXECUTION)
+    execution = parse_execution(raw, asked=EXECUTION, dates=DATES)
     assert (execution.status, execution.pipeline_name) == ("odd", "P")
 
 
@@ -251,7 +252,7 @@ def test_a_total_of_another_type_is_absent(total: object, read: int | None) -> N
 )
 def test_without_a_list_there_is_no_page(data: bytes) -> None:
     with pytest.raises(UnreadableError, match="no_list"):
-        parse_page(data)
+        parse_page(data, dates=DATES)
 
 
 # What is hard to read
@@ -272,28 +273,28 @@ UNREAD = {
 @pytest.mark.parametrize("name", UNREAD)
 def test_nothing_in_a_private_field_makes_an_execution_unreadable(name: str) -> None:
     raw = json.dumps(FULL | {"conversationHistory": "N", "environment": {"id": "wrong", "status": "new"}}).encode()
-    assert parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION) == ALLOWED
+    assert parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION, dates=DATES) == ALLOWED
 
 
 @pytest.mark.parametrize("name", UNREAD.keys() - {"a million values"})
 def test_nothing_in_an_optional_field_costs_more_than_itself(name: str) -> None:
     raw = json.dumps(FULL | {"triggeredBy": "N"}).encode()
-    execution = parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION)
+    execution = parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION, dates=DATES)
     assert replace(execution, triggered_by=None) == replace(ALLOWED, triggered_by=None)
 
 
 def test_a_long_text_is_cut() -> None:
     raw = body(error="x" * 2_000_000)
-    assert parse_execution(raw, asked=EXECUTION).error == "x" * TEXT_LENGTH
+    assert parse_execution(raw, asked=EXECUTION, dates=DATES).error == "x" * TEXT_LENGTH
 
 
 @pytest.mark.parametrize("name", UNREAD)
 def test_what_is_cut_or_another_id_stays_unreadable_however_it_is_read(name: str) -> None:
     raw = body(x="N").replace(b'"N"', UNREAD[name])
     with pytest.raises(UnreadableError, match="no_json"):
-        parse_execution(raw[:-1], asked=EXECUTION)
+        parse_execution(raw[:-1], asked=EXECUTION, dates=DATES)
     with pytest.raises(UnreadableError, match="wrong_id"):
-        parse_execution(raw, asked=OTHER)
+        parse_execution(raw, asked=OTHER, dates=DATES)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,7 @@ def test_what_is_cut_or_another_id_stays_unreadable_however_it_is_read(name: str
 )
 def test_a_word_of_ours_says_what_is_wrong(raw: bytes, flaw: str) -> None:
     with pytest.raises(UnreadableError, match=flaw):
-        parse_execution(raw, asked=EXECUTION)
+        parse_execution(raw, asked=EXECUTION, dates=DATES)
 
 
 def test_no_more_goals_and_failed_nodes_are_kept_than_an_event_holds() -> None:
@@ -323,5 +324,7 @@ def test_no_more_goals_and_failed_nodes_are_kept_than_an_event_holds() -> None:
 
 def test_a_failed_node_after_thousands_of_others_is_found() -> None:
     nodes: list[object] = [{"id": f"n-{number}", "status": "success"} for number in range(ROWS_COUNT - 1)]
-    execution = parse_execution(body(nodesExecuted=[*nodes, {"id": "bad", "status": "failed"}]), asked=EXECUTION)
+    execution = parse_execution(
+        body(nodesExecuted=[*nodes, {"id": "bad", "status": "failed"}]), asked=EXECUTION, dates=DATES
+    )
     assert execution.failed_nodes == (FailedNode("bad", None, None),)

@@ -44,6 +44,8 @@ FACTS = ExecutionSnapshot(
     conversation_id="7a8b",
     failed_nodes=(FailedNode("n-1", "Greeting", "no answer"),),
     goals=("Booked appointment",),
+    began_at=to_us(STARTED),
+    ended_at=to_us(FINISHED),
 )
 FAILED = StatusChange(EventType.EXECUTION_FAILED, "failed", "failed", "running", nth=1, sequence=3)
 RUNNING = StatusChange(EventType.EXECUTION_RUNNING, "running", "running", None, nth=1, sequence=1)
@@ -60,7 +62,7 @@ PARAMS = partial(
     change=FAILED,
     known=ExecutionRecord(EXECUTION, PIPELINE, status="failed"),
     observed_at=SEEN,
-    api_at=to_us(SEEN),
+    seen_at=to_us(SEEN),
     not_before=BEFORE,
     facts=FACTS,
     link="https://example.com/agents/{pipelineId}/runs/{executionId}",
@@ -72,7 +74,7 @@ BARE = partial(
     watch=Watch("default", PIPELINE, ()),
     known=ExecutionRecord(EXECUTION, PIPELINE),
     observed_at=SEEN,
-    api_at=to_us(SEEN),
+    seen_at=to_us(SEEN),
 )
 
 
@@ -189,7 +191,7 @@ def test_the_time_of_an_event_is_the_reported_one_where_that_is_meant(
 
 
 def test_a_delay_is_never_negative() -> None:
-    ahead = replace(FACTS, finished_at=SEEN + timedelta(hours=1))
+    ahead = replace(FACTS, finished_at=SEEN + timedelta(hours=1), ended_at=None)  # as such a date is read
     assert data(partial(PARAMS, facts=ahead))["observed"]["delaySeconds"] == 0
 
 

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import pytest
 from stores import from_us
+from virtual import on_our_clock
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
@@ -27,11 +28,8 @@ def an_observation(
     """`odd.` is the word `odd` with `finishedAt` set."""
     finished_at = at(NOW) if word.endswith(".") else None
     started = None if started_at is None else at(started_at)
-    return Observation(
-        ExecutionSnapshot("e", word.rstrip("."), started_at=started, finished_at=finished_at),
-        Micros(sent_at),
-        Micros(seen_at),
-    )
+    answer = ExecutionSnapshot("e", word.rstrip("."), started_at=started, finished_at=finished_at)
+    return Observation(on_our_clock(answer), Micros(sent_at), Micros(seen_at))
 
 
 def see(before: ExecutionRecord, observation: Observation, limits: dict[str, float] | None = None) -> TransitionResult:

@@ -283,8 +283,10 @@ async def test_one_alone_on_a_deep_page_is_asked_for_by_itself(start: Start) -> 
     rows[110] = row(10, "paused", age_s=9000)
     account = await whole_account(start, *rows)
     account.api.script[name(10)] = said(name(10), "paused")
+    await account.run_for(20)  # by then what the first scan found is settled
+    account.api.asked.clear()
     await account.run_for(30)
-    assert asked(account, "page 3") <= 2
+    assert asked(account, "page 3") == 0
     assert asked(account, name(10)) > 20
     assert await emitted(account) == [("execution.paused", name(10))]
 
@@ -843,9 +845,11 @@ async def test_what_was_named_and_reported_before_is_not_reported_again(start: S
     assert len(await emitted(account)) == 60
     show(account, *(row(number, "success", age_s=20, ended_s=-2) for number in range(60, 0, -1)))
     await account.watcher.watch([WHOLE])
+    await account.run_for(20)  # by then what the first scan found is settled
+    account.api.asked.clear()
     await account.run_for(30)
     assert await emitted(account) == []
-    assert asked(account, "page 2") == 1
+    assert asked(account, "page 2") == 0
     await account.watcher.watch([replace(WHOLE, executions=(named[0],))])
     await account.run_for(30)
     assert await emitted(account) == []

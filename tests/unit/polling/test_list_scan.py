@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from stores import from_us
+from virtual import on_our_clock
 
 from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
@@ -54,7 +55,7 @@ class World:
             self.count += 1
             self.now += SECOND // 100
             started_at = from_us(self.now) if self.draw.random() < dated else None
-            self.rows.append(ExecutionSnapshot(f"e{self.count}", "running", started_at=started_at))
+            self.rows.append(on_our_clock(ExecutionSnapshot(f"e{self.count}", "running", started_at=started_at)))
 
     def claimed(self) -> int | None:
         true = len(self.rows)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,6 +12,7 @@ from uuid import UUID
 import pytest
 from list_model import (
     HOUR_S,
+    Emitted,
     Fault,
     Life,
     ModelApi,
@@ -29,6 +31,7 @@ from stores import HeardStore, held
 from virtual import FakeClock
 
 from watcher.domain.errors import StoreError
+from watcher.domain.timestamps import Micros
 from watcher.store.changes import SourceChange
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
@@ -292,16 +295,27 @@ async def test_a_gap_that_the_store_could_not_take_is_reported_once_it_can(
         assert gaps == [reason.split(maxsplit=1)[0]]
 
 
-async def test_since_when_a_pipeline_is_watched_by_the_apis_clock_is_written_once_the_store_can(
+async def test_what_version_1_0_0_recorded_is_turned_into_our_clock_once_the_store_can(
     store: SqlStore, clock: FakeClock
 ) -> None:
-    refusing: Any = Refusing(store, kind=lambda change: change.cursor is not None and change.cursor.dated)
     api = ModelApi(clock, lives=lives(130, from_s=-HOUR_S, until_s=900.0), offset_s=-1200.0)
-    began_at = clock.steady_us()
+    account = await model(store, clock, api)
+    await account.run_for(30)
+    (listing,) = account.watcher._registry.listings.values()
+    ours, ahead_us = listing.cursor, round(api.offset_s * 1e6)
+    theirs = replace(ours, since_at=Micros(ours.since_at + ahead_us), complete_at=Micros(ours.complete_at + ahead_us))
+    await account.watcher._list_poller.record(listing, replace(theirs, in_api_time=True))
+    await account.watcher.cancel()
+    refusing: Any = Refusing(store, kind=lambda change: change.cursor is not None and not change.cursor.in_api_time)
+    missed = Life(str(UUID(int=1)), clock.elapsed_s + 1, clock.elapsed_s + 2, fails=True)
+    api.lives.append(missed)
+    clock.advance(10)
     account = await model(refusing, clock, api)
     await account.run_for(30)
     (listing,) = account.watcher._registry.listings.values()
-    assert (refusing.failures, listing.cursor.since_at) == (0, began_at - 1_200_000_000)
+    assert (refusing.failures, listing.cursor.in_api_time, listing.cursor.since_at) == (0, False, ours.since_at)
+    assert listing.cursor.complete_at > ours.complete_at
+    assert await emitted(account) == Emitted({missed.id: 1}, [], [])
 
 
 SEEDS = range(int(os.environ.get("LIST_SEEDS", "60")))

@@ -4,6 +4,7 @@ import pytest
 from bench.population import LONGEST_S, Crowd, Population
 from bench.virtual_api import Notes, WorldApi
 from bench.virtual_trials import Trial, watch_by_name, watch_whole
+from virtual import DATES
 
 from watcher.clerk.api import PAGE_ROWS
 from watcher.clerk.schemas import parse_page
@@ -34,7 +35,7 @@ async def test_a_page_is_what_the_simulator_would_send(number: int) -> None:
             pipeline, number=number, limit=PAGE_ROWS, world=population.world, base_url="https://example.com"
         )
         body = encode(document)
-        sent, reply = parse_page(body), await api.list(pipeline=pipeline, page=number)
+        sent, reply = parse_page(body, dates=DATES), await api.list(pipeline=pipeline, page=number)
         assert sent is not None
         assert (reply.rows, reply.total) == (sent.rows, sent.total)
         population.clock.advance(50)

@@ -35,7 +35,7 @@ def a_client(proxy: Proxy | None = None) -> Client:
     return Client(api_key="k-1", timeout_s=5, connections=4, proxy=proxy or Proxy())
 
 
-async def length(body: bytes) -> int:
+async def length(body: bytes, _date: str | None) -> int:
     return len(body)
 
 

@@ -19,7 +19,7 @@ from yarl import URL
 from watcher.domain.errors import TransportFailedError
 from watcher.runtime.http_client import Client, proxy_for
 
-async def length(body):
+async def length(body, date):
     return len(body)
 
 async def main():

@@ -237,7 +237,7 @@ async def test_a_migration_that_fails_leaves_all_as_it_was(
     with pytest.raises(ZeroDivisionError):
         await use(url)
     assert versions(url) == (FIRST_VERSION, FIRST_VERSION)
-    assert "remove_column" not in [change for change, *_ in differences(url)]
+    assert "came_later" not in [str(getattr(each[-1], "name", "")) for each in differences(url)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,4 +1,9 @@
-"""Keep no time of the API's clock, and when executions ended as the API dates it."""
+"""Keep no time of the API's clock. Version 1.0.0 kept many: who owns an account turns them when the API has answered.
+
+What was found is turned here, for of that only the order counts: what was settled long ago, all else just now.
+"""
+
+from time import time_ns
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,7 +11,17 @@ from alembic import op
 revision = "0012"
 down_revision = "0011"
 
+SETTLED_AFTER_US = 15_000_000
+
 
 def upgrade() -> None:
     """Bring a store of version 1.0.0 up to date."""
     op.add_column("execution", sa.Column("finished_at", sa.BigInteger))
+    op.execute("UPDATE execution SET finished_at = ended_at WHERE ended_at IS NOT NULL")
+    op.execute("ALTER TABLE scan RENAME COLUMN dated TO in_api_time")
+    op.execute(
+        "UPDATE execution SET found_at = CASE WHEN found_at <="
+        f" (SELECT complete_at - {SETTLED_AFTER_US} FROM scan WHERE scan.account_id = execution.account_id"
+        " AND scan.pipeline_id = execution.pipeline_id)"
+        f" THEN 1 ELSE {time_ns() // 1000} END WHERE found_at > 0"
+    )
