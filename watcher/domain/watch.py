@@ -61,8 +61,9 @@ class Cursor:
     `since_at` is when it was first watched whole. `complete_at` is the begin of the last complete scan, 0 before the
     first; `refused` the reason reported because the list is refused, until it answers again. `found` says whether the
     list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what the
-    API calls the pipeline, as far as it has said: no list does. `in_api_time` marks what version 1.0.0 recorded: both
-    times are by the API's clock until that has answered.
+    API calls the pipeline, as far as it has said: no list does. The API's clock was ahead of ours by `ahead_us` when it
+    first answered, `None` before that. `in_api_time` marks what version 1.0.0 recorded: until then both times are by
+    the API's clock.
     """
 
     since_at: Micros
@@ -70,4 +71,5 @@ class Cursor:
     refused: str | None = None
     found: bool = False
     name: str | None = None
+    ahead_us: int | None = None
     in_api_time: bool = False

@@ -121,8 +121,8 @@ class ListPoller:
         await self._session.report()
         if request.scans:
             listing.works()
-            if listing.cursor.in_api_time and not listing.unwatched:
-                await self._take_over(listing)
+            if listing.cursor.ahead_us is None and not listing.unwatched:
+                await self._note_clock(listing)
         return await self._read(request, reply, left=left)
 
     async def _ask_name(
@@ -215,12 +215,16 @@ class ListPoller:
 
     # What is written
 
-    async def _take_over(self, listing: PipelineListState) -> None:
-        """Turn what version 1.0.0 recorded into our clock, now that the API has answered. Raises `StoreError`."""
+    async def _note_clock(self, listing: PipelineListState) -> None:
+        """Note by how much the API's clock is ahead, now that it has answered. Raises `StoreError`.
+
+        By that the times that version 1.0.0 recorded are turned into ours.
+        """
         cursor, ahead_us = listing.cursor, self._deps.api.ahead_us or 0
-        since_at = Micros(cursor.since_at - ahead_us)
-        complete_at = Micros(cursor.complete_at - ahead_us) if cursor.complete_at else NEVER
-        await self.record(listing, replace(cursor, since_at=since_at, complete_at=complete_at, in_api_time=False))
+        if cursor.in_api_time:
+            complete_at = Micros(cursor.complete_at - ahead_us) if cursor.complete_at else NEVER
+            cursor = replace(cursor, since_at=Micros(cursor.since_at - ahead_us), complete_at=complete_at)
+        await self.record(listing, replace(cursor, ahead_us=ahead_us, in_api_time=False))
         listing.scan_again()
 
     async def record(

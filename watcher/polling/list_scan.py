@@ -215,8 +215,8 @@ class Scan:
             self._dates = min(dates), max(dates)
 
     def is_beyond_lookback(self, at: Micros) -> bool:
-        """Return whether what ended then is too old to be reported after a long time: a gap is reported instead."""
-        is_old = bool(self._cursor.complete_at) and self._cursor.complete_at < self._horizon and at < self._horizon
+        """Return whether something ended too long ago to be reported after a long downtime: a gap is, instead."""
+        is_old = NEVER < self._cursor.complete_at < self._horizon and at < self._horizon
         self._skips_old |= is_old
         return is_old
 
@@ -448,10 +448,10 @@ class Scan:
     def _too_far(self, page: _Page) -> ScanResult | None:
         """Return how a scan ends that has read as far as it may, or as anybody wants to know."""
         is_ordered = self.order is not None and not self.memory.ordering.is_uncertain
-        complete_at = self._cursor.complete_at
         latest_at = max((at for row in page.rows if (at := dated(row)) is not None), default=None)
-        if is_ordered and latest_at is not None and max(latest_at, complete_at) < self._horizon:
-            return ScanResult(GapReason.LOOKBACK, self.unread_count()) if complete_at else ScanResult()
+        if is_ordered and latest_at is not None and latest_at < self._horizon:
+            is_gap = NEVER < self._cursor.complete_at < self._horizon
+            return ScanResult(GapReason.LOOKBACK, self.unread_count()) if is_gap else ScanResult()
         self._unproven_count += not is_ordered or self._reads_whole
         if self._unproven_count < self.memory.pages_at_most:
             return None

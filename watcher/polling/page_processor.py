@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from watcher.clerk.api import Reply
+from watcher.clerk.schemas import ApiDates
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.timestamps import Micros
@@ -247,14 +248,17 @@ class PageProcessor:
         What a later scan than the first is the first to show is new, unless by its date it ended much earlier. What the
         first shows is, if it ended since.
         """
-        listing, rules, at = page.listing, self._rules, dated(execution)
-        cursor, is_baseline = listing.cursor, rules.first_sight is FirstSight.BASELINE
+        listing, rules, cursor = page.listing, self._rules, page.listing.cursor
+        is_baseline, before_us = rules.first_sight is FirstSight.BASELINE, cursor.ahead_us or 0
+        # One of the clocks may have been set since, ours while the daemon was off: whichever it was, nothing is lost.
+        since_at = cursor.since_at + min(0, before_us - (self._deps.api.ahead_us or 0))
+        at = dated(execution) or ApiDates(before_us, self._clock.steady_us()).ours(execution.finished_at)
         if at is None:
             return is_baseline and not cursor.complete_at
         if cursor.complete_at:
             history_us = HISTORY_US if is_baseline else max(HISTORY_US, rules.lookback_us)
-            return at < cursor.since_at - history_us or listing.scan.is_beyond_lookback(at)
-        return at <= cursor.since_at if is_baseline else at < cursor.since_at - rules.lookback_us
+            return at < since_at - history_us or listing.scan.is_beyond_lookback(at)
+        return at <= since_at if is_baseline else at < since_at - rules.lookback_us
 
 
 def _ended_at(evaluation: Evaluation) -> int:

@@ -134,7 +134,7 @@ class AccountStore(LeasedStore):
             row_of_scan = connection.execute(_CURSOR, itself).one_or_none()
             cursor = None if row_of_scan is None else Cursor(*row_of_scan)
             if cursor is not None and not cursor.in_api_time:  # the wall clock may have been set back since
-                cursor = replace(cursor, since_at=min(cursor.since_at, now), complete_at=min(cursor.complete_at, now))
+                cursor = replace(cursor, complete_at=min(cursor.complete_at, now))
             return PipelineRecord(row.sequence, cursor)
 
         return await self._write(load)

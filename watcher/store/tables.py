@@ -119,6 +119,7 @@ scan = Table(
     Column("refused", String),
     Column("found", Boolean, nullable=False),
     Column("name", String),  # what the API calls the pipeline
+    Column("ahead_us", BigInteger),  # the API's clock, at the pipeline's first answer
     Column("in_api_time", Boolean, nullable=False),  # as 1.0.0 wrote it: its times are by the API's clock
 )
 

@@ -626,7 +626,7 @@ async def test_a_page_that_a_deletion_took_away_is_no_gap(start: Start) -> None:
 async def test_beyond_known_rows_refused_pages_are_no_gap(start: Start) -> None:
     rows = history(200)
     rows[170] = replace(rows[170], status="paused", finished_at=None)
-    await (await whole_account(start, *rows)).run_for(30)
+    await (await whole_account(start, *rows)).run_for(70)  # by then it is recorded that all of them are settled
     account = await whole_account(start, *rows)
     account.api.script = {rows[170].id: said(rows[170].id, "paused")}
     refuse(account, 2, 3, 4, 5, outcome=Outcome.FORBIDDEN)

@@ -304,7 +304,7 @@ async def test_what_version_1_0_0_recorded_is_turned_into_our_clock_once_the_sto
     (listing,) = account.watcher._registry.listings.values()
     ours, ahead_us = listing.cursor, round(api.offset_s * 1e6)
     theirs = replace(ours, since_at=Micros(ours.since_at + ahead_us), complete_at=Micros(ours.complete_at + ahead_us))
-    await account.watcher._list_poller.record(listing, replace(theirs, in_api_time=True))
+    await account.watcher._list_poller.record(listing, replace(theirs, ahead_us=None, in_api_time=True))
     await account.watcher.cancel()
     refusing: Any = Refusing(store, kind=lambda change: change.cursor is not None and not change.cursor.in_api_time)
     missed = Life(str(UUID(int=1)), clock.elapsed_s + 1, clock.elapsed_s + 2, fails=True)

@@ -19,6 +19,7 @@ def upgrade() -> None:
     op.add_column("execution", sa.Column("finished_at", sa.BigInteger))
     op.execute("UPDATE execution SET finished_at = ended_at WHERE ended_at IS NOT NULL")
     op.execute("ALTER TABLE scan RENAME COLUMN dated TO in_api_time")
+    op.add_column("scan", sa.Column("ahead_us", sa.BigInteger))
     op.execute(
         "UPDATE execution SET found_at = CASE WHEN found_at <="
         f" (SELECT complete_at - {SETTLED_AFTER_US} FROM scan WHERE scan.account_id = execution.account_id"
