@@ -45,6 +45,9 @@ class ScanResult(NamedTuple):
     doubt: str | None = None
 
 
+ONE_PAGE_FOR_ALL = "the first page for all"
+"""Why a list may have no end to read to, unless its only page shows late what its total counts."""
+
 TURNED_OVER = ScanResult(doubt="turned over")
 """The list has another order than was believed."""
 
@@ -261,7 +264,7 @@ class Scan:
         if not self._reads_back and (page.repeats(self._previous) or self._is_beyond(page)):
             is_all_seen = self._said is not None and len(self._seen) >= self._said > 0
             if page.number == 2 and page.repeats(self._previous) and not is_all_seen:
-                return ScanResult(GapReason.UNORDERED, self.unread_count(), doubt="the first page for all")
+                return ScanResult(GapReason.UNORDERED, self.unread_count(), doubt=ONE_PAGE_FOR_ALL)
             page = page._replace(rows=(), row_count=0)
         if self.order is Order.OLDEST and not self._reads_back:
             last = self._find_last(page, reply.total)
@@ -498,8 +501,8 @@ class Scan:
     def believes(self, result: ScanResult, *, ran_s: float, lost_after: int, lost_grace_s: float) -> bool:
         """Return whether scans ended like this so often that it counts, though something speaks against it.
 
-        Where all that was known is gone it takes longer. It is no gap if that only grew too old. The process has run
-        for `ran_s`.
+        Where all that was known is gone, or rows that show late may explain it, it takes longer. It is no gap if what
+        is gone only grew too old. The process has run for `ran_s`.
         """
         memory = self.memory
         if result.doubt is None:
@@ -510,7 +513,7 @@ class Scan:
             memory.doubt, memory.doubts, memory.doubted_since_s = result.doubt, 0, ran_s
             memory.is_explained = self._explains_emptiness()
         memory.doubts += 1
-        if result.gap is GapReason.DELETED:
+        if result.gap is GapReason.DELETED or result.doubt == ONE_PAGE_FOR_ALL:
             return memory.doubts >= lost_after and ran_s - memory.doubted_since_s >= lost_grace_s
         return memory.doubts >= (SURE_AFTER if result.gap is None else 2)
 

@@ -205,7 +205,7 @@ async def test_oldest_first_a_list_that_answers_for_pages_beyond_its_last_is_rea
 ) -> None:
     old, since = lives(100, from_s=-HOUR_S, until_s=900.0), lives(20, from_s=1020.0, until_s=1040.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, oldest),), states_total=False, last_page=last_page)
-    result = await watched(store, clock, api, for_s=60)
+    result = await watched(store, clock, api, for_s=90)
     assert (result.missing(old), result.missing(since), result.gaps) == (100, len(gaps) * 20, gaps)
 
 
@@ -357,3 +357,19 @@ async def test_whatever_a_list_is_like_all_is_reported_and_no_history_within_the
     assert result.gaps == []
     assert set(result.ended.values()) == {1}
     assert len(api.asked) <= 5 * (clock.monotonic() - 1000) + 1
+
+
+async def test_a_list_that_shows_its_only_page_for_all_is_no_gap_where_its_total_counts_what_it_shows_late(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old, since = lives(5, from_s=-HOUR_S, until_s=900.0), lives(12, from_s=1010.0, until_s=1130.0)
+    begins_s = {each.id: each.begins_s for each in since}
+    api = ModelApi(clock, lives=old + since, page_rows=20, last_page=lambda _: 1)
+    api.hides = lambda row: row.id in begins_s and clock.monotonic() < begins_s[row.id] + 4
+    result = await watched(store, clock, api, for_s=130)
+    assert (result.missing(since[:-1]), result.gaps) == (0, [])
+
+
+async def test_a_list_that_shows_its_first_page_for_all_is_a_gap_once(store: SqlStore, clock: FakeClock) -> None:
+    api = ModelApi(clock, lives=lives(60, from_s=-HOUR_S, until_s=900.0), page_rows=20, last_page=lambda _: 1)
+    assert (await watched(store, clock, api, for_s=200)).gaps == ["unordered"]
