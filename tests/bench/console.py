@@ -42,6 +42,7 @@ COLUMNS: Mapping[str, str] = {
     "source": "id kind name state",
     "execution": (
         "account_id execution pipeline_id status since_at looked_at sequence counts ended_at was_paused stream found_at"
+        " finished_at"
     ),
     "event": (
         "id event_id stream sequence type source_id pipeline_id execution recorded_at account pipeline labels"
@@ -105,7 +106,8 @@ def _executions(now: int) -> Iterator[Row]:
         at = now - (EXECUTIONS_COUNT - number + 20) * SECOND_US
         key, status = _key("execution", number), _status(number)
         ended_at = at if number <= EXECUTIONS_COUNT - OPEN_COUNT else None
-        yield 1, key, 10 + number % PIPELINES_COUNT, status, at, at, 2, "{}", ended_at, False, _key("stream", key), 0
+        ends = (ended_at, False, _key("stream", key), 0, ended_at)
+        yield 1, key, 10 + number % PIPELINES_COUNT, status, at, at, 2, "{}", *ends
 
 
 def _events(now: int) -> Iterator[Row]:

@@ -55,6 +55,7 @@ def executed(
         "since_at": START_US + number * SECOND_US,
         "polled_at": START_US,
     } | known
+    values.setdefault("finished_at", values.get("ended_at"))
     name = execution_id(number)
     record = ExecutionRecord(name, pipeline, sequence=sequence, **values)
     told = Event(
@@ -90,13 +91,18 @@ async def listed(console: ConsoleStore, **how: Any) -> list[int]:
 
 
 async def fill(store: SqlStore, account: Lease) -> None:
-    """Record eight executions: four are open, the even ones of them in another pipeline; of the ended two failed."""
+    """Record eight executions: four are open, the even ones of them in another pipeline; of the ended two failed.
+
+    Those that ended last were seen first.
+    """
     for number in range(1, 9):
         pipeline = PIPELINE if number % 2 else OTHER
         known: dict[str, Any] = {}
         if number > 4:
             status = "failed" if number > 6 else "success"
-            known = {"status": status, "ended_at": START_US + (20 - number) * SECOND_US}
+            at = START_US + 20 * SECOND_US
+            ended_at, finished_at = at + number * SECOND_US, at - number * SECOND_US
+            known = {"status": status, "ended_at": ended_at, "finished_at": finished_at}
         if number == 4:
             known = {"status": "paused", "lost": LostReason.NOT_FOUND, "lost_at": START_US}
         await store.record(executed(account, number, pipeline=pipeline, **known))

@@ -20,7 +20,7 @@ from stores import (
     upkeep,
 )
 
-from watcher.domain.execution import ExecutionRecord
+from watcher.domain.execution import ExecutionRecord, LostReason
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.account_store import AccountStore
@@ -119,6 +119,26 @@ async def test_what_is_open_is_loaded_by_its_pipelines(rig: StoreRig) -> None:
     }
     assert list(await rig.owned.load_open([])) == []
     assert list(await rig.owned.load_open(["88bb0000-0000-4000-8000-000000000000"])) == []
+
+
+async def test_the_last_reported_ends_of_a_pipeline_are_loaded_by_end_time(rig: StoreRig) -> None:
+    for number in range(1, 63):  # each was seen earlier than the one that ended before it
+        seen_at, status = START_US - number, "failed" if number % 3 else "success"
+        await rig.record(number, status=status, ended_at=seen_at, finished_at=START_US - 100 + number)
+    await rig.record(70, 71, status="unheard_of", ended_at=START_US, finished_at=START_US + 1)
+    await rig.record(80, status="failed", lost=LostReason.NOT_FOUND, ended_at=START_US, finished_at=START_US)
+    history = change(rig.account, 81, sequence=0, status="success", ended_at=START_US, finished_at=START_US)
+    await rig.store.record(replace(history, before=None, entries=()))
+    await rig.record(82)
+    rig.clock.us = START_US
+    found = await rig.owned.load_ends([PIPELINE, OTHER])
+    assert found == {
+        PIPELINE: [
+            *((START_US - 100 + number, "failed" if number % 3 else "success") for number in range(5, 63)),
+            *[(START_US, "unheard_of")] * 2,
+        ],
+        OTHER: [],
+    }
 
 
 async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(rig: StoreRig) -> None:

@@ -1,6 +1,7 @@
 """Whole pipelines: every execution is reported once, however short, over faults, restarts and `kill -9`."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import Sequence
 from random import Random
@@ -8,14 +9,14 @@ from typing import Any
 
 import pytest
 from e2e import checks
-from e2e.programme import Life
-from e2e.stage import ENDS, Document, Stage, document_of, webhook
+from e2e.programme import PATIENCE_S, Life, page
+from e2e.stage import ENDS, FAILING, Document, Stage, document_of, webhook
 
 from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Faults
 from watcher.simulator.scenarios import CALM, HARSH, pipeline_named
 from watcher.simulator.server import Simulator
-from watcher.simulator.world import BRISK, Order, World, make_lifecycle
+from watcher.simulator.world import BRISK, Kind, Order, World, make_lifecycle
 
 pytestmark = pytest.mark.untraced
 
@@ -111,3 +112,36 @@ async def test_every_execution_is_reported_once_over_kills(
     assert set(emitted.values()) == {1}
     assert receiver.events("pipeline.gap") == []
     assert stage.within_pace(simulator, rate=RATE)
+
+
+async def status_of(life: Life) -> tuple[str, str]:
+    """Return the last ends of the only pipeline, and when its owner last wrote them down."""
+    _, text = await page(f"{await life.started()}/api/v1/status")
+    status = json.loads(text)
+    return "".join(end[0] for end in status["pipelines"][0]["ends"]), status["accounts"][0].get("asOf", "")
+
+
+async def strip_of(life: Life, *, count: int, since: str = "") -> tuple[str, str]:
+    """Return the same once so many ends were written down, by this process."""
+    async with asyncio.timeout(PATIENCE_S):
+        while len((found := await status_of(life))[0]) < count or found[1] <= since:
+            await asyncio.sleep(0.05)
+    return found
+
+
+@pytest.mark.parametrize("stage", ["sqlite", "postgres"], indirect=True)
+async def test_the_last_ends_are_shown_by_end_time_after_a_kill_too(stage: Stage) -> None:
+    truth, world = "fss" * 10, World(Clock())
+    for index, end in enumerate(truth):
+        kind = Kind.FAILING if end == "f" else Kind.QUICK
+        lifecycle = make_lifecycle(1, index=index, kind=kind, pace=BRISK)
+        world.add(lifecycle.stretched(0.5 / lifecycle.length_s()), pipeline=FAILING, begins_s=index - 60.0)
+    settings = document(await stage.simulator(world), {}, details="failed")
+    first = await stage.start(settings)
+    ends, written_at = await strip_of(first, count=len(truth))
+    assert ends == truth
+    assert [event["type"][10] for event in first.events()] != list(truth), "they were recorded in another order"
+    await first.kill()
+    second = await stage.start(settings)
+    assert (await strip_of(second, count=len(truth), since=written_at))[0] == truth
+    assert await second.stop() == 0

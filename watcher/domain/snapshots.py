@@ -16,8 +16,8 @@ ENDS_COUNT = 60
 class PipelineSnapshot:
     """How a pipeline stands: its open executions by status, since when the oldest of each is in it, and the last ends.
 
-    `ends` has the first letter of each of the last ends, oldest first: `s`uccess, `f`ailed, `u`nrecognized; `ends_from`
-    is when the first of them ended. `name` is what the API calls it, as far as it has said.
+    `ends` has the first letter of each of the last ends, by end time, oldest first: `s`uccess, `f`ailed,
+    `u`nrecognized; `ends_from` is when the first of them ended. `name` is what the API calls it, as far as it has said.
     """
 
     open: Mapping[str, int] = field(default_factory=dict)

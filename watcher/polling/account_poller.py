@@ -72,7 +72,7 @@ class AccountPoller:
             try:
                 found, new_lists = await self._load(watches)
                 await self._alert_rules.watch(watches)
-                self._snapshots.watch(watches)
+                await self._snapshots.watch(watches)
                 self._registry.apply(watches, found, new_lists, now=self._clock.monotonic())
             finally:
                 self._registry.left = None

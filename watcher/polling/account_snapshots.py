@@ -8,7 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from statistics import fmean
 
-from watcher.domain.snapshots import AccountSnapshot
+from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.session import AccountSession
@@ -36,18 +36,19 @@ class AccountSnapshots:
         self._written_at = EARLIEST
         self._asked = deque([(deps.clock.monotonic(), 0)])  # when, and how many requests there had been by then
 
-    def watch(self, watches: Sequence[Watch]) -> None:
-        """Count for the pipelines of these watches and no others, from what was last written of them."""
+    async def watch(self, watches: Sequence[Watch]) -> None:
+        """Count for the pipelines of these watches and no others, from their records. Raises `StoreError`."""
         pipelines, stood = self._deps.metrics.pipelines, self._deps.record.snapshot
+        ends = await self._deps.store.load_ends({watch.pipeline for watch in watches} - pipelines.keys())
         self._names = {watch.pipeline: watch.name for watch in watches}
         for gone in pipelines.keys() - self._names.keys():
             del pipelines[gone]
         for pipeline in self._names:
             if pipeline not in pipelines:
+                its = (stood and stood.pipelines.get(pipeline)) or PipelineSnapshot()
                 pipelines[pipeline] = PipelineMetrics()
-                if stood is not None and pipeline in stood.pipelines:
-                    pipelines[pipeline].restore(stood.pipelines[pipeline])
-                    self._deps.evaluator.learn_name(pipeline, stood.pipelines[pipeline].name)
+                pipelines[pipeline].restore(its, ends[pipeline])
+                self._deps.evaluator.learn_name(pipeline, its.name)
             pipelines[pipeline].name = self._name_of(pipeline)
 
     async def write(self, *, asked_count: int) -> None:

@@ -1,13 +1,13 @@
 """Every metric, declared once. Label sets that are known start at 0; children are kept, for they are hot."""
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import Counter as Counts
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import accumulate
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from prometheus_client import (
@@ -33,7 +33,7 @@ from watcher.domain.execution import (
 )
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.snapshots import ENDS_COUNT, PipelineSnapshot
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import NEVER, Micros
 from watcher.runtime.version import VERSION
 
 OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
@@ -206,7 +206,7 @@ class PipelineMetrics:
     """What is counted of one pipeline since its account was taken, in plain numbers: families are made when asked for.
 
     `open` and `oldest` are as the account last looked through its executions, by their label; moments are microseconds
-    UTC, steady. The last ends, and when anything last started or ended, go on from what an earlier owner wrote down.
+    UTC, steady. The last ends, and when anything last started or ended, go on from what an earlier owner recorded.
     """
 
     name: str = ""
@@ -222,18 +222,17 @@ class PipelineMetrics:
     oldest: Mapping[str, Micros] = field(default_factory=dict)
     last_started_at: Micros | None = None
     last_ended_at: dict[str, Micros] = field(default_factory=dict)
-    ends: deque[tuple[Micros, str]] = field(default_factory=lambda: deque(maxlen=ENDS_COUNT))
+    ends: list[tuple[Micros, str]] = field(default_factory=list)
 
-    def restore(self, stood: PipelineSnapshot) -> None:
-        """Go on from what is written down. It has the first and the last time of the ends; the others lie evenly."""
+    def restore(self, stood: PipelineSnapshot, ends: Sequence[tuple[Micros, str]]) -> None:
+        """Go on from the snapshot of an earlier owner, and from the last ends in the store: when, and the status."""
         self.last_started_at, last_at = stood.last_started_at, stood.last_ended_at
         if stood.ends and last_at is not None:
-            first_at = last_at if stood.ends_from is None else stood.ends_from
-            step_us = (last_at - first_at) / max(1, len(stood.ends) - 1)
-            self.ends.extend((Micros(round(first_at + step_us * at)), end) for at, end in enumerate(stood.ends))
             self.last_ended_at |= {label: last_at for label in END_LABELS if label[0] == stood.ends[-1]}
         if stood.last_failed_at is not None:
             self.last_ended_at[Status.FAILED] = stood.last_failed_at
+        for at, status in ends:
+            self._place_end(at, status, now=at)
 
     def count(self, known: ExecutionRecord, facts: ExecutionSnapshot | None, *, starts: bool, now: Micros) -> None:
         """Take in that an execution starts, or ends, or both, as it is known now. What lies ahead counts as now."""
@@ -243,11 +242,8 @@ class PipelineMetrics:
             self.last_started_at = max(self.last_started_at or at, at)
         if known.ended_at is None:
             return
-        label = known.status if known.status in TERMINAL_STATUSES else "unrecognized"
-        at = now if facts is None or facts.ended_at is None else min(now, facts.ended_at)
+        label = self._place_end(known.finished_at or now, known.status, now=now)
         self.ended[label] += 1
-        self.last_ended_at[label] = max(self.last_ended_at.get(label, at), at)
-        self.ends.append((at, label[0]))
         if facts is None:
             return
         started, finished = facts.started_at, facts.finished_at
@@ -258,6 +254,14 @@ class PipelineMetrics:
         self.tokens_count += max(0, facts.ai_tokens_used or 0)
         for goal in {label_of(each) for each in facts.goals[:GOALS_OF_ONE]}:
             self.goals[goal if goal in self.goals or len(self.goals) < GOALS_COUNT else "other"] += 1
+
+    def _place_end(self, at: Micros, status: str | None, *, now: Micros) -> str:
+        """Put an end among the last ones, by when it was; return its label. Equal times keep the order of recording."""
+        label = status if status in TERMINAL_STATUSES else "unrecognized"
+        insort(self.ends, (at, label[0]), key=itemgetter(0))
+        del self.ends[:-ENDS_COUNT]
+        self.last_ended_at[label] = max(self.last_ended_at.get(label, NEVER), min(now, at))
+        return label
 
     def snapshot(self, name: str | None = None) -> PipelineSnapshot:
         """Return how the pipeline stands, to be written down, with what the API calls it."""

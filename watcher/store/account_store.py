@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, select, text
 from watcher.domain.event import EventKey
 from watcher.domain.execution import Counts, ExecutionRecord, LostReason
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
-from watcher.domain.snapshots import AccountSnapshot
+from watcher.domain.snapshots import ENDS_COUNT, AccountSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.changes import AccountRecord, BackoffState, PipelineRecord, RulesRecord
@@ -48,6 +48,11 @@ _RECORDS = select(*_RECORD_COLUMNS).where(
 _OPEN = select(*_RECORD_COLUMNS).where(
     execution.c.pipeline_id == bindparam("of_pipeline"),  # which has one account only
     execution.c.ended_at.is_(None),
+)
+_ENDS = text(
+    "SELECT finished_at, status FROM execution WHERE finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL"
+    " AND pipeline_id = (SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
+    " ORDER BY finished_at DESC, ended_at DESC LIMIT :limit"
 )
 _IN_PARTS = {"yield_per": LOADED_COUNT}  # so that not all of the rows are in memory at once
 _OPEN_PROBLEMS = OPEN_PROBLEMS.where(problem.c.pipeline_id == bindparam("of_pipeline"), problem.c.execution.is_(None))
@@ -114,6 +119,20 @@ class AccountStore(LeasedStore):
                 for number in numbers
                 for row in connection.execute(_OPEN, {"of_pipeline": number}, execution_options=_IN_PARTS)
             ]
+
+        return await self._read(load)
+
+    async def load_ends(self, pipelines: Collection[str]) -> Mapping[str, Sequence[tuple[Micros, str]]]:
+        """Return the last reported ends of each pipeline, oldest end first: when, and the status. Times as above."""
+        now = self._store.clock.steady_us()
+
+        def load(connection: Connection, _account_id: int) -> dict[str, list[tuple[Micros, str]]]:
+            found = {}
+            for each in pipelines:
+                of_it = {"name": pipeline(self.lease.name, each).name, "limit": ENDS_COUNT}
+                rows = connection.execute(_ENDS, of_it).all()
+                found[each] = [(Micros(min(row.finished_at, now)), row.status) for row in reversed(rows)]
+            return found
 
         return await self._read(load)
 

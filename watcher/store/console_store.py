@@ -95,6 +95,7 @@ class ConsoleStore:
     ) -> Rows:
         """Return open executions, newest first, then ended ones, the latest end first; `lost` counts as a status.
 
+        An end that is seen late takes its place by when it was: whoever is past that place does not get it.
         Of pipelines by their names (account/id). With an `id_beginning` (hexadecimal digits) in the order of ids.
         """
         only = statuses or ("",)
@@ -329,7 +330,7 @@ def _page(
 # Executions
 
 _OPEN = _List(execution.c.since_at, execution.c.execution, "o", (execution.c.account_id,))
-_ENDED = _List(execution.c.ended_at, execution.c.execution, "e", (execution.c.account_id,))
+_ENDED = _List(execution.c.finished_at, execution.c.execution, "e", (execution.c.account_id,))
 _account, _pipeline = source.alias("account"), source.alias("pipeline")
 _EXECUTIONS = (
     select(

@@ -103,6 +103,15 @@ execution = Table(
     Column("overdue_at", BigInteger),  # the wall clock of `overdue_sequence`
     Column("finished_at", BigInteger),  # when it ended by the API's date, else when that was seen
     Index("execution_ended", "ended_at", **_only_where("ended_at IS NOT NULL")),
+    Index("execution_finished", "finished_at", **_only_where("finished_at IS NOT NULL")),
+    # Those that a strip shows: not what had ended before the watch began, and not what was lost.
+    Index(
+        "execution_strip",
+        "pipeline_id",
+        "finished_at",
+        "ended_at",
+        **_only_where("finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL"),
+    ),
     Index("execution_open", "pipeline_id", "since_at", "execution", **_only_where("ended_at IS NULL")),
     sqlite_with_rowid=False,
     postgresql_with=_OFTEN_WRITTEN,

@@ -167,7 +167,11 @@ class SilenceRequest(PersonalRequest):
 
 
 class Execution(Answer):
-    """An execution as it stands. `since` is when its status was first seen; `started_at` and the like the API's."""
+    """An execution as it stands. `since` is when its status was first seen, `end_seen_at` when its end was.
+
+    `started_at` and `finished_at` are the API's own dates. `ended_at` is `finished_at` on the watcher's clock, or
+    `end_seen_at` where the API gives no date.
+    """
 
     account: str
     pipeline: PipelineRef
@@ -175,6 +179,7 @@ class Execution(Answer):
     status: str | None = None
     since: Time
     ended_at: Time | None = None
+    end_seen_at: Time | None = None
     lost: str | None = None
     overdue: bool = False
     started_at: Time | None = None
@@ -319,7 +324,7 @@ class Need(Answer):
 
 
 class PipelineStatus(Answer):
-    """A watched pipeline. `ends` are the statuses of its last 60 ends, oldest first, since `ends_from`."""
+    """A watched pipeline. `ends` are the statuses of its last 60 ends by end time, oldest first, since `ends_from`."""
 
     account: str
     id: str

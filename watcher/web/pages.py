@@ -228,13 +228,7 @@ async def _executions(console: Console, status: Status, request: web.Request) ->
 
 
 async def _execution(console: Console, status: Status, request: web.Request) -> Found:
-    it = await api.execution(console, *request.match_info.values())
-    delays = [
-        each.data.get("observed", {}).get("delaySeconds")
-        for each in it.events
-        if "finishedAt" in each.data["execution"]
-    ]
-    return {"it": it, "delay": delays[-1] if delays else None}
+    return {"it": await api.execution(console, *request.match_info.values())}
 
 
 async def _pipeline(console: Console, status: Status, request: web.Request) -> Found:

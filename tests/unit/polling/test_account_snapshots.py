@@ -1,8 +1,9 @@
 """How an account and its pipelines stand: counted per pipeline, shown as metrics, written down, gone on from."""
 
 import asyncio
+import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -10,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres import PostgresServer
 from prometheus_client import generate_latest
 from pydantic import TypeAdapter
-from stores import execution_id
+from stores import execution_id, open_soon
 from virtual import EPOCH, PIPELINE, Account, FakeClock, Start, account_of, pages_of, said, watch_of
 from worker_rig import FAILED, GONE, Rig
 
 from watcher.domain.execution import Outcome
 from watcher.domain.snapshots import AccountSnapshot, SinkSnapshot
-from watcher.domain.timestamps import to_us
+from watcher.domain.timestamps import NEVER, to_us
 from watcher.domain.watch import Watch
 from watcher.polling.account_snapshots import SLICE_COUNT
 from watcher.runtime.metrics import GOALS_COUNT
+from watcher.store.console_store import ConsoleStore
 from watcher.store.sql_store import SqlStore
 
 FIRST, SECOND, THIRD = (f"9a1b0000-0000-4000-8000-00000000000{number}" for number in range(1, 4))
@@ -159,6 +162,65 @@ async def test_the_next_owner_goes_on_with_the_last_ends_and_counts_from_0(
     assert shown(again, "executions_ended_total", status="failed") == 0
     ended_at = shown(again, "pipeline_last_ended_timestamp_seconds", status="failed")
     assert ended_at == pytest.approx(START.timestamp() + 30, abs=2)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, path: Path) -> Iterator[str | Path]:
+    if request.param == "sqlite":
+        yield path
+        return
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture
+async def any_store(url: str | Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
+    store = await open_soon(url, clock=clock)
+    yield store
+    await store.close()
+
+
+async def strip(account: Account) -> str:
+    """Return the last ends of the pipeline as every page shows them."""
+    await account.watcher.flush()
+    found = await ConsoleStore(account.store).overview(since=NEVER)
+    (body,) = (row.body for row in found.sources if row.kind == "account")
+    ends: str = json.loads(body)["pipelines"][PIPELINE]["ends"]
+    return ends
+
+
+async def test_after_a_downtime_the_last_ends_are_the_truth_over_kills_and_with_late_ones(
+    any_store: SqlStore, clock: FakeClock
+) -> None:
+    def ended(number: float, execution: str, end: str) -> Any:
+        """Return one that ended so many minutes after the start."""
+        return ran(execution, {"f": "failed", "s": "success"}[end], 60 * number)
+
+    old, truth, late = said(FIRST, "success", started_at=EPOCH, finished_at=EPOCH), "fss" * 10, execution_id(99)
+    account = await account_of(any_store, clock, watches=[WHOLE])
+    account.api.pages = pages_of(old)
+    await account.run_for(30)
+    assert await strip(account) == ""
+    await account.watcher.cancel()
+    clock.stop_for(3600)
+    rows = [ended(number, execution_id(number), end) for number, end in enumerate(truth, 1)]
+    running = said(late, "running", started_at=START + timedelta(minutes=31))
+    api = account.api
+    api.script, api.pages = {row.id: row for row in [running, *rows]}, pages_of(running, *rows[::-1], old)
+    account = await account_of(any_store, clock, watches=[WHOLE], api=api)
+    await account.run_for(60)  # the failed ones are fetched one by one, so they are recorded last
+    await account.watcher.cancel()  # without a word of how it stands
+    account = await account_of(any_store, clock, watches=[WHOLE], api=api)
+    assert await strip(account) == truth
+    assert shown(account, "pipeline_last_ended_timestamp_seconds", status="failed") == START.timestamp() + 28 * 60
+    seen_late = ended(3.5, late, "f")
+    api.script[late], api.pages = seen_late, pages_of(seen_late, *rows[::-1], old)
+    await account.run_for(60)
+    truth = truth[:3] + "f" + truth[3:]
+    assert await strip(account) == truth
+    account = await account_of(any_store, clock, watches=[WHOLE], api=api)
+    assert await strip(account) == truth
 
 
 async def test_what_an_account_wants_uses_and_how_long_the_longest_waits(

@@ -63,6 +63,7 @@ OTHERS: list[Statement] = [
     account_store._SAVE_POLL_TIMES,
     account_store._CURSOR,
     account_store._OPEN,
+    account_store._ENDS,
     maintenance_store._ENDED,
     maintenance_store._NOTE_EMPTY,
     maintenance_store._DELETE_EMPTY,

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
@@ -152,6 +152,25 @@ async def test_an_execution_shows_its_stays_who_was_notified_and_why_it_failed(d
     assert "ops" in says
     overdue = await shown(desk, f"/executions/default/{PIPELINE}/{execution_id(1)}")
     assert "◷ overdue" in overdue.says()
+
+
+async def test_an_end_is_shown_by_when_it_was_and_says_if_it_was_seen_later(desk: Desk) -> None:
+    account, seen_at = await claim(desk.store, "account", "default"), desk.clock.us
+    for number, late_s in ((11, 240), (12, 60)):
+        ended: dict[str, Any] = {"ended_at": seen_at, "finished_at": seen_at - late_s * 1_000_000}
+        await desk.store.record(executed(account, "execution.success", number=number, **ended))
+    late, timely = (f"/executions/default/{PIPELINE}/{execution_id(number)}" for number in (11, 12))
+    for path in (f"/pipelines/default/{PIPELINE}", "/executions?status=success"):
+        text = (await shown(desk, path)).says()
+        assert text.index("seen 4 m later") > text.index("1 m") > 0
+        assert "seen 1 m later" not in text
+    assert "seen 4 m later" in (await shown(desk, late)).says()
+    assert "later" not in (await shown(desk, timely)).says()
+    listed = (await shown(desk, "/executions?since=2m&status=success")).values("tr", "data-key")
+    assert listed == [execution_id(12)]
+    it = await desk.found(f"/executions/default/{PIPELINE}/{execution_id(4)}")
+    four_minutes = datetime.fromisoformat(it["endSeenAt"]) - datetime.fromisoformat(it["endedAt"])
+    assert (four_minutes.total_seconds(), it["finishedAt"]) == (240, "2026-11-24T12:00:31Z")  # the API's own date
 
 
 async def test_a_problem_can_be_taken_and_silenced_by_its_labels(desk: Desk) -> None:

@@ -18,6 +18,11 @@ def upgrade() -> None:
     """Bring a store of version 1.0.0 up to date."""
     op.add_column("execution", sa.Column("finished_at", sa.BigInteger))
     op.execute("UPDATE execution SET finished_at = ended_at WHERE ended_at IS NOT NULL")
+    where = sa.text("finished_at IS NOT NULL")
+    op.create_index("execution_finished", "execution", ["finished_at"], sqlite_where=where, postgresql_where=where)
+    where = sa.text("finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL")
+    columns = ["pipeline_id", "finished_at", "ended_at"]
+    op.create_index("execution_strip", "execution", columns, sqlite_where=where, postgresql_where=where)
     op.execute("ALTER TABLE scan RENAME COLUMN dated TO in_api_time")
     op.add_column("scan", sa.Column("ahead_us", sa.BigInteger))
     op.execute(
