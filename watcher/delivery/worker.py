@@ -178,6 +178,7 @@ class DeliveryWorker:
                         await self._reporter.report()
                     silences = self._silences() if self._deps.silences.all else ()
                     if silences != self._released_under:
+                        self._give_back()  # what was read before may be judged by an opening that is silenced no more
                         await self._turn(None)  # what was kept back until now is let go, too
                         await self._store.release()
                         self._released_under, self._is_unread = silences, True
