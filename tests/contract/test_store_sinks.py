@@ -235,6 +235,30 @@ async def test_what_is_replayed_waits_for_nothing_and_holds_nothing_back(rig: St
     assert len((await taken(rig.ops, now=LATER + 1)).batches) == 1  # the next of its execution waits for that alone
 
 
+async def test_an_opening_that_is_replayed_keeps_its_place_before_what_follows_it(
+    rig: StoreRig, problem: Problem
+) -> None:
+    await settle(rig.ops, *await due(rig.ops), state=DEAD)
+    assert await operator_of(rig.store).replay("ops", None) == 1
+    (opening,) = await due(rig.ops)
+    assert (opening.type, opening.is_problem_open) == (DEGRADED, True)
+    await rig.store.record(closes(rig.account, problem, rig.clock))
+    (opening,) = await due(rig.ops)
+    assert (opening.type, opening.is_problem_open) == (DEGRADED, False)
+    await silence(rig.ops, opening, tried=True)
+    (closing,) = await due(rig.ops)
+    assert (closing.closes, closing.is_opening_sent) == (True, True)
+
+
+async def test_an_opening_that_is_replayed_once_its_problem_is_closed_waits_for_nothing(
+    rig: StoreRig, problem: Problem
+) -> None:
+    await settle(rig.ops, *await due(rig.ops), state=DEAD)
+    await rig.store.record(closes(rig.account, problem, rig.clock))
+    assert await operator_of(rig.store).replay("ops", None) == 1
+    assert sorted(each.is_problem_open for each in await due(rig.ops)) == [False, False]
+
+
 async def test_what_is_replayed_is_not_pruned(rig: StoreRig) -> None:
     await rig.record(ended_at=START_US)
     await settle_all(rig.ops, state=DEAD)

@@ -265,7 +265,7 @@ def labels_of(text: str | None) -> dict[str, str]:
 
 def _complete(connection: Connection, sink_id: int, sent: Delivery, request: Take) -> Delivery:
     is_told_after = sent.closes or sent.type in {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED}
-    if sent.problem is not None and is_told_after:
+    if sent.problem is not None and (is_told_after or sent.replayed):
         sent = _with_opening(connection, sink_id, sent.problem, sent)
     key: dict[str, Any] = {"of_sink": sink_id, "of_pipeline": f"{sent.account}/{sent.pipeline}"}
     if request.with_messages and sent.problem is not None:
