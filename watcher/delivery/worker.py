@@ -482,8 +482,10 @@ class DeliveryWorker:
         self, batch: Sequence[Delivery], result: SendResult, *, at: Micros, took_s: float, waited: bool
     ) -> Attempt:
         """Take from what was not taken how the sink is. Return what follows for the deliveries."""
-        jitter = self._deps.jitter
-        attempt = failed(batch, result, self._rules, self._state, at=at, took_s=took_s, jitter=jitter)
+        before, jitter = self._breaker.failures_count, self._deps.jitter
+        attempt = failed(
+            batch, result, self._rules, self._state, at=at, took_s=took_s, failures_before=before, jitter=jitter
+        )
         if result.outcome is SendOutcome.GONE:
             self._state.gone(result.answer)
             return attempt
