@@ -64,9 +64,8 @@ async def told_of(sink: SinkStore, type_: EventType = ACKNOWLEDGED) -> list[Deli
 
 
 async def test_those_who_were_told_of_a_problem_are_told_that_somebody_took_it(rig: StoreRig) -> None:
-    quiet, other = await sink_of(rig.store, "quiet"), await sink_of(rig.store, "other")
-    problem, operator = await degrade(rig.store, rig.account, "ops", "quiet"), operator_of(rig.store)
-    await silence(quiet, *await due(quiet))
+    other = await sink_of(rig.store, "other")
+    problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
     rig.woken.names.clear()
     assert await operator.acknowledge(problem.id, **DANA)
     await asyncio.sleep(0)
@@ -76,15 +75,45 @@ async def test_those_who_were_told_of_a_problem_are_told_that_somebody_took_it(r
     assert (taken.is_opening_sent, taken.only_closes, taken.problem) == (True, False, problem.id)
     assert taken.content["data"]["acknowledgement"] == {"by": "dana", "comment": "on it"}
     assert taken.content["data"]["cause"] == "500"
-    assert (await due(quiet), await due(other)) == ([], [])
+    assert await due(other) == []
 
 
-async def test_a_sink_that_a_silence_keeps_the_opening_from_later_is_known_not_to_have_it(rig: StoreRig) -> None:
-    problem = await degrade(rig.store, rig.account, "ops")
-    await operator_of(rig.store).acknowledge(problem.id, **DANA)
-    await silence(rig.ops, *await due(rig.ops))
+@pytest.mark.parametrize("is_silenced_first", [False, True])
+@pytest.mark.parametrize("may_be_sent", [False, True])
+async def test_an_acknowledgement_of_a_silenced_opening_is_known_to_be_early_and_is_released_after_it(
+    rig: StoreRig, *, is_silenced_first: bool, may_be_sent: bool
+) -> None:
+    problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
+    if not is_silenced_first:
+        await operator.acknowledge(problem.id, **DANA)
+    await silence(rig.ops, *await due(rig.ops), tried=may_be_sent)
+    if is_silenced_first:
+        await operator.acknowledge(problem.id, **DANA)
     (taken,) = await due(rig.ops)
     assert (taken.type, taken.is_opening_sent) == (ACKNOWLEDGED, False)
+    await silence(rig.ops, taken)
+    assert await due(rig.ops) == []
+    await rig.ops.release()
+    assert [each.type for each in await due(rig.ops)] == [EventType.ACCOUNT_DEGRADED]
+    (taken,) = await told_of(rig.ops)
+    assert (taken.is_opening_sent, taken.attempts) == (True, 0)
+    await settle(rig.ops, taken)
+    await rig.ops.release()
+    assert await due(rig.ops) == []
+
+
+@pytest.mark.parametrize("is_over_by", ["being taken back", "its time", "neither"])
+async def test_an_acknowledgement_that_holds_no_more_is_not_released(rig: StoreRig, is_over_by: str) -> None:
+    problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
+    await silence(rig.ops, *await due(rig.ops))
+    await operator.acknowledge(problem.id, by="dana", comment=None, until=rig.clock.now() + timedelta(seconds=9))
+    await silence(rig.ops, *await due(rig.ops))
+    if is_over_by == "being taken back":
+        await operator.unacknowledge(problem.id)
+    rig.clock.us += 9 * SECOND_US if is_over_by == "its time" else SECOND_US
+    await rig.ops.release()
+    await settle(rig.ops, *await due(rig.ops))
+    assert len(await due(rig.ops)) == (is_over_by == "neither")
 
 
 async def test_a_problem_is_taken_again_and_given_back(rig: StoreRig) -> None:

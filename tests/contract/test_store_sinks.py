@@ -79,11 +79,12 @@ async def test_what_is_silenced_is_settled_and_lets_the_next_go(rig: StoreRig) -
     assert (await backlog_of(rig.store))["ops"].pending_count == 1
 
 
-async def test_whom_a_silence_kept_an_event_from_is_not_sent_its_end(rig: StoreRig) -> None:
+async def test_the_end_of_a_silenced_opening_is_known_to_end_what_was_not_sent(rig: StoreRig) -> None:
     await rig.record(sinks=("ops", "log"), problems=opened(overdue(1)))
     await silence(rig.ops, *await due(rig.ops))
     await rig.record(sequence=2, sinks=(), problems=closed(overdue(1)))
-    assert await due(rig.ops) == []
+    (closing,) = await due(rig.ops)
+    assert (closing.only_closes, closing.is_opening_sent) == (True, False)
     assert (await backlog_of(rig.store))["log"].pending_count == 2
 
 
@@ -108,6 +109,7 @@ async def test_an_opening_that_was_silenced_waits_again_while_its_problem_is_ope
 async def test_nothing_of_a_closed_problem_waits_again(rig: StoreRig, problem: Problem) -> None:
     await silence(rig.ops, *await due(rig.ops))
     await rig.store.record(closes(rig.account, problem, rig.clock))
+    await silence(rig.ops, *await due(rig.ops))
     await rig.ops.release()
     assert await due(rig.ops) == []
 
@@ -231,6 +233,30 @@ async def test_what_is_replayed_waits_for_nothing_and_holds_nothing_back(rig: St
     assert names(await due(rig.ops, now=LATER + 1)) == [of(1, sequence=3)]
     await rig.record(sequence=4)
     assert len((await taken(rig.ops, now=LATER + 1)).batches) == 1  # the next of its execution waits for that alone
+
+
+async def test_an_opening_that_is_replayed_keeps_its_place_before_what_follows_it(
+    rig: StoreRig, problem: Problem
+) -> None:
+    await settle(rig.ops, *await due(rig.ops), state=DEAD)
+    assert await operator_of(rig.store).replay("ops", None) == 1
+    (opening,) = await due(rig.ops)
+    assert (opening.type, opening.is_problem_open) == (DEGRADED, True)
+    await rig.store.record(closes(rig.account, problem, rig.clock))
+    (opening,) = await due(rig.ops)
+    assert (opening.type, opening.is_problem_open) == (DEGRADED, False)
+    await silence(rig.ops, opening, tried=True)
+    (closing,) = await due(rig.ops)
+    assert (closing.closes, closing.is_opening_sent) == (True, True)
+
+
+async def test_an_opening_that_is_replayed_once_its_problem_is_closed_waits_for_nothing(
+    rig: StoreRig, problem: Problem
+) -> None:
+    await settle(rig.ops, *await due(rig.ops), state=DEAD)
+    await rig.store.record(closes(rig.account, problem, rig.clock))
+    assert await operator_of(rig.store).replay("ops", None) == 1
+    assert sorted(each.is_problem_open for each in await due(rig.ops)) == [False, False]
 
 
 async def test_what_is_replayed_is_not_pruned(rig: StoreRig) -> None:

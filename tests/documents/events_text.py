@@ -40,7 +40,8 @@ WHEN = {
     "goes. It has the data of the event that opened the problem, and belongs to the sink's own sequence.",
     EventType.PROBLEM_ACKNOWLEDGED: "Somebody took a problem: `acknowledgement` says who, why, and until when nobody "
     "is reminded of it. It has the data of the event that opened the problem, and goes to the sinks that got that. "
-    "A silence does not keep it back.",
+    "It is sent right after that event. A silence that keeps that event back keeps this one back, too; both go when "
+    "it ends.",
     EventType.PROBLEM_CLOSED: "A problem ended because nothing watches for it any more: its rule, watch, account or "
     "sink was removed from the configuration (`reason` is `removed`), or an overdue execution ended without an "
     "event (`ended`). It has the data of the event that opened the problem, and goes exactly where that went.",

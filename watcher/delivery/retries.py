@@ -21,7 +21,8 @@ REJECTIONS = 5
 STEP_SPREAD = 0.2
 
 TOGETHER_CAP_S = 60.0
-"""For no longer does `Retry-After` keep events that go together: one of them may be all that the receiver means."""
+"""Longest time, from when a group was first due, that `Retry-After` delays its next attempt. Then the schedule alone
+counts: the receiver may mean only one event of the group."""
 
 FAILURES_COUNT = 5
 """So many failures in a row open the breaker."""
@@ -52,23 +53,29 @@ def failed(
     *,
     at: Micros,
     took_s: float,
+    failures_before: int,
     jitter: Jitter,
 ) -> Attempt:
     """Return what follows for what the receiver did not take. What is in a group comes due together, or goes apart.
 
-    The request took `took_s`.
+    The request took `took_s`, and the sink had failed `failures_before` times in a row before it.
     """
     clock_s, begun_s = sink.clock_s(), sink.clock_s() - took_s
     is_gone, is_refused = result.outcome is SendOutcome.GONE, result.outcome is SendOutcome.REFUSED
     if is_refused:
         goes_apart = not result.minimal_left
-    else:  # it fails while others get through
-        goes_apart = not is_gone and batch[0].attempts + 1 >= TOGETHER_COUNT and sink.through_at > batch[0].tried_at
-    asked_s = result.retry_after_s if len(batch) == 1 else min(result.retry_after_s, TOGETHER_CAP_S)
+    else:
+        # Something got through since the group failed last, or since it failed first: then the sink has failed less
+        # often in a row than the group. The schedule alone leaves a quiet sink too little time between two attempts.
+        others_get_through = sink.through_at > batch[0].tried_at or failures_before < batch[0].attempts
+        goes_apart = not is_gone and batch[0].attempts + 1 >= TOGETHER_COUNT and others_get_through
     give_up_after_s = inf if rules.give_up_after_s is None else rules.give_up_after_s
     records: list[AttemptRecord] = []
     for each in batch:
         first_due_at_s = begun_s if each.first_due_at_s is None else each.first_due_at_s
+        asked_s = result.retry_after_s
+        if len(batch) > 1:
+            asked_s = min(asked_s, max(0.0, first_due_at_s + TOGETHER_CAP_S - clock_s))
         state, rejections, wait_s = DeliveryState.WAITING, each.rejections + 1 if is_refused else 0, 0.0
         if is_gone or (goes_apart and len(batch) > 1):  # of these the trouble is that of a few: the others have waited
             rejections = 0

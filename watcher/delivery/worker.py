@@ -25,7 +25,7 @@ from watcher.domain.errors import (
     StoreError,
     StoreUnusableError,
 )
-from watcher.domain.routing import Silence, part_to_send
+from watcher.domain.routing import Silence, is_over, part_to_send
 from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.pacing import Pacer, doubling
@@ -63,6 +63,9 @@ GIVE_UP_SHARE = 0.05
 
 ALIVE_EVERY_S = 30.0
 """How the sink is, is written so often though it has not changed: it shows that the sink has an owner."""
+
+OVER = "over"
+"""The answer of a delivery that is not sent because its problem has closed."""
 
 _TAKEN = {SendOutcome.DELIVERED: DeliveryState.DELIVERED, SendOutcome.ACCEPTED: DeliveryState.ACCEPTED}
 
@@ -178,6 +181,7 @@ class DeliveryWorker:
                         await self._reporter.report()
                     silences = self._silences() if self._deps.silences.all else ()
                     if silences != self._released_under:
+                        self._give_back()  # what was read before may be judged by an opening that is silenced no more
                         await self._turn(None)  # what was kept back until now is let go, too
                         await self._store.release()
                         self._released_under, self._is_unread = silences, True
@@ -421,14 +425,16 @@ class DeliveryWorker:
         unknown: set[UUID] = set()  # problems whose openings are kept back right now
         for each in batch:
             each_now = replace(each, is_opening_sent=False) if each.closes and each.problem in unknown else each
-            part = part_to_send(each_now, silences, at=at)
+            answer = OVER if self._receiver.keeps_state and is_over(each) else None
+            part = None if answer else part_to_send(each_now, silences, at=at)
             if part is not None:
                 to_send.append(each_now if part is Part.WHOLE else replace(each_now, part=part))
                 continue
             # An earlier owner may have sent it, which was killed before it settled that; not if a silence had kept it
-            # back and this owner let it go.
-            may_be_sent = each.attempts > 0 or max(each.recorded_at, each.tried_at) < self._owned_from
-            silenced = AttemptRecord(replace(each, group_key=None), DeliveryState.SILENCED, tried=may_be_sent)
+            # back and this owner let it go. What is replayed was a dead letter, so it was tried before.
+            is_tried = each.replayed or each.attempts > 0
+            may_be_sent = is_tried or max(each.recorded_at, each.tried_at) < self._owned_from
+            silenced = AttemptRecord(replace(each, group_key=None), DeliveryState.SILENCED, answer, tried=may_be_sent)
             self._kept_back.append(silenced)
             if silences != self._released_under:  # they began since openings were let go, and may end before it is done
                 self._released_under = None
@@ -476,8 +482,10 @@ class DeliveryWorker:
         self, batch: Sequence[Delivery], result: SendResult, *, at: Micros, took_s: float, waited: bool
     ) -> Attempt:
         """Take from what was not taken how the sink is. Return what follows for the deliveries."""
-        jitter = self._deps.jitter
-        attempt = failed(batch, result, self._rules, self._state, at=at, took_s=took_s, jitter=jitter)
+        before, jitter = self._breaker.failures_count, self._deps.jitter
+        attempt = failed(
+            batch, result, self._rules, self._state, at=at, took_s=took_s, failures_before=before, jitter=jitter
+        )
         if result.outcome is SendOutcome.GONE:
             self._state.gone(result.answer)
             return attempt

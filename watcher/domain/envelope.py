@@ -67,6 +67,11 @@ def sink_source(sink: str) -> str:
     return f"/sinks/{sink}"
 
 
+def problem_source(problem: uuid.UUID) -> str:
+    """Return the source of a problem's own events."""
+    return f"/problems/{problem}"
+
+
 TEXT_BYTES = 2048
 LIST_LENGTH = 20
 LINE_BYTES = 16 * 1024 - 1

@@ -20,6 +20,7 @@ from watcher.domain.envelope import (
     new_problem,
     pipeline_source,
     present,
+    problem_source,
     sink_source,
     timestamp,
 )
@@ -212,7 +213,7 @@ class EventFactory:
         """Return an event of a problem itself, with what its opening said. It goes where that went."""
         data: Json = {} if opening is None else json.loads(opening)["data"]
         data |= {**more, "problem": problem_data(edge), "observed": {"at": timestamp(at)}}
-        source, lane = f"/problems/{edge.problem.id}", _lane_of(edge.problem)
+        source, lane = problem_source(edge.problem.id), _lane_of(edge.problem)
         return OutboxEntry(event_of(type_, source, at, sequence=after + 1, data=data, lane=lane), ())
 
 

@@ -171,6 +171,11 @@ class Silences:
         )
 
 
+def is_over(delivery: Delivery) -> bool:
+    """Return whether a dead letter that is replayed tells of a problem as open which has closed meanwhile."""
+    return delivery.replayed and not (delivery.closes or delivery.is_problem_open)
+
+
 def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetime) -> Part | None:
     """Return what of a delivery is to be sent while these silences are on; `None` if nothing is.
 

@@ -43,6 +43,7 @@ class AlertmanagerTemplate(Template):
     """One alert per event, all of a batch in one request."""
 
     refresh_every_s = REFRESH_EVERY_S
+    keeps_state = True
     group_count: ClassVar = ALERTS_COUNT
     defaults: ClassVar = {"rate_limit": "100/s"}
 

@@ -43,6 +43,7 @@ class PagerDutyTemplate(Template):
     What is no problem triggers under its own id. A test message triggers and resolves at once.
     """
 
+    keeps_state = True
     defaults: ClassVar = {"rate_limit": "2/s", "url": "https://events.pagerduty.com/v2/enqueue"}
     remedies: ClassVar = dict.fromkeys((400, 413, 422), _NEW_KEY)
 

@@ -95,11 +95,13 @@ class SinkContext:
 class Sink:
     """One place events are sent to. A batch has at most `batch_count` deliveries, or is one group, and is never empty.
 
-    One that has to hear of open problems again and again asks for that every `refresh_every_s`; `None`: never.
+    One that has to hear of open problems again and again asks for that every `refresh_every_s`; `None`: never. A
+    receiver that `keeps_state` has something that lasts until a problem is closed: an incident, an alert or a message.
     """
 
     batch_count: int = 1
     refresh_every_s: float | None = None
+    keeps_state: bool = False
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Try once, all together. Trouble is a `SendResult`; `OutputClosedError` ends the program."""

@@ -270,6 +270,8 @@ def _thread_of(delivery: Delivery) -> UUID | None:
 class SlackBotSink(Sink):
     """One app in one channel."""
 
+    keeps_state = True
+
     def __init__(self, poster: Poster, *, channel: str, context: SinkContext) -> None:
         """Post new messages in that channel; those that are kept stay where they are."""
         self._channel = channel

@@ -101,13 +101,14 @@ class Template:
     """Posts for one kind of receiver. `judged_by_body` are the status codes that alone say too little.
 
     One that `has_minimal` makes a message without blocks for a delivery whose message was refused. One that has to hear
-    of open problems again and again asks for that every `refresh_every_s`.
+    of open problems again and again asks for that every `refresh_every_s`. For `keeps_state` see `Sink`.
     """
 
     content_type: str = "application/json; charset=utf-8"
     judged_by_body: frozenset[int] = frozenset()
     has_minimal: bool = False
     refresh_every_s: float | None = None
+    keeps_state: ClassVar[bool] = False
     group_count: ClassVar[int] = GROUP_COUNT
     """Events in one group at most."""
     if_accepted: ClassVar[SendOutcome] = SendOutcome.ACCEPTED

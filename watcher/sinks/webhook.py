@@ -238,6 +238,7 @@ class WebhookSink(Sink):
 
     def __init__(self, poster: Poster, template: Template, *, keys: Sequence[bytes], context: SinkContext) -> None:
         self.refresh_every_s = template.refresh_every_s
+        self.keeps_state = template.keeps_state
         self._clock = context.clock
         self._poster = poster
         self._template = template

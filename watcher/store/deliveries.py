@@ -265,7 +265,7 @@ def labels_of(text: str | None) -> dict[str, str]:
 
 def _complete(connection: Connection, sink_id: int, sent: Delivery, request: Take) -> Delivery:
     is_told_after = sent.closes or sent.type in {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED}
-    if sent.problem is not None and is_told_after:
+    if sent.problem is not None and (is_told_after or sent.replayed):
         sent = _with_opening(connection, sink_id, sent.problem, sent)
     key: dict[str, Any] = {"of_sink": sink_id, "of_pipeline": f"{sent.account}/{sent.pipeline}"}
     if request.with_messages and sent.problem is not None:
@@ -286,7 +286,11 @@ def _with_opening(connection: Connection, sink_id: int, problem_id: UUID, sent: 
     rows = connection.execute(_OPENING, {"of_problem": problem_id.bytes, "of_sink": sink_id}).all()
     if not rows:  # retention took it, which it does long after it was closed
         return replace(sent, is_problem_open=False)
-    told = [row.state != DeliveryState.SILENCED or bool(row.tried) for row in rows if row.state is not None]
+    # An opening that is silenced may have been sent by a previous owner. Its closing goes all the same; an
+    # acknowledgement waits until the opening is released, for it has to come after that.
+    told = [
+        row.state != DeliveryState.SILENCED or bool(row.tried and sent.closes) for row in rows if row.state is not None
+    ]
     # What only closes went where the opening had gone, which retention may have taken since.
     is_sent = any(told) if told else sent.type in CLOSINGS
     is_open = rows[0].closed_at is None

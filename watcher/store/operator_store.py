@@ -35,11 +35,13 @@ _DEAD = text(
     "SELECT number FROM delivery WHERE sink_id = (SELECT id FROM source WHERE kind = 'sink' AND name = :name)"
     " AND state = 'dead' AND settled_at <= :by ORDER BY settled_at LIMIT :limit"
 )
-# In a lane of its own it waits for nothing, and holds nothing back.
+# In a lane of its own it waits for nothing, and holds nothing back. What tells of an open problem stays in the lane of
+# that: its closing would overtake it, and a receiver that keeps state would take the problem as open for ever.
 _REPLAY = text(
-    "UPDATE delivery SET state = 'waiting', lane = (SELECT event_id FROM event WHERE id = delivery.number),"
-    " group_key = NULL, due_at = :now, attempts = 0, rejections = 0, tried = false, tried_at = 0, first_due_us = NULL,"
-    " settled_at = NULL, answer = NULL, replayed = true"
+    "UPDATE delivery SET state = 'waiting', lane = (SELECT CASE WHEN problem.id IS NULL THEN event_id ELSE lane END"
+    " FROM event LEFT JOIN problem ON problem.id = event.problem_id AND problem.closed_at IS NULL"
+    " WHERE event.id = delivery.number), group_key = NULL, due_at = :now, attempts = 0, rejections = 0, tried = false,"
+    " tried_at = 0, first_due_us = NULL, settled_at = NULL, answer = NULL, replayed = true"
     " WHERE sink_id = (SELECT id FROM source WHERE kind = 'sink' AND name = :name)"
     " AND state = 'dead' AND number = :of_number"
 )

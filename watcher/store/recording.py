@@ -9,9 +9,8 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, or_, select, text, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, text, update
 
-from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import SequenceConflictError
 from watcher.domain.event import EventKey, EventType, Group, OutboxEntry
 from watcher.domain.problems import ProblemChange
@@ -220,13 +219,13 @@ _DELIVERY = HotStatement(
     )
 )
 
-# Whom a silence kept an opening from needs no word of what follows, unless an earlier owner may have sent it.
+# A sink whose opening is silenced is among them: the worker silences what follows, until the opening is released.
 _SINKS_OF = (
     select(delivery.c.sink_id, source.c.name)
     .join(source, source.c.id == delivery.c.sink_id)
     .join(events, events.c.id == delivery.c.number)
     .join(problem, opens(events, problem))
-    .where(problem.c.id == bindparam("of_problem"), or_(delivery.c.state != DeliveryState.SILENCED, delivery.c.tried))
+    .where(problem.c.id == bindparam("of_problem"))
 )
 
 _BODIES = select(events.c.stream, events.c.sequence, events.c.body).where(

@@ -2,10 +2,13 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from operator import attrgetter
+from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, case, delete, exists, func, or_, select, text, true, update
 
 from watcher.domain.delivery import DeliveryState
+from watcher.domain.envelope import problem_source, stream_of
 from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import from_us, to_us
 from watcher.store.changes import SinkRecord
@@ -32,7 +35,7 @@ _GIVE_UP = text(
 )
 _later = event.alias("later")
 _KEPT_BACK = (
-    select(delivery.c.number)
+    select(delivery.c.number, problem.c.id, problem.c.acked_at, problem.c.acked_until)
     .join(event, event.c.id == delivery.c.number)
     .join(problem, opens(event, problem))
     .where(
@@ -41,16 +44,14 @@ _KEPT_BACK = (
         problem.c.closed_at.is_(None),
         ~exists().where(opens(_later, problem), _later.c.sequence > event.c.sequence),
     )
-    # Whoever closes a problem updates its row, and then reads which sinks were sent the opening: so either this comes
-    # first, and is read there, or the problem is found closed here. In the order in which problems are written.
-    .order_by(problem.c.id)
-    .with_for_update(of=problem)
 )
-_RELEASE = text(
+_RELEASE = (
     "UPDATE delivery SET state = 'waiting', due_at = :now, tried = false, first_due_us = NULL, settled_at = NULL,"
     " tried_at = CASE WHEN tried THEN tried_at ELSE :now END"  # until now nobody sent it
-    " WHERE sink_id = :of_sink AND number = :of_number"
+    " WHERE sink_id = :of_sink AND state = 'silenced' AND number "
 )
+_RELEASE_OPENING = text(_RELEASE + "= :of_number")
+_RELEASE_ACKNOWLEDGEMENTS = text(_RELEASE + "IN (SELECT id FROM event WHERE stream = :of_stream)")
 _TAKEN = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED)
 _SENT = (
     select(problem, delivery.c.recorded_at, delivery.c.settled_at, reminder.c.reminded_at, event.c.body)
@@ -126,14 +127,21 @@ class SinkStore(LeasedStore):
         return await self._write(give_up)
 
     async def release(self) -> None:
-        """Have the openings that a silence kept back wait again, as if new, of problems that are still open."""
-        now = self._store.clock.steady_us()
+        """Make the silenced openings of open problems due again, as if new, with their acknowledgements.
+
+        An acknowledgement that was taken back, or whose time is over, stays silenced: the opening has to alarm again.
+        """
+        now, at = self._store.clock.steady_us(), self._store.clock.now()
 
         def release(connection: Connection, sink_id: int) -> None:
-            kept_back = connection.scalars(_KEPT_BACK, {"of_sink": sink_id}).all()
+            key = {"of_sink": sink_id, "now": now}
+            kept_back = sorted(connection.execute(_KEPT_BACK, key), key=attrgetter("number"))
             if kept_back:
-                rows = [{"of_sink": sink_id, "of_number": number, "now": now} for number in sorted(kept_back)]
-                connection.execute(_RELEASE, rows)
+                connection.execute(_RELEASE_OPENING, [key | {"of_number": row.number} for row in kept_back])
+            acked = [UUID(bytes=row.id) for row in kept_back if (until := acked_until(row)) is not None and at < until]
+            if acked:
+                rows = [key | {"of_stream": stream_of(problem_source(id_))} for id_ in acked]
+                connection.execute(_RELEASE_ACKNOWLEDGEMENTS, rows)
 
         await self._write(release)
 

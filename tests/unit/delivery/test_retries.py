@@ -127,7 +127,7 @@ def after(
     clock = FakeClock()
     sink = SinkState(SinkRecord(0, None, 0.0, BackoffState()), clock=clock)
     clock.passed_s = waited_s
-    attempt = failed([delivery], result, rules, sink, at=at, took_s=waited_s, jitter=lambda: jitter)
+    attempt = failed([delivery], result, rules, sink, at=at, took_s=waited_s, failures_before=0, jitter=lambda: jitter)
     (record,) = attempt.records
     return record.state, record.delivery.rejections, record.delivery.due_at / 1e6
 

@@ -154,6 +154,36 @@ async def test_one_event_that_always_fails_costs_the_others_of_its_group_no_more
     assert rig.row("s00-1")["attempts"] <= 6
 
 
+@pytest.mark.parametrize(
+    ("retry_after_s", "apart_after_s", "other_after_s"),
+    [(0, 6, 3), (0, 6, 0.5), (20, 40, 25), (20, 40, 5), (3600, 65, 61), (3600, 65, 20)],
+)
+async def test_retry_after_delays_a_group_with_one_bad_event_for_a_minute_in_all(
+    rig: Rig, retry_after_s: int, apart_after_s: int, other_after_s: float
+) -> None:
+    """It was two minutes or more, and ten at a sink with few other events."""
+    await rig.restart(rules=replace(by("pipeline"), schedule_s=(1.0, 5.0, 30.0, 120.0)))
+    failure = replace(FAILED, retry_after_s=retry_after_s)
+    rig.sink.answer = lambda _: failure if "b1" in rig.sink.batches[-1] else DELIVERED
+    await rig.record("a", "b", "c", data=of("p"))
+    assert await rig.go_for(30.01) == ["a1", "b1", "c1"]
+    await rig.go_for(other_after_s)
+    await rig.send("other", type_=EventType.ACCOUNT_DEGRADED)
+    await rig.go_for(apart_after_s - other_after_s - 0.1)
+    assert (rig.row("a1")["attempts"], rig.row("a1")["state"]) == (2, "waiting")
+    await rig.go_for(0.2)
+    assert [rig.row(name)["state"] for name in ("a1", "b1", "c1")] == ["delivered", "waiting", "delivered"]
+
+
+async def test_a_group_stays_together_while_all_of_the_sink_fails(rig: Rig) -> None:
+    await rig.restart(rules=replace(by("pipeline"), schedule_s=(1.0, 5.0, 30.0, 120.0)))
+    await rig.send("x", "y", type_=EventType.ACCOUNT_DEGRADED)
+    await rig.record("a", "b", data=of("p"))
+    rig.sink.answer = lambda _: FAILED
+    await rig.go_for(37)
+    assert (rig.row("a1")["attempts"], rig.row("a1")["group_key"] is not None) == (3, True)
+
+
 async def test_one_event_that_always_fails_holds_up_no_other_though_it_is_tried_more_often_than_groups_go(
     rig: Rig,
 ) -> None:

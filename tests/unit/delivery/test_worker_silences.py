@@ -8,6 +8,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from stores import operator_of
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, HASTY, REFUSED, RULES, Rig, name_of
 
 from watcher.domain.delivery import Part
@@ -34,6 +35,10 @@ def silence(rig: Rig, *, from_s: float = 0.0, until_s: float = 600.0, **wanted: 
 
 async def open_problem(rig: Rig) -> None:
     await rig.record("a", type_=EventType.ACCOUNT_DEGRADED, data={"account": "default"}, problem=PROBLEM)
+
+
+async def acknowledge(rig: Rig) -> None:
+    assert await operator_of(rig.real_store).acknowledge(PROBLEM.id, by="dana", comment=None, until=None)
 
 
 async def close_problem(rig: Rig) -> None:
@@ -352,3 +357,62 @@ async def test_an_opening_that_was_on_its_way_when_the_daemon_was_killed_is_clos
     await close_problem(rig)
     assert await rig.sent_after(1) == ["a2"]
     assert rig.row("a1")["state"] == "silenced"
+
+
+ACKNOWLEDGED = EventType.PROBLEM_ACKNOWLEDGED
+
+
+@pytest.mark.parametrize("ends", ["reload", "kill"])
+@pytest.mark.parametrize("acknowledged", ["before the silence", "in it", "while the opening is in flight"])
+async def test_an_acknowledgement_comes_after_an_opening_that_a_silence_kept_back_and_may_have_been_sent(
+    rig: Rig, ends: str, acknowledged: str
+) -> None:
+    """The pager was sent the acknowledgement first: nobody saw there that somebody had it."""
+    answer = asyncio.get_running_loop().create_future() if acknowledged == "while the opening is in flight" else BUSY
+    rig.sink.answer = lambda _: answer
+    await rig.record("z")
+    await rig.worker.tick()
+    await open_problem(rig)
+    await rig.worker.tick()
+    if acknowledged != "in it":
+        await acknowledge(rig)
+    await (rig.stop() if ends == "reload" else rig.kill())
+    rig.clock.passed_s += 61
+    silence(rig, types=(EventType.ACCOUNT_DEGRADED,))
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.start()
+    await rig.go_for(61)
+    if acknowledged == "in it":
+        await acknowledge(rig)
+    assert [name for name in await rig.go_for(61) if name != "z1"] == []
+    assert rig.counted("silenced") == 2
+    rig.silences.all = []
+    assert await rig.go_for(61) == ["a1", ACKNOWLEDGED]
+
+
+async def test_an_acknowledgement_that_was_read_before_its_opening_was_released_goes_after_it(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, rate_per_s=0.1))
+    silence(rig, types=(EventType.ACCOUNT_DEGRADED,))
+    await open_problem(rig)
+    assert await rig.sent_after() == []
+    await rig.record("x")
+    await acknowledge(rig)
+    assert await rig.go_for(11) == ["x1"]  # the acknowledgement waits for the rate limit
+    rig.silences.all = []
+    assert await rig.go_for(30) == ["a1", ACKNOWLEDGED]
+
+
+async def test_a_silence_that_begins_again_keeps_back_both_and_then_releases_both(rig: Rig) -> None:
+    silence(rig, sinks=("ops",))
+    await open_problem(rig)
+    await rig.go()
+    await acknowledge(rig)
+    await rig.go()
+    for number in range(2, 5):
+        silence(rig, sinks=("ops",))
+        assert await rig.go_for(5) == []
+        assert rig.counted("silenced") == 2 * number
+    rig.silences.all = []
+    assert await rig.go_for(5) == ["a1", ACKNOWLEDGED]
+    await close_problem(rig)
+    assert await rig.go_for(5) == ["a2"]

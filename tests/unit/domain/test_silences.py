@@ -9,7 +9,7 @@ from sample_events import AT, OVERDUE_ENDS, replayed, sample
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSINGS
-from watcher.domain.routing import Silence, Silences, WeeklyHours, part_to_send
+from watcher.domain.routing import Silence, Silences, WeeklyHours, is_over, part_to_send
 from watcher.domain.timestamps import Micros
 
 START = datetime(2026, 11, 24, tzinfo=UTC)
@@ -142,3 +142,21 @@ def test_what_only_says_that_a_problem_is_over_is_never_kept_back(type_: EventTy
 def test_what_was_begun_before_a_silence_goes_on_with_its_end() -> None:
     assert part_to_send(tried(BOTH, recorded=START - timedelta(seconds=1)), [EVERYTHING], at=AT) is Part.WHOLE
     assert part_to_send(tried(BOTH, recorded=AT), [EVERYTHING], at=AT) is Part.CLOSING
+
+
+@pytest.mark.parametrize(
+    ("delivery", "expected"),
+    [
+        (DEGRADED, False),
+        (replace(DEGRADED, is_problem_open=False), False),  # it was never a dead letter: its closing comes after it
+        (replayed(DEGRADED), False),
+        (replayed(replace(DEGRADED, is_problem_open=False)), True),
+        (replayed(replace(ACKNOWLEDGED, is_problem_open=False)), True),
+        (replayed(replace(BOTH, is_problem_open=False)), False),
+        (replayed(FAILED), False),
+    ],
+)
+def test_what_is_replayed_of_a_problem_that_has_closed_is_over_unless_it_closes_it(
+    delivery: Delivery, *, expected: bool
+) -> None:
+    assert is_over(delivery) is expected

@@ -23,7 +23,7 @@ from watcher.domain.event import EventType
 from watcher.runtime.http_client import REMEDIES as CONNECTION_REMEDIES
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.settings import PemFile
-from watcher.sinks.slack_bot import ERROR_REMEDIES, SlackBotSettings
+from watcher.sinks.slack_bot import ERROR_REMEDIES, SlackBotSettings, SlackBotSink
 from watcher.sinks.template import MINIMAL_NEXT
 
 FAILING, FAILED = EventType.PIPELINE_FAILING, EventType.EXECUTION_FAILED
@@ -352,6 +352,7 @@ def test_it_asks_for_what_is_worth_a_message_at_one_a_second() -> None:
     settings = SlackBotSettings.model_validate({"type": "slack_bot", "token": TOKEN, "channel": CHANNEL})
     assert settings.rules.rate_per_s == 1
     assert settings.rules.keeps_messages
+    assert SlackBotSink.keeps_state
     assert "execution.failed" in settings.events
     assert "execution.success" not in settings.events
     assert settings.target == "https://slack.com"

@@ -43,7 +43,8 @@ OF_DELIVERIES: list[Statement] = [
     sink_store._NOTE_FIRST_DUE,
     sink_store._TOO_OLD,
     sink_store._GIVE_UP,
-    sink_store._RELEASE,
+    sink_store._RELEASE_OPENING,
+    sink_store._RELEASE_ACKNOWLEDGEMENTS,
     operator_store._REPLAY,
     maintenance_store._DELETE_STREAM_DELIVERIES,
     maintenance_store._DELETE_STREAM_EVENTS,
@@ -215,7 +216,12 @@ BY_LANE: list[Statement] = [
     deliveries.LET_GO,
     recording._DELIVERY,
 ]
-BY_NUMBER: list[Statement] = [deliveries._WRITE_ATTEMPT, sink_store._GIVE_UP, sink_store._RELEASE]
+BY_NUMBER: list[Statement] = [
+    deliveries._WRITE_ATTEMPT,
+    sink_store._GIVE_UP,
+    sink_store._RELEASE_OPENING,
+    sink_store._RELEASE_ACKNOWLEDGEMENTS,
+]
 
 
 async def test_no_statement_reads_a_whole_table_or_sorts_on_postgresql(database: PostgresDatabase) -> None:
