@@ -16,7 +16,7 @@ from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.list_scan import SETTLED_AFTER_US, ListMemory, ScanResult
+from watcher.polling.list_scan import ListMemory, ScanResult
 from watcher.polling.page_processor import ListedPage, PageProcessor, by_id
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.poll_item import QueueKind, TrackedExecution
@@ -175,17 +175,15 @@ class ListPoller:
         """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
 
         A page read out of turn may show rows that came later: they count as found after the scan began, so they are
-        known rows for the next scan only. Below a page that is asked for `SETTLED_AFTER_US` after the scan began no row
-        is still to come: its rows count as settled with this scan. No scan begins before the last complete one, for our
-        clock may have been set back before a restart.
+        known rows for the next scan only. No scan begins before the last complete one, for our clock may have been set
+        back before a restart.
         """
         scan = request.listing.scan
         now = Micros(max(asked_at, request.listing.cursor.complete_at + 1))
         if not request.scans:
             return max(now, Micros(scan.began_at + 1))
         scan.began_at = scan.began_at or now
-        is_late = asked_at - scan.began_at >= SETTLED_AFTER_US
-        return Micros(scan.began_at - SETTLED_AFTER_US) if is_late else scan.began_at
+        return scan.began_at
 
     async def _step(self, listing: PipelineListState, reply: Reply, *, known: Mapping[str, Micros]) -> Step:
         """Let the scan take in a page, and the list rest after it. Those read whole take a quarter of the requests."""

@@ -297,10 +297,12 @@ class Scan:
     def _is_beyond(self, page: _Page) -> bool:
         """Return whether the list has ended before it: the API shows another page again, which has nothing new.
 
-        Only oldest first: there every row is new that lies beyond the end of the last scan.
+        Only oldest first, where no row speaks against that: there every row is new beyond the end of the last scan.
         """
+        if self.order is not Order.OLDEST or self.memory.ordering.is_uncertain:
+            return False
         was_beyond = self.memory.before(page.number) >= (self.memory.length or 0)
-        return self.order is Order.OLDEST and was_beyond and page.number > max(1, self._fresh_until)
+        return was_beyond and page.number > max(1, self._fresh_until)
 
     def _count_stall(self, page: _Page, *, is_new: bool) -> None:
         """Count a page that led no further: new rows push others along, or the end away."""

@@ -208,7 +208,7 @@ def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Mic
         polled_at=min(row.looked_at, now),
         counts=counts_of(row.counts),
         lost=None if row.lost is None else LostReason(row.lost),
-        **dict(zip(AS_KNOWN, as_known(row), strict=True)) | {"found_at": min(row.found_at, now)},
+        **dict(zip(AS_KNOWN, as_known(row), strict=True)),
     )
 
 
