@@ -217,7 +217,7 @@ async def find_status(console: Console) -> models.Status:
         as_of = row.written_at if (row.written_at or 0) > now - OWNED_WITHIN_US else None
         sources[row.kind, row.name] = {**row._asdict(), **json.loads(row.body or b"{}"), "as_of": as_of}
     accounts = {name: sources["account", name] for name in settings.accounts}
-    of_pipelines = _by_pipeline([*found.problems, *found.overdue])
+    of_pipelines = _by_pipeline([*found.others, *found.overdue])
     pipelines: list[models.PipelineStatus] = []
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
