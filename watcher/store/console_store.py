@@ -61,7 +61,7 @@ _TOP = 2**63 - 1
 class Overview:
     """What the first view needs of the store.
 
-    `sources` are all accounts, pipelines and sinks with their snapshots; `others` the open problems other than overdue
+    `sources` are all accounts and sinks with their snapshots; `others` the open problems other than overdue
     executions, and `problems` as much of the first of them as is shown. `dead` counts dead letters by sink, of all and
     of late.
     """
@@ -109,12 +109,13 @@ class ConsoleStore:
             if statuses:
                 is_lost = execution.c.lost.is_not(None) if "lost" in statuses else false()
                 wanted.append(or_(execution.c.status.in_(statuses), is_lost))
-            of_these = [*wanted, execution.c.pipeline_id.in_(numbers)]
+            several = numbers if len(numbers) < len(names) else None
+            of_these = wanted if several is None else [*wanted, execution.c.pipeline_id.in_(several)]
             if id_beginning is not None:
                 return _by_id(connection, id_beginning, of_these, after, limit)
             found: Sequence[AnyRow] = ()
             if has_open and (after is None or after.part == "o"):
-                found, position = _open(connection, numbers, wanted, after, limit, is_filtered=bool(statuses))
+                found, position = _open(connection, several, wanted, after, limit, is_filtered=bool(statuses))
                 if position is None and has_ended and len(found) == limit:
                     position = _place(found[-1], "o")
                 if position is not None:
@@ -357,21 +358,26 @@ _EXECUTIONS = (
 
 def _open(
     connection: Connection,
-    numbers: Sequence[int],
+    numbers: Sequence[int] | None,
     wanted: Sequence[Any],
     after: Position | None,
     limit: int,
     *,
     is_filtered: bool,
 ) -> Rows:
+    """Return a page of the open executions of all pipelines, or of these: a few are looked at one by one."""
+    scope = (execution.c.ended_at.is_(None),)
+    if numbers is None:
+        count = LOOKED_AT_COUNT if is_filtered else limit + 1
+        return _look(connection, _OPEN, scope, wanted, after, limit, count)
+    if len(numbers) * (limit + 1) > LOOKED_AT_COUNT:
+        of_these = execution.c.pipeline_id.in_(numbers)
+        return _look(connection, _OPEN, scope, [*wanted, of_these], after, limit)
     found: list[AnyRow] = []
     ends: list[Position] = []
-    # In SQLite their status lies elsewhere than in the index: to look at one costs four times as much.
-    share = LOOKED_AT_COUNT // 4 // max(1, len(numbers))
-    count = max(limit + 1, share if is_filtered else 0)
+    count = max(limit + 1, LOOKED_AT_COUNT // max(1, len(numbers)) if is_filtered else 0)
     for number in numbers:
-        scope = (execution.c.pipeline_id == number, execution.c.ended_at.is_(None))
-        rows, end = _look(connection, _OPEN, scope, wanted, after, limit, count)
+        rows, end = _look(connection, _OPEN, (*scope, execution.c.pipeline_id == number), wanted, after, limit, count)
         found += rows
         ends += [] if end is None else [end]
     newest = max(ends, default=None)
@@ -505,5 +511,5 @@ _COUNT_DEAD = text(
 _SOURCES = (
     select(source.c.kind, source.c.name, source.c.state, source.c.paused_until, snapshot.c.written_at, snapshot.c.body)
     .outerjoin(snapshot, snapshot.c.source_id == source.c.id)
-    .order_by(source.c.id)
+    .where(source.c.kind.in_(("account", "sink")))
 )

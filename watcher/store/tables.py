@@ -104,7 +104,8 @@ execution = Table(
     Column("overdue_at", BigInteger),  # the wall clock of `overdue_sequence`
     Column("finished_at", BigInteger),  # when it ended, as the API dates it; NULL where it does not
     Index("execution_ended", "ended_at", **_only_where("ended_at IS NOT NULL")),
-    Index("execution_open", "pipeline_id", "since_at", "execution", **_only_where("ended_at IS NULL")),
+    Index("execution_open", "pipeline_id", "since_at", "execution", "status", **_only_where("ended_at IS NULL")),
+    Index("execution_since", "since_at", "execution", "pipeline_id", "status", **_only_where("ended_at IS NULL")),
     sqlite_with_rowid=False,
     postgresql_with=_OFTEN_WRITTEN,
 )
