@@ -229,7 +229,7 @@ async def find_status(console: Console) -> models.Status:
                 labels=watch.labels,
                 runbook=watch.runbook,
                 whole=not watch.executions,
-                problems=list(dict.fromkeys(row.kind for row in of_pipelines[name])),
+                problems=tuple(dict.fromkeys(row.kind for row in of_pipelines[name])),
                 silenced_until=max((end for match, end in silent if fits(watch, match)), default=None),
                 **stands | {"name": watch.name or stands.get("name")},
             )
