@@ -142,7 +142,7 @@ def walks() -> Iterator[list[str]]:
     found: list[str] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, *_rest: object) -> None:
-        if "execution.since_at AS at" in statement:
+        if "SELECT execution.since_at AS at" in statement:
             found.append(statement)
 
     event.listen(Engine, "before_cursor_execute", note)

@@ -300,19 +300,15 @@ def _look(
     """Return what is wanted among the next `count` rows of a list, down to `lowest`; `scope` is a part of its index."""
     at, key = list_.at, list_.key
     rows = select(at.label("at"), key.label("key"), *list_.columns, and_(true(), *wanted).label("is_wanted"))
-    rows = rows.where(*scope, at <= (_TOP if after is None else after.at))
+    rows = rows.where(*scope, at.between(lowest, _TOP if after is None else after.at))
     if after is not None:
         rows = rows.where(tuple_(at, key) < tuple_(bindparam("at", after.at), bindparam("key", after.key)))
-    found: list[AnyRow] = []
-    with connection.execute(rows.order_by(at.desc(), key.desc()).limit(count)) as looked_at:
-        for number, row in enumerate(looked_at, 1):
-            if row.at < lowest:
-                return found, None
-            if row.is_wanted:
-                found.append(row)
-            if number == count or len(found) > limit:
-                return _cut(found, _place(row, list_.part), limit, list_.part)
-    return found, None
+    window = rows.order_by(at.desc(), key.desc()).limit(count).subquery("window")
+    looked_at = select(window, func.row_number().over().label("nth")).subquery("looked_at")
+    wanted_or_last = looked_at.c.is_wanted | (looked_at.c.nth == count)  # what is neither never leaves the database
+    found = connection.execute(select(looked_at).where(wanted_or_last).limit(limit + 2)).all()
+    end = _place(found[-1], list_.part) if found and found[-1].nth == count else None
+    return _cut([row for row in found if row.is_wanted], end, limit, list_.part)
 
 
 def _page(
@@ -370,7 +366,7 @@ def _open(
     if numbers is None:
         count = LOOKED_AT_COUNT if is_filtered else limit + 1
         return _look(connection, _OPEN, scope, wanted, after, limit, count)
-    if len(numbers) * (limit + 1) > LOOKED_AT_COUNT:
+    if len(numbers) * (limit + 1) > LOOKED_AT_COUNT // 2:  # a row costs more where each pipeline has a statement
         of_these = execution.c.pipeline_id.in_(numbers)
         return _look(connection, _OPEN, scope, [*wanted, of_these], after, limit)
     found: list[AnyRow] = []
