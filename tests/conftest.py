@@ -15,6 +15,7 @@ import aiohttp
 import aioresponses.core
 import pytest
 import structlog
+from plans import PlanCheck
 from postgres import PostgresServer, postgres_server
 
 MEMORY = Path("/dev/shm")  # noqa: S108 (pytest makes a folder of its own there)
@@ -93,5 +94,18 @@ def _own_logs() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """Run a PostgreSQL server as long as this process has tests that want it."""
-    with postgres_server() as server:
+    with postgres_server() as server, PlanCheck(server) as check:
+        checks.append(check)
         yield server
+        checks.clear()
+
+
+checks: list[PlanCheck] = []
+
+
+@pytest.fixture(autouse=True)
+def _cheap_plans() -> Iterator[None]:
+    """Fail after a test that sends PostgreSQL a statement whose plan costs too much where tables are full."""
+    yield
+    for check in checks:
+        assert not (costly := check.costly()), "\n".join(costly)

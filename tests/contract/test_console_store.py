@@ -1,11 +1,14 @@
 """What pages and API read of a store: each list in its order, every row once, whatever is written meanwhile."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import psycopg
 import pytest
+from sqlalchemy import Engine, event
 from stores import (
     PIPELINE,
     SECOND_US,
@@ -139,6 +142,58 @@ async def test_a_page_that_is_full_of_the_open_ones_goes_on_with_those_that_ende
     assert [[UUID(bytes=row.execution).int & 0xFFFF for row in page] for page in pages] == [[4, 3, 2, 1], [5, 6, 7, 8]]
 
 
+@contextmanager
+def walks() -> Iterator[list[str]]:
+    """Note the statements that walk along open executions meanwhile."""
+    found: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: object) -> None:
+        if "SELECT execution.since_at AS at" in statement:
+            found.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    yield found
+    event.remove(Engine, "before_cursor_execute", note)
+
+
+async def test_the_open_executions_of_many_pipelines_are_one_walk(rig: StoreRig, console: ConsoleStore) -> None:
+    pipelines = [execution_id(0xA000 + number) for number in range(12)]
+    for number in range(1, 37):
+        await rig.store.record(executed(rig.account, number, pipeline=pipelines[number % 12]))
+    await rig.store.record(executed(rig.account, 40))
+    asked: Sequence[dict[str, Any]] = (
+        {"limit": 2},
+        {"limit": 2, "statuses": ["running"]},
+        {"limit": 500, "is_of_pipeline": lambda name: name != f"default/{PIPELINE}"},
+        {"limit": 2, "is_of_pipeline": lambda name: name == f"default/{PIPELINE}"},
+    )
+    for how in asked:
+        with walks() as found:
+            assert (await console.executions(**how))[0]
+        assert len(found) == 1
+
+
+@pytest.mark.parametrize("few", [3, 100])
+async def test_open_executions_of_some_pipelines_are_in_one_order_however_they_are_looked_at(
+    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    pipelines = [execution_id(0xA000 + number) for number in range(5)]
+    for number in range(1, 31):
+        status = "paused" if number % 3 else "running"
+        await rig.store.record(executed(rig.account, number, pipeline=pipelines[number % 5], status=status))
+    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", few)
+    wanted = {f"default/{name}" for name in pipelines[1:4]}
+
+    async def ask(how: dict[str, Any], after: Position | None) -> Rows:
+        return await console.executions(after=after, **how)
+
+    for statuses in ((), ("paused",)):
+        how = {"is_of_pipeline": wanted.__contains__, "statuses": statuses, "limit": 4}
+        pages = await walk(partial(ask, how))
+        found = [UUID(bytes=row.execution).int & 0xFFFF for page in pages for row in page]
+        assert found == [each for each in range(30, 0, -1) if each % 5 in {1, 2, 3} and (each % 3 or not statuses)]
+
+
 async def test_a_row_says_what_it_is_of_and_what_its_last_event_said(rig: StoreRig, console: ConsoleStore) -> None:
     await rig.store.record(executed(rig.account, 1))
     await rig.store.record(executed(rig.account, 1, sequence=2, status="paused"))
@@ -186,7 +241,7 @@ async def test_a_page_looks_at_so_many_rows_and_then_says_where_to_go_on(
     for number in range(1, 13):
         await rig.store.record(executed(rig.account, number, status="paused" if number == 1 else "running"))
     pages = await walk(lambda after: console.executions(statuses=["paused"], after=after, limit=2))
-    assert [len(page) for page in pages] == [0, 0, 0, 1, 0]
+    assert [len(page) for page in pages] == [0, 0, 1]
     bodies: list[bytes] = []
     numbers = [0]
     for _ in range(3):
@@ -376,6 +431,15 @@ async def test_a_problem_is_shown_with_all_that_was_told_of_it(rig: StoreRig, co
     assert bodies[2:] == [b"reminder"]
     assert len(deliveries) == 3
     assert await console.problem(UUID(int=77)) is None
+
+
+async def test_the_overview_names_the_open_problems_that_it_does_not_show(
+    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_problems(rig.store, rig.account, rig.clock)
+    monkeypatch.setattr(console_store, "NEEDS_COUNT", 0)
+    found = await console.overview(since=Micros(START_US - 1))
+    assert (found.problems, [UUID(bytes=row.id).int for row in found.others]) == ([], [9])
 
 
 async def test_the_overview_has_what_needs_somebody(rig: StoreRig, console: ConsoleStore) -> None:

@@ -163,7 +163,8 @@ async def test_of_how_an_account_and_a_sink_stand_the_last_is_kept(rig: StoreRig
     assert (await rig.owned.load_account()).snapshot == several[1]
     await rig.owned.save_snapshot(several[0])
     assert (await rig.owned.load_account()).snapshot == several[0]
-    bodies = await rig.store.read(lambda connection: list(connection.scalars(select(snapshot.c.body))))
+    every = select(snapshot.c.body).order_by(snapshot.c.source_id)
+    bodies = await rig.store.read(lambda connection: list(connection.scalars(every)))
     assert failing in [TypeAdapter(SinkSnapshot).validate_json(body) for body in bodies if b"through_at" in body]
 
 

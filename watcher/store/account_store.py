@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import islice
+from operator import attrgetter
 from sys import intern
 
 from pydantic import TypeAdapter, ValidationError
@@ -59,10 +60,8 @@ _OPEN_PROBLEMS = OPEN_PROBLEMS.where(problem.c.pipeline_id == bindparam("of_pipe
 _CURSOR = select(*(scan.c[name] for name in CURSOR_FIELDS)).where(
     scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == bindparam("of_pipeline")
 )
-_UNJUDGED = (
-    select(unjudged_end.c.execution, unjudged_end.c.ended_at, unjudged_end.c.failed)
-    .where(unjudged_end.c.pipeline_id == bindparam("of_pipeline"))
-    .order_by(unjudged_end.c.ended_at)
+_UNJUDGED = select(unjudged_end.c.execution, unjudged_end.c.ended_at, unjudged_end.c.failed).where(
+    unjudged_end.c.pipeline_id == bindparam("of_pipeline")
 )
 _SAVE_POLL_TIMES = text(
     "UPDATE execution SET looked_at = :at WHERE account_id = :of_account AND execution = :of_execution"
@@ -166,7 +165,7 @@ class AccountStore(LeasedStore):
             row = connection.execute(select(source.c.sequence, source.c.rules).where(source.c.id == number)).one()
             itself = {"of_source": account_id, "of_pipeline": number}
             problems = map(problem_of, connection.execute(_OPEN_PROBLEMS, itself))
-            unjudged = connection.execute(_UNJUDGED, {"of_pipeline": number})
+            unjudged = sorted(connection.execute(_UNJUDGED, {"of_pipeline": number}), key=attrgetter("ended_at"))
             return RulesRecord(
                 row.sequence,
                 RuleState() if row.rules is None else RULE_STATE.validate_json(row.rules),

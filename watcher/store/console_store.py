@@ -61,12 +61,14 @@ _TOP = 2**63 - 1
 class Overview:
     """What the first view needs of the store.
 
-    `sources` are all accounts, pipelines and sinks with their snapshots; `problems` those that are open, but overdue
-    executions, which are apart. `dead` counts dead letters by sink, of all and of late.
+    `sources` are all accounts and sinks with their snapshots; `others` the open problems other than overdue
+    executions, and `problems` as much of the first of them as is shown. `dead` counts dead letters by sink, of all and
+    of late.
     """
 
     sources: Sequence[AnyRow]
     problems: Sequence[AnyRow]
+    others: Sequence[AnyRow]
     overdue: Sequence[AnyRow]
     gaps: Sequence[AnyRow]
     dead: Mapping[str, AnyRow]
@@ -108,12 +110,13 @@ class ConsoleStore:
             if statuses:
                 is_lost = execution.c.lost.is_not(None) if "lost" in statuses else false()
                 wanted.append(or_(execution.c.status.in_(statuses), is_lost))
-            of_these = [*wanted, execution.c.pipeline_id.in_(numbers)]
+            several = numbers if len(numbers) < len(names) else None
+            of_these = wanted if several is None else [*wanted, execution.c.pipeline_id.in_(several)]
             if id_beginning is not None:
                 return _by_id(connection, id_beginning, of_these, after, limit)
             found: Sequence[AnyRow] = ()
             if has_open and (after is None or after.part == "o"):
-                found, position = _open(connection, numbers, wanted, after, limit, is_filtered=bool(statuses))
+                found, position = _open(connection, several, wanted, after, limit, is_filtered=bool(statuses))
                 if position is None and has_ended and len(found) == limit:
                     position = _place(found[-1], "o")
                 if position is not None:
@@ -207,7 +210,7 @@ class ConsoleStore:
             wanted = [delivery.c.sink_id.in_(sinks), *([] if state is None else [delivery.c.state == state])]
             found, position = _page(connection, _DELIVERY, few, wanted, after, limit)
             keys = {(row.at, row.key) for row in found}
-            rows = connection.execute(_DELIVERIES, {"numbers": sorted({number for number, _ in keys})}).all()
+            rows = _deliveries(connection, sorted({number for number, _ in keys}))
             return [row for row in rows if (row.number, row.sink_id) in keys][::-1], position
 
         return await self._store.read(read)
@@ -224,8 +227,7 @@ class ConsoleStore:
                 wanted.append(problem.c.pipeline_id == of_it.scalar_subquery())
             few = [wanted] if is_open else None
             found, position = _page(connection, _PROBLEM, few, wanted, after, limit)
-            by_id = {row.id: row for row in connection.execute(_PROBLEMS, {"ids": [row.key for row in found]})}
-            return [by_id[row.key] for row in found if row.key in by_id], position
+            return _problems(connection, [row.key for row in found]), position
 
         return await self._store.read(read)
 
@@ -252,9 +254,13 @@ class ConsoleStore:
         def read(connection: Connection) -> Overview:
             late = {"since": since, "limit": DEAD_COUNT}
             sinks = names_of(connection, "sink").items()
+            others = connection.execute(_OTHERS, {"limit": LOOKED_AT_COUNT}).all()
+            # those of accounts and then of sinks first: they are causes
+            first = sorted(others, key=lambda row: (row.pipeline_name is not None, row.owner_kind, row.opened_at))
             return Overview(
                 sources=connection.execute(_SOURCES).all(),
-                problems=connection.execute(_OPEN_OTHERS).all(),
+                problems=_problems(connection, [row.id for row in first[:NEEDS_COUNT]]),
+                others=others,
                 overdue=connection.execute(_OVERDUE, {"limit": LOOKED_AT_COUNT}).all(),
                 gaps=connection.execute(_GAPS, {"since": since}).all(),
                 dead={name: connection.execute(_COUNT_DEAD, {"of_sink": sink, **late}).one() for sink, name in sinks},
@@ -295,19 +301,15 @@ def _look(
     """Return what is wanted among the next `count` rows of a list, down to `lowest`; `scope` is a part of its index."""
     at, key = list_.at, list_.key
     rows = select(at.label("at"), key.label("key"), *list_.columns, and_(true(), *wanted).label("is_wanted"))
-    rows = rows.where(*scope, at <= (_TOP if after is None else after.at))
+    rows = rows.where(*scope, at.between(lowest, _TOP if after is None else after.at))
     if after is not None:
         rows = rows.where(tuple_(at, key) < tuple_(bindparam("at", after.at), bindparam("key", after.key)))
-    found: list[AnyRow] = []
-    with connection.execute(rows.order_by(at.desc(), key.desc()).limit(count)) as looked_at:
-        for number, row in enumerate(looked_at, 1):
-            if row.at < lowest:
-                return found, None
-            if row.is_wanted:
-                found.append(row)
-            if number == count or len(found) > limit:
-                return _cut(found, _place(row, list_.part), limit, list_.part)
-    return found, None
+    window = rows.order_by(at.desc(), key.desc()).limit(count).subquery("window")
+    looked_at = select(window, func.row_number().over().label("nth")).subquery("looked_at")
+    wanted_or_last = looked_at.c.is_wanted | (looked_at.c.nth == count)  # what is neither never leaves the database
+    found = connection.execute(select(looked_at).where(wanted_or_last).limit(limit + 2)).all()
+    end = _place(found[-1], list_.part) if found and found[-1].nth == count else None
+    return _cut([row for row in found if row.is_wanted], end, limit, list_.part)
 
 
 def _page(
@@ -353,21 +355,26 @@ _EXECUTIONS = (
 
 def _open(
     connection: Connection,
-    numbers: Sequence[int],
+    numbers: Sequence[int] | None,
     wanted: Sequence[Any],
     after: Position | None,
     limit: int,
     *,
     is_filtered: bool,
 ) -> Rows:
+    """Return a page of the open executions of all pipelines, or of these: a few are looked at one by one."""
+    scope = (execution.c.ended_at.is_(None),)
+    if numbers is None:
+        count = LOOKED_AT_COUNT if is_filtered else limit + 1
+        return _look(connection, _OPEN, scope, wanted, after, limit, count)
+    if len(numbers) * (limit + 1) > LOOKED_AT_COUNT // 2:  # a row costs more where each pipeline has a statement
+        of_these = execution.c.pipeline_id.in_(numbers)
+        return _look(connection, _OPEN, scope, [*wanted, of_these], after, limit)
     found: list[AnyRow] = []
     ends: list[Position] = []
-    # In SQLite their status lies elsewhere than in the index: to look at one costs four times as much.
-    share = LOOKED_AT_COUNT // 4 // max(1, len(numbers))
-    count = max(limit + 1, share if is_filtered else 0)
+    count = max(limit + 1, LOOKED_AT_COUNT // max(1, len(numbers)) if is_filtered else 0)
     for number in numbers:
-        scope = (execution.c.pipeline_id == number, execution.c.ended_at.is_(None))
-        rows, end = _look(connection, _OPEN, scope, wanted, after, limit, count)
+        rows, end = _look(connection, _OPEN, (*scope, execution.c.pipeline_id == number), wanted, after, limit, count)
         found += rows
         ends += [] if end is None else [end]
     newest = max(ends, default=None)
@@ -417,7 +424,7 @@ def _number_before(connection: Connection, moment: int) -> int:
 
 def _told(connection: Connection, events: Iterable[AnyRow]) -> Told:
     bodies = dict(sorted((row.id, row.body) for row in events)[-DETAIL_COUNT:])
-    return list(bodies.values()), connection.execute(_DELIVERIES, {"numbers": list(bodies)}).all()
+    return list(bodies.values()), _deliveries(connection, list(bodies))
 
 
 # Deliveries
@@ -440,10 +447,14 @@ _DELIVERIES = (
 )
 
 
+def _deliveries(connection: Connection, numbers: Sequence[int]) -> Sequence[AnyRow]:
+    return connection.execute(_DELIVERIES, {"numbers": numbers}).all() if numbers else ()
+
+
 # Problems
 
 _PROBLEM = _List(problem.c.opened_at, problem.c.id)
-_SHOWN_PROBLEMS = (
+_PROBLEMS = (
     select(
         problem,
         source.c.kind.label("owner_kind"),
@@ -454,8 +465,16 @@ _SHOWN_PROBLEMS = (
     .join(source, source.c.id == problem.c.source_id)
     .outerjoin(_pipeline, _pipeline.c.id == problem.c.pipeline_id)
     .outerjoin(event, (event.c.stream == problem.c.stream) & (event.c.sequence == problem.c.sequence))
+    .where(problem.c.id.in_(bindparam("ids", expanding=True)))
 )
-_PROBLEMS = _SHOWN_PROBLEMS.where(problem.c.id.in_(bindparam("ids", expanding=True)))
+
+
+def _problems(connection: Connection, ids: Sequence[bytes]) -> Sequence[AnyRow]:
+    """Return these problems in this order."""
+    by_id = {row.id: row for row in connection.execute(_PROBLEMS, {"ids": ids})}
+    return [by_id[id_] for id_ in ids if id_ in by_id]
+
+
 _WITHOUT_EXECUTION = select(event.c.id, event.c.type, event.c.problem_id).where(
     event.c.execution.is_(None), event.c.recorded_at >= bindparam("since")
 )
@@ -467,17 +486,13 @@ _PROBLEM_EVENTS = _EVENTS.join(_since_then, _since_then.c.id == event.c.id).wher
 
 # The overview
 
-_OPEN_OTHERS = (
-    _SHOWN_PROBLEMS.where(problem.c.closed_at.is_(None), problem.c.kind != EventType.EXECUTION_OVERDUE)
-    # of accounts and then of sinks first: they are causes
-    .order_by(problem.c.pipeline_id.is_not(None), source.c.kind, problem.c.opened_at)
-    .limit(NEEDS_COUNT)
+_OPEN_PROBLEMS = (
+    "SELECT problem.id, problem.kind, problem.opened_at, problem.acked_at, owner.kind AS owner_kind,"
+    " pipeline.name AS pipeline_name FROM problem JOIN source AS owner ON owner.id = problem.source_id"
+    " LEFT JOIN source AS pipeline ON pipeline.id = problem.pipeline_id"
+    " WHERE problem.closed_at IS NULL AND problem.kind {} 'execution.overdue' LIMIT :limit"
 )
-_OVERDUE = text(
-    "SELECT problem.id, problem.kind, problem.opened_at, problem.acked_at, pipeline.name AS pipeline_name"
-    " FROM problem JOIN source AS pipeline ON pipeline.id = problem.pipeline_id"
-    " WHERE problem.closed_at IS NULL AND problem.kind = 'execution.overdue' LIMIT :limit"
-)
+_OVERDUE, _OTHERS = text(_OPEN_PROBLEMS.format("=")), text(_OPEN_PROBLEMS.format("<>"))
 _of_late = _WITHOUT_EXECUTION.order_by(event.c.recorded_at.desc()).limit(LOOKED_AT_COUNT).subquery()
 _GAPS = (
     select((event.c.account + "/" + event.c.pipeline).label("pipeline_name"), event.c.recorded_at, event.c.body)
@@ -490,6 +505,8 @@ _COUNT_DEAD = text(
     " (SELECT CASE WHEN settled_at >= :since THEN settled_at END AS late FROM delivery"
     " WHERE sink_id = :of_sink AND state = 'dead' ORDER BY settled_at DESC LIMIT :limit) AS dead"
 )
-_SOURCES = select(
-    source.c.kind, source.c.name, source.c.state, source.c.paused_until, snapshot.c.written_at, snapshot.c.body
-).outerjoin(snapshot, snapshot.c.source_id == source.c.id)
+_SOURCES = (
+    select(source.c.kind, source.c.name, source.c.state, source.c.paused_until, snapshot.c.written_at, snapshot.c.body)
+    .outerjoin(snapshot, snapshot.c.source_id == source.c.id)
+    .where(source.c.kind.in_(("account", "sink")))
+)

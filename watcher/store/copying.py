@@ -30,6 +30,7 @@ _BEGIN_POSTGRESQL = (
     "BEGIN ISOLATION LEVEL READ COMMITTED;"
     " SET LOCAL application_name = 'clerk-watcher copy-store';"  # for who wonders what holds these locks
     " SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 2000;"
+    " SET LOCAL jit = off;"
     " SET LOCAL idle_in_transaction_session_timeout = 600000"  # a copy that was stopped lets go in the end
 )
 

@@ -101,7 +101,12 @@ EARLIER = (
     )
     .scalar_subquery()
 )
-IS_HEAD = (delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, EARLIER.is_(None))
+# Not IS NULL, of which PostgreSQL expects one in 200: to find a few it would believe to look at very many.
+IS_HEAD = (
+    delivery.c.sink_id == bindparam("of_sink"),
+    delivery.c.state == WAITING,
+    func.coalesce(EARLIER, ZERO) <= ZERO,
+)
 _OF_EVENT = ("event_id", "type", "account", "pipeline", "labels", "problem_id", "closes", "body")
 _DELIVERIES = select(delivery, *(event.c[name] for name in _OF_EVENT)).join(event, event.c.id == delivery.c.number)
 _HEADS = _DELIVERIES.where(*IS_HEAD)

@@ -152,8 +152,9 @@ _FORGET_RULES = update(source).where(source.c.id == bindparam("of_pipeline")).va
 
 def prune_operations(connection: Connection, *, before: int, after: Position, now: Micros) -> Pruned:
     """Delete the silences that ended before that moment, and what owners were asked in vain. There are few."""
-    connection.execute(delete(silence).where(silence.c.ends_at < before))
-    connection.execute(delete(action).where(action.c.asked_at < now - 24 * 3600 * 1_000_000))  # nobody waits any more
+    connection.execute(delete(silence).where(silence.c.id > 0, silence.c.ends_at < before))  # by its key, as all
+    long_ago = now - 24 * 3600 * 1_000_000  # nobody waits any more
+    connection.execute(delete(action).where(action.c.kind > "", action.c.asked_at < long_ago))
     return 0, None
 
 

@@ -48,14 +48,17 @@ from watcher.store.tables import SCHEMA_VERSION, meta, metadata
 _LIMITS = (
     "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 2000;"
     # A client that is frozen inside a transaction holds what it locked until then.
-    " SET LOCAL idle_in_transaction_session_timeout = 3000"
+    " SET LOCAL idle_in_transaction_session_timeout = 3000;"
+    # A server with LLVM compiles what it believes to be costly: that takes 0.1 s, and no statement runs as long.
+    " SET LOCAL jit = off"
 )
 _BY_INDEX = "; ".join(
     f"SET LOCAL enable_{each} = off" for each in ("seqscan", "bitmapscan", "sort", "hashjoin", "mergejoin")
 )
 """Every statement walks an index: by old figures the search among 200,000 that wait takes seconds, not 30 ms."""
-_WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS}; {_BY_INDEX}"
-_RENEW = f"{_WRITE}; SET LOCAL lock_timeout = 4000"
+_OPEN = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS}"
+_WRITE = f"{_OPEN}; {_BY_INDEX}"
+_RENEW = f"{_OPEN}; SET LOCAL lock_timeout = 4000"
 """Replicas renew in turns: who waits for one that is frozen in its own has its turn when that is broken off."""
 READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}; {_BY_INDEX}"
 
@@ -235,7 +238,7 @@ class PostgresDatabase(Database):
         self._keeper.dispose()
 
     def _prepare(self) -> bool:
-        opening = make_engine(self._connector, begin=lambda: _WRITE, connections=1)
+        opening = make_engine(self._connector, begin=lambda: _OPEN, connections=1)
         try:
             return transact(opening, self._prepare_schema)
         finally:
@@ -508,7 +511,7 @@ def is_empty_database(url: str, *, password: str | None, clock: Clock) -> bool:
     """Return whether a database holds no store yet. Raises `StoreError` if it cannot be used."""
     where = url.partition("?")[0]
     connector = Connector(url, password=password, clock=clock)
-    engine = make_engine(connector, begin=lambda: READ, connections=1, is_limited=True)
+    engine = make_engine(connector, begin=lambda: _OPEN, connections=1, is_limited=True)
     try:
         with engine.begin() as connection:
             require_utf8(connection, where=where)

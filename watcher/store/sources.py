@@ -72,7 +72,7 @@ class SourceNumbers(dict[Source, int]):
 
         def number(connection: Connection) -> _Numbers:
             connection.execute(_NUMBER, [each._asdict() for each in sorted(wanted)])
-            rows = connection.execute(select(source.c.kind, source.c.name, source.c.id))
+            rows = connection.execute(select(source.c.kind, source.c.name, source.c.id).order_by(source.c.id))
             return {Source(row.kind, row.name): row.id for row in rows}
 
         self.update(await self._write(number))

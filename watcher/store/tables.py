@@ -112,7 +112,8 @@ execution = Table(
         "ended_at",
         **_only_where("finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL"),
     ),
-    Index("execution_open", "pipeline_id", "since_at", "execution", **_only_where("ended_at IS NULL")),
+    Index("execution_open", "pipeline_id", "since_at", "execution", "status", **_only_where("ended_at IS NULL")),
+    Index("execution_since", "since_at", "execution", "pipeline_id", "status", **_only_where("ended_at IS NULL")),
     sqlite_with_rowid=False,
     postgresql_with=_OFTEN_WRITTEN,
 )

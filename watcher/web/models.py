@@ -27,8 +27,9 @@ ENDS = {"s": "success", "f": "failed", "u": "unrecognized"}
 # Rows and snapshots of the store become models as they are.
 Time = Annotated[datetime, BeforeValidator(lambda at: from_us(Micros(at)) if isinstance(at, int) else at)]
 Id = Annotated[str, BeforeValidator(lambda id_: str(UUID(bytes=id_)) if isinstance(id_, bytes) else id_)]
+# A tuple, as elsewhere where there are thousands: a Sequence is checked and written in Python.
 Ends = Annotated[
-    Sequence[str], BeforeValidator(lambda ends: [ENDS[end] for end in ends] if isinstance(ends, str) else ends)
+    tuple[str, ...], BeforeValidator(lambda ends: tuple(map(ENDS.__getitem__, ends)) if isinstance(ends, str) else ends)
 ]
 
 
@@ -339,7 +340,7 @@ class PipelineStatus(Answer):
     last_ended_at: Time | None = None
     last_failed_at: Time | None = None
     last_started_at: Time | None = None
-    problems: Sequence[str] = Field(default=(), description="The kinds of its open problems.")
+    problems: tuple[str, ...] = Field(default=(), description="The kinds of its open problems.")
     silenced_until: Time | None = None
 
 

@@ -1,6 +1,7 @@
 """The pages, rendered by the server from what the API answers; `templates/` and `static/` are beside this file."""
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -19,6 +20,8 @@ from pydantic_core import to_json
 
 from watcher.config.models import Settings
 from watcher.domain.errors import StoreError
+from watcher.domain.event import EventType
+from watcher.domain.problems import Severity, severity_of
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.version import VERSION
@@ -31,8 +34,11 @@ from watcher.web.shown import Console
 NEEDS_COUNT = 10
 """Rows of what needs somebody, before the rest is one click away."""
 
-PIPELINES_COUNT = 50
+PIPELINES_COUNT = 100
 """Pipelines on a page: thousands would make it slow."""
+
+SEVERITIES = tuple(Severity)
+"""The worst first."""
 
 Found = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
@@ -172,10 +178,15 @@ async def _overview(console: Console, status: Status, request: web.Request) -> F
     query = defaultdict(str, request.query)
     matching = [each for each in status.pipelines if _is_shown(each, query)]
     matching.sort(key=ORDERS.get(query["sort"], ORDERS[""]))
+    page = max(1, int(query["page"])) if re.fullmatch(r"\d{1,6}", query["page"], re.ASCII) else 1
+    first = (page - 1) * PIPELINES_COUNT
+    shown = matching[first : first + PIPELINES_COUNT]
     return {
-        "status": status,
+        "status": status.model_copy(update={"pipelines": shown}),
+        "watched": len(status.pipelines),
         "shown_needs": len(status.needs) if query["needs"] == "all" else NEEDS_COUNT,
-        "pipelines": matching[:PIPELINES_COUNT],
+        "first": first,
+        "next_page": page + 1 if first + len(shown) < len(matching) else 0,
         "matching": len(matching),
         "accounts": [each.name for each in status.accounts],
         "labels": _labels(console),
@@ -200,7 +211,11 @@ def _name(pipeline: PipelineStatus) -> str:
 
 
 ORDERS: Mapping[str, Callable[[PipelineStatus], Any]] = {
-    "": lambda each: (not any(kind.startswith("pipeline.") for kind in each.problems), not each.problems, _name(each)),
+    "": lambda each: (
+        min((SEVERITIES.index(severity_of(EventType(kind))) for kind in each.problems), default=len(SEVERITIES)),
+        not any(kind.startswith("pipeline.") for kind in each.problems),
+        _name(each),
+    ),
     "name": _name,
     "oldest": lambda each: min((moment.timestamp() for moment in each.oldest.values()), default=float("inf")),
 }

@@ -220,7 +220,7 @@ async def find_status(console: Console) -> models.Status:
         as_of = row.written_at if (row.written_at or 0) > now - OWNED_WITHIN_US else None
         sources[row.kind, row.name] = {**row._asdict(), **json.loads(row.body or b"{}"), "as_of": as_of}
     accounts = {name: sources["account", name] for name in settings.accounts}
-    of_pipelines = _by_pipeline([*found.problems, *found.overdue])
+    of_pipelines = _by_pipeline([*found.others, *found.overdue])
     pipelines: list[models.PipelineStatus] = []
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
@@ -232,7 +232,7 @@ async def find_status(console: Console) -> models.Status:
                 labels=watch.labels,
                 runbook=watch.runbook,
                 whole=not watch.executions,
-                problems=list(dict.fromkeys(row.kind for row in of_pipelines[name])),
+                problems=tuple(dict.fromkeys(row.kind for row in of_pipelines[name])),
                 silenced_until=max((end for match, end in silent if fits(watch, match)), default=None),
                 **stands | {"name": watch.name or stands.get("name")},
             )

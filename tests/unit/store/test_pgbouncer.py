@@ -1,14 +1,16 @@
 """The store through PgBouncer in transaction mode, which gives each transaction another connection."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from copies import Databases, copy, rows_of
 from pgbouncer import installed, pooled
 from postgres import PostgresServer
+from sqlalchemy import Connection
 from stores import backlog_of, change, claim, due, executions_of, sink_of
 from virtual import FakeClock
 
@@ -36,6 +38,14 @@ async def test_many_write_and_read_through_it(url: str) -> None:
     assert len(await due(ops, now=FakeClock().steady_us())) == 60
     for store in stores:
         await store.close()
+
+
+async def test_each_transaction_through_it_turns_compiling_off(url: str) -> None:
+    store = await open_store(url, clock=FakeClock())
+    ways: list[Callable[[Callable[[Connection], Any]], Awaitable[Any]]] = [store.read, store.write]
+    for run in ways * 3:
+        assert await run(lambda connection: connection.exec_driver_sql("SHOW jit").scalar()) == "off"
+    await store.close()
 
 
 async def test_a_store_is_copied_through_it_in_both_directions(

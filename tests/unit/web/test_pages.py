@@ -14,7 +14,7 @@ from uuid import UUID
 import pytest
 from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, entry, executed
 from sample_events import HOSTILE_PARTS, PIPELINE, execution_id, problem_block
-from sqlalchemy import update
+from sqlalchemy import insert, update
 from stores import START_US, claim
 
 from watcher.domain.event import EventKey, EventType, OutboxEntry
@@ -24,7 +24,7 @@ from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.changes import SourceChange
 from watcher.store.sources import Source
-from watcher.store.tables import snapshot
+from watcher.store.tables import problem, snapshot
 from watcher.web import pages
 from watcher.web.models import Need
 
@@ -336,6 +336,38 @@ async def test_a_pipeline_shows_its_own_problems_and_no_others(tmp_path: Path) -
         assert str(OVERDUE) in (page := (await get(desk, f"/pipelines/default/{PIPELINE}")).body)
         assert str(DEGRADED) not in page
         assert str(OVERDUE) not in (await get(desk, f"/pipelines/default/{NAMED}")).body
+
+
+async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_on_the_next(tmp_path: Path) -> None:
+    names = [execution_id(number) for number in range(250)]
+    watch = [{"pipeline": name, "account": "default", "name": f"Agent {name[-2:]}"} for name in names]
+    kinds = {200: EventType.EXECUTION_OVERDUE, 210: EventType.PIPELINE_SILENT, 220: EventType.PIPELINE_FAILING}
+    async with a_desk(tmp_path, watch=watch) as desk:
+        account = await desk.store.number_of(Source("account", "default"))
+        about: dict[str, Any] = {"source_id": account, "opened_at": desk.clock.us, "stream": b"none", "sequence": 1}
+        rows = [
+            {
+                "id": bytes([number] * 16),
+                "kind": kind,
+                "pipeline_id": await desk.store.number_of(Source("pipeline", f"default/{names[number]}")),
+                **about,
+            }
+            for number, kind in kinds.items()
+        ]
+        await desk.store.write(lambda connection: connection.execute(insert(problem), rows))
+        first, second, third, beyond = [await get(desk, f"/?sort=&page={page}") for page in ("1", "2", "3", "4")]
+        tables = [
+            each.body[each.body.index("<tbody>") : each.body.index("</tbody>")] for each in (first, second, third)
+        ]
+        shown = [re.findall(r"/pipelines/default/([0-9a-f-]+)", table) for table in tables]
+        assert [len(each) for each in shown] == [100, 100, 50]
+        assert len({name for each in shown for name in each}) == 250
+        assert shown[0][:3] == [names[each] for each in (220, 210, 200)]
+        assert "101 to 200 of 250" in second.body
+        assert [page for each in (first, second, third) for page in re.findall(r"page=(\d+)", each.body)] == ["2", "3"]
+        assert "No pipeline is on this page" in beyond.body
+        for odd in ("0", "-1", "x", "99999999"):
+            assert "1 to 100 of 250" in (await get(desk, f"/?page={odd}")).body
 
 
 async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None:

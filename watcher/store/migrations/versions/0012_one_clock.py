@@ -12,6 +12,11 @@ revision = "0012"
 down_revision = "0011"
 
 SETTLED_AFTER_US = 15_000_000
+OPEN = {
+    "execution_open": ["pipeline_id", "since_at", "execution", "status"],
+    "execution_since": ["since_at", "execution", "pipeline_id", "status"],
+}
+"""The indexes of open executions: of one pipeline, and of all. With the status, so that pages need no other row."""
 
 
 def upgrade() -> None:
@@ -31,3 +36,7 @@ def upgrade() -> None:
         " AND scan.pipeline_id = execution.pipeline_id)"
         f" THEN 1 ELSE {time_ns() // 1000} END WHERE found_at > 0"
     )
+    op.drop_index("execution_open", "execution")
+    for name, columns in OPEN.items():
+        is_open = sa.text("ended_at IS NULL")
+        op.create_index(name, "execution", columns, sqlite_where=is_open, postgresql_where=is_open)
