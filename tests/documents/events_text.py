@@ -18,7 +18,7 @@ WHEN = {
     "polled for another day; if it answers again, its next event has `previousStatus: lost`.",
     EventType.PIPELINE_FAILING: "The pipeline's `failing` rule holds: so many executions failed in a row, or such a "
     "share of the last ones. It opens a [problem](alerts.md); `execution` is the end that did it.",
-    EventType.PIPELINE_RECOVERED: "With `consecutive` an execution succeeded; with `rate` less than half of it fail. "
+    EventType.PIPELINE_RECOVERED: "The rule holds no longer: see [what closes it](alerts.md#rules). "
     "It closes the problem, and goes exactly where `pipeline.failing` went.",
     EventType.PIPELINE_SILENT: "No execution has started for longer than the pipeline's `silent` rule allows. Emitted "
     "only after a complete scan of its list. It opens a problem.",

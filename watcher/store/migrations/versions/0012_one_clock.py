@@ -18,6 +18,7 @@ def upgrade() -> None:
     """Bring a store of version 1.0.0 up to date."""
     op.add_column("execution", sa.Column("finished_at", sa.BigInteger))
     op.execute("UPDATE execution SET finished_at = ended_at WHERE ended_at IS NOT NULL")
+    op.execute("UPDATE source SET rules = '{\"in_api_time\": true,' || substr(rules, 2) WHERE rules IS NOT NULL")
     op.execute("ALTER TABLE scan RENAME COLUMN dated TO in_api_time")
     op.execute(
         "UPDATE execution SET found_at = CASE WHEN found_at <="
