@@ -61,6 +61,8 @@ FIELDS = {
     "like, or the status code of the answer, such as `503`; absent for `over_budget`",
     "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where unknown",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
+    "closesWhen": "of a `pipeline.failing` problem, while it is open: what closes it, in words, by the rule as it was "
+    "when the problem opened",
     "problem.id": "of events that tell of a problem only: the problem, the same in all of them",
     "problem.kind": "the type of the event that opened it",
     "problem.severity": "`critical`, `error`, `warning` or `info`",

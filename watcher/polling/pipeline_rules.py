@@ -16,7 +16,7 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.event_factory import execution_block
 from watcher.domain.execution import ExecutionSnapshot, Status
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Problem, ProblemChange
-from watcher.domain.rules import End, News, Rules, RuleState, UnjudgedEnd, Verdict, judge
+from watcher.domain.rules import End, FailingRule, News, Rules, RuleState, UnjudgedEnd, Verdict, judge
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
@@ -24,6 +24,7 @@ from watcher.polling.evaluator import Evaluation
 from watcher.polling.list_scan import dated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
+from watcher.runtime.units import spell_duration
 from watcher.store.changes import ChangeSet, RulesRecord, SingleChange, SourceChange
 
 log = structlog.get_logger()
@@ -227,14 +228,15 @@ class PipelineRecorder:
 
         Problems that go on are only counted.
         """
-        evaluator, entries, changes = self._deps.evaluator, list[OutboxEntry](), list[ProblemChange]()
+        evaluator, rule = self._deps.evaluator, self._rules.failing
+        entries, changes = list[OutboxEntry](), list[ProblemChange]()
         for kind, opens, failed_count, execution in verdict.edges:
             problem = None if opens else replace(problems.pop(kind), failed_count=failed_count)
             block = None if execution is None else await self._block(several, execution)
             entry, change = evaluator.events.pipeline(
                 kind if opens else CLOSED_BY[kind],
                 self.watch,
-                {"execution": block},
+                {"execution": block, "closesWhen": _closes_when(rule) if rule and opens and execution else None},
                 problem,
                 name=evaluator.pipeline_names.get(self.watch.pipeline),
                 link=evaluator.link,
@@ -262,6 +264,17 @@ class PipelineRecorder:
             key = EventKey(stream_of(pipeline_source(self.watch), execution), known.sequence)
             body = (await store.load_events([key])).get(key)
         return None if body is None else execution_block(body)
+
+
+def _closes_when(rule: FailingRule) -> str:
+    """Return what closes a problem that this rule opens, in words for people."""
+    if rule.rate is not None:
+        return f"less than {50 * rule.rate:g} % of the last {rule.of_last} executions failed"
+    quiet_for = spell_duration(rule.quiet_for_us / 1_000_000)
+    return (
+        f"{rule.recover_after} in a row succeeded, at most a tenth of the last {quiet_for} failed,"
+        f" and it has been open for {quiet_for}"
+    )
 
 
 class AccountRules:

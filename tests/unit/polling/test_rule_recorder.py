@@ -12,7 +12,7 @@ from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start
 
 from watcher.domain.event import GapReason
 from watcher.domain.execution import Outcome
-from watcher.domain.rules import Rules
+from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import ChangeSet, ExecutionChange
 
@@ -43,7 +43,18 @@ async def test_a_problem_is_opened_with_the_end_that_did_it_and_closed_once(star
         "0000000002",
         4,
     )
-    assert "execution" not in closing["data"]
+    assert opening["data"]["closesWhen"] == (
+        "1 in a row succeeded, at most a tenth of the last 0 s failed, and it has been open for 0 s"
+    )
+    assert not {"execution", "closesWhen"} & closing["data"].keys()
+
+
+async def test_a_rate_says_what_closes_its_problem(start: Start) -> None:
+    account = await whole(start, Rules(FailingRule(rate=0.25, of_last=8, at_least=2)))
+    show(account, row(6), row(7))
+    await account.run_for(5)
+    (opening,) = await rules_events(account)
+    assert opening["data"]["closesWhen"] == "less than 12.5 % of the last 8 executions failed"
 
 
 @pytest.mark.parametrize("rules", [IN_A_ROW, None])
