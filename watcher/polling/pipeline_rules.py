@@ -82,7 +82,7 @@ class PipelineRecorder:
         async with self._stream.writing:
             self._record = await self._deps.store.load_rules(watch.pipeline)
             is_new_list, self.watch = watch.whole and not self.watch.whole, watch
-            begun_at, self._shown_at = self._clock.monotonic(), NEVER
+            begun_at = self._clock.monotonic()
             if is_new_list:
                 self.hold()
             elif not watch.whole:  # there is no scan to wait for

@@ -205,6 +205,26 @@ async def test_after_a_gap_ends_wait_for_the_next_complete_scan(start: Start) ->
     )
 
 
+async def test_a_hold_that_begins_while_one_before_is_released_goes_on(
+    start: Start, heard: HeardStore, clock: FakeClock
+) -> None:
+    account = await whole(start)
+    show(account, row(1, "running"))
+    await account.run_for(5)
+    account.api.pages, account.api.script = {1: Outcome.SERVER_ERROR}, {name_of(1): row(1)}
+    await account.run_for(20)
+    recorder = account.watcher._alert_rules.recorders[PIPELINE]
+
+    def meanwhile(_item: object) -> bool:
+        recorder.hold()
+        return True
+
+    heard.takes = meanwhile
+    await recorder.scanned(clock.monotonic(), silent_until=None)
+    assert (await account.watcher._deps.store.load_rules(PIPELINE)).unjudged == []
+    assert is_held(account)
+
+
 async def test_what_ends_while_another_end_is_written_is_written_together(start: Start, heard: HeardStore) -> None:
     names = [name_of(number) for number in range(1, 21)]
     account = await start(watches=[watch_of(IN_A_ROW, *names)])
@@ -285,6 +305,18 @@ async def test_silence_ends_with_a_start_and_survives_a_restart(start: Start, cl
     assert (running["type"], closing["type"]) == ("execution.running", "pipeline.active")
     assert closing["data"]["problem"]["id"] == opening["data"]["problem"]["id"]
     assert closing["data"]["problem"]["durationSeconds"] > 4000
+
+
+@pytest.mark.untraced
+async def test_an_execution_that_was_new_for_long_ends_a_silence_when_it_starts(start: Start, clock: FakeClock) -> None:
+    account = await whole(start, SILENT)
+    new = replace(row(1, "running"), status="new", started_at=None)
+    show(account, new)
+    await account.run_for(4000)
+    assert await told(account) == ["new", "pipeline.silent"]
+    show(account, row(1, "running", at_s=clock.monotonic()))
+    await account.run_for(61)
+    assert await told(account) == ["running", "pipeline.active"]
 
 
 @pytest.mark.untraced
