@@ -125,7 +125,10 @@ class ModelApi(ScriptedApi):
 
     @property
     def ahead_us(self) -> int:
-        return super().ahead_us + round(self.clock_set(self.clock.monotonic()) * 1e6) if self.has_date else 0
+        return self.ahead_us_at(self.clock.monotonic()) if self.has_date else 0
+
+    def ahead_us_at(self, now_s: float) -> int:
+        return super().ahead_us + round(self.clock_set(now_s) * 1e6)
 
     async def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Reply:
         sent_at = self.clock.monotonic()

@@ -2,11 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from bisect import insort
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import takewhile
 from math import inf
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from random import Random
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -60,9 +63,8 @@ class Line(NamedTuple):
     data: dict[str, Any]
     recorded_at: int
 
-    @property
-    def ended_at(self) -> int:
-        return to_us(datetime.fromisoformat(self.data["execution"]["finishedAt"]))
+    ended_at: int = 0
+    """By our clock, as the API's was when the event was recorded."""
 
 
 class Step(NamedTuple):
@@ -142,12 +144,14 @@ class Pipeline:
         if self.draw.random() < 0.5 and not self.history.steps[-1].is_held:
             self.rule = rule_of(self.draw)
             self.history.rules.append((self.clock.steady_us() + 1, self.rule))
-        await self.account.watcher.watch([self.watch()])
+        with suppress(asyncio.CancelledError):  # it may die then, too
+            await self.account.watcher.watch([self.watch()])
 
 
 def rule_of(draw: Random) -> FailingRule:
     if draw.random() < 0.6:
-        return FailingRule(consecutive=draw.randint(2, 4))
+        quiet_us = draw.choice([0, 20, 60]) * SECOND_US
+        return FailingRule(consecutive=draw.randint(2, 4), recover_after=draw.randint(1, 4), quiet_for_us=quiet_us)
     return FailingRule(rate=draw.choice([0.3, 0.5, 0.7]), of_last=draw.choice([6, 20]), within_us=200 * SECOND_US)
 
 
@@ -164,10 +168,26 @@ def lives_of(draw: Random, *, until_s: float) -> list[Life]:
     return found
 
 
-async def read(store: SqlStore) -> list[Line]:
+def jumps_of(draw: Random) -> Callable[[float], float]:
+    """Return by how much the API's clock is set by then, for it is set a few times, forward and back."""
+    jumps = [(draw.uniform(1050, 1550), draw.choice([-1200.0, -30.0, 30.0, 1200.0])) for _ in range(draw.randrange(4))]
+    return lambda at: sum(by for since, by in jumps if since <= at)
+
+
+async def read(store: SqlStore, api: ModelApi) -> list[Line]:
     """Return all events in the order in which they were recorded, which is that of stdout."""
     rows = await store.database.read(lambda connection: connection.execute(_EVENTS).all())
-    return [Line(type_, json.loads(body)["data"], at) for type_, body, at in rows]
+    lines = [Line(type_, json.loads(body)["data"], at) for type_, body, at in rows]
+    return [line._replace(ended_at=on_our_clock(line, api, "finishedAt")) for line in lines]
+
+
+def on_our_clock(line: Line, api: ModelApi, date: str) -> int:
+    """Return when something happened, turned by what the API's clock showed when the event was recorded."""
+    dated = line.data.get("execution", {}).get(date)
+    if dated is None:
+        return line.recorded_at
+    now_s = line.recorded_at / SECOND_US - EPOCH_S
+    return min(line.recorded_at, to_us(datetime.fromisoformat(dated)) - api.ahead_us_at(now_s))
 
 
 def in_order_of_judging(lines: Sequence[Line], history: History) -> Iterator[tuple[Line, int, bool]]:
@@ -191,38 +211,58 @@ def in_order_of_judging(lines: Sequence[Line], history: History) -> Iterator[tup
 
 
 def expected(lines: Sequence[Line], history: History) -> list[tuple[str, str, int]]:
-    """Fold over stdout: which ends open and close a problem, and how many failed meanwhile."""
+    """Fold over stdout: which ends open and close a problem, and how many failed meanwhile.
+
+    All ends are kept, where the program keeps few, and those of the quiet time in tallies.
+    """
     edges: list[tuple[str, str, int]] = []
     ends: list[tuple[int, bool]] = []
-    newest_at, in_row, is_open, count = 0, 0, False, 0
+    opened_at: int | None = None
+    is_open, count = False, 0
     for line, judged_at, judges in in_order_of_judging(lines, history):
         rule, failed = [rule for at, rule in history.rules if at <= judged_at][-1], line.type == "execution.failed"
-        late, newest_at = line.ended_at < newest_at, max(newest_at, line.ended_at)
-        in_row = in_row if late else (in_row + 1) * failed
-        ends = sorted([*ends, (line.ended_at, failed)])
+        insort(ends, (line.ended_at, failed), key=itemgetter(0))
+        newest_at = ends[-1][0]
+        in_row = sum(1 for _ in takewhile(itemgetter(1), reversed(ends)))
         last = [fails for at, fails in ends[-rule.of_last :] if at >= newest_at - rule.within_us]
-        if rule.consecutive:
-            holds = in_row > 0 or late if is_open else in_row >= rule.consecutive and not late
-        else:
-            share = sum(last) / len(last)
-            holds = (
-                share >= (rule.rate or 0) / 2 if is_open else len(last) >= rule.at_least and share >= (rule.rate or 0)
-            )
         count = count + failed if is_open else in_row if rule.consecutive else sum(last)
-        if not judges:
+        if is_open and rule.consecutive and opened_at is None:  # one that a rate opened is taken to open with this rule
+            before = [nth for nth, (at, rule) in enumerate(history.rules) if at <= judged_at and not rule.consecutive]
+            opened_at = history.rules[before[-1] + 1][0]
+        opened_at = opened_at if rule.consecutive else None
+        if not judges or line.ended_at < newest_at:
             continue
+        quiet = [fails for at, fails in ends if at >= max(opened_at or 0, newest_at - rule.quiet_for_us)]
+        if rule.consecutive and is_open:
+            has_recovered = len(ends) >= rule.recover_after and not any(
+                fails for _, fails in ends[-rule.recover_after :]
+            )
+            is_over = newest_at - (opened_at or 0) >= rule.quiet_for_us and 10 * sum(quiet) <= len(quiet)
+            holds = not (has_recovered and is_over)
+        elif rule.consecutive:
+            holds = in_row >= rule.consecutive
+        else:
+            share, rate = sum(last) / len(last), rule.rate or 0.0
+            holds = share >= rate / 2 if is_open else len(last) >= rule.at_least and share >= rate
         if holds != is_open:
             edges.append(("pipeline.failing" if holds else "pipeline.recovered", line.data["execution"]["id"], count))
+            opened_at = line.recorded_at if holds and rule.consecutive else None
         is_open = holds
     return edges
 
 
-def expected_silence(history: History, lives: Sequence[Life]) -> list[str]:
-    """Return how often nothing had started for too long when a scan was complete, and something had by a later one."""
+def expected_silence(lines: Sequence[Line], history: History, lives: Sequence[Life], api: ModelApi) -> list[str]:
+    """Return how often nothing had started for too long when a scan was complete, and something had by a later one.
+
+    Starts are dated as what first told of them was read; those of the history, before the API's clock was set, rightly.
+    """
     edges: list[str] = []
+    first = {line.data["execution"]["id"]: line for line in reversed(lines) if line.type.startswith("execution.")}
+    starts = {life: EPOCH_S + life.begins_s for life in lives}
+    dated = {life: on_our_clock(first[life.id], api, "startedAt") / SECOND_US for life in lives if life.id in first}
     for began_at in filter(None, history.scans):
         now_s = began_at / SECOND_US
-        last_s = max(EPOCH_S + life.begins_s for life in lives if EPOCH_S + life.begins_s <= now_s)
+        last_s = max(dated.get(life, at_s) for life, at_s in starts.items() if at_s <= now_s)
         kind = "pipeline.silent" if now_s - last_s > SILENT_S else "pipeline.active"
         if kind != (edges[-1] if edges else "pipeline.active"):
             edges.append(kind)

@@ -11,7 +11,10 @@ from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Details, Watch
 
 HOUR_US = 3600 * 1_000_000
-IN_A_ROW = Rules(FailingRule(consecutive=3))
+AT_ONCE: dict[str, Any] = {"recover_after": 1, "quiet_for_us": 0}
+"""A problem closes with the next success."""
+
+IN_A_ROW = Rules(FailingRule(consecutive=3, **AT_ONCE))
 SILENT = Rules(silent_us=HOUR_US)
 UNCONFIRMED = replace(RULES, details=Details.NEVER)
 

@@ -49,7 +49,7 @@ from watcher.store.sql_store import SqlStore
 AT = from_us(START_US)
 FAILING, OVERDUE = EventType.PIPELINE_FAILING, EventType.EXECUTION_OVERDUE
 LATER = Micros(START_US + 365 * 86_400 * SECOND_US)
-STATE = RuleState((End(5, failed=True),), 1, 5, 3)
+STATE = RuleState((End(5, failed=True),), 3, 4)
 PIPELINE_SUBJECT = f"default/{PIPELINE}"
 
 

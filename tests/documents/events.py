@@ -112,9 +112,9 @@ async def _ruled() -> list[Event]:
     rules = Rules(FailingRule(consecutive=3), silent_us=1_800 * 1_000_000)
     async with _watched(watches=[replace(WATCH, rules=rules)]) as account:
         await account.run_for(10.0)
-        for number, status in enumerate(("failed", "failed", "failed", "success", "running"), 6):
+        for number, status in enumerate(("failed",) * 3 + ("success",) * 3 + ("running",), 6):
             _show(account, number, status)
-            await account.run_for(2_400.0 if status == "success" else 60.0)
+            await account.run_for(2_400.0 if number == 11 else 120.0)
         return [event for event in await account.events() if event["type"].startswith("pipeline.")]
 
 

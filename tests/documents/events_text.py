@@ -18,7 +18,7 @@ WHEN = {
     "polled for another day; if it answers again, its next event has `previousStatus: lost`.",
     EventType.PIPELINE_FAILING: "The pipeline's `failing` rule holds: so many executions failed in a row, or such a "
     "share of the last ones. It opens a [problem](alerts.md); `execution` is the end that did it.",
-    EventType.PIPELINE_RECOVERED: "With `consecutive` an execution succeeded; with `rate` less than half of it fail. "
+    EventType.PIPELINE_RECOVERED: "The rule holds no longer: see [what closes it](alerts.md#rules). "
     "It closes the problem, and goes exactly where `pipeline.failing` went.",
     EventType.PIPELINE_SILENT: "No execution has started for longer than the pipeline's `silent` rule allows. Emitted "
     "only after a complete scan of its list. It opens a problem.",
@@ -62,6 +62,8 @@ FIELDS = {
     "like, or the status code of the answer, such as `503`; absent for `over_budget`",
     "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where unknown",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
+    "closesWhen": "of a `pipeline.failing` problem, while it is open: what closes it, in words, by the rule as it was "
+    "when the problem opened",
     "problem.id": "of events that tell of a problem only: the problem, the same in all of them",
     "problem.kind": "the type of the event that opened it",
     "problem.severity": "`critical`, `error`, `warning` or `info`",

@@ -18,7 +18,7 @@ from watcher.config.models import AnySink, PollingSettings, Settings, WatchSetti
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Severity, severity_of
 from watcher.domain.routing import types_matching
-from watcher.domain.rules import RULES
+from watcher.domain.rules import KIND_OF_RULE
 from watcher.runtime.http_client import is_private_host
 from watcher.runtime.units import parse_duration
 from watcher.sinks.settings import Match, SilenceMatch
@@ -145,9 +145,9 @@ _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")
 """How the ids of our examples look, and next to no id of the API's."""
 
 _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
-_OF_RULES = {type_ for rule in RULES for type_ in (rule.kind, CLOSED_BY[rule.kind])}
+_OF_RULES = {type_ for kind in KIND_OF_RULE.values() for type_ in (kind, CLOSED_BY[kind])}
 _NEVER_CLOSED = {type_ for type_ in EventType if severity_of(type_) is not Severity.INFO} - PROBLEM_KINDS
-_FOR_PAGERS = f'events: [{", ".join(rule.kind for rule in RULES)}, execution.overdue, "account.*", "sink.*"]'
+_FOR_PAGERS = f'events: [{", ".join(KIND_OF_RULE.values())}, execution.overdue, "account.*", "sink.*"]'
 
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
 """Where a name ends that is of this machine or network alone; so is one without a dot (`receiver`, in Compose)."""
@@ -163,6 +163,9 @@ def warnings_of(document: Document, settings: Settings) -> tuple[Problem, ...]:
     for name, account in settings.accounts.items():
         found += _of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
     for index, watch in enumerate(settings.watch):
+        if watch.rules is not None and watch.rules.failing is not None and watch.rules.failing.consecutive == 1:
+            path, problem = ("watch", index, "rules", "failing", "consecutive"), "opens a problem at each failure"
+            found.append(document.remark(path, problem, remedy="write 2 or more, or a rate"))
         if _EXAMPLE.fullmatch(str(watch.pipeline)):
             remedy = "copy yours from the pipeline's address in Clerk Chat"
             found.append(
@@ -217,7 +220,7 @@ def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: P
         return
     for index, glob in enumerate(sink.events):
         if (types := types_matching((glob,))) & _OF_RULES and types != frozenset(EventType):
-            problem = f"only rules lead to {' and '.join(rule.kind for rule in RULES)}, and no watch has any"
+            problem = f"only rules lead to {' and '.join(KIND_OF_RULE.values())}, and no watch has any"
             remedy = "add rules: {failing: {consecutive: 3}} to a watch"
             yield document.remark((*path, "events", index), problem, remedy=remedy)
 

@@ -247,13 +247,24 @@ ExecutionId = Annotated[
 """A UUID, kept as text: there may be 100,000."""
 
 
+_OF_CONSECUTIVE = {"consecutive", "recover_after", "quiet_for_s"}
+_OF_RATE = {"rate", "of_last", "within_s", "at_least"}
+
+
 class FailingSettings(Block):
     """When a pipeline is failing: by one of `consecutive` and `rate`."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["consecutive"]}, {"required": ["rate"]}]})
 
     consecutive: int | None = Field(default=None, ge=1, le=1000, examples=["3"])
-    """So many executions failed in a row. `pipeline.recovered` follows with the next success."""
+    """So many executions failed in a row, by when they ended. `pipeline.recovered` follows once `recover_after`
+    executions in a row succeeded, `quiet_for` has passed since the problem opened, and at most a tenth of the
+    executions failed that ended within the last `quiet_for`."""
+    recover_after: int = Field(default=3, ge=1, le=1000, examples=["5"])
+    """With `consecutive`: how many executions in a row must succeed before the problem closes."""
+    quiet_for_s: Duration = Field(default=as_written("5m"), examples=["15m"])
+    """With `consecutive`: how long a problem stays open at least; of the executions that ended in the last time as long
+    as this at most a tenth may have failed when it closes."""
     rate: Share | None = Field(default=None, examples=["20%"])
     """Instead of `consecutive`: this share of the last executions failed, or more. `pipeline.recovered` follows once
     the share is below half of that."""
@@ -269,9 +280,10 @@ class FailingSettings(Block):
         if self.consecutive is None and self.rate is None:
             remedy = "write consecutive: 3, or rate: 20%"
             raise InvalidValueError("needs consecutive or rate", remedy=remedy, quote=False)
-        if self.consecutive is not None and (more := self.model_fields_set - {"consecutive"}):
-            problem, at = "is not for consecutive, which stands alone", key_of(type(self), name=min(more))
-            raise InvalidValueError(problem, remedy="keep one of the two", quote=False, at=at)
+        by, others = ("consecutive", _OF_RATE) if self.consecutive is not None else ("rate", _OF_CONSECUTIVE)
+        if more := self.model_fields_set & others:
+            at = key_of(type(self), name=min(more))
+            raise InvalidValueError(f"is not for {by}", remedy="keep one of the two", quote=False, at=at)
         if self.at_least > self.of_last:
             problem = f"at_least {self.at_least} is more than of_last {self.of_last}, so it would never hold"
             at = "at_least" if "at_least" in self.model_fields_set else "of_last"

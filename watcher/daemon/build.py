@@ -108,8 +108,9 @@ def watches_of(settings: Settings, account: str | None = None) -> list[Watch]:
 def _rules_of(settings: RulesSettings) -> Rules:
     failing = None
     if (given := settings.failing) is not None:
-        within_us = round(given.within_s * 1_000_000)
-        failing = FailingRule(given.consecutive, given.rate, given.of_last, within_us, given.at_least)
+        within_us, quiet_us = round(given.within_s * 1_000_000), round(given.quiet_for_s * 1_000_000)
+        of_rate = (given.rate, given.of_last, within_us, given.at_least)
+        failing = FailingRule(given.consecutive, *of_rate, given.recover_after, quiet_us)
     return Rules(failing, None if settings.silent_s is None else round(settings.silent_s * 1_000_000))
 
 

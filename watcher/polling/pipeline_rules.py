@@ -1,54 +1,53 @@
 """Records starts and ends together with what the rules of their pipeline conclude from them: docs/alerts.md.
 
-The rules are a table, watcher/domain/rules.py. Here is when they are asked: at once or, after a start, a gap or trouble
-with the list, once a scan is complete; and that no end is judged twice, or never, whenever the process ends.
+The rules are pure: `judge` in watcher/domain/rules.py. The recorder decides when ends are judged: at once or, after a
+start, a gap or trouble with the list, once a scan is complete. No end is judged twice, or never, whenever the process
+ends.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from operator import attrgetter
 
 import structlog
 
 from watcher.domain.envelope import Json, pipeline_source, stream_of
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.event_factory import execution_block
-from watcher.domain.execution import ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot, Status
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Problem, ProblemChange
-from watcher.domain.rules import RULES, Asked, End, Rules, RuleState, UnjudgedEnd
-from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
+from watcher.domain.rules import End, FailingRule, News, Rules, RuleState, UnjudgedEnd, Verdict, judge
+from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.list_scan import dated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
-from watcher.store.changes import ChangeSet, ExecutionChange, SingleChange, SourceChange
+from watcher.runtime.units import spell_duration
+from watcher.store.changes import ChangeSet, RulesRecord, SingleChange, SourceChange
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
-class _Draft:
-    """What rules conclude from what is written now: `state` and `problems` hold then, `entries` are their events.
-
-    `bodies` are the last events of the executions that are written, by their ids.
-    """
-
-    state: RuleState
-    problems: dict[EventType, Problem]
-    bodies: Mapping[str, bytes]
-    entries: list[OutboxEntry] = field(default_factory=list)
-    changes: list[ProblemChange] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class _Batch:
-    """Answers that are written together, and why they could not be."""
+    """Answers that are written in one transaction, and the error if that failed."""
 
     several: list[Evaluation] = field(default_factory=list)
     error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _Hold:
+    """A start, a gap or trouble with the list, after which older ends may show: ends are held back until a scan ends.
+
+    It began at `since`. Once a scan that began later is complete, `unconfirmed` are the executions whose end that scan
+    showed and a GET is to confirm: ends are held back until those are recorded, too.
+    """
+
+    since: Monotonic
+    unconfirmed: Collection[TrackedExecution] | None = None
 
 
 class PipelineRecorder:
@@ -57,20 +56,21 @@ class PipelineRecorder:
     def __init__(self, deps: AccountDependencies, watch: Watch, stream: PipelineStream) -> None:
         """Hold ends back: `begin` is to follow."""
         self.watch = watch
-        self.has_begun = False  # by the rules of `watch`
         self.pending: set[TrackedExecution] = set()
         self._deps = deps
         self._stream = stream
         self._clock = deps.clock
-        self._state = RuleState()
-        self._problems: Mapping[EventType, Problem] = {}
+        self._record = RulesRecord(0, RuleState(), {}, ())  # as the store has it
         self._waiting = _Batch()  # for what is being written
-        self._held: list[UnjudgedEnd] = []
-        self._held_since: Monotonic | None = None  # the last start, gap or trouble with the list
-        self._awaited: Collection[TrackedExecution] | None = None  # a scan is complete, but for these
-        self._shown_at = NEVER
-        self._begun_at = EARLIEST
+        self._hold: _Hold | None = None
+        self._shown_at = NEVER  # the last start that the list shows
+        self._begun_at: Monotonic | None = None
         self.hold()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it goes by the rules of `watch`."""
+        return self._begun_at is not None
 
     @property
     def _rules(self) -> Rules:
@@ -78,19 +78,17 @@ class PipelineRecorder:
 
     async def begin(self, watch: Watch) -> None:
         """Go by the rules of this watch, from where the record ends. Raises `StoreError`: then it is to be repeated."""
-        self.has_begun = False
+        self._begun_at = None
         async with self._stream.writing:
-            record = await self._deps.store.load_rules(watch.pipeline)
+            self._record = await self._deps.store.load_rules(watch.pipeline)
             is_new_list, self.watch = watch.whole and not self.watch.whole, watch
-            self._state, self._problems = record.state, record.problems
-            self._held = list(record.unjudged)
-            self._begun_at = self._clock.monotonic()
+            begun_at = self._clock.monotonic()
             if is_new_list:
                 self.hold()
             elif not watch.whole:  # there is no scan to wait for
-                self._held_since, self._awaited = None, ()
+                self._hold = None
             await self._write()
-        self.has_begun = True
+        self._begun_at = begun_at
 
     async def forget(self) -> None:
         """Let the store forget what the rules went by: if they return they begin with nothing. Raises `StoreError`."""
@@ -102,24 +100,29 @@ class PipelineRecorder:
     def hold(self) -> None:
         """Judge no end before a scan is complete that begins from now on: some may not have been seen yet."""
         if self.watch.whole:
-            self._held_since, self._awaited = self._clock.monotonic(), None
+            self._hold = _Hold(self._clock.monotonic())
 
     def shown(self, rows: Iterable[ExecutionSnapshot]) -> None:
-        """Take in what its list shows, known or not: silence counts from the last start, recorded for it or not."""
-        dates = [row.began_at for row in rows if row.began_at is not None]
-        self._shown_at = max([self._shown_at, *dates])
+        """Take in what its list shows before a scan is complete: silence counts from the last start of the history.
+
+        After that each start counts once, when it is recorded. Its row may come again with another date on our clock:
+        the API's clock may have been set meanwhile.
+        """
+        if not self._record.state.started_at:
+            self._shown_at = max([self._shown_at, *(row.began_at for row in rows if row.began_at is not None)])
 
     async def scanned(self, asked_at: Monotonic, *, silent_until: Micros | None) -> None:
         """Take in that a scan is complete whose first page was asked for then. Raises `StoreError`.
 
-        What waits to be judged is, once those are recorded that a GET is to confirm. It would have seen all starts
-        before `silent_until`.
+        Ends that were held back are judged, once those are recorded that a GET is to confirm. The scan would have shown
+        all starts before `silent_until`.
         """
-        if self._held_since is not None and self._awaited is None and asked_at >= self._held_since:
-            self._awaited = self._unconfirmed()
+        if self._hold is not None and self._hold.unconfirmed is None and asked_at >= self._hold.since:
+            self._hold.unconfirmed = self._unconfirmed()
         async with self._stream.writing:
             # What a scan showed that began before the rules is not known here: it may have been the last start.
-            await self._write(silent_until=silent_until if asked_at >= self._begun_at else None)
+            has_seen_all = self._begun_at is not None and asked_at >= self._begun_at
+            await self._write(silent_until=silent_until if has_seen_all else None)
 
     async def record(self, several: Sequence[Evaluation]) -> None:
         """Write changes, and with them what the rules make of them. Raises `StoreError`: then nothing was written.
@@ -140,115 +143,138 @@ class PipelineRecorder:
                 raise batch.error
 
     async def _write(self, several: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
-        deps, rules, before = self._deps, self._rules, self._stream.sequence
-        unconfirmed = self._unconfirmed() - {each.entry for each in several if each.known.ended_at}
-        is_released = self._awaited is not None and unconfirmed.isdisjoint(self._awaited)
-        until = min([dated(each.pending.execution) or 0 for each in unconfirmed if each.pending], default=inf)
-        if self._held_since is not None:
-            until = inf if is_released else -inf
-        news = [(each.change, each.execution) for each in several if each.change is not None]
-        bodies = {change.known.execution: change.entries[-1].event.body for change, _ in news if change.entries}
-        draft = _Draft(self._state.kept_for(rules), dict(self._problems), bodies)
-        new = [each for change, execution in news if (each := self._end_of(change, execution)) is not None]
-        ends = sorted([*self._held, *new], key=attrgetter("end")) if rules.ask_about(Asked.END) else []
+        """Record changes and what the rules conclude from them, in one transaction. Raises `StoreError`."""
+        deps, stored, record = self._deps, self._record, self._record
+        changes: list[SingleChange] = [each.change for each in several if each.change is not None]
+        if stored.state.in_api_time:
+            if deps.api.ahead_us is None:  # before its first answer nothing starts or ends that rules go by
+                if changes:
+                    await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
+                return
+            record = stored.moved(-deps.api.ahead_us, now=self._clock.steady_us())
+        hold, is_released, until = self._judged_until(several)
+        new = [end for each in several if (end := self._end_of(each)) is not None]
+        is_judging = self._rules.failing is not None
+        ends = sorted([*record.unjudged, *new], key=lambda each: each.end.ended_at) if is_judging else []
         judged = [each for each in ends if each.end.ended_at <= until]
         held = ends[len(judged) :]
-        for execution, end in judged:
-            draft.state = draft.state.with_end(end, rules)
-            problem = draft.problems.get(EventType.PIPELINE_FAILING)
-            if end.failed and problem is not None:
-                draft.problems[problem.kind] = replace(problem, failed_count=problem.failed_count + 1)
-            if not is_released or end is judged[-1].end:  # what waited is judged once, by what stands then
-                await self._ask(draft, Asked.END, at=end.ended_at, execution=execution)
-        if rules.ask_about(Asked.START):
-            starts = [self._started_at(change, execution) for change, execution in news]
-            starts += [] if silent_until is None else [min(self._shown_at, silent_until)]
-            draft.state = draft.state.with_start(max(starts, default=NEVER))
-            if draft.state.started_at > self._state.started_at:
-                await self._ask(draft, Asked.START, at=self._clock.steady_us())
-            if silent_until is not None and not draft.state.started_at:  # so silence counts from then on
-                draft.state = draft.state.with_start(silent_until)
-        if silent_until is not None:
-            await self._ask(draft, Asked.SCAN, at=silent_until)
-        counted = [each for each in draft.problems.values() if each != self._problems.get(each.kind)]
-        draft.changes += map(ProblemChange, counted)
-        changes: list[SingleChange] = [change for change, _ in news]
-        is_any_judged = len(held) < len(self._held) + len(new)
-        sequence, judges_all = before + len(draft.entries), is_any_judged and bool(self._held)
-        unjudged = tuple(held if is_any_judged else new)
-        if draft.state != self._state or draft.changes or unjudged or judges_all:
-            written = (tuple(draft.entries), tuple(draft.changes))
+        starts = [self._start_of(each) for each in several]
+        starts += [] if silent_until is None else [min(self._shown_at, silent_until)]
+        news = News(self._clock.steady_us(), judged, is_released, max(starts, default=NEVER), silent_until)
+        counts = {kind: problem.failed_count for kind, problem in record.problems.items()}
+        verdict = judge(self._rules, record.state, counts, news)
+        problems = dict(record.problems)
+        entries, edges = await self._events_of(verdict, problems, several)
+        before, sequence = self._stream.sequence, self._stream.sequence + len(entries)
+        is_as_before = record is stored and len(held) == len(stored.unjudged) + len(new)
+        unjudged, judges_all = tuple(new if is_as_before else held), not is_as_before and bool(stored.unjudged)
+        if verdict.state != stored.state or edges or unjudged or judges_all:
+            written = (tuple(entries), tuple(edges))
             of_rules = SourceChange(deps.lease, before, sequence, None, *written, pipeline=self.watch.pipeline)
-            changes.append(replace(of_rules, rules=draft.state, unjudged=unjudged, judges_all=judges_all))
+            changes.append(replace(of_rules, rules=verdict.state, unjudged=unjudged, judges_all=judges_all))
         if changes:
             await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
-        self._state, self._problems, self._stream.sequence = draft.state, draft.problems, sequence
-        self._held = held
-        if is_released:
-            self._held_since, self._awaited = None, None
-        for type_ in [entry.event.type for entry in draft.entries]:
+        self._record = RulesRecord(sequence, verdict.state, problems, held)
+        self._stream.sequence = sequence
+        if is_released and self._hold is hold:  # not one that began meanwhile
+            self._hold = None
+        for type_ in [entry.event.type for entry in entries]:
             log_it = log.warning if type_ in PROBLEM_KINDS else log.info
             log_it(type_.value, account=deps.lease.name, pipeline=self.watch.pipeline)
             deps.metrics.events.labels(type_).inc()
+
+    def _judged_until(self, several: Sequence[Evaluation]) -> tuple[_Hold | None, bool, float]:
+        """Return the hold there is, whether it is over once these are recorded, and up to when ends are judged then."""
+        unconfirmed, hold = self._unconfirmed() - {each.entry for each in several if each.known.ended_at}, self._hold
+        if hold is not None:
+            is_released = hold.unconfirmed is not None and unconfirmed.isdisjoint(hold.unconfirmed)
+            return hold, is_released, inf if is_released else -inf
+        pending = [each.pending.execution for each in unconfirmed if each.pending]
+        return None, False, min([dated(row) or NEVER for row in pending], default=inf)
 
     def _unconfirmed(self) -> frozenset[TrackedExecution]:
         """Return those whose end a GET is to confirm still."""
         self.pending = {each for each in self.pending if each.pending and not (each.unwatched or each.known.ended_at)}
         return frozenset(self.pending)
 
-    def _end_of(self, change: ExecutionChange, execution: ExecutionSnapshot | None) -> UnjudgedEnd | None:
-        type_ = change.entries[-1].event.type if change.entries else None
+    def _end_of(self, evaluation: Evaluation) -> UnjudgedEnd | None:
+        """Return the end that is recorded of an execution, if it succeeded or failed."""
+        change, row = evaluation.change, evaluation.execution
+        type_ = change.entries[-1].event.type if change and change.entries else None
         if type_ not in {EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED}:
             return None
-        ended_at = self._dated(None if execution is None else execution.ended_at)
-        return UnjudgedEnd(change.known.execution, End(ended_at, type_ is EventType.EXECUTION_FAILED))
+        end = End(self._at_most_now(None if row is None else row.ended_at), type_ is EventType.EXECUTION_FAILED)
+        return UnjudgedEnd(evaluation.known.execution, end)
 
-    def _started_at(self, change: ExecutionChange, execution: ExecutionSnapshot | None) -> Micros:
-        """Return when an execution started, if it says so, else when one that is new ended."""
-        started_at, ended_at = (execution.began_at, execution.ended_at) if execution else (None, None)
-        return NEVER if started_at is None and change.before is not None else self._dated(started_at or ended_at)
+    def _start_of(self, evaluation: Evaluation) -> Micros:
+        """Return when an execution started, or ended if only that is dated, where that is news; else `NEVER`.
 
-    def _dated(self, at: Micros | None) -> Micros:
-        """Return when something happened: what has no date, or one that is yet to come, counts as now."""
+        It is news of an execution that is first seen, or was only `new` before. A start that is known is not dated
+        again: the API's clock may have been set since.
+        """
+        change, row = evaluation.change, evaluation.execution
+        is_news = change is not None and (change.before is None or evaluation.entry.known.status == Status.NEW)
+        return self._at_most_now(row.began_at or row.ended_at) if is_news and row is not None else NEVER
+
+    def _at_most_now(self, at: Micros | None) -> Micros:
+        """Return when something happened: what has no date, or a date yet to come, happened now."""
         now = self._clock.steady_us()
         return now if at is None else min(now, at)
 
-    async def _ask(self, draft: _Draft, asked: Asked, *, at: int, execution: str | None = None) -> None:
-        """Open and close the problems that rules say do, now that an end of an execution, or something else, asks."""
-        evaluator = self._deps.evaluator
-        for rule in RULES:
-            problem = draft.problems.get(rule.kind)
-            opens = problem is None
-            if getattr(self._rules, rule.key) is None or asked is not (rule.opened_by if opens else rule.closed_by):
-                continue
-            if rule.holds(draft.state, self._rules, at) is not opens:
-                continue
+    async def _events_of(
+        self, verdict: Verdict, problems: dict[EventType, Problem], several: Sequence[Evaluation]
+    ) -> tuple[Sequence[OutboxEntry], Sequence[ProblemChange]]:
+        """Return the events of a verdict, and what becomes of its problems; let `problems` be those open from then on.
+
+        Problems that go on are only counted.
+        """
+        evaluator, rule = self._deps.evaluator, self._rules.failing
+        entries, changes = list[OutboxEntry](), list[ProblemChange]()
+        for kind, opens, failed_count, execution in verdict.edges:
+            problem = None if opens else replace(problems.pop(kind), failed_count=failed_count)
+            block = None if execution is None else await self._block(several, execution)
             entry, change = evaluator.events.pipeline(
-                rule.kind if opens else CLOSED_BY[rule.kind],
+                kind if opens else CLOSED_BY[kind],
                 self.watch,
-                {"execution": await self._block(draft, execution) if opens and execution is not None else None},
+                {"execution": block, "closesWhen": _closes_when(rule) if rule and opens and execution else None},
                 problem,
                 name=evaluator.pipeline_names.get(self.watch.pipeline),
                 link=evaluator.link,
-                failed_count=rule.failed_count(draft.state, self._rules) if opens else 0,
-                after=self._stream.sequence + len(draft.entries),
-                at=evaluator.clock.now(),
+                failed_count=failed_count,
+                after=self._stream.sequence + len(entries),
+                at=self._clock.now(),
             )
             assert change is not None
-            draft.entries.append(entry)
-            draft.changes.append(change)
+            entries.append(entry)
+            changes.append(change)
             if opens:
-                draft.problems[rule.kind] = change.problem
-            else:
-                del draft.problems[rule.kind]
+                problems[kind] = change.problem
+        for kind, failed_count in verdict.failed_counts.items():
+            if problems[kind].failed_count != failed_count:
+                problems[kind] = replace(problems[kind], failed_count=failed_count)
+                changes.append(ProblemChange(problems[kind]))
+        return entries, changes
 
-    async def _block(self, draft: _Draft, execution: str) -> Json | None:
-        """Return what the event of an end says of its execution; one that was held back is in the store."""
-        body, store = draft.bodies.get(execution), self._deps.store
+    async def _block(self, several: Sequence[Evaluation], execution: str) -> Json | None:
+        """Return what the event of an end says of its execution; that of an end held back is in the store."""
+        changes = (each.change for each in several if each.known.execution == execution)
+        body = next((each.entries[-1].event.body for each in changes if each and each.entries), None)
+        store = self._deps.store
         if body is None and (known := (await store.load_executions([execution])).get(execution)) is not None:
             key = EventKey(stream_of(pipeline_source(self.watch), execution), known.sequence)
             body = (await store.load_events([key])).get(key)
         return None if body is None else execution_block(body)
+
+
+def _closes_when(rule: FailingRule) -> str:
+    """Return what closes a problem that this rule opens, in words for people."""
+    if rule.rate is not None:
+        return f"less than {50 * rule.rate:g} % of the last {rule.of_last} executions failed"
+    quiet_for = spell_duration(rule.quiet_for_us / 1_000_000)
+    return (
+        f"{rule.recover_after} in a row succeeded, at most a tenth of the last {quiet_for} failed,"
+        f" and it has been open for {quiet_for}"
+    )
 
 
 class AccountRules:

@@ -171,5 +171,5 @@ def example_config(world: World, *, base_url: str, fails: Collection[str] = ()) 
     for pipeline in world.pipelines.values():
         watches.append({"pipeline": pipeline.id, "name": pipeline.name})
         if pipeline.name in fails:
-            watches[-1]["rules"] = {"failing": {"consecutive": 3}}
+            watches[-1]["rules"] = {"failing": {"consecutive": 3, "recover_after": 1, "quiet_for": "1s"}}
     return {"accounts": {"default": account}, "watch": watches}

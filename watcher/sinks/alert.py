@@ -166,6 +166,11 @@ class Alert:
         return self.type is not EventType.PROBLEM_ACKNOWLEDGED and severity_of(self.kind) is not Severity.INFO
 
     @property
+    def closes_when(self) -> str:
+        """Return what will close its problem, if that is open and the event says so."""
+        return "" if self.closes else clean(self.data.get("closesWhen", ""))
+
+    @property
     def kind(self) -> EventType:
         """Return what the event is about: of one that only tells of a problem what opened that."""
         if self.problem is not None and self.type in _OF_OTHERS:

@@ -89,6 +89,7 @@ def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime
     """Return an alert. None may end before it starts, whatever the wall clock did meanwhile."""
     links = alert.links
     more = [": ".join(filter(None, node)) for node in alert.nodes[1 : 1 + NODES_COUNT]]
+    more += [f"Closes when {alert.closes_when}"] if alert.closes_when else []
     annotations = {
         "summary": alert.title,
         "event_id": alert.id,

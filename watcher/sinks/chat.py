@@ -88,6 +88,7 @@ def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERR
         "Status": shorten(f"{execution.get('status', '')}{f', was {was}' if was else ''}", ID_LENGTH),
         "Ran": "" if ran_s is None else in_words(ran_s),
         "Was overdue": alert.overdue_text or "",
+        "Closes when": cut(alert.closes_when, LABELS_LENGTH),
         "Labels": cut(labels, LABELS_LENGTH),
         "Account": clean(data.get("account", "")),
         "Comment": cut(data.get("acknowledgement", {}).get("comment") or "", LABELS_LENGTH),

@@ -166,12 +166,14 @@ class AccountStore(LeasedStore):
             itself = {"of_source": account_id, "of_pipeline": number}
             problems = map(problem_of, connection.execute(_OPEN_PROBLEMS, itself))
             unjudged = sorted(connection.execute(_UNJUDGED, {"of_pipeline": number}), key=attrgetter("ended_at"))
-            return RulesRecord(
+            record = RulesRecord(
                 row.sequence,
                 RuleState() if row.rules is None else RULE_STATE.validate_json(row.rules),
                 {each.kind: each for each in problems},
                 [UnjudgedEnd(execution_id(each.execution), End(each.ended_at, each.failed)) for each in unjudged],
             )
+            # The wall clock may have been set back since.
+            return record if record.state.in_api_time else record.moved(0, now=self._store.clock.steady_us())
 
         return await self._read(load)
 

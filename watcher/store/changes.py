@@ -1,7 +1,7 @@
 """What is written to the store, under which lease, and what is read from it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
@@ -188,6 +188,11 @@ class RulesRecord:
     state: RuleState
     problems: Mapping[EventType, Problem]
     unjudged: Sequence[UnjudgedEnd]
+
+    def moved(self, by_us: int, *, now: int) -> "RulesRecord":
+        """Return this on our clock, which shows `now`: each time moved by that, and none of them after `now`."""
+        unjudged = [UnjudgedEnd(execution, end.moved(by_us, now=now)) for execution, end in self.unjudged]
+        return replace(self, state=self.state.moved(by_us, now=now), unjudged=unjudged)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,7 @@ class Problem(Answer):
     opened_at: Time
     closed_at: Time | None = None
     count: int | None = None
+    closes_when: str | None = Field(default=None, description="What closes a `pipeline.failing` problem, in words.")
     account: str | None = None
     pipeline: PipelineRef | None = None
     execution: Id | None = None

@@ -26,7 +26,7 @@ SQLITE = (
 LISTEN = "write 127.0.0.1:8080, [::1]:8080 or :8080"
 NO_BLOCK = "not a block of keys"
 WRITE_ACCOUNTS = "write accounts: {default: {api_key: '${CLERK_API_KEY}'}}"
-ALONE = "is not for consecutive, which stands alone; keep one of the two"
+ALONE = "is not for consecutive; keep one of the two"
 INTERVALS = "max_interval is below min_interval; raise max_interval, or lower min_interval"
 NO_BOT_TOKEN = (
     "is not a bot's token; copy the Bot User OAuth Token, xoxb-…, of an app without token rotation "
@@ -56,11 +56,20 @@ TABLE = [
      'did you mean "running"? Allowed: new, running, paused')),
     (WATCH + "    rules: {failing: {consecutive: 3, in_a_row: 3}}",
      ('5:39: watch[0].rules.failing.in_a_row: unknown key "in_a_row"; '
-      "allowed: consecutive, rate, of_last, within, at_least")),
+      "allowed: consecutive, recover_after, quiet_for, rate, of_last, within, at_least")),
     (WATCH + "    rules: {failing: {}}",
      "5:22: watch[0].rules.failing: needs consecutive or rate; write consecutive: 3, or rate: 20%"),
     (WATCH + "    rules: {failing: {consecutive: 3, rate: 20%}}",
      f"5:45: watch[0].rules.failing.rate: {ALONE}"),
+    (WATCH + "    rules: {failing: {consecutive: 3, at_least: 3}}",
+     f"5:49: watch[0].rules.failing.at_least: {ALONE}"),
+    (WATCH + "    rules: {failing: {rate: 20%, recover_after: 3}}",
+     "5:49: watch[0].rules.failing.recover_after: is not for rate; keep one of the two"),
+    (WATCH + "    rules: {failing: {rate: 20%, quiet_for: 5m}}",
+     "5:45: watch[0].rules.failing.quiet_for: is not for rate; keep one of the two"),
+    (WATCH + "    rules: {failing: {consecutive: 3, recover_after: 0}}",
+     ('5:54: watch[0].rules.failing.recover_after: "0" cannot be used; '
+      "input should be greater than or equal to 1")),
     (WATCH + "    rules: {failing: {consecutive: 0}}",
      '5:36: watch[0].rules.failing.consecutive: "0" cannot be used; input should be greater than or equal to 1'),
     (WATCH + "    rules: {failing: {rate: 20}}",

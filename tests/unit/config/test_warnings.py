@@ -6,7 +6,7 @@ import pytest
 from unit.config.conftest import Warned
 
 from watcher.config.checks import network_disk
-from watcher.domain.rules import RULES
+from watcher.domain.rules import KIND_OF_RULE
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 SALES = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
@@ -19,7 +19,7 @@ NO_SECRET = "has no secret, so its receiver cannot verify that events are yours;
 UNFIT = "no watch fits all of what is given; give a watch its labels, or correct it here"
 READ = "whoever is on the way can read the"
 COPY = "looks like the id of an example; copy yours from the pipeline's address in Clerk Chat"
-OF_RULES = [rule.kind for rule in RULES]
+OF_RULES = [str(kind) for kind in KIND_OF_RULE.values()]
 NO_RULES = (
     f"only rules lead to {' and '.join(OF_RULES)}, and no watch has any; "
     "add rules: {failing: {consecutive: 3}} to a watch"
@@ -61,6 +61,8 @@ TABLE = [
     (BASE + HOOK + "    events: [pipeline.gap]\n", []),
     (BASE + HOOK + "    events: ['*']\n", []),
     (BASE + HOOK + "    events: ['execution.*']\n", []),
+    (RULED.replace("consecutive: 3", "consecutive: 1"),
+     ["5:36: watch[0].rules.failing.consecutive: opens a problem at each failure; write 2 or more, or a rate"]),
     # pagers
     (RULED + PAGER % "", [(f"6:9: sinks.phone.events: {OPENS}: execution.failed, execution.lost, "
       f"execution.unrecognized, pipeline.gap; write {CLOSING}")]),

@@ -50,7 +50,7 @@ watch:
   - pipeline: {OTHER}
     executions: [{RUN}]
     overdue_after: {{running: 1m}}
-    rules: {{failing: {{consecutive: 3}}}}
+    rules: {{failing: {{consecutive: 3, recover_after: 5, quiet_for: 30s}}}}
 """
 
 
@@ -65,7 +65,7 @@ def test_rules_are_what_the_file_says(settings: Settings) -> None:
     whole, named = watches_of(settings)
     hour_us = 3600 * 1_000_000
     assert whole.rules == Rules(FailingRule(None, 0.2, 50, 6 * hour_us, 10), 2 * hour_us)
-    assert named.rules == Rules(FailingRule(3))
+    assert named.rules == Rules(FailingRule(3, recover_after=5, quiet_for_us=30_000_000))
 
 
 FAILING, SILENT, OVERDUE = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT, EventType.EXECUTION_OVERDUE

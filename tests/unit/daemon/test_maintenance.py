@@ -320,7 +320,7 @@ async def test_an_overdue_execution_that_ended_without_an_event_is_overdue_no_mo
 
 # While another configuration is being applied
 
-STATE = RuleState(failed_in_row=3)
+STATE = RuleState(started_at=3)
 RULES: dict[str, object] = {"failing": {"consecutive": 3}}
 
 

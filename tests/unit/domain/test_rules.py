@@ -1,42 +1,67 @@
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from random import Random
 
 import pytest
 
+from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY
-from watcher.domain.rules import RULES, Asked, End, FailingRule, Rule, Rules, RuleState
+from watcher.domain.rules import (
+    KIND_OF_RULE,
+    TALLIES_COUNT,
+    End,
+    FailingRule,
+    News,
+    Rules,
+    RuleState,
+    Tally,
+    UnjudgedEnd,
+    judge,
+)
+from watcher.domain.timestamps import Micros
 from watcher.store.recording import RULE_STATE
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
-THREE = FailingRule(consecutive=3)
+AT_ONCE = FailingRule(consecutive=3, recover_after=1, quiet_for_us=0)
+THREE = FailingRule(consecutive=3, quiet_for_us=10 * SECOND)
 FIFTH = FailingRule(rate=0.2, of_last=10, within_us=HOUR, at_least=5)
-OF_KEY = {rule.key: rule for rule in RULES}
-FAILING, SILENT = OF_KEY["failing"], OF_KEY["silent_us"]
+FAILING, SILENT = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT
 
 
-def judged(state: RuleState, end: End, rule: FailingRule, *, is_open: bool) -> tuple[RuleState, str]:
-    """Let an end take its place; return what it leads to: `opens`, `closes` or nothing."""
-    rules = Rules(rule)
-    state = state.with_end(end, rules)
-    holds = FAILING.holds(state, rules, end.ended_at)
-    return state, "" if holds is None or holds is is_open else "opens" if holds else "closes"
+class Watched:
+    """A pipeline with a rule, each of whose ends is judged when it ends, or later (`now`)."""
+
+    def __init__(self, rule: FailingRule, state: RuleState | None = None) -> None:
+        self.rule = rule
+        self.state = state or RuleState()
+        self.counts: dict[EventType, int] = {}
+
+    def ends(self, *ends: End, now: int | None = None, once: bool = False) -> str:
+        """Judge ends one by one, or `once`. Return `o` or `c` for each that opened or closed a problem."""
+        found = ""
+        for part in (ends,) if once else [(end,) for end in ends]:
+            waiting = [UnjudgedEnd(str(nth), end) for nth, end in enumerate(part)]
+            at = Micros(max(end.ended_at for end in part) if now is None else now)
+            verdict = judge(Rules(self.rule), self.state, self.counts, News(at, waiting, once))
+            self.state, self.counts = verdict.state, dict(verdict.failed_counts)
+            found += "".join("o" if edge.opens else "c" for edge in verdict.edges) or " "
+            self.edges = verdict.edges
+        return found
 
 
-def edges(rule: FailingRule, ends: list[End]) -> tuple[list[str], RuleState]:
-    """Judge ends one by one; return what each led to."""
-    state, is_open, found = RuleState(), False, []
-    for end in ends:
-        state, edge = judged(state, end, rule, is_open=is_open)
-        is_open = edge == "opens" or (is_open and not edge)
-        found.append(edge)
-    return found, state
-
-
-def ends_of(word: str, *, step: int = SECOND) -> list[End]:
+def ends_of(word: str, *, step: int = SECOND, after: int = 0) -> list[End]:
     """Return ends one after the other: `F` failed, `S` succeeded."""
-    return [End((index + 1) * step, letter == "F") for index, letter in enumerate(word)]
+    return [End(after + (index + 1) * step, letter == "F") for index, letter in enumerate(word)]
+
+
+def edges(rule: FailingRule, ends: Sequence[End]) -> str:
+    return Watched(rule).ends(*ends)
+
+
+# In a row
 
 
 @pytest.mark.parametrize(
@@ -51,136 +76,270 @@ def ends_of(word: str, *, step: int = SECOND) -> list[End]:
         ("SFFFFSS", "   o c "),
     ],
 )
-def test_so_many_failures_in_a_row_open_and_a_success_closes(word: str, expected: str) -> None:
-    found, _ = edges(THREE, ends_of(word))
-    assert found == [{" ": "", "o": "opens", "c": "closes"}[letter] for letter in expected]
+def test_so_many_failures_in_a_row_open_and_where_it_is_to_recover_at_once_a_success_closes(
+    word: str, expected: str
+) -> None:
+    assert edges(AT_ONCE, ends_of(word)) == expected
 
 
-def test_an_end_older_than_the_newest_neither_makes_nor_breaks_a_row() -> None:
-    late_failure, late_success = End(1, failed=True), End(2, failed=False)
-    found, state = edges(THREE, [*ends_of("FF"), late_failure])
-    assert (found, state.failed_in_row) == (["", "", ""], 2)
-    found, state = edges(THREE, [*ends_of("FFF"), late_success])
-    assert (found[-1], state.failed_in_row) == ("", 3)
+@pytest.mark.parametrize(
+    ("recorded", "expected"),
+    [
+        ([(1, "S"), (2, "F"), (4, "F"), (3, "S"), (5, "F")], "     "),
+        ([(1, "S"), (3, "F"), (2, "F"), (4, "F")], "   o"),
+        ([(1, "S"), (3, "F"), (4, "F"), (2, "F")], "    "),  # a late end opens nothing by itself
+        ([(1, "S"), (3, "F"), (4, "F"), (2, "F"), (5, "F")], "    o"),
+        ([(1, "F"), (2, "F"), (2, "S"), (3, "F")], "    "),  # equal times go by the order of recording
+        ([(1, "F"), (2, "S"), (2, "F"), (3, "F"), (3, "F")], "    o"),
+    ],
+)
+def test_the_newest_ends_by_their_times_decide_late_ones_in_their_place(
+    recorded: list[tuple[int, str]], expected: str
+) -> None:
+    ends = [End(at * SECOND, letter == "F") for at, letter in recorded]
+    assert Watched(THREE).ends(*ends, now=9 * SECOND) == expected
 
 
-def test_a_late_end_does_not_open_what_a_lowered_limit_would() -> None:
-    _, state = edges(FailingRule(consecutive=5), ends_of("FFFF"))
-    assert judged(state, End(1, failed=True), THREE, is_open=False)[1] == ""
-    assert judged(state, End(9 * SECOND, failed=True), THREE, is_open=False)[1] == "opens"
+def test_a_late_end_closes_nothing_by_itself() -> None:
+    watched = Watched(AT_ONCE)
+    assert watched.ends(*ends_of("FFF")) == "  o"
+    assert watched.ends(End(2, failed=False), now=4 * SECOND) == " "
+    assert watched.ends(End(5 * SECOND, failed=False)) == "c"
 
 
-def test_a_late_end_does_not_close_what_a_rate_has_opened() -> None:
-    state = edges(FIFTH, ends_of("FFFFS"))[1]
-    assert judged(state, End(1, failed=True), THREE, is_open=True)[1] == ""
-    assert judged(state, End(9 * SECOND, failed=False), THREE, is_open=True)[1] == "closes"
+def test_ends_that_waited_are_judged_once_by_what_stands_then() -> None:
+    assert Watched(THREE).ends(*ends_of("FFFS"), once=True) == " "
+    watched = Watched(THREE)
+    assert watched.ends(*ends_of("S" + "F" * 50), once=True) == "o"
+    assert watched.counts == {FAILING: 50}
+    assert (watched.edges[0].failed_count, watched.edges[0].execution) == (50, "50")
 
 
-def test_a_raised_limit_goes_on_with_the_same_problem_until_a_success() -> None:
-    _, state = edges(THREE, ends_of("FFF"))
-    raised = FailingRule(consecutive=9)
-    state, edge = judged(state, End(HOUR, failed=True), raised, is_open=True)
-    assert edge == ""
-    assert judged(state, End(2 * HOUR, failed=False), raised, is_open=True)[1] == "closes"
+def test_a_lowered_limit_opens_with_the_next_end_a_raised_one_closes_nothing() -> None:
+    watched = Watched(FailingRule(consecutive=5))
+    watched.ends(*ends_of("FFFF"))
+    watched.rule = AT_ONCE
+    assert watched.ends(End(1, failed=True), End(9 * SECOND, failed=True)) == " o"
+    watched.rule = replace(AT_ONCE, consecutive=9)
+    assert watched.ends(End(10 * SECOND, failed=True), End(11 * SECOND, failed=False)) == " c"
+
+
+# Recovering: with `THREE` ten seconds after the opening
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("SSSSSSSSSS", "         c"),
+        ("SSSSSSSSFSSSS", "           c "),  # once the last three succeeded
+        ("FSSSSSSSSSSS", "         c  "),  # a tenth
+        ("FFSSSSSSSSSSS", "           c "),  # two of ten, then one of eleven
+        ("F" * 30 + "S" * 11, " " * 39 + "c "),
+    ],
+)
+def test_a_problem_closes_once_the_pipeline_has_been_well_for_a_while(word: str, expected: str) -> None:
+    watched = Watched(THREE)
+    assert watched.ends(*ends_of("FFF")) == "  o"
+    assert watched.ends(*ends_of(word, after=3 * SECOND)) == expected
+
+
+def test_a_problem_does_not_close_before_its_quiet_time_is_over_however_many_succeed() -> None:
+    watched = Watched(THREE)
+    watched.ends(*ends_of("FFF"))
+    assert watched.ends(*ends_of("S" * 699, step=SECOND // 100, after=3 * SECOND)).strip() == ""
+    assert watched.ends(End(13 * SECOND, failed=False)) == "c"
+
+
+def test_the_quiet_time_counts_from_when_the_problem_opened_not_from_when_its_failures_ended() -> None:
+    watched = Watched(THREE)  # as after a night in which the daemon was off
+    assert watched.ends(*ends_of("FFF"), once=True, now=HOUR) == "o"
+    assert watched.ends(*ends_of("SSSSSSSSS", after=HOUR)).strip() == ""
+    assert watched.ends(End(HOUR + 10 * SECOND, failed=False)) == "c"
+
+
+def test_the_next_outage_is_a_new_problem() -> None:
+    watched = Watched(THREE)
+    assert watched.ends(*ends_of("FFF" + "S" * 11 + "FFF" + "S" * 11)).split() == ["o", "c", "o", "c"]
+
+
+def test_a_problem_of_which_is_not_known_when_it_opened_is_taken_to_open_now() -> None:
+    watched = Watched(THREE)  # as one of version 1.0.0, or of a rate that was replaced
+    watched.counts = {FAILING: 7}
+    assert watched.ends(*ends_of("S" * 9, after=HOUR), now=None).strip() == ""
+    assert watched.state.opened_at == HOUR + SECOND
+    assert watched.ends(*ends_of("SSS", after=HOUR + 9 * SECOND)) == " c "
+
+
+@pytest.mark.parametrize(("failing_share", "closes"), [(0.05, True), (0.2, False)])
+def test_a_busy_pipeline_is_counted_in_a_few_tallies(failing_share: float, *, closes: bool) -> None:
+    draw, watched = Random(5), Watched(replace(THREE, quiet_for_us=60 * SECOND))
+    watched.ends(*ends_of("FFF"))
+    word = "".join("F" if draw.random() < failing_share else "S" for _ in range(60 * 100 + 99))
+    found = watched.ends(*ends_of(word, step=SECOND // 100, after=3 * SECOND))
+    assert found.strip() == ("c" if closes else "")
+    assert len(watched.state.tallies) <= TALLIES_COUNT + 1
+    assert len(RULE_STATE.dump_json(watched.state)) < 1200
+    if not closes:
+        assert sum(each.ended_count for each in watched.state.tallies) == pytest.approx(6_000, rel=1 / TALLIES_COUNT)
+
+
+def test_late_ends_go_into_the_tally_of_their_time_and_are_at_most_twice_as_many() -> None:
+    watched = Watched(replace(THREE, quiet_for_us=20 * SECOND, recover_after=99))
+    watched.ends(*ends_of("FFF"), now=SECOND // 2)
+    watched.ends(*ends_of("S" * 10, step=2 * SECOND, after=3 * SECOND), now=30 * SECOND)
+    late = [End(4 * SECOND + 250_000 * nth, failed=True) for nth in range(40)]
+    watched.ends(*Random(3).sample(late, 40), now=30 * SECOND)
+    assert len(watched.state.tallies) <= 2 * TALLIES_COUNT
+    assert list(watched.state.tallies) == sorted(watched.state.tallies)
+    assert [sum(each[part] for each in watched.state.tallies) for part in (1, 2)] == [50, 40]
+
+
+# By rate
 
 
 @pytest.mark.parametrize(
     ("word", "last"),
     [
-        ("FSSS", ""),  # fewer than at_least
-        ("FSSSS", "opens"),  # a fifth exactly
-        ("FSSSSS", ""),  # a sixth is more than half of a fifth
-        ("FSSSSSSSSS", ""),  # a tenth is half of it
-        ("FSSSSSSSSSS", "closes"),  # it is not among the last ten any more
-        ("FFSSSSSSSSS", ""),  # the second one is
+        ("FSSS", " "),  # fewer than at_least
+        ("FSSSS", "o"),  # a fifth exactly
+        ("FSSSSS", " "),  # a sixth is more than half of a fifth
+        ("FSSSSSSSSS", " "),  # a tenth is half of it
+        ("FSSSSSSSSSS", "c"),  # it is not among the last ten any more
+        ("FFSSSSSSSSS", " "),  # the second one is
     ],
 )
 def test_a_rate_holds_over_the_last_ends(word: str, last: str) -> None:
-    assert edges(FIFTH, ends_of(word))[0][-1] == last
+    assert edges(FIFTH, ends_of(word))[-1] == last
 
 
 def test_a_pipeline_that_fails_about_as_often_as_the_rate_is_one_problem() -> None:
     draw = Random(7)
     word = "".join("F" if draw.random() < 0.22 else "S" for _ in range(800))
     rule = FailingRule(rate=0.2, of_last=20, within_us=HOUR, at_least=5)
-    assert edges(rule, ends_of(word))[0].count("opens") <= 12  # some 60 if it closed just below the rate
+    assert edges(rule, ends_of(word)).count("o") <= 12  # some 60 if it closed just below the rate
 
 
-@pytest.mark.parametrize(("rule", "word", "count"), [(THREE, "SFFF", 3), (FIFTH, "FSFSS", 2), (THREE, "FS", 0)])
-def test_a_rule_says_by_how_many_failures_it_goes(rule: FailingRule, word: str, count: int) -> None:
-    assert FAILING.failed_count(edges(rule, ends_of(word))[1], Rules(rule)) == count
+@pytest.mark.parametrize(("rule", "word", "count"), [(THREE, "SFFF", 3), (FIFTH, "FSFSS", 2)])
+def test_a_problem_opens_with_the_failures_that_open_it_and_counts_on(rule: FailingRule, word: str, count: int) -> None:
+    watched = Watched(rule)
+    assert watched.ends(*ends_of(word))[-1] == "o"
+    assert watched.counts == {FAILING: count}
+    watched.ends(*ends_of("FSF", after=10 * SECOND))
+    assert watched.counts == {FAILING: count + 2}
 
 
 def test_ends_longer_ago_than_the_window_count_no_more() -> None:
-    found, _ = edges(FIFTH, ends_of("FFFFF" + "S", step=HOUR // 4))
-    assert found[4] == "opens"
-    found, _ = edges(FIFTH, ends_of("FFFFF", step=HOUR // 3))
-    assert found == [""] * 5  # never five within the hour
+    assert edges(FIFTH, ends_of("FFFFF" + "S", step=HOUR // 4))[4] == "o"
+    assert edges(FIFTH, ends_of("FFFFF", step=HOUR // 3)) == " " * 5  # never five within the hour
 
 
-@pytest.mark.parametrize(("failed", "last"), [(True, ""), (False, "closes")])
+@pytest.mark.parametrize(("failed", "last"), [(True, " "), (False, "c")])
 def test_after_a_rest_a_success_is_a_recovery_and_a_failure_is_none(last: str, *, failed: bool) -> None:
-    found, _ = edges(FIFTH, [*ends_of("FFFFF"), End(24 * HOUR, failed=failed)])
-    assert (found[4], found[5]) == ("opens", last)
+    assert edges(FIFTH, [*ends_of("FFFFF"), End(24 * HOUR, failed=failed)])[4:] == f"o{last}"
 
 
-def test_a_late_end_counts_for_a_rate() -> None:
-    _, state = edges(FIFTH, ends_of("SSSS", step=10 * SECOND))
-    assert judged(state, End(5 * SECOND, failed=True), FIFTH, is_open=False)[1] == "opens"
+def test_a_late_end_counts_for_a_rate_with_the_next_end() -> None:
+    watched = Watched(FIFTH)
+    watched.ends(*ends_of("SSSS", step=10 * SECOND))
+    assert watched.ends(End(5 * SECOND, failed=True), now=HOUR) == " "
+    assert watched.ends(End(50 * SECOND, failed=True)) == "o"
 
 
-@pytest.mark.parametrize("rule", [THREE, FIFTH])
+# What is kept
+
+
+@pytest.mark.parametrize("rule", [AT_ONCE, THREE, FIFTH])
 def test_edges_alternate_whatever_comes(rule: FailingRule) -> None:
     for letters in product("FS", repeat=9):
-        found = [edge for edge in edges(rule, ends_of("".join(letters)))[0] if edge]
-        assert found == (["opens", "closes"] * 5)[: len(found)]
+        found = edges(rule, ends_of("".join(letters), step=4 * SECOND)).replace(" ", "")
+        assert found == ("oc" * 5)[: len(found)]
 
 
-def test_no_more_ends_are_kept_than_a_rule_looks_at() -> None:
-    _, state = edges(FailingRule(rate=0.5, of_last=30), ends_of("FS" * 50))
-    assert (len(state.ends), state.ends[-1].ended_at) == (30, 100 * SECOND)
-    _, state = edges(THREE, ends_of("S" * 50))
-    assert len(state.ends) == 20
+@pytest.mark.parametrize(
+    ("rule", "count"),
+    [
+        (FailingRule(rate=0.5, of_last=30), 30),
+        (THREE, 20),
+        (FailingRule(consecutive=25), 25),
+        (FailingRule(consecutive=3, recover_after=40), 40),
+    ],
+)
+def test_no_more_ends_are_kept_than_a_rule_looks_at(rule: FailingRule, count: int) -> None:
+    watched = Watched(rule)
+    watched.ends(*ends_of("FS" * 50))
+    assert (len(watched.state.ends), watched.state.ends[-1].ended_at) == (count, 100 * SECOND)
 
 
 def test_a_state_comes_back_from_its_text() -> None:
-    _, state = edges(THREE, ends_of("FSFF"))
-    state = replace(state, started_at=7)
+    state = RuleState(tuple(ends_of("FSFF")), 7, 8, (Tally(9, 3, 1),), in_api_time=True)
     assert RULE_STATE.validate_json(RULE_STATE.dump_json(state)) == state
     assert RULE_STATE.validate_json(RULE_STATE.dump_json(RuleState())) == RuleState()
+
+
+def test_what_the_first_version_wrote_can_be_read() -> None:
+    written = {"in_api_time": True, "ends": [[5, True]], "failed_in_row": 1, "newest_at": 5, "started_at": 3}
+    read = RULE_STATE.validate_json(json.dumps(written))
+    assert read == RuleState((End(5, failed=True),), 3, in_api_time=True)
+
+
+def test_a_state_moves_to_our_clock_with_nothing_after_now_and_what_is_unknown_stays_so() -> None:
+    state = RuleState((End(50, failed=True), End(90, failed=False)), 0, 70, (Tally(80, 2, 1),), in_api_time=True)
+    moved = RuleState((End(40, failed=True), End(75, failed=False)), 0, 60, (Tally(70, 2, 1),))
+    assert state.moved(-10, now=75) == moved
 
 
 @pytest.mark.parametrize(
     ("rules", "kept"),
     [
-        (Rules(THREE, HOUR), ("ends", "started_at")),
-        (Rules(THREE), ("ends",)),
+        (Rules(THREE, HOUR), ("ends", "started_at", "opened_at")),
+        (Rules(THREE), ("ends", "opened_at")),
+        (Rules(FIFTH), ("ends",)),
         (Rules(silent_us=HOUR), ("started_at",)),
         (Rules(), ()),
     ],
 )
 def test_what_no_rule_goes_by_is_forgotten(rules: Rules, kept: tuple[str, ...]) -> None:
-    _, state = edges(THREE, ends_of("FF"))
-    state = replace(state, started_at=7)
-    left = state.kept_for(rules)
-    assert (left.ends, left.failed_in_row, left.newest_at) == (
-        (state.ends, 2, 2 * SECOND) if "ends" in kept else ((), 0, 0)
-    )
-    assert left.started_at == (7 if "started_at" in kept else 0)
+    state = RuleState(tuple(ends_of("FF")), 7, 8)
+    wanted = RuleState(**{name: getattr(state, name) for name in kept})
+    assert judge(rules, state, {FAILING: 3}, News(Micros(HOUR))).state == wanted
 
 
-def test_silence_counts_from_the_last_start() -> None:
-    state, rules = RuleState().with_start(HOUR).with_start(SECOND), Rules(silent_us=HOUR)
-    assert state.started_at == HOUR
-    assert not SILENT.holds(state, rules, 2 * HOUR)
-    assert SILENT.holds(state, rules, 2 * HOUR + 1)
+# Silence
 
 
-def test_silence_is_told_after_a_scan_and_ends_with_a_start() -> None:
-    assert (SILENT.opened_by, SILENT.closed_by) == (Asked.SCAN, Asked.START)
+def silence(state: RuleState, *, is_open: bool = False, **news: int) -> tuple[str, int]:
+    """Return whether a silence opens or closes, and the last start that is known then."""
+    counts = {SILENT: 0} if is_open else {}
+    at = {name: Micros(value) for name, value in ({"now": 9 * HOUR} | news).items()}
+    verdict = judge(Rules(silent_us=HOUR), state, counts, News(**at))  # type: ignore[arg-type]
+    return "".join("o" if edge.opens else "c" for edge in verdict.edges), verdict.state.started_at
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.key)
-def test_every_rule_has_its_key_and_a_kind_of_problem_that_something_closes(rule: Rule) -> None:
-    assert rule.key in Rules.__dataclass_fields__
-    assert CLOSED_BY[rule.kind].startswith("pipeline.")
+def test_silence_counts_from_the_last_start_and_opens_with_a_complete_scan() -> None:
+    known = RuleState(started_at=HOUR)
+    assert silence(known) == ("", HOUR)
+    assert silence(known, scanned_until=2 * HOUR) == ("", HOUR)
+    assert silence(known, scanned_until=2 * HOUR + 1) == ("o", HOUR)
+    assert silence(known, scanned_until=2 * HOUR + 1, started_at=HOUR + 1) == ("", HOUR + 1)
+    assert silence(known, started_at=SECOND, scanned_until=3 * HOUR, is_open=True) == ("", HOUR)
+
+
+def test_where_no_start_is_known_silence_counts_from_the_first_complete_scan() -> None:
+    assert silence(RuleState(), scanned_until=2 * HOUR) == ("", 2 * HOUR)
+
+
+def test_before_the_first_complete_scan_no_start_is_the_last_one() -> None:
+    assert silence(RuleState(), started_at=HOUR) == ("", 0)
+    assert silence(RuleState(), started_at=HOUR, scanned_until=3 * HOUR) == ("o", HOUR)
+
+
+def test_silence_ends_with_a_start_that_is_not_too_old() -> None:
+    known = RuleState(started_at=HOUR)
+    assert silence(known, is_open=True, started_at=8 * HOUR) == ("c", 8 * HOUR)
+    assert silence(known, is_open=True, started_at=8 * HOUR - 1) == ("", 8 * HOUR - 1)
+
+
+@pytest.mark.parametrize(("key", "kind"), KIND_OF_RULE.items())
+def test_every_rule_has_its_key_and_a_kind_of_problem_that_something_closes(key: str, kind: EventType) -> None:
+    assert key in Rules.__dataclass_fields__
+    assert CLOSED_BY[kind].startswith("pipeline.")

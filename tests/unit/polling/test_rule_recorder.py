@@ -12,7 +12,7 @@ from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start
 
 from watcher.domain.event import GapReason
 from watcher.domain.execution import Outcome
-from watcher.domain.rules import Rules
+from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import ChangeSet, ExecutionChange
 
@@ -43,7 +43,18 @@ async def test_a_problem_is_opened_with_the_end_that_did_it_and_closed_once(star
         "0000000002",
         4,
     )
-    assert "execution" not in closing["data"]
+    assert opening["data"]["closesWhen"] == (
+        "1 in a row succeeded, at most a tenth of the last 0 s failed, and it has been open for 0 s"
+    )
+    assert not {"execution", "closesWhen"} & closing["data"].keys()
+
+
+async def test_a_rate_says_what_closes_its_problem(start: Start) -> None:
+    account = await whole(start, Rules(FailingRule(rate=0.25, of_last=8, at_least=2)))
+    show(account, row(6), row(7))
+    await account.run_for(5)
+    (opening,) = await rules_events(account)
+    assert opening["data"]["closesWhen"] == "less than 12.5 % of the last 8 executions failed"
 
 
 @pytest.mark.parametrize("rules", [IN_A_ROW, None])
@@ -54,7 +65,11 @@ async def test_ends_of_one_page_are_recorded_and_judged_oldest_first(start: Star
     emitted = [(event["type"], event.get("subject")) for event in await account.events()]
     assert [subject for type_, subject in emitted if type_.startswith("execution.")] == list(map(name_of, (1, 2, 3, 4)))
     edges = [type_ for type_, _ in emitted if "pipeline" in type_]
-    assert edges == (["pipeline.failing", "pipeline.recovered"] if rules else [])
+    assert edges == (["pipeline.failing"] if rules else [])
+    if rules:
+        show(account, row(1), row(2), row(3), row(4, "success"), row(8, "success"))
+        await account.run_for(4)
+        assert await told(account) == ["success", "pipeline.recovered"]
 
 
 async def test_ends_are_held_back_until_a_scan_is_complete_and_survive_a_restart(start: Start) -> None:
@@ -158,7 +173,7 @@ async def test_after_trouble_ends_wait_for_a_scan_that_begins_after_it(start: St
     await account.run_for(5)
     await told(account)
     await pipeline_trouble(account, trouble)
-    assert held_since(account) is not None
+    assert is_held(account)
     account.api.script = {name_of(number): row(number, at_s=1020.0 + number) for number in (1, 2, 3)}
     account.api.pages = {1: Outcome.FORBIDDEN}
     await account.run_for(150)
@@ -168,17 +183,17 @@ async def test_after_trouble_ends_wait_for_a_scan_that_begins_after_it(start: St
     assert "pipeline.failing" in await told(account)
 
 
-def held_since(account: Account) -> float | None:
-    return account.watcher._alert_rules.recorders[PIPELINE]._held_since
+def is_held(account: Account) -> bool:
+    return account.watcher._alert_rules.recorders[PIPELINE]._hold is not None
 
 
-async def test_after_a_gap_ends_wait_for_the_next_complete_scan(start: Start, clock: FakeClock) -> None:
+async def test_after_a_gap_ends_wait_for_the_next_complete_scan(start: Start) -> None:
     account = await whole(start)
     (listing,) = account.watcher._registry.listings.values()
     await account.watcher._list_poller.record(listing, listing.cursor, gap=GapReason.DELETED)
-    assert held_since(account) == clock.monotonic()
+    assert is_held(account)
     await account.run_for(5)
-    assert held_since(account) is None
+    assert not is_held(account)
     show(account, row(6), row(7), row(8))
     await account.run_for(5)
     events = await account.events()
@@ -188,6 +203,26 @@ async def test_after_a_gap_ends_wait_for_the_next_complete_scan(start: Start, cl
         "0000000001",
         "0000000002",
     )
+
+
+async def test_a_hold_that_begins_while_one_before_is_released_goes_on(
+    start: Start, heard: HeardStore, clock: FakeClock
+) -> None:
+    account = await whole(start)
+    show(account, row(1, "running"))
+    await account.run_for(5)
+    account.api.pages, account.api.script = {1: Outcome.SERVER_ERROR}, {name_of(1): row(1)}
+    await account.run_for(20)
+    recorder = account.watcher._alert_rules.recorders[PIPELINE]
+
+    def meanwhile(_item: object) -> bool:
+        recorder.hold()
+        return True
+
+    heard.takes = meanwhile
+    await recorder.scanned(clock.monotonic(), silent_until=None)
+    assert (await account.watcher._deps.store.load_rules(PIPELINE)).unjudged == []
+    assert is_held(account)
 
 
 async def test_what_ends_while_another_end_is_written_is_written_together(start: Start, heard: HeardStore) -> None:
@@ -270,6 +305,18 @@ async def test_silence_ends_with_a_start_and_survives_a_restart(start: Start, cl
     assert (running["type"], closing["type"]) == ("execution.running", "pipeline.active")
     assert closing["data"]["problem"]["id"] == opening["data"]["problem"]["id"]
     assert closing["data"]["problem"]["durationSeconds"] > 4000
+
+
+@pytest.mark.untraced
+async def test_an_execution_that_was_new_for_long_ends_a_silence_when_it_starts(start: Start, clock: FakeClock) -> None:
+    account = await whole(start, SILENT)
+    new = replace(row(1, "running"), status="new", started_at=None)
+    show(account, new)
+    await account.run_for(4000)
+    assert await told(account) == ["new", "pipeline.silent"]
+    show(account, row(1, "running", at_s=clock.monotonic()))
+    await account.run_for(61)
+    assert await told(account) == ["running", "pipeline.active"]
 
 
 @pytest.mark.untraced

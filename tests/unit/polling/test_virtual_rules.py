@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from list_model import ModelApi, newest
 from postgres import PostgresServer
-from rules_model import Pipeline, expected, expected_silence, lives_of, read, rule_of
+from rules_model import Pipeline, expected, expected_silence, jumps_of, lives_of, read, rule_of
 from stores import open_soon
 from virtual import FakeClock
 
@@ -48,6 +48,7 @@ async def _check_problems(store: SqlStore, clock: FakeClock, *, seed: int) -> No
     draw = Random(seed)
     lives = lives_of(draw, until_s=2400.0)
     api = ModelApi(clock, lives=lives, orders=((0.0, newest),), offset_s=(-1200.0, 0.0, 30.0)[seed % 3])
+    api.clock_set = jumps_of(Random(f"{seed}/clock"))
     pipeline = Pipeline(store, clock, draw, api, rule_of(draw))
     await pipeline.start()
     while clock.monotonic() < 1600.0:
@@ -63,7 +64,7 @@ async def _check_problems(store: SqlStore, clock: FakeClock, *, seed: int) -> No
                 await pipeline.reload()
     pipeline.mortal.dies_in = None
     await pipeline.run_for(30)
-    lines = await read(store)
+    lines = await read(store, api)
     opening, closing = "pipeline.failing", "pipeline.recovered"
     edges = [line for line in lines if line.type in {opening, closing}]
     wanted = expected(lines, pipeline.history)
@@ -74,6 +75,6 @@ async def _check_problems(store: SqlStore, clock: FakeClock, *, seed: int) -> No
     assert ids[1::2] == ids[::2][: len(ids[1::2])]
     assert len(set(ids)) == len(opened)
     silence = [line.type for line in lines if line.type in {"pipeline.silent", "pipeline.active"}]
-    assert silence == expected_silence(pipeline.history, lives)
+    assert silence == expected_silence(lines, pipeline.history, lives, api)
     ended = [line.data["execution"]["id"] for line in lines if line.type in {"execution.success", "execution.failed"}]
     assert len(ended) == len(set(ended)) > 0

@@ -86,7 +86,8 @@ def test_a_pipeline_that_is_to_fail_has_a_rule_fails_for_its_time_and_succeeds_a
     populate(world, fails=fails)
     document = example_config(world, base_url="http://h", fails=fails)
     rules = {watch["name"]: watch.get("rules") for watch in document["watch"]}
-    assert rules == dict.fromkeys(NAMES) | {"Onboarding": {"failing": {"consecutive": 3}}}
+    at_once = {"consecutive": 3, "recover_after": 1, "quiet_for": "1s"}
+    assert rules == dict.fromkeys(NAMES) | {"Onboarding": {"failing": at_once}}
     of_it = [each for each in world.executions() if each.pipeline.name == "Onboarding"]
     ends = [(each.begins_s, path(each, 4000)[-1].status) for each in of_it]
     assert [end for end in ends if end[0] < 60] == [(10.0 * nth, "failed") for nth in range(6)]

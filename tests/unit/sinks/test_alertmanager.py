@@ -97,6 +97,15 @@ def test_alertmanager_is_sent_both_where_trouble_ends_a_problem_the_closing_firs
     assert only["labels"] == lost["labels"]
 
 
+def test_alertmanager_is_told_what_closes_a_problem_while_it_is_open() -> None:
+    data = data_of(EventType.PIPELINE_FAILING) | {"closesWhen": "3 in a row succeeded"}
+    (opened,) = alertmanager(sample(EventType.PIPELINE_FAILING, data=data))
+    assert opened["annotations"]["description"].splitlines()[-1] == "Closes when 3 in a row succeeded"
+    data |= {"problem": problem_block(EventType.PIPELINE_FAILING, closed=True)}
+    (closed,) = alertmanager(sample(EventType.PROBLEM_CLOSED, data=data))
+    assert "Closes when" not in str(closed)
+
+
 def test_what_an_alert_cannot_say_is_no_request() -> None:
     assert AlertmanagerTemplate().messages([sample(EventType.PROBLEM_ACKNOWLEDGED)]) == []
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from receivers_rules import check_discord, check_slack, check_teams, shown_texts, texts_of
-from sample_events import HOSTILE, PIPELINE, closing_overdue, data_of, execution_id, failed, sample
+from sample_events import HOSTILE, PIPELINE, closing_overdue, data_of, execution_id, failed, problem_block, sample
 from yarl import URL
 
 from watcher.domain.delivery import Delivery
@@ -92,6 +92,15 @@ def test_teams_shows_headline_error_facts_ids_and_a_button() -> None:
     assert facts[0] == {"title": "Ended", "value": when}
     assert runs[-1]["text"] == IDS
     assert card["actions"] == [{"type": "Action.OpenUrl", "title": "Open", "url": LINK}]
+
+
+@pytest.mark.parametrize("kind", [EventType.PIPELINE_FAILING, EventType.PROBLEM_REMINDER, EventType.PROBLEM_CLOSED])
+def test_a_chat_is_told_what_closes_a_problem_while_it_is_open(kind: EventType) -> None:
+    data = data_of(kind) | {"closesWhen": "3 in a row succeeded"}
+    if kind is EventType.PROBLEM_CLOSED:
+        data |= {"problem": problem_block(EventType.PIPELINE_FAILING, closed=True)}
+    payload = str(slack(sample(kind, data=data)))
+    assert ("Closes when" in payload and "3 in a row succeeded" in payload) is (kind is not EventType.PROBLEM_CLOSED)
 
 
 def test_a_group_at_slack_shows_clusters_the_newest_five_with_links_and_where_the_rest_is() -> None:

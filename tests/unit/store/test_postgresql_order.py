@@ -36,7 +36,7 @@ from watcher.store.sql_store import SqlStore, open_store
 
 AT = from_us(START_US)
 LATER = Micros(START_US + 3 * DAY_US)
-RULES = RuleState((End(5, failed=True),), 1, 5, 3)
+RULES = RuleState((End(5, failed=True),), 3, 4)
 
 
 def problem(kind: EventType, subject: str) -> Problem:

@@ -20,7 +20,7 @@ from stores import START_US, claim
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import Micros, from_us
 from watcher.domain.watch import Cursor
 from watcher.store.changes import SourceChange
 from watcher.store.sources import Source
@@ -368,6 +368,21 @@ async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_
         assert "No pipeline is on this page" in beyond.body
         for odd in ("0", "-1", "x", "99999999"):
             assert "1 to 100 of 250" in (await get(desk, f"/?page={odd}")).body
+
+
+async def test_a_problem_of_a_pipeline_that_fails_says_what_closes_it(tmp_path: Path) -> None:
+    id_ = UUID(int=9)
+    said = {"problem": problem_block(EventType.PIPELINE_FAILING) | {"id": str(id_)}, "closesWhen": "3 succeeded"}
+    async with a_desk(tmp_path) as desk:
+        opening = entry(EventType.PIPELINE_FAILING, sequence=2, data=said)
+        opened = Problem(id_, EventType.PIPELINE_FAILING, from_us(START_US), EventKey(opening.event.stream, 2))
+        for problem in (ProblemChange(opened, is_new=True), ProblemChange(opened, closed_at=from_us(START_US))):
+            entries, before = ((opening,), 1) if problem.is_new else ((), 2)
+            lease = await claim(desk.store, "account", "default")
+            change = SourceChange(lease, before, 2, None, entries, (problem,), pipeline=PIPELINE)
+            await desk.store.record(change)
+            says = (await shown(desk, f"/problems/{id_}")).says()
+            assert ("Closes when 3 succeeded." in says) is problem.is_new
 
 
 async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def upgrade() -> None:
     where = sa.text("finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL")
     columns = ["pipeline_id", "finished_at", "ended_at"]
     op.create_index("execution_strip", "execution", columns, sqlite_where=where, postgresql_where=where)
+    op.execute("UPDATE source SET rules = '{\"in_api_time\": true,' || substr(rules, 2) WHERE rules IS NOT NULL")
     op.execute("ALTER TABLE scan RENAME COLUMN dated TO in_api_time")
     op.add_column("scan", sa.Column("ahead_us", sa.BigInteger))
     op.execute(

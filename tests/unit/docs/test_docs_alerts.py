@@ -1,0 +1,61 @@
+"""The figures of docs/alerts.md, simulated with the rules themselves."""
+
+import pytest
+from documents import DOCS
+from documents.openings import SECOND, history, table
+
+from watcher.domain.event import EventType
+from watcher.domain.rules import End, FailingRule, News, Rules, RuleState, UnjudgedEnd, judge
+from watcher.domain.timestamps import Micros
+
+pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+
+MINUTE_S = 60
+PHASES = ((0.75, 20 * MINUTE_S), (0.02, 20 * MINUTE_S), (1.0, MINUTE_S))
+"""How many fail, and for how long: an outage, a repaired pipeline, the next outage."""
+
+
+def test_the_page_says_how_often_each_rule_opens_a_problem() -> None:
+    assert table() in (DOCS / "alerts.md").read_text(encoding="utf-8")
+
+
+def edges_of(
+    rule: FailingRule, *, every_s: float, seed: int, phases: tuple[tuple[float, float], ...] = PHASES
+) -> list[list[tuple[float, bool]]]:
+    """Return for each phase when problems open and close, in seconds since it began."""
+    state, counts, found, now = RuleState(), dict[EventType, int](), [], 0
+    for share, span_s in phases:
+        edges, since = list[tuple[float, bool]](), now
+        for ended_at, failed in history(seed, share=share, every_s=every_s, count=round(span_s / every_s)):
+            now = since + ended_at
+            news = News(Micros(now), [UnjudgedEnd(str(now), End(now, failed))])
+            verdict = judge(Rules(rule), state, counts, news)
+            state, counts = verdict.state, dict(verdict.failed_counts)
+            edges += [(ended_at / SECOND, edge.opens) for edge in verdict.edges]
+        found.append(edges)
+    return found
+
+
+@pytest.mark.parametrize("every_s", [1, 5])
+def test_a_repaired_pipeline_closes_after_five_minutes_though_a_twentieth_fails(every_s: float) -> None:
+    phases = ((0.75, 10 * MINUTE_S), (0.05, 20 * MINUTE_S))
+    for seed in range(5):
+        outage, repaired = edges_of(FailingRule(consecutive=3), every_s=every_s, seed=seed, phases=phases)
+        assert [opens for _, opens in outage] == [True]
+        assert [opens for _, opens in repaired] == [False]
+        assert 4 * MINUTE_S <= repaired[0][0] <= 8 * MINUTE_S
+
+
+@pytest.mark.parametrize("every_s", [2, 5])
+def test_an_outage_of_ten_pipelines_is_few_problems_which_close_soon_after_it_and_the_next_is_one_each(
+    every_s: float,
+) -> None:
+    rule, opened_count = FailingRule(consecutive=3, quiet_for_us=30 * SECOND), 0
+    for seed in range(10):
+        outage, repaired, again = edges_of(rule, every_s=every_s, seed=seed)
+        opened_count += sum(opens for _, opens in outage)
+        is_open = outage[-1][1]
+        assert [opens for _, opens in repaired] == [False] * is_open
+        assert all(at_s <= 2 * MINUTE_S for at_s, _ in repaired)
+        assert [opens for _, opens in again] == [True]
+    assert opened_count <= 20

@@ -1,0 +1,201 @@
+"""The API's clock is set, and ours before a start: rules see failures at once, close problems, and find no silence."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
+from virtual import PIPELINE, Account, FakeClock, ScriptedApi, Start
+
+from watcher.domain.execution import ExecutionSnapshot, Outcome
+from watcher.domain.rules import End, FailingRule, Rules, RuleState, UnjudgedEnd
+from watcher.store.changes import SourceChange
+
+BOTH = Rules(IN_A_ROW.failing, HOUR_US)
+SET_S = (-1200.0, 1200.0)
+
+
+def listed(account: Account, *rows: ExecutionSnapshot) -> None:
+    """Have the list show these beside what it showed, or as they are now."""
+    before = {each.id: each for each in account.api.script.values() if isinstance(each, ExecutionSnapshot)}
+    show(account, *(before | {each.id: each for each in rows}).values())
+
+
+async def end(account: Account, *numbers: int, status: str = "failed") -> list[str]:
+    """Let executions end, one each second, which the API's clock dates; return what is reported."""
+    for number in numbers:
+        at_s = account.clock.monotonic() + account.api.offset_s
+        listed(account, row(number, status, at_s=at_s))
+        await account.run_for(1.5)
+    await account.run_for(3)
+    return await told(account)
+
+
+async def again(start: Start, account: Account, rules: Rules) -> Account:
+    await account.watcher.cancel()
+    return await start(watches=[watch_of(rules)], rules=UNCONFIRMED, api=account.api)
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("set_s", SET_S)
+async def test_failures_open_and_a_success_closes_at_once_after_the_apis_clock_was_set(
+    start: Start, set_s: float, *, restarts: bool
+) -> None:
+    account = await whole(start)
+    assert await end(account, 1, 2, status="success") == ["success"] * 2
+    account.api.offset_s += set_s
+    account = await again(start, account, IN_A_ROW) if restarts else account
+    assert await end(account, 3, 4, 5) == ["failed"] * 3 + ["pipeline.failing"]
+    account.api.offset_s -= set_s
+    account = await again(start, account, IN_A_ROW) if restarts else account
+    assert await end(account, 6, status="success") == ["success", "pipeline.recovered"]
+
+
+@pytest.mark.parametrize("wall_s", [-3600.0, 3600.0])
+async def test_failures_open_and_a_success_closes_after_ours_was_set_while_it_was_off(
+    start: Start, clock: FakeClock, wall_s: float
+) -> None:
+    account = await whole(start)
+    assert await end(account, 1, 2, status="success") == ["success"] * 2
+    await account.watcher.cancel()
+    clock.off_s += wall_s
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED, api=account.api)
+    assert await end(account, 3, 4, 5) == ["failed"] * 3 + ["pipeline.failing"]
+    await account.watcher.cancel()
+    clock.off_s += wall_s
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED, api=account.api)
+    assert await end(account, 6, status="success") == ["success", "pipeline.recovered"]
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_silence_goes_on_though_old_rows_are_dated_later_after_the_apis_clock_was_set_back(
+    start: Start, *, restarts: bool
+) -> None:
+    account = await whole(start, SILENT)
+    listed(account, row(1, "success"), row(2, "running"), row(3, "running"))
+    await account.run_for(4200)
+    assert (await told(account))[-1] == "pipeline.silent"
+    account.api.offset_s -= 1200.0
+    account = await again(start, account, SILENT) if restarts else account
+    listed(account, row(1, "success"), row(2, "success"), row(3, "paused"))
+    await account.run_for(100)
+    assert sorted(await told(account)) == ["paused", "success"]
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_nothing_is_silent_though_old_rows_are_dated_earlier_after_the_apis_clock_was_set_forward(
+    start: Start, *, restarts: bool
+) -> None:
+    account = await whole(start, SILENT)
+    listed(account, row(1, "success"))
+    await account.run_for(2700)
+    account.api.offset_s += 1200.0
+    account = await again(start, account, SILENT) if restarts else account
+    await account.run_for(700)
+    assert await told(account) == ["success"]
+    await account.run_for(300)
+    assert await told(account) == ["pipeline.silent"]
+
+
+# What version 1.0.0 stored
+
+
+class Unanswered(ScriptedApi):
+    """An API that has not answered before the first request, so that nobody knows what its clock shows."""
+
+    @property
+    def ahead_us(self) -> int | None:  # type: ignore[override]
+        return super().ahead_us if self.asked else None
+
+
+async def store_as_first_version(account: Account, state: RuleState, *unjudged: UnjudgedEnd) -> None:
+    """Have the store say what version 1.0.0 would, which kept times of the API's clock."""
+    await account.watcher.cancel()
+    recorder, lease = account.watcher._alert_rules.recorders[PIPELINE], account.watcher._deps.lease
+    at, state = recorder._stream.sequence, replace(state, in_api_time=True)
+    change = SourceChange(lease, at, at, pipeline=PIPELINE, rules=state, unjudged=unjudged, judges_all=True)
+    await account.store.record(change)
+
+
+async def rules_of(account: Account) -> Any:
+    return await account.watcher._deps.store.load_rules(PIPELINE)
+
+
+@pytest.mark.parametrize("offset_s", [-1200.0, 0.0, 1200.0])
+async def test_what_the_first_version_stored_is_turned_once_the_api_has_answered(
+    start: Start, clock: FakeClock, offset_s: float
+) -> None:
+    account = await whole(start, BOTH)
+    assert await end(account, 1, 2, status="success") == ["success"] * 2
+    now, ahead_us = clock.steady_us(), round(offset_s * 1_000_000)
+    theirs = now + ahead_us
+    old = RuleState((End(theirs - 9_000_000, failed=True), End(theirs - 8_000_000, failed=True)), theirs - 9_000_000)
+    await store_as_first_version(account, old, UnjudgedEnd(name_of(2), End(theirs - 7_000_000, failed=False)))
+    api = Unanswered(clock, account.api.script, account.api.pages, offset_s=offset_s)
+    account = await start(watches=[watch_of(BOTH)], rules=UNCONFIRMED, api=api)
+    assert (await rules_of(account)).state == replace(old, in_api_time=True)
+    await account.run_for(5)
+    record = await rules_of(account)
+    assert record.state == RuleState(
+        tuple(End(now - ago_s * 1_000_000, failed=failed) for ago_s, failed in ((9, True), (8, True), (7, False))),
+        record.state.started_at,
+    )
+    assert record.unjudged == []
+    assert await end(account, 3, 4) == ["failed"] * 2
+    assert await end(account, 5) == ["failed", "pipeline.failing"]
+
+
+async def test_ends_of_the_first_version_that_wait_on_are_turned_with_the_first_change(
+    start: Start, clock: FakeClock
+) -> None:
+    account = await whole(start, IN_A_ROW)
+    listed(account, row(1, "running"))
+    await account.run_for(5)
+    await told(account)
+    now = clock.steady_us()
+    waiting = UnjudgedEnd(name_of(9), End(now + 1_100_000_000, failed=True))
+    await store_as_first_version(account, RuleState(), waiting)
+    ended = row(1, at_s=clock.monotonic() + 1200.0)
+    api = Unanswered(clock, {name_of(1): ended}, {1: Outcome.SERVER_ERROR}, offset_s=1200.0)
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED, api=api)
+    await account.run_for(20)
+    assert "failed" in await told(account)
+    record = await rules_of(account)
+    assert record.unjudged[0] == UnjudgedEnd(name_of(9), End(now - 100_000_000, failed=True))
+    assert (len(record.unjudged), record.state) == (2, RuleState())
+
+
+async def test_a_problem_of_the_first_version_goes_on_and_closes_by_the_rule_of_today(
+    start: Start, clock: FakeClock
+) -> None:
+    rules = Rules(FailingRule(consecutive=3, quiet_for_us=60 * 1_000_000))
+    account = await whole(start, rules)
+    assert (await end(account, 1, 2, 3))[-1] == "pipeline.failing"
+    theirs = clock.steady_us() + 1_200_000_000
+    await store_as_first_version(account, RuleState((End(theirs, failed=True),), theirs))
+    api = Unanswered(clock, account.api.script, account.api.pages, offset_s=1200.0)
+    account = await start(watches=[watch_of(rules)], rules=UNCONFIRMED, api=api)
+    assert await end(account, *range(4, 34), status="success") == ["success"] * 30
+    assert (await end(account, *range(34, 50), status="success")).count("pipeline.recovered") == 1
+
+
+class Silent(ScriptedApi):
+    """An API none of whose answers succeeds."""
+
+    @property
+    def ahead_us(self) -> int | None:  # type: ignore[override]
+        return None
+
+
+async def test_an_execution_that_is_lost_before_any_answer_is_recorded_while_the_rules_wait(
+    start: Start, clock: FakeClock
+) -> None:
+    watch, old = watch_of(IN_A_ROW, name_of(1)), RuleState((End(5, failed=True),), 3)
+    await store_as_first_version(await start(watches=[watch]), old)
+    api = Silent(clock, {name_of(1): Outcome.NOT_FOUND})
+    account = await start(watches=[watch], api=api)
+    await account.run_for(200)
+    assert await told(account) == ["lost"]
+    assert (await rules_of(account)).state == replace(old, in_api_time=True)
