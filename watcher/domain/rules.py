@@ -158,7 +158,7 @@ class Verdict(NamedTuple):
 def judge(rules: Rules, state: RuleState, failed_counts: Mapping[EventType, int], news: News) -> Verdict:
     """Judge news by the rules. `failed_counts` has how many failures each problem has that is open.
 
-    What no rule goes by is not kept: a rule that comes back later must not go by it.
+    The new state has nothing that no rule goes by: a rule that comes back later begins with nothing.
     """
     counts, edges = dict(failed_counts), list[Edge]()
     new, started_at = RuleState(), 0

@@ -120,14 +120,14 @@ class PipelineRecorder:
         if self._hold is not None and self._hold.unconfirmed is None and asked_at >= self._hold.since:
             self._hold.unconfirmed = self._unconfirmed()
         async with self._stream.writing:
-            # What a scan showed that began before the rules is not known here: it may have been the last start.
+            # A scan that began before the rules may have shown the last start, which is then not known here.
             has_seen_all = self._begun_at is not None and asked_at >= self._begun_at
             await self._write(silent_until=silent_until if has_seen_all else None)
 
     async def record(self, several: Sequence[Evaluation]) -> None:
         """Write changes, and with them what the rules make of them. Raises `StoreError`: then nothing was written.
 
-        What comes while something is written goes together in one transaction then.
+        Answers that come while something is written are written together, in the next transaction.
         """
         batch = self._waiting
         batch.several += several
