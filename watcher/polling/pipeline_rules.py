@@ -203,8 +203,9 @@ class PipelineRecorder:
         type_ = change.entries[-1].event.type if change and change.entries else None
         if type_ not in {EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED}:
             return None
-        end = End(self._at_most_now(None if row is None else row.ended_at), type_ is EventType.EXECUTION_FAILED)
-        return UnjudgedEnd(evaluation.known.execution, end)
+        # A date may be a little ahead of now, and is kept so: else ends of two answers would change places.
+        ended_at = (row and row.ended_at) or self._clock.steady_us()
+        return UnjudgedEnd(evaluation.known.execution, End(ended_at, type_ is EventType.EXECUTION_FAILED))
 
     def _start_of(self, evaluation: Evaluation) -> Micros:
         """Return when an execution started, or ended if only that is dated, where that is news; else `NEVER`.
@@ -214,12 +215,8 @@ class PipelineRecorder:
         """
         change, row = evaluation.change, evaluation.execution
         is_news = change is not None and (change.before is None or evaluation.entry.known.status == Status.NEW)
-        return self._at_most_now(row.began_at or row.ended_at) if is_news and row is not None else NEVER
-
-    def _at_most_now(self, at: Micros | None) -> Micros:
-        """Return when something happened: what has no date, or a date yet to come, happened now."""
         now = self._clock.steady_us()
-        return now if at is None else min(now, at)
+        return min(now, row.began_at or row.ended_at or now) if is_news and row is not None else NEVER
 
     async def _events_of(
         self, verdict: Verdict, problems: dict[EventType, Problem], several: Sequence[Evaluation]

@@ -373,6 +373,14 @@ async def test_an_end_is_told_at_once_but_judged_after_an_older_one_that_is_to_b
     assert (opening["type"], opening["data"]["execution"]["id"]) == ("pipeline.failing", name_of(opened_by))
 
 
+async def test_ends_dated_a_little_ahead_of_now_keep_their_order_though_one_is_confirmed_later(start: Start) -> None:
+    """The `Date` of an answer counts whole seconds: on our clock dates may lie up to a second ahead."""
+    account = await whole(start, Rules(FailingRule(consecutive=2)), scan=RULES)
+    show(account, row(1, at_s=1006.3), row(2, "success", at_s=1006.5), row(3, at_s=1006.7))
+    await account.run_for(10)
+    assert sorted(await told(account)) == ["failed", "failed", "success"]
+
+
 async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(start: Start) -> None:
     account = await whole(start)
     show(account, row(1), row(2))
