@@ -28,9 +28,9 @@ def status(*needs: Need) -> Status:
             "name": "Sales agent",
             "open": {"running": 1_102, "new": 41},
             "oldest": {"running": AT, "new": NOW},
-            "ends": ["success"] * 57 + ["failed"] * 3,
+            "ends": ("success",) * 57 + ("failed",) * 3,
             "last_failed_at": NOW - timedelta(minutes=2),
-            "problems": ["pipeline.failing"],
+            "problems": ("pipeline.failing",),
         }
     )
     sinks = [SinkStatus(name="ops", type="webhook", state="failing", waiting=14, dead=2, answer="503 busy")]
