@@ -121,7 +121,7 @@ class ModelApi(ScriptedApi):
         row = replace(self.amend(self._row(life, sent_at)), pipeline_id=PIPELINE, pipeline_name="Sales agent")
         body_hash = hash(repr(row))
         found = None if body_hash == known_hash else self._dated(row)
-        return Reply(Outcome.OK, sent_at, found, 200, body_hash=body_hash)
+        return Reply(Outcome.OK, sent_at, found, 200, body_hash=body_hash, ahead_us=self.ahead_us or 0)
 
     @property
     def ahead_us(self) -> int:
@@ -149,7 +149,8 @@ class ModelApi(ScriptedApi):
         if known is not None and known.body_hash == body_hash:
             return known._replace(sent_at=sent_at)
         rows = tuple(map(self._dated, rows))
-        return Reply(Outcome.OK, sent_at, None, 200, body_hash=body_hash, rows=rows, total=total)
+        reply = Reply(Outcome.OK, sent_at, None, 200, body_hash=body_hash, rows=rows, total=total)
+        return reply._replace(ahead_us=self.ahead_us or 0)
 
 
 def lives(

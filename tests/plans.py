@@ -29,7 +29,7 @@ INSERT INTO source (id, kind, name) OVERRIDING SYSTEM VALUE
     FROM generate_series(1, 1000) AS n;
 INSERT INTO snapshot (source_id, written_at, body) SELECT n, n, {_BYTES} FROM generate_series(1, 1000) AS n;
 INSERT INTO lease (kind, name, owner, epoch, until) SELECT 'account', n, n, n, n FROM generate_series(1, 1000) AS n;
-INSERT INTO scan (account_id, pipeline_id, since_at, complete_at, found, in_api_time)
+INSERT INTO scan (account_id, pipeline_id, since_at, complete_at, found, dated)
     SELECT 1, n, n, n, true, true FROM generate_series(10, 1000) AS n;
 INSERT INTO execution (account_id, execution, pipeline_id, status, since_at, looked_at, sequence, counts, ended_at,
         was_paused, stream)

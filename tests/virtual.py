@@ -118,7 +118,7 @@ class ScriptedApi:
             body_hash = hash(repr(answer))
             self.unread += body_hash == known_hash
             found = None if body_hash == known_hash else self._dated(answer)
-            return Reply(Outcome.OK, sent_at, found, 200, body_hash=body_hash)
+            return Reply(Outcome.OK, sent_at, found, 200, body_hash=body_hash, ahead_us=self.ahead_us or 0)
         return Reply(answer, sent_at, None, self.status_codes.get(answer), self.retry_after_s, self.reason)
 
     def times(self, execution: str) -> list[float]:
@@ -148,7 +148,8 @@ class ScriptedApi:
                 self.unread += 1
                 return known._replace(sent_at=sent_at)
             rows = tuple(map(self._dated, answer))
-            return Reply(Outcome.OK, sent_at, None, 200, body_hash=body_hash, rows=rows, total=self._total())
+            reply = Reply(Outcome.OK, sent_at, None, 200, body_hash=body_hash, rows=rows, total=self._total())
+            return reply._replace(ahead_us=self.ahead_us or 0)
         return Reply(answer, sent_at, None, self.status_codes.get(answer), self.retry_after_s)
 
 

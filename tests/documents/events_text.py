@@ -95,7 +95,7 @@ FIELDS = {
     "execution.goals": "the names of the goals that were reached; at most 20",
     "observed.at": "when it was seen",
     "observed.notBefore": "the last poll that still saw the previous status; absent at first sight",
-    "observed.delaySeconds": "`observed.at` by the API's clock - `time`, never negative; "
+    "observed.delaySeconds": "`observed.at` - `time`, both by the watcher's clock, never negative; "
     "absent where `time` is no date of the API",
 }
 """What each field of `data` means."""

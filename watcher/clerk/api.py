@@ -29,7 +29,8 @@ class Reply(NamedTuple):
 
     Of a page there are `rows` if and only if `outcome` is `ok`. They come in the API's order, the very objects of the
     page that is known if its body was the same; `skipped` more were on the page, unreadable. `total` is what the API
-    says the whole list holds, true or not.
+    says the whole list holds, true or not. The API's clock was ahead of ours by `ahead_us`, by which the dates of this
+    reply were turned.
     """
 
     outcome: Outcome
@@ -42,6 +43,7 @@ class Reply(NamedTuple):
     rows: tuple[ExecutionSnapshot, ...] | None = None
     skipped: int = 0
     total: int | None = None
+    ahead_us: int = 0
 
 
 PAGE_ROWS = 50
@@ -129,12 +131,13 @@ class ClerkApi:
             return Reply(Outcome.INVALID, sent_at, status_code=200, reason=str(error))
         code = response.status_code
         if response.found is not None:
-            found, body_hash = response.found
+            found, body_hash, dates = response.found
+            self.ahead_us, self._date = dates.ahead_us, response.date
             if isinstance(found, ParsedPage):
-                return Reply(Outcome.OK, sent_at, None, code, None, None, body_hash, *found)
+                return Reply(Outcome.OK, sent_at, None, code, None, None, body_hash, *found, dates.ahead_us)
             if found is None and known is not None:
                 return known._replace(sent_at=sent_at)
-            return Reply(Outcome.OK, sent_at, found, code, body_hash=body_hash)
+            return Reply(Outcome.OK, sent_at, found, code, body_hash=body_hash, ahead_us=dates.ahead_us)
         at = _moment(response.date)  # of the very answer: whoever writes Retry-After wrote that as well
         at = Micros(self._clock.steady_us() + (self.ahead_us or 0)) if at is None else at
         retry_after_s = parse_retry_after(response.retry_after, now=from_us(at))
@@ -142,19 +145,17 @@ class ClerkApi:
         return Reply(outcome, sent_at, status_code=code, retry_after_s=retry_after_s, reason=f"status_{code}")
 
     def _dates(self, date: str | None, *, sent_at: Monotonic) -> ApiDates:
-        """Take in the `Date` of an answer that succeeded; return what turns its other dates into our clock.
+        """Return what turns the dates of an answer into our clock, by its `Date`.
 
-        It was written after the request was sent, and before the answer was there.
+        That was written after the request was sent, and before the answer was there.
         """
-        now = self._clock.steady_us()
+        now, ahead_us = self._clock.steady_us(), self.ahead_us
         if date != self._date and (at := _moment(date)) is not None:
             least_us = at - now
             most_us = least_us + SECOND_US + round((self._clock.monotonic() - sent_at) * 1e6)
-            known_us = self.ahead_us
-            if known_us is None or not least_us - TOLERANCE_US <= known_us <= most_us + TOLERANCE_US:
-                self.ahead_us = least_us
-        self._date, self.ahead_us = date, self.ahead_us or 0
-        return ApiDates(self.ahead_us, now)
+            if ahead_us is None or not least_us - TOLERANCE_US <= ahead_us <= most_us + TOLERANCE_US:
+                ahead_us = least_us
+        return ApiDates(ahead_us or 0, now)
 
     async def _read(
         self,
@@ -164,18 +165,18 @@ class ClerkApi:
         parse: Callable[..., _Found],
         known_hash: int | None,
         sent_at: Monotonic,
-    ) -> tuple[_Found | None, int]:
+    ) -> tuple[_Found | None, int, ApiDates]:
         """Read what is small here, what is large in the thread, and what is known not again.
 
         The hash is keyed anew in each process, so nobody can make two bodies that have the same.
         """
         body_hash, dates = hash(body), self._dates(date, sent_at=sent_at)
         if body_hash == known_hash:
-            return None, body_hash
+            return None, body_hash, dates
         if len(body) <= QUICK_BYTES:
-            return parse(body, dates=dates), body_hash
+            return parse(body, dates=dates), body_hash, dates
         in_thread = partial(parse, body, dates=dates)
-        return await asyncio.get_running_loop().run_in_executor(self._parser_thread, in_thread), body_hash
+        return await asyncio.get_running_loop().run_in_executor(self._parser_thread, in_thread), body_hash, dates
 
 
 def _moment(date: str | None) -> Micros | None:

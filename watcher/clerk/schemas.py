@@ -136,6 +136,9 @@ class UnreadableError(Exception):
 FUTURE_US = 15_000_000
 """A date that is further ahead of the API's own clock is wrong (microseconds)."""
 
+DATE_ERROR_US = 2_000_000
+"""An offset that is known by a `Date`, which counts whole seconds, may be wrong by as much (microseconds)."""
+
 
 class ApiDates(NamedTuple):
     """Turns the dates of one answer, which was read at `now`, into our steady clock.
@@ -147,9 +150,14 @@ class ApiDates(NamedTuple):
     now: Micros
 
     def ours(self, at: datetime | None) -> Micros | None:
-        """Return a date on our clock, `None` for one that is wrong. A `Date` is not exact: it may be a little ahead."""
+        """Return a date on our clock, at most `now` but for the error of a `Date`; `None` for a date that is wrong.
+
+        Within that error the ends of two answers keep their order.
+        """
         moment = None if at is None else Micros(to_us(at) - self.ahead_us)
-        return None if moment is None or moment > self.now + FUTURE_US else moment
+        if moment is None or moment > self.now + FUTURE_US:
+            return None
+        return min(moment, Micros(self.now + DATE_ERROR_US))
 
 
 class ParsedPage(NamedTuple):

@@ -182,11 +182,11 @@ def _judge_ends(
             counts[kind] += end.failed
             if is_in_row and end.ended_at >= opened_at:
                 _count(tallies, end, within_us=rule.quiet_for_us // TALLIES_COUNT)
+        quiet_since = ends[-1].ended_at - rule.quiet_for_us
+        tallies = [each for each in tallies if each.first_at >= quiet_since]
         is_late = end.ended_at < ends[-1].ended_at
         if is_late or (news.judges_once and execution != news.ends[-1].execution):
             continue
-        quiet_since = end.ended_at - rule.quiet_for_us
-        tallies = [each for each in tallies if each.first_at >= quiet_since]
         if kind not in counts:
             if failed_count := _failures_that_open(rule, ends):
                 counts[kind], opened_at = failed_count, news.now if is_in_row else NEVER

@@ -62,7 +62,7 @@ class Cursor:
     first; `refused` the reason reported because the list is refused, until it answers again. `found` says whether the
     list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what the
     API calls the pipeline, as far as it has said: no list does. The API's clock was ahead of ours by `ahead_us` when it
-    first answered, `None` before that. `in_api_time` marks what version 1.0.0 recorded: until then both times are by
+    first answered, `None` before that. `dated` marks what version 1.0.0 recorded: until then both times are by
     the API's clock.
     """
 
@@ -72,4 +72,4 @@ class Cursor:
     found: bool = False
     name: str | None = None
     ahead_us: int | None = None
-    in_api_time: bool = False
+    dated: bool = False

@@ -98,7 +98,7 @@ class ExecutionPoller:
                 self._deps.metrics.events.labels(emitted.event.type).inc()
             ended_at = None if execution is None else execution.ended_at
             # What had ended before it was watched says nothing of the watching; nor does what was never seen.
-            is_news = bool(evaluation.change.entries) and known.status is not None and known.lost is None
+            is_news = known.sequence > 0 and known.status is not None and known.lost is None
             pipeline = self._deps.metrics.pipelines.get(known.pipeline) if is_news else None
             if pipeline is not None and (starts or known.ended_at is not None):
                 pipeline.count(known, execution, starts=starts, now=self._clock.steady_us())

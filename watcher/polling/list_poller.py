@@ -122,7 +122,7 @@ class ListPoller:
         if request.scans:
             listing.works()
             if listing.cursor.ahead_us is None and not listing.unwatched:
-                await self._note_clock(listing)
+                await self._note_clock(listing, reply.ahead_us)
         return await self._read(request, reply, left=left)
 
     async def _ask_name(
@@ -175,14 +175,12 @@ class ListPoller:
         """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
 
         A page read out of turn may show rows that came later: they count as found after the scan began, so they are
-        known rows for the next scan only. No scan begins before the last complete one, for our clock may have been set
-        back before a restart.
+        known rows for the next scan only.
         """
         scan = request.listing.scan
-        now = Micros(max(asked_at, request.listing.cursor.complete_at + 1))
         if not request.scans:
-            return max(now, Micros(scan.began_at + 1))
-        scan.began_at = scan.began_at or now
+            return max(asked_at, Micros(scan.began_at + 1))
+        scan.began_at = scan.began_at or asked_at
         return scan.began_at
 
     async def _step(self, listing: PipelineListState, reply: Reply, *, known: Mapping[str, Micros]) -> Step:
@@ -213,16 +211,17 @@ class ListPoller:
 
     # What is written
 
-    async def _note_clock(self, listing: PipelineListState) -> None:
+    async def _note_clock(self, listing: PipelineListState, ahead_us: int) -> None:
         """Note by how much the API's clock is ahead, now that it has answered. Raises `StoreError`.
 
         By that the times that version 1.0.0 recorded are turned into ours.
         """
-        cursor, ahead_us = listing.cursor, self._deps.api.ahead_us or 0
-        if cursor.in_api_time:
-            complete_at = Micros(cursor.complete_at - ahead_us) if cursor.complete_at else NEVER
-            cursor = replace(cursor, since_at=Micros(cursor.since_at - ahead_us), complete_at=complete_at)
-        await self.record(listing, replace(cursor, ahead_us=ahead_us, in_api_time=False))
+        cursor, now = listing.cursor, self._clock.steady_us()
+        turned_us = ahead_us if cursor.dated else 0
+        since_at = min(now, Micros(cursor.since_at - turned_us))  # our clock may have been set back since, too
+        complete_at = min(now, Micros(cursor.complete_at - turned_us)) if cursor.complete_at else NEVER
+        cursor = replace(cursor, since_at=since_at, complete_at=complete_at, ahead_us=ahead_us, dated=False)
+        await self.record(listing, cursor)
         listing.scan_again()
 
     async def record(

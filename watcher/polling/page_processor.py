@@ -251,7 +251,7 @@ class PageProcessor:
         listing, rules, cursor = page.listing, self._rules, page.listing.cursor
         is_baseline, before_us = rules.first_sight is FirstSight.BASELINE, cursor.ahead_us or 0
         # One of the clocks may have been set since, ours while the daemon was off: whichever it was, nothing is lost.
-        since_at = cursor.since_at + min(0, before_us - (self._deps.api.ahead_us or 0))
+        since_at = cursor.since_at + min(0, before_us - page.reply.ahead_us)
         at = dated(execution) or ApiDates(before_us, self._clock.steady_us()).ours(execution.finished_at)
         if at is None:
             return is_baseline and not cursor.complete_at

@@ -108,7 +108,7 @@ class PipelineRecorder:
         After that each start counts once, when it is recorded. Its row may come again with another date on our clock:
         the API's clock may have been set meanwhile.
         """
-        if not self._record.state.started_at:
+        if self._rules.silent_us is not None and not self._record.state.started_at:
             self._shown_at = max([self._shown_at, *(row.began_at for row in rows if row.began_at is not None)])
 
     async def scanned(self, asked_at: Monotonic, *, silent_until: Micros | None) -> None:

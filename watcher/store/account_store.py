@@ -151,7 +151,7 @@ class AccountStore(LeasedStore):
                 connection.execute(FORGET_SCAN, itself)
             row_of_scan = connection.execute(_CURSOR, itself).one_or_none()
             cursor = None if row_of_scan is None else Cursor(*row_of_scan)
-            if cursor is not None and not cursor.in_api_time:  # the wall clock may have been set back since
+            if cursor is not None and not cursor.dated:  # the wall clock may have been set back since
                 cursor = replace(cursor, complete_at=min(cursor.complete_at, now))
             return PipelineRecord(row.sequence, cursor)
 
@@ -166,9 +166,10 @@ class AccountStore(LeasedStore):
             itself = {"of_source": account_id, "of_pipeline": number}
             problems = map(problem_of, connection.execute(_OPEN_PROBLEMS, itself))
             unjudged = sorted(connection.execute(_UNJUDGED, {"of_pipeline": number}), key=attrgetter("ended_at"))
+            state = RuleState() if row.rules is None else RULE_STATE.validate_json(row.rules)
             record = RulesRecord(
                 row.sequence,
-                RuleState() if row.rules is None else RULE_STATE.validate_json(row.rules),
+                replace(state, in_api_time='"newest_at"' in (row.rules or "")),  # which only version 1.0.0 writes
                 {each.kind: each for each in problems},
                 [UnjudgedEnd(execution_id(each.execution), End(each.ended_at, each.failed)) for each in unjudged],
             )
@@ -209,7 +210,7 @@ def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Mic
         polled_at=min(row.looked_at, now),
         counts=counts_of(row.counts),
         lost=None if row.lost is None else LostReason(row.lost),
-        **dict(zip(AS_KNOWN, as_known(row), strict=True)),
+        **dict(zip(AS_KNOWN, as_known(row), strict=True)) | {"found_at": min(row.found_at, now)},
     )
 
 

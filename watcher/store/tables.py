@@ -28,7 +28,7 @@ from sqlalchemy import (
     text,
 )
 
-FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 12, 12
+FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 12, 11
 """The oldest schema that is brought up to date, the one that is written, the oldest program that can read that."""
 
 metadata = MetaData()
@@ -130,7 +130,8 @@ scan = Table(
     Column("found", Boolean, nullable=False),
     Column("name", String),  # what the API calls the pipeline
     Column("ahead_us", BigInteger),  # the API's clock, at the pipeline's first answer
-    Column("in_api_time", Boolean, nullable=False),  # as 1.0.0 wrote it: its times are by the API's clock
+    # Version 1.0.0 wrote it, with times by the API's clock. It may still run on another replica: so the name stays.
+    Column("dated", Boolean, nullable=False),
 )
 
 event = Table(

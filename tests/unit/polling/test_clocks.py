@@ -229,3 +229,37 @@ async def test_rows_that_a_list_shows_late_are_told_whatever_its_dates_say(
     await account.run_for(120)
     result = await emitted(account)
     assert (result.missing(burst), result.missing(old), result.gaps) == (0, len(old), [])
+
+
+async def test_what_ends_since_is_told_though_ours_was_hours_ahead_and_set_right_before_the_api_ever_answered(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old, since = lives(120, from_s=-HOUR_S, until_s=998.0), lives(60, from_s=1010.0, until_s=1090.0)
+    api = ModelApi(clock, lives=old + since)
+    api.refused = lambda _page: True
+    clock.off_s = 3 * HOUR_S
+    account = await model(store, clock, api)
+    await account.run_for(5)
+    await account.watcher.cancel()
+    clock.off_s, api.refused = 0.0, lambda _page: False
+    account = await model(store, clock, api)
+    await account.run_for(180)
+    result = await emitted(account)
+    assert (result.missing(since), result.gaps) == (0, [])
+
+
+async def test_after_ours_was_set_back_a_list_is_not_read_whole_again_and_again(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    rows = lives(600, from_s=0.0, until_s=1000.0 + 600.0, length_s=0.5, fails=False)
+    api = ModelApi(clock, lives=rows)
+    account = await model(store, clock, api)
+    await account.run_for(60)
+    await account.watcher.cancel()
+    clock.off_s = -HOUR_S
+    account = await model(store, clock, api)
+    await account.run_for(30)  # by then all that was found before is settled
+    api.asked.clear()
+    await account.run_for(300)
+    assert len(api.asked) < 2 * 300  # a page or two each second
+    assert (await emitted(account)).missing([each for each in rows if 1000 < each.ends_s < 1380]) == 0

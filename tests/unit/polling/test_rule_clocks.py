@@ -1,10 +1,12 @@
 """The API's clock is set, and ours before a start: rules see failures at once, close problems, and find no silence."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
+from sqlalchemy import text
 from virtual import PIPELINE, Account, FakeClock, ScriptedApi, Start
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
@@ -114,9 +116,14 @@ async def store_as_first_version(account: Account, state: RuleState, *unjudged: 
     """Have the store say what version 1.0.0 would, which kept times of the API's clock."""
     await account.watcher.cancel()
     recorder, lease = account.watcher._alert_rules.recorders[PIPELINE], account.watcher._deps.lease
-    at, state = recorder._stream.sequence, replace(state, in_api_time=True)
-    change = SourceChange(lease, at, at, pipeline=PIPELINE, rules=state, unjudged=unjudged, judges_all=True)
+    at = recorder._stream.sequence
+    change = SourceChange(lease, at, at, pipeline=PIPELINE, rules=RuleState(), unjudged=unjudged, judges_all=True)
     await account.store.record(change)
+    newest_at = max((each.ended_at for each in state.ends), default=0)
+    theirs = {"ends": state.ends, "failed_in_row": 0, "newest_at": newest_at, "started_at": state.started_at}
+    rules = {"rules": json.dumps(theirs)}
+    written = text("UPDATE source SET rules = :rules WHERE kind = 'pipeline'")
+    await account.store.write(lambda connection: connection.execute(written, rules))
 
 
 async def rules_of(account: Account) -> Any:

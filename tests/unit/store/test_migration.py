@@ -20,9 +20,7 @@ from postgres import PostgresServer
 from stores import SetClock
 
 from watcher.domain.errors import StoreUnusableError
-from watcher.domain.rules import End, RuleState
 from watcher.store.database import MIGRATIONS
-from watcher.store.recording import RULE_STATE
 from watcher.store.sql_store import open_store
 from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, metadata
 
@@ -195,16 +193,6 @@ async def test_a_store_of_the_first_version_becomes_what_the_tables_say(database
     assert versions(url) == (SCHEMA_VERSION, OLDEST_READER)
     assert differences(url) == [], "raise SCHEMA_VERSION, and let a revision make what watcher/store/tables.py says"
     assert run(url, "SELECT count(*) FROM delivery") == [(1,)]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_what_rules_went_by_is_marked_as_times_of_the_apis_clock(databases: Databases, kind: str) -> None:
-    url = first_store(databases, kind)
-    old = '{"ends":[[5,true]],"failed_in_row":1,"newest_at":5,"started_at":3}'
-    run(url, f"UPDATE source SET rules = '{old}'")
-    await use(url)
-    ((rules,),) = run(url, "SELECT rules FROM source")
-    assert RULE_STATE.validate_json(rules) == RuleState((End(5, failed=True),), 3, in_api_time=True)
 
 
 @pytest.mark.parametrize("kind", KINDS)

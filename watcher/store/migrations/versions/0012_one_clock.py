@@ -1,6 +1,6 @@
-"""Keep no time of the API's clock. Version 1.0.0 kept many: who owns an account turns them when the API has answered.
+"""Keep no time of the API's clock. The owner of an account turns what version 1.0.0 kept once the API has answered.
 
-What was found is turned here, for of that only the order counts: what was settled long ago, all else just now.
+Only the order of `found_at` matters, so this revision sets it: settled rows were found long ago, all others now.
 """
 
 from time import time_ns
@@ -28,8 +28,6 @@ def upgrade() -> None:
     where = sa.text("finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL")
     columns = ["pipeline_id", "finished_at", "ended_at"]
     op.create_index("execution_strip", "execution", columns, sqlite_where=where, postgresql_where=where)
-    op.execute("UPDATE source SET rules = '{\"in_api_time\": true,' || substr(rules, 2) WHERE rules IS NOT NULL")
-    op.execute("ALTER TABLE scan RENAME COLUMN dated TO in_api_time")
     op.add_column("scan", sa.Column("ahead_us", sa.BigInteger))
     op.execute(
         "UPDATE execution SET found_at = CASE WHEN found_at <="
