@@ -263,8 +263,8 @@ class FailingSettings(Block):
     recover_after: int = Field(default=3, ge=1, le=1000, examples=["5"])
     """With `consecutive`: how many executions in a row must succeed before the problem closes."""
     quiet_for_s: Duration = Field(default=as_written("5m"), examples=["15m"])
-    """With `consecutive`: how long a problem stays open at least; of the executions that ended in the last time as long
-    as this at most a tenth may have failed when it closes."""
+    """With `consecutive`: the shortest time a problem stays open. When it closes, at most a tenth of the executions
+    that ended within this time may have failed."""
     rate: Share | None = Field(default=None, examples=["20%"])
     """Instead of `consecutive`: this share of the last executions failed, or more. `pipeline.recovered` follows once
     the share is below half of that."""

@@ -181,8 +181,8 @@ class DeliveryWorker:
                         await self._reporter.report()
                     silences = self._silences() if self._deps.silences.all else ()
                     if silences != self._released_under:
-                        self._give_back()  # what was read before may be judged by an opening that is silenced no more
-                        await self._turn(None)  # what was kept back until now is let go, too
+                        self._give_back()  # deliveries read before may be judged by an opening no longer silenced
+                        await self._turn(None)  # so that those that were silenced until now are released, too
                         await self._store.release()
                         self._released_under, self._is_unread = silences, True
                     if now >= self._problems.next_at and not (self._stopped or now < self._state.held_until):

@@ -245,8 +245,8 @@ class PageProcessor:
     def _is_history(self, page: ListedPage, execution: ExecutionSnapshot) -> bool:
         """Return whether an execution that nobody knew had ended before its pipeline was watched, or long ago.
 
-        What a later scan than the first is the first to show is new, unless by its date it ended much earlier. What the
-        first shows is, if it ended since.
+        A row that only a later scan shows is new, unless by its date it ended much earlier. A row of the first scan is
+        new if it ended since the watch began.
         """
         listing, rules, cursor = page.listing, self._rules, page.listing.cursor
         is_baseline, before_us = rules.first_sight is FirstSight.BASELINE, cursor.ahead_us or 0

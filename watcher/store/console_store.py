@@ -305,8 +305,9 @@ def _look(
     if after is not None:
         rows = rows.where(tuple_(at, key) < tuple_(bindparam("at", after.at), bindparam("key", after.key)))
     window = rows.order_by(at.desc(), key.desc()).limit(count).subquery("window")
-    looked_at = select(window, func.row_number().over().label("nth")).subquery("looked_at")
-    wanted_or_last = looked_at.c.is_wanted | (looked_at.c.nth == count)  # what is neither never leaves the database
+    nth = func.row_number().over(order_by=(window.c.at.desc(), window.c.key.desc())).label("nth")
+    looked_at = select(window, nth).subquery("looked_at")
+    wanted_or_last = looked_at.c.is_wanted | (looked_at.c.nth == count)  # all other rows stay in the database
     found = connection.execute(select(looked_at).where(wanted_or_last).limit(limit + 2)).all()
     end = _place(found[-1], list_.part) if found and found[-1].nth == count else None
     return _cut([row for row in found if row.is_wanted], end, limit, list_.part)

@@ -101,7 +101,7 @@ EARLIER = (
     )
     .scalar_subquery()
 )
-# Not IS NULL, of which PostgreSQL expects one in 200: to find a few it would believe to look at very many.
+# Not IS NULL: PostgreSQL estimates that one row in 200 has it, and expects to read very many rows to find a few.
 IS_HEAD = (
     delivery.c.sink_id == bindparam("of_sink"),
     delivery.c.state == WAITING,

@@ -35,8 +35,8 @@ _DEAD = text(
     "SELECT number FROM delivery WHERE sink_id = (SELECT id FROM source WHERE kind = 'sink' AND name = :name)"
     " AND state = 'dead' AND settled_at <= :by ORDER BY settled_at LIMIT :limit"
 )
-# In a lane of its own it waits for nothing, and holds nothing back. What tells of an open problem stays in the lane of
-# that: its closing would overtake it, and a receiver that keeps state would take the problem as open for ever.
+# A replayed delivery has a lane of its own: it waits for nothing, and holds nothing back. A delivery of an open problem
+# keeps its lane: otherwise the closing would overtake it, and a receiver that keeps state would show it for ever.
 _REPLAY = text(
     "UPDATE delivery SET state = 'waiting', lane = (SELECT CASE WHEN problem.id IS NULL THEN event_id ELSE lane END"
     " FROM event LEFT JOIN problem ON problem.id = event.problem_id AND problem.closed_at IS NULL"
