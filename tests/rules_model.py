@@ -25,7 +25,7 @@ from watcher.store.changes import Change
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import event
 
-_EVENTS = select(event.c.type, event.c.body, event.c.recorded_at).order_by(event.c.recorded_at)
+_EVENTS = select(event.c.type, event.c.body, event.c.recorded_at).order_by(event.c.id)
 
 STEP_S = 0.2
 SILENT_S = 40.0
