@@ -30,7 +30,9 @@ from watcher.store.sql_store import SqlStore
 OTHER = "77aa0000-0000-4000-8000-000000000000"
 SOON = Micros(START_US + 60 * SECOND_US)
 LATER = Micros(START_US + 3_600 * SECOND_US)
-CURSOR = Cursor(since_at=START_US, complete_at=LATER, refused="forbidden", found=True, name="Sales agent", dated=True)
+CURSOR = Cursor(
+    since_at=START_US, complete_at=LATER, refused="forbidden", found=True, name="Sales agent", total=7, dated=True
+)
 
 
 async def test_a_pipeline_remembers_how_far_it_was_read(rig: StoreRig) -> None:

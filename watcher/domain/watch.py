@@ -61,7 +61,8 @@ class Cursor:
     `since_at` is when it was first watched whole. `complete_at` is the begin of the last complete scan, 0 before the
     first; `refused` the reason reported because the list is refused, until it answers again. `found` says whether the
     list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what the
-    API calls the pipeline, as far as it has said: no list does. The API's clock was ahead of ours by `ahead_us` when it
+    API calls the pipeline, as far as it has said: no list does. The list had `total` rows when that scan began, by what
+    it said, `None` if it says nothing. The API's clock was ahead of ours by `ahead_us` when it
     first answered, `None` before that. `dated` marks what version 1.0.0 recorded: until then both times are by
     the API's clock.
     """
@@ -71,5 +72,6 @@ class Cursor:
     refused: str | None = None
     found: bool = False
     name: str | None = None
+    total: int | None = None
     ahead_us: int | None = None
     dated: bool = False

@@ -72,7 +72,7 @@ class ListPoller:
         cursor = record.cursor or Cursor(self._clock.steady_us())
         self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
         stream = self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
-        memory = ListMemory(self._rules.lookback_us, self._rules.pages_at_most)
+        memory = ListMemory(self._rules.lookback_us, self._rules.pages_at_most, total=cursor.total)
         listing = PipelineListState(watch, cursor, stream, memory, named=watch.name is not None)
         if record.cursor is None:
             await self.record(listing, cursor)
@@ -282,6 +282,7 @@ class ListPoller:
         scan, before = listing.scan, listing.cursor
         name = self._deps.evaluator.pipeline_names.get(listing.watch.pipeline)
         cursor = replace(before, complete_at=scan.began_at, refused=None, found=scan.shows_any, name=name)
+        cursor = replace(cursor, total=scan.total)
         gap = None if result.gap in listing.gaps_emitted else result.gap
         is_overdue = self._clock.monotonic() - listing.recorded_at >= CURSOR_EVERY_S
         if listing.found_count or gap or cursor != replace(before, complete_at=cursor.complete_at) or is_overdue:

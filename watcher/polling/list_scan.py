@@ -54,7 +54,7 @@ TURNED_OVER = ScanResult(doubt="turned over")
 
 @dataclass(slots=True)
 class ListMemory:
-    """What scans of one list hand on to each other. In memory: after a start it is learnt anew.
+    """What scans of one list hand on to each other. In memory: after a start all but the total is learnt anew.
 
     After `pages_at_most` pages that lead no further a scan is a race that is lost; how far back anybody wants to know
     is `lookback_us` (microseconds).
@@ -450,6 +450,18 @@ class Scan:
             return 0
         return self._said_first - self.memory.total - len(self._new | self.memory.new)
 
+    @property
+    def total(self) -> int | None:
+        """How many rows the list had when the scan began, with those it found of what came since."""
+        before = self.memory.total
+        if self._keeps_total and before is not None:
+            return before + len(self._new | self.memory.new)
+        if self._said_first is None:
+            return before
+        # Some rows that it found came only after it began: no later scan finds them.
+        came = min(self._later_count, (self._said or 0) - self._said_first)
+        return self._said_first + max(0, came if before is None else min(came, -self._missing))
+
     def _too_far(self, page: _Page) -> ScanResult | None:
         """Return how a scan ends that has read as far as it may, or as anybody wants to know."""
         is_ordered = self.order is not None and not self.memory.ordering.is_uncertain
@@ -522,13 +534,7 @@ class Scan:
     def complete(self) -> None:
         """Hand on what it learnt, once it counts."""
         memory, has_end = self.memory, self.is_whole or self._reads_back
-        if self._keeps_total and memory.total is not None:
-            memory.total += len(self._new | memory.new)
-        elif self._said_first is not None:
-            # Some of what was found came only after it began: no later scan finds that.
-            came = min(self._later_count, (self._said or 0) - self._said_first)
-            came = came if memory.total is None else min(came, -self._missing)
-            memory.total = self._said_first + max(0, came)
+        memory.total = self.total
         if has_end or self.order is not Order.OLDEST:
             memory.length = self._length if has_end else None
         memory.dates = self._dates

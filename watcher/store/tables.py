@@ -129,6 +129,7 @@ scan = Table(
     Column("refused", String),
     Column("found", Boolean, nullable=False),
     Column("name", String),  # what the API calls the pipeline
+    Column("total", BigInteger),  # the rows of the list, by what it said when the last complete scan began
     Column("ahead_us", BigInteger),  # the API's clock, at the pipeline's first answer
     # Version 1.0.0 wrote it, with times by the API's clock. It may still run on another replica: so the name stays.
     Column("dated", Boolean, nullable=False),

@@ -263,3 +263,24 @@ async def test_after_ours_was_set_back_a_list_is_not_read_whole_again_and_again(
     await account.run_for(300)
     assert len(api.asked) < 2 * 300  # a page or two each second
     assert (await emitted(account)).missing([each for each in rows if 1000 < each.ends_s < 1380]) == 0
+
+
+@pytest.mark.parametrize("is_off", [True, False])
+@pytest.mark.parametrize(("sign", "step_s"), [(-1, -2400.0), (1, -1500.0)])
+async def test_rows_far_down_for_the_apis_clock_was_set_back_are_found_by_the_total(
+    store: SqlStore, clock: FakeClock, sign: int, step_s: float, *, is_off: bool
+) -> None:
+    old, recent = lives(120, from_s=1000.0 - 1.2 * HOUR_S, until_s=990.0), lives(60, from_s=1005.0, until_s=1025.0)
+    back, after = lives(7, from_s=1061.0, until_s=1062.0), lives(9, from_s=1071.0, until_s=1072.0)
+    api = ModelApi(clock, lives=old + recent + back + after)
+    api.clock_set = lambda at: step_s if 1060.0 < at < 1070.0 else 0.0
+    api.orders = ((0.0, lambda life: sign * (life.begins_s + api.clock_set(life.begins_s))),)  # as the API dates them
+    account = await model(store, clock, api)
+    await account.run_for(55)
+    if is_off:
+        await account.watcher.cancel()
+        clock.advance(25)
+        account = await model(store, clock, api)
+    await account.run_for(120)
+    result = await emitted(account)
+    assert (result.missing(recent + back + after), result.missing(old), result.gaps) == (0, len(old), [])

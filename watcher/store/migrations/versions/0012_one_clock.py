@@ -28,6 +28,7 @@ def upgrade() -> None:
     where = sa.text("finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL")
     columns = ["pipeline_id", "finished_at", "ended_at"]
     op.create_index("execution_strip", "execution", columns, sqlite_where=where, postgresql_where=where)
+    op.add_column("scan", sa.Column("total", sa.BigInteger))
     op.add_column("scan", sa.Column("ahead_us", sa.BigInteger))
     op.execute(
         "UPDATE execution SET found_at = CASE WHEN found_at <="
