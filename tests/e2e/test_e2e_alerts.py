@@ -101,7 +101,7 @@ async def test_messages_lead_to_the_runbook_and_to_the_page_that_a_reload_names_
     document["watch"] = [watch | {"runbook": RUNBOOK} for watch in document["watch"]]
     life = await stage.start(document | {"heartbeat": {"url": f"{health.url}/s3cret", "every": "50ms"}})
     await life.started()
-    await life.until(lambda: slack.requests and len(health.requests) > 1, what="they came")
+    await life.until(lambda: slack.requests and len(health.requests) > 1 and life.events(), what="they came")
     links = [text for text in texts_of(check_slack(slack.requests[0].body)["blocks"]) if text.startswith("http")]
     assert links == [RUNBOOK]
     assert {event["data"]["runbook"] for event in life.events()} == {RUNBOOK}
