@@ -16,9 +16,9 @@ HISTORIES_COUNT = 5
 SHARES = (0.05, 0.2, 0.5, 0.7, 0.9)
 EVERY_S = {"second": 1, "minute": 60, "hour": 3600}
 
-AT_ONCE = FailingRule(consecutive=3, recover_after=1, quiet_for_us=0)
+AT_ONCE = FailingRule(consecutive=3, recover_after=1, quiet_for_us=SECOND)
 COLUMNS = (
-    ("`consecutive: 3, recover_after: 1, quiet_for: 0s`", AT_ONCE, 60),
+    ("`consecutive: 3, recover_after: 1, quiet_for: 1s`", AT_ONCE, 60),
     *((f"`consecutive: 3`, an end each {name}", FailingRule(consecutive=3), every) for name, every in EVERY_S.items()),
     ("`rate: 20%`", FailingRule(rate=0.2), 60),
 )
