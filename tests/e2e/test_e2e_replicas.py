@@ -40,10 +40,18 @@ async def test_the_accounts_of_a_stopped_replica_are_polled_by_others_at_once(re
     accounts, stopped_at = await replicas.held(0), time.monotonic()
     assert await replicas.lives.pop(0).stop() == 0
     await replicas.until_spread(within_s=SPREAD_S)
+
+    def by_others(account: int) -> list[float]:
+        asked = by_account(replicas.log, places_count=PLACES)[account]
+        return [each.entry.at for each in asked if each.place and each.entry.at > stopped_at]
+
+    await replicas.stage.board.until(
+        lambda: all(map(by_others, accounts)), within_s=SPREAD_S, what="others asked for each account"
+    )
     asked = by_account(replicas.log, places_count=PLACES)
     assert len(accounts) == ACCOUNTS // PLACES
     for account in accounts:
-        theirs = [each.entry.at for each in asked[account] if each.place and each.entry.at > stopped_at]
+        theirs = by_others(account)
         assert theirs[0] - stopped_at < 3.0
         assert max(each.entry.at for each in asked[account] if each.place == 0) < theirs[0]
 
