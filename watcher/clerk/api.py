@@ -138,7 +138,7 @@ class ClerkApi:
             if found is None and known is not None:
                 return known._replace(sent_at=sent_at)
             return Reply(Outcome.OK, sent_at, found, code, body_hash=body_hash, ahead_us=dates.ahead_us)
-        at = _moment(response.date)  # of the very answer: whoever writes Retry-After wrote that as well
+        at = _moment(response.date)  # of this answer: its sender wrote Retry-After by the same clock
         at = Micros(self._clock.steady_us() + (self.ahead_us or 0)) if at is None else at
         retry_after_s = parse_retry_after(response.retry_after, now=from_us(at))
         outcome = _OUTCOMES.get(code) or _CLASSES.get(code // 100) or Outcome.INVALID
@@ -147,7 +147,7 @@ class ClerkApi:
     def _dates(self, date: str | None, *, sent_at: Monotonic) -> ApiDates:
         """Return what turns the dates of an answer into our clock, by its `Date`.
 
-        That was written after the request was sent, and before the answer was there.
+        The API wrote it after the request was sent, and before the answer was there.
         """
         now, ahead_us = self._clock.steady_us(), self.ahead_us
         if date != self._date and (at := _moment(date)) is not None:

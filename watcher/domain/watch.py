@@ -62,9 +62,8 @@ class Cursor:
     first; `refused` the reason reported because the list is refused, until it answers again. `found` says whether the
     list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what the
     API calls the pipeline, as far as it has said: no list does. The list had `total` rows when that scan began, by what
-    it said, `None` if it says nothing. The API's clock was ahead of ours by `ahead_us` when it
-    first answered, `None` before that. `dated` marks what version 1.0.0 recorded: until then both times are by
-    the API's clock.
+    it said, `None` if it says nothing. The API's clock was ahead of ours by `ahead_us` when it first answered, `None`
+    before that. `dated` marks a cursor that version 1.0.0 recorded: both times are by the API's clock until it answers.
     """
 
     since_at: Micros

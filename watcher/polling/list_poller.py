@@ -214,7 +214,7 @@ class ListPoller:
     async def _note_clock(self, listing: PipelineListState, ahead_us: int) -> None:
         """Note by how much the API's clock is ahead, now that it has answered. Raises `StoreError`.
 
-        By that the times that version 1.0.0 recorded are turned into ours.
+        The times that version 1.0.0 recorded are turned into our clock by it.
         """
         cursor, now = listing.cursor, self._clock.steady_us()
         turned_us = ahead_us if cursor.dated else 0
