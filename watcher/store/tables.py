@@ -28,7 +28,7 @@ from sqlalchemy import (
     text,
 )
 
-FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 12, 11
+FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 13, 13
 """The oldest schema that is brought up to date, the one that is written, the oldest program that can read that."""
 
 metadata = MetaData()
@@ -205,9 +205,26 @@ problem = Table(
     Column("acked_until", BigInteger),  # no reminder until then; NULL: as long as it is open
     Column("acked_by", String),
     Column("acked_comment", String),
+    Column("latest", String),  # the newest failure (`pipeline.failing` only): JSON of domain/problems
     Index("problem_opened", "opened_at"),
     Index("problem_open", "source_id", **_only_where("closed_at IS NULL")),
     Index("problem_pipeline", "pipeline_id", **_only_where("closed_at IS NULL AND execution IS NULL")),
+    sqlite_with_rowid=False,
+)
+
+# Problems that one sink shows as one incident: all rows with the same `key`. Times are the steady clock's.
+incident = Table(
+    "incident",
+    metadata,
+    Column("problem_id", LargeBinary, primary_key=True),
+    Column("sink_id", ForeignKey("source.id"), primary_key=True),
+    Column("key", LargeBinary, nullable=False),
+    Column("group_key", LargeBinary),  # NULL: an incident of its own, which nothing joins
+    Column("nth", Integer, nullable=False),  # of its group at this sink
+    Column("begun_at", BigInteger, nullable=False),  # when its first opening was taken to be sent
+    Column("resolved", Boolean, nullable=False, server_default="0"),  # the receiver knows that all is over
+    Index("incident_key", "sink_id", "key"),
+    Index("incident_group", "sink_id", "group_key", "nth"),
     sqlite_with_rowid=False,
 )
 
