@@ -32,6 +32,7 @@ def routes_of(settings: Settings) -> dict[str, Route]:
             dict(sink.match.labels),
             frozenset(map(str, sink.match.pipelines)),
             sink.rules.group,
+            sink.rules.opening_wait_s,
         )
         for name, sink in settings.sinks.items()
     }

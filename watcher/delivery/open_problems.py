@@ -8,6 +8,7 @@ import structlog
 
 from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependencies
 from watcher.domain.errors import LeaseExpiredError, StoreError
+from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
 from watcher.runtime.threads import raise_to
 from watcher.sinks.protocol import Sink, WorkerRules
@@ -76,15 +77,19 @@ class OpenProblems:
             await asyncio.wait([self._refreshing])
 
     async def _remind(self, now: Monotonic) -> None:
-        """Remind of each problem that is open for another `remind_every`, while the sink is well."""
+        """Remind of each problem, or incident, that is open for another `remind_every`, while the sink is well."""
         every_us, rest_s = self._remind_every_us, min(CHECK_EVERY_S, self._remind_every_us / 1e6)
         self._check_at = Monotonic(now + rest_s)
         if self._state.state is not None:
             return
         reminded_count, at = 0, self._clock.now()
-        for opening in await self._store.sent_openings():
-            if opening.acked_until is not None and at < opening.acked_until:  # looked at again with the next check
-                continue
+        openings = await self._store.sent_openings()
+        # What is acknowledged is looked at again with the next check.
+        openings = [each for each in openings if each.acked_until is None or at >= each.acked_until]
+        incidents: dict[bytes, list[SentOpening]] = {}
+        for each in openings:
+            incidents.setdefault(each.incident or each.problem.id.bytes, []).append(each)
+        for opening, *others in incidents.values():
             if reminded_count == REMINDED_COUNT:  # the others at once, but with a tick of their own
                 self._check_at = now
                 break
@@ -92,7 +97,7 @@ class OpenProblems:
             open_us = self._clock.steady_us() - opening.recorded_at
             due_at = Micros(opening.recorded_at + open_us // every_us * every_us)
             if due_at > (opening.reminded_at or max(opening.settled_at, opening.recorded_at)):
-                await self._reporter.remind(opening, due_at=due_at)
+                await self._reporter.remind(opening, others, due_at=due_at)
                 reminded_count += 1
             next_s = (every_us - open_us % every_us) / 1e6
             self._check_at = min(self._check_at, Monotonic(now + max(APART_S, next_s)))

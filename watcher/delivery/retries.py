@@ -62,7 +62,10 @@ def failed(
     """
     clock_s, begun_s = sink.clock_s(), sink.clock_s() - took_s
     is_gone, is_refused = result.outcome is SendOutcome.GONE, result.outcome is SendOutcome.REFUSED
-    if is_refused:
+    is_incident = batch[0].incident is not None  # the next attempt says how that stands then
+    if is_incident:
+        goes_apart = False
+    elif is_refused:
         goes_apart = not result.minimal_left
     else:
         # Something got through since the group failed last, or since it failed first: then the sink has failed less
@@ -86,7 +89,7 @@ def failed(
         else:
             step_s = rules.schedule_s[min(each.attempts, len(rules.schedule_s) - 1)]
             wait_s = max(spread(step_s, share=STEP_SPREAD, jitter=jitter), asked_s)
-        is_together = records and each.group_key is not None
+        is_together = records and (is_incident or each.group_key is not None)
         tried = replace(
             each,
             attempts=each.attempts + 1,

@@ -1,6 +1,6 @@
 """How one sink is: well, failing or disabled, with its own clock; and what is recorded of that for other sinks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -170,11 +170,14 @@ class SinkReporter:
         self._deps.metrics.reported(type_, well=state is None, answer=answer)
         (log.info if state is None else log.warning)(type_.value, sink=lease.name, answer=answer)
 
-    async def remind(self, opening: SentOpening, *, due_at: Micros) -> None:
-        """Record a reminder of a problem to the sink, due at that moment. Raises `StoreError`."""
+    async def remind(self, opening: SentOpening, others: Sequence[SentOpening] = (), *, due_at: Micros) -> None:
+        """Record a reminder of a problem to the sink, due at that moment. Raises `StoreError`.
+
+        It reminds of the `others` of its incident, too.
+        """
         lease, at = self._store.lease, self._deps.clock.now()
         entry = self._deps.events.reminder(opening.body, opening.problem, sink=lease.name, after=self._sequence, at=at)
-        sequence, reminders = entry.event.sequence, {opening.problem.id: due_at}
+        sequence, reminders = entry.event.sequence, {each.problem.id: due_at for each in (opening, *others)}
         change = SourceChange(lease, self._sequence, sequence, self.reported, (entry,), reminders=reminders)
         await self._store.record(change)
         self._sequence = sequence

@@ -6,8 +6,9 @@ taken, so what happens to one execution, or to one problem, arrives in order.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from itertools import chain
 from uuid import UUID
@@ -64,6 +65,12 @@ GIVE_UP_SHARE = 0.05
 ALIVE_EVERY_S = 30.0
 """How the sink is, is written so often though it has not changed: it shows that the sink has an owner."""
 
+ACKNOWLEDGED_FOR_S = 60.0
+"""Interval of the check whether a problem is still acknowledged, while its opening waits for that to end."""
+
+AFTER = "after"
+"""The answer of an opening whose problem closed before `after` had passed, and of its closing."""
+
 OVER = "over"
 """The answer of a delivery that is not sent because its problem has closed."""
 
@@ -93,7 +100,8 @@ class DeliveryWorker:
         self, store: SinkStore, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
     ) -> None:
         self.sink = store.lease.name
-        self.groups_for_s = 0.0 if rules.group is None else rules.group.wait_s
+        group_wait_s = 0.0 if rules.group is None else rules.group.wait_s
+        self.waits_for_s = max(group_wait_s, rules.opening_wait_s)
         self._store = store
         self._receiver = sink
         self._rules = rules
@@ -118,7 +126,8 @@ class DeliveryWorker:
         self._offered: asyncio.Future[None] | None = None  # while something is taken with what is recorded
         self._saved = self._state.paused_until, self._state.trying_since is not None
         self._saved_s: float | None = record.clock_s
-        self._group_wait_us = round(self.groups_for_s * 1e6)
+        self._group_wait_us = round(group_wait_s * 1e6)
+        self._after_us = round(rules.after_s * 1e6)
         self._take_count = round(min(TAKEN_COUNT, max(CONCURRENCY, rules.rate_per_s * TAKEN_FOR_S)))
 
     def wake(self) -> None:
@@ -338,8 +347,8 @@ class DeliveryWorker:
             for each in answer.records:
                 delay_s = (each.delivery.tried_at - each.delivery.recorded_at) / 1e6
                 self._deps.metrics.delivered(delay_s, state=each.state)
-        if kept_back:
-            self._deps.metrics.outcomes[DeliveryState.SILENCED].inc(len(kept_back))
+        if silenced_count := sum(each.state is DeliveryState.SILENCED for each in kept_back):
+            self._deps.metrics.outcomes[DeliveryState.SILENCED].inc(silenced_count)
         if request is not None and taken is not None:
             self._take_in(taken, request)
         else:
@@ -361,7 +370,7 @@ class DeliveryWorker:
         group = self._rules.group
         skip = self._going() if self._ready or self._sending else frozenset[bytes]()
         if skip and self._answered:  # this turn settles it, though its task may not have ended yet
-            skip -= {each.delivery.lane for answer in self._answered for each in answer.records}
+            skip -= ordering_keys(each.delivery for answer in self._answered for each in answer.records)
         return Take(
             now=self._clock.steady_us(),
             count=1 if trial else self._take_count,
@@ -369,6 +378,8 @@ class DeliveryWorker:
             group_count=1 if group is None else group.max_count,
             trial=trial,
             with_messages=self._rules.keeps_messages,
+            incidents=self._rules.incidents,
+            defers_openings=self._rules.after_s > 0,
         )
 
     def _take_in(self, taken: Taken, request: Take) -> None:
@@ -422,25 +433,53 @@ class DeliveryWorker:
             batch += self._ready.popleft()
         silences, at = self._silences() if self._deps.silences.all else (), self._clock.now()
         to_send: list[Delivery] = []
-        unknown: set[UUID] = set()  # problems whose openings are kept back right now
+        unknown: dict[UUID, str | None] = {}  # problems whose openings are kept back right now, and with which answer
         for each in batch:
             each_now = replace(each, is_opening_sent=False) if each.closes and each.problem in unknown else each
             answer = OVER if self._receiver.keeps_state and is_over(each) else None
+            is_deferred = self._after_us > 0 and each.opens and not (each.attempts or each.replayed)
+            if is_deferred and not each.is_problem_open:
+                answer = AFTER
             part = None if answer else part_to_send(each_now, silences, at=at)
-            if part is not None:
+            if part is Part.WHOLE and each.only_closes and self._receiver.keeps_state:
+                part = Part.CLOSING
+            waits_until = self._waits_until(each, at=at) if is_deferred and part is not None else None
+            if part is not None and waits_until is None:
                 to_send.append(each_now if part is Part.WHOLE else replace(each_now, part=part))
                 continue
             # An earlier owner may have sent it, which was killed before it settled that; not if a silence had kept it
             # back and this owner let it go. What is replayed was a dead letter, so it was tried before.
             is_tried = each.replayed or each.attempts > 0
-            may_be_sent = is_tried or max(each.recorded_at, each.tried_at) < self._owned_from
-            silenced = AttemptRecord(replace(each, group_key=None), DeliveryState.SILENCED, answer, tried=may_be_sent)
-            self._kept_back.append(silenced)
+            could_go_at = each.recorded_at + (self._after_us if is_deferred else 0)
+            may_be_sent = is_tried or max(could_go_at, each.tried_at) < self._owned_from
+            if waits_until is not None:
+                postponed = replace(each, due_at=waits_until, first_due_at_s=None)
+                self._kept_back.append(AttemptRecord(postponed, DeliveryState.WAITING, tried=may_be_sent))
+            else:
+                why = unknown.get(each.problem, each.silenced_as) if each.problem else None
+                answer = answer or (AFTER if why == AFTER else None)
+                silenced = replace(each, group_key=None)
+                self._kept_back.append(AttemptRecord(silenced, DeliveryState.SILENCED, answer, tried=may_be_sent))
             if silences != self._released_under:  # they began since openings were let go, and may end before it is done
                 self._released_under = None
             if each.problem is not None and not may_be_sent:
-                unknown.add(each.problem)
+                unknown[each.problem] = answer
+        if unknown and batch[0].incident is not None:  # it stands otherwise without them: it is to be taken again
+            self._is_unread = True
+            return []
         return to_send
+
+    def _waits_until(self, opening: Delivery, *, at: datetime) -> Micros | None:
+        """Return until when an opening waits: for `after`, or while its problem is acknowledged. `None`: it may go.
+
+        An acknowledgement may be taken back, so it is looked at again in a minute at the latest.
+        """
+        now = self._clock.steady_us()
+        if now < (until := Micros(opening.recorded_at + self._after_us)):
+            return until
+        if opening.acked_until is None or opening.acked_until <= at:
+            return None
+        return Micros(now + round(min(ACKNOWLEDGED_FOR_S, (opening.acked_until - at).total_seconds()) * 1e6))
 
     async def _send(self, batch: Sequence[Delivery], trial: Trial | None) -> None:
         began_at = self._clock.monotonic()
@@ -528,12 +567,12 @@ class DeliveryWorker:
         return not (is_going or self._is_unread or self._is_backlog) and self._next_due_at is None
 
     def _going(self) -> frozenset[bytes]:
-        return frozenset(each.lane for batch in (*self._ready, *self._sending.values()) for each in batch)
+        return ordering_keys(chain.from_iterable((*self._ready, *self._sending.values())))
 
     def _unsettled(self) -> frozenset[bytes]:
-        """Return the lanes of what was answered, or is kept back, and not settled."""
+        """Return the ordering keys of what was answered, or is kept back, and not settled."""
         settling = chain(self._kept_back, *(answer.records for answer in self._answered))
-        return frozenset(each.delivery.lane for each in settling)
+        return ordering_keys(each.delivery for each in settling)
 
     def _give_back(self) -> None:
         self._is_unread |= bool(self._ready)
@@ -560,3 +599,13 @@ class DeliveryWorker:
             at = Monotonic(now + (self._next_due_at - self._clock.steady_us()) / 1e6)
         at = max(self._state.paused_until, min(at, self._problems.next_at))
         return min(longest_s, max(0.0, at - now))
+
+
+def ordering_keys(deliveries: Iterable[Delivery]) -> frozenset[bytes]:
+    """Return what must not be sent beside these: what is in one of their lanes, or in one of their incidents."""
+    keys: set[bytes] = set()
+    for each in deliveries:
+        keys.add(each.lane)
+        if each.incident is not None:
+            keys.add(each.incident.key.bytes)
+    return frozenset(keys)

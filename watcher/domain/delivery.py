@@ -10,6 +10,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from watcher.domain.envelope import Json
+from watcher.domain.problems import PROBLEM_KINDS, Incident
 from watcher.domain.timestamps import NEVER, Micros
 
 
@@ -69,7 +70,8 @@ class Delivery:
     sent again. `part` is what of it is to be sent. `account`, `pipeline` and `labels` are the event's. Of the `problem`
     that it `closes` (`only_closes` it, where the sink asked for no such event) or reminds of it is known whether the
     opening was sent to this sink, or may have been, whether it is open still, and until when nobody is to be reminded
-    of it (`acked_until`, wall clock), if somebody took it. Of a sink that keeps messages,
+    of it (`acked_until`, wall clock), if somebody took it. If the opening was not sent, `silenced_as` is the answer
+    that it was settled with. At a pager `incident` is the one that shows the problem. Of a sink that keeps messages,
     `message` is that of the event's own problem, `thread` that of the problem that its pipeline keeps failing, in whose
     thread a single failure belongs.
     """
@@ -98,8 +100,19 @@ class Delivery:
     is_opening_sent: bool = True
     is_problem_open: bool = True
     acked_until: datetime | None = None
+    silenced_as: str | None = None
+    incident: Incident | None = None
     message: ProblemMessage | None = None
     thread: ProblemMessage | None = None
+
+    @property
+    def opens(self) -> bool:
+        """Whether it opens its problem, or says again that it is open."""
+        return self.type in PROBLEM_KINDS
+
+    def is_acknowledged(self, at: datetime) -> bool:
+        """Return whether its problem is acknowledged at that time (wall clock)."""
+        return self.acked_until is not None and at < self.acked_until
 
     @cached_property
     def content(self) -> Json:

@@ -102,9 +102,9 @@ class Event:
 
 
 class Group(NamedTuple):
-    """What an event waits for at one sink: others of that `key`, for so many seconds from its recording."""
+    """What an event waits for at one sink: others of that `key`, if any, for so many seconds from its recording."""
 
-    key: bytes
+    key: bytes | None
     wait_s: float
 
 

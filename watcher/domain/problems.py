@@ -1,9 +1,10 @@
 """What begins and ends is a problem: what is known of an open one, and how severe events are. Pure values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from watcher.domain.event import EventKey, EventType
@@ -75,12 +76,34 @@ class ProblemChange:
     is_new: bool = False
 
 
+class IncidentProblem(NamedTuple):
+    """An open problem of an incident, and the account and the pipeline that it is of, where it is of one."""
+
+    problem: Problem
+    account: str | None = None
+    pipeline: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """The problems that a pager shows as one, as they are when deliveries about them are taken.
+
+    `problems` are the open ones, in the order in which they opened; `newest` is the body of the event that opened the
+    last. All of them are acknowledged until `acked_until` (wall clock), if they are.
+    """
+
+    key: UUID
+    problems: Sequence[IncidentProblem] = ()
+    newest: bytes | None = None
+    acked_until: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class SentOpening:
     """A problem whose opening event, with this body, a sink took, and when it was reminded of it.
 
-    Nobody is to be reminded of it before `acked_until`. That and `closed_at` are the wall clock, the others
-    microseconds UTC, steady.
+    `incident` is the key of the one that shows the problem at a pager. Nobody is to be reminded of it before
+    `acked_until`. That and `closed_at` are the wall clock, the others microseconds UTC, steady.
     """
 
     problem: Problem
@@ -90,3 +113,4 @@ class SentOpening:
     reminded_at: Micros | None = None
     closed_at: datetime | None = None
     acked_until: datetime | None = None
+    incident: bytes | None = None

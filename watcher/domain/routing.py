@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import NAMESPACE
 from watcher.domain.event import Event, EventType, Group, OutboxEntry
-from watcher.domain.problems import CLOSINGS
+from watcher.domain.problems import CLOSINGS, PROBLEM_KINDS
 from watcher.domain.timestamps import from_us
 from watcher.domain.watch import Watch
 
@@ -42,20 +42,46 @@ class GroupRules:
         if not is_grouped or not (self.problems or event.problem is None):
             return None
         fields = {"pipeline": event.pipeline, "account": event.account, "type": event.type}
-        values = [fields[name] if name in fields else event.labels.get(name.removeprefix(_LABEL)) for name in self.by]
-        if None in values:
-            return None
-        return Group(uuid5(NAMESPACE, "\0".join(["group", *map(str, values)])).bytes, self.wait_s)
+        values = _values(self.by, fields, event.labels)
+        return None if values is None else Group(uuid5(NAMESPACE, "\0".join(["group", *values])).bytes, self.wait_s)
+
+
+@dataclass(frozen=True, slots=True)
+class IncidentRules:
+    """Which problems a pager shows as one incident: those alike in each of `by` (`pipeline`, `account`, `labels.NAME`).
+
+    An opening waits `wait_s` from its recording for others.
+    """
+
+    by: tuple[str, ...]
+    wait_s: float
+
+    def group_of(
+        self, sink: str, *, account: str | None, pipeline: str | None, labels: Mapping[str, str]
+    ) -> bytes | None:
+        """Return the group whose incidents a problem joins at a sink; `None` if the problem lacks a field."""
+        values = _values(self.by, {"pipeline": pipeline and f"{account}/{pipeline}", "account": account}, labels)
+        return None if values is None else uuid5(NAMESPACE, "\0".join(["incident", sink, *self.by, *values])).bytes
+
+
+def _values(by: Sequence[str], fields: Mapping[str, str | None], labels: Mapping[str, str]) -> Sequence[str] | None:
+    """Return what to group by, from fields and labels; `None` if one of them is missing."""
+    values = [fields[name] if name in fields else labels.get(name.removeprefix(_LABEL)) for name in by]
+    return None if None in values else [str(value) for value in values]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What one sink wants: event types, and labels and pipelines that restrict events of a pipeline; how to group."""
+    """What one sink wants: event types, and labels and pipelines that restrict events of a pipeline; how to group.
+
+    What opens a problem waits `opening_wait_s` from its recording, if that is more than 0.
+    """
 
     types: frozenset[EventType]
     labels: Mapping[str, str]
     pipelines: frozenset[str]
     group: GroupRules | None = None
+    opening_wait_s: float = 0.0
 
 
 def types_matching(globs: tuple[str, ...]) -> frozenset[EventType]:
@@ -86,7 +112,9 @@ class Router:
                 if not in_pipeline or not route.labels.items() <= watch.labels.items():
                     continue
             sinks.append(name)
-            if route.group is not None and (group := route.group.group_of(event)) is not None:
+            if route.opening_wait_s and event.type in PROBLEM_KINDS:
+                groups[name] = Group(None, route.opening_wait_s)
+            elif route.group is not None and (group := route.group.group_of(event)) is not None:
                 groups[name] = group
         return OutboxEntry(event, tuple(sinks), groups)
 
@@ -179,16 +207,14 @@ def is_over(delivery: Delivery) -> bool:
 def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetime) -> Part | None:
     """Return what of a delivery is to be sent while these silences are on; `None` if nothing is.
 
-    The end of a problem goes where its opening went, silenced or not, and so does that somebody took it. A reminder of
-    what is over, or taken `at` that time, says nothing any more. A silence keeps back what was never tried; what is
-    replayed somebody asked for.
+    The end of a problem goes where its opening went, silenced or not, and so does an acknowledgement, while it is in
+    force `at` that time. A reminder of what is over, or acknowledged then, says nothing any more. A silence keeps back
+    what was never tried; what is replayed somebody asked for.
     """
     if delivery.type == EventType.PROBLEM_ACKNOWLEDGED:
-        return Part.WHOLE if delivery.is_opening_sent else None
-    if delivery.type == EventType.PROBLEM_REMINDER:
-        is_taken = delivery.acked_until is not None and at < delivery.acked_until
-        if is_taken or not delivery.is_problem_open:
-            return None
+        return Part.WHOLE if delivery.is_opening_sent and delivery.is_acknowledged(at) else None
+    if delivery.type == EventType.PROBLEM_REMINDER and (delivery.is_acknowledged(at) or not delivery.is_problem_open):
+        return None
     part = Part.WHOLE
     if delivery.closes and not delivery.is_opening_sent:
         if delivery.type in CLOSINGS or delivery.only_closes:

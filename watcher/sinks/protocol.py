@@ -6,7 +6,7 @@ from enum import Enum
 
 from watcher.domain.delivery import Delivery, ProblemMessage
 from watcher.domain.problems import SentOpening
-from watcher.domain.routing import GroupRules
+from watcher.domain.routing import GroupRules, IncidentRules
 from watcher.runtime.clock import Clock
 from watcher.sinks.output import StdoutOutput
 
@@ -62,8 +62,9 @@ class WorkerRules:
 
     `schedule_s` has the wait after each failure, the last one repeating, until a delivery is given up (`None`: never).
     A rate of infinity is no limit; with `breaks` failures may open its circuit breaker. Without a `group` each delivery
-    goes alone. It is reminded of open problems every `remind_every_s`, if ever. A sink that `keeps_messages` learns
-    with each delivery where the message of its problem is.
+    goes alone. With `incidents` problems are sent as incidents. What opens a problem waits `after_s` first, and goes
+    only if the problem is still open then, and nobody has acknowledged it. A sink is reminded of open problems every
+    `remind_every_s`, if ever. One that `keeps_messages` learns with each delivery where the message of its problem is.
     """
 
     schedule_s: tuple[float, ...]
@@ -71,8 +72,15 @@ class WorkerRules:
     rate_per_s: float
     breaks: bool = True
     group: GroupRules | None = None
+    incidents: IncidentRules | None = None
+    after_s: float = 0.0
     remind_every_s: float | None = None
     keeps_messages: bool = False
+
+    @property
+    def opening_wait_s(self) -> float:
+        """Return how long an opening waits from its recording."""
+        return max(self.after_s, self.incidents.wait_s if self.incidents else 0.0)
 
 
 @dataclass(frozen=True, slots=True)

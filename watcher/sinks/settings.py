@@ -199,7 +199,11 @@ class RemoteSettings(SinkSettings):
     retry: RetrySettings = RetrySettings()
     """When a failed delivery is tried again."""
     group: GroupSettings | None = Field(default=None, examples=["{by: [pipeline], wait: 30s}"])
-    """Sends events together: a webhook without `template` as a CloudEvents batch, else as one message."""
+    """Sends events together: a webhook without `template` as a CloudEvents batch, PagerDuty's problems as one incident,
+    all else as one message."""
+    after_s: Duration | None = Field(default=None, examples=["10m"])
+    """How long the event that opens a problem waits. It is sent only if the problem is still open then; while somebody
+    has acknowledged the problem it waits on. Without it, it is sent at once."""
     remind_every_s: Duration | None = Field(default=None, examples=["4h"])
     """How often `problem.reminder` is sent while a problem is open. Without it never."""
 
@@ -216,6 +220,7 @@ class RemoteSettings(SinkSettings):
             self.retry.give_up_after_s,
             self.rate_limit,
             group=None if self.group is None else GroupRules(self.group.by, self.group.wait_s, self.group_count),
+            after_s=self.after_s or 0.0,
             remind_every_s=self.remind_every_s,
         )
 

@@ -9,7 +9,7 @@ import binascii
 import hmac
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
@@ -30,14 +30,15 @@ from yarl import URL
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.problems import SentOpening
+from watcher.domain.routing import IncidentRules
 from watcher.runtime.settings import file_twin, one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.http_post import Poster
-from watcher.sinks.pagerduty import PagerDutyTemplate, RoutingKey
-from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
-from watcher.sinks.settings import BATCH_COUNT, HttpSinkSettings
+from watcher.sinks.pagerduty import INCIDENT_WAIT_S, PagerDutyTemplate, RoutingKey
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
+from watcher.sinks.settings import BATCH_COUNT, GroupSettings, HttpSinkSettings
 from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.teams import TeamsTemplate
 from watcher.sinks.template import (
@@ -45,7 +46,6 @@ from watcher.sinks.template import (
     BatchTemplate,
     EventTemplate,
     Message,
-    RequestSeries,
     Template,
     minimal_next,
 )
@@ -193,12 +193,20 @@ class WebhookSettings(HttpSinkSettings):
         return value
 
     @model_validator(mode="after")
-    def _one_incident_a_problem(self) -> Self:
-        if self.template == "pagerduty" and self.group is not None:
-            problem = "is not for template pagerduty, where each problem has an incident of its own"
-            remedy = "remove it; PagerDuty groups alerts by itself"
-            raise InvalidValueError(problem, remedy=remedy, quote=False, at="group")
+    def _grouped_as_incidents(self) -> Self:
+        if self.template == "pagerduty" and self.group is not None and "type" in self.group.by:
+            remedy = "write pipeline, account or labels.NAME"
+            raise InvalidValueError("type is not for incidents", remedy=remedy, quote=False, at="group")
         return self
+
+    @property
+    def rules(self) -> WorkerRules:
+        """Return how to send to it: to PagerDuty incidents."""
+        rules, group = super().rules, self.group or GroupSettings()
+        if self.template != "pagerduty":
+            return rules
+        wait_s = group.wait_s if "wait_s" in group.model_fields_set else INCIDENT_WAIT_S
+        return replace(rules, group=None, incidents=IncidentRules(group.by, wait_s))
 
     @property
     def address(self) -> str:
@@ -243,21 +251,29 @@ class WebhookSink(Sink):
         self._poster = poster
         self._template = template
         self._keys = keys
-        self._series = RequestSeries(context.take_slot)
+        self._take_slot = context.take_slot
         self._refreshing = asyncio.Lock()
         self._closed: set[UUID | None] = set()  # problems whose end went out: a refresh may have read them before
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Post a delivery or a group once, as its template says; the first request that is not taken ends it."""
+        """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
+
+        The next attempt posts all of its requests again: a receiver knows by their keys what it has already.
+        """
         closed = {each.problem for each in batch if each.closes}
         if closed and self.refresh_every_s is not None:  # a refresh that is under way may still say of these: open
             self._closed |= closed
             async with self._refreshing:
                 pass
         messages = await self._template.prepare(batch)
-        if len(messages) == 1:  # as nearly always
-            return await self._post(messages[0], batch)
-        return await self._series.send(batch[0], messages, lambda message: self._post(message, batch))
+        result = SendResult(SendOutcome.DELIVERED, "200")
+        for nth, message in enumerate(messages):
+            if nth:
+                await asyncio.sleep(self._take_slot())
+            result = await self._post(message, batch)
+            if not result.is_taken:
+                break
+        return result
 
     async def refresh(self, openings: Sequence[SentOpening]) -> SendResult:
         """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`.

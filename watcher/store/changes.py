@@ -9,6 +9,7 @@ from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
 from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.routing import IncidentRules
 from watcher.domain.rules import RuleState, UnjudgedEnd
 from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import Micros
@@ -120,7 +121,9 @@ class Take:
     """What the owner of a sink asks for: what is due at `now`, in at most `count` requests.
 
     Lanes in `skip` are on their way. At most `group_count` go together. While the breaker is open one delivery goes as
-    a `trial`: one that was never tried, or the one that was tried longest ago, due or not.
+    a `trial`: one that was never tried, or the one that was tried longest ago, due or not. Where problems are
+    `incidents`, all that waits of an incident goes together; `skip` has the keys of those that are on their way. A sink
+    that `defers_openings` gets none of them before it is due.
     """
 
     now: Micros
@@ -129,6 +132,8 @@ class Take:
     group_count: int = 1
     trial: Trial | None = None
     with_messages: bool = False
+    incidents: IncidentRules | None = None
+    defers_openings: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,16 +33,20 @@ from sqlalchemy import (
 
 from watcher.domain.delivery import TOGETHER_COUNT, Delivery, DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventType
-from watcher.domain.problems import CLOSINGS, TROUBLED_ENDS
+from watcher.domain.problems import CLOSINGS, PROBLEM_KINDS, TROUBLED_ENDS
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Backlog, Take, Taken, Turn
 from watcher.store.database import HotStatement
+from watcher.store.incidents import begin_own, join, key_of, load_incident, note_settled
 from watcher.store.problems import MESSAGE_OF_FAILING, MESSAGE_OF_PROBLEM, acked_until
 from watcher.store.sources import SourceNumbers, sink
-from watcher.store.tables import WAITING, ZERO, AnyRow, delivery, event, opens, problem
+from watcher.store.tables import WAITING, ZERO, AnyRow, delivery, event, incident, opens, problem
 
 CALLED_WITHIN_US = 45_000_000
 """With the longest wait of an open breaker, 30 s, everything is called within 75 s of a receiver's return."""
+
+TOGETHER_AT_MOST = 1_000
+"""Most deliveries about one incident in one batch."""
 
 _SPREAD = 7919
 """A prime: what waits is called forward evenly over that time, whatever the numbers of its events."""
@@ -128,9 +132,41 @@ _MEMBERS = (
     .order_by(delivery.c.number)
     .limit(bindparam("limit"))
 )
+_first = delivery.alias("first")
+_opening = event.alias("opening")
+_WAITING_OF_INCIDENT = (
+    select(delivery, *(event.c[name] for name in _OF_EVENT), EARLIER.label("earlier"))
+    .select_from(incident)
+    .join(problem, problem.c.id == incident.c.problem_id)
+    .join(_opening, and_(_opening.c.stream == problem.c.stream, _opening.c.sequence == problem.c.sequence))
+    .join(_first, and_(_first.c.number == _opening.c.id, _first.c.sink_id == incident.c.sink_id))
+    .join(delivery, and_(delivery.c.lane == _first.c.lane, delivery.c.sink_id + ZERO == _first.c.sink_id))
+    .join(event, and_(event.c.id == delivery.c.number, event.c.problem_id == problem.c.id))
+    .where(
+        incident.c.sink_id == bindparam("of_sink"),
+        incident.c.key == bindparam("of_key"),
+        delivery.c.state == WAITING,
+    )
+    .order_by(delivery.c.number)
+    .limit(bindparam("limit"))
+)
+_NOT_DUE = (
+    _DELIVERIES.add_columns(EARLIER.label("earlier"))
+    .where(
+        delivery.c.sink_id == bindparam("of_sink"),
+        delivery.c.state == WAITING,
+        delivery.c.tried == false(),
+        delivery.c.due_at > bindparam("now"),
+        event.c.problem_id.is_not(None),
+    )
+    .limit(bindparam("limit"))
+)
 _MEMBERS_OF_TRIAL = _MEMBERS.where(delivery.c.attempts < TOGETHER_COUNT)
 _OPENING = (
-    select(problem.c.closed_at, problem.c.acked_at, problem.c.acked_until, delivery.c.state, delivery.c.tried)
+    select(
+        *(problem.c.closed_at, problem.c.acked_at, problem.c.acked_until),
+        *(delivery.c.state, delivery.c.tried, delivery.c.answer),
+    )
     .select_from(problem)
     .outerjoin(event, opens(event, problem))
     .outerjoin(delivery, and_(delivery.c.number == event.c.id, delivery.c.sink_id == bindparam("of_sink")))
@@ -145,6 +181,7 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
     freed: list[dict[str, Any]] = []
     for turn in turns:
         sink_id = numbers[sink(turn.lease.name)]
+        note_settled(connection, sink_id, turn.attempts)
         for attempt in turn.attempts:
             is_waiting, stands = attempt.state is DeliveryState.WAITING, attempt.delivery
             first_due_at_s = stands.first_due_at_s
@@ -191,16 +228,12 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
     else:
         trial = _NEVER_TRIED if request.trial == "never_tried" else _TRIED_LONGEST_AGO
         heads = list(connection.execute(trial, of_sink))
+    if request.incidents is not None:
+        batches, heads = _take_incidents(connection, sink_id, heads, name=name, request=request)
     for row in heads:
         if row.lane in request.skip or row.number in taken:
             continue
-        # What waits for no others was due when it was recorded, whatever clock said so.
-        is_due = row.due_at <= request.now or not (row.tried or row.group_key)
-        if (
-            not (is_due or request.trial == "tried_longest_ago")
-            or row.group_key in groups
-            or len(batches) == request.count
-        ):
+        if not _may_go(row, request) or row.group_key in groups or len(batches) >= request.count:
             next_due_at = row.due_at if next_due_at is None else min(next_due_at, row.due_at)
             continue
         members = [row]
@@ -208,15 +241,72 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
             members = _members(connection, sink_id, row, request)
             groups.add(row.group_key)
             taken.update(member.number for member in members)
-        batch: list[Delivery] = []
-        for member in members:
-            sent = _delivery(member, name)
-            is_about_more = sent.problem is not None or request.with_messages
-            batch.append(_complete(connection, sink_id, sent, request) if is_about_more else sent)
-        batches.append(batch)
+        batches.append([_completed(connection, sink_id, member, name=name, request=request) for member in members])
     if next_due_at is None and len(heads) > request.count:  # groups took all that was looked at: there may be more
         next_due_at = heads[-1].due_at
     return Taken(batches, next_due_at)
+
+
+def _may_go(row: AnyRow, request: Take) -> bool:
+    # What waits for no others was due when it was recorded, whatever clock said so.
+    waits = row.tried or row.group_key or (_opens(row) and (request.incidents or request.defers_openings))
+    return row.due_at <= request.now or not waits or request.trial == "tried_longest_ago"
+
+
+def _take_incidents(
+    connection: Connection, sink_id: int, heads: Iterable[AnyRow], *, name: str, request: Take
+) -> tuple[list[list[Delivery]], list[AnyRow]]:
+    """Return a batch for each incident of which something may go, with all that waits of it; and the other heads.
+
+    What is new of an incident goes at once, also where an earlier delivery of it is yet to be tried again.
+    """
+    rules, key = request.incidents, {"of_sink": sink_id, "now": request.now, "limit": TOGETHER_AT_MOST}
+    assert rules is not None
+
+    def group_of(row: AnyRow) -> bytes | None:
+        return rules.group_of(name, account=row.account, pipeline=row.pipeline, labels=labels_of(row.labels))
+
+    not_due = [] if request.trial else connection.execute(_NOT_DUE, key).all()
+    not_due = [row for row in not_due if row.lane not in request.skip]
+    waiting = [] if request.defers_openings else [row for row in not_due if _opens(row) and row.earlier is None]
+    found: dict[bytes, dict[int, AnyRow]] = {}
+    others: list[AnyRow] = []
+    for row in heads:
+        if row.problem_id is None or row.lane in request.skip or not _may_go(row, request):
+            others.append(row)
+            continue
+        of_incident = key_of(connection, sink_id, row.problem_id)
+        if of_incident is None and _opens(row) and not row.tried:
+            of_incident = join(connection, sink_id, row, waiting, group_of=group_of, now=request.now)
+        elif of_incident is None:  # an earlier version sent its opening, if anybody did
+            about = _with_opening(connection, sink_id, UUID(bytes=row.problem_id), _delivery(row, name))
+            if about.is_opening_sent:
+                of_incident = begin_own(connection, sink_id, row.problem_id, now=request.now)
+        if of_incident is None:
+            others.append(row)
+        elif of_incident not in request.skip:
+            found.setdefault(of_incident, {})[row.number] = row
+    for row in not_due:
+        of_incident = None if _opens(row) else key_of(connection, sink_id, row.problem_id)
+        if of_incident is not None and of_incident not in request.skip:
+            found.setdefault(of_incident, {})
+    batches: list[list[Delivery]] = []
+    for of_incident, rows in found.items():
+        if len(batches) == request.count:
+            others += rows.values()
+            continue
+        for row in connection.execute(_WAITING_OF_INCIDENT, key | {"of_key": of_incident}):
+            if row.earlier is None or row.earlier in rows:
+                rows[row.number] = row
+        stands = load_incident(connection, sink_id, of_incident)
+        batch = [_completed(connection, sink_id, row, name=name, request=request) for _, row in sorted(rows.items())]
+        if batch:
+            batches.append([replace(each, incident=stands) for each in batch])
+    return batches, others
+
+
+def _opens(row: AnyRow) -> bool:
+    return row.type in PROBLEM_KINDS
 
 
 def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:
@@ -268,9 +358,14 @@ def labels_of(text: str | None) -> dict[str, str]:
     return {} if text is None else json.loads(text)
 
 
-def _complete(connection: Connection, sink_id: int, sent: Delivery, request: Take) -> Delivery:
+def _completed(connection: Connection, sink_id: int, row: AnyRow, *, name: str, request: Take) -> Delivery:
+    """Return a delivery with what is known of its problem and of the sink's messages."""
+    sent = _delivery(row, name)
+    if sent.problem is None and not request.with_messages:
+        return sent
     is_told_after = sent.closes or sent.type in {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED}
-    if sent.problem is not None and (is_told_after or sent.replayed):
+    is_deferred = request.defers_openings and sent.opens
+    if sent.problem is not None and (is_told_after or is_deferred or sent.replayed):
         sent = _with_opening(connection, sink_id, sent.problem, sent)
     key: dict[str, Any] = {"of_sink": sink_id, "of_pipeline": f"{sent.account}/{sent.pipeline}"}
     if request.with_messages and sent.problem is not None:
@@ -299,7 +394,14 @@ def _with_opening(connection: Connection, sink_id: int, problem_id: UUID, sent: 
     # What only closes went where the opening had gone, which retention may have taken since.
     is_sent = any(told) if told else sent.type in CLOSINGS
     is_open = rows[0].closed_at is None
-    return replace(sent, is_opening_sent=is_sent, is_problem_open=is_open, acked_until=acked_until(rows[0]))
+    silenced_as = None if is_sent else rows[-1].answer
+    return replace(
+        sent,
+        is_opening_sent=is_sent,
+        is_problem_open=is_open,
+        acked_until=acked_until(rows[0]),
+        silenced_as=silenced_as,
+    )
 
 
 _BACKLOG = text(

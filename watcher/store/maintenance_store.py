@@ -25,6 +25,7 @@ from watcher.store.tables import (
     action,
     delivery,
     event,
+    incident,
     opens,
     problem,
     problem_message,
@@ -124,14 +125,26 @@ def prune_source_events(connection: Connection, *, before: int, after: Position)
     return 0, rows[-1]._asdict() if len(rows) == ROWS_COUNT else None
 
 
-_CLOSED = select(problem.c.id).where(problem.c.closed_at < bindparam("before")).order_by(problem.c.id).limit(ROWS_COUNT)
+# A pager that is configured still has to learn that an incident is over: until then its problems stay.
+_AT_A_PAGER = (
+    select(incident.c.sink_id)
+    .join(source, source.c.id == incident.c.sink_id)
+    .where(incident.c.problem_id == problem.c.id, ~incident.c.resolved, source.c.absent_since.is_(None))
+    .exists()
+)
+_CLOSED = (
+    select(problem.c.id)
+    .where(problem.c.closed_at < bindparam("before"), ~_AT_A_PAGER)
+    .order_by(problem.c.id)
+    .limit(ROWS_COUNT)
+)
 
 
 def prune_problems(connection: Connection, *, before: int, after: Position) -> Pruned:
     """Delete a page of the problems that were closed before that moment; the next page begins where this one did."""
     ids = connection.execute(_CLOSED, {"before": before}).scalars().all()
     if ids:
-        for key in (reminder.c.problem_id, problem_message.c.problem_id, problem.c.id):
+        for key in (reminder.c.problem_id, problem_message.c.problem_id, incident.c.problem_id, problem.c.id):
             connection.execute(delete(key.table).where(key.in_(ids)))
     return 0, after if len(ids) == ROWS_COUNT else None
 

@@ -233,6 +233,13 @@ _BODIES = select(events.c.stream, events.c.sequence, events.c.body).where(
 )
 
 
+# What keeps an opening waiting is over: neither it nor its closing is to wait for longer.
+_CALL_OPENING = text(
+    "UPDATE delivery SET due_at = :now WHERE lane = :lane AND state = 'waiting' AND tried = false"
+    " AND group_key IS NULL AND due_at + 0 > :now"
+)
+
+
 class Outbox:
     """Writes events, each recorded a little later than the one before, so that they have an order, and deliveries."""
 
@@ -275,6 +282,8 @@ class Outbox:
                 if deliveries:  # its opening may be of this transaction
                     _DELIVERY.run(connection, *deliveries)
                     deliveries = []
+                if entry.event.closes:
+                    connection.execute(_CALL_OPENING, {"lane": entry.event.lane, "now": now})
                 # A sink has been told of some problems twice.
                 for other in dict.fromkeys(connection.execute(_SINKS_OF, {"of_problem": row["problem_id"]})):
                     if other.name not in entry.sinks:

@@ -16,7 +16,7 @@ from watcher.store.deliveries import IS_HEAD, LET_GO
 from watcher.store.problems import acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of
 from watcher.store.sql_store import LeasedStore
-from watcher.store.tables import WAITING, action, delivery, event, opens, problem, reminder, source
+from watcher.store.tables import WAITING, action, delivery, event, incident, opens, problem, reminder, source
 
 _FAILURES = select(func.coalesce(func.sum(delivery.c.attempts), 0)).where(
     delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, delivery.c.tried == true()
@@ -54,7 +54,11 @@ _RELEASE_OPENING = text(_RELEASE + "= :of_number")
 _RELEASE_ACKNOWLEDGEMENTS = text(_RELEASE + "IN (SELECT id FROM event WHERE stream = :of_stream)")
 _TAKEN = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED)
 _SENT = (
-    select(problem, delivery.c.recorded_at, delivery.c.settled_at, reminder.c.reminded_at, event.c.body)
+    select(
+        problem,
+        *(delivery.c.recorded_at, delivery.c.settled_at, reminder.c.reminded_at),
+        *(incident.c.key.label("incident"), event.c.body),
+    )
     .select_from(problem)
     .join(event, opens(event, problem))
     .join(
@@ -62,6 +66,7 @@ _SENT = (
         (delivery.c.number == event.c.id) & (delivery.c.sink_id == bindparam("of_sink")) & delivery.c.state.in_(_TAKEN),
     )
     .outerjoin(reminder, (reminder.c.problem_id == problem.c.id) & (reminder.c.sink_id == delivery.c.sink_id))
+    .outerjoin(incident, (incident.c.problem_id == problem.c.id) & (incident.c.sink_id == delivery.c.sink_id))
     .order_by(problem.c.opened_at, problem.c.id, event.c.sequence)
 )
 _SENT_OPEN = _SENT.where(problem.c.closed_at.is_(None))
@@ -161,6 +166,7 @@ class SinkStore(LeasedStore):
                     reminded_at=row.reminded_at,
                     closed_at=None if row.closed_at is None else from_us(row.closed_at),
                     acked_until=acked_until(row),
+                    incident=row.incident,
                 )
                 for row in {row.id: row for row in rows}.values()  # the last opening of each
             ]

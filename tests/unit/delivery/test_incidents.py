@@ -1,0 +1,401 @@
+"""What a pager is sent of problems that open together: one incident, as it stands when it is sent."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from pager_rig import PagerRig
+from stores import backlog_of, operator_of, upkeep
+from worker_rig import DELIVERED, FAILED, REFUSED, RULES
+
+from watcher.domain.event import EventType
+from watcher.domain.routing import IncidentRules, Silence
+from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
+
+BY_PIPELINE = replace(RULES, incidents=IncidentRules(("pipeline",), wait_s=10.0), rate_per_s=2.0)
+BY_ACCOUNT = replace(BY_PIPELINE, incidents=IncidentRules(("account",), wait_s=10.0))
+BY_TEAM = replace(BY_PIPELINE, incidents=IncidentRules(("labels.team",), wait_s=10.0))
+BUSY_FOR_AN_HOUR = SendResult(SendOutcome.RETRY, "503", retry_after_s=3600)
+
+
+@pytest.fixture
+async def pager(tmp_path: Path) -> AsyncIterator[PagerRig]:
+    rig = PagerRig(tmp_path / "watcher.db")
+    yield rig
+    assert (rig.pager.complaints, rig.ends) == ([], [])
+    await rig.kill()
+
+
+async def test_forty_pipelines_that_fail_at_once_are_one_incident_by_account(pager: PagerRig) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    problems = [(f"Agent {number}", await pager.opens(f"Agent {number}")) for number in range(40)]
+    await pager.later(9.9)
+    assert pager.pager.taken == []
+    await pager.later(0.2)
+    (page,) = pager.pager.taken
+    summary = "40 pipelines failing in account default; newest: Agent 39, Greeting: error of Agent 39"
+    assert (page["event_action"], page["payload"]["summary"]) == ("trigger", summary)
+    assert page["payload"]["custom_details"]["open"] == {"pipeline.failing": 40}
+    assert await backlog_of(pager.real_store) == {}
+    for name, problem in problems:
+        await pager.closes(name, problem)
+        await pager.later(1)
+    assert pager.pager.state == {page["dedup_key"]: "resolved"}
+
+
+async def test_hung_executions_of_a_pipeline_are_one_incident_though_half_of_them_then_fail(pager: PagerRig) -> None:
+    await pager.start(rules=BY_PIPELINE)
+    problems = {}
+    for number in range(8):
+        problems[number] = await pager.hangs(f"run {number}")
+        await pager.later(6)
+    for number in range(4):
+        await pager.ends_overdue(f"run {number}", problems[number])
+    await pager.later(10)
+    assert (len(pager.pager.pages), len(pager.pager.open())) == (1, 1)
+    for number in range(4, 8):
+        await pager.ends_overdue(f"run {number}", problems[number], type_=EventType.EXECUTION_SUCCESS)
+    await pager.later(10)
+    assert (len(pager.pager.pages), pager.pager.open()) == (1, [])
+
+
+@pytest.mark.parametrize("cause", ["eleven minutes later", "after an acknowledgement", "after it was resolved"])
+async def test_a_second_cause_is_an_incident_of_its_own(pager: PagerRig, cause: str) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    first = await pager.opens("one")
+    await pager.later(30)
+    if cause == "eleven minutes later":
+        await pager.later(660)
+    elif cause == "after an acknowledgement":
+        await pager.acknowledge(first)
+    else:
+        await pager.closes("one", first)
+    await pager.later(1)
+    second = await pager.opens("two")
+    await pager.later(30)
+    assert len(pager.pager.pages) == 2
+    assert pager.pager.summaries()[1] == "two keeps failing, last at Greeting: error of two"
+    await pager.closes("two", second)
+    if cause != "after it was resolved":
+        await pager.closes("one", first)
+    await pager.later(30)
+    assert pager.pager.open() == []
+
+
+async def test_what_opens_within_ten_minutes_joins_and_pages_nobody_again(pager: PagerRig) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    await pager.opens("one")
+    await pager.later(500)
+    await pager.opens("two")
+    await pager.hangs("run")
+    await pager.later(30)
+    assert len(pager.pager.pages) == 1
+    summary = "2 pipelines failing, 1 execution overdue in account default; newest: Agent"
+    assert pager.pager.taken[-1]["payload"]["summary"] == summary
+    assert pager.pager.taken[-1]["payload"]["severity"] == "critical"
+
+
+async def test_an_incident_is_acknowledged_once_all_of_its_open_problems_are(pager: PagerRig) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    one, two = await pager.opens("one"), await pager.opens("two")
+    await pager.later(20)
+    await pager.acknowledge(one)
+    await pager.later(5)
+    assert list(pager.pager.state.values()) == ["triggered"]
+    await pager.closes("two", two)
+    await pager.later(5)
+    assert list(pager.pager.state.values()) == ["acknowledged"]
+    await pager.closes("one", one)
+    await pager.later(5)
+    assert list(pager.pager.state.values()) == ["resolved"]
+
+
+async def test_a_problem_without_the_field_is_an_incident_of_its_own(pager: PagerRig) -> None:
+    await pager.start(rules=BY_TEAM)
+    await pager.opens("one", team="sales")
+    await pager.opens("two", team="sales")
+    other = await pager.opens("three")
+    await pager.later(20)
+    assert len(pager.pager.pages) == 2
+    assert str(other.id) in pager.pager.state
+
+
+async def test_a_problem_stays_in_its_incident_when_group_by_changes(pager: PagerRig) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    one, two = await pager.opens("one"), await pager.opens("two")
+    await pager.later(20)
+    await pager.restart_with(BY_PIPELINE)
+    three = await pager.opens("three")
+    await pager.later(20)
+    assert len(pager.pager.pages) == 2
+    await pager.restart_with(BY_TEAM)
+    for name, problem in (("two", two), ("three", three), ("one", one)):
+        await pager.closes(name, problem)
+    await pager.later(20)
+    assert (len(pager.pager.pages), pager.pager.open()) == (2, [])
+
+
+async def test_a_trigger_that_fails_is_replaced_at_once_by_what_is_newer(pager: PagerRig) -> None:
+    """The next attempt of the first is an hour away."""
+    await pager.start(rules=BY_ACCOUNT)
+    pager.pager.answer = lambda event: BUSY_FOR_AN_HOUR if "error of one" in str(event) else DELIVERED
+    one = await pager.opens("one")
+    await pager.later(20)
+    assert pager.pager.pages == []
+    two = await pager.opens("two")
+    await pager.later(11)
+    assert pager.pager.summaries() == ["2 pipelines failing in account default; newest: two, Greeting: error of two"]
+    assert await backlog_of(pager.real_store) == {}
+    await pager.closes("two", two)
+    await pager.later(1)
+    assert [event["event_action"] for event in pager.pager.refused[-1:]] == ["trigger"]
+    await pager.closes("one", one)
+    await pager.later(1)
+    assert pager.pager.open() == []
+    assert await backlog_of(pager.real_store) == {}
+
+
+async def test_of_an_event_that_is_refused_the_next_attempt_leaves_out_what_others_call_something(
+    pager: PagerRig,
+) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    pager.pager.answer = lambda event: REFUSED if "error of one" in str(event) else DELIVERED
+    one = await pager.opens("one")
+    await pager.later(60)
+    assert pager.pager.summaries() == ["1 pipeline failing in account default"]
+    await pager.closes("one", one)
+    await pager.later(5)
+    assert pager.pager.open() == []
+
+
+async def test_while_one_request_is_under_way_no_other_goes_for_the_same_incident(pager: PagerRig) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    one, two = await pager.opens("one"), await pager.opens("two")
+    sent, answer = pager.pager.send, asyncio.get_running_loop().create_future()
+
+    async def slowly(batch: object) -> SendResult:
+        await answer
+        return await sent(batch)  # type: ignore[arg-type]
+
+    pager.pager.send = slowly  # type: ignore[method-assign]
+    pager.clock.passed_s += 11
+    await pager.worker.tick()
+    for name, problem in (("one", one), ("two", two)):
+        await pager.closes(name, problem)
+        pager.clock.passed_s += 2
+        await pager.worker.tick()
+        assert len(pager.worker._sending) == 1
+    answer.set_result(None)
+    await pager.later(5)
+    assert [event["event_action"] for event in pager.pager.taken] == ["trigger", "resolve"]
+
+
+async def test_a_kill_before_the_answer_is_written_repeats_the_trigger_under_the_same_key(pager: PagerRig) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    one = await pager.opens("one")
+    pager.clock.passed_s += 11
+    await pager.worker.tick()
+    await pager.settle()
+    assert len(pager.pager.pages) == 1
+    await pager.kill()
+    await pager.start(rules=BY_ACCOUNT)
+    two = await pager.opens("two")
+    await pager.later(20)
+    assert len(pager.pager.pages) == 1
+    await pager.closes("one", one)
+    await pager.closes("two", two)
+    await pager.later(5)
+    assert pager.pager.open() == []
+
+
+async def test_a_problem_that_closes_while_nobody_runs_is_resolved_after_a_kill(pager: PagerRig) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    one = await pager.opens("one")
+    pager.clock.passed_s += 11
+    await pager.worker.tick()
+    await pager.settle()
+    await pager.kill()
+    pager.clock.passed_s += 900
+    await pager.start(rules=BY_ACCOUNT)
+    await pager.closes("one", one)
+    await pager.later(5)
+    assert [event["event_action"] for event in pager.pager.taken] == ["trigger", "resolve"]
+    assert pager.pager.open() == []
+
+
+async def test_a_silenced_opening_joins_when_it_is_released(pager: PagerRig) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    one = await pager.opens("one")
+    await pager.later(20)
+    now = pager.clock.now()
+    pager.silences.all = [Silence(now, now + timedelta(minutes=5), sinks=("ops",))]
+    two = await pager.opens("two")
+    await pager.later(20)
+    await pager.closes("one", one)
+    await pager.later(20)
+    assert (len(pager.pager.pages), pager.pager.open()) == (1, [])  # two is not in the incident of one
+    await pager.later(600)
+    assert pager.pager.summaries()[1:] == ["two keeps failing, last at Greeting: error of two"]
+    await pager.closes("two", two)
+    await pager.later(5)
+    assert pager.pager.open() == []
+
+
+async def test_an_incident_is_reminded_of_once(pager: PagerRig) -> None:
+    await pager.start(rules=replace(BY_ACCOUNT, remind_every_s=3600.0))
+    for number in range(40):
+        await pager.opens(f"Agent {number}")
+    await pager.later(20)
+    for count in (2, 3):
+        await pager.later(3600)
+        assert len(pager.pager.taken) == count
+    assert len(pager.pager.pages) == 1
+
+
+async def test_a_reminder_of_a_single_problem_says_for_how_long(pager: PagerRig) -> None:
+    await pager.start(rules=replace(BY_ACCOUNT, remind_every_s=3600.0))
+    await pager.opens("one")
+    await pager.later(3700)
+    assert pager.pager.taken[-1]["payload"]["summary"].startswith("Still open after 1 h")
+
+
+async def test_a_dead_opening_that_is_replayed_says_how_its_incident_stands(pager: PagerRig) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    pager.pager.answer = lambda _: REFUSED
+    one, two = await pager.opens("one"), await pager.opens("two")
+    await pager.later(3600)
+    pager.pager.answer = lambda _: DELIVERED
+    await pager.acknowledge(one)
+    await pager.closes("two", two)
+    await pager.later(5)
+    assert await operator_of(pager.real_store).replay("ops", None) == 2
+    await pager.later(5)
+    assert {event["event_action"] for event in pager.pager.taken} == {"acknowledge"}
+    await pager.closes("one", one)
+    await pager.later(5)
+    assert pager.pager.open() == []
+
+
+async def test_a_problem_that_an_earlier_version_sent_keeps_its_own_key(pager: PagerRig) -> None:
+    await pager.start(rules=RULES)  # no incidents: deliveries are settled as a version before did it
+    one = await pager.opens("one")
+    await pager.later(1)
+    await pager.restart_with(BY_ACCOUNT)
+    pager.pager.taken.clear()
+    await pager.acknowledge(one)
+    await pager.later(1)
+    await pager.closes("one", one)
+    await pager.later(1)
+    said = [(event["event_action"], event["dedup_key"]) for event in pager.pager.taken]
+    assert said == [("acknowledge", str(one.id)), ("resolve", str(one.id))]
+
+
+async def test_members_of_an_incident_that_is_not_resolved_are_kept(pager: PagerRig) -> None:
+    """Retention took a problem, and its closing, which still waited, would have resolved a key that nobody knows."""
+    await pager.start(rules=BY_ACCOUNT)
+    one = await pager.opens("one")
+    await pager.later(20)
+    pager.pager.answer = lambda _: FAILED
+    await pager.closes("one", one)
+    await pager.later(60)
+    store = await upkeep(pager.real_store)
+    async for _ in store.prune(ended_before=pager.clock.steady_us(), keep=lambda *_: False):
+        pass
+    pager.pager.answer = lambda _: DELIVERED
+    await pager.later(3600)
+    assert pager.pager.open() == []
+
+
+def deferred(rules: WorkerRules = BY_PIPELINE) -> WorkerRules:
+    return replace(rules, after_s=600.0)
+
+
+async def test_after_ten_minutes_only_what_is_still_open_pages(pager: PagerRig) -> None:
+    await pager.start(rules=deferred())
+    short, long = await pager.opens("short"), await pager.opens("long")
+    await pager.later(540)
+    await pager.closes("short", short)
+    await pager.later(61)
+    assert pager.pager.summaries() == ["long keeps failing, last at Greeting: error of long"]
+    await pager.closes("long", long)
+    await pager.later(5)
+    assert [event["event_action"] for event in pager.pager.taken] == ["trigger", "resolve"]
+
+
+async def test_what_closes_before_after_has_passed_leaves_nothing_waiting(pager: PagerRig) -> None:
+    await pager.start(rules=deferred())
+    problem = await pager.hangs("run")
+    await pager.later(60)
+    await pager.ends_overdue("run", problem)
+    await pager.later(1)
+    assert await backlog_of(pager.real_store) == {}
+    assert pager.answers_of("run") == [("silenced", "after"), ("silenced", "after")]
+    pager.silences.all = [Silence(pager.clock.now(), pager.clock.now() + timedelta(seconds=9), sinks=("ops",))]
+    await pager.later(700)
+    assert pager.pager.taken == []
+
+
+async def test_what_is_acknowledged_waits_on_and_pages_when_the_acknowledgement_is_over(pager: PagerRig) -> None:
+    await pager.start(rules=deferred())
+    problem = await pager.opens("one")
+    await pager.later(300)
+    await pager.acknowledge(problem, until=pager.clock.now() + timedelta(hours=1))
+    await pager.later(3599)
+    assert pager.pager.taken == []
+    await pager.later(2)
+    assert [event["event_action"] for event in pager.pager.taken] == ["trigger"]
+    assert await backlog_of(pager.real_store) == {}
+
+
+async def test_an_acknowledgement_that_is_taken_back_lets_the_opening_go_within_a_minute(pager: PagerRig) -> None:
+    await pager.start(rules=deferred())
+    problem = await pager.opens("one")
+    await pager.acknowledge(problem)
+    await pager.later(7200)
+    assert pager.pager.taken == []
+    assert await operator_of(pager.real_store).unacknowledge(problem.id)
+    await pager.later(61)
+    assert [event["event_action"] for event in pager.pager.taken] == ["trigger"]
+
+
+async def test_an_opening_waits_over_a_restart_and_its_closing_then_goes_nowhere(pager: PagerRig) -> None:
+    await pager.start(rules=deferred())
+    one = await pager.opens("one")
+    await pager.later(300)
+    await pager.restart_with(deferred())
+    await pager.later(200)
+    await pager.closes("one", one)
+    await pager.later(300)
+    assert pager.pager.taken == []
+
+
+async def test_an_opening_that_may_have_been_sent_before_a_kill_is_resolved(pager: PagerRig) -> None:
+    await pager.start(rules=deferred())
+    one = await pager.opens("one")
+    pager.clock.passed_s += 601
+    await pager.worker.tick()
+    await pager.settle()
+    assert len(pager.pager.pages) == 1
+    await pager.kill()
+    await pager.start(rules=deferred())
+    await pager.acknowledge(one)
+    await pager.later(100)
+    await pager.closes("one", one)
+    await pager.later(100)
+    assert pager.pager.open() == []
+
+
+async def test_an_earlier_event_that_fails_does_not_let_an_opening_go_before_its_time(pager: PagerRig) -> None:
+    await pager.start(rules=deferred(RULES))
+    pager.pager.answer = lambda _: FAILED
+    await pager.starts("run")
+    await pager.later(1)
+    await pager.hangs("run")
+    pager.pager.answer = lambda _: DELIVERED
+    await pager.later(60)
+    assert len(pager.pager.taken) == 1
+    await pager.later(600)
+    assert len(pager.pager.taken) == 2

@@ -1,0 +1,122 @@
+"""Incidents: which problems a pager shows as one, and how these stand when deliveries about them are taken.
+
+A problem joins an incident in the transaction that takes its opening, before anything of it is sent, and stays in it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from uuid import UUID, uuid5
+
+from sqlalchemy import Connection, and_, bindparam, delete, func, select, text
+
+from watcher.domain.delivery import DeliveryState
+from watcher.domain.envelope import NAMESPACE
+from watcher.domain.problems import Incident, IncidentProblem
+from watcher.domain.timestamps import Micros
+from watcher.store.changes import AttemptRecord
+from watcher.store.problems import acked_until, problem_of
+from watcher.store.tables import AnyRow, event, incident, problem
+
+JOINED_FOR_US = 600_000_000
+"""Time from its first trigger in which an incident takes problems. A later trigger under its key would page nobody."""
+
+GroupOf = Callable[[AnyRow], bytes | None]
+"""Returns the group whose incidents an opening joins, by its row; `None` if its problem is an incident of its own."""
+
+_OF_PROBLEM = (incident.c.problem_id == bindparam("of_problem"), incident.c.sink_id == bindparam("of_sink"))
+_MEMBER = select(incident.c.key).where(*_OF_PROBLEM)
+_LEAVE = delete(incident).where(*_OF_PROBLEM)
+_NEWEST = (
+    select(
+        incident.c.nth,
+        incident.c.begun_at,
+        func.count(problem.c.acked_at).label("acked_count"),
+        (func.count(problem.c.id) - func.count(problem.c.closed_at)).label("open_count"),
+    )
+    .select_from(incident)
+    .outerjoin(problem, problem.c.id == incident.c.problem_id)
+    .where(incident.c.sink_id == bindparam("of_sink"), incident.c.group_key == bindparam("of_group"))
+    .group_by(incident.c.nth, incident.c.begun_at)
+    .order_by(incident.c.nth.desc())
+    .limit(1)
+)
+_JOIN = text(
+    "INSERT INTO incident (problem_id, sink_id, key, group_key, nth, begun_at)"
+    " VALUES (:of_problem, :of_sink, :key, :group_key, :nth, :begun_at) ON CONFLICT DO NOTHING"
+)
+_OPEN = (
+    select(problem, event.c.account, event.c.pipeline, event.c.body)
+    .select_from(incident)
+    .join(problem, problem.c.id == incident.c.problem_id)
+    .outerjoin(event, and_(event.c.stream == problem.c.stream, event.c.sequence == problem.c.sequence))
+    .where(
+        incident.c.sink_id == bindparam("of_sink"),
+        incident.c.key == bindparam("of_key"),
+        problem.c.closed_at.is_(None),
+    )
+    .order_by(problem.c.opened_at, problem.c.id)
+)
+_RESOLVED = text("UPDATE incident SET resolved = true WHERE sink_id = :of_sink AND key = :of_key")
+
+
+def key_of(connection: Connection, sink_id: int, problem_id: bytes) -> bytes | None:
+    """Return the key of the incident that a problem is in at a sink."""
+    return connection.scalar(_MEMBER, {"of_problem": problem_id, "of_sink": sink_id})
+
+
+def join(
+    connection: Connection, sink_id: int, first: AnyRow, others: Iterable[AnyRow], *, group_of: GroupOf, now: Micros
+) -> bytes:
+    """Let the problem of an opening join the newest incident of its group, or begin the next; return its key.
+
+    The problems of `others`, openings that wait for their group, join with it. No incident takes a problem more than
+    ten minutes after its first trigger, after one of its problems was acknowledged, or once all of them are closed.
+    """
+    group = group_of(first)
+    if group is None:
+        return begin_own(connection, sink_id, first.problem_id, now=now)
+    newest = connection.execute(_NEWEST, {"of_sink": sink_id, "of_group": group}).one_or_none()
+    if newest and newest.open_count and not newest.acked_count and now - newest.begun_at < JOINED_FOR_US:
+        nth, begun_at = newest.nth, newest.begun_at
+    else:
+        nth, begun_at = newest.nth + 1 if newest else 1, now
+    key = uuid5(NAMESPACE, f"incident/{group.hex()}/{nth}").bytes
+    of_incident = {"of_sink": sink_id, "key": key, "group_key": group, "nth": nth, "begun_at": begun_at}
+    members = [first, *(each for each in others if group_of(each) == group)]
+    connection.execute(_JOIN, [of_incident | {"of_problem": each.problem_id} for each in members])
+    return key
+
+
+def begin_own(connection: Connection, sink_id: int, problem_id: bytes, *, now: Micros) -> bytes:
+    """Let a problem be an incident of its own, whose key is the problem's id; return that."""
+    own = {"key": problem_id, "group_key": None, "nth": 1, "begun_at": now}
+    connection.execute(_JOIN, own | {"of_problem": problem_id, "of_sink": sink_id})
+    return problem_id
+
+
+def load_incident(connection: Connection, sink_id: int, key: bytes) -> Incident:
+    """Return how an incident stands."""
+    rows: Sequence[AnyRow] = connection.execute(_OPEN, {"of_sink": sink_id, "of_key": key}).all()
+    untils = [acked_until(row) for row in rows]
+    acked = [until for until in untils if until is not None]
+    return Incident(
+        UUID(bytes=key),
+        [IncidentProblem(problem_of(row), row.account, row.pipeline) for row in rows],
+        rows[-1].body if rows else None,
+        min(acked) if acked and len(acked) == len(untils) else None,
+    )
+
+
+def note_settled(connection: Connection, sink_id: int, attempts: Iterable[AttemptRecord]) -> None:
+    """Write what settled deliveries mean for their incidents.
+
+    A problem whose opening is not sent after all leaves its incident. An incident without open problems is resolved
+    once its receiver took that.
+    """
+    for attempt in attempts:
+        stands = attempt.delivery
+        if stands.incident is None or stands.problem is None:
+            continue
+        if stands.opens and not attempt.tried:
+            connection.execute(_LEAVE, {"of_problem": stands.problem.bytes, "of_sink": sink_id})
+        elif not stands.incident.problems and attempt.state is not DeliveryState.WAITING:
+            connection.execute(_RESOLVED, {"of_sink": sink_id, "of_key": stands.incident.key.bytes})
