@@ -14,7 +14,8 @@ from worker_rig import FakeClock
 from documents.canvas import LEFT, LINE, LINK, MUTED, TEXT, WIDTH, Canvas
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.envelope import timestamp
-from watcher.domain.event import EventType
+from watcher.domain.event import EventKey, EventType
+from watcher.domain.problems import Incident, IncidentProblem, Problem
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.pagerduty import PagerDutyTemplate
@@ -135,10 +136,17 @@ def _draw_element(canvas: Canvas, element: Mapping[str, Any]) -> None:
 
 
 def pagerduty_picture() -> str:
-    """Draw the incident that a problem's opening triggers, and its end."""
+    """Draw an incident of several problems, and its end."""
     template = PagerDutyTemplate(routing_key="k" * 32)
-    (trigger,) = (json.loads(message.body) for message in template.messages([_failing()]))
-    (resolve,) = (json.loads(message.body) for message in template.messages([sample(EventType.PIPELINE_RECOVERED)]))
+    kinds = [EventType.EXECUTION_OVERDUE] * 3 + [EventType.PIPELINE_FAILING] * 9
+    problems = [
+        IncidentProblem(Problem(UUID(int=number), kind, OPENED_AT, EventKey(b"s", 1)), "default", f"p{number}")
+        for number, kind in enumerate(kinds)
+    ]
+    begins = replace(_failing(), incident=Incident(UUID(PROBLEM), problems, _failing().body))
+    ends = replace(sample(EventType.PIPELINE_RECOVERED), incident=Incident(UUID(PROBLEM)))
+    (trigger,) = (json.loads(message.body) for message in template.messages([begins]))
+    (resolve,) = (json.loads(message.body) for message in template.messages([ends]))
     assert trigger["dedup_key"] == resolve["dedup_key"]
     payload, canvas = trigger["payload"], Canvas()
     canvas.paragraph(payload["summary"], size=17, bold=True)
@@ -149,7 +157,7 @@ def pagerduty_picture() -> str:
     canvas.paragraph("Custom details", bold=True)
     for name, value in _flat(payload["custom_details"]):
         canvas.paragraph(f"{name}: {json.dumps(value) if isinstance(value, list) else value}", size=12)
-    end = f"At the end of the problem: event_action {resolve['event_action']}, with the same dedup key"
+    end = f"Once all problems are over: event_action {resolve['event_action']}, with the same dedup key"
     canvas.paragraph(end, colour=MUTED)
     return canvas.svg("An incident at PagerDuty")
 

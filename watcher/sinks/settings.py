@@ -199,8 +199,8 @@ class RemoteSettings(SinkSettings):
     retry: RetrySettings = RetrySettings()
     """When a failed delivery is tried again."""
     group: GroupSettings | None = Field(default=None, examples=["{by: [pipeline], wait: 30s}"])
-    """Sends events together: a webhook without `template` as a CloudEvents batch, PagerDuty's problems as one incident,
-    all else as one message."""
+    """Sends events together: a webhook without `template` as a CloudEvents batch, PagerDuty's problems as one
+    incident (`wait` is 10s there), all else as one message."""
     after_s: Duration | None = Field(default=None, examples=["10m"])
     """How long the event that opens a problem waits. It is sent only if the problem is still open then; while somebody
     has acknowledged the problem it waits on. Without it, it is sent at once."""

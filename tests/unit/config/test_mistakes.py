@@ -272,9 +272,9 @@ TABLE = [
      '5:18: sinks.ops.group.max: "10001" cannot be used; input should be less than or equal to 10000'),
     (HOOK + "    group: {waits: 30s}",
      '5:13: sinks.ops.group.waits: unknown key "waits"; did you mean "wait"? Allowed: by, wait, max'),
-    (HOOK + "    template: pagerduty\n    routing_key: " + "k" * 32 + "\n    group: {wait: 1m}",
-     ("7:12: sinks.ops.group: is not for template pagerduty, where each problem has an incident of its own; remove it; "
-     "PagerDuty groups alerts by itself")),
+    (HOOK + "    template: pagerduty\n    routing_key: " + "k" * 32 + "\n    group: {by: [type]}",
+     "7:12: sinks.ops.group: type is not for incidents; write pipeline, account or labels.NAME"),
+    (HOOK + "    after: 10", '5:12: sinks.ops.after: "10" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
     # the rest
     ("store: {url: 'sqlite://watcher.db'}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {url: 'sqlite:///:memory:'}", f"1:14: store.url: is not the address of a {SQLITE}"),

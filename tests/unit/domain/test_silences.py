@@ -19,7 +19,7 @@ DEGRADED = sample(EventType.ACCOUNT_DEGRADED)
 LONE_CLOSING = sample(EventType.PIPELINE_RECOVERED)
 BOTH = next(each for each in OVERDUE_ENDS if each.type == EventType.EXECUTION_FAILED)
 REMINDER = sample(EventType.PROBLEM_REMINDER)
-ACKNOWLEDGED = sample(EventType.PROBLEM_ACKNOWLEDGED)
+ACKNOWLEDGED = replace(sample(EventType.PROBLEM_ACKNOWLEDGED), acked_until=AT + timedelta(hours=1))
 
 
 def silence(**wanted: Any) -> Silence:
@@ -125,6 +125,8 @@ def unsent(delivery: Delivery) -> Delivery:
         (replace(REMINDER, acked_until=AT), Part.WHOLE, None),
         (ACKNOWLEDGED, Part.WHOLE, Part.WHOLE),
         (unsent(ACKNOWLEDGED), None, None),
+        (replace(ACKNOWLEDGED, acked_until=AT), None, None),
+        (replace(ACKNOWLEDGED, acked_until=None), None, None),
     ],
 )
 def test_a_silence_keeps_back_what_was_never_tried_but_for_the_end_of_what_was_sent(

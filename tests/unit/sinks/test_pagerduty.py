@@ -1,14 +1,17 @@
-"""What PagerDuty is sent: triggers and resolves."""
+"""What PagerDuty is sent: triggers, acknowledgements and resolves."""
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from receivers_rules import check_pagerduty
 from sample_events import (
     AT,
     KINDS_OF_CLOSINGS,
+    OPENED_AT,
     PIPELINE,
     PROBLEM,
     closing_overdue,
@@ -18,25 +21,66 @@ from sample_events import (
 
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
-from watcher.domain.event import EventType
-from watcher.domain.problems import PROBLEM_KINDS
+from watcher.domain.event import EventKey, EventType
+from watcher.domain.problems import PROBLEM_KINDS, Incident, IncidentProblem, Problem
 from watcher.sinks.pagerduty import PagerDutyTemplate
 
 KEY = "k" * 32
+
+NOT_ALONE = {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED, EventType.WATCHER_TEST}
 
 
 def pagerduty(*batch: Delivery) -> list[dict[str, Any]]:
     return [check_pagerduty(message.body) for message in PagerDutyTemplate(routing_key=KEY).messages(batch)]
 
 
-@pytest.mark.parametrize("type_", set(EventType) - {EventType.WATCHER_TEST})
-def test_pagerduty_triggers_acknowledges_and_resolves_under_the_problems_key(type_: EventType) -> None:
+def of_incident(delivery: Delivery, *kinds: EventType, acknowledged: bool = False) -> Delivery:
+    """Return a delivery about an incident whose open problems are of these kinds, the newest last."""
+    problems = [
+        IncidentProblem(Problem(UUID(int=number), kind, OPENED_AT, EventKey(b"s", number)), "default", f"p{number}")
+        for number, kind in enumerate(kinds)
+    ]
+    newest = sample(kinds[-1]).body if kinds else None
+    until = datetime.max.replace(tzinfo=UTC) if acknowledged else None
+    return replace(delivery, incident=Incident(UUID(PROBLEM), problems, newest, until))
+
+
+@pytest.mark.parametrize("type_", [*PROBLEM_KINDS, EventType.PROBLEM_REMINDER])
+def test_an_incident_with_an_open_problem_triggers(type_: EventType) -> None:
+    kind = EventType.PIPELINE_FAILING if type_ is EventType.PROBLEM_REMINDER else type_
+    (event,) = pagerduty(of_incident(sample(type_), kind))
+    assert (event["event_action"], event["dedup_key"]) == ("trigger", PROBLEM)
+    assert event["payload"]["class"] == type_
+
+
+@pytest.mark.parametrize("type_", KINDS_OF_CLOSINGS)
+def test_an_incident_without_an_open_problem_resolves(type_: EventType) -> None:
+    (event,) = pagerduty(of_incident(sample(type_)))
+    assert (event["event_action"], event["dedup_key"]) == ("resolve", PROBLEM)
+
+
+def test_an_incident_whose_open_problems_are_acknowledged_is_acknowledged() -> None:
+    delivery = sample(EventType.PROBLEM_ACKNOWLEDGED)
+    (event,) = pagerduty(of_incident(delivery, EventType.PIPELINE_FAILING, acknowledged=True))
+    assert (event["event_action"], event["dedup_key"]) == ("acknowledge", PROBLEM)
+
+
+def test_an_incident_of_several_problems_says_how_many_of_what_and_the_newest() -> None:
+    kinds = [EventType.EXECUTION_OVERDUE] * 3 + [EventType.SINK_FAILING] + [EventType.PIPELINE_SILENT] * 2
+    (event,) = pagerduty(of_incident(sample(EventType.PIPELINE_SILENT), *kinds))
+    assert event["payload"]["summary"] == (
+        "3 executions overdue, 1 sink failing, 2 pipelines silent in account default; newest: Sales agent"
+    )
+    assert event["payload"]["severity"] == "error"
+    counts = {"execution.overdue": 3, "sink.failing": 1, "pipeline.silent": 2}
+    assert event["payload"]["custom_details"]["open"] == counts
+    assert event["payload"]["custom_details"]["newest"]["pipeline"]["name"] == "Sales agent"
+
+
+@pytest.mark.parametrize("type_", set(EventType) - PROBLEM_KINDS - set(KINDS_OF_CLOSINGS) - NOT_ALONE)
+def test_an_event_that_opens_no_problem_triggers_under_its_own_id(type_: EventType) -> None:
     (event,) = pagerduty(sample(type_))
-    told = {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED}
-    has_problem = type_ in {*PROBLEM_KINDS, *KINDS_OF_CLOSINGS, *told}
-    assert event["dedup_key"] == (PROBLEM if has_problem else str(sample(type_).event_id))
-    actions = {**dict.fromkeys(KINDS_OF_CLOSINGS, "resolve"), EventType.PROBLEM_ACKNOWLEDGED: "acknowledge"}
-    assert event["event_action"] == actions.get(type_, "trigger")
+    assert (event["event_action"], event["dedup_key"]) == ("trigger", str(sample(type_).event_id))
 
 
 def test_a_test_message_is_triggered_and_resolved_at_once() -> None:
@@ -46,13 +90,13 @@ def test_a_test_message_is_triggered_and_resolved_at_once() -> None:
 
 
 def test_pagerduty_is_sent_both_where_trouble_ends_a_problem_the_closing_first() -> None:
-    resolve, trigger = pagerduty(closing_overdue(EventType.EXECUTION_FAILED))
+    resolve, trigger = pagerduty(of_incident(closing_overdue(EventType.EXECUTION_FAILED)))
     assert (resolve["event_action"], resolve["dedup_key"]) == ("resolve", PROBLEM)
     assert trigger["event_action"] == "trigger"
     assert trigger["dedup_key"] == str(closing_overdue(EventType.EXECUTION_FAILED).event_id)
-    (only,) = pagerduty(closing_overdue(EventType.EXECUTION_SUCCESS))
+    (only,) = pagerduty(of_incident(closing_overdue(EventType.EXECUTION_SUCCESS)))
     assert only["event_action"] == "resolve"
-    (only,) = pagerduty(replace(closing_overdue(EventType.EXECUTION_FAILED), part=Part.CLOSING))
+    (only,) = pagerduty(replace(of_incident(closing_overdue(EventType.EXECUTION_FAILED)), part=Part.CLOSING))
     assert only["event_action"] == "resolve"
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -18,8 +19,8 @@ from standardwebhooks import Webhook
 from watcher.daemon.build import fingerprint_of_sink
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import Problem, SentOpening, Severity, severity_of
-from watcher.domain.routing import GroupRules, types_matching
+from watcher.domain.problems import Incident, Problem, SentOpening, Severity, severity_of
+from watcher.domain.routing import GroupRules, IncidentRules, types_matching
 from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import Template
@@ -73,7 +74,7 @@ def answers_in_turn(receiver: Receiver, *codes: int) -> None:
 
 
 async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receiver: Receiver) -> None:
-    both = closing_overdue(EventType.EXECUTION_FAILED)
+    both = replace(closing_overdue(EventType.EXECUTION_FAILED), incident=Incident(UUID(PROBLEM)))
     answers_in_turn(receiver, 202, 202, 202, 500)
     async with sink_to(receiver.url, **PAGERDUTY) as sink:
         assert await sink.send([both]) == SendResult(SendOutcome.ACCEPTED, "202")
@@ -174,10 +175,10 @@ def test_what_a_template_brings_does_not_count_as_written() -> None:
         ({"template": "slack", "routing_key": KEY}, "is of template pagerduty only"),
         ({"routing_key": KEY}, "is of template pagerduty only"),
         (PAGERDUTY | {"routing_key": "k"}, "has 1 characters"),
-        (PAGERDUTY | {"group": {}}, "is not for template pagerduty"),
+        (PAGERDUTY | {"group": {"by": ["account", "type"]}}, "type is not for incidents"),
     ],
 )
-def test_a_routing_key_is_pagerdutys_alone_which_takes_no_group(more: dict[str, Any], problem: str) -> None:
+def test_a_routing_key_is_pagerdutys_alone_which_groups_by_no_type(more: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         settings(**more)
 
@@ -197,3 +198,16 @@ def test_a_routing_key_is_pagerdutys_alone_which_takes_no_group(more: dict[str, 
 )
 def test_groups_are_as_the_file_says(more: dict[str, Any], group: GroupRules | None) -> None:
     assert settings(**more).rules.group == group
+
+
+@pytest.mark.parametrize(
+    ("more", "incidents"),
+    [
+        ({}, IncidentRules(("pipeline",), 10.0)),
+        ({"group": {"by": ["account"]}}, IncidentRules(("account",), 10.0)),
+        ({"group": {"by": ["labels.team"], "wait": "30s"}}, IncidentRules(("labels.team",), 30.0)),
+    ],
+)
+def test_incidents_are_as_the_file_says(more: dict[str, Any], incidents: IncidentRules) -> None:
+    rules = settings(**PAGERDUTY, **more).rules
+    assert (rules.group, rules.incidents) == (None, incidents)
