@@ -462,7 +462,7 @@ class DeliveryWorker:
                 self._kept_back.append(AttemptRecord(silenced, DeliveryState.SILENCED, answer, tried=may_be_sent))
             if silences != self._released_under:  # they began since openings were let go, and may end before it is done
                 self._released_under = None
-            if each.problem is not None and not may_be_sent:
+            if each.problem is not None and each.opens and not may_be_sent:
                 unknown[each.problem] = answer
         if unknown and batch[0].incident is not None:  # it stands otherwise without them: it is to be taken again
             self._is_unread = True

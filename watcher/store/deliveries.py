@@ -193,7 +193,7 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
                 "new_attempts": stands.attempts,
                 "new_due_at": stands.due_at,
                 "new_rejections": stands.rejections,
-                "new_tried": attempt.tried,
+                "new_tried": attempt.tried and not (is_waiting and stands.attempts == 0),  # an opening that waits on
                 "new_tried_at": stands.tried_at,
                 "new_first_due_us": None if first_due_at_s is None else round(first_due_at_s * 1e6),
                 "new_settled_at": None if is_waiting else now,
