@@ -1,5 +1,6 @@
 """Events of every type as they are stored, with whatever a test wants in them."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -138,6 +139,13 @@ def failed(number: int = 1, *, error: str = "upstream timeout after 30 s", **mor
     data = data_of(EventType.EXECUTION_FAILED, number)
     data["execution"]["failedNodes"][0]["error"] = error
     return sample(EventType.EXECUTION_FAILED, number=number, data=data | more)
+
+
+def happened(delivery: Delivery, at: datetime, *, delay_s: float = 0.8) -> Delivery:
+    """Return it as if it had happened at this time, and been seen so much later."""
+    event = json.loads(delivery.body) | {"time": timestamp(at)}
+    event["data"]["observed"] = {"at": timestamp(at + timedelta(seconds=delay_s)), "delaySeconds": delay_s}
+    return replace(delivery, body=encode(event))
 
 
 def hostile_text(dice: Random, *, count: int = 12) -> str:

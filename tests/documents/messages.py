@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sample_events import AT, OPENED_AT, PROBLEM, data_of, failed, sample
+from sample_events import AT, OPENED_AT, PROBLEM, data_of, failed, happened, sample
 from worker_rig import FakeClock
 
 from documents.canvas import LEFT, LINE, LINK, MUTED, TEXT, WIDTH, Canvas
@@ -194,9 +194,9 @@ def _storm() -> list[Delivery]:
         data = data_of(EventType.EXECUTION_FAILED, number)
         node = {"id": "n", "name": "Booking" if "slot" in error else "Greeting", "error": error.format(30 + number)}
         data["execution"]["failedNodes"] = [node]
-        data["observed"]["at"] = timestamp(AT - timedelta(seconds=len(errors) - number))
         link = {"link": f"https://example.com/runs/{number}"}
-        batch.append(sample(EventType.EXECUTION_FAILED, number=number, data=data | link))
+        delivery = sample(EventType.EXECUTION_FAILED, number=number, data=data | link)
+        batch.append(happened(delivery, AT - timedelta(seconds=len(errors) - number)))
     return batch
 
 

@@ -25,6 +25,8 @@ NODE_LENGTH = 35
 """Characters of a headline, and of the names in it, which leave room for what is said of them."""
 
 ID_LENGTH = 100
+LATE_S = 60.0
+"""An event that is seen more than this long after it happened says so, as the pages do."""
 
 TROUBLE, GOOD = ("✕", "red"), ("✓", "green")
 SIGNS: Mapping[str, tuple[str, str]] = {
@@ -186,6 +188,16 @@ class Alert:
     def seen_at(self) -> datetime:
         """Return when it was seen."""
         return datetime.fromisoformat(self.data["observed"]["at"])
+
+    @property
+    def delay_s(self) -> float:
+        """Return how long after it happened it was seen, as far as the API dates it."""
+        return float(self.data["observed"].get("delaySeconds", 0.0))
+
+    @property
+    def seen_later(self) -> str:
+        """Return how much later it was seen, such as `2 m later`, if that is more than a minute."""
+        return f"{in_words(self.delay_s)} later" if self.delay_s > LATE_S else ""
 
     @property
     def moment(self) -> tuple[str, datetime]:

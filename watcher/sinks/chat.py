@@ -23,6 +23,7 @@ from watcher.sinks.alert import (
     Alert,
     clean,
     cut,
+    in_utc,
     in_words,
     mask,
     shorten,
@@ -49,7 +50,7 @@ _SEVERITIES = tuple(Severity)
 
 
 class Newest(NamedTuple):
-    """One of the newest events in a group: below its headline its error and its id, and the link if there is room."""
+    """One of the newest events in a group. `details` are its error, then when it happened and its id."""
 
     headline: str
     details: list[str]
@@ -87,6 +88,7 @@ def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERR
     facts = {
         "Status": shorten(f"{execution.get('status', '')}{f', was {was}' if was else ''}", ID_LENGTH),
         "Ran": "" if ran_s is None else in_words(ran_s),
+        "Seen": alert.seen_later,
         "Was overdue": alert.overdue_text or "",
         "Closes when": cut(alert.closes_when, LABELS_LENGTH),
         "Labels": cut(labels, LABELS_LENGTH),
@@ -110,8 +112,9 @@ def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERR
 
 def _of_group(alerts: Sequence[Alert]) -> Notice:
     """Return what a message says of a group: how many of what, the kinds of errors, the newest."""
-    is_trouble, seen = any(alert.is_trouble for alert in alerts), [alert.seen_at for alert in alerts]
-    times = span(min(seen), max(seen))
+    is_trouble, by_time = any(alert.is_trouble for alert in alerts), sorted(alerts, key=lambda alert: alert.time)
+    seen_later = max(alerts, key=lambda alert: alert.delay_s).seen_later
+    times = span(by_time[0].time, by_time[-1].time) + (f", seen up to {seen_later}" if seen_later else "")
     title = f"{_counted(alerts)}{_where(alerts)} ({times})"
     return Notice(
         str(group_id(UUID(alert.id) for alert in alerts)),
@@ -121,7 +124,7 @@ def _of_group(alerts: Sequence[Alert]) -> Notice:
         error="\n".join(_clusters(alerts)),
         footer=f"{len(alerts):,} events, {times}. All of them are on the watcher's stdout.",
         links=_links(alerts),
-        newest=list(map(_newest, alerts[: -NEWEST_COUNT - 1 : -1])),
+        newest=list(map(_newest, by_time[-NEWEST_COUNT:])),
     )
 
 
@@ -136,9 +139,9 @@ def read(alerts: Sequence[Alert], *, error_length: int = ERROR_LENGTH) -> Notice
 
 
 def _newest(alert: Alert) -> Newest:
-    texts = (shorten(alert.error, NEWEST_ERROR_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
+    when = f"{in_utc(alert.time)} · {shorten(alert.execution or alert.id, ID_LENGTH)}"
     link = alert.link if alert.link and len(alert.link) <= NEWEST_LINK_LENGTH else ""
-    return Newest(alert.headline, list(filter(None, texts)), link)
+    return Newest(alert.headline, list(filter(None, (shorten(alert.error, NEWEST_ERROR_LENGTH), when))), link)
 
 
 def _links(alerts: Sequence[Alert]) -> Mapping[str, str]:

@@ -330,9 +330,9 @@ def test_a_group_says_how_many_of_what() -> None:
     )
     assert news.headline == "✕ 4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
     assert news.severity is Severity.ERROR
-    assert [event.headline for event in news.newest][:2] == [
-        "! Sales agent has the undocumented status unrecognized",
+    assert [event.headline for event in news.newest][-2:] == [
         "? Sales agent: an execution is lost",
+        "! Sales agent has the undocumented status unrecognized",
     ]
 
 

@@ -1,11 +1,24 @@
 """What people read in Slack, Discord and Microsoft Teams."""
 
 import json
+from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from receivers_rules import check_discord, check_slack, check_teams, shown_texts, texts_of
-from sample_events import HOSTILE, PIPELINE, closing_overdue, data_of, execution_id, failed, problem_block, sample
+from sample_events import (
+    AT,
+    HOSTILE,
+    PIPELINE,
+    closing_overdue,
+    data_of,
+    execution_id,
+    failed,
+    happened,
+    problem_block,
+    sample,
+)
 from yarl import URL
 
 from watcher.domain.delivery import Delivery
@@ -21,7 +34,7 @@ ERROR = "upstream timeout after 30 s"
 IDS = f"pipeline {PIPELINE} · execution {execution_id()} · event {failed().event_id}"
 CLUSTER = f"7 \N{MULTIPLICATION SIGN} Greeting: {ERROR}"
 REST = "7 events, 12:00:31-12:00:31 UTC. All of them are on the watcher's stdout."
-NEWEST_LINKS = [f"{LINK}{number}" for number in (6, 5, 4, 3, 2)]
+NEWEST_LINKS = [f"{LINK}{number}" for number in (2, 3, 4, 5, 6)]
 SEVEN = [failed(number, link=f"{LINK}{number}") for number in range(7)]
 
 
@@ -111,21 +124,51 @@ def test_a_group_at_slack_shows_clusters_the_newest_five_with_links_and_where_th
         "The newest 5:",
         "✕ Sales agent failed at Greeting",
         ERROR,
-        execution_id(6),
+        f"2026-11-24 12:00:31 UTC · {execution_id(2)}",
         "Open",
     ]
     assert [block["accessory"]["url"] for block in payload["blocks"] if "accessory" in block] == NEWEST_LINKS
     assert payload["blocks"][-1]["elements"][0]["text"] == REST
     good = list(shown_texts(slack(*(closing_overdue(EventType.EXECUTION_SUCCESS, each) for each in (1, 2)))["blocks"]))
-    assert good[2:5] == ["The newest 2:", "✓ Sales agent succeeded, no longer overdue", execution_id(2)]
+    when = f"2026-11-24 12:00:31 UTC · {execution_id(1)}"
+    assert good[2:5] == ["The newest 2:", "✓ Sales agent succeeded, no longer overdue", when]
     assert "" not in good
+
+
+@pytest.mark.parametrize(
+    ("delays_s", "note"),
+    [((0.8, 60.0), ""), ((0.8, 61.0), ", seen up to 1 m 1 s later"), ((61.0, 0.8), ", seen up to 1 m 1 s later")],
+)
+def test_a_group_says_when_its_events_happened_in_that_order_and_whether_they_were_seen_late(
+    delays_s: tuple[float, float], note: str
+) -> None:
+    moments = [AT - timedelta(seconds=seconds) for seconds in (30, 90)]  # recorded in another order
+    batch = [
+        happened(failed(number), at, delay_s=delay_s)
+        for number, (at, delay_s) in enumerate(zip(moments, delays_s, strict=True), 1)
+    ]
+    lines = list(shown_texts(slack(*batch)["blocks"]))
+    span = f"11:59:01-12:00:01 UTC{note}"
+    assert lines[0] == f"✕ 2 failed in Sales agent ({span})"
+    assert lines[-1].startswith(f"2 events, {span}. ")
+    times = [line for line in lines if " · " in line]
+    assert times == [
+        f"2026-11-24 11:59:01 UTC · {execution_id(2)}",
+        f"2026-11-24 12:00:01 UTC · {execution_id(1)}",
+    ]
+
+
+@pytest.mark.parametrize(("delay_s", "late"), [(60.0, []), (125.0, ["2 m 5 s later"])])
+def test_a_message_says_whether_its_event_was_seen_more_than_a_minute_later(delay_s: float, late: list[str]) -> None:
+    lines = list(shown_texts(slack(happened(failed(), AT, delay_s=delay_s))["blocks"]))
+    assert [after for name, after in pairwise(lines) if name == "Seen"] == late
 
 
 def test_a_group_at_discord_shows_clusters_the_newest_five_with_links_and_where_the_rest_is() -> None:
     embed = embed_of(*SEVEN)
     assert embed["title"] == r"✕ 7 failed in Sales agent \(12\:00\:31-12\:00\:31 UTC\)"
     assert embed["description"] == f"```\n{CLUSTER}\n```\nThe newest 5:"
-    value = f"`{ERROR}`\n`{execution_id(6)}`\n[Open](<{LINK}6>)"
+    value = f"`{ERROR}`\n`2026-11-24 12:00:31 UTC · {execution_id(2)}`\n[Open](<{LINK}2>)"
     assert embed["fields"][0] == {"name": "✕ Sales agent failed at Greeting", "value": value}
     assert (len(embed["fields"]), embed["footer"]["text"]) == (5, REST)
 
@@ -138,7 +181,7 @@ def test_a_group_at_teams_shows_clusters_the_newest_five_with_links_and_where_th
         "The newest 5:",
         "✕ Sales agent failed at Greeting",
         ERROR,
-        execution_id(6),
+        f"2026-11-24 12:00:31 UTC · {execution_id(2)}",
     ]
     assert runs[-1]["text"] == REST
     assert [run["selectAction"]["url"] for run in runs if "selectAction" in run] == NEWEST_LINKS
