@@ -20,7 +20,7 @@ CARD = Draft6Validator(
     json.loads((Path(__file__).parent / "fixtures/adaptive-card/schema-1.4.json").read_text(encoding="utf-8-sig"))
 )
 DISCORD_OURS = re.compile(
-    r"\\[^0-9A-Za-z\s]|```\n[^`]+\n```|`[^`\n]+`|<t:\d+:R>|(?:^|\n)(?:(?: · )?\[(?:Open|Details|Runbook)\]\(<https?://[^\s<>]+>\))+$"
+    r"\\[^0-9A-Za-z\s]|```\n[^`]+\n```|`[^`\n]+`|<t:\d+:R>|(?:^|\n)(?:(?: · )?\[(?:Open|Acknowledge|Details|Runbook)\]\(<https?://[^\s<>]+>\))+$"
 )
 """What is escaped, code, a time or a link: read from the left, as Discord does."""
 

@@ -96,6 +96,8 @@ def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERR
         "Comment": cut(data.get("acknowledgement", {}).get("comment") or "", LABELS_LENGTH),
     }
     others = alert.nodes[1 : 1 + NODES_COUNT]
+    is_acknowledged = alert.type is EventType.PROBLEM_ACKNOWLEDGED
+    page = "Acknowledge" if alert.problem and not alert.closes and not is_acknowledged else "Details"
     return Notice(
         alert.id,
         alert.headline,
@@ -103,7 +105,7 @@ def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERR
         alert.is_trouble,
         error=cut(alert.error if error is None else error, error_length),
         footer=alert.ids,
-        links=alert.links,
+        links={page if name == "Details" else name: link for name, link in alert.links.items()},
         nodes=[cut(": ".join(filter(None, node)), NODE_LENGTH) for node in others if any(node)],
         facts={name: value for name, value in facts.items() if value},
         moment=alert.moment,

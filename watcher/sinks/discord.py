@@ -48,7 +48,11 @@ class DiscordTemplate(ChatTemplate):
             _block(notice.error),
             nodes and f"Also failed:\n{nodes}",
             f"The newest {len(notice.newest)}:" if notice.newest else "",
-            " · ".join(f"[{name}](<{link}>)" for name, link in [*notice.links.items()][1:]),  # the title is the first
+            " · ".join(
+                f"[{name}](<{link}>)"
+                for name, link in notice.links.items()
+                if link != first_link or name == "Acknowledge"  # the title has the first, but does not say its name
+            ),
         )
         embed = {
             "title": _escape(notice.headline),

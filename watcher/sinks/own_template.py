@@ -106,7 +106,7 @@ class OwnTemplate(Template):
             "severity": str(notice.severity),
             "is_trouble": notice.is_trouble,
             "link": newest.link or "",
-            "page": notice.links.get("Details", ""),
+            "page": notice.links.get("Details") or newest.page or "",
             "runbook": newest.links.get("Runbook", ""),
         }
         body = self._template.render(values).strip().encode()

@@ -10,7 +10,9 @@ from receivers_rules import check_discord, check_slack, check_teams, shown_texts
 from sample_events import (
     AT,
     HOSTILE,
+    OVERDUE_ENDS,
     PIPELINE,
+    PROBLEM,
     closing_overdue,
     data_of,
     execution_id,
@@ -23,13 +25,15 @@ from yarl import URL
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
+from watcher.domain.problems import PROBLEM_KINDS
 from watcher.sinks.alert import clean
+from watcher.sinks.chat import ChatTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.teams import TeamsTemplate
 
 GRAVE = "\N{MODIFIER LETTER GRAVE ACCENT}"
-LINK = "https://example.com/runs/1"
+LINK, PUBLIC = "https://example.com/runs/1", "https://watcher.example.com"
 ERROR = "upstream timeout after 30 s"
 IDS = f"pipeline {PIPELINE} · execution {execution_id()} · event {failed().event_id}"
 CLUSTER = f"7 \N{MULTIPLICATION SIGN} Greeting: {ERROR}"
@@ -162,6 +166,37 @@ def test_a_group_says_when_its_events_happened_in_that_order_and_whether_they_we
 def test_a_message_says_whether_its_event_was_seen_more_than_a_minute_later(delay_s: float, late: list[str]) -> None:
     lines = list(shown_texts(slack(happened(failed(), AT, delay_s=delay_s))["blocks"]))
     assert [after for name, after in pairwise(lines) if name == "Seen"] == late
+
+
+OPEN = [*map(sample, sorted(PROBLEM_KINDS)), sample(EventType.PROBLEM_REMINDER)]
+NOT_OPEN = [
+    *(sample(type_) for type_ in EventType if type_ not in {*PROBLEM_KINDS, EventType.PROBLEM_REMINDER}),
+    *OVERDUE_ENDS,
+]
+
+
+@pytest.mark.parametrize("template", [SlackTemplate, DiscordTemplate, TeamsTemplate])
+@pytest.mark.parametrize(
+    ("delivery", "is_open"), [*((each, True) for each in OPEN), *((each, False) for each in NOT_OPEN)]
+)
+def test_a_message_that_opens_or_reminds_of_a_problem_has_a_link_to_acknowledge_it(
+    template: type[ChatTemplate], delivery: Delivery, is_open: bool
+) -> None:
+    (message,) = template(public_url=PUBLIC).messages([delivery])
+    assert (b"Acknowledge" in message.body.replace(b"Acknowledged", b"")) is is_open
+    assert not is_open or (f"{PUBLIC}/problems/{PROBLEM}".encode() in message.body and b"Details" not in message.body)
+    (without,) = template().messages([delivery])
+    assert b"Acknowledge" not in without.body.replace(b"Acknowledged", b"")
+
+
+def test_slack_shows_the_link_to_acknowledge_as_a_button_beside_the_link_of_the_account() -> None:
+    data = data_of(EventType.EXECUTION_OVERDUE) | {"link": LINK}
+    (message,) = SlackTemplate(public_url=PUBLIC).messages([sample(EventType.EXECUTION_OVERDUE, data=data)])
+    buttons = check_slack(message.body)["blocks"][-1]["elements"]
+    assert [(button["text"]["text"], button["url"]) for button in buttons] == [
+        ("Open", LINK),
+        ("Acknowledge", f"{PUBLIC}/problems/{PROBLEM}"),
+    ]
 
 
 def test_a_group_at_discord_shows_clusters_the_newest_five_with_links_and_where_the_rest_is() -> None:

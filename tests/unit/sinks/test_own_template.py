@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from receiver import Receiver
-from sample_events import HOSTILE, OVERDUE_ENDS, data_of, failed, hostile_failures, sample
+from sample_events import HOSTILE, OVERDUE_ENDS, PROBLEM, data_of, failed, hostile_failures, sample
 from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
@@ -108,6 +108,8 @@ def test_what_a_template_sees_of_an_event() -> None:
     assert page.startswith("https://watcher.example.com/executions/default/")
     assert runbook == "https://wiki.example.com/x"
     assert json.loads(group.body)[0].startswith("https://watcher.example.com/executions?pipeline=")
+    (opening,) = template.messages([sample(EventType.PIPELINE_FAILING)])
+    assert json.loads(opening.body)[0] == f"https://watcher.example.com/problems/{PROBLEM}"
     assert rendered("{{ [event, events] | tojson }}") == [json.loads(delivery.body), [json.loads(delivery.body)]]
 
 

@@ -96,11 +96,16 @@ async def test_a_reminder_goes_into_the_thread(slack: FakeSlack, sink: Sink) -> 
     assert slack.heads() == [HEAD, "  ✕ Still open after 41 m: Sales agent keeps failing"]
 
 
-async def test_a_message_leads_to_our_own_page_of_the_problem(slack: FakeSlack) -> None:
+async def test_a_message_leads_to_our_own_page_of_the_problem_to_acknowledge_it_while_nobody_has(
+    slack: FakeSlack,
+) -> None:
     async with sink_of(slack.block(), public_url="https://watcher.example.com") as sink:
-        await opened(sink)
-    (message,) = slack.posted()
-    assert "Details" in message.lines
+        message = await opened(sink)
+        (posted,) = slack.posted()
+        assert posted.lines[-1] == "Acknowledge"
+        await sink.send([of(message, EventType.PROBLEM_ACKNOWLEDGED)])
+    (posted,) = slack.posted()
+    assert posted.lines[-1] == "Details"
 
 
 async def test_who_took_it_is_what_the_message_becomes_and_its_thread_says_so(slack: FakeSlack, sink: Sink) -> None:
