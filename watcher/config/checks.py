@@ -3,9 +3,10 @@
 The rules read the plain data, so that they find their problems however much else is wrong with the file.
 """
 
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path as FilePath
@@ -20,8 +21,8 @@ from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Severity, severity
 from watcher.domain.routing import types_matching
 from watcher.domain.rules import KIND_OF_RULE
 from watcher.runtime.http_client import is_private_host
-from watcher.runtime.units import parse_duration
-from watcher.sinks.settings import Match, SilenceMatch
+from watcher.runtime.units import parse_duration, spell_duration
+from watcher.sinks.settings import Match, RemoteSettings, SilenceMatch
 from watcher.sinks.webhook import WebhookSettings
 
 
@@ -149,6 +150,9 @@ _OF_RULES = {type_ for kind in KIND_OF_RULE.values() for type_ in (kind, CLOSED_
 _NEVER_CLOSED = {type_ for type_ in EventType if severity_of(type_) is not Severity.INFO} - PROBLEM_KINDS
 _FOR_PAGERS = f'events: [{", ".join(KIND_OF_RULE.values())}, execution.overdue, "account.*", "sink.*"]'
 
+_LATE_S = 30.0
+"""People should have the last message of an outage after this long at most: as long as a group waits by default."""
+
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
 """Where a name ends that is of this machine or network alone; so is one without a dot (`receiver`, in Compose)."""
 
@@ -203,6 +207,10 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
         if types_matching(sink.events) & _OF_PIPELINES:
             yield from _of_match(document, settings, (*path, "match"), sink.match)
         yield from _of_events(document, settings, sink, path=path)
+        is_pager = isinstance(sink, WebhookSettings) and sink.template == "pagerduty"
+        gets_failures = EventType.EXECUTION_FAILED in types_matching(sink.events)
+        if isinstance(sink, RemoteSettings) and gets_failures and not is_pager:  # a pager should not get them at all
+            yield from _of_rate(document, settings, sink, path=path)
         if isinstance(sink, WebhookSettings):
             yield from _of_clear_text(document, (*path, "url"), sink.url.get_secret_value(), what="events")
             if sink.template is None and not sink.secret:
@@ -223,6 +231,25 @@ def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: P
             problem = f"only rules lead to {' and '.join(KIND_OF_RULE.values())}, and no watch has any"
             remedy = "add rules: {failing: {consecutive: 3}} to a watch"
             yield document.remark((*path, "events", index), problem, remedy=remedy)
+
+
+def _of_rate(document: Document, settings: Settings, sink: RemoteSettings, *, path: Path) -> Iterator[Problem]:
+    """Report a sink whose `rate_limit` is too low for one failure in each of its pipelines at the same time."""
+    watches = [watch for watch in settings.watch if fits(watch, sink.match)]
+    by, wait_s = (("account", "pipeline"), 0.0) if sink.group is None else (sink.group.by, sink.group.wait_s)
+    messages = {tuple(_group_fields(watch).get(name, watch.pipeline) for name in by) for watch in watches}
+    last_s = (len(messages) - 1) / sink.rate_limit
+    if last_s > max(_LATE_S, wait_s):
+        last = f"the last of {len(messages)} messages goes after {spell_duration(last_s)}"
+        problem = f"if all {len(watches)} pipelines fail at once, {last}"
+        remedy = f"write group: {{by: [account]}}, or group: {{wait: {math.ceil(last_s / 60)}m}}"
+        yield document.remark((*path, "group"), problem, remedy=remedy, block=sink.group is None)
+
+
+def _group_fields(watch: WatchSettings) -> Mapping[str, object]:
+    """Return what `group.by` may name of a failure in a pipeline; a label that is absent here lets it go alone."""
+    labels = {f"labels.{name}": value for name, value in watch.labels.items()}
+    return {"account": watch.account, "pipeline": watch.pipeline, "type": EventType.EXECUTION_FAILED, **labels}
 
 
 def _of_store(document: Document, settings: Settings) -> Iterator[Problem]:

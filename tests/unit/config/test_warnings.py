@@ -1,6 +1,7 @@
 """What a file may hold and is likely a mistake: each is reported where it stands, and nothing else is."""
 
 from pathlib import Path
+from uuid import UUID, uuid5
 
 import pytest
 from unit.config.conftest import Warned
@@ -141,6 +142,64 @@ def test_a_store_on_a_network_disk_is_warned_of(
         "is on a network disk (nfs4), where locks may fail and the file be damaged; "
         "name a local disk, or use PostgreSQL"
     )
+
+
+def pipelines(count: int) -> str:
+    """Return a file that watches so many pipelines, of which two at a time share a label."""
+    ids = (uuid5(UUID(SALES), str(number)) for number in range(count))
+    watches = "".join(f"  - {{pipeline: {id_}, labels: {{team: t{at // 2}}}}}\n" for at, id_ in enumerate(ids))
+    return f"accounts: {{default: {{api_key: k}}}}\nwatch:\n{watches}"
+
+
+def chat(more: str = "", template: str = "slack") -> str:
+    return f"sinks: {{chat: {{type: webhook, template: {template}, url: 'https://hooks.example.com/x'{more}}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("sink", "warning"),
+    [
+        (chat(), "the last of 40 messages goes after 39 s"),
+        (chat(", group: {wait: 30s}"), "the last of 40 messages goes after 39 s"),
+        (chat(", group: {wait: 2s, by: [labels.team]}, rate_limit: 30/m"), "the last of 20 messages goes after 38 s"),
+        (chat(", group: {by: [labels.other, type]}"), "the last of 40 messages goes after 39 s"),  # nobody has it
+        (chat(template="discord"), "the last of 40 messages goes after 1 m 18 s"),
+        (chat(", events: ['*']"), "the last of 40 messages goes after 39 s"),
+        ("sinks: {chat: {type: slack_bot, token: xoxb-1, channel: C0123456789}}\n", "the last of 40 messages goes"),
+        (chat(", group: {wait: 1m}"), None),
+        (chat(", group: {by: [account]}"), None),
+        (chat(", group: {by: [labels.team], wait: 2s}"), None),
+        (chat(", match: {labels: {team: t1}}"), None),
+        (chat(", rate_limit: 2/s"), None),
+        (chat(", events: [execution.overdue, 'pipeline.gap']"), None),
+        (f"sinks: {{ops: {{type: webhook, url: 'https://hooks.example.com/x', secret: {SECRET}}}}}\n", None),
+    ],
+)
+def test_a_sink_whose_rate_is_too_low_for_an_outage_is_warned_of(
+    sink: str, warning: str | None, warned: Warned
+) -> None:
+    found = warned(pipelines(40) + sink)
+    assert len(found) == (warning is not None)
+    assert warning is None or f": if all 40 pipelines fail at once, {warning}" in found[0]
+
+
+def test_the_warning_of_a_low_rate_stands_at_the_group_and_its_remedies_help(warned: Warned) -> None:
+    at = "if all 200 pipelines fail at once, the last of 200 messages goes after 3 m 19 s"
+    remedy = "write group: {by: [account]}, or group: {wait: 4m}"
+    assert warned(pipelines(200) + chat()) == [f"203:9: sinks.chat: {at}; {remedy}"]
+    (line,) = warned(pipelines(200) + chat(", group: {wait: 30s}"))
+    assert line.endswith(f"sinks.chat.group: {at}; {remedy}")
+    assert warned(pipelines(200) + chat(", group: {by: [account]}")) == []
+    assert warned(pipelines(200) + chat(", group: {wait: 4m}")) == []
+
+
+def test_a_pager_that_gets_single_failures_is_warned_of_that_alone(warned: Warned) -> None:
+    (line,) = warned(pipelines(200) + PAGER % ", rate_limit: 1/s")
+    assert OPENS in line
+
+
+def test_a_last_message_after_half_a_minute_is_soon_enough(warned: Warned) -> None:
+    assert warned(pipelines(31) + chat()) == []
+    assert len(warned(pipelines(32) + chat())) == 1
 
 
 LOCAL = (
