@@ -243,6 +243,9 @@ def pages_of(
     return {first // page_rows + 1: rows[first : first + page_rows] for first in range(0, len(rows), page_rows)}
 
 
+EVERYTHING = Route(frozenset(EventType), {}, frozenset())
+"""The route of a sink that gets all events."""
+
 Start = Callable[..., Awaitable[Account]]
 """`account_of` over the store and the clock of a test: called again, it is a restart."""
 
@@ -260,9 +263,10 @@ async def account_of(
     api: ScriptedApi | None = None,
     jitter: Jitter = lambda: 0.5,
     is_trusted: Callable[[], bool] = lambda: True,
+    route: Route = EVERYTHING,
 ) -> Account:
     """Build an account over that store, as a start of the daemon would. It asks `api`, else one that is scripted."""
-    events = EventFactory(Router({"ops": Route(frozenset(EventType), {}, frozenset())}))
+    events = EventFactory(Router({"ops": route}))
     metrics, fatal, wakes = Metrics(), list[BaseException](), list[float]()
     lease, sink = await claim(store, "account", "default"), await sink_of(store)
     owned = AccountStore(store, lease)

@@ -1,22 +1,57 @@
-"""The figures of docs/alerts.md, simulated with the rules themselves."""
+"""The figures and the recipe of docs/alerts.md, simulated with the rules themselves."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from documents import DOCS
 from documents.openings import SECOND, history, table
+from virtual import PIPELINE, Start, said
 
+from watcher.config.loader import load_config
+from watcher.daemon.build import routes_of, watches_of
 from watcher.domain.event import EventType
 from watcher.domain.rules import End, FailingRule, News, Rules, RuleState, UnjudgedEnd, judge
 from watcher.domain.timestamps import Micros
+from watcher.sinks.alert import Alert
 
 pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
 
+PAGE = (DOCS / "alerts.md").read_text(encoding="utf-8")
+RUN = "9a1b0000-0000-4000-8000-000000000001"
 MINUTE_S = 60
 PHASES = ((0.75, 20 * MINUTE_S), (0.02, 20 * MINUTE_S), (1.0, MINUTE_S))
 """How many fail, and for how long: an outage, a repaired pipeline, the next outage."""
 
 
 def test_the_page_says_how_often_each_rule_opens_a_problem() -> None:
-    assert table() in (DOCS / "alerts.md").read_text(encoding="utf-8")
+    assert table() in PAGE
+
+
+async def test_an_execution_that_waits_for_a_person_is_told_once_and_when_it_goes_on(
+    start: Start, tmp_path: Path
+) -> None:
+    _, example = re.findall(r"## An execution waits for a person(.*?)```yaml\n(.*?)```", PAGE, re.DOTALL)[0]
+    file = tmp_path / "watcher.yaml"
+    file.write_text(f"accounts: {{default: {{api_key: k}}}}\n{example}")
+    settings = load_config(file, environ={"SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/x"})
+    (watch,) = watches_of(settings)
+    named = replace(watch, pipeline=PIPELINE, executions=(RUN,))
+    account = await start(RUN, watches=[named], route=routes_of(settings)["waiting"])
+
+    async def told(status: str, *, for_s: float) -> list[str]:
+        account.api.script[RUN] = said(RUN, status)
+        await account.run_for(for_s)
+        return [Alert.of(event).headline for event in await account.events()]
+
+    assert await told("running", for_s=3600) == []
+    assert await told("paused", for_s=590) == []
+    (overdue,) = await told("paused", for_s=3600)
+    assert overdue.startswith("◷ Sales agent has been paused too long (")
+    assert await told("running", for_s=61) == ["✓ Sales agent is running, no longer overdue"]
+    assert len(await told("paused", for_s=3600)) == 1
+    assert await told("success", for_s=61) == ["✓ Sales agent succeeded, no longer overdue"]
 
 
 def edges_of(
