@@ -67,11 +67,11 @@ class PagerDutyTemplate(Template):
 
     def _of_incident(self, incident: Incident, batch: Sequence[Delivery]) -> Message:
         key, id_ = str(incident.key), str(batch[0].event_id)
-        if not incident.problems or incident.newest is None:
+        if not incident.problems:
             return self._message("resolve", key=key, id_=id_)
         if incident.acked_until is not None and self.clock.now() < incident.acked_until:
             return self._message("acknowledge", key=key, id_=id_)
-        event = json.loads(incident.newest)
+        event = json.loads(incident.newest or batch[-1].body)
         reminders = [each.content for each in batch if each.type == EventType.PROBLEM_REMINDER]
         alert = Alert.of(reminders[-1] if reminders and len(incident.problems) == 1 else event, self.public_url)
         if any(each.rejections for each in batch):  # it may have refused what others call something

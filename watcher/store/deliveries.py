@@ -40,7 +40,7 @@ from watcher.store.database import HotStatement
 from watcher.store.incidents import begin_own, join, key_of, load_incident, note_settled
 from watcher.store.problems import MESSAGE_OF_FAILING, MESSAGE_OF_PROBLEM, acked_until
 from watcher.store.sources import SourceNumbers, sink
-from watcher.store.tables import WAITING, ZERO, AnyRow, delivery, event, incident, opens, problem
+from watcher.store.tables import WAITING, ZERO, AnyRow, delivery, event, opens, problem
 
 CALLED_WITHIN_US = 45_000_000
 """With the longest wait of an open breaker, 30 s, everything is called within 75 s of a receiver's return."""
@@ -132,34 +132,24 @@ _MEMBERS = (
     .order_by(delivery.c.number)
     .limit(bindparam("limit"))
 )
-_first = delivery.alias("first")
-_opening = event.alias("opening")
-_WAITING_OF_INCIDENT = (
-    select(delivery, *(event.c[name] for name in _OF_EVENT), EARLIER.label("earlier"))
-    .select_from(incident)
-    .join(problem, problem.c.id == incident.c.problem_id)
-    .join(_opening, and_(_opening.c.stream == problem.c.stream, _opening.c.sequence == problem.c.sequence))
-    .join(_first, and_(_first.c.number == _opening.c.id, _first.c.sink_id == incident.c.sink_id))
-    .join(delivery, and_(delivery.c.lane == _first.c.lane, delivery.c.sink_id + ZERO == _first.c.sink_id))
-    .join(event, and_(event.c.id == delivery.c.number, event.c.problem_id == problem.c.id))
-    .where(
-        incident.c.sink_id == bindparam("of_sink"),
-        incident.c.key == bindparam("of_key"),
-        delivery.c.state == WAITING,
-    )
-    .order_by(delivery.c.number)
-    .limit(bindparam("limit"))
+_AS_TAKEN = ", ".join(["delivery.*", *(f"event.{name}" for name in _OF_EVENT)])
+_EARLIER = (
+    "(SELECT max(earlier.number) FROM delivery AS earlier WHERE earlier.sink_id + 0 = delivery.sink_id"
+    " AND earlier.lane = delivery.lane AND earlier.number < delivery.number AND earlier.state = 'waiting') AS earlier"
 )
-_NOT_DUE = (
-    _DELIVERIES.add_columns(EARLIER.label("earlier"))
-    .where(
-        delivery.c.sink_id == bindparam("of_sink"),
-        delivery.c.state == WAITING,
-        delivery.c.tried == false(),
-        delivery.c.due_at > bindparam("now"),
-        event.c.problem_id.is_not(None),
-    )
-    .limit(bindparam("limit"))
+_WAITING_OF_INCIDENT = text(
+    f"SELECT {_AS_TAKEN}, {_EARLIER} FROM incident JOIN problem ON problem.id = incident.problem_id"
+    " JOIN event AS opening ON opening.stream = problem.stream AND opening.sequence = problem.sequence"
+    " JOIN delivery AS first ON first.number = opening.id AND first.sink_id = incident.sink_id"
+    " JOIN delivery ON delivery.lane = first.lane AND delivery.sink_id + 0 = first.sink_id"
+    " JOIN event ON event.id = delivery.number AND event.problem_id = problem.id"
+    " WHERE incident.sink_id = :of_sink AND incident.key = :of_key AND delivery.state = 'waiting'"
+    " ORDER BY delivery.number LIMIT :limit"
+)
+_NOT_DUE = text(
+    f"SELECT {_AS_TAKEN}, {_EARLIER} FROM delivery JOIN event ON event.id = delivery.number"
+    " WHERE delivery.sink_id = :of_sink AND delivery.state = 'waiting' AND delivery.tried = false"
+    " AND delivery.due_at > :now AND event.problem_id IS NOT NULL LIMIT :limit"
 )
 _MEMBERS_OF_TRIAL = _MEMBERS.where(delivery.c.attempts < TOGETHER_COUNT)
 _OPENING = (

@@ -3,10 +3,10 @@
 A problem joins an incident in the transaction that takes its opening, before anything of it is sent, and stays in it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from uuid import UUID, uuid5
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, select, text
+from sqlalchemy import Connection, text
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.envelope import NAMESPACE
@@ -14,7 +14,7 @@ from watcher.domain.problems import Incident, IncidentProblem
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import AttemptRecord
 from watcher.store.problems import acked_until, problem_of
-from watcher.store.tables import AnyRow, event, incident, problem
+from watcher.store.tables import AnyRow
 
 JOINED_FOR_US = 600_000_000
 """Time from its first trigger in which an incident takes problems. A later trigger under its key would page nobody."""
@@ -22,45 +22,33 @@ JOINED_FOR_US = 600_000_000
 GroupOf = Callable[[AnyRow], bytes | None]
 """Returns the group whose incidents an opening joins, by its row; `None` if its problem is an incident of its own."""
 
-_OF_PROBLEM = (incident.c.problem_id == bindparam("of_problem"), incident.c.sink_id == bindparam("of_sink"))
-_MEMBER = select(incident.c.key).where(*_OF_PROBLEM)
-_LEAVE = delete(incident).where(*_OF_PROBLEM)
-_NEWEST = (
-    select(
-        incident.c.nth,
-        incident.c.begun_at,
-        func.count(problem.c.acked_at).label("acked_count"),
-        (func.count(problem.c.id) - func.count(problem.c.closed_at)).label("open_count"),
-    )
-    .select_from(incident)
-    .outerjoin(problem, problem.c.id == incident.c.problem_id)
-    .where(incident.c.sink_id == bindparam("of_sink"), incident.c.group_key == bindparam("of_group"))
-    .group_by(incident.c.nth, incident.c.begun_at)
-    .order_by(incident.c.nth.desc())
-    .limit(1)
+_OF_PROBLEM = " FROM incident WHERE problem_id = :of_problem AND sink_id = :of_sink"
+_MEMBER, _LEAVE = text(f"SELECT key{_OF_PROBLEM}"), text(f"DELETE{_OF_PROBLEM}")
+_NEWEST = text(
+    "SELECT incident.nth, incident.begun_at, count(problem.acked_at) AS acked_count,"
+    " count(problem.id) - count(problem.closed_at) AS open_count"
+    " FROM incident LEFT JOIN problem ON problem.id = incident.problem_id"
+    " WHERE incident.sink_id = :of_sink AND incident.group_key = :of_group"
+    " GROUP BY incident.nth, incident.begun_at ORDER BY incident.nth DESC LIMIT 1"
 )
 _JOIN = text(
     "INSERT INTO incident (problem_id, sink_id, key, group_key, nth, begun_at)"
     " VALUES (:of_problem, :of_sink, :key, :group_key, :nth, :begun_at) ON CONFLICT DO NOTHING"
 )
-_OPEN = (
-    select(problem, event.c.account, event.c.pipeline, event.c.body)
-    .select_from(incident)
-    .join(problem, problem.c.id == incident.c.problem_id)
-    .outerjoin(event, and_(event.c.stream == problem.c.stream, event.c.sequence == problem.c.sequence))
-    .where(
-        incident.c.sink_id == bindparam("of_sink"),
-        incident.c.key == bindparam("of_key"),
-        problem.c.closed_at.is_(None),
-    )
-    .order_by(problem.c.opened_at, problem.c.id)
+_OPEN = text(
+    "SELECT problem.*, event.account, event.pipeline, event.body FROM incident"
+    " JOIN problem ON problem.id = incident.problem_id"
+    " LEFT JOIN event ON event.stream = problem.stream AND event.sequence = problem.sequence"
+    " WHERE incident.sink_id = :of_sink AND incident.key = :of_key AND problem.closed_at IS NULL"
+    " ORDER BY problem.opened_at, problem.id"
 )
 _RESOLVED = text("UPDATE incident SET resolved = true WHERE sink_id = :of_sink AND key = :of_key")
 
 
 def key_of(connection: Connection, sink_id: int, problem_id: bytes) -> bytes | None:
     """Return the key of the incident that a problem is in at a sink."""
-    return connection.scalar(_MEMBER, {"of_problem": problem_id, "of_sink": sink_id})
+    key: bytes | None = connection.scalar(_MEMBER, {"of_problem": problem_id, "of_sink": sink_id})
+    return key
 
 
 def join(
@@ -95,15 +83,11 @@ def begin_own(connection: Connection, sink_id: int, problem_id: bytes, *, now: M
 
 def load_incident(connection: Connection, sink_id: int, key: bytes) -> Incident:
     """Return how an incident stands."""
-    rows: Sequence[AnyRow] = connection.execute(_OPEN, {"of_sink": sink_id, "of_key": key}).all()
-    untils = [acked_until(row) for row in rows]
-    acked = [until for until in untils if until is not None]
-    return Incident(
-        UUID(bytes=key),
-        [IncidentProblem(problem_of(row), row.account, row.pipeline) for row in rows],
-        rows[-1].body if rows else None,
-        min(acked) if acked and len(acked) == len(untils) else None,
-    )
+    rows = connection.execute(_OPEN, {"of_sink": sink_id, "of_key": key}).all()
+    problems = [IncidentProblem(problem_of(row), row.account, row.pipeline) for row in rows]
+    acked = [until for row in rows if (until := acked_until(row)) is not None]
+    is_acked = acked and len(acked) == len(rows)
+    return Incident(UUID(bytes=key), problems, rows[-1].body if rows else None, min(acked) if is_acked else None)
 
 
 def note_settled(connection: Connection, sink_id: int, attempts: Iterable[AttemptRecord]) -> None:
