@@ -79,6 +79,9 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
         data |= {"account": "default", "reason": "unreachable", "cause": "timeout"}
     if subject in {"sink", "watcher"}:
         data |= {"sink": "ops", "answer": "503"}
+    if type_ is EventType.DELIVERY_DEAD:
+        newest = {"type": EventType.EXECUTION_FAILED, "id": execution_id(2), "answer": "422"}
+        data |= {"sink": "ops", "count": 3, "newest": newest, "answer": "422", "remedy": "correct url, or template"}
     if type_ in {EventType.EXECUTION_LOST, EventType.PIPELINE_GAP}:
         data["reason"] = "not_found"
     if type_ is EventType.PROBLEM_CLOSED:

@@ -182,6 +182,7 @@ class Rig:
     def __init__(self, path: Path, *, name: str = "ops") -> None:
         self.path = path
         self.name = name
+        self.sinks: tuple[str, ...] = (name,)  # which get what is recorded
         self.clock = FakeClock()
         self.sink = ScriptedSink()
         self.metrics = Metrics()
@@ -265,7 +266,7 @@ class Rig:
                 lane = lane_of(problem.kind, problem.opening.stream, id_=problem.id)
             event = _event(stream, self.recorded[stream], type_=type_, data=data, lane=lane)
             group = None if self.rules.group is None else self.rules.group.group_of(event)
-            entries.append(OutboxEntry(event, (self.name,), groups={} if group is None else {self.name: group}))
+            entries.append(OutboxEntry(event, self.sinks, groups={} if group is None else {self.name: group}))
         await self.write(*entries, problems=problems)
 
     async def send(self, *streams: str, answer: Answer | None = None, **how: Any) -> None:

@@ -10,6 +10,7 @@ from stores import (
     DAY_US,
     LATER,
     SECOND_US,
+    START,
     START_US,
     SetClock,
     StoreRig,
@@ -17,6 +18,7 @@ from stores import (
     closed,
     due,
     event,
+    execution_id,
     names,
     of,
     opened,
@@ -33,12 +35,13 @@ from stores import (
 )
 
 from watcher.domain.delivery import DeliveryState
+from watcher.domain.envelope import event_of, sink_source
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store import operator_store
-from watcher.store.changes import Lease, SourceChange
-from watcher.store.sink_store import SinkStore
+from watcher.store.changes import Lease, NewDeadLetters, SourceChange
+from watcher.store.sink_store import DEAD_FOR_US, SinkStore
 from watcher.store.sql_store import SqlStore
 
 OPENING = EventKey(stream_of("accounts/default"), 1)
@@ -315,3 +318,41 @@ async def test_of_a_problem_that_was_told_twice_the_last_is_let_go_and_reminded_
         await settle_all(sink)
         (opening,) = await sink.sent_openings()
         assert b"sinks/hook-2" in opening.body
+
+
+def report_of_dead(sink: SinkStore, *, sequence: int = 1, sinks: tuple[str, ...] = ()) -> SourceChange:
+    """Return `delivery.dead` of a sink."""
+    source, type_ = sink_source(sink.lease.name), EventType.DELIVERY_DEAD
+    emitted = event_of(type_, source, START, sequence=sequence, data={})
+    return SourceChange(sink.lease, sequence - 1, sequence, None, (OutboxEntry(emitted, sinks),))
+
+
+async def test_dead_letters_since_a_moment_are_counted_with_the_newest_of_them(rig: StoreRig) -> None:
+    await rig.record(1, 2, 3)
+    for late_us, letter in enumerate(await due(rig.ops)):
+        rig.clock.us = LATER + late_us
+        await settle(rig.ops, letter, state=DEAD, answer=f"40{late_us}")
+    newest = NewDeadLetters(2, "execution.running", event(execution_id(3), sequence=1).id, "402")
+    assert await rig.ops.dead_since(Micros(LATER)) == newest
+    assert await rig.ops.dead_since(Micros(LATER + 2)) is None
+
+
+async def test_a_dead_letter_of_a_removed_sink_or_of_a_report_of_dead_letters_is_none_to_report(rig: StoreRig) -> None:
+    await rig.store.record(report_of_dead(await sink_of(rig.store, "log"), sinks=("ops",)))
+    await settle_all(rig.ops, state=DEAD)
+    await rig.record()
+    tidied = await upkeep(rig.store)
+    assert await tidied.mark_absent_sinks(present=[], now=Micros(LATER), dead_after_us=0) == 1
+    assert await rig.ops.dead_since(Micros(0)) is None
+
+
+async def test_a_sink_knows_since_when_its_dead_letters_are_not_reported(rig: StoreRig) -> None:
+    assert (await rig.ops.load(fingerprint="x")).dead_from == rig.clock.us - DEAD_FOR_US
+    for sequence in (1, 2):
+        rig.clock.us += SECOND_US
+        await rig.store.record(report_of_dead(rig.ops, sequence=sequence))
+    reported_at = rig.clock.us
+    rig.clock.us += SECOND_US
+    assert (await rig.ops.load(fingerprint="x")).dead_from == reported_at
+    rig.clock.us = START_US  # the clock that wrote it was ahead
+    assert (await rig.ops.load(fingerprint="x")).dead_from == START_US

@@ -173,7 +173,7 @@ def _end(now: datetime) -> dict[str, Outcome | ExecutionSnapshot]:
 
 
 def _sink_events() -> list[Event]:
-    """Return what the others are told of a sink, each with the problem that it opens or closes."""
+    """Return what the others are told of a sink, with the problems that are opened and closed, and of dead letters."""
     events: list[Event] = []
     problem: Problem | None = None
     for after, type_ in enumerate(SINK_EVENTS):
@@ -183,7 +183,12 @@ def _sink_events() -> list[Event]:
         told = EventFactory(Router({})).of_source(type_, "/sinks/ops", data, problem, after=after, at=at)
         events.append(json.loads(told.entry.event.body))
         problem = told.problem.problem if told.problem and told.problem.closed_at is None else None
-    return events
+    newest = {"type": EventType.EXECUTION_FAILED, "id": "c9dd6eb5-4b0a-5bd4-b6a4-1f8d8e2d6a01", "answer": "422"}
+    remedy = "it does not take what is sent to it: correct url, or template"
+    letters = {"sink": "ops", "count": 3, "newest": newest, "answer": "422", "remedy": remedy}
+    at = EPOCH + timedelta(minutes=20)
+    dead = EventFactory(Router({})).of_source(EventType.DELIVERY_DEAD, "/sinks/ops", letters, None, after=3, at=at)
+    return [*events, json.loads(dead.entry.event.body)]
 
 
 def _steady(event: Event) -> Event:

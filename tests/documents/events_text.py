@@ -36,6 +36,11 @@ WHEN = {
     EventType.SINK_RECOVERED: "Something got through again.",
     EventType.SINK_DISABLED: "The receiver answered 410 Gone. Deliveries wait until the sink's block in the "
     "configuration changes, or somebody enables it.",
+    EventType.DELIVERY_DEAD: "Deliveries of this sink became dead letters: refused five times in a row, or retried for "
+    "`give_up_after`. `count` says how many, `newest` which was the newest of them, `answer` its last answer, `remedy` "
+    "what to do about that. Sent to the other sinks: at the first dead letter, then at the end of each minute in which "
+    "there were more. It opens no problem. A `delivery.dead` that becomes a dead letter itself is not reported, nor "
+    "are the deliveries of a sink that was removed.",
     EventType.PROBLEM_REMINDER: "A problem is still open after another `remind_every` of a sink, to which alone this "
     "goes. It has the data of the event that opened the problem, and belongs to the sink's own sequence.",
     EventType.PROBLEM_ACKNOWLEDGED: "Somebody took a problem: `acknowledgement` says who, why, and until when nobody "
@@ -55,8 +60,12 @@ FIELDS = {
     "labels": "the watch's labels",
     "link": "the account's `link`, with the ids filled in; absent if it needs an execution's id and there is none",
     "runbook": "the watch's `runbook`",
-    "sink": "`sink.*` only: the sink's name",
-    "answer": "`sink.*` only: its last answer, a status code or a word such as `timeout`; `none` if nothing came back",
+    "sink": "`sink.*` and `delivery.dead` only: the sink's name",
+    "answer": "`sink.*` and `delivery.dead` only: its last answer, a status code or a word such as `timeout`; `none` "
+    "if nothing came back, `never_tried` of a dead letter that was not tried",
+    "remedy": "`delivery.dead` only: what a person has to do about that answer, where that is known",
+    "count": "`delivery.dead` only: how many deliveries became dead letters since the last one",
+    "newest": "`delivery.dead` only: the newest of them: `type` and `id` of its event, and its last `answer`",
     "reason": "why: see the types that have it",
     "cause": "`account.degraded` only: what went wrong last: `timeout`, `dns`, `tls`, `refused`, `connection` and the "
     "like, or the status code of the answer, such as `503`; absent for `over_budget`",

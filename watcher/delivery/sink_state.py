@@ -1,13 +1,14 @@
 """How one sink is: well, failing or disabled, with its own clock; and what is recorded of that for other sinks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 import structlog
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import sink_source
-from watcher.domain.event import EventType
+from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.problems import SentOpening
 from watcher.domain.routing import Silences
@@ -17,7 +18,7 @@ from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.pacing import Jitter
 from watcher.runtime.scheduler import WakeIn
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S
-from watcher.store.changes import BackoffState, SinkRecord, SourceChange
+from watcher.store.changes import BackoffState, NewDeadLetters, SinkRecord, SourceChange
 from watcher.store.sink_store import SinkStore
 
 FAILING = "failing"
@@ -175,10 +176,23 @@ class SinkReporter:
 
         It reminds of the `others` of its incident, too.
         """
-        lease, at = self._store.lease, self._deps.clock.now()
-        entry = self._deps.events.reminder(opening.body, opening.problem, sink=lease.name, after=self._sequence, at=at)
-        sequence, reminders = entry.event.sequence, {each.problem.id: due_at for each in (opening, *others)}
-        change = SourceChange(lease, self._sequence, sequence, self.reported, (entry,), reminders=reminders)
-        await self._store.record(change)
+        name, at = self._store.lease.name, self._deps.clock.now()
+        entry = self._deps.events.reminder(opening.body, opening.problem, sink=name, after=self._sequence, at=at)
+        await self._record(entry, {each.problem.id: due_at for each in (opening, *others)})
+
+    async def report_dead(self, dead: NewDeadLetters, *, remedy: str | None) -> None:
+        """Record `delivery.dead`, and report it to the other sinks. Raises `StoreError`."""
+        name, at = self._store.lease.name, self._deps.clock.now()
+        newest = {"type": dead.type, "id": str(dead.event_id), "answer": dead.answer}
+        data = {"sink": name, "count": dead.count, "newest": newest, "answer": dead.answer, "remedy": remedy or None}
+        entry, _ = self._deps.events.of_source(
+            EventType.DELIVERY_DEAD, sink_source(name), data, None, after=self._sequence, at=at, but=name
+        )
+        await self._record(entry, {})
+
+    async def _record(self, entry: OutboxEntry, reminders: Mapping[UUID, Micros]) -> None:
+        """Record an event that leaves the state of the sink as it is."""
+        lease, sequence = self._store.lease, entry.event.sequence
+        await self._store.record(SourceChange(lease, self._sequence, sequence, self.reported, (entry,), (), reminders))
         self._sequence = sequence
-        self._deps.metrics.events.labels(EventType.PROBLEM_REMINDER).inc()
+        self._deps.metrics.events.labels(entry.event.type).inc()

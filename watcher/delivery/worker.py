@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from watcher.delivery.dead_letters import DeadLetters
 from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import Attempt, CircuitBreaker, FailureLog, failed
 from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependencies
@@ -111,6 +112,7 @@ class DeliveryWorker:
         self._reporter = SinkReporter(self._state, record, store=store, deps=deps)
         self._failures = FailureLog(self.sink, clock=deps.clock, metrics=deps.metrics)
         self._problems = OpenProblems(sink, self._state, self._reporter, store=store, rules=rules, deps=deps)
+        self._dead_letters = DeadLetters(self._reporter, record, store=store, deps=deps)
         now = deps.clock.monotonic()
         self._breaker = CircuitBreaker(opens=rules.breaks)
         if record.backoff.failing_for_s is not None:
@@ -197,6 +199,8 @@ class DeliveryWorker:
                     if now >= self._problems.next_at and not (self._stopped or now < self._state.held_until):
                         await self._problems.tick(now)
                     await self._turn(self._request(now))
+                    if now >= self._dead_letters.next_at:
+                        await self._dead_letters.report()
                     self._store_failures = 0
                 except StoreError as error:
                     self._rest_store(error)
@@ -283,6 +287,7 @@ class DeliveryWorker:
         if count:
             self._deps.metrics.outcomes[DeliveryState.DEAD].inc(count)
             log.warning("deliveries.died", sink=self.sink, count=count, why="give_up_after has passed")
+            self._dead_letters.died()
             self.wake()
 
     async def _save_snapshot(self) -> None:
@@ -340,6 +345,7 @@ class DeliveryWorker:
             self._unsettled_count -= len(answer.records)
             if answer.result.outcome not in _TAKEN:
                 self._failures.report(answer)
+                self._dead_letters.failed(answer)
                 continue
             if self._failures.in_trouble:
                 self._failures.recovered()
@@ -597,7 +603,7 @@ class DeliveryWorker:
             at = now
         elif self._next_due_at is not None:
             at = Monotonic(now + (self._next_due_at - self._clock.steady_us()) / 1e6)
-        at = max(self._state.paused_until, min(at, self._problems.next_at))
+        at = min(self._dead_letters.next_at, max(self._state.paused_until, min(at, self._problems.next_at)))
         return min(longest_s, max(0.0, at - now))
 
 

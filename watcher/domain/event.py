@@ -28,6 +28,7 @@ class EventType(StrEnum):
     SINK_FAILING = "sink.failing"
     SINK_RECOVERED = "sink.recovered"
     SINK_DISABLED = "sink.disabled"
+    DELIVERY_DEAD = "delivery.dead"
     PROBLEM_REMINDER = "problem.reminder"
     PROBLEM_ACKNOWLEDGED = "problem.acknowledged"
     PROBLEM_CLOSED = "problem.closed"

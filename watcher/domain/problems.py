@@ -25,6 +25,7 @@ _TROUBLE: Mapping[EventType, tuple[Severity, EventType | None]] = {
     EventType.ACCOUNT_DEGRADED: (Severity.CRITICAL, EventType.ACCOUNT_RECOVERED),
     EventType.SINK_FAILING: (Severity.ERROR, EventType.SINK_RECOVERED),
     EventType.SINK_DISABLED: (Severity.ERROR, EventType.SINK_RECOVERED),
+    EventType.DELIVERY_DEAD: (Severity.ERROR, None),
     EventType.PIPELINE_SILENT: (Severity.WARNING, EventType.PIPELINE_ACTIVE),
     EventType.EXECUTION_FAILED: (Severity.ERROR, None),
     EventType.EXECUTION_LOST: (Severity.ERROR, None),

@@ -63,6 +63,7 @@ _TITLES: Mapping[EventType, str] = {
     EventType.SINK_FAILING: "Sink {who} is failing{answer}",
     EventType.SINK_RECOVERED: "Sink {who} recovered{after}",
     EventType.SINK_DISABLED: "Sink {who} is disabled{answer}",
+    EventType.DELIVERY_DEAD: "Sink {who}: {count} dead letter{s}{answer}",
     EventType.WATCHER_TEST: "Test message from clerk-watcher to its sink {who}",
 }
 
@@ -291,7 +292,7 @@ class Alert:
     def _title(self) -> str:
         execution, over_s = self.data.get("execution", {}), self.data.get("overdueSeconds")
         node = shorten(self.nodes[0][0], NODE_LENGTH) if self.nodes else ""
-        answer = shorten(self.data.get("answer", ""), NODE_LENGTH)
+        answer, count = shorten(self.data.get("answer", ""), NODE_LENGTH), self.data.get("count", 0)
         return _TITLES.get(self.kind, f"{{who}}: {self.kind}").format(
             who=self._who(),
             node=f" at {node}" if node else "",
@@ -299,6 +300,8 @@ class Alert:
             status=shorten(execution.get("status", ""), NODE_LENGTH),
             over="" if over_s is None else f" ({in_words(over_s)} over its limit)",
             answer=f" ({answer})" if answer else "",
+            count=f"{count:,}",
+            s="" if count == 1 else "s",
             after=self._after(),
         )
 
@@ -321,6 +324,8 @@ class Alert:
     def _known(self) -> str:
         if self.kind is EventType.SINK_DISABLED:
             return _DISABLED
+        if self.kind is EventType.DELIVERY_DEAD:
+            return first_visible(self.data.get("remedy"))
         cause, count = self.data.get("cause"), self.data.get("atMost")
         at_most = None if count is None else f"at most {count:,} of them"
         return ", ".join(filter(None, (f"{self._reason()} ({cause})" if cause else self._reason(), at_most)))

@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 ALERT_EVENTS = (
     *(EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST),
     *(EventType.EXECUTION_OVERDUE, EventType.EXECUTION_UNRECOGNIZED),
-    *("pipeline.*", "account.*", "sink.*", "problem.*", "watcher.*"),
+    *("pipeline.*", "account.*", "sink.*", "delivery.*", "problem.*", "watcher.*"),
 )
 """What chat and pagers get by default: all but the statuses an execution is meant to pass through."""
 

@@ -12,7 +12,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import IncidentRules
 from watcher.domain.rules import RuleState, UnjudgedEnd
 from watcher.domain.snapshots import AccountSnapshot
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import NEVER, Micros
 from watcher.domain.watch import Cursor
 
 
@@ -222,7 +222,8 @@ class OpenProblem:
 class SinkRecord:
     """What the store knows of a sink: its own events' sequence, `failing`, `disabled` or `None`, and its clock.
 
-    `failures_count` are the attempts so far at what waits.
+    `failures_count` are the attempts so far at what waits. `delivery.dead` is yet to report the dead letters since
+    `dead_from` (microseconds UTC, steady).
     """
 
     sequence: int
@@ -231,6 +232,17 @@ class SinkRecord:
     backoff: BackoffState
     problem: Problem | None = None
     failures_count: int = 0
+    dead_from: Micros = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class NewDeadLetters:
+    """How many deliveries of a sink became dead letters, and the newest one: its event, and its last answer."""
+
+    count: int
+    type: str
+    event_id: UUID
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)

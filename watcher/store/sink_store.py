@@ -8,15 +8,16 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, case, delete, exists, func, or_, select, text, true, update
 
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.envelope import problem_source, stream_of
+from watcher.domain.envelope import problem_source, sink_source, stream_of
+from watcher.domain.event import EventType
 from watcher.domain.problems import SentOpening
-from watcher.domain.timestamps import from_us, to_us
-from watcher.store.changes import SinkRecord
+from watcher.domain.timestamps import Micros, from_us, to_us
+from watcher.store.changes import NewDeadLetters, SinkRecord
 from watcher.store.deliveries import IS_HEAD, LET_GO
 from watcher.store.problems import acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of
 from watcher.store.sql_store import LeasedStore
-from watcher.store.tables import WAITING, action, delivery, event, incident, opens, problem, reminder, source
+from watcher.store.tables import DEAD, WAITING, action, delivery, event, incident, opens, problem, reminder, source
 
 _FAILURES = select(func.coalesce(func.sum(delivery.c.attempts), 0)).where(
     delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, delivery.c.tried == true()
@@ -73,6 +74,29 @@ _SENT_OPEN = _SENT.where(problem.c.closed_at.is_(None))
 _OPEN_OR_LATE = _SENT.where(or_(problem.c.closed_at.is_(None), problem.c.closed_at >= bindparam("closed_from")))
 
 
+_LAST_REPORT_OF_DEAD = (
+    select(event.c.recorded_at)
+    .where(event.c.stream == bindparam("of_stream"), event.c.type == EventType.DELIVERY_DEAD)
+    .order_by(event.c.sequence.desc())
+    .limit(1)
+)
+_DEAD_SINCE = (
+    select(func.count().over().label("dead_count"), event.c.type, event.c.event_id, delivery.c.answer)
+    .join(event, event.c.id == delivery.c.number)
+    .where(
+        delivery.c.sink_id == bindparam("of_sink"),
+        delivery.c.state == DEAD,
+        delivery.c.settled_at > bindparam("since"),
+        delivery.c.answer != "sink_removed",
+        event.c.type != EventType.DELIVERY_DEAD,  # else two sinks that refuse all would report to each other for ever
+    )
+    .order_by(delivery.c.settled_at.desc(), delivery.c.number.desc())
+    .limit(1)
+)
+DEAD_FOR_US = 3_600_000_000
+"""Older dead letters of a sink that never reported any are not reported: a version before may have made them."""
+
+
 class SinkStore(LeasedStore):
     """The deliveries of the leased sink, and how it is. What a `Turn` that is recorded takes can be awaited."""
 
@@ -94,7 +118,10 @@ class SinkStore(LeasedStore):
             opened = open_problem_of(connection, source_id=sink_id)
             failures_count = connection.scalars(_FAILURES, {"of_sink": sink_id}).one()
             backoff = backoff_of(row, now=now)
-            return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, backoff, opened, failures_count)
+            of_stream = {"of_stream": stream_of(sink_source(row.name))}
+            reported_at = connection.scalar(_LAST_REPORT_OF_DEAD, of_stream) or now - DEAD_FOR_US
+            dead_from = Micros(min(now, reported_at))  # a clock that was ahead may have written it
+            return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, backoff, opened, failures_count, dead_from)
 
         return await self._write(load)
 
@@ -130,6 +157,17 @@ class SinkStore(LeasedStore):
             return len(old)
 
         return await self._write(give_up)
+
+    async def dead_since(self, since: Micros) -> NewDeadLetters | None:
+        """Return the dead letters since that moment, but those of a removed sink and of `delivery.dead` itself."""
+
+        def read(connection: Connection, sink_id: int) -> NewDeadLetters | None:
+            row = connection.execute(_DEAD_SINCE, {"of_sink": sink_id, "since": since}).one_or_none()
+            if row is None:
+                return None
+            return NewDeadLetters(row.dead_count, row.type, UUID(bytes=row.event_id), row.answer)
+
+        return await self._read(read)
 
     async def release(self) -> None:
         """Make the silenced openings of open problems due again, as if new, with their acknowledgements.

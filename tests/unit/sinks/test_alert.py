@@ -52,6 +52,7 @@ HEADLINES = {
     EventType.SINK_FAILING: "✕ Sink ops is failing (503)",
     EventType.SINK_RECOVERED: "✓ Sink ops recovered after 41 m",
     EventType.SINK_DISABLED: "✕ Sink ops is disabled (503)",
+    EventType.DELIVERY_DEAD: "✕ Sink ops: 3 dead letters (422)",
     EventType.PROBLEM_REMINDER: "✕ Still open after 41 m: Sales agent keeps failing",
     EventType.PROBLEM_ACKNOWLEDGED: "◆ Acknowledged by ada until 2026-11-24 14:00 UTC: Sales agent keeps failing",
     EventType.PROBLEM_CLOSED: "✓ Closed, no longer watched: Sales agent keeps failing",
@@ -121,6 +122,12 @@ def test_of_an_end_that_is_trouble_itself_a_sink_may_hear_one_part_alone(type_: 
     alone = read(sample(type_))
     assert (news.headline, news.severity) == (alone.headline, alone.severity)
     assert (news.problem, news.closes, news.overdue_text) == (None, False, None)
+
+
+def test_one_dead_letter_is_not_several_and_its_error_is_what_to_do() -> None:
+    alert = read(sample(EventType.DELIVERY_DEAD, data=data_of(EventType.DELIVERY_DEAD) | {"count": 1}))
+    assert (alert.title, alert.error) == ("Sink ops: 1 dead letter (422)", "correct url, or template")
+    assert (alert.severity, alert.problem) == (Severity.ERROR, None)
 
 
 def test_what_is_no_longer_watched_still_names_its_execution() -> None:

@@ -1,0 +1,175 @@
+"""What the other sinks hear of a sink's dead letters, and when."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from worker_rig import DELIVERED, FAILED, REFUSED, RULES, Rig
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
+from watcher.domain.routing import Route
+from watcher.sinks.protocol import SendResult
+
+QUICK = replace(RULES, schedule_s=(0.1,), give_up_after_s=100.0)
+REMEDY = "correct url, or template"
+DEADLY = replace(REFUSED, remedy=REMEDY)
+
+
+@pytest.fixture(autouse=True)
+async def _dies_within_a_second(rig: Rig) -> None:
+    await rig.restart(rules=QUICK)
+
+
+async def die(
+    rig: Rig, *streams: str, answer: SendResult = DEADLY, type_: EventType = EventType.EXECUTION_LOST
+) -> None:
+    """Have the sink refuse an event of each stream until it is a dead letter: five times within a second."""
+    await rig.send(*streams, answer=answer, type_=type_)
+    await rig.go_for(1)
+
+
+def reports(rig: Rig) -> list[Mapping[str, Any]]:
+    """Return each `delivery.dead` of the sink, the first one first."""
+    with closing(sqlite3.connect(rig.path)) as connection:
+        rows = connection.execute("SELECT body FROM event WHERE type = 'delivery.dead' ORDER BY id").fetchall()
+    events = [json.loads(body) for (body,) in rows]
+    return [event for event in events if event.get("source") == f"/sinks/{rig.name}"]
+
+
+def counts(rig: Rig) -> list[int]:
+    return [event["data"]["count"] for event in reports(rig)]
+
+
+def seconds_between(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
+    times = (datetime.fromisoformat(event["time"]) for event in (second, first))
+    return (next(times) - next(times)).total_seconds()
+
+
+async def test_the_first_dead_letter_is_reported_at_once_with_the_remedy_of_its_last_answer(rig: Rig) -> None:
+    await die(rig, "a")
+    (event,) = reports(rig)
+    assert (event["type"], event["source"], event["sequence"]) == ("delivery.dead", "/sinks/ops", "0000000001")
+    newest = {"type": "execution.lost", "id": str(UUID(bytes=rig.row("a1")["event_id"])), "answer": "422"}
+    said = {"sink": "ops", "count": 1, "newest": newest, "answer": "422", "remedy": REMEDY}
+    assert event["data"] == said | {"observed": {"at": event["time"]}}
+    assert rig.metrics.registry.get_sample_value("watcher_events_total", {"type": "delivery.dead"}) == 1
+
+
+async def test_those_that_die_later_are_reported_together_a_minute_after_the_first(rig: Rig) -> None:
+    await die(rig, "a")
+    await rig.go_for(10)
+    await die(rig, "b", "c")
+    await rig.go_for(10)
+    await die(rig, "d", answer=REFUSED)
+    assert counts(rig) == [1]
+    await rig.go_for(180)
+    first, second = reports(rig)
+    assert (seconds_between(first, second), second["data"]["count"]) == (60.0, 3)
+    assert "remedy" not in second["data"]  # nothing is known of the answer to the newest
+
+
+async def test_one_that_dies_after_a_minute_without_is_reported_at_once(rig: Rig) -> None:
+    await die(rig, "a")
+    await rig.go_for(61)
+    await die(rig, "b")
+    assert counts(rig) == [1, 1]
+
+
+async def test_what_waited_too_long_is_reported_with_the_remedy_of_its_last_answer(rig: Rig) -> None:
+    await rig.restart(rules=replace(QUICK, schedule_s=(90.0,)))
+    await rig.send("a", answer=replace(FAILED, remedy="wait"))
+    await rig.go(89.0)
+    await rig.send("b", answer=replace(FAILED, remedy="wait"))
+    rig.clock.passed_s += 12.0
+    await rig.worker.flush()
+    await rig.go()
+    (event,) = reports(rig)
+    assert (event["data"]["newest"]["answer"], event["data"]["remedy"]) == ("500", "wait")
+
+
+async def test_the_remedy_of_a_message_whose_minimal_form_is_next_is_none_of_a_dead_letter(rig: Rig) -> None:
+    await die(rig, "a", answer=replace(REFUSED, remedy="a minimal message is tried next", minimal_left=True))
+    (event,) = reports(rig)
+    assert "remedy" not in event["data"]
+
+
+async def test_one_that_was_not_reported_when_the_process_was_killed_is_reported_by_the_next(rig: Rig) -> None:
+    rig.store.broken = {"record"}
+    await die(rig, "a")
+    await rig.kill()
+    await rig.start(rules=QUICK)
+    await rig.go()
+    assert counts(rig) == [1]
+
+
+async def test_over_a_restart_nothing_is_reported_twice_or_within_a_minute(rig: Rig) -> None:
+    await die(rig, "a")
+    await rig.kill()
+    await rig.start(rules=QUICK)
+    await die(rig, "b")
+    await rig.go_for(120)
+    first, second = reports(rig)
+    assert seconds_between(first, second) == pytest.approx(60, abs=0.01)
+    assert counts(rig) == [1, 1]
+
+
+async def test_what_died_over_an_hour_ago_and_was_never_reported_is_history(rig: Rig) -> None:
+    rig.store.broken = {"record"}
+    await die(rig, "a")
+    await rig.kill()
+    rig.clock.passed_s += 3600
+    await rig.start(rules=QUICK)
+    await rig.go()
+    assert reports(rig) == []
+
+
+async def test_a_dead_letter_that_reports_others_is_not_reported(rig: Rig) -> None:
+    await die(rig, "a", type_=EventType.DELIVERY_DEAD)
+    await rig.go_for(120)
+    assert reports(rig) == []
+    await die(rig, "b")
+    assert counts(rig) == [1]
+
+
+async def test_the_store_is_asked_for_dead_letters_once_at_the_start_and_then_only_where_something_died(
+    rig: Rig,
+) -> None:
+    for _ in range(5):
+        await rig.send("a", answer=DELIVERED)
+        await rig.go_for(120)
+    assert rig.store.asked["dead_since"] == 1
+
+
+async def test_two_sinks_that_refuse_everything_report_to_each_other_once_a_minute_and_never_of_reports(
+    rig: Rig,
+) -> None:
+    other = Rig(rig.path, name="chat")
+    other.clock, other.real_store = rig.clock, rig.real_store
+    await other._work(rules=QUICK, fingerprint="as written")
+    rig.sinks = ("ops", "chat")
+    route = Route(frozenset({EventType.DELIVERY_DEAD}), {}, frozenset())
+
+    def refuse(_: Delivery) -> SendResult:
+        rig.clock.passed_s += 0.001  # a request takes time
+        return DEADLY
+
+    for each in (rig, other):
+        each.sink.answer = refuse
+        each.worker._deps.events.router.routes = {"ops": route, "chat": route}
+    for second in range(300):
+        if second < 200 and second % 10 == 0:
+            await rig.record("a")
+        await rig.go(1)
+        await other.go()
+    for each in (rig, other):
+        told = reports(each)
+        assert sum(counts(each)) == 20  # of the sink's own dead letters, none of which is a report
+        assert min(map(seconds_between, told, told[1:])) >= 60
+    assert {delivery.type for delivery in other.sink.sent} == {"execution.failed", "delivery.dead"}
