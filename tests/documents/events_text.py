@@ -12,7 +12,8 @@ WHEN = {
     "emitted once per new word. The execution is still polled, unless the API gives it a `finishedAt`.",
     EventType.EXECUTION_OVERDUE: "Longer in one status than its `overdue_after`. Emitted once per stay (again if "
     "the limit was removed and is back), and only after a successful poll past the limit. A sink that was sent this is "
-    "sent the event that ends it, too.",
+    "sent the event that ends it, too; if its `events` lack that, PagerDuty, Alertmanager and a Slack app get only the "
+    "end.",
     EventType.EXECUTION_LOST: "The API keeps answering 404 or an error for it: `lost_after` answers in a row over "
     "`lost_grace`, while the account is well. `reason` is `not_found`, `rejected`, `forbidden` or `unreadable`. It is "
     "polled for another day; if it answers again, its next event has `previousStatus: lost`.",

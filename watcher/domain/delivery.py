@@ -53,7 +53,7 @@ class Part(StrEnum):
 
     WHOLE = "whole"
     CLOSING = "closing"
-    """Only that a problem is over: a silence keeps the rest back."""
+    """Only that a problem is over: a silence keeps the rest back, or a receiver that keeps state did not ask for it."""
     NEWS = "news"
     """All but that a problem is over: the receiver was not sent its opening."""
 

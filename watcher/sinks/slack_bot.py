@@ -254,13 +254,18 @@ def _messages(alert: Alert, delivery: Delivery) -> list[Message]:
         step = Step.OPENING if is_taken or alert.type == alert.problem["kind"] else Step.NEWS
         if alert.closes:  # for how long it lasted, and what it was
             opening, step = delivery.message and delivery.message.opening, Step.END
-            was = Alert.of(json.loads(opening)) if opening else None
-            it_was = "" if was is None else ": ".join(filter(None, (f"It was: {was.title}", was.error)))
-            notice = notice_of(replace(alert, nodes=()), error=it_was)
+            texts = [f"It was: {_text_of(Alert.of(json.loads(opening)))}"] if opening else []
+            if delivery.only_closes and (ended := Alert.of(delivery.content)).is_trouble:
+                texts.append(f"Then: {_text_of(ended)}")  # no message of its own says so
+            notice = notice_of(replace(alert, nodes=()), error=". ".join(texts))
     messages = [Message(step, minimal(notice) if delivery.rejections else message_of(notice), problem)]
     if step is Step.END or alert.type is EventType.PROBLEM_ACKNOWLEDGED:
         messages.append(Message(Step.NOTE, one_line(alert.headline), problem))
     return messages
+
+
+def _text_of(alert: Alert) -> str:
+    return ": ".join(filter(None, (alert.title, alert.error)))
 
 
 def _thread_of(delivery: Delivery) -> UUID | None:

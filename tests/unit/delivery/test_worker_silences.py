@@ -280,6 +280,21 @@ async def test_news_that_end_a_problem_whose_opening_was_kept_back_are_sent_with
     assert [(name_of(each), each.part) for each in rig.sink.sent] == [("a2", Part.NEWS)]
 
 
+@pytest.mark.parametrize("keeps_state", [True, False])
+@pytest.mark.parametrize("is_asked_for", [True, False])
+async def test_of_an_end_that_its_events_did_not_ask_for_a_receiver_that_keeps_state_gets_the_closing_alone(
+    rig: Rig, *, keeps_state: bool, is_asked_for: bool
+) -> None:
+    rig.sink.keeps_state = keeps_state
+    await open_overdue(rig)
+    await rig.go()
+    rig.sinks = ("ops",) if is_asked_for else ()
+    await close_overdue(rig)
+    await rig.go()
+    part = Part.CLOSING if keeps_state and not is_asked_for else Part.WHOLE
+    assert [(name_of(each), each.part) for each in rig.sink.sent] == [("a1", Part.WHOLE), ("a2", part)]
+
+
 async def test_an_opening_kept_back_over_a_restart_was_never_sent_and_so_is_not_closed(rig: Rig) -> None:
     silence(rig, until_s=1e6, sinks=("ops",))
     await open_problem(rig)

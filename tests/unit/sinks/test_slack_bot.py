@@ -141,6 +141,22 @@ async def test_an_end_that_is_trouble_itself_is_both_the_end_first(slack: FakeSl
     assert slack.calls == ["chat.postMessage", "chat.update", *["chat.postMessage"] * 2]
 
 
+async def test_an_end_that_was_not_asked_for_updates_the_message_alone_which_keeps_its_error(
+    slack: FakeSlack, sink: Sink
+) -> None:
+    overdue = sample(EventType.EXECUTION_OVERDUE)
+    (message,) = (await sink.send([overdue])).messages
+    message = replace(message, opening=overdue.body)
+    assert await sink.send([overdue_end(FAILED, message, part=Part.CLOSING, only_closes=True)]) == DELIVERED
+    end = "✓ Sales agent is no longer overdue, after 41 m"
+    assert slack.heads() == [end, f"  {end}"]
+    (first,) = slack.posted()
+    assert first.lines[1] == (
+        "It was: Sales agent has been running too long (2 m 5 s over its limit). "
+        "Then: Sales agent failed at Greeting: upstream timeout after 30 s"
+    )
+
+
 async def test_failures_of_a_pipeline_that_keeps_failing_go_into_its_thread(slack: FakeSlack, sink: Sink) -> None:
     await sink.send([failed(1)])
     thread = await opened(sink)
