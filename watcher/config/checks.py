@@ -17,7 +17,7 @@ from watcher.config.document import Document, Path, Problem, write_path
 from watcher.config.error_messages import NO_EXECUTIONS
 from watcher.config.models import AnySink, PollingSettings, Settings, WatchSettings
 from watcher.domain.event import EventType
-from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Severity, severity_of
+from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS
 from watcher.domain.routing import types_matching
 from watcher.domain.rules import KIND_OF_RULE
 from watcher.runtime.http_client import is_private_host
@@ -147,7 +147,7 @@ _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")
 
 _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
 _OF_RULES = {type_ for kind in KIND_OF_RULE.values() for type_ in (kind, CLOSED_BY[kind])}
-_NEVER_CLOSED = {type_ for type_ in EventType if severity_of(type_) is not Severity.INFO} - PROBLEM_KINDS
+_NEVER_CLOSED = {*EventType} - PROBLEM_KINDS - CLOSINGS - types_matching(("problem.*", "watcher.*"))
 _FOR_PAGERS = f'events: [{", ".join(KIND_OF_RULE.values())}, execution.overdue, "account.*", "sink.*"]'
 
 _LATE_S = 30.0
@@ -216,9 +216,27 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
             if sink.template is None and not sink.secret:
                 problem = "has no secret, so its receiver cannot verify that events are yours"
                 yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
-            if sink.template == "pagerduty" and (found := sorted(types_matching(sink.events) & _NEVER_CLOSED)):
-                problem = f"opens incidents that nothing closes: {', '.join(found)}"
-                yield document.remark((*path, "events"), problem, remedy=f"write {_FOR_PAGERS}")
+            if sink.template == "pagerduty":
+                yield from _of_pager(document, settings, sink, path=path)
+
+
+def _of_pager(document: Document, settings: Settings, pager: AnySink, *, path: Path) -> Iterator[Problem]:
+    types, at = types_matching(pager.events), (*path, "events")
+    if found := sorted(types & _NEVER_CLOSED):
+        problem = f"opens incidents that nothing closes: {', '.join(found)}"
+        yield document.remark(at, problem, remedy=f"write {_FOR_PAGERS}")
+    kinds = types & PROBLEM_KINDS & _OF_PIPELINES
+    if kinds and not any(kinds & _kinds_opened_by(watch) for watch in settings.watch if fits(watch, pager.match)):
+        problem = "no rule and no overdue_after can open a problem of a pipeline for this pager: "
+        remedy = "add rules: {failing: {consecutive: 3}} to a watch"
+        yield document.remark(at, f"{problem}it would page for accounts and sinks at most", remedy=remedy, block=True)
+
+
+def _kinds_opened_by(watch: WatchSettings) -> set[EventType]:
+    """Return the kinds of problems of its pipeline that a watch may open."""
+    settings = {kind: getattr(watch.rules, key.replace("_us", "_s"), None) for key, kind in KIND_OF_RULE.items()}
+    settings[EventType.EXECUTION_OVERDUE] = watch.overdue_after_s or None
+    return {kind for kind, value in settings.items() if value is not None}
 
 
 def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: Path) -> Iterator[Problem]:

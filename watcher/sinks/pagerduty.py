@@ -14,7 +14,7 @@ from pydantic import AfterValidator, SecretStr
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.event import EventType
-from watcher.domain.problems import Incident, Severity, severity_of
+from watcher.domain.problems import PROBLEM_KINDS, Incident, Severity, severity_of
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, clean, cut, shorten, to_json
 from watcher.sinks.template import Message, Template
@@ -50,7 +50,11 @@ class PagerDutyTemplate(Template):
     """
 
     keeps_state = True
-    defaults: ClassVar = {"rate_limit": "2/s", "url": "https://events.pagerduty.com/v2/enqueue"}
+    defaults: ClassVar = {
+        "events": tuple(sorted(PROBLEM_KINDS)),
+        "rate_limit": "2/s",
+        "url": "https://events.pagerduty.com/v2/enqueue",
+    }
     remedies: ClassVar = dict.fromkeys((400, 413, 422), _NEW_KEY)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:

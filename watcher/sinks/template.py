@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 from uuid import UUID
 
 from yarl import URL
@@ -24,7 +24,7 @@ ALERT_EVENTS = (
     *(EventType.EXECUTION_OVERDUE, EventType.EXECUTION_UNRECOGNIZED),
     *("pipeline.*", "account.*", "sink.*", "delivery.*", "problem.*", "watcher.*"),
 )
-"""What chat and pagers get by default: all but the statuses an execution is meant to pass through."""
+"""What chats and Alertmanager get by default: all but the statuses an execution is meant to pass through."""
 
 _OUTCOMES = {
     400: SendOutcome.REFUSED,
@@ -113,8 +113,8 @@ class Template:
     """Events in one group at most."""
     if_accepted: ClassVar[SendOutcome] = SendOutcome.ACCEPTED
     """What 202 means."""
-    defaults: ClassVar[Mapping[str, str]] = {}
-    """Settings that the receiver wants where the file says nothing, beside `events`."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """Settings that the receiver wants where the file says nothing; without `events` these are `ALERT_EVENTS`."""
     remedies: ClassVar[Mapping[int, str]] = {}
     """What a person has to do, by the status code, where more is known than of any receiver."""
 

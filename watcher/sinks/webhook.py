@@ -149,7 +149,7 @@ class WebhookSettings(HttpSinkSettings):
     template: TemplateChoice | None = Field(default=None, examples=["pagerduty"])
     """Posts messages made for this receiver instead of events, or what a Jinja2 file makes of them (its path begins
     beside this file). It brings its own defaults of `events` (all but `execution.new`, `.running`, `.paused`,
-    `.success`) and, but for a file, `rate_limit`. See [sinks.md](sinks.md)."""
+    `.success`; `pagerduty`: what opens a problem) and, but for a file, `rate_limit`. See [sinks.md](sinks.md)."""
     routing_key: RoutingKey | None = Field(default=None, examples=["${PAGERDUTY_ROUTING_KEY}"])
     """`template: pagerduty` only, which needs it: the integration key of the service, 32 characters."""
     routing_key_file: str | None = file_twin("the routing key", example="/run/secrets/pagerduty_key")

@@ -26,6 +26,10 @@ NO_RULES = (
     "add rules: {failing: {consecutive: 3}} to a watch"
 )
 CLOSING = f'events: [{", ".join(OF_RULES)}, execution.overdue, "account.*", "sink.*"]'
+NO_PAGE = (
+    "no rule and no overdue_after can open a problem of a pipeline for this pager: "
+    "it would page for accounts and sinks at most; add rules: {failing: {consecutive: 3}} to a watch"
+)
 OPENS = "opens incidents that nothing closes"
 PAGER = f"sinks: {{phone: {{type: webhook, template: pagerduty, routing_key: {'k' * 32}%s}}}}\n"
 UNTIL = "from: 2026-11-01T00:00:00Z, until: 2099-12-01T00:00:00Z"
@@ -65,8 +69,18 @@ TABLE = [
     (RULED.replace("consecutive: 3", "consecutive: 1"),
      ["5:36: watch[0].rules.failing.consecutive: opens a problem at each failure; write 2 or more, or a rate"]),
     # pagers
-    (RULED + PAGER % "", [(f"6:9: sinks.phone.events: {OPENS}: execution.failed, execution.lost, "
-      f"execution.unrecognized, pipeline.gap; write {CLOSING}")]),
+    (RULED + PAGER % "", []),
+    (BASE + PAGER % "", [f"4:9: sinks.phone: {NO_PAGE}"]),
+    (BASE.replace("sales}", "sales}, rules: {}") + PAGER % "", [f"4:9: sinks.phone: {NO_PAGE}"]),
+    (BASE.replace("sales}", "sales}, overdue_after: {new: 1m}") + PAGER % "", []),
+    (BASE.replace("sales}", "sales}, rules: {silent: 6h}") + PAGER % "", []),
+    (BASE.replace("sales}", "sales}, rules: {silent: 6h}") + PAGER % ", events: [pipeline.failing]",
+     [f"4:108: sinks.phone: {NO_PAGE}"]),
+    (RULED + f"  - {{pipeline: {OTHER}, labels: {{team: support}}}}\n" + PAGER % ", match: {labels: {team: support}}",
+     [f"7:9: sinks.phone: {NO_PAGE}"]),
+    (BASE + PAGER % ", events: ['account.*', 'sink.*']", []),
+    (RULED + PAGER % ", events: [execution.success, 'problem.*', 'watcher.*', pipeline.recovered, 'delivery.*']",
+     [f"6:108: sinks.phone.events: {OPENS}: delivery.dead, execution.success; write {CLOSING}"]),
     (RULED + PAGER % ", events: ['account.*', execution.failed, 'pipeline.*']",
      [f"6:108: sinks.phone.events: {OPENS}: execution.failed, pipeline.gap; write {CLOSING}"]),
     (RULED.replace("labels: {}", "overdue_after: {new: 1m}") + PAGER % f", {CLOSING}", []),

@@ -259,6 +259,18 @@ async def test_a_restart_is_pending_and_said_until_the_file_says_again_what_is_i
     assert said == ([] if failures else ["store.url", "http.listen", "store.url", "http.listen"])
 
 
+async def test_what_is_likely_a_mistake_in_a_changed_file_is_logged(file: Path) -> None:
+    with capture_logs() as logs:
+        async with following(file, Applied()) as (_, metrics):
+            write(
+                file, "info", more=f"sinks: {{page: {{type: webhook, template: pagerduty, routing_key: {'k' * 32}}}}}\n"
+            )
+            await metrics.next()
+    said = [(entry["event"], entry["log_level"]) for entry in logs]
+    assert said == [("config.warning", "warning"), ("config.reloaded", "info")]
+    assert "sinks.page: no rule and no overdue_after can open a problem" in logs[0]["problem"]
+
+
 async def test_a_pipe_that_takes_the_place_of_a_secret_is_refused_and_the_next_file_taken(file: Path) -> None:
     key = file.with_name("key")
     key.write_text("k")

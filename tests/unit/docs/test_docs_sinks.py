@@ -70,8 +70,10 @@ def test_the_first_table_has_the_defaults() -> None:
     rows = re.findall(r"^\| \[`(?:type|template): (\w+)`\].*\| (.*?) \| (.*?) \|$", PAGE, re.MULTILINE)
     fields = {name: model.model_fields for name, model in SINK_KINDS.items()}
     defaults = {name: (found["events"].default, rate_of(found)) for name, found in fields.items()}
-    defaults |= {name: (ALERT_EVENTS, template.defaults["rate_limit"]) for name, template in PRESETS.items()}
-    words = {("*",): "all", ALERT_EVENTS: "worth a message"}
+    of_presets = {name: template.defaults for name, template in PRESETS.items()}
+    defaults |= {name: (each.get("events", ALERT_EVENTS), each["rate_limit"]) for name, each in of_presets.items()}
+    problems = PRESETS["pagerduty"].defaults["events"]
+    words = {("*",): "all", ALERT_EVENTS: "worth a message", problems: "what opens a problem"}
     assert rows == [(name, words[defaults[name][0]], defaults[name][1]) for name, *_ in rows]
     assert {name for name, *_ in rows} == defaults.keys()
 

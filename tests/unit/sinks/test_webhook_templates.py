@@ -19,7 +19,7 @@ from standardwebhooks import Webhook
 from watcher.daemon.build import fingerprint_of_sink
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import Incident, Problem, SentOpening, Severity, severity_of
+from watcher.domain.problems import PROBLEM_KINDS, Incident, Problem, SentOpening, Severity, severity_of
 from watcher.domain.routing import GroupRules, IncidentRules, types_matching
 from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import SendOutcome, SendResult
@@ -142,7 +142,8 @@ def test_a_template_brings_its_receivers_events_and_rate(template: str) -> None:
     chosen = settings(template=template, **key)
     executions = types_matching(("execution.*",))
     quiet = {type_ for type_ in executions if severity_of(type_) is Severity.INFO}
-    assert types_matching(chosen.events) == set(EventType) - quiet, "ALERT_EVENTS in watcher/sinks/template.py"
+    wanted = PROBLEM_KINDS if template == "pagerduty" else set(EventType) - quiet
+    assert types_matching(chosen.events) == wanted, "ALERT_EVENTS in watcher/sinks/template.py"
     assert template in RATES, "a row of RATES"
     assert chosen.rate_limit == RATES[template]
     own = settings(template=template, events=["execution.new"], rate_limit="7/s", **key)
