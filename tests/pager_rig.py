@@ -87,6 +87,7 @@ class PagerRig(Rig):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.pager = FakePagerDuty(self.clock)
+        self.types = PROBLEM_KINDS
 
     async def start(self, *, rules: WorkerRules, **how: Any) -> None:  # type: ignore[override] # the rules matter here
         self.sink = cast("ScriptedSink", self.pager)
@@ -94,7 +95,7 @@ class PagerRig(Rig):
         await super().start(rules=rules, **how)
 
     def route(self, rules: WorkerRules) -> Route:
-        return Route(PROBLEM_KINDS, {}, frozenset(), rules.group, rules.opening_wait_s)
+        return Route(self.types, {}, frozenset(), rules.group, rules.opening_wait_s)
 
     async def restart_with(self, rules: WorkerRules) -> None:
         await self.kill()

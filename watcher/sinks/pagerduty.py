@@ -64,95 +64,73 @@ class PagerDutyTemplate(Template):
             messages.append(self._of_incident(incident, batch))
         for alert in (Alert.of_delivery(each, self.public_url) for each in batch):
             if incident is None or (alert.closes and alert.is_trouble):
-                messages.append(self._trigger(alert.news(), key=alert.id))
+                messages.append(self._trigger(alert.news(), key=alert.id, id_=alert.id))
             if alert.type is EventType.WATCHER_TEST:
                 messages.append(self._message("resolve", key=alert.id, id_=alert.id))
         return messages
 
     def _of_incident(self, incident: Incident, batch: Sequence[Delivery]) -> Message:
-        key, id_ = str(incident.key), str(batch[0].event_id)
+        """Return how an incident stands now. What a refused trigger said in the words of others the next leaves out."""
+        key, id_, is_single = str(incident.key), str(batch[0].event_id), len(incident.problems) == 1
         if not incident.problems:
             return self._message("resolve", key=key, id_=id_)
         if incident.acked_until is not None and self.clock.now() < incident.acked_until:
             return self._message("acknowledge", key=key, id_=id_)
-        event = json.loads(incident.newest or batch[-1].body)
-        reminders = [each.content for each in batch if each.type == EventType.PROBLEM_REMINDER]
-        alert = Alert.of(reminders[-1] if reminders and len(incident.problems) == 1 else event, self.public_url)
-        if any(each.rejections for each in batch):  # it may have refused what others call something
-            details = {"open": _counts(incident)}
-            payload = {
-                "summary": summary_of(incident),
-                "source": "clerk-watcher",
-                "severity": highest(incident),
-                "custom_details": details,
-            }
-            return self._message("trigger", key=key, id_=id_, payload=payload)
-        if len(incident.problems) == 1:
+        reminders = [each.content for each in batch if is_single and each.type == EventType.PROBLEM_REMINDER]
+        alert = Alert.of(reminders[-1] if reminders else json.loads(incident.newest or batch[-1].body), self.public_url)
+        is_refused = any(each.rejections for each in batch)
+        if is_single and not is_refused:
             return self._trigger(alert, key=key, id_=id_)
-        return self._trigger(alert, key=key, id_=id_, incident=incident)
+        counts = Counter(each.problem.kind for each in incident.problems)
+        severity = min(map(severity_of, counts), key=list(Severity).index)
+        known = {"summary": _summary(incident, counts, None if is_refused else alert), "severity": severity}
+        if is_refused:
+            payload = {**known, "source": "clerk-watcher", "custom_details": {"open": counts}}
+            return self._message("trigger", key=key, id_=id_, payload=payload)
+        return self._trigger(
+            alert, {**known, "custom_details": {"open": counts, "newest": _cleaned(alert.data)}}, key=key, id_=id_
+        )
 
-    def _trigger(self, alert: Alert, *, key: str, id_: str | None = None, incident: Incident | None = None) -> Message:
-        """Return what triggers for an event, or for an incident whose newest problem that opened."""
+    def _trigger(self, alert: Alert, known: Mapping[str, Any] | None = None, *, key: str, id_: str) -> Message:
+        """Return what triggers for an event, with what is `known` better of its incident."""
         pipeline, links = alert.data.get("pipeline", {}).get("id"), alert.links
         source = "/".join(filter(None, (alert.data.get("account"), pipeline))) or alert.data.get("sink", "")
-        summary, details = ": ".join(filter(None, (alert.title, alert.error))), _cleaned(alert.data)
-        if incident is not None:
-            summary = summary_of(incident, newest=alert)
-            details = {"open": _counts(incident), "newest": details}
         payload = {
-            "summary": cut(summary, SUMMARY_LENGTH),
+            "summary": ": ".join(filter(None, (alert.title, alert.error))),
             "source": shorten(source, FIELD_LENGTH),
-            "severity": alert.severity if incident is None else highest(incident),
+            "severity": alert.severity,
             "timestamp": timestamp(alert.time),
             "component": shorten(alert.nodes[0][0], FIELD_LENGTH) if alert.nodes else None,
             "group": shorten(alert.pipeline, FIELD_LENGTH) if alert.pipeline else None,
             "class": alert.type,
-            "custom_details": details,
+            "custom_details": _cleaned(alert.data),
+            **(known or {}),
         }
-        more: Json = {"client": "clerk-watcher"}
-        if links:
-            more["links"] = [{"href": link, "text": name} for name, link in links.items()]
+        payload["summary"] = cut(payload["summary"], SUMMARY_LENGTH)
+        more: Json = {"links": [{"href": link, "text": name} for name, link in links.items()]} if links else {}
         payload = {name: value for name, value in payload.items() if value is not None}
-        return self._message("trigger", key=key, id_=id_ or alert.id, **more, payload=payload)
+        return self._message("trigger", key=key, id_=id_, client="clerk-watcher", **more, payload=payload)
 
     def _message(self, action: str, *, key: str, id_: str, **more: Any) -> Message:
         event = {"routing_key": self.routing_key, "event_action": action, "dedup_key": key, **more}
         return Message(id_, to_json(event).encode())
 
 
-def highest(incident: Incident) -> Severity:
-    """Return the severity of the worst of its open problems."""
-    severities = list(Severity)
-    return min((severity_of(each.problem.kind) for each in incident.problems), key=severities.index)
-
-
-def summary_of(incident: Incident, *, newest: Alert | None = None) -> str:
-    """Return how many of what are open, where, and what the newest is about, if that is given."""
-    counted = (f"{count:,} {_NOUNS[kind][count > 1]}" for kind, count in _counts(incident).items())
-    pipelines = {(each.account, each.pipeline) for each in incident.problems}
-    accounts = {account for account, _ in pipelines}
+def _summary(incident: Incident, counts: Mapping[EventType, int], newest: Alert | None) -> str:
+    """Return how many of what are open, where, and what the newest is about, if that may be said."""
+    what = []
+    for kind, count in counts.items():
+        noun, _, trouble = kind.partition(".")
+        what.append(f"{count:,} {noun}{'s' if count > 1 else ''} {trouble}")
+    accounts = {each.account for each in incident.problems}
     where = f" in account {clean(accounts.pop() or '')}" if len(accounts) == 1 and None not in accounts else ""
     if newest is None:
-        return ", ".join(counted) + where
-    if newest.pipeline and len(pipelines) == 1:
-        where = f" in {shorten(newest.pipeline, FIELD_LENGTH)}"
+        return ", ".join(what) + where
+    if newest.pipeline and len({each.pipeline for each in incident.problems}) == 1:
+        where = f" in {newest.pipeline}"
     node = newest.nodes[0][0] if newest.nodes else ""
-    what = ", ".join(filter(None, (newest.pipeline, ": ".join(filter(None, (node, newest.error))))))
-    return f"{', '.join(counted)}{where}; newest: {what or newest.title}"
-
-
-_NOUNS = {
-    EventType.PIPELINE_FAILING: ("pipeline failing", "pipelines failing"),
-    EventType.PIPELINE_SILENT: ("pipeline silent", "pipelines silent"),
-    EventType.EXECUTION_OVERDUE: ("execution overdue", "executions overdue"),
-    EventType.ACCOUNT_DEGRADED: ("account degraded", "accounts degraded"),
-    EventType.SINK_FAILING: ("sink failing", "sinks failing"),
-    EventType.SINK_DISABLED: ("sink disabled", "sinks disabled"),
-}
-
-
-def _counts(incident: Incident) -> Mapping[EventType, int]:
-    return Counter(each.problem.kind for each in incident.problems)
+    latest = ", ".join(filter(None, (newest.pipeline, ": ".join(filter(None, (node, newest.error))))))
+    return f"{', '.join(what)}{where}; newest: {latest or newest.title}"
 
 
 def _cleaned(value: Any) -> Any:

@@ -236,7 +236,9 @@ _BODIES = select(events.c.stream, events.c.sequence, events.c.body).where(
 # What keeps an opening waiting is over: neither it nor its closing is to wait for longer.
 _CALL_OPENING = text(
     "UPDATE delivery SET due_at = :now WHERE lane = :lane AND state = 'waiting' AND tried = false"
-    " AND group_key IS NULL AND due_at + 0 > :now"
+    " AND group_key IS NULL AND due_at + 0 > :now AND NOT EXISTS (SELECT 1 FROM delivery AS earlier"
+    " WHERE earlier.lane = delivery.lane AND earlier.sink_id + 0 = delivery.sink_id"
+    " AND earlier.number < delivery.number AND earlier.state = 'waiting')"
 )
 
 
@@ -274,17 +276,17 @@ class Outbox:
         deliveries: list[dict[str, Any]] = []
         names: set[str] = set()
         for (entry, _), row in zip(emitted, rows, strict=True):
+            is_about_opening = entry.event.closes or entry.event.type is EventType.PROBLEM_ACKNOWLEDGED
+            if is_about_opening and deliveries:  # its opening may be of this transaction
+                _DELIVERY.run(connection, *deliveries)
+                deliveries = []
+            if entry.event.closes:
+                connection.execute(_CALL_OPENING, {"lane": entry.event.lane, "now": now})
             names.update(entry.sinks)
             for name in entry.sinks:
                 group = entry.groups.get(name)
                 deliveries.append(_delivery_row(entry, self.numbers[sink(name)], group, row["recorded_at"], now=now))
-            if entry.event.closes or entry.event.type is EventType.PROBLEM_ACKNOWLEDGED:
-                if deliveries:  # its opening may be of this transaction
-                    _DELIVERY.run(connection, *deliveries)
-                    deliveries = []
-                if entry.event.closes:
-                    connection.execute(_CALL_OPENING, {"lane": entry.event.lane, "now": now})
-                # A sink has been told of some problems twice.
+            if is_about_opening:  # a sink has been told of some problems twice
                 for other in dict.fromkeys(connection.execute(_SINKS_OF, {"of_problem": row["problem_id"]})):
                     if other.name not in entry.sinks:
                         more = _delivery_row(entry, other.sink_id, None, row["recorded_at"], now=now)
@@ -367,7 +369,7 @@ class GroupWork:
                 self.turns.append(item)
                 if item.attempts:
                     self.size = Writing.CHANGES
-                elif item.calls_forward or item.backoff is not None:
+                elif item.calls_forward or item.backoff is not None or (item.take and item.take.incidents):
                     self.size = max(self.size, Writing.A_LITTLE)
             elif isinstance(item, SmallWrite):
                 self.small_writes.append(item)

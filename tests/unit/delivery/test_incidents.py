@@ -12,6 +12,7 @@ from stores import backlog_of, operator_of, upkeep
 from worker_rig import DELIVERED, FAILED, REFUSED, RULES
 
 from watcher.domain.event import EventType
+from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.routing import IncidentRules, Silence
 from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
 
@@ -399,3 +400,16 @@ async def test_an_earlier_event_that_fails_does_not_let_an_opening_go_before_its
     assert len(pager.pager.taken) == 1
     await pager.later(600)
     assert len(pager.pager.taken) == 2
+
+
+async def test_a_failure_that_ends_an_overdue_goes_at_once_where_it_was_asked_for(pager: PagerRig) -> None:
+    """The opening in front of it waits for another nine minutes, and is not sent at all."""
+    pager.types = PROBLEM_KINDS | {EventType.EXECUTION_FAILED}
+    await pager.start(rules=deferred(RULES))
+    problem = await pager.hangs("run")
+    await pager.later(60)
+    await pager.ends_overdue("run", problem)
+    await pager.later(1)
+    assert pager.answers_of("run") == [("silenced", "after"), ("delivered", "204")]
+    (failure,) = pager.pager.taken
+    assert (failure["event_action"], failure["payload"]["class"]) == ("trigger", "execution.failed")
