@@ -19,11 +19,12 @@ from watcher.simulator.world import Lifecycle, Node, StatusPhase, World
 pytestmark = pytest.mark.untraced
 
 KEY = "k" * 32
+ENDS = {"events": ["execution.failed", "execution.unrecognized"]}
 KINDS: Mapping[str, tuple[Callable[[bytes], Any], Mapping[str, Any]]] = {
     "plain": (json.loads, {}),
     "batch": (json.loads, {"group": {"wait": "200ms"}}),
     **{name: (check, {"template": name, "rate_limit": "1000/s"}) for name, check in CHECKS.items()},
-    "pagerduty": (CHECKS["pagerduty"], {"template": "pagerduty", "routing_key": KEY, "rate_limit": "1000/s"}),
+    "pagerduty": (CHECKS["pagerduty"], {"template": "pagerduty", "routing_key": KEY, "rate_limit": "1000/s", **ENDS}),
 }
 COUNT = 40
 OBEYED = re.compile(rb"[\x00-\x1f\x7f]")

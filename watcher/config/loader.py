@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import structlog
 from pydantic import ValidationError
 from yarl import URL
 
@@ -16,8 +15,6 @@ from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
 from watcher.domain.errors import ConfigError
 from watcher.runtime.http_client import proxy_for
-
-log = structlog.get_logger()
 
 
 def load_config(
@@ -82,11 +79,6 @@ class ConfigSource:
         require_usable(settings)
         self.warnings = warnings_of(document, settings)
         return settings
-
-    def log_warnings(self) -> None:
-        """Log what a person should check in what was loaded last."""
-        for warning in self.warnings:
-            log.warning("config.warning", problem=str(warning))
 
 
 def require_usable(settings: Settings) -> None:

@@ -115,7 +115,8 @@ class ConfigFollower:
             self._reject([f"reading it failed ({place}); this is a bug: report it"])
         else:
             self.problems, self.refused_at = [], None
-            source.log_warnings()
+            for warning in source.warnings:
+                log.warning("config.warning", problem=str(warning))
             self._metrics.restart_pending.set(bool(_waiting_for_restart(self._started, settings)))
             return settings
         return None

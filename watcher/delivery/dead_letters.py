@@ -17,13 +17,13 @@ class DeadLetters:
     def __init__(
         self, reporter: SinkReporter, record: SinkRecord, *, store: SinkStore, deps: WorkerDependencies
     ) -> None:
-        """Look for dead letters once: a killed process may not have reported its last ones."""
+        """Report at once what a killed process has not reported."""
         self._reporter = reporter
         self._store = store
         self._clock = deps.clock
         self._dead_from = record.dead_from
         self._remedies: dict[str, str] = {}  # by answer
-        self.next_at = self._due_at()
+        self.died()
 
     def failed(self, attempt: Attempt) -> None:
         """Note a failed request that is settled: what to do about its answer, and whether it made dead letters."""
@@ -33,8 +33,9 @@ class DeadLetters:
             self.died()
 
     def died(self) -> None:
-        """Note that there are new dead letters."""
-        self.next_at = self._due_at()
+        """Note that there may be new dead letters. They are due at once, but not within a minute of the last report."""
+        since_s = (self._clock.steady_us() - self._dead_from) / 1e6
+        self.next_at = Monotonic(self._clock.monotonic() + max(0.0, EVERY_S - since_s))
 
     async def report(self) -> None:
         """Record `delivery.dead` if there are dead letters since the last one. Raises `StoreError`."""
@@ -44,7 +45,3 @@ class DeadLetters:
             await self._reporter.report_dead(dead, remedy=self._remedies.get(dead.answer))
             self._dead_from = now
         self.next_at = LATEST
-
-    def _due_at(self) -> Monotonic:
-        since_s = (self._clock.steady_us() - self._dead_from) / 1e6
-        return Monotonic(self._clock.monotonic() + max(0.0, EVERY_S - since_s))

@@ -183,7 +183,7 @@ class SinkReporter:
     async def report_dead(self, dead: NewDeadLetters, *, remedy: str | None) -> None:
         """Record `delivery.dead`, and report it to the other sinks. Raises `StoreError`."""
         name, at = self._store.lease.name, self._deps.clock.now()
-        newest = {"type": dead.type, "id": str(dead.event_id), "answer": dead.answer}
+        newest = {"type": dead.type, "id": str(UUID(bytes=dead.event_id)), "answer": dead.answer}
         data = {"sink": name, "count": dead.count, "newest": newest, "answer": dead.answer, "remedy": remedy or None}
         entry, _ = self._deps.events.of_source(
             EventType.DELIVERY_DEAD, sink_source(name), data, None, after=self._sequence, at=at, but=name

@@ -63,7 +63,7 @@ _TITLES: Mapping[EventType, str] = {
     EventType.SINK_FAILING: "Sink {who} is failing{answer}",
     EventType.SINK_RECOVERED: "Sink {who} recovered{after}",
     EventType.SINK_DISABLED: "Sink {who} is disabled{answer}",
-    EventType.DELIVERY_DEAD: "Sink {who}: {count} dead letter{s}{answer}",
+    EventType.DELIVERY_DEAD: "Sink {who}: {letters}{answer}",
     EventType.WATCHER_TEST: "Test message from clerk-watcher to its sink {who}",
 }
 
@@ -300,8 +300,7 @@ class Alert:
             status=shorten(execution.get("status", ""), NODE_LENGTH),
             over="" if over_s is None else f" ({in_words(over_s)} over its limit)",
             answer=f" ({answer})" if answer else "",
-            count=f"{count:,}",
-            s="" if count == 1 else "s",
+            letters=f"{count:,} dead letter{'' if count == 1 else 's'}",
             after=self._after(),
         )
 

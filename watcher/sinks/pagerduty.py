@@ -22,6 +22,9 @@ from watcher.sinks.template import Message, Template
 INCIDENT_WAIT_S = 10.0
 """How long an opening waits for others of its incident, unless `group.wait` is given."""
 
+EVENTS = tuple(sorted(PROBLEM_KINDS))
+"""What it gets by default: nothing resolves the incident of another event."""
+
 SUMMARY_LENGTH = 1024
 FIELD_LENGTH = 255
 
@@ -50,11 +53,7 @@ class PagerDutyTemplate(Template):
     """
 
     keeps_state = True
-    defaults: ClassVar = {
-        "events": tuple(sorted(PROBLEM_KINDS)),
-        "rate_limit": "2/s",
-        "url": "https://events.pagerduty.com/v2/enqueue",
-    }
+    defaults: ClassVar = {"events": EVENTS, "rate_limit": "2/s", "url": "https://events.pagerduty.com/v2/enqueue"}
     remedies: ClassVar = dict.fromkeys((400, 413, 422), _NEW_KEY)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:

@@ -241,7 +241,7 @@ class NewDeadLetters:
 
     count: int
     type: str
-    event_id: UUID
+    event_id: bytes
     answer: str
 
 

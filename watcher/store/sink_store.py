@@ -9,7 +9,6 @@ from sqlalchemy import Connection, bindparam, case, delete, exists, func, or_, s
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.envelope import problem_source, sink_source, stream_of
-from watcher.domain.event import EventType
 from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.store.changes import NewDeadLetters, SinkRecord
@@ -17,7 +16,7 @@ from watcher.store.deliveries import IS_HEAD, LET_GO
 from watcher.store.problems import acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of
 from watcher.store.sql_store import LeasedStore
-from watcher.store.tables import DEAD, WAITING, action, delivery, event, incident, opens, problem, reminder, source
+from watcher.store.tables import WAITING, action, delivery, event, incident, opens, problem, reminder, source
 
 _FAILURES = select(func.coalesce(func.sum(delivery.c.attempts), 0)).where(
     delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, delivery.c.tried == true()
@@ -74,24 +73,14 @@ _SENT_OPEN = _SENT.where(problem.c.closed_at.is_(None))
 _OPEN_OR_LATE = _SENT.where(or_(problem.c.closed_at.is_(None), problem.c.closed_at >= bindparam("closed_from")))
 
 
-_LAST_REPORT_OF_DEAD = (
-    select(event.c.recorded_at)
-    .where(event.c.stream == bindparam("of_stream"), event.c.type == EventType.DELIVERY_DEAD)
-    .order_by(event.c.sequence.desc())
-    .limit(1)
+_LAST_REPORT_OF_DEAD = text(
+    "SELECT recorded_at FROM event WHERE stream = :of_stream AND type = 'delivery.dead' ORDER BY sequence DESC LIMIT 1"
 )
-_DEAD_SINCE = (
-    select(func.count().over().label("dead_count"), event.c.type, event.c.event_id, delivery.c.answer)
-    .join(event, event.c.id == delivery.c.number)
-    .where(
-        delivery.c.sink_id == bindparam("of_sink"),
-        delivery.c.state == DEAD,
-        delivery.c.settled_at > bindparam("since"),
-        delivery.c.answer != "sink_removed",
-        event.c.type != EventType.DELIVERY_DEAD,  # else two sinks that refuse all would report to each other for ever
-    )
-    .order_by(delivery.c.settled_at.desc(), delivery.c.number.desc())
-    .limit(1)
+# Without those of `delivery.dead`: else two sinks that refuse everything would report to each other for ever.
+_DEAD_SINCE = text(
+    "SELECT count(*) OVER (), event.type, event.event_id, answer FROM delivery JOIN event ON event.id = number"
+    " WHERE sink_id = :of_sink AND state = 'dead' AND settled_at > :since AND answer <> 'sink_removed'"
+    " AND event.type <> 'delivery.dead' ORDER BY settled_at DESC, number DESC LIMIT 1"
 )
 DEAD_FOR_US = 3_600_000_000
 """Older dead letters of a sink that never reported any are not reported: a version before may have made them."""
@@ -163,9 +152,7 @@ class SinkStore(LeasedStore):
 
         def read(connection: Connection, sink_id: int) -> NewDeadLetters | None:
             row = connection.execute(_DEAD_SINCE, {"of_sink": sink_id, "since": since}).one_or_none()
-            if row is None:
-                return None
-            return NewDeadLetters(row.dead_count, row.type, UUID(bytes=row.event_id), row.answer)
+            return None if row is None else NewDeadLetters(*row)
 
         return await self._read(read)
 

@@ -172,4 +172,5 @@ async def test_two_sinks_that_refuse_everything_report_to_each_other_once_a_minu
         told = reports(each)
         assert sum(counts(each)) == 20  # of the sink's own dead letters, none of which is a report
         assert min(map(seconds_between, told, told[1:])) >= 60
-    assert {delivery.type for delivery in other.sink.sent} == {"execution.failed", "delivery.dead"}
+        sent_reports = [sent.content["data"] for sent in each.sink.sent if sent.type == EventType.DELIVERY_DEAD]
+        assert {report["sink"] for report in sent_reports} == {"ops", "chat"} - {each.name}

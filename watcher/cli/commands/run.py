@@ -5,6 +5,8 @@ import gc
 import os
 import signal
 
+import structlog
+
 from watcher.cli.config_loading import loaded
 from watcher.cli.shell import ConfigOption, run_until_stopped
 from watcher.config.loader import ConfigSource
@@ -13,6 +15,8 @@ from watcher.config.models import Settings
 from watcher.daemon.app import run as run_daemon
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.threads import DetachedExecutor
+
+log = structlog.get_logger()
 
 EXAMPLES = ("watcher run", "watcher run --config /etc/watcher/watcher.yaml | jq .")
 
@@ -28,7 +32,8 @@ def run(config: ConfigOption = None) -> None:
     source = ConfigSource(find_config(config, environ=os.environ), environ=os.environ)
     settings = loaded(source.load)
     configure_logs(level=settings.log.level, format_=settings.log.format)
-    source.log_warnings()
+    for warning in source.warnings:
+        log.warning("config.warning", problem=str(warning))
     run_until_stopped(lambda stop: _run(settings, source=source, stop=stop))
 
 
