@@ -228,11 +228,10 @@ class ProgressLog:
         for each in sinks:
             waiting = waiting_by_sink.get(each.sink)
             oldest_s = (now - waiting.oldest_at) / 1e6 if waiting and waiting.oldest_at else 0.0
-            late_s = oldest_s - each.waits_for_s
-            if each.sink not in self._late and waiting and late_s > LATE_S:
+            if each.sink not in self._late and waiting and oldest_s > LATE_S:
                 self._late.add(each.sink)
                 log.warning("deliveries.late", sink=each.sink, waiting=waiting.pending_count, oldest_s=round(oldest_s))
-            elif each.sink in self._late and late_s < LATE_S / 2:
+            elif each.sink in self._late and oldest_s < LATE_S / 2:
                 self._late.discard(each.sink)
                 log.info("deliveries.caught_up", sink=each.sink)
 

@@ -101,8 +101,6 @@ class DeliveryWorker:
         self, store: SinkStore, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
     ) -> None:
         self.sink = store.lease.name
-        group_wait_s = 0.0 if rules.group is None else rules.group.wait_s
-        self.waits_for_s = max(group_wait_s, rules.opening_wait_s)
         self._store = store
         self._receiver = sink
         self._rules = rules
@@ -128,7 +126,7 @@ class DeliveryWorker:
         self._offered: asyncio.Future[None] | None = None  # while something is taken with what is recorded
         self._saved = self._state.paused_until, self._state.trying_since is not None
         self._saved_s: float | None = record.clock_s
-        self._group_wait_us = round(group_wait_s * 1e6)
+        self._group_wait_us = 0 if rules.group is None else round(rules.group.wait_s * 1e6)
         self._after_us = round(rules.after_s * 1e6)
         self._take_count = round(min(TAKEN_COUNT, max(CONCURRENCY, rules.rate_per_s * TAKEN_FOR_S)))
 

@@ -135,7 +135,7 @@ class Metrics:
         text = "Events in one request that the sink took."
         self.batched = of(FastHistogram, "deliveries_batched", text, buckets=_BATCH_SIZES)
         self.outbox_pending = of(Gauge, "outbox_pending", "Deliveries that wait to be sent to the sink.")
-        text = "Time when the oldest waiting delivery was recorded, in seconds since 1970."
+        text = "Since when the oldest waiting delivery could have been sent, in seconds since 1970."
         self.outbox_oldest = of(Gauge, "outbox_oldest_timestamp_seconds", text)
         self.sink_up = of(Gauge, "sink_up", "1 while the sink works, 0 while it is failing or disabled.")
         text = "1 for a sink that is failing or disabled, by its last answer."

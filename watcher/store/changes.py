@@ -259,7 +259,10 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits for one sink: how many, and the oldest one's `recorded_at` (microseconds UTC, steady)."""
+    """What waits for one sink: how many, and since when the oldest was due (microseconds UTC, steady).
+
+    That may be later than now: an event may wait for others, and an opening for `after`.
+    """
 
     pending_count: int
     oldest_at: Micros | None

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import cast
 
-from stores import claim, settle_all, sink_of, source_change
+from stores import change, claim, settle_all, sink_of, source_change
 from structlog.testing import capture_logs
 from supervision import dependencies_of
 from virtual import FakeClock
 
 from watcher.daemon.maintenance import ProgressLog
 from watcher.daemon.supervisor import Supervisor
-from watcher.domain.event import EventType
+from watcher.domain.event import EventType, Group
 from watcher.domain.execution import Outcome
 from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
 from watcher.store.sql_store import SqlStore
@@ -75,15 +75,15 @@ async def test_every_hour_says_what_was_done_in_it(store: SqlStore, clock: FakeC
 @dataclass
 class Sink:
     sink: str
-    groups_for_s: float = 0.0
 
 
 async def test_a_sink_that_falls_behind_is_logged_once_and_once_when_it_has_caught_up(
     store: SqlStore, clock: FakeClock
 ) -> None:
-    progress = progress_of(store, clock, workers=[Sink("ops"), Sink("chat", groups_for_s=600.0)])
+    progress = progress_of(store, clock, workers=[Sink("ops"), Sink("chat")])
     ops, account = await sink_of(store), await claim(store, "account", "default")
-    await store.record(source_change(account, sinks=("ops", "chat")))
+    await store.record(source_change(account, sinks=("ops",)))
+    await store.record(change(account, sinks=("chat",), group=Group(bytes(16), 600.0)))
     with capture_logs() as logs:
         for _ in range(8):
             await progress.tick()

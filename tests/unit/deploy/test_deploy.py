@@ -12,7 +12,6 @@ from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, image_variab
 from watcher.config.loader import load_config
 from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE, VARIABLE
 from watcher.daemon.supervisor import DRAIN_S, FLUSH_S
-from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.units import parse_duration
 
 UNIT = (DEPLOY / "systemd" / "clerk-watcher.service").read_text(encoding="utf-8")
@@ -91,10 +90,10 @@ def test_with_the_drop_in_the_unit_asks_for_no_other_credential() -> None:
     assert next(line for line in DROP_IN.splitlines() if "LoadCredential" in line) == "LoadCredential="
 
 
-def test_what_pages_opens_what_is_closed_again_and_a_rule_leads_to_it() -> None:
+def test_what_pages_is_what_opens_a_problem_and_a_rule_leads_to_it() -> None:
     document = document_of(ALERTS)
     assert document["watch"][0]["rules"] == {"failing": {"consecutive": 3}}
-    assert set(document["sinks"]["pager"]["events"]) <= set(PROBLEM_KINDS)
+    assert "events" not in document["sinks"]["pager"]  # what it gets by default opens a problem
 
 
 def test_the_unit_has_the_configuration_where_the_program_looks() -> None:
