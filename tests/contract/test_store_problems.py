@@ -28,6 +28,7 @@ from stores import (
     opened,
     overdue,
     problems_of,
+    settle,
     settle_all,
     sink_of,
     source_change,
@@ -37,7 +38,8 @@ from stores import (
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError
 from watcher.domain.event import EventKey, EventType, OutboxEntry
-from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.execution import ExecutionRecord, LostReason
+from watcher.domain.problems import LatestFailure, Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import ChangeSet, ExecutionChange, Lease, OpenProblem, RulesRecord, SourceChange
@@ -163,11 +165,30 @@ async def test_a_problem_may_be_opened_and_closed_in_one_write(rig: StoreRig) ->
 
 
 async def test_an_open_problem_counts_on(rig: StoreRig) -> None:
-    problem = problem_of()
+    problem = replace(problem_of(), failed_count=3, latest=LatestFailure(Micros(START_US), execution_id(1)))
     await rig.store.record(rules_change(rig.account, sinks=(), problems=opened(problem)))
-    counted = replace(problem, failed_count=7)
+    assert (await rig.owned.load_rules(PIPELINE)).problems == {FAILING: problem}
+    newest = LatestFailure(Micros(START_US + 1), execution_id(2), "Look\0up", "no \U0001f389 for 'ä'")
+    counted = replace(problem, failed_count=7, latest=newest)
     await rig.store.record(rules_change(rig.account, before=1, problems=(ProblemChange(counted),)))
     assert (await rig.owned.load_rules(PIPELINE)).problems == {FAILING: counted}
+
+
+async def test_a_sent_opening_says_how_its_problem_is_now_and_when_its_pipeline_last_had_an_end(rig: StoreRig) -> None:
+    problem = replace(problem_of(), latest=LatestFailure(Micros(START_US), execution_id(1), "Lookup", "404"))
+    opening = rules_change(rig.account, sinks=("ops",), problems=opened(problem))
+    await rig.store.record(opening)
+    await settle(rig.ops, *await due(rig.ops))
+    (sent,) = await rig.ops.sent_openings()
+    assert (sent.problem, sent.last_ended_at) == (problem, None)
+    ended = ExecutionRecord("", PIPELINE, "failed", sequence=1, ended_at=Micros(30))
+    for number, finished_at, lost in ((1, 5, None), (2, 9, None), (3, 20, LostReason.NOT_FOUND)):
+        record = replace(ended, execution=execution_id(number), finished_at=Micros(finished_at), lost=lost)
+        await rig.store.record(ExecutionChange(rig.account, None, record, ()))
+    counted = replace(problem, failed_count=7, latest=LatestFailure(Micros(START_US + 9), execution_id(2)))
+    await rig.store.record(rules_change(rig.account, before=1, problems=(ProblemChange(counted),)))
+    (sent,) = await rig.ops.sent_openings()
+    assert (sent.problem, sent.last_ended_at) == (counted, 9)
 
 
 async def test_open_problems_are_counted_by_kind(rig: StoreRig) -> None:

@@ -53,12 +53,21 @@ def severity_of(type_: EventType) -> Severity:
     return _TROUBLE[type_][0] if type_ in _TROUBLE else Severity.INFO
 
 
+class LatestFailure(NamedTuple):
+    """The newest failure of a pipeline: when it ended (microseconds UTC, steady), which execution, node and error."""
+
+    at: Micros
+    execution: str
+    node: str | None = None
+    error: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One problem, open until it is closed. `opened_at` is the wall clock of `opening`, the event that opened it.
 
-    `kind` is that event's type. `failed_count` are the failures so far, those that opened it included
-    (`pipeline.failing` only).
+    `kind` is that event's type. `failed_count` are the failures so far, those that opened it included, and `latest` is
+    the newest of them (both `pipeline.failing` only).
     """
 
     id: UUID
@@ -66,6 +75,7 @@ class Problem:
     opened_at: datetime
     opening: EventKey
     failed_count: int = 0
+    latest: LatestFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +113,9 @@ class Incident:
 class SentOpening:
     """A problem whose opening event, with this body, a sink took, and when it was reminded of it.
 
-    `incident` is the key of the one that shows the problem at a pager. Nobody is to be reminded of it before
-    `acked_until`. That and `closed_at` are the wall clock, the others microseconds UTC, steady.
+    `incident` is the key of the one that shows the problem at a pager. At `last_ended_at` an execution of the pipeline
+    last ended (`pipeline.failing` only). Nobody is to be reminded of it before `acked_until`. That and `closed_at` are
+    the wall clock, the others microseconds UTC, steady.
     """
 
     problem: Problem
@@ -112,6 +123,7 @@ class SentOpening:
     recorded_at: Micros = NEVER
     settled_at: Micros = NEVER
     reminded_at: Micros | None = None
+    last_ended_at: Micros | None = None
     closed_at: datetime | None = None
     acked_until: datetime | None = None
     incident: bytes | None = None

@@ -105,6 +105,7 @@ class RuleState:
     `ends` are the last ones in the order of their times, those of equal times in the order in which they were recorded.
     `started_at` is the last start known, once a scan is complete. While a rule with `consecutive` has a problem open,
     `opened_at` is when that opened, and `tallies` count the ends since then, as far as they are within `quiet_for`.
+    The newest failure is that of the execution `failed`, at `failed_at`.
     Version 1.0.0 wrote times of the API's clock: those are `in_api_time`.
     """
 
@@ -113,13 +114,16 @@ class RuleState:
     opened_at: int = NEVER
     tallies: tuple[Tally, ...] = ()
     in_api_time: bool = False
+    failed: str | None = None
+    failed_at: int = NEVER
 
     def moved(self, by_us: int, *, now: int) -> "RuleState":
         """Return this on our clock, which shows `now`: each time moved by that, but none to after `now`."""
-        started_at, opened_at = (at and min(now, at + by_us) for at in (self.started_at, self.opened_at))
+        times = (self.started_at, self.opened_at, self.failed_at)
+        started_at, opened_at, failed_at = (at and min(now, at + by_us) for at in times)
         ends = tuple(end.moved(by_us, now=now) for end in self.ends)
         tallies = tuple(each._replace(first_at=min(now, each.first_at + by_us)) for each in self.tallies)
-        return RuleState(ends, started_at, opened_at, tallies)
+        return RuleState(ends, started_at, opened_at, tallies, failed=self.failed, failed_at=failed_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +180,11 @@ def _judge_ends(
     kind, ends, tallies = EventType.PIPELINE_FAILING, list(state.ends), list(state.tallies)
     is_in_row = rule.consecutive is not None
     opened_at = (state.opened_at or news.now) if is_in_row and kind in counts else NEVER
+    failed, failed_at = state.failed, state.failed_at
     for execution, end in news.ends:
         insort(ends, end, key=attrgetter("ended_at"))
+        if end.failed and end.ended_at >= failed_at:
+            failed, failed_at = execution, end.ended_at
         if kind in counts:
             counts[kind] += end.failed
             if is_in_row and end.ended_at >= opened_at:
@@ -194,7 +201,8 @@ def _judge_ends(
         elif _has_recovered(rule, ends) and (not is_in_row or (opened_at <= quiet_since and _is_quiet(tallies))):
             edges.append(Edge(kind, False, counts.pop(kind)))
             opened_at, tallies = NEVER, []
-    return RuleState(tuple(ends[-rule.ends_count :]), opened_at=opened_at, tallies=tuple(tallies))
+    kept = tuple(ends[-rule.ends_count :])
+    return RuleState(kept, opened_at=opened_at, tallies=tuple(tallies), failed=failed, failed_at=failed_at)
 
 
 def _failures_that_open(rule: FailingRule, ends: Sequence[End]) -> int:

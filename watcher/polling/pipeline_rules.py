@@ -15,7 +15,7 @@ from watcher.domain.envelope import Json, pipeline_source, stream_of
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.event_factory import execution_block
 from watcher.domain.execution import ExecutionSnapshot, Status
-from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, Problem, ProblemChange
+from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, LatestFailure, Problem, ProblemChange
 from watcher.domain.rules import End, FailingRule, News, Rules, RuleState, UnjudgedEnd, Verdict, judge
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
@@ -24,6 +24,7 @@ from watcher.polling.evaluator import Evaluation
 from watcher.polling.list_scan import dated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
+from watcher.runtime.terminal import first_visible
 from watcher.runtime.units import spell_duration
 from watcher.store.changes import ChangeSet, RulesRecord, SingleChange, SourceChange
 
@@ -227,8 +228,12 @@ class PipelineRecorder:
         """
         evaluator, rule = self._deps.evaluator, self._rules.failing
         entries, changes = list[OutboxEntry](), list[ProblemChange]()
+        failing, latest = problems.get(EventType.PIPELINE_FAILING), dict[EventType, LatestFailure | None]()
+        if failing is not None or EventType.PIPELINE_FAILING in verdict.failed_counts:
+            known = None if failing is None else failing.latest
+            latest[EventType.PIPELINE_FAILING] = await self._latest(verdict, known, several)
         for kind, opens, failed_count, execution in verdict.edges:
-            problem = None if opens else replace(problems.pop(kind), failed_count=failed_count)
+            problem = None if opens else replace(problems.pop(kind), failed_count=failed_count, latest=latest.get(kind))
             block = None if execution is None else await self._block(several, execution)
             entry, change = evaluator.events.pipeline(
                 kind if opens else CLOSED_BY[kind],
@@ -247,10 +252,24 @@ class PipelineRecorder:
             if opens:
                 problems[kind] = change.problem
         for kind, failed_count in verdict.failed_counts.items():
-            if problems[kind].failed_count != failed_count:
-                problems[kind] = replace(problems[kind], failed_count=failed_count)
-                changes.append(ProblemChange(problems[kind]))
+            now = replace(problems[kind], failed_count=failed_count, latest=latest.get(kind))
+            if problems[kind] != now:
+                problems[kind] = now
+                changes.append(ProblemChange(now))
         return entries, changes
+
+    async def _latest(
+        self, verdict: Verdict, known: LatestFailure | None, several: Sequence[Evaluation]
+    ) -> LatestFailure | None:
+        """Return the newest failure by a verdict: the one that is known, else what its event says."""
+        execution = verdict.state.failed
+        if execution is None or (known is not None and known.execution == execution):
+            return known
+        block = await self._block(several, execution) or {}
+        node: Json = next(iter(block.get("failedNodes", ())), {})
+        name = first_visible(node.get("name"), node.get("id"))
+        error = first_visible(node.get("error"), block.get("error"))
+        return LatestFailure(Micros(verdict.state.failed_at), execution, name or None, error or None)
 
     async def _block(self, several: Sequence[Evaluation], execution: str) -> Json | None:
         """Return what the event of an end says of its execution; that of an end held back is in the store."""

@@ -14,9 +14,9 @@ from sqlalchemy import BindParameter, Connection, bindparam, delete, exists, or_
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import OutboxEntry
 from watcher.domain.problems import ProblemChange
-from watcher.domain.timestamps import Micros, to_us
+from watcher.domain.timestamps import Micros
 from watcher.store.changes import Emitted, Lease
-from watcher.store.problems import WRITE_PROBLEM
+from watcher.store.problems import WRITE_PROBLEM, parameters_of
 from watcher.store.recording import FORGET_SCAN, JUDGED, MARK_PIPELINE, is_forgotten
 from watcher.store.sources import execution_id, pipeline, pipeline_id
 from watcher.store.sql_store import SqlStore
@@ -230,9 +230,7 @@ class MaintenanceStore:
                 connection.execute(_END_STATE, about)
             emitted: list[Emitted] = []
             for about, (entry, change) in zip(abouts, by_id, strict=True):
-                assert change.closed_at is not None
-                values = {"new_failed_count": change.problem.failed_count, "new_closed_at": to_us(change.closed_at)}
-                if connection.execute(WRITE_PROBLEM, about | values).rowcount:
+                if connection.execute(WRITE_PROBLEM, parameters_of(change)).rowcount:
                     columns = {"source_id": about["of_source"], "pipeline_id": about["pipeline_id"], "execution": None}
                     emitted.append((entry, columns))  # of no execution: it goes by its own age
             return len(emitted), self._store.outbox.write(connection, emitted, now=self._store.clock.steady_us())

@@ -1,15 +1,16 @@
 """Problems: written with the change that opens or closes them, read by their owners, and how each stands at a sink."""
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, literal_column, select, text
 
 from watcher.domain.delivery import ProblemMessage
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.problems import LatestFailure, Problem, ProblemChange
 from watcher.domain.timestamps import from_us, to_us
 from watcher.store.changes import About, OpenProblem
 from watcher.store.sources import execution_id, pipeline_id
@@ -20,9 +21,15 @@ PAGE_COUNT = 1_000
 
 _INSERT = insert(problem)
 WRITE_PROBLEM = text(
-    "UPDATE problem SET failed_count = :new_failed_count, closed_at = :new_closed_at"
+    "UPDATE problem SET failed_count = :new_failed_count, latest = :new_latest, closed_at = :new_closed_at"
     " WHERE id = :of_problem AND closed_at IS NULL"
 )
+# A column for statements on `problem`. SQLite uses a partial index only for conditions without parameters.
+LAST_ENDED_AT: ColumnElement[int | None] = literal_column(
+    "(SELECT max(finished_at) FROM execution WHERE problem.kind = 'pipeline.failing'"
+    " AND execution.pipeline_id = problem.pipeline_id"
+    " AND finished_at IS NOT NULL AND execution.sequence > 0 AND lost IS NULL)"
+).label("last_ended_at")
 OPEN_PROBLEMS = (
     select(problem)
     .where(problem.c.source_id == bindparam("of_source"), problem.c.closed_at.is_(None))
@@ -39,15 +46,28 @@ def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange
         if change.is_new:
             new = change.problem
             row = {"id": new.id.bytes, "kind": new.kind, "opened_at": to_us(new.opened_at)}
-            opened.append({**row, "failed_count": new.failed_count, **new.opening._asdict(), **about})
+            stands = {"failed_count": new.failed_count, "latest": _json(new.latest)}
+            opened.append({**row, **stands, **new.opening._asdict(), **about})
         else:
-            closed_at = None if change.closed_at is None else to_us(change.closed_at)
-            key = {"of_problem": change.problem.id.bytes}
-            changed.append(key | {"new_failed_count": change.problem.failed_count, "new_closed_at": closed_at})
+            changed.append(parameters_of(change))
     if opened:
         connection.execute(_INSERT, sorted(opened, key=lambda row: row["id"]))
     if changed:  # stable, so that of one problem's changes the last stays
         connection.execute(WRITE_PROBLEM, sorted(changed, key=lambda row: row["of_problem"]))
+
+
+def parameters_of(change: ProblemChange) -> dict[str, Any]:
+    """Return the parameters of `WRITE_PROBLEM`."""
+    return {
+        "of_problem": change.problem.id.bytes,
+        "new_failed_count": change.problem.failed_count,
+        "new_latest": _json(change.problem.latest),
+        "new_closed_at": change.closed_at and to_us(change.closed_at),
+    }
+
+
+def _json(latest: LatestFailure | None) -> str | None:
+    return latest and json.dumps(latest._asdict())
 
 
 def open_problem_of(connection: Connection, *, source_id: int) -> Problem | None:
@@ -98,6 +118,7 @@ def problem_of(row: AnyRow) -> Problem:
         opened_at=from_us(row.opened_at),
         opening=EventKey(row.stream, row.sequence),
         failed_count=row.failed_count,
+        latest=row.latest and LatestFailure(**json.loads(row.latest)),
     )
 
 

@@ -13,7 +13,7 @@ from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.store.changes import NewDeadLetters, SinkRecord
 from watcher.store.deliveries import IS_HEAD, LET_GO
-from watcher.store.problems import acked_until, open_problem_of, problem_of
+from watcher.store.problems import LAST_ENDED_AT, acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of
 from watcher.store.sql_store import LeasedStore
 from watcher.store.tables import WAITING, action, delivery, event, incident, opens, problem, reminder, source
@@ -57,7 +57,7 @@ _SENT = (
     select(
         problem,
         *(delivery.c.recorded_at, delivery.c.settled_at, reminder.c.reminded_at),
-        *(incident.c.key.label("incident"), event.c.body),
+        *(incident.c.key.label("incident"), LAST_ENDED_AT, event.c.body),
     )
     .select_from(problem)
     .join(event, opens(event, problem))
@@ -189,6 +189,7 @@ class SinkStore(LeasedStore):
                     recorded_at=row.recorded_at,
                     settled_at=row.settled_at,
                     reminded_at=row.reminded_at,
+                    last_ended_at=row.last_ended_at,
                     closed_at=None if row.closed_at is None else from_us(row.closed_at),
                     acked_until=acked_until(row),
                     incident=row.incident,

@@ -100,6 +100,27 @@ def test_the_newest_ends_by_their_times_decide_late_ones_in_their_place(
     assert Watched(THREE).ends(*ends, now=9 * SECOND) == expected
 
 
+@pytest.mark.parametrize(
+    ("recorded", "newest"),
+    [
+        ([(1, "F"), (2, "F"), (3, "S")], ("1", 2)),
+        ([(4, "F"), (2, "F")], ("0", 4)),  # a late end replaces nothing
+        ([(4, "F"), (5, "S"), (4, "F")], ("2", 4)),  # equal times go by the order of recording
+        ([(4, "S")], (None, 0)),
+    ],
+)
+def test_the_newest_failure_is_the_one_that_ended_last(
+    recorded: list[tuple[int, str]], newest: tuple[str | None, int]
+) -> None:
+    watched = Watched(THREE)
+    ends = [End(at * SECOND, letter == "F") for at, letter in recorded]
+    watched.ends(*ends, now=9 * SECOND, once=True)
+    assert (watched.state.failed, watched.state.failed_at) == (newest[0], newest[1] * SECOND)
+    watched.ends(End(6 * SECOND, failed=False), End(SECOND, failed=True), now=9 * SECOND, once=True)
+    if newest[0] is not None:
+        assert watched.state.failed == newest[0]
+
+
 def test_a_late_end_closes_nothing_by_itself() -> None:
     watched = Watched(AT_ONCE)
     assert watched.ends(*ends_of("FFF")) == "  o"
@@ -283,8 +304,9 @@ def test_what_the_first_version_wrote_can_be_read() -> None:
 
 
 def test_a_state_moves_to_our_clock_with_nothing_after_now_and_what_is_unknown_stays_so() -> None:
-    state = RuleState((End(50, failed=True), End(90, failed=False)), 0, 70, (Tally(80, 2, 1),), in_api_time=True)
-    moved = RuleState((End(40, failed=True), End(75, failed=False)), 0, 60, (Tally(70, 2, 1),))
+    ends, tallies = (End(50, failed=True), End(90, failed=False)), (Tally(80, 2, 1),)
+    state = RuleState(ends, 0, 70, tallies, in_api_time=True, failed="1", failed_at=50)
+    moved = RuleState((End(40, failed=True), End(75, failed=False)), 0, 60, (Tally(70, 2, 1),), False, "1", 40)
     assert state.moved(-10, now=75) == moved
 
 

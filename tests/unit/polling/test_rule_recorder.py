@@ -10,10 +10,11 @@ from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show
 from stores import HeardStore
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start
 
-from watcher.domain.event import GapReason
-from watcher.domain.execution import Outcome
+from watcher.domain.event import EventType, GapReason
+from watcher.domain.execution import FailedNode, Outcome
+from watcher.domain.problems import LatestFailure
 from watcher.domain.rules import FailingRule, Rules
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import Micros, to_us
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 
@@ -47,6 +48,69 @@ async def test_a_problem_is_opened_with_the_end_that_did_it_and_closed_once(star
         "1 in a row succeeded, at most a tenth of the last 0 s failed, and it has been open for 0 s"
     )
     assert not {"execution", "closesWhen"} & closing["data"].keys()
+
+
+NODES = {name: (FailedNode("2d3e", name, f"{name} broke"),) for name in ("Greeting", "Lookup")}
+
+
+async def latest_of(account: Account) -> tuple[int, LatestFailure | None]:
+    """Return how many failures the open problem has in the store, and the newest."""
+    problem = (await account.watcher._deps.store.load_rules(PIPELINE)).problems[EventType.PIPELINE_FAILING]
+    return problem.failed_count, problem.latest
+
+
+async def test_an_open_problem_has_its_newest_failure_and_a_late_one_only_counts(start: Start) -> None:
+    account = await whole(start)
+    first = [row(number, failed_nodes=NODES["Greeting"]) for number in (1, 2, 3)]
+    show(account, *first)
+    await account.run_for(5)
+    at = to_us(EPOCH) + 1_000_000_000
+    assert await latest_of(account) == (
+        3,
+        LatestFailure(Micros(at + 3_000_000), name_of(3), "Greeting", "Greeting broke"),
+    )
+    newest = row(6, failed_nodes=NODES["Lookup"], error="unused")
+    show(account, *first, newest)
+    await account.run_for(5)
+    lookup = LatestFailure(Micros(at + 6_000_000), name_of(6), "Lookup", "Lookup broke")
+    assert await latest_of(account) == (4, lookup)
+    late = row(5, failed_nodes=NODES["Greeting"])
+    show(account, *first, newest, late)
+    await account.run_for(5)
+    assert await latest_of(account) == (5, lookup)
+    show(account, *first, newest, late, row(15, error="out of credit"))
+    await account.run_for(5)
+    assert await latest_of(account) == (
+        6,
+        LatestFailure(Micros(at + 15_000_000), name_of(15), None, "out of credit"),
+    )
+
+
+async def test_failures_that_were_held_back_during_a_start_are_taken_in_order(start: Start, clock: FakeClock) -> None:
+    account = await whole(start)
+    first = [row(number) for number in (1, 2, 3)]
+    show(account, *first)
+    await account.run_for(5)
+    await account.watcher.cancel()
+    clock.advance(600)
+    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    show(account, *first, *(row(number, at_s=1100.0 + number, error=f"error {number}") for number in (9, 7, 8)))
+    await account.run_for(5)
+    count, latest = await latest_of(account)
+    assert latest is not None
+    assert (count, latest.execution, latest.error) == (6, name_of(9), "error 9")
+
+
+async def test_a_problem_that_a_success_opens_has_the_failure_before_it(start: Start) -> None:
+    account = await whole(start, Rules(FailingRule(rate=0.5, of_last=8, at_least=4)))
+    ends = [row(1), row(2, error="timeout"), row(3, "success")]
+    show(account, *ends)
+    await account.run_for(5)
+    show(account, *ends, row(6, "success"))
+    await account.run_for(5)
+    count, latest = await latest_of(account)
+    assert latest is not None
+    assert (count, latest.execution, latest.error) == (2, name_of(2), "timeout")
 
 
 async def test_a_rate_says_what_closes_its_problem(start: Start) -> None:
