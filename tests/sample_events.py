@@ -74,7 +74,7 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
         data["observed"]["delaySeconds"] = 0.8
     if type_ is EventType.EXECUTION_OVERDUE:
         data["execution"]["status"] = "running"
-        data |= {"overdueSeconds": 125.0}
+        data |= {"overdueSeconds": 125.0, "limitSeconds": 120.0}
     if subject == "account":
         data |= {"account": "default", "reason": "unreachable", "cause": "timeout"}
     if subject in {"sink", "watcher"}:
@@ -175,6 +175,14 @@ def closing_overdue(type_: EventType, number: int = 1) -> Delivery:
     problem = {"problem": problem_block(EventType.EXECUTION_OVERDUE, closed=True)}
     return sample(type_, number=number, data=data_of(type_, number) | problem)
 
+
+LATEST = {
+    "at": timestamp(AT),
+    "execution": execution_id(28),
+    "node": "Lookup",
+    "error": "upstream returned 404",
+}
+"""The newest failure of a problem, as a reminder has it."""
 
 OVERDUE_ENDS = [closing_overdue(EventType(f"execution.{word}")) for word in ("paused", "success", "failed", "lost")]
 

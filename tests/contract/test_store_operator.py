@@ -27,7 +27,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.errors import SequenceConflictError
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.problems import Problem
+from watcher.domain.problems import Problem, SentOpening
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import Micros, to_us
 from watcher.store.changes import Lease, SourceChange
@@ -142,7 +142,7 @@ async def test_a_problem_is_taken_again_and_given_back(rig: StoreRig) -> None:
 async def test_a_reminder_that_waits_knows_that_its_problem_was_taken(rig: StoreRig) -> None:
     problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
     (opening,) = await due(rig.ops)
-    reminder = EVENTS.reminder(opening.body, problem, sink="ops", after=0, at=rig.clock.now())
+    reminder = EVENTS.reminder(SentOpening(problem, opening.body), sink="ops", after=0, at=rig.clock.now())
     await rig.ops.record(SourceChange(rig.ops.lease, 0, 1, None, (reminder,)))
     later = rig.clock.now() + timedelta(hours=2)
     await operator.acknowledge(problem.id, by=None, comment=None, until=later)

@@ -18,9 +18,10 @@ from watcher.domain.envelope import stream_of
 from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
 from watcher.domain.event_factory import EventFactory, trial_event
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
-from watcher.domain.problems import Problem
+from watcher.domain.problems import LatestFailure, Problem, SentOpening
 from watcher.domain.routing import Router
 from watcher.domain.rules import FailingRule, Rules
+from watcher.domain.timestamps import to_us
 from watcher.domain.watch import Watch
 from watcher.store.sql_store import open_store
 
@@ -140,14 +141,15 @@ def _show(account: Account, number: int, status: str) -> None:
 
 def _of_problem(events: Sequence[Event]) -> list[Event]:
     """Return what a sink is told of a problem that goes on, that somebody takes, and whose rule is removed then."""
-    opening = next(event for event in events if event["type"] == EventType.PIPELINE_SILENT)
+    opening = next(event for event in events if event["type"] == EventType.PIPELINE_FAILING)
     at, of = datetime.fromisoformat(opening["time"]), opening["data"]["problem"]
     key = EventKey(stream_of(opening["source"]), int(opening["sequence"]))
-    problem = Problem(UUID(of["id"]), EventType(of["kind"]), at, key)
+    newest = LatestFailure(to_us(at + timedelta(hours=3)), TRIAGE, "Lookup", "upstream returned 404")
+    problem = Problem(UUID(of["id"]), EventType(of["kind"]), at, key, failed_count=28, latest=newest)
     events_of = EventFactory(Router({}))
     at += timedelta(hours=4)
     body, comment, until = json.dumps(opening).encode(), "looking into it", at + timedelta(hours=2)
-    reminder = events_of.reminder(body, problem, sink="ops", after=3, at=at)
+    reminder = events_of.reminder(SentOpening(problem, body, last_ended_at=newest.at), sink="ops", after=3, at=at)
     taken = events_of.acknowledged(problem, body, by="dana", comment=comment, until=until, after=0, at=at)
     closed = events_of.closed(problem, body, reason=ClosedReason.REMOVED, after=1, at=at)
     return [json.loads(entry.event.body) for entry in (reminder, taken, closed.entry)]

@@ -43,7 +43,8 @@ WHEN = {
     "there were more. It opens no problem. A `delivery.dead` that becomes a dead letter itself is not reported, nor "
     "are the deliveries of a sink that was removed.",
     EventType.PROBLEM_REMINDER: "A problem is still open after another `remind_every` of a sink, to which alone this "
-    "goes. It has the data of the event that opened the problem, and belongs to the sink's own sequence.",
+    "goes. It has the data of the event that opened the problem, with the count as it is now and the `latest` failure. "
+    "It belongs to the sink's own sequence.",
     EventType.PROBLEM_ACKNOWLEDGED: "Somebody took a problem: `acknowledgement` says who, why, and until when nobody "
     "is reminded of it. It has the data of the event that opened the problem, and goes to the sinks that got that. "
     "It is sent right after that event. A silence that keeps that event back keeps this one back, too; both go when "
@@ -72,8 +73,15 @@ FIELDS = {
     "like, or the status code of the answer, such as `503`; absent for `over_budget`",
     "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where unknown",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
+    "limitSeconds": "`execution.overdue` only: the limit, `overdue_after` of its status",
     "closesWhen": "of a `pipeline.failing` problem, while it is open: what closes it, in words, by the rule as it was "
     "when the problem opened",
+    "lastEndedAt": "of a reminder of a `pipeline.failing` problem only: when an execution of the pipeline last ended",
+    "latest.at": "of a reminder of a `pipeline.failing` problem, and when that is acknowledged or closed without a "
+    "recovery: when its newest failure ended, by the watcher's clock",
+    "latest.execution": "which execution that is",
+    "latest.node": "its first failed node, by name, else by id; absent where no node failed",
+    "latest.error": "that node's error, else the execution's, cut at 2 KiB",
     "problem.id": "of events that tell of a problem only: the problem, the same in all of them",
     "problem.kind": "the type of the event that opened it",
     "problem.severity": "`critical`, `error`, `warning` or `info`",

@@ -7,7 +7,7 @@ A table is cut to width, with ages, for people; programs get all of it. A field 
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Any, TextIO
@@ -55,8 +55,14 @@ def printed(text: str, *, console: Console) -> str:
     return printable(harmless(text), encoding=console.encoding)
 
 
-def print_list(fields: Sequence[str], items: Iterable[Mapping[str, Any]], *, as_json: bool = False) -> None:
-    """Print a list: as JSON, as rows for programs, or, on a terminal, the first 50 as a table."""
+def print_list(
+    fields: Sequence[str],
+    items: Iterable[dict[str, Any]],
+    *,
+    as_json: bool = False,
+    note: Callable[[dict[str, Any]], str] = lambda _: "",
+) -> None:
+    """Print a list: as JSON, as rows for programs, or, on a terminal, the first 50 as a table, with notes below it."""
     if as_json:
         for item in items:
             put(json.dumps(item))
@@ -69,6 +75,8 @@ def print_list(fields: Sequence[str], items: Iterable[Mapping[str, Any]], *, as_
     else:
         console, shown = console_on(sys.stdout), list(islice(items, SHOWN + 1))
         console.print(table(fields, shown[:SHOWN], console=console) if shown else "none")
+        for text in filter(None, map(note, shown[:SHOWN])):
+            say(console, text)
         if len(shown) > SHOWN:
             put_error(f"hint: these are the first {SHOWN}; piped, all are printed")
 

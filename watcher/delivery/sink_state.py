@@ -177,7 +177,7 @@ class SinkReporter:
         It reminds of the `others` of its incident, too.
         """
         name, at = self._store.lease.name, self._deps.clock.now()
-        entry = self._deps.events.reminder(opening.body, opening.problem, sink=name, after=self._sequence, at=at)
+        entry = self._deps.events.reminder(opening, sink=name, after=self._sequence, at=at)
         await self._record(entry, {each.problem.id: due_at for each in (opening, *others)})
 
     async def report_dead(self, dead: NewDeadLetters, *, remedy: str | None) -> None:

@@ -107,7 +107,7 @@ def truncate(envelope: Json) -> bytes:
     """
     data = envelope["data"]
     for limits in _LIMITS:
-        data = data | {name: _cut(data[name], *limits) for name in ("execution", "pipeline") if name in data}
+        data = data | {name: _cut(data[name], *limits) for name in ("execution", "pipeline", "latest") if name in data}
         if len(body := encode(envelope | {"data": data})) <= LINE_BYTES:
             return body
     for name in ("link", "runbook", "labels"):

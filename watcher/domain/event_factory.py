@@ -26,9 +26,9 @@ from watcher.domain.envelope import (
 )
 from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Status
-from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange, severity_of
+from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange, SentOpening, severity_of
 from watcher.domain.routing import Router
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import Micros, from_us
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
 
@@ -62,6 +62,7 @@ class EventFactory:
         facts: ExecutionSnapshot | None = None,
         link: str | None = None,
         overdue_s: float | None = None,
+        limit_s: float | None = None,
         problem: ProblemChange | None = None,
     ) -> OutboxEntry:
         """Return an event of an execution. Its id is the same for ever, from whatever store it comes.
@@ -84,6 +85,7 @@ class EventFactory:
             "execution": _execution(change, known, facts),
             "reason": known.lost,
             "overdueSeconds": None if overdue_s is None else round(overdue_s, 3),
+            "limitSeconds": limit_s,
             "problem": problem and problem_data(problem),
             "observed": {
                 "at": timestamp(observed_at),
@@ -200,10 +202,11 @@ class EventFactory:
         data = {"account": account, "reason": reason, "cause": cause}
         return self.of_source(type_, f"/accounts/{account}", data, problem, after=after, at=at)
 
-    def reminder(self, opening: bytes, problem: Problem, *, sink: str, after: int, at: datetime) -> OutboxEntry:
-        """Return `problem.reminder` for that sink alone, from the body of the event that opened the problem."""
-        data = json.loads(opening)["data"] | {"problem": problem_data(ProblemChange(problem))}
-        lane, source = _lane_of(problem), sink_source(sink)
+    def reminder(self, sent: SentOpening, *, sink: str, after: int, at: datetime) -> OutboxEntry:
+        """Return `problem.reminder` for that sink alone, from the event that opened the problem and how it is now."""
+        data = with_latest(json.loads(sent.body)["data"], ProblemChange(sent.problem))
+        data["lastEndedAt"] = sent.last_ended_at and timestamp(from_us(sent.last_ended_at))
+        lane, source = _lane_of(sent.problem), sink_source(sink)
         event = event_of(EventType.PROBLEM_REMINDER, source, at, sequence=after + 1, data=data, lane=lane)
         return OutboxEntry(event, (sink,))
 
@@ -212,7 +215,7 @@ class EventFactory:
     ) -> OutboxEntry:
         """Return an event of a problem itself, with what its opening said. It goes where that went."""
         data: Json = {} if opening is None else json.loads(opening)["data"]
-        data |= {**more, "problem": problem_data(edge), "observed": {"at": timestamp(at)}}
+        data = with_latest(data, edge) | {**more, "observed": {"at": timestamp(at)}}
         source, lane = problem_source(edge.problem.id), _lane_of(edge.problem)
         return OutboxEntry(event_of(type_, source, at, sequence=after + 1, data=data, lane=lane), ())
 
@@ -260,6 +263,13 @@ def _execution(change: StatusChange, known: ExecutionRecord, facts: ExecutionSna
     if facts.goals:
         said["goals"] = [cut(goal) for goal in facts.goals[:LIST_LENGTH] if goal]
     return said
+
+
+def with_latest(opening: Json, change: ProblemChange) -> Json:
+    """Return the data of the event that opened a problem, with the problem as it is now and its newest failure."""
+    latest = change.problem.latest
+    newest = latest and {**latest._asdict(), "at": timestamp(from_us(latest.at))}
+    return present({**opening, "problem": problem_data(change), "latest": newest})
 
 
 def problem_data(change: ProblemChange) -> Json:

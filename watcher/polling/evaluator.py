@@ -139,7 +139,7 @@ class ReplyEvaluator:
         before, known, at = entry.known, result.known, self.clock.now()
         unseen = timedelta(microseconds=max(0, seen_at - entry.polled_at))
         limits_s = entry.watch.overdue_after_s
-        overdue_s = (seen_at - known.since_at) / 1_000_000 - limits_s.get(known.status or "", 0.0)
+        limit_s = limits_s.get(known.status or "", 0.0)
         closed = before.overdue_sequence
         if entry.unwatched or (closed is not None and not limits_dwell(limits_s, before.status or "")):
             closed = None  # its dwell is no longer asked for: its problem is closed for that reason
@@ -165,7 +165,8 @@ class ReplyEvaluator:
                 pipeline_name=self.pipeline_names.get(entry.watch.pipeline),
                 facts=facts,
                 link=self.link,
-                overdue_s=overdue_s if is_overdue else None,
+                overdue_s=(seen_at - known.since_at) / 1_000_000 - limit_s if is_overdue else None,
+                limit_s=limit_s if is_overdue else None,
                 problem=problem,
             )
             entries.append(event)

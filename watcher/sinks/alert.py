@@ -51,7 +51,7 @@ _TITLES: Mapping[EventType, str] = {
     EventType.EXECUTION_SUCCESS: "{who} succeeded",
     EventType.EXECUTION_FAILED: "{who} failed{node}",
     EventType.EXECUTION_UNRECOGNIZED: "{who} has the undocumented status {status}",
-    EventType.EXECUTION_OVERDUE: "{who} has been {status} too long{over}",
+    EventType.EXECUTION_OVERDUE: "{who} has been {dwell}",
     EventType.EXECUTION_LOST: "{who}: an execution is lost",
     EventType.PIPELINE_FAILING: "{who} keeps failing{last}",
     EventType.PIPELINE_RECOVERED: "{who} recovered{after}",
@@ -106,6 +106,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan
 class Alert:
     """One event. `data` is the event's own; of each of its `nodes` that failed name and error are known.
 
+    Where the newest failure of its problem is known, `data` has that in place of the execution that opened the problem.
     With `only_closes` it is about nothing but the end of its problem. Our own pages are at `public_url`, if anywhere.
     """
 
@@ -121,7 +122,7 @@ class Alert:
     @classmethod
     def of(cls, event: Mapping[str, Any], public_url: str = "") -> "Alert":
         """Return what an event says."""
-        data = event["data"]
+        data = as_of_now(event["data"])
         execution = data.get("execution", {})
         nodes = tuple(
             (first_visible(each.get("name"), each.get("id")), first_visible(each.get("error")))
@@ -170,8 +171,11 @@ class Alert:
 
     @property
     def closes_when(self) -> str:
-        """Return what will close its problem, if that is open and the event says so."""
-        return "" if self.closes else clean(self.data.get("closesWhen", ""))
+        """Return what will close its problem, if that is open and the event says so, and for how long nothing ended."""
+        closes_when, last = clean(self.data.get("closesWhen", "")), self.data.get("lastEndedAt")
+        if self.closes or not closes_when or last is None:
+            return "" if self.closes else closes_when
+        return f"{closes_when}; no execution has ended for {spell_duration(_seconds(last, self.time))}"
 
     @property
     def kind(self) -> EventType:
@@ -272,8 +276,7 @@ class Alert:
             return f"{self._who()} is no longer overdue, after {self.overdue_text}"
         title = self._title()
         if self.type is EventType.PROBLEM_REMINDER and self.problem is not None:
-            open_s = (self.time - datetime.fromisoformat(self.problem["openedAt"])).total_seconds()
-            return f"Still open after {in_words(max(0.0, open_s))}: {title}"
+            return f"Still open after {in_words(self._open_s)}: {title}"
         if self.type is EventType.PROBLEM_ACKNOWLEDGED:
             return f"{self._taken()}: {title}"
         if self.type is EventType.PROBLEM_CLOSED:
@@ -289,16 +292,28 @@ class Alert:
         is_over = self.closes and problem["kind"] == EventType.EXECUTION_OVERDUE
         return in_words(problem["durationSeconds"]) if is_over else None
 
+    @property
+    def dwell(self) -> str:
+        """Return for how long an overdue execution is in its status by now, and its limit."""
+        status = shorten(self.data.get("execution", {}).get("status", ""), NODE_LENGTH)
+        if (limit_s := self.data.get("limitSeconds")) is None:  # an event of version 1.0.0
+            return f"{status} too long"
+        dwell_s = limit_s + self.data["overdueSeconds"] + self._open_s
+        return f"{status} for {in_words(dwell_s)}, limit {spell_duration(limit_s)}"
+
+    @property
+    def _open_s(self) -> float:
+        return 0.0 if self.problem is None else _seconds(self.problem["openedAt"], self.time)
+
     def _title(self) -> str:
-        execution, over_s = self.data.get("execution", {}), self.data.get("overdueSeconds")
         node = shorten(self.nodes[0][0], NODE_LENGTH) if self.nodes else ""
         answer, count = shorten(self.data.get("answer", ""), NODE_LENGTH), self.data.get("count", 0)
         return _TITLES.get(self.kind, f"{{who}}: {self.kind}").format(
             who=self._who(),
             node=f" at {node}" if node else "",
             last=f", last at {node}" if node else "",
-            status=shorten(execution.get("status", ""), NODE_LENGTH),
-            over="" if over_s is None else f" ({in_words(over_s)} over its limit)",
+            status=shorten(self.data.get("execution", {}).get("status", ""), NODE_LENGTH),
+            dwell=self.dwell if self.kind is EventType.EXECUTION_OVERDUE else "",
             answer=f" ({answer})" if answer else "",
             letters=f"{count:,} dead letter{'' if count == 1 else 's'}",
             after=self._after(),
@@ -332,6 +347,20 @@ class Alert:
     def _reason(self) -> str:
         reason = self.data.get("reason", "")
         return _REASONS.get(reason, reason)
+
+
+def as_of_now(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the data of an event with the newest failure in place of the execution that opened its problem."""
+    if (latest := data.get("latest")) is None:
+        return data
+    opened_by, link = data.get("execution", {}).get("id"), data.get("link", "")
+    node = {"name": latest.get("node"), "error": latest.get("error")}
+    execution = {"id": latest["execution"], "status": "failed", "failedNodes": [node]}
+    return {**data, "execution": execution, "link": link.replace(opened_by, latest["execution"]) if opened_by else link}
+
+
+def _seconds(since: str, until: datetime) -> float:
+    return max(0.0, (until - datetime.fromisoformat(since)).total_seconds())
 
 
 def to_json(value: object) -> str:

@@ -16,7 +16,8 @@ from yarl import URL
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, group_id, timestamp
 from watcher.domain.event import EventType
-from watcher.domain.problems import SentOpening, severity_of
+from watcher.domain.event_factory import with_latest
+from watcher.domain.problems import ProblemChange, SentOpening, severity_of
 from watcher.sinks.alert import Alert, clean, to_json
 from watcher.sinks.template import Message, Template
 
@@ -81,7 +82,9 @@ class AlertmanagerTemplate(Template):
         return _alert(alert, EventType(alert.problem["kind"]), opened_at, ends_at)
 
     def _again(self, sent: SentOpening) -> Json:
-        alert, ends_at = Alert.of(json.loads(sent.body), self.public_url), sent.closed_at or self.clock.now() + LASTS
+        event, ends_at = json.loads(sent.body), sent.closed_at or self.clock.now() + LASTS
+        event["data"] = with_latest(event["data"], ProblemChange(sent.problem))
+        alert = Alert.of(event, self.public_url)
         return _alert(alert, sent.problem.kind, sent.problem.opened_at, ends_at)
 
 

@@ -6,6 +6,7 @@ A page looks at a window of a list along its index, a bounded number of rows; wh
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
+from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.store.changes import Backlog
 from watcher.store.deliveries import EARLIER, backlog
+from watcher.store.problems import LAST_ENDED_AT
 from watcher.store.sources import execution_key, names_of
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem, scan, snapshot, source
@@ -62,14 +64,16 @@ class Overview:
     """What the first view needs of the store.
 
     `sources` are all accounts and sinks with their snapshots; `others` the open problems other than overdue
-    executions, and `problems` as much of the first of them as is shown. `dead` counts dead letters by sink, of all and
-    of late.
+    executions, and `problems` as much of the first of them as is shown. `longest_overdue` has, for each pipeline, the
+    problem of the execution that is overdue for the longest time. `dead` counts dead letters by sink, of all and of
+    late.
     """
 
     sources: Sequence[AnyRow]
     problems: Sequence[AnyRow]
     others: Sequence[AnyRow]
     overdue: Sequence[AnyRow]
+    longest_overdue: Sequence[AnyRow]
     gaps: Sequence[AnyRow]
     dead: Mapping[str, AnyRow]
     backlog: Mapping[str, Backlog]
@@ -257,11 +261,14 @@ class ConsoleStore:
             others = connection.execute(_OTHERS, {"limit": LOOKED_AT_COUNT}).all()
             # those of accounts and then of sinks first: they are causes
             first = sorted(others, key=lambda row: (row.pipeline_name is not None, row.owner_kind, row.opened_at))
+            overdue = connection.execute(_OVERDUE, {"limit": LOOKED_AT_COUNT}).all()
+            longest = {row.pipeline_name: row.id for row in sorted(overdue, key=attrgetter("opened_at"), reverse=True)}
             return Overview(
                 sources=connection.execute(_SOURCES).all(),
                 problems=_problems(connection, [row.id for row in first[:NEEDS_COUNT]]),
                 others=others,
-                overdue=connection.execute(_OVERDUE, {"limit": LOOKED_AT_COUNT}).all(),
+                overdue=overdue,
+                longest_overdue=_problems(connection, [*longest.values()][:NEEDS_COUNT]),
                 gaps=connection.execute(_GAPS, {"since": since}).all(),
                 dead={name: connection.execute(_COUNT_DEAD, {"of_sink": sink, **late}).one() for sink, name in sinks},
                 backlog=backlog(connection),
@@ -460,6 +467,7 @@ _PROBLEMS = (
         problem,
         source.c.kind.label("owner_kind"),
         source.c.name.label("owner"),
+        LAST_ENDED_AT,
         _pipeline.c.name.label("pipeline_name"),
         event.c.body,
     )

@@ -93,6 +93,15 @@ class Acknowledgement(Answer):
     comment: str | None = None
 
 
+class Latest(Answer):
+    """The newest failure of a problem: when it ended, which execution it is, its first failed node, and the error."""
+
+    at: Time
+    execution: str
+    node: str | None = None
+    error: str | None = None
+
+
 class Problem(Answer):
     """Something that began and has not ended, or has: what it is about, how bad, since when, and who took it."""
 
@@ -103,8 +112,10 @@ class Problem(Answer):
     reason: str
     opened_at: Time
     closed_at: Time | None = None
-    count: int | None = None
+    count: int | None = Field(default=None, description="How many executions have failed (`pipeline.failing`).")
+    latest: Latest | None = Field(default=None, description="The newest of them; `title` and `reason` go by it.")
     closes_when: str | None = Field(default=None, description="What closes a `pipeline.failing` problem, in words.")
+    last_ended_at: Time | None = Field(default=None, description="When an execution of its pipeline last ended.")
     account: str | None = None
     pipeline: PipelineRef | None = None
     execution: Id | None = None

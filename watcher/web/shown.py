@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -17,8 +18,10 @@ from pydantic import ValidationError
 
 from watcher.config.checks import fits
 from watcher.config.models import Settings, SilenceSettings, WatchSettings
+from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
-from watcher.domain.problems import severity_of
+from watcher.domain.event_factory import with_latest
+from watcher.domain.problems import ProblemChange, severity_of
 from watcher.domain.timestamps import Micros, from_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import first_visible
@@ -27,6 +30,7 @@ from watcher.sinks.alert import Alert, clean
 from watcher.sinks.registry import SINK_KINDS
 from watcher.store.console_store import ConsoleStore, Overview, Told
 from watcher.store.operator_store import OperatorStore
+from watcher.store.problems import problem_of
 from watcher.store.tables import AnyRow
 from watcher.web import models
 from watcher.web.health import Recent
@@ -69,11 +73,18 @@ def watches(console: Console) -> Mapping[str, WatchSettings]:
     return {f"{each.account}/{each.pipeline}": each for each in console.settings().watch}
 
 
-def problem(row: AnyRow) -> dict[str, Any]:
+def _alert(row: AnyRow, now: datetime) -> Alert:
+    """Return the event that opened a problem, as if it told of that now, or when the problem was closed."""
+    event = json.loads(row.body)
+    data = with_latest(event["data"], ProblemChange(problem_of(row)))
+    return Alert.of({**event, "data": data, "time": timestamp(from_us(row.closed_at) if row.closed_at else now)})
+
+
+def problem(row: AnyRow, now: datetime) -> dict[str, Any]:
     """Return the fields of a problem, in the words of the event that opened it."""
     said: dict[str, Any] = {"title": row.kind, "reason": ""}
     if row.body is not None:
-        alert = Alert.of(json.loads(row.body))
+        alert = _alert(row, now)
         said = {**alert.data, "title": alert.title, "reason": clean(alert.error), "link": alert.link}
     pipeline = {"id": (row.pipeline_name or "").rpartition("/")[2], **said.get("pipeline", {})}
     acked = {"at": row.acked_at, "until": row.acked_until, "by": row.acked_by, "comment": row.acked_comment}
@@ -83,6 +94,7 @@ def problem(row: AnyRow) -> dict[str, Any]:
         row.owner_kind: row.owner,
         "severity": severity_of(EventType(row.kind)),
         "count": row.failed_count or None,
+        "latest": said.get("latest"),
         "pipeline": pipeline if row.pipeline_name else None,
         "acknowledged": acked if row.acked_at else None,
     }
@@ -208,7 +220,7 @@ async def find_status(console: Console) -> models.Status:
     """Return the first view."""
     settings, now = console.settings(), console.clock.steady_us()
     found = await console.store.overview(since=Micros(now - DAY_US))
-    problems = [models.Problem(**problem(row)) for row in found.problems]
+    problems = [models.Problem(**problem(row, console.clock.now())) for row in found.problems]
     kept_back = await silences(console)
     silent = [
         (each.match, each.until)
@@ -243,7 +255,7 @@ async def find_status(console: Console) -> models.Status:
     names = {f"{each.account}/{each.id}": each.name or each.id for each in pipelines}
     return models.Status(
         version=VERSION,
-        needs=[*console.troubles(), *_needs(found, problems, names)],
+        needs=[*console.troubles(), *_needs(found, problems, names, console.clock.now())],
         open=opened,
         pipelines=pipelines,
         sinks=[_sink(console, name, sources["sink", name], found, now) for name in settings.sinks],
@@ -290,7 +302,9 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
     )
 
 
-def _needs(found: Overview, problems: Sequence[models.Problem], names: dict[str, str]) -> Sequence[models.Need]:
+def _needs(
+    found: Overview, problems: Sequence[models.Problem], names: dict[str, str], now: datetime
+) -> Sequence[models.Need]:
     """Return what needs somebody, causes first: problems of accounts and of sinks, from which others may follow."""
     of_problems = [
         models.Need(
@@ -317,11 +331,12 @@ def _needs(found: Overview, problems: Sequence[models.Problem], names: dict[str,
         for name, row in found.dead.items()
         if row.late_count
     ]
+    dwells = {row.pipeline_name: _alert(row, now).dwell for row in found.longest_overdue if row.body is not None}
     late = [
         models.Need(
             kind="problem",
             title=f"{names.get(name, name)}: {len(rows):,} overdue",
-            reason="in one status for longer than overdue_after allows",
+            reason=dwells.get(name, ""),
             since=min(row.opened_at for row in rows),
             count=len(rows),
             page=f"/pipelines/{name}" if len(rows) > 1 else f"/problems/{UUID(bytes=rows[0].id)}",

@@ -38,7 +38,7 @@ DELIVERY = Delivery(
 
 def names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in data.items():
-        if key in {"pipeline", "execution", "problem", "acknowledgement", "observed"}:
+        if key in {"pipeline", "execution", "problem", "acknowledgement", "observed", "latest"}:
             yield from names(value, f"{key}.")
         else:
             yield prefix + key

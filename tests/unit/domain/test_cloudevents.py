@@ -272,9 +272,10 @@ def test_a_loss_reports_its_reason_and_no_facts() -> None:
     assert out["execution"] == {"id": EXECUTION, "status": "lost", "previousStatus": "running"}
 
 
-def test_overdue_reports_by_how_much() -> None:
-    assert data(partial(PARAMS, change=OVERDUE, overdue_s=12.34567))["overdueSeconds"] == 12.346
-    assert "overdueSeconds" not in data(PARAMS)
+def test_overdue_reports_by_how_much_and_its_limit() -> None:
+    overdue = data(partial(PARAMS, change=OVERDUE, overdue_s=12.34567, limit_s=120.0))
+    assert (overdue["overdueSeconds"], overdue["limitSeconds"]) == (12.346, 120)
+    assert not {"overdueSeconds", "limitSeconds"} & data(PARAMS).keys()
 
 
 # Events without an execution

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from watcher.domain.envelope import Json, new_problem
+from watcher.domain.envelope import LINE_BYTES, Json, new_problem
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.execution import ExecutionRecord
-from watcher.domain.problems import ProblemChange
+from watcher.domain.problems import LatestFailure, Problem, ProblemChange, SentOpening
 from watcher.domain.routing import Route, Router
 from watcher.domain.timestamps import to_us
 from watcher.domain.transitions import StatusChange
@@ -103,7 +103,7 @@ def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_an
         body, problem = opened.entry.event.body, opened.problem.problem
         return [
             opened.entry.event.lane,
-            events.reminder(body, problem, sink="ops", after=0, at=AT).event.lane,
+            events.reminder(SentOpening(problem, body), sink="ops", after=0, at=AT).event.lane,
             events.acknowledged(problem, body, by=None, comment=None, until=None, after=0, at=AT).event.lane,
             events.closed(problem, body, reason=ClosedReason.REMOVED, after=0, at=AT).entry.event.lane,
             make(closing, problem=problem, after=1, at=AT, **more).entry.event.lane,
@@ -228,11 +228,48 @@ def test_that_somebody_took_a_problem_says_who_and_until_when_with_the_data_of_i
     assert "\u009b".encode() not in event.body
 
 
+def failing(events: EventFactory, **latest: str) -> tuple[bytes, Problem]:
+    """Return an opening, and its problem after another failure."""
+    more = {"execution": {"id": "e-1", "status": "failed", "error": "upstream timeout"}, "closesWhen": "3 succeeded"}
+    opening = events.pipeline(EventType.PIPELINE_FAILING, WATCH, more, None, failed_count=3, after=4, at=AT)
+    assert opening.problem is not None
+    newest = LatestFailure(to_us(AT + timedelta(hours=1)), "e-28", **latest)
+    return opening.entry.event.body, replace(opening.problem.problem, failed_count=28, latest=newest)
+
+
+def test_what_is_told_of_an_open_problem_has_its_newest_failure_beside_the_data_of_its_opening(
+    events: EventFactory,
+) -> None:
+    opening, problem = failing(events, node="Lookup", error="upstream returned 404")
+    sent = SentOpening(problem, opening, last_ended_at=to_us(AT + timedelta(hours=2)))
+    acknowledged = events.acknowledged(problem, opening, by=None, comment=None, until=None, after=0, at=AT)
+    closed = events.closed(problem, opening, reason=ClosedReason.REMOVED, after=0, at=AT).entry
+    for entry in (events.reminder(sent, sink="ops", after=0, at=AT), acknowledged, closed):
+        opened, data = json.loads(opening)["data"], json.loads(entry.event.body)["data"]
+        assert data["latest"] == {
+            "at": "2026-11-24T11:00:01.800Z",
+            "execution": "e-28",
+            "node": "Lookup",
+            "error": "upstream returned 404",
+        }
+        assert (opened["problem"]["count"], data["problem"]["count"]) == (3, 28)
+        assert data.get("lastEndedAt") == ("2026-11-24T12:00:01.800Z" if "reminder" in entry.event.type else None)
+        for name in opened.keys() - {"problem", "observed"}:
+            assert data[name] == opened[name]
+
+
+def test_a_reminder_is_one_line_of_its_length_whatever_the_newest_failure_says(events: EventFactory) -> None:
+    opening, problem = failing(events, node="\x1b" * 2048, error="\x1b" * 2048)
+    body = events.reminder(SentOpening(problem, opening), sink="ops", after=0, at=AT).event.body
+    assert len(body) <= LINE_BYTES
+    assert json.loads(body)["data"]["latest"]["execution"] == "e-28"
+
+
 def test_a_reminder_repeats_the_opening_to_one_sink_whatever_the_routes_say(events: EventFactory) -> None:
     reported = degraded(events)
     assert reported.problem is not None
     opening, problem = reported.entry.event.body, reported.problem.problem
-    reminder = events.reminder(opening, problem, sink="elsewhere", after=8, at=AT + timedelta(hours=4))
+    reminder = events.reminder(SentOpening(problem, opening), sink="elsewhere", after=8, at=AT + timedelta(hours=4))
     body, opened = json.loads(reminder.event.body), json.loads(opening)
     assert (reminder.sinks, reminder.event.sequence, reminder.event.closes) == (("elsewhere",), 9, False)
     assert (body["type"], body["source"], body["time"]) == (

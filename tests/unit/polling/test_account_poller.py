@@ -165,6 +165,7 @@ async def test_overdue_is_reported_once_and_only_by_a_poll_past_the_limit(start:
     events = await account.events()
     assert [event["type"] for event in events] == ["execution.overdue"]
     assert 0 < events[0]["data"]["overdueSeconds"] < 80
+    assert events[0]["data"]["limitSeconds"] == 100
 
 
 async def test_a_wall_clock_that_jumps_makes_nothing_overdue_and_delays_nothing(start: Start, clock: FakeClock) -> None:

@@ -1,5 +1,6 @@
 import time
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from sample_events import (
     AT,
     BLANKS,
     HOSTILE,
+    LATEST,
     OPENED_AT,
     PIPELINE,
     closing_overdue,
@@ -18,6 +20,7 @@ from sample_events import (
 )
 
 from watcher.domain.delivery import Delivery, Part
+from watcher.domain.envelope import timestamp
 from watcher.domain.event import AccountTrouble, EventType, GapReason
 from watcher.domain.execution import LostReason
 from watcher.domain.problems import TROUBLED_ENDS, Severity
@@ -40,7 +43,7 @@ HEADLINES = {
     EventType.EXECUTION_SUCCESS: "✓ Sales agent succeeded",
     EventType.EXECUTION_FAILED: "✕ Sales agent failed at Greeting",
     EventType.EXECUTION_UNRECOGNIZED: "! Sales agent has the undocumented status unrecognized",
-    EventType.EXECUTION_OVERDUE: "◷ Sales agent has been running too long (2 m 5 s over its limit)",
+    EventType.EXECUTION_OVERDUE: "◷ Sales agent has been running for 45 m 5 s, limit 2 m",
     EventType.EXECUTION_LOST: "? Sales agent: an execution is lost",
     EventType.PIPELINE_FAILING: "✕ Sales agent keeps failing",
     EventType.PIPELINE_RECOVERED: "✓ Sales agent recovered after 41 m (7 failed)",
@@ -135,9 +138,25 @@ def test_what_is_no_longer_watched_still_names_its_execution() -> None:
     data = data_of(EventType.EXECUTION_OVERDUE) | closed
     alert = read(sample(EventType.PROBLEM_CLOSED, data=data))
     assert (alert.execution, alert.overdue_text) == (execution_id(), "41 m")
-    assert (
-        alert.headline == "✓ Closed, no longer watched: Sales agent has been running too long (2 m 5 s over its limit)"
-    )
+    assert alert.headline == "✓ Closed, no longer watched: Sales agent has been running for 45 m 5 s, limit 2 m"
+
+
+@pytest.mark.parametrize(
+    ("open_for", "limit_s", "said"),
+    [
+        (timedelta(), 120.0, "running for 4 m 5 s, limit 2 m"),
+        (timedelta(hours=4), 120.0, "running for 4 h 4 m, limit 2 m"),
+        (timedelta(hours=4), None, "running too long"),
+    ],
+)
+def test_an_overdue_execution_says_for_how_long_it_has_been_so_by_now(
+    open_for: timedelta, limit_s: float | None, said: str
+) -> None:
+    data = data_of(EventType.EXECUTION_OVERDUE)
+    data["problem"]["openedAt"] = timestamp(AT - open_for)
+    if limit_s is None:  # as version 1.0.0 wrote it
+        del data["limitSeconds"]
+    assert read(sample(EventType.PROBLEM_REMINDER, data=data)).dwell == said
 
 
 @pytest.mark.parametrize(
@@ -188,6 +207,32 @@ def test_a_pipeline_that_keeps_failing_says_at_which_node_and_why() -> None:
     alert = read(sample(EventType.PIPELINE_FAILING, data=data_of(EventType.PIPELINE_FAILING) | {"execution": last}))
     assert alert.headline == "✕ Sales agent keeps failing, last at Greeting"
     assert alert.error == "upstream timeout after 30 s"
+
+
+@pytest.mark.parametrize("type_", [EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED])
+def test_what_is_told_of_an_open_problem_says_its_newest_failure(type_: EventType) -> None:
+    first = data_of(EventType.EXECUTION_FAILED)["execution"]
+    more = {"execution": first, "link": f"https://h/{first['id']}", "latest": LATEST}
+    alert = read(sample(type_, data=data_of(type_) | more))
+    assert alert.headline.endswith("Sales agent keeps failing, last at Lookup")
+    assert (alert.error, alert.nodes) == ("upstream returned 404", (("Lookup", "upstream returned 404"),))
+    assert (alert.execution, alert.link) == (LATEST["execution"], f"https://h/{LATEST['execution']}")
+    assert "Greeting" not in str(alert)
+
+
+def test_a_newest_failure_of_which_nothing_is_known_says_nothing_of_the_first() -> None:
+    opened_by = {"execution": data_of(EventType.EXECUTION_FAILED)["execution"]}
+    latest = {"latest": {"at": LATEST["at"], "execution": LATEST["execution"]}}
+    alert = read(sample(EventType.PROBLEM_REMINDER, data=data_of(EventType.PROBLEM_REMINDER) | opened_by | latest))
+    assert (alert.headline, alert.error) == ("✕ Still open after 41 m: Sales agent keeps failing", "")
+
+
+def test_a_reminder_says_what_closes_its_problem_and_since_when_no_execution_has_ended() -> None:
+    data = data_of(EventType.PROBLEM_REMINDER) | {"closesWhen": "3 succeeded"}
+    assert read(sample(EventType.PROBLEM_REMINDER, data=data)).closes_when == "3 succeeded"
+    data["lastEndedAt"] = timestamp(AT - timedelta(hours=3))
+    alert = read(sample(EventType.PROBLEM_REMINDER, data=data))
+    assert alert.closes_when == "3 succeeded; no execution has ended for 3 h"
 
 
 def test_a_pipeline_without_a_name_is_called_by_its_id() -> None:

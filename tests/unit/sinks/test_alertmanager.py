@@ -29,7 +29,8 @@ from worker_rig import EPOCH, FakeClock
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import PROBLEM_KINDS, Problem, SentOpening
+from watcher.domain.problems import PROBLEM_KINDS, LatestFailure, Problem, SentOpening
+from watcher.domain.timestamps import to_us
 from watcher.runtime.http_client import REMEDIES
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
@@ -104,6 +105,19 @@ def test_alertmanager_is_told_what_closes_a_problem_while_it_is_open() -> None:
     data |= {"problem": problem_block(EventType.PIPELINE_FAILING, closed=True)}
     (closed,) = alertmanager(sample(EventType.PROBLEM_CLOSED, data=data))
     assert "Closes when" not in str(closed)
+
+
+def test_a_refresh_says_the_newest_failure_under_the_same_labels() -> None:
+    opening = sample(EventType.PIPELINE_FAILING)
+    newest = LatestFailure(to_us(AT), execution_id(28), "Lookup", "upstream returned 404")
+    template, failing = AlertmanagerTemplate(clock=clock()), problem(EventType.PIPELINE_FAILING)
+    (before,), (after,) = (
+        check_alertmanager(template.refreshes([SentOpening(each, opening.body)])[0].body)
+        for each in (failing, replace(failing, latest=newest))
+    )
+    assert after["labels"] == before["labels"]
+    assert after["annotations"]["summary"] == "Sales agent keeps failing, last at Lookup"
+    assert after["annotations"]["description"] == "upstream returned 404"
 
 
 def test_what_an_alert_cannot_say_is_no_request() -> None:

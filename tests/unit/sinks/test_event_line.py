@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from examples import EVENT
-from sample_events import BLANKS
+from sample_events import BLANKS, LATEST
 
 from watcher.sinks.stdout import event_console, event_line, render
 
@@ -107,3 +107,9 @@ def terminal() -> Iterator[int]:
     yield theirs
     os.close(ours)
     os.close(theirs)
+
+
+def test_a_reminder_says_why_the_newest_failure_failed_and_nothing_of_the_first() -> None:
+    line = event_line({**EVENT, "type": "problem.reminder", "data": {**EVENT["data"], "latest": LATEST}}).plain
+    assert line.endswith("Lookup: upstream returned 404")
+    assert "ran" not in line

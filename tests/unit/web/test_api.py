@@ -188,7 +188,7 @@ async def test_a_problem_is_shown_with_what_was_told(desk: Desk) -> None:
     assert [each["kind"] for each in page["items"]] == ["account.degraded", "execution.overdue"]
     assert (await desk.found("/problems?state=closed"))["items"] == []
     found = await desk.found(f"/problems/{OVERDUE}")
-    assert found["title"] == "Sales agent has been running too long (2 m 5 s over its limit)"
+    assert found["title"] == "Sales agent has been running for 4 m 10 s, limit 2 m"
     assert (found["severity"], found["execution"], found["account"]) == ("warning", execution_id(1), "default")
     assert [each["type"] for each in found["events"]] == ["execution.overdue"]
     assert len(found["deliveries"]) == 1

@@ -13,12 +13,12 @@ from uuid import UUID
 
 import pytest
 from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, entry, executed
-from sample_events import HOSTILE_PARTS, PIPELINE, execution_id, problem_block
+from sample_events import HOSTILE_PARTS, PIPELINE, data_of, execution_id, problem_block
 from sqlalchemy import insert, update
 from stores import START_US, claim
 
 from watcher.domain.event import EventKey, EventType, OutboxEntry
-from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.problems import LatestFailure, Problem, ProblemChange
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import Micros, from_us
 from watcher.domain.watch import Cursor
@@ -370,19 +370,45 @@ async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_
             assert "1 to 100 of 250" in (await get(desk, f"/?page={odd}")).body
 
 
-async def test_a_problem_of_a_pipeline_that_fails_says_what_closes_it(tmp_path: Path) -> None:
+async def test_a_problem_of_a_pipeline_that_fails_says_its_newest_failure_and_what_closes_it(tmp_path: Path) -> None:
     id_ = UUID(int=9)
-    said = {"problem": problem_block(EventType.PIPELINE_FAILING) | {"id": str(id_)}, "closesWhen": "3 succeeded"}
+    failed = data_of(EventType.EXECUTION_FAILED)["execution"]
+    said = {
+        "problem": problem_block(EventType.PIPELINE_FAILING) | {"id": str(id_)},
+        "closesWhen": "3 succeeded",
+        "execution": failed,
+    }
     async with a_desk(tmp_path) as desk:
         opening = entry(EventType.PIPELINE_FAILING, sequence=2, data=said)
         opened = Problem(id_, EventType.PIPELINE_FAILING, from_us(START_US), EventKey(opening.event.stream, 2))
+        at = Micros(desk.clock.us - 5_000_000)
+        newest = LatestFailure(at, execution_id(28), "Lookup", "upstream returned 404")
+        counted = replace(opened, failed_count=28, latest=newest)
         for problem in (ProblemChange(opened, is_new=True), ProblemChange(opened, closed_at=from_us(START_US))):
             entries, before = ((opening,), 1) if problem.is_new else ((), 2)
             lease = await claim(desk.store, "account", "default")
             change = SourceChange(lease, before, 2, None, entries, (problem,), pipeline=PIPELINE)
             await desk.store.record(change)
             says = (await shown(desk, f"/problems/{id_}")).says()
-            assert ("Closes when 3 succeeded." in says) is problem.is_new
+            assert ("Closes when 3 succeeded; no execution has ended for 4 m" in says) is problem.is_new
+            assert "keeps failing, last at Greeting" in says
+            if problem.is_new:
+                await desk.store.record(replace(change, before=2, entries=(), problems=(ProblemChange(counted),)))
+                desk.clock.us += 2_000_000
+                needs = (await shown(desk, "/")).says()
+                assert "Sales agent keeps failing, last at Lookup 28upstream returned 404" in needs
+                says = (await shown(desk, f"/problems/{id_}")).says()
+                assert "keeps failing, last at Lookup upstream returned 404" in says
+                assert re.search(r"28 failed, the newest \d+ s ago: 9a1b", says)
+                of_pipeline = (await shown(desk, f"/pipelines/default/{PIPELINE}")).says()
+                assert "Sales agent keeps failing, last at Lookup 28 upstream returned 404" in of_pipeline
+                found = await desk.found(f"/problems/{id_}")
+                assert (found["count"], found["latest"]["node"], found["reason"]) == (
+                    28,
+                    "Lookup",
+                    "upstream returned 404",
+                )
+                assert found["latest"]["execution"] == execution_id(28)
 
 
 async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.console import console_on, print_done, print_list, printed, table, until
+from watcher.cli.console import age, console_on, print_done, print_list, printed, table, until
 from watcher.cli.daemon_client import DaemonClient, DaemonError, JsonOption, Query, UrlOption, find_daemon, one_of
 from watcher.cli.shell import ConfigOption, exit_at_signals, put, put_all_out, put_error
 from watcher.domain.errors import Exit, UsageError
@@ -46,11 +46,12 @@ EXAMPLES = (
 OPEN = {"new": "○", "running": "▶", "paused": "‖"}
 PIPELINE_FIELDS = ("state", "name", *(f"open.{each}" for each in OPEN), "oldest", "succeeded", "lastFailedAt")
 ROW_FIELDS = ("account", "id", *PIPELINE_FIELDS, "lastStartedAt", "lastEndedAt", "problems", "silencedUntil")
-NEED_FIELDS = ("title", "reason", "since", "acknowledged")
+NEED_FIELDS = ("title", "count", "reason", "since", "acknowledged")
 SINK_FIELDS = ("state", "name", "waiting", "dead", "answer", "nextTryAt")
 ACCOUNT_FIELDS = ("state", "name", "used", "needed", "allowed", "reason")
 EVENT_FIELDS = ("time", "type", "data.account", "data.pipeline.id", "data.pipeline.name", "subject", "reason", "id")
-PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", "acknowledged.by", "acknowledged.until")
+ACK_FIELDS = ("acknowledged.by", "acknowledged.until")
+PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", *ACK_FIELDS, "count")
 SILENCE_FIELDS = ("id", "active", "from", "until", "weekly", "pipelines", "match", "by", "comment")
 DELIVERY_FIELDS = ("id", "type", "execution", "sink", "state", "attempts", "answer", "recordedAt", "nextTryAt", "event")
 NEEDS_SHOWN = 10
@@ -202,8 +203,17 @@ def problems(
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """List the problems that are open, newest first."""
-    print_list(PROBLEM_FIELDS, find_daemon(config, url=url).items("/problems", [("state", state)]), as_json=as_json)
+    """List the problems that are open, newest first, and what closes them."""
+    found = find_daemon(config, url=url).items("/problems", [("state", state)])
+    print_list(PROBLEM_FIELDS, found, as_json=as_json, note=_closes_when)
+
+
+def _closes_when(problem: dict[str, Any]) -> str:
+    """Return what closes a problem, and since when no execution has ended; empty if it says neither."""
+    if "closesWhen" not in problem or "closedAt" in problem:
+        return ""
+    idle = f"; no execution has ended for {age(problem['lastEndedAt'])}" if "lastEndedAt" in problem else ""
+    return f"{problem['id'][:8]} closes when {problem['closesWhen']}{idle}"
 
 
 def ack(

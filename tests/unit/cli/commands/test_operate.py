@@ -87,6 +87,25 @@ def test_on_a_terminal_a_list_is_a_table_that_is_cut_to_width_and_obeys_nothing(
     assert r"[red]Onb" in lines[2]
 
 
+def test_on_a_terminal_problems_say_what_closes_them_and_since_when_no_execution_has_ended(
+    daemon: FakeDaemon, on_terminal: OnTerminal
+) -> None:
+    ended_at = datetime.now(UTC) - timedelta(hours=3)
+    several = [
+        problem(closes_when="3 in a row succeeded", last_ended_at=ended_at, count=28),
+        problem(OTHER_ID, closes_when="3 in a row succeeded"),
+        problem(EXECUTION, closes_when="3 in a row succeeded", closed_at=AT),
+    ]
+    daemon.replies["GET /problems"] = Page[Problem](items=several)
+    lines = on_terminal("problems", columns=120, WATCHER_URL=daemon.url).splitlines()
+    assert lines[0].split()[-2:] == ["closed", "count"]
+    assert lines[1].split()[-1] == "28"
+    assert lines[4:] == [
+        "3f2a0000 closes when 3 in a row succeeded; no execution has ended for 3 h",
+        "3f2b0000 closes when 3 in a row succeeded",
+    ]
+
+
 def test_on_a_terminal_no_more_is_shown_than_somebody_reads(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
     daemon.replies["GET /deliveries"] = Page[Delivery](items=[delivery(number) for number in range(60)])
     lines = on_terminal("deliveries", WATCHER_URL=daemon.url).splitlines()

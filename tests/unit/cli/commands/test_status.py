@@ -83,9 +83,9 @@ def test_on_a_terminal_what_needs_somebody_comes_first_and_what_fails_before_wha
     assert lines[:3] == [
         "clerk-watcher 1.2 open 1,145: ○ new 41 ▶ running 1,104 ‖ paused 0",
         "✕ 12 need you",
-        "title reason since acknowledged",
+        "title count reason since acknowledged",
     ]
-    assert lines[3] == r"Sales agent 0 keeps failing Greeting: \x1b[31mtimeout 4 d no"
+    assert lines[3] == r"Sales agent 0 keeps failing 1 Greeting: \x1b[31mtimeout 4 d no"
     assert "and 2 more: watcher problems" in lines
     parts = (
         "✕ failing Sales agent 41 1102",
