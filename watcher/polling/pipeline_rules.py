@@ -228,10 +228,9 @@ class PipelineRecorder:
         """
         evaluator, rule = self._deps.evaluator, self._rules.failing
         entries, changes = list[OutboxEntry](), list[ProblemChange]()
-        failing, latest = problems.get(EventType.PIPELINE_FAILING), dict[EventType, LatestFailure | None]()
-        if failing is not None or EventType.PIPELINE_FAILING in verdict.failed_counts:
-            known = None if failing is None else failing.latest
-            latest[EventType.PIPELINE_FAILING] = await self._latest(verdict, known, several)
+        failing, latest = EventType.PIPELINE_FAILING, dict[EventType, LatestFailure | None]()
+        if failing in problems or failing in verdict.failed_counts:
+            latest[failing] = await self._latest(verdict, problems.get(failing), several)
         for kind, opens, failed_count, execution in verdict.edges:
             problem = None if opens else replace(problems.pop(kind), failed_count=failed_count, latest=latest.get(kind))
             block = None if execution is None else await self._block(several, execution)
@@ -259,10 +258,10 @@ class PipelineRecorder:
         return entries, changes
 
     async def _latest(
-        self, verdict: Verdict, known: LatestFailure | None, several: Sequence[Evaluation]
+        self, verdict: Verdict, problem: Problem | None, several: Sequence[Evaluation]
     ) -> LatestFailure | None:
-        """Return the newest failure by a verdict: the one that is known, else what its event says."""
-        execution = verdict.state.failed
+        """Return the newest failure by a verdict: the one that the problem has, else what its event says."""
+        known, execution = None if problem is None else problem.latest, verdict.state.failed
         if execution is None or (known is not None and known.execution == execution):
             return known
         block = await self._block(several, execution) or {}

@@ -298,8 +298,8 @@ class Alert:
         status = shorten(self.data.get("execution", {}).get("status", ""), NODE_LENGTH)
         if (limit_s := self.data.get("limitSeconds")) is None:  # an event of version 1.0.0
             return f"{status} too long"
-        dwell_s = limit_s + self.data["overdueSeconds"] + self._open_s
-        return f"{status} for {in_words(dwell_s)}, limit {spell_duration(limit_s)}"
+        dwell = in_words(limit_s + self.data["overdueSeconds"] + self._open_s)
+        return f"{status} for {dwell}, limit {spell_duration(limit_s)}"
 
     @property
     def _open_s(self) -> float:
@@ -313,7 +313,7 @@ class Alert:
             node=f" at {node}" if node else "",
             last=f", last at {node}" if node else "",
             status=shorten(self.data.get("execution", {}).get("status", ""), NODE_LENGTH),
-            dwell=self.dwell if self.kind is EventType.EXECUTION_OVERDUE else "",
+            dwell=self.dwell,
             answer=f" ({answer})" if answer else "",
             letters=f"{count:,} dead letter{'' if count == 1 else 's'}",
             after=self._after(),

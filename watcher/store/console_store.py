@@ -6,7 +6,6 @@ A page looks at a window of a list along its index, a bounded number of rows; wh
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
-from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -262,7 +261,7 @@ class ConsoleStore:
             # those of accounts and then of sinks first: they are causes
             first = sorted(others, key=lambda row: (row.pipeline_name is not None, row.owner_kind, row.opened_at))
             overdue = connection.execute(_OVERDUE, {"limit": LOOKED_AT_COUNT}).all()
-            longest = {row.pipeline_name: row.id for row in sorted(overdue, key=attrgetter("opened_at"), reverse=True)}
+            longest = {row.pipeline_name: row.id for row in sorted(overdue, key=lambda row: -row.opened_at)}
             return Overview(
                 sources=connection.execute(_SOURCES).all(),
                 problems=_problems(connection, [row.id for row in first[:NEEDS_COUNT]]),

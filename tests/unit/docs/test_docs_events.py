@@ -38,7 +38,7 @@ DELIVERY = Delivery(
 
 def names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in data.items():
-        if key in {"pipeline", "execution", "problem", "acknowledgement", "observed", "latest"}:
+        if isinstance(value, Mapping) and key != "labels":
             yield from names(value, f"{key}.")
         else:
             yield prefix + key

@@ -10,9 +10,9 @@ import pytest
 from console_rig import DEGRADED, NAMED, OVERDUE, Desk, a_desk, executed, in_hours
 from sample_events import PIPELINE, execution_id
 from sqlalchemy import update
-from stores import claim, from_us
+from stores import START_US, claim, from_us
 
-from watcher.store.tables import delivery, source
+from watcher.store.tables import delivery, problem, source
 from watcher.web.api import enable
 from watcher.web.models import Need
 
@@ -192,6 +192,13 @@ async def test_a_problem_is_shown_with_what_was_told(desk: Desk) -> None:
     assert (found["severity"], found["execution"], found["account"]) == ("warning", execution_id(1), "default")
     assert [each["type"] for each in found["events"]] == ["execution.overdue"]
     assert len(found["deliveries"]) == 1
+
+
+async def test_a_problem_that_is_closed_is_shown_as_it_was_then(desk: Desk) -> None:
+    closing = update(problem).where(problem.c.id == OVERDUE.bytes).values(closed_at=START_US + 60_000_000)
+    await desk.store.write(lambda connection: connection.execute(closing))
+    desk.clock.us += 3_600_000_000
+    assert (await desk.found(f"/problems/{OVERDUE}"))["title"] == "Sales agent has been running for 5 m 5 s, limit 2 m"
 
 
 async def test_a_problem_is_taken_and_given_back(desk: Desk) -> None:
