@@ -14,7 +14,8 @@ from pydantic import AfterValidator, SecretStr
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.event import EventType
-from watcher.domain.problems import PROBLEM_KINDS, Incident, Severity, severity_of
+from watcher.domain.event_factory import with_latest
+from watcher.domain.problems import PROBLEM_KINDS, Incident, ProblemChange, Severity, severity_of
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, clean, cut, shorten, to_json
 from watcher.sinks.template import Message, Template
@@ -75,8 +76,10 @@ class PagerDutyTemplate(Template):
             return self._message("resolve", key=key, id_=id_)
         if incident.acked_until is not None and self.clock.now() < incident.acked_until:
             return self._message("acknowledge", key=key, id_=id_)
+        newest = json.loads(incident.newest or batch[-1].body)
+        newest["data"] = with_latest(newest["data"], ProblemChange(incident.problems[-1].problem))
         reminders = [each.content for each in batch if is_single and each.type == EventType.PROBLEM_REMINDER]
-        alert = Alert.of(reminders[-1] if reminders else json.loads(incident.newest or batch[-1].body), self.public_url)
+        alert = Alert.of(reminders[-1] if reminders else newest, self.public_url)
         is_refused = any(each.rejections for each in batch)
         if is_single and not is_refused:
             return self._trigger(alert, key=key, id_=id_)

@@ -15,6 +15,7 @@ from sample_events import (
     PIPELINE,
     PROBLEM,
     closing_overdue,
+    execution_id,
     failed,
     sample,
 )
@@ -22,7 +23,8 @@ from sample_events import (
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import PROBLEM_KINDS, Incident, IncidentProblem, Problem
+from watcher.domain.problems import PROBLEM_KINDS, Incident, IncidentProblem, LatestFailure, Problem
+from watcher.domain.timestamps import to_us
 from watcher.sinks.pagerduty import PagerDutyTemplate
 
 KEY = "k" * 32
@@ -63,6 +65,19 @@ def test_an_incident_whose_open_problems_are_acknowledged_is_acknowledged() -> N
     delivery = sample(EventType.PROBLEM_ACKNOWLEDGED)
     (event,) = pagerduty(of_incident(delivery, EventType.PIPELINE_FAILING, acknowledged=True))
     assert (event["event_action"], event["dedup_key"]) == ("acknowledge", PROBLEM)
+
+
+def test_a_trigger_says_what_the_newest_failure_is() -> None:
+    """The opening said what failed an hour ago, at another node."""
+    delivery = of_incident(sample(EventType.PIPELINE_FAILING), EventType.PIPELINE_FAILING)
+    assert delivery.incident is not None
+    (known,) = delivery.incident.problems
+    latest = LatestFailure(to_us(AT), execution_id(9), "Booking", "no such calendar")
+    problem = replace(known.problem, failed_count=28, latest=latest)
+    incident = replace(delivery.incident, problems=[known._replace(problem=problem)])
+    (event,) = pagerduty(replace(delivery, incident=incident))
+    assert event["payload"]["summary"] == "Sales agent keeps failing, last at Booking: no such calendar"
+    assert event["payload"]["custom_details"]["problem"]["count"] == 28
 
 
 def test_an_incident_of_several_problems_says_how_many_of_what_and_the_newest() -> None:
