@@ -466,7 +466,7 @@ _PROBLEMS = (
         problem,
         source.c.kind.label("owner_kind"),
         source.c.name.label("owner"),
-        LAST_ENDED_AT,
+        text(f"{LAST_ENDED_AT} AS last_ended_at"),
         _pipeline.c.name.label("pipeline_name"),
         event.c.body,
     )

@@ -13,17 +13,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Select,
     String,
-    and_,
     bindparam,
-    case,
     false,
     func,
     literal_column,
-    or_,
     select,
     text,
     true,
@@ -40,7 +36,7 @@ from watcher.store.database import HotStatement
 from watcher.store.incidents import begin_own, join, key_of, load_incident, note_settled
 from watcher.store.problems import MESSAGE_OF_FAILING, MESSAGE_OF_PROBLEM, acked_until
 from watcher.store.sources import SourceNumbers, sink
-from watcher.store.tables import WAITING, ZERO, AnyRow, delivery, event, opens, problem
+from watcher.store.tables import OPENS, WAITING, ZERO, AnyRow, delivery, event
 
 CALLED_WITHIN_US = 45_000_000
 """With the longest wait of an open breaker, 30 s, everything is called within 75 s of a receiver's return."""
@@ -77,20 +73,13 @@ LET_GO = HotStatement(
         " AND lane = :of_lane AND number > :of_number AND due_at + 0 > :now"
     )
 )
-# What is grouped comes due at once, so that it goes together.
-_called_at: ColumnElement[int] = bindparam("now") + case(
-    (delivery.c.group_key.is_not(None), 0),
-    else_=(delivery.c.number * _SPREAD % (CALLED_WITHIN_US // 1_000)) * 1_000,
+_CALLED_AT = (
+    "(:now + CASE WHEN group_key IS NOT NULL THEN 0"  # what is grouped comes due at once, so that it goes together
+    f" ELSE (number * {_SPREAD} % {CALLED_WITHIN_US // 1_000}) * 1000 END)"
 )
-CALL_FORWARD = (
-    update(delivery)
-    .where(
-        delivery.c.sink_id == bindparam("of_sink"),
-        delivery.c.state == WAITING,
-        delivery.c.tried == true(),
-        delivery.c.due_at > _called_at,
-    )
-    .values(due_at=_called_at)
+CALL_FORWARD = text(
+    f"UPDATE delivery SET due_at = {_CALLED_AT}"
+    f" WHERE sink_id = :of_sink AND state = 'waiting' AND tried = true AND due_at > {_CALLED_AT}"
 )
 """Has all that was tried and waits come due within a minute, evenly spread."""
 
@@ -121,17 +110,6 @@ _TRIED = _IN_TURN.where(delivery.c.tried == true())
 HEADS = HotStatement(union_all(select(_NEVER_TRIED.subquery("never_tried")), select(_TRIED.subquery("tried"))))
 """The heads of a sink, never tried and tried, each in the order they come due. It walks the index and sorts nothing."""
 _TRIED_LONGEST_AGO = _HEADS.where(delivery.c.tried == true()).order_by(delivery.c.tried_at).limit(bindparam("limit"))
-_MEMBERS = (
-    _DELIVERIES.add_columns(EARLIER.label("earlier"))
-    .where(
-        delivery.c.sink_id + ZERO == bindparam("of_sink"),  # found by their group
-        delivery.c.state == WAITING,
-        delivery.c.group_key == bindparam("of_group"),
-        or_(delivery.c.tried == false(), delivery.c.due_at <= bindparam("now")),
-    )
-    .order_by(delivery.c.number)
-    .limit(bindparam("limit"))
-)
 _AS_TAKEN = ", ".join(["delivery.*", *(f"event.{name}" for name in _OF_EVENT)])
 _EARLIER = (
     "(SELECT max(earlier.number) FROM delivery AS earlier WHERE earlier.sink_id + 0 = delivery.sink_id"
@@ -151,16 +129,17 @@ _NOT_DUE = text(
     " WHERE delivery.sink_id = :of_sink AND delivery.state = 'waiting' AND delivery.tried = false"
     " AND delivery.due_at > :now AND event.problem_id IS NOT NULL LIMIT :limit"
 )
-_MEMBERS_OF_TRIAL = _MEMBERS.where(delivery.c.attempts < TOGETHER_COUNT)
-_OPENING = (
-    select(
-        *(problem.c.closed_at, problem.c.acked_at, problem.c.acked_until),
-        *(delivery.c.state, delivery.c.tried, delivery.c.answer),
-    )
-    .select_from(problem)
-    .outerjoin(event, opens(event, problem))
-    .outerjoin(delivery, and_(delivery.c.number == event.c.id, delivery.c.sink_id == bindparam("of_sink")))
-    .where(problem.c.id == bindparam("of_problem"))
+_MEMBERS = (
+    f"SELECT {_AS_TAKEN}, {_EARLIER} FROM delivery JOIN event ON event.id = delivery.number"
+    " WHERE delivery.sink_id + 0 = :of_sink AND delivery.state = 'waiting' AND delivery.group_key = :of_group"
+    " AND (delivery.tried = false OR delivery.due_at <= :now){} ORDER BY delivery.number LIMIT :limit"
+)
+_MEMBERS_OF_ALL = text(_MEMBERS.format(""))
+_MEMBERS_OF_TRIAL = text(_MEMBERS.format(f" AND delivery.attempts < {TOGETHER_COUNT}"))
+_OPENING = text(
+    "SELECT closed_at, acked_at, acked_until, delivery.state, delivery.tried, delivery.answer FROM problem"
+    f" LEFT JOIN event ON {OPENS} LEFT JOIN delivery ON delivery.number = event.id AND delivery.sink_id = :of_sink"
+    " WHERE problem.id = :of_problem"
 )
 
 
@@ -307,7 +286,7 @@ def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take)
     key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "limit": limit}
     members = [first]
     numbers = {first.number}
-    for row in connection.execute(_MEMBERS if request.trial is None else _MEMBERS_OF_TRIAL, key):
+    for row in connection.execute(_MEMBERS_OF_ALL if request.trial is None else _MEMBERS_OF_TRIAL, key):
         is_free = row.earlier is None or row.earlier in numbers
         if row.number not in numbers and is_free and row.lane not in request.skip:
             members.append(row)

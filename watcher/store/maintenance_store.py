@@ -9,7 +9,7 @@ from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, exists, or_, select, text, update
+from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select, text, update
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import OutboxEntry
@@ -21,12 +21,12 @@ from watcher.store.recording import FORGET_SCAN, JUDGED, MARK_PIPELINE, is_forgo
 from watcher.store.sources import execution_id, pipeline, pipeline_id
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import (
+    OPENS,
     WAITING,
     action,
     delivery,
     event,
     incident,
-    opens,
     problem,
     problem_message,
     reminder,
@@ -60,7 +60,7 @@ _ENDED = text(
     " ORDER BY execution.ended_at, execution.account_id, execution.execution LIMIT :limit"
 )
 # What opened a problem stays while that is open, and says where its closing goes.
-_OPENS_NOTHING = ~exists().where(opens(event, problem), problem.c.closed_at.is_(None))
+_OPENS_NOTHING = text(f"NOT EXISTS (SELECT 1 FROM problem WHERE {OPENS} AND problem.closed_at IS NULL)")
 # A dead letter can be replayed, so it stays as long again, from its death.
 _PAST_USE = (
     delivery.c.state != WAITING,
@@ -126,23 +126,16 @@ def prune_source_events(connection: Connection, *, before: int, after: Position)
 
 
 # A pager that is configured still has to learn that an incident is over: until then its problems stay.
-_AT_A_PAGER = (
-    select(incident.c.sink_id)
-    .join(source, source.c.id == incident.c.sink_id)
-    .where(incident.c.problem_id == problem.c.id, ~incident.c.resolved, source.c.absent_since.is_(None))
-    .exists()
-)
-_CLOSED = (
-    select(problem.c.id)
-    .where(problem.c.closed_at < bindparam("before"), ~_AT_A_PAGER)
-    .order_by(problem.c.id)
-    .limit(ROWS_COUNT)
+_CLOSED = text(
+    "SELECT problem.id FROM problem WHERE closed_at < :before AND NOT EXISTS (SELECT 1 FROM incident"
+    " JOIN source ON source.id = incident.sink_id WHERE incident.problem_id = problem.id AND incident.resolved = false"
+    " AND source.absent_since IS NULL) ORDER BY problem.id LIMIT :limit"
 )
 
 
 def prune_problems(connection: Connection, *, before: int, after: Position) -> Pruned:
     """Delete a page of the problems that were closed before that moment; the next page begins where this one did."""
-    ids = connection.execute(_CLOSED, {"before": before}).scalars().all()
+    ids = connection.execute(_CLOSED, {"before": before, "limit": ROWS_COUNT}).scalars().all()
     if ids:
         for key in (reminder.c.problem_id, problem_message.c.problem_id, incident.c.problem_id, problem.c.id):
             connection.execute(delete(key.table).where(key.in_(ids)))

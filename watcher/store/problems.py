@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, literal_column, select, text
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
 
 from watcher.domain.delivery import ProblemMessage
 from watcher.domain.event import EventKey, EventType
@@ -24,12 +24,12 @@ WRITE_PROBLEM = text(
     "UPDATE problem SET failed_count = :new_failed_count, latest = :new_latest, closed_at = :new_closed_at"
     " WHERE id = :of_problem AND closed_at IS NULL"
 )
-# A column for statements on `problem`. SQLite uses a partial index only for conditions without parameters.
-LAST_ENDED_AT: ColumnElement[int | None] = literal_column(
+LAST_ENDED_AT = (
     "(SELECT max(finished_at) FROM execution WHERE problem.kind = 'pipeline.failing'"
     " AND execution.pipeline_id = problem.pipeline_id"
     " AND finished_at IS NOT NULL AND execution.sequence > 0 AND lost IS NULL)"
-).label("last_ended_at")
+)
+"""A column of statements on `problem`. SQLite uses a partial index only for conditions without parameters."""
 OPEN_PROBLEMS = (
     select(problem)
     .where(problem.c.source_id == bindparam("of_source"), problem.c.closed_at.is_(None))

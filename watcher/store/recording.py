@@ -35,11 +35,9 @@ from watcher.store.deliveries import CALL_FORWARD, labels_text, settle, take
 from watcher.store.problems import write_messages, write_problems
 from watcher.store.sources import Source, SourceNumbers, execution_key, pipeline, sink
 from watcher.store.tables import (
+    OPENS,
     AnyRow,
-    delivery,
     execution,
-    opens,
-    problem,
     scan,
     source,
     unjudged_end,
@@ -220,12 +218,9 @@ _DELIVERY = HotStatement(
 )
 
 # A sink whose opening is silenced is among them: the worker silences what follows, until the opening is released.
-_SINKS_OF = (
-    select(delivery.c.sink_id, source.c.name)
-    .join(source, source.c.id == delivery.c.sink_id)
-    .join(events, events.c.id == delivery.c.number)
-    .join(problem, opens(events, problem))
-    .where(problem.c.id == bindparam("of_problem"))
+_SINKS_OF = text(
+    "SELECT delivery.sink_id, source.name FROM problem JOIN event ON " + OPENS + " JOIN delivery ON number = event.id"
+    " JOIN source ON source.id = delivery.sink_id WHERE problem.id = :of_problem"
 )
 
 _BODIES = select(events.c.stream, events.c.sequence, events.c.body).where(

@@ -5,9 +5,8 @@ from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, case, delete, exists, func, or_, select, text, true, update
+from sqlalchemy import Connection, bindparam, case, delete, select, text, update
 
-from watcher.domain.delivery import DeliveryState
 from watcher.domain.envelope import problem_source, sink_source, stream_of
 from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import Micros, from_us, to_us
@@ -16,10 +15,10 @@ from watcher.store.deliveries import IS_HEAD, LET_GO
 from watcher.store.problems import LAST_ENDED_AT, acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of
 from watcher.store.sql_store import LeasedStore
-from watcher.store.tables import WAITING, action, delivery, event, incident, opens, problem, reminder, source
+from watcher.store.tables import OPENS, action, delivery, source
 
-_FAILURES = select(func.coalesce(func.sum(delivery.c.attempts), 0)).where(
-    delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING, delivery.c.tried == true()
+_FAILURES = text(
+    "SELECT coalesce(sum(attempts), 0) FROM delivery WHERE sink_id = :of_sink AND state = 'waiting' AND tried = true"
 )
 _NOTE_FIRST_DUE = (
     update(delivery)
@@ -33,17 +32,11 @@ _GIVE_UP = text(
     "UPDATE delivery SET state = 'dead', settled_at = :now, answer = coalesce(answer, 'never_tried')"
     " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"  # as `_THIS` of deliveries
 )
-_later = event.alias("later")
-_KEPT_BACK = (
-    select(delivery.c.number, problem.c.id, problem.c.acked_at, problem.c.acked_until)
-    .join(event, event.c.id == delivery.c.number)
-    .join(problem, opens(event, problem))
-    .where(
-        delivery.c.sink_id == bindparam("of_sink"),
-        delivery.c.state == DeliveryState.SILENCED,
-        problem.c.closed_at.is_(None),
-        ~exists().where(opens(_later, problem), _later.c.sequence > event.c.sequence),
-    )
+_KEPT_BACK = text(
+    "SELECT number, problem.id, acked_at, acked_until FROM delivery JOIN event ON event.id = number"
+    f" JOIN problem ON {OPENS} WHERE sink_id = :of_sink AND state = 'silenced' AND closed_at IS NULL"
+    " AND NOT EXISTS (SELECT 1 FROM event AS later WHERE later.stream = problem.stream"
+    " AND later.sequence > event.sequence AND later.problem_id = problem.id AND later.closes = false)"
 )
 _RELEASE = (
     "UPDATE delivery SET state = 'waiting', due_at = :now, tried = false, first_due_us = NULL, settled_at = NULL,"
@@ -52,27 +45,15 @@ _RELEASE = (
 )
 _RELEASE_OPENING = text(_RELEASE + "= :of_number")
 _RELEASE_ACKNOWLEDGEMENTS = text(_RELEASE + "IN (SELECT id FROM event WHERE stream = :of_stream)")
-_TAKEN = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED)
 _SENT = (
-    select(
-        problem,
-        *(delivery.c.recorded_at, delivery.c.settled_at, reminder.c.reminded_at),
-        *(incident.c.key.label("incident"), LAST_ENDED_AT, event.c.body),
-    )
-    .select_from(problem)
-    .join(event, opens(event, problem))
-    .join(
-        delivery,
-        (delivery.c.number == event.c.id) & (delivery.c.sink_id == bindparam("of_sink")) & delivery.c.state.in_(_TAKEN),
-    )
-    .outerjoin(reminder, (reminder.c.problem_id == problem.c.id) & (reminder.c.sink_id == delivery.c.sink_id))
-    .outerjoin(incident, (incident.c.problem_id == problem.c.id) & (incident.c.sink_id == delivery.c.sink_id))
-    .order_by(problem.c.opened_at, problem.c.id, event.c.sequence)
+    "SELECT problem.*, delivery.recorded_at, settled_at, reminded_at, incident.key AS incident,"
+    f" {LAST_ENDED_AT} AS last_ended_at, event.body FROM problem JOIN event ON {OPENS}"
+    " JOIN delivery ON number = event.id AND delivery.sink_id = :of_sink AND state IN ('delivered', 'accepted')"
+    " LEFT JOIN reminder ON reminder.problem_id = problem.id AND reminder.sink_id = delivery.sink_id"
+    " LEFT JOIN incident ON incident.problem_id = problem.id AND incident.sink_id = delivery.sink_id"
+    " WHERE closed_at IS NULL{} ORDER BY opened_at, problem.id, event.sequence"
 )
-_SENT_OPEN = _SENT.where(problem.c.closed_at.is_(None))
-_OPEN_OR_LATE = _SENT.where(or_(problem.c.closed_at.is_(None), problem.c.closed_at >= bindparam("closed_from")))
-
-
+_SENT_OPEN, _OPEN_OR_LATE = text(_SENT.format("")), text(_SENT.format(" OR closed_at >= :closed_from"))
 _LAST_REPORT_OF_DEAD = text(
     "SELECT recorded_at FROM event WHERE stream = :of_stream AND type = 'delivery.dead' ORDER BY sequence DESC LIMIT 1"
 )

@@ -13,7 +13,6 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     ForeignKey,
-    FromClause,
     Index,
     Integer,
     LargeBinary,
@@ -22,8 +21,6 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
-    and_,
-    false,
     literal_column,
     text,
 )
@@ -302,12 +299,8 @@ DEAD: ColumnElement[str] = literal_column("'dead'")
 ZERO: ColumnElement[int] = literal_column("0", BigInteger)
 """Added to a column it keeps a database from finding rows by an index of that: they may be a million."""
 
-
-def opens(told: FromClause, begun: FromClause) -> ColumnElement[bool]:
-    """Return whether an event opened a problem, or told of it again under its id, as a 410 of a sink that fails."""
-    return and_(
-        told.c.stream == begun.c.stream,
-        told.c.sequence >= begun.c.sequence,
-        told.c.problem_id == begun.c.id,
-        told.c.closes == false(),
-    )
+OPENS = (
+    "event.stream = problem.stream AND event.sequence >= problem.sequence AND event.problem_id = problem.id"
+    " AND event.closes = false"
+)
+"""Condition that an event opened a problem, or told of it again under its id, as a 410 of a sink that fails."""
