@@ -203,7 +203,7 @@ def problems(
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """List the problems that are open, newest first, and what closes them."""
+    """List the open problems, newest first, and what closes them."""
     found = find_daemon(config, url=url).items("/problems", [("state", state)])
     print_list(PROBLEM_FIELDS, found, as_json=as_json, note=_closes_when)
 
