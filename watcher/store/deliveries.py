@@ -122,20 +122,20 @@ _WAITING_OF_INCIDENT = text(
     " JOIN delivery ON delivery.lane = first.lane AND delivery.sink_id + 0 = first.sink_id"
     " JOIN event ON event.id = delivery.number AND event.problem_id = problem.id"
     " WHERE incident.sink_id = :of_sink AND incident.key = :of_key AND delivery.state = 'waiting'"
-    " ORDER BY delivery.number LIMIT :limit"
+    " LIMIT :limit"
 )
 _NOT_DUE = text(
     f"SELECT {_AS_TAKEN}, {_EARLIER} FROM delivery JOIN event ON event.id = delivery.number"
     " WHERE delivery.sink_id = :of_sink AND delivery.state = 'waiting' AND delivery.tried = false"
     " AND delivery.due_at > :now AND event.problem_id IS NOT NULL LIMIT :limit"
 )
-_MEMBERS = (
+_OF_GROUP = (
     f"SELECT {_AS_TAKEN}, {_EARLIER} FROM delivery JOIN event ON event.id = delivery.number"
     " WHERE delivery.sink_id + 0 = :of_sink AND delivery.state = 'waiting' AND delivery.group_key = :of_group"
     " AND (delivery.tried = false OR delivery.due_at <= :now){} ORDER BY delivery.number LIMIT :limit"
 )
-_MEMBERS_OF_ALL = text(_MEMBERS.format(""))
-_MEMBERS_OF_TRIAL = text(_MEMBERS.format(f" AND delivery.attempts < {TOGETHER_COUNT}"))
+_MEMBERS = text(_OF_GROUP.format(""))
+_MEMBERS_OF_TRIAL = text(_OF_GROUP.format(f" AND delivery.attempts < {TOGETHER_COUNT}"))
 _OPENING = text(
     "SELECT closed_at, acked_at, acked_until, delivery.state, delivery.tried, delivery.answer FROM problem"
     f" LEFT JOIN event ON {OPENS} LEFT JOIN delivery ON delivery.number = event.id AND delivery.sink_id = :of_sink"
@@ -264,7 +264,8 @@ def _take_incidents(
         if len(batches) == request.count:
             others += rows.values()
             continue
-        for row in connection.execute(_WAITING_OF_INCIDENT, key | {"of_key": of_incident}):
+        waiting_rows = connection.execute(_WAITING_OF_INCIDENT, key | {"of_key": of_incident})
+        for row in sorted(waiting_rows, key=attrgetter("number")):
             if row.earlier is None or row.earlier in rows:
                 rows[row.number] = row
         stands = load_incident(connection, sink_id, of_incident)
@@ -286,7 +287,7 @@ def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take)
     key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "limit": limit}
     members = [first]
     numbers = {first.number}
-    for row in connection.execute(_MEMBERS_OF_ALL if request.trial is None else _MEMBERS_OF_TRIAL, key):
+    for row in connection.execute(_MEMBERS if request.trial is None else _MEMBERS_OF_TRIAL, key):
         is_free = row.earlier is None or row.earlier in numbers
         if row.number not in numbers and is_free and row.lane not in request.skip:
             members.append(row)

@@ -4,6 +4,7 @@ A problem joins an incident in the transaction that takes its opening, before an
 """
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, text
@@ -25,11 +26,11 @@ GroupOf = Callable[[AnyRow], bytes | None]
 _OF_PROBLEM = " FROM incident WHERE problem_id = :of_problem AND sink_id = :of_sink"
 _MEMBER, _LEAVE = text(f"SELECT key{_OF_PROBLEM}"), text(f"DELETE{_OF_PROBLEM}")
 _NEWEST = text(
-    "SELECT incident.nth, incident.begun_at, count(problem.acked_at) AS acked_count,"
+    "SELECT max(incident.nth) AS nth, min(incident.begun_at) AS begun_at, count(problem.acked_at) AS acked_count,"
     " count(problem.id) - count(problem.closed_at) AS open_count"
     " FROM incident LEFT JOIN problem ON problem.id = incident.problem_id"
-    " WHERE incident.sink_id = :of_sink AND incident.group_key = :of_group"
-    " GROUP BY incident.nth, incident.begun_at ORDER BY incident.nth DESC LIMIT 1"
+    " WHERE incident.sink_id = :of_sink AND incident.group_key = :of_group AND incident.nth ="
+    " (SELECT max(nth) FROM incident WHERE sink_id = :of_sink AND group_key = :of_group)"
 )
 _JOIN = text(
     "INSERT INTO incident (problem_id, sink_id, key, group_key, nth, begun_at)"
@@ -40,7 +41,6 @@ _OPEN = text(
     " JOIN problem ON problem.id = incident.problem_id"
     " LEFT JOIN event ON event.stream = problem.stream AND event.sequence = problem.sequence"
     " WHERE incident.sink_id = :of_sink AND incident.key = :of_key AND problem.closed_at IS NULL"
-    " ORDER BY problem.opened_at, problem.id"
 )
 _RESOLVED = text("UPDATE incident SET resolved = true WHERE sink_id = :of_sink AND key = :of_key")
 
@@ -62,11 +62,10 @@ def join(
     group = group_of(first)
     if group is None:
         return begin_own(connection, sink_id, first.problem_id, now=now)
-    newest = connection.execute(_NEWEST, {"of_sink": sink_id, "of_group": group}).one_or_none()
-    if newest and newest.open_count and not newest.acked_count and now - newest.begun_at < JOINED_FOR_US:
-        nth, begun_at = newest.nth, newest.begun_at
-    else:
-        nth, begun_at = newest.nth + 1 if newest else 1, now
+    newest = connection.execute(_NEWEST, {"of_sink": sink_id, "of_group": group}).one()
+    nth, begun_at = newest.nth, newest.begun_at
+    if not newest.open_count or newest.acked_count or now - begun_at >= JOINED_FOR_US:
+        nth, begun_at = (nth or 0) + 1, now
     key = uuid5(NAMESPACE, f"incident/{group.hex()}/{nth}").bytes
     of_incident = {"of_sink": sink_id, "key": key, "group_key": group, "nth": nth, "begun_at": begun_at}
     members = [first, *(each for each in others if group_of(each) == group)]
@@ -83,7 +82,7 @@ def begin_own(connection: Connection, sink_id: int, problem_id: bytes, *, now: M
 
 def load_incident(connection: Connection, sink_id: int, key: bytes) -> Incident:
     """Return how an incident stands."""
-    rows = connection.execute(_OPEN, {"of_sink": sink_id, "of_key": key}).all()
+    rows = sorted(connection.execute(_OPEN, {"of_sink": sink_id, "of_key": key}), key=attrgetter("opened_at", "id"))
     problems = [IncidentProblem(problem_of(row), row.account, row.pipeline) for row in rows]
     acked = [until for row in rows if (until := acked_until(row)) is not None]
     is_acked = acked and len(acked) == len(rows)

@@ -17,6 +17,7 @@ from stores import SetClock
 from watcher.store import (
     account_store,
     deliveries,
+    incidents,
     leases,
     maintenance_store,
     operator_store,
@@ -38,6 +39,8 @@ OF_DELIVERIES: list[Statement] = [
     deliveries.HEADS,
     deliveries._NEVER_TRIED,
     deliveries._OPENING,
+    deliveries._NOT_DUE,
+    recording._CALL_OPENING,
     recording._DELIVERY,
     recording._SINKS_OF,
     sink_store._NOTE_FIRST_DUE,
@@ -53,6 +56,11 @@ OF_DELIVERIES: list[Statement] = [
     maintenance_store._EXPIRE,
 ]
 OTHERS: list[Statement] = [
+    incidents._MEMBER,
+    incidents._NEWEST,
+    incidents._OPEN,
+    incidents._RESOLVED,
+    deliveries._WAITING_OF_INCIDENT,
     leases._HELD,
     problems.MESSAGE_OF_PROBLEM,
     problems.MESSAGE_OF_FAILING,
