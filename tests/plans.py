@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event
 
 DEAREST = 100_000
 
-_OF_ALL_THAT_WAITS = ("SET first_due_us=", "AND delivery.first_due_us <=", "ORDER BY delivery.tried_at")
+_OF_ALL_THAT_WAITS = ("SET first_due_us = ", "AND first_due_us <=", "ORDER BY delivery.tried_at")
 """These look up the lane of each of 50,000 that wait for a sink: its upkeep, and the trial after it failed."""
 
 _LIST = re.compile(r"IN \([^()]*\)")

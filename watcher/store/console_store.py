@@ -9,7 +9,7 @@ from json import dumps
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, false, func, or_, select, text, true, tuple_
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, or_, select, text, true, tuple_
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
@@ -444,7 +444,7 @@ _DELIVERIES = (
         source.c.name.label("sink"),
         source.c.state.label("sink_state"),
         source.c.paused_until,
-        case((delivery.c.state == WAITING, EARLIER)).label("earlier"),
+        text(f"CASE WHEN delivery.state = 'waiting' THEN {EARLIER} END AS earlier"),
         *(event.c[name] for name in ("event_id", "type", "account", "pipeline", "execution")),
     )
     .join(event, event.c.id == delivery.c.number)

@@ -15,16 +15,7 @@ from uuid import UUID
 from sqlalchemy import (
     Connection,
     Select,
-    String,
-    bindparam,
-    false,
-    func,
-    literal_column,
-    select,
     text,
-    true,
-    union_all,
-    update,
 )
 
 from watcher.domain.delivery import TOGETHER_COUNT, Delivery, DeliveryState, MessagePlace, ProblemMessage
@@ -36,7 +27,7 @@ from watcher.store.database import HotStatement
 from watcher.store.incidents import begin_own, join, key_of, load_incident, note_settled
 from watcher.store.problems import MESSAGE_OF_FAILING, MESSAGE_OF_PROBLEM, acked_until
 from watcher.store.sources import SourceNumbers, sink
-from watcher.store.tables import OPENS, WAITING, ZERO, AnyRow, delivery, event
+from watcher.store.tables import OPENS, AnyRow
 
 CALLED_WITHIN_US = 45_000_000
 """With the longest wait of an open breaker, 30 s, everything is called within 75 s of a receiver's return."""
@@ -47,18 +38,16 @@ TOGETHER_AT_MOST = 1_000
 _SPREAD = 7919
 """A prime: what waits is called forward evenly over that time, whatever the numbers of its events."""
 
-_THIS = (
-    delivery.c.sink_id == bindparam("of_sink"),
-    delivery.c.number == bindparam("of_number"),
-    # The empty text keeps a database from finding it in an index of all that waits, which may be a million.
-    delivery.c.state + literal_column("''", String) == WAITING,
-)
 _OF_ATTEMPT = (
     *("state", "attempts", "due_at", "rejections", "tried", "tried_at", "first_due_us", "settled_at", "answer"),
     "group_key",
 )
+# The empty text keeps a database from finding it in an index of all that waits, which may be a million.
 _WRITE_ATTEMPT = HotStatement(
-    update(delivery).where(*_THIS).values({name: bindparam(f"new_{name}") for name in _OF_ATTEMPT})
+    text(
+        f"UPDATE delivery SET {', '.join(f'{name} = :new_{name}' for name in _OF_ATTEMPT)}"
+        " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"
+    )
 )
 _HOLD_BACK = HotStatement(
     text(
@@ -83,40 +72,24 @@ CALL_FORWARD = text(
 )
 """Has all that was tried and waits come due within a minute, evenly spread."""
 
-_earlier = delivery.alias("earlier")
-EARLIER = (
-    select(func.max(_earlier.c.number))
-    .where(
-        _earlier.c.sink_id + ZERO == delivery.c.sink_id,  # found by their lane
-        _earlier.c.lane == delivery.c.lane,
-        _earlier.c.number < delivery.c.number,
-        _earlier.c.state == WAITING,
-    )
-    .scalar_subquery()
+EARLIER = (  # found by the lane
+    "(SELECT max(earlier.number) FROM delivery AS earlier WHERE earlier.sink_id + 0 = delivery.sink_id"
+    " AND earlier.lane = delivery.lane AND earlier.number < delivery.number AND earlier.state = 'waiting')"
 )
 # Not IS NULL: PostgreSQL estimates that one row in 200 has it, and expects to read very many rows to find a few.
-IS_HEAD = (
-    delivery.c.sink_id == bindparam("of_sink"),
-    delivery.c.state == WAITING,
-    func.coalesce(EARLIER, ZERO) <= ZERO,
-)
+IS_HEAD = f"delivery.sink_id = :of_sink AND delivery.state = 'waiting' AND coalesce({EARLIER}, 0) <= 0"
 _OF_EVENT = ("event_id", "type", "account", "pipeline", "labels", "problem_id", "closes", "body")
-_DELIVERIES = select(delivery, *(event.c[name] for name in _OF_EVENT)).join(event, event.c.id == delivery.c.number)
-_HEADS = _DELIVERIES.where(*IS_HEAD)
-# Where no OFFSET is given SQLAlchemy binds one for SQLite.
-_IN_TURN = _HEADS.order_by(delivery.c.due_at, delivery.c.recorded_at).limit(bindparam("limit")).offset(ZERO)
-_NEVER_TRIED = _IN_TURN.where(delivery.c.tried == false())
-_TRIED = _IN_TURN.where(delivery.c.tried == true())
-HEADS = HotStatement(union_all(select(_NEVER_TRIED.subquery("never_tried")), select(_TRIED.subquery("tried"))))
-"""The heads of a sink, never tried and tried, each in the order they come due. It walks the index and sorts nothing."""
-_TRIED_LONGEST_AGO = _HEADS.where(delivery.c.tried == true()).order_by(delivery.c.tried_at).limit(bindparam("limit"))
 _AS_TAKEN = ", ".join(["delivery.*", *(f"event.{name}" for name in _OF_EVENT)])
-_EARLIER = (
-    "(SELECT max(earlier.number) FROM delivery AS earlier WHERE earlier.sink_id + 0 = delivery.sink_id"
-    " AND earlier.lane = delivery.lane AND earlier.number < delivery.number AND earlier.state = 'waiting') AS earlier"
+_HEADS = f"SELECT {_AS_TAKEN} FROM delivery JOIN event ON event.id = delivery.number WHERE {IS_HEAD}"
+_IN_TURN = f"{_HEADS} AND delivery.tried = %s ORDER BY delivery.due_at, delivery.recorded_at LIMIT :limit"
+_NEVER_TRIED = text(_IN_TURN % "false")
+HEADS = HotStatement(
+    text(f"SELECT * FROM ({_IN_TURN % 'false'}) AS never_tried UNION ALL SELECT * FROM ({_IN_TURN % 'true'}) AS tried")
 )
+"""The heads of a sink, never tried and tried, each in the order they come due. It walks the index and sorts nothing."""
+_TRIED_LONGEST_AGO = text(f"{_HEADS} AND delivery.tried = true ORDER BY delivery.tried_at LIMIT :limit")
 _WAITING_OF_INCIDENT = text(
-    f"SELECT {_AS_TAKEN}, {_EARLIER} FROM incident JOIN problem ON problem.id = incident.problem_id"
+    f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier FROM incident JOIN problem ON problem.id = incident.problem_id"
     " JOIN event AS opening ON opening.stream = problem.stream AND opening.sequence = problem.sequence"
     " JOIN delivery AS first ON first.number = opening.id AND first.sink_id = incident.sink_id"
     " JOIN delivery ON delivery.lane = first.lane AND delivery.sink_id + 0 = first.sink_id"
@@ -125,12 +98,12 @@ _WAITING_OF_INCIDENT = text(
     " LIMIT :limit"
 )
 _NOT_DUE = text(
-    f"SELECT {_AS_TAKEN}, {_EARLIER} FROM delivery JOIN event ON event.id = delivery.number"
+    f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier FROM delivery JOIN event ON event.id = delivery.number"
     " WHERE delivery.sink_id = :of_sink AND delivery.state = 'waiting' AND delivery.tried = false"
     " AND delivery.due_at > :now AND event.problem_id IS NOT NULL LIMIT :limit"
 )
 _OF_GROUP = (
-    f"SELECT {_AS_TAKEN}, {_EARLIER} FROM delivery JOIN event ON event.id = delivery.number"
+    f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier FROM delivery JOIN event ON event.id = delivery.number"
     " WHERE delivery.sink_id + 0 = :of_sink AND delivery.state = 'waiting' AND delivery.group_key = :of_group"
     " AND (delivery.tried = false OR delivery.due_at <= :now){} ORDER BY delivery.number LIMIT :limit"
 )

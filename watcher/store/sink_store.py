@@ -5,7 +5,7 @@ from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, case, delete, select, text, update
+from sqlalchemy import Connection, case, delete, select, text, update
 
 from watcher.domain.envelope import problem_source, sink_source, stream_of
 from watcher.domain.problems import SentOpening
@@ -15,19 +15,15 @@ from watcher.store.deliveries import IS_HEAD, LET_GO
 from watcher.store.problems import LAST_ENDED_AT, acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of
 from watcher.store.sql_store import LeasedStore
-from watcher.store.tables import OPENS, action, delivery, source
+from watcher.store.tables import OPENS, action, source
 
 _FAILURES = text(
     "SELECT coalesce(sum(attempts), 0) FROM delivery WHERE sink_id = :of_sink AND state = 'waiting' AND tried = true"
 )
-_NOTE_FIRST_DUE = (
-    update(delivery)
-    .where(*IS_HEAD, delivery.c.due_at <= bindparam("now"), delivery.c.first_due_us.is_(None))
-    .values(first_due_us=bindparam("clock_us"))
+_NOTE_FIRST_DUE = text(
+    f"UPDATE delivery SET first_due_us = :clock_us WHERE {IS_HEAD} AND due_at <= :now AND first_due_us IS NULL"
 )
-_TOO_OLD = select(delivery.c.number, delivery.c.lane).where(
-    *IS_HEAD, delivery.c.first_due_us <= bindparam("due_before_us")
-)
+_TOO_OLD = text(f"SELECT number, lane FROM delivery WHERE {IS_HEAD} AND first_due_us <= :due_before_us")
 _GIVE_UP = text(
     "UPDATE delivery SET state = 'dead', settled_at = :now, answer = coalesce(answer, 'never_tried')"
     " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"  # as `_THIS` of deliveries
