@@ -40,7 +40,7 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store import operator_store
-from watcher.store.changes import Lease, NewDeadLetters, SourceChange
+from watcher.store.changes import Lease, SourceChange
 from watcher.store.sink_store import DEAD_FOR_US, SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -332,7 +332,7 @@ async def test_dead_letters_since_a_moment_are_counted_with_the_newest_of_them(r
     for late_us, letter in enumerate(await due(rig.ops)):
         rig.clock.us = LATER + late_us
         await settle(rig.ops, letter, state=DEAD, answer=f"40{late_us}")
-    newest = NewDeadLetters(2, "execution.running", event(execution_id(3), sequence=1).id.bytes, "402")
+    newest = (2, "execution.running", event(execution_id(3), sequence=1).id.bytes, "402")
     assert await rig.ops.dead_since(Micros(LATER)) == newest
     assert await rig.ops.dead_since(Micros(LATER + 2)) is None
 

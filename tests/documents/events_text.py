@@ -67,7 +67,9 @@ FIELDS = {
     "if nothing came back, `never_tried` of a dead letter that was not tried",
     "remedy": "`delivery.dead` only: what a person has to do about that answer, where that is known",
     "count": "`delivery.dead` only: how many deliveries became dead letters since the last one",
-    "newest": "`delivery.dead` only: the newest of them: `type` and `id` of its event, and its last `answer`",
+    "newest.type": "`delivery.dead` only: of the newest of them the type of its event",
+    "newest.id": "the id of that event",
+    "newest.answer": "its last answer",
     "reason": "why: see the types that have it",
     "cause": "`account.degraded` only: what went wrong last: `timeout`, `dns`, `tls`, `refused`, `connection` and the "
     "like, or the status code of the answer, such as `503`; absent for `over_budget`",

@@ -17,8 +17,8 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.pacing import Jitter
 from watcher.runtime.scheduler import WakeIn
-from watcher.sinks.protocol import RETRY_AFTER_CAP_S
-from watcher.store.changes import BackoffState, NewDeadLetters, SinkRecord, SourceChange
+from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendResult
+from watcher.store.changes import BackoffState, SinkRecord, SourceChange
 from watcher.store.sink_store import SinkStore
 
 FAILING = "failing"
@@ -29,6 +29,9 @@ NO_ANSWER = "none"
 
 FAILING_AFTER_S = 300.0
 """Nothing got through for so long while something was tried: `sink.failing`."""
+
+DEAD_EVERY_S = 60.0
+"""Shortest time between two `delivery.dead` of one sink."""
 
 _EVENT_TYPES = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
 
@@ -136,7 +139,7 @@ class SinkState:
 class SinkReporter:
     """Records how one sink is when that has changed, for the other sinks to be told, and what it is reminded of.
 
-    `reported` is the state that they know of.
+    `reported` is the state that they know of. `report_dead` is to be called at `dead_at` (monotonic seconds).
     """
 
     def __init__(self, state: SinkState, record: SinkRecord, *, store: SinkStore, deps: WorkerDependencies) -> None:
@@ -145,6 +148,9 @@ class SinkReporter:
         self._store = store
         self._deps = deps
         self.reported, self._sequence, self._problem = record.state, record.sequence, record.problem
+        self._dead_from = record.dead_from
+        self._remedies: dict[str, str] = {}  # by answer
+        self.note_dead()  # a killed process may not have reported its last ones
         deps.metrics.up.set(record.state is None)
         if state.disabled:
             note = "it answered 410 Gone, so deliveries wait; enable it, or change its block in the configuration"
@@ -180,15 +186,32 @@ class SinkReporter:
         entry = self._deps.events.reminder(opening, sink=name, after=self._sequence, at=at)
         await self._record(entry, {each.problem.id: due_at for each in (opening, *others)})
 
-    async def report_dead(self, dead: NewDeadLetters, *, remedy: str | None) -> None:
-        """Record `delivery.dead`, and report it to the other sinks. Raises `StoreError`."""
-        name, at = self._store.lease.name, self._deps.clock.now()
-        newest = {"type": dead.type, "id": str(UUID(bytes=dead.event_id)), "answer": dead.answer}
-        data = {"sink": name, "count": dead.count, "newest": newest, "answer": dead.answer, "remedy": remedy or None}
-        entry, _ = self._deps.events.of_source(
-            EventType.DELIVERY_DEAD, sink_source(name), data, None, after=self._sequence, at=at, but=name
-        )
-        await self._record(entry, {})
+    def note_failed(self, result: SendResult, *, dead: bool) -> None:
+        """Note what to do about an answer, and whether it made dead letters."""
+        if not result.minimal_left:
+            self._remedies[result.answer] = result.remedy
+        if dead:
+            self.note_dead()
+
+    def note_dead(self) -> None:
+        """Note that there may be new dead letters. They are due at once, but not within a minute of the last report."""
+        since_s = (self._deps.clock.steady_us() - self._dead_from) / 1e6
+        self.dead_at = Monotonic(self._deps.clock.monotonic() + max(0.0, DEAD_EVERY_S - since_s))
+
+    async def report_dead(self) -> None:
+        """Record `delivery.dead` for the other sinks, if there are new dead letters. Raises `StoreError`."""
+        now, name = self._deps.clock.steady_us(), self._store.lease.name
+        if dead := await self._store.dead_since(self._dead_from):
+            newest = {"type": dead.type, "id": str(UUID(bytes=dead.event_id)), "answer": dead.answer}
+            data = {"sink": name, "count": dead.dead_count, "newest": newest, "answer": dead.answer}
+            data["remedy"] = self._remedies.get(dead.answer) or None
+            at, after = self._deps.clock.now(), self._sequence
+            entry, _ = self._deps.events.of_source(
+                EventType.DELIVERY_DEAD, sink_source(name), data, None, after=after, at=at, but=name
+            )
+            await self._record(entry, {})
+            self._dead_from = now
+        self.dead_at = LATEST
 
     async def _record(self, entry: OutboxEntry, reminders: Mapping[UUID, Micros]) -> None:
         """Record an event that leaves the state of the sink as it is."""

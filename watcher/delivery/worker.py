@@ -15,7 +15,6 @@ from uuid import UUID
 
 import structlog
 
-from watcher.delivery.dead_letters import DeadLetters
 from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import Attempt, CircuitBreaker, FailureLog, failed
 from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependencies
@@ -110,7 +109,6 @@ class DeliveryWorker:
         self._reporter = SinkReporter(self._state, record, store=store, deps=deps)
         self._failures = FailureLog(self.sink, clock=deps.clock, metrics=deps.metrics)
         self._problems = OpenProblems(sink, self._state, self._reporter, store=store, rules=rules, deps=deps)
-        self._dead_letters = DeadLetters(self._reporter, record, store=store, deps=deps)
         now = deps.clock.monotonic()
         self._breaker = CircuitBreaker(opens=rules.breaks)
         if record.backoff.failing_for_s is not None:
@@ -197,8 +195,8 @@ class DeliveryWorker:
                     if now >= self._problems.next_at and not (self._stopped or now < self._state.held_until):
                         await self._problems.tick(now)
                     await self._turn(self._request(now))
-                    if now >= self._dead_letters.next_at:
-                        await self._dead_letters.report()
+                    if now >= self._reporter.dead_at:
+                        await self._reporter.report_dead()
                     self._store_failures = 0
                 except StoreError as error:
                     self._rest_store(error)
@@ -285,7 +283,7 @@ class DeliveryWorker:
         if count:
             self._deps.metrics.outcomes[DeliveryState.DEAD].inc(count)
             log.warning("deliveries.died", sink=self.sink, count=count, why="give_up_after has passed")
-            self._dead_letters.died()
+            self._reporter.note_dead()
             self.wake()
 
     async def _save_snapshot(self) -> None:
@@ -343,7 +341,8 @@ class DeliveryWorker:
             self._unsettled_count -= len(answer.records)
             if answer.result.outcome not in _TAKEN:
                 self._failures.report(answer)
-                self._dead_letters.failed(answer)
+                dead = any(each.state is DeliveryState.DEAD for each in answer.records)
+                self._reporter.note_failed(answer.result, dead=dead)
                 continue
             if self._failures.in_trouble:
                 self._failures.recovered()
@@ -601,15 +600,11 @@ class DeliveryWorker:
             at = now
         elif self._next_due_at is not None:
             at = Monotonic(now + (self._next_due_at - self._clock.steady_us()) / 1e6)
-        at = min(self._dead_letters.next_at, max(self._state.paused_until, min(at, self._problems.next_at)))
+        at = min(self._reporter.dead_at, max(self._state.paused_until, min(at, self._problems.next_at)))
         return min(longest_s, max(0.0, at - now))
 
 
 def ordering_keys(deliveries: Iterable[Delivery]) -> frozenset[bytes]:
     """Return what must not be sent beside these: what is in one of their lanes, or in one of their incidents."""
-    keys: set[bytes] = set()
-    for each in deliveries:
-        keys.add(each.lane)
-        if each.incident is not None:
-            keys.add(each.incident.key.bytes)
-    return frozenset(keys)
+    both = ((each.lane, each.incident.key.bytes if each.incident else each.lane) for each in deliveries)
+    return frozenset(chain.from_iterable(both))

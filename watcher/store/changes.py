@@ -236,16 +236,6 @@ class SinkRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class NewDeadLetters:
-    """How many deliveries of a sink became dead letters, and the newest one: its event, and its last answer."""
-
-    count: int
-    type: str
-    event_id: bytes
-    answer: str
-
-
-@dataclass(frozen=True, slots=True)
 class Taken:
     """What may be sent now, each batch in one request, at most one delivery of a lane outside a batch.
 

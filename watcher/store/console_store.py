@@ -9,7 +9,21 @@ from json import dumps
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, or_, select, text, true, tuple_
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    LargeBinary,
+    and_,
+    bindparam,
+    false,
+    func,
+    or_,
+    select,
+    text,
+    true,
+    tuple_,
+)
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
@@ -438,20 +452,12 @@ def _told(connection: Connection, events: Iterable[AnyRow]) -> Told:
 
 _DELIVERY = _List(delivery.c.number, delivery.c.sink_id)
 _INDEXED: Mapping[str | None, ColumnElement[str]] = {"waiting": WAITING, "dead": DEAD}
-_DELIVERIES = (
-    select(
-        delivery,
-        source.c.name.label("sink"),
-        source.c.state.label("sink_state"),
-        source.c.paused_until,
-        text(f"CASE WHEN delivery.state = 'waiting' THEN {EARLIER} END AS earlier"),
-        *(event.c[name] for name in ("event_id", "type", "account", "pipeline", "execution")),
-    )
-    .join(event, event.c.id == delivery.c.number)
-    .join(source, source.c.id == delivery.c.sink_id)
-    .where(delivery.c.number.in_(bindparam("numbers", expanding=True)))
-    .order_by(delivery.c.number, delivery.c.sink_id)
-)
+_DELIVERIES = text(
+    "SELECT delivery.*, source.name AS sink, source.state AS sink_state, paused_until, event_id, type, account,"
+    f" pipeline, execution, CASE WHEN delivery.state = 'waiting' THEN {EARLIER} END AS earlier FROM delivery"
+    " JOIN event ON event.id = number JOIN source ON source.id = delivery.sink_id WHERE number IN :numbers"
+    " ORDER BY number, delivery.sink_id"
+).bindparams(bindparam("numbers", expanding=True, type_=BigInteger))
 
 
 def _deliveries(connection: Connection, numbers: Sequence[int]) -> Sequence[AnyRow]:
@@ -461,20 +467,12 @@ def _deliveries(connection: Connection, numbers: Sequence[int]) -> Sequence[AnyR
 # Problems
 
 _PROBLEM = _List(problem.c.opened_at, problem.c.id)
-_PROBLEMS = (
-    select(
-        problem,
-        source.c.kind.label("owner_kind"),
-        source.c.name.label("owner"),
-        text(f"{LAST_ENDED_AT} AS last_ended_at"),
-        _pipeline.c.name.label("pipeline_name"),
-        event.c.body,
-    )
-    .join(source, source.c.id == problem.c.source_id)
-    .outerjoin(_pipeline, _pipeline.c.id == problem.c.pipeline_id)
-    .outerjoin(event, (event.c.stream == problem.c.stream) & (event.c.sequence == problem.c.sequence))
-    .where(problem.c.id.in_(bindparam("ids", expanding=True)))
-)
+_PROBLEMS = text(
+    "SELECT problem.*, source.kind AS owner_kind, source.name AS owner, pipeline.name AS pipeline_name, body,"
+    f" {LAST_ENDED_AT} AS last_ended_at FROM problem JOIN source ON source.id = problem.source_id"
+    " LEFT JOIN source AS pipeline ON pipeline.id = problem.pipeline_id"
+    " LEFT JOIN event ON event.stream = problem.stream AND event.sequence = problem.sequence WHERE problem.id IN :ids"
+).bindparams(bindparam("ids", expanding=True, type_=LargeBinary))
 
 
 def _problems(connection: Connection, ids: Sequence[bytes]) -> Sequence[AnyRow]:

@@ -12,11 +12,7 @@ from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    Connection,
-    Select,
-    text,
-)
+from sqlalchemy import Connection, TextClause, text
 
 from watcher.domain.delivery import TOGETHER_COUNT, Delivery, DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventType
@@ -318,7 +314,7 @@ def _completed(connection: Connection, sink_id: int, row: AnyRow, *, name: str, 
     return sent
 
 
-def _message(connection: Connection, statement: Select[Any], key: dict[str, Any]) -> ProblemMessage | None:
+def _message(connection: Connection, statement: TextClause, key: dict[str, Any]) -> ProblemMessage | None:
     row = connection.execute(statement, key).one_or_none()
     if row is None:
         return None

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, text
+from sqlalchemy import Connection, bindparam, func, insert, select, text
 
 from watcher.domain.delivery import ProblemMessage
 from watcher.domain.event import EventKey, EventType
@@ -14,7 +14,7 @@ from watcher.domain.problems import LatestFailure, Problem, ProblemChange
 from watcher.domain.timestamps import from_us, to_us
 from watcher.store.changes import About, OpenProblem
 from watcher.store.sources import execution_id, pipeline_id
-from watcher.store.tables import AnyRow, event, problem, problem_message, source
+from watcher.store.tables import AnyRow, problem
 
 PAGE_COUNT = 1_000
 """Problems of one page."""
@@ -133,34 +133,24 @@ def acked_until(row: AnyRow) -> datetime | None:
     return AS_LONG_AS_OPEN if row.acked_until is None else from_us(row.acked_until)
 
 
-_ITS_MESSAGE = (
-    problem_message.c.problem_id == bindparam("of_problem"),
-    problem_message.c.sink_id == bindparam("of_sink"),
-)
+_ITS_MESSAGE = "problem_message.problem_id = :of_problem AND problem_message.sink_id = :of_sink"
 # A problem that retention has taken by now has no message: the write must not fail for it.
 _KEEP = text(
     "INSERT INTO problem_message (problem_id, sink_id, channel, number)"
     " SELECT id, :of_sink, :channel, :number FROM problem WHERE id = :of_problem"
     " ON CONFLICT (problem_id, sink_id) DO UPDATE SET channel = excluded.channel, number = excluded.number"
 )
-_FORGET = delete(problem_message).where(*_ITS_MESSAGE)
+_FORGET = text(f"DELETE FROM problem_message WHERE {_ITS_MESSAGE}")
 _MESSAGES = (
-    select(problem_message.c.problem_id, problem_message.c.channel, problem_message.c.number, event.c.body)
-    .join(problem, problem.c.id == problem_message.c.problem_id)
-    .outerjoin(event, (event.c.stream == problem.c.stream) & (event.c.sequence == problem.c.sequence))
+    "SELECT problem_message.problem_id, channel, number, body FROM problem_message"
+    " JOIN problem ON problem.id = problem_message.problem_id"
+    " LEFT JOIN event ON event.stream = problem.stream AND event.sequence = problem.sequence"
 )
-MESSAGE_OF_PROBLEM = _MESSAGES.where(*_ITS_MESSAGE)
-MESSAGE_OF_FAILING = (
-    _MESSAGES.join(source, source.c.id == problem.c.pipeline_id)
-    .where(
-        source.c.kind == "pipeline",
-        source.c.name == bindparam("of_pipeline"),
-        problem.c.kind == EventType.PIPELINE_FAILING,
-        problem.c.execution.is_(None),
-        problem.c.closed_at.is_(None),
-        problem_message.c.sink_id == bindparam("of_sink"),
-    )
-    .limit(1)
+MESSAGE_OF_PROBLEM = text(f"{_MESSAGES} WHERE {_ITS_MESSAGE}")
+MESSAGE_OF_FAILING = text(
+    f"{_MESSAGES} JOIN source ON source.id = problem.pipeline_id WHERE source.kind = 'pipeline'"
+    " AND source.name = :of_pipeline AND problem.kind = 'pipeline.failing' AND problem.execution IS NULL"
+    " AND problem.closed_at IS NULL AND problem_message.sink_id = :of_sink LIMIT 1"
 )
 
 

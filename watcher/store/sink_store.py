@@ -10,12 +10,12 @@ from sqlalchemy import Connection, case, delete, select, text, update
 from watcher.domain.envelope import problem_source, sink_source, stream_of
 from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import Micros, from_us, to_us
-from watcher.store.changes import NewDeadLetters, SinkRecord
+from watcher.store.changes import SinkRecord
 from watcher.store.deliveries import IS_HEAD, LET_GO
 from watcher.store.problems import LAST_ENDED_AT, acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of
 from watcher.store.sql_store import LeasedStore
-from watcher.store.tables import OPENS, action, source
+from watcher.store.tables import OPENS, AnyRow, action, source
 
 _FAILURES = text(
     "SELECT coalesce(sum(attempts), 0) FROM delivery WHERE sink_id = :of_sink AND state = 'waiting' AND tried = true"
@@ -55,7 +55,7 @@ _LAST_REPORT_OF_DEAD = text(
 )
 # Without those of `delivery.dead`: else two sinks that refuse everything would report to each other for ever.
 _DEAD_SINCE = text(
-    "SELECT count(*) OVER (), event.type, event.event_id, answer FROM delivery JOIN event ON event.id = number"
+    "SELECT count(*) OVER () AS dead_count, type, event_id, answer FROM delivery JOIN event ON event.id = number"
     " WHERE sink_id = :of_sink AND state = 'dead' AND settled_at > :since AND answer <> 'sink_removed'"
     " AND event.type <> 'delivery.dead' ORDER BY settled_at DESC, number DESC LIMIT 1"
 )
@@ -124,14 +124,15 @@ class SinkStore(LeasedStore):
 
         return await self._write(give_up)
 
-    async def dead_since(self, since: Micros) -> NewDeadLetters | None:
-        """Return the dead letters since that moment, but those of a removed sink and of `delivery.dead` itself."""
+    async def dead_since(self, since: Micros) -> AnyRow | None:
+        """Return `dead_count` since that moment, and of the newest dead letter `type`, `event_id` and `answer`.
 
-        def read(connection: Connection, sink_id: int) -> NewDeadLetters | None:
-            row = connection.execute(_DEAD_SINCE, {"of_sink": sink_id, "since": since}).one_or_none()
-            return None if row is None else NewDeadLetters(*row)
-
-        return await self._read(read)
+        Those of a removed sink and of `delivery.dead` itself do not count. `None`: there are none.
+        """
+        key = {"since": since}
+        return await self._read(
+            lambda connection, sink_id: connection.execute(_DEAD_SINCE, key | {"of_sink": sink_id}).one_or_none()
+        )
 
     async def release(self) -> None:
         """Make the silenced openings of open problems due again, as if new, with their acknowledgements.
