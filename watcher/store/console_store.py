@@ -9,21 +9,7 @@ from json import dumps
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
-    Connection,
-    LargeBinary,
-    and_,
-    bindparam,
-    false,
-    func,
-    or_,
-    select,
-    text,
-    true,
-    tuple_,
-)
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, or_, select, text, true, tuple_
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
@@ -457,7 +443,7 @@ _DELIVERIES = text(
     f" pipeline, execution, CASE WHEN delivery.state = 'waiting' THEN {EARLIER} END AS earlier FROM delivery"
     " JOIN event ON event.id = number JOIN source ON source.id = delivery.sink_id WHERE number IN :numbers"
     " ORDER BY number, delivery.sink_id"
-).bindparams(bindparam("numbers", expanding=True, type_=BigInteger))
+).bindparams(bindparam("numbers", expanding=True, type_=delivery.c.number.type))
 
 
 def _deliveries(connection: Connection, numbers: Sequence[int]) -> Sequence[AnyRow]:
@@ -472,7 +458,7 @@ _PROBLEMS = text(
     f" {LAST_ENDED_AT} AS last_ended_at FROM problem JOIN source ON source.id = problem.source_id"
     " LEFT JOIN source AS pipeline ON pipeline.id = problem.pipeline_id"
     " LEFT JOIN event ON event.stream = problem.stream AND event.sequence = problem.sequence WHERE problem.id IN :ids"
-).bindparams(bindparam("ids", expanding=True, type_=LargeBinary))
+).bindparams(bindparam("ids", expanding=True, type_=problem.c.id.type))
 
 
 def _problems(connection: Connection, ids: Sequence[bytes]) -> Sequence[AnyRow]:
