@@ -184,6 +184,10 @@ async def test_while_one_request_is_under_way_no_other_goes_for_the_same_inciden
     pager.pager.send = slowly  # type: ignore[method-assign]
     pager.clock.passed_s += 11
     await pager.worker.tick()
+    three = await pager.opens("three")
+    pager.clock.passed_s += 11
+    await pager.worker.tick()
+    assert len(pager.worker._sending) == 1
     for name, problem in (("one", one), ("two", two)):
         await pager.closes(name, problem)
         pager.clock.passed_s += 2
@@ -191,7 +195,9 @@ async def test_while_one_request_is_under_way_no_other_goes_for_the_same_inciden
         assert len(pager.worker._sending) == 1
     answer.set_result(None)
     await pager.later(5)
-    assert [event["event_action"] for event in pager.pager.taken] == ["trigger", "resolve"]
+    await pager.closes("three", three)
+    await pager.later(5)
+    assert pager.pager.open() == []
 
 
 async def test_a_kill_before_the_answer_is_written_repeats_the_trigger_under_the_same_key(pager: PagerRig) -> None:
@@ -413,3 +419,18 @@ async def test_a_failure_that_ends_an_overdue_goes_at_once_where_it_was_asked_fo
     assert pager.answers_of("run") == [("silenced", "after"), ("delivered", "204")]
     (failure,) = pager.pager.taken
     assert (failure["event_action"], failure["payload"]["class"]) == ("trigger", "execution.failed")
+
+
+async def test_an_acknowledged_opening_is_not_what_an_open_breaker_tries_again_and_again(pager: PagerRig) -> None:
+    """It may have been sent before a kill, so it counted as tried, and waited longest."""
+    await pager.start(rules=deferred(RULES))
+    problem = await pager.opens("one")
+    pager.clock.passed_s += 601
+    await pager.kill()
+    pager.pager.answer = lambda _: FAILED
+    await pager.start(rules=deferred(RULES))
+    await pager.acknowledge(problem)
+    await pager.starts("run")
+    await pager.later(600)
+    assert {event["payload"]["class"] for event in pager.pager.refused} == {"execution.running"}
+    assert len(pager.pager.refused) > 5
