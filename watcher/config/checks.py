@@ -150,6 +150,8 @@ _OF_RULES = {type_ for kind in KIND_OF_RULE.values() for type_ in (kind, CLOSED_
 _NEVER_CLOSED = {*EventType} - PROBLEM_KINDS - CLOSINGS - types_matching(("problem.*", "watcher.*"))
 _FOR_PAGERS = f'events: [{", ".join(KIND_OF_RULE.values())}, execution.overdue, "account.*", "sink.*"]'
 
+_RULES = "rules: {failing: {consecutive: 3}}"
+
 _LATE_S = 30.0
 """People should have the last message of an outage after this long at most: as long as a group waits by default."""
 
@@ -228,8 +230,9 @@ def _of_pager(document: Document, settings: Settings, pager: AnySink, *, path: P
     kinds = types & PROBLEM_KINDS & _OF_PIPELINES
     if kinds and not any(kinds & _kinds_opened_by(watch) for watch in settings.watch if fits(watch, pager.match)):
         problem = "no rule and no overdue_after can open a problem of a pipeline for this pager: "
-        remedy = "add rules: {failing: {consecutive: 3}} to a watch"
-        yield document.remark(at, f"{problem}it would page for accounts and sinks at most", remedy=remedy, block=True)
+        key = "overdue_after: {running: 15m}" if kinds == {EventType.EXECUTION_OVERDUE} else _RULES
+        problem += "it would page for accounts and sinks at most"
+        yield document.remark(at, problem, remedy=f"add {key} to a watch", block=True)
 
 
 def _kinds_opened_by(watch: WatchSettings) -> set[EventType]:
@@ -247,8 +250,7 @@ def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: P
     for index, glob in enumerate(sink.events):
         if (types := types_matching((glob,))) & _OF_RULES and types != frozenset(EventType):
             problem = f"only rules lead to {' and '.join(KIND_OF_RULE.values())}, and no watch has any"
-            remedy = "add rules: {failing: {consecutive: 3}} to a watch"
-            yield document.remark((*path, "events", index), problem, remedy=remedy)
+            yield document.remark((*path, "events", index), problem, remedy=f"add {_RULES} to a watch")
 
 
 def _of_rate(document: Document, settings: Settings, sink: RemoteSettings, *, path: Path) -> Iterator[Problem]:

@@ -89,7 +89,8 @@ class OpenProblems:
         incidents: dict[bytes, list[SentOpening]] = {}
         for each in openings:
             incidents.setdefault(each.incident or each.problem.id.bytes, []).append(each)
-        for opening, *others in incidents.values():
+        for together in incidents.values():
+            opening = together[0]
             if reminded_count == REMINDED_COUNT:  # the others at once, but with a tick of their own
                 self._check_at = now
                 break
@@ -97,7 +98,7 @@ class OpenProblems:
             open_us = self._clock.steady_us() - opening.recorded_at
             due_at = Micros(opening.recorded_at + open_us // every_us * every_us)
             if due_at > (opening.reminded_at or max(opening.settled_at, opening.recorded_at)):
-                await self._reporter.remind(opening, others, due_at=due_at)
+                await self._reporter.remind(together, due_at=due_at)
                 reminded_count += 1
             next_s = (every_us - open_us % every_us) / 1e6
             self._check_at = min(self._check_at, Monotonic(now + max(APART_S, next_s)))

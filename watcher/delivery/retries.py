@@ -62,7 +62,7 @@ def failed(
     """
     clock_s, begun_s = sink.clock_s(), sink.clock_s() - took_s
     is_gone, is_refused = result.outcome is SendOutcome.GONE, result.outcome is SendOutcome.REFUSED
-    is_incident = batch[0].incident is not None  # the next attempt says how that stands then
+    is_incident = batch[0].incident is not None  # which is never split: each attempt is made anew from its state
     if is_incident:
         goes_apart = False
     elif is_refused:
@@ -89,11 +89,14 @@ def failed(
         else:
             step_s = rules.schedule_s[min(each.attempts, len(rules.schedule_s) - 1)]
             wait_s = max(spread(step_s, share=STEP_SPREAD, jitter=jitter), asked_s)
-        is_together = records and (is_incident or each.group_key is not None)
+        is_together = is_incident or each.group_key is not None
+        together_at = next(
+            (record.delivery.due_at for record in records if record.state is DeliveryState.WAITING), None
+        )
         tried = replace(
             each,
             attempts=each.attempts + 1,
-            due_at=records[0].delivery.due_at if is_together else Micros(at + round(wait_s * 1e6)),
+            due_at=together_at if is_together and together_at is not None else Micros(at + round(wait_s * 1e6)),
             tried_at=at,
             rejections=rejections,
             first_due_at_s=first_due_at_s,

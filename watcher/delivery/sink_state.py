@@ -139,7 +139,7 @@ class SinkState:
 class SinkReporter:
     """Records how one sink is when that has changed, for the other sinks to be told, and what it is reminded of.
 
-    `reported` is the state that they know of. `report_dead` is to be called at `dead_at` (monotonic seconds).
+    `reported` is the state that they know of. `report_dead` is to be called at `report_dead_at` (monotonic seconds).
     """
 
     def __init__(self, state: SinkState, record: SinkRecord, *, store: SinkStore, deps: WorkerDependencies) -> None:
@@ -148,7 +148,7 @@ class SinkReporter:
         self._store = store
         self._deps = deps
         self.reported, self._sequence, self._problem = record.state, record.sequence, record.problem
-        self._dead_from = record.dead_from
+        self._dead_reported_until = record.dead_from
         self._remedies: dict[str, str] = {}  # by answer
         self.note_dead()  # a killed process may not have reported its last ones
         deps.metrics.up.set(record.state is None)
@@ -177,31 +177,29 @@ class SinkReporter:
         self._deps.metrics.reported(type_, well=state is None, answer=answer)
         (log.info if state is None else log.warning)(type_.value, sink=lease.name, answer=answer)
 
-    async def remind(self, opening: SentOpening, others: Sequence[SentOpening] = (), *, due_at: Micros) -> None:
-        """Record a reminder of a problem to the sink, due at that moment. Raises `StoreError`.
+    async def remind(self, openings: Sequence[SentOpening], *, due_at: Micros) -> None:
+        """Record a reminder of these problems to the sink, due at that moment; it speaks of the first.
 
-        It reminds of the `others` of its incident, too.
+        Raises `StoreError`.
         """
         name, at = self._store.lease.name, self._deps.clock.now()
-        entry = self._deps.events.reminder(opening, sink=name, after=self._sequence, at=at)
-        await self._record(entry, {each.problem.id: due_at for each in (opening, *others)})
+        entry = self._deps.events.reminder(openings[0], sink=name, after=self._sequence, at=at)
+        await self._record(entry, {each.problem.id: due_at for each in openings})
 
-    def note_failed(self, result: SendResult, *, dead: bool) -> None:
-        """Note what to do about an answer, and whether it made dead letters."""
+    def note_remedy(self, result: SendResult) -> None:
+        """Note what a person has to do about the answer of a request that failed."""
         if not result.minimal_left:
             self._remedies[result.answer] = result.remedy
-        if dead:
-            self.note_dead()
 
     def note_dead(self) -> None:
         """Note that there may be new dead letters. They are due at once, but not within a minute of the last report."""
-        since_s = (self._deps.clock.steady_us() - self._dead_from) / 1e6
-        self.dead_at = Monotonic(self._deps.clock.monotonic() + max(0.0, DEAD_EVERY_S - since_s))
+        since_s = (self._deps.clock.steady_us() - self._dead_reported_until) / 1e6
+        self.report_dead_at = Monotonic(self._deps.clock.monotonic() + max(0.0, DEAD_EVERY_S - since_s))
 
     async def report_dead(self) -> None:
         """Record `delivery.dead` for the other sinks, if there are new dead letters. Raises `StoreError`."""
         now, name = self._deps.clock.steady_us(), self._store.lease.name
-        if dead := await self._store.dead_since(self._dead_from):
+        if dead := await self._store.dead_since(self._dead_reported_until):
             newest = {"type": dead.type, "id": str(UUID(bytes=dead.event_id)), "answer": dead.answer}
             data = {"sink": name, "count": dead.dead_count, "newest": newest, "answer": dead.answer}
             data["remedy"] = self._remedies.get(dead.answer) or None
@@ -210,8 +208,8 @@ class SinkReporter:
                 EventType.DELIVERY_DEAD, sink_source(name), data, None, after=after, at=at, but=name
             )
             await self._record(entry, {})
-            self._dead_from = now
-        self.dead_at = LATEST
+            self._dead_reported_until = now
+        self.report_dead_at = LATEST
 
     async def _record(self, entry: OutboxEntry, reminders: Mapping[UUID, Micros]) -> None:
         """Record an event that leaves the state of the sink as it is."""

@@ -65,7 +65,7 @@ GIVE_UP_SHARE = 0.05
 ALIVE_EVERY_S = 30.0
 """How the sink is, is written so often though it has not changed: it shows that the sink has an owner."""
 
-ACKNOWLEDGED_FOR_S = 60.0
+ACKNOWLEDGEMENT_CHECK_S = 60.0
 """Interval of the check whether a problem is still acknowledged, while its opening waits for that to end."""
 
 AFTER = "after"
@@ -119,7 +119,7 @@ class DeliveryWorker:
         self._ready: deque[Sequence[Delivery]] = deque()  # batches that may go
         self._sending: dict[asyncio.Task[None], Sequence[Delivery]] = {}
         self._answered: list[Attempt] = []  # and not settled
-        self._kept_back: list[AttemptRecord] = []  # by silences, and not settled
+        self._kept_back: list[AttemptRecord] = []  # silenced or postponed, and not settled
         self._asking = asyncio.Lock()  # what is taken from the store is here before something else is asked of it
         self._offered: asyncio.Future[None] | None = None  # while something is taken with what is recorded
         self._saved = self._state.paused_until, self._state.trying_since is not None
@@ -195,7 +195,7 @@ class DeliveryWorker:
                     if now >= self._problems.next_at and not (self._stopped or now < self._state.held_until):
                         await self._problems.tick(now)
                     await self._turn(self._request(now))
-                    if now >= self._reporter.dead_at:
+                    if now >= self._reporter.report_dead_at:
                         await self._reporter.report_dead()
                     self._store_failures = 0
                 except StoreError as error:
@@ -341,8 +341,9 @@ class DeliveryWorker:
             self._unsettled_count -= len(answer.records)
             if answer.result.outcome not in _TAKEN:
                 self._failures.report(answer)
-                dead = any(each.state is DeliveryState.DEAD for each in answer.records)
-                self._reporter.note_failed(answer.result, dead=dead)
+                self._reporter.note_remedy(answer.result)
+                if any(each.state is DeliveryState.DEAD for each in answer.records):
+                    self._reporter.note_dead()
                 continue
             if self._failures.in_trouble:
                 self._failures.recovered()
@@ -373,7 +374,7 @@ class DeliveryWorker:
         group = self._rules.group
         skip = self._going() if self._ready or self._sending else frozenset[bytes]()
         if skip and self._answered:  # this turn settles it, though its task may not have ended yet
-            skip -= ordering_keys(each.delivery for answer in self._answered for each in answer.records)
+            skip -= self._ordering_keys(each.delivery for answer in self._answered for each in answer.records)
         return Take(
             now=self._clock.steady_us(),
             count=1 if trial else self._take_count,
@@ -436,9 +437,9 @@ class DeliveryWorker:
             batch += self._ready.popleft()
         silences, at = self._silences() if self._deps.silences.all else (), self._clock.now()
         to_send: list[Delivery] = []
-        unknown: dict[UUID, str | None] = {}  # problems whose openings are kept back right now, and with which answer
+        unsent: dict[UUID, str | None] = {}  # by problem, with their answers
         for each in batch:
-            each_now = replace(each, is_opening_sent=False) if each.closes and each.problem in unknown else each
+            each_now = replace(each, is_opening_sent=False) if each.closes and each.problem in unsent else each
             answer = OVER if self._receiver.keeps_state and is_over(each) else None
             is_deferred = self._after_us > 0 and each.opens and not (each.attempts or each.replayed)
             if is_deferred and not each.is_problem_open:
@@ -459,15 +460,15 @@ class DeliveryWorker:
                 postponed = replace(each, due_at=waits_until, first_due_at_s=None)
                 self._kept_back.append(AttemptRecord(postponed, DeliveryState.WAITING, tried=may_be_sent))
             else:
-                why = unknown.get(each.problem, each.silenced_as) if each.problem else None
+                why = unsent.get(each.problem, each.silenced_as) if each.problem else None
                 answer = answer or (AFTER if why == AFTER else None)
                 silenced = replace(each, group_key=None)
                 self._kept_back.append(AttemptRecord(silenced, DeliveryState.SILENCED, answer, tried=may_be_sent))
             if silences != self._released_under:  # they began since openings were let go, and may end before it is done
                 self._released_under = None
             if each.problem is not None and each.opens and not may_be_sent:
-                unknown[each.problem] = answer
-        if unknown and batch[0].incident is not None:  # it stands otherwise without them: it is to be taken again
+                unsent[each.problem] = answer
+        if unsent and batch[0].incident is not None:  # it was read with these in it: it is to be read again
             self._is_unread = True
             return []
         return to_send
@@ -482,7 +483,7 @@ class DeliveryWorker:
             return until
         if opening.acked_until is None or opening.acked_until <= at:
             return None
-        return Micros(now + round(min(ACKNOWLEDGED_FOR_S, (opening.acked_until - at).total_seconds()) * 1e6))
+        return Micros(now + round(min(ACKNOWLEDGEMENT_CHECK_S, (opening.acked_until - at).total_seconds()) * 1e6))
 
     async def _send(self, batch: Sequence[Delivery], trial: Trial | None) -> None:
         began_at = self._clock.monotonic()
@@ -570,12 +571,19 @@ class DeliveryWorker:
         return not (is_going or self._is_unread or self._is_backlog) and self._next_due_at is None
 
     def _going(self) -> frozenset[bytes]:
-        return ordering_keys(chain.from_iterable((*self._ready, *self._sending.values())))
+        return self._ordering_keys(chain.from_iterable((*self._ready, *self._sending.values())))
 
     def _unsettled(self) -> frozenset[bytes]:
         """Return the ordering keys of what was answered, or is kept back, and not settled."""
         settling = chain(self._kept_back, *(answer.records for answer in self._answered))
-        return ordering_keys(each.delivery for each in settling)
+        return self._ordering_keys(each.delivery for each in settling)
+
+    def _ordering_keys(self, deliveries: Iterable[Delivery]) -> frozenset[bytes]:
+        """Return the keys of the lanes and of the incidents of these: nothing else of them is to be sent meanwhile."""
+        if self._rules.incidents is None:
+            return frozenset(each.lane for each in deliveries)
+        both = ((each.lane, each.incident.key.bytes if each.incident else each.lane) for each in deliveries)
+        return frozenset(chain.from_iterable(both))
 
     def _give_back(self) -> None:
         self._is_unread |= bool(self._ready)
@@ -600,11 +608,5 @@ class DeliveryWorker:
             at = now
         elif self._next_due_at is not None:
             at = Monotonic(now + (self._next_due_at - self._clock.steady_us()) / 1e6)
-        at = min(self._reporter.dead_at, max(self._state.paused_until, min(at, self._problems.next_at)))
+        at = min(self._reporter.report_dead_at, max(self._state.paused_until, min(at, self._problems.next_at)))
         return min(longest_s, max(0.0, at - now))
-
-
-def ordering_keys(deliveries: Iterable[Delivery]) -> frozenset[bytes]:
-    """Return what must not be sent beside these: what is in one of their lanes, or in one of their incidents."""
-    both = ((each.lane, each.incident.key.bytes if each.incident else each.lane) for each in deliveries)
-    return frozenset(chain.from_iterable(both))

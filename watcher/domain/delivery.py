@@ -25,6 +25,9 @@ class DeliveryState(StrEnum):
     DEAD = "dead"
 
 
+TAKEN = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED)
+"""The states of what a receiver took."""
+
 TOGETHER_COUNT = 3
 """An event that failed so often with its group may go alone."""
 
@@ -107,7 +110,7 @@ class Delivery:
 
     @property
     def opens(self) -> bool:
-        """Whether it opens its problem, or says again that it is open."""
+        """Return whether it opens its problem, or says again that it is open."""
         return self.type in PROBLEM_KINDS
 
     def is_acknowledged(self, at: datetime) -> bool:

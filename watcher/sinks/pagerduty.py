@@ -61,7 +61,7 @@ class PagerDutyTemplate(Template):
         """Return one event for an incident, and one for each delivery that is trouble beside that."""
         incident, messages = batch[0].incident, list[Message]()
         if incident is not None:
-            messages.append(self._of_incident(incident, batch))
+            messages += self._of_incident(incident, batch)
         for alert in (Alert.of_delivery(each, self.public_url) for each in batch):
             if incident is None or (alert.closes and alert.is_trouble):
                 messages.append(self._trigger(alert.news(), key=alert.id, id_=alert.id))
@@ -69,24 +69,34 @@ class PagerDutyTemplate(Template):
                 messages.append(self._message("resolve", key=alert.id, id_=alert.id))
         return messages
 
-    def _of_incident(self, incident: Incident, batch: Sequence[Delivery]) -> Message:
-        """Return how an incident stands now. What a refused trigger said in the words of others the next leaves out."""
-        key, id_, is_single = str(incident.key), str(batch[0].event_id), len(incident.problems) == 1
+    def _of_incident(self, incident: Incident, batch: Sequence[Delivery]) -> list[Message]:
+        """Return how an incident stands now. An opening triggers, though its problem may be acknowledged by now."""
+        key, id_ = str(incident.key), str(batch[0].event_id)
         if not incident.problems:
-            return self._message("resolve", key=key, id_=id_)
-        if incident.acked_until is not None and self.clock.now() < incident.acked_until:
-            return self._message("acknowledge", key=key, id_=id_)
+            return [self._message("resolve", key=key, id_=id_)]
+        if incident.acked_until is None or self.clock.now() >= incident.acked_until:
+            return [self._trigger_of(incident, batch, key=key, id_=id_)]
+        trigger = [self._trigger_of(incident, batch, key=key, id_=id_)] if any(each.opens for each in batch) else []
+        return [*trigger, self._message("acknowledge", key=key, id_=id_)]
+
+    def _trigger_of(self, incident: Incident, batch: Sequence[Delivery], *, key: str, id_: str) -> Message:
+        """Return what triggers for an incident.
+
+        PagerDuty, or a proxy before it, may never take what others wrote. So after a refusal, and at every other
+        attempt from the third on, that is left out.
+        """
+        attempts, is_single = max(each.attempts for each in batch), len(incident.problems) == 1
+        is_plain = any(each.rejections for each in batch) or (attempts >= 2 and attempts % 2 == 0)
         newest = json.loads(incident.newest or batch[-1].body)
         newest["data"] = with_latest(newest["data"], ProblemChange(incident.problems[-1].problem))
         reminders = [each.content for each in batch if is_single and each.type == EventType.PROBLEM_REMINDER]
         alert = Alert.of(reminders[-1] if reminders else newest, self.public_url)
-        is_refused = any(each.rejections for each in batch)
-        if is_single and not is_refused:
+        if is_single and not is_plain:
             return self._trigger(alert, key=key, id_=id_)
         counts = Counter(each.problem.kind for each in incident.problems)
         severity = min(map(severity_of, counts), key=list(Severity).index)
-        known = {"summary": _summary(incident, counts, None if is_refused else alert), "severity": severity}
-        if is_refused:
+        known = {"summary": _summary(incident, counts, None if is_plain else alert), "severity": severity}
+        if is_plain:
             payload = {**known, "source": "clerk-watcher", "custom_details": {"open": counts}}
             return self._message("trigger", key=key, id_=id_, payload=payload)
         return self._trigger(

@@ -84,19 +84,26 @@ HEADS = HotStatement(
 )
 """The heads of a sink, never tried and tried, each in the order they come due. It walks the index and sorts nothing."""
 _TRIED_LONGEST_AGO = text(f"{_HEADS} AND delivery.tried = true ORDER BY delivery.tried_at LIMIT :limit")
-_WAITING_OF_INCIDENT = text(
-    f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier FROM incident JOIN problem ON problem.id = incident.problem_id"
+_OF_INCIDENTS = (
+    " FROM incident JOIN problem ON problem.id = incident.problem_id"
     " JOIN event AS opening ON opening.stream = problem.stream AND opening.sequence = problem.sequence"
     " JOIN delivery AS first ON first.number = opening.id AND first.sink_id = incident.sink_id"
     " JOIN delivery ON delivery.lane = first.lane AND delivery.sink_id + 0 = first.sink_id"
     " JOIN event ON event.id = delivery.number AND event.problem_id = problem.id"
-    " WHERE incident.sink_id = :of_sink AND incident.key = :of_key AND delivery.state = 'waiting'"
-    " LIMIT :limit"
+    " WHERE incident.sink_id = :of_sink AND delivery.state = 'waiting' AND "
+)
+_WAITING_OF_INCIDENT = text(
+    f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier{_OF_INCIDENTS} incident.key = :of_key LIMIT :limit"
+)
+_KINDS = ", ".join(f"'{kind}'" for kind in sorted(PROBLEM_KINDS))
+_INCIDENTS_WITH_NEWS = text(
+    f"SELECT DISTINCT incident.key{_OF_INCIDENTS} NOT incident.resolved AND delivery.tried = false"
+    f" AND (delivery.due_at <= :now OR event.type NOT IN ({_KINDS}))"
 )
 _NOT_DUE = text(
-    f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier FROM delivery JOIN event ON event.id = delivery.number"
-    " WHERE delivery.sink_id = :of_sink AND delivery.state = 'waiting' AND delivery.tried = false"
-    " AND delivery.due_at > :now AND event.problem_id IS NOT NULL LIMIT :limit"
+    f"SELECT problem_id, type, lane, account, pipeline, labels, {EARLIER} AS earlier FROM delivery"
+    " JOIN event ON event.id = delivery.number WHERE delivery.sink_id = :of_sink AND delivery.state = 'waiting'"
+    " AND delivery.tried = false AND delivery.due_at > :now AND event.problem_id IS NOT NULL LIMIT :limit"
 )
 _OF_GROUP = (
     f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier FROM delivery JOIN event ON event.id = delivery.number"
@@ -204,43 +211,49 @@ def _take_incidents(
     def group_of(row: AnyRow) -> bytes | None:
         return rules.group_of(name, account=row.account, pipeline=row.pipeline, labels=labels_of(row.labels))
 
-    not_due = [] if request.trial else connection.execute(_NOT_DUE, key).all()
-    not_due = [row for row in not_due if row.lane not in request.skip]
-    waiting = [] if request.defers_openings else [row for row in not_due if _opens(row) and row.earlier is None]
+    def waiting() -> Iterable[AnyRow]:
+        """Return the openings that wait for their group."""
+        if request.trial or request.defers_openings:
+            return ()
+        rows = connection.execute(_NOT_DUE, key)
+        return (row for row in rows if _opens(row) and row.earlier is None and row.lane not in request.skip)
+
     found: dict[bytes, dict[int, AnyRow]] = {}
     others: list[AnyRow] = []
     for row in heads:
         if row.problem_id is None or row.lane in request.skip or not _may_go(row, request):
             others.append(row)
             continue
-        of_incident = key_of(connection, sink_id, row.problem_id)
-        if of_incident is None and _opens(row) and not row.tried:
-            of_incident = join(connection, sink_id, row, waiting, group_of=group_of, now=request.now)
-        elif of_incident is None:  # an earlier version sent its opening, if anybody did
+        incident_key = key_of(connection, sink_id, row.problem_id)
+        if incident_key is None and _opens(row) and not row.tried:
+            incident_key = join(connection, sink_id, row, waiting(), group_of=group_of, now=request.now)
+        elif incident_key is None:  # an earlier version sent its opening, if anybody did
             about = _with_opening(connection, sink_id, UUID(bytes=row.problem_id), _delivery(row, name))
-            if about.is_opening_sent:
-                of_incident = begin_own(connection, sink_id, row.problem_id, now=request.now)
-        if of_incident is None:
+            if about.is_opening_sent and about.is_problem_open:
+                incident_key = begin_own(connection, sink_id, row.problem_id, now=request.now)
+            elif about.is_opening_sent:
+                incident_key = row.problem_id
+        if incident_key is None:
             others.append(row)
-        elif of_incident not in request.skip:
-            found.setdefault(of_incident, {})[row.number] = row
-    for row in not_due:
-        of_incident = None if _opens(row) else key_of(connection, sink_id, row.problem_id)
-        if of_incident is not None and of_incident not in request.skip:
-            found.setdefault(of_incident, {})
+        elif incident_key not in request.skip:
+            found.setdefault(incident_key, {})[row.number] = row
+    if request.trial != "tried_longest_ago":
+        for incident_key in connection.scalars(_INCIDENTS_WITH_NEWS, key).all():
+            if incident_key not in request.skip:
+                found.setdefault(incident_key, {})
     batches: list[list[Delivery]] = []
-    for of_incident, rows in found.items():
+    for incident_key, rows in found.items():
         if len(batches) == request.count:
             others += rows.values()
             continue
-        waiting_rows = connection.execute(_WAITING_OF_INCIDENT, key | {"of_key": of_incident})
+        waiting_rows = connection.execute(_WAITING_OF_INCIDENT, key | {"of_key": incident_key})
         for row in sorted(waiting_rows, key=attrgetter("number")):
             if row.earlier is None or row.earlier in rows:
                 rows[row.number] = row
-        stands = load_incident(connection, sink_id, of_incident)
+        incident = load_incident(connection, sink_id, incident_key)
         batch = [_completed(connection, sink_id, row, name=name, request=request) for _, row in sorted(rows.items())]
         if batch:
-            batches.append([replace(each, incident=stands) for each in batch])
+            batches.append([replace(each, incident=incident) for each in batch])
     return batches, others
 
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, text
 
-from watcher.domain.delivery import DeliveryState
+from watcher.domain.delivery import TAKEN
 from watcher.domain.envelope import NAMESPACE
 from watcher.domain.problems import Incident, IncidentProblem
 from watcher.domain.timestamps import Micros
@@ -17,7 +17,7 @@ from watcher.store.changes import AttemptRecord
 from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
 
-JOINED_FOR_US = 600_000_000
+JOINABLE_FOR_US = 600_000_000
 """Time from its first trigger in which an incident takes problems. A later trigger under its key would page nobody."""
 
 GroupOf = Callable[[AnyRow], bytes | None]
@@ -26,7 +26,7 @@ GroupOf = Callable[[AnyRow], bytes | None]
 _OF_PROBLEM = " FROM incident WHERE problem_id = :of_problem AND sink_id = :of_sink"
 _MEMBER, _LEAVE = text(f"SELECT key{_OF_PROBLEM}"), text(f"DELETE{_OF_PROBLEM}")
 _NEWEST = text(
-    "SELECT max(incident.nth) AS nth, min(incident.begun_at) AS begun_at, count(problem.acked_at) AS acked_count,"
+    "SELECT max(incident.nth) AS nth, min(incident.begun_at) AS begun_at, sum(problem.told_count) AS acked_count,"
     " count(problem.id) - count(problem.closed_at) AS open_count"
     " FROM incident LEFT JOIN problem ON problem.id = incident.problem_id"
     " WHERE incident.sink_id = :of_sink AND incident.group_key = :of_group AND incident.nth ="
@@ -64,12 +64,12 @@ def join(
         return begin_own(connection, sink_id, first.problem_id, now=now)
     newest = connection.execute(_NEWEST, {"of_sink": sink_id, "of_group": group}).one()
     nth, begun_at = newest.nth, newest.begun_at
-    if not newest.open_count or newest.acked_count or now - begun_at >= JOINED_FOR_US:
+    if not newest.open_count or newest.acked_count or not begun_at <= now < begun_at + JOINABLE_FOR_US:
         nth, begun_at = (nth or 0) + 1, now
     key = uuid5(NAMESPACE, f"incident/{group.hex()}/{nth}").bytes
-    of_incident = {"of_sink": sink_id, "key": key, "group_key": group, "nth": nth, "begun_at": begun_at}
+    row = {"of_sink": sink_id, "key": key, "group_key": group, "nth": nth, "begun_at": begun_at}
     members = [first, *(each for each in others if group_of(each) == group)]
-    connection.execute(_JOIN, [of_incident | {"of_problem": each.problem_id} for each in members])
+    connection.execute(_JOIN, [row | {"of_problem": each.problem_id} for each in members])
     return key
 
 
@@ -85,8 +85,8 @@ def load_incident(connection: Connection, sink_id: int, key: bytes) -> Incident:
     rows = sorted(connection.execute(_OPEN, {"of_sink": sink_id, "of_key": key}), key=attrgetter("opened_at", "id"))
     problems = [IncidentProblem(problem_of(row), row.account, row.pipeline) for row in rows]
     acked = [until for row in rows if (until := acked_until(row)) is not None]
-    is_acked = acked and len(acked) == len(rows)
-    return Incident(UUID(bytes=key), problems, rows[-1].body if rows else None, min(acked) if is_acked else None)
+    all_until = min(acked, default=None) if len(acked) == len(rows) else None
+    return Incident(UUID(bytes=key), problems, rows[-1].body if rows else None, all_until)
 
 
 def note_settled(connection: Connection, sink_id: int, attempts: Iterable[AttemptRecord]) -> None:
@@ -95,11 +95,13 @@ def note_settled(connection: Connection, sink_id: int, attempts: Iterable[Attemp
     A problem whose opening is not sent after all leaves its incident. An incident without open problems is resolved
     once its receiver took that.
     """
-    for attempt in attempts:
-        stands = attempt.delivery
-        if stands.incident is None or stands.problem is None:
-            continue
-        if stands.opens and not attempt.tried:
-            connection.execute(_LEAVE, {"of_problem": stands.problem.bytes, "of_sink": sink_id})
-        elif not stands.incident.problems and attempt.state is not DeliveryState.WAITING:
-            connection.execute(_RESOLVED, {"of_sink": sink_id, "of_key": stands.incident.key.bytes})
+    left, resolved = set[bytes](), set[bytes]()
+    for delivery, state, tried in map(attrgetter("delivery", "state", "tried"), attempts):
+        if delivery.incident is not None and delivery.opens and not tried:
+            left.add(delivery.problem.bytes)
+        elif delivery.incident is not None and not delivery.incident.problems and state in TAKEN:
+            resolved.add(delivery.incident.key.bytes)
+    if left:
+        connection.execute(_LEAVE, [{"of_problem": each, "of_sink": sink_id} for each in sorted(left)])
+    if resolved:
+        connection.execute(_RESOLVED, [{"of_key": each, "of_sink": sink_id} for each in sorted(resolved)])

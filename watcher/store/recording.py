@@ -31,7 +31,7 @@ from watcher.store.changes import (
     Turn,
 )
 from watcher.store.database import HotStatement
-from watcher.store.deliveries import CALL_FORWARD, labels_text, settle, take
+from watcher.store.deliveries import CALL_FORWARD, EARLIER, labels_text, settle, take
 from watcher.store.problems import write_messages, write_problems
 from watcher.store.sources import Source, SourceNumbers, execution_key, pipeline, sink
 from watcher.store.tables import (
@@ -219,7 +219,8 @@ _DELIVERY = HotStatement(
 
 # A sink whose opening is silenced is among them: the worker silences what follows, until the opening is released.
 _SINKS_OF = text(
-    "SELECT delivery.sink_id, source.name FROM problem JOIN event ON " + OPENS + " JOIN delivery ON number = event.id"
+    "SELECT delivery.sink_id, source.name, delivery.state = 'waiting' AND delivery.due_at > :now AS waits"
+    f" FROM problem JOIN event ON {OPENS} JOIN delivery ON number = event.id"
     " JOIN source ON source.id = delivery.sink_id WHERE problem.id = :of_problem"
 )
 
@@ -231,9 +232,7 @@ _BODIES = select(events.c.stream, events.c.sequence, events.c.body).where(
 # What keeps an opening waiting is over: neither it nor its closing is to wait for longer.
 _CALL_OPENING = text(
     "UPDATE delivery SET due_at = :now WHERE lane = :lane AND state = 'waiting' AND tried = false"
-    " AND group_key IS NULL AND due_at + 0 > :now AND NOT EXISTS (SELECT 1 FROM delivery AS earlier"
-    " WHERE earlier.lane = delivery.lane AND earlier.sink_id + 0 = delivery.sink_id"
-    " AND earlier.number < delivery.number AND earlier.state = 'waiting')"
+    f" AND group_key IS NULL AND due_at + 0 > :now AND coalesce({EARLIER}, 0) <= 0"
 )
 
 
@@ -271,22 +270,23 @@ class Outbox:
         deliveries: list[dict[str, Any]] = []
         names: set[str] = set()
         for (entry, _), row in zip(emitted, rows, strict=True):
-            is_about_opening = entry.event.closes or entry.event.type is EventType.PROBLEM_ACKNOWLEDGED
-            if is_about_opening and deliveries:  # its opening may be of this transaction
-                _DELIVERY.run(connection, *deliveries)
-                deliveries = []
-            if entry.event.closes:
-                connection.execute(_CALL_OPENING, {"lane": entry.event.lane, "now": now})
-            names.update(entry.sinks)
+            to: dict[str, int] = {}  # sinks that are sent it because they got the opening
+            if entry.event.closes or entry.event.type is EventType.PROBLEM_ACKNOWLEDGED:
+                if deliveries:  # its opening may be of this transaction
+                    _DELIVERY.run(connection, *deliveries)
+                    deliveries = []
+                key = {"of_problem": row["problem_id"], "now": now}
+                found = connection.execute(_SINKS_OF, key).all()  # a sink has been told of some problems twice
+                to = {each.name: each.sink_id for each in found if each.name not in entry.sinks}
+                if entry.event.closes and any(each.waits for each in found):
+                    connection.execute(_CALL_OPENING, {"lane": entry.event.lane, "now": now})
+            names.update(entry.sinks, to)
             for name in entry.sinks:
                 group = entry.groups.get(name)
                 deliveries.append(_delivery_row(entry, self.numbers[sink(name)], group, row["recorded_at"], now=now))
-            if is_about_opening:  # a sink has been told of some problems twice
-                for other in dict.fromkeys(connection.execute(_SINKS_OF, {"of_problem": row["problem_id"]})):
-                    if other.name not in entry.sinks:
-                        more = _delivery_row(entry, other.sink_id, None, row["recorded_at"], now=now)
-                        deliveries.append(more | {"only_closes": entry.event.closes})
-                        names.add(other.name)
+            for sink_id in to.values():
+                more = _delivery_row(entry, sink_id, None, row["recorded_at"], now=now)
+                deliveries.append(more | {"only_closes": entry.event.closes})
         if deliveries:
             _DELIVERY.run(connection, *deliveries)
         return names

@@ -221,6 +221,7 @@ incident = Table(
     Column("begun_at", BigInteger, nullable=False),  # when its first opening was taken to be sent
     Column("resolved", Boolean, nullable=False, server_default="0"),  # the receiver knows that all is over
     Index("incident_key", "sink_id", "key"),
+    Index("incident_unresolved", "sink_id", **_only_where("NOT resolved")),
     Index("incident_group", "sink_id", "group_key", "nth"),
     sqlite_with_rowid=False,
 )

@@ -207,7 +207,7 @@ def test_the_warning_of_a_low_rate_stands_at_the_group_and_its_remedies_help(war
 
 
 def test_a_pager_that_gets_single_failures_is_warned_of_that_alone(warned: Warned) -> None:
-    (line,) = warned(pipelines(200) + PAGER % ", rate_limit: 1/s")
+    (line,) = warned(pipelines(200) + PAGER % ", rate_limit: 1/s, events: [execution.failed]")
     assert OPENS in line
 
 

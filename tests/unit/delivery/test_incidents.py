@@ -280,7 +280,8 @@ async def test_a_dead_opening_that_is_replayed_says_how_its_incident_stands(page
     await pager.later(5)
     assert await operator_of(pager.real_store).replay("ops", None) == 2
     await pager.later(5)
-    assert {event["event_action"] for event in pager.pager.taken} == {"acknowledge"}
+    assert [event["event_action"] for event in pager.pager.taken[-2:]] == ["trigger", "acknowledge"]
+    assert list(pager.pager.state.values()) == ["acknowledged"]
     await pager.closes("one", one)
     await pager.later(5)
     assert pager.pager.open() == []
@@ -434,3 +435,57 @@ async def test_an_acknowledged_opening_is_not_what_an_open_breaker_tries_again_a
     await pager.later(600)
     assert {event["payload"]["class"] for event in pager.pager.refused} == {"execution.running"}
     assert len(pager.pager.refused) > 5
+
+
+async def test_a_second_cause_pages_though_the_acknowledgement_of_the_first_was_taken_back(pager: PagerRig) -> None:
+    """At the pager the incident stays acknowledged: a trigger there would wake nobody."""
+    await pager.start(rules=BY_ACCOUNT)
+    one = await pager.opens("one")
+    await pager.later(20)
+    await pager.acknowledge(one)
+    await pager.later(5)
+    assert await operator_of(pager.real_store).unacknowledge(one.id)
+    await pager.opens("two")
+    await pager.later(20)
+    assert len(pager.pager.pages) == 2
+
+
+@pytest.mark.parametrize("held_back_by", ["group.wait", "an outage", "a silence"])
+async def test_what_is_acknowledged_before_its_trigger_could_go_is_triggered_and_acknowledged(
+    pager: PagerRig, held_back_by: str
+) -> None:
+    """Else nobody would ever be paged for a problem whose acknowledgement is over, or taken back."""
+    await pager.start(rules=BY_ACCOUNT)
+    if held_back_by == "an outage":
+        pager.pager.answer = lambda _: FAILED
+    elif held_back_by == "a silence":
+        pager.silences.all = [Silence(pager.clock.now(), pager.clock.now() + timedelta(seconds=60), sinks=("ops",))]
+    one = await pager.opens("one")
+    await pager.later(5 if held_back_by == "group.wait" else 30)
+    await pager.acknowledge(one)
+    pager.pager.answer = lambda _: DELIVERED
+    await pager.later(120)
+    assert [event["event_action"] for event in pager.pager.taken] == ["trigger", "acknowledge"]
+    await pager.closes("one", one)
+    await pager.later(5)
+    assert pager.pager.open() == []
+
+
+async def test_a_text_that_is_never_taken_holds_up_no_page(pager: PagerRig) -> None:
+    """A proxy that dislikes what a model wrote answers 403 to each attempt."""
+    await pager.start(rules=BY_ACCOUNT)
+    pager.pager.answer = lambda event: FAILED if "error of three" in str(event) else DELIVERED
+    for name in ("one", "two", "three"):
+        await pager.opens(name)
+    await pager.later(20)
+    assert pager.pager.summaries() == ["3 pipelines failing in account default"]
+
+
+async def test_a_resolve_does_not_wait_behind_the_breaker_that_its_own_trigger_keeps_open(pager: PagerRig) -> None:
+    await pager.start(rules=replace(BY_ACCOUNT, schedule_s=(1.0, 2.0)))
+    pager.pager.answer = lambda event: FAILED if event["event_action"] == "trigger" else DELIVERED
+    one = await pager.opens("one")
+    await pager.later(300)
+    await pager.closes("one", one)
+    await pager.later(2)
+    assert [event["event_action"] for event in pager.pager.taken] == ["resolve"]

@@ -152,7 +152,7 @@ async def test_an_end_that_was_not_asked_for_updates_the_message_alone_which_kee
     assert slack.heads() == [end, f"  {end}"]
     (first,) = slack.posted()
     assert first.lines[1] == (
-        "It was: Sales agent has been running too long (2 m 5 s over its limit). "
+        "It was: Sales agent has been running for 45 m 5 s, limit 2 m. "
         "Then: Sales agent failed at Greeting: upstream timeout after 30 s"
     )
 

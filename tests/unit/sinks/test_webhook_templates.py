@@ -83,6 +83,14 @@ async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receive
     assert actions == ["resolve", "trigger"] * 2
 
 
+async def test_what_a_test_message_opened_is_closed_though_the_answer_was_lost(receiver: Receiver) -> None:
+    answers_in_turn(receiver, 503, 202)
+    async with sink_to(receiver.url, **PAGERDUTY) as sink:
+        assert await sink.send([sample(EventType.WATCHER_TEST)]) == Template().send_result(503, b"")
+    actions = [check_pagerduty(request.body)["event_action"] for request in receiver.requests]
+    assert actions == ["trigger", "resolve"]
+
+
 async def test_an_answer_with_large_headers_is_read(receiver: Receiver) -> None:
     many = {f"X_{number}": "x" for number in range(1500)}
     receiver.reply = says(answer(200, body=b"ok", X_Large="x" * 60_000, **many))

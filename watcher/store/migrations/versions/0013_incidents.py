@@ -24,4 +24,6 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("incident_key", "incident", ["sink_id", "key"])
+    where = sa.text("NOT resolved")
+    op.create_index("incident_unresolved", "incident", ["sink_id"], sqlite_where=where, postgresql_where=where)
     op.create_index("incident_group", "incident", ["sink_id", "group_key", "nth"])
