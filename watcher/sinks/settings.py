@@ -30,16 +30,7 @@ from watcher.domain.event_factory import trial_event
 from watcher.domain.routing import GroupRules
 from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import (
-    Block,
-    Duration,
-    Labels,
-    Name,
-    Rate,
-    as_written,
-    did_you_mean,
-    shown_url,
-)
+from watcher.runtime.settings import Block, Duration, Labels, Name, Rate, as_written, did_you_mean, shown_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.http_post import Poster, stop
 from watcher.sinks.protocol import GROUP_COUNT, SendResult, Sink, SinkContext, WorkerRules

@@ -42,14 +42,7 @@ from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, W
 from watcher.sinks.settings import BATCH_COUNT, GroupSettings, HttpSinkSettings
 from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.teams import TeamsTemplate
-from watcher.sinks.template import (
-    ALERT_EVENTS,
-    BatchTemplate,
-    EventTemplate,
-    Message,
-    Template,
-    minimal_next,
-)
+from watcher.sinks.template import ALERT_EVENTS, BatchTemplate, EventTemplate, Message, Template, minimal_next
 
 PRESETS: Mapping[str, type[Template]] = {
     "slack": SlackTemplate,

@@ -84,6 +84,7 @@ HEADS = HotStatement(
 )
 """The heads of a sink, never tried and tried, each in the order they come due. It walks the index and sorts nothing."""
 _TRIED_LONGEST_AGO = text(f"{_HEADS} AND delivery.tried = true ORDER BY delivery.tried_at LIMIT :limit")
+_KINDS = ", ".join(f"'{kind}'" for kind in sorted(PROBLEM_KINDS))
 _OF_INCIDENTS = (
     " FROM incident JOIN problem ON problem.id = incident.problem_id"
     " JOIN event AS opening ON opening.stream = problem.stream AND opening.sequence = problem.sequence"
@@ -95,15 +96,14 @@ _OF_INCIDENTS = (
 _WAITING_OF_INCIDENT = text(
     f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier{_OF_INCIDENTS} incident.key = :of_key LIMIT :limit"
 )
-_KINDS = ", ".join(f"'{kind}'" for kind in sorted(PROBLEM_KINDS))
 _INCIDENTS_WITH_NEWS = text(
     f"SELECT DISTINCT incident.key{_OF_INCIDENTS} NOT incident.resolved AND delivery.tried = false"
     f" AND (delivery.due_at <= :now OR event.type NOT IN ({_KINDS}))"
 )
-_NOT_DUE = text(
-    f"SELECT problem_id, type, lane, account, pipeline, labels, {EARLIER} AS earlier FROM delivery"
+_WAITING_OPENINGS = text(
+    f"SELECT problem_id, lane, account, pipeline, labels, {EARLIER} AS earlier FROM delivery"
     " JOIN event ON event.id = delivery.number WHERE delivery.sink_id = :of_sink AND delivery.state = 'waiting'"
-    " AND delivery.tried = false AND delivery.due_at > :now AND event.problem_id IS NOT NULL LIMIT :limit"
+    f" AND delivery.tried = false AND delivery.due_at > :now AND event.type IN ({_KINDS}) LIMIT :limit"
 )
 _OF_GROUP = (
     f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier FROM delivery JOIN event ON event.id = delivery.number"
@@ -194,7 +194,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
 
 def _may_go(row: AnyRow, request: Take) -> bool:
     # What waits for no others was due when it was recorded, whatever clock said so.
-    waits = row.tried or row.group_key or (_opens(row) and (request.incidents or request.defers_openings))
+    waits = row.tried or row.group_key or (row.type in PROBLEM_KINDS and (request.incidents or request.defers_openings))
     return row.due_at <= request.now or not waits or request.trial == "tried_longest_ago"
 
 
@@ -215,8 +215,8 @@ def _take_incidents(
         """Return the openings that wait for their group."""
         if request.trial or request.defers_openings:
             return ()
-        rows = connection.execute(_NOT_DUE, key)
-        return (row for row in rows if _opens(row) and row.earlier is None and row.lane not in request.skip)
+        rows = connection.execute(_WAITING_OPENINGS, key)
+        return (row for row in rows if row.earlier is None and row.lane not in request.skip)
 
     found: dict[bytes, dict[int, AnyRow]] = {}
     others: list[AnyRow] = []
@@ -225,7 +225,7 @@ def _take_incidents(
             others.append(row)
             continue
         incident_key = key_of(connection, sink_id, row.problem_id)
-        if incident_key is None and _opens(row) and not row.tried:
+        if incident_key is None and row.type in PROBLEM_KINDS and not row.tried:
             incident_key = join(connection, sink_id, row, waiting(), group_of=group_of, now=request.now)
         elif incident_key is None:  # an earlier version sent its opening, if anybody did
             about = _with_opening(connection, sink_id, UUID(bytes=row.problem_id), _delivery(row, name))
@@ -255,10 +255,6 @@ def _take_incidents(
         if batch:
             batches.append([replace(each, incident=incident) for each in batch])
     return batches, others
-
-
-def _opens(row: AnyRow) -> bool:
-    return row.type in PROBLEM_KINDS
 
 
 def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:

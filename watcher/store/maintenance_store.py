@@ -9,9 +9,8 @@ from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select, text, update
+from sqlalchemy import Connection, bindparam, delete, select, text, update
 
-from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import OutboxEntry
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
@@ -20,20 +19,7 @@ from watcher.store.problems import WRITE_PROBLEM, parameters_of
 from watcher.store.recording import FORGET_SCAN, JUDGED, MARK_PIPELINE, is_forgotten
 from watcher.store.sources import execution_id, pipeline, pipeline_id
 from watcher.store.sql_store import SqlStore
-from watcher.store.tables import (
-    OPENS,
-    WAITING,
-    action,
-    delivery,
-    event,
-    incident,
-    problem,
-    problem_message,
-    reminder,
-    scan,
-    silence,
-    source,
-)
+from watcher.store.tables import OPENS, action, incident, problem, problem_message, reminder, scan, silence, source
 
 EXECUTIONS_COUNT = 250
 """Executions of one page: with about four events each and two deliveries of each, some thousand rows."""
@@ -60,18 +46,22 @@ _ENDED = text(
     " ORDER BY execution.ended_at, execution.account_id, execution.execution LIMIT :limit"
 )
 # What opened a problem stays while that is open, and says where its closing goes.
-_OPENS_NOTHING = text(f"NOT EXISTS (SELECT 1 FROM problem WHERE {OPENS} AND problem.closed_at IS NULL)")
+_OPENS_NOTHING = f"NOT EXISTS (SELECT 1 FROM problem WHERE {OPENS} AND problem.closed_at IS NULL)"
 # A dead letter can be replayed, so it stays as long again, from its death.
-_PAST_USE = (
-    delivery.c.state != WAITING,
-    or_(delivery.c.state != DeliveryState.DEAD, delivery.c.settled_at < bindparam("before")),
+_DELETE_DELIVERIES = (
+    f"DELETE FROM delivery WHERE number IN (SELECT id FROM event WHERE %s AND {_OPENS_NOTHING})"
+    " AND state <> 'waiting' AND (state <> 'dead' OR settled_at < :before)"
 )
-_WITHOUT_DELIVERY = ~select(delivery.c.sink_id).where(delivery.c.number == event.c.id).exists()
-_OF_STREAM: BindParameter[Any] = bindparam("of_stream")
-_DELETE_STREAM_DELIVERIES = delete(delivery).where(
-    delivery.c.number.in_(select(event.c.id).where(event.c.stream == _OF_STREAM, _OPENS_NOTHING)), *_PAST_USE
+_DELETE_EVENTS = (
+    "DELETE FROM event WHERE %s AND NOT EXISTS (SELECT 1 FROM delivery WHERE delivery.number = event.id)"
+    f" AND {_OPENS_NOTHING}"
 )
-_DELETE_STREAM_EVENTS = delete(event).where(event.c.stream == _OF_STREAM, _WITHOUT_DELIVERY, _OPENS_NOTHING)
+_OF_STREAM, _OF_EVENT = "event.stream = :of_stream", "event.id = :of_event"
+_DELETE_STREAM_DELIVERIES, _DELETE_STREAM_EVENTS = (
+    text(_DELETE_DELIVERIES % _OF_STREAM),
+    text(_DELETE_EVENTS % _OF_STREAM),
+)
+_DELETE_EVENT_DELIVERIES, _DELETE_EVENT = text(_DELETE_DELIVERIES % _OF_EVENT), text(_DELETE_EVENTS % _OF_EVENT)
 _NOTE_EMPTY = text(
     "UPDATE execution SET stream = NULL WHERE account_id = :account_id AND execution = :execution"
     " AND NOT EXISTS (SELECT 1 FROM event WHERE event.stream = execution.stream)"
@@ -109,10 +99,6 @@ _OLD_EVENTS = text(
     "SELECT id, recorded_at FROM event WHERE execution IS NULL AND recorded_at < :before"
     " AND (recorded_at, id) > (:recorded_at, :id) ORDER BY recorded_at, id LIMIT :limit"
 )
-_DELETE_EVENT_DELIVERIES = delete(delivery).where(
-    delivery.c.number.in_(select(event.c.id).where(event.c.id == bindparam("of_event"), _OPENS_NOTHING)), *_PAST_USE
-)
-_DELETE_EVENT = delete(event).where(event.c.id == bindparam("of_event"), _WITHOUT_DELIVERY, _OPENS_NOTHING)
 
 
 def prune_source_events(connection: Connection, *, before: int, after: Position) -> Pruned:

@@ -34,14 +34,7 @@ from watcher.store.database import HotStatement
 from watcher.store.deliveries import CALL_FORWARD, EARLIER, labels_text, settle, take
 from watcher.store.problems import write_messages, write_problems
 from watcher.store.sources import Source, SourceNumbers, execution_key, pipeline, sink
-from watcher.store.tables import (
-    OPENS,
-    AnyRow,
-    execution,
-    scan,
-    source,
-    unjudged_end,
-)
+from watcher.store.tables import OPENS, AnyRow, execution, scan, source, unjudged_end
 from watcher.store.tables import event as events
 
 # Executions
