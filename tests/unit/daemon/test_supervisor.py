@@ -10,15 +10,16 @@ from uuid import UUID
 
 import pytest
 from receiver import answer, hangs, says
-from sample_events import closing_overdue
-from stores import claim, held
+from sample_events import OPENED_AT, PROBLEM, sample
+from stores import claim, held, operator_of
 from structlog.testing import capture_logs
 from supervision import LONG_S, A, B, Setup, Slowly, set_up
 from virtual import FakeClock
 
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, StoreError
-from watcher.domain.event import Event, EventType, OutboxEntry
+from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
+from watcher.domain.problems import Problem, ProblemChange
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.pacing import LATENESS_S
 from watcher.store.changes import SinkRecord, SourceChange
@@ -79,11 +80,16 @@ async def test_the_requests_of_one_delivery_keep_to_the_rate_of_its_sink(setup: 
     setup.hook.reply = reply
     pager = setup.webhook(template="pagerduty", routing_key="k" * 32, rate_limit="5/s")
     await setup.apply(sinks={"ops": pager})
-    both = closing_overdue(EventType.EXECUTION_FAILED)
-    event = Event(both.event_id, EventType.EXECUTION_FAILED, both.lane, 1, both.body, both.lane)
+    overdue = sample(EventType.EXECUTION_OVERDUE)
+    problem = Problem(UUID(PROBLEM), EventType.EXECUTION_OVERDUE, OPENED_AT, EventKey(overdue.lane, 1))
+    event = Event(
+        overdue.event_id, EventType.EXECUTION_OVERDUE, overdue.lane, 1, overdue.body, overdue.lane, problem=problem.id
+    )
+    opened = (ProblemChange(problem, is_new=True),)
     lease = await claim(setup.store, "account", "teller")
-    await setup.store.record(SourceChange(lease, 0, 1, None, (OutboxEntry(event, ("ops",)),)))
-    assert (await setup.deliver(), await setup.hook.asked()) == (str(event.id), str(event.id))
+    await setup.store.record(SourceChange(lease, 0, 1, None, (OutboxEntry(event, ("ops",)),), opened))
+    await operator_of(setup.store).acknowledge(problem.id, by=None, comment=None, until=None)
+    assert (await setup.deliver(), await setup.hook.asked()) == (str(event.id), str(event.id))  # trigger, acknowledge
     assert moments[1] - moments[0] >= 0.2 - LATENESS_S
 
 
