@@ -148,7 +148,6 @@ _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")
 _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
 _OF_RULES = {type_ for kind in KIND_OF_RULE.values() for type_ in (kind, CLOSED_BY[kind])}
 _NEVER_CLOSED = {*EventType} - PROBLEM_KINDS - CLOSINGS - types_matching(("problem.*", "watcher.*"))
-_FOR_PAGERS = f'events: [{", ".join(KIND_OF_RULE.values())}, execution.overdue, "account.*", "sink.*"]'
 
 _RULES = "rules: {failing: {consecutive: 3}}"
 
@@ -226,7 +225,7 @@ def _of_pager(document: Document, settings: Settings, pager: AnySink, *, path: P
     types, at = types_matching(pager.events), (*path, "events")
     if found := sorted(types & _NEVER_CLOSED):
         problem = f"opens incidents that nothing closes: {', '.join(found)}"
-        yield document.remark(at, problem, remedy=f"write {_FOR_PAGERS}")
+        yield document.remark(at, problem, remedy="leave events out: by default it gets what opens a problem")
     kinds = types & PROBLEM_KINDS & _OF_PIPELINES
     if kinds and not any(kinds & _kinds_opened_by(watch) for watch in settings.watch if fits(watch, pager.match)):
         problem = "no rule and no overdue_after can open a problem of a pipeline for this pager: "

@@ -437,7 +437,7 @@ class DeliveryWorker:
             batch += self._ready.popleft()
         silences, at = self._silences() if self._deps.silences.all else (), self._clock.now()
         to_send: list[Delivery] = []
-        unsent: dict[UUID, str | None] = {}  # by problem, with their answers
+        unsent: dict[UUID, str | None] = {}  # the answers of openings that are kept back, by problem
         for each in batch:
             each_now = replace(each, is_opening_sent=False) if each.closes and each.problem in unsent else each
             answer = OVER if self._receiver.keeps_state and is_over(each) else None
