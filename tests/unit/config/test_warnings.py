@@ -31,6 +31,7 @@ NO_PAGE = (
     "it would page for accounts and sinks at most; add rules: {failing: {consecutive: 3}} to a watch"
 )
 OPENS = "opens incidents that nothing closes"
+LEAVE_OUT = "leave events out: by default it gets what opens a problem"
 PAGER = f"sinks: {{phone: {{type: webhook, template: pagerduty, routing_key: {'k' * 32}%s}}}}\n"
 UNTIL = "from: 2026-11-01T00:00:00Z, until: 2099-12-01T00:00:00Z"
 
@@ -80,9 +81,9 @@ TABLE = [
      [f"7:9: sinks.phone: {NO_PAGE}"]),
     (BASE + PAGER % ", events: ['account.*', 'sink.*']", []),
     (RULED + PAGER % ", events: [execution.success, 'problem.*', 'watcher.*', pipeline.recovered, 'delivery.*']",
-     [f"6:108: sinks.phone.events: {OPENS}: delivery.dead, execution.success; write {CLOSING}"]),
+     [f"6:108: sinks.phone.events: {OPENS}: delivery.dead, execution.success; {LEAVE_OUT}"]),
     (RULED + PAGER % ", events: ['account.*', execution.failed, 'pipeline.*']",
-     [f"6:108: sinks.phone.events: {OPENS}: execution.failed, pipeline.gap; write {CLOSING}"]),
+     [f"6:108: sinks.phone.events: {OPENS}: execution.failed, pipeline.gap; {LEAVE_OUT}"]),
     (RULED.replace("labels: {}", "overdue_after: {new: 1m}") + PAGER % f", {CLOSING}", []),
     # webhooks
     (BASE + HOOK.replace(f"    secret: {SECRET}\n", ""), [f"5:3: sinks.ops: {NO_SECRET}"]),
