@@ -64,7 +64,8 @@ class PagerDutyTemplate(Template):
             messages += self._of_incident(incident, batch)
         for alert in (Alert.of_delivery(each, self.public_url) for each in batch):
             if incident is None or (alert.closes and alert.is_trouble):
-                messages.append(self._trigger(alert.news(), key=alert.id, id_=alert.id))
+                news = alert if incident is None else alert.news()
+                messages.append(self._trigger(news, key=alert.id, id_=alert.id))
             if alert.type is EventType.WATCHER_TEST:
                 messages.append(self._message("resolve", key=alert.id, id_=alert.id))
         return messages
