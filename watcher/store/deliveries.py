@@ -126,7 +126,9 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
     freed: list[dict[str, Any]] = []
     for turn in turns:
         sink_id = numbers[sink(turn.lease.name)]
-        note_settled(connection, sink_id, turn.attempts)
+        of_incidents = [attempt for attempt in turn.attempts if attempt.delivery.incident is not None]
+        if of_incidents:
+            note_settled(connection, sink_id, of_incidents)
         for attempt in turn.attempts:
             is_waiting, stands = attempt.state is DeliveryState.WAITING, attempt.delivery
             first_due_at_s = stands.first_due_at_s
