@@ -90,16 +90,16 @@ def load_incident(connection: Connection, sink_id: int, key: bytes) -> Incident:
 
 
 def note_settled(connection: Connection, sink_id: int, attempts: Iterable[AttemptRecord]) -> None:
-    """Write what settled deliveries mean for their incidents.
+    """Write what settled deliveries of incidents mean for these.
 
     A problem whose opening is not sent after all leaves its incident. An incident without open problems is resolved
     once its receiver took that.
     """
     left, resolved = set[bytes](), set[bytes]()
     for delivery, state, tried in map(attrgetter("delivery", "state", "tried"), attempts):
-        if delivery.incident is not None and delivery.opens and not tried:
+        if delivery.opens and not tried:
             left.add(delivery.problem.bytes)
-        elif delivery.incident is not None and not delivery.incident.problems and state in TAKEN:
+        elif not delivery.incident.problems and state in TAKEN:
             resolved.add(delivery.incident.key.bytes)
     if left:
         connection.execute(_LEAVE, [{"of_problem": each, "of_sink": sink_id} for each in sorted(left)])
