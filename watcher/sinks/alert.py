@@ -122,7 +122,7 @@ class Alert:
     @classmethod
     def of(cls, event: Mapping[str, Any], public_url: str = "") -> "Alert":
         """Return what an event says."""
-        data = as_of_now(event["data"])
+        data = with_newest_failure(event["data"])
         execution = data.get("execution", {})
         nodes = tuple(
             (first_visible(each.get("name"), each.get("id")), first_visible(each.get("error")))
@@ -349,7 +349,7 @@ class Alert:
         return _REASONS.get(reason, reason)
 
 
-def as_of_now(data: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_newest_failure(data: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the data of an event with the newest failure in place of the execution that opened its problem."""
     if (latest := data.get("latest")) is None:
         return data

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from watcher.domain.delivery import Delivery
 from watcher.runtime.terminal import first_visible, harmless, printable
-from watcher.sinks.alert import Alert, as_of_now
+from watcher.sinks.alert import Alert, with_newest_failure
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import SinkSettings
@@ -91,7 +91,7 @@ def shows_whole_ids(console: Console) -> bool:
 
 def event_line(event: Mapping[str, Any], *, whole_ids: bool = False, note: str = "") -> Text:
     """Return one event for people: when, what, which, how long it ran, how soon that was seen, a note, and why."""
-    data = as_of_now(event["data"])
+    data = with_newest_failure(event["data"])
     execution = data.get("execution", {})
     subject, _, status = event["type"].partition(".")
     glyph, style = Alert.of(event).sign
@@ -121,7 +121,7 @@ def _seen(observed: Mapping[str, Any]) -> str:
 
 def why(data: Mapping[str, Any]) -> str:
     """Return the reason the watcher has, else the error of the first node that failed, else that of the execution."""
-    execution = as_of_now(data).get("execution", {})
+    execution = with_newest_failure(data).get("execution", {})
     if node := next(iter(execution.get("failedNodes", ())), None):
         return harmless(": ".join(filter(None, map(first_visible, (node.get("name"), node.get("error"))))))
     own = (data.get("reason"), data.get("cause"), data.get("answer"), execution.get("error"))

@@ -263,21 +263,23 @@ class Outbox:
         deliveries: list[dict[str, Any]] = []
         names: set[str] = set()
         for (entry, _), row in zip(emitted, rows, strict=True):
-            to: dict[str, int] = {}  # sinks that are sent it because they got the opening
+            others: dict[
+                str, int
+            ] = {}  # sinks that get it only because they got the opening
             if entry.event.closes or entry.event.type is EventType.PROBLEM_ACKNOWLEDGED:
                 if deliveries:  # its opening may be of this transaction
                     _DELIVERY.run(connection, *deliveries)
                     deliveries = []
                 key = {"of_problem": row["problem_id"], "now": now}
                 found = connection.execute(_SINKS_OF, key).all()  # a sink has been told of some problems twice
-                to = {each.name: each.sink_id for each in found if each.name not in entry.sinks}
+                others = {each.name: each.sink_id for each in found if each.name not in entry.sinks}
                 if entry.event.closes and any(each.waits for each in found):
                     connection.execute(_CALL_OPENING, {"lane": entry.event.lane, "now": now})
-            names.update(entry.sinks, to)
+            names.update(entry.sinks, others)
             for name in entry.sinks:
                 group = entry.groups.get(name)
                 deliveries.append(_delivery_row(entry, self.numbers[sink(name)], group, row["recorded_at"], now=now))
-            for sink_id in to.values():
+            for sink_id in others.values():
                 more = _delivery_row(entry, sink_id, None, row["recorded_at"], now=now)
                 deliveries.append(more | {"only_closes": entry.event.closes})
         if deliveries:

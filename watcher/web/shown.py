@@ -74,7 +74,7 @@ def watches(console: Console) -> Mapping[str, WatchSettings]:
 
 
 def _alert(row: AnyRow, now: datetime) -> Alert:
-    """Return the event that opened a problem, as if it told of that now, or when the problem was closed."""
+    """Return the opening of a problem with its newest failure, dated now, or when the problem was closed."""
     event = json.loads(row.body)
     data = with_latest(event["data"], ProblemChange(problem_of(row)))
     return Alert.of({**event, "data": data, "time": timestamp(from_us(row.closed_at) if row.closed_at else now)})
