@@ -263,9 +263,7 @@ class Outbox:
         deliveries: list[dict[str, Any]] = []
         names: set[str] = set()
         for (entry, _), row in zip(emitted, rows, strict=True):
-            others: dict[
-                str, int
-            ] = {}  # sinks that get it only because they got the opening
+            others: dict[str, int] = {}  # sinks that get it only because they got the opening
             if entry.event.closes or entry.event.type is EventType.PROBLEM_ACKNOWLEDGED:
                 if deliveries:  # its opening may be of this transaction
                     _DELIVERY.run(connection, *deliveries)
