@@ -157,7 +157,7 @@ async def test_what_an_account_goes_through_is_kept_and_its_pause_goes_on_ending
 async def test_of_how_an_account_and_a_sink_stand_the_last_is_kept(rig: StoreRig) -> None:
     pipeline = PipelineSnapshot({"running": 2}, {"running": START_US}, "sf", START_US, LATER, LATER, START_US)
     several = [AccountSnapshot(1.0, 0.5, 0.0), AccountSnapshot(2.0, 1.5, 30.0, {PIPELINE: pipeline})]
-    failing = SinkSnapshot("503", START_US, LATER, is_open=True)
+    failing = SinkSnapshot("503", START_US, LATER, has_failed=True)
     await rig.owned.load_account()  # so that all is written together
     await asyncio.gather(*map(rig.owned.save_snapshot, several), rig.ops.save_snapshot(failing))
     assert (await rig.owned.load_account()).snapshot == several[1]

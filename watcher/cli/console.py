@@ -27,7 +27,9 @@ WHOLE = 16
 _TIME = re.compile(r"(At|[sS]ince|[uU]ntil|oldest)$")
 _SIGNS = {
     **dict.fromkeys(("critical", "error", "dead", "failing", "degraded", "disabled"), ("✕ ", "red")),
-    **dict.fromkeys(("warning", "paused", "retrying", "held"), ("! ", "yellow")),
+    **dict.fromkeys(("warning", "paused", "retrying", "held", "silent", "overdue"), ("! ", "yellow")),
+    "in_trouble": ("✕ ", "red"),
+    "unknown": ("? ", "yellow"),
     **dict.fromkeys(("well", "delivered", "accepted"), ("✓ ", "green")),
 }
 """Words that say how something is, with the sign and the style for them."""

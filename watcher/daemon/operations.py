@@ -16,6 +16,7 @@ from watcher.daemon.reload import ConfigFollower
 from watcher.daemon.supervisor import OwnerDependencies, Supervisor
 from watcher.domain.errors import OwnershipLostError, StoreError, TransportFailedError
 from watcher.domain.event import EventType
+from watcher.domain.problems import Severity
 from watcher.sinks.protocol import SinkContext
 from watcher.store.console_store import ConsoleStore
 from watcher.store.operator_store import ActionKind, OperatorStore
@@ -100,11 +101,12 @@ class Operations:
         if monitor.failing_since is not None:
             since = clock.now() - timedelta(seconds=clock.monotonic() - monitor.failing_since)
             title = "The store takes no writes"
-            found.append(Need(kind="store", title=title, reason=monitor.problem, since=since, page="/"))
+            its = {"severity": Severity.CRITICAL, "title": title, "reason": monitor.problem, "since": since}
+            found.append(Need(kind="store", page="/", **its))
         if problems:
             title, refused_at = "The configuration is refused, the old one stays in use", self._follower.refused_at
-            count = len(problems)
-            found.append(Need(kind="config", title=title, reason=problems[0], since=refused_at, count=count, page="/"))
+            its = {"severity": Severity.ERROR, "title": title, "reason": problems[0], "since": refused_at}
+            found.append(Need(kind="config", page="/", count=len(problems), **its))
         return found
 
     async def _do(self, kind: ActionKind, name: str) -> None:

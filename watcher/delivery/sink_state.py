@@ -74,7 +74,7 @@ class SinkState:
         self.held_until = LATEST if self.disabled else self.paused_until
         self.through_at = NEVER
         self.answer = NO_ANSWER
-        self._is_through = False  # whether the last answer was a success
+        self.has_failed = backoff.failing_for_s is not None  # and nothing got through since then
         self.own_trouble: set[int] = set()  # numbers of what failed while others got through, until it is settled
         self._clock = clock
         self._served_s = record.clock_s
@@ -103,14 +103,14 @@ class SinkState:
 
     def failed(self, delivery: Delivery, answer: str) -> None:
         """Note that a delivery was tried and has not got through."""
-        self.answer, self._is_through = answer, False
+        self.answer, self.has_failed = answer, True
         if delivery.attempts and self.through_at > delivery.tried_at:
             self.own_trouble.add(delivery.number)
         self.trying(delivery)
 
     def got_through(self, at: Micros, answer: str) -> None:
         """Note a success at that time (microseconds UTC, steady). A disabled sink stays disabled."""
-        self.answer, self._is_through = answer, True
+        self.answer, self.has_failed = answer, False
         self.trying_since = None
         self.through_at = at
         if self.state == FAILING:
@@ -118,7 +118,7 @@ class SinkState:
 
     def gone(self, answer: str) -> None:
         """Note that the receiver is gone for good."""
-        self.answer, self._is_through = answer, False
+        self.answer, self.has_failed = answer, True
         self._served_s = self.clock_s()
         self.state, self.disabled, self.held_until = DISABLED, True, LATEST
 
@@ -133,7 +133,7 @@ class SinkState:
         since = self.trying_since
         if self.state is None and since is not None and self._clock.running() - since >= FAILING_AFTER_S:
             self.state = FAILING
-            self.answer = NO_ANSWER if self._is_through else self.answer
+            self.answer = self.answer if self.has_failed else NO_ANSWER
 
 
 class SinkReporter:

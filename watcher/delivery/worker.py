@@ -295,7 +295,7 @@ class DeliveryWorker:
             next_try_at = None
         elif waits_until > now:
             next_try_at = Micros(self._clock.steady_us() + round((waits_until - now) * 1e6))
-        snapshot = SinkSnapshot(state.answer, state.through_at or None, next_try_at, self._breaker.is_open)
+        snapshot = SinkSnapshot(state.answer, state.through_at or None, next_try_at, state.has_failed)
         if snapshot != self._snapshot or now - self._snapshot_at >= ALIVE_EVERY_S:
             await self._store.save_snapshot(snapshot)
             self._snapshot, self._snapshot_at = snapshot, now

@@ -34,23 +34,25 @@ class PipelineSnapshot:
 class AccountSnapshot:
     """What an account spends: requests a second that it wants, and has used over the last minute; its pipelines by id.
 
-    `longest_gap_s` is for how long the execution or list that waits longest has not been looked at.
+    `longest_gap_s` is for how long the execution or list that waits longest has not been looked at. While no request
+    succeeds, and the account is degraded for that, `known_at` is when the last one did.
     """
 
     wanted_per_s: float
     used_per_s: float
     longest_gap_s: float
     pipelines: Mapping[str, PipelineSnapshot] = field(default_factory=dict)
+    known_at: Micros | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SinkSnapshot:
     """How a sink is, beside its state: its last answer, when anything last got through, the next try.
 
-    `is_open` says that its circuit breaker is. The next try is only given while something waits.
+    `has_failed` says that nothing got through since its last failure. The next try is only given while something waits.
     """
 
     answer: str
     through_at: Micros | None = None
     next_try_at: Micros | None = None
-    is_open: bool = False
+    has_failed: bool = False

@@ -65,10 +65,19 @@ class AccountSnapshots:
             used_per_s=round((asked_count - from_count) / max(1.0, now - from_at), 2),
             longest_gap_s=round(longest_gap_s, 1),
             pipelines={pipeline: each.snapshot(names.get(pipeline)) for pipeline, each in pipelines.items()},
+            known_at=self._known_at(now) if deps.breaker.unusable else None,
         )
         if snapshot != self._written or now - self._written_at >= ALIVE_EVERY_S:
             await deps.store.save_snapshot(snapshot)
             self._written, self._written_at = snapshot, now
+
+    def _known_at(self, now: Monotonic) -> Micros | None:
+        """Return when a request last succeeded, as it was written first, perhaps by an owner before."""
+        before, success_at = self._written or self._deps.record.snapshot, self._deps.breaker.success_at
+        known_at = None if before is None else before.known_at
+        if known_at is None and success_at is not None:
+            return Micros(self._deps.clock.steady_us() - round((now - success_at) * 1e6))
+        return known_at
 
     async def _look_through(self, now: Monotonic) -> tuple[float, float]:
         """Count the open executions; return the requests wanted per second, and for how long the longest has waited."""

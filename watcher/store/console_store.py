@@ -479,7 +479,7 @@ _PROBLEM_EVENTS = _EVENTS.join(_since_then, _since_then.c.id == event.c.id).wher
 # The overview
 
 _OPEN_PROBLEMS = (
-    "SELECT problem.id, problem.kind, problem.opened_at, problem.acked_at, owner.kind AS owner_kind,"
+    "SELECT problem.id, problem.kind, problem.opened_at, acked_at, acked_until, owner.kind AS owner_kind,"
     " pipeline.name AS pipeline_name FROM problem JOIN source AS owner ON owner.id = problem.source_id"
     " LEFT JOIN source AS pipeline ON pipeline.id = problem.pipeline_id"
     " WHERE problem.closed_at IS NULL AND problem.kind {} 'execution.overdue' LIMIT :limit"

@@ -64,7 +64,7 @@ async def problems(
     """Return problems: the last opened first."""
     is_open, after = {"open": True, "closed": False, "all": None}[asked.state], _position(asked, "")
     rows, last = await console.store.problems(is_open=is_open, pipeline=pipeline, after=after, limit=asked.limit)
-    items = [models.Problem(**shown.problem(row, console.clock.now())) for row in rows]
+    items = [models.Problem(**shown.problem(console, row)) for row in rows]
     return models.Page[models.Problem](items=items, next=_cursor(last))
 
 
@@ -74,7 +74,7 @@ async def problem(console: Console, id_: str) -> models.ProblemDetail:
     if found is None:
         raise _unknown("there is no such problem, or it was closed longer ago than store.retention")
     row, told = found
-    return models.ProblemDetail(**shown.problem(row, console.clock.now()) | shown.told(console, told))
+    return models.ProblemDetail(**shown.problem(console, row) | shown.told(console, told))
 
 
 async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.Execution]:

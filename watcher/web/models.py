@@ -24,6 +24,9 @@ T = TypeVar("T")
 ENDS = {"s": "success", "f": "failed", "u": "unrecognized"}
 """The statuses of ends, by the letters of a snapshot."""
 
+ACK_COUNT = 200
+"""Problems that are acknowledged by one request, at most."""
+
 # Rows and snapshots of the store become models as they are.
 Time = Annotated[datetime, BeforeValidator(lambda at: from_us(Micros(at)) if isinstance(at, int) else at)]
 Id = Annotated[str, BeforeValidator(lambda id_: str(UUID(bytes=id_)) if isinstance(id_, bytes) else id_)]
@@ -114,7 +117,8 @@ class Problem(Answer):
     closed_at: Time | None = None
     count: int | None = Field(default=None, description="How many executions have failed (`pipeline.failing`).")
     latest: Latest | None = Field(default=None, description="The newest of them; `title` and `reason` go by it.")
-    closes_when: str | None = Field(default=None, description="What closes a `pipeline.failing` problem, in words.")
+    rule: str | None = Field(default=None, description="The rule that opens such a problem, in words.")
+    closes_when: str | None = Field(default=None, description="What closes it, in words.")
     last_ended_at: Time | None = Field(default=None, description="When an execution of its pipeline last ended.")
     account: str | None = None
     pipeline: PipelineRef | None = None
@@ -325,23 +329,34 @@ class ExecutionDetail(Execution):
 
 
 class Need(Answer):
-    """Something that needs somebody, the cause first, with the address of the page about it."""
+    """Something that needs somebody, with the address of the page about it.
+
+    The most severe come first, and of these the causes; what somebody has acknowledged comes last.
+    """
 
     kind: Literal["problem", "dead_letters", "gap", "config", "store"]
+    severity: Severity
     title: str
     reason: str
     since: Time | None = None
     count: int = 1
     page: str
+    problems: Sequence[Id] = Field(default=(), description="The problems it stands for, at most 200 of them.")
     acknowledged: bool = False
 
 
 class PipelineStatus(Answer):
-    """A watched pipeline. `ends` are the statuses of its last 60 ends by end time, oldest first, since `ends_from`."""
+    """A watched pipeline. `ends` are the statuses of its last 60 ends by end time, oldest first, since `ends_from`.
+
+    The most severe come first. `state` is its worst problem, such as `failing` or `overdue`. Without a problem it is
+    `unknown` while its account is degraded or nobody can say how it is, and `unknown_since` is since when.
+    """
 
     account: str
     id: str
     name: str | None = None
+    state: Literal["failing", "silent", "overdue", "unknown", "well"]
+    unknown_since: Time | None = None
     labels: Mapping[str, str] = {}
     runbook: str | None = None
     whole: bool
@@ -357,10 +372,11 @@ class PipelineStatus(Answer):
 
 
 class AccountStatus(Answer):
-    """An account and what it spends, in requests a second."""
+    """An account and what it spends, in requests a second. It is not known how it is since `unknown_since`."""
 
     name: str
-    state: Literal["well", "degraded"]
+    state: Literal["well", "degraded", "unknown"]
+    unknown_since: Time | None = None
     reason: str | None = Field(default=None, description="Of `account.degraded`.")
     needed: float | None = None
     used: float | None = None
@@ -371,11 +387,15 @@ class AccountStatus(Answer):
 
 
 class SinkStatus(Answer):
-    """A sink, what waits for it, and what it answered last."""
+    """A sink, what waits for it, and what it answered last. It is not known how it is since `unknown_since`.
+
+    While nothing got through since its last failure it is `in_trouble`, after 5 min `failing`.
+    """
 
     name: str
     type: str
-    state: Literal["well", "failing", "disabled", "paused"]
+    state: Literal["well", "in_trouble", "failing", "disabled", "unknown"]
+    unknown_since: Time | None = None
     waiting: int = 0
     oldest_waiting_at: Time | None = None
     dead: int = 0
@@ -391,6 +411,7 @@ class Status(Answer):
     version: str
     needs: Sequence[Need]
     open: Mapping[str, int]
+    unknown_since: Time | None = Field(default=None, description="Since when some of these counts are not known.")
     pipelines: Sequence[PipelineStatus]
     sinks: Sequence[SinkStatus]
     accounts: Sequence[AccountStatus]

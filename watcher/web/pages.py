@@ -11,6 +11,7 @@ from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urlencode
+from uuid import UUID
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -18,27 +19,38 @@ from multidict import MultiDict
 from pydantic import ValidationError
 from pydantic_core import to_json
 
+from watcher.config.checks import fits
 from watcher.config.models import Settings
+from watcher.domain.envelope import Json
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventType
-from watcher.domain.problems import Severity, severity_of
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.version import VERSION
+from watcher.sinks.settings import SilenceMatch
 from watcher.web import api
 from watcher.web.access import COOKIE, LOGIN, SESSION_S, STATIC, local_path, new_session, same_secret, token_of
-from watcher.web.models import Asked, DeliveryQuery, ExecutionQuery, PipelineStatus, ProblemQuery, Status
+from watcher.web.models import (
+    ACK_COUNT,
+    Asked,
+    DeliveryQuery,
+    Execution,
+    ExecutionQuery,
+    PipelineStatus,
+    ProblemQuery,
+    Status,
+)
 from watcher.web.server import read_body
-from watcher.web.shown import Console
+from watcher.web.shown import Console, watches
 
 NEEDS_COUNT = 10
 """Rows of what needs somebody, before the rest is one click away."""
 
+FAILED_COUNT = 10
+"""Failed executions on the page of a problem."""
+
 PIPELINES_COUNT = 100
 """Pipelines on a page: thousands would make it slow."""
-
-SEVERITIES = tuple(Severity)
-"""The worst first."""
 
 Found = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
@@ -177,14 +189,19 @@ def _read(model: type[Q], request: web.Request) -> Q:
 async def _overview(console: Console, status: Status, request: web.Request) -> Found:
     query = defaultdict(str, request.query)
     matching = [each for each in status.pipelines if _is_shown(each, query)]
-    matching.sort(key=ORDERS.get(query["sort"], ORDERS[""]))
+    if query["sort"] in ORDERS:
+        matching.sort(key=ORDERS[query["sort"]])
     page = max(1, int(query["page"])) if re.fullmatch(r"\d{1,6}", query["page"], re.ASCII) else 1
     first = (page - 1) * PIPELINES_COUNT
     shown = matching[first : first + PIPELINES_COUNT]
+    shown_needs = len(status.needs) if query["needs"] == "all" else NEEDS_COUNT
+    problems = [id_ for each in status.needs[:shown_needs] if not each.acknowledged for id_ in each.problems]
     return {
         "status": status.model_copy(update={"pipelines": shown}),
         "watched": len(status.pipelines),
-        "shown_needs": len(status.needs) if query["needs"] == "all" else NEEDS_COUNT,
+        "unknown_count": sum(each.state == "unknown" or each.unknown_since is not None for each in status.pipelines),
+        "shown_needs": shown_needs,
+        "shown_problems": problems[:ACK_COUNT],
         "first": first,
         "next_page": page + 1 if first + len(shown) < len(matching) else 0,
         "matching": len(matching),
@@ -211,15 +228,10 @@ def _name(pipeline: PipelineStatus) -> str:
 
 
 ORDERS: Mapping[str, Callable[[PipelineStatus], Any]] = {
-    "": lambda each: (
-        min((SEVERITIES.index(severity_of(EventType(kind))) for kind in each.problems), default=len(SEVERITIES)),
-        not any(kind.startswith("pipeline.") for kind in each.problems),
-        _name(each),
-    ),
     "name": _name,
     "oldest": lambda each: min((moment.timestamp() for moment in each.oldest.values()), default=float("inf")),
 }
-"""How pipelines are sorted."""
+"""How pipelines are sorted, where not by what needs somebody first."""
 
 
 def _labels(console: Console) -> Sequence[tuple[str, str]]:
@@ -243,7 +255,8 @@ async def _executions(console: Console, status: Status, request: web.Request) ->
 
 
 async def _execution(console: Console, status: Status, request: web.Request) -> Found:
-    return {"it": await api.execution(console, *request.match_info.values())}
+    it = await api.execution(console, *request.match_info.values())
+    return {"it": it, "choices": _silence_choices(console, it.account, it.pipeline.id)}
 
 
 async def _pipeline(console: Console, status: Status, request: web.Request) -> Found:
@@ -256,12 +269,41 @@ async def _pipeline(console: Console, status: Status, request: web.Request) -> F
     return {
         "it": it,
         "problems": problems.items,
+        "choices": _silence_choices(console, account, id_),
         "executions": (await api.executions(console, latest)).items,
     }
 
 
 async def _problem(console: Console, status: Status, request: web.Request) -> Found:
-    return {"it": await api.problem(console, request.match_info["id"])}
+    it = await api.problem(console, request.match_info["id"])
+    if it.account is None or it.pipeline is None:
+        return {"it": it, "failed": (), "choices": (), "silenced_until": None}
+    failed: Sequence[Execution] = ()
+    if it.kind == EventType.PIPELINE_FAILING:
+        asked = ExecutionQuery(account=[it.account], pipeline=[it.pipeline.id], status=["failed"])
+        until = it.closed_at or console.clock.now()
+        found = (await api.executions(console, asked)).items
+        failed = [each for each in found if (each.ended_at or each.since) <= until][:FAILED_COUNT]
+    of_pipeline = (each for each in status.pipelines if (each.account, each.id) == (it.account, it.pipeline.id))
+    return {
+        "it": it,
+        "failed": failed,
+        "choices": _silence_choices(console, it.account, it.pipeline.id),
+        "silenced_until": next((each.silenced_until for each in of_pipeline), None),
+    }
+
+
+def _silence_choices(console: Console, account: str, pipeline: str) -> Sequence[tuple[str, Json, int]]:
+    """Return what a silence may match around a pipeline: in words, as the API takes it, and how many pipelines."""
+    watch = watches(console).get(f"{account}/{pipeline}")
+    matches = {"this pipeline": SilenceMatch(accounts=(account,), pipelines=(UUID(pipeline),))}
+    for key, value in (watch.labels if watch else {}).items():
+        matches[f"{key}={value}"] = SilenceMatch(labels={key: value})
+    all_watches = console.settings().watch
+    return [
+        (text, match.model_dump(mode="json", exclude_defaults=True), sum(fits(each, match) for each in all_watches))
+        for text, match in matches.items()
+    ]
 
 
 async def _deliveries(console: Console, status: Status, request: web.Request) -> Found:

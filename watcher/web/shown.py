@@ -17,25 +17,30 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from watcher.config.checks import fits
-from watcher.config.models import Settings, SilenceSettings, WatchSettings
+from watcher.config.models import RulesSettings, Settings, SilenceSettings, WatchSettings
+from watcher.delivery.sink_state import FAILING_AFTER_S
 from watcher.domain.envelope import timestamp
-from watcher.domain.event import EventType
+from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import with_latest
-from watcher.domain.problems import ProblemChange, severity_of
+from watcher.domain.problems import ProblemChange, Severity, severity_of
 from watcher.domain.timestamps import Micros, from_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import first_visible
+from watcher.runtime.units import spell_duration
 from watcher.runtime.version import VERSION
 from watcher.sinks.alert import Alert, clean
 from watcher.sinks.registry import SINK_KINDS
 from watcher.store.console_store import ConsoleStore, Overview, Told
 from watcher.store.operator_store import OperatorStore
-from watcher.store.problems import problem_of
+from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
 from watcher.web import models
 from watcher.web.health import Recent
 
 DAY_US = 86_400_000_000
+
+SEVERITIES = tuple(Severity)
+"""The most severe first."""
 
 OWNED_WITHIN_US = 60_000_000
 """An owner writes its snapshot every 30 s at least: one that is older than two of these is nobody's."""
@@ -80,12 +85,15 @@ def _alert(row: AnyRow, now: datetime) -> Alert:
     return Alert.of({**event, "data": data, "time": timestamp(from_us(row.closed_at) if row.closed_at else now)})
 
 
-def problem(row: AnyRow, now: datetime) -> dict[str, Any]:
-    """Return the fields of a problem, in the words of the event that opened it."""
+def problem(console: Console, row: AnyRow) -> dict[str, Any]:
+    """Return the fields of a problem, in the words of the event that opened it, and by the rule as it is now."""
     said: dict[str, Any] = {"title": row.kind, "reason": ""}
+    now = console.clock.now()
     if row.body is not None:
         alert = _alert(row, now)
         said = {**alert.data, "title": alert.title, "reason": clean(alert.error), "link": alert.link}
+        rule, closes_when = _rule(EventType(row.kind), alert.data, watches(console).get(row.pipeline_name), console)
+        said |= {"rule": rule, "closes_when": said.get("closesWhen", closes_when)}
     pipeline = {"id": (row.pipeline_name or "").rpartition("/")[2], **said.get("pipeline", {})}
     acked = {"at": row.acked_at, "until": row.acked_until, "by": row.acked_by, "comment": row.acked_comment}
     return {
@@ -96,8 +104,50 @@ def problem(row: AnyRow, now: datetime) -> dict[str, Any]:
         "count": row.failed_count or None,
         "latest": said.get("latest"),
         "pipeline": pipeline if row.pipeline_name else None,
-        "acknowledged": acked if row.acked_at else None,
+        "acknowledged": acked if (row.closed_at and row.acked_at) or _is_acknowledged(row, now) else None,
     }
+
+
+def _is_acknowledged(row: AnyRow, now: datetime) -> bool:
+    """Return whether somebody has taken a problem, for now."""
+    until = acked_until(row)
+    return until is not None and until > now
+
+
+_CLOSES_WHEN = {
+    EventType.PIPELINE_SILENT: "an execution starts",
+    EventType.EXECUTION_OVERDUE: "the execution leaves this status",
+    EventType.ACCOUNT_DEGRADED: "a request succeeds",
+    EventType.SINK_FAILING: "a delivery gets through",
+    EventType.SINK_DISABLED: "somebody enables the sink and a delivery gets through",
+}
+
+
+def _rule(
+    kind: EventType, data: Mapping[str, Any], watch: WatchSettings | None, console: Console
+) -> tuple[str | None, str | None]:
+    """Return which rule opens such a problem and what closes it, in words. A rule that was removed has none."""
+    rules, polling = (watch and watch.rules) or RulesSettings(), console.settings().polling
+    rule, closes_when, failing = None, _CLOSES_WHEN.get(kind), rules.failing
+    if kind is EventType.PIPELINE_FAILING and failing is not None:
+        rule = f"{failing.consecutive} executions in a row failed"
+        if failing.rate is not None:
+            last = f"the last {failing.of_last} executions that ended within {spell_duration(failing.within_s)}"
+            rule = f"{100 * failing.rate:g} % or more of {last} failed, once there are {failing.at_least}"
+    elif kind is EventType.PIPELINE_SILENT and rules.silent_s is not None:
+        rule = f"no execution started for {spell_duration(rules.silent_s)}"
+    elif kind is EventType.EXECUTION_OVERDUE and "limitSeconds" in data:
+        rule = f"{data['execution']['status']} for longer than {spell_duration(data['limitSeconds'])}"
+    elif kind is EventType.ACCOUNT_DEGRADED and data.get("reason") == AccountTrouble.OVER_BUDGET:
+        rule = f"polls are further apart than {spell_duration(polling.max_interval_s)} for 5 m"
+        closes_when = "polls are in time again"
+    elif kind is EventType.ACCOUNT_DEGRADED:
+        rule = f"the key is refused, or no request succeeded for {spell_duration(polling.degraded_after_s)}"
+    elif kind is EventType.SINK_FAILING:
+        rule = f"nothing got through for {spell_duration(FAILING_AFTER_S)}"
+    elif kind is EventType.SINK_DISABLED:
+        rule = "the receiver answered 410 Gone"
+    return rule, closes_when
 
 
 def execution(row: AnyRow, watches: Mapping[str, WatchSettings]) -> dict[str, Any]:
@@ -220,23 +270,35 @@ async def find_status(console: Console) -> models.Status:
     """Return the first view."""
     settings, now = console.settings(), console.clock.steady_us()
     found = await console.store.overview(since=Micros(now - DAY_US))
-    problems = [models.Problem(**problem(row, console.clock.now())) for row in found.problems]
+    troubles = console.troubles()
+    stuck_since = next((each.since for each in troubles if each.kind == "store"), None)
     kept_back = await silences(console)
     silent = [
         (each.match, each.until)
         for each in kept_back
         if each.active and each.until and not (each.match.sinks or each.match.events)
     ]
-    sources: dict[tuple[str, str], dict[str, Any]] = defaultdict(dict)
+    sources = defaultdict[tuple[str, str], dict[str, Any]](lambda: {"is_unknown": True})
     for row in found.sources:
-        as_of = row.written_at if (row.written_at or 0) > now - OWNED_WITHIN_US else None
-        sources[row.kind, row.name] = {**row._asdict(), **json.loads(row.body or b"{}"), "as_of": as_of}
+        is_old = (row.written_at or 0) <= now - OWNED_WITHIN_US
+        sources[row.kind, row.name] = {
+            **row._asdict(),
+            **json.loads(row.body or b"{}"),
+            "as_of": None if is_old else row.written_at,
+            "is_unknown": is_old or stuck_since is not None,
+            "unknown_since": row.written_at if is_old else stuck_since,
+        }
     accounts = {name: sources["account", name] for name in settings.accounts}
     of_pipelines = _by_pipeline([*found.others, *found.overdue])
     pipelines: list[models.PipelineStatus] = []
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
-        stands = accounts[watch.account].get("pipelines", {}).get(id_, {})
+        account = accounts[watch.account]
+        is_unknown, unknown_since = account["is_unknown"], account.get("unknown_since")
+        if not is_unknown and account["state"] not in (None, AccountTrouble.OVER_BUDGET):
+            is_unknown, unknown_since = True, account.get("known_at")
+        stands = account.get("pipelines", {}).get(id_, {})
+        kinds = sorted({row.kind for row in of_pipelines[name]}, key=_rank)
         pipelines.append(
             models.PipelineStatus(
                 account=watch.account,
@@ -244,25 +306,31 @@ async def find_status(console: Console) -> models.Status:
                 labels=watch.labels,
                 runbook=watch.runbook,
                 whole=not watch.executions,
-                problems=tuple(dict.fromkeys(row.kind for row in of_pipelines[name])),
+                problems=tuple(kinds),
+                state=kinds[0].partition(".")[2] if kinds else "unknown" if is_unknown else "well",
+                unknown_since=unknown_since,
                 silenced_until=max((end for match, end in silent if fits(watch, match)), default=None),
                 **stands | {"name": watch.name or stands.get("name")},
             )
         )
+    pipelines.sort(key=lambda each: (_rank(each.problems[0]) if each.problems else LAST, (each.name or each.id).lower()))
     opened = Counter[str]()
     for each in pipelines:
         opened.update(each.open)
     names = {f"{each.account}/{each.id}": each.name or each.id for each in pipelines}
+    needs = [*troubles, *_needs(console, found, names)]
     return models.Status(
         version=VERSION,
-        needs=[*console.troubles(), *_needs(found, problems, names, console.clock.now())],
+        needs=sorted(needs, key=lambda need: (need.acknowledged, SEVERITIES.index(need.severity))),
         open=opened,
+        unknown_since=min((each.unknown_since for each in pipelines if each.unknown_since), default=None),
         pipelines=pipelines,
         sinks=[_sink(console, name, sources["sink", name], found, now) for name in settings.sinks],
         accounts=[
             models.AccountStatus(
                 name=name,
-                state="degraded" if row.get("state") else "well",
+                state="degraded" if row.get("state") else "unknown" if row["is_unknown"] else "well",
+                unknown_since=row.get("unknown_since"),
                 reason=row.get("state"),
                 needed=row.get("wanted_per_s"),
                 used=row.get("used_per_s"),
@@ -277,6 +345,14 @@ async def find_status(console: Console) -> models.Status:
     )
 
 
+LAST = (len(SEVERITIES), False)
+
+
+def _rank(kind: str) -> tuple[int, bool]:
+    """Return the place of a problem's kind among all: the most severe first, and those of executions last."""
+    return SEVERITIES.index(severity_of(EventType(kind))), kind == EventType.EXECUTION_OVERDUE
+
+
 def _by_pipeline(rows: Iterable[AnyRow]) -> Mapping[str, list[AnyRow]]:
     found: dict[str, list[AnyRow]] = defaultdict(list)
     for row in rows:
@@ -286,12 +362,13 @@ def _by_pipeline(rows: Iterable[AnyRow]) -> Mapping[str, list[AnyRow]]:
 
 def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, now: Micros) -> models.SinkStatus:
     settings = console.settings().sinks[name]
-    is_paused = (row.get("paused_until") or 0) > now or row.get("is_open")
+    now_known = "unknown" if row["is_unknown"] else "in_trouble" if row.get("has_failed") else "well"
     waiting, dead = found.backlog.get(name), found.dead.get(name)
     return models.SinkStatus(
         name=name,
         type=next(kind for kind, model in SINK_KINDS.items() if isinstance(settings, model)),
-        state=row.get("state") or ("paused" if is_paused else "well"),
+        state=row.get("state") or now_known,
+        unknown_since=row.get("unknown_since"),
         waiting=0 if waiting is None else waiting.pending_count,
         oldest_waiting_at=min(now, waiting.oldest_at) if waiting and waiting.oldest_at else None,
         dead=0 if dead is None else dead.all_count,
@@ -302,18 +379,20 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
     )
 
 
-def _needs(
-    found: Overview, problems: Sequence[models.Problem], names: dict[str, str], now: datetime
-) -> Sequence[models.Need]:
+def _needs(console: Console, found: Overview, names: Mapping[str, str]) -> Sequence[models.Need]:
     """Return what needs somebody, causes first: problems of accounts and of sinks, from which others may follow."""
+    now = console.clock.now()
+    problems = [models.Problem(**problem(console, row)) for row in found.problems]
     of_problems = [
         models.Need(
             kind="problem",
+            severity=each.severity,
             title=each.title,
             reason=each.reason,
             since=each.opened_at,
             count=each.count or 1,
             page=f"/problems/{each.id}",
+            problems=[each.id],
             acknowledged=each.acknowledged is not None,
         )
         for each in problems
@@ -322,6 +401,7 @@ def _needs(
     dead = [
         models.Need(
             kind="dead_letters",
+            severity=severity_of(EventType.DELIVERY_DEAD),
             title=f"Sink {name}: {row.late_count:,} dead letter{'s' if row.late_count > 1 else ''}",
             reason="given up within the last 24 h; send them again once their receiver takes them",
             since=row.since_at,
@@ -335,18 +415,24 @@ def _needs(
     late = [
         models.Need(
             kind="problem",
+            severity=severity_of(EventType.EXECUTION_OVERDUE),
             title=f"{names.get(name, name)}: {len(rows):,} overdue",
             reason=dwells.get(name, ""),
             since=min(row.opened_at for row in rows),
             count=len(rows),
             page=f"/pipelines/{name}" if len(rows) > 1 else f"/problems/{UUID(bytes=rows[0].id)}",
-            acknowledged=all(row.acked_at for row in rows),
+            problems=[row.id for row in rows[: models.ACK_COUNT]],
+            acknowledged=is_acknowledged,
         )
-        for name, rows in _by_pipeline(found.overdue).items()
+        for is_acknowledged in (False, True)
+        for name, rows in _by_pipeline(
+            row for row in found.overdue if _is_acknowledged(row, now) is is_acknowledged
+        ).items()
     ]
     missed = [
         models.Need(
             kind="gap",
+            severity=severity_of(EventType.PIPELINE_GAP),
             title=alert.title,
             reason=clean(alert.error),
             since=rows[-1].recorded_at,

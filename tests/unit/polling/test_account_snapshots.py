@@ -308,7 +308,7 @@ async def test_a_sink_says_how_it_is_and_when_it_tries_again(path: Path) -> None
     await rig.go()
     await rig.worker.flush()
     _, snapshot = written(path, "sink")
-    assert (snapshot.answer, snapshot.is_open, snapshot.through_at) == ("500", True, through_at)
+    assert (snapshot.answer, snapshot.has_failed, snapshot.through_at) == ("500", True, through_at)
     assert snapshot.next_try_at > rig.clock.steady_us()
     rig.sink.answer = lambda _: GONE
     await rig.go_for(60)

@@ -28,17 +28,21 @@ async def numbers(desk: Desk, query: str) -> list[int]:
     return [int(each["id"][-3:]) for each in page["items"]]
 
 
-async def test_the_status_says_what_needs_somebody_causes_first(desk: Desk) -> None:
-    desk.troubles.append(Need(kind="config", title="The new file is refused", reason="2 mistakes", page="/"))
+async def test_the_status_says_what_needs_somebody_the_worst_first(desk: Desk) -> None:
+    desk.troubles.append(
+        Need(kind="config", severity="error", title="The new file is refused", reason="2 mistakes", page="/")
+    )
     status = await desk.found("/status")
     assert [(each["kind"], each["title"], each["page"]) for each in status["needs"]] == [
-        ("config", "The new file is refused", "/"),
         ("problem", "Account default: the API cannot be used", f"/problems/{DEGRADED}"),
+        ("config", "The new file is refused", "/"),
         ("dead_letters", "Sink ops: 1 dead letter", "/deliveries?state=dead&sink=ops"),
         ("problem", "Sales agent: 1 overdue", f"/problems/{OVERDUE}"),
         ("gap", "Sales agent: executions may have been missed", f"/pipelines/default/{PIPELINE}"),
     ]
-    assert status["needs"][1]["reason"] == "it cannot be reached (timeout)"
+    account, _, _, overdue, _ = status["needs"]
+    assert (account["reason"], account["problems"]) == ("it cannot be reached (timeout)", [str(DEGRADED)])
+    assert (overdue["severity"], overdue["problems"], overdue["acknowledged"]) == ("warning", [str(OVERDUE)], False)
     assert status["open"] == {"running": 2, "paused": 1}
 
 
@@ -53,7 +57,7 @@ async def test_the_status_says_how_everything_stands(desk: Desk) -> None:
     assert named["name"] == "Support triage"  # the API's, for the file has none
     sinks = {each["name"]: each for each in status["sinks"]}
     assert (sinks["ops"]["state"], sinks["ops"]["answer"], sinks["ops"]["dead"]) == ("disabled", "410", 1)
-    assert (sinks["chat"]["state"], sinks["chat"]["type"], "asOf" in sinks["chat"]) == ("well", "webhook", False)
+    assert (sinks["chat"]["state"], sinks["chat"]["type"], "asOf" in sinks["chat"]) == ("unknown", "webhook", False)
     (account,) = status["accounts"]
     assert (account["state"], account["reason"]) == ("degraded", "unreachable")
     assert (account["needed"], account["allowed"]) == (3.6, 5.0)

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from stores import START_US, claim
 
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import LatestFailure, Problem, ProblemChange
-from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
+from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros, from_us
 from watcher.domain.watch import Cursor
 from watcher.store.changes import SourceChange
@@ -28,6 +28,7 @@ from watcher.store.tables import problem, snapshot
 from watcher.web import pages
 from watcher.web.models import Need
 
+SALES: dict[str, Any] = {"pipeline": PIPELINE, "account": "default", "name": "Sales agent", "labels": {"team": "sales"}}
 PAGES = (
     "/",
     "/executions",
@@ -106,13 +107,16 @@ async def test_the_first_page_says_what_needs_somebody_how_all_stands_and_what_t
         "silent now",
     ):
         assert words in says, words
-    assert f"/api/v1/problems/{OVERDUE}/ack" in page.values("button", "data-url")
+    each_and_all = [[DEGRADED], [OVERDUE], [DEGRADED, OVERDUE]]
+    assert [{"ids": list(map(str, ids))} for ids in each_and_all] == [
+        json.loads(body) for body in page.values("button", "data-body") if "ids" in body and "sink" not in body
+    ]
     (label,) = [each for each in page.values("svg", "aria-label") if each.startswith("last 5 ended")]
     assert label == "last 5 ended: 3 success, 1 failed, 1 unrecognized, the newest unrecognized"
     assert "(4) clerk-watcher" in says
 
 
-async def test_causes_come_first_accounts_then_sinks_then_what_may_follow_from_them(desk: Desk) -> None:
+async def test_the_worst_comes_first_and_of_those_the_causes(desk: Desk) -> None:
     account, chat = await claim(desk.store, "account", "default"), await claim(desk.store, "sink", "chat")
     failing, silent = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT
     source = f"/accounts/default/pipelines/{PIPELINE}"
@@ -128,9 +132,9 @@ async def test_causes_come_first_accounts_then_sinks_then_what_may_follow_from_t
     assert "7 need you" in page.says()
     assert titles[:7] == [
         "Account default: the API cannot be used",
+        "Sales agent keeps failing",
         "Sink ops is failing (503)",
         "Sink ops: 1 dead letter",
-        "Sales agent keeps failing",
         "Sales agent is silent: nothing starts",
         "Sales agent: 1 overdue",
         "Sales agent: executions may have been missed",
@@ -173,10 +177,13 @@ async def test_an_end_is_shown_by_when_it_was_and_says_if_it_was_seen_later(desk
     assert (four_minutes.total_seconds(), it["finishedAt"]) == (240, "2026-11-24T12:00:31Z")  # the API's own date
 
 
-async def test_a_problem_can_be_taken_and_silenced_by_its_labels(desk: Desk) -> None:
+async def test_a_problem_can_be_acknowledged_and_its_pipeline_silenced_or_those_of_a_label(desk: Desk) -> None:
     page = await shown(desk, f"/problems/{OVERDUE}")
     assert {f"/api/v1/problems/{OVERDUE}/ack", "/api/v1/silences"} == set(page.values("form", "data-url"))
-    assert '{"match": {"labels": {"team": "sales"}}}' in page.values("form", "data-body")
+    of_pipeline, of_label = (json.loads(each) for each in page.values("option", "value") if each.startswith("{"))
+    assert of_pipeline == {"accounts": ["default"], "pipelines": [PIPELINE]}
+    assert of_label == {"labels": {"team": "sales"}}
+    assert "this pipelineteam=sales: 1 pipeline" in page.says()
     async with desk.session.post(f"/api/v1/problems/{OVERDUE}/ack", json={"by": "ana", "comment": "mine"}) as answer:
         assert answer.status == 200
     assert "by ana: mine" in (await shown(desk, f"/problems/{OVERDUE}")).says()
@@ -307,7 +314,7 @@ async def test_what_others_called_something_is_shown_and_does_nothing(tmp_path: 
         known = {name for path in PAGES for name, _ in (await shown(desk, path)).tags}
     (tmp_path / "hostile").mkdir()
     async with a_desk(tmp_path / "hostile", watch=[watch, SETTINGS["watch"][1]]) as desk:  # type: ignore[index]
-        desk.troubles.append(Need(kind="config", title=HOSTILE, reason=HOSTILE, page="/"))
+        desk.troubles.append(Need(kind="config", severity="error", title=HOSTILE, reason=HOSTILE, page="/"))
         account = await claim(desk.store, "account", "default")
         nodes = [{"id": HOSTILE, "name": HOSTILE, "error": HOSTILE}]
         block = {"id": execution_id(9), "status": "failed", "error": HOSTILE, "failedNodes": nodes, "goals": [HOSTILE]}
@@ -336,6 +343,203 @@ async def test_a_pipeline_shows_its_own_problems_and_no_others(tmp_path: Path) -
         assert str(OVERDUE) in (page := (await get(desk, f"/pipelines/default/{PIPELINE}")).body)
         assert str(DEGRADED) not in page
         assert str(OVERDUE) not in (await get(desk, f"/pipelines/default/{NAMED}")).body
+
+
+FAILING = EventType.PIPELINE_FAILING
+RULES = [
+    (
+        FAILING,
+        {"failing": {"rate": "20%"}},
+        {},
+        "20 % or more of the last 20 executions that ended within 1 d failed, once there are 5",
+        None,
+    ),
+    (
+        FAILING,
+        {"failing": {"consecutive": 3}},
+        {"closesWhen": "they succeed"},
+        "3 executions in a row failed",
+        "they succeed",
+    ),
+    (FAILING, {"silent": "6h"}, {}, None, None),
+    (EventType.PIPELINE_SILENT, {"silent": "6h"}, {}, "no execution started for 6 h", "an execution starts"),
+    (EventType.PIPELINE_SILENT, None, {}, None, "an execution starts"),
+    (
+        EventType.EXECUTION_OVERDUE,
+        None,
+        {"limitSeconds": 900, "overdueSeconds": 0.2},
+        "running for longer than 15 m",
+        "the execution leaves this status",
+    ),
+    (
+        EventType.ACCOUNT_DEGRADED,
+        None,
+        {"reason": "unauthorized"},
+        "the key is refused, or no request succeeded for 1 m",
+        "a request succeeds",
+    ),
+    (
+        EventType.ACCOUNT_DEGRADED,
+        None,
+        {"reason": "over_budget"},
+        "polls are further apart than 1 m for 5 m",
+        "polls are in time again",
+    ),
+    (EventType.SINK_FAILING, None, {}, "nothing got through for 5 m", "a delivery gets through"),
+    (
+        EventType.SINK_DISABLED,
+        None,
+        {},
+        "the receiver answered 410 Gone",
+        "somebody enables the sink and a delivery gets through",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "rules", "data", "rule", "closes_when"), RULES)
+async def test_a_problem_says_its_rule_and_what_closes_it(
+    kind: EventType, rules: Any, data: dict[str, Any], rule: str | None, closes_when: str | None, tmp_path: Path
+) -> None:
+    watch = [SALES | ({"rules": rules} if rules else {})]
+    async with a_desk(tmp_path, watch=watch) as desk:
+        owner = "sink" if kind.startswith("sink.") else "account"
+        pipeline = None if kind.startswith(("sink.", "account.")) else PIPELINE
+        lease, id_ = await claim(desk.store, owner, "chat" if owner == "sink" else "default"), UUID(int=9)
+        opens = entry(kind, number=50, sequence=2, data=data | {"problem": problem_block(kind) | {"id": str(id_)}})
+        opened = Problem(id_, kind, from_us(START_US), EventKey(opens.event.stream, 2))
+        change = SourceChange(
+            lease,
+            0 if owner == "sink" else 1,
+            2,
+            None,
+            (opens,),
+            (ProblemChange(opened, is_new=True),),
+            pipeline=pipeline,
+        )
+        await desk.store.record(change)
+        found = await desk.found(f"/problems/{id_}")
+        assert (found.get("rule"), found.get("closesWhen")) == (rule, closes_when)
+        says = (await shown(desk, f"/problems/{id_}")).says()
+        assert (f"Rule: {rule}." in says, f"Closes when {closes_when}" in says) == (
+            rule is not None,
+            closes_when is not None,
+        )
+
+
+async def test_the_page_of_a_failing_pipeline_lists_its_failures_until_it_recovered(tmp_path: Path) -> None:
+    id_, kind = UUID(int=9), EventType.PIPELINE_FAILING
+    async with a_desk(tmp_path) as desk:
+        account = await claim(desk.store, "account", "default")
+        opens = entry(kind, sequence=2, data={"problem": problem_block(kind) | {"id": str(id_)}})
+        opened = Problem(id_, kind, from_us(Micros(desk.clock.us)), EventKey(opens.event.stream, 2))
+        change = SourceChange(account, 1, 2, None, (opens,), (ProblemChange(opened, is_new=True),), pipeline=PIPELINE)
+        await desk.store.record(change)
+        shown_of = {}
+        for number, closed_at in ((40, None), (41, from_us(Micros(desk.clock.us + 30_000_000)))):
+            desk.clock.us += 60_000_000
+            await desk.store.record(executed(account, "execution.failed", number=number, ended_at=desk.clock.us))
+            if closed_at:
+                await desk.store.record(
+                    replace(change, before=2, entries=(), problems=(ProblemChange(opened, closed_at),))
+                )
+            page = await shown(desk, f"/problems/{id_}")
+            shown_of[number] = [
+                href[-3:] for href in page.values("a", "href") if href.startswith("/executions/default/")
+            ]
+        assert shown_of[40][:1] == ["040"]
+        assert "040" not in shown_of[41]
+        assert "041" not in shown_of[41]
+        assert shown_of[41]
+
+
+@pytest.mark.parametrize(("until_s", "needs"), [(None, 3), (60, 3), (-60, 4)])
+async def test_an_acknowledgement_holds_until_its_time_is_over(until_s: int | None, needs: int, desk: Desk) -> None:
+    until = None if until_s is None else desk.clock.us + until_s * 1_000_000
+    taken = update(problem).where(problem.c.id == OVERDUE.bytes).values(acked_at=desk.clock.us, acked_until=until)
+    await desk.store.write(lambda connection: connection.execute(taken))
+    assert f"{needs} need you" in (await shown(desk, "/")).says()
+    assert ("acknowledged" in await desk.found(f"/problems/{OVERDUE}")) is (needs == 3)
+    of_overdue = [each for each in (await desk.found("/status"))["needs"] if str(OVERDUE) in each.get("problems", ())]
+    assert [each["acknowledged"] for each in of_overdue] == [needs == 3]
+
+
+async def test_a_problem_says_until_when_its_pipeline_is_silenced(desk: Desk) -> None:
+    assert "Silenced until Nov 25 00:00:00 UTC" in (await shown(desk, f"/problems/{OVERDUE}")).says()
+
+
+async def save(desk: Desk, source: Source, body: AccountSnapshot | SinkSnapshot, *, age_s: int = 0) -> None:
+    """Write how an account or a sink stood that many seconds ago."""
+    row = {
+        "source_id": await desk.store.number_of(source),
+        "written_at": desk.clock.us - age_s * 1_000_000,
+        "body": json.dumps(asdict(body)).encode(),
+    }
+    await desk.store.write(lambda connection: connection.execute(insert(snapshot), row))
+
+
+UNKNOWN = [
+    ({}, 0, "unreachable", ("unknown", "degraded", "well"), "2026-11-23T23:50:00Z"),
+    ({}, 0, None, ("well", "well", "well"), None),
+    ({}, 0, "over_budget", ("well", "degraded", "well"), None),
+    ({}, 61, None, ("unknown", "unknown", "unknown"), "2026-11-23T23:58:59Z"),
+    ({"kind": "store", "severity": "critical"}, 0, None, ("unknown", "unknown", "unknown"), "2026-11-23T23:55:00Z"),
+    ({"kind": "config", "severity": "error"}, 0, None, ("well", "well", "well"), None),
+]
+
+
+@pytest.mark.parametrize(("trouble", "age_s", "state", "states", "since"), UNKNOWN)
+async def test_what_is_not_known_now_is_unknown_and_never_well(
+    trouble: dict[str, str], age_s: int, state: str | None, states: tuple[str, ...], since: str | None, tmp_path: Path
+) -> None:
+    async with a_desk(tmp_path, is_filled=False) as desk:
+        if trouble:
+            began = desk.clock.now() - timedelta(minutes=5)
+            desk.troubles.append(
+                Need.model_validate({"title": "x", "reason": "", "page": "/", "since": began, **trouble})
+            )
+        known_at = Micros(desk.clock.us - 600_000_000)
+        snapshots: dict[Source, AccountSnapshot | SinkSnapshot] = {
+            Source("account", "default"): AccountSnapshot(
+                1.0, 1.0, 0.0, {PIPELINE: PipelineSnapshot({"running": 3})}, known_at
+            ),
+            Source("sink", "ops"): SinkSnapshot("204", Micros(desk.clock.us)),
+        }
+        for source, body in snapshots.items():
+            await save(desk, source, body, age_s=age_s)
+        if state:
+            lease = await claim(desk.store, "account", "default")
+            await desk.store.record(SourceChange(lease, 0, 1, state, ()))
+        found = await desk.found("/status")
+        (sink,) = [each for each in found["sinks"] if each["name"] == "ops"]
+        first, account = found["pipelines"][0], found["accounts"][0]
+        assert (first["state"], account["state"], sink["state"]) == states
+        assert (found.get("unknownSince"), first.get("unknownSince")) == (since, since)
+        says = (await shown(desk, "/")).says()
+        assert ("2 of 2 pipelines unknown since" in says) is (since is not None)
+        assert "replica" not in says
+        assert ("✓ 3 sinks well" in says) is False  # nothing is known of the two others
+
+
+@pytest.mark.parametrize(
+    ("body", "recorded", "state"),
+    [
+        (SinkSnapshot("400", Micros(START_US), has_failed=True), None, "in_trouble"),
+        (SinkSnapshot("503", has_failed=True), "failing", "failing"),
+        (SinkSnapshot("410", has_failed=True), "disabled", "disabled"),
+        (SinkSnapshot("204", Micros(START_US)), None, "well"),
+        (SinkSnapshot("none"), None, "well"),
+    ],
+)
+async def test_a_sink_is_not_well_while_nothing_got_through_since_its_last_failure(
+    body: SinkSnapshot, recorded: str | None, state: str, tmp_path: Path
+) -> None:
+    async with a_desk(tmp_path, is_filled=False) as desk:
+        lease = await claim(desk.store, "sink", "ops")
+        await desk.store.record(SourceChange(lease, 0, 1, recorded, ()))
+        await save(desk, Source("sink", "ops"), body)
+        (sink,) = [each for each in (await desk.found("/status"))["sinks"] if each["name"] == "ops"]
+        assert sink["state"] == state
+        assert (state.replace("_", " ") in (await shown(desk, "/")).says().partition("Sinks")[2]) is (state != "well")
 
 
 async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_on_the_next(tmp_path: Path) -> None:
@@ -378,7 +582,8 @@ async def test_a_problem_of_a_pipeline_that_fails_says_its_newest_failure_and_wh
         "closesWhen": "3 succeeded",
         "execution": failed,
     }
-    async with a_desk(tmp_path) as desk:
+    watch = [SALES | {"rules": {"failing": {"consecutive": 3}}}]
+    async with a_desk(tmp_path, watch=watch) as desk:
         opening = entry(EventType.PIPELINE_FAILING, sequence=2, data=said)
         opened = Problem(id_, EventType.PIPELINE_FAILING, from_us(START_US), EventKey(opening.event.stream, 2))
         at = Micros(desk.clock.us - 5_000_000)
@@ -391,12 +596,13 @@ async def test_a_problem_of_a_pipeline_that_fails_says_its_newest_failure_and_wh
             await desk.store.record(change)
             says = (await shown(desk, f"/problems/{id_}")).says()
             assert ("Closes when 3 succeeded; no execution has ended for 4 m" in says) is problem.is_new
+            assert "Rule: 3 executions in a row failed." in says
             assert "keeps failing, last at Greeting" in says
             if problem.is_new:
                 await desk.store.record(replace(change, before=2, entries=(), problems=(ProblemChange(counted),)))
                 desk.clock.us += 2_000_000
                 needs = (await shown(desk, "/")).says()
-                assert "Sales agent keeps failing, last at Lookup 28upstream returned 404" in needs
+                assert "Sales agent keeps failing, last at Lookup 28 failed upstream returned 404" in needs
                 says = (await shown(desk, f"/problems/{id_}")).says()
                 assert "keeps failing, last at Lookup upstream returned 404" in says
                 assert re.search(r"28 failed, the newest \d+ s ago: 9a1b", says)
@@ -428,7 +634,9 @@ async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None
         number = await desk.store.number_of(Source("account", "default"))
         written = update(snapshot).where(snapshot.c.source_id == number).values(body=body)
         await desk.store.write(lambda connection: connection.execute(written))
-        desk.troubles += [Need(kind="problem", title="Something fails", reason="x" * 120, page="/problems/x")] * 10
+        desk.troubles += [
+            Need(kind="problem", severity="error", title="Something fails", reason="x" * 120, page="/problems/x")
+        ] * 10
         got = await get(desk, "/")
         loaded = [*got.page.values("script", "src"), *got.page.values("link", "href")]
         files = [(await get(desk, path)).body for path in loaded if not path.endswith(".svg")]

@@ -45,10 +45,13 @@ EXAMPLES = (
 
 OPEN = {"new": "○", "running": "▶", "paused": "‖"}
 PIPELINE_FIELDS = ("state", "name", *(f"open.{each}" for each in OPEN), "oldest", "succeeded", "lastFailedAt")
-ROW_FIELDS = ("account", "id", *PIPELINE_FIELDS, "lastStartedAt", "lastEndedAt", "problems", "silencedUntil")
-NEED_FIELDS = ("title", "count", "reason", "since", "acknowledged")
-SINK_FIELDS = ("state", "name", "waiting", "dead", "answer", "nextTryAt")
-ACCOUNT_FIELDS = ("state", "name", "used", "needed", "allowed", "reason")
+ROW_FIELDS = (
+    *("account", "id", *PIPELINE_FIELDS),
+    *("lastStartedAt", "lastEndedAt", "problems", "silencedUntil", "unknownSince"),
+)
+NEED_FIELDS = ("severity", "title", "failed", "reason", "since", "acknowledged")
+SINK_FIELDS = ("state", "name", "unknownSince", "waiting", "dead", "answer", "nextTryAt")
+ACCOUNT_FIELDS = ("state", "name", "unknownSince", "used", "needed", "allowed", "reason")
 EVENT_FIELDS = ("time", "type", "data.account", "data.pipeline.id", "data.pipeline.name", "subject", "reason", "id")
 ACK_FIELDS = ("acknowledged.by", "acknowledged.until")
 PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", *ACK_FIELDS, "count")
@@ -74,7 +77,8 @@ def status(
 ) -> None:
     """Show what needs somebody, and how everything stands.
 
-    Piped, it is a row per pipeline. Exit codes: 0 done, 1 with --fail-on attention.
+    Piped, it is a row per pipeline; then, after an empty line, a row for each thing that needs somebody.
+    Exit codes: 0 done, 1 with --fail-on attention.
     """
     console, daemon = console_on(sys.stdout), find_daemon(config, url=url)
     if watch and (as_json or not sys.stdout.isatty() or console.is_dumb_terminal):
@@ -84,6 +88,9 @@ def status(
         put(json.dumps(found))
     elif not sys.stdout.isatty():
         print_list(ROW_FIELDS, map(_pipeline, found["pipelines"]))
+        if found["needs"]:
+            put()
+            print_list(NEED_FIELDS, map(_need, found["needs"]))
     elif not watch:
         console.print(_overview(found, console=console))
     else:
@@ -103,18 +110,18 @@ def status(
 
 
 def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> RenderableType:
-    needs = found["needs"]
+    needs, open_count = found["needs"], sum(not need["acknowledged"] for need in found["needs"])
     counts = "   ".join(f"{sign} {name} {found['open'].get(name, 0):,}" for name, sign in OPEN.items())
     head = f"clerk-watcher {found['version']}   open {sum(found['open'].values()):,}:  {counts}"
-    verdict = (f"✕ {len(needs):,} need you", "red") if needs else ("✓ nothing needs you", "green")
-    lines = ((failure, "bold red"), (head, ""), verdict)
+    verdict = (f"✕ {open_count:,} need you", "red") if open_count else ("✓ nothing needs you", "green")
+    unknown = f"? some of it unknown for {age(found['unknownSince'])}" if "unknownSince" in found else ""
+    lines = ((failure, "bold red"), (head, ""), (unknown, "yellow"), verdict)
     parts: list[RenderableType] = [Text(printed(text, console=console), style) for text, style in lines if text]
-    pipelines = sorted(map(_pipeline, found["pipelines"]), key=lambda each: (each["state"] == "well", each["name"]))
-    parts.append(table(NEED_FIELDS, needs[:NEEDS_SHOWN], console=console))
+    parts.append(table(NEED_FIELDS, [*map(_need, needs[:NEEDS_SHOWN])], console=console))
     if len(needs) > NEEDS_SHOWN:
         parts.append(f"and {len(needs) - NEEDS_SHOWN:,} more: watcher problems")
     for fields, items in (
-        (PIPELINE_FIELDS, pipelines),
+        ((*PIPELINE_FIELDS, "unknownSince"), [*map(_pipeline, found["pipelines"])]),
         (SINK_FIELDS, found["sinks"]),
         (ACCOUNT_FIELDS, found["accounts"]),
     ):
@@ -122,12 +129,16 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
     return Group(*parts)
 
 
+def _need(each: dict[str, Any]) -> dict[str, Any]:
+    """Add how many executions failed, where the title does not say how many it is about."""
+    return {**each, "failed": each["count"] if len(each["problems"]) == 1 and each["count"] > 1 else None}
+
+
 def _pipeline(each: dict[str, Any]) -> dict[str, Any]:
-    """Add to a pipeline what is concluded from the rest: how it is, its name, its oldest, and how many succeeded."""
+    """Add to a pipeline what is concluded from the rest: its name, its oldest, and how many succeeded."""
     ends = each.get("ends", ())
     return {
         **each,
-        "state": "failing" if each.get("problems") else "well",
         "name": each.get("name") or each["id"],
         "oldest": min(each.get("oldest", {}).values(), default=None),
         "succeeded": f"{ends.count('success')} of {len(ends)}" if ends else None,

@@ -87,6 +87,7 @@
   };
   const take = (page) => {
     tick(page);
+    fill(page);
     document.title = page.title;
     const icon = $("link[rel=icon]"), other = $("link[rel=icon]", page);
     if (icon && other && icon.href !== other.href) icon.href = other.getAttribute("href");
@@ -140,13 +141,16 @@
   };
 
   // Actions. A button or form names method and address; fields become the body, "match.labels" a part of it.
+  // Who acknowledges is asked for a name once, which is kept here.
+  const fill = (within) => { for (const each of $$("input[name=by]", within)) each.defaultValue = stored("name") || ""; };
   const bodyOf = (element) => {
     const body = JSON.parse(element.dataset.body || "null");
+    if ("named" in element.dataset) body.by = stored("name") || prompt("Your name, for the others:");
     if (element.tagName !== "FORM") return body;
     for (const [name, value] of new FormData(element)) {
       if (!value) continue;
       const [outer, inner] = name.split(".");
-      if (!inner) body[name] = value;
+      if (!inner) body[name] = name === "match" ? JSON.parse(value) : value;
       else body[outer][inner] = inner === "labels" ? JSON.parse(value) : value.split(/[\s,]+/);
     }
     return body;
@@ -154,6 +158,11 @@
   const act = async (element) => {
     if (element.getAttribute("aria-busy") === "true") return;
     if (element.dataset.ask && !confirm(element.dataset.ask)) return;
+    const body = bodyOf(element);
+    if (body && "by" in body) {
+      if (!body.by) return;
+      store("name", body.by);
+    }
     const button = element.tagName === "FORM" ? $("button", element) : element, old = $(":scope > .result", button.parentElement);
     if (old) old.remove();
     const result = make("span", "result", "");
@@ -162,7 +171,6 @@
     element.setAttribute("aria-busy", "true");
     let text = "", good = false;
     try {
-      const body = bodyOf(element);
       const answer = await fetch(element.dataset.url, {
         method: element.dataset.method,
         headers: { "Content-Type": "application/json" },
@@ -176,7 +184,7 @@
     result.className = `result ${good ? "good" : "bad"}`;
     result.textContent = text;
     setTimeout(() => { result.remove(); etag = null; ask(); }, good ? 2500 : 15000);  // meanwhile its part stays as it is
-    if (good && element.tagName === "FORM") element.reset();
+    if (good && element.tagName === "FORM") { fill(element); element.reset(); }
   };
   const words = (said, status) => {
     if ("replayed" in said) return `${said.replayed} sent again`;
@@ -241,6 +249,7 @@
     document.addEventListener("visibilitychange", () => { if (document.hidden) clearTimeout(timer); else { heardAt = Math.max(heardAt, Date.now() - STALE_MS / 2); ask(); } });
     setInterval(() => { if (document.hidden) return; live(); if (!stale && !held) tick(document); }, 1000);
     tick(document);
+    fill(document);
     if (location.pathname !== "/login") { live(); again(); }
   });
 })();

@@ -47,8 +47,8 @@ def delivery(number: int = 1204, **fields: Any) -> Delivery:
 
 def status(*, dead: int = 14) -> Status:
     pipelines = [
-        PipelineStatus(account="eu", id=PIPELINE, name="Sales agent", whole=True),
-        PipelineStatus(account="eu", id="77aa0000-0000-4000-8000-000000000000", whole=False),
+        PipelineStatus(account="eu", id=PIPELINE, name="Sales agent", state="well", whole=True),
+        PipelineStatus(account="eu", id="77aa0000-0000-4000-8000-000000000000", state="well", whole=False),
     ]
     sinks = [SinkStatus(name="ops", type="webhook", state="well", dead=dead)]
     return Status(version="1", needs=[], open={}, pipelines=pipelines, sinks=sinks, accounts=[], silences=[])

@@ -17,15 +17,25 @@ PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 
 
 def need(number: int = 1, **fields: Any) -> Need:
-    given = {"kind": "problem", "reason": "Greeting: \x1b[31mtimeout", "since": NOW - timedelta(days=4), "page": "/"}
+    given = {
+        "kind": "problem",
+        "severity": "critical",
+        "reason": "Greeting: \x1b[31mtimeout",
+        "since": NOW - timedelta(days=4),
+        "page": "/",
+    }
     return Need.model_validate({"title": f"Sales agent {number} keeps failing", **given, **fields})
 
 
 def status(*needs: Need) -> Status:
-    well = PipelineStatus(account="eu", id=PIPELINE, name="Onboarding", whole=True, open={"running": 2})
+    well = PipelineStatus(
+        account="eu", id=PIPELINE, name="Onboarding", state="unknown", unknown_since=AT, whole=True, open={"running": 2}
+    )
     failing = well.model_copy(
         update={
             "name": "Sales agent",
+            "state": "failing",
+            "unknown_since": None,
             "open": {"running": 1_102, "new": 41},
             "oldest": {"running": AT, "new": NOW},
             "ends": ("success",) * 57 + ("failed",) * 3,
@@ -39,7 +49,14 @@ def status(*needs: Need) -> Status:
     ]
     counts = {"new": 41, "running": 1_104, "paused": 0}
     return Status(
-        version="1.2", needs=needs, open=counts, pipelines=[well, failing], sinks=sinks, accounts=accounts, silences=[]
+        version="1.2",
+        needs=needs,
+        open=counts,
+        unknown_since=NOW - timedelta(hours=2),
+        pipelines=[failing, well],
+        sinks=sinks,
+        accounts=accounts,
+        silences=[],
     )
 
 
@@ -49,13 +66,19 @@ def _served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) ->
     daemon.replies["GET /status"] = status(need())
 
 
-def test_piped_it_is_a_row_per_pipeline(command: Command) -> None:
+def test_piped_it_is_a_row_per_pipeline_then_what_needs_somebody(daemon: FakeDaemon, command: Command) -> None:
+    daemon.replies["GET /status"] = status(need(count=28, problems=[PIPELINE]))
     code, out, _ = command("status")
-    head, _, failing = (line.split("\t") for line in out.splitlines())
+    head, failing, _, empty, *needs = (line.split("\t") for line in out.splitlines())
     row = dict(zip(head, failing, strict=True))
     assert (code, row["id"], row["name"], row["state"]) == (0, PIPELINE, "Sales agent", "failing")
     assert (row["open.new"], row["open.running"], row["open.paused"]) == ("41", "1102", "")
     assert (row["oldest"], row["succeeded"]) == ("2026-11-24T12:00:00Z", "57 of 60")
+    assert empty == [""]
+    its = dict(zip(*needs, strict=True))
+    assert (its["severity"], its["title"], its["failed"]) == ("critical", "Sales agent 1 keeps failing", "28")
+    daemon.replies["GET /status"] = status()
+    assert len(command("status")[1].splitlines()) == 3
 
 
 def test_with_json_it_is_one_document(command: Command) -> None:
@@ -77,19 +100,20 @@ def test_it_fails_on_attention_where_nobody_has_taken_it(
 def test_on_a_terminal_what_needs_somebody_comes_first_and_what_fails_before_what_is_well(
     daemon: FakeDaemon, on_terminal: OnTerminal
 ) -> None:
-    daemon.replies["GET /status"] = status(*map(need, range(12)))
+    daemon.replies["GET /status"] = status(*map(need, range(12)), need(12, acknowledged=True))
     shown = on_terminal("status", columns=120, WATCHER_URL=daemon.url)
     lines = [" ".join(line.split()) for line in shown.splitlines()]
+    assert lines.pop(1).startswith("? some of it unknown for 2 h")
     assert lines[:3] == [
         "clerk-watcher 1.2 open 1,145: ○ new 41 ▶ running 1,104 ‖ paused 0",
         "✕ 12 need you",
-        "title count reason since acknowledged",
+        "severity title reason since acknowledged",
     ]
-    assert lines[3] == r"Sales agent 0 keeps failing 1 Greeting: \x1b[31mtimeout 4 d no"
-    assert "and 2 more: watcher problems" in lines
+    assert lines[3] == r"✕ critical Sales agent 0 keeps failing Greeting: \x1b[31mtimeout 4 d no"
+    assert "and 3 more: watcher problems" in lines
     parts = (
         "✕ failing Sales agent 41 1102",
-        "✓ well Onboarding",
+        "? unknown Onboarding",
         "✕ failing ops 14 2 503 busy",
         "✕ degraded eu 5.0 7.1",
     )
