@@ -5,12 +5,11 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from deployment import DEPLOY
+from deployment import DEPLOY, ROOT
 from prometheus_client import CollectorRegistry
 from sample_metrics import busy_pipeline
 
@@ -20,6 +19,7 @@ from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
 PROMTOOL = shutil.which("promtool")
 RULES = DEPLOY / "prometheus" / "rules.yaml"
 DASHBOARD: dict[str, Any] = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text(encoding="utf-8"))
+WATCH, RUNBOOK = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("watch.md", "runbook.md"))
 OF_PROMETHEUS = {"job", "instance", "le"}
 
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus")
@@ -106,8 +106,17 @@ def test_each_alert_is_tried_and_says_how_bad_it_is() -> None:
 
 
 def test_the_docs_list_the_alerts_that_there_are() -> None:
-    page = (Path(DEPLOY).parent / "docs" / "watch.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| `(Watcher\w+)` \|", page, re.MULTILINE) == [name for name, _ in rule_queries()]
+    names = [name for name, _ in rule_queries()]
+    assert re.findall(r"^\| `(Watcher\w+)` \|", WATCH, re.MULTILINE) == names
+    assert re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE) == names
+
+
+def test_each_alert_leads_to_its_section_of_the_runbook_at_the_address_that_the_docs_replace() -> None:
+    (address,) = re.findall(r"sed -i 's,(.*?),", WATCH)
+    for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]:
+        for rule in group["rules"]:
+            page, _, section = rule["annotations"]["runbook_url"].partition("#")
+            assert (page, section) == (f"{address}/blob/main/docs/runbook.md", rule["alert"].lower())
 
 
 def test_every_panel_asks_the_chosen_data_source_and_has_a_place_of_its_own() -> None:
