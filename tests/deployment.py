@@ -20,11 +20,11 @@ SECRETS = {
     "postgres_password": "p",
     "slack_webhook_url": "https://hooks.slack.com/services/T00000000/B00000000/0123456789",
     "pagerduty_routing_key": "0123456789abcdef0123456789abcdef",
+    "watcher_token": "0123456789abcdef0123456789abcdef",
 }
 
-
 TOKEN_VARIABLE = "WATCHER_TOKEN"
-"""What the configurations of deploy/ read for `http.token`."""
+"""What the configurations of Compose and systemd read for `http.token`."""
 
 
 def image_variables() -> dict[str, str]:

@@ -55,7 +55,7 @@ def test_what_the_services_use_is_defined_and_nothing_else(file: str) -> None:
     assert {name for name in mounted if not name.startswith(".")} == set(FILES[file]["volumes"])
     used = {name for service in services for name in service["secrets"]}
     assert {name: {"file": f"./secrets/{name}"} for name in used} == FILES[file]["secrets"]
-    assert "deploy/secrets/\n" in (ROOT / ".gitignore").read_text(encoding="utf-8")
+    assert {"deploy/secrets/", "deploy/.env"} <= {*(ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()}
 
 
 @each

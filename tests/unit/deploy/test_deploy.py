@@ -74,6 +74,7 @@ def test_the_configurations_differ_in_where_their_secrets_are_and_in_the_store_a
         documents = [yaml.safe_load(re.sub(secrets, "", path.read_text("utf-8"))) for path in several]
         for document in documents:
             document.pop("store", None)
+            assert document.pop("http").keys() <= {"token", "token_file"}
         assert documents == documents[:1] * len(several)
 
 

@@ -11,19 +11,31 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, TOKEN_VARIABLE, check, image_variables
+from aiohttp import web
+from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, image_variables
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
 from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE
+from watcher.config.models import Settings
 from watcher.runtime.clock import Clock
+from watcher.web.access import PROBES
+from watcher.web.api import api_routes
 from watcher.web.health import Checks, health_routes
+from watcher.web.pages import page_routes
 
 Manifest = dict[str, Any]
 
 FOLDER = DEPLOY / "kubernetes"
 CONFIG = FOLDER / "base" / "watcher.yaml"
-WHOLE = sorted((*FOLDER.glob("base/[!kw]*.yaml"), FOLDER / "sqlite/volume.yaml", *FOLDER.rglob("secret.example.yaml")))
+WHOLE = sorted(
+    (
+        *FOLDER.glob("base/[!kw]*.yaml"),
+        FOLDER / "ingress/ingress.yaml",
+        FOLDER / "sqlite/volume.yaml",
+        *FOLDER.rglob("secret.example.yaml"),
+    )
+)
 """What is complete by itself; the rest are patches, and what kustomize reads."""
 
 VERSIONS = ["1.27", kubernetes_validate.latest_version()]
@@ -83,7 +95,7 @@ def test_a_key_that_kubernetes_does_not_know_would_be_found() -> None:
         kubernetes_validate.validate(DEPLOYMENT | {"spec": DEPLOYMENT["spec"] | {"replica": 3}}, "1.27", strict=True)
 
 
-@pytest.mark.parametrize("folder", ["base", "prometheus", *OVERLAYS])
+@pytest.mark.parametrize("folder", ["base", "ingress", "prometheus", *OVERLAYS])
 def test_a_kustomization_names_every_file_beside_it(folder: str) -> None:
     kustomization = read(FOLDER / folder / "kustomization.yaml")
     patches = [patch["path"] for patch in kustomization.get("patches", [])]
@@ -160,14 +172,13 @@ def test_the_secrets_that_are_asked_for_are_those_of_the_examples_which_hold_non
     assert {value for example in examples.values() for value in example["stringData"].values()} == {"REPLACE_ME"}
     (volume,) = (volume["secret"] for volume in POD["volumes"] if "secret" in volume)
     (mount,) = (mount for mount in CONTAINER["volumeMounts"] if mount["name"] == "secrets")
-    token = variables_of(DEPLOYMENT)[TOKEN_VARIABLE]["valueFrom"]["secretKeyRef"]
-    assert token["optional"] is True
     for folder, config in (("kubernetes", CONFIG), ("slack-and-pager", FOLDER / "slack-and-pager/watcher.yaml")):
         keys = re.findall(rf"{mount['mountPath']}/(\w+)(?: +#.*)?$", config.read_text("utf-8"), re.MULTILINE)
         example = examples[folder]
-        assert volume["secretName"] == token["name"] == example["metadata"]["name"]
-        assert [*example["stringData"]] == [*keys, token["key"]]
+        assert volume["secretName"] == example["metadata"]["name"]
+        assert [*example["stringData"]] == keys
         assert set(keys) < set(SECRETS)
+        assert read(config)["http"] == {"token_file": f"{mount['mountPath']}/watcher_token"}
     patch, example = read(FOLDER / "postgres/deployment.yaml"), examples["postgres"]
     (volume,) = (each["secret"] for each in patch["spec"]["template"]["spec"]["volumes"])
     (mount,) = container_of(patch)["volumeMounts"]
@@ -187,11 +198,14 @@ def variables_of(deployment: Manifest) -> dict[str, Manifest]:
 
 @by_overlay
 async def test_the_program_accepts_the_configuration_that_is_mounted(overlay: str, tmp_path: Path) -> None:
-    patch = read(FOLDER / "postgres/deployment.yaml") if overlay == "postgres" else DEPLOYMENT
-    variables = variables_of(DEPLOYMENT) | variables_of(patch)
-    assert {name for name in variables if name.startswith("WATCHER_")} <= {*DEFAULTS, TOKEN_VARIABLE}
+    variables = variables_of(read(FOLDER / "postgres/deployment.yaml") if overlay == "postgres" else DEPLOYMENT)
+    assert variables.keys() <= DEFAULTS.keys()
     config = CONFIG if overlay == "sqlite" else FOLDER / overlay / "watcher.yaml"
-    await check(config, tmp_path, {name: variable.get("value", "p" * 32) for name, variable in variables.items()})
+    with_url = tmp_path / "with_url.yaml"  # as with the component for an Ingress
+    with_url.write_text(config.read_text(encoding="utf-8").replace("# public_url:", "public_url:"), encoding="utf-8")
+    assert "public_url" in read(with_url)["http"]
+    for each in (config, with_url):
+        await check(each, tmp_path, {name: variable["value"] for name, variable in variables.items()})
 
 
 @needs_kustomize
@@ -243,15 +257,20 @@ def test_the_watcher_may_reach_what_it_needs_and_no_other_port(overlay: str) -> 
     assert open_ports == {53} | sinks | store
 
 
+def with_component(component: str, overlay: str, folder: Path) -> dict[str, Manifest]:
+    """Return what would be applied of an overlay to which a component was added, by kind."""
+    copy = shutil.copytree(FOLDER, folder / "kubernetes")
+    kustomization = copy / overlay / "kustomization.yaml"
+    kustomization.write_text(f"{kustomization.read_text('utf-8')}\ncomponents: [../{component}]\n", encoding="utf-8")
+    return built(overlay, copy)
+
+
 @needs_kustomize
 @pytest.mark.parametrize("overlay", ["sqlite", "postgres"])
 def test_with_its_component_the_operator_of_prometheus_scrapes_each_pod_and_has_the_rules(
     overlay: str, tmp_path: Path
 ) -> None:
-    copy = shutil.copytree(FOLDER, tmp_path / "kubernetes")
-    kustomization = copy / overlay / "kustomization.yaml"
-    kustomization.write_text(f"{kustomization.read_text('utf-8')}\ncomponents: [../prometheus]\n", encoding="utf-8")
-    kinds = built(overlay, copy)
+    kinds = with_component("prometheus", overlay, tmp_path)
     monitor = kinds["ServiceMonitor"]["spec"]
     assert monitor["selector"]["matchLabels"].items() <= kinds["Service"]["metadata"]["labels"].items()
     (endpoint,) = monitor["endpoints"]
@@ -260,6 +279,41 @@ def test_with_its_component_the_operator_of_prometheus_scrapes_each_pod_and_has_
     assert kinds["PrometheusRule"]["spec"] == rules
     job = kinds["Service"]["metadata"]["name"]  # as the operator names it
     assert f'up{{job="{job}"}}' in str(rules)
+
+
+@needs_kustomize
+@by_overlay
+@pytest.mark.parametrize("version", VERSIONS)
+def test_with_its_component_an_ingress_leads_to_the_pages_over_tls(overlay: str, version: str, tmp_path: Path) -> None:
+    kinds = with_component("ingress", overlay, tmp_path)
+    for manifest in kinds.values():
+        kubernetes_validate.validate(manifest, version, strict=True)
+    ingress, service = kinds["Ingress"]["spec"], kinds["Service"]
+    (rule,), (tls,) = ingress["rules"], ingress["tls"]
+    assert tls["hosts"] == [rule["host"]]
+    port = {"name": service["spec"]["ports"][0]["name"]}
+    backend = {"service": {"name": service["metadata"]["name"], "port": port}}
+    assert [path["backend"] for path in rule["http"]["paths"]] == [backend] * len(rule["http"]["paths"])
+    sources = kinds["NetworkPolicy"]["spec"]["ingress"][0]["from"]
+    assert sources[:-1] == built(overlay)["NetworkPolicy"]["spec"]["ingress"][0]["from"]
+    assert [*sources[-1]] == ["namespaceSelector"]  # the controller's: without it no request would get through
+    config = yaml.safe_load(kinds["ConfigMap"]["data"]["watcher.yaml"].replace("# public_url:", "public_url:"))
+    assert config["http"]["public_url"] == f"https://{rule['host']}"
+
+
+def test_the_ingress_leads_to_every_path_but_those_that_need_no_token() -> None:
+    (rule,) = read(FOLDER / "ingress/ingress.yaml")["spec"]["rules"]
+    led_to = {path["path"] if path["pathType"] == "Exact" else f"{path['path']}/" for path in rule["http"]["paths"]}
+    routes = [*page_routes(lambda: None, Settings, Clock()), *api_routes(lambda: None)]
+    paths = {route.path for route in routes if isinstance(route, web.RouteDef)}
+    assert {path for path in led_to if not any(f"{each}/".startswith(path) for each in paths)} == set()
+    assert {path for path in paths if not any(_leads(start, path) for start in led_to)} == set()
+    assert {path for path in PROBES if any(_leads(start, path) for start in led_to)} == set()
+
+
+def _leads(start: str, path: str) -> bool:
+    """Return whether a path of the Ingress, with a slash at its end if it is a prefix, leads to this one."""
+    return f"{path}/".startswith(start) if start.endswith("/") and start != "/" else path == start
 
 
 @needs_kustomize
