@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, image_variables
+from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, image_variables, with_secrets
 
 from watcher.config.loader import load_config
 from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE, VARIABLE
+from watcher.daemon.build import routes_of
 from watcher.daemon.supervisor import DRAIN_S, FLUSH_S
+from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.units import parse_duration
 
 UNIT = (DEPLOY / "systemd" / "clerk-watcher.service").read_text(encoding="utf-8")
@@ -67,6 +69,11 @@ def test_a_configuration_leaves_to_its_surroundings_what_they_set(path: Path) ->
     assert [(block, key) for block, key in DEFAULTS.values() if key in document.get(block, {})] == []
 
 
+@each_mounted
+def test_somebody_else_notices_when_the_watcher_is_down(path: Path) -> None:
+    assert document_of(path)["heartbeat"] == {"url": "https://hc-ping.com/your-check"}
+
+
 def test_the_configurations_differ_in_where_their_secrets_are_and_in_the_store_alone() -> None:
     secrets = r"\S*/(?=clerk_api_key|ops_webhook_secret|slack_webhook_url|pagerduty_routing_key)"
     alerts = [ALERTS, ALERTS_ON_KUBERNETES]
@@ -91,10 +98,15 @@ def test_with_the_drop_in_the_unit_asks_for_no_other_credential() -> None:
     assert next(line for line in DROP_IN.splitlines() if "LoadCredential" in line) == "LoadCredential="
 
 
-def test_what_pages_is_what_opens_a_problem_and_a_rule_leads_to_it() -> None:
-    document = document_of(ALERTS)
-    assert document["watch"][0]["rules"] == {"failing": {"consecutive": 3}}
-    assert "events" not in document["sinks"]["pager"]  # what it gets by default opens a problem
+@pytest.mark.parametrize("path", [ALERTS, ALERTS_ON_KUBERNETES], ids=["Compose and systemd", "Kubernetes"])
+def test_what_pages_is_what_opens_a_problem_and_a_rule_leads_to_it(path: Path, tmp_path: Path) -> None:
+    settings = load_config(with_secrets(path, tmp_path), environ={})
+    rules = settings.watch[0].rules
+    assert rules is not None
+    assert rules.failing is not None
+    assert (
+        routes_of(settings)["pager"].types == PROBLEM_KINDS
+    )  # sink.disabled, for example: nothing gets through to the chat
 
 
 def test_the_unit_has_the_configuration_where_the_program_looks() -> None:
