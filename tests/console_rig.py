@@ -79,8 +79,11 @@ class StandInOperator(OperatorStore):
         self.actions: list[tuple[ActionKind, str]] = []
         self.is_slow = False
 
-    async def acknowledge(self, id_: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
-        return await self._take(id_, acked_at=START_US, acked_by=by, acked_comment=comment)
+    async def acknowledge(
+        self, *ids: UUID, by: str | None, comment: str | None, until: datetime | None
+    ) -> Sequence[UUID]:
+        values = {"acked_at": START_US, "acked_by": by, "acked_comment": comment}
+        return [id_ for id_ in ids if await self._take(id_, **values)]
 
     async def unacknowledge(self, id_: UUID) -> bool:
         return await self._take(id_, acked_at=None)

@@ -4,6 +4,8 @@ import asyncio
 import json
 from datetime import timedelta
 from typing import Any
+from unittest.mock import Mock
+from uuid import UUID
 
 import pytest
 from stores import (
@@ -12,6 +14,7 @@ from stores import (
     START,
     SetClock,
     StoreRig,
+    claim,
     closed,
     due,
     open_soon,
@@ -148,6 +151,21 @@ async def test_a_reminder_that_waits_knows_that_its_problem_was_taken(rig: Store
     await operator.acknowledge(problem.id, by=None, comment=None, until=later)
     (waiting,) = await told_of(rig.ops, EventType.PROBLEM_REMINDER)
     assert (waiting.acked_until, waiting.is_problem_open) == (later, True)
+
+
+async def test_several_problems_are_taken_in_one_transaction_and_ids_that_are_not_open_stop_none(
+    rig: StoreRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = [await claim(rig.store, "account", name) for name in ("one", "two", "over")]
+    one, two, over = [await degrade(rig.store, each, "ops") for each in accounts]
+    await rig.store.record(SourceChange(accounts[2], 1, 2, None, (), closed(over)))
+    operator, write = operator_of(rig.store), Mock(side_effect=rig.store.write)
+    monkeypatch.setattr(rig.store, "write", write)
+    ids = [two.id, UUID(int=77), over.id, one.id, two.id]
+    assert sorted(await operator.acknowledge(*ids, **DANA)) == sorted([one.id, two.id])
+    assert write.call_count == 1
+    assert {each.problem for each in await told_of(rig.ops)} == {one.id, two.id}
+    assert list(await operator.acknowledge(over.id, UUID(int=77), **DANA)) == []
 
 
 async def test_what_is_over_is_taken_by_nobody(rig: StoreRig) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_type_hints
 
-from console_rig import OVERDUE, a_desk
+from console_rig import DEGRADED, OVERDUE, a_desk
 from openapi_pydantic import Info, MediaType, OpenAPI, Operation, Parameter, PathItem, RequestBody, Response
 from openapi_pydantic.util import PydanticSchema, construct_open_api_with_schema_class
 from pydantic import BaseModel
@@ -40,6 +40,7 @@ Everything is below `/api/v1`, in JSON; times are RFC 3339 in UTC, and what is a
 """
 
 _BODIES: Mapping[str, Mapping[str, Any]] = {
+    "acknowledge_several": {"ids": [str(OVERDUE), str(DEGRADED)], "comment": "calling the vendor", "by": "ann"},
     "acknowledge": {"comment": "restarting the API", "by": "ann", "for": "2h"},
     "add_silence": {"match": {"labels": {"team": "sales"}}, "for": "2h", "comment": "deploy"},
     "replay": {"sink": "ops", "state": "dead"},

@@ -234,6 +234,10 @@ class ConsoleStore:
 
         return await self._store.read(read)
 
+    async def problems_by_id(self, ids: Sequence[UUID]) -> Sequence[AnyRow]:
+        """Return these problems, which the store has, in this order."""
+        return await self._store.read(lambda connection: _problems(connection, [id_.bytes for id_ in ids]))
+
     async def problem(self, id_: UUID) -> tuple[AnyRow, Told] | None:
         """Return a problem with what was told of it."""
 

@@ -59,9 +59,11 @@ class OperatorStore:
         self._events = events
         self.on_acknowledged: Callable[[], object] = lambda: None
 
-    async def acknowledge(self, id_: UUID, *, by: str | None, comment: str | None, until: datetime | None) -> bool:
-        """Take a problem, with its event; return `False`, with nothing changed, if it is not open."""
-        at, this = self._store.clock.now(), _open(id_)
+    async def acknowledge(
+        self, *ids: UUID, by: str | None, comment: str | None, until: datetime | None
+    ) -> Sequence[UUID]:
+        """Acknowledge problems, with an event each, in one transaction; return which of them were open."""
+        at = self._store.clock.now()
         values = {
             "told_count": problem.c.told_count + 1,
             "acked_at": to_us(at),
@@ -70,29 +72,32 @@ class OperatorStore:
             "acked_comment": comment,
         }
 
-        def acknowledge(connection: Connection) -> set[str] | None:
-            if not connection.execute(update(problem).where(*this).values(values)).rowcount:
-                return None
-            row = connection.execute(select(problem).where(*this)).one()
-            opening = EventKey(row.stream, row.sequence)
-            entry = self._events.acknowledged(
-                problem_of(row),
-                load_events(connection, [opening]).get(opening),
-                by=by,
-                comment=comment,
-                until=until,
-                after=row.told_count - 1,
-                at=at,
-            )
-            about = {"source_id": row.source_id, "pipeline_id": row.pipeline_id, "execution": None}
-            return self._store.outbox.write(connection, [(entry, about)], now=self._store.clock.steady_us())
+        def acknowledge(connection: Connection) -> tuple[Sequence[UUID], set[str]]:
+            taken, emitted = [], []
+            for id_ in sorted(set(ids)):  # as everywhere: replicas that lock problems in another order would deadlock
+                this = _open(id_)
+                if not connection.execute(update(problem).where(*this).values(values)).rowcount:
+                    continue
+                row = connection.execute(select(problem).where(*this)).one()
+                opening = EventKey(row.stream, row.sequence)
+                entry = self._events.acknowledged(
+                    problem_of(row),
+                    load_events(connection, [opening]).get(opening),
+                    by=by,
+                    comment=comment,
+                    until=until,
+                    after=row.told_count - 1,
+                    at=at,
+                )
+                taken.append(id_)
+                emitted.append((entry, {"source_id": row.source_id, "pipeline_id": row.pipeline_id, "execution": None}))
+            return taken, self._store.outbox.write(connection, emitted, now=self._store.clock.steady_us())
 
-        names = await self._store.write(acknowledge)
-        if names is None:
-            return False
-        self.on_acknowledged()
-        self._store.on_recorded(names)
-        return True
+        taken, names = await self._store.write(acknowledge)
+        if taken:
+            self.on_acknowledged()
+            self._store.on_recorded(names)
+        return taken
 
     async def unacknowledge(self, id_: UUID) -> bool:
         """Have reminders go on; return `False` if it is not open, or nobody had taken it."""

@@ -153,13 +153,27 @@ async def silences(console: Console) -> models.Page[models.Silence]:
 # What is done
 
 
+async def acknowledge_several(console: Console, asked: models.AckSeveralRequest) -> models.Page[models.Problem]:
+    """Acknowledge several problems at once; return those that were open, as they are now. 404 if none was."""
+    taken = await _acknowledge(console, asked, *asked.ids)
+    if not taken:
+        raise _unknown("none of these problems is open")
+    rows = await console.store.problems_by_id(taken)
+    items = [models.Problem(**shown.problem(row, console.clock.now())) for row in rows]
+    return models.Page[models.Problem](items=items)
+
+
 async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> models.Problem:
     """Take a problem: until it is over, or `for` is, nobody is reminded of it."""
     found = await problem(console, id_)
-    until = None if asked.for_s is None else console.clock.now() + timedelta(seconds=asked.for_s)
-    if not await console.operator.acknowledge(UUID(found.id), by=asked.by, comment=asked.comment, until=until):
+    if not await _acknowledge(console, asked, UUID(found.id)):
         raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed: nobody has to take it any more")
     return await problem(console, id_)
+
+
+async def _acknowledge(console: Console, asked: models.AckRequest, *ids: UUID) -> Sequence[UUID]:
+    until = None if asked.for_s is None else console.clock.now() + timedelta(seconds=asked.for_s)
+    return await console.operator.acknowledge(*ids, by=asked.by, comment=asked.comment, until=until)
 
 
 async def unacknowledge(console: Console, id_: str) -> models.Problem:
@@ -321,6 +335,7 @@ ROUTES = (
     Route("GET", "/status", status),
     Route("GET", "/problems", problems),
     Route("GET", "/problems/{id}", problem, refuses=(404,)),
+    Route("POST", "/problems/ack", acknowledge_several, refuses=(404,)),
     Route("POST", "/problems/{id}/ack", acknowledge, refuses=(404, 409)),
     Route("DELETE", "/problems/{id}/ack", unacknowledge, refuses=(404, 409)),
     Route("GET", "/executions", executions),

@@ -150,6 +150,12 @@ class AckRequest(PersonalRequest):
     """Take a problem: nobody is reminded of it. Without `for` it holds as long as the problem is open."""
 
 
+class AckSeveralRequest(AckRequest):
+    """Acknowledge several problems at once. The answer has those that were open; ids of others are passed over."""
+
+    ids: Sequence[UUID] = Field(min_length=1, max_length=200, description="The whole ids of the problems.")
+
+
 # Silences
 
 

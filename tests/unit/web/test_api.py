@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from console_rig import DEGRADED, NAMED, OVERDUE, Desk, a_desk, executed, in_hours
@@ -210,6 +211,21 @@ async def test_a_problem_is_taken_and_given_back(desk: Desk) -> None:
     assert (status, taken["acknowledged"]["by"], taken["acknowledged"]["comment"]) == (200, "ann", "mine")
     status, given = await desk.ask(f"/problems/{OVERDUE}/ack", "DELETE")
     assert (status, "acknowledged" in given, desk.changed_count) == (200, False, 2)
+
+
+async def test_several_problems_are_taken_at_once_and_ids_that_are_not_open_stop_none(desk: Desk) -> None:
+    ids = [str(UUID(int=77)), str(OVERDUE), str(DEGRADED)]
+    status, taken = await desk.ask("/problems/ack", "POST", json={"ids": ids, "by": "ann", "comment": "mine"})
+    assert (status, desk.changed_count) == (200, 1)
+    assert [(each["id"], each["acknowledged"]["by"]) for each in taken["items"]] == [(id_, "ann") for id_ in ids[1:]]
+    status, trouble = await desk.ask("/problems/ack", "POST", json={"ids": ids[:1]})
+    assert (status, trouble["detail"]) == (404, "none of these problems is open")
+
+
+@pytest.mark.parametrize("ids", [[], [str(UUID(int=number)) for number in range(201)]])
+async def test_no_problem_or_more_than_200_are_not_taken_at_once(desk: Desk, ids: list[str]) -> None:
+    status, trouble = await desk.ask("/problems/ack", "POST", json={"ids": ids})
+    assert (status, trouble["detail"].startswith("ids: ")) == (422, True)
 
 
 async def test_silences_are_made_and_ended(desk: Desk) -> None:
