@@ -57,7 +57,7 @@ class OperatorStore:
     def __init__(self, store: SqlStore, events: EventFactory) -> None:
         self._store = store
         self._events = events
-        self.on_acknowledged: Callable[[], object] = lambda: None
+        self.on_acknowledged: Callable[[int], object] = lambda _count: None
 
     async def acknowledge(
         self, *ids: UUID, by: str | None, comment: str | None, until: datetime | None
@@ -95,7 +95,7 @@ class OperatorStore:
 
         taken, names = await self._store.write(acknowledge)
         if taken:
-            self.on_acknowledged()
+            self.on_acknowledged(len(taken))
             self._store.on_recorded(names)
         return taken
 

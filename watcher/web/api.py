@@ -159,8 +159,7 @@ async def acknowledge_several(console: Console, asked: models.AckSeveralRequest)
     if not taken:
         raise _unknown("none of these problems is open")
     rows = await console.store.problems_by_id(taken)
-    items = [models.Problem(**shown.problem(row, console.clock.now())) for row in rows]
-    return models.Page[models.Problem](items=items)
+    return models.Page[models.Problem](items=[models.Problem(**shown.problem(console, row)) for row in rows])
 
 
 async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> models.Problem:

@@ -153,7 +153,7 @@ class AckRequest(PersonalRequest):
 class AckSeveralRequest(AckRequest):
     """Acknowledge several problems at once. The answer has those that were open; ids of others are passed over."""
 
-    ids: Sequence[UUID] = Field(min_length=1, max_length=200, description="The whole ids of the problems.")
+    ids: Sequence[UUID] = Field(min_length=1, max_length=ACK_COUNT, description="The whole ids of the problems.")
 
 
 # Silences

@@ -313,7 +313,7 @@ async def find_status(console: Console) -> models.Status:
                 **stands | {"name": watch.name or stands.get("name")},
             )
         )
-    pipelines.sort(key=lambda each: (_rank(each.problems[0]) if each.problems else LAST, (each.name or each.id).lower()))
+    pipelines.sort(key=lambda each: (min(map(_rank, each.problems), default=LAST), (each.name or each.id).lower()))
     opened = Counter[str]()
     for each in pipelines:
         opened.update(each.open)

@@ -204,12 +204,12 @@ async def test_a_store_that_takes_no_writes_and_a_refused_configuration_are_trou
     assert config.reason == "watcher.yaml:3:1: sinks: is wrong"
 
 
-async def test_that_a_problem_was_taken_is_counted(rig: Rig) -> None:
+async def test_that_problems_were_acknowledged_is_counted(rig: Rig) -> None:
     await rig.run(sinks={})
     console = rig.operations.console()
     assert console.settings() is rig.follower.settings
-    console.operator.on_acknowledged()
-    assert rig.setup.metrics.total("watcher_events_total", type="problem.acknowledged") == 1
+    console.operator.on_acknowledged(3)
+    assert rig.setup.metrics.total("watcher_events_total", type="problem.acknowledged") == 3
 
 
 async def test_it_looks_often_enough_to_be_seen_alive(rig: Rig) -> None:
