@@ -120,6 +120,7 @@ class Problem(Answer):
     rule: str | None = Field(default=None, description="The rule that opens such a problem, in words.")
     closes_when: str | None = Field(default=None, description="What closes it, in words.")
     last_ended_at: Time | None = Field(default=None, description="When an execution of its pipeline last ended.")
+    remedy: str | None = Field(default=None, description="What to do about it, where that is known.")
     account: str | None = None
     pipeline: PipelineRef | None = None
     execution: Id | None = None

@@ -93,7 +93,8 @@ def problem(console: Console, row: AnyRow) -> dict[str, Any]:
         alert = _alert(row, now)
         said = {**alert.data, "title": alert.title, "reason": clean(alert.error), "link": alert.link}
         rule, closes_when = _rule(EventType(row.kind), alert.data, watches(console).get(row.pipeline_name), console)
-        said |= {"rule": rule, "closes_when": said.get("closesWhen", closes_when)}
+        remedy = _REMEDIES.get(alert.data.get("reason") or row.kind)
+        said |= {"rule": rule, "closes_when": said.get("closesWhen", closes_when), "remedy": remedy}
     pipeline = {"id": (row.pipeline_name or "").rpartition("/")[2], **said.get("pipeline", {})}
     acked = {"at": row.acked_at, "until": row.acked_until, "by": row.acked_by, "comment": row.acked_comment}
     return {
@@ -121,6 +122,18 @@ _CLOSES_WHEN = {
     EventType.SINK_FAILING: "a delivery gets through",
     EventType.SINK_DISABLED: "somebody enables the sink and a delivery gets through",
 }
+
+_REMEDIES = {
+    AccountTrouble.UNAUTHORIZED: "correct the account's api_key; it is tried once a minute",
+    AccountTrouble.RATE_LIMITED: "find who else uses the key, or lower rate_limit",
+    AccountTrouble.UNREACHABLE: "wait, or check the network, the account's base_url, and proxies",
+    AccountTrouble.INVALID: "check the account's base_url: a login page or a gateway may answer",
+    AccountTrouble.OVER_BUDGET: "raise rate_limit, or polling.max_interval",
+    EventType.PIPELINE_SILENT: "check what triggers the pipeline",
+    EventType.SINK_FAILING: "watcher test-sink tries it and says what to do; what waits is sent once it works",
+    EventType.SINK_DISABLED: "set a new url, or enable the sink once its receiver is back; what waits is sent then",
+}
+"""What to do about a problem, by the reason of its event, or by its kind."""
 
 
 def _rule(
@@ -298,7 +311,7 @@ async def find_status(console: Console) -> models.Status:
         if not is_unknown and account["state"] not in (None, AccountTrouble.OVER_BUDGET):
             is_unknown, unknown_since = True, account.get("known_at")
         stands = account.get("pipelines", {}).get(id_, {})
-        kinds = sorted({row.kind for row in of_pipelines[name]}, key=_rank)
+        kinds = sorted({row.kind for row in of_pipelines[name]}, key=_place)
         pipelines.append(
             models.PipelineStatus(
                 account=watch.account,
@@ -313,7 +326,12 @@ async def find_status(console: Console) -> models.Status:
                 **stands | {"name": watch.name or stands.get("name")},
             )
         )
-    pipelines.sort(key=lambda each: (min(map(_rank, each.problems), default=LAST), (each.name or each.id).lower()))
+    pipelines.sort(
+        key=lambda each: (
+            [*map(_place, each.problems)] or [(len(SEVERITIES), each.state == "well")],
+            (each.name or each.id).lower(),
+        )
+    )
     opened = Counter[str]()
     for each in pipelines:
         opened.update(each.open)
@@ -345,10 +363,7 @@ async def find_status(console: Console) -> models.Status:
     )
 
 
-LAST = (len(SEVERITIES), False)
-
-
-def _rank(kind: str) -> tuple[int, bool]:
+def _place(kind: str) -> tuple[int, bool]:
     """Return the place of a problem's kind among all: the most severe first, and those of executions last."""
     return SEVERITIES.index(severity_of(EventType(kind))), kind == EventType.EXECUTION_OVERDUE
 

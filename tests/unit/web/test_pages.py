@@ -419,11 +419,11 @@ async def test_a_problem_says_its_rule_and_what_closes_it(
         await desk.store.record(change)
         found = await desk.found(f"/problems/{id_}")
         assert (found.get("rule"), found.get("closesWhen")) == (rule, closes_when)
+        assert ("remedy" in found) is (kind not in (FAILING, EventType.EXECUTION_OVERDUE))
         says = (await shown(desk, f"/problems/{id_}")).says()
-        assert (f"Rule: {rule}." in says, f"Closes when {closes_when}" in says) == (
-            rule is not None,
-            closes_when is not None,
-        )
+        assert (f"Rule: {rule}." in says) is (rule is not None)
+        assert (f"Closes when {closes_when}" in says) is (closes_when is not None)
+        assert (f"What to do: {found.get('remedy')}." in says) is ("remedy" in found)
 
 
 async def test_the_page_of_a_failing_pipeline_lists_its_failures_until_it_recovered(tmp_path: Path) -> None:
