@@ -42,10 +42,11 @@ def block_of(field: FieldInfo) -> type["Block"] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Block)), None)
 
 
-def did_you_mean(word: str, known: Collection[str], *, rest: str) -> str:
+def did_you_mean(word: str, known: Collection[str], *, rest: str = "") -> str:
     """Return what a wrong word's message ends with: `rest`, behind `did you mean "…"?` if a known word is near."""
-    near = get_close_matches(word.lower(), known, n=1)
-    return f'did you mean "{near[0]}"? {rest[0].upper()}{rest[1:]}' if near else rest
+    by_lower = {each.lower(): each for each in known}
+    near = get_close_matches(word.lower(), by_lower, n=1)
+    return f'did you mean "{by_lower[near[0]]}"? {rest[:1].upper()}{rest[1:]}'.rstrip() if near else rest
 
 
 def file_twin(what: str, *, example: str) -> Any:

@@ -115,6 +115,11 @@ def test_a_word_with_a_slip_or_two_is_meant(word: str, near: str) -> None:
     assert did_you_mean(word, SINKS, rest="allowed: x") == f'did you mean "{near}"? Allowed: x'
 
 
+@pytest.mark.parametrize("word", ["crn", "CRN", "Crm "])
+def test_case_does_not_keep_a_word_from_being_near(word: str) -> None:
+    assert did_you_mean(word, ["CRM"]) == 'did you mean "CRM"?'
+
+
 @pytest.mark.parametrize("word", ["", "ab", "elephant", "slack"])
 def test_a_word_that_is_like_none_gets_no_suggestion(word: str) -> None:
     assert did_you_mean(word, SINKS, rest="allowed: x") == "allowed: x"
