@@ -1,6 +1,7 @@
 """The first view on the command line, against a real server."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -120,6 +121,15 @@ def test_on_a_terminal_what_needs_somebody_comes_first_and_what_fails_before_wha
     found = [next(place for place, line in enumerate(lines) if line.startswith(part)) for part in parts]
     assert found == sorted(found)
     assert [line for line in shown.splitlines() if len(line) > 120] == []
+
+
+def test_on_a_terminal_a_count_that_the_title_has_is_not_shown_again(
+    daemon: FakeDaemon, on_terminal: OnTerminal
+) -> None:
+    daemon.replies["GET /status"] = status(need(title="Sink crm: 1,200 dead letters", count=1_200), need(count=28))
+    shown = on_terminal("status", columns=120, WATCHER_URL=daemon.url)
+    assert re.search("Sink crm: 1,200 dead letters +Greeting", shown)
+    assert re.search("Sales agent 1 keeps failing +28 +Greeting", shown)
 
 
 def test_where_nothing_needs_anybody_it_says_so(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
