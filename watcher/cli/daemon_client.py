@@ -111,18 +111,6 @@ class DaemonClient:
             after = [("after", page["next"])]
 
 
-def one_of(items: Sequence[Answer], beginning: str, *, keys: Sequence[str]) -> Answer:
-    """Return the one of which one of these values begins so. Raises `WatcherError` if none does, or several do."""
-    fits = [each for each in items if any(str(each.get(key, "")).startswith(beginning) for key in keys)]
-    exact = [each for each in fits if beginning in (each.get(key) for key in keys)]
-    if len(exact) == 1 or (len(fits) == 1 and len(beginning) >= 4):
-        return (exact or fits)[0]
-    if not fits:
-        raise DaemonError(f"there is none that begins with {harmless(beginning)}", code=Exit.NOT_FOUND)
-    which = "; ".join(harmless(" ".join(str(each[key]) for key in keys if key in each)) for each in fits[:5])
-    raise UsageError(f"{harmless(beginning)} is too short; so begin: {which}")
-
-
 def _other_version(what: str) -> DaemonError:
     hint = f"is it clerk-watcher {VERSION}, as this command is?"
     return DaemonError(f"what answers is another program, or another version ({what})", hint=hint)

@@ -2,10 +2,11 @@
 
 import json
 import os
+import re
 import sys
 import time
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -15,9 +16,12 @@ from rich.live import Live
 from rich.text import Text
 
 from watcher.cli.console import age, console_on, print_done, print_list, printed, table, until
-from watcher.cli.daemon_client import DaemonClient, DaemonError, JsonOption, Query, UrlOption, find_daemon, one_of
+from watcher.cli.daemon_client import Answer, DaemonClient, DaemonError, JsonOption, Query, UrlOption, find_daemon
+from watcher.cli.lookup import one_of
 from watcher.cli.shell import ConfigOption, exit_at_signals, put, put_all_out, put_error
 from watcher.domain.errors import Exit, UsageError
+from watcher.runtime.settings import did_you_mean
+from watcher.runtime.terminal import harmless
 from watcher.sinks.stdout import event_line, shows_whole_ids, why
 
 EXAMPLES = (
@@ -25,18 +29,21 @@ EXAMPLES = (
     "watcher status --fail-on attention",
     "watcher events --execution 9a1b0000-0000-4000-8000-000000000001",
     "watcher events -f --type 'execution.failed' --label team=sales --since 2h",
+    "watcher events --pipeline 'Sales agent'",
     "watcher problems",
     "watcher problems --state all --json | jq .title",
     "watcher ack 3f2a --for 2h --comment 'calling the vendor'",
-    "watcher ack 3f2a --undo",
+    "watcher ack 3f2a 77b0 --undo",
+    "watcher ack --all --comment 'the vendor is down'",
     "watcher silence --label team=sales --for 2h --comment deploy",
+    "watcher silence --pipeline Onboarding --for 30m",
     "watcher silence --end 3",
     "watcher deliveries --state dead",
     "watcher deliveries --sink ops --json | jq .answer",
     "watcher replay --sink ops --state dead",
     "watcher replay --sink ops --yes 1204 1207",
     "watcher scan 'Sales agent'",
-    "watcher scan 0b5c8f1e --url http://watcher.internal:8080",
+    "watcher scan 0b5c --url http://watcher.internal:8080",
     "watcher enable-sink ops",
     "watcher enable-sink ops --url http://watcher.internal:8080",
     "watcher test-sink ops",
@@ -59,8 +66,12 @@ SILENCE_FIELDS = ("id", "active", "from", "until", "weekly", "pipelines", "match
 DELIVERY_FIELDS = ("id", "type", "execution", "sink", "state", "attempts", "answer", "recordedAt", "nextTryAt", "event")
 NEEDS_SHOWN = 10
 EVERY_S = 1.0
+ACK_COUNT = 200
+"""The daemon takes at most so many problems in one request."""
 
-SinkArgument = Annotated[str, typer.Argument(metavar="SINK", help="The sink's name in the file.")]
+NAMED_BY = "by name, id, or a unique beginning of one"
+SinkArgument = Annotated[str, typer.Argument(metavar="SINK", help="The sink's name, or a unique beginning of it.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ForOption = Annotated[str | None, typer.Option("--for", metavar="2h", help="For how long.")]
 CommentOption = Annotated[str | None, typer.Option(help="Why, for the others.")]
 
@@ -149,8 +160,12 @@ def events(
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those to come.")] = False,
     type_: Annotated[list[str] | None, typer.Option("--type", metavar="GLOB", help="Only such, as execution.*")] = None,
-    pipeline: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only of these pipelines.")] = None,
-    execution: Annotated[str | None, typer.Option(metavar="ID", help="Only of this execution.")] = None,
+    pipeline: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help=f"Only of these pipelines, {NAMED_BY}.")
+    ] = None,
+    execution: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only of this execution: its id, or 4 characters or more of it.")
+    ] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only with these labels.")] = None,
     since: Annotated[str | None, typer.Option(metavar="2h", help="No older, or since a time.")] = None,
     as_json: JsonOption = False,
@@ -163,12 +178,19 @@ def events(
     second, goes on after the daemon was away, and misses none.
     """
     exit_at_signals()
-    lists = {"type": type_, "pipeline": pipeline, "label": [each.replace("=", ":", 1) for each in label or ()]}
+    daemon = find_daemon(config, url=url)
+    _check_labels(daemon, [each for each in label or () if not each.startswith("!")])
+    labels, pipelines = [each.replace("=", ":", 1) for each in label or ()], _each_of(daemon, "pipeline", pipeline)
+    lists = {"type": type_, "pipeline": pipelines, "label": labels}
     query = [(name, value) for name, values in lists.items() for value in values or ()]
+    if execution and not (follow and len(execution) == 36):  # it may be about to start
+        page = daemon.ask("GET", "/executions", query=[("q", execution), ("limit", "200")])
+        by_id = {each["id"]: each for each in page["items"]}
+        execution = one_of(by_id.values(), execution, kind="execution", listed_by="watcher events")["id"]
     if execution:
         query.append(("execution", execution))
     since = since or ("1ms" if follow else None if execution else "1h")
-    found = _events(find_daemon(config, url=url), query, since=since, follow=follow)
+    found = _events(daemon, query, since=since, follow=follow)
     if as_json or not sys.stdout.isatty():
         rows = found if as_json else ({**event, "reason": why(event["data"])} for event in found)
         print_list(EVENT_FIELDS, rows, as_json=as_json)
@@ -176,6 +198,31 @@ def events(
     console = console_on(sys.stdout)
     for event in found:
         console.print(event_line(event, whole_ids=shows_whole_ids(console)), soft_wrap=True)
+
+
+def _each_of(
+    daemon: DaemonClient, kind: Literal["pipeline", "account", "sink"], words: Sequence[str] | None
+) -> Sequence[str]:
+    """Return the ids of pipelines, or the names of accounts or sinks, that these words name."""
+    key = "id" if kind == "pipeline" else "name"  # one pipeline may be watched in two accounts
+    known = {each[key]: each for each in daemon.ask("GET", "/status")[f"{kind}s"]} if words else {}
+    return [one_of(known.values(), word, kind=kind)[key] for word in words or ()]
+
+
+def _check_labels(daemon: DaemonClient, labels: Sequence[str]) -> None:
+    """Raise `UsageError` for a label without a value, `DaemonError` for labels that no pipeline has."""
+    if any("=" not in each for each in labels):
+        raise UsageError("--label: write KEY=VALUE, such as --label team=sales")
+    pipelines = daemon.ask("GET", "/status")["pipelines"] if labels else ()
+    carried = [{f"{key}={value}" for key, value in each["labels"].items()} for each in pipelines]
+    if not labels or any(each.issuperset(labels) for each in carried):
+        return
+    known = sorted(set[str]().union(*carried))
+    wrong = next((each for each in labels if each not in known), None)
+    if wrong is None:
+        raise DaemonError("no pipeline has all of these labels", code=Exit.NOT_FOUND)
+    remedy = did_you_mean(wrong, known) or "watcher status --json lists them"
+    raise DaemonError(harmless(f"no pipeline has label {wrong}; {remedy}"), code=Exit.NOT_FOUND)
 
 
 def _events(client: DaemonClient, query: Query, *, since: str | None, follow: bool) -> Iterator[dict[str, Any]]:
@@ -228,35 +275,72 @@ def _closes_when(problem: dict[str, Any]) -> str:
 
 
 def ack(
-    problem: Annotated[str, typer.Argument(metavar="ID", help="The problem's id, or its first 4 characters or more.")],
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="ID", help="Open problems, by id, title, or a unique beginning of one."),
+    ] = None,
     *,
+    every: Annotated[
+        bool, typer.Option("--all", help="All that nobody has acknowledged; with --undo, all that somebody has.")
+    ] = False,
     duration: ForOption = None,
     comment: CommentOption = None,
     undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Acknowledge an open problem: you take it.
+    """Acknowledge open problems: you take them.
 
-    Nobody is reminded of it, for as long as --for says, else while it is open. Those who were sent that it opened are
-    sent that you have it.
+    Nobody is reminded of them, for as long as --for says, else while they are open. Those who were sent that they
+    opened are sent that you have them. --all lists them and asks first; without a terminal it needs --yes.
     """
+    if bool(ids) == every:
+        raise UsageError("ack needs the ids of problems, or --all")
+    _check_can_ask("ack --all", yes=yes or not every)
     daemon = find_daemon(config, url=url)
-    found = one_of([*daemon.items("/problems")], problem, keys=("id", "title"))
-    path = f"/problems/{found['id']}/ack"
+    known = [*daemon.items("/problems")]
+    if every:
+        chosen = [each for each in known if _is_acknowledged(each) == undo]
+    else:
+        chosen = [one_of(known, id_, kind="open problem", listed_by="watcher problems") for id_ in ids or ()]
+    titles = {each["id"]: each["title"] for each in chosen}
+    if not titles and not as_json:
+        print_done(f"nothing to {'take back' if undo else 'acknowledge'}", {}, as_json=False)
+    if titles and every and not yes:
+        print_list(PROBLEM_FIELDS, chosen)
+        typer.confirm(f"{'Take back' if undo else 'Acknowledge'} all of these ({len(titles):,})?", abort=True)
     if undo:
-        print_done(f"no longer acknowledged: {found['title']}", daemon.ask("DELETE", path), as_json=as_json)
+        for id_, title in titles.items():
+            answer = daemon.ask("DELETE", f"/problems/{id_}/ack")
+            print_done(f"no longer acknowledged: {title}", answer, as_json=as_json)
         return
-    answer = daemon.ask("POST", path, body=_given(**{"for": duration}, comment=comment, by=os.environ.get("USER")))
-    done = f"acknowledged{until(answer['acknowledged'].get('until'))}: {found['title']}"
-    print_done(f"{done}. Undo: watcher ack {found['id'][:8]} --undo", answer, as_json=as_json)
+    asked = _given(**{"for": duration}, comment=comment, by=os.environ.get("USER"))
+    for start in range(0, len(titles), ACK_COUNT):
+        body = {"ids": [*titles][start : start + ACK_COUNT], **asked}
+        for each in daemon.ask("POST", "/problems/ack", body=body)["items"]:
+            done = f"acknowledged{until(each['acknowledged'].get('until'))}: {each['title']}"
+            print_done(f"{done}. Undo: watcher ack {each['id'][:8]} --undo", each, as_json=as_json)
+
+
+def _is_acknowledged(problem: Answer) -> bool:
+    ends_at = problem.get("acknowledged", {}).get("until")
+    return "acknowledged" in problem and (ends_at is None or datetime.fromisoformat(ends_at) > datetime.now(UTC))
+
+
+def _check_can_ask(command: str, *, yes: bool) -> None:
+    """Raise `UsageError` where nobody can answer a question, and none is spared."""
+    if not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(f"{command} asks first, and this is no terminal; add --yes")
 
 
 def silence(
     *,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="All of these labels.")] = None,
-    pipeline: Annotated[list[str] | None, typer.Option(metavar="ID", help="Any of these pipelines.")] = None,
+    pipeline: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help=f"Any of these pipelines, {NAMED_BY}.")
+    ] = None,
     account: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Any of these accounts.")] = None,
     event: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Any of these, as execution.*")] = None,
     sink: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only what goes to these sinks.")] = None,
@@ -282,10 +366,14 @@ def silence(
     elif duration is None:
         raise UsageError("silence needs --for, such as --for 2h; or write --list, or --end ID")
     else:
-        if any("=" not in each for each in label or ()):
-            raise UsageError("--label: write KEY=VALUE, such as --label team=sales")
-        labels = dict(each.split("=", 1) for each in label or ())
-        match = _given(labels=labels, pipelines=pipeline, accounts=account, events=event, sinks=sink)
+        _check_labels(daemon, label or ())
+        match = _given(
+            labels=dict(each.split("=", 1) for each in label or ()),
+            pipelines=_each_of(daemon, "pipeline", pipeline),
+            accounts=_each_of(daemon, "account", account),
+            events=event,
+            sinks=_each_of(daemon, "sink", sink),
+        )
         asked = _given(**{"for": duration}, comment=comment, by=os.environ.get("USER"))
         made = daemon.ask("POST", "/silences", body={"match": match, **asked})
         share = f"{made['pipelines']} of {len(daemon.ask('GET', '/status')['pipelines'])} pipelines"
@@ -307,35 +395,46 @@ def deliveries(
 
     It shows how often each was tried, and what was answered last.
     """
-    query = _given(state=state, sink=sink).items()
-    print_list(DELIVERY_FIELDS, find_daemon(config, url=url).items("/deliveries", [*query]), as_json=as_json)
+    daemon = find_daemon(config, url=url)
+    query = _given(state=state, sink=sink and _sink(daemon, sink)["name"]).items()
+    print_list(DELIVERY_FIELDS, daemon.items("/deliveries", [*query]), as_json=as_json)
+
+
+def _sink(daemon: DaemonClient, name: str) -> Answer:
+    return one_of(daemon.ask("GET", "/status")["sinks"], name, kind="sink")
 
 
 def replay(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="The ids of dead letters.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of dead letters.")] = None,
     *,
     sink: Annotated[str, typer.Option(metavar="NAME", help="The sink they were for.")],
     state: Annotated[Literal["dead"] | None, typer.Option(help="All dead letters of this sink.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Send dead letters again, with the same ids. It asks first; without a terminal it needs --yes."""
-    if not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise UsageError("replay asks before it sends, and this is no terminal; add --yes")
+    if bool(ids) == bool(state):
+        raise UsageError("replay needs the ids of dead letters, or --state dead")
+    if wrong := [each for each in ids or () if not re.fullmatch("[0-9]{1,18}", each)]:
+        raise UsageError(f'"{harmless(wrong[0])}" is no id of a delivery; watcher deliveries --state dead lists them')
+    _check_can_ask("replay", yes=yes)
     daemon = find_daemon(config, url=url)
+    found = _sink(daemon, sink)
+    name, count = found["name"], len(ids) if ids else found["dead"]
+    if not count:
+        print_done(f"nothing to send again: {name} has no dead letters", {"replayed": 0}, as_json=as_json)
+        return
     if not yes:
-        dead = {each["name"]: each["dead"] for each in daemon.ask("GET", "/status")["sinks"]}
-        count = len(ids) if ids else dead.get(sink, 0)
         what = "1 delivery" if count == 1 else f"{count:,} deliveries"
-        typer.confirm(f"{what} to {sink} will be sent again under the same ids. Continue?", abort=True)
-    answer = daemon.ask("POST", "/deliveries/replay", body=_given(sink=sink, ids=ids, state=state))
-    print_done(f"sent again to {sink}: {answer['replayed']:,}", answer, as_json=as_json)
+        typer.confirm(f"{what} to {name} will be sent again under the same ids. Continue?", abort=True)
+    answer = daemon.ask("POST", "/deliveries/replay", body=_given(sink=name, ids=ids, state=state))
+    print_done(f"sent again to {name}: {answer['replayed']:,}", answer, as_json=as_json)
 
 
 def scan(
-    pipeline: Annotated[str, typer.Argument(help="Its name or id, or the first 4 characters or more of one.")],
+    pipeline: Annotated[str, typer.Argument(help=f"The pipeline, {NAMED_BY}.")],
     *,
     as_json: JsonOption = False,
     url: UrlOption = None,
@@ -346,7 +445,7 @@ def scan(
     For when you have just triggered its agent, and want the execution to be seen as soon as rate_limit allows.
     """
     daemon = find_daemon(config, url=url)
-    found = one_of(daemon.ask("GET", "/status")["pipelines"], pipeline, keys=("id", "name"))
+    found = one_of(daemon.ask("GET", "/status")["pipelines"], pipeline, kind="pipeline")
     answer = daemon.ask("POST", f"/pipelines/{found['account']}/{found['id']}/scan")
     print_done(f"its list is read as soon as possible: {found.get('name', found['id'])}", answer, as_json=as_json)
 
@@ -358,9 +457,11 @@ def enable_sink(
 
     What waits for it is sent.
     """
-    answer = find_daemon(config, url=url).ask("POST", f"/sinks/{quote(sink, safe='')}/enable")
+    daemon = find_daemon(config, url=url)
+    name = _sink(daemon, sink)["name"]
+    answer = daemon.ask("POST", f"/sinks/{quote(name, safe='')}/enable")
     done = "is enabled" if answer["done"] else "will be enabled once a daemon owns it"
-    print_done(f"{sink} {done}; what waits for it is sent", answer, as_json=as_json)
+    print_done(f"{name} {done}; what waits for it is sent", answer, as_json=as_json)
 
 
 def test_sink(
@@ -370,9 +471,11 @@ def test_sink(
 
     It says what the receiver answered. Exit codes: 0 delivered, 1 not delivered.
     """
-    result = find_daemon(config, url=url).ask("POST", f"/sinks/{quote(sink, safe='')}/test")
+    daemon = find_daemon(config, url=url)
+    name = _sink(daemon, sink)["name"]
+    result = daemon.ask("POST", f"/sinks/{quote(name, safe='')}/test")
     remedy = f". {result['remedy']}" if "remedy" in result else ""
-    words = f"{sink}: {result['answer']} in {result['tookMs']:.0f} ms{remedy}"
+    words = f"{name}: {result['answer']} in {result['tookMs']:.0f} ms{remedy}"
     print_done(words, result, as_json=as_json, failed=not result["delivered"])
     if not result["delivered"]:
         raise typer.Exit(Exit.FAILED)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 from fake_daemon import Asked, FakeDaemon, Raw, Reply
-from sample_events import HOSTILE, failed
+from sample_events import HOSTILE, PIPELINE, execution_id, failed
 from unit.cli.commands.conftest import OnTerminal
 from unit.conftest import Command
 
 from watcher.cli.commands import operate
-from watcher.web.models import Event, Page, Trouble
+from watcher.web.models import Event, Execution, Page, PipelineStatus, Status, Trouble
 
 
 def page(*numbers: int, next_: str) -> Page[Event]:
@@ -31,6 +31,12 @@ def interrupt(_: Asked) -> Raw:
 def _served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
     monkeypatch.setenv("WATCHER_URL", daemon.url)
     monkeypatch.setattr(operate, "EVERY_S", 0.01)
+    pipeline = PipelineStatus(account="eu", id=PIPELINE, name="Sales agent", whole=True, labels={"team": "a=b"})
+    daemon.replies["GET /status"] = Status(
+        version="1", needs=[], open={}, pipelines=[pipeline], sinks=[], accounts=[], silences=[]
+    )
+    execution = {"account": "eu", "pipeline": {"id": PIPELINE}, "id": execution_id(1), "since": "2026-11-24T12:00:00Z"}
+    daemon.replies["GET /executions"] = Page[Execution](items=[Execution.model_validate(execution)])
     daemon.replies["GET /events"] = [page(1, 2, next_="7"), page(next_="90"), page(3, next_="95"), page(next_="95")]
 
 
@@ -50,10 +56,18 @@ def test_events_are_read_to_the_last_page_over_pages_with_none(daemon: FakeDaemo
     ("words", "query"),
     [
         ((), [("since", "1h")]),
-        (("--execution", "9a1b"), [("execution", "9a1b")]),
+        (("--execution", "9A1B"), [("execution", execution_id(1))]),
+        (("--execution", execution_id(1)), [("execution", execution_id(1))]),
+        (("--label", "!team=b"), [("label", "!team:b"), ("since", "1h")]),
         (
-            ("--type", "execution.*", "--type", "account.*", "--pipeline", "p", "--label", "team=a=b", "--since", "2h"),
-            [("type", "execution.*"), ("type", "account.*"), ("pipeline", "p"), ("label", "team:a=b"), ("since", "2h")],
+            ("--type", "execution.*", "--type", "account.*", "--pipeline", "s", "--label", "team=a=b", "--since", "2h"),
+            [
+                ("type", "execution.*"),
+                ("type", "account.*"),
+                ("pipeline", PIPELINE),
+                ("label", "team:a=b"),
+                ("since", "2h"),
+            ],
         ),
     ],
 )
@@ -61,8 +75,22 @@ def test_what_is_asked_for_is_the_last_hour_or_one_execution_or_as_the_options_s
     words: tuple[str, ...], query: list[tuple[str, str]], daemon: FakeDaemon, command: Command
 ) -> None:
     assert command("events", *words)[0] == 0
-    assert sorted(daemon.asked[0].query) == sorted([*query, ("limit", "200")])
-    assert "since" not in dict(daemon.asked[1].query)
+    first, second, *_ = (asked for asked in daemon.asked if asked.path == "/events")
+    assert sorted(first.query) == sorted([*query, ("limit", "200")])
+    assert "since" not in dict(second.query)
+
+
+def test_an_execution_that_is_unknown_is_not_found_but_may_be_about_to_start_where_events_are_followed(
+    daemon: FakeDaemon, command: Command
+) -> None:
+    daemon.replies["GET /executions"] = Page[Execution](items=[])
+    said = f'error: no execution "{execution_id(2)}"; watcher events lists them\n'
+    assert command("events", "--execution", execution_id(2)) == (5, "", said)
+    assert dict(daemon.asked[0].query) == {"q": execution_id(2), "limit": "200"}
+    daemon.replies["GET /events"] = [page(2, next_="7"), interrupt]
+    assert command("events", "-f", "--execution", execution_id(2))[0] == 130
+    assert dict(daemon.asked[1].query)["execution"] == execution_id(2)
+    assert command("events", "-f", "--execution", "9a1b")[0] == 5
 
 
 def test_piped_it_is_a_row_per_event_with_the_reason(daemon: FakeDaemon, command: Command) -> None:

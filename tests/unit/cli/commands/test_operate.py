@@ -4,13 +4,16 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fake_daemon import FakeDaemon
 from unit.cli.commands.conftest import OnTerminal
 from unit.conftest import Command
 
+from watcher.sinks.settings import SilenceMatch
 from watcher.web.models import (
+    AccountStatus,
     Acknowledgement,
     Delivery,
     Done,
@@ -29,6 +32,7 @@ AT = datetime(2026, 11, 24, 12, 0, 0, 500_000, tzinfo=UTC)
 WRITTEN = "2026-11-24T12:00:00.500000Z"
 ID, OTHER_ID = "3f2a0000-0000-4000-8000-000000000001", "3f2b0000-0000-4000-8000-000000000002"
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+UNNAMED = "77aa0000-0000-4000-8000-000000000000"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
 EVENT = "11111111-0000-4000-8000-000000000001"
 
@@ -45,13 +49,16 @@ def delivery(number: int = 1204, **fields: Any) -> Delivery:
     )
 
 
-def status(*, dead: int = 14) -> Status:
+def status(*more: PipelineStatus, dead: int = 14) -> Status:
+    labels = {"team": "sales", "env": "a=b"}
     pipelines = [
-        PipelineStatus(account="eu", id=PIPELINE, name="Sales agent", state="well", whole=True),
-        PipelineStatus(account="eu", id="77aa0000-0000-4000-8000-000000000000", state="well", whole=False),
+        PipelineStatus(account="eu", id=PIPELINE, name="Sales agent", state="well", whole=True, labels=labels),
+        PipelineStatus(account="eu", id=UNNAMED, state="well", whole=False, labels={"team": "ops"}),
+        *more,
     ]
-    sinks = [SinkStatus(name="ops", type="webhook", state="well", dead=dead)]
-    return Status(version="1", needs=[], open={}, pipelines=pipelines, sinks=sinks, accounts=[], silences=[])
+    sinks = [SinkStatus(name=name, type="webhook", state="well", dead=dead) for name in ("ops", "o ps", "phone")]
+    accounts = [AccountStatus(name="eu", state="well", allowed=5, pipelines=2)]
+    return Status(version="1", needs=[], open={}, pipelines=pipelines, sinks=sinks, accounts=accounts, silences=[])
 
 
 @pytest.fixture(autouse=True)
@@ -114,57 +121,193 @@ def test_on_a_terminal_no_more_is_shown_than_somebody_reads(daemon: FakeDaemon, 
     assert on_terminal("deliveries", WATCHER_URL=daemon.url) == "none\n"
 
 
-@pytest.mark.parametrize("id_", [ID, "3f2a", "Sales"])
-def test_a_problem_is_acknowledged_by_the_beginning_of_its_id(id_: str, daemon: FakeDaemon, command: Command) -> None:
+ACKNOWLEDGED = Acknowledgement(at=AT)
+
+
+@pytest.mark.parametrize("id_", [ID, "3f2a", "Sales", "sales AGENT keeps failing"])
+def test_a_problem_is_acknowledged_by_a_beginning_of_its_id_or_title(
+    id_: str, daemon: FakeDaemon, command: Command
+) -> None:
     until = datetime.now().astimezone().replace(hour=23, minute=59)
-    daemon.replies[f"POST /problems/{ID}/ack"] = problem(acknowledged=Acknowledgement(at=AT, until=until))
+    taken = problem(acknowledged=Acknowledgement(at=AT, until=until))
+    daemon.replies["POST /problems/ack"] = Page[Problem](items=[taken])
     code, out, _ = command("ack", id_, "--for", "2h", "--comment", "mine")
     assert (code, out) == (
         0,
         "✓ acknowledged until 23:59: Sales agent keeps failing. Undo: watcher ack 3f2a0000 --undo\n",
     )
-    assert daemon.asked[-1].body == {"for": "2h", "comment": "mine", "by": "ada"}
+    assert daemon.asked[-1].body == {"ids": [ID], "for": "2h", "comment": "mine", "by": "ada"}
 
 
-def test_an_acknowledgement_is_taken_back_and_with_json_the_answers_are_printed(
-    daemon: FakeDaemon, command: Command
-) -> None:
+def test_several_problems_are_acknowledged_in_one_request_and_taken_back(daemon: FakeDaemon, command: Command) -> None:
+    several = [problem(acknowledged=ACKNOWLEDGED), problem(OTHER_ID, title="Onboarding is silent")]
+    daemon.replies["GET /problems"] = Page[Problem](items=several)
+    done = [each.model_copy(update={"acknowledged": ACKNOWLEDGED}) for each in several]
+    daemon.replies["POST /problems/ack"] = Page[Problem](items=done)
+    code, out, _ = command("ack", "3f2a", "3f2b", ID, "--json")
+    assert (code, [json.loads(line)["acknowledged"] for line in out.splitlines()]) == (0, [{"at": WRITTEN}] * 2)
+    assert [each.body for each in daemon.asked if each.method == "POST"] == [{"ids": [ID, OTHER_ID], "by": "ada"}]
+    daemon.replies |= {f"DELETE /problems/{id_}/ack": problem(id_) for id_ in (ID, OTHER_ID)}
+    said = "✓ no longer acknowledged: Sales agent keeps failing\n✓ no longer acknowledged: Onboarding is silent\n"
+    assert command("ack", "3f2a", "Onboarding", "--undo")[:2] == (0, said)
+
+
+OVER = Acknowledgement(at=AT, until=datetime(2020, 1, 1, tzinfo=UTC))
+
+
+def test_all_that_nobody_has_acknowledged_are_acknowledged_200_a_request(daemon: FakeDaemon, command: Command) -> None:
+    ids = [str(UUID(int=number)) for number in range(201)]
+    problems = [problem(ids[0], acknowledged=OVER), *map(problem, ids[1:]), problem(acknowledged=ACKNOWLEDGED)]
+    daemon.replies["GET /problems"] = Page[Problem](items=problems)
+    daemon.replies["POST /problems/ack"] = Page[Problem](items=[])
+    assert command("ack", "--all", "--yes")[0] == 0
+    assert [asked.body["ids"] for asked in daemon.asked[1:]] == [ids[:200], ids[200:]]
     daemon.replies[f"DELETE /problems/{ID}/ack"] = problem()
-    assert command("ack", "3f2a", "--undo")[:2] == (0, "✓ no longer acknowledged: Sales agent keeps failing\n")
-    daemon.replies[f"POST /problems/{ID}/ack"] = problem(acknowledged=Acknowledgement(at=AT))
-    daemon.replies["GET /problems"] = Page[Problem](items=[problem(), problem(OTHER_ID)])
-    code, out, _ = command("ack", "3f2a", "--json")
-    assert (code, json.loads(out)["acknowledged"]) == (0, {"at": WRITTEN})
-    code, out, _ = command("problems", "--json")
-    assert (code, [json.loads(line)["id"] for line in out.splitlines()]) == (0, [ID, OTHER_ID])
+    assert command("ack", "--all", "--undo", "--yes")[:2] == (
+        0,
+        "✓ no longer acknowledged: Sales agent keeps failing\n",
+    )
+
+
+def test_where_everybody_has_been_acknowledged_nothing_is_asked(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
+    daemon.replies["GET /problems"] = Page[Problem](items=[problem(acknowledged=ACKNOWLEDGED)])
+    for option, said in (("--all", "✓ nothing to acknowledge\n"), ("--json", "")):
+        shown = on_terminal("ack", "--all", option, WATCHER_URL=daemon.url, typed="y\n")
+        assert shown == f"y\n{said}"
+    assert {asked.method for asked in daemon.asked} == {"GET"}
+
+
+@pytest.mark.parametrize(("typed", "methods"), [("y\n", ["GET", "POST"]), ("\n", ["GET"])])
+def test_on_a_terminal_all_are_listed_before_they_are_acknowledged(
+    typed: str, methods: list[str], daemon: FakeDaemon, on_terminal: OnTerminal
+) -> None:
+    daemon.replies["GET /problems"] = Page[Problem](items=[problem(), problem(OTHER_ID, title="Onboarding is silent")])
+    daemon.replies["POST /problems/ack"] = Page[Problem](items=[problem(acknowledged=ACKNOWLEDGED)])
+    shown = on_terminal("ack", "--all", typed=typed, columns=120, WATCHER_URL=daemon.url)
+    assert "3f2a0000" in shown
+    assert shown.index("Onboarding is silent") < shown.index("Acknowledge all of these (2)? [y/N]")
+    assert [asked.method for asked in daemon.asked] == methods
+
+
+SALES_TWICE = PipelineStatus(account="us", id="0b5d0000-0000-4000-8000-000000000000", name="Sales agent", whole=True)
+LATER = PipelineStatus(account="us", id="0b5e0000-0000-4000-8000-000000000000", name="Sales agent 2", whole=True)
+LISTS_THEM = "; watcher status lists them"
 
 
 @pytest.mark.parametrize(
-    ("id_", "code", "said"),
+    ("words", "said"),
     [
-        ("3f2", 2, f"error: 3f2 is too short; so begin: {ID} Sales agent keeps failing; {OTHER_ID} "),
-        ("3f", 2, "error: 3f is too short"),
-        ("ffff", 5, "error: there is none that begins with ffff\n"),
+        (("scan", "Sales agnet"), 'no pipeline "Sales agnet"; did you mean "Sales agent"?'),
+        (("events", "--pipeline", "SALES AGNET"), 'no pipeline "SALES AGNET"; did you mean "Sales agent"?'),
+        (("silence", "--for", "2h", "--pipeline", "Onboarding"), f'no pipeline "Onboarding"{LISTS_THEM}'),
+        (("silence", "--for", "2h", "--account", "us"), f'no account "us"{LISTS_THEM}'),
+        (("silence", "--for", "2h", "--sink", "phnoe"), 'no sink "phnoe"; did you mean "phone"?'),
+        (("deliveries", "--sink", "nosuch"), f'no sink "nosuch"{LISTS_THEM}'),
+        (("replay", "--sink", "pohne", "--state", "dead", "--yes"), 'no sink "pohne"; did you mean "phone"?'),
+        (("test-sink", "fone"), 'no sink "fone"; did you mean "phone"?'),
+        (("enable-sink", ""), f'no sink ""{LISTS_THEM}'),
+        (("ack", "ffff"), 'no open problem "ffff"; watcher problems lists them'),
+        (("scan", "\x1b[31m"), f'no pipeline "\\x1b[31m"{LISTS_THEM}'),
     ],
 )
-def test_a_beginning_of_several_problems_or_of_none_acknowledges_nothing(
-    id_: str, code: int, said: str, daemon: FakeDaemon, command: Command
+def test_what_is_unknown_is_not_found_and_what_is_near_is_named(
+    words: tuple[str, ...], said: str, daemon: FakeDaemon, command: Command
 ) -> None:
-    ended, out, err = command("ack", id_)
-    assert (ended, out, err.startswith(said)) == (code, "", True)
+    assert command(*words) == (5, "", f"error: {said}\n")
     assert {asked.method for asked in daemon.asked} == {"GET"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("scan", "sales agent"),
+            (
+                f'"sales agent" fits several pipelines; write more of one of these: {PIPELINE} Sales agent eu; '
+                f"{SALES_TWICE.id} Sales agent us"
+            ),
+        ),
+        (
+            ("scan", "0b5"),
+            (
+                f'"0b5" fits several pipelines; write more of one of these: {PIPELINE} Sales agent eu; '
+                f"{SALES_TWICE.id} Sales agent us; {LATER.id} Sales agent 2 us"
+            ),
+        ),
+        (("test-sink", "o"), '"o" fits several sinks; write more of one of these: ops; o ps'),
+        (
+            ("ack", "3f2"),
+            (
+                f'"3f2" fits several open problems; write more of one of these: {ID} Sales agent keeps failing; '
+                f"{OTHER_ID} [red]Onboard\\x1b[31ming"
+            ),
+        ),
+    ],
+)
+def test_what_fits_several_is_a_mistake_that_names_them(
+    words: tuple[str, ...], said: str, daemon: FakeDaemon, command: Command
+) -> None:
+    daemon.replies["GET /status"] = status(SALES_TWICE, LATER)
+    assert command(*words) == (2, "", f"error: {said}\n")
+    assert {asked.method for asked in daemon.asked} == {"GET"}
+
+
+def test_a_pipeline_that_is_watched_in_two_accounts_is_one_to_silence_and_two_to_scan(
+    daemon: FakeDaemon, command: Command
+) -> None:
+    daemon.replies["GET /status"] = status(PipelineStatus(account="us", id=PIPELINE, name="Sales agent", whole=True))
+    daemon.replies["POST /silences"] = silenced(2)
+    assert command("silence", "--pipeline", PIPELINE, "--for", "2h")[0] == 0
+    assert command("scan", PIPELINE)[0] == 2
+
+
+def silenced(count: int, until: datetime = AT) -> Silence:
+    return Silence(id="3", match=SilenceMatch(events=("*",)), until=until, active=True, pipelines=count)
 
 
 def test_a_silence_says_how_much_it_concerns_and_how_to_end_it(daemon: FakeDaemon, command: Command) -> None:
     until = datetime(2030, 12, 24, 12, tzinfo=UTC)
-    made = {"id": "3", "match": {"sinks": ["phone"]}, "until": until, "active": True, "pipelines": 1}
-    daemon.replies["POST /silences"] = Silence.model_validate(made)
+    daemon.replies["POST /silences"] = silenced(1, until)
     options = ("--label", "team=sales", "--label", "env=a=b", "--sink", "phone", "--event", "execution.*")
     code, out, _ = command("silence", *options, "--for", "2h", "--comment", "deploy")
     shown = f"{until.astimezone():%Y-%m-%d %H:%M}"
     assert (code, out) == (0, f"✓ silenced until {shown} (1 of 2 pipelines). Undo: watcher silence --end 3\n")
     match = {"labels": {"team": "sales", "env": "a=b"}, "events": ["execution.*"], "sinks": ["phone"]}
-    assert daemon.asked[0].body == {"match": match, "for": "2h", "comment": "deploy", "by": "ada"}
+    (body,) = [asked.body for asked in daemon.asked if asked.method == "POST"]
+    assert body == {"match": match, "for": "2h", "comment": "deploy", "by": "ada"}
+
+
+def test_a_silence_takes_names_and_beginnings_of_them(daemon: FakeDaemon, command: Command) -> None:
+    daemon.replies["POST /silences"] = silenced(1)
+    named = ("--pipeline", "Sales", "--pipeline", "77aa", "--account", "EU", "--sink", "ph")
+    assert command("silence", *named, "--for", "2h")[0] == 0
+    (body,) = [asked.body for asked in daemon.asked if asked.method == "POST"]
+    assert body["match"] == {"pipelines": [PIPELINE, UNNAMED], "accounts": ["eu"], "sinks": ["phone"]}
+
+
+@pytest.mark.parametrize("words", [("silence", "--for", "2h"), ("events",)])
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["team=typo"], 'no pipeline has label team=typo; did you mean "team=ops"?'),
+        (["team=marketing"], "no pipeline has label team=marketing; watcher status --json lists them"),
+        (["team=sales", "team=salse"], 'no pipeline has label team=salse; did you mean "team=sales"?'),
+        (["team=ops", "env=a=b"], "no pipeline has all of these labels"),
+    ],
+)
+def test_labels_that_no_pipeline_has_are_not_found(
+    words: tuple[str, ...], labels: list[str], said: str, daemon: FakeDaemon, command: Command
+) -> None:
+    options = [option for label in labels for option in ("--label", label)]
+    assert command(*words, *options) == (5, "", f"error: {said}\n")
+    assert [asked.method for asked in daemon.asked] == ["GET"]
+
+
+def test_on_a_terminal_silences_have_ages(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
+    began = silenced(1, datetime.now(UTC) + timedelta(minutes=5))
+    began = began.model_copy(update={"from_": datetime.now(UTC) - timedelta(hours=3)})
+    daemon.replies["GET /silences"] = Page[Silence](items=[began])
+    assert re.search(r"yes +3 h +in 4 m", on_terminal("silence", "--list", WATCHER_URL=daemon.url))
 
 
 def test_silences_are_listed_and_ended(daemon: FakeDaemon, command: Command) -> None:
@@ -189,10 +332,16 @@ def test_silences_are_listed_and_ended(daemon: FakeDaemon, command: Command) -> 
     [
         (("silence", "--label", "team=sales"), "silence needs --for, such as --for 2h; or write --list, or --end ID"),
         (("silence", "--for", "2h", "--label", "team"), "--label: write KEY=VALUE, such as --label team=sales"),
+        (("events", "--label", "team"), "--label: write KEY=VALUE, such as --label team=sales"),
+        (("replay", "--sink", "ops", "--state", "dead"), "replay asks first, and this is no terminal; add --yes"),
+        (("replay", "--sink", "ops"), "replay needs the ids of dead letters, or --state dead"),
         (
-            ("replay", "--sink", "ops", "--state", "dead"),
-            "replay asks before it sends, and this is no terminal; add --yes",
+            ("replay", "--sink", "ops", "--yes", "7", "d_1"),
+            '"d_1" is no id of a delivery; watcher deliveries --state dead lists them',
         ),
+        (("ack", "--all"), "ack --all asks first, and this is no terminal; add --yes"),
+        (("ack", "--all", "3f2a"), "ack needs the ids of problems, or --all"),
+        (("ack",), "ack needs the ids of problems, or --all"),
     ],
 )
 def test_what_cannot_be_meant_is_a_mistake_of_usage(words: tuple[str, ...], said: str, command: Command) -> None:
@@ -203,7 +352,7 @@ def test_deliveries_are_listed_by_state_and_sink(daemon: FakeDaemon, command: Co
     code, out, _ = command("deliveries", "--state", "dead", "--sink", "ops")
     row = ["1204", "execution.failed", EXECUTION, "ops", "dead", "9", "503 busy", WRITTEN, "", EVENT]
     assert (code, out.splitlines()[1].split("\t")) == (0, row)
-    assert daemon.asked[0].query == [("state", "dead"), ("sink", "ops"), ("limit", "200")]
+    assert daemon.asked[-1].query == [("state", "dead"), ("sink", "ops"), ("limit", "200")]
 
 
 @pytest.mark.parametrize(
@@ -219,6 +368,18 @@ def test_dead_letters_are_sent_again_without_a_question_with_yes(
     daemon.replies["POST /deliveries/replay"] = Replayed(replayed=2)
     assert command("replay", "--sink", "ops", "--yes", *words)[:2] == (0, "✓ sent again to ops: 2\n")
     assert daemon.asked[-1].body == body
+
+
+def test_where_no_letter_is_dead_nothing_is_asked_and_nothing_sent(
+    daemon: FakeDaemon, command: Command, on_terminal: OnTerminal
+) -> None:
+    daemon.replies["GET /status"] = status(dead=0)
+    words = ("replay", "--sink", "ops", "--state", "dead")
+    said = "✓ nothing to send again: ops has no dead letters\n"
+    assert command(*words, "--yes") == (0, said, "")
+    assert json.loads(command(*words, "--yes", "--json")[1]) == {"replayed": 0}
+    assert on_terminal(*words, typed="y\n", WATCHER_URL=daemon.url).endswith(said)
+    assert {asked.method for asked in daemon.asked} == {"GET"}
 
 
 @pytest.mark.parametrize(("typed", "asked"), [("y\n", 2), ("n\n", 1), ("\n", 1)])
@@ -240,8 +401,8 @@ def test_a_sink_is_enabled(daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["POST /sinks/o%20ps/enable"] = [Done(done=True), Done(done=False)]
     assert command("enable-sink", "o ps")[:2] == (0, "✓ o ps is enabled; what waits for it is sent\n")
     assert "o ps will be enabled once a daemon owns it; what" in command("enable-sink", "o ps")[1]
-    daemon.replies["POST /sinks/nope/enable"] = Trouble(title="No", status=404, detail="no such sink")
-    assert command("enable-sink", "nope") == (5, "", "error: no such sink\n")
+    daemon.replies["POST /sinks/phone/enable"] = Trouble(title="No", status=409, detail="phone is not disabled")
+    assert command("enable-sink", "ph") == (2, "", "error: phone is not disabled\n")
 
 
 @pytest.mark.parametrize(
