@@ -99,7 +99,7 @@ def table(fields: Sequence[str], items: Sequence[Mapping[str, Any]], *, console:
     shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     columns = []
     for field in fields:
-        column = [_cell(field, _text(_not_in_title(item, field)), console=console) for item in items]
+        column = [_cell(field, _text(_value(item, field)), console=console) for item in items]
         if any(column):
             words = re.sub(r"([A-Z])", r" \1", field.rpartition(".")[2]).lower().removesuffix(" at")
             shown.add_column(words, no_wrap=max(map(len, column)) <= WHOLE)
@@ -116,12 +116,6 @@ def _cell(field: str, text: str, *, console: Console) -> Text:
     elif len(text) == 36 and " " not in text:
         text = text[:8]
     return Text(printed(sign + text, console=console), style, no_wrap=True, overflow="ellipsis")
-
-
-def _not_in_title(item: Mapping[str, Any], field: str) -> Any:
-    """Return the value of a field, but no count that the title ends with: `Sink ops: 12 dead letters`."""
-    value = _value(item, field)
-    return None if field == "count" and value and f": {value:,} " in item.get("title", "") else value
 
 
 def _value(item: Any, field: str) -> Any:

@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -267,11 +267,12 @@ def problems(
 
 
 def _closes_when(problem: dict[str, Any]) -> str:
-    """Return what closes a problem, and since when no execution has ended; empty if it says neither."""
+    """Return what closes a problem, since when no execution has ended, and what to do; empty without the first."""
     if "closesWhen" not in problem or "closedAt" in problem:
         return ""
     idle = f"; no execution has ended for {age(problem['lastEndedAt'])}" if "lastEndedAt" in problem else ""
-    return f"{problem['id'][:8]} closes when {problem['closesWhen']}{idle}"
+    remedy = f". What to do: {problem['remedy']}" if "remedy" in problem else ""
+    return f"{problem['id'][:8]} closes when {problem['closesWhen']}{idle}{remedy}"
 
 
 def ack(
@@ -302,7 +303,7 @@ def ack(
     daemon = find_daemon(config, url=url)
     known = [*daemon.items("/problems")]
     if every:
-        chosen = [each for each in known if _is_acknowledged(each) == undo]
+        chosen = [each for each in known if ("acknowledged" in each) == undo]
     else:
         chosen = [one_of(known, id_, kind="open problem", listed_by="watcher problems") for id_ in ids or ()]
     titles = {each["id"]: each["title"] for each in chosen}
@@ -322,11 +323,6 @@ def ack(
         for each in daemon.ask("POST", "/problems/ack", body=body)["items"]:
             done = f"acknowledged{until(each['acknowledged'].get('until'))}: {each['title']}"
             print_done(f"{done}. Undo: watcher ack {each['id'][:8]} --undo", each, as_json=as_json)
-
-
-def _is_acknowledged(problem: Answer) -> bool:
-    ends_at = problem.get("acknowledged", {}).get("until")
-    return "acknowledged" in problem and (ends_at is None or datetime.fromisoformat(ends_at) > datetime.now(UTC))
 
 
 def _check_can_ask(command: str, *, yes: bool) -> None:

@@ -31,7 +31,9 @@ def interrupt(_: Asked) -> Raw:
 def _served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
     monkeypatch.setenv("WATCHER_URL", daemon.url)
     monkeypatch.setattr(operate, "EVERY_S", 0.01)
-    pipeline = PipelineStatus(account="eu", id=PIPELINE, name="Sales agent", whole=True, labels={"team": "a=b"})
+    pipeline = PipelineStatus(
+        account="eu", id=PIPELINE, name="Sales agent", state="well", whole=True, labels={"team": "a=b"}
+    )
     daemon.replies["GET /status"] = Status(
         version="1", needs=[], open={}, pipelines=[pipeline], sinks=[], accounts=[], silences=[]
     )

@@ -152,12 +152,9 @@ def test_several_problems_are_acknowledged_in_one_request_and_taken_back(daemon:
     assert command("ack", "3f2a", "Onboarding", "--undo")[:2] == (0, said)
 
 
-OVER = Acknowledgement(at=AT, until=datetime(2020, 1, 1, tzinfo=UTC))
-
-
 def test_all_that_nobody_has_acknowledged_are_acknowledged_200_a_request(daemon: FakeDaemon, command: Command) -> None:
     ids = [str(UUID(int=number)) for number in range(201)]
-    problems = [problem(ids[0], acknowledged=OVER), *map(problem, ids[1:]), problem(acknowledged=ACKNOWLEDGED)]
+    problems = [*map(problem, ids), problem(acknowledged=ACKNOWLEDGED)]
     daemon.replies["GET /problems"] = Page[Problem](items=problems)
     daemon.replies["POST /problems/ack"] = Page[Problem](items=[])
     assert command("ack", "--all", "--yes")[0] == 0
@@ -189,8 +186,12 @@ def test_on_a_terminal_all_are_listed_before_they_are_acknowledged(
     assert [asked.method for asked in daemon.asked] == methods
 
 
-SALES_TWICE = PipelineStatus(account="us", id="0b5d0000-0000-4000-8000-000000000000", name="Sales agent", whole=True)
-LATER = PipelineStatus(account="us", id="0b5e0000-0000-4000-8000-000000000000", name="Sales agent 2", whole=True)
+SALES_TWICE = PipelineStatus(
+    account="us", id="0b5d0000-0000-4000-8000-000000000000", name="Sales agent", state="well", whole=True
+)
+LATER = PipelineStatus(
+    account="us", id="0b5e0000-0000-4000-8000-000000000000", name="Sales agent 2", state="well", whole=True
+)
 LISTS_THEM = "; watcher status lists them"
 
 
@@ -255,7 +256,9 @@ def test_what_fits_several_is_a_mistake_that_names_them(
 def test_a_pipeline_that_is_watched_in_two_accounts_is_one_to_silence_and_two_to_scan(
     daemon: FakeDaemon, command: Command
 ) -> None:
-    daemon.replies["GET /status"] = status(PipelineStatus(account="us", id=PIPELINE, name="Sales agent", whole=True))
+    daemon.replies["GET /status"] = status(
+        PipelineStatus(account="us", id=PIPELINE, name="Sales agent", state="well", whole=True)
+    )
     daemon.replies["POST /silences"] = silenced(2)
     assert command("silence", "--pipeline", PIPELINE, "--for", "2h")[0] == 0
     assert command("scan", PIPELINE)[0] == 2

@@ -126,7 +126,9 @@ def test_on_a_terminal_what_needs_somebody_comes_first_and_what_fails_before_wha
 def test_on_a_terminal_a_count_that_the_title_has_is_not_shown_again(
     daemon: FakeDaemon, on_terminal: OnTerminal
 ) -> None:
-    daemon.replies["GET /status"] = status(need(title="Sink crm: 1,200 dead letters", count=1_200), need(count=28))
+    daemon.replies["GET /status"] = status(
+        need(title="Sink crm: 1,200 dead letters", count=1_200), need(count=28, problems=[PIPELINE])
+    )
     shown = on_terminal("status", columns=120, WATCHER_URL=daemon.url)
     assert re.search("Sink crm: 1,200 dead letters +Greeting", shown)
     assert re.search("Sales agent 1 keeps failing +28 +Greeting", shown)
