@@ -66,7 +66,7 @@ _WITHOUT_BRACES = re.compile(r"(?:^|(?<=\s))\$[A-Z_][A-Z0-9_]+(?=$|[\s/])")
 """As a shell reads it. A password may hold a dollar, too: so only what stands alone."""
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
-_WITH_FILE = frozenset({"api_key", "secret", "url", "routing_key", "token", "password"})
+_WITH_FILE = frozenset({"api_key", "secret", "url", "routing_key", "token", "read_token", "password"})
 """Keys that have a twin ending in `_file`, but for the store's `url`."""
 
 _TAG = "tag:yaml.org,2002:"

@@ -61,9 +61,12 @@ def listen_address(document: Document, *, environ: Mapping[str, str]) -> Address
 
 
 def http_token(document: Document) -> str | None:
-    """Return `http.token` of the file, else what `http.token_file` holds, if it can be had."""
-    if (token := document.text(("http", "token"))) or (named := document.text(("http", "token_file"))) is None:
-        return token or None
-    with suppress(FileError, UnicodeDecodeError):
-        return document.read(Path(document.file).parent / named, limit=SECRET_BYTES).decode().strip() or None
+    """Return `http.token` of the file or of its `_file`, else `http.read_token`, as far as they can be had."""
+    for key in ("token", "read_token"):
+        found = document.text(("http", key))
+        if not found and (named := document.text(("http", f"{key}_file"))) is not None:
+            with suppress(FileError, UnicodeDecodeError):
+                found = document.read(Path(document.file).parent / named, limit=SECRET_BYTES).decode().strip()
+        if found:
+            return found
     return None

@@ -221,6 +221,13 @@ def _public_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _host_name(value: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]", value):
+        return value.lower()
+    remedy = "write it without scheme and port, such as watcher.internal"
+    raise InvalidValueError("is not a host name alone", remedy=remedy)
+
+
 class AccountSettings(Block):
     """One API key."""
 
@@ -379,10 +386,25 @@ class HttpSettings(Block):
         default=None, examples=["https://watcher.example.com"]
     )
     """Where people reach the pages, for links to them; behind a proxy its address."""
+    names: tuple[Annotated[str, AfterValidator(_host_name)], ...] = Field(
+        default=(), examples=["[watcher.internal, 192.0.2.7]"]
+    )
+    """Further host names and addresses by which it is reached, without a port. A request for any other name is refused,
+    unless it has a token."""
     token: SecretStr | None = Field(default=None, examples=["${WATCHER_TOKEN:-}"])
-    """Who has it may see the pages, use the API and act; empty is none. Without one they are served only where
-    `listen` is a loopback address."""
+    """Who has it may see the pages, use the API and act; empty is none. Without this or `read_token` they are served
+    only where `listen` is a loopback address."""
     token_file: str | None = file_twin("the token", example="/run/secrets/watcher_token")
+    read_token: SecretStr | None = Field(default=None, examples=["${WATCHER_READ_TOKEN:-}"])
+    """Who has it may see the pages and read the API, not act; empty is none. Without `token` nobody may act."""
+    read_token_file: str | None = file_twin("the token", example="/run/secrets/watcher_read_token")
+
+    @model_validator(mode="after")
+    def _tokens_differ(self) -> Self:
+        if self.token and self.token == self.read_token:
+            remedy = "make another one: openssl rand -hex 32"
+            raise InvalidValueError("is the same as token", remedy=remedy, quote=False, at="read_token")
+        return self
 
 
 def _ping_url(value: SecretStr) -> SecretStr:

@@ -51,6 +51,9 @@ def test_a_file_that_cannot_be_read_is_a_mistake(text: str | None, tmp_path: Pat
         ("http: {token: '${NOPE}'}", None),
         ("http: {token: ''}", None),
         ("http: {token_file: nowhere}", None),
+        ("http: {token: '', read_token: r3ad}", "r3ad"),
+        ("http: {token_file: nowhere, read_token_file: secret}", "from a file"),
+        ("http: {token: t0ken, read_token: r3ad}", "t0ken"),
         ("", None),
     ],
 )

@@ -18,6 +18,7 @@ URL_REMEDY = "write it like https://hooks.example.com/clerk"
 SERVICES = "see https://github.com/caronc/apprise/wiki"
 SECRET_REMEDY = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
 NAME_REMEDY = "use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
+NAMES = "write it without scheme and port, such as watcher.internal"
 BASE_REMEDY = "write only scheme and host, such as https://web-api.clerk.chat"
 SQLITE = (
     "SQLite file or a PostgreSQL database; "
@@ -280,6 +281,12 @@ TABLE = [
     ("store: {url: 'sqlite:///:memory:'}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {url: watcher.db}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {retention: 99999999d}", '1:20: store.retention: "99999999d" ' + CENTURY),
+    ("http: {names: [https://vm]}", f'1:16: http.names[0]: "https://vm" is not a host name alone; {NAMES}'),
+    ("http: {names: ['vm:8080']}", f'1:16: http.names[0]: "vm:8080" is not a host name alone; {NAMES}'),
+    ("http: {names: vm}",
+     "1:15: http.names: is a single value, not a list; write names: [watcher.internal, 192.0.2.7]"),
+    ("http: {token: s3cr3t, read_token: s3cr3t}",
+     "1:35: http.read_token: is the same as token; make another one: openssl rand -hex 32"),
     ("http: {listen: ':70000'}", f'1:16: http.listen: ":70000" is not host:port; {LISTEN}'),
     ("log: {level: inof}",
      '1:14: log.level: "inof" is not known; did you mean "info"? Allowed: debug, info, warning, error'),

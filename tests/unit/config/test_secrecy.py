@@ -80,6 +80,7 @@ WRITTEN = [
     f"heartbeat: {{url: '{SENTINEL}'}}",
     f"heartbeat: {{url_file: {SENTINEL}}}",
     f"http: {{token_file: {SENTINEL}}}",
+    f"http: {{token: {SENTINEL}, read_token: {SENTINEL}}}",
     f"{SENTINEL}",
     f"- {SENTINEL}",
     f"key: {SENTINEL}\n---\n{SENTINEL}",

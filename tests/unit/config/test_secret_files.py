@@ -40,15 +40,23 @@ def test_a_file_of_signing_secrets_has_one_a_line(text: str, load: Load) -> None
     assert [secret.get_secret_value() for secret in webhook(load(HOOK)).secret] == [FIRST, SECOND]
 
 
-def test_the_heartbeat_and_the_token_may_stand_in_files(load: Load) -> None:
+def test_the_heartbeat_and_the_tokens_may_stand_in_files(load: Load) -> None:
     load("")
     Path("url").write_text("https://hc.example/x\n")
     Path("token").write_text("t0ken\n")
-    settings = load("heartbeat: {url_file: url}\nhttp: {token_file: token}")
+    Path("read").write_text("r3ad\n")
+    settings = load("heartbeat: {url_file: url}\nhttp: {token_file: token, read_token_file: read}")
     assert settings.heartbeat is not None
     assert (settings.heartbeat.url.get_secret_value(), settings.heartbeat.every_s) == ("https://hc.example/x", 60.0)
-    assert settings.http.token is not None
-    assert settings.http.token.get_secret_value() == "t0ken"
+    tokens = (settings.http.token, settings.http.read_token)
+    assert [token.get_secret_value() for token in tokens if token] == ["t0ken", "r3ad"]
+
+
+def test_one_file_of_both_tokens_is_a_mistake(mistakes: Mistakes) -> None:
+    mistakes("- x")
+    Path("token").write_text("t0ken\n")
+    (line, _) = mistakes("http:\n  token_file: token\n  read_token_file: token")
+    assert line.startswith("watcher.yaml:3:20: http.read_token_file: is the same as token; ")
 
 
 def test_a_path_may_hold_a_variable(load: Load) -> None:
