@@ -19,6 +19,7 @@ from watcher.web.server import HEADERS
 pytestmark = [pytest.mark.long, pytest.mark.untraced, installed]
 
 TOKEN = "token-5e0b7c"
+READ_TOKEN = f"read-{TOKEN}"
 NAMES = ("Sales agent", "Onboarding <b>&amp;</b>")
 
 
@@ -57,7 +58,7 @@ async def a_daemon(
         for pipeline in world.pipelines.values()
     ]
     document["polling"] |= {"first_sight": "notify"}
-    document["http"] = {"listen": "127.0.0.1:0", "token": token}
+    document["http"] = {"listen": "127.0.0.1:0", "token": token, "read_token": READ_TOKEN if token else ""}
     life = await stage.start(document)
     address = await life.started()
     for index in range(3):
@@ -83,6 +84,8 @@ async def test_a_person_on_call_logs_in_takes_a_problem_silences_it_and_sends_ag
     await person.go("/deliveries?state=dead")
     assert page.url == f"{address}/login?next=/deliveries%3Fstate%3Ddead"
     assert await person.serious() == []
+    await page.wait_for_timeout(1100)
+    assert await page.get_by_text("as of").count() == 0  # nor does it say that it is live
     await page.get_by_label("Token").fill(TOKEN)
     await page.get_by_role("button", name="Log in").click()
     await page.wait_for_url("**/deliveries?state=dead")
@@ -116,6 +119,20 @@ async def test_a_person_on_call_logs_in_takes_a_problem_silences_it_and_sends_ag
     await person.sees("No dead deliveries")
     await page.context.clear_cookies()
     await page.wait_for_url("**/login?next=*")
+
+    await page.get_by_label("Token").fill(READ_TOKEN)
+    await page.get_by_role("button", name="Log in").click()
+    await person.go("/")
+    await person.sees("keeps failing")
+    for path in ("/", "/silences", "/deliveries"):
+        await person.go(path)
+        names = [await each.inner_text() for each in await page.locator("button:visible").all()]
+        assert [name for name in names if name not in {"◐", "?", "Log out", "Show"}] == []
+    assert await person.serious() == []
+    await page.get_by_role("button", name="Log out").click()
+    await page.wait_for_url("**/login")
+    await person.go("/")
+    assert page.url == f"{address}/login?next=/"
     assert [each for each in person.complaints if "401" not in each] == []
 
 
@@ -211,7 +228,6 @@ async def test_without_scripts_every_view_and_filter_works_and_so_does_the_login
     await page.get_by_label("Token").fill("wrong")
     await page.get_by_role("button", name="Log in").click()
     await person.sees("This is not the token.")
-    await page.wait_for_timeout(1100)
     await page.get_by_label("Token").fill(TOKEN)
     await page.get_by_role("button", name="Log in").click()
     await person.sees("keeps failing")
@@ -225,3 +241,5 @@ async def test_without_scripts_every_view_and_filter_works_and_so_does_the_login
     assert await page.locator("tr[data-key]").count() == 3
     await page.locator("tr[data-key] a.id").first.click()
     await person.sees("Who was notified")
+    await page.get_by_role("button", name="Log out").click()
+    await page.wait_for_url("**/login")

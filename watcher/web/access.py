@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -13,37 +13,68 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from watcher.config.models import Settings
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import parse_address
-from watcher.web.api import RefusedError, refusal
+from watcher.web.api import CALLER, Caller, RefusedError, refusal
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """A platform asks these under any name, and has no token."""
 
-LOGIN = "/login"
+LOGIN, LOGOUT = "/login", "/logout"
 STATIC = "/static/"
 API = "/api/"
 
 COOKIE = "cw_session"
 SESSION_S = 12 * 3600
 
-_LOOPBACK = re.compile(r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?", re.ASCII)
-"""Names that nobody can lead elsewhere, with any port: a container's port may be another outside."""
-
 READING = frozenset({"GET", "HEAD"})
 FORBIDDEN = HTTPStatus.FORBIDDEN
 
+PACE_S = 1.0
+"""Shortest time between two wrong tokens of one address that are answered with more than 429."""
+
+ADDRESSES_COUNT = 1000
+"""Addresses of wrong tokens that are remembered: the latest."""
+
+
+class WrongTokens:
+    """The pace of wrong tokens from each address. It never delays a right one, which others may send from there."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Know of no wrong token yet."""
+        self._clock = clock
+        self._next_at: dict[str, Monotonic] = {}
+
+    def is_too_fast(self, request: web.Request) -> bool:
+        """Note that a request has shown a wrong token; return whether its address showed another one just before."""
+        now, address = self._clock.monotonic(), request.remote or ""
+        if now < self._next_at.get(address, EARLIEST):
+            return True
+        self._next_at.pop(address, None)  # its new place is the last
+        if len(self._next_at) >= ADDRESSES_COUNT:
+            del self._next_at[next(iter(self._next_at))]
+        self._next_at[address] = Monotonic(now + PACE_S)
+        return False
+
+
+WRONG_TOKENS = web.RequestKey("wrong_tokens", WrongTokens)
+
 
 def access(settings: Callable[[], Settings], *, listen: str, clock: Clock) -> Middleware:
-    """Return what lets a request through, or refuses it. `settings` are those of now, we are bound at `listen`."""
-    bound = parse_address(listen).host
+    """Return the middleware that refuses requests or notes their caller. `settings` are the current ones.
+
+    The server is bound at `listen`.
+    """
+    bound, wrong_tokens = parse_address(listen).host.lower(), WrongTokens(clock)
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in PROBES:
+            request[WRONG_TOKENS] = wrong_tokens
             try:
-                _check(request, settings(), bound=bound, now=clock.now())
+                request[CALLER] = _caller(request, settings(), bound=bound, now=clock.now())
             except RefusedError as error:
                 return _refuse(request, error)
         return await handler(request)
@@ -51,9 +82,15 @@ def access(settings: Callable[[], Settings], *, listen: str, clock: Clock) -> Mi
     return check
 
 
-def token_of(settings: Settings) -> str:
-    """Return the token, empty if there is none."""
-    return settings.http.token.get_secret_value() if settings.http.token else ""
+def tokens_of(settings: Settings) -> Mapping[str, bool]:
+    """Return the tokens there are, each with whether it may act."""
+    given = ((settings.http.token, True), (settings.http.read_token, False))
+    return {token.get_secret_value(): may_act for token, may_act in given if token}
+
+
+def right_token(given: str, tokens: Iterable[str]) -> str | None:
+    """Return the token that was given, `None` if it is wrong."""
+    return next((token for token in tokens if same_secret(given, token)), None)
 
 
 def new_session(token: str, *, now: datetime) -> str:
@@ -86,16 +123,37 @@ def local_path(text: str) -> str:
     return text if text.startswith("/") and text.isprintable() and text[1:2] not in {"/", "\\"} else "/"
 
 
-def _check(request: web.Request, settings: Settings, *, bound: str, now: datetime) -> None:
-    """Raise `RefusedError` for who may not ask this."""
-    token = token_of(settings)
-    if not token and not is_loopback(bound):
+def _caller(request: web.Request, settings: Settings, *, bound: str, now: datetime) -> Caller:
+    """Return who sends a request. Raises `RefusedError` for who may not send it."""
+    tokens, is_write = tokens_of(settings), request.method not in READING
+    if not tokens and not is_loopback(bound):
         raise RefusedError(FORBIDDEN, "beyond this machine pages and API need a token: set http.token")
-    _check_names(request, settings, bound=bound)
-    if request.method not in READING:
-        _check_write(request)
-    if token and request.path != LOGIN and not request.path.startswith(STATIC):
-        _check_token(request, token, now=now)
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    bearer = given.strip() if scheme.lower() == "bearer" else ""
+    token, by = right_token(bearer, tokens), "bearer"
+    if token is None:  # a browser may have been led here, which cannot be of a program that has a token
+        cookie = request.cookies.get(COOKIE, "")
+        token, by = next((each for each in tokens if is_session(cookie, each, now=now)), None), "session"
+        is_open = not tokens or request.path in {LOGIN, LOGOUT} or request.path.startswith(STATIC)
+        if bearer and not token and not is_open:
+            raise _unauthorized(is_too_fast=request[WRONG_TOKENS].is_too_fast(request))
+        _check_names(request, settings, bound=bound)
+        if is_write:
+            _check_source(request, has_session=token is not None)
+        if not token and not is_open:
+            raise _unauthorized()
+    may_act = token is None or tokens[token]
+    if is_write and not may_act and request.path not in {LOGIN, LOGOUT}:
+        raise RefusedError(FORBIDDEN, "http.read_token may only read; to act use http.token")
+    return Caller(by if token else "", may_act)
+
+
+def _unauthorized(*, is_too_fast: bool = False) -> RefusedError:
+    if is_too_fast:
+        text = "this token is wrong, too, and wrong ones of an address are answered once a second; send http.token"
+        return RefusedError(HTTPStatus.TOO_MANY_REQUESTS, text, **{"Retry-After": f"{PACE_S:.0f}"})
+    text = "send Authorization: Bearer with http.token, or to read with http.read_token"
+    return RefusedError(HTTPStatus.UNAUTHORIZED, text, **{"WWW-Authenticate": "Bearer"})
 
 
 def _refuse(request: web.Request, error: RefusedError) -> web.Response:
@@ -109,47 +167,33 @@ def _refuse(request: web.Request, error: RefusedError) -> web.Response:
 
 
 def _check_names(request: web.Request, settings: Settings, *, bound: str) -> None:
-    """Refuse who asks for another name than ours (DNS rebinding), or from a page of another site."""
-    public = (settings.http.public_url or "").lower()
-    host = request.headers.get("Host", "").lower()
-    is_ours = host in _own_hosts(request, bound) or _LOOPBACK.fullmatch(host) is not None
-    if not is_ours and host != public.partition("://")[2]:
-        text = f'"{harmless(host)[:100]}" is not where this watcher is; set http.public_url to its address'
+    """Refuse a request for another name than ours (DNS rebinding), or from a page of another site.
+
+    Ports of `Host` do not matter: a container's or a proxy's may be another one, and no name leads to us by its port.
+    """
+    host, public = request.headers.get("Host", "").lower(), (settings.http.public_url or "").lower()
+    address = request.get_extra_info("sockname", ("",))[0]
+    own = {f"[{each}]" if ":" in each else each for each in (address, bound, "localhost", "127.0.0.1", "::1")}
+    name = _without_port(host)
+    if not name or name not in {*own, *settings.http.names, _without_port(public.partition("://")[2])}:
+        shown = harmless(name)[:100]
+        raise RefusedError(FORBIDDEN, f'"{shown}" is no name of this watcher; add it to http.names, or send a token')
+    origin = request.headers.get("Origin", public).lower()
+    if origin not in {public, f"http://{host.removesuffix(':80')}", f"https://{host.removesuffix(':443')}"}:
+        text = "the request comes from a page of another site; behind a proxy set http.public_url to its address"
         raise RefusedError(FORBIDDEN, text)
-    origin = request.headers.get("Origin")
-    if origin is not None and origin.lower() not in {public, f"http://{host}" if is_ours else public}:
-        raise RefusedError(FORBIDDEN, "the request comes from another site; behind a proxy set http.public_url")
 
 
-def _own_hosts(request: web.Request, bound: str) -> Iterator[str]:
-    """Return what `Host` may be without a proxy: the address that was reached, this machine, the name in the file."""
-    address, port = request.get_extra_info("sockname", ("", 0))[:2]
-    for host in {address, "127.0.0.1", "::1", "localhost", bound.lower()}:
-        name = f"[{host}]" if ":" in host else host
-        yield f"{name}:{port}"
-        if port == 80:
-            yield name
+def _without_port(host: str) -> str:
+    return re.sub(r":\d*$", "", host, flags=re.ASCII)
 
 
-def _check_write(request: web.Request) -> None:
-    """Refuse what a form of another site could send."""
-    if request.headers.get("Sec-Fetch-Site", "none") not in {"same-origin", "none"}:
-        raise RefusedError(FORBIDDEN, "the request comes from another site")
-    wanted = "application/x-www-form-urlencoded" if request.path == LOGIN else "application/json"
-    if request.method == "POST" and request.content_type != wanted:
-        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send it with Content-Type: {wanted}")
-
-
-def _check_token(request: web.Request, token: str, *, now: datetime) -> None:
-    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and same_secret(given.strip(), token):
-        return
-    if not is_session(request.cookies.get(COOKIE, ""), token, now=now):
-        raise RefusedError(
-            HTTPStatus.UNAUTHORIZED, "send Authorization: Bearer with http.token", **{"WWW-Authenticate": "Bearer"}
-        )
-    from_us = request.headers.get("Sec-Fetch-Site") == "same-origin" or "Origin" in request.headers
-    if request.method not in READING and not from_us:  # an Origin has been found to be ours
+def _check_source(request: web.Request, *, has_session: bool) -> None:
+    """Refuse a write that a page of another site could send; its `Origin`, if there is one, is known to be ours."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site not in {None, "same-origin", "none"}:
+        raise RefusedError(FORBIDDEN, "the request comes from a page of another site; act on a page of this watcher")
+    if has_session and site != "same-origin" and "Origin" not in request.headers:
         raise RefusedError(FORBIDDEN, "with a session a write must come from our own pages; else send the token")
 
 

@@ -12,7 +12,7 @@ from datetime import timedelta
 from hashlib import blake2b
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 from uuid import UUID
 
 from aiohttp import web
@@ -44,6 +44,16 @@ class RefusedError(Exception):
         self.status = status
         self.detail = detail
         self.headers = headers
+
+
+class Caller(NamedTuple):
+    """The sender of a request: recognised by `bearer` token or `session`, if by any, and whether it may act."""
+
+    by: str
+    may_act: bool
+
+
+CALLER = web.RequestKey("caller", Caller)
 
 
 def _unknown(what: str) -> RefusedError:
@@ -368,10 +378,10 @@ def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
                 text = "the store cannot be used now; /readyz?verbose and the log say more"
                 return refusal(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, text))
 
-        return web.route("*", f"{API}{path}", answer)
+        return web.route("*", path, answer)
 
-    paths = [at(path, methods) for path, methods in by_path.items()]
-    return [*paths, at("/{rest:.*}", {}), web.get("/openapi.json", _openapi)]
+    paths = [at(f"{API}{path}", methods) for path, methods in by_path.items()]
+    return [*paths, at("/api/{rest:.*}", {}), web.get("/openapi.json", _openapi)]
 
 
 async def _answer(request: web.Request, console: Console | None, methods: Mapping[str, Route]) -> web.Response:
@@ -413,10 +423,12 @@ async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
         if route.method == "GET":
             asked = route.asked.model_validate(query_of(request.query, route.asked))
         else:
-            if request.content_type != "application/json":
+            body = await read_body(request)
+            is_form = request.method == "POST" and request[CALLER].by != "bearer"  # or may be one, of another site
+            if (body or is_form) and request.content_type != "application/json":
                 text = "write it as JSON, with Content-Type: application/json"
                 raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text)
-            asked = route.asked.model_validate_json(await read_body(request) or b"{}")
+            asked = route.asked.model_validate_json(body or b"{}")
     except web.HTTPRequestEntityTooLarge:
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a body has at most 64 KiB") from None
     except ValidationError as error:

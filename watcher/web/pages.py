@@ -24,12 +24,10 @@ from watcher.config.models import Settings
 from watcher.domain.envelope import Json
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventType
-from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.version import VERSION
 from watcher.sinks.settings import SilenceMatch
-from watcher.web import api
-from watcher.web.access import COOKIE, LOGIN, SESSION_S, STATIC, local_path, new_session, same_secret, token_of
+from watcher.web import access, api
 from watcher.web.models import (
     ACK_COUNT,
     Asked,
@@ -63,21 +61,23 @@ def page_routes(
     console: Callable[[], Console | None], settings: Callable[[], Settings], clock: Clock
 ) -> Sequence[web.RouteDef]:
     """Return the routes of pages and of what they load."""
-    may_try_at = EARLIEST
 
     def respond(request: web.Request, template: str, found: Found, status: int = 200) -> web.Response:
         """Return a page, unless who asks has it."""
+        caller = request[api.CALLER]
+        found = {**found, "may_act": caller.may_act, "has_session": caller.by == "session"}
         digest = hashlib.sha256(to_json([request.path_qs, template, VERSION, found], fallback=str)).hexdigest()
-        headers = {"ETag": f'"{digest[:32]}"'} if status == 200 else {}
-        if headers and request.headers.get("If-None-Match") == headers["ETag"]:
+        headers = {200: {"ETag": f'"{digest[:32]}"'}, 429: {"Retry-After": "1"}}.get(status, {})
+        if "ETag" in headers and request.headers.get("If-None-Match") == headers["ETag"]:
             return web.Response(status=304, headers=headers)
-        if template == "login.html":  # else the browser would not say that the form comes from us, but `Origin: null`
+        if template == "login.html" or found["has_session"]:  # else a form would come from us with `Origin: null`
             headers["Referrer-Policy"] = "same-origin"
         text = _render(request, template, found, now=clock.now())
         return web.Response(text=text, status=status, content_type="text/html", headers=headers)
 
     def message(request: web.Request, status: int, title: str, detail: str) -> web.Response:
-        return respond(request, "message.html", {"title": title, "detail": detail, "needs": 0}, status)
+        found = {"title": title, "detail": detail, "status": status, "needs": 0}
+        return respond(request, "message.html", found, status)
 
     def page(template: str, find: Callable[[Console, Status, web.Request], Awaitable[Found]]) -> Handler:
         async def show(request: web.Request) -> web.Response:
@@ -88,7 +88,8 @@ def page_routes(
                 status = await now_open.status.get()
                 found = await find(now_open, status, request)
             except api.RefusedError as error:
-                return message(request, error.status, error.status.phrase, f"{error.detail}.")
+                title = "Not found" if error.status == HTTPStatus.NOT_FOUND else "This filter cannot be used"
+                return message(request, error.status, title, f"{error.detail[0].upper()}{error.detail[1:]}.")
             except StoreError:
                 return message(request, 503, "The store does not answer", "Nothing is lost. This page tries again.")
             except ValidationError as error:
@@ -99,33 +100,36 @@ def page_routes(
         return show
 
     async def login(request: web.Request) -> web.Response:
-        found = {"next": local_path(request.query.get("next", "/")), "problem": "", "needs": 0}
+        found = {"next": access.local_path(request.query.get("next", "/")), "problem": "", "needs": 0}
         return respond(request, "login.html", found)
 
     async def log_in(request: web.Request) -> web.Response:
-        nonlocal may_try_at
         await read_body(request)
         form = await request.post()
-        found = {"next": local_path(str(form.get("next", "/"))), "needs": 0}
-        now = clock.monotonic()
-        if now < may_try_at:
-            found["problem"] = "Somebody has just tried. Try again in a second."
-            return respond(request, "login.html", found, 429)
-        may_try_at = Monotonic(now + 1)
-        token = token_of(settings())
-        if not same_secret(str(form.get("token", "")).strip(), token) or not token:
-            found["problem"] = "This is not the token."
-            return respond(request, "login.html", found, 401)
+        found = {"next": access.local_path(str(form.get("next", "/"))), "needs": 0}
+        token = access.right_token(str(form.get("token", "")).strip(), access.tokens_of(settings()))
+        if token is None:
+            is_too_fast = request[access.WRONG_TOKENS].is_too_fast(request)
+            found["problem"] = f"This is not the token{', either. Try again in a second' if is_too_fast else ''}."
+            return respond(request, "login.html", found, 429 if is_too_fast else 401)
         response = web.Response(status=303, headers={"Location": str(found["next"])})
         response.set_cookie(
-            COOKIE,
-            new_session(token, now=clock.now()),
-            max_age=SESSION_S,
+            access.COOKIE,
+            access.new_session(token, now=clock.now()),
+            max_age=access.SESSION_S,
             httponly=True,
             samesite="Strict",
-            secure=(settings().http.public_url or "").startswith("https:"),
+            secure=request.headers.get("Origin", settings().http.public_url or "").startswith("https:"),
         )
         return response
+
+    async def log_out(request: web.Request) -> web.Response:
+        response = web.Response(status=303, headers={"Location": access.LOGIN})
+        response.del_cookie(access.COOKIE)
+        return response
+
+    async def unknown(request: web.Request) -> web.Response:
+        return message(request, 404, "Not found", "There is no such page.")
 
     return [
         web.get("/", page("overview.html", _overview)),
@@ -136,9 +140,11 @@ def page_routes(
         web.get("/deliveries", page("deliveries.html", _deliveries)),
         web.get("/silences", page("silences.html", _silences)),
         web.get("/e/{prefix}", page("executions.html", _by_prefix)),
-        web.get(LOGIN, login),
-        web.post(LOGIN, log_in),
-        web.get(STATIC + "{name}", _static),
+        web.get(access.LOGIN, login),
+        web.post(access.LOGIN, log_in),
+        web.post(access.LOGOUT, log_out),
+        web.get(access.STATIC + "{name}", _static),
+        web.get("/{rest:.*}", unknown),
     ]
 
 
@@ -149,7 +155,7 @@ def _render(request: web.Request, template: str, found: Found, *, now: datetime)
         pairs = [(name, value) for name, value in request.query.items() if value and name not in changes]
         return f"{request.path}?{urlencode([*pairs, *((name, value) for name, value in changes.items() if value)])}"
 
-    static = {name: f"{STATIC}{hashed}" for hashed, (name, _) in _files().items()}
+    static = {name: f"{access.STATIC}{hashed}" for hashed, (name, _) in _files().items()}
     return render(
         template,
         here=request.path,

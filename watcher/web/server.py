@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 
 import structlog
-from aiohttp import web
+from aiohttp import web, web_response
 from aiohttp.typedefs import Handler, Middleware
 
 from watcher.domain.timestamps import EARLIEST, Monotonic
@@ -42,6 +42,9 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 """Of every answer that does not say otherwise: a page runs our files only, is framed by none and kept nowhere."""
+
+# Also of the answers that no signal sees, those to what is no HTTP: nobody learns from one which library to attack.
+web_response.SERVER_SOFTWARE = "clerk-watcher"  # type: ignore[attr-defined]
 
 _SILENT = logging.getLogger("watcher.http")
 _SILENT.disabled = True  # aiohttp would log each request that is no HTTP: strangers must not fill the log

@@ -5,10 +5,10 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http.cookies import SimpleCookie
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from aiohttp import ClientSession, CookieJar, web
+from aiohttp import ClientSession, CookieJar, TCPConnector, web
 from virtual import FakeClock
 
 from watcher.config.models import Settings
@@ -17,9 +17,9 @@ from watcher.web.access import access
 from watcher.web.pages import page_routes
 from watcher.web.server import HEADERS, HttpServer
 
-TOKEN = "token-0f8b4a61"
+TOKEN, READ_TOKEN = "token-0f8b4a61", "read-57aa90c2"
 JSON = {"Content-Type": "application/json"}
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
+BEARER, READER = {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": f"Bearer {READ_TOKEN}"}
 PUBLIC = "https://watcher.example.com"
 
 
@@ -32,7 +32,7 @@ class Got(NamedTuple):
 class Site:
     """A server as the daemon has it, with an API of one route that takes anything."""
 
-    def __init__(self, *, listen: str = "127.0.0.1:0", **http: str) -> None:
+    def __init__(self, *, listen: str = "127.0.0.1:0", **http: object) -> None:
         self.clock = FakeClock()
         self.settings = Settings.model_validate({"http": http})
         self.port = 0
@@ -47,10 +47,19 @@ class Site:
         return web.Response(text="in")
 
     async def ask(
-        self, path: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, body: bytes | None = None
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        address: str = "127.0.0.1",
     ) -> Got:
+        """Ask from an address of this machine."""
         async with (
-            ClientSession(cookie_jar=CookieJar(unsafe=True)) as session,
+            ClientSession(
+                cookie_jar=CookieJar(unsafe=True), connector=TCPConnector(local_addr=(address, 0))
+            ) as session,
             session.request(
                 method,
                 f"http://127.0.0.1:{self.port}{path}",
@@ -61,18 +70,19 @@ class Site:
         ):
             return Got(response.status, response.headers, await response.text())
 
-    async def log_in(self, token: str = TOKEN, **headers: str) -> Got:
+    async def log_in(self, token: str = TOKEN, *, address: str = "127.0.0.1", **headers: str) -> Got:
         form = {"Content-Type": "application/x-www-form-urlencoded", **headers}
-        return await self.ask("/login", method="POST", headers=form, body=f"token={token}&next=%2Fdeliveries".encode())
+        body = f"token={token}&next=%2Fdeliveries".encode()
+        return await self.ask("/login", method="POST", headers=form, body=body, address=address)
 
-    async def session(self) -> dict[str, str]:
+    async def session(self, token: str = TOKEN) -> dict[str, str]:
         """Log in and return the header that a browser sends from then on."""
-        cookie = SimpleCookie((await self.log_in()).headers["Set-Cookie"])
+        cookie = SimpleCookie((await self.log_in(token)).headers["Set-Cookie"])
         return {"Cookie": f"cw_session={cookie['cw_session'].value}"}
 
 
 @asynccontextmanager
-async def a_site(*, listen: str = "127.0.0.1:0", **http: str) -> AsyncIterator[Site]:
+async def a_site(*, listen: str = "127.0.0.1:0", **http: object) -> AsyncIterator[Site]:
     site = Site(listen=listen, **http)
     site.port = await site.server.listen(Address("127.0.0.1", 0))
     yield site
@@ -101,20 +111,57 @@ async def test_beyond_loopback_nothing_but_the_probes_is_served_without_a_token(
         ("LOCALHOST:{port}", 200),
         ("[::1]:{port}", 200),
         ("watcher.example.com", 200),
+        ("watcher.example.com:443", 200),
+        ("vm", 200),
+        ("VM:18099", 200),
+        ("192.0.2.7:8080", 200),
+        ("[2001:db8::7]:8080", 200),
         ("evil.example", 403),
         ("127.0.0.1", 200),  # a container's port may be another outside
         ("localhost:9090", 200),
         ("10.0.0.7:{port}", 403),
         ("127.0.0.1.evil.example:{port}", 403),
         ("watcher.example.com.evil.example", 403),
+        ("evil.vm", 403),
+        ("vm:80:80", 403),
         ("", 403),
+        (":80", 403),
     ],
 )
 async def test_only_our_own_names_are_answered(host: str, status: int) -> None:
-    async with a_site(public_url=PUBLIC) as site:
+    async with a_site(public_url=PUBLIC, names=["vm", "192.0.2.7", "[2001:DB8::7]"]) as site:
         got = await site.ask("/api/v1/thing", headers={"Host": host.format(port=site.port)})
         assert got.status == status
         assert (await site.ask("/metrics", headers={"Host": host})).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize(
+    "led_here", [{"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}]
+)
+async def test_who_sends_the_token_is_no_browser_that_was_led_here(led_here: dict[str, str], method: str) -> None:
+    async with a_site(token=TOKEN) as site:
+        assert (await site.ask("/api/v1/thing", method=method, headers=BEARER | led_here)).text == "in"
+        session = await site.session()
+        got = await site.ask("/api/v1/thing", method=method, headers=JSON | session | led_here)
+        assert got.status == (200 if method == "GET" and "Sec-Fetch-Site" in led_here else 403)
+        wrong = {"Authorization": "Bearer wrong"}
+        assert (await site.ask("/api/v1/thing", method=method, headers=wrong | led_here)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("how", "remedy"),
+    [
+        ({"headers": {"Host": "vm:8080"}}, '"vm" is no name of this watcher; add it to http.names, or send a token'),
+        ({"headers": {"Origin": "https://evil.example"}}, "behind a proxy set http.public_url to its address"),
+        ({"headers": {"Sec-Fetch-Site": "same-site"}, "method": "POST"}, "act on a page of this watcher"),
+    ],
+)
+async def test_a_refusal_says_what_would_be_right(how: Any, remedy: str) -> None:
+    async with a_site() as site:
+        for path in ("/api/v1/thing", "/logout"):
+            got = await site.ask(path, **how)
+            assert (got.status, remedy in got.text.replace('\\"', '"')) == (403, True), got.text
 
 
 async def test_a_name_that_is_refused_is_shown_without_what_a_terminal_obeys() -> None:
@@ -145,20 +192,31 @@ async def test_pages_of_other_sites_ask_in_vain(origin: str | None, status: int,
         assert (await site.ask("/api/v1/thing", method=method, headers=headers, body=b"{}")).status == status
 
 
-@pytest.mark.parametrize("host", ["watcher.example.com", "127.0.0.1:{port}"])
-async def test_behind_a_proxy_either_name_works(host: str) -> None:
-    async with a_site(public_url=PUBLIC, token=TOKEN) as site:
-        headers = {"Host": host.format(port=site.port), "Origin": PUBLIC}
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("watcher.example.com", PUBLIC),
+        ("watcher.example.com:443", PUBLIC),
+        ("127.0.0.1:{port}", PUBLIC),
+        ("upstream:8080", PUBLIC),
+        ("upstream:8080", "http://upstream:8080"),
+        ("upstream", "https://upstream"),
+        ("upstream:443", "https://upstream"),
+        ("upstream:80", "http://upstream"),
+    ],
+)
+async def test_behind_a_proxy_each_name_works(host: str, origin: str) -> None:
+    async with a_site(public_url=PUBLIC, names=["upstream"], token=TOKEN) as site:
+        headers = {"Host": host.format(port=site.port), "Origin": origin}
         session = await site.session()
         assert (await site.ask("/api/v1/thing", method="POST", headers=JSON | headers | session)).status == 200
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"])
-async def test_what_a_form_can_send_is_no_write(kind: str) -> None:
-    async with a_site() as site:
-        got = await site.ask("/api/v1/thing", method="POST", headers={"Content-Type": kind}, body=b"{}")
-        assert got.status == 415
-        assert "application/json" in got.text
+@pytest.mark.parametrize("origin", ["http://upstream:3000", "http://upstream", "http://other:8080"])
+async def test_a_page_at_another_port_of_a_name_is_of_another_site(origin: str) -> None:
+    async with a_site(public_url=PUBLIC, names=["upstream", "other"]) as site:
+        headers = {"Host": "upstream:8080", "Origin": origin}
+        assert (await site.ask("/api/v1/thing", method="POST", headers=JSON | headers)).status == 403
 
 
 async def test_without_the_token_a_program_gets_401_and_a_browser_the_login() -> None:
@@ -167,6 +225,7 @@ async def test_without_the_token_a_program_gets_401_and_a_browser_the_login() ->
         assert (got.status, got.headers["WWW-Authenticate"]) == (401, "Bearer")
         for wrong in ("Bearer wrong", f"Basic {TOKEN}", "Bearer", "Bearer \xff"):
             assert (await site.ask("/api/v1/thing", headers={"Authorization": wrong})).status == 401
+            site.clock.advance(1)
         assert (await site.ask("/api/v1/thing", headers=BEARER)).text == "in"
         browser = {"Accept": "text/html,application/xhtml+xml"}
         got = await site.ask("/deliveries?state=dead&sink=ops", headers=browser)
@@ -188,6 +247,8 @@ async def test_a_session_begins_with_the_token_and_ends_after_twelve_hours_or_wi
         site.clock.advance(12 * 3600 + 1)
         assert (await site.ask("/api/v1/thing", headers=session)).status == 401
         assert "; Secure" in (await site.log_in()).headers["Set-Cookie"]  # for it is served over https
+        here = {"Origin": f"http://127.0.0.1:{site.port}"}  # where a browser would not send a cookie for https
+        assert "; Secure" not in (await site.log_in(**here)).headers["Set-Cookie"]
 
 
 @pytest.mark.parametrize("cookie", ["", ".", "9999999999", "9999999999.", "x.y", "9999999999.{signature}", "\xff.\xff"])
@@ -216,15 +277,95 @@ async def test_a_session_writes_from_our_own_pages_only(headers: Mapping[str, st
             assert (await site.ask("/api/v1/thing", method=method, headers=JSON | session | sent)).status == status
 
 
-async def test_tokens_are_tried_once_a_second() -> None:
+@pytest.mark.parametrize("how", ["bearer", "login"])
+async def test_wrong_tokens_of_an_address_are_answered_once_a_second_and_right_ones_always(how: str) -> None:
     async with a_site(token=TOKEN) as site:
-        assert (await site.log_in("wrong")).status == 401
-        got = await site.log_in()
-        assert (got.status, "Set-Cookie" in got.headers) == (429, False)
-        site.clock.advance(1)
-        assert (await site.log_in()).status == 303
+
+        async def show(token: str, address: str = "127.0.0.1") -> Got:
+            if how == "login":
+                return await site.log_in(token, address=address)
+            bearer = {"Authorization": f"Bearer {token}"}
+            return await site.ask("/api/v1/thing", headers=bearer, address=address)
+
+        session, answers = await site.session(), list[int]()
+        for number in range(200):
+            answers.append((await show(f"guess-{number}")).status)
+            site.clock.advance(0.1)
+        assert (answers.count(401), answers.count(429)) == (20, 180)
+        await show("wrong")
+        got = await show("wrong")
+        assert (got.status, got.headers["Retry-After"]) == (429, "1")
+        assert (await site.log_in("wrong")).status == 429  # whichever way it is tried
+        assert (await show(TOKEN)).status == (303 if how == "login" else 200)
+        assert (await site.ask("/api/v1/thing", headers=session)).status == 200
+        assert (await show("wrong", address="127.0.0.2")).status == 401
+
+
+async def test_a_session_holds_though_a_proxy_adds_a_token_of_its_own() -> None:
+    async with a_site(token=TOKEN) as site:
+        both = await site.session() | {"Authorization": "Bearer of-the-proxy"}
+        assert [(await site.ask("/api/v1/thing", headers=both)).status for _ in range(3)] == [200, 200, 200]
+        assert (await site.ask("/login", headers={"Authorization": "Bearer of-the-proxy"})).status == 200
+
+
+async def test_addresses_of_wrong_tokens_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watcher.web.access.ADDRESSES_COUNT", 3)
+    async with a_site(token=TOKEN) as site:
+        seen = [(await site.log_in("wrong", address=f"127.0.0.{last}")).status for last in (1, 2, 3, 4, 4, 3, 2, 1)]
+        assert seen == [401, 401, 401, 401, 429, 429, 429, 401]  # the first one was forgotten for the fourth
+
+
+async def test_where_there_is_no_token_nobody_logs_in() -> None:
     async with a_site() as site:
-        assert (await site.log_in("")).status == 401  # where there is no token nobody logs in
+        assert (await site.log_in("")).status == 401
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
+async def test_who_has_the_token_to_read_may_look_and_not_act(method: str) -> None:
+    async with a_site(token=TOKEN, read_token=READ_TOKEN) as site:
+        of_page = JSON | {"Sec-Fetch-Site": "same-origin"}
+        for reader in (READER, await site.session(READ_TOKEN)):
+            for reading in ("GET", "HEAD"):
+                assert (await site.ask("/api/v1/thing", method=reading, headers=reader)).status == 200
+            got = await site.ask("/api/v1/thing", method=method, headers=reader | of_page)
+            detail = json.loads(got.text)["detail"]
+            assert (got.status, detail) == (403, "http.read_token may only read; to act use http.token")
+        for actor in (BEARER, await site.session()):
+            assert (await site.ask("/api/v1/thing", method=method, headers=actor | of_page)).status == 200
+
+
+async def test_with_the_token_to_read_alone_everybody_else_is_refused_and_nobody_acts() -> None:
+    async with a_site(listen="0.0.0.0:0", read_token=READ_TOKEN) as site:
+        assert (await site.ask("/api/v1/thing", headers=READER)).status == 200
+        assert (await site.ask("/api/v1/thing", headers=READER, method="POST")).status == 403
+        assert (await site.ask("/api/v1/thing")).status == 401
+        assert (await site.ask("/metrics")).status == 200
+
+
+@pytest.mark.parametrize("token", [TOKEN, READ_TOKEN])
+async def test_who_logs_out_has_no_session_in_this_browser(token: str) -> None:
+    async with a_site(token=TOKEN, read_token=READ_TOKEN) as site:
+        session = await site.session(token)
+        page = await site.ask("/nowhere", headers=session)
+        assert '<form method=post action="/logout">' in page.text
+        assert page.headers["Referrer-Policy"] == "same-origin"  # else the form's `Origin` would be null
+        ours = {"Origin": f"http://127.0.0.1:{site.port}", "Content-Type": "application/x-www-form-urlencoded"}
+        got = await site.ask("/logout", method="POST", headers=session | ours)
+        cookie = SimpleCookie(got.headers["Set-Cookie"])["cw_session"]
+        assert (got.status, got.headers["Location"]) == (303, "/login")
+        assert (cookie.value, cookie["max-age"], cookie["path"]) == ("", "0", "/")
+        assert (await site.ask("/logout", method="POST", headers=ours)).status == 303  # its session may be over
+        foreign = {"Origin": "https://evil.example"}
+        assert (await site.ask("/logout", method="POST", headers=session | foreign)).status == 403
+        for without_session in (BEARER, {}):
+            assert "/logout" not in (await site.ask("/login", headers=without_session)).text
+
+
+async def test_a_page_is_not_taken_for_that_of_others_who_may_do_less_or_more() -> None:
+    async with a_site(token=TOKEN, read_token=READ_TOKEN) as site:
+        session, reader = await site.session(), await site.session(READ_TOKEN)
+        tags = {(await site.ask("/login", headers=who)).headers["ETag"] for who in (session, reader, BEARER, READER)}
+        assert len(tags) == 4
 
 
 @pytest.mark.parametrize(
@@ -258,6 +399,33 @@ async def test_every_answer_has_the_headers_that_protect_it(path: str) -> None:
         got = await site.ask(path)
         expected = HEADERS | ({"Referrer-Policy": "same-origin"} if path == "/login" else {})
         assert {name: got.headers.get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_an_unknown_path_is_a_page(method: str) -> None:
+    async with a_site() as site:
+        got = await site.ask("/nowhere/at/all", method=method)
+        assert got.status == (404 if method == "GET" else 405)
+        if method == "GET":
+            assert ("<h1>Not found</h1>" in got.text, "<nav aria-label=Pages>" in got.text) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "request_line", ["GET / HTTP/1.1", "GET /nowhere HTTP/1.1", "GET /livez HTTP/1.1", "\x16\x03\x01"]
+)
+async def test_no_answer_names_what_serves_it(request_line: str) -> None:
+    async with a_site() as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(f"{request_line}\r\nHost: 127.0.0.1:{site.port}\r\nConnection: close\r\n\r\n".encode())
+        head = (await reader.read()).partition(b"\r\n\r\n")[0].lower()
+        assert (b"server: clerk-watcher" in head, b"python" in head, b"aiohttp" in head) == (True, False, False)
+        writer.close()
+
+
+async def test_only_a_page_that_can_change_says_that_it_is_live() -> None:
+    async with a_site() as site:
+        for path, is_live in (("/", True), ("/login", False), ("/nowhere", False)):
+            assert ("id=live" in (await site.ask(path)).text) == is_live
 
 
 async def test_what_a_page_loads_is_kept_by_the_browser() -> None:

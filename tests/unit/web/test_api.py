@@ -374,6 +374,46 @@ async def test_a_body_that_is_wrong_is_refused(
     assert detail in trouble["detail"]
 
 
+FORMS = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None)
+
+
+@pytest.mark.parametrize("content_type", FORMS)
+async def test_what_a_form_can_send_is_no_write(desk: Desk, content_type: str | None) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    for body in (b"{}", b"") if content_type else (b"",):
+        async with desk.session.post("/api/v1/sinks/ops/test", data=body, headers=headers) as response:
+            assert (response.status, "application/json" in await response.text()) == (415, True)
+
+
+async def test_without_a_body_a_write_needs_no_content_type_if_no_form_could_have_sent_it(tmp_path: Path) -> None:
+    async with a_desk(tmp_path, http={"token": "0f8b4a61"}) as desk:
+        bearer = {"Authorization": "Bearer 0f8b4a61"}
+        for path, status in (("/sinks/ops/test", 200), (f"/pipelines/default/{PIPELINE}/scan", 202)):
+            async with desk.session.post(f"/api/v1{path}", headers=bearer) as response:
+                assert response.status == status
+        async with desk.session.post("/api/v1/silences", headers=bearer, data=b"{}") as response:
+            assert response.status == 415
+        async with desk.session.delete(f"/api/v1/problems/{OVERDUE}/ack", headers=bearer) as response:
+            assert response.status == 200
+
+
+async def test_no_form_sends_a_delete_so_it_needs_no_content_type(desk: Desk) -> None:
+    async with desk.session.delete(f"/api/v1/problems/{OVERDUE}/ack") as response:
+        assert response.status == 200
+
+
+async def test_a_path_that_only_reads_says_so_whatever_is_sent(desk: Desk) -> None:
+    for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/json"}):
+        async with desk.session.post("/api/v1/executions", headers=headers) as response:
+            assert (response.status, response.headers["Allow"]) == (405, "GET")
+
+
+async def test_below_api_an_unknown_path_is_trouble_too(desk: Desk) -> None:
+    for path in ("/api/v2/status", "/api/", "/api/v1/nothing"):
+        async with desk.session.get(path, headers={"Accept": "text/html"}) as response:
+            assert (response.status, response.content_type) == (404, "application/problem+json")
+
+
 async def test_trouble_has_its_own_media_type(desk: Desk) -> None:
     async with desk.session.post("/api/v1/status", json={}) as response:
         assert (response.content_type, response.headers["Allow"]) == ("application/problem+json", "GET")

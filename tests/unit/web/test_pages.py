@@ -256,7 +256,7 @@ async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(de
         (f"/executions/default/{PIPELINE}/{execution_id(99)}", 404, "store.retention"),
         (f"/executions/default/{PIPELINE}/x", 404, "no such execution"),
         ("/pipelines/default/x", 404, "no such pipeline"),
-        (f"/problems/{execution_id(99)}", 404, "no such problem"),
+        (f"/problems/{execution_id(99)}", 404, "Not foundThere is no such problem"),
         ("/deliveries?state=lost", 400, "state:"),
         ("/executions?label=team", 400, "label:"),
         ("/executions?since=foo", 400, "since: is not a duration"),

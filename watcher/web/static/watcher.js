@@ -42,6 +42,7 @@
   // Live updates: the page asks for itself and takes over the parts that differ.
   let etag = null, heardAt = Date.now(), timer = 0, asking = null, held = false, nextAt = 0, spokenAt = 0, needs = 0;
   const live = () => {
+    if (!$("#live")) return;  // nor can the login be old, or a page that there is not
     stale = Date.now() - heardAt > STALE_MS && !document.hidden && !held;
     root.classList.toggle("stale", stale);
     root.classList.toggle("held", held);
@@ -59,7 +60,7 @@
     if (!document.hidden && !held) timer = setTimeout(ask, ms);
   };
   const ask = () => {
-    if (asking) return;
+    if (asking || !$("#live")) return;
     const request = asking = new XMLHttpRequest();
     request.open("GET", location.href);
     request.responseType = "document";
@@ -68,7 +69,7 @@
     request.setRequestHeader("Accept", "text/html");
     request.onloadend = () => {
       asking = null;
-      const moved = request.responseURL && new URL(request.responseURL).pathname === "/login" && location.pathname !== "/login";
+      const moved = request.responseURL && new URL(request.responseURL).pathname === "/login";
       if (moved) { location.href = `/login?next=${encodeURIComponent(location.pathname + location.search)}`; return; }
       if (request.status === 200 || request.status === 304) {
         const date = Date.parse(request.getResponseHeader("Date") || "");
@@ -250,6 +251,7 @@
     setInterval(() => { if (document.hidden) return; live(); if (!stale && !held) tick(document); }, 1000);
     tick(document);
     fill(document);
-    if (location.pathname !== "/login") { live(); again(); }
+    live();
+    again();
   });
 })();
