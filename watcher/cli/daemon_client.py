@@ -94,8 +94,8 @@ class DaemonClient:
         if code < 300:
             return answer
         why = harmless(str(answer.get("detail") or answer["title"]))
-        if code in {401, 403}:
-            hint = "set WATCHER_TOKEN to the http.token of its file"
+        if code in {401, 403, 429}:
+            hint = "" if code == 403 else "set WATCHER_TOKEN to the http.token of its file"
             raise DaemonError(f"the daemon at {self.url} refuses ({code}): {why}", hint=hint, is_refusal=True)
         exit_code = Exit.NOT_FOUND if code == 404 else Exit.USAGE if code < 500 else Exit.FAILED
         raise DaemonError(why, code=exit_code, is_refusal=code < 500)

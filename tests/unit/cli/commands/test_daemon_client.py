@@ -85,6 +85,11 @@ OTHER = "error: what answers is another program, or another version ("
             4,
             "error: the daemon at {url} refuses (403): this Host\n",
         ),
+        (
+            Trouble(title="No", status=429, detail="too fast"),
+            4,
+            "error: the daemon at {url} refuses (429): too fast\nhint: set",
+        ),
         (Trouble(title="No", status=404, detail="no such \x1b[31mthing"), 5, "error: no such \\x1b[31mthing\n"),
         (Trouble(title="No", status=409, detail="its executions are named"), 2, "error: its executions are named\n"),
         (Trouble(title="Not ready", status=503), 1, "error: Not ready\n"),
@@ -108,6 +113,12 @@ def test_what_the_daemon_does_not_do_is_one_sentence_and_an_exit_code(
     assert (ended, out) == (code, "")
     assert err.startswith(said.format(url=daemon.url)), err
     assert len(err.splitlines()) <= 2
+
+
+def test_a_refusal_that_no_token_mends_gives_no_hint_of_one(daemon: FakeDaemon, command: Command) -> None:
+    daemon.replies["GET /problems"] = Trouble(title="No", status=403, detail="add vm to http.names")
+    said = f"error: the daemon at {daemon.url} refuses (403): add vm to http.names\n"
+    assert command("problems", WATCHER_URL=daemon.url) == (4, "", said)
 
 
 def test_with_json_an_error_is_json_too(daemon: FakeDaemon, command: Command) -> None:
