@@ -89,14 +89,15 @@ async def problem(console: Console, id_: str) -> models.ProblemDetail:
 
 async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.Execution]:
     """Return executions: open ones, those in their status for the shortest time first, then the latest ended."""
-    watches, named, beginning = shown.watches(console), None, None
+    watches, named, beginning, end = shown.watches(console), None, None, ""
     if asked.q:
-        word = asked.q.casefold()
+        word = asked.q.strip().casefold()
         names = {f"{each.account}/{each.id}": each.name or "" for each in (await console.status.get()).pipelines}
         named = {name for name, title in names.items() if title.casefold().startswith(word)}
-        beginning = None if named else word.replace("-", "")
-        if beginning is not None and not _ID_BEGINNING.fullmatch(beginning):
-            return models.Page[models.Execution](items=[])
+        if not named:
+            beginning, _, end = word.replace("-", "").partition("…")  # as a page shortens an id
+            if not _ID_BEGINNING.fullmatch(beginning):
+                return models.Page[models.Execution](items=[])
 
     def is_of_pipeline(name: str) -> bool:
         account, _, id_ = name.rpartition("/")
@@ -117,7 +118,7 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
         limit=asked.limit,
     )
     items = [models.Execution(**shown.execution(row, watches)) for row in rows]
-    return models.Page[models.Execution](items=items, next=_cursor(last))
+    return models.Page[models.Execution](items=[each for each in items if each.id.endswith(end)], next=_cursor(last))
 
 
 async def execution(console: Console, account: str, pipeline: str, id_: str) -> models.ExecutionDetail:

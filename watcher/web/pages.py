@@ -333,8 +333,9 @@ async def _silences(console: Console, status: Status, request: web.Request) -> F
 async def _by_prefix(console: Console, status: Status, request: web.Request) -> NoReturn:
     """Lead to the one execution whose id begins so, else to the list of all."""
     prefix = request.match_info["prefix"]
-    items = (await api.executions(console, ExecutionQuery(q=prefix, limit=2))).items
-    one = items[0] if len(items) == 1 and items[0].id.startswith(prefix.lower()) else None
+    items = (await api.executions(console, ExecutionQuery(q=prefix, limit=200))).items
+    beginning = prefix.strip().lower().partition("…")[0]
+    one = items[0] if len(items) == 1 and items[0].id.startswith(beginning) else None
     raise web.HTTPFound(
         f"/executions/{quote(one.account)}/{one.pipeline.id}/{one.id}"
         if one

@@ -94,6 +94,9 @@ async def test_no_secret_is_in_any_answer(desk: Desk) -> None:
         ("q=9a1b0000-0000-4000-8000-000000000003", [3]),
         ("q=sales", [5, 2, 1, 4, 3]),
         ("q=nothing", []),
+        (f"q=%20{execution_id(3)}%20", [3]),
+        (f"q={execution_id(3)[:8]}%E2%80%A6{execution_id(3)[-4:]}", [3]),  # as a page shortens it
+        (f"q={execution_id(3)[:8]}%E2%80%A6{execution_id(30)[-4:]}", []),
     ],
 )
 async def test_executions_are_filtered(desk: Desk, query: str, found: list[int]) -> None:

@@ -246,8 +246,9 @@ async def test_a_list_goes_on_with_the_older_ones_and_keeps_the_filter(desk: Des
 async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(desk: Desk) -> None:
     got = await get(desk, f"/e/{execution_id(4)[:8]}")
     assert (got.status, got.headers["Location"]) == (302, f"/executions?q={execution_id(4)[:8]}")
-    got = await get(desk, f"/e/{execution_id(4)}")
-    assert (got.status, got.headers["Location"]) == (302, f"/executions/default/{PIPELINE}/{execution_id(4)}")
+    for written in (execution_id(4), f"%20{execution_id(4)}%20", f"{execution_id(4)[:8]}…{execution_id(4)[-4:]}"):
+        got = await get(desk, f"/e/{written}")
+        assert (got.status, got.headers["Location"]) == (302, f"/executions/default/{PIPELINE}/{execution_id(4)}")
 
 
 @pytest.mark.parametrize(
