@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from inspect import getdoc
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_type_hints
@@ -26,16 +27,18 @@ Made by `make docs` from the table that serves it, the examples by asking a real
 [OpenAPI 3.1](https://spec.openapis.org/oas/v3.1.1) at `/openapi.json` of a running daemon.
 
 Everything is below `/api/v1`, in JSON; times are RFC 3339 in UTC, and what is absent is left out. With
-[`http.token`](configuration.md) each request needs `Authorization: Bearer TOKEN`. A write needs
-`Content-Type: application/json`, also where it says nothing more.
+[`http.token`](configuration.md) each request needs `Authorization: Bearer TOKEN`; to read, `http.read_token` will do.
+A body needs `Content-Type: application/json`. Without a token in the request, so does a `POST` without a body: else
+a page of another site could send it.
 
 - **Lists** come in pages of `limit` (50, at most 200). With the `next` of a page as `after` the list goes on. A page
   reads at most 5,000 rows, so that of a filtered list may be short and still have a `next`.
 - **Several values** of one filter are written `status=failed,paused` or `status=failed&status=paused`.
 - **Ask again** with `If-None-Match` and the `ETag` of the last answer: 304 says that nothing changed.
 - **Refusals** are `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); `detail` says what
-  would be right. 400 and 422: the request cannot be read. 404: there is no such thing. 409: it is not in a state for
-  that. 415: the `Content-Type` is wrong. 503: the store cannot be used now.
+  would be right. 400 and 422: the request cannot be read. 401: the token is missing or wrong. 403: it may not do that,
+  or the request asks for a name that is not the watcher's. 404: there is no such thing. 409: it is not in a state for
+  that. 415: the `Content-Type` is wrong. 429: wrong tokens come too fast. 503: the store cannot be used now.
 - **What somebody does** holds on every replica within a second.
 """
 
@@ -85,7 +88,7 @@ def _statuses(route: Route) -> Iterator[tuple[int, type[BaseModel] | None]]:
     yield route.status, _answer_of(route)
     if route.handler.__name__ == "enable":
         yield 202, models.Done
-    refusals = {401, 403, 503, *route.refuses, *((400, 413, 415, 422) if route.method != "GET" else (422,))}
+    refusals = {401, 403, 429, 503, *route.refuses, *((400, 413, 415, 422) if route.method != "GET" else (422,))}
     for status in sorted(refusals):
         yield status, models.Trouble
 
@@ -100,10 +103,11 @@ def _operation(route: Route) -> Operation:
         schema = route.asked.model_json_schema()
         for name, field in schema.get("properties", {}).items():
             how = {"style": "form", "explode": False} if field.get("type") == "array" else {}
-            field = next((each for each in field.get("anyOf", ()) if each != {"type": "null"}), field)  # noqa: PLW2901
-            described = {"name": name, "in": "query", "description": schema["properties"][name].get("description")}
-            parameters.append(Parameter.model_validate(described | {"schema": field} | how))
-    else:
+            kinds = [each for each in field.get("anyOf", (field,)) if each != {"type": "null"}]
+            described = {"name": name, "in": "query", "description": field.get("description")}
+            of_value = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+            parameters.append(Parameter.model_validate(described | {"schema": of_value} | how))
+    elif route.method == "POST":
         body = RequestBody(content=_content(route.asked), required=True)
     return Operation(
         operationId=route.handler.__name__,
@@ -135,7 +139,11 @@ def document() -> str:
         }
     )
     whole = construct_open_api_with_schema_class(described)
-    return whole.model_dump_json(by_alias=True, exclude_none=True, indent=1) + "\n"
+    plain = whole.model_dump(mode="json", by_alias=True, exclude_none=True)
+    for operation in chain.from_iterable(methods.values() for methods in plain["paths"].values()):
+        for parameter in operation.get("parameters", ()):  # neither may be said of one in a path
+            del parameter["allowEmptyValue"], parameter["allowReserved"]
+    return json.dumps(plain, indent=1, ensure_ascii=False) + "\n"
 
 
 async def _examples() -> Sequence[tuple[int, Any]]:

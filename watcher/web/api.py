@@ -18,6 +18,7 @@ from uuid import UUID
 from aiohttp import web
 from multidict import MultiMapping
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from watcher.domain.errors import StoreError
 from watcher.domain.routing import types_matching
@@ -32,7 +33,6 @@ API = "/api/v1"
 _COMMA, _BEFORE_LABEL = re.compile(","), re.compile(r",(?=\s*!?[^:,]+:)")
 """What values of a query are apart by; a label's own value may hold a comma."""
 
-_CURSOR = re.compile(r"([oei]?)\.(\d{1,18})\.([0-9a-f]{1,32})", re.ASCII)
 _ID_BEGINNING = re.compile(r"[0-9a-f]{4,32}", re.ASCII)
 
 
@@ -134,8 +134,6 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
 
 async def events(console: Console, asked: models.EventQuery) -> models.Page[models.Event]:
     """Return events in the order of recording: whoever asks again with the last cursor misses none."""
-    if asked.after is not None and not re.fullmatch(r"\d{1,18}", asked.after, re.ASCII):
-        raise _no_cursor()
     bodies, last = await console.store.events(
         types=types_matching(tuple(asked.type)) if asked.type else None,
         pipelines=asked.pipeline,
@@ -279,21 +277,15 @@ def _uuid(text: str, what: str) -> UUID:
         raise _unknown(f"there is no such {what}: its id has 32 hexadecimal digits") from None
 
 
-def _no_cursor() -> RefusedError:
-    return RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, 'after: is no cursor of this list; take the "next" of a page')
-
-
 def _position(asked: models.PageQuery, parts: str, *, is_number: bool = False) -> Position | None:
     if asked.after is None:
         return None
-    match = _CURSOR.fullmatch(asked.after)
-    if (
-        match is None
-        or match[1] not in (list(parts) or [""])
-        or (len(match[3]) > 15 if is_number else len(match[3]) % 2)
-    ):
-        raise _no_cursor()
-    return Position(match[1], int(match[2]), int(match[3], 16) if is_number else bytes.fromhex(match[3]))
+    match = re.fullmatch(models.CURSOR, asked.after)
+    assert match is not None
+    part, at, key = match.groups()
+    if part not in (list(parts) or [""]) or (len(key) > 15 if is_number else len(key) % 2):
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f"after: {models.NO_CURSOR}")
+    return Position(part, int(at), int(key, 16) if is_number else bytes.fromhex(key))
 
 
 def _cursor(position: Position | None) -> str | None:
@@ -444,9 +436,13 @@ async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
 def mistakes_in(error: ValidationError) -> str:
     """Return what cannot be read, and why, by the names it was given under."""
     found = error.errors(include_context=False, include_input=False)
-    return "; ".join(
-        ": ".join((*map(str, each["loc"][:1]), each["msg"].removeprefix("Value error, "))) for each in found
-    )
+    return "; ".join(": ".join((*map(str, each["loc"][:1]), _words_of(each))) for each in found)
+
+
+def _words_of(error: ErrorDetails) -> str:
+    """Return what pydantic says of a value, in plain words."""
+    words = re.sub(r"^\w+ should ", "must ", error["msg"].removeprefix("Value error, "))
+    return words.partition(", ")[0] if error["type"].endswith("_parsing") else words
 
 
 def query_of(given: MultiMapping[str], model: type[models.Asked]) -> dict[str, Any]:

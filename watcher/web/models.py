@@ -4,12 +4,13 @@ Names are camelCase, times RFC 3339 in UTC; what is absent is left out. What the
 something is hostile text: whoever shows it escapes it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 
 from watcher.config.models import Moment, WeeklySettings
@@ -64,14 +65,36 @@ class Page(Answer, Generic[T]):
     next: str | None = None
 
 
+def _form(pattern: str, words: str) -> tuple[AfterValidator, Any]:
+    """Return the metadata of a text that must match `pattern`, and the words for one that does not."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(words)
+        return text
+
+    return AfterValidator(check), Field(json_schema_extra={"pattern": pattern})
+
+
+Span = Annotated[Duration, Field(json_schema_extra={"pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"})]
+When = Annotated[Moment, WithJsonSchema({"type": "string", "format": "date-time"})]
+
+CURSOR = r"^([oei]?)\.([0-9]{1,18})\.([0-9a-f]{1,32})$"
+"""The `next` of every list but that of events: a part of it, a time or number, and the key of a row."""
+NO_CURSOR = 'is no cursor of this list; take the "next" of a page'
+
+
 class PageQuery(Asked):
     """Which part of a list."""
 
-    after: str | None = Field(default=None, max_length=200, description="The `next` of the page before.")
+    after: Annotated[str, *_form(CURSOR, NO_CURSOR)] | None = Field(
+        default=None, description="The `next` of the page before."
+    )
     limit: int = Field(default=50, ge=1, le=200, description="So many at most.")
 
 
-LabelFilter = Annotated[str, Field(pattern="^!?[^:]+:", max_length=600)]
+_LABEL = r"^!?[^:]+:[\s\S]*$"
+LabelFilter = Annotated[str, Field(max_length=600), *_form(_LABEL, "write it as team:sales, or as !env:dev")]
 """`team:sales`, or `!env:dev` for what is without that."""
 
 Word = Annotated[str, Field(min_length=1)]
@@ -142,7 +165,7 @@ class PersonalRequest(Asked):
 
     by: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Who asks for it.")
     comment: ShortText | None = Field(default=None, description="Why; at most 256 characters.")
-    for_s: Duration | None = Field(
+    for_s: Span | None = Field(
         default=None, alias="for", description="How long it holds, such as `2h`; a problem else until it is closed."
     )
 
@@ -177,8 +200,11 @@ class Silence(Answer):
 class SilenceRequest(PersonalRequest):
     """Keep back from now on what matches; give one of `for` and `until`."""
 
-    match: SilenceMatch = Field(description="What is kept back: what matches all that is given; at least one.")
-    until: Moment | None = Field(default=None, description="Until when, with its zone.")
+    match: SilenceMatch = Field(
+        description="What is kept back: what matches all that is given; at least one.",
+        json_schema_extra={"minProperties": 1},
+    )
+    until: When | None = Field(default=None, description="Until when, with its zone.")
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -222,7 +248,7 @@ class PipelineQuery(PageQuery):
     label: Sequence[LabelFilter] = Field(
         default=(), description="All of these labels: `team:sales`, or `!env:dev` for what is without it."
     )
-    since: Duration | Moment | None = Field(
+    since: Span | When | None = Field(
         default=None, description="Ended, or recorded, no longer ago than `2h`, or since a time."
     )
 
@@ -235,7 +261,8 @@ class ExecutionQuery(PipelineQuery):
     q: str | None = Field(
         default=None,
         max_length=200,
-        description="The beginning of a pipeline's name, or of an execution's id (4 characters or more).",
+        description="The beginning of a pipeline's name, or of an execution's id (4 characters or more). An id may be "
+        "shortened as on the pages: `9a1b0000…0001`.",
     )
 
 
@@ -282,7 +309,7 @@ class ReplayRequest(Asked):
     """Send dead letters of a sink again: some, by the ids of deliveries, or all of them."""
 
     sink: str = Field(description="To which they went.")
-    ids: Sequence[Annotated[str, Field(pattern=r"^[0-9]{1,18}$")]] | None = Field(
+    ids: Sequence[Annotated[str, *_form("^[0-9]{1,18}$", "the id of a delivery is a number")]] | None = Field(
         default=None, min_length=1, max_length=1000, description="The ids of deliveries."
     )
     state: Literal["dead"] | None = Field(default=None, description="Instead of `ids`: all there are.")
@@ -303,6 +330,9 @@ class Replayed(Answer):
 class EventQuery(PipelineQuery):
     """Which events, in the order of recording. The last page also has a `next`: asked with it later, none is missed."""
 
+    after: Annotated[str, *_form("^[0-9]{1,18}$", NO_CURSOR)] | None = Field(
+        default=None, description="The `next` of the page before."
+    )
     type: Sequence[EventGlob] = Field(default=(), description="Any of these; globs work, such as `execution.*`.")
     execution: UUID | None = Field(default=None, description="This one alone.")
 
@@ -313,7 +343,11 @@ class Event(Answer):
     model_config = ConfigDict(extra="allow")
 
     id: str
+    source: str
     type: EventType
+    subject: str | None = Field(default=None, description="The execution, of an event of one.")
+    time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+    sequence: Annotated[str, Field(json_schema_extra={"pattern": "^[0-9]{10}$"})]
     data: Mapping[str, Any]
 
 

@@ -61,6 +61,38 @@ async def test_the_document_is_served_and_has_every_request(tmp_path: Path) -> N
     assert sorted(OPERATIONS) == sorted((f"{API}{route.path}", route.method.lower()) for route in ROUTES)
 
 
+def test_the_document_is_one_of_openapi() -> None:
+    schemathesis.openapi.from_dict(DOCUMENT).validate()
+
+
+@pytest.mark.parametrize("name", ["after", "since", "for", "until", "match"])
+def test_the_document_says_how_a_value_is_written(name: str) -> None:
+    """So that who reads it, or makes a client of it, need not find out by refusals."""
+    schemas = [
+        (parameter["description"], parameter["schema"])
+        for methods in DOCUMENT["paths"].values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", ())
+        if parameter["name"] == name
+    ]
+    schemas += [
+        (schema["properties"][name]["description"], schema["properties"][name])
+        for title, schema in DOCUMENT["components"]["schemas"].items()
+        if title.endswith("Request") and name in schema.get("properties", ())
+    ]
+    assert schemas
+    for description, schema in schemas:
+        forms = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
+        assert description
+        assert all({"pattern", "format", "minProperties"} & each.keys() for each in forms), schema
+
+
+def test_the_document_names_what_every_event_has() -> None:
+    event = DOCUMENT["components"]["schemas"]["Event"]
+    assert {"id", "source", "type", "time", "sequence", "data"} == set(event["required"])
+    assert "subject" in event["properties"]
+
+
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # those of schemathesis and what it brings
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)

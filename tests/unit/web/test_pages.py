@@ -261,7 +261,8 @@ async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(de
         ("/deliveries?state=lost", 400, "state:"),
         ("/executions?label=team", 400, "label:"),
         ("/executions?since=foo", 400, "since: is not a duration"),
-        ("/executions?after=x", 422, "after:"),
+        ("/executions?after=x", 400, "after: is no cursor of this list"),
+        ("/executions?after=i.1.00", 422, "This filter cannot be usedAfter: is no cursor of this list"),
     ],
 )
 async def test_what_there_is_not_or_cannot_be_read_is_said(desk: Desk, path: str, status: int, words: str) -> None:
