@@ -9,7 +9,9 @@ import os
 import re
 import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -77,18 +79,25 @@ _KNOWN_TAGS = frozenset(
 
 _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
 _TAB = re.compile(r" *\t")
+_KEY = re.compile(r"[ -]*[\w-]+")
+_WITHOUT_SPACE = re.compile(r"[ -]*[\w-]+:[^\s/]")
 
 _MEANINGS: Sequence[tuple[str, str, str]] = (
     ("mapping values are not", "a colon where none can be", 'quote a text that holds ": ", or check indentation'),
     ("sequence entries are not", "a list item where none can be", "begin the list on a line of its own"),
     ("alias", "an alias (*name) without its anchor (&name) above", 'quote a glob: "*"'),
     ("cannot start any token", "a character no plain text may begin with", "quote the text"),
-    ("end of stream", "a quote is never closed", "close it"),
+    ("end of stream", "a quote that is not closed in its line", "close it"),
+    ("behind a quote", "text behind a closing quote", "write '' for a ' in single quotes, or quote all of the text"),
+    ("escape character", "a backslash in double quotes", "write it in single quotes"),
+    ("expected ':'", "no key with a value", "write key: value, with a space behind the colon"),
+    ("within a list", "stands between the items of a list", "indent it like the keys of an item, or move it below"),
+    ("document start", "stands left of the keys above", "begin each top-level key in the first column"),
     ("flow node", "a bracket is not closed, or a comma is missing", "close it with ] or }"),
     ("expected ',' or", "a bracket is not closed, or a comma is missing", "close it with ] or }"),
     ("expected key", "does not line up with the keys above", "indent keys of one block alike"),
     ("<block end>", "does not line up with the lines above", "indent keys of one block alike"),
-    ("'-' indicator", "does not line up with the list above", "begin each item with -, indented alike"),
+    ("'-' indicator", "does not line up with the list above", "indent keys of one item alike, and each - alike"),
     ("another document", "a second document begins here", "keep one document in a file"),
 )
 """What the parser's words hold (never shown: they may quote the file), and mean, and what helps; the first counts."""
@@ -424,7 +433,7 @@ def first_scalar(text: str) -> str:
     return str(node.value)
 
 
-def _place_of(node: yaml.Node) -> tuple[int, int]:
+def _place_of(node: yaml.Node | yaml.Token) -> tuple[int, int]:
     return node.start_mark.line + 1, node.start_mark.column + 1
 
 
@@ -433,13 +442,57 @@ def _explain(error: yaml.YAMLError, *, text: str) -> FileError:
         return FileError("holds a character no text has", remedy="save the file as UTF-8 text")
     mark, complaint = error.problem_mark, f"{error.problem} {error.context}"
     lines = text.split("\n")
-    if mark.line < len(lines) and (tab := _TAB.match(lines[mark.line])):
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    place = (mark.line + 1, mark.column + 1)
+    if tab := _TAB.match(line):
         return FileError("tab used for indentation", remedy="use spaces", place=(mark.line + 1, tab.end()))
-    if error.context_mark and (mark.line >= len(lines) or "end of stream" in complaint):
-        mark = error.context_mark  # the text ends, and this is where the quote or bracket was opened
-    elif "expected ',' or" in complaint and "${" in lines[mark.line]:
-        problem = "a variable without quotes inside { } or [ ]"
-        return FileError(problem, remedy='write "${NAME}"', place=(mark.line + 1, mark.column + 1))
+    if "expected ',' or" in complaint and "${" in line:
+        return FileError("a variable without quotes inside { } or [ ]", remedy='write "${NAME}"', place=place)
+    opened = error.context_mark or mark
+    complaint, place = _cause(complaint, lines, mark=mark, opened=opened, quote=_quote_before(mark, text=text))
     unknown = ("", "not YAML", "check quotes, brackets and indentation here and above")
     _, problem, remedy = next((row for row in _MEANINGS if row[0] in complaint), unknown)
-    return FileError(problem, remedy=remedy, place=(mark.line + 1, mark.column + 1))
+    return FileError(problem, remedy=remedy, place=place)
+
+
+def _cause(
+    complaint: str, lines: Sequence[str], *, mark: yaml.Mark, opened: yaml.Mark, quote: yaml.Token | None
+) -> tuple[str, tuple[int, int]]:
+    """Return what is wrong, as a text that `_MEANINGS` knows, and where: a parser notices some mistakes lines later.
+
+    `mark` is where it noticed, `opened` where what it was reading began, `quote` a quoted text right before `mark`.
+    """
+    here, line = (mark.line + 1, mark.column + 1), lines[mark.line] if mark.line < len(lines) else ""
+    indent = _indent(line)
+    if quote and quote.start_mark.line < mark.line:
+        return "end of stream", _place_of(quote)
+    if quote and "flow" not in complaint:
+        return "behind a quote", here
+    if "end of stream" in complaint or "expected ':'" in complaint:
+        return complaint, (opened.line + 1, opened.column + 1)
+    if "flow" in complaint and indent <= _indent(lines[opened.line]):  # not within brackets of several lines
+        return complaint, (opened.line + 1, opened.column + 1)
+    if "mapping values" in complaint and _KEY.fullmatch(line[: mark.column]):  # not a second colon in its line
+        last = next(at for at in range(mark.line - 1, -1, -1) if lines[at].strip())
+        if _WITHOUT_SPACE.match(lines[last]):
+            return "expected ':'", (last + 1, _indent(lines[last]) + 1)
+        return "expected key", (mark.line + 1, indent + 1)
+    if "expected key" in complaint and line[indent:].startswith("- "):
+        last = next((at for at in range(mark.line - 1, -1, -1) if lines[at].strip() and _indent(lines[at]) < indent), 0)
+        if any(each.startswith(f"{' ' * indent}- ") for each in lines[:last]):
+            return "within a list", (last + 1, _indent(lines[last]) + 1)
+    return complaint, here
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip(" "))
+
+
+def _quote_before(mark: yaml.Mark, *, text: str) -> yaml.Token | None:
+    """Return what stands right before a mark if that is a text in quotes, which ends in the line of the mark."""
+    last: yaml.Token | None = None
+    with suppress(yaml.YAMLError):
+        for token in takewhile(lambda each: each.start_mark.index < mark.index, yaml.scan(text, Loader=_Loader)):
+            last = token
+    is_quoted = isinstance(last, yaml.ScalarToken) and last.style in {"'", '"'} and last.end_mark.line == mark.line
+    return last if is_quoted else None

@@ -5,25 +5,49 @@ from unit.config.conftest import Load, Mistakes
 from watcher.config.document import compose
 
 QUOTE = 'quote a text that holds ": ", or check indentation'
+CLOSE_QUOTE = "a quote that is not closed in its line; close it"
+BEHIND = "text behind a closing quote; write '' for a ' in single quotes, or quote all of the text"
+NO_KEY = "no key with a value; write key: value, with a space behind the colon"
+UNALIGNED = "does not line up with the keys above; indent keys of one block alike"
 CLOSE = "a bracket is not closed, or a comma is missing; close it with ] or }"
 
 BAD = [
     ("log:\n\tlevel: info\n", "2:1: tab used for indentation; use spaces"),
     ("log:\n  level: info\n \tformat: json\n", "3:2: tab used for indentation; use spaces"),
     ("log: level: info\n", f"1:11: a colon where none can be; {QUOTE}"),
-    ("accounts:\n  default:\n    api_key:abc\n    timeout: 10s\n", f"4:12: a colon where none can be; {QUOTE}"),
+    ("accounts:\n  default:\n    api_key:abc\n    timeout: 10s\n", f"3:5: {NO_KEY}"),
+    ("watch:\n  - pipeline: x\n    name:Sales\n    labels: {}\n", f"3:5: {NO_KEY}"),
+    ("watch:\n  - pipeline: x\n    name:Sales", f"3:5: {NO_KEY}"),
+    ("log:\n  level: info\n    format: json\n", f"3:5: {UNALIGNED}"),
+    ("log:\n  level: info\n\n    format: json\n", f"4:5: {UNALIGNED}"),
+    ("log:\n  level: info: json\n", f"2:14: a colon where none can be; {QUOTE}"),
     ("watch: - pipeline\n", "1:8: a list item where none can be; begin the list on a line of its own"),
     ("log: @info\n", "1:6: a character no plain text may begin with; quote the text"),
-    ("log: [info\nstore: x\n", f"2:6: {CLOSE}"),
-    ("log: {level: info\n", f"2:1: {CLOSE}"),
+    ("log: [info\nstore: x\n", f"1:6: {CLOSE}"),
+    ("log: {level: info\n", f"1:6: {CLOSE}"),
+    ("log: [\n  'info'\n  'debug'\n]\n", f"3:3: {CLOSE}"),
     ("log: {level: ${LEVEL}}\n", '1:15: a variable without quotes inside { } or [ ]; write "${NAME}"'),
     (
         "log:\n  level: info\n format: json\n",
-        "3:2: does not line up with the keys above; indent keys of one block alike",
+        f"3:2: {UNALIGNED}",
     ),
-    ("watch:\n  - a\n  b: c\n", "3:3: does not line up with the list above; begin each item with -, indented alike"),
+    (
+        "watch:\n  - a\n  b: c\n",
+        "3:3: does not line up with the list above; indent keys of one item alike, and each - alike",
+    ),
     ("log: *\n", '1:7: an alias (*name) without its anchor (&name) above; quote a glob: "*"'),
-    ("log: 'info\nstore: x\n", "1:6: a quote is never closed; close it"),
+    ("log: 'info\nstore: x\n", f"1:6: {CLOSE_QUOTE}"),
+    ('watch:\n  - name: "Sales\n    labels: {}\nlog: {level: "info"}\n', f"2:11: {CLOSE_QUOTE}"),
+    ("log: {level: 'info}\nstore: {url: 'x'}\n", f"1:14: {CLOSE_QUOTE}"),
+    ("log:\n  level: 'it's'\n", f"2:14: {BEHIND}"),
+    ('log:\n  level: "info" or debug\n', f"2:17: {BEHIND}"),
+    ('log: {level: "C:\\watcher"}\n', "1:17: a backslash in double quotes; write it in single quotes"),
+    ("  log: {}\nstore: {}\n", "2:1: stands left of the keys above; begin each top-level key in the first column"),
+    (
+        "watch:\n  - pipeline: x\nrules:\n  silent: 6h\n  - pipeline: y\n",
+        "3:1: stands between the items of a list; indent it like the keys of an item, or move it below",
+    ),
+    ("sinks:\n  ops:\n    type: webhook\n  - x\n", f"4:3: {UNALIGNED}"),
     ("%FOO\n---\nlog: x\n", "1:5: not YAML; check quotes, brackets and indentation here and above"),
     ("log: {}\n---\nlog: {}\n", "2:1: a second document begins here; keep one document in a file"),
     ("? [a]\n: b\n", "1:3: a key that is not text; write keys as plain words; quote a value that begins with {"),
