@@ -6,11 +6,12 @@ The rules read the plain data, so that they find their problems however much els
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path as FilePath
 
+from pydantic import SecretStr
 from yarl import URL
 
 from watcher.config.document import Document, Path, Problem, write_path
@@ -20,8 +21,9 @@ from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS
 from watcher.domain.routing import types_matching
 from watcher.domain.rules import KIND_OF_RULE
+from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import is_private_host
-from watcher.runtime.units import parse_duration, spell_duration
+from watcher.runtime.units import is_loopback, parse_address, parse_duration, spell_duration
 from watcher.sinks.settings import Match, RemoteSettings, SilenceMatch
 from watcher.sinks.webhook import WebhookSettings
 
@@ -145,11 +147,21 @@ def _check_silences(document: Document) -> None:
 _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")
 """How the ids of our examples look, and next to no id of the API's."""
 
+_EXAMPLES = WatchSettings.model_fields["pipeline"].examples or ()
+
 _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
 _OF_RULES = {type_ for kind in KIND_OF_RULE.values() for type_ in (kind, CLOSED_BY[kind])}
 _NEVER_CLOSED = {*EventType} - PROBLEM_KINDS - CLOSINGS - types_matching(("problem.*", "watcher.*"))
 
 _RULES = "rules: {failing: {consecutive: 3}}"
+
+_TOKEN_LENGTH = 16
+
+_PAGES = re.compile(
+    r"https?://(?:(?!hooks\.)[\w-]+\.)*slack\.com/(?!api/)|https?://(?:\w+\.)?discord(?:app)?\.com/(?!api/)"
+    r"|https?://teams\.(?:live|microsoft)\.com/|https?://(?!events\.)[\w.-]+\.pagerduty\.com/"
+)
+"""Pages of chats and pagers, whose address people copy in place of a webhook's."""
 
 _LATE_S = 30.0
 """People should have the last message of an outage after this long at most: as long as a group waits by default."""
@@ -164,20 +176,23 @@ _NETWORK_DISKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glu
 
 def warnings_of(document: Document, settings: Settings) -> tuple[Problem, ...]:
     """Return what a person should check, sorted by its place in the file."""
-    found = [*chain.from_iterable(document.excused.values())]
+    found, now = [*chain.from_iterable(document.excused.values()), *document.doubts], Clock().now()
     for name, account in settings.accounts.items():
         found += _of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
     for index, watch in enumerate(settings.watch):
         if watch.rules is not None and watch.rules.failing is not None and watch.rules.failing.consecutive == 1:
-            path, problem = ("watch", index, "rules", "failing", "consecutive"), "opens a problem at each failure"
-            found.append(document.remark(path, problem, remedy="write 2 or more, or a rate"))
-        if _EXAMPLE.fullmatch(str(watch.pipeline)):
+            problem, at = "opens a problem at each failure", ("watch", index, "rules", "failing", "consecutive")
+            found.append(document.remark(at, problem, remedy="write 2 or more, or a rate"))
+        if (id_ := str(watch.pipeline)) in _EXAMPLES or _EXAMPLE.fullmatch(id_):
             remedy = "copy yours from the pipeline's address in Clerk Chat"
             found.append(
                 document.remark(("watch", index, "pipeline"), "looks like the id of an example", remedy=remedy)
             )
-    found += [*_of_sinks(document, settings), *_of_store(document, settings)]
+    found += [*_of_sinks(document, settings), *_of_store(document, settings), *_of_http(document, settings)]
     for index, silence in enumerate(settings.silences):
+        if silence.window(now)[1] <= now:
+            problem, path = "is in the past, so nothing is kept back", ("silences", index, "until")
+            found.append(document.remark(path, problem, remedy="correct it, or remove this silence"))
         found += _of_match(document, settings, ("silences", index, "match"), silence.match)
     return tuple(sorted(found, key=lambda each: (each.line, each.column)))
 
@@ -202,32 +217,51 @@ def _of_clear_text(document: Document, path: Path, url: str, *, what: str) -> It
         yield document.remark(path, problem, remedy="write https://")
 
 
+def _of_http(document: Document, settings: Settings) -> Iterator[Problem]:
+    tokens = {name: value for name, value in settings.http if isinstance(value, SecretStr) and value}
+    for name, token in tokens.items():
+        if len(token) < _TOKEN_LENGTH:
+            problem = f"has fewer than {_TOKEN_LENGTH} characters: others may guess it"
+            yield document.remark(("http", name), problem, remedy="make one: openssl rand -hex 32")
+    given = document.written(("http", "listen"))  # what a container sets is not in the file
+    if given and not tokens and not is_loopback(parse_address(settings.http.listen).host):
+        problem = "without a token only probes and metrics are served beyond this machine"
+        yield document.remark(("http", "listen"), problem, remedy="set http.token, or listen on 127.0.0.1")
+
+
 def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
     for name, sink in settings.sinks.items():
         path = ("sinks", name)
+        watches = [watch for watch in settings.watch if fits(watch, sink.match)]
         if types_matching(sink.events) & _OF_PIPELINES:
             yield from _of_match(document, settings, (*path, "match"), sink.match)
-        yield from _of_events(document, settings, sink, path=path)
+        yield from _of_events(document, watches, sink, path=path)
         is_pager = isinstance(sink, WebhookSettings) and sink.template == "pagerduty"
         gets_failures = EventType.EXECUTION_FAILED in types_matching(sink.events)
         if isinstance(sink, RemoteSettings) and gets_failures and not is_pager:  # a pager should not get them at all
-            yield from _of_rate(document, settings, sink, path=path)
+            yield from _of_rate(document, watches, sink, path=path)
         if isinstance(sink, WebhookSettings):
             yield from _of_clear_text(document, (*path, "url"), sink.url.get_secret_value(), what="events")
+            if _PAGES.match(sink.url.get_secret_value()):
+                problem, remedy = (
+                    "is the address of a page, not of a webhook",
+                    "copy the webhook's URL: see docs/sinks.md",
+                )
+                yield document.remark((*path, "url"), problem, remedy=remedy)
             if sink.template is None and not sink.secret:
                 problem = "has no secret, so its receiver cannot verify that events are yours"
                 yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
             if sink.template == "pagerduty":
-                yield from _of_pager(document, settings, sink, path=path)
+                yield from _of_pager(document, watches, sink, path=path)
 
 
-def _of_pager(document: Document, settings: Settings, pager: AnySink, *, path: Path) -> Iterator[Problem]:
+def _of_pager(document: Document, watches: Sequence[WatchSettings], pager: AnySink, *, path: Path) -> Iterator[Problem]:
     types, at = types_matching(pager.events), (*path, "events")
     if found := sorted(types & _NEVER_CLOSED):
         problem = f"opens incidents that nothing closes: {', '.join(found)}"
         yield document.remark(at, problem, remedy="leave events out: by default it gets what opens a problem")
     kinds = types & PROBLEM_KINDS & _OF_PIPELINES
-    if kinds and not any(kinds & _kinds_opened_by(watch) for watch in settings.watch if fits(watch, pager.match)):
+    if kinds and watches and not any(kinds & _kinds_opened_by(watch) for watch in watches):
         problem = "no rule and no overdue_after can open a problem of a pipeline for this pager: "
         key = "overdue_after: {running: 15m}" if kinds == {EventType.EXECUTION_OVERDUE} else _RULES
         problem += "it would page for accounts and sinks at most"
@@ -241,20 +275,19 @@ def _kinds_opened_by(watch: WatchSettings) -> set[EventType]:
     return {kind for kind, value in settings.items() if value is not None}
 
 
-def _of_events(document: Document, settings: Settings, sink: AnySink, *, path: Path) -> Iterator[Problem]:
-    if document.get((*path, "events")) is None or any(
-        watch.rules for watch in settings.watch if fits(watch, sink.match)
-    ):
+def _of_events(document: Document, watches: Sequence[WatchSettings], sink: AnySink, *, path: Path) -> Iterator[Problem]:
+    if document.get((*path, "events")) is None or not watches or any(watch.rules for watch in watches):
         return
     for index, glob in enumerate(sink.events):
         if (types := types_matching((glob,))) & _OF_RULES and types != frozenset(EventType):
-            problem = f"only rules lead to {' and '.join(KIND_OF_RULE.values())}, and no watch has any"
+            problem = f"only rules lead to {' and '.join(KIND_OF_RULE.values())}, and no watch of this sink has any"
             yield document.remark((*path, "events", index), problem, remedy=f"add {_RULES} to a watch")
 
 
-def _of_rate(document: Document, settings: Settings, sink: RemoteSettings, *, path: Path) -> Iterator[Problem]:
+def _of_rate(
+    document: Document, watches: Sequence[WatchSettings], sink: RemoteSettings, *, path: Path
+) -> Iterator[Problem]:
     """Report a sink whose `rate_limit` is too low for one failure in each of its pipelines at the same time."""
-    watches = [watch for watch in settings.watch if fits(watch, sink.match)]
     by, wait_s = (("account", "pipeline"), 0.0) if sink.group is None else (sink.group.by, sink.group.wait_s)
     messages = {tuple(_group_fields(watch).get(name, watch.pipeline) for name in by) for watch in watches}
     last_s = (len(messages) - 1) / sink.rate_limit

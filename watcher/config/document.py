@@ -173,7 +173,10 @@ class Document:
     """One file. A path leads to a value, which need not be there."""
 
     def __init__(self, *, file: str, without_secrets: bool = False) -> None:
-        """Start empty. `without_secrets` makes absent secrets and unset variables warnings: they are in `excused`."""
+        """Start empty. `without_secrets` makes absent secrets and unset variables warnings: they are in `excused`.
+
+        `doubts` are warnings of how values are written.
+        """
         self.file = file
         self.source = ""
         self.problems: list[Problem] = []
@@ -181,6 +184,7 @@ class Document:
         self.files: dict[FilePath, Stamp | None] = {}
         self.without_secrets = without_secrets
         self.excused: dict[Path, list[Problem]] = {}
+        self.doubts: list[Problem] = []
         self._root: yaml.Node = compose("")
         self._reported: set[Path] = set()
         self._hidden: set[Path] = set()
@@ -329,6 +333,9 @@ class Document:
             self.report(path, "has a tag (a word after !) that means nothing here", remedy="remove the tag")
         if isinstance(node, yaml.ScalarNode):
             value = None if node.tag == _NULL_TAG else node.value
+            if value and value[0] in "“”„‘’" and not node.style:  # noqa: RUF001 (this is what is looked for)
+                problem = "begins with a curly quote, which becomes a part of the text"
+                self.doubts.append(self.remark(path, problem, remedy="write \" or '"))
             return self._filled(value, path, environ) if value and "$" in value else value
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(item, (*path, index), environ) for index, item in enumerate(node.value)]

@@ -4,7 +4,7 @@ Of pydantic's own words only those are shown that hold neither a value of the fi
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -98,11 +98,40 @@ def _report_missing(document: Document, path: Path) -> None:
 
 def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> None:
     key = str(path[-1])
-    problem = f'unknown key "{key}"' if is_safe_key(key) else "unknown key"
-    remedy = did_you_mean(key, allowed, rest=f"allowed: {', '.join(allowed)}")
+    problem = f'unknown key "{key}"' if is_safe_key(key) else "unknown key, with characters that no key has"
+    rest = f"allowed: {', '.join(allowed)}"
+    remedy = did_you_mean(key, allowed, rest=rest)
+    if remedy == rest and (homes := _homes(document, path[:-1], key)):
+        remedy = f"it belongs {' or '.join(homes)}. A{rest[1:]}"
     if path[0] == "silences" and key == "for":
         remedy = "write until: with the moment it ends, such as 2026-12-24T00:00:00Z"
     document.report(path, problem, remedy=remedy, key=True)
+
+
+def _homes(document: Document, path: Path, key: str) -> list[str]:
+    """Return where a key belongs that the block at `path` does not know: below that block, else anywhere."""
+    model = model_at(document, path)
+    if path and model and (below := list(_blocks_with(key, model))):
+        return [f"under {'.'.join(below[0])}"]
+    if key in {*PRESETS, *SINK_KINDS}:
+        return [f"under an entry of sinks, as {'template' if key in PRESETS else 'type'}: {key}"]
+    if path[:1] == ("sinks",) and (kinds := [kind for kind in SINK_KINDS if () in _blocks_with(key, SINK_KINDS[kind])]):
+        return [f"to type {kind}" for kind in kinds]
+    homes = []
+    for top, *rest in dict.fromkeys(_blocks_with(key, Settings)):
+        of = f"{'.'.join(rest)} of " if rest else ""
+        homes.append(f"under {of}{'an entry of ' if top in _ENTRIES else ''}{top}")
+    return homes
+
+
+def _blocks_with(key: str, model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
+    """Yield the paths from a model to all blocks that have a key; the names of entries are left out."""
+    for name, field in model.model_fields.items():
+        if (at := key_of(model, name=name)) == key:
+            yield ()
+        blocks = SINK_KINDS.values() if at == "sinks" and model is Settings else filter(None, [block_of(field)])
+        for block in blocks:
+            yield from ((at, *rest) for rest in _blocks_with(key, block))
 
 
 def model_at(document: Document, path: Path) -> type[BaseModel] | None:

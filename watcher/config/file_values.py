@@ -26,7 +26,7 @@ _PATH = re.compile(
 
 _STAND_INS = {
     "secret": "whsec_MDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw",
-    "token": "xoxb-absent",
+    "token": "xoxb-absent-absent",
     "routing_key": "0" * 32,
 }
 """Secrets that have a form. For any other key its example will do."""
@@ -130,9 +130,16 @@ def _secret(document: Document, data: bytes, twin: Path, *, is_list: bool) -> st
 
 
 def _shown(document: Document, twin: Path) -> str:
-    """Return how to speak of the file a twin names: as it is written, or not at all if that may be a secret."""
+    """Return how to speak of the file a twin names: its path, or nothing of it if that may be a secret.
+
+    A variable is filled in where it is the beginning of a path: alone it may hold the secret itself.
+    """
     written = document.written(twin)
-    return quoted(written, limit=1024)[1:-1] if _PATH.fullmatch(written) else "this file"
+    if not _PATH.fullmatch(written):
+        return "this file"
+    shown = quoted(written, limit=1024)[1:-1]
+    filled = quoted(document.get(twin), limit=1024)[1:-1]
+    return f"{filled}, from {shown}" if "}/" in written and filled.startswith("/") else shown
 
 
 def stand_in(document: Document, path: Path) -> None:

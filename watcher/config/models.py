@@ -185,7 +185,8 @@ def _base_url(value: str) -> str:
         raise InvalidValueError("holds more than an address", remedy=remedy, quote=False)
     path = parts.path.rstrip("/")
     if path and ((parts.hostname or "").endswith("clerk.chat") or path.endswith("/public") or "/pipelines" in path):
-        raise InvalidValueError("has a path, and the watcher adds the API's own", remedy=remedy, quote=False)
+        problem = "has a path, and the watcher adds the API's own, /public/pipelines/…"
+        raise InvalidValueError(problem, remedy=f"end it before that, as {API} does", quote=False)
     return value.rstrip("/")
 
 

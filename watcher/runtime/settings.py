@@ -25,7 +25,7 @@ from yarl import URL
 from watcher.runtime.units import InvalidValueError, parse_duration, parse_rate, parse_share
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+_KEY = re.compile(r"[!#-&(-~]+")
 _URL_ILLEGAL = re.compile(r"[\s\x00-\x1f\x7f\\]")
 TEXT_LIMIT = 256
 """Characters of a label's key or value, and of a watch's name."""
@@ -42,10 +42,14 @@ def block_of(field: FieldInfo) -> type["Block"] | None:
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Block)), None)
 
 
-def did_you_mean(word: str, known: Collection[str], *, rest: str = "") -> str:
-    """Return what a wrong word's message ends with: `rest`, behind `did you mean "…"?` if a known word is near."""
+def did_you_mean(word: str, known: Collection[str], *, rest: str = "", cutoff: float = 0.6) -> str:
+    """Return what a wrong word's message ends with: `rest`, behind `did you mean "…"?` if a known word is near.
+
+    `cutoff` is how near, from 0 to 1. A known word is near, too, if it is a part of the word: `url` in `webhook_url`.
+    """
     by_lower = {each.lower(): each for each in known}
-    near = get_close_matches(word.lower(), by_lower, n=1)
+    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
+    near += [part for part in reversed(re.split("[_-]", word.lower())) if part in by_lower]
     return f'did you mean "{by_lower[near[0]]}"? {rest[:1].upper()}{rest[1:]}'.rstrip() if near else rest
 
 
@@ -125,9 +129,9 @@ def as_written(text: str) -> float:
 
 
 def _key(value: SecretStr) -> SecretStr:
-    if _PRINTABLE.fullmatch(value.get_secret_value()):
+    if _KEY.fullmatch(value.get_secret_value()):
         return value
-    problem = "is empty, or holds spaces or other characters no key has"
+    problem = "is empty, or holds spaces, quotes or other characters no key has"
     raise InvalidValueError(problem, remedy="copy the key again, without quotes or line ends", quote=False)
 
 

@@ -1,11 +1,16 @@
 """Durations, rates, shares and addresses as people write them: `500ms`, `2 m 14 s`; `300/m`; `20%`; `[::1]:8080`."""
 
 import re
+from ipaddress import ip_address
 from typing import NamedTuple
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)", re.ASCII)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
+_ODD_DURATION = re.compile(
+    r"(\d+(?:\.\d+)?) ?(ms|s(?=ec|\b|\d)|m(?=in|\b|\d)|h(?=our|r|\b|\d)|d(?=ay|\b|\d))[a-z]*", re.ASCII | re.IGNORECASE
+)
+"""As other programs write it: `5 min`, `1d12h`."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 36_500 * _SECONDS["d"]
 """A century: beyond it microseconds overflow the store's integers."""
@@ -16,8 +21,8 @@ _ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/\[\]]*)):(?P<
 class InvalidValueError(ValueError):
     """A value that cannot be used: what is wrong with it, and what would be right.
 
-    Neither holds the value. With `quote` the problem reads on after the quoted value ("is not a rate"), without it
-    stands alone. `at` is the key of a block that has the problem, if it is not all of the block.
+    Neither holds the value, unless it is a duration. With `quote` the problem reads on after the quoted value ("is not
+    a rate"), without it stands alone. `at` is the key of a block that has the problem, if it is not all of the block.
     """
 
     def __init__(self, problem: str, *, remedy: str, quote: bool = True, at: str = "") -> None:
@@ -43,7 +48,12 @@ def parse_duration(text: str) -> float:
         if seconds <= _LONGEST_S:
             return seconds
         raise InvalidValueError("is longer than a century", remedy="write at most 36500d")
-    raise InvalidValueError("is not a duration", remedy="write 500ms, 10s, 15m, 48h or 3d")
+    parts, rest = _ODD_DURATION.findall(text), _ODD_DURATION.sub("", text).strip()
+    seconds = sum(float(number) * _SECONDS[unit.lower()] for number, unit in parts)
+    if rest or not 0 < seconds <= _LONGEST_S:
+        raise InvalidValueError("is not a duration", remedy="write 500ms, 10s, 15m, 48h or 3d")
+    problem = "combines units, and a duration has one" if len(parts) > 1 else "is not a duration"
+    raise InvalidValueError(problem, remedy=f"write {write_duration(seconds)}")
 
 
 def parse_rate(text: str) -> float:
@@ -72,6 +82,14 @@ def parse_address(text: str) -> Address:
     if match is None or int(match["port"]) > 65_535:
         raise InvalidValueError("is not host:port", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
     return Address(host=match["v6"] or match["name"] or "", port=int(match["port"]))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a host; a name other than localhost may be any."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def write_duration(seconds: float) -> str:

@@ -38,7 +38,6 @@ from watcher.sinks.protocol import GROUP_COUNT, SendResult, Sink, SinkContext, W
 BATCH_COUNT = 100
 """Events in one batch of a plain webhook by default."""
 
-_WRITTEN = tuple(sorted({*EventType, *(f"{type_.partition('.')[0]}.*" for type_ in EventType)}))
 _GROUPED_BY = ("pipeline", "account", "type")
 
 
@@ -46,8 +45,9 @@ def _glob(value: str) -> str:
     if any(fnmatchcase(type_, value) for type_ in EventType):
         return value
     meant = next((type_ for type_ in EventType if type_.endswith(f".{value}")), value)
-    rest = 'globs such as "execution.*" work'
-    raise InvalidValueError("matches no event type", remedy=did_you_mean(meant, _WRITTEN, rest=rest))
+    family = [type_ for type_ in EventType if type_.startswith(f"{value.partition('.')[0]}.")]
+    rest = f"write {', '.join(family)}" if family else 'globs such as "execution.*" work'
+    raise InvalidValueError("matches no event type", remedy=did_you_mean(meant, [*EventType], rest=rest, cutoff=0.8))
 
 
 EventGlob = Annotated[str, AfterValidator(_glob)]

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from http import HTTPStatus
-from ipaddress import ip_address
 from urllib.parse import quote
 
 from aiohttp import web
@@ -16,7 +15,7 @@ from watcher.config.models import Settings
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import harmless
-from watcher.runtime.units import parse_address
+from watcher.runtime.units import is_loopback, parse_address
 from watcher.web.api import CALLER, Caller, RefusedError, refusal
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
@@ -108,14 +107,6 @@ def is_session(cookie: str, token: str, *, now: datetime) -> bool:
 def same_secret(given: str, right: str) -> bool:
     """Compare in a time that says nothing of the secret."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), right.encode())
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a host; a name other than localhost may be any."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def local_path(text: str) -> str:

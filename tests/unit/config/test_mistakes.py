@@ -3,6 +3,7 @@ from collections.abc import Callable
 import pytest
 from unit.config.conftest import Mistakes
 
+from watcher.domain.event import EventType
 from watcher.sinks.registry import SINK_KINDS
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -12,7 +13,9 @@ ACCOUNT = "accounts: {default: {api_key: k}}\n"
 WATCH = f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]\n"
 HOOK = "sinks:\n  ops:\n    type: webhook\n    url: https://h.example\n"
 BOT = "sinks: {chat: {type: slack_bot, token: '%s', channel: '%s'}}"
-BAD_KEY = "is empty, or holds spaces or other characters no key has; copy the key again, without quotes or line ends"
+BAD_KEY = (
+    "is empty, or holds spaces, quotes or other characters no key has; copy the key again, without quotes or line ends"
+)
 ID_REMEDY = "address in Clerk Chat"
 URL_REMEDY = "write it like https://hooks.example.com/clerk"
 SERVICES = "see https://github.com/caronc/apprise/wiki"
@@ -37,13 +40,18 @@ OURS = "is set by the watcher itself; remove it or choose another header"
 TOO_LONG = "has 257 characters; shorten it to 256"
 CENTURY = "is longer than a century; write at most 36500d"
 TOP = "allowed: accounts, watch, polling, sinks, silences, store, http, heartbeat, log"
+OF_EXECUTIONS = f"write {', '.join(type_ for type_ in EventType if type_.startswith('execution.'))}"
+WEBHOOK = (
+    "Allowed: events, match, timeout, rate_limit, retry, group, after, remind_every, allow_private, tls, type, "
+    "template, routing_key, routing_key_file, url, url_file, secret, secret_file, headers"
+)
 ALL = "give at least one, or remove the key to watch every execution"
 
 TABLE = [
     # unknown keys, and keys of a later version
     ("acounts: {}", f'1:1: acounts: unknown key "acounts"; did you mean "accounts"? A{TOP[1:]}'),
     ("colour: red", f'1:1: colour: unknown key "colour"; {TOP}'),
-    ("? https://h.example/secret\n: 1", f"1:3: …: unknown key; {TOP}"),
+    ("? https://h.example/secret\n: 1", f"1:3: …: unknown key, with characters that no key has; {TOP}"),
     (HOOK + "    match: {team: sales}", ('5:13: sinks.ops.match.team: unknown key "team"; '
      "allowed: labels, pipelines")),
     ("accounts:\n  api_key: k\n", f"2:12: accounts.api_key: is a single value, {NO_BLOCK}; {WRITE_ACCOUNTS}"),
@@ -93,7 +101,31 @@ TABLE = [
     (HOOK + "    allow_private: [no]",
      "5:20: sinks.ops.allow_private: is a list, not a single value; write one value behind the key"),
     ("sinks: {out: {type: stdout, tls: {ca_file: ca.pem}}}",
-     '1:29: sinks.out.tls: unknown key "tls"; allowed: events, match, type, format'),
+     ('1:29: sinks.out.tls: unknown key "tls"; it belongs to type webhook or to type slack_bot. '
+     "Allowed: events, match, type, format")),
+    (HOOK + "    channel: C0123456789",
+     f'5:5: sinks.ops.channel: unknown key "channel"; it belongs to type slack_bot. {WEBHOOK}'),
+    (HOOK + "    runbook: https://w.example",
+     f'5:5: sinks.ops.runbook: unknown key "runbook"; it belongs under an entry of watch. {WEBHOOK}'),
+    (HOOK + "    labels: {a: b}", f'5:5: sinks.ops.labels: unknown key "labels"; it belongs under match. {WEBHOOK}'),
+    (HOOK + "    severity: critical", f'5:5: sinks.ops.severity: unknown key "severity"; a{WEBHOOK[1:]}'),
+    ("rules: {silent: 6h}", f'1:1: rules: unknown key "rules"; it belongs under an entry of watch. A{TOP[1:]}'),
+    ("failing: {rate: 20%}",
+     f'1:1: failing: unknown key "failing"; it belongs under rules of an entry of watch. A{TOP[1:]}'),
+    ("min_interval: 1s", f'1:1: min_interval: unknown key "min_interval"; it belongs under polling. A{TOP[1:]}'),
+    ("slack: {}",
+     f'1:1: slack: unknown key "slack"; it belongs under an entry of sinks, as template: slack. A{TOP[1:]}'),
+    ("apprise: {}",
+     f'1:1: apprise: unknown key "apprise"; it belongs under an entry of sinks, as type: apprise. A{TOP[1:]}'),
+    ("webhook_configs: {}", f'1:1: webhook_configs: unknown key "webhook_configs"; {TOP}'),
+    ("log_level: debug", f'1:1: log_level: unknown key "log_level"; did you mean "log"? A{TOP[1:]}'),
+    (WATCH + "    rules:\n    failing: {consecutive: 3}",
+     ('6:5: watch[0].failing: unknown key "failing"; it belongs under rules. '
+      "Allowed: pipeline, account, executions, name, labels, runbook, overdue_after, rules")),
+    ("polling: {rate_limit: 5/s}",
+     ('1:11: polling.rate_limit: unknown key "rate_limit"; it belongs under an entry of accounts or under an entry of '
+      "sinks. Allowed: cadence, min_interval, max_interval, concurrency, first_sight, lookback, details, lost_after, "
+      "lost_grace, degraded_after")),
     # apprise
     ("sinks: {phone: {type: apprise}}", "1:9: sinks.phone: needs url or url_file; write url: ${APPRISE_URL}"),
     ("sinks: {phone: {type: apprise, url: s3cr3t}}",
@@ -141,6 +173,7 @@ TABLE = [
     ("accounts:\n  default:\n    api_key: k\n    api_key_file: key",
      "4:5: accounts.default: both api_key and api_key_file are given; keep one"),
     ("accounts: {default: {api_key: a b}}", f"1:31: accounts.default.api_key: {BAD_KEY}"),
+    ("accounts: {default: {api_key: '${QUOTED}'}}", f"1:31: accounts.default.api_key: {BAD_KEY}"),
     ("accounts: {a: {api_key: k}, b: {api_key: k}}", ("1:42: accounts.b.api_key: the same key as another account's at "
      "line 1; one account per key: its rate limit is one")),
     ("accounts: {a b: {api_key: k}}", f"1:12: accounts.…: the key is not a name; {NAME_REMEDY}"),
@@ -148,10 +181,21 @@ TABLE = [
      '1:46: accounts.default.rate_limit: "0/s" is no usable rate; write more than 0/s, at most 1000000/s, such as 5/s'),
     ("accounts: {default: {api_key: k, timeout: 0s}}",
      '1:43: accounts.default.timeout: "0s" is too short; write a duration above 0, such as 10s'),
+    ("accounts: {default: {api_key: k, timeout: 1d12h}}",
+     '1:43: accounts.default.timeout: "1d12h" combines units, and a duration has one; write 36h'),
+    ("accounts: {default: {api_key: k, timeout: 5 minutes}}",
+     '1:43: accounts.default.timeout: "5 minutes" is not a duration; write 5m'),
+    *((f"accounts: {{default: {{api_key: k, timeout: {text}}}}}",
+       f'1:43: accounts.default.timeout: "{text}" is not a duration; write 500ms, 10s, 15m, 48h or 3d')
+      for text in ("900", "5 months", "-5s", "PT5M", "999999999d 1h")),
     ("accounts: {default: {api_key: k, timeout: soon}}",
      '1:43: accounts.default.timeout: "soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
     ("accounts: {default: {api_key: k, base_url: 'https://u:p@h'}}",
      f"1:44: accounts.default.base_url: holds more than an address; {BASE_REMEDY}"),
+    *((f"accounts: {{default: {{api_key: k, base_url: '{url}'}}}}",
+       ("1:44: accounts.default.base_url: has a path, and the watcher adds the API's own, /public/pipelines/…; "
+        "end it before that, as https://web-api.clerk.chat does"))
+      for url in ("https://web-api.clerk.chat/v1", "https://h/clerk/public", "https://h/pipelines/x")),
     ("accounts: {default: {api_key: k, link: 'https://h/{runId}'}}",
      ("1:40: accounts.default.link: holds a placeholder "
      "that is not known; only {pipelineId} and {executionId} are filled in")),
@@ -225,6 +269,12 @@ TABLE = [
     (HOOK + "    secret: {a: b}",
      "5:13: sinks.ops.secret: is a block of keys, not a list; write secret: ${OPS_WEBHOOK_SECRET}"),
     (HOOK + "    events: [execution.fail]", ('5:14: sinks.ops.events[0]: "execution.fail" matches no event type; '
+     f'did you mean "execution.failed"? W{OF_EXECUTIONS[1:]}')),
+    (HOOK + "    events: [execution.error]",
+     f'5:14: sinks.ops.events[0]: "execution.error" matches no event type; {OF_EXECUTIONS}'),
+    (HOOK + "    events: [account.down]",
+     '5:14: sinks.ops.events[0]: "account.down" matches no event type; write account.degraded, account.recovered'),
+    (HOOK + "    events: [failed]", ('5:14: sinks.ops.events[0]: "failed" matches no event type; '
      'did you mean "execution.failed"? Globs such as "execution.*" work')),
     (HOOK + "    events: [elephant]",
      '5:14: sinks.ops.events[0]: "elephant" matches no event type; globs such as "execution.*" work'),
@@ -297,7 +347,7 @@ TABLE = [
 
 @pytest.mark.parametrize(("text", "line"), TABLE, ids=[line.split(": ")[1] for _, line in TABLE])
 def test_a_mistake_is_reported_where_it_is_with_what_would_be_right(text: str, line: str, mistakes: Mistakes) -> None:
-    assert mistakes(text) == [f"watcher.yaml:{line}", "1 problem in watcher.yaml"]
+    assert mistakes(text, QUOTED='"k"') == [f"watcher.yaml:{line}", "1 problem in watcher.yaml"]
 
 
 def test_all_mistakes_are_reported_at_once_sorted_by_line(mistakes: Mistakes) -> None:

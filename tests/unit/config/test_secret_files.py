@@ -142,7 +142,9 @@ def test_a_file_without_a_secret_is_one_line(file: str, problem: str, mistakes: 
             ("${KEY}", value, "${KEY}")
             for value in ("hunter2", "/nowhere/hunter2", "h.example/hunter2", "https://h/hunter2")
         ),
-        ("${KEY}/key", "/nowhere", "${KEY}/key"),
+        ("${KEY}/key", "/nowhere", "/nowhere/key, from ${KEY}/key"),
+        ("${KEY}/key", "hunter2", "${KEY}/key"),
+        ("${NONE:-/nowhere/etc}/key", "", "/nowhere/etc/key, from ${NONE:-/nowhere/etc}/key"),
         *((written, "hunter2", "this file") for written in ("${KEY:-/nowhere/hunter2}", "${NONE:-hunter2}", "x${KEY}")),
     ],
 )

@@ -78,7 +78,8 @@ MISTAKES = [
         ("match: {events: [execution.faild]}", FROM, UNTIL),
         (
             '23: silences[0].match.events[0]: "execution.faild" matches no event type; '
-            'did you mean "execution.failed"? Globs such as "execution.*" work'
+            'did you mean "execution.failed"? Write execution.new, execution.running, execution.paused, '
+            "execution.success, execution.failed, execution.unrecognized, execution.overdue, execution.lost"
         ),
     ),
     # once

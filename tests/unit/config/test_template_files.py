@@ -10,7 +10,7 @@ from watcher.config.models import Settings
 from watcher.sinks.template import ALERT_EVENTS
 from watcher.sinks.webhook import PRESETS, TemplateFile, WebhookSettings
 
-ACCOUNT = "accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f}]\n"
+ACCOUNT = "accounts: {default: {api_key: k}}\nwatch: [{pipeline: 3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31}]\n"
 HOOK = "sinks:\n  chat:\n    type: webhook\n    url: https://h.example\n    template: "
 GOOD = '{"text": {{ headline | tojson }}}'
 UID = f"running as uid {os.geteuid()}"

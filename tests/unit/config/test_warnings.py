@@ -20,9 +20,27 @@ NO_SECRET = "has no secret, so its receiver cannot verify that events are yours;
 UNFIT = "no watch fits all of what is given; give a watch its labels, or correct it here"
 READ = "whoever is on the way can read the"
 COPY = "looks like the id of an example; copy yours from the pipeline's address in Clerk Chat"
+PAGE = "is the address of a page, not of a webhook; copy the webhook's URL: see docs/sinks.md"
+ADDRESSES = {
+    "https://acme.slack.com/archives/C0123456789": True,
+    "https://app.slack.com/client/T0/C0": True,
+    "https://hooks.slack.com/services/T0/B0/x": False,
+    "https://discord.com/channels/1/2": True,
+    "https://discord.com/api/webhooks/1/x": False,
+    "https://teams.microsoft.com/l/channel/19": True,
+    "https://acme.pagerduty.com/services/P0": True,
+    "https://events.pagerduty.com/v2/enqueue": False,
+    "https://myslack.com/archives/x": False,
+}
+NO_TOKEN = (
+    "without a token only probes and metrics are served beyond this machine; set http.token, or listen on 127.0.0.1"
+)
+SHORT = "has fewer than 16 characters: others may guess it; make one: openssl rand -hex 32"
+CURLY = "begins with a curly quote, which becomes a part of the text; write \" or '"
+PAST = "is in the past, so nothing is kept back; correct it, or remove this silence"
 OF_RULES = [str(kind) for kind in KIND_OF_RULE.values()]
 NO_RULES = (
-    f"only rules lead to {' and '.join(OF_RULES)}, and no watch has any; "
+    f"only rules lead to {' and '.join(OF_RULES)}, and no watch of this sink has any; "
     "add rules: {failing: {consecutive: 3}} to a watch"
 )
 CLOSING = f'events: [{", ".join(OF_RULES)}, execution.overdue, "account.*", "sink.*"]'
@@ -59,10 +77,18 @@ TABLE = [
     (BASE + f"silences: [{{match: {{pipelines: [{OTHER}]}}, {UNTIL}}}]",
      [f"4:20: silences[0].match: {UNFIT}"]),
     (BASE + f"silences: [{{match: {{labels: {{team: sales}}, accounts: [default]}}, {UNTIL}}}]", []),
+    (BASE + "silences: [{match: {accounts: [default]}, from: 2020-01-01T00:00:00Z, until: 2020-01-02T00:00:00Z}]",
+     [f"4:78: silences[0].until: {PAST}"]),
+    (BASE + "silences: [{match: {accounts: [default]}, weekly: {days: [sat], from: '01:00', to: '02:00', "
+     "timezone: UTC}}]", []),
     # events that only rules, or a limit, lead to
     (BASE + HOOK + "    events: ['pipeline.*', 'account.*']\n", [f"9:14: sinks.ops.events[0]: {NO_RULES}"]),
     (BASE + HOOK + "    events: [pipeline.failing]\n", [f"9:14: sinks.ops.events[0]: {NO_RULES}"]),
     (RULED + HOOK + "    events: ['pipeline.*']\n", []),
+    (BASE + HOOK + "    events: ['pipeline.*']\n    match: {labels: {team: slaes}}\n",
+     [f"10:21: sinks.ops.match.labels: {UNFIT}"]),
+    (RULED + f"  - {{pipeline: {OTHER}, labels: {{team: b}}}}\n" + HOOK
+     + "    events: ['pipeline.*']\n    match: {labels: {team: b}}\n", [f"12:14: sinks.ops.events[0]: {NO_RULES}"]),
     (RULED + HOOK + f"    events: ['pipeline.*']\n    match: {{pipelines: [{SALES}]}}\n", []),
     (BASE + HOOK + "    events: [pipeline.gap]\n", []),
     (BASE + HOOK + "    events: ['*']\n", []),
@@ -85,15 +111,28 @@ TABLE = [
     (RULED + PAGER % ", events: ['account.*', execution.failed, 'pipeline.*']",
      [f"6:108: sinks.phone.events: {OPENS}: execution.failed, pipeline.gap; {LEAVE_OUT}"]),
     (RULED.replace("labels: {}", "overdue_after: {new: 1m}") + PAGER % f", {CLOSING}", []),
+    (RULED + PAGER % ", match: {labels: {team: support}}", [f"6:116: sinks.phone.match.labels: {UNFIT}"]),
     # webhooks
     (BASE + HOOK.replace(f"    secret: {SECRET}\n", ""), [f"5:3: sinks.ops: {NO_SECRET}"]),
     (BASE + HOOK.replace("https:", "http:"),
      [f"7:10: sinks.ops.url: http:// to hooks.example.com: {READ} events; write https://"]),
     (BASE + "sinks: {chat: {type: webhook, template: slack, url: 'https://hooks.slack.com/services/x'}}", []),
+    *((BASE + HOOK.replace("https://hooks.example.com/s3cret", url),
+       [f"7:10: sinks.ops.url: {PAGE}"] if is_page else []) for url, is_page in ADDRESSES.items()),
+    # http
+    (BASE + "http: {listen: ':8766'}", [f"4:16: http.listen: {NO_TOKEN}"]),
+    (BASE + "http: {listen: '0.0.0.0:8766', token: ''}", [f"4:16: http.listen: {NO_TOKEN}"]),
+    *((BASE + f"http: {{listen: '{host}:8766'}}", []) for host in ("127.0.0.1", "[::1]", "localhost")),
+    (BASE + f"http: {{listen: ':8766', token: {'t' * 16}}}", []),
+    (BASE + f"http: {{listen: ':8766', token: {'t' * 15}}}", [f"4:32: http.token: {SHORT}"]),
+    # how it is written
+    (BASE.replace("{team: sales}", "{team: “sales”}"), [f"3:69: watch[0].labels.team: {CURLY}"]),
+    (BASE.replace("{team: sales}", "{team: '“sales”', to: no“}"), []),
     # accounts
     (BASE.replace("k}}", "k, base_url: 'http://api.example.com'}}"),
      [f"1:44: accounts.default.base_url: http:// to api.example.com: {READ} key; write https://"]),
     # examples
+    (BASE.replace(SALES, "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"), [f"3:16: watch[0].pipeline: {COPY}"]),
     (BASE.replace(SALES, "77aa0000-0000-4000-8000-000000000000"), [f"3:16: watch[0].pipeline: {COPY}"]),
     # store
     (BASE + "store: {url: 'sqlite:////no/such/folder/watcher.db'}",

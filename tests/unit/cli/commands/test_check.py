@@ -21,7 +21,7 @@ KEY = "k3y" * 10 + "zz"
 
 WATCH = """
 watch:
-  - pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f
+  - pipeline: 3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31
     executions: [9a1b0000-0000-4000-8000-000000000001, 9a1b0000-0000-4000-8000-000000000002]
 """
 GOOD = f"accounts: {{default: {{api_key: k, base_url: 'http://127.0.0.1:1'}}}}{WATCH}"
