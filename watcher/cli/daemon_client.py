@@ -18,6 +18,7 @@ import typer
 from watcher.config.locate import daemon_document, find_config, http_token, listen_address
 from watcher.domain.errors import ConfigError, Exit, UsageError, WatcherError
 from watcher.runtime.terminal import harmless
+from watcher.runtime.units import Address
 from watcher.runtime.version import VERSION
 
 UrlOption = Annotated[
@@ -116,6 +117,12 @@ def _other_version(what: str) -> DaemonError:
     return DaemonError(f"what answers is another program, or another version ({what})", hint=hint)
 
 
+def local_url(address: Address) -> str:
+    """Return where on this machine a daemon is asked that listens at an address."""
+    host = LOCAL.get(address.host, address.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{address.port}"
+
+
 def find_daemon(
     config: Path | None, *, url: str | None = None, needs_file: bool = True, timeout_s: float = TIMEOUT_S
 ) -> DaemonClient:
@@ -133,11 +140,10 @@ def find_daemon(
             raise
         document = daemon_document(None, environ=os.environ)  # it may run on from before
     if not url:
-        host, port = listen_address(document, environ=os.environ)
-        if not port:
+        address = listen_address(document, environ=os.environ)
+        if not address.port:
             raise DaemonError("http.listen has port 0, any free one, so nobody knows which; set a port")
-        host = LOCAL.get(host, host)
-        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        url = local_url(address)
     token = os.environ.get("WATCHER_TOKEN", "").strip() or http_token(document)
     if token and not (token.isascii() and token.isprintable()):
         raise UsageError("WATCHER_TOKEN, or http.token, holds what no header can; write it again on one line")

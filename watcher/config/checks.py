@@ -181,18 +181,17 @@ def warnings_of(document: Document, settings: Settings) -> tuple[Problem, ...]:
         found += _of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
     for index, watch in enumerate(settings.watch):
         if watch.rules is not None and watch.rules.failing is not None and watch.rules.failing.consecutive == 1:
-            problem, at = "opens a problem at each failure", ("watch", index, "rules", "failing", "consecutive")
-            found.append(document.remark(at, problem, remedy="write 2 or more, or a rate"))
-        if (id_ := str(watch.pipeline)) in _EXAMPLES or _EXAMPLE.fullmatch(id_):
+            path, problem = ("watch", index, "rules", "failing", "consecutive"), "opens a problem at each failure"
+            found.append(document.remark(path, problem, remedy="write 2 or more, or a rate"))
+        id_, at = str(watch.pipeline), ("watch", index, "pipeline")
+        if at not in document.excused and (id_ in _EXAMPLES or _EXAMPLE.fullmatch(id_)):
             remedy = "copy yours from the pipeline's address in Clerk Chat"
-            found.append(
-                document.remark(("watch", index, "pipeline"), "looks like the id of an example", remedy=remedy)
-            )
+            found.append(document.remark(at, "looks like the id of an example", remedy=remedy))
     found += [*_of_sinks(document, settings), *_of_store(document, settings), *_of_http(document, settings)]
     for index, silence in enumerate(settings.silences):
         if silence.window(now)[1] <= now:
-            problem, path = "is in the past, so nothing is kept back", ("silences", index, "until")
-            found.append(document.remark(path, problem, remedy="correct it, or remove this silence"))
+            problem, remedy = "is in the past, so nothing is kept back", "correct it, or remove this silence"
+            found.append(document.remark(("silences", index, "until"), problem, remedy=remedy))
         found += _of_match(document, settings, ("silences", index, "match"), silence.match)
     return tuple(sorted(found, key=lambda each: (each.line, each.column)))
 

@@ -77,10 +77,7 @@ class Pages:
         except (OSError, UnicodeError) as error:
             await server.close()
             kind = ListenDeniedError if isinstance(error, PermissionError | UnicodeError) else ListenError
-            why = isinstance(error, gaierror) and error.strerror
-            # From Python 3.12 on asyncio gives no number where the host has none of the addresses.
-            why = why or os.strerror(getattr(error, "errno", None) or EADDRNOTAVAIL)
-            text = f"http.listen: cannot listen on {listen} ({why}); choose another address or port"
+            text = f"http.listen: cannot listen on {listen} ({why_not_bound(error)}); choose another address or port"
             raise kind(text) from None
         self._server = server
         self.address = f"{listen.rpartition(':')[0]}:{port}"
@@ -91,6 +88,13 @@ class Pages:
         server, self._server = self._server, None
         if server is not None:
             await server.close()
+
+
+def why_not_bound(error: Exception) -> str:
+    """Return in the system's words why an address cannot be listened on."""
+    why = isinstance(error, gaierror) and error.strerror
+    # From Python 3.12 on asyncio gives no number where the host has none of the addresses.
+    return why or os.strerror(getattr(error, "errno", None) or EADDRNOTAVAIL)
 
 
 async def run(

@@ -6,6 +6,7 @@ import os
 import sys
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -16,10 +17,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from yarl import URL
 
 from watcher.clerk.api import ClerkApi, Reply
 from watcher.cli.config_loading import WARNING, loaded, report
 from watcher.cli.console import console_on, say
+from watcher.cli.daemon_client import DaemonClient, DaemonError, local_url
 from watcher.cli.shell import ConfigOption, put, put_error
 from watcher.config.checks import warnings_of
 from watcher.config.document import Document
@@ -37,7 +40,7 @@ from watcher.runtime.logs import configure_logs
 from watcher.runtime.pacing import SHARE
 from watcher.runtime.settings import shown_url
 from watcher.runtime.threads import run_detached
-from watcher.runtime.units import write_duration
+from watcher.runtime.units import Address, parse_address, write_duration
 from watcher.sinks.protocol import SendOutcome, SinkContext
 from watcher.sinks.settings import SinkSettings
 from watcher.store.store_url import is_postgresql
@@ -61,7 +64,8 @@ def check(
     *,
     config: ConfigOption = None,
     online: Annotated[
-        bool, typer.Option("--online", help="Poll each watch once; connect to each sink and a PostgreSQL store.")
+        bool,
+        typer.Option("--online", help="Poll each watch once; connect to each sink and the store; ping the heartbeat."),
     ] = False,
     send: Annotated[bool, typer.Option("--send", help="As --online, and send each sink a test message.")] = False,
     without_secrets: Annotated[
@@ -73,11 +77,11 @@ def check(
 
     The plan says how many requests per second each account needs, its budget, and how soon changes are seen. Piped,
     it is a tab-separated row per account, in seconds and requests per second. With --online a second table shows what
-    was tried: a row per key and sink, one per watch that does not work, and one for a PostgreSQL store. No message is
-    sent, and nothing written into a store. These requests keep to rate_limit, and are added to those of a daemon
-    with the same key. Likely mistakes are warnings on stderr. The plan ends with the silences, piped as notes on
-    stderr. Exit codes: 2 the file cannot be used, 4 a key, a sink or the store does not work, 5 a pipeline is not
-    known.
+    was tried: a row per key and sink, one per watch that does not work, and one each for a PostgreSQL store, the
+    heartbeat, which is pinged once, and http.listen. No message is sent, and nothing written into a store. These
+    requests keep to rate_limit, and are added to those of a daemon with the same key. Likely mistakes are warnings on
+    stderr. The plan ends with the silences, piped as notes on stderr. Exit codes: 2 the file cannot be used, 4 what was
+    tried does not work, 5 a pipeline is not known.
     """
     if file is not None and config is not None:
         raise typer.BadParameter("FILE and --config are the same; give one of them")
@@ -242,13 +246,14 @@ _PIPELINE_FAILS = {
 
 
 async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Sequence[Trial]:
-    """Try every account with all it watches, every sink but stdout, and the store, at the same time.
+    """Try every account with all it watches, every sink but stdout, and what the daemon uses, at the same time.
 
     With `send` a sink is sent a `watcher.test`, else connected to.
     """
     accounts = (_try_account(settings, name, clock=clock) for name in settings.accounts)
     sinks = (_try_sink(name, sink, clock=clock, send=send) for name, sink in settings.sinks.items() if sink.target)
-    return [*chain.from_iterable(await asyncio.gather(*accounts, *sinks, try_store(settings.store, clock=clock)))]
+    own = (try_store(settings.store, clock=clock), _try_heartbeat(settings, clock), _try_listen(settings, clock))
+    return [*chain.from_iterable(await asyncio.gather(*accounts, *sinks, *own))]
 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[Trial]:
@@ -280,6 +285,8 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[T
             took_ms = (clock.monotonic() - began_at) * 1000
             if answer.outcome in _PIPELINE_FAILS:
                 words, code, remedy = _PIPELINE_FAILS[answer.outcome]
+                if code is Exit.NOT_FOUND and URL(account.base_url).path != "/":
+                    remedy += ", or base_url, which has a path"
                 remedy += ", or watch it with the key of its own account"
                 troubles.append(said(f"{words.format(pipeline)} ({answer.status_code})", code, remedy, target=target))
             elif answer.outcome is not Outcome.OK:
@@ -328,6 +335,44 @@ async def try_store(settings: StoreSettings, *, clock: Clock) -> list[Trial]:
         code = Exit.UNREACHABLE
         words, _, hint = str(error).removeprefix(f"{where} ").rpartition("; ")
     return [Trial("store.url", where, code, words, (clock.monotonic() - began_at) * 1000, hint)]
+
+
+async def _try_heartbeat(settings: Settings, clock: Clock) -> list[Trial]:
+    """Ping the heartbeat once, as the daemon does."""
+    if settings.heartbeat is None:
+        return []
+    from watcher.daemon.health import ping  # noqa: PLC0415 (it imports most of the daemon)
+
+    began_at, url = clock.monotonic(), URL(settings.heartbeat.url.get_secret_value())
+    answer, hint = await ping(url)
+    code, words = (Exit.UNREACHABLE, _failed(answer)) if answer else (Exit.DONE, "accepts a ping")
+    return [Trial("heartbeat.url", shown_url(str(url)), code, words, (clock.monotonic() - began_at) * 1000, hint)]
+
+
+async def _try_listen(settings: Settings, clock: Clock) -> list[Trial]:
+    """Listen for a moment where the daemon is to listen, unless a daemon listens there now."""
+    began_at, listen, address = clock.monotonic(), settings.http.listen, parse_address(settings.http.listen)
+    if not address.port:
+        return []
+    code, words, hint = Exit.DONE, "is free", ""
+    try:
+        loop = asyncio.get_running_loop()
+        (await loop.create_server(asyncio.Protocol, address.host or None, address.port)).close()
+    except (OSError, UnicodeError) as error:
+        if await run_detached(partial(_is_daemon_at, address), name="listen"):
+            words = "is in use by a daemon that runs already"
+        else:
+            from watcher.daemon.app import why_not_bound  # noqa: PLC0415 (it imports all of the daemon)
+
+            words, hint = f"cannot be listened on ({why_not_bound(error)})", "choose another address or port"
+            code = Exit.UNREACHABLE
+    return [Trial("http.listen", listen, code, words, (clock.monotonic() - began_at) * 1000, hint)]
+
+
+def _is_daemon_at(address: Address) -> bool:
+    with suppress(DaemonError):
+        return b"watcher_build_info" in DaemonClient(local_url(address), None, timeout_s=5.0).send("GET", "/metrics")[1]
+    return False
 
 
 # What is printed

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,11 +18,15 @@ from watcher.cli.commands.check import Trial, try_everything, try_store
 from watcher.config.models import Settings, StoreSettings
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import Metrics
+from watcher.runtime.units import Address
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.scenarios import populate
 from watcher.simulator.server import SIM_KEY, Simulator
 from watcher.simulator.world import World
 from watcher.sinks.slack_bot import ERROR_REMEDIES
+from watcher.web.health import Checks, health_routes
+from watcher.web.server import HttpServer
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -36,7 +40,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def all_tried(document: dict[str, Any], *, send: bool = False) -> list[Trial]:
-    settings, clock = Settings.model_validate(document), Clock()
+    settings, clock = Settings.model_validate({"http": {"listen": "127.0.0.1:0"}, **document}), Clock()
     return [*await try_everything(settings, clock=clock, send=send)]
 
 
@@ -168,6 +172,13 @@ async def test_what_is_no_answer_of_the_api_is_reported_as_such(watch: dict[str,
     async with Simulator(filled(), faults=Faults(windows=(Window(Fault.HTML),))) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu", **watch}]})
     assert (trial.code, trial.words) == (Exit.UNREACHABLE, "does not answer as Clerk Chat's API does (200)")
+
+
+async def test_a_base_url_with_a_path_is_suspected_too_where_no_pipeline_is_known(receiver: Receiver) -> None:
+    receiver.reply = says(answer(404))
+    trials = await all_tried(account(f"{receiver.url}/v1"))
+    hint = "correct its id in watch, or base_url, which has a path, or watch it with the key of its own account"
+    assert [trial.hint for trial in trials] == ["", hint]
 
 
 @pytest.mark.parametrize("place", ["api_key", "api_key_file"])
@@ -312,6 +323,55 @@ async def test_a_server_that_is_not_slack_or_not_there_says_so(slack: FakeSlack)
     assert (nowhere.words, nowhere.hint) == ("answers 404", "is url that of Slack's Web API?")
     await slack._runner.cleanup()
     assert (await tried_app(slack)).words == "fails (refused)"
+
+
+async def test_the_heartbeat_is_pinged_once_and_its_path_not_shown(receiver: Receiver) -> None:
+    heartbeat = {"heartbeat": {"url": f"{receiver.url}/s3cret"}}
+    trial = await tried(heartbeat)
+    assert (trial.target, trial.place, trial.code) == ("heartbeat.url", receiver.url, Exit.DONE)
+    assert trial.words == "accepts a ping"
+    assert [request.line for request in receiver.requests] == ["GET /s3cret HTTP/1.1"]
+    receiver.reply = says(answer(404))
+    trial = await tried(heartbeat)
+    assert (trial.code, trial.words, trial.hint) == (Exit.UNREACHABLE, "answers 404", "correct url of heartbeat")
+    trial = await tried({"heartbeat": {"url": "http://127.0.0.1:1/s3cret"}})
+    assert (trial.code, trial.words, "s3cret" in repr(trial)) == (Exit.UNREACHABLE, "fails (refused)", False)
+
+
+@pytest.mark.parametrize("metrics", [b"other_build_info 1\n", None])
+async def test_an_address_that_something_else_has_cannot_be_listened_on(
+    metrics: bytes | None, receiver: Receiver
+) -> None:
+    receiver.reply = says(answer(404) if metrics is None else answer(200, body=metrics))
+    listen = receiver.url.removeprefix("http://")
+    trial = await tried({"http": {"listen": listen}})
+    assert (trial.target, trial.place, trial.code) == ("http.listen", listen, Exit.UNREACHABLE)
+    assert trial.words == "cannot be listened on (Address already in use)"
+    assert trial.hint == "choose another address or port"
+
+
+async def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
+    trial = await tried({"http": {"listen": "192.0.2.1:8080"}})
+    assert (trial.code, trial.words) == (Exit.UNREACHABLE, "cannot be listened on (Cannot assign requested address)")
+
+
+async def test_a_free_address_stays_free_and_one_that_a_daemon_has_is_no_mistake() -> None:
+    async def none() -> Sequence[str]:
+        return ()
+
+    async def refresh() -> None:
+        pass
+
+    clock, checks = Clock(), Checks(tuple, none, refresh)
+    server = HttpServer(health_routes(lambda: checks, Metrics().registry, clock=clock), clock=clock)
+    port = await server.listen(Address("127.0.0.1", 0))
+    document = {"http": {"listen": f"127.0.0.1:{port}"}}
+    trial = await tried(document)
+    assert (trial.code, trial.words, trial.hint) == (Exit.DONE, "is in use by a daemon that runs already", "")
+    await server.close()
+    for _ in range(2):
+        trial = await tried(document)
+        assert (trial.code, trial.words) == (Exit.DONE, "is free")
 
 
 async def tried_store(url: str, **settings: str) -> Trial:
