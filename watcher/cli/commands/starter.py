@@ -37,7 +37,8 @@ def init(
 ) -> None:
     """Write a commented starter file.
 
-    It still needs your key and your pipeline's id. Exit code 2: the file exists already, or cannot be written.
+    It still needs your key, and your pipeline's id in place of an example's. Exit code 2: the file exists already, or
+    cannot be written.
     """
     if secret:
         put(f"{SECRET_PREFIX}{base64.b64encode(secrets.token_bytes(32)).decode()}")
@@ -47,7 +48,7 @@ def init(
     say(
         console_on(sys.stderr),
         ("✓ ", "green"),
-        f"wrote {path}. Next: fill in the id, export CLERK_API_KEY, watcher check",
+        f"wrote {path}. Next: put in your pipeline's id, export CLERK_API_KEY, watcher check",
     )
 
 

@@ -2,55 +2,75 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from examples import ENVIRON
 from unit.conftest import Command
 
 from watcher.cli.commands.starter import config_schema
+from watcher.config.models import Settings
 
-PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
-RUN = "c2a4e6f8-3b5d-4f71-8c93-b1d2e3f4a5b6"
+EXAMPLE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+PIPELINE = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
+README = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
 
 
-def test_what_it_writes_is_accepted_once_key_and_ids_are_given(command: Command) -> None:
+def test_what_it_writes_is_accepted_as_it_is_once_the_key_is_given_and_the_id_warned_of(command: Command) -> None:
     code, out, err = command("init")
     assert (code, out) == (0, "")
     assert err.startswith("✓ wrote watcher.yaml. Next: ")
+    assert command("check").code == 2
+    code, _, err = command("check", CLERK_API_KEY="k")
+    assert code == 0
+    assert err == (
+        "warning: watcher.yaml:11:15: watch[0].pipeline: looks like the id of an example; "
+        "copy yours from the pipeline's address in Clerk Chat\n"
+    )
     file = Path("watcher.yaml")
-    file.write_text(file.read_text().replace("YOUR-PIPELINE-ID", PIPELINE).replace("YOUR-EXECUTION-ID", RUN))
-    code, out, err = command("check", CLERK_API_KEY="k")
-    assert (code, err) == (0, "")
+    file.write_text(file.read_text().replace(EXAMPLE, PIPELINE))
+    assert command("check", CLERK_API_KEY="k")[::2] == (0, "")
 
 
 def test_until_then_check_says_what_is_missing(command: Command) -> None:
     command("init", "mine.yaml")
     _, _, err = command("check", "--config", "mine.yaml")
-    assert [line.split(": ")[1] for line in err.splitlines()[:-1]] == [
-        "accounts.default.api_key",
-        "watch[0].pipeline",
-    ]
+    assert [line.split(": ")[1] for line in err.splitlines()[:-1]] == ["accounts.default.api_key"]
 
 
 def test_what_is_commented_out_is_accepted_too(command: Command) -> None:
     command("init")
     file = Path("watcher.yaml")
-    lines = [uncommented(line) for line in file.read_text().splitlines()]
-    text = "\n".join(lines).replace("YOUR-PIPELINE-ID", PIPELINE).replace("YOUR-EXECUTION-ID", RUN)
-    file.write_text(text)
-    _, secret, _ = command("init", "--secret")
-    slack = "https://hooks.slack.com/services/T0/B0/s3cret"
-    code, _, err = command("check", CLERK_API_KEY="k", OPS_WEBHOOK_SECRET=secret.strip(), SLACK_WEBHOOK_URL=slack)
-    assert (code, err) == (0, "")
-    assert all(key in text for key in ("\npolling:", "\nsinks:", "\nstore:", "\nhttp:", "\n    labels:"))
+    file.write_text(uncommented(file.read_text()).replace(EXAMPLE, PIPELINE))
+    code, _, err = command("check", **ENVIRON, WATCHER_TOKEN="t" * 32)
+    assert code == 0
+    assert [line for line in err.splitlines() if not line.startswith("note: ") and "is in the past" not in line] == []
+    given = yaml.safe_load(file.read_text())
+    assert given.keys() == Settings.model_fields.keys() - {"log"}
+    assert {"rules", "runbook", "labels", "name", "overdue_after"} <= given["watch"][0].keys()
 
 
-def uncommented(line: str) -> str:
-    """Return a line with the key in its comment, if it is one with a key."""
-    lead, mark, rest = line.partition("# ")
-    word = rest.split(":")[0].strip()
-    return f"{lead}{rest}" if mark and not lead.strip() and word.isidentifier() else line
+def test_it_holds_what_the_readme_shows(command: Command) -> None:
+    command("init")
+    shown = yaml.safe_load(README.split("```yaml\n")[1].split("```")[0])
+    assert holds(yaml.safe_load(uncommented(Path("watcher.yaml").read_text())), shown)
+
+
+def uncommented(text: str) -> str:
+    """Return a text without the mark of comments that hold a key or an item of a list."""
+    return re.sub(r"^( *)# (?=(?: *- \{)?( *)[a-z_]+:)", r"\1", text, flags=re.MULTILINE)
+
+
+def holds(given: Any, part: Any) -> bool:
+    """Return whether `part` is in what is given: each of its keys with its value, each of its items."""
+    if isinstance(part, dict):
+        return all(key in given and holds(given[key], value) for key, value in part.items())
+    if isinstance(part, list):
+        return all(any(holds(item, each) for item in given) for each in part)
+    return bool(given == part)
 
 
 def test_a_file_that_is_there_is_never_overwritten(command: Command) -> None:
