@@ -21,7 +21,7 @@ from watcher.runtime.metrics import Metrics
 
 WATCH = """
 accounts: {default: {api_key: k}}
-watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, executions: [9a1b0000-0000-4000-8000-000000000001]}]
+watch: [{pipeline: 1c5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, executions: [9a1b0000-0000-4000-8000-000000000001]}]
 """
 
 
