@@ -497,7 +497,8 @@ _GAPS = (
     .limit(NEEDS_COUNT)
 )
 _COUNT_DEAD = text(
-    "SELECT count(*) AS all_count, count(late) AS late_count, min(late) AS since_at FROM"
+    "SELECT count(*) AS all_count, count(late) AS late_count, min(late) AS since_at, (SELECT answer FROM delivery"
+    " WHERE sink_id = :of_sink AND state = 'dead' ORDER BY settled_at DESC LIMIT 1) AS answer FROM"
     " (SELECT CASE WHEN settled_at >= :since THEN settled_at END AS late FROM delivery"
     " WHERE sink_id = :of_sink AND state = 'dead' ORDER BY settled_at DESC LIMIT :limit) AS dead"
 )

@@ -418,7 +418,7 @@ def _needs(console: Console, found: Overview, names: Mapping[str, str]) -> Seque
             kind="dead_letters",
             severity=severity_of(EventType.DELIVERY_DEAD),
             title=f"Sink {name}: {row.late_count:,} dead letter{'s' if row.late_count > 1 else ''}",
-            reason="given up within the last 24 h; send them again once their receiver takes them",
+            reason=f"last answer: {clean(row.answer or 'none')}; send them again once the receiver works",
             since=row.since_at,
             count=row.late_count,
             page=f"/deliveries?state=dead&sink={quote(name)}",

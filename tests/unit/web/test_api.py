@@ -41,8 +41,9 @@ async def test_the_status_says_what_needs_somebody_the_worst_first(desk: Desk) -
         ("problem", "Sales agent: 1 overdue", f"/problems/{OVERDUE}"),
         ("gap", "Sales agent: executions may have been missed", f"/pipelines/default/{PIPELINE}"),
     ]
-    account, _, _, overdue, _ = status["needs"]
+    account, _, dead, overdue, _ = status["needs"]
     assert (account["reason"], account["problems"]) == ("it cannot be reached (timeout)", [str(DEGRADED)])
+    assert dead["reason"] == "last answer: 503; send them again once the receiver works"
     assert (overdue["severity"], overdue["problems"], overdue["acknowledged"]) == ("warning", [str(OVERDUE)], False)
     assert status["open"] == {"running": 2, "paused": 1}
 
